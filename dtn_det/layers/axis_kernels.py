@@ -1,0 +1,116 @@
+"""The positional matrix of DTN, factorised by axis.
+
+DTN mixes tokens with ``P_g[t, s] = softmax_s(a_x dx + a_y dy + a_d (dx^2 + dy^2))`` where ``(dx, dy)`` is
+the position of the output token ``t`` minus the position of the source token ``s`` (Shao et al., "Dynamic
+Token Normalization Improves Vision Transformers", arXiv:2112.02624, Eq. 6). The exponent is a sum of a term
+in ``dx`` and a term in ``dy``, and both range over the full axis, so ``P_g`` is exactly the Kronecker product
+of an ``H x H`` and a ``W x W`` row-stochastic matrix. This file builds those two small matrices.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class PositionProjection(nn.Module):
+    """The three positional coefficients ``(a_x, a_y, a_d)`` of each group.
+
+    A module of its own, and not an ``nn.Linear``, because hosts such as Swin and PVT re-initialise every
+    ``nn.Linear`` they contain and would wipe out the local initialisation. The state-dict names ``weight`` and
+    ``bias`` are those of the released code.
+
+    Args:
+        num_groups: Number of groups ``G``.
+
+    Shapes:
+        ``weight``: ``(G, 3)``, the columns are ``a_x``, ``a_y`` and ``a_d``.
+        ``bias``: ``(G,)``, cancels in the softmax and is kept for the checkpoint names; its gradient is 0.
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_groups, 3, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(num_groups, device=device, dtype=dtype))
+
+    def reset_parameters(self, strength: float = 1.0) -> None:
+        """Local initialisation: see :func:`local_coefficients`."""
+        with torch.no_grad():
+            self.weight.copy_(local_coefficients(self.weight.shape[0], strength))
+            self.bias.zero_()
+
+    def forward(self) -> Tensor:
+        """The coefficients ``(G, 3)``.
+
+        The bias enters with factor 0: it cancels anyway, and a parameter outside the graph would trip
+        DistributedDataParallel's search for unused parameters.
+        """
+        return self.weight + 0.0 * self.bias.unsqueeze(1)
+
+    def extra_repr(self) -> str:
+        return f"num_groups={self.weight.shape[0]}"
+
+
+def local_coefficients(num_groups: int, strength: float = 1.0) -> Tensor:
+    """Coefficients that make each group look at one neighbour of the token.
+
+    The first ``s * s`` groups, ``s = floor(sqrt(G))``, sit on an ``s x s`` lattice of offsets in row-major order:
+    ``a_d = -1``, ``a_x = 2 (column - centre)``, ``a_y = 2 (row - centre)``, all times ``strength``: a Gaussian of
+    standard deviation ``sqrt(1 / 2)`` tokens centred at that offset. The released code leaves the remaining groups at
+    random; here they are centred on the token itself.
+
+    Args:
+        num_groups: Number of groups ``G``.
+        strength: Factor on all coefficients (``locality_strength`` of the paper's code).
+
+    Returns:
+        Tensor ``(G, 3)`` of ``(a_x, a_y, a_d)``, float32 on the CPU.
+    """
+    side = int(num_groups**0.5)
+    centre = (side - 1) / 2
+    index = torch.arange(num_groups)
+    on_lattice = index < side * side
+    column = torch.where(on_lattice, index % side - centre, torch.zeros(()))
+    row = torch.where(on_lattice, index.div(side, rounding_mode="floor") - centre, torch.zeros(()))
+    return strength * torch.stack([2 * column, 2 * row, -torch.ones(num_groups)], dim=1)
+
+
+def axis_logits(linear: Tensor, quadratic: Tensor, length: int) -> Tensor:
+    """Exponents ``a d + a_d d^2`` of one axis, with ``d = t - s``.
+
+    Args:
+        linear: ``(G,)``, the coefficient of ``d``: ``a_x`` or ``a_y``.
+        quadratic: ``(G,)``, the coefficient of ``d^2``: ``a_d``.
+        length: Number of positions ``L`` of the axis.
+
+    Returns:
+        ``(G, L, L)``, indexed by group, output position ``t`` and source position ``s``.
+    """
+    position = torch.arange(length, device=linear.device, dtype=linear.dtype)
+    distance = position[:, None] - position[None, :]  # (L, L)
+    return linear[:, None, None] * distance + quadratic[:, None, None] * distance.square()
+
+
+def axis_attention(linear: Tensor, quadratic: Tensor, length: int, valid: Tensor | None = None) -> Tensor:
+    """Row-stochastic matrix of one axis: the softmax of :func:`axis_logits` over the source positions.
+
+    Args:
+        linear: ``(G,)``.
+        quadratic: ``(G,)``.
+        length: Number of positions ``L``.
+        valid: ``(B, L)`` booleans; positions that are False get weight 0. A row of ``valid`` that is False everywhere
+            counts as True everywhere.
+
+    Returns:
+        ``(G, L, L)``, or ``(B, G, L, L)`` with ``valid``.
+    """
+    logits = axis_logits(linear, quadratic, length)
+    if valid is not None:
+        valid = valid | ~valid.any(dim=1, keepdim=True)
+        logits = logits.masked_fill(~valid[:, None, None, :], -torch.inf)  # (B, G, L, L)
+    return logits.softmax(dim=-1)
