@@ -1,0 +1,48 @@
+"""Import of the packages that are extras, with an error that names the extra."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+EXTRAS: tuple[str, ...] = ("cli", "det", "cls", "corruptions", "all", "dev")
+"""The extras that `pyproject.toml` declares."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import a module that only an extra of this package installs.
+
+    Args:
+        module: Dotted name of the module, such as `mmdet.models`.
+        extra: The extra that brings it, one of `EXTRAS`.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        ImportError: The module is not installed (the message names the extra), or it is there and fails to import
+            (the message gives the cause and points to `dtn-det doctor`).
+        ValueError: `extra` is not an extra of this package.
+    """
+    if extra not in EXTRAS:
+        raise ValueError(f"expected extra to be one of {', '.join(EXTRAS)}, got {extra!r}")
+    top_level = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name == top_level:
+            raise ImportError(
+                f"this part of dtn-det needs `{top_level}`: pip install 'dtn-det[{extra}]'", name=top_level
+            ) from error
+        raise _broken(module, error) from error
+    # A compiled package that does not match the installed torch fails with OSError or RuntimeError as well.
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        raise _broken(module, error) from error
+
+
+def _broken(module: str, cause: Exception) -> ImportError:
+    return ImportError(
+        f"`{module}` is installed but does not import ({type(cause).__name__}: {cause}): "
+        "run `dtn-det doctor` for the command that mends it",
+        name=module,
+    )

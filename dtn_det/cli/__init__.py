@@ -1,0 +1,1 @@
+"""The `dtn-det` command: one module a subcommand."""

@@ -1,0 +1,112 @@
+"""Entry of the `dtn-det` command: picks the subcommand, turns errors into one message and an exit code.
+
+A subcommand is a module with `add_parser(subparsers)`, which adds the parser of its name, and `run(args) -> int`, which
+returns the exit code. The modules keep heavy imports inside `run`, so that `--help` and `--version` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Final
+
+EXIT_OK: Final = 0
+EXIT_FAILURE: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: its name, its module, and whether it needs the backbones in MMDetection's registry."""
+
+    name: str
+    module: str
+    needs_models: bool
+
+
+COMMANDS: Final = (
+    Command("doctor", "dtn_det.cli.doctor", needs_models=False),
+    Command("demo", "dtn_det.cli.demo", needs_models=True),
+    Command("complexity", "dtn_det.cli.complexity", needs_models=True),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: Arguments after the program's name; those of the process when `None`.
+
+    Returns:
+        0 on success, 1 on failure, 130 after an interrupt. Wrong usage exits with 2 through `SystemExit`.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser(arguments).parse_args(arguments)
+    command = next(command for command in COMMANDS if command.name == args.command)
+    try:
+        if command.needs_models:
+            importlib.import_module("dtn_det.models")
+        code = importlib.import_module(command.module).run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("\ndtn-det: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has gone: nothing is left to say, and the interpreter must not flush again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+    except Exception as error:
+        return _report(error, debug=args.debug or os.environ.get("DTN_DET_DEBUG") == "1")
+    return int(code)
+
+
+def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Build the parser.
+
+    Args:
+        arguments: What will be parsed. Where it names a subcommand, only that subcommand's module is imported.
+
+    Returns:
+        The parser, with every subcommand or the one named.
+    """
+    parser = argparse.ArgumentParser(
+        prog="dtn-det",
+        description="Dynamic Token Normalization for detectors, and robustness you can measure.",
+        epilog="`dtn-det COMMAND --help` tells more about a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"dtn-det {metadata.version('dtn-det')}")
+    debug_help = "show the traceback of an error (or set DTN_DET_DEBUG=1)"
+    parser.add_argument("--debug", action="store_true", help=debug_help)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    named = next((argument for argument in arguments if not argument.startswith("-")), None)
+    chosen = [command for command in COMMANDS if command.name == named] or COMMANDS
+    for command in chosen:
+        importlib.import_module(command.module).add_parser(subparsers)
+    for subparser in subparsers.choices.values():
+        # SUPPRESS: a subparser's default would overwrite `dtn-det --debug COMMAND`.
+        subparser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=debug_help)
+    return parser
+
+
+def _report(error: Exception, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    text = str(error)
+    # The message of these is written for the user; that of any other tells little without its class.
+    if not text or not isinstance(error, ValueError | ImportError | OSError):
+        text = f"{type(error).__name__}: {text}".rstrip(": ")
+    print(f"dtn-det: error: {text}", file=sys.stderr)
+    if not debug:
+        print("Run again with --debug for the traceback.", file=sys.stderr)
+    return EXIT_FAILURE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
