@@ -1,0 +1,122 @@
+// The matrix of one axis, kept as a band: for each output position the source positions whose weight counts.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+namespace dtn {
+
+struct Interval {
+  int first;
+  int last;
+};
+
+// Distances d = t - s within [low, high] where quadratic d^2 + linear d comes within `depth` of its maximum there, or the
+// hull of two such ranges at both ends.
+inline Interval significant_distances(double linear, double quadratic, int low, int high, double depth) {
+  if (!std::isfinite(linear) || !std::isfinite(quadratic)) return {low, high};  // every weight comes out as NaN
+  auto exponent = [&](double d) { return (quadratic * d + linear) * d; };
+  if (quadratic < 0) {
+    const double vertex = -linear / (2 * quadratic);
+    const double below = std::clamp(std::floor(vertex), double(low), double(high));
+    const double above = std::clamp(std::ceil(vertex), double(low), double(high));
+    const double best = exponent(below) >= exponent(above) ? below : above;
+    const double excess = exponent(vertex) - exponent(best) + depth;
+    const double radius = std::sqrt(excess / -quadratic);
+    const double first = std::clamp(std::ceil(vertex - radius), double(low), best);
+    const double last = std::clamp(std::floor(vertex + radius), best, double(high));
+    return {int(first), int(last)};
+  }
+  const double threshold = std::max(exponent(low), exponent(high)) - depth;
+  const bool low_counts = exponent(low) >= threshold, high_counts = exponent(high) >= threshold;
+  if (low_counts && high_counts) return {low, high};
+  // The exponent is convex: from the end that counts it falls below the threshold once and stays there.
+  int inside = low_counts ? low : high, outside = low_counts ? high : low;
+  while (std::abs(outside - inside) > 1) {
+    const int middle = inside + (outside - inside) / 2;
+    (exponent(middle) >= threshold ? inside : outside) = middle;
+  }
+  return low_counts ? Interval{low, inside} : Interval{inside, high};
+}
+
+// Weights of one group on one axis of length L.
+template <class T>
+struct Band {
+  int length = 0;
+  int taps = 0;            // sources per output position
+  int adjoint_taps = 0;    // most outputs per source position
+  std::vector<int> start;  // (L,) first source of an output
+  std::vector<T> weight;   // (L, taps) softmax of the exponents
+  // d weight / d linear and d weight / d quadratic
+  std::vector<T> weight_linear, weight_quadratic;
+  std::vector<int> adjoint_start, adjoint_count;  // (L,) outputs of a source
+  std::vector<T> adjoint_weight;                  // (L, adjoint_taps)
+
+  Band(double linear, double quadratic, int axis_length, bool with_gradients) : length(axis_length), start(axis_length) {
+    // Weights below a millionth of the rounding error change nothing.
+    const double depth = -std::log(std::numeric_limits<T>::epsilon() * 1e-3);
+    for (int t = 0; t < length; ++t) {
+      const Interval d = significant_distances(linear, quadratic, t - (length - 1), t, depth);
+      start[t] = t - d.last;
+      taps = std::max(taps, d.last - d.first + 1);
+    }
+    weight.resize(size_t(length) * taps);
+    if (with_gradients) {
+      weight_linear.resize(weight.size());
+      weight_quadratic.resize(weight.size());
+    }
+    std::vector<double> p(taps);
+    for (int t = 0; t < length; ++t) {
+      start[t] = std::min(start[t], length - taps);
+      double top = -std::numeric_limits<double>::infinity(), total = 0, mean = 0, square = 0;
+      for (int k = 0; k < taps; ++k) {
+        const double d = t - (start[t] + k);
+        p[k] = (quadratic * d + linear) * d;
+        top = std::max(top, p[k]);
+      }
+      for (int k = 0; k < taps; ++k) total += p[k] = std::exp(p[k] - top);
+      for (int k = 0; k < taps; ++k) {
+        const double d = t - (start[t] + k);
+        p[k] /= total;
+        mean += p[k] * d;
+        square += p[k] * d * d;
+      }
+      for (int k = 0; k < taps; ++k) {
+        const double d = t - (start[t] + k);
+        const size_t at = size_t(t) * taps + k;
+        weight[at] = T(p[k]);
+        if (!with_gradients) continue;
+        weight_linear[at] = T(p[k] * (d - mean));
+        weight_quadratic[at] = T(p[k] * (d * d - square));
+      }
+    }
+    if (with_gradients) transpose();
+  }
+
+ private:
+  void transpose() {
+    adjoint_start.assign(length, length);
+    adjoint_count.assign(length, 0);
+    for (int t = 0; t < length; ++t) {
+      for (int s = start[t]; s < start[t] + taps; ++s) {
+        adjoint_start[s] = std::min(adjoint_start[s], t);
+        adjoint_count[s] = std::max(adjoint_count[s], t + 1);  // the end, for now
+      }
+    }
+    for (int s = 0; s < length; ++s) {
+      adjoint_count[s] = std::max(0, adjoint_count[s] - adjoint_start[s]);
+      adjoint_taps = std::max(adjoint_taps, adjoint_count[s]);
+    }
+    adjoint_weight.assign(size_t(length) * adjoint_taps, T(0));
+    for (int t = 0; t < length; ++t) {
+      for (int k = 0; k < taps; ++k) {
+        const int s = start[t] + k;
+        adjoint_weight[size_t(s) * adjoint_taps + (t - adjoint_start[s])] = weight[size_t(t) * taps + k];
+      }
+    }
+  }
+};
+
+}  // namespace dtn

@@ -1,0 +1,51 @@
+// Short vectors of the compiler (GCC and Clang), and a loop that covers a channel range with them.
+#pragma once
+
+#include <cstring>
+
+namespace dtn {
+
+template <class T, int N>
+struct PackOf {
+  typedef T type __attribute__((vector_size(N * sizeof(T))));
+};
+
+template <class T, int N>
+using Pack = typename PackOf<T, N>::type;
+
+template <int N>
+struct Width {
+  static constexpr int value = N;
+};
+
+template <int N, class T>
+inline Pack<T, N> load(const T* source) {
+  Pack<T, N> pack;
+  std::memcpy(&pack, source, sizeof(pack));
+  return pack;
+}
+
+template <int N, class T>
+inline void store(T* target, Pack<T, N> pack) {
+  std::memcpy(target, &pack, sizeof(pack));
+}
+
+template <class T, int N>
+inline T sum(Pack<T, N> pack) {
+  T total = 0;
+  for (int lane = 0; lane < N; ++lane) total += pack[lane];
+  return total;
+}
+
+// Calls f(channel, Width<N>) for consecutive blocks of [begin, end): 64 bytes wide first, single channels last.
+template <class T, class F>
+inline void for_each_block(int begin, int end, F&& f) {
+  constexpr int wide = 64 / sizeof(T);
+  int c = begin;
+  for (; c + wide <= end; c += wide) f(c, Width<wide>{});
+  for (; c + wide / 2 <= end; c += wide / 2) f(c, Width<wide / 2>{});
+  for (; c + wide / 4 <= end; c += wide / 4) f(c, Width<wide / 4>{});
+  for (; c < end; ++c) f(c, Width<1>{});
+}
+
+}  // namespace dtn
