@@ -1,0 +1,115 @@
+"""Which norms of a backbone become DTN, and how a block calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from dtn_det.layers import DTN
+
+_DTN_KEYS = frozenset({"head_rms", "unbiased", "only_var", "init", "eps"})
+
+
+def stage_groups(
+    dtn_cfg: Mapping[str, Any] | None,
+    dtn_stages: Sequence[int],
+    *,
+    widths: Sequence[int],
+    num_heads: Sequence[int],
+    default_groups: Sequence[int] | str,
+) -> dict[int, int]:
+    """Number of DTN groups of each stage whose block norms become DTN.
+
+    Args:
+        dtn_cfg: ``num_groups`` (an int, one int per stage, or ``'heads'`` for the attention heads of each stage) and
+            DTN's keyword arguments.
+        dtn_stages: Indices of the stages.
+        widths: Channels of each stage.
+        num_heads: Attention heads of each stage.
+        default_groups: ``num_groups`` when ``dtn_cfg`` has none.
+
+    Returns:
+        Dict from stage index to number of groups.
+
+    Raises:
+        ValueError: An unknown key, a stage that does not exist or is named twice, a ``num_groups`` of the wrong form,
+            or one that does not divide the width of its stage.
+    """
+    cfg = dict(dtn_cfg or {})
+    unknown = sorted(set(cfg) - _DTN_KEYS - {"num_groups"})
+    if unknown:
+        raise ValueError(
+            f"expected dtn_cfg to have keys out of {sorted(_DTN_KEYS | {'num_groups'})}, got {', '.join(unknown)}"
+        )
+    stages = list(dtn_stages)
+    if len(set(stages)) != len(stages) or not all(isinstance(s, int) and 0 <= s < len(widths) for s in stages):
+        raise ValueError(
+            f"expected dtn_stages to be distinct stage indices from 0 to {len(widths) - 1}, got {tuple(stages)}"
+        )
+    groups = _groups_per_stage(cfg.get("num_groups", default_groups), num_heads)
+    for stage in stages:
+        if groups[stage] < 1 or widths[stage] % groups[stage]:
+            raise ValueError(
+                f"expected num_groups to divide the width of its stage, got {groups[stage]} groups for stage {stage} "
+                f"of width {widths[stage]}: set dtn_cfg=dict(num_groups=...) to divisors of {tuple(widths)}"
+            )
+    return {stage: groups[stage] for stage in stages}
+
+
+def _groups_per_stage(num_groups: Sequence[int] | str | int, num_heads: Sequence[int]) -> list[int]:
+    if num_groups == "heads":
+        return list(num_heads)
+    if isinstance(num_groups, int):
+        return [num_groups] * len(num_heads)
+    if isinstance(num_groups, str) or len(num_groups) != len(num_heads):
+        raise ValueError(
+            f"expected num_groups to be an int, 'heads' or {len(num_heads)} ints (one per stage), got {num_groups!r}"
+        )
+    return list(num_groups)
+
+
+def dtn_from_norm(norm: nn.Module, num_groups: int, dtn_cfg: Mapping[str, Any] | None) -> DTN:
+    """A new DTN in the place of a LayerNorm, with its width, ``eps`` (unless ``dtn_cfg`` has one) and trainability.
+
+    Raises:
+        ValueError: ``norm`` is no LayerNorm.
+    """
+    if not isinstance(norm, nn.LayerNorm):
+        raise ValueError(
+            f"expected norm_cfg to build a LayerNorm where DTN replaces it, got {type(norm).__name__}: use "
+            f"norm_cfg=dict(type='LN')"
+        )
+    kwargs: dict[str, Any] = {"eps": norm.eps, **(dtn_cfg or {})}
+    kwargs.pop("num_groups", None)
+    dtn = DTN(norm.normalized_shape[0], num_groups, **kwargs)
+    return dtn.requires_grad_(norm.weight.requires_grad)
+
+
+def apply_norm(norm: nn.Module, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
+    """Call a block norm: DTN takes the grid of the tokens, other norms do not know it.
+
+    Args:
+        norm: DTN or LayerNorm.
+        x: ``(B, H * W, C)``.
+        hw_shape: ``(H, W)``.
+
+    Returns:
+        ``(B, H * W, C)``.
+    """
+    out: Tensor = norm(x, hw_shape) if isinstance(norm, DTN) else norm(x)
+    return out
+
+
+def maybe_checkpoint(function: Callable[[Tensor], Tensor], x: Tensor, enabled: bool) -> Tensor:
+    """``function(x)``, recomputed in the backward pass instead of stored where ``enabled``.
+
+    The non-reentrant form also serves a first block whose input needs no gradient, and DistributedDataParallel.
+    """
+    if enabled and torch.is_grad_enabled():
+        out: Tensor = checkpoint(function, x, use_reentrant=False)
+        return out
+    return function(x)
