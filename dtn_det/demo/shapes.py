@@ -1,0 +1,202 @@
+"""Scenes of the demonstration set: an image and its annotations from a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from dtn_det.demo.outlines import CLASSES, DISTRACTORS, BoolArray, Outline
+from dtn_det.demo.textures import ByteArray, FloatArray, grid, paint, rotation
+
+# Share of an object that must stay visible.
+MIN_VISIBLE = 0.6
+# A shape that finds no place after this many tries is left out.
+PLACEMENT_TRIES = 20
+# Smallest difference, in at least one channel, between the mean colours of a shape and of what lies under it.
+MIN_CONTRAST = 90.0
+# Radii in pixels of small, medium and large objects, and how often each is drawn.
+RADII = ((9.0, 15.0), (19.0, 42.0), (62.0, 76.0))
+RADIUS_SHARES = (0.35, 0.45, 0.2)
+# Shares of images with nothing to find, and with a crowd.
+EMPTY_SHARE = 0.05
+CROWD_SHARE = 0.06
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One object of a scene.
+
+    Attributes:
+        label: Index into :data:`dtn_det.demo.outlines.CLASSES`.
+        mask: ``(H, W)``, the visible pixels.
+        is_crowd: Whether it is a group of objects annotated as one region.
+    """
+
+    label: int
+    mask: BoolArray
+    is_crowd: bool
+
+    @property
+    def area(self) -> int:
+        """Number of visible pixels."""
+        return int(self.mask.sum())
+
+    @property
+    def bbox(self) -> tuple[int, int, int, int]:
+        """``(x, y, width, height)`` of the visible pixels."""
+        rows, cols = (np.flatnonzero(self.mask.any(axis=axis)) for axis in (1, 0))
+        return int(cols[0]), int(rows[0]), int(cols[-1] - cols[0] + 1), int(rows[-1] - rows[0] + 1)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image with its annotations.
+
+    Attributes:
+        image: ``(H, W, 3)`` RGB.
+        annotations: The objects, in drawing order.
+    """
+
+    image: ByteArray
+    annotations: tuple[Annotation, ...]
+
+
+class _Canvas:
+    """Pixels, and for each the number of the shape that is visible there (-1: background)."""
+
+    def __init__(self, rng: np.random.RandomState, height: int, width: int) -> None:
+        self.rng = rng
+        self.height, self.width = height, width
+        self.x, self.y = grid(height, width)
+        self.pixels = paint(rng, height, width, _two_colours(rng))
+        self.owner: npt.NDArray[np.int64] = np.full((height, width), -1, dtype=np.int64)
+        self.needed: list[float] = []  # pixels that each shape must keep
+
+    def add(self, outline: Outline, centre: tuple[float, float], radius: float, keep: float) -> int | None:
+        """Draw a shape.
+
+        Args:
+            outline: Its outline.
+            centre: ``(x, y)``.
+            radius: Radius in pixels.
+            keep: Share of it that must stay visible.
+
+        Returns:
+            Its number, or None if it would hide too much of itself or of another shape: then nothing is drawn.
+        """
+        window = self._window(centre, radius)
+        cos, sin = rotation(self.rng)
+        dx, dy = (self.x[window] - centre[0]) / radius, (self.y[window] - centre[1]) / radius
+        mask = outline(cos * dx - sin * dy, sin * dx + cos * dy)
+        # Of the whole shape: the border of the image cuts some off.
+        needed = keep * _unit_area(outline) * radius * radius
+        number = len(self.needed)
+        owner = self.owner.copy()
+        owner[window][mask] = number
+        visible = np.bincount(owner[owner >= 0], minlength=number + 1)
+        if any(count < least for count, least in zip(visible, [*self.needed, needed], strict=True)):
+            return None
+        self.owner = owner
+        self.needed.append(needed)
+        if mask.any():
+            self._fill(self.pixels[window], mask)
+        return number
+
+    def _window(self, centre: tuple[float, float], radius: float) -> tuple[slice, slice]:
+        """Rows and columns that a shape can reach."""
+        x, y = centre
+        return (
+            slice(max(0, int(y - radius)), min(self.height, int(y + radius) + 1)),
+            slice(max(0, int(x - radius)), min(self.width, int(x + radius) + 1)),
+        )
+
+    def _fill(self, patch: FloatArray, mask: BoolArray) -> None:
+        """Paint the pixels of ``mask`` with a texture whose mean colour stands out from what was there."""
+        # Integers: their sum does not depend on the order of the summands.
+        under = patch[mask].astype(np.int64).sum(axis=0) / mask.sum()
+        colours = _two_colours(self.rng)
+        while np.abs(colours.sum(axis=0) / 2 - under).max() < MIN_CONTRAST:
+            colours = _two_colours(self.rng)
+        patch[mask] = paint(self.rng, mask.shape[0], mask.shape[1], colours)[mask]
+
+
+def draw_scene(seed: tuple[int, ...], height: int, width: int) -> Scene:
+    """Draw one scene. The same arguments give the same scene, bit by bit.
+
+    Args:
+        seed: Non-negative integers below 2**32, such as (seed, split, index).
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Raises:
+        ValueError: An image smaller than 32 pixels.
+    """
+    if min(height, width) < 32:
+        raise ValueError(f"expected an image of at least 32 x 32 pixels, got {width} x {height}")
+    rng = np.random.RandomState(list(seed))
+    canvas = _Canvas(rng, height, width)
+    kind = rng.random_sample()
+    groups: list[tuple[int, list[int], bool]] = []  # label, numbers of its shapes, crowd
+    if kind < CROWD_SHARE:
+        label = int(rng.randint(len(CLASSES)))
+        if numbers := _add_crowd(canvas, _outlines()[label]):
+            groups.append((label, numbers, True))
+    if kind >= EMPTY_SHARE + CROWD_SHARE or kind < CROWD_SHARE:
+        for _ in range(rng.randint(2, 7)):
+            label = int(rng.randint(len(CLASSES)))
+            if (number := _add_object(canvas, _outlines()[label])) is not None:
+                groups.append((label, [number], False))
+    for _ in range(rng.randint(0, 4)):
+        radius = 12 + 30 * rng.random_sample()
+        canvas.add(DISTRACTORS[rng.randint(len(DISTRACTORS))], _anywhere(canvas), radius, keep=0.0)
+
+    noise = rng.randint(-8, 9, size=(height, width, 3))
+    image = np.clip(canvas.pixels.astype(np.int64) + noise, 0, 255).astype(np.uint8)
+    annotations = (Annotation(label, np.isin(canvas.owner, numbers), crowd) for label, numbers, crowd in groups)
+    return Scene(image, tuple(annotations))
+
+
+def _add_object(canvas: _Canvas, outline: Outline) -> int | None:
+    rng = canvas.rng
+    size = int(np.searchsorted(np.cumsum(RADIUS_SHARES)[:-1], rng.random_sample(), side="right"))
+    low, high = RADII[size]
+    for _ in range(PLACEMENT_TRIES):
+        radius = min(low + (high - low) * rng.random_sample(), 0.48 * min(canvas.height, canvas.width))
+        number = canvas.add(outline, _anywhere(canvas), radius, MIN_VISIBLE)
+        if number is not None:
+            return number
+    return None
+
+
+def _add_crowd(canvas: _Canvas, outline: Outline) -> list[int]:
+    """A dozen small shapes of one class close together."""
+    rng = canvas.rng
+    side = 0.4 * min(canvas.height, canvas.width)
+    left, top = rng.random_sample() * (canvas.width - side), rng.random_sample() * (canvas.height - side)
+    places = ((left + side * rng.random_sample(), top + side * rng.random_sample()) for _ in range(12))
+    numbers = (canvas.add(outline, place, 6 + 4 * rng.random_sample(), MIN_VISIBLE) for place in places)
+    return [number for number in numbers if number is not None]
+
+
+def _anywhere(canvas: _Canvas) -> tuple[float, float]:
+    return canvas.width * canvas.rng.random_sample(), canvas.height * canvas.rng.random_sample()
+
+
+def _two_colours(rng: np.random.RandomState) -> FloatArray:
+    """Two colours ``(2, 3)`` of the same family, so that a texture has a mean colour of its own."""
+    base = 255 * rng.random_sample(3)
+    return np.clip(base + 100 * (rng.random_sample((2, 3)) - 0.5), 0, 255)
+
+
+def _outlines() -> list[Outline]:
+    return list(CLASSES.values())
+
+
+@cache
+def _unit_area(outline: Outline) -> float:
+    """Area of an outline for radius 1, counted on a fine grid."""
+    x, y = grid(200, 200)
+    return float(outline(x / 100 - 1, y / 100 - 1).sum()) / 10_000

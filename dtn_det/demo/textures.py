@@ -1,0 +1,113 @@
+"""Procedural textures.
+
+Only additions, products, divisions and comparisons of float64 are used, which IEEE 754 defines to the last bit, and
+``numpy.random.RandomState``, whose streams numpy has frozen: the same seed gives the same pixels everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+ByteArray = npt.NDArray[np.uint8]
+Field = Callable[[np.random.RandomState, int, int], FloatArray]
+
+
+def rotation(rng: np.random.RandomState) -> tuple[float, float]:
+    """Cosine and sine of a random angle, without a trigonometric function (those differ between C libraries)."""
+    t = 2 * rng.random_sample() - 1  # tangent of half an angle within 90 degrees
+    cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
+    return (cos, sin) if rng.random_sample() < 0.5 else (-cos, -sin)
+
+
+def grid(height: int, width: int) -> tuple[FloatArray, FloatArray]:
+    """Coordinates ``(x, y)`` of the pixel centres, each ``(height, width)``."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64) + 0.5
+    return x, y
+
+
+def _rotated(rng: np.random.RandomState, height: int, width: int, period: float) -> tuple[FloatArray, FloatArray]:
+    """Rotated and shifted coordinates in units of ``period``."""
+    x, y = grid(height, width)
+    cos, sin = rotation(rng)
+    return (cos * x - sin * y) / period + rng.random_sample(), (sin * x + cos * y) / period + rng.random_sample()
+
+
+def _period(rng: np.random.RandomState) -> float:
+    return 4 + 16 * rng.random_sample()
+
+
+def ramp(rng: np.random.RandomState, height: int, width: int) -> FloatArray:
+    """A linear gradient."""
+    along, _ = _rotated(rng, height, width, 1.0)
+    low, high = along.min(), along.max()
+    field: FloatArray = (along - low) / (high - low)
+    return field
+
+
+def stripes(rng: np.random.RandomState, height: int, width: int) -> FloatArray:
+    """Parallel stripes with a triangular profile."""
+    along, _ = _rotated(rng, height, width, _period(rng))
+    field: FloatArray = np.abs(2 * (along - np.floor(along)) - 1)
+    return field
+
+
+def checks(rng: np.random.RandomState, height: int, width: int) -> FloatArray:
+    """A chessboard."""
+    along, across = _rotated(rng, height, width, _period(rng))
+    field: FloatArray = (np.floor(along) + np.floor(across)) % 2
+    return field
+
+
+def dots(rng: np.random.RandomState, height: int, width: int) -> FloatArray:
+    """A grid of dots."""
+    along, across = _rotated(rng, height, width, _period(rng))
+    u, v = along - np.floor(along) - 0.5, across - np.floor(across) - 0.5
+    return np.where(u * u + v * v < 0.09, 1.0, 0.0)
+
+
+def clouds(rng: np.random.RandomState, height: int, width: int) -> FloatArray:
+    """Two octaves of value noise."""
+    period = 8 + 24 * rng.random_sample()
+    return 0.7 * _value_noise(rng, height, width, period) + 0.3 * _value_noise(rng, height, width, period / 3)
+
+
+def speckle(rng: np.random.RandomState, height: int, width: int) -> FloatArray:
+    """Independent noise in blocks of two by two pixels."""
+    noise = rng.random_sample(((height + 1) // 2, (width + 1) // 2))
+    return noise.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+
+
+FIELDS: tuple[Field, ...] = (ramp, stripes, checks, dots, clouds, speckle)
+"""Every texture: a function of a random state, a height and a width that returns values in [0, 1]."""
+
+
+def _value_noise(rng: np.random.RandomState, height: int, width: int, period: float) -> FloatArray:
+    """Random values on a lattice, interpolated bilinearly."""
+    lattice = rng.random_sample((int(height / period) + 2, int(width / period) + 2))
+    y, x = (np.arange(size) / period for size in (height, width))
+    row, col = y.astype(np.int64), x.astype(np.int64)
+    fy, fx = (y - row)[:, None], (x - col)[None, :]
+    top = lattice[row][:, col] * (1 - fx) + lattice[row][:, col + 1] * fx
+    bottom = lattice[row + 1][:, col] * (1 - fx) + lattice[row + 1][:, col + 1] * fx
+    return top * (1 - fy) + bottom * fy
+
+
+def paint(rng: np.random.RandomState, height: int, width: int, colours: FloatArray) -> FloatArray:
+    """A random texture between two colours.
+
+    Args:
+        rng: Source of randomness.
+        height: Height of the patch.
+        width: Width of the patch.
+        colours: ``(2, 3)`` in [0, 255].
+
+    Returns:
+        ``(height, width, 3)`` in [0, 255].
+    """
+    field = FIELDS[rng.randint(len(FIELDS))](rng, height, width)[:, :, None]
+    texture: FloatArray = colours[0] + field * (colours[1] - colours[0])
+    return texture
