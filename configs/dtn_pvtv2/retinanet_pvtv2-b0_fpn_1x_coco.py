@@ -1,0 +1,4 @@
+_base_ = ["mmdet::pvt/retinanet_pvtv2-b0_fpn_1x_coco.py", "../_base_/dtn_import.py", "../_base_/dtn_paramwise.py"]
+
+model = dict(backbone=dict(type="DTNPyramidVisionTransformerV2", dtn_stages=()))
+optim_wrapper = dict(paramwise_cfg=_base_.pvt_paramwise_cfg)

@@ -1,0 +1,288 @@
+"""What `tools/train.py` and `tools/test.py` share: read a config, prepare it for the run, build the Runner.
+
+Everything that can be wrong with the arguments is checked here, before minutes go into building a model, and raised as
+`FileNotFoundError` or `ValueError` with what to do about it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dtn_det._optional import require
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that training and testing have in common, named as in MMDetection."""
+    parser.add_argument("config", help="path of the config")
+    parser.add_argument("--work-dir", help="folder for logs and checkpoints; work_dirs/NAME_OF_THE_CONFIG by default")
+    parser.add_argument("--data-root", help="folder of the dataset, in place of the config's data_root")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=require("mmengine.config", "det").DictAction,
+        metavar="KEY=VALUE",
+        help="values that replace those of the config, e.g. train_dataloader.batch_size=4 or key='[a,b]'",
+    )
+    parser.add_argument("--launcher", choices=LAUNCHERS, default="none", help="how the processes are started")
+    parser.add_argument(
+        "--local_rank", "--local-rank", type=int, default=0, help="set by some launchers; leave it to them"
+    )
+
+
+def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
+    """Read a config and merge the values of `--cfg-options` into it.
+
+    Args:
+        path: The config's file.
+        options: Dotted keys and their values.
+
+    Returns:
+        The resolved config, with its `custom_imports` done.
+
+    Raises:
+        FileNotFoundError: There is no such file; the message names configs of a similar name.
+        ValueError: The file is not a config, or an option does not fit it.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"expected a config file, got {path!r}: there is no such file{_similar_configs(file)}")
+    if file.suffix not in (".py", ".json", ".yaml", ".yml"):
+        raise ValueError(f"expected a config that ends in .py, .json or .yaml, got {path!r}")
+    cfg: Config = require("mmengine.config", "det").Config.fromfile(path)
+    if options:
+        try:
+            cfg.merge_from_dict(options)
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError(
+                f"expected --cfg-options to fit the config, got {options} ({error}): "
+                "print the config with `python -m mmengine.config` or look at the dump in a work_dir for its keys"
+            ) from error
+    return cfg
+
+
+def set_work_dir(cfg: Config, config_path: str, work_dir: str | None) -> None:
+    """Set where the run writes: the argument, else the config's own, else `work_dirs/NAME_OF_THE_CONFIG`."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(config_path).stem)
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Point every dataloader and evaluator to another folder of the same layout.
+
+    Args:
+        cfg: Config whose top-level `data_root` is the folder to replace; changed in place.
+        root: The new folder.
+
+    Raises:
+        FileNotFoundError: `root` is not a folder.
+        ValueError: The config has no `data_root`.
+    """
+    if not Path(root).is_dir():
+        raise FileNotFoundError(f"expected --data-root to be a folder, got {root!r}: there is no such folder")
+    old = cfg.get("data_root")
+    if not old:
+        raise ValueError(
+            "expected a config with a top-level data_root for --data-root to replace, got none: set the paths of "
+            "each dataloader and evaluator with --cfg-options"
+        )
+    new = str(root).rstrip("/") + "/"
+    for key in [key for key in cfg if key.endswith(("_dataloader", "_evaluator"))]:
+        cfg[key] = _replace_prefix(cfg[key], old, new)
+    cfg.data_root = new
+
+
+def check_data(cfg: Config, dataloaders: Sequence[str]) -> None:
+    """Check that the annotation files and image folders of the dataloaders exist.
+
+    Args:
+        cfg: The config.
+        dataloaders: Keys such as `"train_dataloader"`; those the config lacks are passed over.
+
+    Raises:
+        FileNotFoundError: A file or folder is missing.
+    """
+    for name in dataloaders:
+        for dataset in _datasets(cfg.get(name)):
+            root = dataset.get("data_root") or ""
+            for part in (dataset.get("ann_file"), *dict(dataset.get("data_prefix") or {}).values()):
+                if not isinstance(part, str) or not part:
+                    continue
+                path = os.path.join(root, part)
+                if "://" in path or os.path.exists(path):
+                    continue
+                raise FileNotFoundError(
+                    f"expected the data of {name} at {path!r}, got nothing there: link the dataset to "
+                    f"{root.rstrip('/') or os.path.dirname(path)!r} (ln -s), or name its folder with --data-root DIR"
+                )
+
+
+def enable_amp(cfg: Config) -> None:
+    """Switch to mixed precision with dynamic loss scaling."""
+    cfg.optim_wrapper.type = "AmpOptimWrapper"
+    cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+
+
+def check_amp(cfg: Config) -> None:
+    """Check that the device can do what the optimizer wrapper asks for.
+
+    Raises:
+        ValueError: Mixed precision without an accelerator.
+    """
+    if cfg.optim_wrapper.get("type") == "AmpOptimWrapper" and not _has_accelerator():
+        raise ValueError(
+            "expected a GPU for mixed precision (AmpOptimWrapper), got none: leave out --amp, use the config without "
+            "'amp-' in its name, or add --cfg-options optim_wrapper.type=OptimWrapper"
+        )
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate by the batch size of the run over that of the config.
+
+    Raises:
+        ValueError: The config does not say what its batch size is.
+    """
+    scale = cfg.get("auto_scale_lr")
+    if not scale or "base_batch_size" not in scale:
+        raise ValueError(
+            "expected a config with auto_scale_lr.base_batch_size for --auto-scale-lr, got none: add "
+            "--cfg-options auto_scale_lr.base_batch_size=16, the batch size the learning rate was chosen for"
+        )
+    scale.enable = True
+
+
+def set_resume(cfg: Config, resume: str | None) -> None:
+    """Continue a run: `"auto"` from the last checkpoint of the work_dir, or from a path.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+    """
+    if resume is None:
+        return
+    cfg.resume = True
+    cfg.load_from = None if resume == "auto" else check_checkpoint(resume)
+
+
+def check_checkpoint(path: str) -> str:
+    """Return the path of a checkpoint, which must exist unless it is a URL.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if "://" in path or Path(path).is_file():
+        return path
+    folder = Path(path).parent
+    found = sorted(str(file) for file in folder.glob("*.pth"))
+    there = f"; in {str(folder)!r} there are {', '.join(found)}" if found else ""
+    raise FileNotFoundError(f"expected a checkpoint, got {path!r}: there is no such file{there}")
+
+
+def set_output(cfg: Config, out: str | None) -> None:
+    """Have testing write the predictions to a pickle file, beside the config's evaluators.
+
+    Raises:
+        ValueError: The name does not end in `.pkl` or `.pickle`.
+    """
+    if out is None:
+        return
+    if not out.endswith((".pkl", ".pickle")):
+        raise ValueError(f"expected --out to end in .pkl or .pickle, got {out!r}")
+    evaluators = cfg.test_evaluator
+    evaluators = list(evaluators) if isinstance(evaluators, list | tuple) else [evaluators]
+    cfg.test_evaluator = [*evaluators, {"type": "DumpDetResults", "out_file_path": out}]
+
+
+def enable_visualization(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
+    """Have testing show the images with their predictions, or write them to a folder.
+
+    Raises:
+        ValueError: The config has no visualization hook.
+    """
+    hook = (cfg.get("default_hooks") or {}).get("visualization")
+    if hook is None:
+        raise ValueError(
+            "expected default_hooks.visualization in the config for --show and --show-dir, got none: add "
+            "--cfg-options default_hooks.visualization.type=DetVisualizationHook"
+        )
+    hook.update(draw=True)
+    if show:
+        hook.update(show=True, wait_time=wait_time)
+    if show_dir:
+        hook.update(test_out_dir=show_dir)
+
+
+def build_runner(cfg: Config, launcher: str, local_rank: int = 0) -> Runner:
+    """Build the config's Runner.
+
+    MMEngine's start-up of several processes needs a GPU each; without one they are joined here, over gloo.
+
+    Args:
+        cfg: The prepared config.
+        launcher: One of :data:`LAUNCHERS`.
+        local_rank: Rank on this machine, for launchers that pass it as an argument.
+    """
+    os.environ.setdefault("LOCAL_RANK", str(local_rank))
+    cfg.launcher = launcher
+    if launcher == "pytorch" and not _has_accelerator():
+        _join_cpu_processes(cfg)
+    if "runner_type" in cfg:
+        runner: Runner = require("mmengine.registry", "det").RUNNERS.build(cfg)
+        return runner
+    return require("mmengine.runner", "det").Runner.from_cfg(cfg)
+
+
+def _join_cpu_processes(cfg: Config) -> None:
+    import torch.distributed
+
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    wrapper = cfg.setdefault("model_wrapper_cfg", {"type": "MMDistributedDataParallel", "broadcast_buffers": False})
+    wrapper.setdefault("find_unused_parameters", cfg.get("find_unused_parameters", False))
+    wrapper["device_ids"] = None
+
+
+def _has_accelerator() -> bool:
+    device: str = require("mmengine.device", "det").get_device()
+    return device != "cpu"
+
+
+def _datasets(node: Any) -> Iterator[dict[str, Any]]:
+    """The innermost dataset settings of a dataloader, through wrappers such as RepeatDataset and ConcatDataset."""
+    if not isinstance(node, dict):
+        return
+    for key in ("dataset", "datasets"):
+        inner = node.get(key)
+        for child in inner if isinstance(inner, list | tuple) else [inner]:
+            if isinstance(child, dict):
+                if "dataset" in child or "datasets" in child:
+                    yield from _datasets(child)
+                else:
+                    yield child
+
+
+def _replace_prefix(node: Any, old: str, new: str) -> Any:
+    if isinstance(node, dict):
+        return type(node)({key: _replace_prefix(value, old, new) for key, value in node.items()})
+    if isinstance(node, list | tuple):
+        return type(node)(_replace_prefix(value, old, new) for value in node)
+    if isinstance(node, str) and node.startswith(old):
+        return new + node[len(old) :]
+    return node
+
+
+def _similar_configs(file: Path) -> str:
+    names = {str(path.name): str(path) for path in Path("configs").glob("*/*.py")}
+    close = difflib.get_close_matches(file.name, names, n=3)
+    return f"; did you mean {' or '.join(names[name] for name in close)}?" if close else ""

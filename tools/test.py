@@ -1,0 +1,45 @@
+"""Test a detector: `python tools/test.py CONFIG CHECKPOINT`, with the options of MMDetection's tool."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from dtn_det import launch
+from dtn_det.test_time_augmentation import enable_tta
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Test a detector.")
+    launch.add_common_arguments(parser)
+    parser.add_argument("checkpoint", help="path or URL of the weights")
+    parser.add_argument("--out", metavar="FILE.pkl", help="write the predictions to this pickle file")
+    parser.add_argument("--show", action="store_true", help="show the images with their predictions in a window")
+    parser.add_argument("--show-dir", metavar="DIR", help="write them to WORK_DIR/TIMESTAMP/DIR")
+    parser.add_argument("--wait-time", type=float, default=2, help="seconds that --show shows an image")
+    parser.add_argument("--tta", action="store_true", help="merge the boxes of each image and its mirror image")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    try:
+        cfg = launch.load_config(args.config, args.cfg_options)
+        launch.set_work_dir(cfg, args.config, args.work_dir)
+        if args.data_root:
+            launch.set_data_root(cfg, args.data_root)
+        cfg.load_from = launch.check_checkpoint(args.checkpoint)
+        launch.check_data(cfg, ["test_dataloader"])
+        launch.set_output(cfg, args.out)
+        if args.show or args.show_dir:
+            launch.enable_visualization(cfg, args.show, args.show_dir, args.wait_time)
+        if args.tta:
+            enable_tta(cfg)
+    except (FileNotFoundError, ValueError, ImportError) as error:
+        print(f"tools/test.py: error: {error}", file=sys.stderr)
+        return 2
+    launch.build_runner(cfg, args.launcher, args.local_rank).test()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Train a detector: `python tools/train.py CONFIG`, with the options of MMDetection's tool."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from dtn_det import launch
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train a detector.")
+    launch.add_common_arguments(parser)
+    parser.add_argument("--amp", action="store_true", help="train in mixed precision")
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate to the batch size: number of processes x images of each",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="continue from this checkpoint; without a value, from the last one in the work-dir",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    try:
+        cfg = launch.load_config(args.config, args.cfg_options)
+        launch.set_work_dir(cfg, args.config, args.work_dir)
+        if args.data_root:
+            launch.set_data_root(cfg, args.data_root)
+        if args.amp:
+            launch.enable_amp(cfg)
+        if args.auto_scale_lr:
+            launch.enable_auto_scale_lr(cfg)
+        launch.set_resume(cfg, args.resume)
+        launch.check_amp(cfg)
+        launch.check_data(cfg, ["train_dataloader"] + ["val_dataloader"] * (cfg.get("val_cfg") is not None))
+    except (FileNotFoundError, ValueError, ImportError) as error:
+        print(f"tools/train.py: error: {error}", file=sys.stderr)
+        return 2
+    launch.build_runner(cfg, args.launcher, args.local_rank).train()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
