@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.logging import print_log
 from mmengine.model.weight_init import PretrainedInit
-from mmengine.runner.checkpoint import load_checkpoint
 from torch import nn
+
+from dtn_det.convert.checkpoints import Family, check_keys, convert, extract_state_dict, resize_tables
+from dtn_det.convert.reading import read_checkpoint
+from dtn_det.layers import DTN
+
+# Norms of the feature maps that a detector takes from Swin.
+_OUTPUT_NORM = re.compile(r"norm\d+\.")
 
 
 def pretrained_init_cfg(init_cfg: Mapping[str, Any] | None, pretrained: str | None) -> dict[str, Any] | None:
@@ -31,6 +40,67 @@ def pretrained_init_cfg(init_cfg: Mapping[str, Any] | None, pretrained: str | No
     return dict(init_cfg)
 
 
-def load_pretrained(backbone: nn.Module, init_cfg: Mapping[str, Any]) -> None:
-    """Load a checkpoint in the backbone's own names."""
-    load_checkpoint(backbone, init_cfg["checkpoint"], map_location="cpu", strict=True, logger="current")
+def load_pretrained(
+    backbone: nn.Module, init_cfg: Mapping[str, Any], family: Family, grids: Mapping[str, tuple[int, int]]
+) -> None:
+    """Load ``init_cfg['checkpoint']`` into a backbone, whatever its format, and account for every key.
+
+    Known formats, told from the keys: Swin of its authors, timm (0.9 and later), mmpretrain and MMDetection; PVT of its
+    authors and MMDetection; PVTv2 of its authors, timm and MMDetection; with or without DTN; whole detectors too, whose
+    ``backbone.`` is taken. Relative-position tables and position embeddings are resized where the sizes differ.
+    Classifier heads, final norms and class tokens are dropped. What a checkpoint may lack are DTN's own parameters,
+    all of a norm or none, and the output norms ``norm0`` to ``norm3`` of Swin, which only detectors have.
+
+    Args:
+        backbone: One of this package's backbones.
+        init_cfg: ``checkpoint``, a path or URL to a ``.pth`` or ``.safetensors`` file, and optionally ``prefix``: take
+            only the keys that start with it, without it.
+        family: Which key maps apply.
+        grids: Grid ``(H, W)`` of each position embedding of the backbone, by its name in the state dict.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ImportError: A ``.safetensors`` file without the safetensors package.
+        ValueError: A file that is no checkpoint of this family, or keys that are missing, unexpected or misshaped.
+    """
+    source = init_cfg["checkpoint"]
+    state = convert(extract_state_dict(read_checkpoint(source), init_cfg.get("prefix")), family)
+    own = backbone.state_dict()
+    shapes = {key: value.shape for key, value in own.items()}
+    state = {key: value for key, value in state.items() if key in shapes or not _OUTPUT_NORM.match(key)}
+    state = resize_tables(state, shapes, grids)
+    optional = {key for key in shapes if _OUTPUT_NORM.match(key) or key.endswith(".relative_position_index")}
+    fresh = []
+    for name, norm in backbone.named_modules():
+        if isinstance(norm, DTN):
+            added = {f"{name}.{key}" for key in norm.state_dict()} - {f"{name}.weight", f"{name}.bias"}
+            if not added & set(state):
+                fresh.append(norm)
+                optional |= added
+    try:
+        check_keys(state, shapes, optional)
+    except ValueError as error:
+        raise ValueError(f"{source} does not fit {type(backbone).__name__}: {error}") from None
+    backbone.load_state_dict(state, strict=False)
+    _report(
+        source,
+        len(state),
+        sorted({key.split(".")[0] for key in shapes if _OUTPUT_NORM.match(key) and key not in state}),
+        fresh,
+    )
+
+
+def _report(source: str, loaded: int, output_norms: list[str], fresh: list[DTN]) -> None:
+    message = f"loaded {loaded} tensors from {source}"
+    if output_norms:
+        message += f"; it has no output norms {', '.join(output_norms)}, as usual for a classifier"
+    if fresh:
+        message += f"; {len(fresh)} DTN norms got LayerNorm's weight and bias and keep their initial gates and kernels"
+    print_log(message, logger="current")
+    if any(norm.init != "layernorm" for norm in fresh):
+        print_log(
+            "LayerNorm weights went into DTN norms with init='local', which gives other features from the first step "
+            "on: set dtn_cfg=dict(init='layernorm') to start from what the checkpoint learned",
+            logger="current",
+            level=logging.WARNING,
+        )

@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from mmdet.models.backbones.pvt import PVTEncoderLayer, PyramidVisionTransformer, PyramidVisionTransformerV2
+from mmdet.models.backbones.pvt import (
+    AbsolutePositionEmbedding,
+    PVTEncoderLayer,
+    PyramidVisionTransformer,
+    PyramidVisionTransformerV2,
+)
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -58,6 +63,7 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
         dtn_stages: Sequence[int] = (0, 1, 2),
         with_cp: bool = False,
         frozen_stages: int = -1,
+        embed_norm_eps: float | None = 1e-5,
         pretrained: str | None = None,
         init_cfg: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -71,20 +77,24 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
         )
         if not -1 <= frozen_stages <= len(widths):
             raise ValueError(f"expected frozen_stages from -1 to {len(widths)}, got {frozen_stages}")
-        for index, (_, blocks, _) in enumerate(self.layers):
+        for index, (patch_embed, blocks, _) in enumerate(self.layers):
+            set_eps(patch_embed.norm, embed_norm_eps)
             for position, block in enumerate(blocks):
                 if not isinstance(block, PVTEncoderLayer):  # the position embedding of PVT
                     continue
-                norms = [block.norm1, block.norm2]
+                if block.attn.sr_ratio > 1:
+                    set_eps(block.attn.norm, embed_norm_eps)
+                norm1, norm2 = block.norm1, block.norm2
                 if index in groups:
-                    norms = [dtn_from_norm(norm, groups[index], dtn_cfg) for norm in norms]
-                blocks[position] = DTNPVTEncoderLayer(block, *norms, with_cp=with_cp)
+                    norm1 = dtn_from_norm(norm1, groups[index], dtn_cfg)
+                    norm2 = dtn_from_norm(norm2, groups[index], dtn_cfg)
+                blocks[position] = DTNPVTEncoderLayer(block, norm1, norm2, with_cp)
         self.min_size = minimum_size(self.strides, self.sr_ratios)
         self._freeze_stages()
 
     def _freeze_stages(self) -> None:
         """As in Swin: 0 freezes the first patch embedding, ``k`` the first ``k`` stages as well."""
-        frozen = [stage for stage in self.layers[: max(self.frozen_stages, 0)]]
+        frozen = list(self.layers[: max(self.frozen_stages, 0)])
         if self.frozen_stages == 0:
             frozen.append(self.layers[0][0])
         for module in frozen:
@@ -95,7 +105,14 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
         if self.init_cfg is None:
             super().init_weights()
         else:
-            load_pretrained(self, self.init_cfg)
+            load_pretrained(self, self.init_cfg, "pvt", self._position_grids())
+
+    def _position_grids(self) -> dict[str, tuple[int, int]]:
+        return {
+            f"{name}.pos_embed": (int(module.pos_shape[0]), int(module.pos_shape[1]))
+            for name, module in self.named_modules()
+            if isinstance(module, AbsolutePositionEmbedding)
+        }
 
     def train(self, mode: bool = True) -> _DTNPyramid:
         """Set the mode and keep frozen stages in evaluation mode."""
@@ -118,6 +135,12 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
             x = F.pad(x, (0, max(self.min_size - width, 0), 0, max(self.min_size - height, 0)))
         outs: list[Tensor] = super().forward(x)
         return outs
+
+
+def set_eps(norm: nn.Module, eps: float | None) -> None:
+    """Give a LayerNorm another ``eps``, unless that is None."""
+    if eps is not None and isinstance(norm, nn.LayerNorm):
+        norm.eps = eps
 
 
 def minimum_size(strides: Sequence[int], sr_ratios: Sequence[int]) -> int:
@@ -158,6 +181,9 @@ class DTNPyramidVisionTransformer(_DTNPyramid):
         with_cp: Recompute each block in the backward pass instead of storing its activations.
         frozen_stages: Stages whose parameters stay as they are: -1 for none, 0 for the first patch embedding, ``k``
             for the first ``k`` stages.
+        embed_norm_eps: ``eps`` of the norms of patch embeddings and spatial reductions. The authors and timm use 1e-5
+            there and 1e-6 elsewhere, MMDetection 1e-6 throughout, which moves features by about 2e-5 of their size;
+            None keeps that of ``norm_cfg`` as MMDetection does.
         pretrained: As in MMDetection, deprecated there: use ``init_cfg``.
         init_cfg: ``dict(type='Pretrained', checkpoint=PATH_OR_URL)``, see
             :func:`dtn_det.models.pretrained.load_pretrained`.

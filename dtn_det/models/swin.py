@@ -12,6 +12,7 @@ from mmengine.model import BaseModule
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
+from dtn_det.convert.checkpoints import resize_grid
 from dtn_det.models.norms import apply_norm, dtn_from_norm, maybe_checkpoint, stage_groups
 from dtn_det.models.pretrained import load_pretrained, pretrained_init_cfg
 
@@ -94,7 +95,8 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
         shift_small_maps: Whether blocks with shifted windows also shift a map that is no larger than a window in one
             of its directions. MMDetection does, and so does this class by default; the classifiers of the authors,
             of timm and of torchvision do not. Set False to reproduce their features: at 224 pixels it changes stage 4.
-        pretrain_img_size: Image size whose patch grid ``use_abs_pos_embed`` has an embedding for; other sizes resize it.
+        pretrain_img_size: Image size whose patch grid ``use_abs_pos_embed`` has an embedding for; it is resized
+            for other sizes.
         pretrained: As in MMDetection, deprecated there: use ``init_cfg``.
         init_cfg: ``dict(type='Pretrained', checkpoint=PATH_OR_URL)``, see
             :func:`dtn_det.models.pretrained.load_pretrained`.
@@ -116,12 +118,10 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
         init_cfg: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        pretrain_img_size = to_2tuple(pretrain_img_size)
-        super().__init__(
-            pretrain_img_size=pretrain_img_size, init_cfg=pretrained_init_cfg(init_cfg, pretrained), **kwargs
-        )
+        image_size: tuple[int, int] = to_2tuple(pretrain_img_size)
+        super().__init__(pretrain_img_size=image_size, init_cfg=pretrained_init_cfg(init_cfg, pretrained), **kwargs)
         patch_height, patch_width = self.patch_embed.projection.kernel_size
-        self.position_grid = (pretrain_img_size[0] // patch_height, pretrain_img_size[1] // patch_width)
+        self.position_grid = (image_size[0] // patch_height, image_size[1] // patch_width)
         self.dtn_stages = tuple(dtn_stages)
         num_heads = [stage.blocks[0].attn.w_msa.num_heads for stage in self.stages]
         groups = stage_groups(
@@ -131,10 +131,11 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
             raise ValueError(f"expected frozen_stages from -1 to {len(self.stages)}, got {self.frozen_stages}")
         for index, stage in enumerate(self.stages):
             for position, block in enumerate(stage.blocks):
-                norms = [block.norm1, block.norm2]
+                norm1, norm2 = block.norm1, block.norm2
                 if index in groups:
-                    norms = [dtn_from_norm(norm, groups[index], dtn_cfg) for norm in norms]
-                stage.blocks[position] = DTNSwinBlock(block, *norms, shift_small_maps=shift_small_maps)
+                    norm1 = dtn_from_norm(norm1, groups[index], dtn_cfg)
+                    norm2 = dtn_from_norm(norm2, groups[index], dtn_cfg)
+                stage.blocks[position] = DTNSwinBlock(block, norm1, norm2, shift_small_maps)
         self._freeze_stages()
 
     def init_weights(self) -> None:
@@ -142,7 +143,8 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
         if self.init_cfg is None:
             super().init_weights()
         else:
-            load_pretrained(self, self.init_cfg)
+            grids = {"absolute_pos_embed": self.position_grid} if self.use_abs_pos_embed else {}
+            load_pretrained(self, self.init_cfg, "swin", grids)
 
     def train(self, mode: bool = True) -> DTNSwinTransformer:
         """Set the mode, keep frozen stages in evaluation mode, and return the module, which the parent does not."""
@@ -172,7 +174,5 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
 
     def _position_embedding(self, hw_shape: tuple[int, int]) -> Tensor:
         """``(1, H * W, C)``, resized from the grid of ``pretrain_img_size``."""
-        if tuple(hw_shape) == self.position_grid:
-            return self.absolute_pos_embed
-        grid = self.absolute_pos_embed.transpose(1, 2).unflatten(2, self.position_grid)
-        return F.interpolate(grid, size=hw_shape, mode="bicubic").flatten(2).transpose(1, 2)
+        embedding: Tensor = self.absolute_pos_embed
+        return embedding if hw_shape == self.position_grid else resize_grid(embedding, self.position_grid, hw_shape)

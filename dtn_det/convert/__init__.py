@@ -1,0 +1,1 @@
+"""Weights of other projects in the names of this one: pure functions that need torch alone."""

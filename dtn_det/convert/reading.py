@@ -1,0 +1,119 @@
+"""Read a checkpoint from a path or a URL, tensors and plain data only: a file never runs code."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import importlib.util
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a ``.safetensors`` file or one written by ``torch.save``, onto the CPU.
+
+    Args:
+        source: Path, or URL with ``file://``, ``http://`` or ``https://``. What is downloaded is kept in torch's hub
+            folder (``TORCH_HOME``) and not fetched again.
+
+    Returns:
+        What the file holds: a state dict, or a training checkpoint with the state dict among its values.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ImportError: A ``.safetensors`` file without the safetensors package.
+        ValueError: A scheme that is not supported, or a file with other objects than tensors and plain data.
+    """
+    path = _local_path(os.fspath(source))
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a checkpoint file at {path}, got none: check the path")
+    if path.suffix == ".safetensors":
+        return dict(_read_safetensors(path))
+    try:
+        with torch.serialization.safe_globals(_training_globals()):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"expected {path} to be a checkpoint of tensors and plain data, got a file that cannot be read as one "
+            f"({str(error).splitlines()[0]}): if you trust where it comes from, write its weights to a new file with "
+            f"torch.save(torch.load(path, weights_only=False)['state_dict'], new_path)"
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"expected {path} to be a checkpoint, got a damaged file ({str(error).splitlines()[0]}): fetch it again"
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"expected {path} to hold a dict, got {type(checkpoint).__name__}: save a state dict")
+    return checkpoint
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    if importlib.util.find_spec("safetensors") is None:
+        raise ImportError(f"reading {path} needs `safetensors`: pip install 'dtn-det[det]'", name="safetensors")
+    tensors: dict[str, Tensor] = importlib.import_module("safetensors.torch").load_file(path)
+    return tensors
+
+
+def _local_path(source: str) -> Path:
+    url = urlparse(source)
+    if url.scheme == "file":
+        return Path(url2pathname(url.path))
+    if url.scheme in ("http", "https"):
+        return _download(source)
+    if "://" in source:
+        raise ValueError(
+            f"expected a path or a URL with file://, http:// or https://, got {source!r}: download the file and give "
+            f"its path"
+        )
+    return Path(source).expanduser()
+
+
+def _download(url: str) -> Path:
+    """Download once; in a distributed run the first process does it while the others wait."""
+    # Hubs name every model's file model.safetensors, so the name alone does not tell two URLs apart.
+    name = f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{Path(urlparse(url).path).name}"
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    first = not distributed or torch.distributed.get_rank() == 0
+    if not first:
+        torch.distributed.barrier()
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), progress=first)
+    finally:
+        if distributed and first:
+            torch.distributed.barrier()
+    return path
+
+
+def _training_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """Harmless classes beside tensors that training checkpoints hold: arguments, numpy arrays, MMEngine's logs."""
+    allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace, np.ndarray, np.dtype]
+    allowed += [type(np.dtype(name)) for name in ("bool", "int32", "int64", "uint32", "float32", "float64")]
+    # numpy 2 moved its core; files name either place whatever numpy reads them.
+    core = importlib.import_module("numpy._core" if hasattr(np, "_core") else "numpy.core").multiarray
+    for package in ("numpy._core", "numpy.core"):
+        allowed += [(core._reconstruct, f"{package}.multiarray._reconstruct")]
+        allowed += [(core.scalar, f"{package}.multiarray.scalar")]
+    if importlib.util.find_spec("mmengine") is not None:
+        history = importlib.import_module("mmengine.logging.history_buffer").HistoryBuffer
+
+        def history_method(owner: object, name: str) -> Any:
+            if owner is not history or name.startswith("_"):
+                raise pickle.UnpicklingError(f"attribute {name!r} of {owner!r}")
+            return getattr(owner, name)
+
+        # A log buffer stores its methods, pickled as getattr(HistoryBuffer, name); getattr itself stays forbidden.
+        allowed += [history, (history_method, "builtins.getattr")]
+    return allowed
