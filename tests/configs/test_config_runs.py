@@ -1,0 +1,92 @@
+"""Every config builds its detector and its optimizer, trains one step and predicts, at a small width."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from config_catalog import CONFIGS, resolve, shrink
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.testing import demo_mm_inputs
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
+from torch import nn
+
+from dtn_det.layers import DTN
+
+
+def build(cfg: Config) -> BaseModel:
+    register_all_modules()
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    # As the Runner does when it trains in one process.
+    return revert_sync_batchnorm(model)
+
+
+def check_decay_and_rates(model: nn.Module, optim_wrapper: OptimWrapper, cfg: Config) -> None:
+    """No norm's weight, bias or gate decays; the positional coefficients do, at a tenth of the learning rate."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    settings = {names[id(group["params"][0])]: group for group in optim_wrapper.optimizer.param_groups}
+    assert len(settings) == len(names)
+    base = cfg.optim_wrapper.optimizer
+    for prefix, module in model.backbone.named_modules(prefix="backbone"):
+        if isinstance(module, nn.LayerNorm):
+            for name, _ in module.named_parameters(recurse=False):
+                assert settings[f"{prefix}.{name}"]["weight_decay"] == 0, f"{prefix}.{name}"
+                assert settings[f"{prefix}.{name}"]["lr"] == base.lr
+        if isinstance(module, DTN):
+            assert settings[f"{prefix}.pos_proj.weight"]["weight_decay"] == base.weight_decay > 0
+            assert settings[f"{prefix}.pos_proj.weight"]["lr"] == pytest.approx(0.1 * base.lr)
+        if isinstance(module, nn.Linear):
+            assert settings[f"{prefix}.weight"]["weight_decay"] == base.weight_decay
+            assert settings[f"{prefix}.weight"]["lr"] == base.lr
+
+
+def train_and_predict(cfg: Config, device: str) -> None:
+    model = build(cfg).to(device)
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    check_decay_and_rates(model, optim_wrapper, cfg)
+    norms = [norm for norm in model.backbone.modules() if isinstance(norm, DTN)]
+    assert bool(norms) == bool(cfg.model.backbone.dtn_stages)
+    before = [norm.pos_proj.weight.detach().clone() for norm in norms]
+
+    model.train()
+    images = demo_mm_inputs(2, [[3, 64, 96], [3, 50, 70]], num_items=[3, 2], with_mask=True)
+    losses = model.train_step(images, optim_wrapper)
+    assert losses
+    assert all(math.isfinite(float(value)) for value in losses.values())
+    assert all(not torch.equal(norm.pos_proj.weight, old) for norm, old in zip(norms, before, strict=True))
+
+    model.eval()
+    with torch.no_grad():
+        predictions = model.test_step(demo_mm_inputs(1, [[3, 64, 96]], with_mask=True))
+    assert len(predictions) == 1
+    assert isinstance(predictions[0], DetDataSample)
+    found = predictions[0].pred_instances
+    assert found.bboxes.shape == (len(found.scores), 4)
+    assert found.bboxes.isfinite().all()
+    assert ("masks" in found) == (not cfg.filename.split("/")[-1].startswith("retinanet"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_trains_a_step_and_predicts(name: str) -> None:
+    cfg = shrink(resolve(name))
+    # Mixed precision needs a GPU: test_amp_config_trains_on_gpu.
+    cfg.optim_wrapper.type = "OptimWrapper"
+    train_and_predict(cfg, "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", [name for name in CONFIGS if "_amp-" in name])
+def test_amp_config_trains_on_gpu(name: str) -> None:
+    cfg = shrink(resolve(name))
+    # A first loss scale of 2**16 overflows half precision and skips the step, as it should.
+    cfg.optim_wrapper.loss_scale = 128.0
+    train_and_predict(cfg, "cuda")
+    assert isinstance(
+        build_optim_wrapper(nn.Linear(1, 1), {**cfg.optim_wrapper, "paramwise_cfg": None}), AmpOptimWrapper
+    )
