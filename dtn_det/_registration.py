@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import warnings
 
 
@@ -9,12 +10,13 @@ def register_with_mmdet() -> bool:
     """Import :mod:`dtn_det.models`, which registers the backbones, unless MMDetection is not installed.
 
     A MMDetection that is installed and cannot be imported (the usual cause: an mmcv compiled for another torch) gives
-    a warning and no error, since the layers work without it.
+    a warning and no error, since the layers work without it. `DTN_DET_DEFER_REGISTRATION=1` in the environment leaves
+    the import to whoever needs the backbones: the command line starts so, and `--help` does not load MMDetection.
 
     Returns:
         Whether the backbones are registered.
     """
-    if importlib.util.find_spec("mmdet") is None:
+    if os.environ.get("DTN_DET_DEFER_REGISTRATION") == "1" or importlib.util.find_spec("mmdet") is None:
         return False
     try:
         importlib.import_module("dtn_det.models")

@@ -209,7 +209,7 @@ build_mmcv() {
   build_wheel "$folder" "$flags" || {
     # Some kernels refuse to map a precompiled header where it was made: then do without.
     grep -Eq "relocate PCH|\.gch" "$state/logs/mmcv.log" || explain "$state/logs/mmcv.log"
-    build_wheel "$folder" "${CFLAGS:-} -g0" || explain "$state/logs/mmcv.log"
+    build_wheel "$folder" "${CPPFLAGS:-} -g0" || explain "$state/logs/mmcv.log"
   }
   rm -rf "$state/headers"
 }
@@ -217,7 +217,7 @@ build_mmcv() {
 build_wheel() {
   local hidden=()
   [[ $1 != *-cpu ]] || hidden=(CUDA_VISIBLE_DEVICES= FORCE_CUDA=0)
-  logged env "CFLAGS=$2" "MAX_JOBS=$jobs" "PATH=$(cd "$venv/bin" && pwd):$PATH" ${hidden[@]+"${hidden[@]}"} \
+  logged env "CPPFLAGS=$2" "MAX_JOBS=$jobs" "PATH=$(cd "$venv/bin" && pwd):$PATH" ${hidden[@]+"${hidden[@]}"} \
     "$venv/bin/python" -m pip wheel -v --no-input --progress-bar off --disable-pip-version-check \
     --no-build-isolation --no-deps --no-cache-dir --no-binary onedl-mmcv --constraint "$constraints" \
     ${pip_args[@]+"${pip_args[@]}"} --wheel-dir "$1" "onedl-mmcv==$(pin onedl-mmcv)"

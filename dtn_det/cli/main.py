@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Final
 
+from dtn_det._optional import require
+
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
@@ -52,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = next(command for command in COMMANDS if command.name == args.command)
     try:
         if command.needs_models:
+            require("mmdet", extra="det")
             importlib.import_module("dtn_det.models")
         code = importlib.import_module(command.module).run(args)
         sys.stdout.flush()
