@@ -53,6 +53,7 @@ class PositionProjection(nn.Module):
         return self.weight + 0.0 * self.bias.unsqueeze(1)
 
     def extra_repr(self) -> str:
+        """The number of groups, for ``print``."""
         return f"num_groups={self.weight.shape[0]}"
 
 

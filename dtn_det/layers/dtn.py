@@ -113,9 +113,7 @@ class DTN(nn.LayerNorm):
                 nn.init.constant_(parameter, gate)
         self.pos_proj.reset_parameters()
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, hw_shape: tuple[int, int] | None = None, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, hw_shape: tuple[int, int] | None = None, mask: Tensor | None = None) -> Tensor:
         """Normalise the tokens.
 
         Args:
@@ -226,13 +224,15 @@ class DTN(nn.LayerNorm):
             )
         mask = mask.reshape(batch, height, width)
         # Reading a value would break a traced graph, so a graph does without the check.
-        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if not traced:
             empty = (~mask.flatten(1).any(dim=1)).nonzero().flatten().tolist()
             if empty:
                 raise ValueError(f"expected at least one valid token in each row of mask, got none in rows {empty}")
         return mask
 
     def extra_repr(self) -> str:
+        """The arguments, for ``print``."""
         return (
             f"{self.num_features}, num_groups={self.num_groups}, eps={self.eps}, head_rms={self.head_rms}, "
             f"unbiased={self.unbiased}, only_var={self.only_var}"

@@ -9,7 +9,6 @@ installation), and for all that it does not cover, the layer runs :mod:`dtn_det.
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import warnings
 from dataclasses import dataclass
@@ -57,7 +56,6 @@ class _Shape(ctypes.Structure):
     )
 
 
-@functools.cache
 def _load() -> tuple[ctypes.CDLL | None, str]:
     """The library for this processor, or None, and a line about it."""
     if os.environ.get("DTN_DET_NATIVE", "1") == "0":
@@ -83,10 +81,13 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     return library, f"{found[best].name} ({best})"
 
 
+# Loaded with the module, for torch.compile can read a variable but not follow a search for files.
+_LIBRARY, _DETAIL = _load()
+
+
 def status() -> NativeStatus:
     """Whether the compiled kernels are in use on this machine, and why not."""
-    library, detail = _load()
-    return NativeStatus(library is not None, detail)
+    return NativeStatus(_LIBRARY is not None, _DETAIL)
 
 
 def is_usable(grid: Tensor, mask: Tensor | None) -> bool:
@@ -99,9 +100,9 @@ def is_usable(grid: Tensor, mask: Tensor | None) -> bool:
     if mask is not None or grid.device.type != "cpu" or grid.numel() == 0:
         return False
     # An exported graph must run where this library is not.
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return False
-    return status().available if torch.compiler.is_compiling() else _load()[0] is not None
+    return _LIBRARY is not None
 
 
 def dynamic_token_norm(
@@ -189,10 +190,9 @@ def _call(
     tensors: list[Tensor | None],
 ) -> None:
     """Run ``dtn_{forward,backward}_{f32,f64}`` on the tensors in the order of its pointers."""
-    library, detail = _load()
-    if library is None:
-        raise RuntimeError(f"expected DTN's compiled CPU kernels, but they are {detail}")
-    function = getattr(library, f"dtn_{name}_{'f64' if x.dtype == torch.float64 else 'f32'}")
+    if _LIBRARY is None:
+        raise RuntimeError(f"expected DTN's compiled CPU kernels, but they are {_DETAIL}")
+    function = getattr(_LIBRARY, f"dtn_{name}_{'f64' if x.dtype == torch.float64 else 'f32'}")
     threads = max(1, min(torch.get_num_threads(), x.numel() // ELEMENTS_PER_THREAD))
     shape = _Shape(*x.shape, coefficients.shape[0], eps, head_rms, unbiased, mean_gate is None, threads)
     pointers = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]

@@ -32,8 +32,13 @@ def group_rms_normalize(x: Tensor, num_groups: int, eps: float) -> Tensor:
     Returns:
         ``(..., C)``.
     """
-    grouped = x.unflatten(-1, (num_groups, -1))  # (..., C) -> (..., G, D)
+    grouped = split_groups(x, num_groups)
     return (grouped * torch.rsqrt(grouped.square().mean(-1, keepdim=True) + eps)).flatten(-2)
+
+
+def split_groups(x: Tensor, num_groups: int) -> Tensor:
+    """``(..., C) -> (..., G, D)``."""
+    return x.reshape(*x.shape[:-1], num_groups, x.shape[-1] // num_groups)
 
 
 def intra_token_moments(x: Tensor, unbiased: bool) -> Moments:
@@ -64,7 +69,7 @@ def inter_token_moments(x: Tensor, coefficients: Tensor, mask: Tensor | None = N
     Returns:
         Moments of shape ``(B, H, W, C)``.
     """
-    _, height, width, channels = x.shape
+    _, height, width, _ = x.shape
     num_groups = coefficients.shape[0]
     a_x, a_y, a_d = coefficients.to(x.dtype).unbind(1)
     rows = axis_attention(a_y, a_d, height, None if mask is None else mask.any(dim=2))  # ([B,] G, H, H)
@@ -80,7 +85,7 @@ def inter_token_moments(x: Tensor, coefficients: Tensor, mask: Tensor | None = N
     if mask is not None:
         centred = centred * weight
     # (B, H, W, C) -> (B, G, H, W, D)
-    grouped = centred.unflatten(-1, (num_groups, -1)).permute(0, 3, 1, 2, 4)
+    grouped = split_groups(centred, num_groups).permute(0, 3, 1, 2, 4)
     stacked = torch.cat([grouped, grouped.square()], dim=-1)  # (B, G, H, W, 2D)
     mixed = _mix(rows, cols, stacked)
     if mask is not None:
@@ -97,7 +102,7 @@ def inter_token_moments(x: Tensor, coefficients: Tensor, mask: Tensor | None = N
 def _mix(rows: Tensor, cols: Tensor, grouped: Tensor) -> Tensor:
     """Apply ``rows (x) cols``: ``([B,] G, H, H)`` and ``([B,] G, W, W)`` to ``(B, G, H, W, K)``."""
     mixed = cols.unsqueeze(-3) @ grouped  # over W: ([B,] G, 1, W, W) @ (B, G, H, W, K)
-    return (rows @ mixed.flatten(-2)).unflatten(-1, mixed.shape[-2:])  # over H: (B, G, H, H) @ (B, G, H, W*K)
+    return (rows @ mixed.flatten(-2)).reshape(mixed.shape)  # over H: ([B,] G, H, H) @ (B, G, H, W*K)
 
 
 def expand_gate(gate: Tensor, channels: int) -> Tensor:
