@@ -8,6 +8,9 @@ from types import ModuleType
 EXTRAS: tuple[str, ...] = ("cli", "det", "cls", "corruptions", "all", "dev")
 """The extras that `pyproject.toml` declares."""
 
+# They bring mmcv, which a build in isolation, without torch, would install without its operators, and say nothing.
+_WITH_MMCV = ("det", "all")
+
 
 def require(module: str, extra: str) -> ModuleType:
     """Import a module that only an extra of this package installs.
@@ -31,8 +34,9 @@ def require(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name == top_level:
+            option = "--no-build-isolation " if extra in _WITH_MMCV else ""
             raise ImportError(
-                f"this part of dtn-det needs `{top_level}`: pip install 'dtn-det[{extra}]'", name=top_level
+                f"this part of dtn-det needs `{top_level}`: pip install {option}'dtn-det[{extra}]'", name=top_level
             ) from error
         raise _broken(module, error) from error
     # A compiled package that does not match the installed torch fails with OSError or RuntimeError as well.

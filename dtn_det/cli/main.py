@@ -90,7 +90,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     named = next((argument for argument in arguments if not argument.startswith("-")), None)
     chosen = [command for command in COMMANDS if command.name == named] or COMMANDS
-    for command in chosen:
+    for command in () if named is None and "--version" in arguments else chosen:
         importlib.import_module(command.module).add_parser(subparsers)
     for subparser in subparsers.choices.values():
         # SUPPRESS: a subparser's default would overwrite `dtn-det --debug COMMAND`.
