@@ -1,0 +1,92 @@
+"""What `import dtn_det` does with and without MMDetection, each in a fresh interpreter."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dtn_det
+
+needs_mmdet = pytest.mark.skipif(importlib.util.find_spec("mmdet") is None, reason="needs MMDetection")
+
+BLOCKED = ("mmdet", "mmcv", "mmengine", "mmpretrain", "timm", "safetensors", "pandas", "rich", "cv2")
+USE_LAYER = """
+import torch
+from dtn_det.layers import DTN
+assert DTN(8, 2)(torch.randn(2, 6, 8), (2, 3)).shape == (2, 6, 8)
+"""
+
+
+def run(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
+    root = Path(dtn_det.__file__).parents[1]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, root])), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+
+
+def test_layers_need_torch_alone() -> None:
+    block = f"import sys\nfor name in {BLOCKED}: sys.modules[name] = None\n"
+    result = run(block + "import warnings; warnings.simplefilter('error', UserWarning)" + USE_LAYER)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    "failure", ["raise ImportError('no _ext.so')", "raise OSError('undefined symbol')", "assert False, 'mmcv too new'"]
+)
+def test_broken_mmdet_gives_one_warning_that_names_the_doctor(tmp_path: Path, failure: str) -> None:
+    for package in ("mmdet", "mmcv"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text(failure)
+    result = run("import warnings; warnings.simplefilter('always', UserWarning)" + USE_LAYER, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("UserWarning") == 1
+    assert "dtn-det doctor" in result.stderr
+    assert failure.split("'")[1] in result.stderr
+
+
+@needs_mmdet
+def test_missing_mmcv_counts_as_broken() -> None:
+    result = run("import sys; sys.modules['mmcv'] = None" + USE_LAYER)
+    assert result.returncode == 0, result.stderr
+    assert "dtn-det doctor" in result.stderr
+
+
+@needs_mmdet
+def test_custom_imports_suffice_after_the_layers_were_imported(tmp_path: Path) -> None:
+    config = tmp_path / "config.py"
+    config.write_text(
+        "custom_imports = dict(imports=['dtn_det'], allow_failed_imports=False)\n"
+        "default_scope = 'mmdet'\n"
+        "models = [dict(type='DTNSwinTransformer', embed_dims=8, depths=(1,), num_heads=(1,), strides=(4,),\n"
+        "               out_indices=(0,), dtn_stages=(0,)),\n"
+        "          dict(type='DTNPyramidVisionTransformer', embed_dims=8),\n"
+        "          dict(type='DTNPyramidVisionTransformerV2', embed_dims=8)]\n"
+    )
+    code = f"""
+from dtn_det.layers import DTN
+from mmengine.config import Config
+from mmengine.registry import MODELS as ROOT
+cfg = Config.fromfile({str(config)!r})
+from mmdet.registry import MODELS
+for model in cfg.models:
+    assert type(MODELS.build(model)).__name__ == model.type
+    assert ROOT.get("mmdet." + model.type) is MODELS.get(model.type)
+from mmcv.cnn import build_norm_layer
+assert type(build_norm_layer(dict(type="DTN", num_groups=4), 64)[1]) is DTN
+import importlib, dtn_det
+importlib.reload(dtn_det)
+"""
+    result = run(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_version_is_that_of_the_project_file(project_root: Path) -> None:
+    project = (project_root / "pyproject.toml").read_text()
+    declared = re.search(r'^version = "(.+)"$', project, re.MULTILINE)
+    assert declared is not None
+    assert dtn_det.__version__ == declared[1]
