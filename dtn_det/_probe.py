@@ -66,7 +66,9 @@ def run_probe(code: str, timeout: float = 180.0) -> Outcome:
         return Outcome(error=f"crashed with {_signal_name(-done.returncode)}")
     if done.returncode > 0:
         return _failure(done.stderr, done.returncode)
-    _, _, answer = done.stdout.rpartition(_MARK)
+    _, mark, answer = done.stdout.rpartition(_MARK)
+    if not mark:
+        return Outcome(error="ended the process without a word")
     return Outcome(facts=json.loads(answer))
 
 

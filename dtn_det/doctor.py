@@ -135,11 +135,10 @@ def mend(probe: probes.Probe, outcome: Outcome, versions: Mapping[str, str]) -> 
         return rebuild_mmcv()
     if probe.name == "torchvision" and (wanted := matching_torchvision(versions.get("torch", ""))):
         return pip(f"install --force-reinstall --no-deps torchvision=={wanted}")
-    if probe.name == "mmpretrain":
+    if probe.name == "mmpretrain" and _version_key(versions.get("transformers", "0")) >= (4, 54):
         return pip("install 'transformers>=4.40,<4.54'")
-    if probe.distributions:
-        return pip(f"install --force-reinstall --no-deps {probe.distributions[0]}")
-    return pip("install --force-reinstall --no-deps dtn-det")
+    again = "install --force-reinstall --no-deps" if outcome.missing != probe.module else "install"
+    return pip(f"{again} {probe.distributions[0]}")
 
 
 def check_gpu(torch: Outcome, *, driver: str | None) -> Check:
@@ -233,9 +232,8 @@ def check_opencv(versions: Mapping[str, str]) -> Check:
     )
 
 
-def nvidia_driver() -> str | None:
+def nvidia_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
     """Version of the NVIDIA driver, `unknown` where there is one that does not tell, `None` without one."""
-    path = Path("/proc/driver/nvidia/version")
     if path.exists():
         match = re.search(r"\b\d+\.\d+(?:\.\d+)?\b", path.read_text())
         return match[0] if match else "unknown"
