@@ -25,10 +25,12 @@ fail() {
 readonly suitable='import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'
 
 find_python() {
-  local candidate found=""
+  local candidate answer found=""
   for candidate in ${PYTHON:-python3 python3.11 python3.12 python3.13 python3.10 python}; do
     command -v "$candidate" >/dev/null 2>&1 || continue
-    found+="$candidate is $("$candidate" --version 2>&1 | head -n 1); "
+    # A shim may be on the PATH with no Python behind it.
+    answer=$("$candidate" --version 2>&1) || continue
+    found+="$candidate is $answer; "
     "$candidate" -c "$suitable" >/dev/null 2>&1 || continue
     "$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1 || {
       found+="(it lacks venv: apt-get install python3-venv) "
