@@ -33,11 +33,12 @@ def pretrained_init_cfg(init_cfg: Mapping[str, Any] | None, pretrained: str | No
         return None
     if (
         not isinstance(init_cfg, Mapping)
-        or init_cfg.get("type") not in ("Pretrained", PretrainedInit)
+        # MMDetection's own PVT configs name the checkpoint alone.
+        or init_cfg.get("type", "Pretrained") not in ("Pretrained", PretrainedInit)
         or not isinstance(init_cfg.get("checkpoint"), str)
     ):
         raise ValueError(f"expected init_cfg=dict(type='Pretrained', checkpoint=PATH_OR_URL), got {init_cfg!r}")
-    return dict(init_cfg)
+    return {"type": "Pretrained", **init_cfg}
 
 
 def load_pretrained(

@@ -22,6 +22,8 @@ from dtn_det.layers import DTN
 def build(cfg: Config) -> BaseModel:
     register_all_modules()
     model = MODELS.build(cfg.model)
+    assert model.backbone.init_cfg == {"type": "Pretrained", "checkpoint": cfg.model.backbone.init_cfg.checkpoint}
+    model.backbone.init_cfg = None
     model.init_weights()
     # As the Runner does when it trains in one process.
     return revert_sync_batchnorm(model)

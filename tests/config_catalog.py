@@ -12,7 +12,7 @@ pytest.importorskip("mmdet", reason="the configs need MMDetection")
 
 from mmengine.config import Config
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("dtn_swin", "dtn_pvt", "dtn_pvtv2")
 CONFIGS = {path.stem: path for folder in FOLDERS for path in sorted((ROOT / "configs" / folder).glob("*.py"))}
 DTN_CONFIGS = [name for name in CONFIGS if "_dtn-" in name]
@@ -32,7 +32,6 @@ def resolve(name: str) -> Config:
 def shrink(cfg: Config) -> Config:
     """Narrow the backbone, the neck and the heads, and draw few proposals; the structure stays."""
     backbone = cfg.model.backbone
-    backbone.init_cfg = None
     if "Swin" in backbone.type:
         backbone.update(embed_dims=24, depths=[1, 2, 1, 1])
         widths = [24, 48, 96, 192]
