@@ -50,9 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 on success, 1 on failure, 130 after an interrupt. Wrong usage exits with 2 through `SystemExit`.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    args = build_parser(arguments).parse_args(arguments)
-    command = next(command for command in COMMANDS if command.name == args.command)
+    debug = "--debug" in arguments or os.environ.get("DTN_DET_DEBUG") == "1"
     try:
+        args = build_parser(arguments).parse_args(arguments)
+        command = next(command for command in COMMANDS if command.name == args.command)
         if command.needs_models:
             require("mmdet", extra="det")
             importlib.import_module("dtn_det.models")
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
     except Exception as error:
-        return _report(error, debug=args.debug or os.environ.get("DTN_DET_DEBUG") == "1")
+        return _report(error, debug=debug)
     return int(code)
 
 

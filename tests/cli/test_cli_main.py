@@ -117,6 +117,14 @@ def test_a_command_that_needs_models_names_the_extra(
     assert "mmdet" in capsys.readouterr().err
 
 
+def test_a_command_that_does_not_import_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "COMMANDS", (cli.Command("work", "no_such_module", needs_models=False),))
+    assert cli.main(["work"]) == 1
+    assert capsys.readouterr().err.startswith("dtn-det: error: No module named 'no_such_module'\n")
+
+
 def run_cli(*arguments: str, code: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     program = f"import sys; import dtn_det_entry; sys.argv[1:] = {list(arguments)!r}\n{code or 'dtn_det_entry.main()'}"
     return subprocess.run(
