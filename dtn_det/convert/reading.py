@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dtn_det._optional import require
+
 
 def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a ``.safetensors`` file or one written by ``torch.save``, onto the CPU.
@@ -45,23 +47,33 @@ def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"expected {path} to be a checkpoint of tensors and plain data, got a file that cannot be read as one "
-            f"({str(error).splitlines()[0]}): if you trust where it comes from, write its weights to a new file with "
+            f"({_cause(error)}): if you trust where it comes from, write its weights to a new file with "
             f"torch.save(torch.load(path, weights_only=False)['state_dict'], new_path)"
         ) from error
     except (RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"expected {path} to be a checkpoint, got a damaged file ({str(error).splitlines()[0]}): fetch it again"
-        ) from error
+        raise _damaged(path, error) from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"expected {path} to hold a dict, got {type(checkpoint).__name__}: save a state dict")
     return checkpoint
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    if importlib.util.find_spec("safetensors") is None:
-        raise ImportError(f"reading {path} needs `safetensors`: pip install 'dtn-det[det]'", name="safetensors")
-    tensors: dict[str, Tensor] = importlib.import_module("safetensors.torch").load_file(path)
+    safetensors = require("safetensors", "det")
+    try:
+        tensors: dict[str, Tensor] = require("safetensors.torch", "det").load_file(path)
+    except safetensors.SafetensorError as error:
+        raise _damaged(path, error) from error
     return tensors
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"expected {path} to be a checkpoint, got a damaged file ({_cause(error)}): delete it and fetch it again"
+    )
+
+
+def _cause(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _local_path(source: str) -> Path:

@@ -1,0 +1,211 @@
+"""Checkpoints from paths and URLs, and files that must not be read."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import dtn_det
+from dtn_det.convert.reading import read_checkpoint
+
+STATE = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.tensor([True])}
+
+
+def assert_is_state(found: dict) -> None:
+    assert set(found) == set(STATE)
+    assert all(torch.equal(found[key], value) for key, value in STATE.items())
+
+
+class Server(ThreadingHTTPServer):
+    """Serves a folder on this machine and keeps the paths that were asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.requests: list[str] = []
+        requests = self.requests
+
+        class Handler(SimpleHTTPRequestHandler):
+            def log_message(self, *_: object) -> None:
+                requests.append(self.path)
+
+        super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    (tmp_path / "served").mkdir()
+    with Server(tmp_path / "served") as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("as_path", [str, Path])
+def test_path(tmp_path: Path, as_path: type) -> None:
+    torch.save(STATE, tmp_path / "a.pth")
+    assert_is_state(read_checkpoint(as_path(tmp_path / "a.pth")))
+
+
+def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save(STATE, tmp_path / "a.pth")
+    assert_is_state(read_checkpoint("~/a.pth"))
+
+
+def test_file_url_with_a_space(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "a b.pth")
+    assert_is_state(read_checkpoint((tmp_path / "a b.pth").as_uri()))
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors.torch").save_file(STATE, tmp_path / "a.safetensors")
+    assert_is_state(read_checkpoint(tmp_path / "a.safetensors"))
+
+
+def test_safetensors_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.safetensors").touch()
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ImportError, match=r"needs `safetensors`: pip install 'dtn-det\[det\]'"):
+        read_checkpoint(tmp_path / "a.safetensors")
+
+
+def test_http_is_fetched_once_and_told_apart_by_url(tmp_path: Path, server: Server) -> None:
+    other = {"c": torch.ones(1)}
+    for name, state in (("one", STATE), ("two", other)):
+        (tmp_path / "served" / name).mkdir()
+        torch.save(state, tmp_path / "served" / name / "model.pth")
+    for _ in range(2):
+        assert_is_state(read_checkpoint(f"{server.url}/one/model.pth?download=true"))
+        assert set(read_checkpoint(f"{server.url}/two/model.pth")) == {"c"}
+    assert len(server.requests) == 2
+
+
+def test_distributed_run_fetches_once(tmp_path: Path, server: Server) -> None:
+    torch.save(STATE, tmp_path / "served" / "model.pth")
+    code = f"""
+import sys, torch
+from dtn_det.convert.reading import read_checkpoint
+store = "file://{tmp_path / "store"}"
+torch.distributed.init_process_group("gloo", init_method=store, rank=int(sys.argv[1]), world_size=2)
+assert len(read_checkpoint("{server.url}/model.pth")) == 2
+"""
+    block = "import sys; sys.modules['mmdet'] = None\n"
+    env = {**os.environ, "PYTHONPATH": str(Path(dtn_det.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", block + code, str(rank)], env=env, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    assert len(server.requests) == 1
+
+
+def test_what_training_scripts_store_beside_the_weights(tmp_path: Path) -> None:
+    """Arguments and numpy numbers, as the authors' and timm's training scripts leave them."""
+    extras = {
+        "args": argparse.Namespace(lr=1e-3, name="pvt"),
+        "metric": np.float64(0.5),
+        "history": np.arange(3),
+        "epoch": 7,
+    }
+    torch.save({"model": STATE, **extras}, tmp_path / "a.pth")
+    found = read_checkpoint(tmp_path / "a.pth")
+    assert_is_state(found["model"])
+    assert found["args"].lr == 1e-3
+
+
+class Innocent:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return (os.system, ("touch pwned",))
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": STATE, "config": Innocent()}, "a.pth")
+    with pytest.raises(ValueError, match=r"expected a\.pth to be a checkpoint of tensors and plain data.*if you trust"):
+        read_checkpoint("a.pth")
+    assert not Path("pwned").exists()
+
+
+class Attribute:
+    """Reaches for an attribute when it is unpickled, the step before running code."""
+
+    def __init__(self, owner: object, name: str) -> None:
+        self.owner, self.name = owner, name
+
+    def __reduce__(self) -> tuple:
+        return (getattr, (self.owner, self.name))
+
+
+@pytest.mark.parametrize("name", ["__init__", "_set_default_statistics"])
+def test_getattr_in_a_file_reaches_log_methods_alone(tmp_path: Path, name: str) -> None:
+    history = pytest.importorskip("mmengine.logging.history_buffer").HistoryBuffer
+    torch.save({"a": Attribute(history, "mean")}, tmp_path / "fine.pth")
+    assert read_checkpoint(tmp_path / "fine.pth")["a"] is history.mean
+    for owner in (history, argparse.Namespace):
+        torch.save({"a": Attribute(owner, name if owner is history else "_get_args")}, tmp_path / "a.pth")
+        with pytest.raises(ValueError, match=r"expected .* to be a checkpoint of tensors and plain data"):
+            read_checkpoint(tmp_path / "a.pth")
+
+
+def test_damaged_file(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "a.pth")
+    whole = (tmp_path / "a.pth").read_bytes()
+    (tmp_path / "a.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"to be a checkpoint, got a damaged file .*: delete it and fetch it again"):
+        read_checkpoint(tmp_path / "a.pth")
+    (tmp_path / "a.pth").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"to be a checkpoint, got a damaged file .*: delete it and fetch it again"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_damaged_safetensors_file(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    (tmp_path / "a.safetensors").write_bytes(b"\0" * 20)
+    with pytest.raises(ValueError, match=r"to be a checkpoint, got a damaged file .*: delete it and fetch it again"):
+        read_checkpoint(tmp_path / "a.safetensors")
+
+
+def test_file_with_something_else_than_a_dict(tmp_path: Path) -> None:
+    torch.save(torch.ones(2), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="to hold a dict, got Tensor: save a state dict"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"expected a checkpoint file at .*none\.pth, got none"):
+        read_checkpoint(tmp_path / "none.pth")
+
+
+def test_unsupported_scheme() -> None:
+    with pytest.raises(ValueError, match=r"expected a path or a URL with file://, http:// or https://, got 's3://b/a"):
+        read_checkpoint("s3://b/a.pth")
+
+
+def test_pickle_of_another_program(tmp_path: Path) -> None:
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": {1, 2, np.random.default_rng}}))
+    with pytest.raises(ValueError, match="to be a checkpoint of tensors and plain data"):
+        read_checkpoint(tmp_path / "a.pkl")
