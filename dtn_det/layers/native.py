@@ -1,9 +1,9 @@
-"""The compiled CPU kernels of DTN as PyTorch operators.
+"""DTN on a CPU: calls the compiled C++ kernels.
 
 ``setup.py`` builds ``csrc/dtn_cpu.cpp`` for several instruction sets into plain shared libraries without any dependency
-on PyTorch's ABI; this file picks the best one for the processor and wraps it into ``torch.library`` operators, so that
-autograd, ``torch.compile`` and DistributedDataParallel see ordinary operators. Without the library (no compiler at
-installation), and for all that it does not cover, the layer runs :mod:`dtn_det.layers.separable`.
+on PyTorch's ABI; this file picks the best one for the processor. :mod:`dtn_det.layers.operators` makes PyTorch
+operators of these functions. Without the library (no compiler at installation), and for all that it does not cover, the
+layer runs :mod:`dtn_det.layers.separable`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-
-from dtn_det.layers import separable
 
 # Instruction sets in the order of `dtn_processor_level`: see setup.py.
 VARIANTS = ("baseline", "avx2", "avx512")
@@ -91,7 +89,7 @@ def status() -> NativeStatus:
 
 
 def is_usable(grid: Tensor, mask: Tensor | None) -> bool:
-    """Whether :func:`dynamic_token_norm` covers this input.
+    """Whether :func:`forward` and :func:`backward` cover this input.
 
     Args:
         grid: ``(B, H, W, C)``.
@@ -105,50 +103,47 @@ def is_usable(grid: Tensor, mask: Tensor | None) -> bool:
     return _LIBRARY is not None
 
 
-def dynamic_token_norm(
+def forward(
     x: Tensor,
     coefficients: Tensor,
     mean_gate: Tensor | None,
     var_gate: Tensor,
     weight: Tensor,
     bias: Tensor,
-    *,
     eps: float,
     head_rms: bool,
     unbiased: bool,
-    mask: Tensor | None = None,
+    out_dtype: torch.dtype,
 ) -> Tensor:
     """:func:`dtn_det.layers.separable.dynamic_token_norm` without a mask, by the compiled kernels.
 
+    Args:
+        x: ``(B, H, W, C)``, converted to the dtype of the parameters first.
+        coefficients: ``(G, 3)``; the parameters are float32 or float64, all of one dtype.
+        mean_gate: ``(G,)`` or None.
+        var_gate: ``(G,)``.
+        weight: ``(C,)``.
+        bias: ``(C,)``.
+        eps: Added to variances and mean squares.
+        head_rms: Divide each group by its root mean square first.
+        unbiased: Unbiased intra-token variance.
+        out_dtype: The dtype of the output.
+
+    Returns:
+        ``(B, H, W, C)``, contiguous.
+
     Raises:
-        ValueError: A mask was given.
+        RuntimeError: The kernels are not there.
+        MemoryError: Their work space cannot be had.
     """
-    if mask is not None:
-        raise ValueError("expected no mask for the compiled kernels, got one: use dtn_det.layers.separable")
-    result: Tensor = _forward(x, coefficients, mean_gate, var_gate, weight, bias, eps, head_rms, unbiased)
-    return result
-
-
-@torch.library.custom_op("dtn_det::dynamic_token_norm", mutates_args=(), device_types="cpu")
-def _forward(
-    x: Tensor,
-    coefficients: Tensor,
-    mean_gate: Tensor | None,
-    var_gate: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    head_rms: bool,
-    unbiased: bool,
-) -> Tensor:
+    x = x.to(coefficients.dtype)
     inputs = [_dense(tensor) for tensor in (x, coefficients, mean_gate, var_gate, weight, bias)]
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     _call("forward", x, coefficients, mean_gate, eps, head_rms, unbiased, [*inputs, y])
-    return y
+    return y.to(out_dtype)
 
 
-@torch.library.custom_op("dtn_det::dynamic_token_norm_backward", mutates_args=(), device_types="cpu")
-def _backward(
+def backward(
     grad_y: Tensor,
     x: Tensor,
     coefficients: Tensor,
@@ -160,22 +155,24 @@ def _backward(
     head_rms: bool,
     unbiased: bool,
 ) -> list[Tensor]:
+    """The gradients of :func:`forward` by its six tensors, in their dtypes; an empty one stands for that of None."""
+    dtype = x.dtype
+    x, grad_y = x.to(coefficients.dtype), grad_y.to(coefficients.dtype)
     inputs = [_dense(tensor) for tensor in (x, coefficients, mean_gate, var_gate, weight, bias, grad_y)]
-    outputs = _empty_gradients(x, coefficients, mean_gate, var_gate, weight, bias)
+    outputs = empty_gradients(x, coefficients, mean_gate, var_gate, weight, bias)
     _call("backward", x, coefficients, mean_gate, eps, head_rms, unbiased, [*inputs, *outputs])
-    return outputs
+    return [outputs[0].to(dtype), *outputs[1:]]
 
 
 def _dense(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
-def _empty_gradients(*inputs: Tensor | None) -> list[Tensor]:
-    """One tensor for each input; an empty one stands for None."""
-    like = next(tensor for tensor in inputs if tensor is not None)
+def empty_gradients(x: Tensor, *parameters: Tensor | None) -> list[Tensor]:
+    """One tensor for each argument; an empty one stands for None."""
     return [
-        like.new_empty(0) if tensor is None else torch.empty_like(tensor, memory_format=torch.contiguous_format)
-        for tensor in inputs
+        x.new_empty(0) if tensor is None else torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        for tensor in (x, *parameters)
     ]
 
 
@@ -200,57 +197,37 @@ def _call(
         raise MemoryError(f"expected memory for DTN on tokens of shape {tuple(x.shape)}, got none: use smaller images")
 
 
-@_forward.register_fake
-def _forward_fake(x: Tensor, *_: object) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-@_backward.register_fake
-def _backward_fake(
-    grad_y: Tensor,
+def dynamic_token_norm(
     x: Tensor,
     coefficients: Tensor,
     mean_gate: Tensor | None,
     var_gate: Tensor,
     weight: Tensor,
     bias: Tensor,
-    *_: object,
-) -> list[Tensor]:
-    return _empty_gradients(x, coefficients, mean_gate, var_gate, weight, bias)
+    *,
+    eps: float,
+    head_rms: bool,
+    unbiased: bool,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """:func:`dtn_det.layers.operators.dynamic_token_norm` in the dtype of ``x``.
 
+    Raises:
+        ValueError: A mask was given.
+    """
+    from dtn_det.layers import operators
 
-def _setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[object, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:6])  # type: ignore[arg-type]
-    ctx.options = inputs[6:]  # type: ignore[attr-defined]
-
-
-def _autograd(ctx: torch.autograd.function.FunctionCtx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    tensors: tuple[Tensor | None, ...] = ctx.saved_tensors  # type: ignore[attr-defined]
-    eps, head_rms, unbiased = ctx.options  # type: ignore[attr-defined]
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        return (*_differentiable_gradients(grad_y, tensors, eps, head_rms, unbiased), None, None, None)
-    gradients = _backward(grad_y, *tensors, eps, head_rms, unbiased)
-    return (
-        *(None if tensor is None else gradient for tensor, gradient in zip(tensors, gradients, strict=True)),
-        None,
-        None,
-        None,
+    if mask is not None:
+        raise ValueError("expected no mask for the compiled kernels, got one: use dtn_det.layers.separable")
+    return operators.dynamic_token_norm(
+        x,
+        coefficients,
+        mean_gate,
+        var_gate,
+        weight,
+        bias,
+        eps=eps,
+        head_rms=head_rms,
+        unbiased=unbiased,
+        out_dtype=x.dtype,
     )
-
-
-def _differentiable_gradients(
-    grad_y: Tensor, tensors: tuple[Tensor | None, ...], eps: float, head_rms: bool, unbiased: bool
-) -> list[Tensor | None]:
-    """The gradients under ``create_graph=True``: the plain form, whose own gradients autograd knows."""
-    x, coefficients, mean_gate, var_gate, weight, bias = tensors
-    assert x is not None and coefficients is not None and var_gate is not None and weight is not None  # noqa: PT018
-    assert bias is not None
-    y = separable.dynamic_token_norm(
-        x, coefficients, mean_gate, var_gate, weight, bias, eps=eps, head_rms=head_rms, unbiased=unbiased
-    )
-    wanted = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
-    gradients = iter(torch.autograd.grad(y, wanted, grad_y, create_graph=True))
-    return [next(gradients) if tensor is not None and tensor.requires_grad else None for tensor in tensors]
-
-
-_forward.register_autograd(_autograd, setup_context=_setup_context)
