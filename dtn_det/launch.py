@@ -66,7 +66,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(
                 f"expected --cfg-options to fit the config, got {options} ({error}): "
-                "print the config with `python -m mmengine.config` or look at the dump in a work_dir for its keys"
+                "the config that a run leaves in its work-dir shows every key"
             ) from error
     return cfg
 

@@ -1,0 +1,214 @@
+"""What is wrong with the arguments is found, and said, before anything is built."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from config_catalog import CONFIGS, resolve
+from mmengine.config import Config
+
+from dtn_det import launch
+from dtn_det.test_time_augmentation import enable_tta
+
+ROOT = Path(__file__).resolve().parents[2]
+RETINANET = "retinanet_dtn-swin-t-p4-w7_fpn_1x_coco"
+MASK_RCNN = "mask-rcnn_dtn-swin-t-p4-w7_fpn_1x_coco"
+TRAIN_AND_VAL = ["train_dataloader", "val_dataloader"]
+
+
+def test_config_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(
+        FileNotFoundError, match=r"got 'configs/dtn_pvt/retinanet_dtn-pvt-t_1x.py': there is no such file; did"
+    ):
+        launch.load_config("configs/dtn_pvt/retinanet_dtn-pvt-t_1x.py")
+
+
+def test_unlike_names_are_not_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(FileNotFoundError, match=r"there is no such file$"):
+        launch.load_config("zzz.py")
+
+
+def test_config_must_be_a_config(tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").touch()
+    with pytest.raises(ValueError, match=r"expected a config that ends in .py, .json or .yaml, got .*weights.pth"):
+        launch.load_config(str(tmp_path / "weights.pth"))
+
+
+def test_options_are_merged() -> None:
+    cfg = launch.load_config(
+        str(CONFIGS[RETINANET]),
+        {"train_dataloader.batch_size": 7, "train_dataloader.dataset.pipeline.2.scale": (96, 64)},
+    )
+    assert cfg.train_dataloader.batch_size == 7
+    assert cfg.train_dataloader.dataset.pipeline[2].scale == (96, 64)
+
+
+@pytest.mark.parametrize("key", ["train_dataloader.batch_size.x", "train_dataloader.dataset.pipeline.99.scale"])
+def test_options_must_fit_the_config(key: str) -> None:
+    with pytest.raises(ValueError, match="expected --cfg-options to fit the config, got"):
+        launch.load_config(str(CONFIGS[RETINANET]), {key: 1})
+
+
+def test_work_dir_is_the_argument_then_the_configs_then_the_name() -> None:
+    cfg = Config({})
+    launch.set_work_dir(cfg, "configs/a/name.py", None)
+    assert cfg.work_dir == os.path.join("work_dirs", "name")
+    launch.set_work_dir(cfg, "configs/a/other.py", None)
+    assert cfg.work_dir == os.path.join("work_dirs", "name")
+    launch.set_work_dir(cfg, "configs/a/name.py", "elsewhere")
+    assert cfg.work_dir == "elsewhere"
+
+
+def test_data_root_replaces_every_path(coco: Path) -> None:
+    cfg = resolve(MASK_RCNN)
+    with pytest.raises(FileNotFoundError, match=r"expected the data of train_dataloader at 'data/coco/annotations/ins"):
+        launch.check_data(cfg, TRAIN_AND_VAL)
+    launch.set_data_root(cfg, str(coco))
+    launch.check_data(cfg, [*TRAIN_AND_VAL, "test_dataloader"])
+    assert cfg.data_root == f"{coco}/"
+    assert cfg.train_dataloader.dataset.data_root == f"{coco}/"
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        assert evaluator.ann_file == f"{coco}/annotations/instances_val2017.json"
+    assert "data/coco" not in str(
+        {key: cfg[key] for key in cfg if key.endswith(("_dataloader", "_evaluator"))}
+    ).replace(str(coco), "")
+
+
+def test_data_root_may_lie_below_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data/coco/mini").mkdir(parents=True)
+    cfg = resolve(RETINANET)
+    launch.set_data_root(cfg, "data/coco/mini")
+    assert cfg.test_evaluator.ann_file == "data/coco/mini/annotations/instances_val2017.json"
+
+
+def test_data_root_must_be_a_folder() -> None:
+    with pytest.raises(FileNotFoundError, match="expected --data-root to be a folder, got '/nowhere'"):
+        launch.set_data_root(resolve(RETINANET), "/nowhere")
+
+
+def test_data_root_needs_one_to_replace(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected a config with a top-level data_root"):
+        launch.set_data_root(Config({"model": {}}), str(tmp_path))
+
+
+def test_missing_images_are_named(coco: Path, tmp_path: Path) -> None:
+    (tmp_path / "annotations").symlink_to(coco / "annotations")
+    (tmp_path / "train2017").symlink_to(coco / "train2017")
+    cfg = resolve(RETINANET)
+    launch.set_data_root(cfg, str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"the data of val_dataloader at '.*val2017/', got nothing there: link"):
+        launch.check_data(cfg, TRAIN_AND_VAL)
+
+
+def test_datasets_inside_wrappers_are_checked(coco: Path) -> None:
+    cfg = resolve(RETINANET)
+    launch.set_data_root(cfg, str(coco))
+    good = cfg.train_dataloader.dataset
+    bad = {**good, "ann_file": "annotations/other.json"}
+    cfg.train_dataloader.dataset = {"type": "RepeatDataset", "times": 2, "dataset": good}
+    launch.check_data(cfg, TRAIN_AND_VAL)
+    cfg.train_dataloader.dataset = {"type": "ConcatDataset", "datasets": [good, bad]}
+    with pytest.raises(FileNotFoundError, match=r"annotations/other.json"):
+        launch.check_data(cfg, TRAIN_AND_VAL)
+
+
+def test_data_on_a_server_is_left_to_its_backend() -> None:
+    cfg = resolve(RETINANET)
+    cfg.train_dataloader.dataset.data_root = "s3://bucket/coco/"
+    launch.check_data(cfg, ["train_dataloader", "no_such_dataloader"])
+
+
+def test_amp_needs_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = resolve(RETINANET)
+    launch.enable_amp(cfg)
+    assert (cfg.optim_wrapper.type, cfg.optim_wrapper.loss_scale) == ("AmpOptimWrapper", "dynamic")
+    monkeypatch.setattr(launch, "_has_accelerator", lambda: True)
+    launch.check_amp(cfg)
+    monkeypatch.setattr(launch, "_has_accelerator", lambda: False)
+    launch.check_amp(resolve(RETINANET))
+    with pytest.raises(ValueError, match="expected a GPU for mixed precision"):
+        launch.check_amp(cfg)
+
+
+def test_accelerator_is_what_torch_sees() -> None:
+    assert launch._has_accelerator() == torch.cuda.is_available()
+
+
+def test_auto_scale_lr_needs_the_batch_size_of_the_config() -> None:
+    cfg = resolve(RETINANET)
+    launch.enable_auto_scale_lr(cfg)
+    assert cfg.auto_scale_lr.enable
+    with pytest.raises(ValueError, match=r"expected a config with auto_scale_lr.base_batch_size for --auto-scale-lr"):
+        launch.enable_auto_scale_lr(Config({"model": {}}))
+
+
+def test_resume_is_auto_or_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "epoch_1.pth").touch()
+    cfg = Config({"load_from": "other.pth", "resume": False})
+    launch.set_resume(cfg, None)
+    assert not cfg.resume
+    launch.set_resume(cfg, "auto")
+    assert cfg.resume
+    assert cfg.load_from is None
+    launch.set_resume(cfg, str(tmp_path / "epoch_1.pth"))
+    assert cfg.load_from == str(tmp_path / "epoch_1.pth")
+    with pytest.raises(FileNotFoundError, match=r"expected a checkpoint, got .*epoch_2.pth.*there are .*epoch_1.pth"):
+        launch.set_resume(cfg, str(tmp_path / "epoch_2.pth"))
+
+
+def test_checkpoint_may_be_a_url() -> None:
+    assert launch.check_checkpoint("https://example.org/weights.pth") == "https://example.org/weights.pth"
+
+
+def test_output_must_be_a_pickle() -> None:
+    cfg = resolve(RETINANET)
+    launch.set_output(cfg, None)
+    assert isinstance(cfg.test_evaluator, dict)
+    launch.set_output(cfg, "out.pkl")
+    assert [metric["type"] for metric in cfg.test_evaluator] == ["CocoMetric", "DumpDetResults"]
+    with pytest.raises(ValueError, match=r"expected --out to end in .pkl or .pickle, got 'out.json'"):
+        launch.set_output(cfg, "out.json")
+
+
+def test_visualization_needs_its_hook() -> None:
+    cfg = resolve(RETINANET)
+    launch.enable_visualization(cfg, True, "painted", 3.0)
+    hook = cfg.default_hooks.visualization
+    assert (hook.draw, hook.show, hook.wait_time, hook.test_out_dir) == (True, True, 3.0, "painted")
+    del cfg.default_hooks["visualization"]
+    with pytest.raises(ValueError, match=r"expected default_hooks.visualization in the config"):
+        launch.enable_visualization(cfg, True, None, 2.0)
+
+
+def test_tta_merges_boxes_alone() -> None:
+    cfg = resolve(RETINANET)
+    detector = cfg.model
+    enable_tta(cfg)
+    assert cfg.model.module.type == detector.type
+    assert [step.type for step in cfg.test_dataloader.dataset.pipeline][-1] == "TestTimeAug"
+    with pytest.raises(ValueError, match=r"expected an evaluator of boxes for --tta.*test_evaluator.metric=bbox"):
+        enable_tta(resolve(MASK_RCNN))
+
+
+def test_tta_needs_a_pipeline_it_can_end() -> None:
+    cfg = resolve(RETINANET)
+    del cfg.test_dataloader.dataset.pipeline[-1]
+    with pytest.raises(ValueError, match="expected a test pipeline that ends in PackDetInputs, got 'LoadAnnotations'"):
+        enable_tta(cfg)
+
+
+def test_train_tool_reports_errors_and_exits_with_2(train_tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_tool.main(["nowhere.py"]) == 2
+    assert "tools/train.py: error: expected a config file, got 'nowhere.py'" in capsys.readouterr().err
+
+
+def test_test_tool_reports_errors_and_exits_with_2(test_tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert test_tool.main([str(CONFIGS[RETINANET]), "nowhere.pth"]) == 2
+    assert "tools/test.py: error: expected a checkpoint, got 'nowhere.pth'" in capsys.readouterr().err

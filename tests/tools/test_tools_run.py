@@ -1,0 +1,93 @@
+"""The tools train and test shrunk configs of the project on a small COCO folder, in this process."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from tiny_coco import NUM_IMAGES, tiny_config
+
+MASK_RCNN = "mask-rcnn_dtn-swin-t-p4-w7_fpn_1x_coco"
+RETINANET = "retinanet_dtn-pvtv2-b0_fpn_1x_coco"
+
+
+def scalars(work_dir: Path) -> list[dict[str, Any]]:
+    """What the run of a work-dir logged, in order of time."""
+    files = sorted(work_dir.glob("*/vis_data/scalars.json"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, coco: Path, train_tool: ModuleType) -> Callable[[str], Path]:
+    """Train a config once and return its folder: `config.py`, `work/epoch_2.pth` and the logs."""
+    folders: dict[str, Path] = {}
+
+    def train(name: str) -> Path:
+        if name not in folders:
+            folder = folders[name] = tmp_path_factory.mktemp(name)
+            tiny_config(name).dump(str(folder / "config.py"))
+            torch.manual_seed(0)
+            arguments = [str(folder / "config.py"), "--work-dir", str(folder / "work"), "--data-root", str(coco)]
+            assert train_tool.main([*arguments, "--auto-scale-lr"]) == 0
+        return folders[name]
+
+    return train
+
+
+def test_training_evaluates_boxes_and_masks(trained: Callable[[str], Path]) -> None:
+    folder = trained(MASK_RCNN)
+    assert (folder / "work" / "epoch_2.pth").is_file()
+    log = scalars(folder / "work")
+    steps = [entry for entry in log if "loss_mask" in entry]
+    assert [entry["step"] for entry in steps] == list(range(1, 2 * NUM_IMAGES // 2 + 1))
+    (evaluation,) = [entry for entry in log if "coco/bbox_mAP" in entry]
+    assert 0 <= evaluation["coco/bbox_mAP"] <= 1
+    assert 0 <= evaluation["coco/segm_mAP"] <= 1
+
+
+def test_learning_rate_is_scaled_to_the_batch(trained: Callable[[str], Path]) -> None:
+    # 2 images of 16, after a warm-up of 1000 iterations from a thousandth.
+    checkpoint = torch.load(trained(MASK_RCNN) / "work" / "epoch_2.pth", weights_only=False)
+    rates = {group["initial_lr"] for group in checkpoint["optimizer"]["param_groups"]}
+    assert sorted(rates) == pytest.approx([1e-5 / 8, 1e-4 / 8])
+
+
+def test_testing_repeats_the_evaluation_and_writes_predictions(
+    trained: Callable[[str], Path], coco: Path, test_tool: ModuleType, tmp_path: Path
+) -> None:
+    folder = trained(MASK_RCNN)
+    arguments = [str(folder / "config.py"), str(folder / "work" / "epoch_2.pth"), "--data-root", str(coco)]
+    arguments += ["--work-dir", str(tmp_path), "--out", str(tmp_path / "out.pkl"), "--show-dir", "painted"]
+    assert test_tool.main(arguments) == 0
+    (metrics_file,) = [path for path in tmp_path.glob("*/*.json") if path.parent.name == path.stem]
+    metrics = json.loads(metrics_file.read_text())
+    (evaluation,) = [entry for entry in scalars(folder / "work") if "coco/bbox_mAP" in entry]
+    for key in ("coco/bbox_mAP", "coco/segm_mAP", "coco/bbox_mAP_50"):
+        assert metrics[key] == pytest.approx(evaluation[key], abs=2e-3)
+    predictions = pickle.loads((tmp_path / "out.pkl").read_bytes())
+    assert len(predictions) == NUM_IMAGES
+    assert {"bboxes", "scores", "labels", "masks"} <= set(predictions[0]["pred_instances"])
+    assert len(list(tmp_path.glob("*/painted/*.jpg"))) == NUM_IMAGES
+
+
+def test_testing_with_mirror_images(
+    trained: Callable[[str], Path], coco: Path, test_tool: ModuleType, tmp_path: Path
+) -> None:
+    folder = trained(RETINANET)
+    arguments = [str(folder / "config.py"), str(folder / "work" / "epoch_2.pth"), "--data-root", str(coco), "--tta"]
+    arguments += ["--work-dir", str(tmp_path), "--out", str(tmp_path / "out.pkl")]
+    assert test_tool.main(arguments) == 0
+    assert len(pickle.loads((tmp_path / "out.pkl").read_bytes())) == NUM_IMAGES
+
+
+def test_twins_learn_the_same_way(trained: Callable[[str], Path]) -> None:
+    """From the same seed the LayerNorm twin starts at almost the same loss: init='layernorm' changes little."""
+    dtn = scalars(trained(RETINANET) / "work")[0]["loss"]
+    twin = scalars(trained(RETINANET.replace("_dtn-", "_")) / "work")[0]["loss"]
+    assert dtn == pytest.approx(twin, rel=0.02)
