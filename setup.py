@@ -1,6 +1,7 @@
 """Build of the compiled CPU kernels; everything else stands in pyproject.toml."""
 
 import platform
+from glob import glob
 
 from setuptools import Extension, setup
 
@@ -19,7 +20,7 @@ setup(
         Extension(
             f"dtn_det.layers._dtn_cpu_{name}",
             sources=[f"{CSRC}/dtn_cpu.cpp"],
-            depends=[f"{CSRC}/band.h", f"{CSRC}/parallel.h", f"{CSRC}/simd.h"],
+            depends=sorted(glob(f"{CSRC}/*.h")),
             extra_compile_args=FLAGS + flags,
             extra_link_args=["-pthread"],
             language="c++",

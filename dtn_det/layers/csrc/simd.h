@@ -1,7 +1,12 @@
 // Short vectors of the compiler (GCC and Clang), and a loop that covers a channel range with them.
 #pragma once
 
+#include <cmath>
 #include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 namespace dtn {
 
@@ -30,11 +35,25 @@ inline void store(T* target, Pack<T, N> pack) {
   std::memcpy(target, &pack, sizeof(pack));
 }
 
-template <class T, int N>
-inline T sum(Pack<T, N> pack) {
-  T total = 0;
-  for (int lane = 0; lane < N; ++lane) total += pack[lane];
-  return total;
+// 1 / sqrt(value), lane by lane, to the last bit or two.
+template <int N, class V>
+inline V inverse_sqrt(V value) {
+#if defined(__AVX512F__)
+  // The estimate and one step of Newton's method: division and square root take several times as long.
+  if constexpr (sizeof(V) == 64 && N == 16) {
+    const V estimate = (V)_mm512_rsqrt14_ps((__m512)value);
+    return estimate * (1.5f - 0.5f * value * estimate * estimate);
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof(V) == 32 && N == 8) {
+    const V estimate = (V)_mm256_rsqrt_ps((__m256)value);
+    return estimate * (1.5f - 0.5f * value * estimate * estimate);
+  }
+#endif
+  V result;
+  for (int lane = 0; lane < N; ++lane) result[lane] = 1 / std::sqrt(value[lane]);
+  return result;
 }
 
 // Calls f(channel, Width<N>) for consecutive blocks of [begin, end): 64 bytes wide first, single channels last.

@@ -1,0 +1,167 @@
+// One call of the layer, and what both of its directions compute: statistics of tokens, moments along the two axes.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "band.h"
+#include "parallel.h"
+#include "simd.h"
+
+namespace dtn {
+
+extern "C" struct DtnShape {
+  int64_t batch, height, width, channels, groups;
+  double eps;
+  int32_t head_rms, unbiased, only_var, threads;
+};
+
+template <class T>
+struct Problem {
+  DtnShape shape;
+  const T *x, *coefficients, *mean_gate, *var_gate, *weight, *bias;
+
+  int H, W, C, G, D;
+  std::vector<T> mean_share, var_share;  // (G,) LayerNorm's share of mean and variance
+  std::vector<Band<T>> rows, cols;       // (G,) over the height, over the width
+
+  Problem(const DtnShape& s, const T* x, const T* coefficients, const T* mean_gate, const T* var_gate, const T* weight,
+          const T* bias, bool with_gradients)
+      : shape(s), x(x), coefficients(coefficients), mean_gate(mean_gate), var_gate(var_gate), weight(weight), bias(bias),
+        H(int(s.height)), W(int(s.width)), C(int(s.channels)), G(int(s.groups)), D(C / G) {
+    for (int g = 0; g < G; ++g) {
+      const double a_x = coefficients[3 * g], a_y = coefficients[3 * g + 1], a_d = coefficients[3 * g + 2];
+      rows.emplace_back(a_y, a_d, H, with_gradients);
+      cols.emplace_back(a_x, a_d, W, with_gradients);
+      mean_share.push_back(shape.only_var ? T(1) : sigmoid(mean_gate[g]));
+      var_share.push_back(sigmoid(var_gate[g]));
+    }
+  }
+
+  int64_t num_rows() const { return shape.batch * H; }
+  int64_t num_tokens() const { return num_rows() * W; }
+
+  // Columns of a tile: few enough that `arrays` buffers of its whole height fit into a second-level cache and that there
+  // are tiles for all threads. The threads at hand have no say, for sums over a tile must not depend on them.
+  int tile_width(int arrays) const {
+    const int64_t column = int64_t(H) * C * sizeof(T) * arrays;
+    const int64_t fits = (int64_t(1) << 20) / std::max<int64_t>(column, 1);
+    const int64_t shared_out = (shape.batch * W + 15) / 16;
+    return int(std::clamp<int64_t>(std::min(fits, shared_out), 1, W));
+  }
+
+ private:
+  static T sigmoid(T logit) { return T(1) / (T(1) + std::exp(-logit)); }
+};
+
+// What both directions need of every token.
+template <class T>
+struct TokenStatistics {
+  std::unique_ptr<T[]> scale;              // (B, H, W, G) reciprocal root mean squares, 1 without head_rms
+  std::unique_ptr<T[]> own_mean, own_var;  // (B, H, W) LayerNorm's statistics of the scaled token
+
+  explicit TokenStatistics(const Problem<T>& p)
+      : scale(new T[p.num_tokens() * p.G]), own_mean(new T[p.num_tokens()]), own_var(new T[p.num_tokens()]) {
+    parallel_for(p.num_rows(), p.shape.threads, [&] {
+      return [&](int64_t row) {
+        for (int64_t token = row * p.W; token < (row + 1) * p.W; ++token) measure(p, token);
+      };
+    });
+  }
+
+ private:
+  void measure(const Problem<T>& p, int64_t token) {
+    const T* x = p.x + token * p.C;
+    T* scales = &scale[token * p.G];
+    T total = 0;
+    for (int g = 0; g < p.G; ++g) {
+      const T* group = x + g * p.D;
+      T part = 0, squares = 0;
+      for (int c = 0; c < p.D; ++c) part += group[c];
+      scales[g] = 1;
+      if (p.shape.head_rms) {
+        for (int c = 0; c < p.D; ++c) squares += group[c] * group[c];
+        scales[g] = T(1) / std::sqrt(squares / p.D + T(p.shape.eps));
+      }
+      total += part * scales[g];
+    }
+    const T mean = total / p.C;
+    T squares = 0;
+    for (int g = 0; g < p.G; ++g) {
+      const T* group = x + g * p.D;
+      for (int c = 0; c < p.D; ++c) {
+        const T deviation = group[c] * scales[g] - mean;
+        squares += deviation * deviation;
+      }
+    }
+    own_mean[token] = mean;
+    own_var[token] = squares / (p.shape.unbiased ? p.C - 1 : p.C);
+  }
+};
+
+// Mean and variance along the width for a tile's columns: into buffers (H, j1 - j0, C).
+template <class T>
+void row_moments(const Problem<T>& p, const TokenStatistics<T>& tokens, int64_t b, int j0, int j1, T* mean1, T* var1) {
+  std::vector<T> scale, scaled_weight;
+  for (int i = 0; i < p.H; ++i) {
+    const int64_t row = (b * p.H + i) * p.W;
+    for (int j = j0; j < j1; ++j) {
+      const int64_t target = (int64_t(i) * (j1 - j0) + (j - j0)) * p.C;
+      for (int g = 0; g < p.G; ++g) {
+        const Band<T>& band = p.cols[g];
+        const T* weight = &band.weight[size_t(j) * band.taps];
+        const int64_t first = row + band.start[j];
+        scale.resize(band.taps);
+        scaled_weight.resize(band.taps);
+        for (int k = 0; k < band.taps; ++k) {
+          scale[k] = tokens.scale[(first + k) * p.G + g];
+          scaled_weight[k] = weight[k] * scale[k];
+        }
+        for_each_block<T>(g * p.D, (g + 1) * p.D, [&](int c, auto width) {
+          constexpr int N = decltype(width)::value;
+          const T* source = p.x + first * p.C + c;
+          Pack<T, N> mean{}, var{};
+          for (int k = 0; k < band.taps; ++k) mean += scaled_weight[k] * load<N>(source + int64_t(k) * p.C);
+          for (int k = 0; k < band.taps; ++k) {
+            const Pack<T, N> deviation = scale[k] * load<N>(source + int64_t(k) * p.C) - mean;
+            var += weight[k] * (deviation * deviation);
+          }
+          store<N>(mean1 + target + c, mean);
+          store<N>(var1 + target + c, var);
+        });
+      }
+    }
+  }
+}
+
+// Moments over the whole neighbourhood from those within rows; `mean1` and `var1` point at the first source row.
+template <int N, class T>
+inline void column_moments(const T* weight, int taps, int64_t stride, const T* mean1, const T* var1, Pack<T, N>& mean,
+                           Pack<T, N>& var) {
+  mean = Pack<T, N>{};
+  var = Pack<T, N>{};
+  for (int k = 0; k < taps; ++k) mean += weight[k] * load<N>(mean1 + k * stride);
+  for (int k = 0; k < taps; ++k) {
+    const Pack<T, N> deviation = load<N>(mean1 + k * stride) - mean;
+    var += weight[k] * (load<N>(var1 + k * stride) + deviation * deviation);
+  }
+}
+
+// Calls f(b, j0, j1, task) for tiles of whole columns.
+template <class T, class MakeWorker>
+int64_t for_each_tile(const Problem<T>& p, int tile, MakeWorker make_worker) {
+  const int64_t per_image = (p.W + tile - 1) / tile;
+  const int64_t tasks = p.shape.batch * per_image;
+  parallel_for(tasks, p.shape.threads, [&] {
+    return [&, worker = make_worker()](int64_t task) mutable {
+      const int j0 = int(task % per_image) * tile;
+      worker(task / per_image, j0, std::min(p.W, j0 + tile), task);
+    };
+  });
+  return tasks;
+}
+
+}  // namespace dtn
