@@ -55,9 +55,8 @@ def extract_state_dict(checkpoint: Mapping[str, Any], prefix: str | None = None)
         ValueError: No state dict, or no key with the prefix.
     """
     state: Mapping[str, Any] = checkpoint
-    for name in ("state_dict", "model", "module"):
-        if isinstance(state.get(name), Mapping):
-            state = state[name]
+    while inner := [state[name] for name in ("state_dict", "model", "module") if isinstance(state.get(name), Mapping)]:
+        state = inner[0]
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(
             f"expected a state dict, or one under 'state_dict', 'model' or 'module', got a dict with the keys "
