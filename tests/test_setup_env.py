@@ -32,7 +32,11 @@ case "$*" in
   *get_path*) echo "$STUB/include" ;;
   *importlib.metadata*) [ ! -e "$STUB/mmcv" ] || echo 2.3.6 ;;
   *mmcv.ops*) [ -e "$STUB/mmcv" ] ;;
-  *mmcv_build_flags*) echo "-g0" ;;
+  *"mmcv_build.py flags"*) echo "-g0" ;;
+  *"mmcv_build.py target"*)
+    echo "${STUB_TARGET:-torch2.12.1-cp311-cpu}"
+    exit "${STUB_TARGET_CODE:-0}"
+    ;;
   *"pip wheel"*)
     if [ -n "${STUB_FAIL_WHEEL:-}" ]; then echo "$STUB_FAIL_WHEEL"; exit 1; fi
     while [ "$1" != --wheel-dir ]; do shift; done
@@ -44,7 +48,6 @@ case "$*" in
     if [ -n "${STUB_FAIL:-}" ] && [[ "$*" == *"${STUB_FAIL_ON:-torch==}"* ]]; then echo "$STUB_FAIL"; exit 1; fi
     [[ "$*" != *.whl* ]] || touch "$STUB/mmcv"
     ;;
-  -) echo "${STUB_TARGET:-torch2.12.1-cp311-cpu}" ;;
 esac
 """
 
@@ -61,7 +64,7 @@ class Project:
             "pyproject.toml",
             "setup.py",
             "tools/setup_env.sh",
-            "tools/mmcv_build_flags.py",
+            "tools/mmcv_build.py",
         ):
             shutil.copy(root / name, self.root / name)
         (self.root / "dtn_det/layers/csrc/dtn_cpu.cpp").write_text("int zero() { return 0; }\n")
@@ -169,6 +172,12 @@ class TestStages:
         assert done.returncode == 0
         assert "reused: pip, setuptools" in done.stdout
         assert len(project.pip_calls()) == 2
+
+    def test_a_gpu_without_a_toolkit_is_a_warning(self, project: Project) -> None:
+        project.add("python3")
+        done = project.run(STUB_TARGET_CODE="3")
+        assert done.returncode == 0, done.stderr
+        assert "warning: a GPU but no CUDA toolkit (nvcc)" in done.stdout
 
     def test_cuda_pins_are_left_out_for_another_index(self, project: Project) -> None:
         project.add("python3")
@@ -286,6 +295,12 @@ class TestFailures:
         done = project.run(TORCH_INDEX="")
         assert done.returncode == 1
         assert "expected 8 GB free for .venv, got 3 GB" in done.stderr
+
+    def test_torch_that_does_not_import(self, project: Project) -> None:
+        project.add("python3")
+        done = project.run(STUB_TARGET_CODE="1")
+        assert done.returncode == 1
+        assert "error: the stage 'mmcv' failed" in done.stderr
 
     def test_failing_build(self, project: Project) -> None:
         project.add("python3")

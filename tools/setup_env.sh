@@ -179,22 +179,6 @@ check_disk() {
     "free some space, or put the environment on another disk with VENV="
 }
 
-# Prints what the operators are built for: one wheel fits one torch, and pip's own cache does not know which.
-mmcv_target() {
-  "$venv/bin/python" - <<'PY' 2>/dev/null
-import os, sys
-import torch
-from torch.utils.cpp_extension import CUDA_HOME
-
-toolkit = CUDA_HOME is not None and os.access(os.path.join(CUDA_HOME, "bin", "nvcc"), os.X_OK)
-gpu = torch.cuda.is_available() or os.environ.get("FORCE_CUDA") == "1"
-kind = "cuda" if gpu and toolkit and torch.version.cuda else "cpu"
-print(f"torch{torch.__version__}-cp{sys.version_info.major}{sys.version_info.minor}-{kind}")
-if gpu and kind == "cpu":
-    sys.exit(3)
-PY
-}
-
 mmcv_version() {
   "$venv/bin/python" -c 'from importlib.metadata import version; print(version("onedl-mmcv"))' 2>/dev/null || true
 }
@@ -206,8 +190,8 @@ mmcv_loads() {
 build_mmcv() {
   local folder=$1 flags
   check_compiler
-  say "  compiling mmcv $(pin onedl-mmcv) with $jobs processes: minutes, once for this torch"
-  flags=$("$venv/bin/python" tools/mmcv_build_flags.py "$state/headers" 2>>"$state/logs/mmcv.log")
+  say "  compiling mmcv $(pin onedl-mmcv) with up to $jobs processes: minutes, once for this torch"
+  flags=$("$venv/bin/python" tools/mmcv_build.py flags "$state/headers" 2>>"$state/logs/mmcv.log")
   build_wheel "$folder" "$flags" || {
     # Some kernels refuse to map a precompiled header where it was made: then do without.
     grep -Eq "relocate PCH|\.gch" "$state/logs/mmcv.log" || explain "$state/logs/mmcv.log"
@@ -227,8 +211,9 @@ build_wheel() {
 
 install_mmcv() {
   local target folder wheel installed
-  target=$(mmcv_target) || {
-    [ -n "$target" ] || fail "torch does not import: $venv/bin/python -c 'import torch' says why"
+  # One build fits one torch, and pip's own cache does not know which.
+  target=$("$venv/bin/python" tools/mmcv_build.py target 2>>"$state/logs/mmcv.log") || {
+    [ $? -eq 3 ] || explain "$state/logs/mmcv.log"
     say "  warning: a GPU but no CUDA toolkit (nvcc) of torch's CUDA version: mmcv's operators will run on the CPU alone"
   }
   installed=$(mmcv_version)
@@ -280,7 +265,7 @@ if stage torch "torch $(pin torch) and torchvision $(pin torchvision)" constrain
   install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch==$(pin torch)" "torchvision==$(pin torchvision)"
   through
 fi
-if stage mmcv "mmcv $(pin onedl-mmcv)'s operators" constraints.txt tools/mmcv_build_flags.py; then
+if stage mmcv "mmcv $(pin onedl-mmcv)'s operators" constraints.txt tools/mmcv_build.py; then
   : >"$state/logs/$current.log"
   install_mmcv
   through

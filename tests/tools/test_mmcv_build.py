@@ -103,10 +103,10 @@ def test_the_compiler_takes_the_precompiled_header(
     build.customize_compiler(compiler)
     includes = [f"-I{path}" for path in build.include_paths()]
     definitions = ["-std=c++17", "-DTORCH_API_INCLUDE_EXTENSION_H", "-DTORCH_EXTENSION_NAME=_ext"]
+    # -H lists the headers that are read, and -Winvalid-pch tells why one that was precompiled is not.
+    reporting = ["-Winvalid-pch", "-H"]
     done = subprocess.run(
-        # -H lists the headers that are read, and -Winvalid-pch tells why one that was precompiled is not.
-        ["g++", *compiler.compiler_so[1:], *flags, "-Winvalid-pch", "-H", *includes, *definitions]
-        + ["-c", str(source), "-o", os.devnull],
+        ["g++", *compiler.compiler_so[1:], *flags, *includes, *definitions, *reporting, "-c", source, "-o", os.devnull],
         capture_output=True,
         text=True,
         check=True,
