@@ -48,7 +48,7 @@ typecheck: setup ## mypy, strict, on the package
 	@$(BIN)/python -m mypy
 
 bench: setup ## every benchmark, each a ratio against LayerNorm
-	@for script in benchmarks/bench_*.py; do echo "[bench] $$script"; $(BIN)/python "$$script"; done
+	@for script in benchmarks/[a-z]*.py; do echo "[bench] $$script"; $(BIN)/python "$$script"; done
 
 clean: ## remove build products and caches (the environment stays: rm -rf .venv)
 	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -59,7 +59,7 @@ def flags(folder: Path) -> list[str]:
     command = [*shlex.split(os.environ.get("CXX", "c++")), *compiler.compiler_so[1:], "-g0", *includes, *definitions]
     command += ["-x", "c++-header", str(header), "-o", f"{header}.gch"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    own = [*shlex.split(os.environ.get("CPPFLAGS", "")), "-g0"]
+    own = [*shlex.split(os.environ.get("CPPFLAGS", "")), "-g0", "-w"]
     if done.returncode == 0:
         return [*own, "-include", str(header)]
     Path(f"{header}.gch").unlink(missing_ok=True)

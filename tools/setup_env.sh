@@ -137,7 +137,8 @@ logged() {
 
 # explain LOG: shows the end of a failed command's log, says what to do, and gives up.
 explain() {
-  tail -n 40 "$1" >&2
+  { grep -E "(^|[^a-z])error: " "$1" | head -n 10 || true; } >&2
+  tail -n 30 "$1" >&2
   local hint="the lines above say why; the whole log is $1"
   if grep -q "No space left on device" "$1"; then
     hint="the disk is full: free some space, or put the environment on another disk with VENV="
@@ -195,7 +196,7 @@ build_mmcv() {
   build_wheel "$folder" "$flags" || {
     # Some kernels refuse to map a precompiled header where it was made: then do without.
     grep -Eq "relocate PCH|\.gch" "$state/logs/mmcv.log" || explain "$state/logs/mmcv.log"
-    build_wheel "$folder" "${CPPFLAGS:-} -g0" || explain "$state/logs/mmcv.log"
+    build_wheel "$folder" "${CPPFLAGS:-} -g0 -w" || explain "$state/logs/mmcv.log"
   }
   rm -rf "$state/headers"
 }
