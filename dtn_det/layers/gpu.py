@@ -51,25 +51,31 @@ def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> boo
     """
     if x.device.type != "cuda" or not triton_launch.fits(x, num_groups):
         return False
-    works: bool = _works(x.device.index, x.dtype, x.shape[-1], num_groups, head_rms, only_var)
-    return works
+    answer: bool = works(x.device.index, x.dtype, x.shape[-1], num_groups, head_rms, only_var)
+    return answer
 
 
-# A graph that is being compiled sees the answer as a constant.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator, unused-ignore]
-def _works(
+def works(
     device_index: int, dtype: torch.dtype, channels: int, num_groups: int, head_rms: bool, only_var: bool
 ) -> bool:
-    return _try_out(device_index, dtype, channels, num_groups, head_rms, only_var)
+    """:func:`try_out`, as a constant for a graph that is being compiled."""
+    return try_out(device_index, dtype, channels, num_groups, head_rms, only_var)
+
+
+def trial_device(device_index: int) -> torch.device:
+    """The device of this index."""
+    return torch.device("cuda", device_index)
 
 
 @functools.cache
-def _try_out(
+def try_out(
     device_index: int, dtype: torch.dtype, channels: int, num_groups: int, head_rms: bool, only_var: bool
 ) -> bool:
+    """Compile the kernels for these arguments and run them once; a warning says what went wrong."""
     if triton_launch.load()[0] is None:
         return False
-    device = torch.device("cuda", device_index)
+    device = trial_device(device_index)
     try:
         with torch.no_grad():
             x = torch.zeros(1, 2, 2, channels, dtype=dtype, device=device)

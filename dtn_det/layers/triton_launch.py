@@ -64,7 +64,7 @@ def fits(x: Tensor, num_groups: int) -> bool:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """How a map is cut into tiles."""
 
     batch: int
@@ -74,28 +74,34 @@ class _Plan:
     num_groups: int
 
     @classmethod
-    def of(cls, x: Tensor, coefficients: Tensor) -> _Plan:
+    def of(cls, x: Tensor, coefficients: Tensor) -> Plan:
+        """That of a map ``(B, H, W, C)`` and coefficients ``(G, 3)``."""
         batch, height, width, channels = x.shape
         return cls(batch, height, width, channels, coefficients.shape[0])
 
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:
+        """The sizes in the order in which the kernels take them."""
         return self.batch, self.height, self.width, self.num_groups, self.channels
 
     @property
     def num_tokens(self) -> int:
+        """``N = B H W``."""
         return self.batch * self.height * self.width
 
     @property
     def group_channels(self) -> int:
+        """``D = C / G``."""
         return self.channels // self.num_groups
 
     @property
     def block_channels(self) -> int:
+        """Channels of a tile: blocks are powers of two."""
         return _power_of_two(self.group_channels)
 
     @property
     def block_tokens(self) -> int:
+        """Tokens of a tile."""
         return max(COLUMNS, TILE // self.block_channels)
 
     @property
@@ -111,6 +117,7 @@ class _Plan:
 
     @property
     def tile_options(self) -> dict[str, int]:
+        """What the kernels over tiles are compiled for."""
         return {
             "D": self.group_channels,
             "BLOCK_T": self.block_tokens,
@@ -140,7 +147,7 @@ def _divisor(channels: int, unbiased: bool) -> float:
     return float(channels - 1 if unbiased else channels)
 
 
-def _moments(plan: _Plan, x: Tensor, coefficients: Tensor, eps: float, head_rms: bool, unbiased: bool) -> _Moments:
+def _moments(plan: Plan, x: Tensor, coefficients: Tensor, eps: float, head_rms: bool, unbiased: bool) -> _Moments:
     kernels, _ = _kernels()
     positions = plan.height + plan.width
     new = functools.partial(torch.empty, dtype=torch.float32, device=x.device)
@@ -203,7 +210,7 @@ def forward(
         ``(B, H, W, C)``, contiguous.
     """
     kernels, _ = _kernels()
-    plan = _Plan.of(x, coefficients)
+    plan = Plan.of(x, coefficients)
     x, coefficients, var_gate, weight, bias = (t.contiguous() for t in (x, coefficients, var_gate, weight, bias))
     mean_gate = None if mean_gate is None else mean_gate.contiguous()
     y = torch.empty(x.shape, dtype=out_dtype, device=x.device)
@@ -247,7 +254,7 @@ def backward(
 ) -> list[Tensor]:
     """The gradients of :func:`forward` by its six tensors, in their dtypes; an empty one stands for that of None."""
     _, kernels = _kernels()
-    plan = _Plan.of(x, coefficients)
+    plan = Plan.of(x, coefficients)
     grad_y, x, coefficients, var_gate, weight = (
         tensor.contiguous() for tensor in (grad_y, x, coefficients, var_gate, weight)
     )

@@ -1,0 +1,83 @@
+"""The operator around the kernels: what PyTorch asks of it, dtypes, and gradients of gradients."""
+
+import pytest
+import torch
+
+from dtn_det.layers import native, operators, separable
+
+pytestmark = pytest.mark.skipif(not native.status().available, reason=f"compiled kernels: {native.status().detail}")
+
+
+def problem(dtype=torch.float64, low=None, only_var=False):
+    """Leaves: the input, in ``low`` if given, and the parameters."""
+    groups, channels = 2, 6
+    x = torch.randn(2, 3, 4, channels, dtype=low or dtype)
+    shapes = ((groups, 3), None if only_var else (groups,), (groups,), (channels,), (channels,))
+    parameters = [None if shape is None else torch.randn(shape, dtype=dtype) for shape in shapes]
+    return [None if tensor is None else tensor.requires_grad_() for tensor in (x, *parameters)]
+
+
+def run(tensors, out_dtype):
+    return operators.dynamic_token_norm(*tensors, eps=1e-5, head_rms=True, unbiased=True, out_dtype=out_dtype)
+
+
+@pytest.mark.parametrize("only_var", [False, True])
+def test_what_pytorch_asks_of_an_operator(only_var):
+    torch.library.opcheck(
+        operators._forward, (*problem(torch.float32, only_var=only_var), 1e-5, True, True, torch.float32)
+    )
+    x, *parameters = problem(torch.float32, torch.bfloat16, only_var=only_var)
+    torch.library.opcheck(operators._forward, (x, *parameters, 1e-5, True, True, torch.float32))
+
+
+@pytest.mark.parametrize("low", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("keep", [False, True])
+def test_low_precision_input_is_computed_in_float32(low, keep):
+    tensors = problem(torch.float32, low)
+    out_dtype = low if keep else torch.float32
+    y = run(tensors, out_dtype)
+    grad_y = torch.randn(y.shape).to(out_dtype)
+    gradients = torch.autograd.grad(y, tensors, grad_y)
+    assert y.dtype == out_dtype
+    assert [g.dtype for g in gradients] == [low, *5 * [torch.float32]]
+
+    full = [tensor.detach().float().requires_grad_() for tensor in tensors]
+    expected = separable.dynamic_token_norm(*full, eps=1e-5, head_rms=True, unbiased=True)
+    eps = torch.finfo(low).eps
+    torch.testing.assert_close(y.float(), expected, rtol=eps if keep else 1e-4, atol=eps if keep else 1e-4)
+    for name, got, want in zip(
+        ("x", "coefficients", "mean_gate", "var_gate", "weight", "bias"),
+        gradients,
+        torch.autograd.grad(expected, full, grad_y.float()),
+        strict=True,
+    ):
+        torch.testing.assert_close(
+            got.float(),
+            want,
+            rtol=eps if name == "x" else 1e-3,
+            atol=eps if name == "x" else 1e-3,
+            msg=lambda m, n=name: n + m,
+        )
+
+
+@pytest.mark.parametrize("only_var", [False, True])
+def test_gradients_of_gradients(only_var):
+    tensors = problem(only_var=only_var)
+    wanted = [tensor for tensor in tensors if tensor is not None]
+
+    def function(*leaves):
+        values = iter(leaves)
+        return run([None if tensor is None else next(values) for tensor in tensors], torch.float64)
+
+    assert torch.autograd.gradcheck(function, wanted)
+    assert torch.autograd.gradgradcheck(function, wanted)
+
+
+def test_gradients_of_gradients_of_a_low_precision_input():
+    tensors = problem(torch.float32, torch.float16)
+    y = run(tensors, torch.float32)
+    (grad_x,) = torch.autograd.grad(y.square().sum(), tensors[0], create_graph=True)
+    assert grad_x.dtype == torch.float16
+    (second,) = torch.autograd.grad(grad_x.float().square().sum(), tensors[1])
+    assert torch.isfinite(second).all()
+    assert second.abs().max() > 0
