@@ -248,9 +248,14 @@ def _join_cpu_processes(cfg: Config) -> None:
 
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
-    wrapper = cfg.setdefault("model_wrapper_cfg", {"type": "MMDistributedDataParallel", "broadcast_buffers": False})
-    wrapper.setdefault("find_unused_parameters", cfg.get("find_unused_parameters", False))
-    wrapper["device_ids"] = None
+    # A DistributedDataParallel without a GPU must not be told a device, and MMEngine tells it one unless this is set.
+    cfg.model_wrapper_cfg = {
+        "type": "MMDistributedDataParallel",
+        "broadcast_buffers": False,
+        "find_unused_parameters": cfg.get("find_unused_parameters", False),
+        **(cfg.get("model_wrapper_cfg") or {}),
+        "device_ids": None,
+    }
 
 
 def _has_accelerator() -> bool:

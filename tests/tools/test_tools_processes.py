@@ -1,0 +1,131 @@
+"""The tools as commands: two processes, a run that is killed and continued, MMDetection's own tools, mim."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mmdet
+import pytest
+from tiny_coco import NUM_IMAGES, tiny_config
+
+from dtn_det import launch
+
+ROOT = Path(__file__).resolve().parents[2]
+RETINANET = "retinanet_dtn-pvtv2-b0_fpn_1x_coco"
+BATCH = 2
+TIMEOUT = 300
+
+
+@pytest.fixture
+def config(tmp_path: Path, coco: Path) -> str:
+    cfg = tiny_config(RETINANET)
+    launch.set_data_root(cfg, str(coco))
+    path = tmp_path / "config.py"
+    cfg.dump(str(path))
+    return str(path)
+
+
+def environment() -> dict[str, str]:
+    """With this interpreter first on the path, one thread a process, and a port that no other run holds."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=TIMEOUT,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def trained_iterations(log: str) -> list[tuple[int, int]]:
+    """`(epoch, iteration)` of each line of training."""
+    return [(int(epoch), int(step)) for epoch, step in re.findall(r"Epoch\(train\) +\[(\d+)\]\[ *(\d+)/", log)]
+
+
+def family(pid: int) -> list[int]:
+    """A process and all its descendants: torchrun starts its workers in sessions of their own."""
+    children = [
+        int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()
+    ]
+    return [pid, *(member for child in children for member in family(child))]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes to kill in /proc")
+def test_killed_run_of_two_processes_continues_where_it_was(config: str, tmp_path: Path) -> None:
+    work_dir = tmp_path / "work"
+    command = ["bash", "tools/dist_train.sh", config, "2", "--work-dir", str(work_dir), "--cfg-options"]
+    per_epoch = NUM_IMAGES // BATCH // 2
+    last = work_dir / "last_checkpoint"
+
+    # Far more epochs than will pass, so that the run is busy when it is killed.
+    never = ["train_cfg.max_epochs=1000", "train_cfg.val_interval=1000", "env_cfg.dist_cfg.backend=gloo"]
+    with (tmp_path / "killed.log").open("w") as log:
+        process = subprocess.Popen([*command, *never], cwd=ROOT, env=environment(), stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + TIMEOUT
+            while not (last.is_file() and "epoch_2" in last.read_text()):
+                assert process.poll() is None, (tmp_path / "killed.log").read_text()[-4000:]
+                assert time.monotonic() < deadline, "no second checkpoint"
+                time.sleep(0.05)
+        finally:
+            for pid in family(process.pid):
+                os.kill(pid, signal.SIGKILL)
+            process.wait()
+
+    epoch = int(re.search(r"epoch_(\d+)\.pth", last.read_text())[1])
+    end = [f"train_cfg.max_epochs={epoch + 1}", f"train_cfg.val_interval={epoch + 1}"]
+    log = run(*command, *end, "env_cfg.dist_cfg.backend=gloo", "--resume")
+    assert f"resumed epoch: {epoch}, iter: {epoch * per_epoch}" in log
+    assert trained_iterations(log) == [(epoch + 1, step + 1) for step in range(per_epoch)]
+    assert (work_dir / f"epoch_{epoch + 1}.pth").is_file()
+    assert "coco/bbox_mAP:" in log
+
+
+def test_two_processes_share_the_test_set(config: str, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    run(
+        *(sys.executable, "-c"),
+        "import sys, torch, dtn_det; from mmengine.config import Config; from mmdet.registry import MODELS;"
+        "from mmdet.utils import register_all_modules as r; r(); c = Config.fromfile(sys.argv[1]);"
+        "torch.save(MODELS.build(c.model).state_dict(), sys.argv[2])",
+        *(config, str(weights)),
+    )
+    log = run("bash", "tools/dist_test.sh", config, str(weights), "2", "--work-dir", str(tmp_path / "work"))
+    assert f"Epoch(test) [{NUM_IMAGES // 2}/{NUM_IMAGES // 2}]" in log
+    assert "coco/bbox_mAP:" in log
+
+
+@pytest.mark.parametrize("how", ["mmdet", pytest.param("mim", marks=pytest.mark.slow)])
+def test_mmdetections_own_tools_read_the_configs(how: str, config: str, tmp_path: Path) -> None:
+    if how == "mim":
+        if shutil.which("mim", path=environment()["PATH"]) is None:
+            pytest.skip("mim is not installed")
+        train, test = (["mim", verb, "mmdet"] for verb in ("train", "test"))
+        checkpoint = ["--checkpoint", str(tmp_path / "epoch_1.pth")]
+    else:
+        tools = Path(mmdet.__file__).parent / ".mim" / "tools"
+        train, test = ([sys.executable, str(tools / f"{verb}.py")] for verb in ("train", "test"))
+        checkpoint = [str(tmp_path / "epoch_1.pth")]
+    options = ["--work-dir", str(tmp_path), "--cfg-options", "train_cfg.max_epochs=1"]
+    log = run(*train, config, *options)
+    assert trained_iterations(log) == [(1, step + 1) for step in range(NUM_IMAGES // BATCH)]
+    assert "coco/bbox_mAP:" in run(*test, config, *checkpoint, *options)
