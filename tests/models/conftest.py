@@ -16,11 +16,41 @@ TINY: dict[str, dict[str, Any]] = {
 }
 NAMES = tuple(TINY)
 
+# For what takes long per layer: one stage where the class allows it.
+SINGLE_STAGE: dict[str, dict[str, Any]] = {
+    "DTNSwinTransformer": {
+        "depths": (2,),
+        "num_heads": (2,),
+        "strides": (4,),
+        "out_indices": (0,),
+        "dtn_stages": (0,),
+    },
+    "DTNPyramidVisionTransformer": {
+        "num_stages": 1,
+        "num_layers": [1],
+        "num_heads": [1],
+        "patch_sizes": [4],
+        "strides": [4],
+        "paddings": [0],
+        "sr_ratios": [4],
+        "mlp_ratios": [2],
+        "out_indices": (0,),
+        "dtn_stages": (0,),
+        "dtn_cfg": {"num_groups": 2},
+    },
+    "DTNPyramidVisionTransformerV2": {"num_layers": [1, 1, 1, 1]},
+}
+
 
 @pytest.fixture(params=NAMES)
 def backbone_name(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
+
+
+@pytest.fixture
+def single_stage(backbone_name: str) -> dict[str, Any]:
+    return SINGLE_STAGE[backbone_name]
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def dtn_norms(module: nn.Module) -> dict[str, DTN]:
 
 def total(outs: list[Tensor]) -> Tensor:
     """A scalar that weighs every output differently, so that no gradient cancels by symmetry."""
-    return torch.stack([(out.float() * torch.linspace(-1, 1, out.numel()).view_as(out)).sum() for out in outs]).sum()
+    return torch.stack([(out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum() for out in outs]).sum()
 
 
 def gradients(backbone: nn.Module, x: Tensor) -> dict[str, Tensor | None]:
@@ -137,7 +137,7 @@ def test_every_parameter_gets_a_gradient(build: Build, backbone_name: str) -> No
 
 
 def test_checkpointing_recomputes_and_changes_nothing(build: Build, backbone_name: str) -> None:
-    plain, checkpointed = (build(backbone_name, with_cp=with_cp).train() for with_cp in (False, True))
+    plain, checkpointed = (build(backbone_name, with_cp=with_cp).double().train() for with_cp in (False, True))
     calls = dict.fromkeys(dtn_norms(checkpointed), 0)
     for name, norm in dtn_norms(checkpointed).items():
 
@@ -146,7 +146,7 @@ def test_checkpointing_recomputes_and_changes_nothing(build: Build, backbone_nam
 
         norm.register_forward_hook(count)
     # Two grids before one backward pass: each recomputation must see its own.
-    x, y = torch.randn(1, 3, 65, 97), torch.randn(1, 3, 48, 40)
+    x, y = torch.randn(1, 3, 65, 97).double(), torch.randn(1, 3, 48, 40).double()
     for backbone in (plain, checkpointed):
         (total(backbone(x)) + total(backbone(y))).backward()
     assert set(calls.values()) == {4}
@@ -211,31 +211,6 @@ def test_bfloat16_autocast_stays_close_to_float32(build: Build, backbone_name: s
         assert (out.float() - reference).norm() < 0.03 * reference.norm()
     total(outs).backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in backbone.parameters())
-
-
-def test_compiles_as_one_graph(build: Build, backbone_name: str) -> None:
-    small = {
-        SWIN: {"depths": (2,), "num_heads": (2,), "strides": (4,), "out_indices": (0,), "dtn_stages": (0,)},
-        PVT: {
-            "num_stages": 1,
-            "num_layers": [1],
-            "num_heads": [1],
-            "patch_sizes": [4],
-            "strides": [4],
-            "paddings": [0],
-            "sr_ratios": [4],
-            "mlp_ratios": [2],
-            "out_indices": (0,),
-            "dtn_stages": (0,),
-            "dtn_cfg": {"num_groups": 2},
-        },
-        PVTV2: {"num_layers": [1, 1, 1, 1]},
-    }[backbone_name]
-    backbone = build(backbone_name, **small)
-    x = torch.randn(1, 3, 65, 97)
-    compiled = torch.compile(backbone, fullgraph=True, backend="eager")
-    for out, reference in zip(compiled(x), backbone(x), strict=True):
-        torch.testing.assert_close(out, reference)
 
 
 def test_copies_are_independent(build: Build, backbone_name: str) -> None:

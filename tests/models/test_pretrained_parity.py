@@ -150,8 +150,10 @@ def test_official_swin_names_are_those_that_timm_and_mmdetection_know(timm_swin:
         assert torch.equal(value, theirs[f"backbone.{key}"]), key
 
 
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-@pytest.mark.parametrize(("name", "config"), [("pvt_v2_b0", PVTV2_B0), ("pvt_v2_b2", PVTV2_B2)])
+@pytest.mark.parametrize(
+    ("name", "config", "suffix"),
+    [("pvt_v2_b0", PVTV2_B0, "pth"), ("pvt_v2_b0", PVTV2_B0, "safetensors"), ("pvt_v2_b2", PVTV2_B2, "pth")],
+)
 def test_pvtv2_of_timm(
     randomise: Randomise, images: Tensor, tmp_path: Path, name: str, config: dict, suffix: str
 ) -> None:

@@ -35,9 +35,7 @@ def test_layers_need_torch_alone() -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize(
-    "failure", ["raise ImportError('no _ext.so')", "raise OSError('undefined symbol')", "assert False, 'mmcv too new'"]
-)
+@pytest.mark.parametrize("failure", ["raise OSError('undefined symbol')", "assert False, 'mmcv too new'"])
 def test_broken_mmdet_gives_one_warning_that_names_the_doctor(tmp_path: Path, failure: str) -> None:
     for package in ("mmdet", "mmcv"):
         (tmp_path / package).mkdir()
