@@ -95,6 +95,7 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
         shift_small_maps: Whether blocks with shifted windows also shift a map that is no larger than a window in one
             of its directions. MMDetection does, and so does this class by default; the classifiers of the authors,
             of timm and of torchvision do not. Set False to reproduce their features: at 224 pixels it changes stage 4.
+            On maps that are not square this is the authors' rule; timm and torchvision decide by direction.
         pretrain_img_size: Image size whose patch grid ``use_abs_pos_embed`` has an embedding for; it is resized
             for other sizes.
         pretrained: As in MMDetection, deprecated there: use ``init_cfg``.

@@ -223,6 +223,18 @@ def test_layernorm_weights_in_local_dtn_are_warned_about(
     assert "set dtn_cfg=dict(init='layernorm')" in warnings_and_infos["warning"][0]
 
 
+def test_dtn_in_fewer_stages_loads_what_it_has(
+    build: Build, randomise: Randomise, backbone_name: str, tmp_path: Path
+) -> None:
+    trained = randomise(build(backbone_name, dtn_stages=(0,))).state_dict()
+    torch.save(trained, tmp_path / "a.pth")
+    backbone = build(backbone_name, init_cfg=pretrained(tmp_path / "a.pth"))
+    start = {key: value.clone() for key, value in backbone.state_dict().items()}
+    backbone.init_weights()
+    assert len(start) > len(trained)
+    assert_same(backbone, {**start, **trained})
+
+
 def test_output_norms_of_swin_may_be_missing_or_left_over(
     build: Build, randomise: Randomise, tmp_path: Path, warnings_and_infos: dict
 ) -> None:
