@@ -39,7 +39,8 @@ def environment() -> dict[str, str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
+    settings = {"PATH": path, "PYTHONPATH": str(ROOT), "PORT": str(port), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **settings, "CUDA_VISIBLE_DEVICES": ""}
 
 
 def run(*command: str) -> str:
@@ -119,7 +120,7 @@ def test_mmdetections_own_tools_read_the_configs(how: str, config: str, tmp_path
     if how == "mim":
         if shutil.which("mim", path=environment()["PATH"]) is None:
             pytest.skip("mim is not installed")
-        train, test = (["mim", verb, "mmdet"] for verb in ("train", "test"))
+        train, test = (["mim", verb, "onedl-mmdetection"] for verb in ("train", "test"))
         checkpoint = ["--checkpoint", str(tmp_path / "epoch_1.pth")]
     else:
         tools = Path(mmdet.__file__).parent / ".mim" / "tools"
