@@ -38,8 +38,8 @@ class DatasetSpec:
     seed: int = 0
     num_train: int = 320
     num_val: int = 100
-    height: int = 160
-    width: int = 224
+    height: int = 128
+    width: int = 160
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,15 +12,19 @@ import numpy.typing as npt
 from dtn_det.demo.outlines import CLASSES, DISTRACTORS, BoolArray, Outline
 from dtn_det.demo.textures import ByteArray, FloatArray, grid, paint, rotation
 
-# Share of an object that must stay visible.
-MIN_VISIBLE = 0.6
+# Share of an object that must stay visible; more of a large one, which would not be large otherwise.
+MIN_VISIBLE = 0.8
+MIN_VISIBLE_LARGE = 0.85
 # A shape that finds no place after this many tries is left out.
 PLACEMENT_TRIES = 20
 # Smallest difference, in at least one channel, between the mean colours of a shape and of what lies under it.
-MIN_CONTRAST = 90.0
-# Radii in pixels of small, medium and large objects, and how often each is drawn.
-RADII = ((9.0, 15.0), (19.0, 42.0), (62.0, 76.0))
-RADIUS_SHARES = (0.35, 0.45, 0.2)
+MIN_CONTRAST = 110.0
+# Areas in pixels, from and to; COCO's small ends at 1024 and its large begins at 9216.
+SMALL, MEDIUM, LARGE = (250.0, 950.0), (1300.0, 3200.0), (11000.0, 13000.0)
+# Largest radius, in shorter sides of the image: shapes with little area for their radius stay below LARGE.
+MAX_RADIUS = 0.53
+# Share of images that start with a large object; half of the others are small.
+LARGE_SHARE = 0.2
 # Shares of images with nothing to find, and with a crowd.
 EMPTY_SHARE = 0.05
 CROWD_SHARE = 0.06
@@ -70,6 +75,7 @@ class _Canvas:
     def __init__(self, rng: np.random.RandomState, height: int, width: int) -> None:
         self.rng = rng
         self.height, self.width = height, width
+        self.size = (width, height)
         self.x, self.y = grid(height, width)
         self.pixels = paint(rng, height, width, _two_colours(rng))
         self.owner: npt.NDArray[np.int64] = np.full((height, width), -1, dtype=np.int64)
@@ -145,11 +151,13 @@ def draw_scene(seed: tuple[int, ...], height: int, width: int) -> Scene:
         if numbers := _add_crowd(canvas, _outlines()[label]):
             groups.append((label, numbers, True))
     if kind >= EMPTY_SHARE + CROWD_SHARE or kind < CROWD_SHARE:
-        for _ in range(rng.randint(2, 7)):
+        radii = [LARGE] if rng.random_sample() < LARGE_SHARE else []
+        radii += [SMALL if rng.random_sample() < 0.4 else MEDIUM for _ in range(rng.randint(3, 7))]
+        for span in radii:
             label = int(rng.randint(len(CLASSES)))
-            if (number := _add_object(canvas, _outlines()[label])) is not None:
+            if (number := _add_object(canvas, _outlines()[label], span)) is not None:
                 groups.append((label, [number], False))
-    for _ in range(rng.randint(0, 4)):
+    for _ in range(rng.randint(0, 3)):
         radius = 12 + 30 * rng.random_sample()
         canvas.add(DISTRACTORS[rng.randint(len(DISTRACTORS))], _anywhere(canvas), radius, keep=0.0)
 
@@ -159,13 +167,14 @@ def draw_scene(seed: tuple[int, ...], height: int, width: int) -> Scene:
     return Scene(image, tuple(annotations))
 
 
-def _add_object(canvas: _Canvas, outline: Outline) -> int | None:
+def _add_object(canvas: _Canvas, outline: Outline, span: tuple[float, float]) -> int | None:
+    """Draw a shape with an area of the span, somewhere where enough of everything stays visible."""
     rng = canvas.rng
-    size = int(np.searchsorted(np.cumsum(RADIUS_SHARES)[:-1], rng.random_sample(), side="right"))
-    low, high = RADII[size]
+    keep = MIN_VISIBLE_LARGE if span == LARGE else MIN_VISIBLE
     for _ in range(PLACEMENT_TRIES):
-        radius = min(low + (high - low) * rng.random_sample(), 0.48 * min(canvas.height, canvas.width))
-        number = canvas.add(outline, _anywhere(canvas), radius, MIN_VISIBLE)
+        area = span[0] + (span[1] - span[0]) * rng.random_sample()
+        radius = min(math.sqrt(area / _unit_area(outline)), MAX_RADIUS * min(canvas.size))
+        number = canvas.add(outline, _anywhere(canvas, 0.8 * radius), radius, keep)
         if number is not None:
             return number
     return None
@@ -181,14 +190,16 @@ def _add_crowd(canvas: _Canvas, outline: Outline) -> list[int]:
     return [number for number in numbers if number is not None]
 
 
-def _anywhere(canvas: _Canvas) -> tuple[float, float]:
-    return canvas.width * canvas.rng.random_sample(), canvas.height * canvas.rng.random_sample()
+def _anywhere(canvas: _Canvas, margin: float = 0.0) -> tuple[float, float]:
+    """A point that is ``margin`` away from the border, or half the side if that is less."""
+    x, y = (min(margin, side / 2) + max(side - 2 * margin, 0) * canvas.rng.random_sample() for side in canvas.size)
+    return x, y
 
 
 def _two_colours(rng: np.random.RandomState) -> FloatArray:
     """Two colours ``(2, 3)`` of the same family, so that a texture has a mean colour of its own."""
     base = 255 * rng.random_sample(3)
-    return np.clip(base + 100 * (rng.random_sample((2, 3)) - 0.5), 0, 255)
+    return np.clip(base + 30 * (rng.random_sample((2, 3)) - 0.5), 0, 255)
 
 
 def _outlines() -> list[Outline]:

@@ -1,0 +1,77 @@
+"""The picture: validation images with ground truth and the boxes of both models."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+from dtn_det._optional import require
+from dtn_det.demo.files import write_bytes
+from dtn_det.demo.outlines import CLASSES
+from dtn_det.demo.plan import Layout
+
+NUM_IMAGES = 4
+SCORE_THRESHOLD = 0.3
+TITLES = {"truth": "ground truth", "dtn": "DTN", "ln": "LayerNorm"}
+COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#f032e6")
+
+
+def draw_picture(layout: Layout) -> None:
+    """Write ``detections.png``: a row for each image, columns for the ground truth and for both models.
+
+    The images are the first ones with at least three objects, whatever the models make of them.
+    """
+    require("matplotlib", "det")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    cv2 = require("cv2", "det")
+    truth = json.loads((layout.data / "annotations" / "instances_val.json").read_text())
+    boxes = {"truth": truth["annotations"]}
+    for model in ("dtn", "ln"):
+        found = json.loads(layout.detections(model).read_text())
+        boxes[model] = [box for box in found if box["score"] >= SCORE_THRESHOLD]
+    by_image = {name: _group(entries) for name, entries in boxes.items()}
+    chosen = [image for image in truth["images"] if len(by_image["truth"].get(image["id"], [])) >= 3][:NUM_IMAGES]
+    chosen = chosen or truth["images"][:NUM_IMAGES]
+
+    figure = Figure(figsize=(3 * len(TITLES), 2.45 * len(chosen)), layout="constrained")
+    axes = figure.subplots(len(chosen), len(TITLES), squeeze=False)
+    for image, row in zip(chosen, axes, strict=True):
+        pixels = cv2.imread(str(layout.data / "val" / image["file_name"]))[:, :, ::-1]
+        for (name, title), axis in zip(TITLES.items(), row, strict=True):
+            axis.imshow(pixels)
+            axis.set_axis_off()
+            for box in by_image[name].get(image["id"], []):
+                _draw_box(axis, box)
+            if row is axes[0]:
+                axis.set_title(title)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    write_bytes(layout.picture, buffer.getvalue())
+
+
+def _group(boxes: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for box in boxes:
+        groups.setdefault(box["image_id"], []).append(box)
+    return groups
+
+
+def _draw_box(axis: Any, box: dict[str, Any]) -> None:
+    from matplotlib.patches import Rectangle
+
+    label = box["category_id"] - 1
+    colour = COLOURS[label % len(COLOURS)]
+    x, y, width, height = box["bbox"]
+    style = "--" if box.get("iscrowd") else "-"
+    axis.add_patch(
+        Rectangle((x - 0.5, y - 0.5), width, height, fill=False, color=colour, linewidth=1.5, linestyle=style)
+    )
+    text = list(CLASSES)[label]
+    if "score" in box:
+        text += f" {box['score']:.2f}"
+    background = {"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
+    axis.text(x, y, text, fontsize=6, color="black", verticalalignment="bottom", bbox=background, clip_on=True)

@@ -1,0 +1,204 @@
+"""What a demonstration consists of, and where its files lie."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dtn_det._optional import require
+from dtn_det.demo.corrupt import CORRUPTIONS
+from dtn_det.demo.dataset import GENERATOR_VERSION, DatasetSpec
+from dtn_det.demo.files import write_json
+
+CONFIGS = {"dtn": "atss_dtn-swin-nano_fpn_shapes.py", "ln": "atss_swin-nano_fpn_shapes.py"}
+"""The models by their short names, and their files in ``configs/dtn_demo``."""
+
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One evaluation: a corruption at a severity, or the clean images.
+
+    Attributes:
+        corruption: Name, or None.
+        severity: 1 to 5, or 0 for the clean images.
+    """
+
+    corruption: str | None = None
+    severity: int = 0
+
+    @property
+    def name(self) -> str:
+        """Name that serves for files."""
+        return "clean" if self.corruption is None else f"{self.corruption}-{self.severity}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A demonstration.
+
+    Attributes:
+        data: The detection set; its seed is that of everything.
+        max_epochs: Epochs of training, or None for the configs' own.
+        corruptions: Which corruptions.
+        severities: At which severities.
+    """
+
+    data: DatasetSpec = field(default_factory=DatasetSpec)
+    max_epochs: int | None = None
+    corruptions: tuple[str, ...] = CORRUPTIONS
+    severities: tuple[int, ...] = (1, 3, 5)
+
+    def cells(self) -> tuple[Cell, ...]:
+        """All evaluations, the clean one first."""
+        return (Cell(), *(Cell(name, severity) for name in self.corruptions for severity in self.severities))
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that the numbers depend on: results of different settings must not be mixed."""
+        own = json.loads(json.dumps(asdict(self)))
+        configs = {f"config of {name}": _digest(load_config(name)) for name in CONFIGS}
+        packages = {name: _version(name) for name in ("dtn-det", "torch", "mmcv", "mmdet", "numpy")}
+        return {**own, "generator": GENERATOR_VERSION, **configs, **packages}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths below the folder of a demonstration."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        """The detection set."""
+        return self.root / "data"
+
+    @property
+    def table(self) -> Path:
+        """The comparison in Markdown."""
+        return self.root / "comparison.md"
+
+    @property
+    def csv(self) -> Path:
+        """The comparison in CSV."""
+        return self.root / "comparison.csv"
+
+    @property
+    def picture(self) -> Path:
+        """Ground truth and detections side by side."""
+        return self.root / "detections.png"
+
+    def model(self, name: str) -> Path:
+        """Checkpoints, logs and results of a model."""
+        return self.root / name
+
+    def training(self, model: str) -> Path:
+        """Written when the training is over."""
+        return self.model(model) / "training.json"
+
+    def log(self, model: str) -> Path:
+        """What the model's process printed."""
+        return self.model(model) / "output.log"
+
+    def metrics(self, model: str, cell: Cell) -> Path:
+        """Written when an evaluation is over."""
+        return self.model(model) / "evaluation" / f"{cell.name}.json"
+
+    def detections(self, model: str) -> Path:
+        """Boxes on the clean images, in COCO's result format."""
+        return self.model(model) / "evaluation" / "clean.bbox.json"
+
+
+def load_config(model: str) -> Any:
+    """The MMDetection config of a model, as it lies in the project.
+
+    Raises:
+        ImportError: MMDetection is missing.
+        FileNotFoundError: The configs are missing.
+    """
+    require("mmdet", "det")
+    config = require("mmengine.config", "det").Config
+    return config.fromfile(str(config_folder() / CONFIGS[model]))
+
+
+def config_folder() -> Path:
+    """``configs/dtn_demo`` of the checkout, or of the installed package."""
+    package = Path(__file__).resolve().parents[1]
+    candidates = [package.parent / "configs" / "dtn_demo", package / ".mim" / "configs" / "dtn_demo"]
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"expected the demonstration's configs in {candidates[0]}, got no such folder: run from a checkout installed "
+        "with `pip install -e .`"
+    )
+
+
+def open_folder(root: Path, plan: Plan, *, fresh: bool = False) -> Layout:
+    """Prepare the folder of a demonstration, or continue in it.
+
+    Args:
+        root: The folder; made if absent.
+        plan: The demonstration.
+        fresh: Delete what an earlier demonstration left there.
+
+    Raises:
+        ValueError: The folder belongs to something else, or to a demonstration with other settings.
+        OSError: It cannot be made or written.
+    """
+    if root.exists() and not root.is_dir():
+        raise ValueError(f"expected --out to be a folder, got the file {root}: name another")
+    settings = plan.settings()
+    stored = read_settings(root)
+    if stored is None and root.is_dir() and any(root.iterdir()):
+        raise ValueError(
+            f"expected --out to be empty or the folder of an earlier demonstration, got {root} with other files in it: "
+            "name another"
+        )
+    if stored is not None and fresh:
+        clear(root)
+    elif stored is not None and stored != settings:
+        differing = [key for key in settings if settings[key] != stored.get(key)] or sorted(set(stored) - set(settings))
+        changes = "; ".join(
+            f"{key} was {json.dumps(stored.get(key))}, is {json.dumps(settings.get(key))}" for key in differing
+        )
+        raise ValueError(
+            f"expected the settings that the results in {root} were made with, got others ({changes}): "
+            "pass --fresh to delete those results, or --out for another folder"
+        )
+    write_json(root / SETTINGS, settings)
+    return Layout(root)
+
+
+def read_settings(root: Path) -> dict[str, Any] | None:
+    """The settings stored in a folder, or None if it is not that of a demonstration."""
+    try:
+        value = json.loads((root / SETTINGS).read_text())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def clear(root: Path) -> None:
+    """Delete what a demonstration writes, and nothing else; the settings go last, so that it can be repeated."""
+    layout = Layout(root)
+    for folder in (layout.data, *(layout.model(name) for name in CONFIGS)):
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    for file in (layout.table, layout.csv, layout.picture, root / SETTINGS):
+        file.unlink(missing_ok=True)
+
+
+def _digest(config: Any) -> str:
+    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _version(package: str) -> str:
+    if package == "dtn-det":
+        return metadata.version(package)
+    return str(require(package, "det").__version__)

@@ -1,0 +1,170 @@
+"""The process that trains and evaluates one model: ``python -m dtn_det.demo.worker JOB``.
+
+A process of its own for each model lets both run at once, each with one thread, so that the numbers do not depend on
+the number of cores. It reports to the parent by lines of JSON on its standard output, and ends when its standard input
+is closed, which happens when the parent dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import threading
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dtn_det.demo.corrupt import CorruptImage
+from dtn_det.demo.dataset import DatasetSpec
+from dtn_det.demo.files import write_json
+from dtn_det.demo.plan import Layout, Plan, load_config
+from dtn_det.demo.progress import Progress, Report
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+METRICS = {
+    "AP": "coco/bbox_mAP",
+    "AP50": "coco/bbox_mAP_50",
+    "AP75": "coco/bbox_mAP_75",
+    "APs": "coco/bbox_mAP_s",
+    "APm": "coco/bbox_mAP_m",
+    "APl": "coco/bbox_mAP_l",
+}
+"""Names of the metrics in the results, and in MMDetection."""
+
+
+def run_job(model: str, plan: Plan, layout: Layout, report: Report) -> None:
+    """Train a model and evaluate it; whatever is finished already is not done again.
+
+    Args:
+        model: A name out of :data:`dtn_det.demo.plan.CONFIGS`.
+        plan: The demonstration.
+        layout: Its folder, which holds the detection set.
+        report: Called with the progress.
+    """
+    cfg = prepare_config(model, plan, layout)
+    if not is_trained(layout, model):
+        train(cfg, layout, model, report)
+    evaluate(cfg, plan, layout, model, report)
+
+
+def prepare_config(model: str, plan: Plan, layout: Layout) -> Config:
+    """The model's config with the paths, the seed and the length of the plan."""
+    from dtn_det import launch
+
+    cfg = load_config(model)
+    launch.set_data_root(cfg, str(layout.data))
+    cfg.work_dir = str(layout.model(model))
+    cfg.randomness = {"seed": plan.data.seed}
+    if plan.max_epochs is not None:
+        cfg.train_cfg.max_epochs = plan.max_epochs
+        cfg.train_cfg.val_interval = plan.max_epochs
+    return cfg
+
+
+def is_trained(layout: Layout, model: str) -> bool:
+    """Whether the training is over and its checkpoint is there."""
+    return layout.training(model).is_file() and _last_checkpoint(layout.model(model)) is not None
+
+
+def train(cfg: Config, layout: Layout, model: str, report: Report) -> None:
+    """Train through MMDetection's Runner, from the last checkpoint if there is one."""
+    from dtn_det.demo.hooks import ProgressHook, ReseedHook
+
+    checkpoint = _last_checkpoint(layout.model(model))
+    if checkpoint is not None:
+        cfg.load_from, cfg.resume = str(checkpoint), True
+    # The clean evaluation is a stage of its own.
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    runner = _runner(cfg)
+    runner.register_hook(ReseedHook(cfg.randomness["seed"]))
+    runner.register_hook(ProgressHook(report))
+    runner.train()
+    write_json(layout.training(model), {"epochs": runner.max_epochs, "iterations": runner.max_iters})
+
+
+def evaluate(cfg: Config, plan: Plan, layout: Layout, model: str, report: Report) -> None:
+    """Evaluate the cells whose results are not there yet."""
+    from mmengine.runner import TestLoop
+
+    cells = plan.cells()
+    missing = [cell for cell in cells if not layout.metrics(model, cell).is_file()]
+    if not missing:
+        return
+    cfg.load_from, cfg.resume = str(_last_checkpoint(layout.model(model))), False
+    cfg.train_cfg = cfg.train_dataloader = cfg.optim_wrapper = cfg.param_scheduler = None
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    runner = _runner(cfg)
+    runner.load_or_resume()
+    runner.call_hook("before_run")
+    for cell in missing:
+        report(Progress("evaluate", cells.index(cell), len(cells), cell.name))
+        dataloader, evaluator = cfg.test_dataloader.to_dict(), cfg.test_evaluator.to_dict()
+        if cell.corruption is not None:
+            corruption = {"type": CorruptImage, "name": cell.corruption, "severity": cell.severity}
+            dataloader["dataset"]["pipeline"].insert(1, {**corruption, "seed": plan.data.seed})
+        else:
+            evaluator["outfile_prefix"] = str(layout.detections(model)).removesuffix(".bbox.json")
+        results = TestLoop(runner, dataloader, evaluator).run()
+        write_json(layout.metrics(model, cell), _metrics(results))
+    report(Progress("evaluate", len(cells), len(cells)))
+
+
+def _metrics(results: dict[str, float]) -> dict[str, float | None]:
+    """The metrics by our names; None where there is no object of the size.
+
+    MMDetection returns nothing at all when no image has a detection: every metric is 0 then.
+    """
+    values = {name: results.get(key, 0.0) for name, key in METRICS.items()}
+    return {name: None if value == -1 else value for name, value in values.items()}
+
+
+def _runner(cfg: Config) -> Runner:
+    from mmengine.runner import Runner
+
+    runner: Runner = Runner.from_cfg(cfg)
+    return runner
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the last epoch that was written to its end: a ZIP file ends with its directory."""
+    found = sorted(folder.glob("epoch_*.pth"), key=lambda path: int(path.stem.removeprefix("epoch_")))
+    return next((path for path in reversed(found) if zipfile.is_zipfile(path)), None)
+
+
+def encode_job(model: str, plan: Plan, layout: Layout) -> str:
+    """The command-line argument of the process."""
+    return json.dumps({"model": model, "plan": asdict(plan), "root": str(layout.root)})
+
+
+def decode_job(text: str) -> tuple[str, Plan, Layout]:
+    """Inverse of :func:`encode_job`."""
+    job = json.loads(text)
+    plan: dict[str, Any] = job["plan"]
+    plan["data"] = DatasetSpec(**plan["data"])
+    plan["corruptions"], plan["severities"] = tuple(plan["corruptions"]), tuple(plan["severities"])
+    return job["model"], Plan(**plan), Layout(Path(job["root"]))
+
+
+def _die_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+def main() -> None:
+    """Entry of the process."""
+    # Libraries print to standard output: they get the log, and the parent a descriptor of its own.
+    with os.fdopen(os.dup(1), "w", buffering=1) as channel:
+        os.dup2(2, 1)
+        threading.Thread(target=_die_with_parent, daemon=True).start()
+        importlib.import_module("dtn_det.models")
+        run_job(*decode_job(sys.argv[1]), lambda progress: print(json.dumps(asdict(progress)), file=channel))
+
+
+if __name__ == "__main__":
+    main()
