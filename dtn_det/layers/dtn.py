@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from dtn_det.layers import native
+from dtn_det.layers import operators
 from dtn_det.layers.axis_kernels import PositionProjection
 from dtn_det.layers.separable import dynamic_token_norm, group_rms_normalize, intra_token_moments, normalize
 
@@ -134,37 +134,37 @@ class DTN(nn.LayerNorm):
         out_dtype = _output_dtype(x)
         compute_dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         with torch.autocast(x.device.type, enabled=False):
-            tokens = x.to(compute_dtype)
-            prefix = None
+            tokens, prefix = x, None
             if num_prefix:
-                prefix = self._normalize_prefix(tokens[:, :num_prefix])
-                tokens = tokens[:, num_prefix:]
+                prefix = self._normalize_prefix(x[:, :num_prefix].to(compute_dtype)).to(out_dtype)
+                tokens = x[:, num_prefix:]
             grid = tokens.reshape(x.shape[0], height, width, self.num_features)
-            out = self._normalize_grid(grid, self._grid_mask(mask, x.shape[0], height, width, num_prefix))
-            out = out.reshape(tokens.shape)
-            if prefix is not None:
-                out = torch.cat([prefix, out], dim=1)
-        return out.to(out_dtype)
+            grid_mask = self._grid_mask(mask, x.shape[0], height, width, num_prefix)
+            out = self._normalize_grid(grid, grid_mask, compute_dtype, out_dtype).reshape(tokens.shape)
+            return out if prefix is None else torch.cat([prefix, out], dim=1)
 
-    def _normalize_grid(self, grid: Tensor, mask: Tensor | None) -> Tensor:
-        """``(B, H, W, C)`` in float32 or float64, and a mask ``(B, H, W)`` or None."""
-        dtype = grid.dtype
-        coefficients = self.pos_proj().to(dtype)
-        mean_gate = None if self.mean_norm_weight is None else self.mean_norm_weight.to(dtype)
-        var_gate, weight, bias = (p.to(dtype) for p in (self.var_norm_weight, self.weight, self.bias))
-        function = native.dynamic_token_norm if native.is_usable(grid, mask) else dynamic_token_norm
-        return function(
-            grid,
-            coefficients,
-            mean_gate,
-            var_gate,
-            weight,
-            bias,
+    def _normalize_grid(
+        self, grid: Tensor, mask: Tensor | None, compute_dtype: torch.dtype, out_dtype: torch.dtype
+    ) -> Tensor:
+        """``(B, H, W, C)`` of any dtype, and a mask ``(B, H, W)`` or None."""
+        coefficients = self.pos_proj().to(compute_dtype)
+        mean_gate = None if self.mean_norm_weight is None else self.mean_norm_weight.to(compute_dtype)
+        parameters = (self.var_norm_weight, self.weight, self.bias)
+        var_gate, weight, bias = (parameter.to(compute_dtype) for parameter in parameters)
+        tensors = (coefficients, mean_gate, var_gate, weight, bias)
+        if operators.is_usable(grid, self.num_groups, self.head_rms, self.only_var, mask):
+            return operators.dynamic_token_norm(
+                grid, *tensors, eps=self.eps, head_rms=self.head_rms, unbiased=self.unbiased, out_dtype=out_dtype
+            )
+        out = dynamic_token_norm(
+            grid.to(compute_dtype),
+            *tensors,
             eps=self.eps,
             head_rms=self.head_rms,
             unbiased=self.unbiased,
             mask=mask,
         )
+        return out.to(out_dtype)
 
     def _normalize_prefix(self, prefix: Tensor) -> Tensor:
         """``(B, N', C)``: LayerNorm statistics, no grid."""

@@ -195,39 +195,3 @@ def _call(
     pointers = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
     if function(ctypes.byref(shape), *pointers) != 0:
         raise MemoryError(f"expected memory for DTN on tokens of shape {tuple(x.shape)}, got none: use smaller images")
-
-
-def dynamic_token_norm(
-    x: Tensor,
-    coefficients: Tensor,
-    mean_gate: Tensor | None,
-    var_gate: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    *,
-    eps: float,
-    head_rms: bool,
-    unbiased: bool,
-    mask: Tensor | None = None,
-) -> Tensor:
-    """:func:`dtn_det.layers.operators.dynamic_token_norm` in the dtype of ``x``.
-
-    Raises:
-        ValueError: A mask was given.
-    """
-    from dtn_det.layers import operators
-
-    if mask is not None:
-        raise ValueError("expected no mask for the compiled kernels, got one: use dtn_det.layers.separable")
-    return operators.dynamic_token_norm(
-        x,
-        coefficients,
-        mean_gate,
-        var_gate,
-        weight,
-        bias,
-        eps=eps,
-        head_rms=head_rms,
-        unbiased=unbiased,
-        out_dtype=x.dtype,
-    )

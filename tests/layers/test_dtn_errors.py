@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dtn_det.layers import DTN, native
+from dtn_det.layers import DTN
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,3 @@ def test_integer_tokens():
 def test_masks(mask, message):
     with pytest.raises(ValueError, match=message):
         DTN(8)(torch.zeros(2, 12, 8), (3, 4), mask)
-
-
-def test_compiled_kernels_take_no_mask():
-    layer = DTN(8)
-    with pytest.raises(ValueError, match="no mask for the compiled kernels"):
-        native.dynamic_token_norm(
-            torch.zeros(1, 2, 2, 8), layer.pos_proj(), layer.mean_norm_weight, layer.var_norm_weight, layer.weight,
-            layer.bias, eps=1e-5, head_rms=True, unbiased=True, mask=torch.ones(1, 2, 2, dtype=torch.bool),
-        )  # fmt: skip
