@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from typing import Final
 
@@ -83,6 +84,8 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dtn-det",
         description="Dynamic Token Normalization for detectors, and robustness you can measure.",
+        # Wide enough for the names of the commands to stand beside what they do.
+        formatter_class=partial(argparse.HelpFormatter, max_help_position=20),
         epilog="`dtn-det COMMAND --help` tells more about a command.",
     )
     parser.add_argument("--version", action="version", version=f"dtn-det {metadata.version('dtn-det')}")

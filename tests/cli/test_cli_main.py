@@ -153,7 +153,7 @@ print("loaded:", sorted({"torch", "mmdet", "mmengine", "numpy", "pandas", "rich"
     done = run_cli("--help", code=code)
     assert done.returncode == 0, done.stderr
     for command in cli.COMMANDS:
-        assert f"  {command.name} " in done.stdout
+        assert f"\n    {command.name}  " in done.stdout
     assert "loaded: []" in done.stdout
 
 
