@@ -13,7 +13,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib import metadata
 from typing import Final
 
@@ -84,17 +83,15 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dtn-det",
         description="Dynamic Token Normalization for detectors, and robustness you can measure.",
-        # Wide enough for the names of the commands to stand beside what they do.
-        formatter_class=partial(argparse.HelpFormatter, max_help_position=20),
         epilog="`dtn-det COMMAND --help` tells more about a command.",
     )
-    parser.add_argument("--version", action="version", version=f"dtn-det {metadata.version('dtn-det')}")
+    parser.add_argument("-V", "--version", action="version", version=f"dtn-det {metadata.version('dtn-det')}")
     debug_help = "show the traceback of an error (or set DTN_DET_DEBUG=1)"
     parser.add_argument("--debug", action="store_true", help=debug_help)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     named = next((argument for argument in arguments if not argument.startswith("-")), None)
     chosen = [command for command in COMMANDS if command.name == named] or COMMANDS
-    for command in () if named is None and "--version" in arguments else chosen:
+    for command in () if named is None and {"-V", "--version"} & set(arguments) else chosen:
         importlib.import_module(command.module).add_parser(subparsers)
     for subparser in subparsers.choices.values():
         # SUPPRESS: a subparser's default would overwrite `dtn-det --debug COMMAND`.

@@ -136,8 +136,9 @@ def run_cli(*arguments: str, code: str = "", **environment: str) -> subprocess.C
     )
 
 
-def test_version() -> None:
-    done = run_cli("--version")
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_version(option: str) -> None:
+    done = run_cli(option)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"dtn-det {metadata.version('dtn-det')}"
 
