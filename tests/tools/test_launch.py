@@ -10,6 +10,7 @@ import pytest
 import torch
 from config_catalog import CONFIGS, resolve
 from mmengine.config import Config
+from mmengine.registry import RUNNERS
 
 from dtn_det import launch
 from dtn_det.test_time_augmentation import enable_tta
@@ -212,3 +213,16 @@ def test_train_tool_reports_errors_and_exits_with_2(train_tool: ModuleType, caps
 def test_test_tool_reports_errors_and_exits_with_2(test_tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert test_tool.main([str(CONFIGS[RETINANET]), "nowhere.pth"]) == 2
     assert "tools/test.py: error: expected a checkpoint, got 'nowhere.pth'" in capsys.readouterr().err
+
+
+def test_config_may_name_its_own_runner() -> None:
+    class OwnRunner:
+        @classmethod
+        def from_cfg(cls, cfg: Config) -> tuple[type, str]:
+            return cls, cfg.launcher
+
+    RUNNERS.register_module(module=OwnRunner)
+    try:
+        assert launch.build_runner(Config({"runner_type": "OwnRunner"}), "none") == (OwnRunner, "none")
+    finally:
+        RUNNERS.module_dict.pop("OwnRunner")
