@@ -1,0 +1,130 @@
+"""Every command and every piece of code in the README runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+COMMANDS = [line for language, block in BLOCKS if language == "bash" for line in block.splitlines() if line.strip()]
+PYTHON = [block for language, block in BLOCKS if language == "python"]
+
+# What shrinks a Swin-T detector's run on tiny images without weights: the command itself stays as it is.
+TINY_TRAINING = [
+    "train_cfg.max_epochs=1",
+    "train_dataloader.num_workers=0",
+    "train_dataloader.persistent_workers=False",
+    "train_dataloader.dataset.pipeline.2.scale=(64,48)",
+    "model.backbone.init_cfg=None",
+    "env_cfg.dist_cfg.backend=gloo",
+]
+TINY_TESTING = [
+    f"{loader}_dataloader.{option}"
+    for loader in ("val", "test")
+    for option in ("num_workers=0", "persistent_workers=False", "dataset.pipeline.1.scale=(64,48)")
+]
+
+
+def environment() -> dict[str, str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run(command: list[str], cwd: Path = ROOT, codes: tuple[int, ...] = (0,)) -> str:
+    done = subprocess.run(
+        command, cwd=cwd, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500
+    )
+    assert done.returncode in codes, done.stdout[-4000:]
+    return done.stdout
+
+
+def starting(prefix: str) -> list[str]:
+    """The README's commands that start so; each test below claims its own."""
+    found = [command for command in COMMANDS if command.startswith(prefix)]
+    assert found, f"the README has no command that starts with {prefix!r}"
+    return found
+
+
+def test_every_command_is_claimed_by_a_test() -> None:
+    claimed = ("make ", "dtn-det ", "python tools/train.py ", "python tools/test.py ", "bash tools/dist_train.sh ")
+    assert [command for command in COMMANDS if not command.startswith(claimed)] == []
+
+
+@pytest.mark.parametrize("command", starting("make "))
+def test_make(command: str) -> None:
+    # Running them is what brought us here, or takes minutes: the recipe must exist and expand.
+    assert run([*command.split(), "--dry-run"])
+
+
+@pytest.mark.parametrize("command", starting("dtn-det "))
+def test_dtn_det(command: str) -> None:
+    # The doctor exits with 1 where it finds something to mend, which is not the README's fault.
+    assert run(command.split(), codes=(0, 1) if "doctor" in command else (0,))
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the project's tools and configs, and COCO in small."""
+    pytest.importorskip("mmdet", reason="training needs MMDetection")
+    sys.path.insert(0, str(ROOT / "tests" / "tools"))
+    from tiny_coco import write_coco
+
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("tools", "configs"):
+        (folder / name).symlink_to(ROOT / name)
+    write_coco(folder / "coco")
+    return folder
+
+
+def adapted(command: str, *options: str) -> list[str]:
+    return [*shlex.split(command.replace("/data/coco", "coco")), "--cfg-options", *options]
+
+
+@pytest.mark.slow
+def test_training_and_testing(checkout: Path) -> None:
+    (train,), (test,) = starting("python tools/train.py "), starting("python tools/test.py ")
+    run(adapted(train, *TINY_TRAINING, *TINY_TESTING), checkout)
+    checkpoint = checkout / shlex.split(test)[3]
+    checkpoint.with_name("epoch_1.pth").rename(checkpoint)
+    assert "Epoch(test) [8/8]" in run(adapted(test, *TINY_TESTING), checkout)
+
+
+@pytest.mark.slow
+def test_training_on_several_devices(checkout: Path) -> None:
+    (command,) = starting("bash tools/dist_train.sh ")
+    assert " 8 --amp " in command
+    without_gpus = command.replace(" 8 --amp ", " 2 --data-root coco ")
+    assert "coco/bbox_mAP:" in run(adapted(without_gpus, *TINY_TRAINING, *TINY_TESTING), checkout)
+
+
+def test_config_of_ones_own(tmp_path: Path) -> None:
+    pytest.importorskip("mmdet", reason="the config needs MMDetection")
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+
+    (block,) = [block for block in PYTHON if "_base_" in block]
+    path = tmp_path / "mine.py"
+    path.write_text(block)
+    backbone = MODELS.build(Config.fromfile(path).model.backbone)
+    assert backbone.dtn_stages == (0, 1, 2, 3)
+
+
+def test_five_lines_of_pytorch() -> None:
+    (block,) = [block for block in PYTHON if "_base_" not in block]
+    assert "torch.Size([2, 66800, 96])" in run([sys.executable, "-c", block])
+
+
+def test_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\((?!https?://)([^)#]+)", (ROOT / "README.md").read_text())
+    assert [target for target in targets if not (ROOT / target).exists()] == []
