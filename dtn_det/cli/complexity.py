@@ -56,7 +56,7 @@ def print_tables(result: Complexity) -> None:
     console = require("rich.console", "cli").Console()
     console.print(f"{result.model}, input {result.shape[0]} x {result.shape[1]}; {CONVENTION}")
     table = table_class()
-    table.add_column("part")
+    table.add_column("part", no_wrap=True)
     table.add_column("kind")
     for heading in ("params (M)", "FLOPs (G)", "LN params (M)", "LN FLOPs (G)"):
         table.add_column(heading, justify="right")
