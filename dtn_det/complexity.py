@@ -159,7 +159,7 @@ def config_complexity(cfg: Config, shape: tuple[int, int] = (800, 1280)) -> Comp
     scope = cfg.get("default_scope", "mmdet")
     require("mmdet.utils", "det").register_all_modules(init_default_scope=scope == "mmdet")
     settings = _keep_all_proposals(cfg.model)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(0)
         model = require("mmdet.registry", "det").MODELS.build(settings)
         model = require("mmengine.model", "det").revert_sync_batchnorm(model).eval()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ def run(args: argparse.Namespace) -> int:
     from dtn_det.complexity import config_complexity
     from dtn_det.launch import load_config
 
-    result = config_complexity(load_config(args.config), tuple(args.shape))
+    # What MMDetection prints meanwhile must not end up in the JSON.
+    with contextlib.redirect_stdout(sys.stderr):
+        result = config_complexity(load_config(args.config), tuple(args.shape))
     if args.format == "json":
         print(json.dumps(result.to_dict(), indent=2))
     elif args.format == "csv":

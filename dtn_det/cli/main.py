@@ -7,6 +7,7 @@ returns the exit code. The modules keep heavy imports inside `run`, so that `--h
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
@@ -55,8 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser(arguments).parse_args(arguments)
         command = next(command for command in COMMANDS if command.name == args.command)
         if command.needs_models:
-            require("mmdet", extra="det")
-            importlib.import_module("dtn_det.models")
+            # MMDetection prints as it loads; standard output is for the command's own.
+            with contextlib.redirect_stdout(sys.stderr):
+                require("mmdet", extra="det")
+                importlib.import_module("dtn_det.models")
         code = importlib.import_module(command.module).run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:

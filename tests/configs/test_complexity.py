@@ -3,6 +3,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -124,6 +127,14 @@ def test_command_prints_every_format(
     table = capsys.readouterr().out
     assert f"{retinanet.total.flops / 1e9:.3f}" in table
     assert "10 DTN layers" in table
+
+
+def test_command_writes_nothing_else_to_standard_output(small_config: str) -> None:
+    """In a process of its own, in which MMDetection still has to load."""
+    command = [sys.executable, "-m", "dtn_det.cli.main", "complexity", small_config, "--shape", "64", "64", "--json"]
+    env = {**os.environ, "DTN_DET_DEFER_REGISTRATION": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=True, timeout=300)
+    assert json.loads(done.stdout)["shape"] == [64, 64]
 
 
 def test_command_says_when_there_is_no_dtn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
