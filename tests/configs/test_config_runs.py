@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -92,3 +93,23 @@ def test_amp_config_trains_on_gpu(name: str) -> None:
     assert isinstance(
         build_optim_wrapper(nn.Linear(1, 1), {**cfg.optim_wrapper, "paramwise_cfg": None}), AmpOptimWrapper
     )
+
+
+@pytest.mark.parametrize("name", ["mask-rcnn_dtn-swin-t-p4-w7_fpn_1x_coco", "mask-rcnn_dtn-pvtv2-b0_fpn_1x_coco"])
+def test_readme_options_start_from_dtn_weights(name: str, tmp_path: Path) -> None:
+    """Weights of a backbone trained with the authors' DTN go into the config that the READMEs' options make of it."""
+    options = {"model.backbone.dtn_cfg.init": "local", "model.backbone.init_cfg.checkpoint": str(tmp_path / "dtn.pth")}
+    cfg = resolve(name)
+    cfg.merge_from_dict(options)
+    register_all_modules()
+    trained = MODELS.build({**shrink(cfg).model.backbone, "init_cfg": None})
+    for parameter in trained.parameters():
+        nn.init.normal_(parameter)
+    torch.save({"state_dict": trained.state_dict()}, tmp_path / "dtn.pth")
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    norms = [module for module in model.backbone.modules() if isinstance(module, DTN)]
+    assert norms
+    assert all(norm.head_rms and norm.unbiased for norm in norms)
+    loaded = model.backbone.state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in trained.state_dict().items())
