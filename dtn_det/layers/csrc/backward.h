@@ -29,7 +29,7 @@ struct Slots {
 // Sums of one group in short vectors, emptied into a slot now and then.
 template <class T, int Fields>
 struct LaneSums {
-  static constexpr int lanes = 64 / sizeof(T);
+  static constexpr int lanes = kPackBytes / sizeof(T);
   T lane[Fields][lanes] = {};
 
   template <int N>

@@ -10,6 +10,15 @@
 
 namespace dtn {
 
+// Bytes of the widest pack: one register. The compiler would take wider ones through memory.
+#if defined(__AVX512F__)
+constexpr int kPackBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kPackBytes = 32;
+#else
+constexpr int kPackBytes = 16;
+#endif
+
 template <class T, int N>
 struct PackOf {
   typedef T type __attribute__((vector_size(N * sizeof(T))));
@@ -56,15 +65,14 @@ inline V inverse_sqrt(V value) {
   return result;
 }
 
-// Calls f(channel, Width<N>) for consecutive blocks of [begin, end): 64 bytes wide first, single channels last.
-template <class T, class F>
+// Calls f(channel, Width<N>) for consecutive blocks of [begin, end): the widest packs first, single channels last.
+template <class T, int N = kPackBytes / sizeof(T), class F>
 inline void for_each_block(int begin, int end, F&& f) {
-  constexpr int wide = 64 / sizeof(T);
   int c = begin;
-  for (; c + wide <= end; c += wide) f(c, Width<wide>{});
-  for (; c + wide / 2 <= end; c += wide / 2) f(c, Width<wide / 2>{});
-  for (; c + wide / 4 <= end; c += wide / 4) f(c, Width<wide / 4>{});
-  for (; c < end; ++c) f(c, Width<1>{});
+  for (; c + N <= end; c += N) f(c, Width<N>{});
+  if constexpr (N > 1) {
+    if (c < end) for_each_block<T, (N > 4 ? N / 2 : 1)>(c, end, f);
+  }
 }
 
 }  // namespace dtn
