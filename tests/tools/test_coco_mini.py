@@ -55,6 +55,7 @@ def options(train: list[int] | None, val: list[int] | None) -> list[str]:
     values: dict[str, Any] = {
         "model.backbone.init_cfg": None,
         "model.test_cfg.rcnn.score_thr": 0.0,
+        "model.test_cfg.rcnn.max_per_img": 20,
         "model.train_cfg.rcnn.sampler.num": 32,
         "train_cfg.max_epochs": 1,
         "default_hooks.logger.interval": 1,
