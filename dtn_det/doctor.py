@@ -88,11 +88,12 @@ def is_healthy(checks: Sequence[Check]) -> bool:
 
 def installed_versions() -> dict[str, str]:
     """Versions of all installed distributions by normalised name."""
-    return {
-        re.sub(r"[-_.]+", "-", name).lower(): distribution.version
-        for distribution in metadata.distributions()
-        if (name := distribution.metadata["Name"])
-    }
+    versions: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        if name := distribution.metadata["Name"]:
+            # The first on the path is the one that is imported.
+            versions.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
+    return versions
 
 
 def check_python(version: tuple[int, int, int]) -> Check:

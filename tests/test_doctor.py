@@ -280,6 +280,16 @@ def test_matching_torchvision(torch: str, torchvision: str | None) -> None:
     assert doctor.matching_torchvision(torch) == torchvision
 
 
+def test_versions_are_of_what_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, version in (("first", "2.0"), ("second", "1.0")):
+        info = tmp_path / folder / "Some_Package.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: Some_Package\nVersion: {version}\n")
+    monkeypatch.syspath_prepend(tmp_path / "second")
+    monkeypatch.syspath_prepend(tmp_path / "first")
+    assert doctor.installed_versions()["some-package"] == "2.0"
+
+
 def test_health() -> None:
     fine = [Check("a", "ok", ""), Check("b", "absent", ""), Check("c", "warning", "")]
     assert doctor.is_healthy(fine)

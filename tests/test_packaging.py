@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -91,10 +92,12 @@ def test_the_environment_is_the_pinned_one(pins: list[Requirement]) -> None:
         pytest.skip("this environment was not made by `make setup`")
     versions = pinned(pins, f"{sys.version_info.major}.{sys.version_info.minor}")
     ours = {"dtn-det"}
+    # Not all of sys.path: setuptools puts the packages it carries on it.
+    site_packages = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
     # A build of torch for another CUDA version brings other versions of CUDA's parts.
     installed = {
         normalised(distribution.metadata["Name"]): Version(Version(distribution.version).public)
-        for distribution in metadata.distributions()
+        for distribution in metadata.distributions(path=site_packages)
         if not normalised(distribution.metadata["Name"]).startswith(("nvidia-", "cuda-", "triton"))
     }
     differing = {
