@@ -143,19 +143,17 @@ def open_folder(root: Path, plan: Plan, *, fresh: bool = False) -> Layout:
     """Prepare the folder of a demonstration, or continue in it.
 
     Args:
-        root: The folder; made if absent.
+        root: The folder, which exists.
         plan: The demonstration.
         fresh: Delete what an earlier demonstration left there.
 
     Raises:
         ValueError: The folder belongs to something else, or to a demonstration with other settings.
-        OSError: It cannot be made or written.
+        OSError: It cannot be written.
     """
-    if root.exists() and not root.is_dir():
-        raise ValueError(f"expected --out to be a folder, got the file {root}: name another")
     settings = plan.settings()
     stored = read_settings(root)
-    if stored is None and root.is_dir() and any(root.iterdir()):
+    if stored is None and any(root.iterdir()):
         raise ValueError(
             f"expected --out to be empty or the folder of an earlier demonstration, got {root} with other files in it: "
             "name another"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Results = dict[str, dict[str, float]]
 """Metrics, as fractions, by the name of the cell."""
 
+HEADER = ("metric", "DTN", "LayerNorm", "difference")
 PERCENT = 100
 
 
@@ -40,6 +41,11 @@ class Row:
     def difference(self) -> float:
         """DTN minus LayerNorm."""
         return self.dtn - self.ln
+
+    def texts(self) -> tuple[str, ...]:
+        """The cells of the line as :data:`HEADER` names them; a dash for what does not exist."""
+        values = (f"{self.dtn:.1f}", f"{self.ln:.1f}", f"{self.difference:+.1f}")
+        return self.name, *("-" if "nan" in value else value for value in values)
 
 
 def read_results(plan: Plan, layout: Layout, model: str) -> Results:
@@ -90,21 +96,16 @@ def compare(dtn: Results, ln: Results, plan: Plan) -> tuple[Row, ...]:
 
 def to_frame(rows: tuple[Row, ...]) -> pd.DataFrame:
     """The rows as a data frame."""
-    frame: pd.DataFrame = require("pandas", "cli").DataFrame(
-        {
-            "metric": [row.name for row in rows],
-            "DTN": [row.dtn for row in rows],
-            "LayerNorm": [row.ln for row in rows],
-            "difference": [row.difference for row in rows],
-        }
-    )
+    values = [(row.name, row.dtn, row.ln, row.difference) for row in rows]
+    frame: pd.DataFrame = require("pandas", "cli").DataFrame(values, columns=list(HEADER))
     return frame
 
 
 def to_markdown(rows: tuple[Row, ...], plan: Plan) -> str:
     """The table in Markdown, with what is needed to read it."""
-    require("tabulate", "cli")
-    table = to_frame(rows).to_markdown(index=False, floatfmt=("", ".1f", ".1f", "+.1f"), missingval="-")
+    tabulate = require("tabulate", "cli").tabulate
+    align = ("left", "right", "right", "right")
+    table = tabulate([row.texts() for row in rows], HEADER, tablefmt="pipe", disable_numparse=True, colalign=align)
     severities = ", ".join(map(str, plan.severities))
     return f"""# DTN and LayerNorm on the demonstration set
 

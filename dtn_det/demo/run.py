@@ -18,7 +18,7 @@ from dtn_det.demo.picture import draw_picture
 from dtn_det.demo.plan import CONFIGS, Layout, Plan, load_config, open_folder
 from dtn_det.demo.processes import run_models
 from dtn_det.demo.progress import Progress as Step
-from dtn_det.demo.report import Row, write_report
+from dtn_det.demo.report import HEADER, Row, write_report
 from dtn_det.demo.worker import is_trained
 
 LABELS = {"dtn": "DTN", "ln": "LayerNorm"}
@@ -68,24 +68,31 @@ def run_demo(root: Path, plan: Plan, console: Console, *, fresh: bool = False) -
 
 
 @contextlib.contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; the lock goes with the process that holds it."""
+def locked(root: Path, option: str = "--out") -> Iterator[None]:
+    """Make a folder and keep other processes out of it; the lock goes with the process that holds it.
+
+    Args:
+        root: The folder.
+        option: The option that named it, for the messages.
+
+    Raises:
+        ValueError: It is a file, or another process holds the lock.
+    """
     if root.exists() and not root.is_dir():
-        raise ValueError(f"expected --out to be a folder, got the file {root}: name another")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    path = root.with_name(f".{root.name}.lock")
-    with path.open("w") as file:
+        raise ValueError(f"expected {option} to be a folder, got the file {root}: name another")
+    root.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
                 f"expected to be alone in {root}, got another demonstration at work there: wait for it, or name "
-                "another folder with --out"
+                f"another folder with {option}"
             ) from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def prepare_data(root: Path, spec: DatasetSpec, bars: Progress) -> None:
@@ -109,16 +116,15 @@ def write_data_only(root: Path, spec: DatasetSpec, console: Console) -> None:
     Raises:
         ValueError: The folder holds other files.
     """
-    if root.exists() and not root.is_dir():
-        raise ValueError(f"expected --data-only to be a folder, got the file {root}: name another")
-    foreign = root.is_dir() and {path.name for path in root.iterdir()} - DATASET_ENTRIES
-    if foreign:
-        raise ValueError(
-            f"expected --data-only to be empty or a set written earlier, got {root} with {sorted(foreign)[0]!r} in it: "
-            "name another"
-        )
-    with locked(root), Progress(*COLUMNS, console=console) as bars:
-        prepare_data(root, spec, bars)
+    with locked(root, "--data-only"):
+        foreign = sorted({path.name for path in root.iterdir()} - DATASET_ENTRIES)
+        if foreign:
+            raise ValueError(
+                f"expected --data-only to be empty or a set written earlier, got {root} with {foreign[0]!r} in it: "
+                "name another"
+            )
+        with Progress(*COLUMNS, console=console) as bars:
+            prepare_data(root, spec, bars)
     console.print(f"{root}: annotations/instances_{{train,val}}.json, train/, val/", soft_wrap=True, highlight=False)
 
 
@@ -153,10 +159,10 @@ def _iterations(model: str, plan: Plan) -> int:
 
 def _summarise(rows: tuple[Row, ...], layout: Layout, console: Console, seconds: float) -> None:
     table = Table(title="Box AP in percent", title_justify="left")
-    for name in ("metric", "DTN", "LayerNorm", "difference"):
-        table.add_column(name, justify="left" if name == "metric" else "right")
+    for name in HEADER:
+        table.add_column(name, justify="left" if name == HEADER[0] else "right")
     for row in rows:
-        table.add_row(row.name, f"{row.dtn:.1f}", f"{row.ln:.1f}", f"{row.difference:+.1f}")
+        table.add_row(*row.texts())
     console.print(table)
     console.print(
         "Two tiny detectors, trained for minutes with one seed: this shows that everything works, not which norm wins."

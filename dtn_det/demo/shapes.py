@@ -25,6 +25,8 @@ SMALL, MEDIUM, LARGE = (250.0, 950.0), (1300.0, 3200.0), (11000.0, 13000.0)
 MAX_RADIUS = 0.53
 # Share of images that start with a large object; half of the others are small.
 LARGE_SHARE = 0.2
+# Tangent of half the largest angle by which shapes are turned: 23 degrees.
+MAX_TILT = 0.2
 # Shares of images with nothing to find, and with a crowd.
 EMPTY_SHARE = 0.05
 CROWD_SHARE = 0.06
@@ -94,8 +96,8 @@ class _Canvas:
             Its number, or None if it would hide too much of itself or of another shape: then nothing is drawn.
         """
         window = self._window(centre, radius)
-        cos, sin = rotation(self.rng)
-        dx, dy = (self.x[window] - centre[0]) / radius, (self.y[window] - centre[1]) / radius
+        cos, sin = rotation(self.rng, MAX_TILT)
+        dx, dy = (self.x[window] - centre[0]) / radius, (centre[1] - self.y[window]) / radius  # y points up
         mask = outline(cos * dx - sin * dy, sin * dx + cos * dy)
         # Of the whole shape: the border of the image cuts some off.
         needed = keep * _unit_area(outline) * radius * radius

@@ -16,11 +16,15 @@ ByteArray = npt.NDArray[np.uint8]
 Field = Callable[[np.random.RandomState, int, int], FloatArray]
 
 
-def rotation(rng: np.random.RandomState) -> tuple[float, float]:
-    """Cosine and sine of a random angle, without a trigonometric function (those differ between C libraries)."""
-    t = 2 * rng.random_sample() - 1  # tangent of half an angle within 90 degrees
-    cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
-    return (cos, sin) if rng.random_sample() < 0.5 else (-cos, -sin)
+def rotation(rng: np.random.RandomState, tilt: float = 1.0) -> tuple[float, float]:
+    """Cosine and sine of a random angle, without a trigonometric function (those differ between C libraries).
+
+    Args:
+        rng: Source of randomness.
+        tilt: Tangent of half the largest angle, to either side: 1 stands for 90 degrees.
+    """
+    t = tilt * (2 * rng.random_sample() - 1)  # tangent of half the angle
+    return (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
 
 
 def grid(height: int, width: int) -> tuple[FloatArray, FloatArray]:

@@ -1,0 +1,3 @@
+_base_ = ["./atss_swin-nano_fpn_24e_bccd.py"]
+
+model = dict(backbone=dict(dtn_cfg=dict(init="local"), dtn_stages=(0, 1, 2, 3)))

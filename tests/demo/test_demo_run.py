@@ -1,0 +1,200 @@
+"""The demonstration end to end, much reduced: what it writes, what it reuses, what survives a kill."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from dtn_det.cli.main import main
+from dtn_det.demo import processes, run
+from dtn_det.demo.dataset import DatasetSpec, is_intact
+from dtn_det.demo.plan import CONFIGS, Layout, Plan
+from dtn_det.demo.run import locked, run_demo
+
+for name in ("mmdet", "imagecorruptions", "pandas"):
+    pytest.importorskip(name)
+Console = pytest.importorskip("rich.console").Console
+
+# Two epochs of three iterations.
+PLAN = Plan(data=DatasetSpec(seed=1, num_train=12, num_val=3), max_epochs=2, corruptions=("fog",), severities=(3,))
+
+# Runs PLAN in the folder that is its argument.
+SCRIPT = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from dtn_det.demo.dataset import DatasetSpec
+from dtn_det.demo.plan import Plan
+from dtn_det.demo.run import run_demo
+if __name__ == "__main__":
+    data = DatasetSpec(seed=1, num_train=12, num_val=3)
+    run_demo(Path(sys.argv[1]), Plan(data=data, max_epochs=2, corruptions=("fog",), severities=(3,)), Console())
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("demo") / "out"
+    output = io.StringIO()
+    rows = run_demo(root, PLAN, Console(file=output, width=200))
+    return Layout(root), rows, output.getvalue()
+
+
+def weights(layout: Layout, model: str) -> dict[str, torch.Tensor]:
+    state = torch.load(layout.model(model) / "epoch_2.pth", map_location="cpu", weights_only=False)["state_dict"]
+    assert state
+    return state
+
+
+def workers_of(root) -> list[int]:
+    """Ids of the living worker processes whose command line names the folder."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/cmdline") as file:
+                    command = file.read()
+            except OSError:
+                continue
+            if "dtn_det.demo.worker" in command and str(root) in command:
+                found.append(int(entry))
+    return found
+
+
+def wait_until(condition, seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.05)
+
+
+def test_everything_is_written(finished):
+    layout, rows, output = finished
+    assert is_intact(layout.data, PLAN.data)
+    assert [row.name for row in rows] == ["AP", "AP50", "AP75", "APs", "APm", "APl", "AP, fog", "mPC", "rPC"]
+    assert layout.table.read_text().startswith("# DTN and LayerNorm")
+    assert layout.csv.read_text().startswith("metric,DTN,LayerNorm,difference")
+    assert layout.picture.read_bytes().startswith(b"\x89PNG")
+    for model in CONFIGS:
+        assert json.loads(layout.training(model).read_text()) == {"epochs": 2, "iterations": 6}
+        assert isinstance(json.loads(layout.detections(model).read_text()), list)
+        for cell in PLAN.cells():
+            metrics = json.loads(layout.metrics(model, cell).read_text())
+            assert all(value is None or 0 <= value <= 1 for value in metrics.values())
+    for path in (layout.table, layout.csv, layout.picture, layout.data, layout.model("dtn"), layout.model("ln")):
+        assert os.path.relpath(path) in output
+    assert "python tools/train.py configs/dtn_swin/" in output
+
+
+def test_only_the_dtn_model_has_dtn_parameters(finished):
+    layout, _, _ = finished
+    assert any("pos_proj" in name for name in weights(layout, "dtn"))
+    assert not any("pos_proj" in name for name in weights(layout, "ln"))
+
+
+def test_a_second_call_trains_and_evaluates_nothing(finished, monkeypatch):
+    layout, rows, _ = finished
+    monkeypatch.setattr(processes.subprocess, "Popen", None)  # a worker could not start
+    output = io.StringIO()
+    # Compared as text: metrics that do not exist are not a number, which equals nothing.
+    again = run_demo(layout.root, PLAN, Console(file=output, width=200))
+    assert [row.texts() for row in again] == [row.texts() for row in rows]
+    assert output.getvalue().count("reused") >= 5
+
+
+def test_a_lost_result_is_computed_again_and_comes_out_the_same(finished):
+    """One evaluation of one model: the corruption is reproducible, and the other model's process does not start."""
+    layout, _, _ = finished
+    lost = layout.metrics("ln", PLAN.cells()[1])
+    before = lost.read_text()
+    stamps = {path: path.stat().st_mtime_ns for path in layout.root.rglob("*.pth")}
+    lost.unlink()
+    run_demo(layout.root, PLAN, Console(file=io.StringIO()))
+    assert lost.read_text() == before
+    assert {path: path.stat().st_mtime_ns for path in layout.root.rglob("*.pth")} == stamps
+
+
+def test_killed_in_training_it_continues_to_the_same_weights(finished, tmp_path):
+    reference, _, _ = finished
+    layout = Layout(tmp_path / "killed")
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(layout.root)], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: any((layout.model(model) / "last_checkpoint").exists() for model in CONFIGS))
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    wait_until(lambda: not workers_of(layout.root), seconds=20)  # they do not outlive their parent
+    run_demo(layout.root, PLAN, Console(file=io.StringIO()))
+    for model in CONFIGS:
+        logs = "".join(log.read_text() for log in layout.model(model).rglob("*.log"))
+        assert "Epoch(train)" in logs
+        expected = weights(reference, model)
+        for name, value in weights(layout, model).items():
+            torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+    assert layout.table.read_text() == reference.table.read_text()
+
+
+def test_a_failing_worker_is_reported_with_the_end_of_its_log(tmp_path, monkeypatch):
+    layout = Layout(tmp_path / "out")
+    monkeypatch.setattr(run, "prepare_data", lambda root, spec, bars: root.mkdir())  # no images there
+    with pytest.raises(
+        RuntimeError, match=r"(?s)process of model '\w+' failed with exit code 1.*continues.*No such file"
+    ):
+        run_demo(layout.root, PLAN, Console(file=io.StringIO()))
+    assert not workers_of(layout.root)
+
+
+def test_two_at_once_in_one_folder_are_refused(tmp_path):
+    with locked(tmp_path / "out"), pytest.raises(ValueError, match=r"expected to be alone in .*out"):
+        run_demo(tmp_path / "out", PLAN, Console(file=io.StringIO()))
+    with locked(tmp_path / "out"):  # the lock went with its holder
+        pass
+
+
+def test_the_command_refuses_a_bad_folder(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["demo", "--out", str(tmp_path / "file")]) == 1
+    assert "expected --out to be a folder" in capsys.readouterr().err
+    assert main(["demo", "--out", str(tmp_path)]) == 1
+    assert "expected --out to be empty or the folder of an earlier demonstration" in capsys.readouterr().err
+
+
+def test_the_command_refuses_another_seed(finished, capsys):
+    layout, _, _ = finished
+    assert main(["demo", "--out", str(layout.root), "--seed", "2"]) == 1
+    assert "--fresh" in capsys.readouterr().err
+    assert main(["demo", "--out", str(layout.root), "--seed", "-2"]) == 1
+    assert "expected a seed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("module", "extra"), [("imagecorruptions", "corruptions"), ("pandas", "cli")])
+def test_a_missing_extra_is_named_before_anything_is_done(tmp_path, monkeypatch, capsys, module, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(["demo", "--out", str(tmp_path / "out")]) == 1
+    assert f"dtn-det[{extra}]" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_only_writes_the_set(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(DatasetSpec, "sizes", lambda self: {"train": 2, "val": 1})
+    folder = tmp_path / "shapes"
+    assert main(["demo", "--data-only", str(folder), "--seed", "4"]) == 0
+    assert is_intact(folder, DatasetSpec(seed=4))
+    assert sorted(path.name for path in folder.iterdir()) == ["annotations", "manifest.json", "train", "val"]
+    stamp = (folder / "train/000000.png").stat().st_mtime_ns
+    assert main(["demo", "--data-only", str(folder), "--seed", "4"]) == 0
+    assert (folder / "train/000000.png").stat().st_mtime_ns == stamp
+
+    (folder / "other").write_text("")
+    assert main(["demo", "--data-only", str(folder)]) == 1
+    assert "got" in capsys.readouterr().err
+    assert main(["demo", "--data-only", str(folder / "other")]) == 1
+    assert "expected --data-only to be a folder" in capsys.readouterr().err
