@@ -12,4 +12,7 @@ swin_paramwise_cfg = dict(
 
 # PVTv2 has norms whose name does not contain 'norm' (layers.0.2), hence by type. DTN is an nn.LayerNorm, pos_proj inside
 # it is not.
-pvt_paramwise_cfg = dict(norm_decay_mult=0.0, custom_keys={"pos_proj": dict(lr_mult=0.1)})
+pvt_paramwise_cfg = dict(
+    norm_decay_mult=0.0,
+    custom_keys={"pos_embed": dict(decay_mult=0.0), "pos_proj": dict(lr_mult=0.1)},
+)

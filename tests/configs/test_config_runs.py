@@ -61,7 +61,7 @@ def train_and_predict(cfg: Config, device: str) -> None:
     images = demo_mm_inputs(2, [[3, 64, 96], [3, 50, 70]], num_items=[3, 2], with_mask=True)
     losses = model.train_step(images, optim_wrapper)
     assert losses
-    assert all(math.isfinite(float(value)) for value in losses.values())
+    assert all(math.isfinite(value.item()) for value in losses.values())
     assert all(not torch.equal(norm.pos_proj.weight, old) for norm, old in zip(norms, before, strict=True))
 
     model.eval()
