@@ -36,7 +36,9 @@ def setup_line(device: str = "cpu") -> str:
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=False
     ).stdout.strip()
-    hardware = torch.cuda.get_device_name() if device == "cuda" else f"{_processor()}, {torch.get_num_threads()} threads"
+    hardware = (
+        torch.cuda.get_device_name() if device == "cuda" else f"{_processor()}, {torch.get_num_threads()} threads"
+    )
     kernels = native.status().detail
     return (
         f"{hardware}; Python {platform.python_version()}, torch {torch.__version__}, kernels {kernels}; "

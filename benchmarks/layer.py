@@ -71,7 +71,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     args = parser.parse_args()
     print(setup_line(args.device), "\n")
-    print("| B x H x W x C, G | LayerNorm ms | DTN ms | DTN / LayerNorm (min to max) | dense / DTN |\n|---|---|---|---|---|")
+    print("| B x H x W x C, G | LayerNorm ms | DTN ms | DTN / LayerNorm (min to max) | dense / DTN |")
+    print("|---|---|---|---|---|")
     for grid in GRIDS:
         kinds = ["LayerNorm", "DTN"] + (["dense"] if grid == DENSE_GRID else [])
         timings = interleaved({k: build(k, grid, args.device) for k in kinds}, args.repeats, args.device)
