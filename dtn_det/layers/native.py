@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,11 +73,21 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         best = next(variant for variant in reversed(VARIANTS[: level + 1]) if variant in found)
         if best != "baseline":
             library = ctypes.CDLL(str(found[best]))
+        _share_threads(library)
     except (OSError, AttributeError) as error:
         detail = f"cannot be loaded ({error})"
         warnings.warn(f"DTN's compiled CPU kernels {detail}: install dtn-det again", RuntimeWarning, stacklevel=2)
         return None, detail
     return library, f"{found[best].name} ({best})"
+
+
+def _share_threads(library: ctypes.CDLL) -> None:
+    """Let the library run on PyTorch's OpenMP threads where PyTorch's runtime can be found; it has its own otherwise."""
+    if sys.platform != "linux":
+        return
+    parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
+    if parallel is not None:
+        library.dtn_use_openmp(ctypes.cast(parallel, ctypes.c_void_p))
 
 
 # Loaded with the module, for torch.compile can read a variable but not follow a search for files.

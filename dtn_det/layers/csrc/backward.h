@@ -55,20 +55,23 @@ struct LaneSums {
 enum TileField { kMeanGate, kVarGate, kRowLinear, kRowQuadratic, kTileFields };
 enum RowField { kColLinear, kColQuadratic, kRowFields };
 
+// With deviations from any constant P, the gradient that reaches a source s of the filter m = sum w x,
+// v = sum w (x - m)^2 from gradients dm and dv is sum w (dm + 2 dv (x_s - m)) = sum w u + 2 (x_s - P) sum w dv with
+// u = dm - 2 dv (m - P); and that of the weights' parameters is sum w' ((x - P) u + (x - P)^2 dv), for the derivatives w'
+// of the weights sum to 0. So u and dv are all that a filter passes on.
 template <class T>
 class Backward {
  public:
   Backward(const Problem<T>& p, const T* grad_y, Gradients<T> out)
-      : p(p), grad_y(grad_y), out(out), tokens(p), mean1(p.num_tokens() * p.C), to_mean1(p.num_tokens() * p.C),
-        to_var1(p.num_tokens() * p.C) {}
+      : p(p), grad_y(grad_y), out(out), tokens(p), row_u(p.num_tokens() * p.C), row_to_var(p.num_tokens() * p.C) {}
 
   void run() {
     // First the output and the filters over the height, tile by tile, down to the gradients of the moments within rows;
     // out.x holds the direct part of the input's gradient meanwhile.
-    const int tile = p.tile_width(5);
+    const int tile = p.tile_width(4);
     Slots tile_slots(p.shape.batch * ((p.W + tile - 1) / tile), kTileFields * p.G + 2 * p.C);
     for_each_tile(p, tile, [&] {
-      return [&, buffer = std::vector<T>(size_t(5) * p.H * tile * p.C), channels = std::vector<T>(2 * p.C),
+      return [&, buffer = std::vector<T>(size_t(4) * p.H * tile * p.C), channels = std::vector<T>(2 * p.C),
               sums = std::vector<LaneSums<T, kTileFields>>(p.G)](int64_t b, int j0, int j1, int64_t task) mutable {
         tile_task(b, j0, j1, Tile(p, buffer.data(), j1 - j0), channels.data(), sums.data(), tile_slots[task]);
       };
@@ -88,22 +91,25 @@ class Backward {
   const T* grad_y;
   Gradients<T> out;
   const TokenStatistics<T> tokens;
-  Map<T> mean1, to_mean1, to_var1;  // (B, H, W, C) mean within the row, gradients of mean and variance within the row
+  Map<T> row_u, row_to_var;  // (B, H, W, C) for the filters over the width, with P the middle token of the row
 
   // Buffers (H, tile, C) of one tile.
   struct Tile {
-    int64_t stride;                // of a row
-    T *mean1, *var1;               // moments within the row
-    T *mean, *to_mean, *to_var;    // mean over the neighbourhood, gradients of its mean and variance
+    int64_t stride;     // of a row
+    T *mean1, *var1;    // moments within the row
+    T *u, *to_var;      // for the filters over the height, with P the mean1 in the middle of the column
+    const T* constant;  // (tile, C) that P
 
     Tile(const Problem<T>& p, T* buffer, int width) : stride(int64_t(width) * p.C) {
-      T** arrays[] = {&mean1, &var1, &mean, &to_mean, &to_var};
-      for (T** array : arrays) {
+      for (T** array : {&mean1, &var1, &u, &to_var}) {
         *array = buffer;
         buffer += p.H * stride;
       }
+      constant = mean1 + p.H / 2 * stride;
     }
   };
+
+  int64_t middle_of_row(int64_t row) const { return row * p.W + p.W / 2; }
 
   void tile_task(int64_t b, int j0, int j1, const Tile& tile, T* channels, LaneSums<T, kTileFields>* sums,
                  double* slot) {
@@ -111,40 +117,41 @@ class Backward {
     std::fill(channels, channels + 2 * p.C, T(0));
     for (int i = 0; i < p.H; ++i) {
       for (int j = j0; j < j1; ++j) token_task(b, i, j, j - j0, tile, channels, sums);
-      for (int g = 0; g < p.G; ++g) sums[g].flush(slot + g, p.G);
     }
+    for (int g = 0; g < p.G; ++g) sums[g].flush(slot + g, p.G);
     for (int c = 0; c < 2 * p.C; ++c) slot[kTileFields * p.G + c] += channels[c];
 
     for (int l = 0; l < p.H; ++l) {
+      const int64_t middle = middle_of_row(b * p.H + l);
       for (int j = j0; j < j1; ++j) {
-        const int64_t here = l * tile.stride + int64_t(j - j0) * p.C;
-        const int64_t target = ((b * p.H + l) * p.W + j) * p.C;
+        const int64_t column = int64_t(j - j0) * p.C, target = ((b * p.H + l) * p.W + j) * p.C;
         for (int g = 0; g < p.G; ++g) {
           const Band<T>& band = p.rows[g];
           const T* weight = &band.adjoint_weight[size_t(l) * band.adjoint_taps];
-          const int64_t first = band.adjoint_start[l] * tile.stride + int64_t(j - j0) * p.C;
+          const int64_t first = band.adjoint_start[l] * tile.stride + column;
           const int count = band.adjoint_count[l];
+          const T middle_scale = tokens.scale[middle * p.G + g];
           for_each_block<T>(g * p.D, (g + 1) * p.D, [&](int c, auto width) {
             constexpr int N = decltype(width)::value;
-            const Pack<T, N> own = load<N>(tile.mean1 + here + c);
-            Pack<T, N> mean{}, var{};
+            using V = Pack<T, N>;
+            V from_u{}, to_var{};
             for (int k = 0; k < count; ++k) {
-              const int64_t at = first + k * tile.stride + c;
-              const Pack<T, N> part = weight[k] * load<N>(tile.to_var + at);
-              var += part;
-              mean += weight[k] * load<N>(tile.to_mean + at) + 2 * part * (own - load<N>(tile.mean + at));
+              from_u += weight[k] * load<N>(tile.u + first + k * tile.stride + c);
+              to_var += weight[k] * load<N>(tile.to_var + first + k * tile.stride + c);
             }
-            store<N>(&mean1[target + c], own);
-            store<N>(&to_mean1[target + c], mean);
-            store<N>(&to_var1[target + c], var);
+            const V own = load<N>(tile.mean1 + l * tile.stride + column + c);
+            const V to_mean = from_u + 2 * to_var * (own - load<N>(tile.constant + column + c));
+            const V constant = middle_scale * load<N>(p.x + middle * p.C + c);
+            store<N>(&row_u[target + c], to_mean - 2 * to_var * (own - constant));
+            store<N>(&row_to_var[target + c], to_var);
           });
         }
       }
     }
   }
 
-  // One output token: its share of the parameters' gradients, the direct part of the input's, and the gradients of the
-  // moments over its neighbourhood.
+  // One output token: its share of the parameters' gradients, the direct part of the input's, and what the filter over
+  // the height passes on.
   void token_task(int64_t b, int i, int j, int column, const Tile& tile, T* channels, LaneSums<T, kTileFields>* sums) {
     const int64_t token = (b * p.H + i) * p.W + j;
     const T own_mean = tokens.own_mean[token], own_var = tokens.own_var[token];
@@ -153,14 +160,27 @@ class Backward {
     for (int g = 0; g < p.G; ++g) {
       const Band<T>& band = p.rows[g];
       const size_t tap = size_t(i) * band.taps;
+      const T *weight = &band.weight[tap], *by_linear = &band.weight_linear[tap];
+      const T* by_quadratic = &band.weight_quadratic[tap];
       const int64_t source = band.start[i] * tile.stride + int64_t(column) * p.C;
       const T mean_share = p.mean_share[g], var_share = p.var_share[g], scale = tokens.scale[token * p.G + g];
       for_each_block<T>(g * p.D, (g + 1) * p.D, [&](int c, auto width) {
         constexpr int N = decltype(width)::value;
         using V = Pack<T, N>;
         const T *mean1 = tile.mean1 + source + c, *var1 = tile.var1 + source + c;
-        V mean, var;
-        column_moments<N>(&band.weight[tap], band.taps, tile.stride, mean1, var1, mean, var);
+        const V pilot = load<N>(mean1 + band.pilot[i] * tile.stride);
+        V first{}, second{}, linear1{}, linear2{}, quadratic1{}, quadratic2{}, mean, var;
+        for (int k = 0; k < band.count[i]; ++k) {
+          const V deviation = load<N>(mean1 + k * tile.stride) - pilot;
+          const V square = deviation * deviation + load<N>(var1 + k * tile.stride);
+          first += weight[k] * deviation;
+          second += weight[k] * square;
+          linear1 += by_linear[k] * deviation;
+          linear2 += by_linear[k] * square;
+          quadratic1 += by_quadratic[k] * deviation;
+          quadratic2 += by_quadratic[k] * square;
+        }
+        settle(pilot, first, second, mean, var);
         const V inverse = inverse_sqrt<N>(var_share * own_var + T(p.shape.eps) + (1 - var_share) * var);
         const V centre = mean_share * own_mean + (1 - mean_share) * mean;
         const V z = (load<N>(p.x + token * p.C + c) * scale - centre) * inverse;
@@ -172,21 +192,14 @@ class Backward {
         store<N>(out.x + token * p.C + c, to_centred);
         own.template add<N>(0, -mean_share * to_centred);
         own.template add<N>(1, var_share * to_blend);
-        const V to_mean = -(1 - mean_share) * to_centred, to_var = (1 - var_share) * to_blend;
-        store<N>(tile.mean + here + c, mean);
-        store<N>(tile.to_mean + here + c, to_mean);
+        const V to_mean = (mean_share - 1) * to_centred, to_var = (1 - var_share) * to_blend;
+        store<N>(tile.u + here + c, to_mean - 2 * to_var * (mean - load<N>(tile.constant + column * p.C + c)));
         store<N>(tile.to_var + here + c, to_var);
-        V linear{}, quadratic{};
-        for (int k = 0; k < band.taps; ++k) {
-          const V deviation = load<N>(mean1 + k * tile.stride) - mean;
-          const V effect = deviation * (to_mean + to_var * deviation) + to_var * load<N>(var1 + k * tile.stride);
-          linear += band.weight_linear[tap + k] * effect;
-          quadratic += band.weight_quadratic[tap + k] * effect;
-        }
+        const V from_pilot = to_mean - 2 * to_var * first;
         sums[g].template add<N>(kMeanGate, to_centred * (mean - own_mean));
         sums[g].template add<N>(kVarGate, to_blend * (own_var - var));
-        sums[g].template add<N>(kRowLinear, linear);
-        sums[g].template add<N>(kRowQuadratic, quadratic);
+        sums[g].template add<N>(kRowLinear, from_pilot * linear1 + to_var * linear2);
+        sums[g].template add<N>(kRowQuadratic, from_pilot * quadratic1 + to_var * quadratic2);
       });
     }
     const T to_own_mean = own.total(0) / p.C, to_own_var = own.total(1) * T(2) / (p.shape.unbiased ? p.C - 1 : p.C);
@@ -198,66 +211,64 @@ class Backward {
     }
   }
 
-  void row_task(int64_t row, T* normalized, double* slot) {
-    const int64_t first_token = row * p.W;
+  void row_task(int64_t row, T* deviation, double* slot) {
+    const int64_t first_token = row * p.W, middle = middle_of_row(row);
     for (int j = 0; j < p.W; ++j) {
       for (int g = 0; g < p.G; ++g) {
-        const T scale = tokens.scale[(first_token + j) * p.G + g];
-        const T* x = p.x + (first_token + j) * p.C;
-        for (int c = g * p.D; c < (g + 1) * p.D; ++c) normalized[int64_t(j) * p.C + c] = x[c] * scale;
+        const T scale = tokens.scale[(first_token + j) * p.G + g], middle_scale = tokens.scale[middle * p.G + g];
+        const T *x = p.x + (first_token + j) * p.C, *constant = p.x + middle * p.C;
+        T* target = deviation + int64_t(j) * p.C;
+        for (int c = g * p.D; c < (g + 1) * p.D; ++c) target[c] = x[c] * scale - constant[c] * middle_scale;
       }
     }
-    const T *row_mean = &mean1[first_token * p.C], *row_to_mean = &to_mean1[first_token * p.C];
-    const T* row_to_var = &to_var1[first_token * p.C];
+    const T *u = &row_u[first_token * p.C], *to_var = &row_to_var[first_token * p.C];
     for (int g = 0; g < p.G; ++g) {
       const Band<T>& band = p.cols[g];
       LaneSums<T, kRowFields> sums;
       for (int j = 0; j < p.W; ++j) {
-        const size_t tap = size_t(j) * band.taps;
-        const T* adjoint = &band.adjoint_weight[size_t(j) * band.adjoint_taps];
+        const T* by_linear = &band.weight_linear[size_t(j) * band.taps];
+        const T* by_quadratic = &band.weight_quadratic[size_t(j) * band.taps];
+        const T* weight = &band.adjoint_weight[size_t(j) * band.adjoint_taps];
         const int64_t here = int64_t(j) * p.C, sources = int64_t(band.start[j]) * p.C;
         const int64_t outputs = int64_t(band.adjoint_start[j]) * p.C;
         for_each_block<T>(g * p.D, (g + 1) * p.D, [&](int c, auto width) {
           constexpr int N = decltype(width)::value;
           using V = Pack<T, N>;
-          const V mean = load<N>(row_mean + here + c), to_mean = load<N>(row_to_mean + here + c);
-          const V to_var = load<N>(row_to_var + here + c);
+          const V own_u = load<N>(u + here + c), own_to_var = load<N>(to_var + here + c);
           V linear{}, quadratic{};
-          for (int k = 0; k < band.taps; ++k) {
-            const V deviation = load<N>(normalized + sources + int64_t(k) * p.C + c) - mean;
-            const V effect = deviation * (to_mean + to_var * deviation);
-            linear += band.weight_linear[tap + k] * effect;
-            quadratic += band.weight_quadratic[tap + k] * effect;
+          for (int k = 0; k < band.count[j]; ++k) {
+            const V source = load<N>(deviation + sources + int64_t(k) * p.C + c);
+            const V effect = source * (own_u + own_to_var * source);
+            linear += by_linear[k] * effect;
+            quadratic += by_quadratic[k] * effect;
           }
           sums.template add<N>(kColLinear, linear);
           sums.template add<N>(kColQuadratic, quadratic);
 
-          const V own = load<N>(normalized + here + c);
-          T* target = out.x + first_token * p.C + here + c;
-          V total = load<N>(target);
+          V from_u{}, from_var{};
           for (int k = 0; k < band.adjoint_count[j]; ++k) {
-            const int64_t at = outputs + int64_t(k) * p.C + c;
-            const V deviation = own - load<N>(row_mean + at);
-            total += adjoint[k] * (load<N>(row_to_mean + at) + 2 * load<N>(row_to_var + at) * deviation);
+            from_u += weight[k] * load<N>(u + outputs + int64_t(k) * p.C + c);
+            from_var += weight[k] * load<N>(to_var + outputs + int64_t(k) * p.C + c);
           }
-          store<N>(target, total);
+          T* target = out.x + first_token * p.C + here + c;
+          store<N>(target, load<N>(target) + from_u + 2 * from_var * load<N>(deviation + here + c));
         });
       }
       sums.flush(slot + g, p.G);
     }
-    if (p.shape.head_rms) undo_group_rms(first_token, normalized);
+    if (p.shape.head_rms) undo_group_rms(first_token);
   }
 
-  void undo_group_rms(int64_t first_token, const T* normalized) {
-    for (int j = 0; j < p.W; ++j) {
+  void undo_group_rms(int64_t first_token) {
+    for (int64_t token = first_token; token < first_token + p.W; ++token) {
       for (int g = 0; g < p.G; ++g) {
-        const T scale = tokens.scale[(first_token + j) * p.G + g];
-        const T* own = normalized + int64_t(j) * p.C + g * p.D;
-        T* target = out.x + (first_token + j) * p.C + g * p.D;
+        const T scale = tokens.scale[token * p.G + g];
+        const T* x = p.x + token * p.C + g * p.D;
+        T* target = out.x + token * p.C + g * p.D;
         T along = 0;
-        for (int c = 0; c < p.D; ++c) along += target[c] * own[c];
-        along /= p.D;
-        for (int c = 0; c < p.D; ++c) target[c] = scale * (target[c] - own[c] * along);
+        for (int c = 0; c < p.D; ++c) along += target[c] * x[c];
+        along *= scale * scale / p.D;
+        for (int c = 0; c < p.D; ++c) target[c] = scale * (target[c] - x[c] * along);
       }
     }
   }

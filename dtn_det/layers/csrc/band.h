@@ -45,22 +45,26 @@ inline Interval significant_distances(double linear, double quadratic, int low, 
 template <class T>
 struct Band {
   int length = 0;
-  int taps = 0;            // sources per output position
+  int taps = 0;            // most sources per output position
   int adjoint_taps = 0;    // most outputs per source position
   std::vector<int> start;  // (L,) first source of an output
+  std::vector<int> count;  // (L,) its sources
+  std::vector<int> pilot;  // (L,) its source with the largest weight, counted from the first
   std::vector<T> weight;   // (L, taps) softmax of the exponents
   // d weight / d linear and d weight / d quadratic
   std::vector<T> weight_linear, weight_quadratic;
   std::vector<int> adjoint_start, adjoint_count;  // (L,) outputs of a source
   std::vector<T> adjoint_weight;                  // (L, adjoint_taps)
 
-  Band(double linear, double quadratic, int axis_length, bool with_gradients) : length(axis_length), start(axis_length) {
-    // Weights below a millionth of the rounding error change nothing.
-    const double depth = -std::log(std::numeric_limits<T>::epsilon() * 1e-3);
+  Band(double linear, double quadratic, int axis_length, bool with_gradients)
+      : length(axis_length), start(axis_length), count(axis_length), pilot(axis_length) {
+    // Weights far below the rounding error change nothing.
+    const double depth = -std::log(std::numeric_limits<T>::epsilon() / 32);
     for (int t = 0; t < length; ++t) {
       const Interval d = significant_distances(linear, quadratic, t - (length - 1), t, depth);
       start[t] = t - d.last;
-      taps = std::max(taps, d.last - d.first + 1);
+      count[t] = d.last - d.first + 1;
+      taps = std::max(taps, count[t]);
     }
     weight.resize(size_t(length) * taps);
     if (with_gradients) {
@@ -69,21 +73,23 @@ struct Band {
     }
     std::vector<double> p(taps);
     for (int t = 0; t < length; ++t) {
-      start[t] = std::min(start[t], length - taps);
       double top = -std::numeric_limits<double>::infinity(), total = 0, mean = 0, square = 0;
-      for (int k = 0; k < taps; ++k) {
+      for (int k = 0; k < count[t]; ++k) {
         const double d = t - (start[t] + k);
         p[k] = (quadratic * d + linear) * d;
-        top = std::max(top, p[k]);
+        if (p[k] > top) {
+          top = p[k];
+          pilot[t] = k;
+        }
       }
-      for (int k = 0; k < taps; ++k) total += p[k] = std::exp(p[k] - top);
-      for (int k = 0; k < taps; ++k) {
+      for (int k = 0; k < count[t]; ++k) total += p[k] = std::exp(p[k] - top);
+      for (int k = 0; k < count[t]; ++k) {
         const double d = t - (start[t] + k);
         p[k] /= total;
         mean += p[k] * d;
         square += p[k] * d * d;
       }
-      for (int k = 0; k < taps; ++k) {
+      for (int k = 0; k < count[t]; ++k) {
         const double d = t - (start[t] + k);
         const size_t at = size_t(t) * taps + k;
         weight[at] = T(p[k]);
@@ -100,7 +106,7 @@ struct Band {
     adjoint_start.assign(length, length);
     adjoint_count.assign(length, 0);
     for (int t = 0; t < length; ++t) {
-      for (int s = start[t]; s < start[t] + taps; ++s) {
+      for (int s = start[t]; s < start[t] + count[t]; ++s) {
         adjoint_start[s] = std::min(adjoint_start[s], t);
         adjoint_count[s] = std::max(adjoint_count[s], t + 1);  // the end, for now
       }
@@ -111,7 +117,7 @@ struct Band {
     }
     adjoint_weight.assign(size_t(length) * adjoint_taps, T(0));
     for (int t = 0; t < length; ++t) {
-      for (int k = 0; k < taps; ++k) {
+      for (int k = 0; k < count[t]; ++k) {
         const int s = start[t] + k;
         adjoint_weight[size_t(s) * adjoint_taps + (t - adjoint_start[s])] = weight[size_t(t) * taps + k];
       }

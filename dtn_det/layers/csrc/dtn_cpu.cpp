@@ -1,11 +1,10 @@
 // Dynamic Token Normalization on a CPU: forward and backward with banded axis filters.
 //
 // The variance over the neighbours is computed along the width first and along the height then, by the law of total
-// variance: v = sum_l Y_l (v1_l + (m1_l - m)^2), with m1 and v1 the mean and variance within row l. No large numbers are
-// subtracted from each other, so no accuracy is lost when means are large, and v is never negative.
+// variance: v = sum_l Y_l (v1_l + (m1_l - m)^2), with m1 and v1 the mean and variance within row l.
 //
 // Tiles of a few whole columns stay in a processor's own cache, so going forward needs no map of its own; going back
-// needs three of the size of the input. Nothing is kept between the two.
+// needs two of the size of the input. Nothing is kept between the two.
 #include "backward.h"
 #include "problem.h"
 
@@ -32,8 +31,15 @@ void forward(const Problem<T>& p, T* y) {
             const T var_own = var_share * tokens.own_var[token] + T(p.shape.eps);
             for_each_block<T>(g * p.D, (g + 1) * p.D, [&](int c, auto width) {
               constexpr int N = decltype(width)::value;
-              Pack<T, N> mean, var;
-              column_moments<N>(weight, band.taps, stride, mean1 + source + c, var1 + source + c, mean, var);
+              const T *means = mean1 + source + c, *vars = var1 + source + c;
+              const Pack<T, N> pilot = load<N>(means + band.pilot[i] * stride);
+              Pack<T, N> first{}, second{}, mean, var;
+              for (int k = 0; k < band.count[i]; ++k) {
+                const Pack<T, N> deviation = load<N>(means + k * stride) - pilot;
+                first += weight[k] * deviation;
+                second += weight[k] * (deviation * deviation + load<N>(vars + k * stride));
+              }
+              settle(pilot, first, second, mean, var);
               const Pack<T, N> inverse = inverse_sqrt<N>(var_own + (1 - var_share) * var);
               const Pack<T, N> centred = load<N>(p.x + token * p.C + c) * scale - (mean_own + (1 - mean_share) * mean);
               store<N>(y + token * p.C + c, centred * inverse * load<N>(p.weight + c) + load<N>(p.bias + c));
@@ -79,6 +85,9 @@ int guarded(F&& f) {
 
 DTN_EXPORT(float, f32)
 DTN_EXPORT(double, f64)
+
+// Runs parallel loops on the threads of an OpenMP runtime instead of own ones; null goes back to those.
+extern "C" void dtn_use_openmp(dtn::OpenMPParallel parallel) { dtn::openmp_parallel = parallel; }
 
 // 0: any processor of the kind the baseline was built for, 1: also AVX2 and FMA, 2: also AVX-512.
 extern "C" int dtn_processor_level() {

@@ -16,13 +16,15 @@ template <class T>
 class Map {
  public:
   explicit Map(int64_t count) {
-    constexpr size_t page = size_t(2) << 20;
-    const size_t bytes = (size_t(count) * sizeof(T) + page - 1) / page * page;
-    data = static_cast<T*>(std::aligned_alloc(page, bytes));
+    // The system hands a large array out page by page at first touch; with small pages that takes longer than filling
+    // it. Smaller arrays the allocator has at hand from the last call.
+    constexpr size_t line = 64, huge_page = size_t(2) << 20, large = 4 * huge_page;
+    const size_t wanted = size_t(count) * sizeof(T), unit = wanted < large ? line : huge_page;
+    const size_t bytes = (wanted + unit - 1) / unit * unit;
+    data = static_cast<T*>(std::aligned_alloc(unit, bytes));
     if (data == nullptr) throw std::bad_alloc();
 #if defined(__linux__)
-    // The system hands such an array out page by page at first touch; with small pages that takes longer than filling it.
-    if (bytes > page) madvise(data, bytes, MADV_HUGEPAGE);
+    if (unit == huge_page) madvise(data, bytes, MADV_HUGEPAGE);
 #endif
   }
   ~Map() { std::free(data); }

@@ -5,11 +5,31 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <system_error>
 #include <thread>
 #include <vector>
 
 namespace dtn {
+
+// GOMP_parallel of the OpenMP runtime that PyTorch uses, if it has one of this kind: calls a function on each thread of a
+// team and waits for all. PyTorch's idle threads spin for a while, and threads of our own would fight them for the cores.
+using OpenMPParallel = void (*)(void (*function)(void*), void* data, unsigned num_threads, unsigned flags);
+inline OpenMPParallel openmp_parallel = nullptr;
+
+template <class Run>
+void run_on_own_threads(int64_t team, Run& run) {
+  std::vector<std::thread> helpers;
+  for (int64_t i = 1; i < team; ++i) {
+    try {
+      helpers.emplace_back(std::ref(run));
+    } catch (const std::system_error&) {
+      break;  // no more threads to be had: the others take over
+    }
+  }
+  run();
+  for (auto& helper : helpers) helper.join();
+}
 
 // Calls make_worker() once per thread and the callable it returns once per task index. Results must not depend on which
 // thread runs a task: sums over tasks go through one slot per task, so they are the same for any number of threads.
@@ -27,17 +47,15 @@ void parallel_for(int64_t num_tasks, int num_threads, MakeWorker make_worker) {
       if (!failed.exchange(true)) failure = std::current_exception();
     }
   };
-  std::vector<std::thread> helpers;
-  const int64_t extra = std::min<int64_t>(num_threads, num_tasks) - 1;
-  for (int64_t i = 0; i < extra; ++i) {
-    try {
-      helpers.emplace_back(run);
-    } catch (const std::system_error&) {
-      break;  // no more threads to be had: the others take over
-    }
+  const int64_t team = std::min<int64_t>(num_threads, num_tasks);
+  if (team <= 1) {
+    run();
+  } else if (openmp_parallel != nullptr) {
+    // The whole team, even for fewer tasks: another size would make the runtime build another team.
+    openmp_parallel([](void* data) { (*static_cast<decltype(run)*>(data))(); }, &run, unsigned(num_threads), 0);
+  } else {
+    run_on_own_threads(team, run);
   }
-  run();
-  for (auto& helper : helpers) helper.join();
   if (failed) std::rethrow_exception(failure);
 }
 

@@ -80,12 +80,11 @@ struct TokenStatistics {
     for (int g = 0; g < p.G; ++g) {
       const T* group = x + g * p.D;
       T part = 0, squares = 0;
-      for (int c = 0; c < p.D; ++c) part += group[c];
-      scales[g] = 1;
-      if (p.shape.head_rms) {
-        for (int c = 0; c < p.D; ++c) squares += group[c] * group[c];
-        scales[g] = T(1) / std::sqrt(squares / p.D + T(p.shape.eps));
+      for (int c = 0; c < p.D; ++c) {
+        part += group[c];
+        squares += group[c] * group[c];
       }
+      scales[g] = p.shape.head_rms ? T(1) / std::sqrt(squares / p.D + T(p.shape.eps)) : T(1);
       total += part * scales[g];
     }
     const T mean = total / p.C;
@@ -102,10 +101,19 @@ struct TokenStatistics {
   }
 };
 
+// Mean and variance from first and second moments around a pilot value. The pilot is the source with the largest weight
+// w, so that cancellation costs at most 1 + 1 / w roundings, however large the values are.
+template <class V>
+inline void settle(V pilot, V first, V second, V& mean, V& var) {
+  mean = pilot + first;
+  var = second - first * first;
+  var = var < 0 ? V{} : var;
+}
+
 // Mean and variance along the width for a tile's columns: into buffers (H, j1 - j0, C).
 template <class T>
 void row_moments(const Problem<T>& p, const TokenStatistics<T>& tokens, int64_t b, int j0, int j1, T* mean1, T* var1) {
-  std::vector<T> scale, scaled_weight;
+  std::vector<T> scale;
   for (int i = 0; i < p.H; ++i) {
     const int64_t row = (b * p.H + i) * p.W;
     for (int j = j0; j < j1; ++j) {
@@ -113,40 +121,27 @@ void row_moments(const Problem<T>& p, const TokenStatistics<T>& tokens, int64_t 
       for (int g = 0; g < p.G; ++g) {
         const Band<T>& band = p.cols[g];
         const T* weight = &band.weight[size_t(j) * band.taps];
-        const int64_t first = row + band.start[j];
-        scale.resize(band.taps);
-        scaled_weight.resize(band.taps);
-        for (int k = 0; k < band.taps; ++k) {
-          scale[k] = tokens.scale[(first + k) * p.G + g];
-          scaled_weight[k] = weight[k] * scale[k];
-        }
+        const int64_t first_source = row + band.start[j];
+        const int count = band.count[j];
+        scale.resize(count);
+        for (int k = 0; k < count; ++k) scale[k] = tokens.scale[(first_source + k) * p.G + g];
         for_each_block<T>(g * p.D, (g + 1) * p.D, [&](int c, auto width) {
           constexpr int N = decltype(width)::value;
-          const T* source = p.x + first * p.C + c;
-          Pack<T, N> mean{}, var{};
-          for (int k = 0; k < band.taps; ++k) mean += scaled_weight[k] * load<N>(source + int64_t(k) * p.C);
-          for (int k = 0; k < band.taps; ++k) {
-            const Pack<T, N> deviation = scale[k] * load<N>(source + int64_t(k) * p.C) - mean;
-            var += weight[k] * (deviation * deviation);
+          using V = Pack<T, N>;
+          const T* source = p.x + first_source * p.C + c;
+          const V pilot = scale[band.pilot[j]] * load<N>(source + int64_t(band.pilot[j]) * p.C);
+          V first{}, second{}, mean, var;
+          for (int k = 0; k < count; ++k) {
+            const V deviation = scale[k] * load<N>(source + int64_t(k) * p.C) - pilot;
+            first += weight[k] * deviation;
+            second += weight[k] * (deviation * deviation);
           }
+          settle(pilot, first, second, mean, var);
           store<N>(mean1 + target + c, mean);
           store<N>(var1 + target + c, var);
         });
       }
     }
-  }
-}
-
-// Moments over the whole neighbourhood from those within rows; `mean1` and `var1` point at the first source row.
-template <int N, class T>
-inline void column_moments(const T* weight, int taps, int64_t stride, const T* mean1, const T* var1, Pack<T, N>& mean,
-                           Pack<T, N>& var) {
-  mean = Pack<T, N>{};
-  var = Pack<T, N>{};
-  for (int k = 0; k < taps; ++k) mean += weight[k] * load<N>(mean1 + k * stride);
-  for (int k = 0; k < taps; ++k) {
-    const Pack<T, N> deviation = load<N>(mean1 + k * stride) - mean;
-    var += weight[k] * (load<N>(var1 + k * stride) + deviation * deviation);
   }
 }
 
