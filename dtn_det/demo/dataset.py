@@ -36,7 +36,7 @@ class DatasetSpec:
     """
 
     seed: int = 0
-    num_train: int = 320
+    num_train: int = 400
     num_val: int = 100
     height: int = 128
     width: int = 160

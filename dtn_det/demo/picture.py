@@ -12,7 +12,9 @@ from dtn_det.demo.outlines import CLASSES
 from dtn_det.demo.plan import Layout
 
 NUM_IMAGES = 4
-SCORE_THRESHOLD = 0.3
+SCORE_THRESHOLD = 0.25
+# Height of a label in pixels of the image.
+LABEL_HEIGHT = 7
 TITLES = {"truth": "ground truth", "dtn": "DTN", "ln": "LayerNorm"}
 COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#f032e6")
 
@@ -38,15 +40,15 @@ def draw_picture(layout: Layout) -> None:
 
     figure = Figure(figsize=(3 * len(TITLES), 2.45 * len(chosen)), layout="constrained")
     axes = figure.subplots(len(chosen), len(TITLES), squeeze=False)
+    for axis, title in zip(axes[0], TITLES.values(), strict=True):
+        axis.set_title(title)
     for image, row in zip(chosen, axes, strict=True):
         pixels = cv2.imread(str(layout.data / "val" / image["file_name"]))[:, :, ::-1]
-        for (name, title), axis in zip(TITLES.items(), row, strict=True):
+        for name, axis in zip(TITLES, row, strict=True):
             axis.imshow(pixels)
             axis.set_axis_off()
             for box in by_image[name].get(image["id"], []):
                 _draw_box(axis, box)
-            if row is axes[0]:
-                axis.set_title(title)
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
@@ -74,4 +76,6 @@ def _draw_box(axis: Any, box: dict[str, Any]) -> None:
     if "score" in box:
         text += f" {box['score']:.2f}"
     background = {"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
-    axis.text(x, y, text, fontsize=6, color="black", verticalalignment="bottom", bbox=background, clip_on=True)
+    # Above the box, or within it at the upper border of the image.
+    side = "bottom" if y > LABEL_HEIGHT else "top"
+    axis.text(x, y, text, fontsize=6, color="black", verticalalignment=side, bbox=background, clip_on=True)

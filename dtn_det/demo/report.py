@@ -107,17 +107,17 @@ def to_markdown(rows: tuple[Row, ...], plan: Plan) -> str:
     align = ("left", "right", "right", "right")
     table = tabulate([row.texts() for row in rows], HEADER, tablefmt="pipe", disable_numparse=True, colalign=align)
     severities = ", ".join(map(str, plan.severities))
+    names = ", ".join(plan.corruptions)
     return f"""# DTN and LayerNorm on the demonstration set
 
 {table}
 
-All values in percent, metrics of COCO for boxes; difference: DTN minus LayerNorm.
-AP under a corruption is the mean over severities {severities}; mPC is the mean over the {len(plan.corruptions)}
-corruptions above, and rPC is mPC divided by the clean AP. Neither compares with published values, which take 15
-corruptions and 5 severities on COCO.
-Two tiny detectors trained for minutes from scratch on {plan.data.num_train} images and evaluated on
-{plan.data.num_val}, one seed ({plan.data.seed}): this shows that everything works, and says nothing about which norm is
-better.
+All values in percent, box metrics of COCO; difference: DTN minus LayerNorm.
+AP under a corruption is the mean over severities {severities}; mPC is the mean over {names}; rPC is mPC divided by the
+clean AP. Published values take 15 corruptions and 5 severities and do not compare.
+
+Two tiny detectors, trained from scratch for minutes with one seed ({plan.data.seed}): this shows that everything works,
+and says nothing about which norm is better. {plan.data.num_train} training and {plan.data.num_val} validation images.
 """
 
 

@@ -142,11 +142,14 @@ def _train_and_evaluate(plan: Plan, layout: Layout, bars: Progress) -> None:
             ("train", iterations if trained else 0, iterations, f"Training {LABELS[model]}"),
             ("evaluate", done, len(cells), f"Evaluating {LABELS[model]}"),
         ):
-            note = "reused" if completed == total else "waiting"
-            tasks[model, stage] = bars.add_task(text, total=total, completed=completed, note=note)
+            reused = completed == total
+            note = "reused" if reused else "waiting"
+            tasks[model, stage] = bars.add_task(text, start=reused, total=total, completed=completed, note=note)
 
     def show(model: str, step: Step) -> None:
-        bars.update(tasks[model, step.stage], completed=step.done, total=step.total, note=step.note)
+        task = tasks[model, step.stage]
+        bars.start_task(task)
+        bars.update(task, completed=step.done, total=step.total, note=step.note)
 
     run_models(unfinished, plan, layout, show)
 

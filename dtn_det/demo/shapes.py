@@ -17,8 +17,12 @@ MIN_VISIBLE = 0.8
 MIN_VISIBLE_LARGE = 0.85
 # A shape that finds no place after this many tries is left out.
 PLACEMENT_TRIES = 20
+# Spans of the mean colours. Shapes of every class, and distractors, are brighter than backgrounds.
+BACKGROUND_BASE, SHAPE_BASE = (0.0, 100.0), (110.0, 255.0)
+# Largest difference between the two colours of a texture.
+TEXTURE_CONTRAST = 50.0
 # Smallest difference, in at least one channel, between the mean colours of a shape and of what lies under it.
-MIN_CONTRAST = 110.0
+MIN_CONTRAST = 80.0
 # Areas in pixels, from and to; COCO's small ends at 1024 and its large begins at 9216.
 SMALL, MEDIUM, LARGE = (250.0, 950.0), (1300.0, 3200.0), (11000.0, 13000.0)
 # Largest radius, in shorter sides of the image: shapes with little area for their radius stay below LARGE.
@@ -79,7 +83,7 @@ class _Canvas:
         self.height, self.width = height, width
         self.size = (width, height)
         self.x, self.y = grid(height, width)
-        self.pixels = paint(rng, height, width, _two_colours(rng))
+        self.pixels = paint(rng, height, width, _two_colours(rng, BACKGROUND_BASE))
         self.owner: npt.NDArray[np.int64] = np.full((height, width), -1, dtype=np.int64)
         self.needed: list[float] = []  # pixels that each shape must keep
 
@@ -125,9 +129,9 @@ class _Canvas:
         """Paint the pixels of ``mask`` with a texture whose mean colour stands out from what was there."""
         # Integers: their sum does not depend on the order of the summands.
         under = patch[mask].astype(np.int64).sum(axis=0) / mask.sum()
-        colours = _two_colours(self.rng)
+        colours = _two_colours(self.rng, SHAPE_BASE)
         while np.abs(colours.sum(axis=0) / 2 - under).max() < MIN_CONTRAST:
-            colours = _two_colours(self.rng)
+            colours = _two_colours(self.rng, SHAPE_BASE)
         patch[mask] = paint(self.rng, mask.shape[0], mask.shape[1], colours)[mask]
 
 
@@ -198,10 +202,10 @@ def _anywhere(canvas: _Canvas, margin: float = 0.0) -> tuple[float, float]:
     return x, y
 
 
-def _two_colours(rng: np.random.RandomState) -> FloatArray:
+def _two_colours(rng: np.random.RandomState, span: tuple[float, float]) -> FloatArray:
     """Two colours ``(2, 3)`` of the same family, so that a texture has a mean colour of its own."""
-    base = 255 * rng.random_sample(3)
-    return np.clip(base + 30 * (rng.random_sample((2, 3)) - 0.5), 0, 255)
+    base = span[0] + (span[1] - span[0]) * rng.random_sample(3)
+    return np.clip(base + TEXTURE_CONTRAST * (rng.random_sample((2, 3)) - 0.5), 0, 255)
 
 
 def _outlines() -> list[Outline]:

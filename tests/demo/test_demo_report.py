@@ -53,7 +53,7 @@ def test_the_table_is_written_whichever_way_it_falls(layout):
     line = next(line for line in text.splitlines() if "mPC" in line)
     assert [cell.strip() for cell in line.strip("|").split("|")] == ["mPC", "15.0", "16.5", "-1.5"]
     assert "severities 1, 5" in text
-    assert "7 images" in text
+    assert "7 training and 5 validation images" in text
     frame = pd.read_csv(layout.csv)
     assert list(frame.columns) == ["metric", "DTN", "LayerNorm", "difference"]
     assert frame.set_index("metric").loc["mPC"].tolist() == pytest.approx([15.0, 16.5, -1.5])
