@@ -82,7 +82,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
 
 
 def _share_threads(library: ctypes.CDLL) -> None:
-    """Let the library run on PyTorch's OpenMP threads where PyTorch's runtime can be found; it has its own otherwise."""
+    """Let the library run on the threads of PyTorch's OpenMP where that can be found; it starts its own otherwise."""
     if sys.platform != "linux":
         return
     parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None)

@@ -1,10 +1,14 @@
 """Backbones for MMDetection: importing this package registers them, and the norm under the name ``DTN``."""
 
-from mmengine.registry import MODELS
+from dtn_det._optional import require
 
-from dtn_det.layers import DTN
-from dtn_det.models.pvt import DTNPyramidVisionTransformer, DTNPyramidVisionTransformerV2
-from dtn_det.models.swin import DTNSwinTransformer
+require("mmdet", "det")  # before the imports below fail with a name that tells nobody which extra is missing
+
+from mmengine.registry import MODELS  # noqa: E402
+
+from dtn_det.layers import DTN  # noqa: E402
+from dtn_det.models.pvt import DTNPyramidVisionTransformer, DTNPyramidVisionTransformerV2  # noqa: E402
+from dtn_det.models.swin import DTNSwinTransformer  # noqa: E402
 
 __all__ = ["DTNPyramidVisionTransformer", "DTNPyramidVisionTransformerV2", "DTNSwinTransformer"]
 
