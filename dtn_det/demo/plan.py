@@ -113,6 +113,10 @@ class Layout:
         """Boxes on the clean images, in COCO's result format."""
         return self.model(model) / "evaluation" / "clean.bbox.json"
 
+    def is_evaluated(self, model: str, cell: Cell) -> bool:
+        """Whether an evaluation is over and what it wrote is there."""
+        return self.metrics(model, cell).is_file() and (cell != Cell() or self.detections(model).is_file())
+
 
 def load_config(model: str) -> Any:
     """The MMDetection config of a model, as it lies in the project.

@@ -134,7 +134,7 @@ def _train_and_evaluate(plan: Plan, layout: Layout, bars: Progress) -> None:
     unfinished = []
     for model in CONFIGS:
         trained = is_trained(layout, model)
-        done = sum(layout.metrics(model, cell).is_file() for cell in cells)
+        done = sum(layout.is_evaluated(model, cell) for cell in cells)
         iterations = _iterations(model, plan)
         if not trained or done < len(cells):
             unfinished.append(model)

@@ -93,7 +93,7 @@ def evaluate(cfg: Config, plan: Plan, layout: Layout, model: str, report: Report
     from mmengine.runner import TestLoop
 
     cells = plan.cells()
-    missing = [cell for cell in cells if not layout.metrics(model, cell).is_file()]
+    missing = [cell for cell in cells if not layout.is_evaluated(model, cell)]
     if not missing:
         return
     cfg.load_from, cfg.resume = str(_last_checkpoint(layout.model(model))), False

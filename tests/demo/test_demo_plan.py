@@ -157,3 +157,16 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_clean_evaluation_needs_its_detections(tmp_path):
+    layout = Layout(tmp_path)
+    clean, corrupted = Plan().cells()[:2]
+    for cell in (clean, corrupted):
+        assert not layout.is_evaluated("ln", cell)
+        layout.metrics("ln", cell).parent.mkdir(parents=True, exist_ok=True)
+        layout.metrics("ln", cell).write_text("{}")
+    assert layout.is_evaluated("ln", corrupted)
+    assert not layout.is_evaluated("ln", clean)
+    layout.detections("ln").write_text("[]")
+    assert layout.is_evaluated("ln", clean)

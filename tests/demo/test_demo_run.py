@@ -198,3 +198,30 @@ def test_data_only_writes_the_set(tmp_path, monkeypatch, capsys):
     assert "got" in capsys.readouterr().err
     assert main(["demo", "--data-only", str(folder / "other")]) == 1
     assert "expected --data-only to be a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "images", "epochs", "fresh"),
+    [
+        ([], (400, 100), None, False),
+        (["--quick", "--fresh"], (16, 8), 2, True),
+        (["--resume"], (400, 100), None, False),
+    ],
+)
+def test_the_command_hands_over_its_arguments(tmp_path, monkeypatch, arguments, images, epochs, fresh):
+    calls = []
+    monkeypatch.setattr(run, "run_demo", lambda root, plan, console, **options: calls.append((root, plan, options)))
+    assert main(["demo", "--out", str(tmp_path / "out"), "--seed", "3", *arguments]) == 0
+    ((root, plan, options),) = calls
+    assert root == tmp_path / "out"
+    assert (plan.data.num_train, plan.data.num_val) == images
+    assert plan.data.seed == 3
+    assert plan.max_epochs == epochs
+    assert options == {"fresh": fresh}
+
+
+def test_fresh_and_resume_exclude_each_other(tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["demo", "--out", str(tmp_path), "--fresh", "--resume"])
+    assert error.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
