@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,11 +169,21 @@ def set_resume(cfg: Config, resume: str | None) -> None:
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
+        ValueError: The file is not a checkpoint, or was cut off.
     """
     if resume is None:
         return
     cfg.resume = True
-    cfg.load_from = None if resume == "auto" else check_checkpoint(resume)
+    if resume == "auto":
+        cfg.load_from = None
+        return
+    cfg.load_from = check_checkpoint(resume)
+    # What the Runner writes is a ZIP file, whose directory comes last: a file that was cut off has none.
+    if "://" not in resume and not zipfile.is_zipfile(resume):
+        raise ValueError(
+            f"expected --resume to name a checkpoint of a training run, got {resume!r}, which is none or was cut off: "
+            "take the one before it, or --resume without a path for the last one in the work-dir"
+        )
 
 
 def check_checkpoint(path: str) -> str:

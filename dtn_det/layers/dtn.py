@@ -70,6 +70,10 @@ class DTN(nn.LayerNorm):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        if not isinstance(num_features, int) or not isinstance(num_groups, int):
+            raise ValueError(
+                f"expected num_features and num_groups to be integers, got {num_features!r} and {num_groups!r}"
+            )
         if num_groups < 1 or num_features < 1 or num_features % num_groups:
             raise ValueError(
                 f"expected num_groups to be a positive divisor of num_features, got num_features={num_features} and "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from dtn_det.layers import gpu, native, separable, triton_launch
 
@@ -22,12 +23,22 @@ def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool, mask: 
         only_var: As for the layer.
         mask: ``(B, H, W)`` or None.
     """
+    if _is_transformed():
+        return False
     if x.device.type == "cpu":
         return native.is_usable(x, mask)
     # An exported graph must run where the kernels are not.
     if mask is not None or torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return False
     return gpu.is_usable(x, num_groups, head_rms, only_var)
+
+
+def _is_transformed() -> bool:
+    """Whether ``torch.func`` or forward-mode differentiation is at work, which know the plain form's operators only."""
+    if torch.compiler.is_compiling():
+        return False
+    # Without a rule for it PyTorch takes an operator's forward-mode derivative for 0 and says nothing.
+    return forward_ad._current_level >= 0 or bool(torch._C._are_functorch_transforms_active())
 
 
 def dynamic_token_norm(

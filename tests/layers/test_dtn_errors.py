@@ -9,6 +9,8 @@ from dtn_det.layers import DTN
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
+        ({"num_features": (8,)}, r"to be integers, got \(8,\) and 1"),
+        ({"num_features": 8, "num_groups": 2.0}, r"to be integers, got 8 and 2.0"),
         ({"num_features": 10, "num_groups": 3}, r"num_features=10 and num_groups=3"),
         ({"num_features": 8, "num_groups": 0}, r"positive divisor.*num_groups=0"),
         ({"num_features": 8, "init": "random"}, r"init to be one of \('local', 'layernorm'\), got 'random'"),

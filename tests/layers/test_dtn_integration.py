@@ -1,6 +1,7 @@
 """DTN under the machinery around a model: mixed precision, compilation, checkpointing, export, several processes."""
 
 import copy
+import functools
 import io
 import subprocess
 import sys
@@ -152,6 +153,26 @@ def lambda_module(block, use_reentrant):
             return checkpoint(self.block, x, hw_shape, use_reentrant=use_reentrant)
 
     return Checkpointed()
+
+
+def test_function_transforms_and_forward_mode():
+    """The kernels have no rules for these, so the layer must not use them there."""
+    layer = DTN(8, 2, dtype=torch.float64)
+    randomize(layer, 0, 0.3)
+    x, direction = torch.randn(2, 3, 6, 8, dtype=torch.float64)
+    function = functools.partial(layer, hw_shape=(2, 3))
+    _, tangent = torch.func.jvp(function, (x,), (direction,))
+    difference = (function(x + 1e-6 * direction) - function(x - 1e-6 * direction)) / 2e-6
+    assert relative_error(tangent, difference) < 1e-7
+
+    def loss(tokens):
+        return function(tokens).square().sum()
+
+    leaf = x.clone().requires_grad_()
+    loss(leaf).backward()
+    torch.testing.assert_close(torch.func.grad(loss)(x), leaf.grad)
+    each = torch.func.vmap(torch.func.grad(lambda tokens: loss(tokens.unsqueeze(0))))(x)
+    torch.testing.assert_close(each, leaf.grad)
 
 
 def test_deepcopy_and_pickle():

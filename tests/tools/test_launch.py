@@ -151,7 +151,7 @@ def test_auto_scale_lr_needs_the_batch_size_of_the_config() -> None:
 
 
 def test_resume_is_auto_or_a_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "epoch_1.pth").touch()
+    torch.save({}, tmp_path / "epoch_1.pth")
     cfg = Config({"load_from": "other.pth", "resume": False})
     launch.set_resume(cfg, None)
     assert not cfg.resume
@@ -162,6 +162,12 @@ def test_resume_is_auto_or_a_checkpoint(tmp_path: Path) -> None:
     assert cfg.load_from == str(tmp_path / "epoch_1.pth")
     with pytest.raises(FileNotFoundError, match=r"expected a checkpoint, got .*epoch_2.pth.*there are .*epoch_1.pth"):
         launch.set_resume(cfg, str(tmp_path / "epoch_2.pth"))
+    whole = (tmp_path / "epoch_1.pth").read_bytes()
+    (tmp_path / "epoch_3.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(
+        ValueError, match=r"expected --resume to name a checkpoint .* got .*epoch_3.pth', which is none"
+    ):
+        launch.set_resume(cfg, str(tmp_path / "epoch_3.pth"))
 
 
 def test_checkpoint_may_be_a_url() -> None:
