@@ -44,7 +44,7 @@ def test_agrees_with_the_authors_module(shared_dir, name):
     height=st.integers(1, 9),
     width=st.integers(1, 9),
     groups=st.integers(1, 4),
-    depth=st.integers(2, 19),
+    depth=st.integers(1, 19),
     kernel_scale=st.sampled_from([0.0, 0.01, 0.3, 1.0, 10.0, 100.0]),
     head_rms=st.booleans(),
     unbiased=st.booleans(),
@@ -55,6 +55,7 @@ def test_equals_the_dense_definition(
     backend, batch, height, width, groups, depth, kernel_scale, head_rms, unbiased, only_var, seed
 ):
     channels = groups * depth
+    unbiased = unbiased and channels > 1
     layer = DTN(channels, groups, head_rms=head_rms, unbiased=unbiased, only_var=only_var, dtype=torch.float64)
     randomize(layer, seed, kernel_scale)
     generator = torch.Generator().manual_seed(seed)
@@ -68,11 +69,14 @@ def test_equals_the_dense_definition(
         inputs = [leaf, *(p for n, p in layer.named_parameters() if n != "pos_proj.bias")]
         results.append([y.detach(), *torch.autograd.grad(y, inputs, grad_y)])
     scale = max(1.0, *(g.abs().max().item() for g in results[1][2:]))
+    # A single channel can have no variance at all, and the slope of 1 / sqrt(var + eps) there, eps^-1.5 = 3e7,
+    # magnifies the rounding of any summation order.
+    tolerance = 1e-10 if depth > 1 else 1e-7
     (y, *gradients), (dense_y, *dense_gradients) = results
-    assert relative_error(y, dense_y) < 1e-10
+    assert relative_error(y, dense_y) < (1e-10 if depth > 1 else 1e-8)
     for ours, dense in zip(gradients, dense_gradients, strict=True):
         # Gradients that vanish (a one-token axis has no kernel) are compared on the scale of the others.
-        assert (ours - dense).abs().max() <= 1e-9 * max(dense.abs().max().item(), scale)
+        assert (ours - dense).abs().max() <= tolerance * max(dense.abs().max().item(), scale)
 
 
 @pytest.mark.usefixtures("backend")

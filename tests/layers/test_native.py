@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from dense_dtn import randomize
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dtn_det.layers import DTN, native, separable
@@ -36,26 +36,41 @@ def test_results_are_the_same_for_any_number_of_threads(threads):
         assert torch.equal(alone, shared)
 
 
-@needs_kernels
-@settings(max_examples=25, deadline=None)
-@given(height=st.integers(1, 60), width=st.integers(1, 60), groups=st.integers(1, 3), depth=st.integers(8, 70))
-def test_float32_agrees_with_the_plain_form_in_float64(height, width, groups, depth):
-    # Groups of a few channels can come close to 0, and dividing by their root mean square then magnifies any rounding.
-    torch.manual_seed(height * width + depth)
-    layer = DTN(groups * depth, groups)
-    randomize(layer, height * width, 0.5)
-    x, grad_y = torch.randn(2, 1, height, width, groups * depth)
-    twin = DTN(groups * depth, groups, dtype=torch.float64)
-    twin.load_state_dict(layer.state_dict())
-    leaf = x.double().requires_grad_()
-    exact = separable.dynamic_token_norm(
-        leaf, twin.pos_proj(), twin.mean_norm_weight, twin.var_norm_weight, twin.weight, twin.bias,
-        eps=1e-5, head_rms=True, unbiased=True,
+def plain(x, grad_y, layer):
+    """Output and gradients of the plain form, in the dtype of the layer."""
+    leaf = x.detach().to(layer.weight.dtype).requires_grad_()
+    y = separable.dynamic_token_norm(
+        leaf, layer.pos_proj(), layer.mean_norm_weight, layer.var_norm_weight, layer.weight, layer.bias,
+        eps=layer.eps, head_rms=layer.head_rms, unbiased=layer.unbiased,
     )  # fmt: skip
-    wanted = [exact.detach(), *torch.autograd.grad(exact, [leaf, *twin.parameters()], grad_y.double())]
-    scale = max(w.abs().max() for w in wanted[2:])
-    for got, want in zip(run(2, x, grad_y, layer), wanted, strict=True):
-        assert (got - want).abs().max() <= 1e-4 * max(want.abs().max(), 0.1 * scale)
+    wanted = [leaf, *layer.parameters()]
+    gradients = torch.autograd.grad(y, wanted, grad_y.to(y.dtype), allow_unused=True)
+    return y.detach(), *(torch.zeros_like(t) if g is None else g for t, g in zip(wanted, gradients, strict=True))
+
+
+@needs_kernels
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    groups=st.integers(1, 4),
+    depth=st.integers(1, 70),
+    head_rms=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_float32_is_as_accurate_as_the_plain_form(height, width, groups, depth, head_rms, seed):
+    """Both against float64: groups of a few channels can come close to 0, which magnifies rounding in any form."""
+    assume(groups * depth > 1)  # a single channel is its own mean: nothing but rounding is left to compare
+    torch.manual_seed(seed)
+    layer = DTN(groups * depth, groups, head_rms=head_rms)
+    randomize(layer, seed, 0.5)
+    x, grad_y = torch.randn(2, 1, height, width, groups * depth)
+    twin = DTN(groups * depth, groups, head_rms=head_rms, dtype=torch.float64)
+    twin.load_state_dict(layer.state_dict())
+    exact = plain(x, grad_y, twin)
+    scale = 1e-5 * max(1.0, *(want.abs().max().item() for want in exact[2:]))
+    for got, rival, want in zip(run(2, x, grad_y, layer), plain(x, grad_y, layer), exact, strict=True):
+        assert (got - want).abs().max() <= 4 * (rival - want).abs().max() + scale
 
 
 def test_every_instruction_set_agrees():
