@@ -8,17 +8,4 @@ if (( $# < 3 )); then
     echo "usage: $0 CONFIG CHECKPOINT GPUS [options of test.py]" >&2
     exit 2
 fi
-config=$1
-checkpoint=$2
-gpus=$3
-shift 3
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-
-PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}" \
-    python -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
-    --nproc_per_node="$gpus" \
-    "$here/test.py" "$config" "$checkpoint" --launcher pytorch "$@"
+exec bash "$(dirname "${BASH_SOURCE[0]}")/_torchrun.sh" "$3" test.py "$1" "$2" --launcher pytorch "${@:4}"

@@ -8,16 +8,4 @@ if (( $# < 2 )); then
     echo "usage: $0 CONFIG GPUS [options of train.py]" >&2
     exit 2
 fi
-config=$1
-gpus=$2
-shift 2
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-
-PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}" \
-    python -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
-    --nproc_per_node="$gpus" \
-    "$here/train.py" "$config" --launcher pytorch "$@"
+exec bash "$(dirname "${BASH_SOURCE[0]}")/_torchrun.sh" "$2" train.py "$1" --launcher pytorch "${@:3}"

@@ -65,9 +65,19 @@ def test_slurm_train_asks_for_the_gpus(stand_ins: dict[str, str]) -> None:
 
 def test_slurm_test_takes_a_checkpoint(stand_ins: dict[str, str]) -> None:
     env = {**stand_ins, "GPUS": "1", "GPUS_PER_NODE": "1", "CPUS_PER_TASK": "2"}
-    arguments = call("slurm_test.sh", "part", "job", "a.py", "a.pth", env=env)[1:]
+    arguments = call("slurm_test.sh", "part", "job", "a b.py", "a.pth", "--cfg-options", "x=[1, 2]", env=env)[1:]
     assert arguments == [
         *("--partition=part", "--job-name=job", "--gres=gpu:1", "--ntasks=1", "--ntasks-per-node=1"),
         *("--cpus-per-task=2", "--kill-on-bad-exit=1", "python", "-u"),
-        *(f"{ROOT}/tools/test.py", "a.py", "a.pth", "--launcher", "slurm"),
+        *(f"{ROOT}/tools/test.py", "a b.py", "a.pth", "--launcher", "slurm", "--cfg-options", "x=[1, 2]"),
     ]
+
+
+def test_tools_work_from_any_folder(stand_ins: dict[str, str], tmp_path: Path) -> None:
+    script = os.path.relpath(ROOT / "tools" / "slurm_train.sh", tmp_path)
+    arguments = [script, "part", "job", "a.py", "work"]
+    done = subprocess.run(arguments, cwd=tmp_path, env=stand_ins, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    path, *rest = done.stdout.splitlines()
+    assert path.split(":")[0] == f"{ROOT}/tools/.."
+    assert rest[-6:] == [f"{ROOT}/tools/train.py", "a.py", "--work-dir", "work", "--launcher", "slurm"]
