@@ -53,9 +53,13 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
 
     Raises:
         FileNotFoundError: There is no such file; the message names configs of a similar name.
-        ValueError: The file is not a config, or an option does not fit it.
+        ValueError: The path is a folder, the file is not a config, or an option does not fit it.
     """
     file = Path(path)
+    if file.is_dir():
+        configs = sorted(str(inner) for inner in file.glob("*.py"))
+        which = f"the configs in it, such as {configs[0]}" if configs else "your configs, such as FOLDER/NAME.py"
+        raise ValueError(f"expected a config file, got the folder {path!r}: name one of {which}")
     if not file.is_file():
         raise FileNotFoundError(f"expected a config file, got {path!r}: there is no such file{_similar_configs(file)}")
     if file.suffix not in (".py", ".json", ".yaml", ".yml"):

@@ -35,6 +35,18 @@ def test_unlike_names_are_not_suggested(monkeypatch: pytest.MonkeyPatch) -> None
         launch.load_config("zzz.py")
 
 
+def test_config_must_not_be_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(
+        ValueError,
+        match=r"expected a config file, got the folder 'configs/dtn_pvt/': name one of the configs in it, such as "
+        r"configs/dtn_pvt/mask-rcnn_dtn-pvt-s_fpn_1x_coco.py$",
+    ):
+        launch.load_config("configs/dtn_pvt/")
+    with pytest.raises(ValueError, match=r"got the folder .*: name one of your configs, such as FOLDER/NAME.py$"):
+        launch.load_config(str(tmp_path))
+
+
 def test_config_must_be_a_config(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").touch()
     with pytest.raises(ValueError, match=r"expected a config that ends in .py, .json or .yaml, got .*weights.pth"):
