@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import pickle
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
+from dtn_det.convert.errors import CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -172,8 +174,8 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     """Continue a run: `"auto"` from the last checkpoint of the work_dir, or from a path.
 
     Raises:
-        FileNotFoundError: There is no such checkpoint.
-        ValueError: The file is not a checkpoint, or was cut off.
+        CheckpointNotFoundError: There is no such checkpoint.
+        CheckpointError: The file is not a checkpoint, or was cut off.
     """
     if resume is None:
         return
@@ -181,27 +183,38 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     if resume == "auto":
         cfg.load_from = None
         return
-    cfg.load_from = check_checkpoint(resume)
     # What the Runner writes is a ZIP file, whose directory comes last: a file that was cut off has none.
-    if "://" not in resume and not zipfile.is_zipfile(resume):
-        raise ValueError(
+    if Path(resume).is_file() and not zipfile.is_zipfile(resume):
+        raise CheckpointError(
             f"expected --resume to name a checkpoint of a training run, got {resume!r}, which is none or was cut off: "
             "take the one before it, or --resume without a path for the last one in the work-dir"
         )
+    cfg.load_from = check_checkpoint(resume)
 
 
 def check_checkpoint(path: str) -> str:
-    """Return the path of a checkpoint, which must exist unless it is a URL.
+    """Return the path of a checkpoint, which must be one that `torch.save` wrote to the end, unless it is a URL.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        CheckpointNotFoundError: There is no such file.
+        CheckpointError: The file is not a checkpoint, or was cut off.
     """
-    if "://" in path or Path(path).is_file():
+    if "://" in path:
         return path
-    folder = Path(path).parent
-    found = sorted(str(file) for file in folder.glob("*.pth"))
-    there = f"; in {str(folder)!r} there are {', '.join(found)}" if found else ""
-    raise FileNotFoundError(f"expected a checkpoint, got {path!r}: there is no such file{there}")
+    file = Path(path).expanduser()
+    if not file.is_file():
+        found = sorted(str(other) for other in file.parent.glob("*.pth"))
+        there = f"; in {str(file.parent)!r} there are {', '.join(found)}" if found else ""
+        raise CheckpointNotFoundError(f"expected a checkpoint, got {path!r}: there is no such file{there}")
+    # Since torch 1.6 a ZIP file; before that a bare pickle, whose end nobody knows without reading all of it.
+    with file.open("rb") as stream:
+        is_pickle = stream.read(1) == pickle.PROTO
+    if not is_pickle and not zipfile.is_zipfile(file):
+        raise CheckpointError(
+            f"expected a checkpoint, got {path!r}, which is none or was cut off: delete it and fetch it again, or name "
+            "another"
+        )
+    return path
 
 
 def set_output(cfg: Config, out: str | None) -> None:

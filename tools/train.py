@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from dtn_det import launch
+from dtn_det.convert.errors import CheckpointError
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -43,7 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (FileNotFoundError, ValueError, ImportError) as error:
         print(f"tools/train.py: error: {error}", file=sys.stderr)
         return 2
-    launch.build_runner(cfg, args.launcher, args.local_rank).train()
+    try:
+        if cfg.get("load_from"):
+            launch.check_checkpoint(cfg.load_from)
+        launch.build_runner(cfg, args.launcher, args.local_rank).train()
+    # Nothing else: an error of the program keeps its traceback.
+    except CheckpointError as error:
+        print(f"tools/train.py: error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -1,1 +1,1 @@
-"""Weights of other projects in the names of this one: pure functions that need torch alone."""
+"""Weights of other projects in the names of this one; torch is all they need, and safetensors for its files."""

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dtn_det.convert.errors import CheckpointError
+
 StateDict = dict[str, Tensor]
 Family = Literal["swin", "pvt"]
 Rules = tuple[tuple[str, str], ...]
@@ -52,20 +54,20 @@ def extract_state_dict(checkpoint: Mapping[str, Any], prefix: str | None = None)
         Names and tensors.
 
     Raises:
-        ValueError: No state dict, or no key with the prefix.
+        CheckpointError: No state dict, or no key with the prefix.
     """
     state: Mapping[str, Any] = checkpoint
     while inner := [state[name] for name in ("state_dict", "model", "module") if isinstance(state.get(name), Mapping)]:
         state = inner[0]
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(
+        raise CheckpointError(
             f"expected a state dict, or one under 'state_dict', 'model' or 'module', got a dict with the keys "
             f"{_some(state)}"
         )
     if prefix is not None:
         taken = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if not taken:
-            raise ValueError(f"expected keys that start with {prefix!r}, got {_some(state)}")
+            raise CheckpointError(f"expected keys that start with {prefix!r}, got {_some(state)}")
         return taken
     stripped = {key.removeprefix("module."): value for key, value in state.items()}
     backbone = {key.removeprefix("backbone."): v for key, v in stripped.items() if key.startswith("backbone.")}
@@ -83,14 +85,14 @@ def detect_format(keys: Iterable[str], family: Family) -> str:
         ``'mmdet'`` (also mmpretrain's Swin), ``'official'`` or ``'timm'``.
 
     Raises:
-        ValueError: The keys are of another family or unknown.
+        CheckpointError: The keys are of another family or unknown.
     """
     names = set(keys)
     found = {sign for sign, pattern in _SIGNATURES.items() if any(re.match(pattern, name) for name in names)}
     formats = [name for member, name in found if member == family]
     if len(formats) != 1:
         others = [f"{name} {member}" for member, name in sorted(found) if member != family]
-        raise ValueError(
+        raise CheckpointError(
             f"expected a {family} checkpoint in the names of MMDetection, the authors or timm, got "
             f"{' and '.join(others) or 'unknown names'}: {_some(names)}"
         )
@@ -111,7 +113,7 @@ def convert(state: Mapping[str, Tensor], family: Family) -> StateDict:
         A new dict without what belongs to a classifier and without buffers that the model makes itself.
 
     Raises:
-        ValueError: The keys are of another family or unknown.
+        CheckpointError: The keys are of another family or unknown.
     """
     source = detect_format(state, family)
     if family == "swin":
@@ -275,7 +277,7 @@ def check_keys(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], op
         optional: Names of the model that may be missing.
 
     Raises:
-        ValueError: Keys are missing, unexpected or of another shape; the message lists them.
+        CheckpointError: Keys are missing, unexpected or of another shape; the message lists them.
     """
     problems = {
         "missing": sorted(set(shapes) - set(state) - set(optional)),
@@ -288,7 +290,7 @@ def check_keys(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], op
     }
     lines = [f"{len(keys)} {what}: {_some(keys, 20)}" for what, keys in problems.items() if keys]
     if lines:
-        raise ValueError("expected the checkpoint's keys to be the model's, got\n  " + "\n  ".join(lines))
+        raise CheckpointError("expected the checkpoint's keys to be the model's, got\n  " + "\n  ".join(lines))
 
 
 def _some(names: Iterable[str], limit: int = 8) -> str:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from dtn_det._optional import require
+from dtn_det.convert.errors import CheckpointError, CheckpointNotFoundError
 
 
 def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
@@ -32,20 +33,21 @@ def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
         What the file holds: a state dict, or a training checkpoint with the state dict among its values.
 
     Raises:
-        FileNotFoundError: No such file.
+        CheckpointNotFoundError: No such file.
+        CheckpointError: A scheme that is not supported, a URL that cannot be fetched, a damaged file, or one with other
+            objects than tensors and plain data.
         ImportError: A ``.safetensors`` file without the safetensors package.
-        ValueError: A scheme that is not supported, or a file with other objects than tensors and plain data.
     """
     path = _local_path(os.fspath(source))
     if not path.is_file():
-        raise FileNotFoundError(f"expected a checkpoint file at {path}, got none: check the path")
+        raise CheckpointNotFoundError(f"expected a checkpoint file at {path}, got none: check the path")
     if path.suffix == ".safetensors":
         return dict(_read_safetensors(path))
     try:
         with torch.serialization.safe_globals(_training_globals()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(
+        raise CheckpointError(
             f"expected {path} to be a checkpoint of tensors and plain data, got a file that cannot be read as one "
             f"({_cause(error)}): if you trust where it comes from, write its weights to a new file with "
             f"torch.save(torch.load(path, weights_only=False)['state_dict'], new_path)"
@@ -53,7 +55,7 @@ def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
     except (RuntimeError, EOFError) as error:
         raise _damaged(path, error) from error
     if not isinstance(checkpoint, dict):
-        raise ValueError(f"expected {path} to hold a dict, got {type(checkpoint).__name__}: save a state dict")
+        raise CheckpointError(f"expected {path} to hold a dict, got {type(checkpoint).__name__}: save a state dict")
     return checkpoint
 
 
@@ -66,8 +68,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
         f"expected {path} to be a checkpoint, got a damaged file ({_cause(error)}): delete it and fetch it again"
     )
 
@@ -83,7 +85,7 @@ def _local_path(source: str) -> Path:
     if url.scheme in ("http", "https"):
         return _download(source)
     if "://" in source:
-        raise ValueError(
+        raise CheckpointError(
             f"expected a path or a URL with file://, http:// or https://, got {source!r}: download the file and give "
             f"its path"
         )
@@ -103,6 +105,11 @@ def _download(url: str) -> Path:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), progress=first)
+    except OSError as error:
+        raise CheckpointError(
+            f"expected to fetch {url}, got {_cause(error)}: check the network, or fetch the file elsewhere "
+            "and give its path"
+        ) from error
     finally:
         if distributed and first:
             torch.distributed.barrier()

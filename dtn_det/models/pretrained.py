@@ -12,6 +12,7 @@ from mmengine.model.weight_init import PretrainedInit
 from torch import nn
 
 from dtn_det.convert.checkpoints import Family, check_keys, convert, extract_state_dict, resize_tables
+from dtn_det.convert.errors import CheckpointError
 from dtn_det.convert.reading import read_checkpoint
 from dtn_det.layers import DTN
 
@@ -60,28 +61,29 @@ def load_pretrained(
         grids: Grid ``(H, W)`` of each position embedding of the backbone, by its name in the state dict.
 
     Raises:
-        FileNotFoundError: No such file.
+        CheckpointNotFoundError: No such file.
+        CheckpointError: A file that cannot be read, that is no checkpoint of this family, or whose keys are missing,
+            unexpected or misshaped.
         ImportError: A ``.safetensors`` file without the safetensors package.
-        ValueError: A file that is no checkpoint of this family, or keys that are missing, unexpected or misshaped.
     """
     source = init_cfg["checkpoint"]
-    state = convert(extract_state_dict(read_checkpoint(source), init_cfg.get("prefix")), family)
-    own = backbone.state_dict()
-    shapes = {key: value.shape for key, value in own.items()}
-    state = {key: value for key, value in state.items() if key in shapes or not _OUTPUT_NORM.match(key)}
-    state = resize_tables(state, shapes, grids)
+    checkpoint = read_checkpoint(source)
+    shapes = {key: value.shape for key, value in backbone.state_dict().items()}
     optional = {key for key in shapes if _OUTPUT_NORM.match(key) or key.endswith(".relative_position_index")}
     fresh = []
-    for name, norm in backbone.named_modules():
-        if isinstance(norm, DTN):
-            added = {f"{name}.{key}" for key in norm.state_dict()} - {f"{name}.weight", f"{name}.bias"}
-            if not added & set(state):
-                fresh.append(norm)
-                optional |= added
     try:
+        state = convert(extract_state_dict(checkpoint, init_cfg.get("prefix")), family)
+        state = {key: value for key, value in state.items() if key in shapes or not _OUTPUT_NORM.match(key)}
+        state = resize_tables(state, shapes, grids)
+        for name, norm in backbone.named_modules():
+            if isinstance(norm, DTN):
+                added = {f"{name}.{key}" for key in norm.state_dict()} - {f"{name}.weight", f"{name}.bias"}
+                if not added & set(state):
+                    fresh.append(norm)
+                    optional |= added
         check_keys(state, shapes, optional)
-    except ValueError as error:
-        raise ValueError(f"{source} does not fit {type(backbone).__name__}: {error}") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{source} does not fit {type(backbone).__name__}: {error}") from None
     backbone.load_state_dict(state, strict=False)
     _report(
         source,

@@ -154,9 +154,7 @@ def test_command_names_a_config_that_is_not_there(
     assert "configs/dtn_swin/retinanet_dtn-swin-t-p4-w7_fpn_1x_coco.py" in error
 
 
-def test_command_wants_a_file_not_a_folder(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_wants_a_file_not_a_folder(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert main(["complexity", "configs/dtn_swin"]) == 1
     assert "dtn-det: error: expected a config file, got the folder 'configs/dtn_swin': name" in capsys.readouterr().err

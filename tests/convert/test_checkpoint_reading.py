@@ -18,6 +18,7 @@ import pytest
 import torch
 
 import dtn_det
+from dtn_det.convert.errors import CheckpointError, CheckpointNotFoundError
 from dtn_det.convert.reading import read_checkpoint
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.tensor([True])}
@@ -97,10 +98,19 @@ def test_http_is_fetched_once_and_told_apart_by_url(tmp_path: Path, server: Serv
     assert len(server.requests) == 2
 
 
+def test_what_cannot_be_fetched_is_one_message(server: Server) -> None:
+    with pytest.raises(
+        CheckpointError,
+        match=r"expected to fetch http.*/none\.pth, got HTTPError: HTTP Error 404: .*: check the network",
+    ):
+        read_checkpoint(f"{server.url}/none.pth")
+
+
 def test_distributed_run_fetches_once(tmp_path: Path, server: Server) -> None:
     torch.save(STATE, tmp_path / "served" / "model.pth")
     code = f"""
 import sys, torch
+from dtn_det.convert.errors import CheckpointError, CheckpointNotFoundError
 from dtn_det.convert.reading import read_checkpoint
 store = "file://{tmp_path / "store"}"
 torch.distributed.init_process_group("gloo", init_method=store, rank=int(sys.argv[1]), world_size=2)
@@ -145,7 +155,9 @@ class Innocent:
 def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"model": STATE, "config": Innocent()}, "a.pth")
-    with pytest.raises(ValueError, match=r"expected a\.pth to be a checkpoint of tensors and plain data.*if you trust"):
+    with pytest.raises(
+        CheckpointError, match=r"expected a\.pth to be a checkpoint of tensors and plain data.*if you trust"
+    ):
         read_checkpoint("a.pth")
     assert not Path("pwned").exists()
 
@@ -167,7 +179,7 @@ def test_getattr_in_a_file_reaches_log_methods_alone(tmp_path: Path, name: str) 
     assert read_checkpoint(tmp_path / "fine.pth")["a"] is history.mean
     for owner in (history, argparse.Namespace):
         torch.save({"a": Attribute(owner, name if owner is history else "_get_args")}, tmp_path / "a.pth")
-        with pytest.raises(ValueError, match=r"expected .* to be a checkpoint of tensors and plain data"):
+        with pytest.raises(CheckpointError, match=r"expected .* to be a checkpoint of tensors and plain data"):
             read_checkpoint(tmp_path / "a.pth")
 
 
@@ -175,37 +187,45 @@ def test_damaged_file(tmp_path: Path) -> None:
     torch.save(STATE, tmp_path / "a.pth")
     whole = (tmp_path / "a.pth").read_bytes()
     (tmp_path / "a.pth").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"to be a checkpoint, got a damaged file .*: delete it and fetch it again"):
+    with pytest.raises(
+        CheckpointError, match=r"to be a checkpoint, got a damaged file .*: delete it and fetch it again"
+    ):
         read_checkpoint(tmp_path / "a.pth")
     (tmp_path / "a.pth").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"to be a checkpoint, got a damaged file .*: delete it and fetch it again"):
+    with pytest.raises(
+        CheckpointError, match=r"to be a checkpoint, got a damaged file .*: delete it and fetch it again"
+    ):
         read_checkpoint(tmp_path / "a.pth")
 
 
 def test_damaged_safetensors_file(tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     (tmp_path / "a.safetensors").write_bytes(b"\0" * 20)
-    with pytest.raises(ValueError, match=r"to be a checkpoint, got a damaged file .*: delete it and fetch it again"):
+    with pytest.raises(
+        CheckpointError, match=r"to be a checkpoint, got a damaged file .*: delete it and fetch it again"
+    ):
         read_checkpoint(tmp_path / "a.safetensors")
 
 
 def test_file_with_something_else_than_a_dict(tmp_path: Path) -> None:
     torch.save(torch.ones(2), tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="to hold a dict, got Tensor: save a state dict"):
+    with pytest.raises(CheckpointError, match="to hold a dict, got Tensor: save a state dict"):
         read_checkpoint(tmp_path / "a.pth")
 
 
 def test_no_such_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"expected a checkpoint file at .*none\.pth, got none"):
+    with pytest.raises(CheckpointNotFoundError, match=r"expected a checkpoint file at .*none\.pth, got none"):
         read_checkpoint(tmp_path / "none.pth")
 
 
 def test_unsupported_scheme() -> None:
-    with pytest.raises(ValueError, match=r"expected a path or a URL with file://, http:// or https://, got 's3://b/a"):
+    with pytest.raises(
+        CheckpointError, match=r"expected a path or a URL with file://, http:// or https://, got 's3://b/a"
+    ):
         read_checkpoint("s3://b/a.pth")
 
 
 def test_pickle_of_another_program(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": {1, 2, np.random.default_rng}}))
-    with pytest.raises(ValueError, match="to be a checkpoint of tensors and plain data"):
+    with pytest.raises(CheckpointError, match="to be a checkpoint of tensors and plain data"):
         read_checkpoint(tmp_path / "a.pkl")

@@ -297,5 +297,5 @@ def test_init_cfg_that_is_not_understood(build: Build, backbone_name: str, init_
 
 def test_weights_of_the_other_family(build: Build, tmp_path: Path) -> None:
     torch.save(build(PVT).state_dict(), tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"expected a swin checkpoint .*, got mmdet pvt"):
+    with pytest.raises(ValueError, match=r"a\.pth does not fit .*: expected a swin checkpoint .*, got mmdet pvt"):
         build(SWIN, init_cfg=pretrained(tmp_path / "a.pth")).init_weights()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -91,3 +92,78 @@ def test_twins_learn_the_same_way(trained: Callable[[str], Path]) -> None:
     dtn = scalars(trained(RETINANET) / "work")[0]["loss"]
     twin = scalars(trained(RETINANET.replace("_dtn-", "_")) / "work")[0]["loss"]
     assert dtn == pytest.approx(twin, rel=0.02)
+
+
+@pytest.fixture
+def cut_off(tmp_path: Path) -> Path:
+    """A checkpoint whose second half is missing."""
+    path = tmp_path / "cut_off.pth"
+    torch.save({"state_dict": {"a": torch.ones(100)}}, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "cut_off.pth",
+            r"expected .*cut_off\.pth to be a checkpoint, got a damaged file .*: delete it and fetch it again",
+        ),
+        ("nowhere.pth", r"expected a checkpoint file at .*nowhere\.pth, got none: check the path"),
+    ],
+)
+def test_training_from_weights_that_are_broken_ends_with_one_message(
+    name: str,
+    message: str,
+    cut_off: Path,
+    coco: Path,
+    train_tool: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cfg = tiny_config(RETINANET)
+    cfg.model.backbone.init_cfg = {"type": "Pretrained", "checkpoint": str(cut_off.with_name(name))}
+    cfg.visualizer.name = f"broken {name}"
+    cfg.dump(str(tmp_path / "config.py"))
+    arguments = [str(tmp_path / "config.py"), "--work-dir", str(tmp_path / "work"), "--data-root", str(coco)]
+    assert train_tool.main(arguments) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tools/train.py: error: ")]
+    assert re.search(message, line)
+
+
+def test_training_from_a_broken_checkpoint_ends_before_the_model_is_built(
+    cut_off: Path,
+    coco: Path,
+    train_tool: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(train_tool.launch, "build_runner")
+    tiny_config(RETINANET).dump(str(tmp_path / "config.py"))
+    arguments = [str(tmp_path / "config.py"), "--work-dir", str(tmp_path / "work"), "--data-root", str(coco)]
+    assert train_tool.main([*arguments, "--cfg-options", f"load_from={cut_off}"]) == 1
+    error = capsys.readouterr().err
+    assert f"tools/train.py: error: expected a checkpoint, got '{cut_off}', which is none or was cut off" in error
+
+
+def test_testing_a_broken_checkpoint_ends_before_the_model_is_built(
+    cut_off: Path, coco: Path, test_tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_config(RETINANET).dump(str(tmp_path / "config.py"))
+    assert test_tool.main([str(tmp_path / "config.py"), str(cut_off), "--data-root", str(coco)]) == 2
+    assert "tools/test.py: error: expected a checkpoint, got" in capsys.readouterr().err
+
+
+def test_an_error_of_the_program_keeps_its_traceback(
+    coco: Path, train_tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(train_tool.launch, "build_runner", fail)
+    tiny_config(RETINANET).dump(str(tmp_path / "config.py"))
+    with pytest.raises(ValueError, match="a bug"):
+        train_tool.main([str(tmp_path / "config.py"), "--work-dir", str(tmp_path / "work"), "--data-root", str(coco)])
