@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -137,7 +138,8 @@ class DTN(nn.LayerNorm):
         height, width, num_prefix = self._grid(x, hw_shape)
         out_dtype = _output_dtype(x)
         compute_dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        with torch.autocast(x.device.type, enabled=False):
+        # Autocast knows no meta tensors, which need none.
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
             tokens, prefix = x, None
             if num_prefix:
                 prefix = self._normalize_prefix(x[:, :num_prefix].to(compute_dtype)).to(out_dtype)
@@ -186,8 +188,8 @@ class DTN(nn.LayerNorm):
             )
         if not x.is_floating_point():
             raise ValueError(f"expected x of a floating-point dtype, got {x.dtype}: call x.float()")
-        if hw_shape is not None and (len(hw_shape) != 2 or min(hw_shape) < 1):
-            raise ValueError(f"expected hw_shape to be two positive integers (H, W), got {tuple(hw_shape)}")
+        if hw_shape is not None and not _is_grid(hw_shape):
+            raise ValueError(f"expected hw_shape to be two positive integers (H, W), got {hw_shape!r}")
         if x.dim() == 4:
             height, width = x.shape[1:3]
             if hw_shape is not None and tuple(hw_shape) != (height, width):
@@ -241,6 +243,12 @@ class DTN(nn.LayerNorm):
             f"{self.num_features}, num_groups={self.num_groups}, eps={self.eps}, head_rms={self.head_rms}, "
             f"unbiased={self.unbiased}, only_var={self.only_var}"
         )
+
+
+def _is_grid(hw_shape: object) -> bool:
+    if not isinstance(hw_shape, Sequence | Tensor) or len(hw_shape) != 2:
+        return False
+    return not any(isinstance(side, float) or side < 1 for side in hw_shape)
 
 
 def _output_dtype(x: Tensor) -> torch.dtype:

@@ -28,6 +28,8 @@ def test_constructor(kwargs, message):
         ((2, 12, 8), None, r"hw_shape=\(H, W\) for 12 tokens, which form no square grid, got None"),
         ((2, 12, 8), (4, 4), r"H \* W of at most 12.*got \(4, 4\) with H \* W = 16"),
         ((2, 12, 8), (0, 4), r"two positive integers \(H, W\), got \(0, 4\)"),
+        ((2, 12, 8), 12, "two positive integers.*got 12"),
+        ((2, 12, 8), (3.0, 4.0), r"two positive integers.*got \(3.0, 4.0\)"),
         ((2, 12, 8), (3, 4, 1), r"two positive integers \(H, W\), got \(3, 4, 1\)"),
         ((2, 3, 4, 8), (4, 3), r"hw_shape to be \(3, 4\).*got \(4, 3\)"),
         ((2, 12, 9), (3, 4), r"\(B, N, 8\) or \(B, H, W, 8\), got \(2, 12, 9\)"),
@@ -55,3 +57,8 @@ def test_integer_tokens():
 def test_masks(mask, message):
     with pytest.raises(ValueError, match=message):
         DTN(8)(torch.zeros(2, 12, 8), (3, 4), mask)
+
+
+def test_meta_tensors_give_the_shape():
+    layer = DTN(8, 2, device="meta")
+    assert layer(torch.empty(1, 12, 8, device="meta"), (3, 4)).shape == (1, 12, 8)

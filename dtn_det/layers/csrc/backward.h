@@ -265,9 +265,12 @@ class Backward {
         const T scale = tokens.scale[token * p.G + g];
         const T* x = p.x + token * p.C + g * p.D;
         T* target = out.x + token * p.C + g * p.D;
-        T along = 0;
-        for (int c = 0; c < p.D; ++c) along += target[c] * x[c];
-        along *= scale * scale / p.D;
+        LaneSum<T> product;
+        for_each_block<T>(0, p.D, [&](int c, auto width) {
+          constexpr int N = decltype(width)::value;
+          product.template add<N>(load<N>(target + c) * load<N>(x + c));
+        });
+        const T along = product.total() * scale * scale / p.D;
         for (int c = 0; c < p.D; ++c) target[c] = scale * (target[c] - x[c] * along);
       }
     }

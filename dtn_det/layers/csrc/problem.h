@@ -78,26 +78,27 @@ struct TokenStatistics {
     T* scales = &scale[token * p.G];
     T total = 0;
     for (int g = 0; g < p.G; ++g) {
-      const T* group = x + g * p.D;
-      T part = 0, squares = 0;
-      for (int c = 0; c < p.D; ++c) {
-        part += group[c];
-        squares += group[c] * group[c];
-      }
-      scales[g] = p.shape.head_rms ? T(1) / std::sqrt(squares / p.D + T(p.shape.eps)) : T(1);
-      total += part * scales[g];
+      LaneSum<T> sum, squares;
+      for_each_block<T>(g * p.D, (g + 1) * p.D, [&](int c, auto width) {
+        constexpr int N = decltype(width)::value;
+        const auto value = load<N>(x + c);
+        sum.template add<N>(value);
+        squares.template add<N>(value * value);
+      });
+      scales[g] = p.shape.head_rms ? T(1) / std::sqrt(squares.total() / p.D + T(p.shape.eps)) : T(1);
+      total += sum.total() * scales[g];
     }
     const T mean = total / p.C;
-    T squares = 0;
+    LaneSum<T> squares;
     for (int g = 0; g < p.G; ++g) {
-      const T* group = x + g * p.D;
-      for (int c = 0; c < p.D; ++c) {
-        const T deviation = group[c] * scales[g] - mean;
-        squares += deviation * deviation;
-      }
+      for_each_block<T>(g * p.D, (g + 1) * p.D, [&](int c, auto width) {
+        constexpr int N = decltype(width)::value;
+        const auto deviation = load<N>(x + c) * scales[g] - mean;
+        squares.template add<N>(deviation * deviation);
+      });
     }
     own_mean[token] = mean;
-    own_var[token] = squares / (p.shape.unbiased ? p.C - 1 : p.C);
+    own_var[token] = squares.total() / (p.shape.unbiased ? p.C - 1 : p.C);
   }
 };
 

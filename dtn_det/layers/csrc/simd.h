@@ -75,4 +75,32 @@ inline void for_each_block(int begin, int end, F&& f) {
   }
 }
 
+// Sums in the lanes of one register: the compiler may not reorder a plain loop's additions, so it would add one by one.
+template <class T>
+class LaneSum {
+ public:
+  template <int N>
+  void add(Pack<T, N> value) {
+    if constexpr (N == kLanes) {
+      lanes_ += value;
+    } else {
+      Pack<T, kLanes> padded{};
+      std::memcpy(&padded, &value, sizeof(value));
+      lanes_ += padded;
+    }
+  }
+  T total() const {
+    T halves[kLanes];
+    store<kLanes>(halves, lanes_);
+    for (int step = kLanes / 2; step > 0; step /= 2) {
+      for (int i = 0; i < step; ++i) halves[i] += halves[i + step];
+    }
+    return halves[0];
+  }
+
+ private:
+  static constexpr int kLanes = kPackBytes / sizeof(T);
+  Pack<T, kLanes> lanes_{};
+};
+
 }  // namespace dtn
