@@ -1,8 +1,9 @@
-"""Which parameters decay and how fast they learn, read off the optimizer that MMEngine builds."""
+"""Which parameters decay and how fast they learn by the configs' rules, read off the optimizer that MMEngine builds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +11,19 @@ from torch import nn
 
 pytest.importorskip("mmdet")
 
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 from dtn_det.layers.axis_kernels import PositionProjection
-from dtn_det.models.optim import PARAMWISE_CFG
 
 Build = Callable[..., nn.Module]
 LR, DECAY = 1e-3, 0.05
+RULES = Config.fromfile(str(Path(__file__).resolve().parents[2] / "configs" / "_base_" / "dtn_paramwise.py"))
+
+
+def rules(backbone_name: str) -> dict[str, Any]:
+    """The `paramwise_cfg` of the configs with this backbone."""
+    return RULES.swin_paramwise_cfg if "Swin" in backbone_name else RULES.pvt_paramwise_cfg
 
 
 def groups(model: nn.Module, paramwise_cfg: dict[str, Any]) -> dict[str, tuple[float, float]]:
@@ -30,7 +37,7 @@ def groups(model: nn.Module, paramwise_cfg: dict[str, Any]) -> dict[str, tuple[f
 
 
 def expected(model: nn.Module) -> dict[str, tuple[float, float]]:
-    """By module, so that it does not share the constant's way of telling parameters apart."""
+    """By module, so that it does not share the rules' way of telling parameters apart."""
     out = {}
     for prefix, module in model.named_modules():
         for name, _ in module.named_parameters(prefix=prefix, recurse=False):
@@ -56,7 +63,7 @@ class Detector(nn.Module):
 @pytest.mark.parametrize("swin_extra", [{}, {"use_abs_pos_embed": True}])
 def test_paramwise_cfg_decays_what_the_authors_meant(build: Build, backbone_name: str, swin_extra: dict) -> None:
     model = Detector(build(backbone_name, **(swin_extra if "Swin" in backbone_name else {})))
-    found = groups(model, PARAMWISE_CFG)
+    found = groups(model, rules(backbone_name))
     assert set(found) == {name for name, _ in model.named_parameters()}
     assert found == expected(model)
     gates = [name for name in found if name.endswith(("mean_norm_weight", "var_norm_weight"))]
@@ -64,14 +71,7 @@ def test_paramwise_cfg_decays_what_the_authors_meant(build: Build, backbone_name
     assert {found[name] for name in gates} == {(LR, 0.0)}
 
 
-def test_kernels_keep_their_rule_beside_mmdetections_key_for_norms(build: Build) -> None:
-    """MMDetection's Swin configs match every name with 'norm' in it; merged, the longer key still decides."""
-    merged = {**PARAMWISE_CFG, "custom_keys": {"norm": {"decay_mult": 0.0}, **PARAMWISE_CFG["custom_keys"]}}
-    model = Detector(build("DTNSwinTransformer"))
-    assert groups(model, merged) == expected(model)
-
-
 def test_layernorm_twin_has_the_same_rules(build: Build, backbone_name: str) -> None:
     ln, dtn = (Detector(build(backbone_name, **kwargs)) for kwargs in ({"dtn_stages": ()}, {}))
-    found = groups(dtn, PARAMWISE_CFG)
-    assert groups(ln, PARAMWISE_CFG) == {name: found[name] for name, _ in ln.named_parameters()}
+    found = groups(dtn, rules(backbone_name))
+    assert groups(ln, rules(backbone_name)) == {name: found[name] for name, _ in ln.named_parameters()}
