@@ -105,7 +105,8 @@ def set_data_root(cfg: Config, root: str) -> None:
             "expected a config with a top-level data_root for --data-root to replace, got none: set the paths of "
             "each dataloader and evaluator with --cfg-options"
         )
-    new = str(root).rstrip("/") + "/"
+    # With the slash, so that data/coco is not found in data/coco_mini.
+    old, new = old.rstrip("/") + "/", root.rstrip("/") + "/"
     for key in [key for key in cfg if key.endswith(("_dataloader", "_evaluator"))]:
         cfg[key] = _replace_prefix(cfg[key], old, new)
     cfg.data_root = new
@@ -310,7 +311,7 @@ def _replace_prefix(node: Any, old: str, new: str) -> Any:
         return type(node)({key: _replace_prefix(value, old, new) for key, value in node.items()})
     if isinstance(node, list | tuple):
         return type(node)(_replace_prefix(value, old, new) for value in node)
-    if isinstance(node, str) and node.startswith(old):
+    if isinstance(node, str) and f"{node}/".startswith(old):
         return new + node[len(old) :]
     return node
 

@@ -102,6 +102,17 @@ def test_data_root_may_lie_below_the_old_one(tmp_path: Path, monkeypatch: pytest
     assert cfg.test_evaluator.ann_file == "data/coco/mini/annotations/instances_val2017.json"
 
 
+def test_data_root_needs_no_slash_and_is_no_part_of_a_name(tmp_path: Path) -> None:
+    dataset = {"data_root": "data/coco", "ann_file": "data/coco_extra/a.json", "data_prefix": {"img": "data/coco/b"}}
+    cfg = Config({"data_root": "data/coco", "train_dataloader": {"dataset": dataset}})
+    launch.set_data_root(cfg, str(tmp_path))
+    assert cfg.train_dataloader.dataset.to_dict() == {
+        "data_root": f"{tmp_path}/",
+        "ann_file": "data/coco_extra/a.json",
+        "data_prefix": {"img": f"{tmp_path}/b"},
+    }
+
+
 def test_data_root_must_be_a_folder() -> None:
     with pytest.raises(FileNotFoundError, match="expected --data-root to be a folder, got '/nowhere'"):
         launch.set_data_root(resolve(RETINANET), "/nowhere")
