@@ -5,6 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+REQUIRED = (
+    ("mmdet", "det"),
+    ("cv2", "det"),
+    ("matplotlib", "det"),
+    ("pandas", "cli"),
+    ("tabulate", "cli"),
+    ("imagecorruptions", "corruptions"),
+)
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the parser of `demo`."""
@@ -48,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if args.data_only is not None:
         write_data_only(args.data_only, plan.data, console)
         return 0
-    for module, extra in (("mmdet", "det"), ("pandas", "cli"), ("imagecorruptions", "corruptions")):
+    # All that the last steps need: nobody wants to hear of it after the training.
+    for module, extra in REQUIRED:
         require(module, extra)
     run_demo(args.out, plan, console, fresh=args.fresh)
     return 0

@@ -175,7 +175,10 @@ def test_the_command_refuses_another_seed(finished, capsys):
     assert "expected a seed" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("module", "extra"), [("imagecorruptions", "corruptions"), ("pandas", "cli")])
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("imagecorruptions", "corruptions"), ("pandas", "cli"), ("tabulate", "cli"), ("matplotlib", "det")],
+)
 def test_a_missing_extra_is_named_before_anything_is_done(tmp_path, monkeypatch, capsys, module, extra):
     monkeypatch.setitem(sys.modules, module, None)
     assert main(["demo", "--out", str(tmp_path / "out")]) == 1
