@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 CONVENTION = "one multiply-add = one FLOP, one image, DTN's axis filters over their full range"
+HEADINGS = ("part", "kind", "params (M)", "FLOPs (G)", "LN params (M)", "LN FLOPs (G)")
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 # Parts of the class name of a module, in the order in which they are tried.
 KINDS_BY_NAME = (("Attention", "attention"), ("MSA", "attention"), ("FFN", "ffn"), ("Mlp", "ffn"), ("Patch", "patches"))
@@ -53,6 +54,11 @@ class Row:
     flops: int
     ln_params: int
     ln_flops: int
+
+    def texts(self) -> tuple[str, ...]:
+        """The cells of a table as :data:`HEADINGS` names them."""
+        values = (self.params / 1e6, self.flops / 1e9, self.ln_params / 1e6, self.ln_flops / 1e9)
+        return self.part, self.kind, *(f"{value:.3f}" for value in values)
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,11 @@ class Complexity:
     layers: tuple[Layer, ...]
 
     @property
+    def title(self) -> str:
+        """What was counted, and how."""
+        return f"{self.model}, input {self.shape[0]} x {self.shape[1]}; {CONVENTION}"
+
+    @property
     def total(self) -> Row:
         """The sum of all rows."""
         fields = ("params", "flops", "ln_params", "ln_flops")
@@ -111,18 +122,11 @@ class Complexity:
 
     def to_markdown(self) -> str:
         """The tables as Markdown, in millions of parameters and billions of FLOPs."""
-        lines = [f"{self.model}, input {self.shape[0]} x {self.shape[1]}; {CONVENTION}", ""]
-        lines += [
-            "| part | kind | params (M) | FLOPs (G) | LN params (M) | LN FLOPs (G) |",
-            "|---|---|---:|---:|---:|---:|",
-        ]
-        for row in (*self.rows, self.total):
-            values = (row.params / 1e6, row.flops / 1e9, row.ln_params / 1e6, row.ln_flops / 1e9)
-            lines.append(f"| {row.part} | {row.kind} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+        lines = [self.title, "", f"| {' | '.join(HEADINGS)} |", "|---|---|---:|---:|---:|---:|"]
+        lines += [f"| {' | '.join(row.texts())} |" for row in (*self.rows, self.total)]
         if self.layers:
-            cost = self.dtn
             lines += ["", f"{len(self.layers)} DTN layers:", "", "| part of DTN | FLOPs (G) |", "|---|---:|"]
-            lines += [f"| {name} | {value / 1e9:.3f} |" for name, value in dtn_parts(cost)]
+            lines += [f"| {name} | {value / 1e9:.3f} |" for name, value in dtn_parts(self.dtn)]
         return "\n".join(lines)
 
 

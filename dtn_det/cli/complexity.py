@@ -54,21 +54,21 @@ def run(args: argparse.Namespace) -> int:
 def print_tables(result: Complexity) -> None:
     """Print to the terminal what `to_markdown` writes."""
     from dtn_det._optional import require
-    from dtn_det.complexity import CONVENTION, dtn_parts
+    from dtn_det.complexity import HEADINGS, dtn_parts
 
     table_class = require("rich.table", "cli").Table
     console = require("rich.console", "cli").Console()
-    console.print(f"{result.model}, input {result.shape[0]} x {result.shape[1]}; {CONVENTION}")
+    console.print(result.title)
     table = table_class()
-    table.add_column("part", no_wrap=True)
-    table.add_column("kind")
-    for heading in ("params (M)", "FLOPs (G)", "LN params (M)", "LN FLOPs (G)"):
+    part, kind, *numbers = HEADINGS
+    table.add_column(part, no_wrap=True)
+    table.add_column(kind)
+    for heading in numbers:
         table.add_column(heading, justify="right")
-    for row in (*result.rows, result.total):
-        if row.part == "total":
-            table.add_section()
-        values = (row.params / 1e6, row.flops / 1e9, row.ln_params / 1e6, row.ln_flops / 1e9)
-        table.add_row(row.part, row.kind, *(f"{value:.3f}" for value in values))
+    for row in result.rows:
+        table.add_row(*row.texts())
+    table.add_section()
+    table.add_row(*result.total.texts())
     console.print(table)
     if not result.layers:
         console.print("No DTN layers.")
