@@ -19,9 +19,7 @@ from typing import Final
 
 from dtn_det._optional import require
 
-EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
-EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
 

@@ -1,1 +1,1 @@
-"""Weights of other projects in the names of this one; torch is all they need, and safetensors for its files."""
+"""Weights of other projects in the names of this one; it takes torch and numpy, and safetensors for such files."""

@@ -9,13 +9,13 @@ from typing import Any
 from dtn_det._optional import require
 from dtn_det.demo.files import write_bytes
 from dtn_det.demo.outlines import CLASSES
-from dtn_det.demo.plan import Layout
+from dtn_det.demo.plan import LABELS, Layout
 
 NUM_IMAGES = 4
 SCORE_THRESHOLD = 0.25
 # Height of a label in pixels of the image.
 LABEL_HEIGHT = 7
-TITLES = {"truth": "ground truth", "dtn": "DTN", "ln": "LayerNorm"}
+TITLES = {"truth": "ground truth", **LABELS}
 COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#f032e6")
 
 
@@ -31,7 +31,7 @@ def draw_picture(layout: Layout) -> None:
     cv2 = require("cv2", "det")
     truth = json.loads((layout.data / "annotations" / "instances_val.json").read_text())
     boxes = {"truth": truth["annotations"]}
-    for model in ("dtn", "ln"):
+    for model in LABELS:
         found = json.loads(layout.detections(model).read_text())
         boxes[model] = [box for box in found if box["score"] >= SCORE_THRESHOLD]
     by_image = {name: _group(entries) for name, entries in boxes.items()}

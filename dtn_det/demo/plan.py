@@ -18,6 +18,9 @@ from dtn_det.demo.files import write_json
 CONFIGS = {"dtn": "atss_dtn-swin-nano_fpn_shapes.py", "ln": "atss_swin-nano_fpn_shapes.py"}
 """The models by their short names, and their files in ``configs/dtn_demo``."""
 
+LABELS = {"dtn": "DTN", "ln": "LayerNorm"}
+"""The models' names for people."""
+
 SETTINGS = "settings.json"
 
 
@@ -131,16 +134,18 @@ def load_config(model: str) -> Any:
 
 
 def config_folder() -> Path:
-    """``configs/dtn_demo`` of the checkout, or of the installed package."""
-    package = Path(__file__).resolve().parents[1]
-    candidates = [package.parent / "configs" / "dtn_demo", package / ".mim" / "configs" / "dtn_demo"]
-    for folder in candidates:
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError(
-        f"expected the demonstration's configs in {candidates[0]}, got no such folder: run from a checkout installed "
-        "with `pip install -e .`"
-    )
+    """``configs/dtn_demo`` of the checkout.
+
+    Raises:
+        FileNotFoundError: The package was installed without its checkout.
+    """
+    folder = Path(__file__).resolve().parents[2] / "configs" / "dtn_demo"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"expected the demonstration's configs in {folder}, got no such folder: run from a checkout installed with "
+            "`pip install -e .`"
+        )
+    return folder
 
 
 def open_folder(root: Path, plan: Plan, *, fresh: bool = False) -> Layout:

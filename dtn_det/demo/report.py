@@ -11,7 +11,7 @@ import numpy as np
 
 from dtn_det._optional import require
 from dtn_det.demo.files import write_text
-from dtn_det.demo.plan import Cell, Layout, Plan
+from dtn_det.demo.plan import LABELS, Cell, Layout, Plan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Results = dict[str, dict[str, float]]
 """Metrics, as fractions, by the name of the cell."""
 
-HEADER = ("metric", "DTN", "LayerNorm", "difference")
+HEADER = ("metric", LABELS["dtn"], LABELS["ln"], "difference")
 PERCENT = 100
 
 

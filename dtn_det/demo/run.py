@@ -15,13 +15,12 @@ from rich.table import Table
 
 from dtn_det.demo.dataset import MANIFEST, SPLITS, DatasetSpec, is_intact, write_dataset
 from dtn_det.demo.picture import draw_picture
-from dtn_det.demo.plan import CONFIGS, Layout, Plan, load_config, open_folder
+from dtn_det.demo.plan import CONFIGS, LABELS, Layout, Plan, load_config, open_folder
 from dtn_det.demo.processes import run_models
 from dtn_det.demo.progress import Progress as Step
 from dtn_det.demo.report import HEADER, Row, write_report
 from dtn_det.demo.worker import is_trained
 
-LABELS = {"dtn": "DTN", "ln": "LayerNorm"}
 COLUMNS = (
     TextColumn("{task.description}"),
     BarColumn(),

@@ -27,8 +27,9 @@ MIN_CONTRAST = 80.0
 SMALL, MEDIUM, LARGE = (250.0, 950.0), (1300.0, 3200.0), (11000.0, 13000.0)
 # Largest radius, in shorter sides of the image: shapes with little area for their radius stay below LARGE.
 MAX_RADIUS = 0.53
-# Share of images that start with a large object; half of the others are small.
+# Share of images that start with a large object, and share of the small ones among all other objects.
 LARGE_SHARE = 0.2
+SMALL_SHARE = 0.4
 # Tangent of half the largest angle by which shapes are turned: 23 degrees.
 MAX_TILT = 0.2
 # Shares of images with nothing to find, and with a crowd.
@@ -158,7 +159,7 @@ def draw_scene(seed: tuple[int, ...], height: int, width: int) -> Scene:
             groups.append((label, numbers, True))
     if kind >= EMPTY_SHARE + CROWD_SHARE or kind < CROWD_SHARE:
         radii = [LARGE] if rng.random_sample() < LARGE_SHARE else []
-        radii += [SMALL if rng.random_sample() < 0.4 else MEDIUM for _ in range(rng.randint(3, 7))]
+        radii += [SMALL if rng.random_sample() < SMALL_SHARE else MEDIUM for _ in range(rng.randint(3, 7))]
         for span in radii:
             label = int(rng.randint(len(CLASSES)))
             if (number := _add_object(canvas, _outlines()[label], span)) is not None:
