@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 from dtn_det._optional import require
-from dtn_det.demo.files import write_bytes
 from dtn_det.demo.outlines import CLASSES
 from dtn_det.demo.plan import LABELS, Layout
+from dtn_det.files import write_bytes
 
 NUM_IMAGES = 4
 SCORE_THRESHOLD = 0.25

@@ -13,7 +13,7 @@ from typing import Any
 from dtn_det._optional import require
 from dtn_det.demo.corrupt import CORRUPTIONS
 from dtn_det.demo.dataset import GENERATOR_VERSION, DatasetSpec
-from dtn_det.demo.files import write_json
+from dtn_det.files import write_json
 
 CONFIGS = {"dtn": "atss_dtn-swin-nano_fpn_shapes.py", "ln": "atss_swin-nano_fpn_shapes.py"}
 """The models by their short names, and their files in ``configs/dtn_demo``."""

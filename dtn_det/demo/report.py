@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dtn_det._optional import require
-from dtn_det.demo.files import write_text
 from dtn_det.demo.plan import LABELS, Cell, Layout, Plan
+from dtn_det.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd

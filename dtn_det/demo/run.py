@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -20,6 +17,7 @@ from dtn_det.demo.processes import run_models
 from dtn_det.demo.progress import Progress as Step
 from dtn_det.demo.report import HEADER, Row, write_report
 from dtn_det.demo.worker import is_trained
+from dtn_det.files import locked
 
 COLUMNS = (
     TextColumn("{task.description}"),
@@ -52,7 +50,7 @@ def run_demo(root: Path, plan: Plan, console: Console, *, fresh: bool = False) -
         ImportError: An extra is missing.
     """
     started = time.monotonic()
-    with locked(root):
+    with locked(root, "--out"):
         layout = open_folder(root, plan, fresh=fresh)
         with Progress(*COLUMNS, console=console) as bars:
             prepare_data(layout.data, plan.data, bars)
@@ -64,34 +62,6 @@ def run_demo(root: Path, plan: Plan, console: Console, *, fresh: bool = False) -
             bars.advance(task)
         _summarise(rows, layout, console, time.monotonic() - started)
     return rows
-
-
-@contextlib.contextmanager
-def locked(root: Path, option: str = "--out") -> Iterator[None]:
-    """Make a folder and keep other processes out of it; the lock goes with the process that holds it.
-
-    Args:
-        root: The folder.
-        option: The option that named it, for the messages.
-
-    Raises:
-        ValueError: It is a file, or another process holds the lock.
-    """
-    if root.exists() and not root.is_dir():
-        raise ValueError(f"expected {option} to be a folder, got the file {root}: name another")
-    root.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(root, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"expected to be alone in {root}, got another demonstration at work there: wait for it, or name "
-                f"another folder with {option}"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def prepare_data(root: Path, spec: DatasetSpec, bars: Progress) -> None:

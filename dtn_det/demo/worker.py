@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from dtn_det.demo.corrupt import CorruptImage
 from dtn_det.demo.dataset import DatasetSpec
-from dtn_det.demo.files import write_json
 from dtn_det.demo.plan import Layout, Plan, load_config
 from dtn_det.demo.progress import Progress, Report
+from dtn_det.files import write_json
 
 if TYPE_CHECKING:
     from mmengine.config import Config

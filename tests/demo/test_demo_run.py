@@ -17,7 +17,8 @@ from dtn_det.cli.main import main
 from dtn_det.demo import processes, run
 from dtn_det.demo.dataset import DatasetSpec, is_intact
 from dtn_det.demo.plan import CONFIGS, Layout, Plan
-from dtn_det.demo.run import locked, run_demo
+from dtn_det.demo.run import run_demo
+from dtn_det.files import locked
 
 for name in ("mmdet", "imagecorruptions", "pandas"):
     pytest.importorskip(name)
@@ -153,9 +154,9 @@ def test_a_failing_worker_is_reported_with_the_end_of_its_log(tmp_path, monkeypa
 
 
 def test_two_at_once_in_one_folder_are_refused(tmp_path):
-    with locked(tmp_path / "out"), pytest.raises(ValueError, match=r"expected to be alone in .*out"):
+    with locked(tmp_path / "out", "--out"), pytest.raises(ValueError, match=r"expected to be alone in .*out"):
         run_demo(tmp_path / "out", PLAN, Console(file=io.StringIO()))
-    with locked(tmp_path / "out"):  # the lock went with its holder
+    with locked(tmp_path / "out", "--out"):  # the lock went with its holder
         pass
 
 
