@@ -1,0 +1,183 @@
+"""The entry: corrupt one image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+
+from dtn_det.corruptions import (
+    blur,
+    color,
+    defocus,
+    digital,
+    elastic,
+    fog,
+    frost,
+    motion,
+    noise,
+    rival,
+    snow,
+    spatter,
+    zoom,
+)
+from dtn_det.corruptions.catalog import GROUPS, check_name, check_severity
+from dtn_det.corruptions.frost_textures import texture_set
+from dtn_det.corruptions.image import ByteImage, check_image
+from dtn_det.corruptions.jpeg import round_trip
+from dtn_det.corruptions.order import Order
+from dtn_det.corruptions.profiles import get_profile
+from dtn_det.corruptions.stream import Key, Stream
+
+ENGINE_VERSION = 1
+"""Raised whenever the same arguments give other pixels."""
+
+ChannelOrder = Literal["rgb", "bgr"]
+Backend = Literal["dtn_det", "imagecorruptions"]
+
+
+@dataclass(frozen=True)
+class Corruptor:
+    """Corrupts images by the rules of one benchmark. Its attributes are all that the pixels depend on.
+
+    Attributes:
+        profile: ``imagenet-c``, ``coco-c``, ``cifar-c`` or ``tiny-imagenet-c``.
+        seed: Of all randomness.
+        jpeg: Save the result as JPEG and read it again, as the published files were; None for the profile's habit.
+        channel_order: The order in which the corruption sees the channels of an RGB image. ``'bgr'`` gives numbers
+            comparable with those published for MMDetection's models, whose images were corrupted as BGR.
+        frost_folder: Folder with the original textures ``frost1.png`` to ``frost6.jpg``; None for those that ship.
+        backend: ``'imagecorruptions'`` runs that package instead.
+
+    Raises:
+        ValueError: An attribute that does not fit.
+        FileNotFoundError: A texture is missing.
+    """
+
+    profile: str = "imagenet-c"
+    seed: int = 0
+    jpeg: bool | None = None
+    channel_order: ChannelOrder = "rgb"
+    frost_folder: Path | str | None = None
+    backend: Backend = "dtn_det"
+
+    def __post_init__(self) -> None:
+        profile = get_profile(self.profile)
+        if self.channel_order not in ("rgb", "bgr"):
+            raise ValueError(f"expected channel_order to be 'rgb' or 'bgr', got {self.channel_order!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer):
+            raise ValueError(f"expected seed to be an integer, got {self.seed!r}")
+        if self.jpeg is not None and not isinstance(self.jpeg, bool):
+            raise ValueError(f"expected jpeg to be True, False or None for the profile's habit, got {self.jpeg!r}")
+        if self.backend not in ("dtn_det", "imagecorruptions"):
+            raise ValueError(f"expected backend to be 'dtn_det' or 'imagecorruptions', got {self.backend!r}")
+        if self.backend == "imagecorruptions":
+            rival.check(profile)
+        if self.frost_folder is not None:
+            texture_set(self.frost_folder)
+
+    @property
+    def jpeg_quality(self) -> int | None:
+        """Quality of the JPEG round trip, or None without one."""
+        habit = get_profile(self.profile).jpeg_quality
+        if self.jpeg is None:
+            return habit
+        return (habit or 85) if self.jpeg else None
+
+    @property
+    def identity(self) -> str:
+        """What a result must carry, for numbers of other settings cannot be compared with it."""
+        jpeg = "no-jpeg" if self.jpeg_quality is None else f"jpeg{self.jpeg_quality}"
+        if self.backend == "imagecorruptions":
+            return f"{self.profile} {jpeg} {self.channel_order} seed={self.seed} {rival.version()}"
+        frost = f"frost={texture_set(self.frost_folder).name}"
+        return f"{self.profile} {jpeg} {self.channel_order} seed={self.seed} {frost} engine={ENGINE_VERSION}"
+
+    def __call__(self, image: ByteImage, name: str, severity: int, key: Key | None = None) -> ByteImage:
+        """Corrupt an image: see :func:`corrupt`."""
+        check_name(name)
+        check_severity(severity)
+        image = check_image(image)
+        if self.channel_order == "bgr":
+            image = np.ascontiguousarray(image[:, :, ::-1])
+        stream = Stream(self.seed, key, name, severity)
+        if self.backend == "imagecorruptions":
+            out = rival.corrupt(image, name, severity, stream)
+        else:
+            out = FUNCTIONS[name](image, Order(name, severity, get_profile(self.profile), stream, self.frost_folder))
+        if self.channel_order == "bgr":
+            out = np.ascontiguousarray(out[:, :, ::-1])
+        return out if self.jpeg_quality is None else round_trip(out, self.jpeg_quality)
+
+
+def corrupt(
+    image: ByteImage,
+    name: str,
+    severity: int,
+    *,
+    seed: int = 0,
+    key: Key | None = None,
+    profile: str = "imagenet-c",
+    jpeg: bool | None = None,
+    channel_order: ChannelOrder = "rgb",
+    frost_folder: Path | str | None = None,
+    backend: Backend = "dtn_det",
+) -> ByteImage:
+    """Corrupt an image.
+
+    The same arguments give the same pixels, in any process and order; global random states are neither read nor
+    written.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, at least 32 x 32. RGB for ``channel_order='rgb'``.
+        name: One of :data:`dtn_det.corruptions.ALL`.
+        severity: 1 to 5.
+        seed: Of the run.
+        key: Identity of the image, such as its path within the data set or its id: images of one key, among them all
+            without one, get the same random pattern.
+        profile: Benchmark: ``imagenet-c``, ``coco-c``, ``cifar-c`` or ``tiny-imagenet-c``.
+        jpeg: See :class:`Corruptor`, as for the rest.
+        channel_order: ``'rgb'`` or ``'bgr'``.
+        frost_folder: Folder of textures or None.
+        backend: ``'dtn_det'`` or ``'imagecorruptions'``.
+
+    Returns:
+        ``(H, W, 3)`` uint8.
+
+    Raises:
+        ValueError: An argument that does not fit.
+        FileNotFoundError: A frost texture is missing.
+
+    Example:
+        >>> image = np.zeros((224, 224, 3), np.uint8)
+        >>> corrupt(image, "fog", 3, key="n01440764/ILSVRC2012_val_00000293.JPEG").shape
+        (224, 224, 3)
+    """
+    return Corruptor(profile, seed, jpeg, channel_order, frost_folder, backend)(image, name, severity, key)
+
+
+FUNCTIONS: Mapping[str, Callable[[ByteImage, Order], ByteImage]] = MappingProxyType(
+    {
+        **dict.fromkeys((*GROUPS["noise"], "speckle_noise"), noise.add_noise),
+        "defocus_blur": defocus.defocus_blur,
+        "glass_blur": blur.glass_blur,
+        "motion_blur": motion.motion_blur,
+        "zoom_blur": zoom.zoom_blur,
+        "gaussian_blur": blur.gaussian_blur,
+        "snow": snow.snow,
+        "frost": frost.frost,
+        "fog": fog.fog,
+        "brightness": color.brightness,
+        "spatter": spatter.spatter,
+        "contrast": color.contrast,
+        "elastic_transform": elastic.elastic_transform,
+        "pixelate": digital.pixelate,
+        "jpeg_compression": digital.jpeg_compression,
+        "saturate": color.saturate,
+    }
+)
+"""The function of each corruption."""

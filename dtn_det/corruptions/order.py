@@ -1,0 +1,34 @@
+"""What a corruption is told besides the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dtn_det.corruptions.profiles import Profile
+from dtn_det.corruptions.severities import Parameters
+from dtn_det.corruptions.stream import Stream
+
+
+@dataclass(frozen=True)
+class Order:
+    """One corruption of one image.
+
+    Attributes:
+        name: Corruption.
+        severity: 1 to 5.
+        profile: Benchmark.
+        stream: Random numbers of this image.
+        frost_folder: Folder of frost textures, None for those that ship.
+    """
+
+    name: str
+    severity: int
+    profile: Profile
+    stream: Stream
+    frost_folder: Path | str | None = None
+
+    @property
+    def parameters(self) -> Parameters:
+        """See :mod:`dtn_det.corruptions.severities`."""
+        return self.profile.parameters(self.name, self.severity)

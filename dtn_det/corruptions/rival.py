@@ -1,0 +1,62 @@
+"""The backend that runs the `imagecorruptions` package instead of this engine, for comparison."""
+
+from __future__ import annotations
+
+import threading
+from importlib import metadata
+
+import numpy as np
+from PIL import Image
+
+from dtn_det._optional import require
+from dtn_det.corruptions.image import ByteImage
+from dtn_det.corruptions.profiles import Profile
+from dtn_det.corruptions.stream import Stream
+
+_PACKAGE = "imagecorruptions"
+# They draw from generators of their own, which `corrupt` leaves unseeded.
+_OWN_SEED = ("impulse_noise", "glass_blur")
+# The package draws from NumPy's global generator, which threads share.
+_LOCK = threading.Lock()
+
+
+def check(profile: Profile) -> None:
+    """See that the package is there and knows the profile.
+
+    Raises:
+        ImportError: The package is missing or broken.
+        ValueError: It makes other corruptions than those of the profile.
+    """
+    if profile.name not in ("coco-c", "imagenet-c"):
+        raise ValueError(
+            f"expected profile 'coco-c' (or 'imagenet-c', whose parameters the package has but for elastic_transform) "
+            f"with backend='imagecorruptions', got {profile.name!r}: use backend='dtn_det'"
+        )
+    require(_PACKAGE, "imagecorruptions")
+
+
+def version() -> str:
+    """The distribution that provides the package, with its version."""
+    for distribution in ("imagecorruptions-imaug", "imagecorruptions"):
+        try:
+            return f"{distribution}={metadata.version(distribution)}"
+        except metadata.PackageNotFoundError:
+            continue
+    return f"{_PACKAGE}=unknown"
+
+
+def corrupt(image: ByteImage, name: str, severity: int, stream: Stream) -> ByteImage:
+    """Corrupt by the package with its randomness seeded; NumPy's global generator is left as it was."""
+    library = require(_PACKAGE, "imagecorruptions")
+    seed = int(stream.bits(1)[0])
+    with _LOCK:
+        state = np.random.get_state()
+        np.random.seed(seed)
+        try:
+            if name in _OWN_SEED:
+                function = getattr(library.corruptions, name)
+                return np.asarray(function(Image.fromarray(image), severity, seed)).astype(np.uint8)
+            corrupted: ByteImage = library.corrupt(image, corruption_name=name, severity=severity)
+        finally:
+            np.random.set_state(state)
+    return corrupted
