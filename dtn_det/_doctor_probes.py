@@ -93,7 +93,13 @@ _CV2 = """
 import cv2, numpy
 assert cv2.resize(numpy.ones((4, 4, 3), numpy.uint8), (2, 2)).shape == (2, 2, 3)
 """
-_CORRUPTIONS = """
+_NUMBA = """
+import numba
+double = numba.njit(lambda value: 2 * value)
+assert double(3) == 6, "compiled code computes wrongly"
+facts["note"] = "compiles"
+"""
+_IMAGECORRUPTIONS = """
 import numpy
 from imagecorruptions import corrupt
 assert corrupt(numpy.full((64, 64, 3), 128, numpy.uint8), corruption_name="gaussian_noise").shape == (64, 64, 3)
@@ -121,6 +127,9 @@ PROBES: Final = (
     _imported("timm", "timm", "cls"),
     _imported("transformers", "transformers", "cls"),
     Probe("mmpretrain", "mmpretrain", ("onedl-mmpretrain", "mmpretrain"), "cls", "import mmpretrain.models"),
-    Probe("imagecorruptions", "imagecorruptions", ("imagecorruptions-imaug",), "corruptions", _CORRUPTIONS),
+    Probe("numba", "numba", ("numba",), "corruptions", _NUMBA),
+    Probe("scipy", "scipy", ("scipy",), "corruptions", "import scipy.ndimage, scipy.fft"),
+    Probe("pillow", "PIL", ("pillow",), "corruptions", "import PIL.Image, PIL.ImageFont"),
+    Probe("imagecorruptions", "imagecorruptions", ("imagecorruptions-imaug",), "imagecorruptions", _IMAGECORRUPTIONS),
 )
 """What `dtn-det doctor` tries, in the order of its report."""

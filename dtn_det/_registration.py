@@ -1,22 +1,35 @@
-"""Registration with MMDetection when it can be imported."""
+"""Registration with MMEngine's registries, when the packages that have them can be imported."""
 
 import importlib
 import importlib.util
 import os
 import warnings
+from typing import Any
+
+TRANSFORM = "ImageCorruption"
+
+
+def register() -> None:
+    """Register the backbones with MMDetection, and the transform with MMDetection and mmpretrain.
+
+    `DTN_DET_DEFER_REGISTRATION=1` in the environment leaves that to whoever needs it: the command line starts so, and
+    `--help` does not load MMDetection.
+    """
+    if os.environ.get("DTN_DET_DEFER_REGISTRATION") != "1":
+        register_with_mmdet()
+        register_transform()
 
 
 def register_with_mmdet() -> bool:
     """Import :mod:`dtn_det.models`, which registers the backbones, unless MMDetection is not installed.
 
     A MMDetection that is installed and cannot be imported (the usual cause: an mmcv compiled for another torch) gives
-    a warning and no error, since the layers work without it. `DTN_DET_DEFER_REGISTRATION=1` in the environment leaves
-    the import to whoever needs the backbones: the command line starts so, and `--help` does not load MMDetection.
+    a warning and no error, since the layers work without it.
 
     Returns:
         Whether the backbones are registered.
     """
-    if os.environ.get("DTN_DET_DEFER_REGISTRATION") == "1" or importlib.util.find_spec("mmdet") is None:
+    if importlib.util.find_spec("mmdet") is None:
         return False
     try:
         importlib.import_module("dtn_det.models")
@@ -26,7 +39,34 @@ def register_with_mmdet() -> bool:
             f"MMDetection is installed and cannot be imported, so the DTN backbones are not registered "
             f"({type(error).__name__}: {error}). `dtn-det doctor` says what is wrong and how to mend it; "
             f"dtn_det.layers works without it.",
-            stacklevel=3,
+            stacklevel=4,
         )
         return False
     return True
+
+
+def register_transform() -> bool:
+    """Register :class:`dtn_det.corruptions.transforms.ImageCorruption`, unless MMCV is not installed or is broken.
+
+    It is in the root registry, whose transforms any scope finds. What is registered loads the corruptions when a
+    pipeline is built: they need packages that training does not, and compile.
+
+    Returns:
+        Whether it is registered.
+    """
+    if importlib.util.find_spec("mmcv") is None:
+        return False
+    try:
+        transforms = importlib.import_module("mmcv.transforms").TRANSFORMS
+    # See above; the warning there, or the import of whoever builds a pipeline, says it.
+    except Exception:
+        return False
+    if TRANSFORM not in transforms.module_dict:
+        transforms.register_module(name=TRANSFORM, module=_image_corruption)
+    return True
+
+
+def _image_corruption(*args: Any, **kwargs: Any) -> Any:
+    from dtn_det.corruptions.transforms import ImageCorruption
+
+    return ImageCorruption(*args, **kwargs)

@@ -11,7 +11,8 @@ REQUIRED = (
     ("matplotlib", "det"),
     ("pandas", "cli"),
     ("tabulate", "cli"),
-    ("imagecorruptions", "corruptions"),
+    ("numba", "corruptions"),
+    ("scipy", "corruptions"),
 )
 
 

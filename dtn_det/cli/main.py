@@ -18,6 +18,7 @@ from importlib import metadata
 from typing import Final
 
 from dtn_det._optional import require
+from dtn_det._registration import register_transform
 
 EXIT_FAILURE: Final = 1
 EXIT_INTERRUPTED: Final = 130
@@ -25,7 +26,7 @@ EXIT_INTERRUPTED: Final = 130
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: its name, its module, and whether it needs the backbones in MMDetection's registry."""
+    """A subcommand: its name, its module, and whether it needs what this package registers."""
 
     name: str
     module: str
@@ -36,6 +37,7 @@ COMMANDS: Final = (
     Command("doctor", "dtn_det.cli.doctor", needs_models=False),
     Command("demo", "dtn_det.cli.demo", needs_models=True),
     Command("complexity", "dtn_det.cli.complexity", needs_models=True),
+    Command("corrupt", "dtn_det.cli.corrupt", needs_models=False),
 )
 
 
@@ -58,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with contextlib.redirect_stdout(sys.stderr):
                 require("mmdet", extra="det")
                 importlib.import_module("dtn_det.models")
+                register_transform()
         code = importlib.import_module(command.module).run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:

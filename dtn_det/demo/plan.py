@@ -8,12 +8,14 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
-from dtn_det.demo.corrupt import CORRUPTIONS
 from dtn_det.demo.dataset import GENERATOR_VERSION, DatasetSpec
 from dtn_det.files import write_json
+
+if TYPE_CHECKING:
+    from dtn_det.corruptions import Corruptor
 
 CONFIGS = {"dtn": "atss_dtn-swin-nano_fpn_shapes.py", "ln": "atss_swin-nano_fpn_shapes.py"}
 """The models by their short names, and their files in ``configs/dtn_demo``."""
@@ -22,6 +24,9 @@ LABELS = {"dtn": "DTN", "ln": "LayerNorm"}
 """The models' names for people."""
 
 SETTINGS = "settings.json"
+
+CORRUPTIONS = ("gaussian_noise", "motion_blur", "fog", "jpeg_compression")
+"""One corruption of each group: noise, blur, weather, digital."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,20 @@ class Plan:
         """All evaluations, the clean one first."""
         return (Cell(), *(Cell(name, severity) for name in self.corruptions for severity in self.severities))
 
+    @property
+    def corruptor(self) -> Corruptor:
+        """How images are corrupted."""
+        from dtn_det.corruptions import Corruptor
+
+        return Corruptor("coco-c", seed=self.data.seed)
+
     def settings(self) -> dict[str, Any]:
         """Everything that the numbers depend on: results of different settings must not be mixed."""
         own = json.loads(json.dumps(asdict(self)))
         configs = {f"config of {name}": _digest(load_config(name)) for name in CONFIGS}
         packages = {name: _version(name) for name in ("dtn-det", "torch", "mmcv", "mmdet", "numpy")}
-        return {**own, "generator": GENERATOR_VERSION, **configs, **packages}
+        own = {**own, "corruptor": self.corruptor.identity, "generator": GENERATOR_VERSION}
+        return {**own, **configs, **packages}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dtn_det.demo.corrupt import CorruptImage
 from dtn_det.demo.dataset import DatasetSpec
 from dtn_det.demo.plan import Layout, Plan, load_config
 from dtn_det.demo.progress import Progress, Report
@@ -92,6 +91,8 @@ def evaluate(cfg: Config, plan: Plan, layout: Layout, model: str, report: Report
     """Evaluate the cells whose results are not there yet."""
     from mmengine.runner import TestLoop
 
+    from dtn_det.corruptions.transforms import ImageCorruption
+
     cells = plan.cells()
     missing = [cell for cell in cells if not layout.is_evaluated(model, cell)]
     if not missing:
@@ -106,8 +107,9 @@ def evaluate(cfg: Config, plan: Plan, layout: Layout, model: str, report: Report
         report(Progress("evaluate", cells.index(cell), len(cells), cell.name))
         dataloader, evaluator = cfg.test_dataloader.to_dict(), cfg.test_evaluator.to_dict()
         if cell.corruption is not None:
-            corruption = {"type": CorruptImage, "name": cell.corruption, "severity": cell.severity}
-            dataloader["dataset"]["pipeline"].insert(1, {**corruption, "seed": plan.data.seed})
+            step = {"type": ImageCorruption, "corruption": cell.corruption, "severity": cell.severity}
+            how = {"profile": plan.corruptor.profile, "seed": plan.corruptor.seed}
+            dataloader["dataset"]["pipeline"].insert(1, {**step, **how})
         else:
             evaluator["outfile_prefix"] = str(layout.detections(model)).removesuffix(".bbox.json")
         results = TestLoop(runner, dataloader, evaluator).run()

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("mmdet")
 
+from dtn_det.corruptions import Corruptor
 from dtn_det.demo import plan as plan_module
 from dtn_det.demo.dataset import DatasetSpec
 from dtn_det.demo.plan import CONFIGS, Layout, Plan, clear, load_config, open_folder
@@ -25,6 +26,10 @@ def test_cells_are_clean_and_every_corruption_at_every_severity():
 
 def test_the_default_takes_one_corruption_of_each_group():
     assert Plan().corruptions == ("gaussian_noise", "motion_blur", "fog", "jpeg_compression")
+
+
+def test_the_settings_say_how_images_are_corrupted():
+    assert PLAN.settings()["corruptor"] == Corruptor("coco-c", seed=5).identity
 
 
 def test_a_job_survives_the_command_line(tmp_path):

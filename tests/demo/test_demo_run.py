@@ -20,7 +20,7 @@ from dtn_det.demo.plan import CONFIGS, Layout, Plan
 from dtn_det.demo.run import run_demo
 from dtn_det.files import locked
 
-for name in ("mmdet", "imagecorruptions", "pandas"):
+for name in ("mmdet", "numba", "pandas"):
     pytest.importorskip(name)
 Console = pytest.importorskip("rich.console").Console
 
@@ -178,7 +178,7 @@ def test_the_command_refuses_another_seed(finished, capsys):
 
 @pytest.mark.parametrize(
     ("module", "extra"),
-    [("imagecorruptions", "corruptions"), ("pandas", "cli"), ("tabulate", "cli"), ("matplotlib", "det")],
+    [("numba", "corruptions"), ("scipy", "corruptions"), ("pandas", "cli"), ("tabulate", "cli"), ("matplotlib", "det")],
 )
 def test_a_missing_extra_is_named_before_anything_is_done(tmp_path, monkeypatch, capsys, module, extra):
     monkeypatch.setitem(sys.modules, module, None)

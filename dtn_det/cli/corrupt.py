@@ -1,0 +1,206 @@
+"""`dtn-det corrupt`: corrupted copies of image folders, and a picture of all corruptions."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dtn_det.corruptions import Corruptor
+    from dtn_det.corruptions.image import ByteImage
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of `corrupt`."""
+    parser = subparsers.add_parser(
+        "corrupt",
+        help="write corrupted copies of an image folder (ImageNet-C, COCO-C), or a picture of all corruptions",
+        description="Writes DST/<corruption>/<severity>/... for a folder of images, or corrupts a single image. "
+        "Images come out the same in any run. Stopped and started again, it continues.",
+    )
+    parser.add_argument("src", type=Path, metavar="SRC", help="folder of images, or one image")
+    parser.add_argument("dst", type=Path, metavar="DST", nargs="?", help="folder of the tree, or file for one image")
+    parser.add_argument(
+        "--grid", type=Path, metavar="FILE", help="draw all corruptions of the image SRC in one picture, and no more"
+    )
+    what = parser.add_argument_group("what to write")
+    what.add_argument(
+        "--corruptions",
+        nargs="+",
+        metavar="NAME",
+        help="names, groups (noise, blur, weather, digital, extra), benchmark or all [benchmark; all for --grid]",
+    )
+    what.add_argument("--severities", nargs="+", type=int, default=SEVERITIES, metavar="N", help="[1 2 3 4 5]")
+    what.add_argument("--limit", type=int, metavar="N", help="no more than N images, chosen at random, always the same")
+    what.add_argument("--layout", choices=("auto", "imagenet", "coco", "plain"), default="auto", help="of SRC [auto]")
+    what.add_argument(
+        "--annotations", nargs="+", type=Path, default=(), metavar="JSON", help="COCO annotation files to follow"
+    )
+    what.add_argument(
+        "--images", type=Path, metavar="DIR", help="folder in SRC that the COCO file names are relative to"
+    )
+    what.add_argument(
+        "--format",
+        choices=("source", "jpeg", "png"),
+        help="of the files: png loses nothing [jpeg for ImageNet's layout, else as the source]",
+    )
+    how = parser.add_argument_group("how to corrupt")
+    how.add_argument(
+        "--profile",
+        help="imagenet-c, coco-c, cifar-c or tiny-imagenet-c [imagenet-c for ImageNet's layout, else coco-c]",
+    )
+    how.add_argument("--seed", type=int, default=0, help="of all randomness [%(default)s]")
+    how.add_argument("--jpeg", action=argparse.BooleanOptionalAction, help="the JPEG step [that of the profile]")
+    how.add_argument(
+        "--resize",
+        action=argparse.BooleanOptionalAction,
+        help="resize to 256 and crop 224 first [for imagenet-c in ImageNet's layout]",
+    )
+    how.add_argument("--frost", type=Path, metavar="DIR", help="folder with the original frost textures")
+    how.add_argument("--channel-order", default="rgb", help="rgb, or bgr as in published COCO-C numbers [%(default)s]")
+    how.add_argument("--backend", default="dtn_det", help="dtn_det, or imagecorruptions for comparison [%(default)s]")
+    run = parser.add_argument_group("the run")
+    run.add_argument("--workers", type=int, metavar="N", help="processes [one a core]")
+    run.add_argument("--yes", action="store_true", help="do not ask before writing")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `dtn-det corrupt`."""
+    from dtn_det._optional import require
+
+    for module in ("cv2", "numba", "scipy", "PIL", "rich"):
+        require(module, "corruptions")
+    if args.grid is not None:
+        return _grid(args)
+    if args.dst is None:
+        raise ValueError("expected DST, the folder to write to, got none: name it, or --grid FILE for one image")
+    return _one_image(args) if args.src.is_file() else _tree(args)
+
+
+def _corruptor(args: argparse.Namespace, profile: str) -> Corruptor:
+    from dtn_det.corruptions import Corruptor
+
+    profile = args.profile or profile
+    frost = None if args.frost is None else str(args.frost)
+    return Corruptor(profile, args.seed, args.jpeg, args.channel_order, frost, args.backend)
+
+
+def _tree(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from dtn_det.corruptions.selection import select_corruptions, select_severities
+    from dtn_det.corruptions.trees import plan_tree, write_tree
+
+    tree = plan_tree(
+        args.src,
+        args.dst,
+        select_corruptions(args.corruptions or ["benchmark"]),
+        select_severities(args.severities),
+        layout=args.layout,
+        annotations=args.annotations,
+        images=args.images,
+        corruptor=functools.partial(_corruptor, args),
+        crop=args.resize,
+        file_format=args.format,
+        limit=args.limit,
+    )
+    console = Console()
+    workers = args.workers if args.workers is not None else _num_cores()
+    bad = write_tree(tree, workers, console, _asker(console, ask=not args.yes))
+    if bad:
+        _say(console, f"{len(bad)} images could not be corrupted:")
+        for outcome in bad:
+            _say(console, f"  {outcome.image.name}: {outcome.error}")
+        return 1
+    return 0
+
+
+def _asker(console: Console, *, ask: bool) -> Callable[[str], bool]:
+    def confirm(estimate: str) -> bool:
+        _say(console, estimate)
+        if not ask or not (sys.stdin.isatty() and console.is_terminal):
+            return True
+        if input("Continue? [Y/n] ").strip().lower() in ("", "y", "yes"):
+            return True
+        _say(console, "Nothing was written.")
+        return False
+
+    return confirm
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _grid(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from dtn_det.corruptions.grid import draw_grid
+    from dtn_det.corruptions.selection import select_corruptions, select_severities
+
+    if args.dst is not None:
+        raise ValueError(f"expected --grid without DST, got {args.dst}: leave one of them out")
+    corruptor, image = _corruptor(args, "coco-c"), _read(args)
+    names, severities = select_corruptions(args.corruptions or ["all"]), select_severities(args.severities)
+    picture = draw_grid(image, names, severities, corruptor=corruptor, key=args.src.name)
+    _write(args.src, args.grid, np.array(picture))
+    return 0
+
+
+def _one_image(args: argparse.Namespace) -> int:
+    from dtn_det.corruptions.encoding import corrupt_to_file
+    from dtn_det.corruptions.selection import select_corruptions, select_severities
+    from dtn_det.files import write_bytes
+
+    names, severities = select_corruptions(args.corruptions or ["benchmark"]), select_severities(args.severities)
+    if len(names) != 1 or len(severities) != 1:
+        raise ValueError(
+            f"expected one corruption and one severity for one image, got {len(names)} and {len(severities)}: choose "
+            "with --corruptions and --severities, or draw them all with --grid FILE"
+        )
+    _check_target(args.src, args.dst)
+    corruptor, image = _corruptor(args, "coco-c"), _read(args)
+    data = corrupt_to_file(corruptor, image, names[0], severities[0], args.src.name, args.dst.suffix)
+    write_bytes(args.dst, data)
+    return 0
+
+
+def _read(args: argparse.Namespace) -> ByteImage:
+    import numpy as np
+
+    from dtn_det.corruptions.imagenet_crop import resize_and_crop
+    from dtn_det.corruptions.reading import BadImageError, read_image
+
+    if args.src.is_dir():
+        raise ValueError(f"expected SRC to be one image for --grid, got the folder {args.src}: name an image")
+    try:
+        image = read_image(args.src, upright=not args.resize)
+    except BadImageError as error:
+        raise ValueError(f"expected SRC to be an image, got {args.src}: {error}") from None
+    return np.array(resize_and_crop(image) if args.resize else image)
+
+
+def _check_target(source: Path, target: Path) -> None:
+    if target.is_dir() or target.resolve() == source.resolve():
+        raise ValueError(f"expected the name of another file to write to, got {target}: name an image file")
+
+
+def _write(source: Path, target: Path, image: ByteImage) -> None:
+    from dtn_det.corruptions.encoding import encode
+    from dtn_det.files import write_bytes
+
+    _check_target(source, target)
+    write_bytes(target, encode(image, target.suffix))

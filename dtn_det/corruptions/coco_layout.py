@@ -1,0 +1,139 @@
+"""COCO's layout: annotation files that name images in folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dtn_det.corruptions.layouts import Source, SourceImage, sort_images
+
+ANNOTATION_FOLDER = "annotations"
+_SAMPLE = 50
+
+
+@dataclass(frozen=True)
+class _Annotations:
+    path: Path
+    ids: dict[str, int | str]
+
+
+def find_annotations(root: Path) -> list[Path]:
+    """The JSON files in ``annotations`` below a folder."""
+    return sorted((root / ANNOTATION_FOLDER).glob("*.json"))
+
+
+def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = None) -> Source:
+    """List the images that annotation files name.
+
+    Args:
+        root: Folder of the data set.
+        annotations: The annotation files, by their own paths or relative to ``root``; none for the only one in
+            ``root/annotations``.
+        images: Folder that the file names are relative to, itself relative to ``root``; None to look for it.
+
+    Raises:
+        ValueError: A file is no COCO annotation file, or it is in doubt which file or which image folder is meant.
+        FileNotFoundError: A file or folder is missing.
+    """
+    files = [_read(path) for path in ([_resolve(root, path) for path in annotations] or _only(root))]
+    found: dict[PurePosixPath, SourceImage] = {}
+    for file in files:
+        folder = _image_folder(root, file) if images is None else _given_folder(root, images)
+        for name, key in file.ids.items():
+            target = PurePosixPath(folder.relative_to(root).as_posix()) / name
+            known = found.setdefault(target, SourceImage(folder / name, key, target))
+            if known.key != key:
+                raise ValueError(
+                    f"expected one id for the image {target}, got {known.key!r} and {key!r} in the annotation files: "
+                    "corrupt them into a folder each"
+                )
+    return Source("coco", sort_images(list(found.values())), {_target(root, file.path): file.path for file in files})
+
+
+def rename_images(path: Path, suffix: str) -> bytes:
+    """An annotation file whose images end in another suffix."""
+    content = _load(path)
+    for image in content["images"]:
+        image["file_name"] = str(PurePosixPath(image["file_name"]).with_suffix(suffix))
+    return json.dumps(content).encode()
+
+
+def _only(root: Path) -> list[Path]:
+    found = find_annotations(root)
+    if not found:
+        raise FileNotFoundError(
+            f"expected annotation files in {root / ANNOTATION_FOLDER}, got none: name them with --annotations"
+        )
+    if len(found) > 1:
+        names = ", ".join(f"{ANNOTATION_FOLDER}/{path.name}" for path in found)
+        raise ValueError(f"expected --annotations to choose out of {names}, got none: name those you want corrupted")
+    return found
+
+
+def _resolve(root: Path, path: Path) -> Path:
+    for candidate in (path, root / path):
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(f"expected --annotations to name a file, got {path}: neither it nor {root / path} is one")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"expected a COCO annotation file, got {path}, which is not JSON ({error})") from None
+    images = content.get("images") if isinstance(content, dict) else None
+    wanted = {"id", "file_name"}
+    if not isinstance(images, list) or not all(isinstance(image, dict) and wanted <= set(image) for image in images):
+        raise ValueError(f"expected a COCO annotation file, got {path} without a list 'images' of ids and file names")
+    if not images:
+        raise ValueError(f"expected images in the annotation file {path}, got none")
+    return dict(content)
+
+
+def _read(path: Path) -> _Annotations:
+    ids: dict[str, int | str] = {}
+    for image in _load(path)["images"]:
+        name = PurePosixPath(image["file_name"])
+        if name.is_absolute() or ".." in name.parts:
+            raise ValueError(f"expected file names below the image folder, got {str(name)!r} in {path}")
+        ids[str(name)] = image["id"]
+    return _Annotations(path, ids)
+
+
+def _target(root: Path, path: Path) -> PurePosixPath:
+    """Where an annotation file goes: where it was, or to ``annotations`` if it came from elsewhere."""
+    path, root = path.resolve(), root.resolve()
+    inside = path.is_relative_to(root)
+    return PurePosixPath(path.relative_to(root).as_posix() if inside else f"{ANNOTATION_FOLDER}/{path.name}")
+
+
+def _given_folder(root: Path, images: Path) -> Path:
+    folder = root / images
+    if not folder.is_dir() or not folder.resolve().is_relative_to(root.resolve()):
+        raise FileNotFoundError(f"expected --images to name a folder in {root}, got {images}")
+    return folder
+
+
+def _image_folder(root: Path, file: _Annotations) -> Path:
+    """The folder, at most two levels down, that holds most of the images."""
+    sample = list(file.ids)[:: max(1, len(file.ids) // _SAMPLE)]
+    folders = [path for pattern in (".", "*", "*/*") for path in sorted(root.glob(pattern)) if path.is_dir()]
+    hits = {folder: sum((folder / name).is_file() for name in sample) for folder in folders}
+    best = max(hits.values())
+    if best == 0:
+        raise FileNotFoundError(
+            f"expected the images of {file.path} in {root} or a folder in it, got none, such as {sample[0]!r}: "
+            "name their folder with --images"
+        )
+    candidates = [folder for folder in folders if hits[folder] == best]
+    # Splits of a set often number their images alike: instances_val.json then belongs to val/.
+    named = [folder for folder in candidates if folder != root and folder.name in file.path.stem]
+    chosen = candidates if len(candidates) == 1 else named
+    if len(chosen) != 1:
+        places = ", ".join(str(folder.relative_to(root)) for folder in candidates)
+        raise ValueError(f"expected one folder with the images of {file.path}, got {places}: choose with --images")
+    return chosen[0]

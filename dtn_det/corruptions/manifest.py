@@ -1,0 +1,71 @@
+"""What the images of a corrupted tree were made with, kept in the tree."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dtn_det.files import is_temporary
+
+MANIFEST = "corruptions.json"
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What all images of a tree have in common.
+
+    Attributes:
+        identity: Of the corruptor.
+        layout: See :data:`dtn_det.corruptions.layouts.LAYOUTS`.
+        cropped: The clean images went through :func:`dtn_det.corruptions.imagenet_crop.resize_and_crop`.
+        file_format: ``'source'``, ``'jpeg'`` or ``'png'``.
+        num_images: Clean images that the tree may hold in each corruption and severity.
+        images: Digest of their keys and targets.
+    """
+
+    identity: str
+    layout: str
+    cropped: bool
+    file_format: str
+    num_images: int
+    images: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of the file."""
+        return {"version": MANIFEST_VERSION, **asdict(self)}
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest in a folder, or None if the folder is not a corrupted tree."""
+    try:
+        content = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def check_folder(folder: Path, manifest: Manifest) -> None:
+    """See that a folder is empty or a tree of this manifest.
+
+    Raises:
+        ValueError: It holds other files, or images that were made otherwise.
+    """
+    stored = read_manifest(folder)
+    if stored is None:
+        foreign = sorted(path.name for path in folder.iterdir() if not is_temporary(path.name))
+        if foreign:
+            raise ValueError(
+                f"expected DST to be empty or a corrupted tree, got {folder} with {foreign[0]!r} in it: name another"
+            )
+        return
+    wanted = manifest.to_json()
+    differing = [key for key in {**wanted, **stored} if wanted.get(key) != stored.get(key)]
+    if differing:
+        changes = "; ".join(f"{key} was {stored.get(key)!r}, is {wanted.get(key)!r}" for key in differing)
+        raise ValueError(
+            f"expected the settings that the images in {folder} were made with, got others ({changes}): "
+            "name another DST, or delete this one"
+        )

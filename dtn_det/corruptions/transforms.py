@@ -1,0 +1,93 @@
+"""The engine as a step of the pipelines of MMDetection and mmpretrain."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from dtn_det._optional import require
+
+require("mmcv", "det")  # before the import below fails with a name that tells nobody which extra is missing
+
+from mmcv.transforms import BaseTransform  # noqa: E402
+
+from dtn_det.corruptions.data import Corrupt  # noqa: E402
+from dtn_det.corruptions.engine import Backend, ChannelOrder, Corruptor  # noqa: E402
+from dtn_det.corruptions.keys import image_key  # noqa: E402
+from dtn_det.corruptions.stream import Key  # noqa: E402
+
+
+class ImageCorruption(BaseTransform):  # type: ignore[misc]
+    """Corrupts the loaded image; in a config its place is right after ``LoadImageFromFile``.
+
+    For ImageNet-C it comes after ``ResizeEdge`` to 256 and ``CenterCrop`` to 224, since those images were resized and
+    cut before they were corrupted.
+
+    The random pattern of an image follows from its ``img_id``, or, where a data set gives none, from its ``img_path``
+    within ``data_root``: see :func:`dtn_det.corruptions.keys.image_key`. Both stay the same wherever the data lie and
+    in whatever order images come, and they are those of ``dtn-det corrupt``.
+
+    Required key: ``img``, in BGR as MMCV loads it. Modified key: ``img``.
+
+    Args:
+        corruption: Name of the corruption.
+        severity: 1 to 5, or 0 to leave images alone.
+        profile: See :class:`dtn_det.corruptions.Corruptor`, as for the rest.
+        seed: Of all randomness.
+        jpeg: With the JPEG step; None for the profile's habit.
+        channel_order: ``'bgr'`` lets the corruption see the array as it is, as in the published numbers of
+            MMDetection's models; ``'rgb'`` in its true colours.
+        frost_folder: Folder with the original frost textures.
+        backend: ``'dtn_det'`` or ``'imagecorruptions'``.
+        data_root: Folder that image paths are taken relative to.
+
+    Raises:
+        ValueError: An argument that does not fit, when the pipeline is built.
+        FileNotFoundError: A frost texture is missing.
+    """
+
+    def __init__(
+        self,
+        corruption: str,
+        severity: int,
+        profile: str = "coco-c",
+        seed: int = 0,
+        jpeg: bool | None = None,
+        channel_order: ChannelOrder = "rgb",
+        frost_folder: str | PathLike[str] | None = None,
+        backend: Backend = "dtn_det",
+        data_root: str | PathLike[str] | None = None,
+    ) -> None:
+        folder = None if frost_folder is None else str(frost_folder)
+        corruptor = Corruptor(profile, seed, jpeg, channel_order, folder, backend)
+        self.corrupt = Corrupt(corruption, severity, corruptor)
+        self.data_root = data_root
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Corrupt ``results['img']``.
+
+        Raises:
+            ValueError: There is neither an id nor a path, or the image does not fit.
+        """
+        if self.corrupt.severity == 0:
+            return results
+        bgr = results["img"]
+        corrupted = self.corrupt(bgr[..., ::-1], self._key(results))
+        results["img"] = np.ascontiguousarray(corrupted[..., ::-1])
+        return results
+
+    def _key(self, results: dict[str, Any]) -> Key:
+        if results.get("img_id") is not None:
+            return str(results["img_id"])
+        if results.get("img_path") is not None:
+            return image_key(results["img_path"], self.data_root)
+        raise ValueError(
+            f"expected 'img_id' or 'img_path' in the results, got {', '.join(map(repr, results))}: "
+            "the data set must name its images"
+        )
+
+    def __repr__(self) -> str:
+        corrupt = self.corrupt
+        return f"{type(self).__name__}({corrupt.name}, severity={corrupt.severity}, {corrupt.corruptor.identity})"

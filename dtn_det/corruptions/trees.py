@@ -1,0 +1,267 @@
+"""Corrupted copies of image folders: ``<corruption>/<severity>/...``."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from rich.console import Console
+
+from dtn_det.corruptions.coco_layout import find_annotations, list_coco, rename_images
+from dtn_det.corruptions.engine import Corruptor
+from dtn_det.corruptions.layouts import LAYOUTS, Source, SourceImage, choose, class_folders, list_folder
+from dtn_det.corruptions.manifest import MANIFEST, Manifest, check_folder
+from dtn_det.corruptions.tree_size import check_space, estimate
+from dtn_det.corruptions.tree_worker import Job, Outcome, write_images
+from dtn_det.files import is_temporary, locked, write_bytes, write_json
+from dtn_det.progress import duration, meter, size
+
+FORMATS = ("source", "jpeg", "png")
+PROFILES_BY_LAYOUT = {"imagenet": "imagenet-c", "coco": "coco-c", "plain": "coco-c"}
+"""The benchmark that a layout suggests."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A corrupted tree to be written.
+
+    Attributes:
+        destination: Its folder.
+        source: The clean images, with the targets that the file format asks for.
+        corruptor: How.
+        cells: Corruptions and severities.
+        cropped: Resize and crop the clean images as for ImageNet-C.
+        file_format: ``'source'`` for files of the same kind as the clean ones, ``'jpeg'`` or ``'png'``.
+        limit: Corrupt no more than so many images, chosen at random, always the same.
+    """
+
+    destination: Path
+    source: Source
+    corruptor: Corruptor
+    cells: tuple[tuple[str, int], ...]
+    cropped: bool
+    file_format: str
+    limit: int | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is the same for all its images."""
+        source = self.source
+        return Manifest(
+            self.corruptor.identity, source.layout, self.cropped, self.file_format, len(source.images), source.digest
+        )
+
+    @property
+    def job(self) -> Job:
+        """What is done to each image."""
+        # MMDetection turns images as their EXIF data say; ImageNet-C was made from the pixels as they are stored.
+        upright = self.source.layout != "imagenet"
+        return Job(self.destination, self.corruptor, self.cells, self.cropped, upright)
+
+
+def find_layout(root: Path) -> str:
+    """The layout of a folder: COCO's with annotation files, ImageNet's with class folders, else plain."""
+    if find_annotations(root):
+        return "coco"
+    return "imagenet" if class_folders(root) else "plain"
+
+
+def plan_tree(
+    root: Path,
+    destination: Path,
+    corruptions: Sequence[str],
+    severities: Sequence[int],
+    *,
+    layout: str = "auto",
+    annotations: Sequence[Path] = (),
+    images: Path | None = None,
+    corruptor: Callable[[str], Corruptor] = Corruptor,
+    crop: bool | None = None,
+    file_format: str | None = None,
+    limit: int | None = None,
+) -> Tree:
+    """Look at a folder of images and settle what will be written.
+
+    Args:
+        root: The clean images.
+        destination: Folder of the tree.
+        corruptions: Names.
+        severities: From 1 to 5.
+        layout: ``'auto'`` or one of :data:`LAYOUTS`.
+        annotations: COCO's annotation files, see :func:`list_coco`.
+        images: COCO's image folder.
+        corruptor: Makes the corruptor from the name of the benchmark that the layout suggests.
+        crop: Resize and crop as for ImageNet-C; None for ImageNet's layout with the profile ``imagenet-c``.
+        file_format: One of :data:`FORMATS`; None for JPEG in ImageNet's layout and that of the source otherwise.
+        limit: See :class:`Tree`.
+
+    Raises:
+        ValueError: Something does not fit.
+        FileNotFoundError: There is no such folder, or an annotation file or image folder is missing.
+    """
+    check_folders(root, destination)
+    if layout == "auto":
+        layout = "coco" if annotations else find_layout(root)
+    if layout not in LAYOUTS:
+        raise ValueError(f"expected a layout out of auto, {', '.join(LAYOUTS)}, got {layout!r}")
+    if layout != "coco" and (annotations or images is not None):
+        raise ValueError(f"expected --layout coco with --annotations or --images, got {layout!r}: leave them out")
+    source = list_coco(root, annotations, images) if layout == "coco" else list_folder(root, layout)
+    chosen = corruptor(PROFILES_BY_LAYOUT[layout])
+    file_format = file_format or ("jpeg" if layout == "imagenet" else "source")
+    if crop is None:
+        crop = layout == "imagenet" and chosen.profile == "imagenet-c"
+    cells = tuple((name, severity) for name in corruptions for severity in severities)
+    return Tree(destination, _with_suffixes(source, file_format), chosen, cells, crop, file_format, limit)
+
+
+def check_folders(root: Path, destination: Path) -> None:
+    """See that one folder can be corrupted into another.
+
+    Raises:
+        FileNotFoundError: The first does not exist.
+        ValueError: It is empty, or the second lies within the first or is the same.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"expected SRC to be a folder of images, got {root}: there is no such folder")
+    if not any(root.iterdir()):
+        raise ValueError(f"expected SRC to hold images, got the empty folder {root}")
+    if destination.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"expected DST to lie outside SRC, got {destination} for SRC {root}: name another")
+
+
+def write_tree(tree: Tree, workers: int, console: Console, confirm: Callable[[str], bool]) -> tuple[Outcome, ...]:
+    """Write a tree, or what is missing of it.
+
+    Every file is complete or absent at any moment, and what an earlier call wrote is not written again: a call that was
+    killed is continued by the same call.
+
+    Args:
+        tree: What to write.
+        workers: Number of processes.
+        console: Where the estimate and the progress go.
+        confirm: Asked with the estimate before anything is written.
+
+    Returns:
+        The images that could not be corrupted.
+
+    Raises:
+        ValueError: The folder holds something else, or another process works in it.
+        OSError: It does not fit on the disk, or cannot be written.
+        RuntimeError: A process died.
+    """
+    if workers < 1:
+        raise ValueError(f"expected at least 1 worker, got {workers}")
+    images = choose(tree.source, tree.limit, tree.corruptor.seed)
+    total = len(images) * len(tree.cells)
+    with locked(tree.destination, "DST"):
+        check_folder(tree.destination, tree.manifest)
+        present = sweep(tree)
+        if not confirm(_announce(tree, images, max(0, total - present), workers)):
+            return ()
+        write_json(tree.destination / MANIFEST, tree.manifest.to_json())
+        _write_annotations(tree)
+        return _write(tree, images, workers, console)
+
+
+def _announce(tree: Tree, images: Sequence[SourceImage], missing: int, workers: int) -> str:
+    cost = estimate(tree.job, images) if missing else None
+    if cost is None:
+        return f"{missing:,} files to write"
+    num_bytes = missing * cost.num_bytes
+    check_space(tree.destination, num_bytes, missing)
+    time = duration(missing * cost.seconds / workers)
+    return f"{missing:,} files to write, about {size(num_bytes)}, about {time} with {workers} processes"
+
+
+def _write(tree: Tree, images: Sequence[SourceImage], workers: int, console: Console) -> tuple[Outcome, ...]:
+    bad = []
+    total = len(images) * len(tree.cells)
+    try:
+        with (
+            contextlib.closing(write_images(tree.job, images, min(workers, len(images)))) as outcomes,
+            meter(console, "Corrupting", total, "files") as advance,
+        ):
+            for outcome in outcomes:
+                advance(len(tree.cells))
+                if outcome.error is not None:
+                    bad.append(outcome)
+    except KeyboardInterrupt:
+        console.print("Interrupted: what is written stays, and the same command continues.", soft_wrap=True)
+        raise
+    except OSError as error:
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"{error}"
+        raise OSError(
+            f"expected to write to {tree.destination}, got an error ({reason}): what is written stays, and the same "
+            "command continues"
+        ) from error
+    return tuple(sorted(bad, key=lambda outcome: outcome.image.target))
+
+
+def sweep(tree: Tree) -> int:
+    """Delete what a kill left half-written, and count the files of the tree's cells that are there."""
+    present = 0
+    for path in _files(tree.destination):
+        if is_temporary(os.path.basename(path)):
+            os.unlink(path)
+    for name, severity in tree.cells:
+        folder = tree.destination / name / str(severity)
+        skipped = {folder / target for target in tree.source.annotations}
+        present += sum(Path(path) not in skipped for path in _files(folder))
+    return present
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for parent, _, names in os.walk(folder):
+        yield from (os.path.join(parent, name) for name in names)
+
+
+def _write_annotations(tree: Tree) -> None:
+    """One copy of each annotation file, and a link to it in each cell."""
+    renamed = {"jpeg": ".jpg", "png": ".png"}.get(tree.file_format)
+    for target, path in tree.source.annotations.items():
+        copy = tree.destination / target
+        content = path.read_bytes() if renamed is None else rename_images(path, renamed)
+        if not copy.exists() or copy.read_bytes() != content:
+            write_bytes(copy, content)
+        for name, severity in tree.cells:
+            link = tree.destination / name / str(severity) / target
+            if link.exists():
+                continue
+            link.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                link.symlink_to(os.path.relpath(copy, link.parent))
+            # Not all file systems have links.
+            except OSError:
+                write_bytes(link, content)
+
+
+def _with_suffixes(source: Source, file_format: str) -> Source:
+    """The source with targets of the suffix that a file format asks for.
+
+    Raises:
+        ValueError: An unknown format, or two images would get one target.
+    """
+    if file_format not in FORMATS:
+        raise ValueError(f"expected a file format out of {', '.join(FORMATS)}, got {file_format!r}")
+    if file_format == "source":
+        return source
+    # The files of ImageNet-C are named so.
+    suffix = ".png" if file_format == "png" else ".JPEG" if source.layout == "imagenet" else ".jpg"
+    images = tuple(replace(image, target=_renamed(image.target, suffix)) for image in source.images)
+    (target, count), *_ = Counter(image.target for image in images).most_common(1)
+    if count > 1:
+        raise ValueError(
+            f"expected images whose names differ in more than their suffix, got {count} that would become {target}: "
+            "rename them, or take --format source"
+        )
+    return replace(source, images=images)
+
+
+def _renamed(target: PurePosixPath, suffix: str) -> PurePosixPath:
+    return target.with_suffix(suffix)
