@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dtn_det.corruptions.layouts import SourceImage
-from dtn_det.corruptions.reading import BadImageError
 from dtn_det.corruptions.tree_worker import Job
 from dtn_det.progress import size
 
@@ -38,28 +37,32 @@ def estimate(job: Job, images: Sequence[SourceImage]) -> Estimate | None:
         The mean over their files, or None if none of those tried can be read.
     """
     block = os.statvfs(existing_parent(job.destination)).f_frsize
-    started = time.monotonic()
+    deadline = time.monotonic() + _SECONDS
     sizes: list[int] = []
     seconds = 0.0
     samples = 0
     for image in images[:: max(1, len(images) // _TRIES)]:
         try:
-            clean = job.read(image)
-        except BadImageError:
+            if not samples:
+                # Compiles, and loads what later calls find loaded.
+                _sizes(job, image)
+            begun = time.monotonic()
+            sizes += _sizes(job, image)
+        # An image that cannot be corrupted is reported when its turn comes.
+        except Exception:
             continue
-        if not sizes:
-            # Compiles, and loads what later calls find loaded.
-            for cell in job.cells:
-                job.encode(image, clean, *cell)
-        begun = time.monotonic()
-        sizes += [len(job.encode(image, clean, *cell)) for cell in job.cells]
         seconds += time.monotonic() - begun
         samples += 1
-        if samples == _SAMPLES or time.monotonic() - started > _SECONDS:
+        if samples == _SAMPLES or time.monotonic() > deadline:
             break
     if not sizes:
         return None
     return Estimate(sum(-(-length // block) * block for length in sizes) / len(sizes), seconds / len(sizes))
+
+
+def _sizes(job: Job, image: SourceImage) -> list[int]:
+    clean = job.read(image)
+    return [len(job.encode(image, clean, *cell)) for cell in job.cells]
 
 
 def check_space(folder: Path, num_bytes: float, num_files: int) -> None:
