@@ -85,7 +85,7 @@ def feathers(
 
 
 def _members(counts: npt.NDArray[np.intp], groups: Floats) -> tuple[npt.NDArray[np.intp], Floats]:
-    """For each member of each group its number within the group, and what holds for the group: columns of ``groups``."""
+    """The number of each member within its group, and the column of ``groups`` that holds for it."""
     number = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
     return number, np.repeat(groups, counts, axis=1)
 

@@ -28,18 +28,26 @@ class Statistics:
         size: Height and width, in pixels.
         quantiles: Of the red, the green and the blue channel, at :data:`SHARES`.
         spectrum: Of the green channel: see :func:`spectrum`.
+        layout: Of the green channel: see :func:`layout`.
         correlations: Of the red and of the blue channel with the green one.
     """
 
     size: tuple[int, int]
     quantiles: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
     spectrum: tuple[float, ...]
+    layout: tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
     correlations: tuple[float, float]
 
 
 def quantiles(values: Values) -> npt.NDArray[np.float64]:
     """Values at :data:`SHARES`: ``(17,)``."""
     return np.asarray(np.quantile(values, SHARES), np.float64)
+
+
+def layout(channel: Values) -> npt.NDArray[np.float64]:
+    """Means of the cells of a grid: ``(3, 3)``. Random crops show the middle of a texture more often than its edges."""
+    rows = (strip.mean(axis=0) for strip in np.array_split(channel, 3, axis=0))
+    return np.array([[cell.mean() for cell in np.array_split(row, 3)] for row in rows])
 
 
 def band_of_each_frequency(height: int, width: int) -> npt.NDArray[np.intp]:
@@ -78,6 +86,7 @@ _SECOND_AND_THIRD = Statistics(
         (60, 135, 157, 172, 184, 198, 206, 213, 218, 224, 228, 234, 240, 244, 248, 251, 255),
     ),
     spectrum=(35.1, 28.5, 24.5, 18.1, 18.7, 15.5, 14.2, 11.8, 10.9, 8.3, 4.6, 1.9, -0.5, -3.6, -8.9, -15.7),
+    layout=((226, 220, 215), (217, 195, 201), (205, 183, 187)),
     correlations=(0.996, 0.995),
 )
 
@@ -90,6 +99,7 @@ TEXTURES = (
             (115, 132, 137, 141, 146, 152, 157, 162, 166, 169, 174, 179, 186, 191, 197, 207, 235),
         ),
         spectrum=(38.5, 33.6, 28.1, 22.3, 18.4, 16.3, 11.4, 7.3, 3.4, 1.6, 0.2, -1.2, -2.3, -4.4, -9.1, -14.8),
+        layout=((156, 150, 159), (141, 145, 150), (146, 150, 146)),
         correlations=(0.824, 0.933),
     ),
     _SECOND_AND_THIRD,
@@ -102,6 +112,7 @@ TEXTURES = (
             (31, 82, 102, 115, 129, 142, 151, 158, 165, 172, 179, 188, 201, 214, 234, 255, 255),
         ),
         spectrum=(31.3, 28.7, 21.5, 12.6, 15.5, 13.4, 12.9, 10.8, 9.7, 7.0, 5.6, 4.2, 1.8, -1.0, -5.7, -12.3),
+        layout=((157, 180, 152), (135, 165, 142), (142, 164, 137)),
         correlations=(0.997, 0.993),
     ),
     Statistics(
@@ -112,6 +123,7 @@ TEXTURES = (
             (36, 53, 62, 72, 83, 98, 110, 120, 131, 142, 155, 169, 192, 211, 231, 250, 255),
         ),
         spectrum=(33.1, 27.3, 23.0, 21.3, 20.1, 18.7, 16.4, 12.9, 10.3, 7.6, 4.7, 1.7, -0.9, -3.7, -6.0, -7.5),
+        layout=((153, 141, 165), (125, 100, 109), (107, 102, 108)),
         correlations=(0.999, 0.999),
     ),
     Statistics(
@@ -122,6 +134,7 @@ TEXTURES = (
             (0, 11, 20, 30, 40, 58, 75, 90, 105, 119, 134, 149, 167, 181, 197, 216, 255),
         ),
         spectrum=(34.8, 32.6, 29.1, 26.4, 21.0, 17.6, 12.6, 10.9, 8.0, 5.7, 3.0, 0.6, -1.9, -5.4, -10.1, -14.2),
+        layout=((69, 72, 73), (87, 86, 118), (109, 122, 124)),
         correlations=(0.977, 0.977),
     ),
 )

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import fft
 
 from dtn_det.corruptions.frost_crystals import clouds, droplets, feathers, needles, wrinkles
-from dtn_det.corruptions.frost_statistics import BANDS, TEXTURES, Statistics, quantiles, spectrum
+from dtn_det.corruptions.frost_statistics import BANDS, TEXTURES, Statistics, layout, quantiles, spectrum
 from dtn_det.corruptions.image import ByteImage, FloatImage
 from dtn_det.corruptions.stream import Stream
 
@@ -119,13 +119,13 @@ _DRAWINGS: tuple[tuple[Callable[[Stream, tuple[int, int]], FloatImage], int], ..
 
 
 def _in_color(drawing: FloatImage, tint: FloatImage, statistics: Statistics) -> ByteImage:
-    """Give a drawing the spectrum and the quantiles of a texture.
+    """Give a drawing the spectrum, the layout and the quantiles of a texture.
 
-    Either changes the other, so they take turns; the quantiles come last.
+    Each changes the others, so they take turns; the quantiles come last.
     """
-    green = drawing
+    green = _with_quantiles(drawing, statistics.quantiles[1])
     for _ in range(3):
-        green = _with_spectrum(green, statistics.spectrum)
+        green = _with_layout(_with_spectrum(green, statistics.spectrum), statistics.layout)
         green = _with_quantiles(green, statistics.quantiles[1])
     tint = (tint - tint.mean()) / tint.std() * green.std()
     channels = []
@@ -135,6 +135,21 @@ def _in_color(drawing: FloatImage, tint: FloatImage, statistics: Statistics) -> 
         mixed = np.sqrt(1 - share**2) * (green - green.mean()) + share * tint
         channels.append(_with_quantiles(mixed.astype(np.float32), statistics.quantiles[channel]))
     return np.clip(np.rint(np.stack(channels, axis=2)), 0, 255).astype(np.uint8)
+
+
+def _with_layout(values: FloatImage, wanted: tuple[tuple[float, ...], ...]) -> FloatImage:
+    """Add a smooth shade so that the cells have the means."""
+    # More than is missing, for the rest of the round takes some of it back.
+    shade = 1.5 * (np.array(wanted) - layout(values))
+    for axis, length in enumerate(values.shape):
+        count = shade.shape[axis]
+        position = (np.arange(length) + 0.5) * count / length - 0.5
+        before = np.clip(position, 0, count - 1.001).astype(np.intp)
+        share = np.clip(position, 0, count - 1) - before
+        # A smooth step: kinks would be seen.
+        share = np.expand_dims(share * share * (3 - 2 * share), 1 - axis)
+        shade = (1 - share) * shade.take(before, axis) + share * shade.take(before + 1, axis)
+    return values + shade.astype(np.float32)
 
 
 def _with_quantiles(values: FloatImage, wanted: tuple[float, ...]) -> FloatImage:

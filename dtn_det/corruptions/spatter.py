@@ -45,7 +45,7 @@ def spatter(image: ByteImage, order: Order) -> ByteImage:
 def _normal_quantiles(mean: float, deviation: float) -> FloatImage:
     """``(65536,)``: a normal number for each of the 16-bit numbers, which is exact to 2^-16 in probability."""
     shares = (np.arange(2**16) + 0.5) / 2**16
-    return (mean + deviation * special.ndtri(shares)).astype(np.float32)
+    return np.asarray(mean + deviation * special.ndtri(shares), np.float32)
 
 
 @compiled
