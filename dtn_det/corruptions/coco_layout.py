@@ -121,7 +121,8 @@ def _given_folder(root: Path, images: Path) -> Path:
 def _image_folder(root: Path, file: _Annotations) -> Path:
     """The folder, at most two levels down, that holds most of the images."""
     sample = list(file.ids)[:: max(1, len(file.ids) // _SAMPLE)]
-    folders = [path for pattern in (".", "*", "*/*") for path in sorted(root.glob(pattern)) if path.is_dir()]
+    below = [path for pattern in ("*", "*/*") for path in sorted(root.glob(pattern)) if path.is_dir()]
+    folders = [root, *below]
     hits = {folder: sum((folder / name).is_file() for name in sample) for folder in folders}
     best = max(hits.values())
     if best == 0:

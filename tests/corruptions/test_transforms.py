@@ -39,7 +39,7 @@ class TestKey:
         assert image_key(path, root) == key
 
     def test_an_image_elsewhere_is_refused(self):
-        with pytest.raises(ValueError, match="expected an image in '/a/b', got '/a/c/x.png'"):
+        with pytest.raises(ValueError, match=r"expected an image in '/a/b', got '/a/c/x\.png'"):
             image_key("/a/c/x.png", "/a/b")
 
 
