@@ -1,0 +1,26 @@
+"""Compilation of inner loops by numba, cached on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from dtn_det._optional import require
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def compiled(function: F) -> F:
+    """Compile a function with numba at its first call; later processes read the machine code from the cache.
+
+    The loops run without Python's lock and allow no reordering of floating-point sums beyond fused multiplication and
+    addition, so results do not depend on how they are called.
+    """
+    numba = require("numba", "corruptions")
+    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(function))
+
+
+def compiled_exactly(function: F) -> F:
+    """:func:`compiled` for loops that must give what the same operations in C or numpy give, bit for bit."""
+    numba = require("numba", "eval")
+    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
