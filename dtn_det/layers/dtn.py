@@ -224,8 +224,9 @@ class DTN(nn.LayerNorm):
         if tuple(mask.shape) == (batch, size + num_prefix):
             mask = mask[:, num_prefix:]
         elif tuple(mask.shape) not in ((batch, size), (batch, height, width)):
+            with_prefix = f"{(batch, size + num_prefix)}, " if num_prefix else ""
             raise ValueError(
-                f"expected mask of shape {(batch, size + num_prefix)}, {(batch, size)} or {(batch, height, width)}, "
+                f"expected mask of shape {with_prefix}{(batch, size)} or {(batch, height, width)}, "
                 f"got {tuple(mask.shape)}"
             )
         mask = mask.reshape(batch, height, width)

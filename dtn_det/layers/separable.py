@@ -79,8 +79,10 @@ def inter_token_moments(x: Tensor, coefficients: Tensor, mask: Tensor | None = N
         centre = x.mean(dim=(1, 2), keepdim=True).detach()
     else:
         weight = mask.unsqueeze(-1).to(x.dtype)  # (B, H, W, 1)
+        # Replaced, not multiplied by 0: padding may hold NaN.
+        x = x.masked_fill(~mask.unsqueeze(-1), 0)
         count = weight.sum(dim=(1, 2), keepdim=True).clamp_min(1)
-        centre = ((x * weight).sum(dim=(1, 2), keepdim=True) / count).detach()
+        centre = (x.sum(dim=(1, 2), keepdim=True) / count).detach()
     centred = x - centre
     if mask is not None:
         centred = centred * weight

@@ -49,7 +49,7 @@ def test_integer_tokens():
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (torch.ones(2, 11, dtype=torch.bool), r"mask of shape \(2, 12\), \(2, 12\) or \(2, 3, 4\), got \(2, 11\)"),
+        (torch.ones(2, 11, dtype=torch.bool), r"mask of shape \(2, 12\) or \(2, 3, 4\), got \(2, 11\)"),
         (torch.ones(2, 12), r"dtype torch.bool, True for valid tokens, got torch.float32"),
         (torch.arange(24).reshape(2, 12) < 12, r"at least one valid token in each row of mask, got none in rows \[1\]"),
     ],

@@ -214,6 +214,19 @@ def test_padding_a_sequence_changes_nothing(kernel_scale):
     assert torch.isfinite(padded.grad).all()
 
 
+@pytest.mark.parametrize("padding", [float("nan"), float("inf"), 1e30])
+def test_padding_of_any_value_stays_out_of_the_valid_tokens(padding):
+    layer = DTN(6, 2, dtype=torch.float64)
+    randomize(layer, 0)
+    x = torch.randn(2, 20, 6, dtype=torch.float64)
+    mask = torch.arange(20).expand(2, 20) < 11
+    padded = torch.where(mask[..., None], x, padding).requires_grad_()
+    y = layer(padded, (4, 5), mask)
+    torch.testing.assert_close(y[mask], layer(x, (4, 5), mask)[mask])
+    (gradient,) = torch.autograd.grad(y[mask].sum(), padded)
+    assert gradient[mask].isfinite().all()
+
+
 def test_mask_shapes_are_equivalent():
     layer = DTN(6, 2, dtype=torch.float64)
     x = torch.randn(2, 13, 6, dtype=torch.float64)  # one prefix token
