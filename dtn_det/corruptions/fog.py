@@ -45,19 +45,22 @@ def fractal_haze(height: int, width: int, decay: float, stream: Stream) -> Float
     """
     scales = (max(height, width) - 1).bit_length()
     amplitudes = [ROUGHNESS / decay ** (2 * scale) for scale in range(scales)]
-    whole = sum(amplitude >= NEGLIGIBLE for amplitude in amplitudes)
+    needed = [[_points_needed(length, scales - scale) for length in (height, width)] for scale in range(scales)]
+    # A corner that fills nearly all of its map wraps around at the coarse scales.
+    whole = sum(amplitudes[scale] >= NEGLIGIBLE or max(needed[scale]) > 2**scale + 2 for scale in range(scales))
     # One row and column more on each side than the period: neighbours of the outermost points.
     points: FloatImage = np.zeros((3, 3), np.float32)
     for amplitude in amplitudes[:whole]:
         points = _refine(points, np.float32(amplitude), _noise(stream, points), True)
     lowest, highest = points.min(), points.max()
     for scale in range(whole, scales):
-        rows, columns = (_points_needed(length, scales - scale) for length in (height, width))
+        rows, columns = needed[scale]
         points = np.ascontiguousarray(points[:rows, :columns])
         points = _refine(points, np.float32(amplitudes[scale]), _noise(stream, points), False)
     corner = points[1 : height + 1, 1 : width + 1]
     lowest, highest = min(lowest, corner.min()), max(highest, corner.max())
-    return np.multiply(corner - lowest, np.float32(1 / (highest - lowest)))
+    haze: FloatImage = (corner - lowest) * np.float32(1 / (highest - lowest))
+    return haze
 
 
 def _points_needed(length: int, scales: int) -> int:

@@ -32,28 +32,31 @@ def frost(image: ByteImage, order: Order) -> ByteImage:
 
 
 def _fitting_texture(folder: Path | str | None, number: int, height: int, width: int, profile: Profile) -> ByteImage:
-    """A texture at the scale of the profile, or larger where it would not exceed the image on both axes."""
+    """A texture at the scale of the profile, or a larger one where it would not exceed the image on both axes."""
     texture = texture_set(folder).textures[number]
-    if profile.original:
-        # A texture that is too small, which the original generator never met, grows until it exceeds the image.
-        rows, columns = (round(length * profile.frost_scale) for length in texture.shape[:2])
-        if rows <= height or columns <= width:
-            scale = max((height + 1) / texture.shape[0], (width + 1) / texture.shape[1])
-            rows, columns = (math.ceil(length * scale) for length in texture.shape[:2])
-    else:
-        scale = profile.frost_scale * max(height / texture.shape[0], width / texture.shape[1], 1)
-        rows, columns = (math.ceil(length * scale) for length in texture.shape[:2])
-    if (rows, columns) == texture.shape[:2]:
+    rows, columns = texture.shape[:2]
+    scale = profile.frost_scale
+    if not profile.original:
+        scale *= max(height / rows, width / columns, 1)
+    elif round(rows * scale) <= height or round(columns * scale) <= width:
+        # The original generators never met this case.
+        scale = max((height + 1) / rows, (width + 1) / columns)
+    if scale == 1:
         return texture
-    # Those of unusually large images would fill the memory.
-    rescale = _rescaled if rows * columns * 3 <= _KEPT_BYTES else _rescaled.__wrapped__
-    return rescale(folder, number, rows, columns, cv2.INTER_LINEAR if profile.original else cv2.INTER_CUBIC)
+    # Textures for unusually large images would fill the memory.
+    rescale = _rescaled if texture.nbytes * scale**2 <= _KEPT_BYTES else _rescaled.__wrapped__
+    return rescale(folder, number, scale, profile.original)
 
 
 @functools.lru_cache(maxsize=24)
-def _rescaled(folder: Path | str | None, number: int, rows: int, columns: int, interpolation: int) -> ByteImage:
+def _rescaled(folder: Path | str | None, number: int, scale: float, original: bool) -> ByteImage:
     texture = texture_set(folder).textures[number]
-    rescaled: ByteImage = cv2.resize(texture, (columns, rows), interpolation=interpolation)
+    rescaled: ByteImage
+    if original:
+        rescaled = cv2.resize(texture, (0, 0), fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    else:
+        rows, columns = (math.ceil(length * scale) for length in texture.shape[:2])
+        rescaled = cv2.resize(texture, (columns, rows), interpolation=cv2.INTER_CUBIC)
     rescaled.setflags(write=False)
     return rescaled
 

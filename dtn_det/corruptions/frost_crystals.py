@@ -173,7 +173,8 @@ def _within(ends: Range, share: Floats) -> Floats:
 def _grain(x: Floats, y: Floats, size: Size) -> Floats:
     """A direction that changes slowly from place to place, for crystals grow along those beside them."""
     x, y = 6 * x * size[1] / size[0], 6 * y
-    return 1.3 * np.sin(x + 1.7 * np.sin(0.7 * y)) + 1.1 * np.cos(1.3 * y + np.sin(0.9 * x))
+    direction: Floats = 1.3 * np.sin(x + 1.7 * np.sin(0.7 * y)) + 1.1 * np.cos(1.3 * y + np.sin(0.9 * x))
+    return direction
 
 
 def _strokes(*columns: Floats | float) -> Strokes:

@@ -85,7 +85,10 @@ def _frozen(texture: ByteImage) -> ByteImage:
 
 
 def _wrinkled_sheet(stream: Stream, size: tuple[int, int]) -> FloatImage:
-    return wrinkles(stream, size, 0.022, (10, 90)) * (0.4 + clouds(stream, size, 70)) + 0.3 * clouds(stream, size, 90)
+    folds = wrinkles(stream, size, 0.022, (10, 90))
+    folds *= 0.4 + clouds(stream, size, 70)
+    folds += 0.3 * clouds(stream, size, 90)
+    return folds
 
 
 def _bed_of_needles(stream: Stream, size: tuple[int, int]) -> FloatImage:
@@ -95,8 +98,10 @@ def _bed_of_needles(stream: Stream, size: tuple[int, int]) -> FloatImage:
 def _frozen_droplets(stream: Stream, size: tuple[int, int]) -> FloatImage:
     frozen = droplets(stream, size, 14)
     stars = feathers(stream, size, 0.004, (6, 24), 2.4, spread=0.12, arms=4)
-    clear = clouds(stream, size, 70)
-    return frozen + stars * np.maximum(clear - 0.4, 0) * 3
+    # Stars grow where the glass is clear.
+    stars *= 3 * np.maximum(clouds(stream, size, 70) - 0.4, 0)
+    frozen += stars
+    return frozen
 
 
 def _small_feathers(stream: Stream, size: tuple[int, int]) -> FloatImage:

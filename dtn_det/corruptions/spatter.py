@@ -61,7 +61,8 @@ def _water(liquid: FloatImage, threshold: float) -> npt.NDArray[np.uint16]:
     distance = cv2.distanceTransform(255 - cv2.Canny(drops, 50, 150), cv2.DIST_L2, 5)
     level = cv2.blur(np.minimum(distance, np.float32(20)), (3, 3)).astype(np.uint8)
     relief = cv2.filter2D(cv2.equalizeHist(level), cv2.CV_8U, np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]]))
-    return np.multiply(drops, cv2.blur(relief, (3, 3)), dtype=np.uint16)
+    thickness: npt.NDArray[np.uint16] = np.multiply(drops, cv2.blur(relief, (3, 3)), dtype=np.uint16)
+    return thickness
 
 
 @compiled
