@@ -144,7 +144,8 @@ def write_images(job: Job, images: Sequence[SourceImage], workers: int) -> Gener
         try:
             pending: set[Future[Outcome]] = set()
             for image in images:
-                pending.add(pool.submit(_work, image))
+                with _interrupts_blocked():  # processes start here and inherit it
+                    pending.add(pool.submit(_work, image))
                 # Few enough that an interrupt or an error ends soon.
                 if len(pending) >= 3 * workers:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -177,6 +178,16 @@ def _environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Keep interrupts, which the keyboard sends to all processes, from those started within the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 # Of a worker process: its job, and whether it is to stop.
 _state: tuple[Job, Any] | None = None
 
@@ -185,8 +196,6 @@ def _start(job: Job, stop: Any) -> None:
     global _state
     _state = (job, stop)
     cv2.setNumThreads(1)
-    # An interrupt of the keyboard reaches all processes: the parent decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
