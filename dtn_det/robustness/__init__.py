@@ -1,0 +1,1 @@
+"""Robustness evaluation: classifiers and detectors under every corruption, complete and resumable."""

@@ -1,0 +1,38 @@
+"""The cells of a sweep: the clean images and every corruption at every severity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES, check_name, check_severity
+
+CLEAN = "clean"
+
+
+class Cell(NamedTuple):
+    """One condition under which every image is evaluated.
+
+    Attributes:
+        corruption: Its name, or ``'clean'``.
+        severity: 1 to 5, or 0 for the clean images.
+    """
+
+    corruption: str
+    severity: int
+
+
+def sweep_cells(corruptions: Sequence[str] = BENCHMARK, severities: Sequence[int] = SEVERITIES) -> tuple[Cell, ...]:
+    """The clean cell first, then the corruptions in the given order, each by severity.
+
+    Raises:
+        ValueError: A name or severity that is unknown or comes twice.
+    """
+    for name in corruptions:
+        check_name(name)
+    for severity in severities:
+        check_severity(severity)
+    for what, values in (("corruptions", corruptions), ("severities", severities)):
+        if len(set(values)) != len(values):
+            raise ValueError(f"expected each of {what} once, got {list(values)}")
+    return (Cell(CLEAN, 0), *(Cell(name, int(severity)) for name in corruptions for severity in severities))

@@ -1,0 +1,128 @@
+"""What a store of results was made from. Two runs may share a store only if all of it agrees."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from dtn_det.robustness.cells import Cell
+
+FORMAT = 1
+"""Version of the files in a store."""
+
+
+@dataclass(frozen=True)
+class StoreManifest:
+    """The data and conditions that all models of a store share.
+
+    Attributes:
+        task: ``'classification'`` or ``'detection'``.
+        data: Name of the data set, for people.
+        data_hash: Of the list of its files and labels: see :func:`hash_lines`.
+        num_images: Images of the sweep, after any selection.
+        selection: How they were chosen: ``'all'`` or ``'limit=500 seed=0'``.
+        corruption: Identity of the corruptions: :attr:`dtn_det.corruptions.Corruptor.identity`, or that of the folder
+            that they were read from.
+        cells: Conditions, in the order of their numbers in the records.
+        unit_size: Images that are finished and written together.
+        protocol: What else the numbers depend on, by name.
+        format: Version of the files.
+    """
+
+    task: str
+    data: str
+    data_hash: str
+    num_images: int
+    selection: str
+    corruption: str
+    cells: tuple[Cell, ...]
+    unit_size: int
+    protocol: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def num_units(self) -> int:
+        """Units of the sweep; the last may be smaller."""
+        return -(-self.num_images // self.unit_size)
+
+    def unit(self, number: int) -> range:
+        """The images of a unit."""
+        return range(number * self.unit_size, min((number + 1) * self.unit_size, self.num_images))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "cells": [list(cell) for cell in self.cells], "protocol": dict(self.protocol)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StoreManifest:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{**values, "cells": tuple(Cell(name, severity) for name, severity in values["cells"])})
+
+
+@dataclass(frozen=True)
+class ModelManifest:
+    """One model of a store.
+
+    Attributes:
+        name: How reports call it.
+        source: What the user named: ``timm:resnet50``, a config with a checkpoint.
+        weights_hash: See :func:`hash_weights`.
+        num_parameters: Of the model.
+        protocol: What else its numbers depend on: input size, preprocessing, batch size, precision.
+        versions: Libraries of the run that began it; a resumed run may have others and warns.
+    """
+
+    name: str
+    source: str
+    weights_hash: str
+    num_parameters: int
+    protocol: Mapping[str, str]
+    versions: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "protocol": dict(self.protocol), "versions": dict(self.versions)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelManifest:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**values)
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Lines that say in which fields two manifests differ, ``versions`` aside."""
+    lines = []
+    for key in sorted({*found, *wanted} - {"versions"}):
+        old, new = found.get(key), wanted.get(key)
+        if old != new:
+            lines.append(f"{key}: the store has {_short(old)}, this run {_short(new)}")
+    return lines
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:80]} ... ({len(text)} characters)"
+
+
+def hash_lines(lines: Iterable[str]) -> str:
+    """SHA-256 of lines of text, such as the paths, sizes and labels of a data set's files."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def hash_weights(state_dict: Mapping[str, object]) -> str:
+    """SHA-256 of a model's parameters and buffers: the same for the same weights in any file."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        tensor = state_dict[name]
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

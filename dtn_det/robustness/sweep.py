@@ -1,0 +1,135 @@
+"""The loop of a sweep: image by image through all cells, unit by unit to disk, over any number of processes.
+
+Each image is decoded once and goes through all its cells in a worker process; the models run in the main process of
+each rank. A unit belongs to one rank as a whole and is made of the same batches whatever the number of ranks, so the
+records do not depend on it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from dtn_det.robustness.store import ModelStore, Store
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+class Task(Protocol):
+    """What a sweep does with its images."""
+
+    def dataset(self) -> Dataset[Any]:
+        """Maps the number of an image to the image under every cell. Its items are made in worker processes."""
+
+    def evaluate(self, items: Iterator[Any], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
+        """The records of one unit's images for each of the models."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """This process among those of the run.
+
+    Attributes:
+        number: From 0.
+        count: Of processes.
+        barrier: Waits for all of them.
+    """
+
+    number: int = 0
+    count: int = 1
+    barrier: Callable[[], None] = lambda: None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what is written once."""
+        return self.number == 0
+
+
+def current_rank() -> Rank:
+    """The rank that mmengine's launcher gave this process; the only one without a launcher."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return Rank()
+    return Rank(torch.distributed.get_rank(), torch.distributed.get_world_size(), torch.distributed.barrier)
+
+
+def run_sweep(
+    store: Store,
+    models: Sequence[ModelStore],
+    task: Task,
+    *,
+    workers: int,
+    on_unit: Callable[[int, Mapping[str, pyarrow.Table]], None] = lambda number, records: None,
+    rank: Rank | None = None,
+) -> None:
+    """Evaluate every unit that is not in the store yet.
+
+    Args:
+        store: Where the records go. One rank keeps it locked.
+        models: Those of the store that are wanted.
+        task: Loads the images and evaluates them.
+        workers: Processes of each rank that load and corrupt images; 0 does it in the main process.
+        on_unit: Called after each unit of this rank was committed, with its number and records.
+        rank: This process.
+
+    Raises:
+        ValueError: Another process writes this store.
+    """
+    rank = current_rank() if rank is None else rank
+    with ExitStack() as stack:
+        if rank.is_first:
+            stack.enter_context(store.writing())
+        rank.barrier()
+        # All ranks must see the same list, so none may commit before every one has read it.
+        pending = {model.manifest.name: set(model.pending()) for model in models}
+        rank.barrier()
+        numbers = sorted(set().union(*pending.values()))[rank.number :: rank.count]
+        items = iter(_loader(task.dataset(), [image for n in numbers for image in store.manifest.unit(n)], workers))
+        by_name = {model.manifest.name: model for model in models}
+        for number in numbers:
+            names = [name for name in by_name if number in pending[name]]
+            unit = itertools.islice(items, len(store.manifest.unit(number)))
+            records = task.evaluate(unit, names)
+            for name in names:
+                by_name[name].write(number, records[name])
+            on_unit(number, records)
+        rank.barrier()
+
+
+class _Subset(Dataset[Any]):
+    """The images of a list, in its order."""
+
+    def __init__(self, dataset: Dataset[Any], images: Sequence[int]) -> None:
+        self.dataset, self.images = dataset, images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[self.images[index]]
+
+
+def _loader(dataset: Dataset[Any], images: Sequence[int], workers: int) -> DataLoader[Any]:
+    return DataLoader(
+        _Subset(dataset, images),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
+        worker_init_fn=_one_thread,
+        # A forked child of a process that has run OpenMP threads hangs at its first parallel loop.
+        multiprocessing_context="spawn" if workers else None,
+    )
+
+
+def _one_thread(worker: int) -> None:
+    """Keep each worker to its own core."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
