@@ -14,7 +14,8 @@ class Stream:
     """Random numbers for one image under one corruption.
 
     The stream follows from its arguments alone, so an image comes out the same in any process, order or batch. No
-    global generator is read or written. Uniform bits come straight from NumPy's SFC64, whose stream NumPy keeps for good.
+    global generator is read or written. Uniform bits come straight from NumPy's SFC64, whose stream NumPy keeps for
+    good.
 
     Args:
         seed: Of the whole run.

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from pictures import rmse, textured
+from PIL import Image
 
 from dtn_det.corruptions import ALL, BENCHMARK, EXTRA, GROUPS, PROFILES, Corruptor, corrupt, group_of
 from dtn_det.corruptions.stream import Stream
 
 RANDOM = (
-    *GROUPS["noise"], "speckle_noise", "glass_blur", "motion_blur", "snow", "frost", "fog", "elastic_transform", "spatter",
+    *GROUPS["noise"], "speckle_noise", "glass_blur", "motion_blur", "snow", "frost", "fog", "elastic_transform",
+    "spatter",
 )  # fmt: skip
 
 
@@ -194,5 +195,5 @@ def test_bad_settings(settings_, message):
 
 
 def test_an_unknown_name_has_no_group():
-    with pytest.raises(ValueError, match="expected a corruption out of .* got 'mist'"):
+    with pytest.raises(ValueError, match=r"expected a corruption out of .* got 'mist'"):
         group_of("mist")

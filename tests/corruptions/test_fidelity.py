@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 from pictures import full_size_photographs, photographs, rmse
+from PIL import Image
 
 from dtn_det.corruptions import corrupt
 
@@ -75,7 +75,7 @@ def test_random_ones_agree_with_the_package_in_strength_mean_and_spectrum(shared
         strength, mean, energy = {}, {}, {}
         for backend in ("dtn_det", "imagecorruptions"):
             changes = [
-                corrupt(image, name, severity, key=f"{k} {draw}", profile="coco-c", backend=backend).astype(float) - image
+                corrupt(image, name, severity, key=f"{k} {draw}", profile="coco-c", backend=backend) - image.astype(int)
                 for k, image in enumerate(images)
                 for draw in range(draws)
             ]  # fmt: skip
