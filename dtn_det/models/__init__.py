@@ -1,8 +1,10 @@
 """Backbones for MMDetection: importing this package registers them, and the norm under the name ``DTN``."""
 
+from dtn_det._notices import drop_notices
 from dtn_det._optional import require
 
 require("mmdet", "det")  # before the imports below fail with a name that tells nobody which extra is missing
+drop_notices()
 
 from mmengine.registry import MODELS  # noqa: E402
 
