@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +14,31 @@ from torch.utils.checkpoint import checkpoint
 from dtn_det.layers import DTN
 
 _DTN_KEYS = frozenset({"head_rms", "unbiased", "only_var", "init", "eps"})
+
+
+def check_arguments(backbone: type, names: Iterable[str]) -> None:
+    """Check that a backbone, or a parent to which it hands on what it does not know, has these arguments.
+
+    Args:
+        backbone: The class that is built.
+        names: Names of the arguments that it was given.
+
+    Raises:
+        TypeError: An unknown argument; the message names `backbone`, not the parent, and arguments of a similar name.
+    """
+    known: set[str] = set()
+    for base in backbone.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        known |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {"self"}
+        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+            break
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=2)
+            hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"it has {', '.join(sorted(known))}"
+            raise TypeError(f"expected arguments of {backbone.__name__}, got {name!r}: {hint}")
 
 
 def stage_groups(

@@ -16,7 +16,7 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from dtn_det.models.norms import apply_norm, dtn_from_norm, maybe_checkpoint, stage_groups
+from dtn_det.models.norms import apply_norm, check_arguments, dtn_from_norm, maybe_checkpoint, stage_groups
 from dtn_det.models.pretrained import load_pretrained, pretrained_init_cfg
 
 # The authors' groups for the widths 64, 128, 320 and 512, independent of the attention heads 1, 2, 5 and 8.
@@ -68,6 +68,7 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
         init_cfg: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_arguments(type(self), kwargs)
         super().__init__(init_cfg=pretrained_init_cfg(init_cfg, pretrained), **kwargs)
         self.dtn_stages = tuple(dtn_stages)
         self.frozen_stages = frozen_stages
@@ -192,6 +193,7 @@ class DTNPyramidVisionTransformer(_DTNPyramid):
 
     Raises:
         ValueError: Arguments that do not fit.
+        TypeError: An argument that does not exist.
     """
 
 

@@ -13,7 +13,7 @@ from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
 from dtn_det.convert.checkpoints import resize_grid
-from dtn_det.models.norms import apply_norm, dtn_from_norm, maybe_checkpoint, stage_groups
+from dtn_det.models.norms import apply_norm, check_arguments, dtn_from_norm, maybe_checkpoint, stage_groups
 from dtn_det.models.pretrained import load_pretrained, pretrained_init_cfg
 
 
@@ -106,6 +106,7 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
 
     Raises:
         ValueError: Arguments that do not fit.
+        TypeError: An argument that does not exist.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
         init_cfg: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_arguments(type(self), kwargs)
         image_size: tuple[int, int] = to_2tuple(pretrain_img_size)
         super().__init__(pretrain_img_size=image_size, init_cfg=pretrained_init_cfg(init_cfg, pretrained), **kwargs)
         patch_height, patch_width = self.patch_embed.projection.kernel_size

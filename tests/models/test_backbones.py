@@ -245,3 +245,18 @@ def test_copies_are_independent(build: Build, backbone_name: str) -> None:
 def test_arguments_that_do_not_fit(build: Build, backbone_name: str, arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(backbone_name, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("dtn_stagess", "did you mean 'dtn_stages'"),
+        ("drop_path_rat", "did you mean 'drop_path_rate'"),
+        ("zzz", "it has .*dtn_cfg, dtn_stages, .*out_indices"),
+    ],
+)
+def test_unknown_arguments_name_our_class_and_the_near_match(
+    build: Build, backbone_name: str, argument: str, hint: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"expected arguments of {backbone_name}, got '{argument}': {hint}"):
+        build(backbone_name, **{argument: 1})
