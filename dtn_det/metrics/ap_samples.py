@@ -1,0 +1,232 @@
+"""Average precision of resampled images, without matching again: COCO's AP with a weight for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det._compiled import compiled_exactly
+from dtn_det.metrics.cells import Cell
+from dtn_det.metrics.coco_matches import CocoMatches
+from dtn_det.metrics.detection import METRICS
+from dtn_det.metrics.resampling import REPLICATES, Samples, check_cells, digest, image_counts
+
+_CHUNK = 50
+
+
+class _Slice(NamedTuple):
+    """The area range of a metric and its IoU threshold, None for all."""
+
+    area: str
+    threshold: float | None
+
+
+_SLICES = {
+    "AP": _Slice("all", None),
+    "AP50": _Slice("all", 0.5),
+    "AP75": _Slice("all", 0.75),
+    "APs": _Slice("small", None),
+    "APm": _Slice("medium", None),
+    "APl": _Slice("large", None),
+}
+
+
+def average_precision(
+    matches: CocoMatches, weights: NDArray[np.int64] | None = None, metrics: Sequence[str] = METRICS
+) -> NDArray[np.float64]:
+    """COCO's average precisions of images that count as often as their weight says.
+
+    Weights of 1 give what the evaluation of the set gives; a weight of 2 what that of a set with a copy of the image
+    gives, up to the order of equal scores within an image.
+
+    Args:
+        matches: Of one cell.
+        weights: (images,) or (replicates, images), whole numbers; None: each image once.
+        metrics: Any of `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`.
+
+    Returns:
+        Shape (metrics,) or (replicates, metrics); NaN where no ground truth is left (COCO's evaluation gives -1).
+
+    Raises:
+        ValueError: Weights that do not fit or are not whole numbers of at least 0, an unknown metric, or one whose area
+            range or IoU threshold was not evaluated.
+    """
+    size = len(matches.images)
+    counts = np.ones(size, dtype=np.int64) if weights is None else np.asarray(weights)
+    if counts.shape[-1:] != (size,) or counts.ndim > 2 or counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise ValueError(
+            f"expected weights of {size} images, whole numbers from 0 on, got {counts.dtype} of shape {counts.shape}"
+        )
+    where = [_indices(matches, metric) for metric in metrics]
+    needed = np.zeros((len(matches.areas), len(matches.iou_thresholds)), dtype=np.bool_)
+    for area, levels in where:
+        needed[area, levels] = True
+    by_category = _weighted_ap(
+        np.atleast_2d(counts).astype(np.float64),
+        needed,
+        matches.starts,
+        matches.image,
+        matches.inside,
+        matches.match_starts,
+        matches.match_position,
+        matches.match_counts,
+        matches.ground_truth_starts,
+        matches.ground_truth_image,
+        matches.ground_truths,
+        matches.recall_thresholds,
+    )
+    columns = [_mean_of_categories(by_category[:, :, area, levels].mean(-1)) for area, levels in where]
+    found = np.stack(columns, axis=-1)
+    return found if counts.ndim == 2 else found[0]
+
+
+def ap_samples(
+    cells: Iterable[tuple[Cell, CocoMatches]],
+    metrics: Sequence[str] = METRICS,
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> dict[str, Samples]:
+    """Average precisions of a detector on every cell, for all images and for each replicate.
+
+    Args:
+        cells: The matches of each cell; a generator keeps only one in memory.
+        metrics: Any of `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`.
+        replicates: Number of replicates.
+        seed: Of the draws. Models to compare need the same images, replicates and seed.
+
+    Returns:
+        The samples of each metric, NaN where there is no ground truth.
+
+    Raises:
+        ValueError: Unknown or repeated cells, cells of other images than the first, or what
+            :func:`average_precision` raises.
+    """
+    names: list[Cell] = []
+    points, values = [], []
+    images: tuple[int, ...] = ()
+    for cell, matches in cells:
+        if names and matches.images != images:
+            raise ValueError(
+                f"expected the images of {names[0]} in every cell, got others in {cell}: evaluate all alike"
+            )
+        images = matches.images
+        names.append(cell)
+        points.append(average_precision(matches, None, metrics))
+        chunks = image_counts(len(images), replicates, seed, _CHUNK)
+        values.append(np.concatenate([average_precision(matches, counts, metrics) for counts in chunks]))
+    check_cells(names)
+    point, value = np.stack(points), np.stack(values, axis=1)
+    return {
+        metric: Samples(metric, tuple(names), point[:, index], value[:, :, index], len(images), digest(images), seed)
+        for index, metric in enumerate(metrics)
+    }
+
+
+def _indices(matches: CocoMatches, metric: str) -> tuple[int, NDArray[np.intp]]:
+    if metric not in _SLICES:
+        raise ValueError(f"expected a metric out of {', '.join(_SLICES)}, got {metric!r}")
+    area, threshold = _SLICES[metric]
+    wanted = matches.iou_thresholds if threshold is None else threshold
+    levels = np.flatnonzero(np.isclose(matches.iou_thresholds, wanted))
+    if area not in matches.areas or not len(levels):
+        raise ValueError(
+            f"expected an evaluation with what {metric} needs (area range {area!r}"
+            f"{f', IoU {threshold}' if threshold else ''}), got areas {', '.join(matches.areas)} and IoUs "
+            f"{', '.join(f'{one:g}' for one in matches.iou_thresholds)}: leave it out or evaluate with COCO's settings"
+        )
+    return matches.areas.index(area), levels
+
+
+def _mean_of_categories(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the categories with ground truth: (replicates, categories) to (replicates,)."""
+    present = np.isfinite(values)
+    count = present.sum(-1)
+    mean: NDArray[np.float64] = np.full(len(values), np.nan)
+    np.divide(np.where(present, values, 0.0).sum(-1), count, out=mean, where=count > 0)
+    return mean
+
+
+@compiled_exactly
+def _weighted_ap(
+    weights: NDArray[np.float64],
+    needed: NDArray[np.bool_],
+    starts: NDArray[np.int64],
+    image: NDArray[np.int32],
+    inside: NDArray[np.bool_],
+    match_starts: NDArray[np.int64],
+    match_position: NDArray[np.int32],
+    match_counts: NDArray[np.bool_],
+    truth_starts: NDArray[np.int64],
+    truth_image: NDArray[np.int32],
+    truths: NDArray[np.int32],
+    recall_thresholds: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """AP of each replicate, category, area range and threshold; NaN where it is not needed or has no ground truth.
+
+    Precision is read at true positives alone: between two of them it only falls. False positives before one are the
+    detections inside the area range so far without those that matched, so that only matches are walked through.
+    """
+    areas, levels = needed.shape
+    categories = len(starts) - 1
+    found = np.full((len(weights), categories, areas, levels), np.nan)
+    longest = 0
+    for category in range(categories):
+        longest = max(longest, starts[category + 1] - starts[category])
+    most = 0
+    for slot in range(len(match_starts) - 1):
+        most = max(most, match_starts[slot + 1] - match_starts[slot])
+    weight = np.empty(longest)
+    so_far = np.empty(longest)
+    recall = np.empty(most)
+    precision = np.empty(most)
+    for replicate in range(len(weights)):
+        for category in range(categories):
+            first, last = starts[category], starts[category + 1]
+            for place in range(last - first):
+                weight[place] = weights[replicate, image[first + place]]
+            for area in range(areas):
+                if not needed[area].any():
+                    continue
+                positives = 0.0
+                for entry in range(truth_starts[category], truth_starts[category + 1]):
+                    positives += weights[replicate, truth_image[entry]] * truths[area, entry]
+                if positives == 0:
+                    continue
+                total = 0.0
+                for place in range(last - first):
+                    if inside[area, first + place]:
+                        total += weight[place]
+                    so_far[place] = total
+                for level in range(levels):
+                    if not needed[area, level]:
+                        continue
+                    slot = (category * areas + area) * levels + level
+                    hits = 0.0
+                    not_false = 0.0
+                    points = 0
+                    for entry in range(match_starts[slot], match_starts[slot + 1]):
+                        place = match_position[entry]
+                        if inside[area, first + place]:
+                            not_false += weight[place]
+                        if match_counts[entry]:
+                            hits += weight[place]
+                            recall[points] = hits / positives
+                            precision[points] = hits / ((so_far[place] - not_false) + hits + 2.220446049250313e-16)
+                            points += 1
+                    highest = 0.0
+                    area_under = 0.0
+                    threshold = len(recall_thresholds) - 1
+                    while threshold >= 0 and (points == 0 or recall_thresholds[threshold] > recall[points - 1]):
+                        threshold -= 1
+                    for point in range(points - 1, -1, -1):
+                        highest = max(highest, precision[point])
+                        before = recall[point - 1] if point > 0 else -1.0
+                        while threshold >= 0 and recall_thresholds[threshold] > before:
+                            area_under += highest
+                            threshold -= 1
+                    found[replicate, category, area, level] = area_under / len(recall_thresholds)
+    return found

@@ -1,0 +1,153 @@
+"""Errors that corruption errors are divided by: AlexNet's, which ship with the package, or those of any other model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det._optional import require
+from dtn_det.corruptions.catalog import EXTRA, SEVERITIES
+from dtn_det.metrics.cells import CLEAN, Cell, CorruptionSet
+from dtn_det.metrics.checks import checked_cells, raise_problems
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ALEXNET_ERRORS = MappingProxyType(
+    {
+        "gaussian_noise": (0.69528, 0.82542, 0.93554, 0.98138, 0.99452),
+        "shot_noise": (0.71224, 0.85108, 0.93574, 0.98182, 0.99146),
+        "impulse_noise": (0.78374, 0.89808, 0.94870, 0.98720, 0.99548),
+        "defocus_blur": (0.65624, 0.73202, 0.85036, 0.91364, 0.94714),
+        "glass_blur": (0.64308, 0.75054, 0.88806, 0.91622, 0.93344),
+        "motion_blur": (0.58430, 0.70048, 0.82108, 0.89750, 0.92638),
+        "zoom_blur": (0.70008, 0.76992, 0.80784, 0.84198, 0.87198),
+        "snow": (0.71726, 0.88392, 0.86468, 0.91870, 0.94952),
+        "frost": (0.61390, 0.79734, 0.88790, 0.89942, 0.93430),
+        "fog": (0.67474, 0.76050, 0.84378, 0.87260, 0.94500),
+        "brightness": (0.45140, 0.48502, 0.54048, 0.62166, 0.72440),
+        "contrast": (0.64548, 0.76150, 0.88874, 0.97760, 0.99270),
+        "elastic_transform": (0.52596, 0.70116, 0.55686, 0.64076, 0.80554),
+        "pixelate": (0.52218, 0.54620, 0.73728, 0.87092, 0.91262),
+        "jpeg_compression": (0.51002, 0.54718, 0.57294, 0.65458, 0.74778),
+    }
+)
+"""Top-1 errors of torchvision's AlexNet at severities 1 to 5, by the authors of ImageNet-C:
+github.com/hendrycks/robustness, issue 10. Their means are the constants that the literature uses."""
+
+ALEXNET_EXTRA_ERRORS = MappingProxyType(
+    {"speckle_noise": 0.845388, "gaussian_blur": 0.787108, "spatter": 0.717512, "saturate": 0.658248}
+)
+"""Mean over the severities for the hold-out corruptions, which is all that is published:
+github.com/facebookresearch/augmentation-corruption, baseline_data/mCE_baseline_imagenet.p."""
+
+ALEXNET_CLEAN_ERROR = 0.43478
+"""torchvision's top-1 accuracy is 56.522 %. google-research/robustness_metrics uses 0.4348, the source of the extra
+corruptions 0.435."""
+
+BASELINES = ("alexnet",)
+"""Baselines known by name."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Errors of the baseline on the cells of a model.
+
+    Attributes:
+        name: For tables.
+        errors: (cells,).
+        clean: The clean error, where it was asked for.
+    """
+
+    name: str
+    errors: NDArray[np.float64]
+    clean: float | None
+
+
+def baseline_frame(name: str) -> pd.DataFrame:
+    """The per-severity errors of a named baseline as a tidy table, clean row first.
+
+    AlexNet's extra corruptions are not in it: only their means over the severities are known.
+
+    Raises:
+        ValueError: An unknown name.
+    """
+    _check_name(name)
+    rows = [(*CLEAN, ALEXNET_CLEAN_ERROR)]
+    for corruption, errors in ALEXNET_ERRORS.items():
+        rows += [(corruption, severity, error) for severity, error in zip(SEVERITIES, errors, strict=True)]
+    frame: pd.DataFrame = require("pandas", "eval").DataFrame(rows, columns=["corruption", "severity", "error"])
+    return frame
+
+
+def resolve_baseline(
+    baseline: str | pd.DataFrame,
+    cells: tuple[Cell, ...],
+    *,
+    corruptions: CorruptionSet,
+    needs_clean: bool,
+    num_images: int | None,
+    column: str = "error",
+) -> Baseline:
+    """The errors of a baseline on given cells.
+
+    Args:
+        baseline: A name, or the table of an evaluated model with the same columns as the model's.
+        cells: Corrupted cells of the model.
+        corruptions: The set they are from.
+        needs_clean: Whether the clean error is needed.
+        num_images: Images behind each cell of the model, where known.
+        column: Column of the errors.
+
+    Raises:
+        CellError: The baseline lacks cells that the model has, or its table is unsound.
+        ValueError: An unknown name, or another number of images.
+    """
+    if isinstance(baseline, str):
+        _check_name(baseline)
+        if column != "error":
+            raise ValueError(
+                f"expected a table as the baseline of `{column}`, got {baseline!r}, which has top-1 errors"
+            )
+        return Baseline(baseline, alexnet_errors(cells), ALEXNET_CLEAN_ERROR)
+    what = "the baseline"
+    found = checked_cells(
+        baseline, column, corruptions=corruptions, needs_clean=needs_clean, allow_partial=True, what=what
+    )
+    raise_problems(what, {"missing": [cell for cell in cells if cell not in found.cells]})
+    if None not in (num_images, found.num_images) and num_images != found.num_images:
+        raise ValueError(
+            f"expected a baseline of the model's {num_images} images, got one of {found.num_images}: "
+            "evaluate both on the same images"
+        )
+    errors = dict(zip(found.cells, found.values, strict=True))
+    return Baseline("table", np.array([errors[cell] for cell in cells]), found.clean)
+
+
+def alexnet_errors(cells: tuple[Cell, ...]) -> NDArray[np.float64]:
+    """AlexNet's errors on given cells; an extra corruption has its mean at each severity.
+
+    Raises:
+        CellError: An extra corruption without all of its severities, where the mean stands for nothing.
+    """
+    short = [cell for cell in cells if cell[0] in EXTRA and any((cell[0], level) not in cells for level in SEVERITIES)]
+    raise_problems(
+        "AlexNet (of the extra corruptions only means over all severities are published)", {"missing": short}
+    )
+    return np.array(
+        [
+            ALEXNET_EXTRA_ERRORS[name] if name in EXTRA else ALEXNET_ERRORS[name][severity - 1]
+            for name, severity in cells
+        ]
+    )
+
+
+def _check_name(name: str) -> None:
+    if name not in BASELINES:
+        raise ValueError(
+            f"expected a table of errors or the name of a baseline out of {', '.join(BASELINES)}, got {name!r}"
+        )

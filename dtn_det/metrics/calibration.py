@@ -1,0 +1,175 @@
+"""How far confidences can be trusted: expected calibration error, negative log-likelihood, Brier score.
+
+Records are tidy, one row an image of a cell: columns `corruption`, `severity`, `confidence` (largest probability),
+`correct` (whether the top-1 prediction is right), `true_probability` (that of the true class), `squared_norm` (sum of
+the squares of all probabilities). The last two are what NLL and the Brier score need of a distribution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dtn_det._optional import require
+from dtn_det.metrics.cells import describe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BINS = 15
+"""Bins of equal width, as in Guo et al., arXiv:1706.04599."""
+
+SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
+"""A smaller probability of the true class, to which a softmax in float32 underflows, counts as this one in the NLL."""
+
+RECORD_COLUMNS = ("confidence", "correct", "true_probability", "squared_norm")
+
+# Sums of a thousand float32 probabilities reach past 1 by rounding.
+_ROUNDING = 1e-5
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """The data of a reliability diagram.
+
+    Attributes:
+        edges: Edges of the bins, (bins + 1,); a bin holds its upper edge, the first one 0 as well.
+        counts: Images in each bin.
+        accuracy: Mean of `correct` in each bin, NaN where it is empty.
+        confidence: Mean of `confidence` in each bin, NaN where it is empty.
+    """
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    accuracy: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+
+    @property
+    def expected_calibration_error(self) -> float:
+        """The mean over images of the gap between confidence and accuracy of their bin."""
+        full = self.counts > 0
+        gaps = np.abs(self.accuracy[full] - self.confidence[full])
+        return float((gaps * self.counts[full]).sum() / self.counts.sum())
+
+
+def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> Reliability:
+    """Sort images into bins of equal width by confidence.
+
+    Args:
+        confidence: Largest probability of each image, (images,).
+        correct: Whether the prediction is right, (images,).
+        bins: Number of bins.
+
+    Raises:
+        ValueError: Lengths differ or are 0, a confidence is not in [0, 1], `correct` is not of 0 and 1, or there is no
+            bin.
+    """
+    scores, hits = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    if scores.shape != hits.shape or scores.ndim != 1 or not len(scores):
+        raise ValueError(
+            f"expected one confidence and one `correct` for each of at least one image, got arrays of shapes "
+            f"{scores.shape} and {hits.shape}"
+        )
+    _check_range("confidence", scores, 1.0)
+    if not np.isin(hits, (0, 1)).all():
+        raise ValueError(f"expected `correct` to be 0 or 1, got {hits[~np.isin(hits, (0, 1))][0]}")
+    edges = _edges(bins)
+    which = bin_of(scores, bins)
+    counts = np.bincount(which, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        accuracy = np.bincount(which, weights=hits, minlength=bins) / counts
+        mean = np.bincount(which, weights=scores, minlength=bins) / counts
+    return Reliability(edges, counts, accuracy, mean)
+
+
+def bin_of(confidence: NDArray[np.float64], bins: int = BINS) -> NDArray[np.intp]:
+    """The bin of each confidence: (lower, upper], and 0 in the first."""
+    found: NDArray[np.intp] = np.searchsorted(_edges(bins), confidence, side="left") - 1
+    return found.clip(0, bins - 1)
+
+
+def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> float:
+    """The ECE over bins of equal width; arguments and errors are those of :func:`reliability`."""
+    return reliability(confidence, correct, bins).expected_calibration_error
+
+
+def log_losses(true_probability: ArrayLike) -> NDArray[np.float64]:
+    """Negative log-likelihood of each image in nats, at most 87.3 (see :data:`SMALLEST_PROBABILITY`).
+
+    Raises:
+        ValueError: A probability that is not in [0, 1].
+    """
+    values = np.asarray(true_probability, dtype=np.float64)
+    _check_range("true_probability", values, 1.0)
+    losses: NDArray[np.float64] = -np.log(values.clip(SMALLEST_PROBABILITY, 1.0))
+    return losses
+
+
+def brier_scores(true_probability: ArrayLike, squared_norm: ArrayLike) -> NDArray[np.float64]:
+    """Brier score of each image, summed over the classes (0 to 2): ``squared_norm - 2 * true_probability + 1``.
+
+    Raises:
+        ValueError: A value that is not in [0, 1], or lengths that differ.
+    """
+    true, norm = np.asarray(true_probability, dtype=np.float64), np.asarray(squared_norm, dtype=np.float64)
+    if true.shape != norm.shape:
+        raise ValueError(f"expected as many `squared_norm` as `true_probability`, got {norm.shape} and {true.shape}")
+    _check_range("true_probability", true, 1.0)
+    _check_range("squared_norm", norm, 1.0)
+    # Where the true class has everything, rounding can leave a trace below 0.
+    scores: NDArray[np.float64] = np.maximum(norm - 2 * true + 1, 0.0)
+    return scores
+
+
+def calibration(records: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
+    """ECE, NLL and Brier score of each cell.
+
+    Args:
+        records: One row an image of a cell, columns as the module says.
+        bins: Bins of the ECE.
+
+    Returns:
+        One row a cell: `corruption`, `severity`, `error`, `ece`, `nll`, `brier`, `num_images`: a table for
+        :func:`~dtn_det.metrics.classification.mean_error`, which checks that no cell is missing.
+
+    Raises:
+        ValueError: A missing column, or values out of range, with the cell.
+    """
+    absent = [name for name in ("corruption", "severity", *RECORD_COLUMNS) if name not in records.columns]
+    if absent:
+        raise ValueError(
+            f"expected the columns corruption, severity, {', '.join(RECORD_COLUMNS)}, got "
+            f"{', '.join(map(str, records.columns)) or 'none'}: add {', '.join(absent)}"
+        )
+    rows = []
+    for (corruption, severity), cell in records.groupby(["corruption", "severity"], sort=False, observed=True):
+        confidence, correct, true, norm = (cell[name].to_numpy() for name in RECORD_COLUMNS)
+        try:
+            bent = reliability(confidence, correct, bins)
+            losses, scores = log_losses(true), brier_scores(true, norm)
+        except ValueError as error:
+            raise ValueError(f"{describe([(corruption, severity)])}: {error}") from error
+        error_rate = 1.0 - float(np.mean(correct))
+        numbers = (error_rate, bent.expected_calibration_error, float(losses.mean()), float(scores.mean()))
+        rows.append((corruption, severity, *numbers, len(cell)))
+    columns = ["corruption", "severity", "error", "ece", "nll", "brier", "num_images"]
+    table: pd.DataFrame = require("pandas", "eval").DataFrame(rows, columns=columns)
+    return table
+
+
+def _edges(bins: int) -> NDArray[np.float64]:
+    if bins < 1:
+        raise ValueError(f"expected at least one bin, got {bins}")
+    edges: NDArray[np.float64] = np.linspace(0.0, 1.0, bins + 1, dtype=np.float64)
+    return edges
+
+
+def _check_range(name: str, values: NDArray[np.float64], most: float) -> None:
+    faulty = ~((values >= 0) & (values <= most + _ROUNDING))
+    if faulty.any():
+        raise ValueError(
+            f"expected `{name}` in [0, {most:g}], got {values[faulty][0]}: store probabilities after softmax"
+        )

@@ -1,0 +1,172 @@
+"""The one gate that every table of results passes: complete, unambiguous and in the right unit, or an error."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det.metrics.cells import CLEAN, Cell, CorruptionSet, all_cells, describe, is_cell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NO_GROUND_TRUTH = -1.0
+"""What COCO's evaluation gives where there is nothing to find, such as no small object."""
+
+
+class CellError(ValueError):
+    """Cells that keep a number from being computed.
+
+    Attributes:
+        problems: The cells of each fault, by its description.
+    """
+
+    def __init__(self, what: str, problems: dict[str, tuple[tuple[object, object], ...]], hint: str) -> None:
+        self.problems = problems
+        faults = "; ".join(f"{fault} ({len(cells)}): {describe(cells)}" for fault, cells in problems.items())
+        super().__init__(f"expected one sound row for each cell of {what}, got {faults}: {hint}")
+
+
+@dataclass(frozen=True)
+class CellValues:
+    """One number for each cell.
+
+    Attributes:
+        cells: The corrupted cells, in the paper's order.
+        values: Their values, (cells,).
+        clean: The value of the clean images, where there is one.
+        expected_cells: How many corrupted cells the whole set has.
+        num_images: Images behind each cell, where the table tells.
+    """
+
+    cells: tuple[Cell, ...]
+    values: NDArray[np.float64]
+    clean: float | None
+    expected_cells: int
+    num_images: int | None
+
+
+def checked_cells(
+    frame: pd.DataFrame,
+    column: str,
+    *,
+    corruptions: CorruptionSet = "benchmark",
+    needs_clean: bool = False,
+    allow_partial: bool = False,
+    at_most: float | None = 1.0,
+    coco: bool = False,
+    what: str = "the table",
+) -> CellValues:
+    """Read one column of a tidy table after looking at every row of it.
+
+    Args:
+        frame: Columns `corruption`, `severity`, the one asked for, and `num_images` where it is known. Clean images
+            are corruption `clean`, severity 0.
+        column: Name of the column.
+        corruptions: The set that must be complete; other corruptions may be there and are left out.
+        needs_clean: Whether the clean row must be there.
+        allow_partial: Accept missing corrupted cells.
+        at_most: The largest value that makes sense (1 for fractions); None: any.
+        coco: Whether -1 is COCO's mark rather than just negative.
+        what: Name of the table for messages.
+
+    Raises:
+        CellError: Missing, duplicated, unknown, NaN, negative or too large values, or differing image counts; the
+            message lists all cells of all faults.
+        ValueError: A column is absent or holds no numbers, or no corrupted cell is left.
+    """
+    _check_columns(frame, ("corruption", "severity", column), what)
+    numbers = _numbers(frame, column, what)
+    names = [str(name) for name in frame["corruption"].tolist()]
+    found = [(name, _severity(value)) for name, value in zip(names, frame["severity"].tolist(), strict=True)]
+    wanted = all_cells(corruptions)
+
+    problems: dict[str, Iterable[tuple[object, object]]] = {}
+    rows = dict(zip(found, numbers, strict=True))
+    needed = (*(() if allow_partial else wanted), *((CLEAN,) if needs_clean else ()))
+    problems["missing"] = [cell for cell in needed if cell not in rows]
+    problems["duplicated"] = [cell for cell, times in Counter(found).items() if times > 1]
+    problems["unknown"] = [cell for cell in found if not is_cell(cell)]
+    problems[f"`{column}` not finite"] = _where(found, ~np.isfinite(numbers))
+    empty = (numbers == NO_GROUND_TRUTH) & coco
+    problems[f"`{column}` -1, COCO's mark for no ground truth of that size (leave this metric out)"] = _where(
+        found, empty
+    )
+    problems[f"`{column}` negative"] = _where(found, (numbers < 0) & ~empty)
+    if at_most is not None:
+        problems[f"`{column}` above {at_most:g} (percent where a fraction is expected?)"] = _where(
+            found, numbers > at_most
+        )
+    counts = _numbers(frame, "num_images", what) if "num_images" in frame.columns else None
+    if counts is not None:
+        problems["`num_images` not a positive whole number"] = _where(found, ~((counts > 0) & (counts % 1 == 0)))
+        problems[f"`num_images` other than {_most_common(counts)}"] = _where(
+            found, (counts > 0) & (counts != _most_common(counts))
+        )
+    raise_problems(what, problems)
+    cells = tuple(cell for cell in wanted if cell in rows)
+    if not cells:
+        raise ValueError(f"expected corrupted cells in {what}, got none: evaluate at least one corruption")
+    return CellValues(
+        cells,
+        np.array([rows[cell] for cell in cells]),
+        float(rows[CLEAN]) if CLEAN in rows else None,
+        len(wanted),
+        int(counts[0]) if counts is not None else None,
+    )
+
+
+def raise_problems(what: str, problems: dict[str, Iterable[tuple[object, object]]]) -> None:
+    """Raise a :class:`CellError` of the faults that have cells.
+
+    Args:
+        what: Name of the table.
+        problems: Cells by fault.
+    """
+    faults = {fault: tuple(dict.fromkeys(cells)) for fault, cells in problems.items()}
+    faults = {fault: cells for fault, cells in faults.items() if cells}
+    if not faults:
+        return
+    hints = []
+    if "missing" in faults:
+        hints.append("evaluate what is missing, or allow partial results, which are labelled so")
+    if "duplicated" in faults:
+        hints.append("keep one row a cell (two models, or boxes and masks, are two tables)")
+    if set(faults) - {"missing", "duplicated"}:
+        hints.append("mend the rows listed")
+    raise CellError(what, faults, "; ".join(hints))
+
+
+def _check_columns(frame: pd.DataFrame, columns: tuple[str, ...], what: str) -> None:
+    absent = [name for name in columns if name not in frame.columns]
+    if absent:
+        raise ValueError(
+            f"expected the columns {', '.join(columns)} in {what}, got {', '.join(map(str, frame.columns)) or 'none'}: "
+            f"add {', '.join(absent)}"
+        )
+
+
+def _numbers(frame: pd.DataFrame, column: str, what: str) -> NDArray[np.float64]:
+    try:
+        return frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"expected numbers in the column `{column}` of {what}, got {error}: convert them") from error
+
+
+def _severity(value: Any) -> object:
+    """An integer where the value is one, as in a column that missing rows have made a float one."""
+    return int(value) if isinstance(value, float | np.floating) and float(value).is_integer() else value
+
+
+def _where(cells: list[tuple[str, object]], faulty: NDArray[np.bool_]) -> list[tuple[str, object]]:
+    return [cell for cell, fault in zip(cells, faulty, strict=True) if fault]
+
+
+def _most_common(counts: NDArray[np.float64]) -> int:
+    values, frequencies = np.unique(counts[counts > 0], return_counts=True)
+    return int(values[frequencies.argmax()]) if len(values) else 0

@@ -1,0 +1,198 @@
+"""Corruption errors of classifiers: mCE, relative mCE, mean error.
+
+Tables are tidy: columns `corruption`, `severity`, `error` (a fraction), and `num_images` where known; the clean images
+are corruption `clean`, severity 0. Definitions: Hendrycks and Dietterich, arXiv:1903.12261, Section 4.1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det._optional import require
+from dtn_det.corruptions.catalog import SEVERITIES, group_of
+from dtn_det.metrics import formulas
+from dtn_det.metrics.baselines import resolve_baseline
+from dtn_det.metrics.cells import CorruptionSet, Layout, metric_name
+from dtn_det.metrics.checks import CellError, CellValues, checked_cells
+from dtn_det.metrics.summary import Summary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def mean_corruption_error(
+    frame: pd.DataFrame,
+    baseline: str | pd.DataFrame = "alexnet",
+    *,
+    corruptions: CorruptionSet = "benchmark",
+    allow_partial: bool = False,
+    column: str = "error",
+) -> Summary:
+    """The mCE in percent: the mean over corruptions of the ratio of the errors summed over the severities.
+
+    Args:
+        frame: The model's table.
+        baseline: `alexnet`, or the table of any model evaluated on the same cells, which then has 100.
+        corruptions: `benchmark` (the paper's 15), `extra` (the 4 hold-outs) or `all`; never mixed.
+        allow_partial: Accept missing cells: both sums are then over the severities that the model has, and the
+            result is labelled.
+        column: Column of the errors.
+
+    Raises:
+        CellError: An unsound table, with the list of the cells, or a baseline without error on a corruption.
+        ValueError: A missing column, an unknown baseline or set.
+    """
+    model = checked_cells(frame, column, corruptions=corruptions, allow_partial=allow_partial, what="the model")
+    against = resolve_baseline(
+        baseline, model.cells, corruptions=corruptions, needs_clean=False, num_images=model.num_images, column=column
+    )
+    layout = Layout.of(model.cells)
+    check_denominators(formulas.sums(against.errors, layout), layout, "the baseline makes no error there")
+    ratios = formulas.corruption_errors(model.values, against.errors, layout)
+    return _summary(metric_name("mCE", corruptions), ratios, layout, model, against.name, model.clean)
+
+
+def relative_mean_corruption_error(
+    frame: pd.DataFrame,
+    baseline: str | pd.DataFrame = "alexnet",
+    *,
+    corruptions: CorruptionSet = "benchmark",
+    allow_partial: bool = False,
+    column: str = "error",
+) -> Summary:
+    """The relative mCE in percent: :func:`mean_corruption_error` of what corruption adds to the clean error.
+
+    Raises:
+        CellError: An unsound table, no clean row, or a baseline that corruption does not harm.
+        ValueError: A missing column, an unknown baseline or set.
+    """
+    model = checked_cells(
+        frame, column, corruptions=corruptions, needs_clean=True, allow_partial=allow_partial, what="the model"
+    )
+    against = resolve_baseline(
+        baseline, model.cells, corruptions=corruptions, needs_clean=True, num_images=model.num_images, column=column
+    )
+    layout = Layout.of(model.cells)
+    clean, baseline_clean = np.array(model.clean), np.array(against.clean)
+    check_denominators(
+        formulas.degradations(against.errors, baseline_clean, layout),
+        layout,
+        "the corruption does not harm the baseline",
+    )
+    ratios = formulas.relative_corruption_errors(model.values, clean, against.errors, baseline_clean, layout)
+    return _summary(metric_name("relative mCE", corruptions), ratios, layout, model, against.name, model.clean)
+
+
+def mean_error(
+    frame: pd.DataFrame,
+    *,
+    corruptions: CorruptionSet = "benchmark",
+    allow_partial: bool = False,
+    column: str = "error",
+    at_most: float | None = 1.0,
+) -> Summary:
+    """The mean over corruptions of the mean over severities, in the unit of the table.
+
+    Args:
+        frame: The model's table.
+        corruptions: The set of corruptions.
+        allow_partial: Accept missing cells.
+        column: `error` (top-1), `top5_error`, or a column of :func:`~dtn_det.metrics.calibration.calibration`.
+        at_most: The largest value that makes sense; None for NLL, 2 for the Brier score.
+
+    Raises:
+        CellError: An unsound table.
+        ValueError: A missing column, an unknown set.
+    """
+    model = checked_cells(
+        frame, column, corruptions=corruptions, allow_partial=allow_partial, at_most=at_most, what="the model"
+    )
+    layout = Layout.of(model.cells)
+    severities = formulas.severity_means(model.values, layout)
+    name = metric_name(f"mean {column.replace('_', ' ')}", corruptions)
+    return _summary(name, formulas.means(model.values, layout), layout, model, None, model.clean, severities)
+
+
+def corruption_error(
+    frame: pd.DataFrame,
+    baseline: str | pd.DataFrame = "alexnet",
+    *,
+    corruptions: CorruptionSet = "benchmark",
+    allow_partial: bool = False,
+    column: str = "error",
+) -> pd.DataFrame:
+    """CE of each corruption: :func:`mean_corruption_error` before the mean.
+
+    Returns:
+        Columns `corruption`, `group`, `value` (percent), `cells`, `expected_cells`; the index counts the rows.
+    """
+    mean = mean_corruption_error(frame, baseline, corruptions=corruptions, allow_partial=allow_partial, column=column)
+    return _table(mean, frame)
+
+
+def relative_corruption_error(
+    frame: pd.DataFrame,
+    baseline: str | pd.DataFrame = "alexnet",
+    *,
+    corruptions: CorruptionSet = "benchmark",
+    allow_partial: bool = False,
+    column: str = "error",
+) -> pd.DataFrame:
+    """Relative CE of each corruption, a table as that of :func:`corruption_error`."""
+    mean = relative_mean_corruption_error(
+        frame, baseline, corruptions=corruptions, allow_partial=allow_partial, column=column
+    )
+    return _table(mean, frame)
+
+
+def check_denominators(values: NDArray[np.float64], layout: Layout, reason: str) -> None:
+    """Raise a :class:`~dtn_det.metrics.checks.CellError` for corruptions whose denominator is not positive.
+
+    Args:
+        values: One for each corruption, (corruptions,).
+        layout: Of the cells.
+        reason: What a denominator of 0 means.
+    """
+    faulty = [name for name, value in zip(layout.corruptions, values, strict=True) if not value > 0]
+    if faulty:
+        cells = tuple((name, severity) for name in faulty for severity in SEVERITIES)
+        raise CellError("the baseline", {reason: cells}, "a ratio to it is undefined; choose another baseline")
+
+
+def _summary(
+    metric: str,
+    values: NDArray[np.float64],
+    layout: Layout,
+    model: CellValues,
+    baseline: str | None,
+    clean: float | None,
+    severities: dict[int, NDArray[np.float64]] | None = None,
+) -> Summary:
+    return Summary(
+        metric=metric,
+        value=float(values.mean()),
+        by_corruption=dict(zip(layout.corruptions, values.tolist(), strict=True)),
+        by_group={group: float(mean) for group, mean in formulas.group_means(values, layout).items()},
+        by_severity={severity: float(mean) for severity, mean in (severities or {}).items()},
+        cells=len(model.cells),
+        expected_cells=model.expected_cells,
+        baseline=baseline,
+        clean=clean,
+        num_images=model.num_images,
+    )
+
+
+def _table(mean: Summary, frame: pd.DataFrame) -> pd.DataFrame:
+    rows = frame["corruption"].value_counts()
+    columns = {
+        "corruption": list(mean.by_corruption),
+        "group": [group_of(name) for name in mean.by_corruption],
+        "value": list(mean.by_corruption.values()),
+        "cells": [int(rows[name]) for name in mean.by_corruption],
+        "expected_cells": [len(SEVERITIES)] * len(mean.by_corruption),
+    }
+    table: pd.DataFrame = require("pandas", "eval").DataFrame(columns)
+    return table

@@ -1,0 +1,256 @@
+"""Which detections match which ground truth, kept in a form from which the AP of any resampled images follows.
+
+The matching is that of COCO's evaluation (cocoapi, PythonAPI/pycocotools/cocoeval.py, `evaluateImg`), on the IoUs of
+pycocotools or faster-coco-eval, so that the AP of all images is theirs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det._compiled import compiled_exactly
+
+UNMATCHED, TRUE_POSITIVE, IGNORED = 0, 1, 2
+"""Of a detection: without ground truth, matched to one that counts, matched to one that does not."""
+
+
+@dataclass(frozen=True)
+class CocoMatches:
+    """The matches of one model on one set of images (one cell), K categories, A area ranges, T IoU thresholds.
+
+    Detections are sorted by category, then by falling score. The matches are only of those that matched something, for
+    each (category, area range, threshold) in that order.
+
+    Attributes:
+        images: Ids of the images.
+        areas: Labels of the area ranges (`all`, `small`, ...).
+        iou_thresholds: (T,).
+        recall_thresholds: At which the precision is read, (R,).
+        starts: Where the detections of each category begin, (K + 1,).
+        image: Image of each detection, an index into `images`, (detections,).
+        inside: Whether a detection that matches nothing counts as false, in each area range, (A, detections).
+        match_starts: Where the matches of each category, area and threshold begin, (K * A * T + 1,).
+        match_position: The detection that matched, an index into those of its category, (matches,).
+        match_counts: Whether what it matched counts (otherwise it is ignored), (matches,).
+        ground_truth_starts: Where the images of each category begin, (K + 1,).
+        ground_truth_image: Image with ground truths of the category, (entries,).
+        ground_truths: How many of them count in each area range, (A, entries).
+    """
+
+    images: tuple[int, ...]
+    areas: tuple[str, ...]
+    iou_thresholds: NDArray[np.float64]
+    recall_thresholds: NDArray[np.float64]
+    starts: NDArray[np.int64]
+    image: NDArray[np.int32]
+    inside: NDArray[np.bool_]
+    match_starts: NDArray[np.int64]
+    match_position: NDArray[np.int32]
+    match_counts: NDArray[np.bool_]
+    ground_truth_starts: NDArray[np.int64]
+    ground_truth_image: NDArray[np.int32]
+    ground_truths: NDArray[np.int32]
+
+
+def matches_from_evaluator(evaluator: Any) -> CocoMatches:
+    """The matches of an evaluation of boxes or masks.
+
+    Args:
+        evaluator: `COCOeval` of pycocotools or of faster-coco-eval, after `evaluate()`.
+
+    Raises:
+        ValueError: An evaluation that was not run, or one of keypoints, without categories, or in LVIS style.
+    """
+    _check(evaluator)
+    settings = evaluator.params
+    images, categories = [int(one) for one in settings.imgIds], [int(one) for one in settings.catIds]
+    truths = _by_pair(evaluator.cocoGt, images, categories)
+    found = _by_pair(evaluator.cocoDt, images, categories)
+    most = int(settings.maxDets[-1])
+
+    keys = [(category, image) for category in range(len(categories)) for image in range(len(images))]
+    pairs = [(category, image) for category, image in keys if (category, image) in truths or (category, image) in found]
+    scores, areas, truth_areas, crowds, ious = [], [], [], [], []
+    sizes = np.zeros((len(pairs), 2), dtype=np.int64)
+    for index, pair in enumerate(pairs):
+        category, image = pair
+        detections, annotations = found.get(pair, []), truths.get(pair, [])
+        order = np.argsort([-one["score"] for one in detections], kind="stable")[:most]
+        sizes[index] = len(order), len(annotations)
+        scores += [detections[place]["score"] for place in order]
+        areas += [detections[place]["area"] for place in order]
+        truth_areas += [one["area"] for one in annotations]
+        crowds += [bool(one.get("iscrowd", 0)) for one in annotations]
+        if len(order) and annotations:
+            table = np.asarray(evaluator.ious[images[image], categories[category]], dtype=np.float64)
+            ious.append(table.reshape(len(order), len(annotations)).ravel())
+    ranges = np.asarray(settings.areaRng, dtype=np.float64)
+    thresholds = np.asarray(settings.iouThrs, dtype=np.float64)
+    truth_area, crowd = np.array(truth_areas, dtype=np.float64), np.array(crowds, dtype=np.bool_)
+    outcome = _match(
+        sizes,
+        np.concatenate(ious) if ious else np.empty(0),
+        truth_area,
+        crowd,
+        np.ascontiguousarray(ranges),
+        thresholds,
+        len(scores),
+    )
+    return _assembled(
+        pairs=np.array(pairs, dtype=np.int64).reshape(-1, 2),
+        sizes=sizes,
+        scores=np.array(scores, dtype=np.float64),
+        inside=_within(np.array(areas, dtype=np.float64), ranges),
+        counts=_within(truth_area, ranges) & ~crowd,
+        outcome=outcome,
+        images=images,
+        num_categories=len(categories),
+        areas=tuple(settings.areaRngLbl),
+        iou_thresholds=thresholds,
+        recall_thresholds=np.asarray(settings.recThrs, dtype=np.float64),
+    )
+
+
+def _check(evaluator: Any) -> None:
+    if not getattr(evaluator, "ious", None):
+        raise ValueError("expected an evaluator whose evaluate() was called, got one without IoUs: call it first")
+    kind, lvis = evaluator.params.iouType, getattr(evaluator, "lvis_style", False)
+    if kind not in ("bbox", "segm") or lvis or not evaluator.params.useCats:
+        raise ValueError(
+            f"expected a COCO evaluation of boxes or masks by category, got iouType={kind!r}, "
+            f"lvis_style={bool(lvis)}, useCats={int(evaluator.params.useCats)}: set these"
+        )
+
+
+def _by_pair(
+    coco: Any, images: Sequence[int], categories: Sequence[int]
+) -> dict[tuple[int, int], list[dict[str, Any]]]:
+    """Annotations of each (category, image), both as indices, in the order in which COCO's code sees them."""
+    index = {category: place for place, category in enumerate(categories)}
+    found: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for place, image in enumerate(images):
+        for annotation in coco.imgToAnns.get(image, ()):
+            if annotation["category_id"] in index:
+                found.setdefault((index[annotation["category_id"]], place), []).append(annotation)
+    return found
+
+
+def _within(areas: NDArray[np.float64], ranges: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether each area is in each range, both ends included: (A, areas)."""
+    inside: NDArray[np.bool_] = (areas >= ranges[:, :1]) & (areas <= ranges[:, 1:])
+    return inside
+
+
+def _assembled(
+    *,
+    pairs: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    inside: NDArray[np.bool_],
+    counts: NDArray[np.bool_],
+    outcome: NDArray[np.uint8],
+    images: list[int],
+    num_categories: int,
+    areas: tuple[str, ...],
+    iou_thresholds: NDArray[np.float64],
+    recall_thresholds: NDArray[np.float64],
+) -> CocoMatches:
+    category = np.repeat(pairs[:, 0], sizes[:, 0])
+    image = np.repeat(pairs[:, 1], sizes[:, 0])
+    # Ties stay in the order of the images, as in COCO's stable sort.
+    order = np.lexsort((-scores, category))
+    starts = np.searchsorted(category[order], np.arange(num_categories + 1))
+    outcome = outcome[:, :, order]
+
+    parts, match_counts, lengths = [], [], []
+    for first, last in itertools.pairwise(starts):
+        area_index, threshold_index, position = np.nonzero(outcome[:, :, first:last])
+        parts.append(position)
+        match_counts.append(outcome[area_index, threshold_index, first + position] == TRUE_POSITIVE)
+        slots = area_index * outcome.shape[1] + threshold_index
+        lengths.append(np.bincount(slots, minlength=outcome.shape[0] * outcome.shape[1]))
+    with_truth = sizes[:, 1] > 0
+    truth_ends = np.cumsum(sizes[:, 1])
+    totals = np.concatenate([np.zeros((len(counts), 1), dtype=np.int64), np.cumsum(counts, axis=1)], axis=1)
+    per_pair = totals[:, truth_ends] - totals[:, truth_ends - sizes[:, 1]]
+    return CocoMatches(
+        images=tuple(images),
+        areas=areas,
+        iou_thresholds=iou_thresholds,
+        recall_thresholds=recall_thresholds,
+        starts=starts.astype(np.int64),
+        image=image[order].astype(np.int32),
+        inside=np.ascontiguousarray(inside[:, order]),
+        match_starts=np.concatenate([[0], np.cumsum(np.concatenate([*lengths, []]))]).astype(np.int64),
+        match_position=np.concatenate([*parts, []]).astype(np.int32),
+        match_counts=np.concatenate([*match_counts, []]).astype(np.bool_),
+        ground_truth_starts=np.searchsorted(pairs[with_truth, 0], np.arange(num_categories + 1)).astype(np.int64),
+        ground_truth_image=pairs[with_truth, 1].astype(np.int32),
+        ground_truths=per_pair[:, with_truth].astype(np.int32),
+    )
+
+
+@compiled_exactly
+def _match(
+    sizes: NDArray[np.int64],
+    ious: NDArray[np.float64],
+    truth_area: NDArray[np.float64],
+    crowd: NDArray[np.bool_],
+    ranges: NDArray[np.float64],
+    thresholds: NDArray[np.float64],
+    num_detections: int,
+) -> NDArray[np.uint8]:
+    """Match the detections of each pair of an image and a category, best score first: (A, T, detections)."""
+    outcome = np.zeros((len(ranges), len(thresholds), num_detections), dtype=np.uint8)
+    most = 0
+    for pair in range(len(sizes)):
+        most = max(most, sizes[pair, 1])
+    order = np.empty(most, dtype=np.int64)
+    taken = np.empty(most, dtype=np.bool_)
+    for area in range(len(ranges)):
+        detection_start = 0
+        truth_start = 0
+        iou_start = 0
+        for pair in range(len(sizes)):
+            detections, truths = sizes[pair, 0], sizes[pair, 1]
+            # Ground truths that count come first.
+            counting = 0
+            for ignored in range(2):
+                for truth in range(truths):
+                    size = truth_area[truth_start + truth]
+                    out = crowd[truth_start + truth] or size < ranges[area, 0] or size > ranges[area, 1]
+                    if out == (ignored == 1):
+                        order[counting] = truth
+                        counting += 1
+                if ignored == 0:
+                    regular = counting
+            for level in range(len(thresholds)):
+                taken[:truths] = False
+                for detection in range(detections):
+                    best = min(thresholds[level], 1 - 1e-10)
+                    match = -1
+                    for place in range(truths):
+                        truth = order[place]
+                        if taken[truth] and not crowd[truth_start + truth]:
+                            continue
+                        # One that counts is kept, however well an ignored one fits.
+                        if match >= 0 and match < regular and place >= regular:
+                            break
+                        iou = ious[iou_start + detection * truths + truth]
+                        if iou < best:
+                            continue
+                        best = iou
+                        match = place
+                    if match >= 0:
+                        taken[order[match]] = True
+                        outcome[area, level, detection_start + detection] = 1 if match < regular else 2
+            detection_start += detections
+            truth_start += truths
+            iou_start += detections * truths
+    return outcome

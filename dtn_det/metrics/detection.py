@@ -1,0 +1,137 @@
+"""Performance of detectors under corruption: mPC and rPC.
+
+Tables are tidy: columns `corruption`, `severity`, one for each metric (`AP`, `AP50`, ..., fractions), and `num_images`
+where known; the clean images are corruption `clean`, severity 0. Boxes and masks are two tables. Definitions: Michaelis
+et al., arXiv:1907.07484, Section 2.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dtn_det._optional import require
+from dtn_det.metrics import formulas
+from dtn_det.metrics.cells import CLEAN, CorruptionSet, Layout, metric_name
+from dtn_det.metrics.checks import CellError, CellValues, checked_cells
+from dtn_det.metrics.summary import Summary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+"""COCO's average precisions."""
+
+
+def mean_performance_under_corruption(
+    frame: pd.DataFrame,
+    metric: str = "AP",
+    *,
+    corruptions: CorruptionSet = "benchmark",
+    allow_partial: bool = False,
+) -> Summary:
+    """The mPC: the mean over corruptions of the mean over severities, in the unit of the table.
+
+    Args:
+        frame: The model's table.
+        metric: Column of the metric.
+        corruptions: `benchmark` (the paper's 15), `extra` (the 4 hold-outs) or `all`; never mixed.
+        allow_partial: Accept missing cells; they are left out of the means, and the result is labelled.
+
+    Raises:
+        CellError: An unsound table, with the list of the cells; also -1, which COCO's evaluation gives for an area
+            without ground truth.
+        ValueError: A missing column or an unknown set.
+    """
+    return _summary("mPC", _checked(frame, metric, corruptions, allow_partial, needs_clean=False), metric, corruptions)
+
+
+def relative_performance_under_corruption(
+    frame: pd.DataFrame,
+    metric: str = "AP",
+    *,
+    corruptions: CorruptionSet = "benchmark",
+    allow_partial: bool = False,
+) -> Summary:
+    """The rPC in percent: the mPC divided by the clean performance P, a ratio of means.
+
+    Raises:
+        CellError: An unsound table, no clean row, or P = 0.
+        ValueError: A missing column or an unknown set.
+    """
+    return _summary("rPC", _checked(frame, metric, corruptions, allow_partial, needs_clean=True), metric, corruptions)
+
+
+def performance_table(
+    frame: pd.DataFrame,
+    metrics: Sequence[str] = METRICS,
+    *,
+    corruptions: CorruptionSet = "benchmark",
+    allow_partial: bool = False,
+) -> pd.DataFrame:
+    """P, mPC and rPC of several metrics.
+
+    Returns:
+        One row for each metric: `metric`, `P`, `mPC`, `rPC` (percent), `cells`, `expected_cells`.
+
+    Raises:
+        CellError: As :func:`relative_performance_under_corruption`, for any of the metrics.
+        ValueError: A missing column or an unknown set.
+    """
+    rows = []
+    for metric in metrics:
+        model = _checked(frame, metric, corruptions, allow_partial, needs_clean=True)
+        mean = _summary("mPC", model, metric, corruptions)
+        relative = _summary("rPC", model, metric, corruptions)
+        rows.append((metric, model.clean, mean.value, relative.value, mean.cells, mean.expected_cells))
+    columns = ["metric", "P", "mPC", "rPC", "cells", "expected_cells"]
+    table: pd.DataFrame = require("pandas", "eval").DataFrame(rows, columns=columns)
+    return table
+
+
+def no_clean_performance(metric: str) -> CellError:
+    """The error of a model that finds nothing on clean images."""
+    return CellError("the model", {f"clean `{metric}` 0": (CLEAN,)}, "the rPC is undefined; report the mPC")
+
+
+def _checked(
+    frame: pd.DataFrame, metric: str, corruptions: CorruptionSet, allow_partial: bool, needs_clean: bool
+) -> CellValues:
+    model = checked_cells(
+        frame,
+        metric,
+        corruptions=corruptions,
+        needs_clean=needs_clean,
+        allow_partial=allow_partial,
+        coco=True,
+        what="the model",
+    )
+    if needs_clean and model.clean == 0:
+        raise no_clean_performance(metric)
+    return model
+
+
+def _summary(kind: str, model: CellValues, metric: str, corruptions: CorruptionSet) -> Summary:
+    layout = Layout.of(model.cells)
+    values = formulas.means(model.values, layout)
+    severities = formulas.severity_means(model.values, layout)
+    groups = formulas.group_means(values, layout)
+    mean = values.mean()
+    if kind == "rPC":
+        clean = np.array(model.clean)
+        mean, values = formulas.relative_performance(mean, clean), formulas.relative_performance(values, clean)
+        severities = {key: formulas.relative_performance(value, clean) for key, value in severities.items()}
+        groups = {key: formulas.relative_performance(value, clean) for key, value in groups.items()}
+    return Summary(
+        metric=f"{metric_name(kind, corruptions)} {metric}",
+        value=float(mean),
+        by_corruption=dict(zip(layout.corruptions, values.tolist(), strict=True)),
+        by_group={group: float(value) for group, value in groups.items()},
+        by_severity={severity: float(value) for severity, value in severities.items()},
+        cells=len(model.cells),
+        expected_cells=model.expected_cells,
+        clean=model.clean,
+        num_images=model.num_images,
+    )

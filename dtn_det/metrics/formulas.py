@@ -1,0 +1,72 @@
+"""The formulas, on arrays whose last axis is the cells; leading axes, such as bootstrap replicates, pass through.
+
+Hendrycks and Dietterich (arXiv:1903.12261, Section 4.1) for the corruption errors, Michaelis et al.
+(arXiv:1907.07484, Section 2.2) for performance under corruption.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det.metrics.cells import Layout
+
+Array = NDArray[np.float64]
+
+
+def sums(values: Array, layout: Layout) -> Array:
+    """Sum over the severities of each corruption: (..., cells) to (..., corruptions)."""
+    return np.stack([values[..., columns].sum(-1) for columns in layout.columns], axis=-1)
+
+
+def means(values: Array, layout: Layout) -> Array:
+    """Mean over the severities of each corruption: (..., cells) to (..., corruptions)."""
+    return sums(values, layout) / _counts(layout)
+
+
+def corruption_errors(errors: Array, baseline: Array, layout: Layout) -> Array:
+    """CE in percent: the ratio of the sums over severities, (..., corruptions)."""
+    return 100.0 * _ratio(sums(errors, layout), sums(baseline, layout))
+
+
+def degradations(errors: Array, clean: Array, layout: Layout) -> Array:
+    """Sum over severities of the error that corruption adds: (..., corruptions).
+
+    Args:
+        errors: (..., cells).
+        clean: Clean error, (...).
+        layout: Of the cells.
+    """
+    return sums(errors - clean[..., None], layout)
+
+
+def relative_corruption_errors(
+    errors: Array, clean: Array, baseline: Array, baseline_clean: Array, layout: Layout
+) -> Array:
+    """Relative CE in percent, (..., corruptions)."""
+    return 100.0 * _ratio(degradations(errors, clean, layout), degradations(baseline, baseline_clean, layout))
+
+
+def relative_performance(mean: Array, clean: Array) -> Array:
+    """The part of the clean performance that is left, in percent; NaN where the clean performance is 0."""
+    return 100.0 * _ratio(mean, clean)
+
+
+def group_means(values: Array, layout: Layout) -> dict[str, Array]:
+    """Mean over the corruptions of each group: (..., corruptions) to (...)."""
+    return {group: values[..., indices].mean(-1) for group, indices in layout.groups().items()}
+
+
+def severity_means(values: Array, layout: Layout) -> dict[int, Array]:
+    """Mean over the corruptions at each severity: (..., cells) to (...)."""
+    return {severity: values[..., columns].mean(-1) for severity, columns in layout.severities.items()}
+
+
+def _counts(layout: Layout) -> Array:
+    return np.array([len(columns) for columns in layout.columns], dtype=np.float64)
+
+
+def _ratio(numerator: Array, denominator: Array) -> Array:
+    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
+    undefined: Array = np.full(shape, np.nan)
+    return np.divide(numerator, denominator, out=undefined, where=denominator != 0)

@@ -1,0 +1,307 @@
+"""Intervals of every number of a model, and paired intervals and tests of the difference of two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det._optional import require
+from dtn_det.metrics import formulas
+from dtn_det.metrics.baselines import ALEXNET_CLEAN_ERROR, BASELINES, alexnet_errors
+from dtn_det.metrics.cells import CLEAN, Cell, CorruptionSet, Layout, all_cells
+from dtn_det.metrics.checks import raise_problems
+from dtn_det.metrics.classification import check_denominators
+from dtn_det.metrics.detection import no_clean_performance
+from dtn_det.metrics.resampling import LEVEL, Difference, Interval, Samples, check_paired, difference, interval
+from dtn_det.metrics.summary import partial_label
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+I_co = TypeVar("I_co", bound=Interval, covariant=True)
+
+
+class Quantity(NamedTuple):
+    """What a number is.
+
+    Attributes:
+        name: `error`, `CE`, `mCE`, `relative CE`, `relative mCE`, `mean error`; `AP`, `P AP`, `mPC AP`, `rPC AP` ...
+        scope: A corruption, `clean`, a group, or empty for the whole set.
+        severity: 1 to 5 for a cell, 0 for all else.
+    """
+
+    name: str
+    scope: str = ""
+    severity: int = 0
+
+
+@dataclass(frozen=True)
+class Intervals(Generic[I_co]):
+    """Intervals of all numbers.
+
+    Attributes:
+        entries: By quantity, cells first.
+        level: Part of the replicates inside an interval.
+        num_images: Images that were drawn from.
+        seed: Of the draws.
+        cells: Corrupted cells behind the means.
+        expected_cells: Cells of the whole set.
+    """
+
+    entries: Mapping[Quantity, I_co]
+    level: float
+    num_images: int
+    seed: int
+    cells: int
+    expected_cells: int
+
+    @property
+    def partial(self) -> bool:
+        """Whether cells are missing."""
+        return self.cells < self.expected_cells
+
+    @property
+    def label(self) -> str:
+        """`partial (30/75)`, or nothing when all cells are there."""
+        return partial_label(self.cells, self.expected_cells)
+
+    def get(self, name: str, scope: str = "", severity: int = 0) -> I_co:
+        """One number.
+
+        Raises:
+            KeyError: No such number.
+        """
+        key = Quantity(name, scope, severity)
+        if key not in self.entries:
+            names = ", ".join(dict.fromkeys(entry.name for entry in self.entries))
+            raise KeyError(f"expected a number out of {names} with a scope it has, got {tuple(key)}")
+        return self.entries[key]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a number: `name`, `scope`, `severity`, and the fields of the interval."""
+        rows = [{**key._asdict(), **vars(entry)} for key, entry in self.entries.items()]
+        frame: pd.DataFrame = require("pandas", "eval").DataFrame(rows)
+        return frame
+
+
+def classification_intervals(
+    model: Samples,
+    baseline: str | Samples | None = "alexnet",
+    *,
+    corruptions: CorruptionSet = "benchmark",
+    allow_partial: bool = False,
+    relative: bool = True,
+    level: float = LEVEL,
+) -> Intervals[Interval]:
+    """Intervals of `error`, `CE`, `relative CE`, `mean error`, `mCE`, `relative mCE`; the means also for each group.
+
+    Args:
+        model: Of :func:`~dtn_det.metrics.record_samples.error_samples` (or of another metric: then without baseline).
+        baseline: `alexnet`, whose errors are constants; another model on the same images, drawn jointly; None: no
+            corruption errors.
+        corruptions: The set of corruptions.
+        allow_partial: Accept missing cells; the result is labelled.
+        relative: Whether to give the relative numbers, for which the clean cell is needed.
+        level: Of the intervals.
+
+    Raises:
+        CellError: Missing cells, or a baseline that makes no error or is not harmed by a corruption.
+        ValueError: An unknown baseline, or one that was not drawn jointly.
+    """
+    point, values, shape = _classification(model, baseline, corruptions, allow_partial, relative)
+    return _intervals(model, point, values, shape, level)
+
+
+def classification_differences(
+    first: Samples,
+    second: Samples,
+    baseline: str | Samples | None = "alexnet",
+    *,
+    corruptions: CorruptionSet = "benchmark",
+    allow_partial: bool = False,
+    relative: bool = True,
+    level: float = LEVEL,
+) -> Intervals[Difference]:
+    """Paired intervals and p-values of second minus first, for the numbers of :func:`classification_intervals`.
+
+    Raises:
+        CellError: Missing cells.
+        ValueError: Models that were not drawn jointly or have other cells.
+    """
+    _check_comparable(first, second)
+    theirs = _classification(first, baseline, corruptions, allow_partial, relative)
+    return _differences(first, theirs, _classification(second, baseline, corruptions, allow_partial, relative), level)
+
+
+def detection_intervals(
+    model: Samples, *, corruptions: CorruptionSet = "benchmark", allow_partial: bool = False, level: float = LEVEL
+) -> Intervals[Interval]:
+    """Intervals of one metric on each cell, and of `P`, `mPC` and `rPC`, the last two for corruptions and groups too.
+
+    Args:
+        model: One metric of :func:`~dtn_det.metrics.ap_samples.ap_samples`.
+        corruptions: The set of corruptions.
+        allow_partial: Accept missing cells; the result is labelled.
+        level: Of the intervals.
+
+    `P` and `rPC` are there when the clean cell is.
+
+    Raises:
+        CellError: Missing cells, cells without ground truth, or P = 0.
+    """
+    point, values, shape = _detection(model, corruptions, allow_partial)
+    return _intervals(model, point, values, shape, level)
+
+
+def detection_differences(
+    first: Samples,
+    second: Samples,
+    *,
+    corruptions: CorruptionSet = "benchmark",
+    allow_partial: bool = False,
+    level: float = LEVEL,
+) -> Intervals[Difference]:
+    """Paired intervals and p-values of second minus first, for the numbers of :func:`detection_intervals`.
+
+    Raises:
+        CellError: Missing cells, cells without ground truth, or P = 0.
+        ValueError: Models that were not drawn jointly or have other cells.
+    """
+    _check_comparable(first, second)
+    ours = _detection(second, corruptions, allow_partial)
+    return _differences(first, _detection(first, corruptions, allow_partial), ours, level)
+
+
+class _Shape(NamedTuple):
+    cells: int
+    expected: int
+
+
+_Numbers = tuple[dict[Quantity, Array], dict[Quantity, Array], _Shape]
+
+
+def _classification(
+    model: Samples, baseline: str | Samples | None, corruptions: CorruptionSet, allow_partial: bool, relative: bool
+) -> _Numbers:
+    chosen = _chosen(model, corruptions, allow_partial)
+    layout = Layout.of(chosen)
+    against = None
+    if baseline is not None:
+        if model.metric != "error":
+            raise ValueError(f"expected top-1 errors to divide by a baseline, got `{model.metric}`: pass baseline=None")
+        if relative and CLEAN not in model.cells:
+            raise_problems("the model", {"missing (or leave the relative mCE out with relative=False)": [CLEAN]})
+        against = _baseline_reader(model, baseline, chosen, relative)
+    both = []
+    for replicated in (False, True):
+        errors, clean = _select(model, chosen, replicated)
+        numbers = dict(_cell_numbers(model.metric, chosen, errors, clean))
+        numbers |= _with_groups(f"mean {model.metric}", "", formulas.means(errors, layout), layout)
+        if against is not None:
+            other, other_clean = against(replicated)
+            if not replicated:
+                check_denominators(formulas.sums(other, layout), layout, "the baseline makes no error there")
+            numbers |= _with_groups("mCE", "CE", formulas.corruption_errors(errors, other, layout), layout)
+            if relative and clean is not None and other_clean is not None:
+                if not replicated:
+                    harm = formulas.degradations(other, other_clean, layout)
+                    check_denominators(harm, layout, "no harm to the baseline (relative=False leaves this out)")
+                ratios = formulas.relative_corruption_errors(errors, clean, other, other_clean, layout)
+                numbers |= _with_groups("relative mCE", "relative CE", ratios, layout)
+        both.append(numbers)
+    return both[0], both[1], _Shape(len(chosen), len(all_cells(corruptions)))
+
+
+def _detection(model: Samples, corruptions: CorruptionSet, allow_partial: bool) -> _Numbers:
+    chosen = _chosen(model, corruptions, allow_partial)
+    layout = Layout.of(chosen)
+    with_clean = (*chosen, CLEAN) if CLEAN in model.cells else chosen
+    empty = [cell for cell in with_clean if not np.isfinite(model.point[model.cells.index(cell)])]
+    raise_problems("the model", {f"`{model.metric}` without ground truth (leave this metric out)": empty})
+    both = []
+    for replicated in (False, True):
+        values, clean = _select(model, chosen, replicated)
+        numbers = dict(_cell_numbers(model.metric, chosen, values, clean))
+        means = _with_groups(f"mPC {model.metric}", f"mPC {model.metric}", formulas.means(values, layout), layout)
+        numbers |= means
+        if clean is not None:
+            if not replicated and clean == 0:
+                raise no_clean_performance(model.metric)
+            numbers[Quantity(f"P {model.metric}")] = clean
+            for key, mean in means.items():
+                numbers[key._replace(name=f"rPC {model.metric}")] = formulas.relative_performance(mean, clean)
+        both.append(numbers)
+    return both[0], both[1], _Shape(len(chosen), len(all_cells(corruptions)))
+
+
+def _chosen(model: Samples, corruptions: CorruptionSet, allow_partial: bool) -> tuple[Cell, ...]:
+    wanted = all_cells(corruptions)
+    chosen = tuple(cell for cell in wanted if cell in model.cells)
+    if not chosen or not allow_partial:
+        raise_problems("the model", {"missing": [cell for cell in wanted if cell not in model.cells]})
+    return chosen
+
+
+def _select(samples: Samples, cells: tuple[Cell, ...], replicated: bool) -> tuple[Array, Array | None]:
+    """The values of some cells and of the clean one, on the replicates or on all images."""
+    values = samples.values if replicated else samples.point
+    clean = samples.column(CLEAN)
+    return values[..., [samples.cells.index(cell) for cell in cells]], None if clean is None else values[..., clean]
+
+
+def _baseline_reader(
+    model: Samples, baseline: str | Samples, cells: tuple[Cell, ...], relative: bool
+) -> Callable[[bool], tuple[Array, Array | None]]:
+    """What gives the baseline's errors on some cells and the clean ones, on the replicates or on all images."""
+    if isinstance(baseline, Samples):
+        check_paired(model, baseline)
+        needed = (*cells, CLEAN) if relative else cells
+        raise_problems("the baseline", {"missing": [cell for cell in needed if cell not in baseline.cells]})
+        return partial(_select, baseline, cells)
+    if baseline not in BASELINES:
+        raise ValueError(f"expected samples or a baseline out of {', '.join(BASELINES)}, got {baseline!r}")
+    errors = alexnet_errors(cells)
+    return lambda _: (errors, np.array(ALEXNET_CLEAN_ERROR))
+
+
+def _cell_numbers(
+    metric: str, cells: tuple[Cell, ...], values: Array, clean: Array | None
+) -> Iterator[tuple[Quantity, Array]]:
+    for column, cell in enumerate(cells):
+        yield Quantity(metric, *cell), values[..., column]
+    if clean is not None:
+        yield Quantity(metric, *CLEAN), clean
+
+
+def _with_groups(mean_name: str, name: str, values: Array, layout: Layout) -> dict[Quantity, Array]:
+    """Numbers of corruptions, if they have a name, and their means over all corruptions and over each group."""
+    found = {Quantity(name, scope): values[..., index] for index, scope in enumerate(layout.corruptions) if name}
+    found[Quantity(mean_name)] = values.mean(-1)
+    return found | {Quantity(mean_name, group): mean for group, mean in formulas.group_means(values, layout).items()}
+
+
+def _intervals(
+    model: Samples, point: dict[Quantity, Array], values: dict[Quantity, Array], shape: _Shape, level: float
+) -> Intervals[Interval]:
+    entries = {key: interval(float(point[key]), values[key], level) for key in point}
+    return Intervals(entries, level, model.num_images, model.seed, shape.cells, shape.expected)
+
+
+def _differences(model: Samples, theirs: _Numbers, ours: _Numbers, level: float) -> Intervals[Difference]:
+    (point, values, shape), (our_point, our_values, _) = theirs, ours
+    entries = {
+        key: difference(float(our_point[key] - point[key]), our_values[key] - values[key], level) for key in point
+    }
+    return Intervals(entries, level, model.num_images, model.seed, shape.cells, shape.expected)
+
+
+def _check_comparable(first: Samples, second: Samples) -> None:
+    check_paired(first, second)
+    raise_problems("the first model", {"missing": [cell for cell in second.cells if cell not in first.cells]})
+    raise_problems("the second model", {"missing": [cell for cell in first.cells if cell not in second.cells]})

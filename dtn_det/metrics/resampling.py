@@ -1,0 +1,164 @@
+"""Bootstrap over images: how often each image is drawn, and what replicates say about a number or a difference."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det.metrics.cells import Cell, describe, is_cell
+
+REPLICATES = 1000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One metric on every cell, for all images and for each bootstrap replicate of them.
+
+    All cells of a replicate have the same images, and so have two models with the same images and seed.
+
+    Attributes:
+        metric: `error` for classifiers, such as `AP50` for detectors.
+        cells: Of the last axis; the clean cell is one of them, where there is one.
+        point: The metric on all images, (cells,).
+        values: The metric on each replicate, (replicates, cells); NaN where a replicate has no ground truth.
+        num_images: Images that were drawn from.
+        images: Digest of the images' names in their order.
+        seed: Of the replicates.
+    """
+
+    metric: str
+    cells: tuple[Cell, ...]
+    point: NDArray[np.float64]
+    values: NDArray[np.float64]
+    num_images: int
+    images: str
+    seed: int
+
+    def column(self, cell: Cell) -> int | None:
+        """Where a cell stands on the last axis."""
+        return self.cells.index(cell) if cell in self.cells else None
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number and its percentile interval.
+
+    Attributes:
+        value: On all images.
+        low: Lower end.
+        high: Upper end.
+        replicates: Replicates behind it; fewer than were drawn where some have no ground truth.
+    """
+
+    value: float
+    low: float
+    high: float
+    replicates: int
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """A difference of two models on the same images, the second minus the first, with its paired interval.
+
+    Attributes:
+        p_value: Two-sided: twice the part of the replicates on the rarer side of 0, 0 itself counted on both sides.
+    """
+
+    p_value: float
+
+
+def image_counts(num_images: int, replicates: int, seed: int, chunk: int) -> Iterator[NDArray[np.int64]]:
+    """How often each replicate draws each image; a replicate depends on the seed and its number alone.
+
+    Args:
+        num_images: Images to draw from, and as many to draw.
+        replicates: Number of replicates.
+        seed: Of the draws.
+        chunk: Replicates at once.
+
+    Yields:
+        (at most chunk, num_images).
+
+    Raises:
+        ValueError: No image, no replicate, or a negative seed.
+    """
+    if num_images < 1 or replicates < 1 or seed < 0:
+        raise ValueError(
+            f"expected at least one image, one replicate and a seed of at least 0, got {num_images}, {replicates} and "
+            f"{seed}"
+        )
+    for start in range(0, replicates, chunk):
+        numbers = range(start, min(start + chunk, replicates))
+        draws = (np.random.default_rng((seed, number)).integers(num_images, size=num_images) for number in numbers)
+        yield np.stack([np.bincount(draw, minlength=num_images) for draw in draws])
+
+
+def digest(images: Sequence[object]) -> str:
+    """A fingerprint of the images' names in their order."""
+    return hashlib.sha256("\0".join(map(str, images)).encode()).hexdigest()
+
+
+def check_cells(cells: Sequence[Cell]) -> None:
+    """Raise a ValueError for cells that are unknown or come twice."""
+    unknown = [cell for cell in cells if not is_cell(cell)]
+    twice = [cell for cell in dict.fromkeys(cells) if list(cells).count(cell) > 1]
+    if unknown or twice or not cells:
+        found = "; ".join(
+            f"{what}: {describe(which)}" for what, which in (("unknown", unknown), ("twice", twice)) if which
+        )
+        raise ValueError(
+            f"expected corruptions with severities 1 to 5, and ('clean', 0), each once, got {found or 'none'}"
+        )
+
+
+def check_paired(first: Samples, second: Samples) -> None:
+    """Raise a ValueError unless two models were resampled together."""
+    for name in ("metric", "num_images", "images", "seed"):
+        one, other = getattr(first, name), getattr(second, name)
+        if one != other:
+            hint = "evaluate both on the same images in the same order" if "images" in name else "draw both alike"
+            raise ValueError(f"expected two models with the same {name} to pair them, got {one} and {other}: {hint}")
+    if len(first.values) != len(second.values):
+        raise ValueError(
+            f"expected as many replicates of both models, got {len(first.values)} and {len(second.values)}: "
+            "draw both alike"
+        )
+
+
+def interval(point: float, values: NDArray[np.float64], level: float = LEVEL) -> Interval:
+    """The percentile interval of a number.
+
+    Args:
+        point: The number on all images.
+        values: On the replicates, (replicates,); NaN where it is undefined.
+        level: Part of the replicates inside.
+
+    Raises:
+        ValueError: A level that is not between 0 and 1, or no replicate on which the number is defined.
+    """
+    low, high, kept = _ends(values, level)
+    return Interval(float(point), low, high, len(kept))
+
+
+def difference(point: float, values: NDArray[np.float64], level: float = LEVEL) -> Difference:
+    """The percentile interval of a difference and its p-value; arguments and errors as for :func:`interval`."""
+    low, high, kept = _ends(values, level)
+    rarer = min(np.count_nonzero(kept <= 0), np.count_nonzero(kept >= 0))
+    # The observed sample counts as one more replicate, so that no p-value is 0.
+    p_value = min(1.0, 2.0 * (1 + rarer) / (1 + len(kept)))
+    return Difference(float(point), low, high, len(kept), p_value)
+
+
+def _ends(values: NDArray[np.float64], level: float) -> tuple[float, float, NDArray[np.float64]]:
+    if not 0 < level < 1:
+        raise ValueError(f"expected a level between 0 and 1, such as 0.95, got {level}")
+    kept = values[np.isfinite(values)]
+    if not len(kept):
+        raise ValueError("expected a replicate on which the number is defined, got none: evaluate more images")
+    low, high = np.quantile(kept, ((1 - level) / 2, (1 + level) / 2))
+    return float(low), float(high), kept
