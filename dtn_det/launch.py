@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mmengine.runner import Runner
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar")
+"""How the files end that `torch.save` writes."""
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +35,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=require("mmengine.config", "det").DictAction,
+        action=_key_value_action(),
         metavar="KEY=VALUE",
         help="values that replace those of the config, e.g. train_dataloader.batch_size=4 or key='[a,b]'",
     )
@@ -41,6 +43,33 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--local_rank", "--local-rank", type=int, default=0, help="set by some launchers; leave it to them"
     )
+
+
+def _key_value_action() -> type[argparse.Action]:
+    """MMEngine's action for `KEY=VALUE`, with an error where it has none."""
+    action: type[argparse.Action] = require("mmengine.config", "det").DictAction
+
+    class KeyValueAction(action):  # type: ignore[valid-type,misc]
+        def __call__(
+            self,
+            parser: argparse.ArgumentParser,
+            namespace: argparse.Namespace,
+            values: Sequence[str],
+            option_string: str | None = None,
+        ) -> None:
+            for value in values:
+                key, equals, text = value.partition("=")
+                if not key or not equals:
+                    parser.exit(2, f"{parser.prog}: error: expected --cfg-options as key=value, got {value!r}\n")
+                if text.count("[") != text.count("]") or text.count("(") != text.count(")"):
+                    parser.exit(
+                        2,
+                        f"{parser.prog}: error: expected --cfg-options as key=value, got {value!r}, in which a bracket "
+                        'is open: put quotes around a value with spaces or brackets, key="[a,b]"\n',
+                    )
+            super().__call__(parser, namespace, values, option_string)
+
+    return KeyValueAction
 
 
 def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
@@ -112,29 +141,36 @@ def set_data_root(cfg: Config, root: str) -> None:
     cfg.data_root = new
 
 
-def check_data(cfg: Config, dataloaders: Sequence[str]) -> None:
+def check_data(cfg: Config, dataloaders: Sequence[str], given_root: str | None = None) -> None:
     """Check that the annotation files and image folders of the dataloaders exist.
 
     Args:
         cfg: The config.
         dataloaders: Keys such as `"train_dataloader"`; those the config lacks are passed over.
+        given_root: The folder that `--data-root` named, which :func:`set_data_root` put into the config.
 
     Raises:
         FileNotFoundError: A file or folder is missing.
     """
-    for name in dataloaders:
-        for dataset in _datasets(cfg.get(name)):
-            root = dataset.get("data_root") or ""
-            for part in (dataset.get("ann_file"), *dict(dataset.get("data_prefix") or {}).values()):
-                if not isinstance(part, str) or not part:
-                    continue
-                path = os.path.join(root, part)
-                if "://" in path or os.path.exists(path):
-                    continue
-                raise FileNotFoundError(
-                    f"expected the data of {name} at {path!r}, got nothing there: link the dataset to "
-                    f"{root.rstrip('/') or os.path.dirname(path)!r} (ln -s), or name its folder with --data-root DIR"
-                )
+    paths = [(name, root, path) for name in dataloaders for root, path in _data_paths(cfg.get(name))]
+    missing = [(name, root, path) for name, root, path in paths if not os.path.exists(path)]
+    if not missing:
+        return
+    name, root, path = missing[0]
+    folder = None if given_root is None else given_root.rstrip("/") + "/"
+    if folder is not None and path.startswith(folder):
+        expected, lacking = (
+            ", ".join(dict.fromkeys(path.removeprefix(folder) for _, _, path in found if path.startswith(folder)))
+            for found in (paths, missing)
+        )
+        raise FileNotFoundError(
+            f"expected --data-root {given_root!r} to hold {expected}, got a folder without {lacking}: name the folder "
+            "of the dataset in which they lie"
+        )
+    raise FileNotFoundError(
+        f"expected the data of {name} at {path!r}, got nothing there: link the dataset to "
+        f"{root.rstrip('/') or os.path.dirname(path)!r} (ln -s), or name its folder with --data-root DIR"
+    )
 
 
 def enable_amp(cfg: Config) -> None:
@@ -211,6 +247,10 @@ def check_checkpoint(path: str) -> str:
     with file.open("rb") as stream:
         is_pickle = stream.read(1) == pickle.PROTO
     if not is_pickle and not zipfile.is_zipfile(file):
+        if file.suffix not in CHECKPOINT_SUFFIXES:
+            raise CheckpointError(
+                f"expected a checkpoint that training wrote, a .pth file, got {path!r}, which is none: name another"
+            )
         raise CheckpointError(
             f"expected a checkpoint, got {path!r}, which is none or was cut off: delete it and fetch it again, or name "
             "another"
@@ -304,6 +344,15 @@ def _datasets(node: Any) -> Iterator[dict[str, Any]]:
                     yield from _datasets(child)
                 else:
                     yield child
+
+
+def _data_paths(dataloader: Any) -> Iterator[tuple[str, str]]:
+    """Root and path of each annotation file and image folder on this machine."""
+    for dataset in _datasets(dataloader):
+        root = dataset.get("data_root") or ""
+        for part in (dataset.get("ann_file"), *dict(dataset.get("data_prefix") or {}).values()):
+            if isinstance(part, str) and part and "://" not in (path := os.path.join(root, part)):
+                yield root, path
 
 
 def _replace_prefix(node: Any, old: str, new: str) -> Any:

@@ -9,7 +9,7 @@ from dtn_det.test_time_augmentation import enable_tta
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Test a detector.")
+    parser = argparse.ArgumentParser(prog="tools/test.py", description="Test a detector.")
     launch.add_common_arguments(parser)
     parser.add_argument("checkpoint", help="path or URL of the weights")
     parser.add_argument("--out", metavar="FILE.pkl", help="write the predictions to this pickle file")
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.data_root:
             launch.set_data_root(cfg, args.data_root)
         cfg.load_from = launch.check_checkpoint(args.checkpoint)
-        launch.check_data(cfg, ["test_dataloader"])
+        launch.check_data(cfg, ["test_dataloader"], args.data_root)
         launch.set_output(cfg, args.out)
         if args.show or args.show_dir:
             launch.enable_visualization(cfg, args.show, args.show_dir, args.wait_time)

@@ -9,7 +9,7 @@ from dtn_det.convert.errors import CheckpointError
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train a detector.")
+    parser = argparse.ArgumentParser(prog="tools/train.py", description="Train a detector.")
     launch.add_common_arguments(parser)
     parser.add_argument("--amp", action="store_true", help="train in mixed precision")
     parser.add_argument(
@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             launch.enable_auto_scale_lr(cfg)
         launch.set_resume(cfg, args.resume)
         launch.check_amp(cfg)
-        launch.check_data(cfg, ["train_dataloader"] + ["val_dataloader"] * (cfg.get("val_cfg") is not None))
+        launch.check_data(
+            cfg, ["train_dataloader"] + ["val_dataloader"] * (cfg.get("val_cfg") is not None), args.data_root
+        )
     except (FileNotFoundError, ValueError, ImportError) as error:
         print(f"tools/train.py: error: {error}", file=sys.stderr)
         return 2

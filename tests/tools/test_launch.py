@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -132,6 +133,33 @@ def test_missing_images_are_named(coco: Path, tmp_path: Path) -> None:
         launch.check_data(cfg, TRAIN_AND_VAL)
 
 
+def test_what_the_named_folder_lacks_is_said(
+    coco: Path, tmp_path: Path, train_tool: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_tool.main([str(CONFIGS[RETINANET]), "--data-root", str(tmp_path)]) == 2
+    everything = (
+        "annotations/instances_train2017.json, train2017/, annotations/instances_val2017.json, val2017/, got a folder "
+    )
+    assert (
+        f"tools/train.py: error: expected --data-root {str(tmp_path)!r} to hold {everything}"
+        "without annotations/instances_train2017.json, train2017/, annotations/instances_val2017.json, val2017/: name "
+    ) in capsys.readouterr().err
+    (tmp_path / "annotations").symlink_to(coco / "annotations")
+    (tmp_path / "train2017").symlink_to(coco / "train2017")
+    assert train_tool.main([str(CONFIGS[RETINANET]), "--data-root", f"{tmp_path}/"]) == 2
+    error = capsys.readouterr().err
+    assert f"{everything}without val2017/: name the folder of the dataset in which they lie" in error
+    assert "--data-root DIR" not in error
+
+
+def test_data_beside_the_named_folder_is_named_by_its_path(coco: Path) -> None:
+    cfg = resolve(RETINANET)
+    launch.set_data_root(cfg, str(coco))
+    cfg.train_dataloader.dataset.ann_file = "/nowhere/a.json"
+    with pytest.raises(FileNotFoundError, match=r"the data of train_dataloader at '/nowhere/a.json', got nothing"):
+        launch.check_data(cfg, TRAIN_AND_VAL, str(coco))
+
+
 def test_datasets_inside_wrappers_are_checked(coco: Path) -> None:
     cfg = resolve(RETINANET)
     launch.set_data_root(cfg, str(coco))
@@ -215,6 +243,15 @@ def test_checkpoint_must_be_whole(tmp_path: Path) -> None:
             launch.check_checkpoint(str(tmp_path / "new.pth"))
 
 
+def test_a_file_that_is_no_checkpoint_is_not_to_be_deleted(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# A project")
+    with pytest.raises(
+        CheckpointError,
+        match=r"expected a checkpoint that training wrote, a .pth file, got .*README.md', which is none: name another$",
+    ):
+        launch.check_checkpoint(str(tmp_path / "README.md"))
+
+
 def test_output_must_be_a_pickle() -> None:
     cfg = resolve(RETINANET)
     launch.set_output(cfg, None)
@@ -260,6 +297,32 @@ def test_train_tool_reports_errors_and_exits_with_2(train_tool: ModuleType, caps
 def test_test_tool_reports_errors_and_exits_with_2(test_tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert test_tool.main([str(CONFIGS[RETINANET]), "nowhere.pth"]) == 2
     assert "tools/test.py: error: expected a checkpoint, got 'nowhere.pth'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "rest"),
+    [
+        ("foo", ""),
+        ("=1", ""),
+        ("a=[1,", r", in which a bracket is open: put quotes around a value with spaces or brackets, key=\"\[a,b\]\""),
+        ("a=1)", r", in which a bracket is open: .*"),
+    ],
+)
+@pytest.mark.parametrize("tool", ["train", "test"])
+def test_options_must_be_keys_and_values(
+    tool: str, option: str, rest: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(CONFIGS[RETINANET])] + ["epoch_1.pth"] * (tool == "test")
+    with pytest.raises(SystemExit) as caught:
+        request.getfixturevalue(f"{tool}_tool").main([*arguments, "--cfg-options", "b=2", option])
+    assert caught.value.code == 2
+    expected = rf"tools/{tool}.py: error: expected --cfg-options as key=value, got '{re.escape(option)}'{rest}\n"
+    assert re.fullmatch(expected, capsys.readouterr().err)
+
+
+def test_options_keep_their_types(train_tool: ModuleType) -> None:
+    args = train_tool.parse_args(["c.py", "--cfg-options", "a=[1,x]", "b=None", "c=d=e", "--cfg-options", "f=(2,.5)"])
+    assert args.cfg_options == {"a": [1, "x"], "b": None, "c": "d=e", "f": (2, 0.5)}
 
 
 def test_config_may_name_its_own_runner() -> None:
