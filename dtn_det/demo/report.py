@@ -44,7 +44,9 @@ class Row:
 
     def texts(self) -> tuple[str, ...]:
         """The cells of the line as :data:`HEADER` names them; a dash for what does not exist."""
-        values = (f"{self.dtn:.1f}", f"{self.ln:.1f}", f"{self.difference:+.1f}")
+        dtn, ln = f"{self.dtn:.1f}", f"{self.ln:.1f}"
+        # Of the rounded values, so that it is what a reader subtracts.
+        values = (dtn, ln, f"{float(dtn) - float(ln):+.1f}")
         return self.name, *("-" if "nan" in value else value for value in values)
 
 

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
+import shlex
+import shutil
+import sys
 import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dtn_det.demo.dataset import MANIFEST, SPLITS, DatasetSpec, is_intact, write_dataset
 from dtn_det.demo.picture import draw_picture
-from dtn_det.demo.plan import CONFIGS, LABELS, Layout, Plan, load_config, open_folder
+from dtn_det.demo.plan import CONFIGS, LABELS, Layout, Plan, config_folder, open_folder
 from dtn_det.demo.processes import run_models
 from dtn_det.demo.progress import Progress as Step
 from dtn_det.demo.report import HEADER, Row, write_report
 from dtn_det.demo.worker import is_trained
 from dtn_det.files import locked
+from dtn_det.progress import AddStage, Stage, stages
 
-COLUMNS = (
-    TextColumn("{task.description}"),
-    BarColumn(),
-    MofNCompleteColumn(),
-    TimeElapsedColumn(),
-    TextColumn("{task.fields[note]}"),
-)
 DATASET_ENTRIES = {"annotations", *SPLITS, MANIFEST}
 COCO_CONFIG = "configs/dtn_swin/mask-rcnn_dtn-swin-t-p4-w7_fpn_1x_coco.py"
 
@@ -52,26 +50,27 @@ def run_demo(root: Path, plan: Plan, console: Console, *, fresh: bool = False) -
     started = time.monotonic()
     with locked(root, "--out"):
         layout = open_folder(root, plan, fresh=fresh)
-        with Progress(*COLUMNS, console=console) as bars:
-            prepare_data(layout.data, plan.data, bars)
-            _train_and_evaluate(plan, layout, bars)
-            task = bars.add_task("Writing table and picture", total=2, note="")
+        with stages(console) as add_stage:
+            prepare_data(layout.data, plan.data, add_stage)
+            _train_and_evaluate(plan, layout, add_stage)
+            show = add_stage("Writing table and picture", 2)
             rows = write_report(plan, layout)
-            bars.advance(task)
+            show(1)
             draw_picture(layout)
-            bars.advance(task)
+            show(2)
         _summarise(rows, layout, console, time.monotonic() - started)
     return rows
 
 
-def prepare_data(root: Path, spec: DatasetSpec, bars: Progress) -> None:
+def prepare_data(root: Path, spec: DatasetSpec, add_stage: AddStage) -> None:
     """Write the detection set unless it is there, undamaged."""
     total = spec.num_train + spec.num_val
-    task = bars.add_task("Drawing the images", total=total, note="")
     if is_intact(root, spec):
-        bars.update(task, completed=total, note="reused")
+        add_stage("Drawing the images", total, done=total, note="reused")
         return
-    write_dataset(root, spec, lambda: bars.advance(task))
+    show = add_stage("Drawing the images", total)
+    count = itertools.count(1)
+    write_dataset(root, spec, lambda: show(next(count)))
 
 
 def write_data_only(root: Path, spec: DatasetSpec, console: Console) -> None:
@@ -92,41 +91,32 @@ def write_data_only(root: Path, spec: DatasetSpec, console: Console) -> None:
                 f"expected --data-only to be empty or a set written earlier, got {root} with {foreign[0]!r} in it: "
                 "name another"
             )
-        with Progress(*COLUMNS, console=console) as bars:
-            prepare_data(root, spec, bars)
+        with stages(console) as add_stage:
+            prepare_data(root, spec, add_stage)
     console.print(f"{root}: annotations/instances_{{train,val}}.json, train/, val/", soft_wrap=True, highlight=False)
 
 
-def _train_and_evaluate(plan: Plan, layout: Layout, bars: Progress) -> None:
+def _train_and_evaluate(plan: Plan, layout: Layout, add_stage: AddStage) -> None:
     cells = plan.cells()
-    tasks: dict[tuple[str, str], TaskID] = {}
+    shows: dict[tuple[str, str], Stage] = {}
     unfinished = []
     for model in CONFIGS:
-        trained = is_trained(layout, model)
-        done = sum(layout.is_evaluated(model, cell) for cell in cells)
-        iterations = _iterations(model, plan)
-        if not trained or done < len(cells):
+        # How long a training is, its Runner knows: images without an object are no part of it.
+        iterations = json.loads(layout.training(model).read_text())["iterations"] if is_trained(layout, model) else None
+        evaluated = sum(layout.is_evaluated(model, cell) for cell in cells)
+        if iterations is None or evaluated < len(cells):
             unfinished.append(model)
-        for stage, completed, total, text in (
-            ("train", iterations if trained else 0, iterations, f"Training {LABELS[model]}"),
-            ("evaluate", done, len(cells), f"Evaluating {LABELS[model]}"),
+        for stage, done, total, text in (
+            ("train", iterations or 0, iterations, f"Training {LABELS[model]}"),
+            ("evaluate", evaluated, len(cells), f"Evaluating {LABELS[model]}"),
         ):
-            reused = completed == total
-            note = "reused" if reused else "waiting"
-            tasks[model, stage] = bars.add_task(text, start=reused, total=total, completed=completed, note=note)
+            note = "reused" if done == total else "waiting"
+            shows[model, stage] = add_stage(text, total, done=done, note=note)
 
     def show(model: str, step: Step) -> None:
-        task = tasks[model, step.stage]
-        bars.start_task(task)
-        bars.update(task, completed=step.done, total=step.total, note=step.note)
+        shows[model, step.stage](step.done, step.total, step.note)
 
     run_models(unfinished, plan, layout, show)
-
-
-def _iterations(model: str, plan: Plan) -> int:
-    cfg = load_config(model)
-    epochs = plan.max_epochs or cfg.train_cfg.max_epochs
-    return int(-(-plan.data.num_train // cfg.train_dataloader.batch_size) * epochs)
 
 
 def _summarise(rows: tuple[Row, ...], layout: Layout, console: Console, seconds: float) -> None:
@@ -150,5 +140,18 @@ def _summarise(rows: tuple[Row, ...], layout: Layout, console: Console, seconds:
     }
     for what, path in places.items():
         console.print(f"  {what:34} {os.path.relpath(path)}", soft_wrap=True, highlight=False)
-    console.print("\nNext, train on COCO (linked to data/coco):")
-    console.print(f"  python tools/train.py {COCO_CONFIG}", soft_wrap=True, highlight=False)
+    console.print("\nNext, train on COCO (linked to data/coco, or named with --data-root DIR):")
+    console.print(f"  {next_command()}", soft_wrap=True, highlight=False)
+
+
+def next_command() -> str:
+    """The command that trains on COCO, as it works from here, whether the environment is activated or not."""
+    # The entry of the PATH, not what it leads to: in an environment both are links to the same Python.
+    python = "python" if shutil.which("python") == sys.executable else _from_here(Path(sys.executable))
+    checkout = config_folder().parents[1]
+    return shlex.join([python, _from_here(checkout / "tools" / "train.py"), _from_here(checkout / COCO_CONFIG)])
+
+
+def _from_here(path: Path) -> str:
+    """The path, relative where it lies below the current folder."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

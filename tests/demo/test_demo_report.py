@@ -8,7 +8,7 @@ import pytest
 
 from dtn_det.demo.dataset import DatasetSpec
 from dtn_det.demo.plan import Layout, Plan
-from dtn_det.demo.report import compare, read_results, to_markdown, write_report
+from dtn_det.demo.report import Row, compare, read_results, to_markdown, write_report
 from dtn_det.demo.worker import METRICS, _metrics
 
 PLAN = Plan(data=DatasetSpec(num_train=7, num_val=5), corruptions=("fog", "motion_blur"), severities=(1, 5))
@@ -57,6 +57,13 @@ def test_the_table_is_written_whichever_way_it_falls(layout):
     frame = pd.read_csv(layout.csv)
     assert list(frame.columns) == ["metric", "DTN", "LayerNorm", "difference"]
     assert frame.set_index("metric").loc["mPC"].tolist() == pytest.approx([15.0, 16.5, -1.5])
+
+
+def test_the_difference_is_that_of_the_values_shown():
+    assert Row("AP", 23.86, 25.54).texts() == ("AP", "23.9", "25.5", "-1.6")
+    assert Row("AP", 30.04, 30.01).texts() == ("AP", "30.0", "30.0", "+0.0")
+    assert Row("AP", 30.01, 30.04).texts() == ("AP", "30.0", "30.0", "+0.0")
+    assert Row("AP", 30.01, 30.04).difference == pytest.approx(-0.03)
 
 
 def test_metrics_that_do_not_exist_show_as_a_dash(tmp_path):

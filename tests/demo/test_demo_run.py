@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from dtn_det.cli.main import main
 from dtn_det.demo import processes, run
 from dtn_det.demo.dataset import DatasetSpec, is_intact
 from dtn_det.demo.plan import CONFIGS, Layout, Plan
-from dtn_det.demo.run import run_demo
+from dtn_det.demo.run import next_command, run_demo
 from dtn_det.files import locked
 
 for name in ("mmdet", "numba", "pandas"):
@@ -92,7 +94,40 @@ def test_everything_is_written(finished):
             assert all(value is None or 0 <= value <= 1 for value in metrics.values())
     for path in (layout.table, layout.csv, layout.picture, layout.data, layout.model("dtn"), layout.model("ln")):
         assert os.path.relpath(path) in output
-    assert "python tools/train.py configs/dtn_swin/" in output
+    assert next_command() in output
+
+
+def test_without_a_terminal_the_log_tells_what_is_being_done(finished):
+    _, _, output = finished
+    for line in (
+        "Drawing the images: 1 of 15 (7%)",
+        "Drawing the images: 15 of 15 (100%)",
+        "Training DTN: 1 of 6 (17%), loss ",
+        "Training LayerNorm: 6 of 6 (100%), loss ",
+        "Evaluating DTN: 0 of 2 (0%), clean",
+        "Evaluating LayerNorm: 2 of 2 (100%)",
+    ):
+        assert line in output
+    assert output.index("Training DTN: 1 of 6") < output.index("Training DTN: 6 of 6") < output.index("Evaluating DTN")
+
+
+def test_the_next_command_works_as_printed(tmp_path, monkeypatch):
+    root = Path(run.__file__).resolve().parents[2]
+    script = "tools/train.py configs/dtn_swin/mask-rcnn_dtn-swin-t-p4-w7_fpn_1x_coco.py"
+    python = tmp_path / "my env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(python))
+
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("PATH", str(python.parent))
+    assert next_command() == f"python {script}"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert next_command() == f"'{python}' {script}"
+    monkeypatch.chdir(tmp_path)
+    command = shlex.split(next_command())
+    assert command[0] == "my env/bin/python"
+    assert all(Path(part).is_file() for part in command)
 
 
 def test_only_the_dtn_model_has_dtn_parameters(finished):
@@ -108,7 +143,14 @@ def test_a_second_call_trains_and_evaluates_nothing(finished, monkeypatch):
     # Compared as text: metrics that do not exist are not a number, which equals nothing.
     again = run_demo(layout.root, PLAN, Console(file=output, width=200))
     assert [row.texts() for row in again] == [row.texts() for row in rows]
-    assert output.getvalue().count("reused") >= 5
+    lines = output.getvalue().splitlines()
+    assert [line for line in lines if "reused" in line] == [
+        "Drawing the images: 15 of 15 (100%), reused",
+        "Training DTN: 6 of 6 (100%), reused",
+        "Evaluating DTN: 2 of 2 (100%), reused",
+        "Training LayerNorm: 6 of 6 (100%), reused",
+        "Evaluating LayerNorm: 2 of 2 (100%), reused",
+    ]
 
 
 def test_a_lost_result_is_computed_again_and_comes_out_the_same(finished):
