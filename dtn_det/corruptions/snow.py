@@ -29,7 +29,8 @@ def _flakes(height: int, width: int, order: Order) -> FloatImage:
     left, across = zoom_samples(width, factor, centred=order.profile.original)
     # All other noise would be cropped away.
     noise = order.stream.normals((int(upper[-1] - upper[0]) + 2, int(left[-1] - left[0]) + 2))
-    flakes = np.empty((height, width), np.float32)
+    # At some sizes the enlargement ends a pixel before the image does, where then no flakes fall.
+    flakes = np.zeros((height, width), np.float32)
     # The original generator hands the flakes to its blur as an 8-bit image.
     in_bytes = order.profile.original
     scales = np.array([mean, deviation, threshold], np.float32) * 255
@@ -48,14 +49,13 @@ def _enlarge(
     in_bytes: bool,
     out: FloatImage,
 ) -> None:
-    height, width = out.shape
     mean, deviation, threshold = scales
     blended = np.empty(noise.shape[1], np.float32)
-    for row in range(height):
+    for row in range(upper.size):
         above, below, share = noise[upper[row]], noise[upper[row] + 1], down[row]
         for column in range(noise.shape[1]):
             blended[column] = mean + deviation * (above[column] + share * (below[column] - above[column]))
-        for column in range(width):
+        for column in range(left.size):
             before = blended[left[column]]
             value = before + across[column] * (blended[left[column] + 1] - before)
             value = np.float32(0) if value < threshold else min(value, np.float32(255))
