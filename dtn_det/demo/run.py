@@ -146,8 +146,10 @@ def _summarise(rows: tuple[Row, ...], layout: Layout, console: Console, seconds:
 
 def next_command() -> str:
     """The command that trains on COCO, as it works from here, whether the environment is activated or not."""
-    # The entry of the PATH, not what it leads to: in an environment both are links to the same Python.
-    python = "python" if shutil.which("python") == sys.executable else _from_here(Path(sys.executable))
+    executable = Path(sys.executable)
+    # Their folders, not what they lead to: in every environment they are links to the same Python.
+    found = shutil.which("python")
+    python = "python" if found and Path(found).parent == executable.parent else _from_here(executable)
     checkout = config_folder().parents[1]
     return shlex.join([python, _from_here(checkout / "tools" / "train.py"), _from_here(checkout / COCO_CONFIG)])
 

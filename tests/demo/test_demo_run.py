@@ -116,17 +116,18 @@ def test_the_next_command_works_as_printed(tmp_path, monkeypatch):
     script = "tools/train.py configs/dtn_swin/mask-rcnn_dtn-swin-t-p4-w7_fpn_1x_coco.py"
     python = tmp_path / "my env" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.symlink_to(sys.executable)
-    monkeypatch.setattr(sys, "executable", str(python))
+    for name in ("python", "python3"):
+        python.with_name(name).symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(python.with_name("python3")))
 
     monkeypatch.chdir(root)
     monkeypatch.setenv("PATH", str(python.parent))
     assert next_command() == f"python {script}"
     monkeypatch.setenv("PATH", "/nowhere")
-    assert next_command() == f"'{python}' {script}"
+    assert next_command() == f"'{python}3' {script}"
     monkeypatch.chdir(tmp_path)
     command = shlex.split(next_command())
-    assert command[0] == "my env/bin/python"
+    assert command[0] == "my env/bin/python3"
     assert all(Path(part).is_file() for part in command)
 
 
