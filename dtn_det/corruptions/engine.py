@@ -26,7 +26,7 @@ from dtn_det.corruptions import (
     zoom,
 )
 from dtn_det.corruptions.catalog import GROUPS, check_name, check_severity
-from dtn_det.corruptions.frost_textures import texture_set
+from dtn_det.corruptions.frost_textures import texture_name
 from dtn_det.corruptions.image import ByteImage, check_image
 from dtn_det.corruptions.jpeg import round_trip
 from dtn_det.corruptions.order import Order
@@ -78,7 +78,7 @@ class Corruptor:
         if self.backend == "imagecorruptions":
             rival.check(profile)
         if self.frost_folder is not None:
-            texture_set(self.frost_folder)
+            texture_name(self.frost_folder)
 
     @property
     def jpeg_quality(self) -> int | None:
@@ -94,7 +94,7 @@ class Corruptor:
         jpeg = "no-jpeg" if self.jpeg_quality is None else f"jpeg{self.jpeg_quality}"
         if self.backend == "imagecorruptions":
             return f"{self.profile} {jpeg} {self.channel_order} seed={self.seed} {rival.version()}"
-        frost = f"frost={texture_set(self.frost_folder).name}"
+        frost = f"frost={texture_name(self.frost_folder)}"
         return f"{self.profile} {jpeg} {self.channel_order} seed={self.seed} {frost} engine={ENGINE_VERSION}"
 
     def __call__(self, image: ByteImage, name: str, severity: int, key: Key | None = None) -> ByteImage:

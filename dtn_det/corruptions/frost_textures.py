@@ -49,6 +49,11 @@ def texture_set(folder: Path | str | None) -> TextureSet:
     return _procedural() if folder is None else _read(Path(folder).resolve())
 
 
+def texture_name(folder: Path | str | None) -> str:
+    """The name of :func:`texture_set`, without making textures."""
+    return PROCEDURAL if folder is None else texture_set(folder).name
+
+
 @functools.lru_cache(maxsize=4)
 def _read(folder: Path) -> TextureSet:
     digest = hashlib.sha256()
