@@ -1,0 +1,255 @@
+"""COCO's evaluation of every cell, from the records of a store."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det._optional import require
+from dtn_det.robustness.coco_truth import CocoTruth
+from dtn_det.robustness.store import ModelStore, Store, StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow
+
+COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""Columns of the tables, in the order of COCO's summary."""
+
+KINDS = ("bbox", "segm")
+"""Boxes and masks."""
+
+# The records of so many bytes on disk are read at once; as Python objects they take some twenty times that.
+_GROUP_BYTES = 8e6
+# Starting a process takes as long as evaluating records of about this many bytes.
+_PROCESS_BYTES = 20e6
+
+
+@dataclass(frozen=True)
+class CellDetections:
+    """The detections of one cell, those of an image side by side.
+
+    Attributes:
+        cell: Its number.
+        image: Number of the image of each detection.
+        boxes: x1, y1, x2, y2, (detections, 4).
+        scores: (detections,).
+        labels: (detections,).
+        masks: Run lengths, None for a model without masks.
+        mask_scores: (detections,).
+    """
+
+    cell: int
+    image: NDArray[np.int32]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    masks: list[bytes] | None
+    mask_scores: NDArray[np.float32]
+
+
+def evaluate_cells(
+    model: ModelStore, *, processes: int = 1, on_cell: Callable[[int], None] = lambda count: None
+) -> dict[str, pd.DataFrame]:
+    """Evaluate a detector under every cell of its store.
+
+    Args:
+        model: All units of which are finished.
+        processes: That evaluate at the same time; one cell is in the memory of each.
+        on_cell: Called with the number of cells that were just done.
+
+    Returns:
+        Tables with `corruption`, `severity`, `num_images` and :data:`COCO_METRICS` as fractions (-1 where there is
+        nothing to find), for `bbox`, and for `segm` if the model gives masks. Images that could not be read are left
+        out.
+
+    Raises:
+        StoreError: Units are missing, or no image could be read.
+    """
+    missing = model.pending()
+    if missing:
+        total = model.store.manifest.num_units
+        raise StoreError(
+            f"expected all {total} units of {model.manifest.name!r}, got {total - len(missing)}: start its run again, "
+            "which continues"
+        )
+    truth = CocoTruth.of(model.store)
+    bad = bad_images(model)
+    if len(bad) == len(truth.images):
+        raise StoreError(f"expected images that can be read, got {len(bad)} bad ones of {len(truth.images)}")
+    groups = _groups(model)
+    size = sum(path.stat().st_size for path in model.folder.glob("unit-*.parquet"))
+    rows: list[tuple[int, str, list[float]]] = []
+    if processes > 1 and size > _PROCESS_BYTES:
+        work = [(str(model.store.folder), model.manifest.name, group, sorted(bad)) for group in groups]
+        with ProcessPoolExecutor(min(processes, len(work)), multiprocessing.get_context("spawn")) as pool:
+            for group, done in zip(groups, pool.map(_group_rows, work), strict=True):
+                rows += done
+                on_cell(len(group))
+    else:
+        scorer = CocoScorer(truth, bad)
+        for group in groups:
+            for found in read_cells(model, group):
+                rows += scorer.rows(found)
+                on_cell(1)
+    return _frames(model, rows, len(truth.images) - len(bad))
+
+
+def bad_images(model: ModelStore) -> dict[int, str]:
+    """Numbers of the images that could not be evaluated, and why."""
+    found = {}
+    for table in model.batches(["image", "error"]):
+        errors = table["error"]
+        if errors.null_count < len(errors):
+            rows = table.to_pylist()
+            found.update({row["image"]: row["error"] for row in rows if row["error"] is not None})
+    return found
+
+
+class CocoScorer:
+    """COCO's evaluation of the cells of one data set.
+
+    Args:
+        truth: The images and their objects.
+        bad: Numbers of images to leave out.
+    """
+
+    def __init__(self, truth: CocoTruth, bad: Sequence[int] | dict[int, str] = ()) -> None:
+        self.truth = truth
+        self.coco = truth.coco()
+        self.ids = [image.id for number, image in enumerate(truth.images) if number not in bad]
+        self.categories = [number for number, _ in truth.categories]
+
+    def rows(self, found: CellDetections) -> list[tuple[int, str, list[float]]]:
+        """Number of the cell, kind, and metrics; for boxes, and for masks if there are any."""
+        kinds = KINDS if found.masks is not None else KINDS[:1]
+        return [(found.cell, kind, self.metrics(found, kind)) for kind in kinds]
+
+    def metrics(self, found: CellDetections, kind: str) -> list[float]:
+        """The :data:`COCO_METRICS` of one cell."""
+        evaluator = self.evaluator(found, kind)
+        evaluator.accumulate()
+        evaluator.summarize()
+        return [float(value) for value in evaluator.stats[: len(COCO_METRICS)]]
+
+    def evaluator(self, found: CellDetections, kind: str) -> Any:
+        """faster-coco-eval's `COCOeval` of one cell after its `evaluate()`, with the settings of COCO."""
+        detections = self.coco.loadRes(self._results(found, kind))
+        evaluator = require("faster_coco_eval", "det").COCOeval_faster(
+            self.coco, detections, kind, print_function=_say_nothing, separate_eval=True
+        )
+        evaluator.params.imgIds = self.ids
+        evaluator.params.catIds = self.categories
+        evaluator.evaluate()
+        return evaluator
+
+    def _results(self, found: CellDetections, kind: str) -> list[dict[str, Any]]:
+        images = [self.truth.images[number] for number in found.image.tolist()]
+        labels = [self.categories[label] for label in found.labels.tolist()]
+        if kind == "segm":
+            assert found.masks is not None
+            return [
+                {
+                    "image_id": image.id,
+                    "category_id": category,
+                    "score": score,
+                    "segmentation": {"size": [image.height, image.width], "counts": counts},
+                }
+                for image, category, score, counts in zip(
+                    images, labels, found.mask_scores.tolist(), found.masks, strict=True
+                )
+            ]
+        return [
+            {"image_id": image.id, "category_id": category, "score": score, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            for image, category, score, (x1, y1, x2, y2) in zip(
+                images, labels, found.scores.tolist(), found.boxes.tolist(), strict=True
+            )
+        ]
+
+
+def read_cells(model: ModelStore, cells: Sequence[int]) -> Iterator[CellDetections]:
+    """The detections of some cells, read in one pass over the records."""
+    parts: dict[int, list[CellDetections]] = {cell: [] for cell in cells}
+    for table in model.batches():
+        numbers = table["cell"].to_numpy()
+        for cell in cells:
+            parts[cell].append(_detections(cell, table.take(np.flatnonzero(numbers == cell))))
+    for cell in cells:
+        yield _joined(parts.pop(cell))
+
+
+def _detections(cell: int, rows: pyarrow.Table) -> CellDetections:
+    compute = require("pyarrow.compute", "eval")
+    counts = compute.list_value_length(rows["scores"]).to_numpy()
+    image = np.repeat(rows["image"].to_numpy(), counts)
+    scores = _flat(rows["scores"], np.float32)
+    masks, mask_scores = rows["masks"], rows["mask_scores"]
+    # An image without detections or a bad one has no masks either way.
+    with_masks = bool(masks.null_count < len(masks))
+    own_scores = len(mask_scores) > mask_scores.null_count
+    return CellDetections(
+        cell,
+        image,
+        _flat(rows["boxes"], np.float32).reshape(-1, 4),
+        scores,
+        _flat(rows["labels"], np.int32),
+        compute.list_flatten(masks).to_pylist() if with_masks else None,
+        _flat(mask_scores, np.float32) if own_scores else scores,
+    )
+
+
+def _flat(column: Any, kind: Any) -> NDArray[Any]:
+    return require("pyarrow.compute", "eval").list_flatten(column).to_numpy().astype(kind, copy=False)
+
+
+def _joined(parts: list[CellDetections]) -> CellDetections:
+    with_masks = any(part.masks is not None for part in parts)
+    return CellDetections(
+        parts[0].cell,
+        np.concatenate([part.image for part in parts]),
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        [mask for part in parts for mask in part.masks or ()] if with_masks else None,
+        np.concatenate([part.mask_scores for part in parts]),
+    )
+
+
+def _groups(model: ModelStore) -> list[list[int]]:
+    """Cells that are read together: few enough for the memory, many enough not to read the files too often."""
+    count = len(model.store.manifest.cells)
+    size = sum(path.stat().st_size for path in model.folder.glob("unit-*.parquet"))
+    together = max(1, min(count, int(_GROUP_BYTES / max(1.0, size / count))))
+    return [list(range(start, min(start + together, count))) for start in range(0, count, together)]
+
+
+def _group_rows(work: tuple[str, str, list[int], list[int]]) -> list[tuple[int, str, list[float]]]:
+    folder, name, cells, bad = work
+    model = Store.open(Path(folder)).model(name)
+    scorer = CocoScorer(CocoTruth.of(model.store), bad)
+    return [row for found in read_cells(model, cells) for row in scorer.rows(found)]
+
+
+def _frames(
+    model: ModelStore, rows: Sequence[tuple[int, str, list[float]]], num_images: int
+) -> dict[str, pd.DataFrame]:
+    pandas = require("pandas", "eval")
+    cells = model.store.manifest.cells
+    frames = {}
+    for kind in KINDS:
+        values = [(*cells[cell], num_images, *metrics) for cell, found, metrics in rows if found == kind]
+        if values:
+            columns = ["corruption", "severity", "num_images", *COCO_METRICS]
+            frames[kind] = pandas.DataFrame(values, columns=columns)
+    return frames
+
+
+def _say_nothing(*args: object) -> None:
+    """Instead of the progress that faster-coco-eval prints."""

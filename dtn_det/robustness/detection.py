@@ -1,0 +1,132 @@
+"""The sweep of a detector over every cell: mPC on COCO-C."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from dtn_det.corruptions.engine import Corruptor
+from dtn_det.robustness.cells import Cell
+from dtn_det.robustness.detection_data import DetectionData
+from dtn_det.robustness.detection_images import BadImage, CellImages, DetectionImages
+from dtn_det.robustness.detection_model import Detector, batches
+from dtn_det.robustness.detection_records import RecordRows, from_instances
+from dtn_det.robustness.manifest import ModelManifest, StoreManifest, hash_weights
+
+if TYPE_CHECKING:
+    import pyarrow
+
+TASK = "detection"
+
+OnBadImage = Literal["fail", "record"]
+
+
+@dataclass(frozen=True)
+class DetectionTask:
+    """What a sweep does with the images of a detector: see :class:`dtn_det.robustness.sweep.Task`.
+
+    Attributes:
+        data: The images.
+        cells: Conditions.
+        corruptor: How images are corrupted.
+        detector: The model.
+        batch_size: Conditions of an image that the model sees at once.
+        on_bad_image: `fail`, or `record` the reason and go on.
+        on_image: Called after each image with the number of its conditions.
+    """
+
+    data: DetectionData
+    cells: tuple[Cell, ...]
+    corruptor: Corruptor
+    detector: Detector
+    batch_size: int
+    on_bad_image: OnBadImage = "fail"
+    on_image: Callable[[int], None] = lambda count: None
+
+    def dataset(self) -> DetectionImages:
+        """The images under every cell."""
+        return self.data.images(self.cells, self.corruptor)
+
+    def evaluate(self, items: Iterator[CellImages | BadImage], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
+        """The detections of one unit's images; there is one model.
+
+        Raises:
+            ValueError: An image is bad and must not be, or the model cannot be run.
+        """
+        rows = RecordRows()
+        for item in items:
+            if isinstance(item, BadImage):
+                self._bad(rows, item)
+            else:
+                self._image(rows, item)
+            self.on_image(len(self.cells))
+        return dict.fromkeys(names, rows.table())
+
+    def _image(self, rows: RecordRows, item: CellImages) -> None:
+        for part in batches(len(self.cells), self.batch_size):
+            found = self.detector.detect(item.inputs[part], item.sample)
+            for cell, instances in zip(range(part.start, part.stop), found, strict=True):
+                rows.add(item.number, cell, from_instances(instances, len(self.data.truth.categories)))
+
+    def _bad(self, rows: RecordRows, item: BadImage) -> None:
+        if item.fault == "pipeline":
+            raise ValueError(f"expected the config's test pipeline to take every image, got {item.reason}")
+        if self.on_bad_image == "fail":
+            raise ValueError(
+                f"expected images that can be read, got {item.reason}: mend or replace the file, or go on without such "
+                "images with --on-bad-image record. All finished units are kept"
+            )
+        rows.add_bad(item.number, range(len(self.cells)), item.reason)
+
+
+def store_manifest(
+    data: DetectionData, cells: tuple[Cell, ...], corruptor: Corruptor, unit_size: int, limit_seed: int
+) -> StoreManifest:
+    """What all detectors of a store share."""
+    whole = len(data.indices) == data.total
+    return StoreManifest(
+        task=TASK,
+        data=data.name,
+        data_hash=data.hash(),
+        num_images=len(data.indices),
+        selection="all" if whole else f"limit={len(data.indices)} of {data.total} seed={limit_seed}",
+        corruption=corruptor.identity,
+        cells=cells,
+        unit_size=unit_size,
+        protocol={"categories": data.truth.categories_json},
+    )
+
+
+def model_manifest(name: str, source: str, detector: Detector, data: DetectionData, batch_size: int) -> ModelManifest:
+    """What a detector's numbers were made from."""
+    state: dict[str, Any] = detector.model.state_dict()
+    return ModelManifest(
+        name=name,
+        source=source,
+        weights_hash=hash_weights(state),
+        num_parameters=sum(parameter.numel() for parameter in detector.model.parameters()),
+        protocol={
+            "model settings": detector.settings,
+            "pipeline": data.pipeline_json,
+            "batch size": str(batch_size),
+            "precision": detector.precision,
+            "device": detector.device.partition(":")[0],
+        },
+        versions=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Libraries that the numbers may depend on."""
+    from importlib import metadata
+
+    import torch
+
+    found = {"torch": str(torch.__version__)}
+    for package in ("dtn-det", "numpy", "opencv-python-headless", "onedl-mmdetection", "onedl-mmcv", "mmdet", "mmcv"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

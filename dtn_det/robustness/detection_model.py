@@ -1,0 +1,167 @@
+"""A detector of a config with the weights of a checkpoint, and its detections."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dtn_det._optional import require
+from dtn_det.convert.errors import CheckpointError
+from dtn_det.convert.reading import read_checkpoint
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+_SHOWN_KEYS = 10
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A model that is ready to detect.
+
+    Attributes:
+        model: Of MMDetection, in evaluation mode.
+        device: Where it is.
+        amp: Whether it runs in mixed precision.
+        settings: Hash of its config, test settings included.
+    """
+
+    model: torch.nn.Module
+    device: str
+    amp: bool
+    settings: str
+
+    @property
+    def precision(self) -> str:
+        """For the manifest."""
+        return "mixed" if self.amp else "float32"
+
+    @torch.no_grad()
+    def detect(self, inputs: torch.Tensor, sample: Any) -> list[Any]:
+        """The detections of one image under several conditions.
+
+        Args:
+            inputs: (conditions, channels, height, width).
+            sample: The image's meta information.
+
+        Returns:
+            MMDetection's `pred_instances` for each condition.
+
+        Raises:
+            ValueError: The accelerator has too little memory, or the model gives what is no number.
+        """
+        samples = [sample.new() for _ in inputs]
+        step: Any = self.model.test_step
+        with self._memory(len(inputs)), self._precision():
+            done = step({"inputs": list(inputs), "data_samples": samples})
+        found = [one.pred_instances for one in done]
+        for one in found:
+            for values in (one.bboxes, one.scores):
+                if not torch.isfinite(values).all():
+                    path = sample.metainfo.get("img_path")
+                    advice = "try without --amp" if self.amp else "check the checkpoint"
+                    raise ValueError(f"expected boxes and scores that are numbers, got others for {path}: {advice}")
+        return found
+
+    @contextlib.contextmanager
+    def _memory(self, count: int) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"expected {count} images at once to fit into the memory of {self.device}, got: "
+                f"{str(error).splitlines()[0]} Give a smaller --batch-size (and another --name if units of this model "
+                "are finished, for they were made with this one), or free the device. All finished units are kept"
+            ) from error
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(torch.device(self.device).type) if self.amp else contextlib.nullcontext()
+
+
+def build_detector(cfg: Config, checkpoint: str, device: str | None = None, amp: bool = False) -> Detector:
+    """Build a config's model once and give it the weights of a checkpoint.
+
+    Args:
+        cfg: The config.
+        checkpoint: Path or URL.
+        device: Such as `cuda:0`; None: an accelerator if there is one.
+        amp: Run in mixed precision.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read or does not fit.
+        ValueError: There is no such device, or mixed precision is asked of the CPU.
+    """
+    name = _device(device)
+    if amp and torch.device(name).type == "cpu":
+        raise ValueError("expected a GPU for --amp, got none: leave it out")
+    settings = dict(cfg.model)
+    if cfg.get("data_preprocessor") is not None:
+        settings.setdefault("data_preprocessor", cfg.data_preprocessor)
+    try:
+        model = require("mmdet.registry", "det").MODELS.build(settings)
+    except (KeyError, TypeError, AssertionError, ImportError) as error:
+        raise ValueError(f"expected a model in the config that builds, got {type(error).__name__}: {error}") from error
+    load_weights(model, read_checkpoint(checkpoint), checkpoint)
+    text = json.dumps(json.loads(json.dumps(settings, default=str)), sort_keys=True)
+    return Detector(model.to(name).eval(), name, amp, hashlib.sha256(text.encode()).hexdigest())
+
+
+def load_weights(model: torch.nn.Module, checkpoint: Mapping[str, Any], source: str) -> None:
+    """Load the weights of a training checkpoint or a state dict, all of which must fit.
+
+    Raises:
+        CheckpointError: Keys are missing, left over, or of another shape; the message lists them.
+    """
+    state = checkpoint.get("state_dict", checkpoint)
+    weights = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    if not weights:
+        raise CheckpointError(f"expected weights in {source}, got none: name a checkpoint that training has written")
+    if all(key.startswith("module.") for key in weights):
+        weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    try:
+        fit = model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        problems = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
+    else:
+        problems = [f"missing: {key}" for key in fit.missing_keys]
+        problems += [f"left over: {key}" for key in fit.unexpected_keys]
+    if problems:
+        rest = len(problems) - _SHOWN_KEYS
+        shown = "".join(f"\n  {problem}" for problem in problems[:_SHOWN_KEYS])
+        more = f"\n  and {rest} more" if rest > 0 else ""
+        raise CheckpointError(
+            f"expected the checkpoint {source} to fit {type(model).__name__}, got {len(problems)} keys that do not:"
+            f"{shown}{more}\nname the config that it was trained with"
+        )
+
+
+def model_source(config: str, checkpoint: str) -> str:
+    """How the manifest names a model: without folders, for a model stays the same where it is moved."""
+    return f"{Path(config).name} {os.path.basename(checkpoint)}"
+
+
+def batches(count: int, size: int) -> Sequence[slice]:
+    """The conditions of an image in batches. No batch has two images, so none is padded for another's sake."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _device(device: str | None) -> str:
+    if device is None:
+        found: str = require("mmengine.device", "det").get_device()
+        return found
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"expected a device that is there for --device, got {device!r} ({str(error).splitlines()[0]}): "
+            "use cpu, or cuda:0 with a GPU"
+        ) from error
+    return device

@@ -1,0 +1,110 @@
+"""Detections in a store: one row for each image and cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dtn_det._optional import require
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+@dataclass(frozen=True)
+class ImageDetections:
+    """What a model found in one image under one cell.
+
+    Attributes:
+        boxes: x1, y1, x2, y2 in pixels of the original image, (detections, 4), float32.
+        scores: (detections,), float32.
+        labels: (detections,), int32.
+        masks: COCO's compressed run lengths of each mask, None for a model without masks.
+        mask_scores: Scores of the masks where the model gives them their own.
+    """
+
+    boxes: Any
+    scores: Any
+    labels: Any
+    masks: tuple[bytes, ...] | None = None
+    mask_scores: Any = None
+
+
+def from_instances(instances: Any, num_categories: int) -> ImageDetections:
+    """Take over MMDetection's `pred_instances`.
+
+    Raises:
+        ValueError: A label without a category.
+    """
+    boxes = instances.bboxes.float().cpu().numpy()
+    labels = instances.labels.cpu().numpy().astype(np.int32)
+    if len(labels) and (labels.min() < 0 or labels.max() >= num_categories):
+        raise ValueError(
+            f"expected labels below {num_categories}, the number of categories of the data set, got {labels.max()}: "
+            "the config's classes are not those of its model"
+        )
+    masks, mask_scores = None, None
+    if "masks" in instances:
+        masks = _encoded(instances.masks)
+        if "mask_scores" in instances:
+            mask_scores = instances.mask_scores.float().cpu().numpy()
+    return ImageDetections(boxes, instances.scores.float().cpu().numpy(), labels, masks, mask_scores)
+
+
+def _encoded(masks: Any) -> tuple[bytes, ...]:
+    if not hasattr(masks, "cpu"):
+        return tuple(_bytes(one["counts"]) for one in masks)
+    encode = require("faster_coco_eval.core.mask", "det").encode
+    bits = masks.cpu().numpy().astype(np.uint8)
+    if not len(bits):
+        return ()
+    return tuple(_bytes(one["counts"]) for one in encode(np.asfortranarray(bits.transpose(1, 2, 0))))
+
+
+def _bytes(counts: bytes | str) -> bytes:
+    return counts.encode() if isinstance(counts, str) else counts
+
+
+def schema() -> pyarrow.Schema:
+    """Columns of the records. `error` says why an image could not be evaluated; it then has no detections."""
+    arrow = require("pyarrow", "eval")
+    floats = arrow.list_(arrow.float32())
+    return arrow.schema(
+        [
+            ("image", arrow.int32()),
+            ("cell", arrow.int16()),
+            ("boxes", floats),
+            ("scores", floats),
+            ("labels", arrow.list_(arrow.int32())),
+            ("masks", arrow.list_(arrow.binary())),
+            ("mask_scores", floats),
+            ("error", arrow.string()),
+        ]
+    )
+
+
+class RecordRows:
+    """Rows of one unit as they come."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, list[Any]] = {field.name: [] for field in schema()}
+
+    def add(self, image: int, cell: int, found: ImageDetections) -> None:
+        """One image under one cell."""
+        values = (image, cell, found.boxes.reshape(-1), found.scores, found.labels, found.masks, found.mask_scores)
+        for column, value in zip(self.columns.values(), (*values, None), strict=True):
+            column.append(value)
+
+    def add_bad(self, image: int, cells: Sequence[int], reason: str) -> None:
+        """An image that could not be evaluated, under all its cells."""
+        for cell in cells:
+            for column, value in zip(self.columns.values(), (image, cell, [], [], [], None, None, reason), strict=True):
+                column.append(value)
+
+    def table(self) -> pyarrow.Table:
+        """All rows."""
+        table: pyarrow.Table = require("pyarrow", "eval").Table.from_pydict(self.columns, schema=schema())
+        return table

@@ -1,0 +1,183 @@
+"""`dtn-det mpc` from its options to its tables."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dtn_det import launch
+from dtn_det._optional import require
+from dtn_det.corruptions.engine import ChannelOrder, Corruptor
+from dtn_det.corruptions.selection import select_corruptions, select_severities
+from dtn_det.progress import meter
+from dtn_det.robustness.cells import sweep_cells
+from dtn_det.robustness.coco_cells import bad_images, evaluate_cells
+from dtn_det.robustness.detection import DetectionTask, OnBadImage, model_manifest, store_manifest
+from dtn_det.robustness.detection_data import read_data
+from dtn_det.robustness.detection_model import build_detector, model_source
+from dtn_det.robustness.detection_report import print_tables
+from dtn_det.robustness.store import ModelStore, Store
+from dtn_det.robustness.sweep import Rank, current_rank, run_sweep
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class DetectionOptions:
+    """The options of `dtn-det mpc`."""
+
+    config: str
+    checkpoint: str
+    store: Path
+    name: str | None = None
+    data_root: str | None = None
+    split: str = "test"
+    limit: int | None = None
+    limit_seed: int = 0
+    on_bad_image: OnBadImage = "fail"
+    corruptions: Sequence[str] | None = None
+    severities: Sequence[int] = (1, 2, 3, 4, 5)
+    profile: str = "coco-c"
+    seed: int = 0
+    frost: Path | None = None
+    channel_order: ChannelOrder = "rgb"
+    workers: int = 0
+    batch_size: int = 4
+    unit_size: int = 16
+    device: str | None = None
+    amp: bool = False
+    cfg_options: Sequence[str] | None = None
+    launcher: str = "none"
+
+
+def run_detection(options: DetectionOptions) -> int:
+    """Evaluate what the store lacks, then print the tables.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ValueError: Options, data, checkpoint, or a store that do not fit; each with what to do.
+        OSError: A file is missing or cannot be written.
+    """
+    console = require("rich.console", "eval").Console()
+    with _processes(options.launcher), contextlib.redirect_stdout(sys.stderr):
+        # What MMDetection prints meanwhile is none of the result.
+        model = _sweep(options, console)
+        if current_rank().is_first:
+            frames = _evaluated(model, options.workers, console)
+    if current_rank().is_first:
+        print_tables(model, frames, bad_images(model), console)
+    return 0
+
+
+def _sweep(options: DetectionOptions, console: Console) -> ModelStore:
+    rank = current_rank()
+    cells = sweep_cells(select_corruptions(options.corruptions or ["benchmark"]), select_severities(options.severities))
+    frost = None if options.frost is None else str(options.frost)
+    corruptor = Corruptor(options.profile, options.seed, None, options.channel_order, frost)
+    cfg = _config(options)
+    data = read_data(cfg, options.split, options.limit, options.limit_seed)
+    manifest = store_manifest(data, cells, corruptor, options.unit_size, options.limit_seed)
+    detector = build_detector(cfg, options.checkpoint, options.device, options.amp)
+    name = options.name or Path(options.config).stem
+    source = model_source(options.config, options.checkpoint)
+    model = _opened(
+        options.store,
+        manifest,
+        data.truth.table(),
+        model_manifest(name, source, detector, data, options.batch_size),
+        rank,
+    )
+    task = DetectionTask(data, cells, corruptor, detector, options.batch_size, options.on_bad_image)
+    _sweep_units(model, task, options.workers, rank, console)
+    return model
+
+
+def _config(options: DetectionOptions) -> Config:
+    launch.check_checkpoint(options.checkpoint)
+    cfg = launch.load_config(options.config, _cfg_options(options.cfg_options))
+    require("mmengine.registry", "det").init_default_scope(cfg.get("default_scope") or "mmdet")
+    if options.data_root:
+        launch.set_data_root(cfg, options.data_root)
+    launch.check_data(cfg, [f"{options.split}_dataloader"])
+    return cfg
+
+
+def _cfg_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
+    if not texts:
+        return None
+    wrong = [text for text in texts if "=" not in text]
+    if wrong:
+        raise ValueError(f"expected KEY=VALUE for --cfg-options, got {wrong[0]!r}")
+    found = argparse.Namespace()
+    require("mmengine.config", "det").DictAction([], "options")(None, found, list(texts))
+    options: dict[str, Any] = found.options
+    return options
+
+
+def _opened(store: Path, manifest: Any, images: Any, model: Any, rank: Rank) -> ModelStore:
+    """Let the first process make what is not there, then open it in all of them."""
+    if rank.is_first:
+        opened = Store.create(store, manifest, images).add_model(model)
+    rank.barrier()
+    if not rank.is_first:
+        opened = Store.create(store, manifest, images).add_model(model)
+    rank.barrier()
+    return opened
+
+
+def _sweep_units(model: ModelStore, task: DetectionTask, workers: int, rank: Rank, console: Console) -> None:
+    manifest = model.store.manifest
+    pending = model.pending()
+    if rank.is_first and len(pending) < manifest.num_units:
+        done = manifest.num_units - len(pending)
+        console.print(f"{done} of {manifest.num_units} units are done already", highlight=False)
+    own = pending[rank.number :: rank.count]
+    total = sum(len(manifest.unit(number)) for number in own) * len(manifest.cells)
+    if not rank.is_first or not total:
+        run_sweep(model.store, [model], task, workers=workers, rank=rank)
+        return
+    title = f"{model.manifest.name} under {len(manifest.cells)} cells"
+    with meter(console, title, total, "images") as advance:
+        run_sweep(model.store, [model], replace(task, on_image=advance), workers=workers, rank=rank)
+
+
+def _evaluated(model: ModelStore, processes: int, console: Console) -> Any:
+    with meter(console, "COCO evaluation", len(model.store.manifest.cells), "cells") as advance:
+        return evaluate_cells(model, processes=processes, on_cell=advance)
+
+
+@contextlib.contextmanager
+def _processes(launcher: str) -> Iterator[None]:
+    """Join the processes that a launcher has started."""
+    if launcher == "none":
+        yield
+        return
+    distributed = require("mmengine.dist", "det")
+    if torch.cuda.is_available():
+        distributed.init_dist(launcher, backend="nccl")
+    elif launcher == "pytorch":
+        # MMEngine's own start of this launcher needs a GPU for each process.
+        if "RANK" not in os.environ:
+            raise ValueError(
+                "expected to be started by torchrun for --launcher pytorch, got no RANK in the environment: run "
+                "torchrun --nproc-per-node N -m dtn_det.cli.main mpc ..."
+            )
+        torch.distributed.init_process_group("gloo")
+    else:
+        distributed.init_dist(launcher, backend="gloo")
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
