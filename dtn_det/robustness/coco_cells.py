@@ -206,7 +206,8 @@ def _detections(cell: int, rows: pyarrow.Table) -> CellDetections:
 
 
 def _flat(column: Any, kind: Any) -> NDArray[Any]:
-    return require("pyarrow.compute", "eval").list_flatten(column).to_numpy().astype(kind, copy=False)
+    values: NDArray[Any] = require("pyarrow.compute", "eval").list_flatten(column).to_numpy()
+    return values.astype(kind, copy=False)
 
 
 def _joined(parts: list[CellDetections]) -> CellDetections:

@@ -103,7 +103,7 @@ class CocoTruth:
         images = [
             {"id": one.id, "file_name": one.file, "height": one.height, "width": one.width} for one in self.images
         ]
-        annotations = []
+        annotations: list[dict[str, Any]] = []
         for image in self.images:
             for annotation in json.loads(image.annotations):
                 # Ids of our own, from 1: COCO's evaluation takes an object of id 0 for one that was not found.

@@ -111,7 +111,7 @@ def model_manifest(name: str, source: str, detector: Detector, data: DetectionDa
             "pipeline": data.pipeline_json,
             "batch size": str(batch_size),
             "precision": detector.precision,
-            "device": detector.device.partition(":")[0],
+            "device": detector.device.type,
         },
         versions=versions(),
     )

@@ -35,7 +35,7 @@ class Detector:
     """
 
     model: torch.nn.Module
-    device: str
+    device: torch.device
     amp: bool
     settings: str
 
@@ -83,24 +83,23 @@ class Detector:
             ) from error
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast(torch.device(self.device).type) if self.amp else contextlib.nullcontext()
+        return torch.autocast(self.device.type) if self.amp else contextlib.nullcontext()
 
 
-def build_detector(cfg: Config, checkpoint: str, device: str | None = None, amp: bool = False) -> Detector:
+def build_detector(cfg: Config, checkpoint: str, device: torch.device, amp: bool = False) -> Detector:
     """Build a config's model once and give it the weights of a checkpoint.
 
     Args:
         cfg: The config.
         checkpoint: Path or URL.
-        device: Such as `cuda:0`; None: an accelerator if there is one.
+        device: Where it runs.
         amp: Run in mixed precision.
 
     Raises:
         CheckpointError: The checkpoint cannot be read or does not fit.
-        ValueError: There is no such device, or mixed precision is asked of the CPU.
+        ValueError: The model does not build, or mixed precision is asked of the CPU.
     """
-    name = _device(device)
-    if amp and torch.device(name).type == "cpu":
+    if amp and device.type == "cpu":
         raise ValueError("expected a GPU for --amp, got none: leave it out")
     settings = dict(cfg.model)
     if cfg.get("data_preprocessor") is not None:
@@ -111,7 +110,7 @@ def build_detector(cfg: Config, checkpoint: str, device: str | None = None, amp:
         raise ValueError(f"expected a model in the config that builds, got {type(error).__name__}: {error}") from error
     load_weights(model, read_checkpoint(checkpoint), checkpoint)
     text = json.dumps(json.loads(json.dumps(settings, default=str)), sort_keys=True)
-    return Detector(model.to(name).eval(), name, amp, hashlib.sha256(text.encode()).hexdigest())
+    return Detector(model.to(device).eval(), device, amp, hashlib.sha256(text.encode()).hexdigest())
 
 
 def load_weights(model: torch.nn.Module, checkpoint: Mapping[str, Any], source: str) -> None:
@@ -151,17 +150,3 @@ def model_source(config: str, checkpoint: str) -> str:
 def batches(count: int, size: int) -> Sequence[slice]:
     """The conditions of an image in batches. No batch has two images, so none is padded for another's sake."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def _device(device: str | None) -> str:
-    if device is None:
-        found: str = require("mmengine.device", "det").get_device()
-        return found
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(
-            f"expected a device that is there for --device, got {device!r} ({str(error).splitlines()[0]}): "
-            "use cpu, or cuda:0 with a GPU"
-        ) from error
-    return device

@@ -101,7 +101,8 @@ class RecordRows:
     def add_bad(self, image: int, cells: Sequence[int], reason: str) -> None:
         """An image that could not be evaluated, under all its cells."""
         for cell in cells:
-            for column, value in zip(self.columns.values(), (image, cell, [], [], [], None, None, reason), strict=True):
+            values: tuple[Any, ...] = (image, cell, [], [], [], None, None, reason)
+            for column, value in zip(self.columns.values(), values, strict=True):
                 column.append(value)
 
     def table(self) -> pyarrow.Table:

@@ -104,7 +104,8 @@ def cell_table(frame: pd.DataFrame, title: str) -> Table:
     table.add_column("corruption")
     for heading in (*map(str, SEVERITIES), "mean"):
         table.add_column(heading, justify="right")
-    values = {(row.corruption, int(row.severity)): float(row.AP) for row in frame.itertuples()}
+    keys = zip(frame["corruption"].tolist(), frame["severity"].tolist(), strict=True)
+    values = dict(zip(keys, frame["AP"].tolist(), strict=True))
     for name in ALL:
         found = [values[name, severity] for severity in SEVERITIES if (name, severity) in values]
         if not found:

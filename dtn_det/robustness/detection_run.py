@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +23,9 @@ from dtn_det.robustness.detection import DetectionTask, OnBadImage, model_manife
 from dtn_det.robustness.detection_data import read_data
 from dtn_det.robustness.detection_model import build_detector, model_source
 from dtn_det.robustness.detection_report import print_tables
+from dtn_det.robustness.processes import joined
 from dtn_det.robustness.store import ModelStore, Store
-from dtn_det.robustness.sweep import Rank, current_rank, run_sweep
+from dtn_det.robustness.sweep import Rank, run_sweep
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -71,25 +71,24 @@ def run_detection(options: DetectionOptions) -> int:
         OSError: A file is missing or cannot be written.
     """
     console = require("rich.console", "eval").Console()
-    with _processes(options.launcher), contextlib.redirect_stdout(sys.stderr):
-        # What MMDetection prints meanwhile is none of the result.
-        model = _sweep(options, console)
-        if current_rank().is_first:
+    with joined(options.launcher, options.device) as (rank, device):
+        # What MMDetection prints is none of the result.
+        with contextlib.redirect_stdout(sys.stderr):
+            model = _sweep(options, rank, device, console)
+        if rank.is_first:
             frames = _evaluated(model, options.workers, console)
-    if current_rank().is_first:
-        print_tables(model, frames, bad_images(model), console)
+            print_tables(model, frames, bad_images(model), console)
     return 0
 
 
-def _sweep(options: DetectionOptions, console: Console) -> ModelStore:
-    rank = current_rank()
+def _sweep(options: DetectionOptions, rank: Rank, device: torch.device, console: Console) -> ModelStore:
     cells = sweep_cells(select_corruptions(options.corruptions or ["benchmark"]), select_severities(options.severities))
     frost = None if options.frost is None else str(options.frost)
     corruptor = Corruptor(options.profile, options.seed, None, options.channel_order, frost)
     cfg = _config(options)
     data = read_data(cfg, options.split, options.limit, options.limit_seed)
     manifest = store_manifest(data, cells, corruptor, options.unit_size, options.limit_seed)
-    detector = build_detector(cfg, options.checkpoint, options.device, options.amp)
+    detector = build_detector(cfg, options.checkpoint, device, options.amp)
     name = options.name or Path(options.config).stem
     source = model_source(options.config, options.checkpoint)
     model = _opened(
@@ -156,28 +155,3 @@ def _sweep_units(model: ModelStore, task: DetectionTask, workers: int, rank: Ran
 def _evaluated(model: ModelStore, processes: int, console: Console) -> Any:
     with meter(console, "COCO evaluation", len(model.store.manifest.cells), "cells") as advance:
         return evaluate_cells(model, processes=processes, on_cell=advance)
-
-
-@contextlib.contextmanager
-def _processes(launcher: str) -> Iterator[None]:
-    """Join the processes that a launcher has started."""
-    if launcher == "none":
-        yield
-        return
-    distributed = require("mmengine.dist", "det")
-    if torch.cuda.is_available():
-        distributed.init_dist(launcher, backend="nccl")
-    elif launcher == "pytorch":
-        # MMEngine's own start of this launcher needs a GPU for each process.
-        if "RANK" not in os.environ:
-            raise ValueError(
-                "expected to be started by torchrun for --launcher pytorch, got no RANK in the environment: run "
-                "torchrun --nproc-per-node N -m dtn_det.cli.main mpc ..."
-            )
-        torch.distributed.init_process_group("gloo")
-    else:
-        distributed.init_dist(launcher, backend="gloo")
-    try:
-        yield
-    finally:
-        torch.distributed.destroy_process_group()
