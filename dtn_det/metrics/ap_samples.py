@@ -35,7 +35,7 @@ _SLICES = {
 
 
 def average_precision(
-    matches: CocoMatches, weights: NDArray[np.int64] | None = None, metrics: Sequence[str] = METRICS
+    matches: CocoMatches, weights: NDArray[np.integer] | None = None, metrics: Sequence[str] = METRICS
 ) -> NDArray[np.float64]:
     """COCO's average precisions of images that count as often as their weight says.
 
@@ -108,6 +108,7 @@ def ap_samples(
     names: list[Cell] = []
     points, values = [], []
     images: tuple[int, ...] = ()
+    draws: list[NDArray[np.int32]] = []
     for cell, matches in cells:
         if names and matches.images != images:
             raise ValueError(
@@ -116,8 +117,9 @@ def ap_samples(
         images = matches.images
         names.append(cell)
         points.append(average_precision(matches, None, metrics))
-        chunks = image_counts(len(images), replicates, seed, _CHUNK)
-        values.append(np.concatenate([average_precision(matches, counts, metrics) for counts in chunks]))
+        if not draws:
+            draws = [counts.astype(np.int32) for counts in image_counts(len(images), replicates, seed, _CHUNK)]
+        values.append(np.concatenate([average_precision(matches, counts, metrics) for counts in draws]))
     check_cells(names)
     point, value = np.stack(points), np.stack(values, axis=1)
     return {
@@ -210,6 +212,8 @@ def _weighted_ap(
                     points = 0
                     for entry in range(match_starts[slot], match_starts[slot + 1]):
                         place = match_position[entry]
+                        if weight[place] == 0:
+                            continue
                         if inside[area, first + place]:
                             not_false += weight[place]
                         if match_counts[entry]:
