@@ -38,6 +38,7 @@ COMMANDS: Final = (
     Command("demo", "dtn_det.cli.demo", needs_models=True),
     Command("complexity", "dtn_det.cli.complexity", needs_models=True),
     Command("corrupt", "dtn_det.cli.corrupt", needs_models=False),
+    Command("mce", "dtn_det.cli.mce", needs_models=False),
     Command("mpc", "dtn_det.cli.mpc", needs_models=True),
 )
 

@@ -1,0 +1,160 @@
+"""Every image under every cell, as workers hand it to the models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dtn_det.corruptions.engine import Corruptor
+from dtn_det.corruptions.image import ByteImage
+from dtn_det.corruptions.imagenet_crop import resize_and_crop
+from dtn_det.corruptions.reading import BadImageError, read_image
+from dtn_det.robustness.cells import CLEAN, Cell
+from dtn_det.robustness.classifiers import View
+from dtn_det.robustness.imagenet_data import LabelledImage
+
+SIDES = {"imagenet-c": 224, "coco-c": 224, "cifar-c": 32, "tiny-imagenet-c": 64}
+"""Side of the square images that a benchmark's classifiers see."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image under all cells.
+
+    Attributes:
+        image: Its number.
+        views: For each view ``(cells, H, W, 3)`` uint8 RGB; none for a bad image.
+        error: Why the image is bad, or None.
+    """
+
+    image: int
+    views: tuple[Tensor, ...]
+    error: str | None = None
+
+
+class Cells(Protocol):
+    """Gives an image under each cell in turn."""
+
+    def __len__(self) -> int:
+        """Number of cells."""
+
+    def images(self, image: LabelledImage) -> Iterator[ByteImage]:
+        """``(H, W, 3)`` RGB for each cell, all of one size.
+
+        Raises:
+            BadImageError: A file is bad.
+        """
+
+
+@dataclass(frozen=True)
+class CorruptedHere:
+    """Cells that are made of the clean image.
+
+    Attributes:
+        corruptor: How.
+        cells: Which.
+    """
+
+    corruptor: Corruptor
+    cells: tuple[Cell, ...]
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def images(self, image: LabelledImage) -> Iterator[ByteImage]:
+        """See :class:`Cells`."""
+        clean = read_clean(image.path, SIDES[self.corruptor.profile])
+        for name, severity in self.cells:
+            yield clean if name == CLEAN else self.corruptor(clean, name, severity, image.key)
+
+
+def read_clean(path: str, side: int) -> ByteImage:
+    """A clean image as it is before corruption.
+
+    At 224 pixels, it is resized to 256 and its centre cut out, as for ImageNet-C; at other sizes it must have them.
+
+    Args:
+        path: The file.
+        side: Of the square image.
+
+    Raises:
+        BadImageError: It cannot be read or has another size; the message names it.
+    """
+    return read_square(path, side, crop=side == SIDES["imagenet-c"])
+
+
+def read_square(path: str, side: int, *, crop: bool = False) -> ByteImage:
+    """An image of a known size.
+
+    Args:
+        path: The file.
+        side: Of the square image.
+        crop: Resize and crop it as for ImageNet-C.
+
+    Raises:
+        BadImageError: It cannot be read or has another size; the message names it.
+    """
+    try:
+        picture = read_image(Path(path), upright=False)
+    except BadImageError as error:
+        raise BadImageError(f"{path}: {error}") from error
+    if crop:
+        picture = resize_and_crop(picture)
+    if picture.size != (side, side):
+        width, height = picture.size
+        raise BadImageError(f"{path}: expected {side} x {side} pixels, got {width} x {height}")
+    return np.array(picture)
+
+
+class CellImages(Dataset[Item]):
+    """The images of an evaluation, each under every cell.
+
+    Args:
+        images: The images.
+        cells: Where their corrupted versions come from.
+        views: What the models need of them.
+    """
+
+    def __init__(self, images: Sequence[LabelledImage], cells: Cells, views: Sequence[View]) -> None:
+        self.images, self.cells, self.views = images, cells, views
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Item:
+        image = self.images[index]
+        try:
+            stacks: list[Tensor] = []
+            for cell, pixels in enumerate(self.cells.images(image)):
+                for number, view in enumerate(self.views):
+                    seen = see(pixels, view)
+                    if cell == 0:
+                        stacks.append(_shared((len(self.cells), *seen.shape)))
+                    stacks[number].numpy()[cell] = seen
+        except BadImageError as error:
+            return Item(index, (), str(error))
+        return Item(index, tuple(stacks))
+
+
+def see(pixels: ByteImage, view: View) -> ByteImage:
+    """An image as a model takes it: resized, unless it has the size."""
+    if view.size is None or pixels.shape[:2] == view.size:
+        return pixels
+    height, width = view.size
+    method = Image.Resampling[view.interpolation.upper()]
+    return np.array(Image.fromarray(pixels).resize((width, height), method))
+
+
+def _shared(shape: tuple[int, ...]) -> Tensor:
+    """Memory that goes to another process without being copied."""
+    memory = torch.empty(shape, dtype=torch.uint8)
+    memory.share_memory_()  # type: ignore[no-untyped-call]
+    return memory

@@ -1,0 +1,69 @@
+"""What is kept of a classifier's answer to one image under one cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dtn_det._optional import require
+
+if TYPE_CHECKING:
+    import pyarrow
+
+TOP = 5
+
+
+def records_schema() -> pyarrow.Schema:
+    """Columns of the records.
+
+    ``image`` and ``cell`` are numbers in the store's lists. ``confidence`` is the largest probability,
+    ``true_probability`` that of the true class, ``squared_norm`` the sum of the squares of all: what ECE, NLL and Brier
+    score need.
+    """
+    arrow = require("pyarrow", "eval")
+    schema: pyarrow.Schema = arrow.schema(
+        [
+            ("image", arrow.uint32()),
+            ("cell", arrow.uint8()),
+            ("prediction", arrow.int16()),
+            ("confidence", arrow.float32()),
+            ("correct", arrow.bool_()),
+            ("correct_top5", arrow.bool_()),
+            ("true_probability", arrow.float32()),
+            ("squared_norm", arrow.float32()),
+        ]
+    )
+    return schema
+
+
+def score(logits: Tensor, labels: Tensor, name: str) -> dict[str, Tensor]:
+    """The columns of the records that follow from a model's output, on the CPU.
+
+    Args:
+        logits: ``(N, classes)``.
+        labels: ``(N,)``.
+        name: Of the model, for messages.
+
+    Raises:
+        ValueError: A logit is not finite.
+    """
+    logits = logits.float()
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError(
+            f"expected finite logits from the model {name!r}, got NaN or infinity: evaluate without --amp, or check "
+            "its weights"
+        )
+    probabilities = logits.softmax(1)
+    top = logits.topk(min(TOP, logits.shape[1]), dim=1).indices
+    prediction = logits.argmax(1)
+    columns = {
+        "prediction": prediction.to(torch.int16),
+        "confidence": probabilities.gather(1, prediction[:, None])[:, 0],
+        "correct": prediction == labels,
+        "correct_top5": (top == labels[:, None]).any(1) | (prediction == labels),
+        "true_probability": probabilities.gather(1, labels[:, None])[:, 0],
+        "squared_norm": probabilities.square().sum(1),
+    }
+    return {name: values.cpu() for name, values in columns.items()}

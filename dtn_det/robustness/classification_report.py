@@ -1,0 +1,116 @@
+"""The results of classifiers as a table on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dtn_det.corruptions.catalog import GROUPS, SEVERITIES
+from dtn_det.metrics.cells import CorruptionSet
+from dtn_det.metrics.summary import Summary, partial_label
+from dtn_det.robustness.classification_results import ClassifierResult
+from dtn_det.robustness.store import Store
+
+_BAD_SHOWN = 10
+_ABSENT = "-"
+
+
+def print_results(console: Console, store: Store, results: Sequence[ClassifierResult], baseline: str | None) -> None:
+    """Print errors and corruption errors of models, a pair of columns for each.
+
+    Args:
+        console: Where to.
+        store: That they are from.
+        results: The numbers.
+        baseline: What the corruption errors were divided by.
+    """
+    table = Table(
+        title=escape(f"{store.manifest.data}: {store.manifest.corruption}"), caption=escape(_caption(store, baseline))
+    )
+    table.add_column("corruption")
+    for result in results:
+        mark = f"\n{result.partial}" if result.partial else ""
+        table.add_column(escape(f"{result.name}\nerror %{mark}"), justify="right")
+        table.add_column(escape(f"\nCE{mark}"), justify="right")
+    for names in GROUPS.values():
+        _add_group(table, names, results)
+    _add_means(table, results)
+    console.print(table)
+    for result in results:
+        _print_remarks(console, result)
+
+
+def _add_group(table: Table, names: Sequence[str], results: Sequence[ClassifierResult]) -> None:
+    cells = {name: int((results[0].frame["corruption"] == name).sum()) for name in names}
+    shown = [name for name in names if cells[name]]
+    for name in shown:
+        row = [escape(f"{name} {partial_label(cells[name], len(SEVERITIES))}".rstrip())]
+        for result in results:
+            row.append(_number(_of(result.errors, name), 100))
+            row.append(_number(_of(result.corruption_errors, name)))
+        table.add_row(*row, end_section=name == shown[-1])
+
+
+def _add_means(table: Table, results: Sequence[ClassifierResult]) -> None:
+    for which in results[0].errors:
+        rows: list[tuple[str, int, float, Callable[[ClassifierResult], Mapping[CorruptionSet, Summary]]]] = [
+            ("mean error %", 0, 100, lambda result: result.errors),
+            ("mCE", 1, 1, lambda result: result.corruption_errors),
+            ("relative mCE", 1, 1, lambda result: result.relative),
+        ]
+        for title, column, factor, get in rows:
+            cells = [""] * (2 * len(results))
+            for number, result in enumerate(results):
+                cells[2 * number + column] = _mean(get(result).get(which), factor, result.partial)
+            table.add_row(title + ("" if which == "benchmark" else " (4 extra)"), *cells)
+    clean = [_marked(_number(result.clean_error, 100), result.partial) for result in results]
+    table.add_row("clean error %", *(cell for text in clean for cell in (text, "")))
+    images = [f"{int(result.frame['num_images'].iloc[0]):,}" for result in results]
+    table.add_row("images", *(cell for text in images for cell in (text, "")))
+
+
+def _of(summaries: Mapping[CorruptionSet, Summary], corruption: str) -> float | None:
+    return next((one.by_corruption[corruption] for one in summaries.values() if corruption in one.by_corruption), None)
+
+
+def _mean(summary: Summary | None, factor: float, partial: str) -> str:
+    if summary is None:
+        return _ABSENT
+    # `partial (k/75)` says more than the plain mark that a limit or bad images leave.
+    return _marked(_number(summary.value, factor), summary.label or partial)
+
+
+def _marked(number: str, partial: str) -> str:
+    return number if number == _ABSENT or not partial else escape(f"{number}\n{partial}")
+
+
+def _number(value: float | None, factor: float = 1) -> str:
+    return _ABSENT if value is None else f"{value * factor:.2f}"
+
+
+def _caption(store: Store, baseline: str | None) -> str:
+    manifest = store.manifest
+    parts = [f"baseline {baseline}" if baseline else "no baseline: name one with --baseline for CE and mCE"]
+    if not any(cell.severity == 0 for cell in manifest.cells):
+        parts.append("no clean images: name them with --clean for the clean error and relative mCE")
+    parts.append(f"{manifest.num_images:,} images ({manifest.selection})")
+    parts.append(datetime.now(timezone.utc).strftime("%Y-%m-%d"))
+    return "; ".join(parts)
+
+
+def _print_remarks(console: Console, result: ClassifierResult) -> None:
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    if result.undefined:
+        say(f"{result.name}: {result.undefined}")
+    if result.bad:
+        say(f"{result.name}: {len(result.bad)} images could not be read and are left out of every number:")
+        for text in result.bad[:_BAD_SHOWN]:
+            say(f"  {text}")
+        if len(result.bad) > _BAD_SHOWN:
+            say(f"  and {len(result.bad) - _BAD_SHOWN} more")

@@ -1,0 +1,138 @@
+"""Classifiers in the loop of a sweep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dtn_det._optional import require
+from dtn_det.corruptions.reading import BadImageError
+from dtn_det.robustness.classification_images import CellImages, Cells, Item
+from dtn_det.robustness.classification_records import records_schema, score
+from dtn_det.robustness.classifiers import Classifier, View, check_logits
+from dtn_det.robustness.imagenet_data import LabelledImages
+
+if TYPE_CHECKING:
+    import pyarrow
+
+BAD_IMAGES = b"bad_images"
+"""Key in the metadata of a unit's records: JSON, number of each bad image to what is wrong with it."""
+
+
+class DeviceMemoryError(ValueError):
+    """The accelerator's memory is full."""
+
+
+@dataclass(frozen=True)
+class ClassificationTask:
+    """Evaluates classifiers on every image under every cell.
+
+    Attributes:
+        data: The images.
+        cells: Where their corrupted versions come from.
+        side: Of the images.
+        classifiers: The models, on their device.
+        device: Where they are.
+        batch_size: Most images that a model gets at once.
+        amp: Run the models in mixed precision.
+        records_bad: Leave bad images out and say so, instead of ending the run.
+        on_image: Called after each image.
+    """
+
+    data: LabelledImages
+    cells: Cells
+    side: int
+    classifiers: Sequence[Classifier]
+    device: torch.device
+    batch_size: int
+    amp: bool
+    records_bad: bool
+    on_image: Callable[[], None] = lambda: None
+
+    def dataset(self) -> Dataset[Item]:
+        """See :class:`dtn_det.robustness.sweep.Task`."""
+        return CellImages(self.data.images, self.cells, tuple(self._views()))
+
+    def evaluate(self, items: Iterator[Item], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
+        """See :class:`dtn_det.robustness.sweep.Task`.
+
+        Raises:
+            BadImageError: An image cannot be read and is not to be left out.
+            ValueError: A model's output does not fit.
+            DeviceMemoryError: The accelerator's memory is full.
+        """
+        chosen = [model for model in self.classifiers if model.name in names]
+        batches: dict[str, list[pyarrow.Table]] = {model.name: [] for model in chosen}
+        bad: dict[int, str] = {}
+        for group in self._groups(items, bad):
+            for model in chosen:
+                batches[model.name] += self._answers(model, group)
+        metadata = {BAD_IMAGES: json.dumps(bad).encode()} if bad else None
+        arrow, schema = require("pyarrow", "eval"), records_schema()
+        return {
+            name: arrow.concat_tables([schema.empty_table(), *tables]).replace_schema_metadata(metadata)
+            for name, tables in batches.items()
+        }
+
+    def _groups(self, items: Iterator[Item], bad: dict[int, str]) -> Iterator[list[Item]]:
+        """Images that go through the models together: the same ones however the run was started."""
+        size = max(1, self.batch_size // len(self.cells))
+        group: list[Item] = []
+        for item in items:
+            self.on_image()
+            if item.error is None:
+                group.append(item)
+            elif self.records_bad:
+                bad[item.image] = item.error
+            else:
+                raise BadImageError(
+                    f"expected images that can be read, got {item.error}. Finished units are kept: mend the file and "
+                    "start again, or leave such images out with --on-bad-image record"
+                )
+            if len(group) == size:
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def _views(self) -> dict[View, int]:
+        """The different views of the models, numbered."""
+        views = dict.fromkeys(model.view.of(self.side) for model in self.classifiers)
+        return {view: number for number, view in enumerate(views)}
+
+    def _answers(self, model: Classifier, group: Sequence[Item]) -> Iterator[pyarrow.Table]:
+        number = self._views()[model.view.of(self.side)]
+        pixels = [item.views[number] for item in group]
+        images = torch.tensor([item.image for item in group]).repeat_interleave(len(self.cells))
+        cells = torch.arange(len(self.cells)).repeat(len(group))
+        stacked = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
+        for start in range(0, len(stacked), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            labels = torch.tensor([self.data.images[index].label for index in images[part].tolist()])
+            columns = self._score(model, stacked[part], labels)
+            values = {"image": images[part], "cell": cells[part], **columns}
+            schema = records_schema()
+            arrays = [values[field.name].numpy().astype(field.type.to_pandas_dtype()) for field in schema]
+            yield require("pyarrow", "eval").table(arrays, schema=schema)
+
+    @torch.inference_mode()
+    def _score(self, model: Classifier, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        precision = torch.float16 if self.device.type == "cuda" else torch.bfloat16
+        try:
+            images = pixels.to(self.device).permute(0, 3, 1, 2).contiguous()
+            with torch.autocast(self.device.type, precision, enabled=self.amp):
+                logits = model.forward(images)
+            logits = check_logits(logits, len(images), self.data.num_classes, model.name)
+            return score(logits, labels.to(self.device), model.name)
+        except torch.OutOfMemoryError as error:
+            raise DeviceMemoryError(
+                f"expected room on {self.device} for {len(pixels)} images in the model {model.name!r}, got none left. "
+                "Finished units are kept: free the device and start again, or evaluate with a smaller --batch-size, "
+                "which needs another --store if a unit of the model is finished"
+            ) from error

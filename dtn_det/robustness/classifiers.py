@@ -1,0 +1,103 @@
+"""Classifiers from anywhere under one interface: 8-bit images in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dtn_det.robustness.manifest import ModelManifest, hash_weights
+
+
+@dataclass(frozen=True)
+class View:
+    """What a worker makes of a corrupted image for a model. Models of equal views share it.
+
+    Attributes:
+        size: Height and width that the image is resized to if it has others; None to leave any as it is.
+        interpolation: Of Pillow: ``nearest``, ``bilinear``, ``bicubic`` or ``lanczos``.
+    """
+
+    size: tuple[int, int] | None = None
+    interpolation: str = "bilinear"
+
+    def of(self, side: int) -> View:
+        """The same for square images of a known side: where nothing is resized, all views are equal."""
+        return View() if self.size in (None, (side, side)) else self
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model that can be evaluated.
+
+    Attributes:
+        name: How reports call it.
+        source: What the user named.
+        network: What holds the weights.
+        forward: ``(N, 3, H, W)`` uint8 RGB on the network's device to logits ``(N, classes)``.
+        view: What workers prepare.
+        protocol: What its numbers depend on besides weights and images.
+        versions: Libraries that it runs on.
+    """
+
+    name: str
+    source: str
+    network: nn.Module
+    forward: Callable[[Tensor], Tensor]
+    view: View
+    protocol: Mapping[str, str]
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def manifest(self, protocol: Mapping[str, str], versions: Mapping[str, str]) -> ModelManifest:
+        """Its entry in a store.
+
+        Args:
+            protocol: Settings of the run that numbers depend on.
+            versions: Libraries of the run.
+        """
+        return ModelManifest(
+            name=self.name,
+            source=self.source,
+            weights_hash=hash_weights(self.network.state_dict()),
+            num_parameters=sum(parameter.numel() for parameter in self.network.parameters()),
+            protocol={**self.protocol, **protocol},
+            versions={**versions, **self.versions},
+        )
+
+
+class Normalizer:
+    """Takes 8-bit images to the numbers that a network was trained on, on whatever device they are.
+
+    Args:
+        mean: Of each channel, for images in [0, 1].
+        std: Likewise.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.mean = torch.tensor(mean).view(1, -1, 1, 1)
+        self.std = torch.tensor(std).view(1, -1, 1, 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """``(N, C, H, W)`` uint8 to float32."""
+        scaled = images.float().div_(255)
+        return scaled.sub_(self.mean.to(images.device)).div_(self.std.to(images.device))
+
+
+def check_logits(logits: object, num_images: int, num_classes: int, name: str) -> Tensor:
+    """A model's output, which must be one number for each image and class.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not isinstance(logits, Tensor):
+        raise ValueError(
+            f"expected the model {name!r} to return a tensor of logits, got {type(logits).__name__}: wrap it"
+        )
+    if tuple(logits.shape) != (num_images, num_classes):
+        raise ValueError(
+            f"expected {num_classes} logits for each of {num_images} images from the model {name!r}, got the shape "
+            f"{tuple(logits.shape)}: name a model for this data set, or number the classes as it does with --classes"
+        )
+    return logits

@@ -1,0 +1,126 @@
+"""Models of timm: ``timm:NAME`` with its pretrained weights, ``timm:NAME@FILE``, ``timm:NAME@random``."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dtn_det._optional import require
+from dtn_det.convert.errors import CheckpointError
+from dtn_det.convert.reading import read_checkpoint
+from dtn_det.robustness.classifiers import Classifier, Normalizer, View
+
+RANDOM = "random"
+"""In place of a checkpoint: random weights, always the same."""
+
+_STATE_KEYS = ("state_dict", "model", "module")
+
+
+def load_timm(source: str, num_classes: int) -> Classifier:
+    """Build a model of timm.
+
+    A model of another input size than the images resizes them, with the interpolation that timm names for it; the crop
+    that its own evaluation would do is done already.
+
+    Args:
+        source: ``timm:NAME``, ``timm:NAME@FILE`` or ``timm:NAME@random``.
+        num_classes: Of the data set.
+
+    Raises:
+        ValueError: timm has no such model, or its weights are not at hand.
+        CheckpointError: The checkpoint does not fit.
+    """
+    timm = require("timm", "cls")
+    name, _, checkpoint = source.removeprefix("timm:").partition("@")
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{name.partition('.')[0][:6]}*")[:5] if name else []
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise ValueError(f"expected the name of a model of timm after 'timm:', got {name!r}{hint}")
+    if checkpoint:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = timm.create_model(name, pretrained=False, num_classes=num_classes)
+        if checkpoint != RANDOM:
+            load_weights(model, checkpoint)
+    else:
+        model = _pretrained(timm, name)
+    return _classifier(timm, source, name, checkpoint, model)
+
+
+def load_weights(model: nn.Module, checkpoint: str) -> None:
+    """Load a checkpoint that fits a model exactly.
+
+    Args:
+        model: The model.
+        checkpoint: Path or URL of a ``.pth`` or ``.safetensors`` file: a state dict, or a training checkpoint with one.
+
+    Raises:
+        CheckpointError: It cannot be read or does not fit.
+    """
+    weights: dict[str, Any] = read_checkpoint(checkpoint)
+    for key in _STATE_KEYS:
+        if isinstance(weights.get(key), dict):
+            weights = weights[key]
+            break
+    found = {key.removeprefix("module."): value for key, value in weights.items() if isinstance(value, Tensor)}
+    wanted = model.state_dict()
+    faults = {
+        "missing": [key for key in wanted if key not in found],
+        "unknown": [key for key in found if key not in wanted],
+        "of another shape": [
+            f"{key} {tuple(found[key].shape)} instead of {tuple(wanted[key].shape)}"
+            for key in wanted
+            if key in found and found[key].shape != wanted[key].shape
+        ],
+    }
+    if any(faults.values()):
+        text = "; ".join(
+            f"{len(keys)} {fault} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+            for fault, keys in faults.items()
+            if keys
+        )
+        raise CheckpointError(
+            f"expected the weights of this model in {checkpoint}, got others: {text}. Name the model that the "
+            "checkpoint was written for"
+        )
+    model.load_state_dict(found)
+
+
+def _pretrained(timm: Any, name: str) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=True)
+    # The hub's client raises errors of several packages.
+    except Exception as error:
+        raise ValueError(
+            f"expected the pretrained weights of timm's {name!r}, got {type(error).__name__}: {error}: check the "
+            f"network, or give a file, timm:{name}@FILE, or timm:{name}@{RANDOM} for random weights"
+        ) from error
+    return model
+
+
+def _classifier(timm: Any, source: str, name: str, checkpoint: str, model: nn.Module) -> Classifier:
+    config = require("timm.data", "cls").resolve_model_data_config(model)
+    normalize = Normalizer(config["mean"], config["std"])
+    _, height, width = config["input_size"]
+    model.eval()
+    return Classifier(
+        name="@".join(filter(None, (name, Path(checkpoint).stem))),
+        source=source,
+        network=model,
+        forward=lambda images: model(normalize(images)),
+        view=View((height, width), _interpolation(config["interpolation"])),
+        protocol={
+            "input": f"{height}x{width} {config['interpolation']}",
+            "normalization": f"mean {config['mean']} std {config['std']}",
+        },
+        versions={"timm": metadata.version("timm")},
+    )
+
+
+def _interpolation(name: str) -> str:
+    # timm's 'random' is for training.
+    return name if name in ("nearest", "bilinear", "bicubic", "lanczos") else "bilinear"
