@@ -57,7 +57,14 @@ def starting(prefix: str) -> list[str]:
 
 
 def test_every_command_is_claimed_by_a_test() -> None:
-    claimed = ("make ", "dtn-det ", "python tools/train.py ", "python tools/test.py ", "bash tools/dist_train.sh ")
+    claimed = (
+        "make ",
+        "source ",
+        "dtn-det ",
+        "python tools/train.py ",
+        "python tools/test.py ",
+        "bash tools/dist_train.sh ",
+    )
     assert [command for command in COMMANDS if not command.startswith(claimed)] == []
 
 
@@ -67,10 +74,12 @@ def test_make(command: str) -> None:
     assert run([*command.split(), "--dry-run"])
 
 
-@pytest.mark.parametrize("command", starting("dtn-det "))
-def test_dtn_det(command: str) -> None:
-    # The doctor exits with 1 where it finds something to mend, which is not the README's fault.
-    assert run(command.split(), codes=(0, 1) if "doctor" in command else (0,))
+def test_activation_is_what_the_set_up_says() -> None:
+    (command,) = starting("source ")
+    default = re.search(r"^VENV \?= (\S+)$", (ROOT / "Makefile").read_text(), flags=re.M)
+    assert default is not None
+    assert command == f"source {default[1]}/bin/activate"
+    assert "source $venv/bin/activate" in (ROOT / "tools" / "setup_env.sh").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +96,31 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("command", starting("dtn-det "))
+def test_dtn_det(command: str, checkout: Path) -> None:
+    # The doctor exits with 1 where it finds something to mend, which is not the README's fault.
+    assert run(command.split(), checkout, codes=(0, 1) if "doctor" in command else (0,))
+
+
 def adapted(command: str, *options: str) -> list[str]:
     return [*shlex.split(command.replace("/data/coco", "coco")), "--cfg-options", *options]
 
 
 @pytest.mark.slow
 def test_training_and_testing(checkout: Path) -> None:
-    (train,), (test,) = starting("python tools/train.py "), starting("python tools/test.py ")
+    (train, _), (test,) = starting("python tools/train.py "), starting("python tools/test.py ")
     run(adapted(train, *TINY_TRAINING, *TINY_TESTING), checkout)
     checkpoint = checkout / shlex.split(test)[3]
     checkpoint.with_name("epoch_1.pth").rename(checkpoint)
     assert "Epoch(test) [8/8]" in run(adapted(test, *TINY_TESTING), checkout)
+
+
+@pytest.mark.slow
+def test_training_without_coco(checkout: Path) -> None:
+    _, train = starting("python tools/train.py ")
+    (draw,) = starting("dtn-det demo ")
+    run(draw.split(), checkout)
+    assert "coco/bbox_mAP:" in run([*shlex.split(train), "--cfg-options", "train_cfg.max_epochs=1"], checkout)
 
 
 @pytest.mark.slow

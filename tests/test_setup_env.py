@@ -133,6 +133,8 @@ class TestStages:
         assert second.returncode == 0
         assert project.pip_calls() == []
         assert ".venv is ready (Python 3.11.7); reused: pip" in second.stdout
+        for done in (first, second):
+            assert done.stdout.rstrip().endswith("; to use it: source .venv/bin/activate")
 
     @pytest.mark.parametrize("source", ["setup.py", "dtn_det/layers/csrc/dtn_cpu.cpp", "pyproject.toml"])
     def test_changed_sources_install_the_package_again_and_nothing_else(self, ready: Project, source: str) -> None:

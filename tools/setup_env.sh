@@ -285,4 +285,4 @@ if stage opencv "opencv without its windows" constraints.txt; then
   "$venv/bin/python" -m pip check >>"$state/logs/$current.log" || say "warning: pip check: $(tail -n 3 "$state/logs/$current.log")"
   through
 fi
-say "$venv is ready (Python $version)${reused:+; reused: $reused}"
+say "$venv is ready (Python $version)${reused:+; reused: $reused}; to use it: source $venv/bin/activate"
