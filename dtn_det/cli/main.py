@@ -40,6 +40,7 @@ COMMANDS: Final = (
     Command("corrupt", "dtn_det.cli.corrupt", needs_models=False),
     Command("mce", "dtn_det.cli.mce", needs_models=False),
     Command("mpc", "dtn_det.cli.mpc", needs_models=True),
+    Command("import", "dtn_det.cli.import_results", needs_models=False),
 )
 
 

@@ -78,8 +78,8 @@ class Detector:
         except torch.OutOfMemoryError as error:
             raise ValueError(
                 f"expected {count} images at once to fit into the memory of {self.device}, got: "
-                f"{str(error).splitlines()[0]} Give a smaller --batch-size (and another --name if units of this model "
-                "are finished, for they were made with this one), or free the device. All finished units are kept"
+                f"{str(error).splitlines()[0]} Free the device and start again to continue; or give a smaller "
+                "--batch-size and another --name, for what is finished was made with this one. It is kept"
             ) from error
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:

@@ -95,7 +95,8 @@ class Store:
             return store
         folder.mkdir(parents=True, exist_ok=True)
         others = [entry.name for entry in folder.iterdir() if not is_temporary(entry.name)]
-        if set(others) - {"images.parquet"}:
+        # Results of other tools may have been imported before.
+        if set(others) - {"images.parquet", "aggregates"}:
             raise StoreError(f"expected {folder} to be empty or a store, got {', '.join(sorted(others)[:5])} in it")
         write_bytes(folder / "images.parquet", _parquet(images))
         # Last, for its presence says that the store is there.
@@ -141,7 +142,7 @@ class Store:
         Raises:
             StoreError: A model of this name was made from other weights or settings.
         """
-        folder = self.folder / "models" / _UNSAFE.sub("_", manifest.name)
+        folder = self.folder / "models" / folder_name(manifest.name)
         path = folder / "model.json"
         if path.is_file():
             found = _read_json(path)
@@ -219,6 +220,11 @@ class ModelStore:
         """The records of all finished units, in their order, one unit at a time."""
         for number in sorted(self.finished()):
             yield self.read(number, columns)
+
+
+def folder_name(name: str) -> str:
+    """What the files of a model are called: its name, as far as any file system takes it."""
+    return _UNSAFE.sub("_", name)
 
 
 def _parquet(table: pyarrow.Table) -> bytes:

@@ -1,0 +1,129 @@
+"""How much faster is `dtn-det mpc` than MMDetection's loop, which goes over the data set once for every cell?
+
+python benchmarks/detection_sweep.py CONFIG CHECKPOINT --data-root DIR [--images 24] [--severities 3] [--workers 2]
+
+Both evaluate the same detector on the same images under the same cells, in turn, in one process, with as many worker
+processes. The loop is that of MMDetection's `test_robustness.py`: one Runner, and for each cell a new dataloader with
+the corruption behind the loading of the image. It runs with `imagecorruptions`, as MMDetection's does, and with this
+package's engine, which shows what the loop alone costs. Ours includes the start of its worker processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import io
+import json
+import logging
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from _measure import setup_line
+from mmengine.runner import Runner
+
+from dtn_det import launch
+from dtn_det.robustness.cells import Cell, sweep_cells
+from dtn_det.robustness.coco_cells import evaluate_cells
+from dtn_det.robustness.detection_run import DetectionOptions, run_detection
+from dtn_det.robustness.store import Store
+
+ALL_CELLS = 76
+
+
+def small_set(root: Path, annotations: str, images: int, out: Path) -> str:
+    """Write an annotation file with the first images; its path."""
+    content = json.loads((root / annotations).read_text())
+    content["images"] = sorted(content["images"], key=lambda image: image["id"])[:images]
+    kept = {image["id"] for image in content["images"]}
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] in kept]
+    path = out / "annotations.json"
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def loop(
+    config: str, checkpoint: str, root: str, annotations: str, cells: tuple[Cell, ...], backend: str, workers: int
+) -> tuple[float, list[float]]:
+    """MMDetection's loop: seconds, and the AP of each cell."""
+    cfg = launch.load_config(config)
+    launch.set_data_root(cfg, root)
+    cfg.test_dataloader.dataset.ann_file = annotations
+    cfg.test_evaluator.ann_file = annotations
+    cfg.test_dataloader.update(batch_size=1, num_workers=workers, persistent_workers=False)
+    cfg.load_from, cfg.work_dir, cfg.log_level = checkpoint, tempfile.mkdtemp(), "ERROR"
+    start = time.perf_counter()
+    runner = Runner.from_cfg(cfg)
+    found = []
+    for corruption, severity in cells:
+        settings = copy.deepcopy(cfg.test_dataloader)
+        if severity:
+            step = {"type": "ImageCorruption", "corruption": corruption, "severity": severity, "backend": backend}
+            settings.dataset.pipeline.insert(1, step)
+        runner.test_loop.dataloader = runner.build_dataloader(settings)
+        found.append(runner.test()["coco/bbox_mAP"])
+    return time.perf_counter() - start, found
+
+
+def ours(options: DetectionOptions) -> tuple[float, list[float]]:
+    """Our sweep: seconds, and the AP of each cell."""
+    start = time.perf_counter()
+    run_detection(options)
+    seconds = time.perf_counter() - start
+    (model,) = Store.open(options.store).models().values()
+    return seconds, evaluate_cells(model)["bbox"]["AP"].tolist()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config")
+    parser.add_argument("checkpoint")
+    parser.add_argument("--data-root", required=True)
+    parser.add_argument("--images", type=int, default=24)
+    parser.add_argument("--severities", type=int, nargs="+", default=[3])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=1)
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    cells = sweep_cells(severities=args.severities)
+    work = Path(tempfile.mkdtemp())
+    cfg = launch.load_config(args.config)
+    root = Path(args.data_root).resolve()
+    annotations = small_set(root, cfg.test_dataloader.dataset.ann_file, args.images, work)
+    print(f"{args.images} images under {len(cells)} cells, {args.workers} workers; {setup_line()}")
+    for repeat in range(args.repeats):
+        seconds, points = {}, {}
+        options = DetectionOptions(
+            args.config,
+            args.checkpoint,
+            work / f"store{repeat}",
+            data_root=str(root),
+            severities=args.severities,
+            workers=args.workers,
+            cfg_options=[f"test_dataloader.dataset.ann_file={annotations}"],
+        )
+        with contextlib.redirect_stdout(io.StringIO()):
+            seconds["ours"], points["ours"] = ours(options)
+            for backend in ("imagecorruptions", "dtn_det"):
+                name = f"loop, {backend}"
+                seconds[name], points[name] = loop(
+                    args.config, args.checkpoint, str(root), annotations, cells, backend, args.workers
+                )
+        for name, value in seconds.items():
+            rate = args.images * len(cells) / value
+            whole = value * ALL_CELLS / len(cells)
+            print(
+                f"{name:24} {value:7.1f} s {rate:6.1f} images/s, {whole / 60:5.1f} min for 76 cells, "
+                f"{value / seconds['ours']:.2f}x, mean AP {100 * sum(points[name]) / len(cells):.2f}"
+            )
+        difference = max(abs(a - b) for a, b in zip(points["ours"], points["loop, dtn_det"], strict=True))
+        print(f"largest difference in AP to the loop with the same pixels: {difference:.4f}")
+    shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()

@@ -1,0 +1,132 @@
+"""Results of other tools in a store: numbers of each cell without records of images, marked as imported.
+
+They lie beside a store's own results, in `aggregates/NAME.json` (where they come from) and `aggregates/NAME.parquet`
+(one row for each cell), and have neither resume nor intervals.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dtn_det._optional import require
+from dtn_det.files import locked, write_bytes, write_json
+from dtn_det.robustness.store import StoreError, folder_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+"""Version of the files."""
+
+FOLDER = "aggregates"
+
+
+@dataclass(frozen=True)
+class ImportSource:
+    """Where imported results come from.
+
+    Attributes:
+        files: Names and SHA-256 of the files.
+        format: `robustbench`, `mmdet` or `text`.
+        severity_means: The file has one number for each corruption, the mean over its severities, in place of cells.
+        left_out: Rows of the files that are no cells of the benchmark.
+    """
+
+    files: Mapping[str, str]
+    format: str
+    severity_means: bool = False
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The results of one model from other tools.
+
+    Attributes:
+        name: How reports call it.
+        task: `classification` or `detection`.
+        source: Where they come from.
+        frames: By kind (`top1`; `bbox`, `segm`) a table with `corruption`, `severity` (missing for a mean over the
+            severities) and `error` or COCO's metrics, as fractions. Clean images are `clean` at severity 0.
+    """
+
+    name: str
+    task: str
+    source: ImportSource
+    frames: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+
+def write_imported(folder: Path, results: Imported) -> Path:
+    """Put results into a store, which may be a new folder; the manifest's path.
+
+    Raises:
+        StoreError: Results of this name are there that come from other files.
+        ValueError: Another process writes the store.
+    """
+    pandas = require("pandas", "eval")
+    target = folder / FOLDER / f"{folder_name(results.name)}.json"
+    values = {"format": FORMAT, "imported": True, "name": results.name, "task": results.task}
+    values["source"] = asdict(results.source) | {"left_out": list(results.source.left_out)}
+    with locked(folder, "--store"):
+        if target.is_file() and (found := _read(target)) != values:
+            raise StoreError(
+                f"expected no other results called {results.name!r} in {folder}, got those of "
+                f"{', '.join(found['source']['files'])}: give these another --name, or delete {target}"
+            )
+        table = pandas.concat([frame.assign(kind=kind) for kind, frame in results.frames.items()], ignore_index=True)
+        sink = io.BytesIO()
+        table.astype({"severity": "Int8"}).to_parquet(sink, index=False)
+        write_bytes(target.with_suffix(".parquet"), sink.getvalue())
+        # Last, for it says that the results are there.
+        write_json(target, values)
+    return target
+
+
+def read_imported(folder: Path) -> dict[str, Imported]:
+    """The imported results of a store, by name.
+
+    Raises:
+        StoreError: A file is damaged or of another version.
+    """
+    pandas = require("pandas", "eval")
+    found = {}
+    for path in sorted((folder / FOLDER).glob("*.json")):
+        values = _read(path)
+        try:
+            table = pandas.read_parquet(path.with_suffix(".parquet"))
+            source = values["source"]
+            frames = {
+                kind: rows.drop(columns="kind").dropna(axis="columns", how="all").reset_index(drop=True)
+                for kind, rows in table.groupby("kind", sort=False)
+            }
+            for frame in frames.values():
+                if "severity" not in frame:
+                    frame.insert(1, "severity", pandas.array([pandas.NA] * len(frame), dtype="Int8"))
+            found[values["name"]] = Imported(
+                values["name"],
+                values["task"],
+                ImportSource(**{**source, "left_out": tuple(source["left_out"])}),
+                frames,
+            )
+        except Exception as error:  # pandas and pyarrow raise their own kinds
+            raise StoreError(
+                f"expected imported results in {path}, got a damaged file ({error}): delete it and import again"
+            ) from error
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise StoreError(f"expected JSON in {path}, got a damaged file ({error}): delete it") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise StoreError(
+            f"expected imported results of format {FORMAT} in {path}, got another version: import them again"
+        )
+    return values
