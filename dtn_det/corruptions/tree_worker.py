@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +20,10 @@ from dtn_det.corruptions.imagenet_crop import resize_and_crop
 from dtn_det.corruptions.layouts import SourceImage
 from dtn_det.corruptions.reading import BadImageError, read_image
 from dtn_det.files import write_bytes
+from dtn_det.worker_processes import end_with_parent, interrupts_blocked, worker_environment
 
 # A file must be on the disk before it gets its name; the waits of several overlap.
 _WRITERS = 4
-_ENVIRONMENT = {
-    # The processes are as many as the cores.
-    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),
-    # They need no detector.
-    "DTN_DET_DEFER_REGISTRATION": "1",
-}
 
 
 @dataclass(frozen=True)
@@ -140,11 +130,11 @@ def write_images(job: Job, images: Sequence[SourceImage], workers: int) -> Gener
     """
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    with _environment(), ProcessPoolExecutor(workers, context, _start, (job, stop)) as pool:
+    with worker_environment(), ProcessPoolExecutor(workers, context, _start, (job, stop)) as pool:
         try:
             pending: set[Future[Outcome]] = set()
             for image in images:
-                with _interrupts_blocked():  # processes start here and inherit it
+                with interrupts_blocked():  # processes start here and inherit it
                     pending.add(pool.submit(_work, image))
                 # Few enough that an interrupt or an error ends soon.
                 if len(pending) >= 3 * workers:
@@ -163,31 +153,6 @@ def write_images(job: Job, images: Sequence[SourceImage], workers: int) -> Gener
             pool.shutdown(cancel_futures=True)
 
 
-@contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """Set the environment that processes started within the block get."""
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Keep interrupts, which the keyboard sends to all processes, from those started within the block."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 # Of a worker process: its job, and whether it is to stop.
 _state: tuple[Job, Any] | None = None
 
@@ -196,15 +161,7 @@ def _start(job: Job, stop: Any) -> None:
     global _state
     _state = (job, stop)
     cv2.setNumThreads(1)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """End with the parent, however it ends: the pool would let its processes wait forever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for([parent.sentinel])
-        os._exit(1)
+    end_with_parent()
 
 
 def _work(image: SourceImage) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +156,6 @@ def see(pixels: ByteImage, view: View) -> ByteImage:
 
 def _shared(shape: tuple[int, ...]) -> Tensor:
     """Memory that goes to another process without being copied."""
-    memory = torch.empty(shape, dtype=torch.uint8)
-    memory.share_memory_()  # type: ignore[no-untyped-call]
-    return memory
+    # As torch's own collation does; `share_memory_` would copy what is not written yet.
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)

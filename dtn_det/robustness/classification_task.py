@@ -125,7 +125,7 @@ class ClassificationTask:
     def _score(self, model: Classifier, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
         precision = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         try:
-            images = pixels.to(self.device).permute(0, 3, 1, 2).contiguous()
+            images = pixels.to(self.device).permute(0, 3, 1, 2)
             with torch.autocast(self.device.type, precision, enabled=self.amp):
                 logits = model.forward(images)
             logits = check_logits(logits, len(images), self.data.num_classes, model.name)

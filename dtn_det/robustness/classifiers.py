@@ -36,7 +36,7 @@ class Classifier:
         name: How reports call it.
         source: What the user named.
         network: What holds the weights.
-        forward: ``(N, 3, H, W)`` uint8 RGB on the network's device to logits ``(N, classes)``.
+        forward: ``(N, 3, H, W)`` uint8 RGB on the network's device, not contiguous, to logits ``(N, classes)``.
         view: What workers prepare.
         protocol: What its numbers depend on besides weights and images.
         versions: Libraries that it runs on.
@@ -81,7 +81,7 @@ class Normalizer:
 
     def __call__(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` uint8 to float32."""
-        scaled = images.float().div_(255)
+        scaled = images.contiguous().float().div_(255)
         return scaled.sub_(self.mean.to(images.device)).div_(self.std.to(images.device))
 
 

@@ -115,7 +115,7 @@ def _test_pipeline(config: Any, path: str) -> Sequence[Mapping[str, Any]]:
 
 def _logits(model: Any, images: Tensor) -> Tensor:
     # BGR as mmpretrain's pipelines load it; the preprocessor brings it to the model's order.
-    prepared = model.data_preprocessor({"inputs": images.flip(1)})["inputs"]
+    prepared = model.data_preprocessor({"inputs": images.flip(1).contiguous()})["inputs"]
     logits: Tensor = model(prepared, mode="tensor")
     return logits
 

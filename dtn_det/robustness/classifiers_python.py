@@ -40,7 +40,7 @@ def load_python(source: str) -> Classifier:
         name=function_name,
         source=source,
         network=network,
-        forward=lambda images: network(prepare(images)),
+        forward=lambda images: network(prepare(images.contiguous())),
         view=View(),
         protocol={"input": "as corrupted", "normalization": getattr(prepare, "__qualname__", type(prepare).__name__)},
     )

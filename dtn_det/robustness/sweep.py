@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dtn_det.robustness.store import ModelStore, Store
+from dtn_det.worker_processes import end_with_parent, interrupts_blocked, worker_environment
 
 if TYPE_CHECKING:
     import pyarrow
@@ -80,6 +81,7 @@ def run_sweep(
 
     Raises:
         ValueError: Another process writes this store.
+        OSError: A unit could not be written, or a worker process died; finished units are kept.
     """
     rank = current_rank() if rank is None else rank
     with ExitStack() as stack:
@@ -90,7 +92,7 @@ def run_sweep(
         pending = {model.manifest.name: set(model.pending()) for model in models}
         rank.barrier()
         numbers = sorted(set().union(*pending.values()))[rank.number :: rank.count]
-        items = iter(_loader(task.dataset(), [image for n in numbers for image in store.manifest.unit(n)], workers))
+        items = _items(task.dataset(), [image for n in numbers for image in store.manifest.unit(n)], workers)
         by_name = {model.manifest.name: model for model in models}
         for number in numbers:
             names = [name for name in by_name if number in pending[name]]
@@ -115,21 +117,38 @@ class _Subset(Dataset[Any]):
         return self.dataset[self.images[index]]
 
 
-def _loader(dataset: Dataset[Any], images: Sequence[int], workers: int) -> DataLoader[Any]:
-    return DataLoader(
+def _items(dataset: Dataset[Any], images: Sequence[int], workers: int) -> Iterator[Any]:
+    """The images of a list, loaded ahead by worker processes.
+
+    Raises:
+        ChildProcessError: A worker process died.
+    """
+    loader: DataLoader[Any] = DataLoader(
         _Subset(dataset, images),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_prepare_worker,
         # A forked child of a process that has run OpenMP threads hangs at its first parallel loop.
         multiprocessing_context="spawn" if workers else None,
     )
+    try:
+        with worker_environment(), interrupts_blocked():
+            items = iter(loader)
+        yield from items
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ChildProcessError(
+            f"expected worker processes to live, got one that died ({error}): memory is short, perhaps. Finished units "
+            "are kept: start again with fewer --workers, and in a container with more shared memory (--shm-size)"
+        ) from error
 
 
-def _one_thread(worker: int) -> None:
-    """Keep each worker to its own core."""
+def _prepare_worker(worker: int) -> None:
+    """Keep each worker to its own core, and let it not outlive this process."""
     import cv2
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    end_with_parent()
