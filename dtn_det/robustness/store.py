@@ -146,14 +146,17 @@ class Store:
         path = folder / "model.json"
         if path.is_file():
             found = _read_json(path)
+            model = ModelStore(self, folder, ModelManifest.from_dict(found))
             lines = differences(found, manifest.to_dict())
-            if lines:
+            # What was begun and has nothing to show, on a full GPU for example, may be begun otherwise.
+            if lines and model.finished():
                 text = "".join(f"\n  {line}" for line in lines)
                 raise StoreError(
                     f"expected the model {manifest.name!r} of the store {self.folder} to be the same, got:{text}\n"
                     "give this one another name, or name another folder with --store"
                 )
-            return ModelStore(self, folder, ModelManifest.from_dict(found))
+            if not lines:
+                return model
         write_json(path, manifest.to_dict())
         return ModelStore(self, folder, manifest)
 
