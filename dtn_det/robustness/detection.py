@@ -27,18 +27,18 @@ class DetectionTask:
     """What a sweep does with the images of a detector: see :class:`dtn_det.robustness.sweep.Task`.
 
     Attributes:
-        data: The images.
-        cells: Conditions.
-        corruptor: How images are corrupted.
+        images: Each under every cell.
+        num_cells: Conditions of an image.
+        num_categories: Of the data set.
         detector: The model.
         batch_size: Conditions of an image that the model sees at once.
         on_bad_image: `fail`, or `record` the reason and go on.
         on_image: Called after each image with the number of its conditions.
     """
 
-    data: DetectionData
-    cells: tuple[Cell, ...]
-    corruptor: Corruptor
+    images: DetectionImages
+    num_cells: int
+    num_categories: int
     detector: Detector
     batch_size: int
     on_bad_image: OnBadImage = "fail"
@@ -46,7 +46,7 @@ class DetectionTask:
 
     def dataset(self) -> DetectionImages:
         """The images under every cell."""
-        return self.data.images(self.cells, self.corruptor)
+        return self.images
 
     def evaluate(self, items: Iterator[CellImages | BadImage], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
         """The detections of one unit's images; there is one model.
@@ -60,14 +60,14 @@ class DetectionTask:
                 self._bad(rows, item)
             else:
                 self._image(rows, item)
-            self.on_image(len(self.cells))
+            self.on_image(self.num_cells)
         return dict.fromkeys(names, rows.table())
 
     def _image(self, rows: RecordRows, item: CellImages) -> None:
-        for part in batches(len(self.cells), self.batch_size):
+        for part in batches(self.num_cells, self.batch_size):
             found = self.detector.detect(item.inputs[part], item.sample)
             for cell, instances in zip(range(part.start, part.stop), found, strict=True):
-                rows.add(item.number, cell, from_instances(instances, len(self.data.truth.categories)))
+                rows.add(item.number, cell, from_instances(instances, self.num_categories))
 
     def _bad(self, rows: RecordRows, item: BadImage) -> None:
         if item.fault == "pipeline":
@@ -77,7 +77,7 @@ class DetectionTask:
                 f"expected images that can be read, got {item.reason}: mend or replace the file, or go on without such "
                 "images with --on-bad-image record. All finished units are kept"
             )
-        rows.add_bad(item.number, range(len(self.cells)), item.reason)
+        rows.add_bad(item.number, range(self.num_cells), item.reason)
 
 
 def store_manifest(

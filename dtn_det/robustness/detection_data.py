@@ -98,18 +98,24 @@ def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int
     settings.update(pipeline=[], test_mode=True, lazy_init=False)
     datasets = require("mmdet.registry", "det").DATASETS
     coco_class = require("mmdet.datasets", "det").CocoDataset
+    kind = datasets.get(settings["type"]) if isinstance(settings["type"], str) else settings["type"]
+    if kind is None or not issubclass(kind, coco_class):
+        raise ValueError(
+            f"expected a data set of COCO's format, got {settings['type']!r}: convert its annotations, and use "
+            "CocoDataset"
+        )
     try:
         dataset = datasets.build(settings)
     except (KeyError, TypeError, ValueError, AssertionError, IndexError) as error:
+        # What MMEngine makes of an empty list.
+        if "need at least one array" in str(error):
+            raise ValueError(
+                f"expected images in {settings['ann_file']}, got an empty data set: name another"
+            ) from error
         raise ValueError(
             f"expected COCO annotations in {settings.get('ann_file')!r} below {settings.get('data_root')!r}, got "
             f"{type(error).__name__}: {error}: check the file and its format"
         ) from error
-    if not isinstance(dataset, coco_class):
-        raise ValueError(
-            f"expected a data set of COCO's format, got {type(dataset).__name__}: convert its annotations, and use "
-            "CocoDataset"
-        )
     return _selected(dataset, pipeline, limit, limit_seed)
 
 
@@ -121,8 +127,6 @@ def _selected(dataset: Any, pipeline: tuple[dict[str, Any], ...], limit: int | N
             f"of them: set the classes that the model was trained on, which are {', '.join(classes[:10])} now"
         )
     ids = [int(dataset.get_data_info(index)["img_id"]) for index in range(len(dataset))]
-    if not ids:
-        raise ValueError(f"expected images in {dataset.ann_file}, got an empty data set: name another")
     indices = tuple(choose(ids, limit, limit_seed))
     truth = read_truth(Path(dataset.ann_file), [ids[index] for index in indices], dataset.cat_ids)
     if not truth.num_objects:

@@ -72,11 +72,11 @@ def run_detection(options: DetectionOptions) -> int:
     """
     console = require("rich.console", "eval").Console()
     with joined(options.launcher, options.device) as (rank, device):
-        # What MMDetection prints is none of the result.
+        # What MMDetection prints, and the progress, are none of the result.
         with contextlib.redirect_stdout(sys.stderr):
             model = _sweep(options, rank, device, console)
+            frames = _evaluated(model, options.workers, console) if rank.is_first else {}
         if rank.is_first:
-            frames = _evaluated(model, options.workers, console)
             print_tables(model, frames, bad_images(model), console)
     return 0
 
@@ -87,6 +87,7 @@ def _sweep(options: DetectionOptions, rank: Rank, device: torch.device, console:
     corruptor = Corruptor(options.profile, options.seed, None, options.channel_order, frost)
     cfg = _config(options)
     data = read_data(cfg, options.split, options.limit, options.limit_seed)
+    images = data.images(cells, corruptor)
     manifest = store_manifest(data, cells, corruptor, options.unit_size, options.limit_seed)
     detector = build_detector(cfg, options.checkpoint, device, options.amp)
     name = options.name or Path(options.config).stem
@@ -98,7 +99,9 @@ def _sweep(options: DetectionOptions, rank: Rank, device: torch.device, console:
         model_manifest(name, source, detector, data, options.batch_size),
         rank,
     )
-    task = DetectionTask(data, cells, corruptor, detector, options.batch_size, options.on_bad_image)
+    task = DetectionTask(
+        images, len(cells), len(data.truth.categories), detector, options.batch_size, options.on_bad_image
+    )
     _sweep_units(model, task, options.workers, rank, console)
     return model
 

@@ -55,6 +55,8 @@ class _PlainUnpickler(pickle.Unpickler):
             ("numpy", "ndarray"): "ndarray",
             ("numpy._core.multiarray", "scalar"): lambda kind, content: kind.numbers(content)[0],
             ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Values(),
+            # Of protocol 5: bytes, kind, shape, order.
+            ("numpy._core.numeric", "_frombuffer"): lambda content, kind, *_: _Values(kind.numbers(content)),
             ("_codecs", "encode"): lambda text, encoding="latin1": text.encode("latin1"),
         }
         if place not in stand_ins:

@@ -94,11 +94,18 @@ class ModelManifest:
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Lines that say in which fields two manifests differ, ``versions`` aside."""
     lines = []
-    for key in sorted({*found, *wanted} - {"versions"}):
-        old, new = found.get(key), wanted.get(key)
+    old_fields, new_fields = _flat(found), _flat(wanted)
+    for key in sorted({*old_fields, *new_fields}):
+        old, new = old_fields.get(key), new_fields.get(key)
         if old != new:
             lines.append(f"{key}: the store has {_short(old)}, this run {_short(new)}")
     return lines
+
+
+def _flat(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that count, those of the protocol among them."""
+    fields = {key: value for key, value in manifest.items() if key not in ("versions", "protocol")}
+    return {**fields, **manifest.get("protocol", {})}
 
 
 def _short(value: object) -> str:
