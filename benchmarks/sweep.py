@@ -9,7 +9,6 @@ Starting the processes is not counted on either side.
 from __future__ import annotations
 
 import argparse
-import itertools
 import multiprocessing
 import os
 import statistics

@@ -157,5 +157,5 @@ def see(pixels: ByteImage, view: View) -> ByteImage:
 def _shared(shape: tuple[int, ...]) -> Tensor:
     """Memory that goes to another process without being copied."""
     # As torch's own collation does; `share_memory_` would copy what is not written yet.
-    storage = torch.UntypedStorage._new_shared(math.prod(shape))
-    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.parquet as parquet
 import pytest
-from class_folders import WNIDS, write_folders
+import torch
+from class_folders import picture, write_folders
 
 from dtn_det.cli.main import main
+from dtn_det.files import locked
+from dtn_det.robustness import store as store_module
 from dtn_det.robustness.store import Store
 
 MODELS = '''
@@ -109,5 +113,226 @@ def test_started_again_it_repeats_only_what_is_missing(mce, tmp_path: Path) -> N
     assert _table(first) == _table(again)
 
 
+def test_several_models_share_a_run_and_one_is_the_baseline(mce) -> None:
+    code, out, _ = mce("--baseline", "small", model="python:little_models:small python:little_models:other")
+    assert code == 0
+    assert "baseline small" in out
+    means = next(line for line in out.splitlines() if "│ mCE" in line)
+    assert "100.00" in means
+
+
+def test_a_model_that_comes_later_has_the_numbers_of_a_shared_run(
+    mce, tmp_path: Path
+) -> None:
+    mce(model="python:little_models:small python:little_models:other")
+    mce(store="later")
+    mce(store="later", model="python:little_models:other")
+    for name in ("small", "other"):
+        together, alone = (
+            [table.to_pylist() for table in Store.open(tmp_path / store).model(name).batches()]
+            for store in ("store", "later")
+        )
+        assert together == alone
+
+
+def test_workers_change_nothing(mce, tmp_path: Path) -> None:
+    mce()
+    mce("--workers", "2", store="workers")
+    assert _records(tmp_path / "store") == _records(tmp_path / "workers")
+
+
+def test_a_limit_marks_every_number_as_partial(mce) -> None:
+    _, out, _ = mce("--limit", "5", "--corruptions", "benchmark", "--severities", "1", "2", "3", "4", "5")
+    assert "limit=5 of 8" in out
+    lines = out.splitlines()
+    for title in ("mean error %", "clean error %"):
+        number = next(index for index, line in enumerate(lines) if f"│ {title}" in line)
+        assert "partial" in lines[number + 1]
+
+
+def test_partial_cells_are_marked_in_the_mean(mce) -> None:
+    _, out, _ = mce("--baseline", "small")
+    lines = out.splitlines()
+    number = next(index for index, line in enumerate(lines) if "│ mCE" in line)
+    assert "partial (2/75)" in lines[number + 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (["--seed", "1"], "corruption: the store has 'cifar-c"),
+        (["--jpeg"], "corruption: the store has 'cifar-c no-jpeg"),
+        (["--limit", "4"], "num_images: the store has 8, this run 4"),
+        (["--severities", "3"], "cells: the store has"),
+        (["--corruptions", "fog"], "cells: the store has"),
+        (["--unit-size", "4"], "unit_size: the store has 3, this run 4"),
+        (["--on-bad-image", "record"], "protocol: the store has"),
+        (["--batch-size", "7"], "protocol: the store has"),
+        (["--amp"], "protocol: the store has"),
+    ],
+)
+def test_other_settings_refuse_to_mix(mce, arguments: list[str], field: str) -> None:
+    mce()
+    code, _, err = mce(*arguments)
+    assert code == 1
+    assert field in err
+    assert "--store" in err
+
+
+def test_other_images_and_other_weights_refuse_to_mix(mce, tmp_path: Path) -> None:
+    mce()
+    code, _, err = mce("--names", "small", model="python:little_models:other")
+    assert code == 1
+    assert "weights_hash: the store has" in err
+    picture(999, 32).save(tmp_path / "data" / "ant" / "image_0.png")
+    code, _, err = mce()
+    assert code == 1
+    assert "data_hash: the store has" in err
+
+
+def test_a_store_has_one_writer(mce, tmp_path: Path) -> None:
+    mce("--limit", "3")
+    folder = Store.open(tmp_path / "store").model("small").folder
+    (folder / "unit-000000.parquet").unlink()
+    with locked(tmp_path / "store", "--store"):
+        code, _, err = mce("--limit", "3")
+    assert code == 1
+    assert "another dtn-det at work there" in err
+
+
+def test_a_bad_image_ends_the_run_and_keeps_what_is_finished(mce, tmp_path: Path) -> None:
+    write_folders(tmp_path / "data", ("ant", "bee", "cat", "dog"), side=32)
+    bad = tmp_path / "data" / "cat" / "image_1.png"
+    content = bad.read_bytes()
+    bad.write_bytes(content[: len(content) // 2])
+    code, _, err = mce()
+    assert code == 1
+    assert f"{bad}: cannot be read" in err
+    assert "--on-bad-image record" in err
+    assert Store.open(tmp_path / "store").model("small").finished() == {0}
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_bad_image_can_be_left_out(mce, tmp_path: Path, workers: str) -> None:
+    write_folders(tmp_path / "data", ("ant", "bee", "cat", "dog"), side=32)
+    bad = tmp_path / "data" / "cat" / "image_1.png"
+    bad.write_bytes(b"")
+    picture(1, 48).save(tmp_path / "data" / "dog" / "image_0.png")
+    code, out, _ = mce("--on-bad-image", "record", "--workers", workers)
+    assert code == 1
+    assert "2 images could not be read and are left out of every number" in out
+    assert f"{bad}: not an image" in out
+    assert "expected 32 x 32 pixels, got 48 x 48" in out
+    records = _records(tmp_path / "store")
+    assert {row["image"] for row in records} == {0, 1, 2, 3, 4, 7}
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("resnet50", "expected MODEL to be timm:NAME"),
+        ("python:little_models", "expected python:MODULE:FUNCTION"),
+        ("python:absent_module:small", "got none of the name 'absent_module'"),
+        ("python:little_models:absent", "expected a function 'absent'"),
+        ("python:little_models:no_module", "to return a torch module"),
+        ("python:little_models:imagenet", "expected 4 logits for each of"),
+        ("python:little_models:not_finite", "expected finite logits from the model 'not_finite'"),
+        ("python:little_models:small python:little_models:small", "got small twice: name them with --names"),
+        ("timm:resnet_of_nobody", "expected the name of a model of timm"),
+        ("timm:resnet10t@absent.pth", "expected a checkpoint file at absent.pth"),
+        ("config.py", "expected CONFIG@CHECKPOINT"),
+        ("config.py@weights.pth", "expected a config file, got 'config.py'"),
+    ],
+)
+def test_models_that_do_not_fit_are_named(mce, model: str, message: str) -> None:
+    code, _, err = mce(model=model)
+    assert code == 1
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "absent"], "expected --data to be a folder of images, got absent"),
+        (["--batch-size", "0"], "expected --batch-size to be at least 1, got 0"),
+        (["--unit-size", "0"], "expected --unit-size to be at least 1, got 0"),
+        (["--workers", "-1"], "expected --workers to be at least 0, got -1"),
+        (["--names", "a", "b"], "expected --names for 1 models, got 2"),
+        (["--baseline", "nobody"], "expected --baseline to be alexnet or one of small, got 'nobody'"),
+        (["--baseline", "alexnet"], "expected another --baseline than alexnet"),
+        (["--clean", "data"], "expected --clean only with corrupted images on disk"),
+        (["--profile", "imagenet-d"], "expected a profile out of"),
+        (["--classes", "imagenet"], "expected class folders of ImageNet-1k such as n01440764"),
+        (["--device", "toaster"], "expected a device such as cpu"),
+        (["--device", "cuda:99"], "expected a device of this machine, got 'cuda:99'"),
+        (["--launcher", "pytorch"], "expected --launcher pytorch under torchrun"),
+        (["--launcher", "slurm"], "expected GPUs with --launcher slurm"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(mce, arguments: list[str], message: str) -> None:
+    code, _, err = mce(*arguments)
+    assert code == 1
+    assert message in err
+
+
+def test_a_store_of_another_version_is_refused(mce, tmp_path: Path) -> None:
+    mce()
+    path = tmp_path / "store" / "store.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
+    code, _, err = mce()
+    assert code == 1
+    assert "got format 99" in err
+
+
+def test_a_full_disk_keeps_what_is_finished(mce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = store_module.write_bytes
+
+    def write(path: Path, data: bytes) -> None:
+        if path.name == "unit-000001.parquet":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, data)
+
+    monkeypatch.setattr(store_module, "write_bytes", write)
+    code, _, err = mce()
+    assert code == 1
+    assert "No space left on device" in err
+    assert "All finished units are kept" in err
+    monkeypatch.undo()
+    assert Store.open(tmp_path / "store").model("small").finished() == {0}
+
+
+def test_a_full_device_says_what_to_do(mce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_out(*arguments: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "adaptive_avg_pool2d", run_out)
+        code, _, err = mce()
+    assert code == 1
+    assert "expected room on cpu for" in err
+    assert "smaller --batch-size" in err
+    # Nothing is finished, so the smaller batch goes into the same store.
+    assert mce("--batch-size", "2")[0] == 0
+
+
+def test_small_images_under_the_large_profile_give_a_warning(mce) -> None:
+    _, out, _ = mce("--profile", "imagenet-c", "--limit", "1")
+    assert "--profile cifar-c to corrupt them as they are" in out
+
+
+def test_other_libraries_give_a_warning(mce, tmp_path: Path) -> None:
+    mce()
+    folder = Store.open(tmp_path / "store").model("small").folder
+    values = json.loads((folder / "model.json").read_text())
+    values["versions"]["torch"] = "1.0"
+    (folder / "model.json").write_text(json.dumps(values))
+    _, out, _ = mce()
+    assert "small was begun with other versions: torch 1.0 then" in out
+
+
 def _table(out: str) -> str:
     return out[out.index("┏") :]
+
+
+def _records(store: Path, name: str = "small") -> list[dict[str, object]]:
+    return [row for table in Store.open(store).model(name).batches() for row in table.to_pylist()]

@@ -1,0 +1,200 @@
+"""Clean folders and corrupted trees: classes, what is verified, and that both give the same answers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from class_folders import WNIDS, write_folders
+
+from dtn_det.cli.main import main
+from dtn_det.robustness.cells import Cell
+from dtn_det.robustness.imagenet_data import guess_classes, imagenet_wnids, list_images
+from dtn_det.robustness.imagenet_data_tree import find_tree, list_tree
+from dtn_det.robustness.store import Store
+
+CELLS = (Cell("fog", 1), Cell("fog", 2))
+
+
+def test_classes_are_numbered_by_the_whole_list_of_wnids(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    images = list_images(tmp_path, "imagenet")
+    assert len(imagenet_wnids()) == images.num_classes == 1000
+    assert imagenet_wnids() == tuple(sorted(imagenet_wnids()))
+    assert {image.key.split("/")[0]: image.label for image in images.images} == {
+        "n01440764": 0,
+        "n01443537": 1,
+        "n02012849": 134,
+        "n15075141": 999,
+    }
+
+
+def test_val_within_the_folder_is_found(tmp_path: Path) -> None:
+    write_folders(tmp_path / "val")
+    assert guess_classes(tmp_path) == "imagenet"
+    assert list_images(tmp_path, "imagenet").images[0].key == "n01440764/image_0.png"
+
+
+def test_other_folders_are_numbered_by_name(tmp_path: Path) -> None:
+    write_folders(tmp_path, ("dog", "ant"))
+    assert guess_classes(tmp_path) == "folder"
+    images = list_images(tmp_path, "folder")
+    assert [(image.key, image.label) for image in images.images][1:3] == [
+        ("ant/image_1.png", 0),
+        ("dog/image_0.png", 1),
+    ]
+    assert images.num_classes == 2
+
+
+def test_a_limit_is_fixed_and_named(tmp_path: Path) -> None:
+    write_folders(tmp_path, ("dog", "ant"), per_class=10)
+    first, again, other = (list_images(tmp_path, "folder", 5, seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first.images != other.images
+    assert first.selection == "limit=5 of 20 seed=0"
+    assert list_images(tmp_path, "folder", 20).selection == "all"
+
+
+@pytest.mark.parametrize(
+    ("stray", "classes", "message"),
+    [
+        ("extra/image.png", "imagenet", "expected class folders of ImageNet-1k such as n01440764 in .*, got 'extra'"),
+        ("n99999999/image.png", "imagenet", "got 'n99999999'"),
+        ("image.png", "folder", "got images in .* itself"),
+    ],
+)
+def test_images_without_a_class_are_named(tmp_path: Path, stray: str, classes: str, message: str) -> None:
+    write_folders(tmp_path)
+    path = tmp_path / stray
+    path.parent.mkdir(exist_ok=True)
+    shutil.copy(tmp_path / WNIDS[0] / "image_0.png", path)
+    with pytest.raises(ValueError, match=message):
+        list_images(tmp_path, classes)
+
+
+def test_folders_without_images_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+        list_images(tmp_path / "absent", "folder")
+    with pytest.raises(ValueError, match="expected images"):
+        list_images(tmp_path, "folder")
+    with pytest.raises(ValueError, match="expected class folders"):
+        list_images(tmp_path, "imagenet")
+
+
+@pytest.mark.parametrize(
+    ("corruption", "severity"),
+    [
+        ("fog", "1"),
+        ("Fog", "severity_1"),
+        ("weather/fog", "severity1"),
+        ("FOG", "s1"),
+        ("weather/Fog", "Severity-1"),
+    ],
+)
+def test_variants_of_the_layout(tmp_path: Path, corruption: str, severity: str) -> None:
+    write_folders(tmp_path / corruption / severity)
+    tree = find_tree(tmp_path)
+    assert tree is not None
+    assert tree.folders == {Cell("fog", 1): tmp_path / corruption / severity}
+
+
+def test_names_with_dashes_and_blanks(tmp_path: Path) -> None:
+    write_folders(tmp_path / "Gaussian-Noise" / "3")
+    write_folders(tmp_path / "digital" / "JPEG Compression" / "5")
+    tree = find_tree(tmp_path)
+    assert tree is not None
+    assert set(tree.folders) == {Cell("gaussian_noise", 3), Cell("jpeg_compression", 5)}
+
+
+def test_a_clean_folder_is_no_tree(tmp_path: Path) -> None:
+    write_folders(tmp_path / "val")
+    assert find_tree(tmp_path) is None
+    assert find_tree(tmp_path / "val") is None
+
+
+def test_one_cell_in_two_places_is_named(tmp_path: Path) -> None:
+    write_folders(tmp_path / "fog" / "1")
+    write_folders(tmp_path / "fog" / "severity_1")
+    with pytest.raises(ValueError, match="expected one folder for fog at severity 1"):
+        find_tree(tmp_path)
+
+
+def test_cells_that_are_not_there_are_named(tmp_path: Path) -> None:
+    write_folders(tmp_path / "fog" / "1")
+    tree = find_tree(tmp_path)
+    assert tree is not None
+    with pytest.raises(ValueError, match="got none for fog 2"):
+        list_tree(tree, tmp_path, CELLS, "imagenet", None, 0)
+
+
+def test_images_that_differ_between_cells_are_named(tmp_path: Path) -> None:
+    for severity in ("1", "2"):
+        write_folders(tmp_path / "fog" / severity)
+    (tmp_path / "fog" / "2" / WNIDS[1] / "image_0.png").rename(tmp_path / "fog" / "2" / WNIDS[1] / "surplus.png")
+    tree = find_tree(tmp_path)
+    assert tree is not None
+    with pytest.raises(ValueError, match="expected the same 8 images") as error:
+        list_tree(tree, tmp_path, CELLS, "imagenet", None, 0)
+    assert f"lacks 1: {WNIDS[1]}/image_0.png" in str(error.value)
+    assert f"has besides 1: {WNIDS[1]}/surplus.png" in str(error.value)
+
+
+def test_a_tree_without_images_is_named(tmp_path: Path) -> None:
+    (tmp_path / "fog" / "1").mkdir(parents=True)
+    tree = find_tree(tmp_path)
+    assert tree is not None
+    with pytest.raises(ValueError, match="expected images in class folders"):
+        list_tree(tree, tmp_path, CELLS[:1], "imagenet", None, 0)
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "tree_model.py").write_text(
+        "import torch\n\n\nclass Mean(torch.nn.Module):\n    def forward(self, images):\n"
+        "        values = torch.nn.functional.adaptive_avg_pool2d(images, 19).flatten(1)\n"
+        "        return 10 * values[:, :1000]\n\n\ndef mean():\n    return Mean()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    return "python:tree_model:mean"
+
+
+CHOICE = ("--corruptions", "noise", "elastic_transform", "pixelate", "--severities", "1", "4")
+
+
+def mce(model: str, store: str, *options: str) -> int:
+    return main(["mce", model, "--store", store, "--workers", "0", "--device", "cpu", *CHOICE, *options])
+
+
+def answers(store: str) -> list[dict[str, object]]:
+    return [row for unit in Store.open(Path(store)).model("mean").batches() for row in unit.to_pylist()]
+
+
+def test_files_of_corrupt_give_the_answers_of_the_fly(tmp_path: Path, models: str, capsys) -> None:
+    write_folders(tmp_path / "clean", per_class=1, side=250, suffix=".JPEG")
+    assert main(["corrupt", "clean", "tree", "--workers", "1", "--yes", *CHOICE]) == 0
+    assert mce(models, "fly", "--data", "clean") == 0
+    assert mce(models, "disk", "--data", "tree", "--clean", "clean") == 0
+    assert answers("disk") == answers("fly")
+    assert Store.open(Path("disk")).manifest.corruption.startswith("files made with imagenet-c jpeg85")
+    capsys.readouterr()
+    assert mce(models, "no_clean", "--data", "tree") == 0
+    assert "no clean images: name them with --clean" in " ".join(capsys.readouterr().out.split())
+    first = next(row for row in answers("fly") if row["cell"] == 1)
+    assert first["confidence"] == answers("no_clean")[0]["confidence"]
+
+
+def test_what_is_wrong_with_a_tree_is_told(tmp_path: Path, models: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for severity in ("1", "2"):
+        write_folders(tmp_path / "tree" / "fog" / severity, side=224)
+    write_folders(tmp_path / "clean", WNIDS[:3])
+    choice = ("--corruptions", "fog", "--severities", "1", "2")
+    assert mce(models, "a", "--data", "tree", "--clean", "clean", *choice) == 1
+    assert f"got 2 of 8 missing ({WNIDS[3]}/image_0, {WNIDS[3]}/image_1)" in capsys.readouterr().err
+    assert mce(models, "b", "--data", "tree", "--seed", "1", *choice) == 1
+    assert "expected --seed, --no-jpeg and --frost with clean images only" in capsys.readouterr().err
+    path = tmp_path / "tree" / "fog" / "2" / WNIDS[0] / "image_0.png"
+    os.truncate(path, 100)
+    assert mce(models, "c", "--data", "tree", *choice) == 1
+    assert f"got {Path('tree/fog/2') / WNIDS[0] / 'image_0.png'}: " in capsys.readouterr().err
