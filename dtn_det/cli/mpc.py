@@ -44,7 +44,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="what corruptions see; bgr as in published COCO-C numbers [%(default)s]",
     )
     run = parser.add_argument_group("the run")
-    run.add_argument("--workers", type=int, metavar="N", help="processes that load and corrupt images [one a core]")
+    run.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that load and corrupt images, for each GPU [one a core in all]",
+    )
     run.add_argument(
         "--batch-size",
         type=int,
@@ -70,7 +75,9 @@ def run(args: argparse.Namespace) -> int:
     for option in ("batch_size", "unit_size"):
         if getattr(args, option) < 1:
             raise ValueError(f"expected --{option.replace('_', '-')} to be at least 1, got {getattr(args, option)}")
-    workers = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
+    # torchrun tells how many processes share this machine.
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    workers = max(1, cores) if args.workers is None else args.workers
     if workers < 0:
         raise ValueError(f"expected --workers to be at least 0, got {workers}")
     values = {key: value for key, value in vars(args).items() if key in DetectionOptions.__dataclass_fields__}

@@ -32,12 +32,14 @@ class Detector:
         device: Where it is.
         amp: Whether it runs in mixed precision.
         settings: Hash of its config, test settings included.
+        classes: Those that it was trained on, where the checkpoint tells.
     """
 
     model: torch.nn.Module
     device: torch.device
     amp: bool
     settings: str
+    classes: tuple[str, ...] | None = None
 
     @property
     def precision(self) -> str:
@@ -108,9 +110,19 @@ def build_detector(cfg: Config, checkpoint: str, device: torch.device, amp: bool
         model = require("mmdet.registry", "det").MODELS.build(settings)
     except (KeyError, TypeError, AssertionError, ImportError) as error:
         raise ValueError(f"expected a model in the config that builds, got {type(error).__name__}: {error}") from error
-    load_weights(model, read_checkpoint(checkpoint), checkpoint)
+    content = read_checkpoint(checkpoint)
+    load_weights(model, content, checkpoint)
     text = json.dumps(json.loads(json.dumps(settings, default=str)), sort_keys=True)
-    return Detector(model.to(device).eval(), device, amp, hashlib.sha256(text.encode()).hexdigest())
+    settings_hash = hashlib.sha256(text.encode()).hexdigest()
+    return Detector(model.to(device).eval(), device, amp, settings_hash, _classes(content))
+
+
+def _classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """What MMDetection's training writes down, unless it is damaged."""
+    found: Any = checkpoint
+    for key in ("meta", "dataset_meta", "classes"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return tuple(map(str, found)) if isinstance(found, list | tuple) else None
 
 
 def load_weights(model: torch.nn.Module, checkpoint: Mapping[str, Any], source: str) -> None:

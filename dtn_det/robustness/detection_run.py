@@ -90,6 +90,15 @@ def _sweep(options: DetectionOptions, rank: Rank, device: torch.device, console:
     images = data.images(cells, corruptor)
     manifest = store_manifest(data, cells, corruptor, options.unit_size, options.limit_seed)
     detector = build_detector(cfg, options.checkpoint, device, options.amp)
+    classes = tuple(category for _, category in data.truth.categories)
+    if detector.classes not in (None, classes) and rank.is_first:
+        console.print(
+            f"warning: the checkpoint was trained on {', '.join(detector.classes or ())}; its labels are taken for "
+            f"{', '.join(classes)}, in the order of the annotation file",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
     name = options.name or Path(options.config).stem
     source = model_source(options.config, options.checkpoint)
     model = _opened(

@@ -141,6 +141,7 @@ class Store:
 
         Raises:
             StoreError: A model of this name was made from other weights or settings.
+            ValueError: A model of this name is begun by a process at work.
         """
         folder = self.folder / "models" / folder_name(manifest.name)
         path = folder / "model.json"
@@ -148,15 +149,19 @@ class Store:
             found = _read_json(path)
             model = ModelStore(self, folder, ModelManifest.from_dict(found))
             lines = differences(found, manifest.to_dict())
-            # What was begun and has nothing to show, on a full GPU for example, may be begun otherwise.
-            if lines and model.finished():
-                text = "".join(f"\n  {line}" for line in lines)
-                raise StoreError(
-                    f"expected the model {manifest.name!r} of the store {self.folder} to be the same, got:{text}\n"
-                    "give this one another name, or name another folder with --store"
-                )
             if not lines:
                 return model
+            # Alone, for the records of a run at work would otherwise come under another manifest.
+            with locked(self.folder, "--store"):
+                # What was begun and has nothing to show, on a full GPU for example, may be begun otherwise.
+                if model.finished():
+                    text = "".join(f"\n  {line}" for line in lines)
+                    raise StoreError(
+                        f"expected the model {manifest.name!r} of the store {self.folder} to be the same, got:{text}\n"
+                        "give this one another name, or name another folder with --store"
+                    )
+                write_json(path, manifest.to_dict())
+                return ModelStore(self, folder, manifest)
         write_json(path, manifest.to_dict())
         return ModelStore(self, folder, manifest)
 

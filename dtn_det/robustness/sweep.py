@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from dtn_det.robustness.store import ModelStore, Store
+from dtn_det.robustness.store import ModelStore, Store, StoreError
 from dtn_det.worker_processes import end_with_parent, interrupts_blocked, worker_environment
 
 if TYPE_CHECKING:
@@ -81,12 +81,14 @@ def run_sweep(
 
     Raises:
         ValueError: Another process writes this store.
+        StoreError: Another process has begun a model of the same name meanwhile.
         OSError: A unit could not be written, or a worker process died; finished units are kept.
     """
     rank = current_rank() if rank is None else rank
     with ExitStack() as stack:
         if rank.is_first:
             stack.enter_context(store.writing())
+            _check_unchanged(store, models)
         rank.barrier()
         # All ranks must see the same list, so none may commit before every one has read it.
         pending = {model.manifest.name: set(model.pending()) for model in models}
@@ -102,6 +104,15 @@ def run_sweep(
                 by_name[name].write(number, records[name])
             on_unit(number, records)
         rank.barrier()
+
+
+def _check_unchanged(store: Store, models: Sequence[ModelStore]) -> None:
+    for model in models:
+        if store.model(model.manifest.name).manifest != model.manifest:
+            raise StoreError(
+                f"expected the model {model.manifest.name!r} of the store {store.folder} as this run began it, got one "
+                "that another run has begun since: give this one another name"
+            )
 
 
 class _Subset(Dataset[Any]):

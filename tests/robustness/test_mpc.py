@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -24,7 +25,8 @@ from dtn_det.robustness import detection_data, detection_run
 from dtn_det.robustness.cells import Cell, sweep_cells
 from dtn_det.robustness.coco_cells import evaluate_cells, read_cells
 from dtn_det.robustness.detection_model import Detector, batches, build_detector
-from dtn_det.robustness.store import Store
+from dtn_det.robustness.store import Store, StoreError
+from dtn_det.robustness.sweep import run_sweep
 
 FEW = ("--corruptions", "fog", "impulse_noise", "--severities", "2", "5", "--unit-size", "2", "--device", "cpu")
 
@@ -191,6 +193,28 @@ def test_a_checkpoint_that_does_not_fit(detector, tmp_path, capsys):
     assert "size mismatch" in failed(capsys, (detector[0], str(wrong)), tmp_path / "store")
     torch.save({"meta": {}}, wrong)
     assert "expected weights in" in failed(capsys, (detector[0], str(wrong)), tmp_path / "store")
+
+
+def test_a_checkpoint_of_other_classes_warns(finished, detector, tmp_path, capsys):
+    content = torch.load(detector[1])
+    content["meta"] = {"dataset_meta": {"classes": ("disc", "bar", "square")}}
+    other = tmp_path / "tiny.pth"
+    torch.save(content, other)
+    assert mpc((detector[0], str(other)), finished) == 0
+    assert "was trained on disc, bar, square; its labels are taken for disc, square, bar" in capsys.readouterr().err
+
+
+def test_a_model_cannot_be_begun_anew_while_a_run_is_at_work(finished, tmp_path):
+    store = Store.open(shutil.copytree(finished, tmp_path / "store"))
+    (model,) = store.models().values()
+    for path in model.folder.glob("unit-*"):
+        path.unlink()
+    other = dataclasses.replace(model.manifest, weights_hash="other")
+    with store.writing(), pytest.raises(ValueError, match="got another dtn-det at work there"):
+        store.add_model(other)
+    store.add_model(other)
+    with pytest.raises(StoreError, match="got one that another run has begun since"):
+        run_sweep(store, [model], None, workers=0)
 
 
 def test_other_settings_refuse_to_mix(finished, detector, capsys):
