@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import ByteImage
 from dtn_det.corruptions.imagenet_crop import resize_and_crop
 from dtn_det.corruptions.reading import BadImageError, read_image
+from dtn_det.progress import size
 from dtn_det.robustness.cells import CLEAN, Cell
 from dtn_det.robustness.classifiers import View
 from dtn_det.robustness.imagenet_data import LabelledImage
@@ -143,6 +145,33 @@ class CellImages(Dataset[Item]):
         except BadImageError as error:
             return Item(index, (), str(error))
         return Item(index, tuple(stacks))
+
+
+def check_shared_memory(views: Sequence[View], num_cells: int, side: int, workers: int) -> None:
+    """See that the images on their way between processes fit into shared memory, of which containers have little.
+
+    Args:
+        views: Of the models.
+        num_cells: Of each image.
+        side: Of the images before views.
+        workers: Processes.
+
+    Raises:
+        OSError: They do not.
+    """
+    folder = Path("/dev/shm")
+    if not folder.is_dir():
+        return
+    pixels = sum(math.prod(view.size or (side, side)) for view in views)
+    # A worker makes one image while it has two ready; one more is with the models.
+    needed = 3 * num_cells * pixels * (3 * workers + 1)
+    disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    if needed > free:
+        raise OSError(
+            f"expected {size(needed)} of shared memory in {folder} for {workers} workers, got {size(free)}: take fewer "
+            "--workers, or start the container with more (docker run --shm-size)"
+        )
 
 
 def see(pixels: ByteImage, view: View) -> ByteImage:

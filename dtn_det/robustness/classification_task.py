@@ -55,9 +55,14 @@ class ClassificationTask:
     records_bad: bool
     on_image: Callable[[], None] = lambda: None
 
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The different views of the models."""
+        return tuple(self._views())
+
     def dataset(self) -> Dataset[Item]:
         """See :class:`dtn_det.robustness.sweep.Task`."""
-        return CellImages(self.data.images, self.cells, tuple(self._views()))
+        return CellImages(self.data.images, self.cells, self.views)
 
     def evaluate(self, items: Iterator[Item], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
         """See :class:`dtn_det.robustness.sweep.Task`.

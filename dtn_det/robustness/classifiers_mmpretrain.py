@@ -50,7 +50,8 @@ def load_mmpretrain(source: str, num_classes: int) -> Classifier:
     except (KeyError, TypeError) as error:
         raise ValueError(f"expected the model of {path} to be one of mmpretrain, got {error}") from error
     if not hasattr(model, "extract_feat") or getattr(model, "head", None) is None:
-        raise ValueError(f"expected a classifier in {path}, got {type(model).__name__} without a head: name another config")
+        kind = type(model).__name__
+        raise ValueError(f"expected a classifier in {path}, got {kind} without a head: name another config")
     load_weights(model, checkpoint)
     model.eval()
     to_rgb = bool(preprocessor.get("to_rgb", False))

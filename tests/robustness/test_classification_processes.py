@@ -137,3 +137,36 @@ def test_the_estimate_before_the_end_says_so_and_the_end_does_not(folder: Path) 
     (store.model("colours").folder / "unit-000003.parquet").unlink()
     (unfinished,) = results(store, ["colours"], "colours")
     assert "5 of 6 images so far" in unfinished.partial
+
+
+PEAK = """
+import resource, sys
+from dtn_det.cli.main import main
+code = main(sys.argv[1:])
+print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_images(folder: Path) -> None:
+    peaks = []
+    for count in (1000, 10000):
+        data = folder / f"data{count}"
+        write_folders(data, ("ant", "bee", "cat", "dog"), per_class=1, side=32)
+        for path in list(data.rglob("*.png")):
+            for number in range(1, count // 4):
+                path.with_name(f"image_{number}.png").hardlink_to(path)
+        arguments = ["mce", "python:little_model:colours", "--data", data.name, "--store", f"store{count}"]
+        arguments += ["--profile", "cifar-c", "--corruptions", "contrast", "--severities", "1", "--workers", "0"]
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, *arguments, "--device", "cpu"],
+            cwd=folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout.rpartition("PEAK")[2]))
+    assert peaks[1] < 1.1 * peaks[0], peaks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from safetensors.torch import save_file
 
 from dtn_det.cli.main import main
 from dtn_det.convert.errors import CheckpointError
-from dtn_det.robustness.classification_images import see
+from dtn_det.robustness import classification_images
+from dtn_det.robustness.classification_images import check_shared_memory, see
 from dtn_det.robustness.classification_records import records_schema, score
 from dtn_det.robustness.classifiers import View
 from dtn_det.robustness.classifiers_loading import load_classifier
@@ -168,6 +170,16 @@ def test_images_are_resized_for_models_of_another_size_only() -> None:
     assert np.array_equal(see(pixels, View((48, 40), "bicubic")), wanted)
     assert View((32, 32), "bicubic").of(32) == View((32, 32), "lanczos").of(32) == View()
     assert View((48, 48), "bicubic").of(32) != View((48, 48), "lanczos").of(32)
+
+
+def test_too_little_shared_memory_is_told_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def little(folder: object) -> SimpleNamespace:
+        return SimpleNamespace(f_bavail=64, f_frsize=2**20)
+
+    monkeypatch.setattr(classification_images.os, "statvfs", little)
+    check_shared_memory([View()], 76, 224, 1)
+    with pytest.raises(OSError, match=r"expected 80\.1 MB of shared memory in /dev/shm for 2 workers, got 67\.1 MB"):
+        check_shared_memory([View()], 76, 224, 2)
 
 
 def test_records_are_what_the_metrics_need() -> None:
