@@ -85,6 +85,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
     Raises:
         FileNotFoundError: There is no such file; the message names configs of a similar name.
         ValueError: The path is a folder, the file is not a config, or an option does not fit it.
+        ImportError: The config inherits from one of a package that is not installed.
     """
     file = Path(path)
     if file.is_dir():
@@ -95,7 +96,15 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         raise FileNotFoundError(f"expected a config file, got {path!r}: there is no such file{_similar_configs(file)}")
     if file.suffix not in (".py", ".json", ".yaml", ".yml"):
         raise ValueError(f"expected a config that ends in .py, .json or .yaml, got {path!r}")
-    cfg: Config = require("mmengine.config", "det").Config.fromfile(path)
+    try:
+        cfg: Config = require("mmengine.config", "det").Config.fromfile(path)
+    except ModuleNotFoundError as error:
+        # A base such as "mmpretrain::..."; MMEngine says to install the package, and not how.
+        if "mmpretrain" in str(error):
+            require("mmpretrain", "cls")
+        raise
+    if is_classifier(cfg):
+        require("mmpretrain.models", "cls")
     if options:
         try:
             cfg.merge_from_dict(options)
@@ -105,6 +114,11 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
                 "the config that a run leaves in its work-dir shows every key"
             ) from error
     return cfg
+
+
+def is_classifier(cfg: Config) -> bool:
+    """Whether the config is one of mmpretrain, whose hooks and metrics have other names than MMDetection's."""
+    return bool(cfg.get("default_scope") == "mmpretrain")
 
 
 def set_work_dir(cfg: Config, config_path: str, work_dir: str | None) -> None:
@@ -270,7 +284,8 @@ def set_output(cfg: Config, out: str | None) -> None:
         raise ValueError(f"expected --out to end in .pkl or .pickle, got {out!r}")
     evaluators = cfg.test_evaluator
     evaluators = list(evaluators) if isinstance(evaluators, list | tuple) else [evaluators]
-    cfg.test_evaluator = [*evaluators, {"type": "DumpDetResults", "out_file_path": out}]
+    dump = "DumpResults" if is_classifier(cfg) else "DumpDetResults"
+    cfg.test_evaluator = [*evaluators, {"type": dump, "out_file_path": out}]
 
 
 def enable_visualization(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
@@ -283,13 +298,19 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None, wait_tim
     if hook is None:
         raise ValueError(
             "expected default_hooks.visualization in the config for --show and --show-dir, got none: add "
-            "--cfg-options default_hooks.visualization.type=DetVisualizationHook"
+            f"--cfg-options default_hooks.visualization.type={'' if is_classifier(cfg) else 'Det'}VisualizationHook"
         )
-    hook.update(draw=True)
+    if is_classifier(cfg):
+        # Of mmpretrain, which by itself draws one image in 5000.
+        hook.update(enable=True, interval=1)
+        folder = "out_dir"
+    else:
+        hook.update(draw=True)
+        folder = "test_out_dir"
     if show:
         hook.update(show=True, wait_time=wait_time)
     if show_dir:
-        hook.update(test_out_dir=show_dir)
+        hook[folder] = show_dir
 
 
 def build_runner(cfg: Config, launcher: str, local_rank: int = 0) -> Runner:
@@ -350,7 +371,10 @@ def _data_paths(dataloader: Any) -> Iterator[tuple[str, str]]:
     """Root and path of each annotation file and image folder on this machine."""
     for dataset in _datasets(dataloader):
         root = dataset.get("data_root") or ""
-        for part in (dataset.get("ann_file"), *dict(dataset.get("data_prefix") or {}).values()):
+        # mmpretrain's folders of classes are one string, MMDetection's images are dict(img=...).
+        prefix = dataset.get("data_prefix") or {}
+        prefixes = [prefix] if isinstance(prefix, str) else prefix.values()
+        for part in (dataset.get("ann_file"), *prefixes):
             if isinstance(part, str) and part and "://" not in (path := os.path.join(root, part)):
                 yield root, path
 

@@ -1,4 +1,4 @@
-"""Test a detector: `python tools/test.py CONFIG CHECKPOINT`, with the options of MMDetection's tool."""
+"""Test a detector or a classifier: `python tools/test.py CONFIG CHECKPOINT`, with the options of MMDetection's tool."""
 
 import argparse
 import sys
@@ -9,12 +9,12 @@ from dtn_det.test_time_augmentation import enable_tta
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tools/test.py", description="Test a detector.")
+    parser = argparse.ArgumentParser(prog="tools/test.py", description="Test a detector or a classifier.")
     launch.add_common_arguments(parser)
     parser.add_argument("checkpoint", help="path or URL of the weights")
     parser.add_argument("--out", metavar="FILE.pkl", help="write the predictions to this pickle file")
     parser.add_argument("--show", action="store_true", help="show the images with their predictions in a window")
-    parser.add_argument("--show-dir", metavar="DIR", help="write them to WORK_DIR/TIMESTAMP/DIR")
+    parser.add_argument("--show-dir", metavar="DIR", help="write them to WORK_DIR/TIMESTAMP/DIR, a classifier's to DIR")
     parser.add_argument("--wait-time", type=float, default=2, help="seconds that --show shows an image")
     parser.add_argument("--tta", action="store_true", help="merge the boxes of each image and its mirror image")
     return parser.parse_args(argv)

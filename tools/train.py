@@ -1,4 +1,4 @@
-"""Train a detector: `python tools/train.py CONFIG`, with the options of MMDetection's tool."""
+"""Train a detector or a classifier: `python tools/train.py CONFIG`, with the options of MMDetection's tool."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from dtn_det.convert.errors import CheckpointError
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tools/train.py", description="Train a detector.")
+    parser = argparse.ArgumentParser(prog="tools/train.py", description="Train a detector or a classifier.")
     launch.add_common_arguments(parser)
     parser.add_argument("--amp", action="store_true", help="train in mixed precision")
     parser.add_argument(

@@ -121,8 +121,10 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
         self._freeze_stages()
         return self
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images to the feature maps of the stages in ``out_indices``.
+
+        A tuple, where MMDetection's class gives a list: mmpretrain's necks and heads take no other.
 
         Args:
             x: ``(B, 3, H, W)``. An image with a side below ``min_size`` (32 pixels as published), on which the
@@ -135,7 +137,7 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
         if min(height, width) < self.min_size:
             x = F.pad(x, (0, max(self.min_size - width, 0), 0, max(self.min_size - height, 0)))
         outs: list[Tensor] = super().forward(x)
-        return outs
+        return tuple(outs)
 
 
 def set_eps(norm: nn.Module, eps: float | None) -> None:

@@ -154,8 +154,10 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
         super().train(mode)
         return self
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images to the feature maps of the stages in ``out_indices``.
+
+        A tuple, where MMDetection's class gives a list: mmpretrain's necks and heads take no other.
 
         Args:
             x: ``(B, 3, H, W)``, any size.
@@ -173,7 +175,7 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
             if i in self.out_indices:
                 out = getattr(self, f"norm{i}")(out)
                 outs.append(out.transpose(1, 2).reshape(x.shape[0], -1, *out_hw_shape).contiguous())
-        return outs
+        return tuple(outs)
 
     def _position_embedding(self, hw_shape: tuple[int, int]) -> Tensor:
         """``(1, H * W, C)``, resized from the grid of ``pretrain_img_size``."""

@@ -1,0 +1,164 @@
+"""The classifiers of CIFAR-10: a pair that differs in the norm alone, its documents, and short runs of the tools."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("mmdet", reason="the backbone needs MMDetection")
+pytest.importorskip("mmpretrain.models", reason="the classifiers need mmpretrain")
+
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from PIL import Image
+from torch import nn
+
+from dtn_det import launch
+from dtn_det.layers import DTN
+from dtn_det.robustness.classifiers_mmpretrain import load_mmpretrain
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "configs" / "dtn_cifar"
+LAYER_NORM, DYNAMIC = NAMES = ("swin-pico-p4-w4_8e_cifar10", "dtn-swin-pico-p4-w4_8e_cifar10")
+NUM_CLASSES = 10
+
+
+def path_of(name: str) -> Path:
+    return FOLDER / f"{name}.py"
+
+
+def shrink(cfg: Config) -> Config:
+    cfg.model.backbone.embed_dims = 8
+    cfg.model.head.in_channels = 16
+    return cfg
+
+
+def build(cfg: Config) -> nn.Module:
+    # As the tools do, without the Runner's default scope.
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    return model
+
+
+def test_pair_differs_in_the_norm_alone() -> None:
+    layer_norm, dtn = (launch.load_config(str(path_of(name))).to_dict() for name in NAMES)
+    assert dtn["model"]["backbone"].pop("dtn_cfg") == {"init": "local"}
+    assert dtn["model"]["backbone"].pop("dtn_stages") == (0, 1)
+    assert layer_norm["model"]["backbone"].pop("dtn_stages") == ()
+    assert dtn == layer_norm
+
+
+def test_folder_holds_the_pair() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.py")) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metafile_and_readme_agree_with_the_config(name: str) -> None:
+    cfg = launch.load_config(str(path_of(name)))
+    models = yaml.safe_load((FOLDER / "metafile.yml").read_text())["Models"]
+    (metadata,) = [model["Metadata"] for model in models if model["Name"] == name]
+    parameters = sum(parameter.numel() for parameter in build(cfg).parameters())
+    assert metadata["Epochs"] == cfg.train_cfg.max_epochs
+    assert metadata["Parameters"] == parameters
+    text = (FOLDER / "README.md").read_text()
+    row = re.search(rf"\| \[{name}\]\(\./{name}\.py\) \| (LN|DTN) \| (\d+) \| ([\d.]+) \|", text)
+    assert row is not None
+    assert row.groups() == (
+        "DTN" if name == DYNAMIC else "LN",
+        str(cfg.train_cfg.max_epochs),
+        f"{parameters / 1e6:.2f}",
+    )
+    for path in re.findall(r"(?:tools|configs)/\S+\.py", text):
+        assert (ROOT / path).is_file(), path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_step_trains_the_whole_model(name: str) -> None:
+    torch.manual_seed(0)
+    cfg = shrink(launch.load_config(str(path_of(name))))
+    model = build(cfg).train()
+    norms = [norm for norm in model.backbone.modules() if isinstance(norm, DTN)]
+    assert len(norms) == (4 if name == DYNAMIC else 0)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    for group in wrapper.optimizer.param_groups:
+        key = names[id(group["params"][0])]
+        decays = not re.search(r"norm\d*\.(?!pos_proj)", key)
+        assert (group["weight_decay"] > 0) == decays, key
+        rate = 0.1 if "pos_proj" in key else 1.0
+        assert group["lr"] == pytest.approx(rate * cfg.optim_wrapper.optimizer.lr), key
+    before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
+    samples = [DataSample().set_gt_label(label) for label in range(4)]
+    batch = {"inputs": torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8), "data_samples": samples}
+    losses = model.train_step(batch, wrapper)
+    assert losses["loss"].item() == pytest.approx(np.log(NUM_CLASSES), rel=0.1)
+    # A constant on all positions drops out of their softmax.
+    unchanged = {key for key, value in model.named_parameters() if torch.equal(value, before[key])}
+    assert {key for key in unchanged if not key.endswith("pos_proj.bias")} == set()
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Two images of each class in each split, in the layout of the whole set."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in range(NUM_CLASSES):
+            folder = tmp_path / "cifar10" / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for index in range(2):
+                Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    return tmp_path / "cifar10"
+
+
+@pytest.fixture
+def tools(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ModuleType]:
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "tools"))
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    modules = []
+    for name in ("train", "test"):
+        spec = spec_from_file_location(f"cifar_tools_{name}", ROOT / "tools" / f"{name}.py")
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        modules.append(module)
+    train, test = modules
+    return train, test
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tools_train_and_test_and_the_sweep_loads(
+    name: str, images: Path, tools: tuple[ModuleType, ModuleType], tmp_path: Path
+) -> None:
+    train, test = tools
+    cfg = shrink(launch.load_config(str(path_of(name))))
+    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    cfg.default_hooks.checkpoint.interval = 1
+    cfg.visualizer.name = f"{name}_{tmp_path.name}"
+    config = tmp_path / "shrunk.py"
+    cfg.dump(str(config))
+    work = tmp_path / "work"
+    where = ["--data-root", str(images), "--work-dir", str(work)]
+    assert train.main([str(config), *where]) == 0
+    checkpoint = work / "epoch_1.pth"
+    painted = ["--out", str(tmp_path / "out.pkl"), "--show-dir", str(tmp_path / "painted")]
+    assert test.main([str(config), str(checkpoint), *where, *painted]) == 0
+    predictions = pickle.loads((tmp_path / "out.pkl").read_bytes())
+    assert len(predictions) == 2 * NUM_CLASSES
+    assert len(list((tmp_path / "painted").glob("*.png"))) > 0
+
+    classifier = load_mmpretrain(f"{config}@{checkpoint}", NUM_CLASSES)
+    assert classifier.view.size is None
+    prediction = predictions[0]
+    pixels = torch.from_numpy(np.array(Image.open(prediction["img_path"]))).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        scores = classifier.forward(pixels).softmax(dim=1)[0]
+    torch.testing.assert_close(scores, prediction["pred_score"], atol=1e-5, rtol=0)
