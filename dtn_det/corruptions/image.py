@@ -9,6 +9,8 @@ ByteImage = npt.NDArray[np.uint8]
 FloatImage = npt.NDArray[np.float32]
 
 SMALLEST_SIDE = 32
+# OpenCV's warping counts pixels in 16 bits.
+LARGEST_SIDE = 32_766
 
 
 def check_image(image: object) -> ByteImage:
@@ -21,7 +23,7 @@ def check_image(image: object) -> ByteImage:
         ``(H, W, 3)`` uint8.
 
     Raises:
-        ValueError: It is no such array, or smaller than 32 x 32.
+        ValueError: It is no such array, smaller than 32 x 32, or longer than 32,766 pixels.
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(f"expected an array, got {type(image).__name__}: pass np.asarray(image)")
@@ -41,6 +43,8 @@ def check_image(image: object) -> ByteImage:
         raise ValueError(
             f"expected an image of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, got {image.shape[:2]}: resize it"
         )
+    if max(image.shape[:2]) > LARGEST_SIDE:
+        raise ValueError(f"expected an image of at most {LARGEST_SIDE} pixels a side, got {image.shape[:2]}: resize it")
     return np.ascontiguousarray(image)
 
 

@@ -10,6 +10,24 @@ import numpy.typing as npt
 Key = str | int
 
 
+def check_key(key: object) -> str | None:
+    """The key as text: images of the same text are the same image.
+
+    Raises:
+        ValueError: It is neither a string nor an integer, so it might not be the same in the next run.
+    """
+    if key is None:
+        return None
+    if isinstance(key, str):
+        return str.__str__(key)
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        return str(int(key))
+    raise ValueError(
+        f"expected key to be a string or an integer that identifies the image, got {type(key).__name__}: pass its "
+        "path within the data set, or its id"
+    )
+
+
 class Stream:
     """Random numbers for one image under one corruption.
 
@@ -25,7 +43,8 @@ class Stream:
     """
 
     def __init__(self, seed: int, key: Key | None, name: str, severity: int) -> None:
-        text = repr((int(seed), None if key is None else str(key), name, int(severity)))
+        # A plain string of whatever kind of string it is: NumPy's have a representation of their own.
+        text = repr((int(seed), check_key(key), str.__str__(name), int(severity)))
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         self.generator = np.random.Generator(np.random.SFC64(int.from_bytes(digest, "little")))
 

@@ -1,6 +1,7 @@
 """The entry of the engine: arguments, reproducibility, profiles."""
 
 import concurrent.futures
+import enum
 import hashlib
 import io
 import multiprocessing
@@ -20,6 +21,8 @@ RANDOM = (
     *GROUPS["noise"], "speckle_noise", "glass_blur", "motion_blur", "snow", "frost", "fog", "elastic_transform",
     "spatter",
 )  # fmt: skip
+
+IMAGE = textured(40, 40)
 
 
 def test_names_and_groups_of_the_paper():
@@ -79,6 +82,28 @@ def test_the_stream_is_the_same_on_every_machine_and_for_ever():
     """Numbers written down once: a change here changes every result that was ever published with the engine."""
     stream = Stream(0, "n01440764/ILSVRC2012_val_00000293.JPEG", "fog", 3)
     assert stream.bits(3).tolist() == [1714184499, 1555585433, 4261107333]
+
+
+def test_names_and_keys_of_other_types_give_the_same_pixels():
+    class Name(str, enum.Enum):
+        FOG = "fog"
+
+    expected = corrupt(IMAGE, "fog", 3, seed=1, key="7")
+    for name, severity, seed, key in (
+        (np.str_("fog"), 3, 1, "7"),
+        (Name.FOG, 3, 1, "7"),
+        ("fog", np.int8(3), np.int64(1), "7"),
+        ("fog", 3, 1, np.str_("7")),
+        ("fog", 3, 1, 7),
+        ("fog", 3, 1, np.int32(7)),
+    ):
+        assert np.array_equal(corrupt(IMAGE, name, severity, seed=seed, key=key), expected)
+
+
+@pytest.mark.parametrize("key", [object(), 1.0, float("nan"), {"a": 1}, ("a",), b"a", True])
+def test_keys_that_identify_nothing(key):
+    with pytest.raises(ValueError, match=rf"expected key to be a string or an integer .* got {type(key).__name__}"):
+        corrupt(IMAGE, "fog", 3, key=key)
 
 
 def digest(task):
@@ -147,9 +172,6 @@ def test_the_other_backend_is_seeded_too():
     assert "imagecorruptions" in Corruptor("coco-c", backend="imagecorruptions").identity
 
 
-IMAGE = textured(40, 40)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -160,6 +182,7 @@ IMAGE = textured(40, 40)
         ((np.zeros((40, 40, 4), np.uint8), "fog", 1), r"shape \(H, W, 3\), got \(40, 40, 4\)"),
         ((np.zeros((2, 40, 40, 3), np.uint8), "fog", 1), r"got \(2, 40, 40, 3\): pass one image"),
         ((IMAGE[:31], "fog", 1), r"at least 32 x 32 pixels, got \(31, 40\): resize it"),
+        ((np.zeros((32, 32_767, 3), np.uint8), "fog", 1), r"at most 32766 pixels a side, got \(32, 32767\)"),
         ((Image.fromarray(IMAGE), "fog", 1), r"expected an array, got Image: pass np.asarray\(image\)"),
         ((IMAGE, "mist", 1), "expected a corruption out of gaussian_noise, .*, got 'mist'"),
         ((IMAGE, "fog", 0), "expected a severity from 1 to 5 .* got 0"),
