@@ -121,9 +121,7 @@ def test_several_models_share_a_run_and_one_is_the_baseline(mce) -> None:
     assert "100.00" in means
 
 
-def test_a_model_that_comes_later_has_the_numbers_of_a_shared_run(
-    mce, tmp_path: Path
-) -> None:
+def test_a_model_that_comes_later_has_the_numbers_of_a_shared_run(mce, tmp_path: Path) -> None:
     mce(model="python:little_models:small python:little_models:other")
     mce(store="later")
     mce(store="later", model="python:little_models:other")
@@ -166,9 +164,9 @@ def test_partial_cells_are_marked_in_the_mean(mce) -> None:
         (["--severities", "3"], "cells: the store has"),
         (["--corruptions", "fog"], "cells: the store has"),
         (["--unit-size", "4"], "unit_size: the store has 3, this run 4"),
-        (["--on-bad-image", "record"], "protocol: the store has"),
-        (["--batch-size", "7"], "protocol: the store has"),
-        (["--amp"], "protocol: the store has"),
+        (["--on-bad-image", "record"], "bad_images: the store has 'none', this run 'left out'"),
+        (["--batch-size", "7"], "batch_size: the store has '128', this run '7'"),
+        (["--amp"], "precision: the store has 'float32', this run 'amp'"),
     ],
 )
 def test_other_settings_refuse_to_mix(mce, arguments: list[str], field: str) -> None:
