@@ -10,7 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
@@ -96,10 +99,65 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", starting("dtn-det "))
+ROBUSTNESS = ("dtn-det corrupt ", "dtn-det mce ", "dtn-det mpc ")
+
+
+@pytest.mark.parametrize("command", [each for each in starting("dtn-det ") if not each.startswith(ROBUSTNESS)])
 def test_dtn_det(command: str, checkout: Path) -> None:
     # The doctor exits with 1 where it finds something to mend, which is not the README's fault.
     assert run(command.split(), checkout, codes=(0, 1) if "doctor" in command else (0,))
+
+
+@pytest.fixture(scope="module")
+def imagenet(checkout: Path) -> Path:
+    """Two classes of noise in ImageNet's layout, in the folder where the commands run."""
+    for number, wnid in enumerate(("n01440764", "n01443537")):
+        folder = checkout / "imagenet" / "val" / wnid
+        folder.mkdir(parents=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (240, 300, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"ILSVRC2012_val_0000000{number}.JPEG")
+    return checkout / "imagenet" / "val"
+
+
+def test_corrupting(checkout: Path, imagenet: Path) -> None:
+    grid, tree = starting("dtn-det corrupt ")
+    photo = next(imagenet.glob("*/*.JPEG"))
+    run(shlex.split(grid.replace("photo.jpg", str(photo))), checkout)
+    assert (checkout / "grid.png").is_file()
+    run([*shlex.split(tree.replace("/data/", "")), "--yes", "--corruptions", "fog", "contrast"], checkout)
+    assert len(list((checkout / "imagenet-c").glob("*/*/*/*.JPEG"))) == 2 * 5 * 2
+
+
+def test_mce(checkout: Path, imagenet: Path) -> None:
+    pytest.importorskip("timm")
+    (command,) = starting("dtn-det mce ")
+    # Small networks without pretrained weights, which would have to be downloaded.
+    small = command.replace("/data/", "").replace("resnet50", "resnet18@random")
+    small = small.replace("swin_tiny_patch4_window7_224", "mobilenetv3_small_050@random")
+    out = run([*shlex.split(small), "--corruptions", "fog", "--severities", "3", "--workers", "0"], checkout)
+    assert "mCE" in out
+    assert "partial" in out
+
+
+@pytest.mark.slow
+def test_mpc(checkout: Path) -> None:
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+
+    (command,) = starting("dtn-det mpc ")
+    _, _, config, checkpoint, *rest = shlex.split(command.replace("/data/coco", "coco"))
+    cfg = Config.fromfile(ROOT / config)
+    cfg.model.backbone.init_cfg = None
+    init_default_scope("mmdet")
+    path = checkout / checkpoint
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": MODELS.build(cfg.model).state_dict(), "meta": {}}, path)
+    options = ["--corruptions", "fog", "--severities", "3", "--workers", "0", "--limit", "2"]
+    options += ["--cfg-options", "model.backbone.init_cfg=None", "test_dataloader.dataset.pipeline.1.scale=(64,48)"]
+    out = run(["dtn-det", "mpc", config, checkpoint, *rest, *options], checkout)
+    assert "mPC" in out
+    assert "rPC" in out
 
 
 def adapted(command: str, *options: str) -> list[str]:
