@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     What is being written has another name in the same folder, see :func:`is_temporary`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not made from the file's name, which may be as long as the file system allows.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(data)

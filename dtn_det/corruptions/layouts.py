@@ -131,7 +131,15 @@ def _files(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Ite
     for entry in found:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _files(Path(entry.path), above | {identity})
         else:
             yield Path(entry.path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    # A link that leads to itself: named like an image, it is reported when its turn comes.
+    except OSError:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -34,6 +35,9 @@ def read_image(path: Path, *, upright: bool) -> Image.Image:
     Raises:
         BadImageError: It is missing, no image, cut off, smaller than 32 x 32, or of more than 8 bits a channel.
     """
+    # Whoever opens a pipe waits for the other end.
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise BadImageError("expected a regular file, got a folder, a pipe or a device")
     try:
         with Image.open(path) as file:
             if file.mode in _DEEP_MODES:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -24,6 +26,9 @@ from dtn_det.worker_processes import end_with_parent, interrupts_blocked, worker
 
 # A file must be on the disk before it gets its name; the waits of several overlap.
 _WRITERS = 4
+
+# What is wrong with one path, and not with the disk.
+_PATH_ERRORS = (errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EILSEQ)
 
 
 @dataclass(frozen=True)
@@ -89,9 +94,9 @@ def write_image(job: Job, image: SourceImage, is_stopped: Callable[[], bool] = l
         is_stopped: Asked before each file; the rest is left when it says so.
 
     Raises:
-        OSError: A file cannot be written.
+        OSError: A file cannot be written, for a reason that would keep others from being written too.
     """
-    missing = [cell for cell in job.cells if not job.file(image, *cell).exists()]
+    missing = [cell for cell in job.cells if not os.path.isfile(job.file(image, *cell))]
     if not missing:
         return Outcome(image)
     pending: list[Future[None]] = []
@@ -108,9 +113,17 @@ def write_image(job: Job, image: SourceImage, is_stopped: Callable[[], bool] = l
         # Whatever one image does to a library, the others can still be corrupted.
         except Exception as failure:
             error = f"cannot be corrupted ({type(failure).__name__}: {failure})"
+    written = 0
     for future in pending:
-        future.result()
-    return Outcome(image, len(pending), error)
+        try:
+            future.result()
+        except OSError as failure:
+            if failure.errno not in _PATH_ERRORS:
+                raise
+            error = f"cannot be written ({failure})"
+        else:
+            written += 1
+    return Outcome(image, written, error)
 
 
 def write_images(job: Job, images: Sequence[SourceImage], workers: int) -> Generator[Outcome, None, None]:

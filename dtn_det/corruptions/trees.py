@@ -157,7 +157,7 @@ def write_tree(tree: Tree, workers: int, console: Console, confirm: Callable[[st
     """
     if workers < 1:
         raise ValueError(f"expected at least 1 worker, got {workers}")
-    images = choose(tree.source, tree.limit, tree.corruptor.seed)
+    images, clashes = split_clashes(tree.source, choose(tree.source, tree.limit, tree.corruptor.seed))
     total = len(images) * len(tree.cells)
     with locked(tree.destination, "DST"):
         check_folder(tree.destination, tree.manifest)
@@ -166,7 +166,8 @@ def write_tree(tree: Tree, workers: int, console: Console, confirm: Callable[[st
             return ()
         write_json(tree.destination / MANIFEST, tree.manifest.to_json())
         _write_annotations(tree)
-        return _write(tree, images, workers, console)
+        bad = [*clashes, *_write(tree, images, workers, console)]
+    return tuple(sorted(bad, key=lambda outcome: outcome.image.target))
 
 
 def _announce(tree: Tree, images: Sequence[SourceImage], missing: int, workers: int) -> str:
@@ -179,9 +180,11 @@ def _announce(tree: Tree, images: Sequence[SourceImage], missing: int, workers: 
     return f"{missing:,} files to write, about {size(num_bytes)}, about {time} with {workers} processes"
 
 
-def _write(tree: Tree, images: Sequence[SourceImage], workers: int, console: Console) -> tuple[Outcome, ...]:
-    bad = []
+def _write(tree: Tree, images: Sequence[SourceImage], workers: int, console: Console) -> list[Outcome]:
+    bad: list[Outcome] = []
     total = len(images) * len(tree.cells)
+    if not images:
+        return bad
     try:
         with (
             contextlib.closing(write_images(tree.job, images, min(workers, len(images)))) as outcomes,
@@ -200,7 +203,7 @@ def _write(tree: Tree, images: Sequence[SourceImage], workers: int, console: Con
             f"expected to write to {tree.destination}, got an error ({reason}): what is written stays, and the same "
             "command continues"
         ) from error
-    return tuple(sorted(bad, key=lambda outcome: outcome.image.target))
+    return bad
 
 
 def sweep(tree: Tree) -> int:
@@ -239,6 +242,20 @@ def _write_annotations(tree: Tree) -> None:
             # Not all file systems have links.
             except OSError:
                 write_bytes(link, content)
+
+
+def split_clashes(source: Source, images: Sequence[SourceImage]) -> tuple[list[SourceImage], list[Outcome]]:
+    """Tell images that can be written from those whose target is the folder of another image's target.
+
+    A file format brings this about: ``a.png`` becomes ``a.jpg``, and there is a folder ``a.jpg``.
+    """
+    folders = {folder for image in source.images for folder in image.target.parents}
+    good = [image for image in images if image.target not in folders]
+    return good, [
+        Outcome(image, error=f"would become {image.target}, which is a folder: rename it, or take --format source")
+        for image in images
+        if image.target in folders
+    ]
 
 
 def _with_suffixes(source: Source, file_format: str) -> Source:

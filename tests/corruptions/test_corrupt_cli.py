@@ -171,6 +171,38 @@ def test_bad_files_are_listed_and_the_others_written(tmp_path, capsys):
     assert load(tmp_path / "b/contrast/2/grey.png").shape == (48, 64, 3)
 
 
+def test_entries_that_are_no_files_are_listed_and_the_others_written(tmp_path, capsys):
+    source = plain_folder(tmp_path / "a")
+    for name in ("loop/x.jpg", "conf/a.jpg/b.jpg", "conf/a.png", f"{'n' * 246}.jpg", f"{'n' * 250}.png"):
+        save(source / name, picture(1))
+    (source / "loop/x.jpg").unlink()
+    (source / "loop/x.jpg").symlink_to("x.jpg")
+    os.mkfifo(source / "pipe.jpg")
+    what = ["--corruptions", "contrast", "--severities", "1", "--format", "jpeg", "--workers", "2"]
+    for _ in range(2):
+        assert main(["corrupt", str(source), str(tmp_path / "b"), *what]) == 1
+        output = capsys.readouterr().out
+        assert "3 images could not be corrupted:" in output
+        assert "conf/a.png: would become conf/a.jpg, which is a folder: rename it, or take --format source" in output
+        assert "loop/x.jpg: cannot be read (OSError: [Errno 40] Too many levels of symbolic links" in output
+        assert "pipe.jpg: expected a regular file, got a folder, a pipe or a device" in output
+    cell = tmp_path / "b/contrast/1"
+    written = sorted(str(path.relative_to(cell)) for path in cell.rglob("*") if path.is_file())
+    assert written == ["0.jpg", "2.jpg", "conf/a.jpg/b.jpg", "deep/er/1.jpg", f"{'n' * 246}.jpg", f"{'n' * 250}.jpg"]
+
+
+def test_a_name_that_becomes_too_long_is_listed(tmp_path, capsys):
+    source = imagenet_folder(tmp_path / "a")
+    name = f"n01440760/{'n' * 251}"
+    save(source / f"{name}.jpg", picture(1))
+    what = ["--corruptions", "contrast", "--severities", "1", "--workers", "2"]
+    assert main(["corrupt", str(source), str(tmp_path / "b"), *what]) == 1
+    output = capsys.readouterr().out
+    assert "1 images could not be corrupted:" in output
+    assert f"{name}.jpg: cannot be written ([Errno 36] File name too long" in output
+    assert len([*(tmp_path / "b/contrast/1").rglob("*.JPEG")]) == 3
+
+
 def test_an_image_that_annotations_name_in_vain_is_listed(tmp_path, capsys):
     source = coco_folder(tmp_path / "a")
     (source / "val2017/000000000001.png").unlink()
