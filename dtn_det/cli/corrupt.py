@@ -25,7 +25,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "corrupt",
         help="write corrupted copies of an image folder (ImageNet-C, COCO-C), or a picture of all corruptions",
         description="Writes DST/<corruption>/<severity>/... for a folder of images, or corrupts a single image. "
-        "Images come out the same in any run. Stopped and started again, it continues.",
+        "Images come out the same in any run. Stopped and started again, it continues. SRC and DST come before "
+        "the options.",
     )
     parser.add_argument("src", type=Path, metavar="SRC", help="folder of images, or one image")
     parser.add_argument("dst", type=Path, metavar="DST", nargs="?", help="folder of the tree, or file for one image")
@@ -39,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="NAME",
         help="names, groups (noise, blur, weather, digital, extra), benchmark or all [benchmark; all for --grid]",
     )
-    what.add_argument("--severities", nargs="+", type=int, default=SEVERITIES, metavar="N", help="[1 2 3 4 5]")
+    what.add_argument("--severities", nargs="+", type=_severity, default=SEVERITIES, metavar="N", help="[1 2 3 4 5]")
     what.add_argument("--limit", type=int, metavar="N", help="no more than N images, chosen at random, always the same")
     what.add_argument("--layout", choices=("auto", "imagenet", "coco", "plain"), default="auto", help="of SRC [auto]")
     what.add_argument(
@@ -71,6 +72,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     run = parser.add_argument_group("the run")
     run.add_argument("--workers", type=int, metavar="N", help="processes [one a core]")
     run.add_argument("--yes", action="store_true", help="do not ask before writing")
+
+
+def _severity(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected numbers from 1 to 5, got {text!r}: SRC and DST come before the options"
+        ) from None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -114,6 +124,13 @@ def _tree(args: argparse.Namespace) -> int:
         limit=args.limit,
     )
     console = Console()
+    _say(console, tree.summary)
+    if args.layout == "auto" and tree.source.layout == "plain" and args.profile is None:
+        _say(
+            console,
+            f"{args.src} has neither annotations/*.json nor class folders such as n01440764, so it is taken for plain "
+            "images. For ImageNet's in one folder, pass --profile imagenet-c --resize --format jpeg",
+        )
     workers = args.workers if args.workers is not None else _num_cores()
     bad = write_tree(tree, workers, console, _asker(console, ask=not args.yes))
     if bad:
@@ -194,7 +211,7 @@ def _read(args: argparse.Namespace) -> ByteImage:
 
 
 def _check_target(source: Path, target: Path) -> None:
-    if target.is_dir() or target.resolve() == source.resolve():
+    if target.is_dir() or os.path.realpath(target) == os.path.realpath(source):
         raise ValueError(f"expected the name of another file to write to, got {target}: name an image file")
 
 

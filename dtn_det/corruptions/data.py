@@ -41,7 +41,8 @@ class Corrupt:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        if self.severity != 0 or isinstance(self.severity, bool):
+        # A False or a 0.0 is a mistake, although it equals 0.
+        if isinstance(self.severity, bool | float) or self.severity != 0:
             check_severity(self.severity)
 
     def __call__(self, image: Picture, key: Key | None = None) -> Picture:

@@ -38,7 +38,7 @@ def draw_grid(
         tile: Longer side of a picture in the grid.
     """
     scale = min(1.0, tile / max(image.shape[:2]))
-    width, height = round(image.shape[1] * scale), round(image.shape[0] * scale)
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     font = ImageFont.load_default(max(11, tile // 11))
     line = round(font.getbbox("Ag")[3]) + 2 * _GAP
     label = round(max(font.getlength(name) for name in ("clean", *corruptions))) + 2 * _GAP

@@ -57,10 +57,17 @@ class Tree:
         )
 
     @property
+    def summary(self) -> str:
+        """What the files will be, for the eye."""
+        images = "resized to 256 and cropped to 224" if self.cropped else "of their own size"
+        files = "files as the source" if self.file_format == "source" else f"{self.file_format} files"
+        return f"{self.source.layout} layout, images {images}, {files}; {self.corruptor.identity}"
+
+    @property
     def job(self) -> Job:
         """What is done to each image."""
         # MMDetection turns images as their EXIF data say; ImageNet-C was made from the pixels as they are stored.
-        upright = self.source.layout != "imagenet"
+        upright = self.source.layout != "imagenet" and not self.cropped
         return Job(self.destination, self.corruptor, self.cells, self.cropped, upright)
 
 
@@ -125,13 +132,16 @@ def check_folders(root: Path, destination: Path) -> None:
 
     Raises:
         FileNotFoundError: The first does not exist.
-        ValueError: It is empty, or the second lies within the first or is the same.
+        ValueError: It is empty, or the second lies within the first, is the same or a link that leads nowhere.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"expected SRC to be a folder of images, got {root}: there is no such folder")
     if not any(root.iterdir()):
         raise ValueError(f"expected SRC to hold images, got the empty folder {root}")
-    if destination.resolve().is_relative_to(root.resolve()):
+    if destination.is_symlink() and not os.path.exists(destination):
+        raise ValueError(f"expected DST to be a folder, got {destination}, a link that leads nowhere: name another")
+    # Path.resolve raises where a link leads to itself.
+    if Path(os.path.realpath(destination)).is_relative_to(os.path.realpath(root)):
         raise ValueError(f"expected DST to lie outside SRC, got {destination} for SRC {root}: name another")
 
 
@@ -161,8 +171,8 @@ def write_tree(tree: Tree, workers: int, console: Console, confirm: Callable[[st
     total = len(images) * len(tree.cells)
     with locked(tree.destination, "DST"):
         check_folder(tree.destination, tree.manifest)
-        present = sweep(tree)
-        if not confirm(_announce(tree, images, max(0, total - present), workers)):
+        present = sweep(tree, images)
+        if not confirm(_announce(tree, images, total - present, workers)):
             return ()
         write_json(tree.destination / MANIFEST, tree.manifest.to_json())
         _write_annotations(tree)
@@ -176,8 +186,14 @@ def _announce(tree: Tree, images: Sequence[SourceImage], missing: int, workers: 
         return f"{missing:,} files to write"
     num_bytes = missing * cost.num_bytes
     check_space(tree.destination, num_bytes, missing)
+    workers = _num_processes(workers, images)
     time = duration(missing * cost.seconds / workers)
-    return f"{missing:,} files to write, about {size(num_bytes)}, about {time} with {workers} processes"
+    processes = f"{workers} process{'' if workers == 1 else 'es'}"
+    return f"{missing:,} files to write, about {size(num_bytes)}, about {time} with {processes}"
+
+
+def _num_processes(workers: int, images: Sequence[SourceImage]) -> int:
+    return min(workers, len(images))
 
 
 def _write(tree: Tree, images: Sequence[SourceImage], workers: int, console: Console) -> list[Outcome]:
@@ -187,7 +203,7 @@ def _write(tree: Tree, images: Sequence[SourceImage], workers: int, console: Con
         return bad
     try:
         with (
-            contextlib.closing(write_images(tree.job, images, min(workers, len(images)))) as outcomes,
+            contextlib.closing(write_images(tree.job, images, _num_processes(workers, images))) as outcomes,
             meter(console, "Corrupting", total, "files") as advance,
         ):
             for outcome in outcomes:
@@ -206,16 +222,17 @@ def _write(tree: Tree, images: Sequence[SourceImage], workers: int, console: Con
     return bad
 
 
-def sweep(tree: Tree) -> int:
-    """Delete what a kill left half-written, and count the files of the tree's cells that are there."""
+def sweep(tree: Tree, images: Sequence[SourceImage]) -> int:
+    """Delete what a kill left half-written, and count the files of these images that are there in the tree's cells."""
     present = 0
     for path in _files(tree.destination):
         if is_temporary(os.path.basename(path)):
             os.unlink(path)
+    targets = {str(image.target) for image in images}
     for name, severity in tree.cells:
         folder = tree.destination / name / str(severity)
-        skipped = {folder / target for target in tree.source.annotations}
-        present += sum(Path(path) not in skipped for path in _files(folder))
+        start = len(str(folder)) + 1
+        present += sum(path[start:] in targets for path in _files(folder))
     return present
 
 

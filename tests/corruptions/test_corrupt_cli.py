@@ -262,6 +262,32 @@ def test_what_does_not_fit_is_one_message(source, tmp_path, capsys, monkeypatch,
     assert tree_hash(source) == before
 
 
+def test_a_target_that_leads_nowhere_is_one_message(source, tmp_path, capsys):
+    (tmp_path / "loop").symlink_to("loop")
+    assert main(["corrupt", str(source), str(tmp_path / "loop"), "--corruptions", "fog"]) == 1
+    assert "loop, a link that leads nowhere: name another" in capsys.readouterr().err
+
+
+def test_source_and_target_after_an_option_get_a_hint(source, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["corrupt", "--severities", "3", str(source), str(tmp_path)])
+    assert "expected numbers from 1 to 5, got " in capsys.readouterr().err
+
+
+def test_what_was_taken_for_granted_is_said_first(tmp_path, capsys):
+    what = ["--corruptions", "contrast", "--severities", "1", "--limit", "1", "--workers", "1"]
+    assert main(["corrupt", str(plain_folder(tmp_path / "a")), str(tmp_path / "b"), *what]) == 0
+    first, second, third, *_ = capsys.readouterr().out.splitlines()
+    assert first == f"plain layout, images of their own size, files as the source; {Corruptor('coco-c').identity}"
+    assert second.endswith("in one folder, pass --profile imagenet-c --resize --format jpeg")
+    assert third.startswith("1 files to write")
+    assert main(["corrupt", str(imagenet_folder(tmp_path / "c")), str(tmp_path / "d"), *what]) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    identity = Corruptor("imagenet-c").identity
+    assert first == f"imagenet layout, images resized to 256 and cropped to 224, jpeg files; {identity}"
+    assert second.startswith("1 files to write")
+
+
 def test_a_tree_that_does_not_fit_on_the_disk_is_refused(source, tmp_path, capsys, monkeypatch):
     usage = os.statvfs_result((4096, 4096, 10, 1, 1, 10**6, 10**6, 10**6, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda path: usage)

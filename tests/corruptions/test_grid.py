@@ -50,7 +50,7 @@ def test_all_of_them_lie_in_two_blocks():
     assert 1.8 * narrow.width < grid.width < 2.2 * narrow.width
 
 
-@pytest.mark.parametrize("size", [(400, 100), (100, 400)])
+@pytest.mark.parametrize("size", [(400, 100), (100, 400), (32, 12000)])
 def test_large_images_are_made_smaller(size):
     grid = draw_grid(picture(1, *size), ["contrast"], [1], corruptor=CORRUPTOR, tile=80)
     assert grid.width < 400

@@ -60,7 +60,10 @@ class TestCorrupt:
         assert corrupt(IMAGE) is IMAGE
         np.testing.assert_array_equal(np.asarray(corrupt(Image.fromarray(IMAGE))), IMAGE)
 
-    @pytest.mark.parametrize(("name", "severity"), [("rain", 1), ("fog", 6), ("fog", -1), ("fog", True), ("fog", 1.5)])
+    @pytest.mark.parametrize(
+        ("name", "severity"),
+        [("rain", 1), ("fog", 6), ("fog", -1), ("fog", True), ("fog", 1.5), ("fog", 0.0), ("fog", False)],
+    )
     def test_wrong_settings_are_refused_at_once(self, name, severity):
         with pytest.raises(ValueError, match=r"expected a (corruption|severity)"):
             Corrupt(name, severity)

@@ -141,7 +141,7 @@ class TestWriting:
         expected = tree_hash(tree.destination)
         (tree.destination / "contrast/1/.0.png.4711.tmp").write_bytes(b"half")
         (tree.destination / ".corruptions.json.4711.tmp").write_bytes(b"half")
-        assert sweep(tree) == 12
+        assert sweep(tree, tree.source.images) == 12
         assert tree_hash(tree.destination) == expected
 
     def test_other_settings_are_refused_and_named(self, tree):
@@ -168,6 +168,14 @@ class TestWriting:
         assert write_tree(tree, 1, CONSOLE, lambda text: asked.append(text)) == ()
         assert asked[0].startswith("12 files to write, about ")
         assert list(tree.destination.iterdir()) == []
+
+    def test_only_files_of_the_chosen_images_and_cells_count(self, tree):
+        write(replace(tree, cells=(("contrast", 1),)))
+        tree = replace(tree, cells=(("contrast", 1), ("pixelate", 1)), limit=2)
+        asked = []
+        write_tree(tree, 1000, CONSOLE, lambda text: asked.append(text))
+        assert asked[0].startswith("2 files to write, about ")
+        assert asked[0].endswith(" with 2 processes")
 
     def test_no_workers_are_refused(self, tree):
         with pytest.raises(ValueError, match="expected at least 1 worker, got 0"):
@@ -227,7 +235,7 @@ class TestAnnotations:
         root = coco_folder(tmp_path / "a")
         tree = plan_tree(root, tmp_path / "b", ["contrast"], [1, 2])
         assert write(tree) == ()
-        assert sweep(tree) == 6
+        assert sweep(tree, tree.source.images) == 6
         tree.destination.rename(tmp_path / "c")  # the links move along
         for severity in (1, 2):
             path = tmp_path / f"c/contrast/{severity}/annotations/instances_val2017.json"
