@@ -10,6 +10,7 @@ from PIL import Image
 
 from dtn_det.corruptions.catalog import check_name, check_severity
 from dtn_det.corruptions.engine import Corruptor
+from dtn_det.corruptions.reading import to_rgb
 from dtn_det.corruptions.stream import Key
 
 Picture = TypeVar("Picture", np.ndarray, Image.Image)  # type: ignore[type-arg]
@@ -49,7 +50,7 @@ class Corrupt:
         """Corrupt an image.
 
         Args:
-            image: ``(H, W, 3)`` uint8 RGB array, or a Pillow image of any mode.
+            image: ``(H, W, 3)`` uint8 RGB array, or a Pillow image of 8 bits a channel.
             key: Its identity, such as :func:`dtn_det.corruptions.keys.image_key` of its path.
 
         Returns:
@@ -59,6 +60,6 @@ class Corrupt:
             ValueError: An image that does not fit.
         """
         if isinstance(image, Image.Image):
-            rgb = image.convert("RGB")
+            rgb = to_rgb(image)
             return rgb if self.severity == 0 else Image.fromarray(self(np.asarray(rgb), key))
         return image if self.severity == 0 else self.corruptor(image, self.name, self.severity, key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -13,7 +14,10 @@ JPEG_SUFFIXES = (".jpg", ".jpeg")
 SUFFIXES = (*JPEG_SUFFIXES, ".png", ".bmp", ".webp", ".tif", ".tiff")
 """Endings, in lower case, of the files that are read as images."""
 
-_DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+# Pillow has no mode for deep colours: it drops the lower bits while it reads, and only the layout in the file, such as
+# RGB;16B, tells. BGR;16 is another matter: 16 bits a pixel.
+_DEEP_LAYOUT = re.compile(r"(?!BGR)\w+;(12|16|32|64)[A-Z]*")
+_TIFF_BITS_PER_SAMPLE = 258
 
 
 class BadImageError(ValueError):
@@ -23,6 +27,33 @@ class BadImageError(ValueError):
 def is_image_name(name: str) -> bool:
     """Whether a file's name ends like that of an image."""
     return name.lower().endswith(SUFFIXES)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image to RGB; a palette and CMYK are resolved, transparency is dropped.
+
+    Raises:
+        BadImageError: It has more than 8 bits a channel, which Pillow would clip or cut.
+    """
+    found = _deep_layout(image)
+    if found is not None:
+        raise BadImageError(f"expected 8 bits a channel, got {found}: convert it")
+    if image.mode == "P" and "transparency" in image.info:
+        # The direct way makes Pillow warn of the transparency that is to be dropped.
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _deep_layout(image: Image.Image) -> str | None:
+    """The mode, or the layout in its file, of an image of more than 8 bits a channel."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        return f"mode {image.mode}"
+    for tile in getattr(image, "tile", ()):
+        layout = tile[3][0] if isinstance(tile[3], tuple) and tile[3] else tile[3]
+        if isinstance(layout, str) and _DEEP_LAYOUT.fullmatch(layout):
+            return f"{layout} in its file"
+    bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS_PER_SAMPLE, (8,))
+    return f"{max(bits)} bits in its file" if max(bits) > 8 else None
 
 
 def read_image(path: Path, *, upright: bool) -> Image.Image:
@@ -40,14 +71,12 @@ def read_image(path: Path, *, upright: bool) -> Image.Image:
         raise BadImageError("expected a regular file, got a folder, a pipe or a device")
     try:
         with Image.open(path) as file:
-            if file.mode in _DEEP_MODES:
-                raise BadImageError(f"expected 8 bits a channel, got mode {file.mode}: convert it")
             if min(file.size) < SMALLEST_SIDE:
                 width, height = file.size
                 raise BadImageError(
                     f"expected at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, got {width} x {height}"
                 )
-            image = file.convert("RGB")
+            image = to_rgb(file)
             return ImageOps.exif_transpose(image) if upright else image
     except BadImageError:
         raise

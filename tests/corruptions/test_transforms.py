@@ -55,6 +55,13 @@ class TestCorrupt:
         out = Corrupt("contrast", 1)(grey)
         np.testing.assert_array_equal(np.asarray(out), Corrupt("contrast", 1)(np.array(grey.convert("RGB"))))
 
+    @pytest.mark.parametrize("severity", [0, 1])
+    @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+    def test_deep_pictures_are_refused(self, severity, dtype):
+        deep = Image.fromarray(np.full((40, 40), 3000, dtype))
+        with pytest.raises(ValueError, match=f"expected 8 bits a channel, got mode {deep.mode}: convert it"):
+            Corrupt("contrast", severity)(deep)
+
     def test_severity_0_leaves_images_alone(self):
         corrupt = Corrupt("fog", 0)
         assert corrupt(IMAGE) is IMAGE

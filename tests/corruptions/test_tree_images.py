@@ -10,7 +10,7 @@ from tree_files import load, picture, save
 from dtn_det.corruptions import ALL, BENCHMARK, GROUPS
 from dtn_det.corruptions.encoding import encode
 from dtn_det.corruptions.imagenet_crop import resize_and_crop
-from dtn_det.corruptions.reading import BadImageError, read_image
+from dtn_det.corruptions.reading import BadImageError, read_image, to_rgb
 from dtn_det.corruptions.selection import select_corruptions, select_severities
 
 
@@ -60,6 +60,26 @@ class TestReading:
         cv2 = pytest.importorskip("cv2")
         path = save(tmp_path / "a.jpg", picture(1, 101, 67))
         np.testing.assert_array_equal(np.array(read_image(path, upright=True)), cv2.imread(str(path))[..., ::-1])
+
+    def test_deep_colours_are_refused(self, tmp_path):
+        """Pillow would drop their lower bits without a word."""
+        cv2 = pytest.importorskip("cv2")
+        image = np.random.default_rng(0).integers(0, 65536, (40, 40, 4), dtype=np.uint16)
+        for suffix in (".png", ".tif"):
+            for channels in (1, 3, 4):
+                path = tmp_path / f"{channels}{suffix}"
+                cv2.imwrite(str(path), image[:, :, 0] if channels == 1 else image[:, :, :channels])
+                with pytest.raises(BadImageError, match=r"expected 8 bits a channel, got .*16.*: convert it"):
+                    read_image(path, upright=True)
+        with pytest.raises(BadImageError, match="expected 8 bits a channel, got mode F: convert it"):
+            to_rgb(Image.fromarray(np.zeros((40, 40), np.float32)))
+
+    @pytest.mark.filterwarnings("error")
+    def test_transparent_palettes_are_read_in_silence(self, tmp_path):
+        image = Image.fromarray(picture(1)).convert("P")
+        image.save(tmp_path / "a.png", transparency=bytes(range(256)))
+        expected = np.array(image.convert("RGB"))
+        np.testing.assert_array_equal(np.array(read_image(tmp_path / "a.png", upright=True)), expected)
 
     def test_bad_files_say_why(self, tmp_path):
         good = save(tmp_path / "good.jpg", picture(1, 200, 200)).read_bytes()
