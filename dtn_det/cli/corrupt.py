@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -86,9 +87,12 @@ def _severity(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det corrupt`."""
     from dtn_det._optional import require
+    from dtn_det.interrupts import interrupts_remembered
 
-    for module in ("cv2", "numba", "scipy", "PIL", "rich"):
-        require(module, "corruptions")
+    with interrupts_remembered():
+        for module in ("cv2", "numba", "scipy", "PIL", "rich"):
+            require(module, "corruptions")
+        importlib.import_module("dtn_det.corruptions.trees")
     if args.grid is not None:
         return _grid(args)
     if args.dst is None:

@@ -19,6 +19,7 @@ from dtn_det.corruptions.manifest import MANIFEST, Manifest, check_folder
 from dtn_det.corruptions.tree_size import check_space, estimate
 from dtn_det.corruptions.tree_worker import Job, Outcome, write_images
 from dtn_det.files import is_temporary, locked, write_bytes, write_json
+from dtn_det.interrupts import interrupts_remembered
 from dtn_det.progress import duration, meter, size
 
 FORMATS = ("source", "jpeg", "png")
@@ -172,7 +173,9 @@ def write_tree(tree: Tree, workers: int, console: Console, confirm: Callable[[st
     with locked(tree.destination, "DST"):
         check_folder(tree.destination, tree.manifest)
         present = sweep(tree, images)
-        if not confirm(_announce(tree, images, total - present, workers)):
+        with interrupts_remembered():
+            announcement = _announce(tree, images, total - present, workers)
+        if not confirm(announcement):
             return ()
         write_json(tree.destination / MANIFEST, tree.manifest.to_json())
         _write_annotations(tree)
@@ -203,10 +206,12 @@ def _write(tree: Tree, images: Sequence[SourceImage], workers: int, console: Con
         return bad
     try:
         with (
+            interrupts_remembered() as check,
             contextlib.closing(write_images(tree.job, images, _num_processes(workers, images))) as outcomes,
             meter(console, "Corrupting", total, "files") as advance,
         ):
             for outcome in outcomes:
+                check()
                 advance(len(tree.cells))
                 if outcome.error is not None:
                     bad.append(outcome)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -176,6 +177,20 @@ class TestWriting:
         write_tree(tree, 1000, CONSOLE, lambda text: asked.append(text))
         assert asked[0].startswith("2 files to write, about ")
         assert asked[0].endswith(" with 2 processes")
+
+    @pytest.mark.parametrize("step", ["estimate", "write_images"])
+    def test_an_interrupt_that_a_library_swallows_is_obeyed(self, tree, monkeypatch, step):
+        original = getattr(trees, step)
+
+        def swallow(*args):
+            with contextlib.suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+            return original(*args)
+
+        monkeypatch.setattr(trees, step, swallow)
+        with pytest.raises(KeyboardInterrupt):
+            write(tree)
+        assert len([*tree.destination.rglob("*.png")]) < 12
 
     def test_no_workers_are_refused(self, tree):
         with pytest.raises(ValueError, match="expected at least 1 worker, got 0"):
