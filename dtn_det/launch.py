@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
+from dtn_det._registration import register_with_mmdet
 from dtn_det.convert.errors import CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         raise
     if is_classifier(cfg):
         require("mmpretrain.models", "cls")
+    # `custom_imports` of dtn_det does so, except under the command line, which defers it.
+    register_with_mmdet()
     if options:
         try:
             cfg.merge_from_dict(options)

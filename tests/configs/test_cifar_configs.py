@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -162,3 +165,22 @@ def test_tools_train_and_test_and_the_sweep_loads(
     with torch.no_grad():
         scores = classifier.forward(pixels).softmax(dim=1)[0]
     torch.testing.assert_close(scores, prediction["pred_score"], atol=1e-5, rtol=0)
+
+
+def test_command_line_finds_the_backbone() -> None:
+    """It leaves registration out of `import dtn_det`, which is what `custom_imports` does."""
+    script = (
+        "from dtn_det.launch import load_config\n"
+        f"cfg = load_config({str(path_of(DYNAMIC))!r})\n"
+        "from mmpretrain.registry import MODELS\n"
+        "print(type(MODELS.build(cfg.model).backbone).__name__)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "DTN_DET_DEFER_REGISTRATION": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split()[-1] == "DTNSwinTransformer"
