@@ -130,9 +130,7 @@ class TestCoco:
     def test_an_image_with_two_ids_is_refused(self, tmp_path):
         coco_folder(tmp_path)
         other = write_annotations(tmp_path / "annotations/b.json", [{"id": 5, "file_name": "000000000000.png"}])
-        with pytest.raises(
-            ValueError, match=r"expected one id for the image .*00\.png, got 1000 and 5"
-        ):
+        with pytest.raises(ValueError, match=r"expected one id for the image .*00\.png, got 1000 and 5"):
             list_coco(tmp_path, [tmp_path / "annotations/instances_val2017.json", other])
 
 
