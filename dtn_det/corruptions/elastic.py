@@ -51,8 +51,38 @@ def _affine(image: FloatImage, shift: float, stream: Stream) -> FloatImage:
     corners = centre + side * np.array([[1, 1], [1, -1], [-1, -1]], dtype=np.float32)
     moved = corners + (2 * shift * stream.uniforms((3, 2)) - shift)
     matrix = cv2.getAffineTransform(corners, moved.astype(np.float32))
-    warped: FloatImage = cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+    warped = np.empty_like(image)
+    # Not by OpenCV, whose warps round the coordinates in version 4 and do not in version 5.
+    _warp(image, cv2.invertAffineTransform(matrix), warped)
     return warped
+
+
+@compiled
+def _warp(image: FloatImage, matrix: npt.NDArray[np.float64], out: FloatImage) -> None:
+    """Bilinear interpolation at ``matrix @ (x, y, 1)``, the image mirrored about its outermost pixels."""
+    height, width, channels = image.shape
+    for row in range(height):
+        for column in range(width):
+            x = matrix[0, 0] * column + matrix[0, 1] * row + matrix[0, 2]
+            y = matrix[1, 0] * column + matrix[1, 1] * row + matrix[1, 2]
+            top, left = math.floor(y), math.floor(x)
+            lower, right = np.float32(y - top), np.float32(x - left)
+            if 0 <= top < height - 1 and 0 <= left < width - 1:
+                bottom, end = top + 1, left + 1
+            else:
+                top, bottom = _mirror_within(top, height), _mirror_within(top + 1, height)
+                left, end = _mirror_within(left, width), _mirror_within(left + 1, width)
+            for c in range(channels):
+                above = image[top, left, c] + right * (image[top, end, c] - image[top, left, c])
+                below = image[bottom, left, c] + right * (image[bottom, end, c] - image[bottom, left, c])
+                out[row, column, c] = above + lower * (below - above)
+
+
+@compiled
+def _mirror_within(index: int, length: int) -> int:
+    """The pixel that an axis mirrored about its outermost pixels (c b | a b c | b a) has at an index."""
+    index = index % (2 * length - 2)
+    return index if index < length else 2 * length - 2 - index
 
 
 def displacement(size: tuple[int, int], sigmas: tuple[float, float], stream: Stream) -> FloatImage:
