@@ -46,7 +46,9 @@ def load_mmpretrain(source: str, num_classes: int) -> Classifier:
     # The checkpoint follows; what the backbone would start from is not needed.
     settings.pop("init_cfg", None)
     try:
-        model = registry.MODELS.build(settings)
+        # A detector that was built before leaves MMDetection as the scope in which bare names are looked up.
+        with require("mmengine.registry", "cls").DefaultScope.overwrite_default_scope("mmpretrain"):
+            model = registry.MODELS.build(settings)
     except (KeyError, TypeError) as error:
         raise ValueError(f"expected the model of {path} to be one of mmpretrain, got {error}") from error
     if not hasattr(model, "extract_feat") or getattr(model, "head", None) is None:

@@ -108,14 +108,19 @@ def test_pretrained_weights_that_are_not_at_hand_say_what_else_there_is(monkeypa
 def test_mmpretrain_gets_what_its_own_pipeline_gives(tmp_path: Path) -> None:
     pytest.importorskip("mmpretrain")
     from mmengine.config import Config
+    from mmengine.registry import DefaultScope
     from mmpretrain.registry import MODELS, TRANSFORMS
+
+    # What the tests of detectors leave behind.
+    DefaultScope.get_instance(f"mmdet {tmp_path}", scope_name="mmdet")
 
     path, checkpoint = tmp_path / "small.py", tmp_path / "weights.pth"
     path.write_text(CONFIG)
     config = Config.fromfile(path)
     config.model.backbone.pop("init_cfg")
     torch.manual_seed(1)
-    reference = MODELS.build({**config.model, "data_preprocessor": {**config.data_preprocessor}}).eval()
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
+        reference = MODELS.build({**config.model, "data_preprocessor": {**config.data_preprocessor}}).eval()
     torch.save({"state_dict": reference.state_dict(), "meta": {}}, checkpoint)
 
     model = load_classifier(f"{path}@{checkpoint}", 7)
@@ -123,7 +128,9 @@ def test_mmpretrain_gets_what_its_own_pipeline_gives(tmp_path: Path) -> None:
     assert model.name == "small@weights"
     pixels = np.random.default_rng(0).integers(0, 255, (224, 224, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
-    steps = [TRANSFORMS.build(step) for step in config.test_dataloader.dataset.pipeline if "Resize" not in step.type]
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
+        pipeline = config.test_dataloader.dataset.pipeline
+        steps = [TRANSFORMS.build(step) for step in pipeline if "Resize" not in step.type]
     results = {"img_path": str(tmp_path / "image.png")}
     for step in steps:
         results = step(results)
