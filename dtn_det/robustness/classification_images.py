@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -19,7 +16,6 @@ from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import ByteImage
 from dtn_det.corruptions.imagenet_crop import resize_and_crop
 from dtn_det.corruptions.reading import BadImageError, read_image
-from dtn_det.progress import size
 from dtn_det.robustness.cells import CLEAN, Cell
 from dtn_det.robustness.classifiers import View
 from dtn_det.robustness.imagenet_data import LabelledImage
@@ -30,16 +26,16 @@ SIDES = {"imagenet-c": 224, "coco-c": 224, "cifar-c": 32, "tiny-imagenet-c": 64}
 
 @dataclass(frozen=True)
 class Item:
-    """One image under all cells.
+    """One image whose pixels under all cells are in a slot.
 
     Attributes:
         image: Its number.
-        views: For each view ``(cells, H, W, 3)`` uint8 RGB; none for a bad image.
+        slot: Where its pixels are, unless it is bad.
         error: Why the image is bad, or None.
     """
 
     image: int
-    views: tuple[Tensor, ...]
+    slot: int
     error: str | None = None
 
 
@@ -118,60 +114,33 @@ def read_square(path: str, side: int, *, crop: bool = False) -> ByteImage:
 
 
 class CellImages(Dataset[Item]):
-    """The images of an evaluation, each under every cell.
+    """The images of an evaluation, each under every cell. An index is the number of an image and that of its slot.
 
     Args:
         images: The images.
         cells: Where their corrupted versions come from.
         views: What the models need of them.
+        stacks: For each view ``(slots, cells, H, W, 3)`` uint8 RGB, filled in.
     """
 
-    def __init__(self, images: Sequence[LabelledImage], cells: Cells, views: Sequence[View]) -> None:
-        self.images, self.cells, self.views = images, cells, views
+    def __init__(
+        self, images: Sequence[LabelledImage], cells: Cells, views: Sequence[View], stacks: Sequence[Tensor]
+    ) -> None:
+        self.images, self.cells, self.views, self.stacks = images, cells, views, stacks
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Item:
-        image = self.images[index]
+    def __getitem__(self, index: tuple[int, int]) -> Item:
+        number, slot = index
+        places = [stack[slot].numpy() for stack in self.stacks]
         try:
-            stacks: list[Tensor] = []
-            for cell, pixels in enumerate(self.cells.images(image)):
-                for number, view in enumerate(self.views):
-                    seen = see(pixels, view)
-                    if cell == 0:
-                        stacks.append(_shared((len(self.cells), *seen.shape)))
-                    stacks[number].numpy()[cell] = seen
+            for cell, pixels in enumerate(self.cells.images(self.images[number])):
+                for place, view in zip(places, self.views, strict=True):
+                    place[cell] = see(pixels, view)
         except BadImageError as error:
-            return Item(index, (), str(error))
-        return Item(index, tuple(stacks))
-
-
-def check_shared_memory(views: Sequence[View], num_cells: int, side: int, workers: int) -> None:
-    """See that the images on their way between processes fit into shared memory, of which containers have little.
-
-    Args:
-        views: Of the models.
-        num_cells: Of each image.
-        side: Of the images before views.
-        workers: Processes.
-
-    Raises:
-        OSError: They do not.
-    """
-    folder = Path("/dev/shm")
-    if not folder.is_dir():
-        return
-    pixels = sum(math.prod(view.size or (side, side)) for view in views)
-    # A worker makes one image while it has two ready; one more is with the models.
-    needed = 3 * num_cells * pixels * (3 * workers + 1)
-    disk = os.statvfs(folder)
-    free = disk.f_bavail * disk.f_frsize
-    if needed > free:
-        raise OSError(
-            f"expected {size(needed)} of shared memory in {folder} for {workers} workers, got {size(free)}: take fewer "
-            "--workers, or start the container with more (docker run --shm-size)"
-        )
+            return Item(number, slot, str(error))
+        return Item(number, slot)
 
 
 def see(pixels: ByteImage, view: View) -> ByteImage:
@@ -181,10 +150,3 @@ def see(pixels: ByteImage, view: View) -> ByteImage:
     height, width = view.size
     method = Image.Resampling[view.interpolation.upper()]
     return np.array(Image.fromarray(pixels).resize((width, height), method))
-
-
-def _shared(shape: tuple[int, ...]) -> Tensor:
-    """Memory that goes to another process without being copied."""
-    # As torch's own collation does; `share_memory_` would copy what is not written yet.
-    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dtn_det._optional import require
 from dtn_det.robustness.classification_data import ClassificationRun, Prepared, prepare
-from dtn_det.robustness.classification_images import SIDES, CorruptedHere, check_shared_memory
+from dtn_det.robustness.classification_images import SIDES, CorruptedHere
 from dtn_det.robustness.classification_progress import SweepProgress
 from dtn_det.robustness.classification_report import print_results
 from dtn_det.robustness.classification_results import ALEXNET, results
@@ -96,7 +96,6 @@ def _sweep(
             run.records_bad,
             on_image,
         )
-        check_shared_memory(task.views, len(prepared.cells), prepared.side, run.workers)
         run_sweep(models[0].store, models, task, workers=min(run.workers, own), on_unit=progress.add, rank=rank)
 
 

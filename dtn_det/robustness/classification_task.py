@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +15,7 @@ from dtn_det._optional import require
 from dtn_det.corruptions.reading import BadImageError
 from dtn_det.robustness.classification_images import CellImages, Cells, Item
 from dtn_det.robustness.classification_records import records_schema, score
+from dtn_det.robustness.classification_slots import ViewSlots
 from dtn_det.robustness.classifiers import Classifier, View, check_logits
 from dtn_det.robustness.imagenet_data import LabelledImages
 
@@ -29,7 +30,7 @@ class DeviceMemoryError(ValueError):
     """The accelerator's memory is full."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class ClassificationTask:
     """Evaluates classifiers on every image under every cell.
 
@@ -54,15 +55,19 @@ class ClassificationTask:
     amp: bool
     records_bad: bool
     on_image: Callable[[], None] = lambda: None
+    _slots: ViewSlots = field(init=False, repr=False)
 
-    @property
-    def views(self) -> tuple[View, ...]:
-        """The different views of the models."""
-        return tuple(self._views())
+    def loading(self, images: Sequence[int], ahead: int) -> tuple[Dataset[Item], Iterator[tuple[int, int]]]:
+        """See :class:`dtn_det.robustness.sweep.Task`.
 
-    def dataset(self) -> Dataset[Item]:
-        """See :class:`dtn_det.robustness.sweep.Task`."""
-        return CellImages(self.data.images, self.cells, self.views)
+        Raises:
+            OSError: There is too little shared memory.
+        """
+        views = tuple(self._views())
+        # Those that are loaded ahead, and those that go through the models together.
+        count = ahead + self._group_size
+        self._slots = ViewSlots(views, len(self.cells), self.side, count, shared=ahead > 0)
+        return CellImages(self.data.images, self.cells, views, self._slots.stacks), self._slots.requests(images)
 
     def evaluate(self, items: Iterator[Item], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
         """See :class:`dtn_det.robustness.sweep.Task`.
@@ -78,6 +83,8 @@ class ClassificationTask:
         for group in self._groups(items, bad):
             for model in chosen:
                 batches[model.name] += self._answers(model, group)
+            for item in group:
+                self._slots.release(item.slot)
         metadata = {BAD_IMAGES: json.dumps(bad).encode()} if bad else None
         arrow, schema = require("pyarrow", "eval"), records_schema()
         return {
@@ -87,7 +94,6 @@ class ClassificationTask:
 
     def _groups(self, items: Iterator[Item], bad: dict[int, str]) -> Iterator[list[Item]]:
         """Images that go through the models together: the same ones however the run was started."""
-        size = max(1, self.batch_size // len(self.cells))
         group: list[Item] = []
         for item in items:
             self.on_image()
@@ -95,16 +101,21 @@ class ClassificationTask:
                 group.append(item)
             elif self.records_bad:
                 bad[item.image] = item.error
+                self._slots.release(item.slot)
             else:
                 raise BadImageError(
                     f"expected images that can be read, got {item.error}. Finished units are kept: mend the file and "
                     "start again, or leave such images out with --on-bad-image record"
                 )
-            if len(group) == size:
+            if len(group) == self._group_size:
                 yield group
                 group = []
         if group:
             yield group
+
+    @property
+    def _group_size(self) -> int:
+        return max(1, self.batch_size // len(self.cells))
 
     def _views(self) -> dict[View, int]:
         """The different views of the models, numbered."""
@@ -113,7 +124,8 @@ class ClassificationTask:
 
     def _answers(self, model: Classifier, group: Sequence[Item]) -> Iterator[pyarrow.Table]:
         number = self._views()[model.view.of(self.side)]
-        pixels = [item.views[number] for item in group]
+        stack = self._slots.stacks[number]
+        pixels = [stack[item.slot] for item in group]
         images = torch.tensor([item.image for item in group]).repeat_interleave(len(self.cells))
         cells = torch.arange(len(self.cells)).repeat(len(group))
         stacked = pixels[0] if len(pixels) == 1 else torch.cat(pixels)

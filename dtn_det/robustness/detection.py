@@ -44,9 +44,9 @@ class DetectionTask:
     on_bad_image: OnBadImage = "fail"
     on_image: Callable[[int], None] = lambda count: None
 
-    def dataset(self) -> DetectionImages:
-        """The images under every cell."""
-        return self.images
+    def loading(self, images: Sequence[int], ahead: int) -> tuple[DetectionImages, Iterator[int]]:
+        """See :class:`dtn_det.robustness.sweep.Task`."""
+        return self.images, iter(images)
 
     def evaluate(self, items: Iterator[CellImages | BadImage], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
         """The detections of one unit's images; there is one model.

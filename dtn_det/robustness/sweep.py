@@ -23,11 +23,24 @@ if TYPE_CHECKING:
     import pyarrow
 
 
+_PREFETCHED = 2
+"""Items that a worker process makes before they are wanted."""
+
+
 class Task(Protocol):
     """What a sweep does with its images."""
 
-    def dataset(self) -> Dataset[Any]:
-        """Maps the number of an image to the image under every cell. Its items are made in worker processes."""
+    def loading(self, images: Sequence[int], ahead: int) -> tuple[Dataset[Any], Iterator[Any]]:
+        """How images are loaded.
+
+        Args:
+            images: Numbers of those that :meth:`evaluate` will get, in this order.
+            ahead: Most items that are asked for before :meth:`evaluate` takes them; 0 without worker processes.
+
+        Returns:
+            What makes the items, in worker processes, and the indices that it is given, one an image. They are drawn
+            one at a time, no earlier than ``ahead`` demands.
+        """
 
     def evaluate(self, items: Iterator[Any], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
         """The records of one unit's images for each of the models."""
@@ -94,7 +107,7 @@ def run_sweep(
         pending = {model.manifest.name: set(model.pending()) for model in models}
         rank.barrier()
         numbers = sorted(set().union(*pending.values()))[rank.number :: rank.count]
-        items = _items(task.dataset(), [image for n in numbers for image in store.manifest.unit(n)], workers)
+        items = _items(task, [image for n in numbers for image in store.manifest.unit(n)], workers)
         by_name = {model.manifest.name: model for model in models}
         for number in numbers:
             names = [name for name in by_name if number in pending[name]]
@@ -115,30 +128,19 @@ def _check_unchanged(store: Store, models: Sequence[ModelStore]) -> None:
             )
 
 
-class _Subset(Dataset[Any]):
-    """The images of a list, in its order."""
-
-    def __init__(self, dataset: Dataset[Any], images: Sequence[int]) -> None:
-        self.dataset, self.images = dataset, images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.dataset[self.images[index]]
-
-
-def _items(dataset: Dataset[Any], images: Sequence[int], workers: int) -> Iterator[Any]:
+def _items(task: Task, images: Sequence[int], workers: int) -> Iterator[Any]:
     """The images of a list, loaded ahead by worker processes.
 
     Raises:
         ChildProcessError: A worker process died.
     """
+    dataset, requests = task.loading(images, _PREFETCHED * workers)
     loader: DataLoader[Any] = DataLoader(
-        _Subset(dataset, images),
+        dataset,
+        sampler=requests,
         batch_size=None,
         num_workers=workers,
-        prefetch_factor=2 if workers else None,
+        prefetch_factor=_PREFETCHED if workers else None,
         worker_init_fn=_prepare_worker,
         # A forked child of a process that has run OpenMP threads hangs at its first parallel loop.
         multiprocessing_context="spawn" if workers else None,

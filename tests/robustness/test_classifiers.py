@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 
 from dtn_det.cli.main import main
 from dtn_det.convert.errors import CheckpointError
-from dtn_det.robustness import classification_images
-from dtn_det.robustness.classification_images import check_shared_memory, see
+from dtn_det.robustness import classification_slots
+from dtn_det.robustness.classification_images import see
 from dtn_det.robustness.classification_records import records_schema, score
+from dtn_det.robustness.classification_slots import ViewSlots
 from dtn_det.robustness.classifiers import View
 from dtn_det.robustness.classifiers_loading import load_classifier
 from dtn_det.robustness.classifiers_mmpretrain import pipeline_view
@@ -183,10 +184,11 @@ def test_too_little_shared_memory_is_told_before_the_start(monkeypatch: pytest.M
     def little(folder: object) -> SimpleNamespace:
         return SimpleNamespace(f_bavail=64, f_frsize=2**20)
 
-    monkeypatch.setattr(classification_images.os, "statvfs", little)
-    check_shared_memory([View()], 76, 224, 1)
-    with pytest.raises(OSError, match=r"expected 80\.1 MB of shared memory in /dev/shm for 2 workers, got 67\.1 MB"):
-        check_shared_memory([View()], 76, 224, 2)
+    monkeypatch.setattr(classification_slots.os, "statvfs", little)
+    ViewSlots([View()], 76, 224, 5, shared=True)
+    with pytest.raises(OSError, match=r"expected 80\.1 MB of shared memory in /dev/shm for 7 images .* got 67\.1 MB"):
+        ViewSlots([View()], 76, 224, 7, shared=True)
+    ViewSlots([View()], 76, 224, 7, shared=False)
 
 
 def test_records_are_what_the_metrics_need() -> None:

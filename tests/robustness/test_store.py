@@ -46,8 +46,8 @@ class Task:
     def __init__(self, die: bool = False) -> None:
         self.die = die
 
-    def dataset(self) -> Numbers:
-        return Numbers(self.die)
+    def loading(self, images, ahead):
+        return Numbers(self.die), iter(images)
 
     def evaluate(self, items, names):
         table = arrow.table({"image": list(items)})
