@@ -33,7 +33,7 @@ class Quantity(NamedTuple):
     Attributes:
         name: `error`, `CE`, `mCE`, `relative CE`, `relative mCE`, `mean error`; `AP`, `P AP`, `mPC AP`, `rPC AP` ...
         scope: A corruption, `clean`, a group, or empty for the whole set.
-        severity: 1 to 5 for a cell, 0 for all else.
+        severity: 1 to 5 for a cell and for the mean over the corruptions at one severity, 0 for all else.
     """
 
     name: str
@@ -101,6 +101,8 @@ def classification_intervals(
 ) -> Intervals[Interval]:
     """Intervals of `error`, `CE`, `relative CE`, `mean error`, `mCE`, `relative mCE`; the means also for each group.
 
+    `mean error` is there for each corruption and each severity, too.
+
     Args:
         model: Of :func:`~dtn_det.metrics.record_samples.error_samples` (or of another metric: then without baseline).
         baseline: `alexnet`, whose errors are constants; another model on the same images, drawn jointly; None: no
@@ -142,7 +144,9 @@ def classification_differences(
 def detection_intervals(
     model: Samples, *, corruptions: CorruptionSet = "benchmark", allow_partial: bool = False, level: float = LEVEL
 ) -> Intervals[Interval]:
-    """Intervals of one metric on each cell, and of `P`, `mPC` and `rPC`, the last two for corruptions and groups too.
+    """Intervals of one metric on each cell, and of `P`, `mPC` and `rPC`.
+
+    The last two are there for each corruption, group and severity, too.
 
     Args:
         model: One metric of :func:`~dtn_det.metrics.ap_samples.ap_samples`.
@@ -202,7 +206,7 @@ def _classification(
     for replicated in (False, True):
         errors, clean = _select(model, chosen, replicated)
         numbers = dict(_cell_numbers(model.metric, chosen, errors, clean))
-        numbers |= _with_groups(f"mean {model.metric}", "", formulas.means(errors, layout), layout)
+        numbers |= _means(f"mean {model.metric}", errors, layout)
         if against is not None:
             other, other_clean = against(replicated)
             if not replicated:
@@ -228,7 +232,7 @@ def _detection(model: Samples, corruptions: CorruptionSet, allow_partial: bool) 
     for replicated in (False, True):
         values, clean = _select(model, chosen, replicated)
         numbers = dict(_cell_numbers(model.metric, chosen, values, clean))
-        means = _with_groups(f"mPC {model.metric}", f"mPC {model.metric}", formulas.means(values, layout), layout)
+        means = _means(f"mPC {model.metric}", values, layout)
         numbers |= means
         if clean is not None:
             if not replicated and clean == 0:
@@ -279,9 +283,16 @@ def _cell_numbers(
         yield Quantity(metric, *CLEAN), clean
 
 
+def _means(name: str, values: Array, layout: Layout) -> dict[Quantity, Array]:
+    """Means of cells over severities for corruptions, their groups and all, and over corruptions for severities."""
+    severities = formulas.severity_means(values, layout)
+    found = {Quantity(name, severity=severity): mean for severity, mean in severities.items()}
+    return found | _with_groups(name, name, formulas.means(values, layout), layout)
+
+
 def _with_groups(mean_name: str, name: str, values: Array, layout: Layout) -> dict[Quantity, Array]:
-    """Numbers of corruptions, if they have a name, and their means over all corruptions and over each group."""
-    found = {Quantity(name, scope): values[..., index] for index, scope in enumerate(layout.corruptions) if name}
+    """Numbers of corruptions and their means over all corruptions and over each group."""
+    found = {Quantity(name, scope): values[..., index] for index, scope in enumerate(layout.corruptions)}
     found[Quantity(mean_name)] = values.mean(-1)
     return found | {Quantity(mean_name, group): mean for group, mean in formulas.group_means(values, layout).items()}
 

@@ -58,6 +58,8 @@ def test_points_are_those_of_the_tables():
         assert found.get(name).value == pytest.approx(mean.value, rel=1e-12)
         for group, value in mean.by_group.items():
             assert found.get(name, group).value == pytest.approx(value, rel=1e-12)
+        for severity, value in mean.by_severity.items():
+            assert found.get(name, severity=severity).value == pytest.approx(value, rel=1e-12)
     ces = mean_corruption_error(table(model), table(base)).by_corruption
     assert {key.scope: value.value for key, value in found.entries.items() if key.name == "CE"} == pytest.approx(ces)
     assert found.get("error", "fog", 3).value == pytest.approx(1 - model[:, CELLS.index(("fog", 3))].mean())

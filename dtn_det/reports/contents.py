@@ -1,0 +1,142 @@
+"""What a report says, as tidy tables: every table, figure and page is drawn from these and computes nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Task = Literal["classification", "detection"]
+Kind = Literal["top1", "bbox", "segm"]
+Origin = Literal["measured", "imported"]
+
+KIND_TITLES: Mapping[Kind, str] = {"top1": "Classification", "bbox": "Boxes", "segm": "Masks"}
+"""How readers call the kinds."""
+
+NUMBER_COLUMNS = ("model", "set", "name", "scope", "severity", "value", "low", "high", "cells", "expected_cells")
+"""Columns of :attr:`Section.numbers`."""
+
+DIFFERENCE_COLUMNS = ("first", "second", "set", "name", "scope", "severity", "value", "low", "high", "p_value")
+"""Columns of :attr:`Section.differences`."""
+
+RELIABILITY_COLUMNS = ("model", "images", "low", "high", "count", "accuracy", "confidence")
+"""Columns of :attr:`Section.reliability`."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where all numbers of a report come from.
+
+    Attributes:
+        data: Name of the data set.
+        data_hash: SHA-256 of its list of files and labels, empty where only imported results are shown.
+        num_images: Images of the sweep.
+        selection: ``'all'``, or how a part was chosen.
+        corruption: Identity of the corruptions: profile, seed, JPEG setting, channel order, version of the engine.
+        settings: What else the numbers depend on, by name.
+        versions: Libraries, by name; several versions of one are joined by a comma.
+        date: Day on which the report was made, ISO 8601.
+        level: Of the intervals.
+        replicates: Of the bootstrap, 0 for none.
+        seed: Of the bootstrap.
+    """
+
+    data: str
+    data_hash: str
+    num_images: int
+    selection: str
+    corruption: str
+    settings: Mapping[str, str]
+    versions: Mapping[str, str]
+    date: str
+    level: float = 0.95
+    replicates: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ReportModel:
+    """One model of a report, whatever its numbers are.
+
+    Attributes:
+        name: Unique in the report.
+        origin: Measured here from records of images, or imported from another tool.
+        source: What was evaluated: ``timm:resnet50``, a config with a checkpoint, files that were imported.
+        num_parameters: Parameters, None where unknown.
+        flops: Multiply-adds for one image, None where unknown.
+        settings: Of the evaluation and the training, where known, by name.
+        partial: Why its numbers are not those of the whole data set, such as ``limit=500 of 50000 seed=0``; or empty.
+        bad_images: Images that were left out.
+        weights_hash: SHA-256 of its weights, empty where unknown.
+    """
+
+    name: str
+    origin: Origin
+    source: str
+    num_parameters: int | None = None
+    flops: float | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    partial: str = ""
+    bad_images: int = 0
+    weights_hash: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """All numbers of one kind.
+
+    Attributes:
+        kind: Top-1 classification, boxes, or masks.
+        numbers: One row a number, columns :data:`NUMBER_COLUMNS`: ``model``; ``set`` of corruptions (``benchmark`` or
+            ``extra``; cells and the clean images belong to the set of their corruption, clean ones to ``benchmark``);
+            ``name``, ``scope`` and ``severity`` as in :class:`dtn_det.metrics.Quantity` (and `mean ECE`, `ECE`, `NLL`,
+            `Brier`, `top-5 error` likewise); ``value``, and the ends ``low`` and ``high`` of its interval, NaN without
+            one, in percent, but `NLL` in nats and `Brier` from 0 to 2; ``cells`` behind a mean and ``expected_cells``
+            of the whole set, both 1 for a cell.
+        differences: One row a number and pair, columns :data:`DIFFERENCE_COLUMNS`: second minus first, in the unit of
+            ``numbers``; empty without pairs.
+        reliability: One row a bin of confidence, columns :data:`RELIABILITY_COLUMNS`, where ``images`` is ``clean`` or
+            ``corrupted``; fractions. Empty for detectors.
+        pairs: Names of the models that were compared, first and second.
+    """
+
+    kind: Kind
+    numbers: pd.DataFrame
+    differences: pd.DataFrame
+    reliability: pd.DataFrame
+    pairs: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that is shown.
+
+    Attributes:
+        task: All stores are of one task.
+        provenance: Where the numbers come from.
+        models: In the order of the tables.
+        sections: One for classifiers; boxes, and masks where a model gives them, for detectors.
+        baseline: Whose errors divide the corruption errors: ``alexnet``, a model's name, or None for no such numbers.
+        remarks: What a reader must know: partial results, numbers that are undefined and why.
+    """
+
+    task: Task
+    provenance: Provenance
+    models: tuple[ReportModel, ...]
+    sections: tuple[Section, ...]
+    baseline: str | None
+    remarks: tuple[str, ...] = ()
+
+    def model(self, name: str) -> ReportModel:
+        """A model by its name.
+
+        Raises:
+            KeyError: No such model.
+        """
+        for model in self.models:
+            if model.name == name:
+                return model
+        raise KeyError(f"expected a model out of {', '.join(one.name for one in self.models)}, got {name!r}")
