@@ -84,7 +84,7 @@ def evaluate_cells(
     bad = bad_images(model)
     if len(bad) == len(truth.images):
         raise StoreError(f"expected images that can be read, got {len(bad)} bad ones of {len(truth.images)}")
-    groups = _groups(model)
+    groups = cell_groups(model)
     size = sum(path.stat().st_size for path in model.folder.glob("unit-*.parquet"))
     rows: list[tuple[int, str, list[float]]] = []
     if processes > 1 and size > _PROCESS_BYTES:
@@ -223,7 +223,7 @@ def _joined(parts: list[CellDetections]) -> CellDetections:
     )
 
 
-def _groups(model: ModelStore) -> list[list[int]]:
+def cell_groups(model: ModelStore) -> list[list[int]]:
     """Cells that are read together: few enough for the memory, many enough not to read the files too often."""
     count = len(model.store.manifest.cells)
     size = sum(path.stat().st_size for path in model.folder.glob("unit-*.parquet"))

@@ -1,0 +1,262 @@
+"""From the records of classifiers to the numbers of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det.corruptions.catalog import SEVERITIES
+from dtn_det.metrics import (
+    CLEAN,
+    CellError,
+    Difference,
+    Interval,
+    Intervals,
+    Samples,
+    classification_differences,
+    classification_intervals,
+    error_samples,
+    reliability,
+)
+from dtn_det.metrics.calibration import brier_scores, log_losses
+from dtn_det.metrics.cells import Cell, CorruptionSet
+from dtn_det.metrics.resampling import LEVEL, REPLICATES
+from dtn_det.reports.classifier_records import ClassifierRecords
+from dtn_det.reports.contents import Section
+from dtn_det.reports.rows import (
+    Row,
+    difference_rows,
+    differences_frame,
+    number_rows,
+    numbers_frame,
+    point_samples,
+    reliability_frame,
+    sets_of,
+    unpaired,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AnyInterval = TypeVar("AnyInterval", Interval, Difference)
+
+_NAMES = {
+    "top5_error": "top-5 error",
+    "mean top5_error": "mean top-5 error",
+    **{form.format(name.lower()): form.format(name) for name in ("ECE", "NLL") for form in ("{}", "mean {}")},
+    "brier": "Brier",
+    "mean brier": "mean Brier",
+}
+
+
+@dataclass(frozen=True)
+class ClassifierNumbers:
+    """What is kept of one classifier's records: nothing that grows with the images.
+
+    Attributes:
+        error: Top-1 errors, with replicates where there are records.
+        others: Further numbers of each cell, without replicates.
+        reliability: Rows of the diagrams.
+        severities: Whether the cells are known, not their means over the severities alone.
+    """
+
+    error: Samples
+    others: tuple[Samples, ...] = ()
+    reliability: tuple[Row, ...] = ()
+    severities: bool = True
+
+
+def numbers_of_records(
+    name: str, records: ClassifierRecords, replicates: int = REPLICATES, seed: int = 0
+) -> ClassifierNumbers:
+    """Condense the records of a model.
+
+    Args:
+        name: Of the model.
+        records: Its answers.
+        replicates: Of the bootstrap; 0 for none.
+        seed: Of the bootstrap.
+    """
+    cells, count = records.cells, len(records.images)
+    correct = records.columns["correct"].astype(np.bool_, copy=False)
+
+    def means(metric: str, of_cell: Callable[[int], float]) -> Samples:
+        return point_samples(metric, cells, np.array([of_cell(number) for number in range(len(cells))]), count)
+
+    def column(which: str, number: int) -> NDArray[np.generic]:
+        return records.columns[which][:, number]
+
+    def brier(number: int) -> float:
+        return float(brier_scores(column("true_probability", number), column("squared_norm", number)).mean())
+
+    if replicates:
+        error = error_samples(correct, cells, records.images.tolist(), replicates=replicates, seed=seed)
+    else:
+        error = point_samples("error", cells, 1 - correct.mean(0), count)
+    diagrams = [reliability(column("confidence", number), correct[:, number]) for number in range(len(cells))]
+    others = (
+        means("top5_error", lambda number: 1 - float(column("correct_top5", number).mean())),
+        means("ece", lambda number: diagrams[number].expected_calibration_error),
+        means("nll", lambda number: float(log_losses(column("true_probability", number)).mean())),
+        means(
+            "brier",
+            lambda number: float(
+                brier_scores(column("true_probability", number), column("squared_norm", number)).mean()
+            ),
+        ),
+    )
+    return ClassifierNumbers(error, others, tuple(_reliability_rows(name, records)))
+
+
+def numbers_of_frame(frame: pd.DataFrame) -> ClassifierNumbers:
+    """Numbers of another tool: ``corruption``, ``severity``, ``error`` and ``num_images`` where known.
+
+    Where a severity is missing, the error is the mean over all five.
+    """
+    images = int(frame["num_images"].iloc[0]) if "num_images" in frame else 0
+    cells: dict[Cell, float] = {}
+    known = True
+    for name, severity, error in zip(frame["corruption"], frame["severity"], frame["error"], strict=True):
+        whole = severity != severity or not isinstance(severity, Integral)
+        known = known and not whole
+        # Means and ratios of sums over the severities come out the same.
+        cells.update({(name, one): error for one in (SEVERITIES if whole else (int(severity),))})
+    values = np.array(list(cells.values()), np.float64)
+    return ClassifierNumbers(point_samples("error", list(cells), values, images), severities=known)
+
+
+def classification_section(
+    models: Mapping[str, ClassifierNumbers],
+    baseline: str | None,
+    pairs: Sequence[tuple[str, str]] = (),
+    level: float = LEVEL,
+) -> tuple[Section, tuple[str, ...]]:
+    """All numbers of classifiers.
+
+    Args:
+        models: By name, in the order of the tables.
+        baseline: ``'alexnet'``, one of the models, or None for no corruption errors.
+        pairs: First and second of each difference.
+        level: Of the intervals.
+
+    Returns:
+        The section, and what is undefined and why.
+    """
+    remarks: list[str] = []
+    against = models[baseline].error if baseline is not None and baseline in models else baseline
+    rows: list[Row] = []
+    for name, model in models.items():
+        cells = model.error.cells
+        for which in sets_of(cells):
+            found = _intervals(name, model.error, against, which, level, remarks)
+            rows += number_rows(name, which, found, cells, names=_NAMES, severities=model.severities)
+            for other in model.others:
+                plain = classification_intervals(other, None, corruptions=which, allow_partial=True, level=level)
+                rows += number_rows(name, which, plain, cells, names=_NAMES)
+    changes: list[Row] = []
+    shown = []
+    for first, second in pairs:
+        one, other = models[first].error, models[second].error
+        fault = unpaired(one, other)
+        if fault:
+            remarks.append(f"{second} and {first}: no difference, {fault}")
+            continue
+        shown.append((first, second))
+        for which in sets_of(one.cells):
+            both = _differences((first, second), (one, other), against, which, level, remarks)
+            changes += difference_rows(first, second, which, both, one.cells)
+    diagrams = [row for model in models.values() for row in model.reliability]
+    section = Section(
+        "top1", numbers_frame(rows), differences_frame(changes), reliability_frame(diagrams), tuple(shown)
+    )
+    return section, tuple(dict.fromkeys(remarks))
+
+
+_Baseline = str | Samples | None
+
+
+def _intervals(
+    name: str, model: Samples, baseline: _Baseline, which: CorruptionSet, level: float, remarks: list[str]
+) -> Intervals[Interval]:
+    def compute(against: _Baseline, relative: bool) -> Intervals[Interval]:
+        return classification_intervals(
+            model, against, corruptions=which, allow_partial=True, relative=relative, level=level
+        )
+
+    return _as_much_as_defined(name, compute, model, _paired(name, model, baseline, remarks), remarks)
+
+
+def _differences(
+    names: tuple[str, str],
+    models: tuple[Samples, Samples],
+    baseline: _Baseline,
+    which: CorruptionSet,
+    level: float,
+    remarks: list[str],
+) -> Intervals[Difference]:
+    first, second = models
+
+    def compute(against: _Baseline, relative: bool) -> Intervals[Difference]:
+        return classification_differences(
+            first, second, against, corruptions=which, allow_partial=True, relative=relative, level=level
+        )
+
+    return _as_much_as_defined(names[1], compute, first, _paired(names[1], first, baseline, []), remarks)
+
+
+def _as_much_as_defined(
+    name: str,
+    compute: Callable[[_Baseline, bool], Intervals[AnyInterval]],
+    model: Samples,
+    baseline: _Baseline,
+    remarks: list[str],
+) -> Intervals[AnyInterval]:
+    """The relative numbers where they are defined, else the others, else those that need no baseline."""
+    for against, relative in ((baseline, CLEAN in model.cells), (baseline, False)):
+        try:
+            return compute(against, relative)
+        # Few images may leave the baseline without an error, or without one that corruption adds.
+        except CellError as error:
+            remarks.append(f"{name}: {error}")
+    return compute(None, False)
+
+
+def _paired(name: str, model: Samples, baseline: _Baseline, remarks: list[str]) -> _Baseline:
+    """The baseline, if its replicates go with those of the model; constants where there are no records."""
+    if not isinstance(baseline, Samples) or baseline is model:
+        return baseline
+    if not (baseline.images and model.images):
+        values = np.broadcast_to(baseline.point, (len(model.values), len(baseline.point)))
+        return replace(baseline, values=values, num_images=model.num_images, images=model.images, seed=model.seed)
+    fault = unpaired(baseline, model)
+    if fault:
+        remarks.append(f"{name}: no corruption errors, {fault}")
+        return None
+    return baseline
+
+
+def _reliability_rows(name: str, records: ClassifierRecords) -> Iterator[Row]:
+    """The diagrams of the clean and of all corrupted images of the benchmark."""
+    clean = [number for number, cell in enumerate(records.cells) if cell == CLEAN]
+    corrupted = [number for number, cell in enumerate(records.cells) if cell != CLEAN]
+    for images, chosen in (("clean", clean), ("corrupted", corrupted)):
+        if not chosen:
+            continue
+        confidence = records.columns["confidence"][:, chosen].reshape(-1)
+        found = reliability(confidence, records.columns["correct"][:, chosen].reshape(-1))
+        edges = found.edges.tolist()
+        for number, count in enumerate(found.counts.tolist()):
+            yield (
+                name,
+                images,
+                edges[number],
+                edges[number + 1],
+                count,
+                float(found.accuracy[number]),
+                float(found.confidence[number]),
+            )

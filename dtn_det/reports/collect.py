@@ -1,0 +1,192 @@
+"""From stores to the contents of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+from dtn_det.metrics import BASELINES
+from dtn_det.metrics.resampling import LEVEL, REPLICATES
+from dtn_det.reports.classification import ClassifierNumbers, classification_section, numbers_of_records
+from dtn_det.reports.classification import numbers_of_frame as classifier_of_frame
+from dtn_det.reports.classifier_records import read_records
+from dtn_det.reports.contents import KIND_TITLES, Kind, Provenance, Report, ReportModel, Section
+from dtn_det.reports.detection import DetectorNumbers, detection_section, numbers_of_store
+from dtn_det.reports.detection import numbers_of_frame as detector_of_frame
+from dtn_det.reports.pairs import find_pairs, parse_pairs
+from dtn_det.reports.sources import ReportError, Sources, open_sources
+from dtn_det.robustness.coco_cells import bad_images
+from dtn_det.robustness.importing_store import Imported
+from dtn_det.robustness.store import ModelStore
+
+Pairs = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What to show of the stores.
+
+    Attributes:
+        models: Names of the models, in this order; all if empty.
+        baseline: Whose errors divide the corruption errors: ``alexnet`` or a model; None: AlexNet for ImageNet-C.
+        pairs: First and second model of each difference, as ``FIRST:SECOND``; None: see
+            :func:`dtn_det.reports.pairs.find_pairs`.
+        replicates: Of the bootstrap; 0 for no intervals.
+        seed: Of the bootstrap.
+        level: Of the intervals.
+    """
+
+    models: Sequence[str] = ()
+    baseline: str | None = None
+    pairs: Sequence[str] | None = None
+    replicates: int = REPLICATES
+    seed: int = 0
+    level: float = LEVEL
+
+
+def collect(
+    stores: Sequence[str | Path],
+    options: ReportOptions | None = None,
+    on_model: Callable[[str], None] = lambda name: None,
+) -> Report:
+    """Compute everything that a report says.
+
+    Args:
+        stores: Folders with results, each perhaps as ``LABEL=FOLDER`` to call its models ``LABEL/NAME``.
+        options: What to show.
+        on_model: Called with each model's name before its records are read.
+
+    Raises:
+        ReportError: Stores that do not go together, models of one name, unknown names, or nothing to show.
+        StoreError: A store is damaged.
+    """
+    options = options or ReportOptions()
+    if options.replicates < 0 or options.seed < 0 or not 0 < options.level < 1:
+        raise ReportError(
+            f"expected at least 0 replicates, a seed of at least 0 and a level between 0 and 1, got "
+            f"{options.replicates}, {options.seed} and {options.level}"
+        )
+    sources = open_sources(stores, options.models)
+    names = list(sources.models)
+    baseline = _baseline(sources, options.baseline)
+    against = baseline if baseline in sources.models else None
+    pairs = find_pairs(names, against) if options.pairs is None else parse_pairs(options.pairs, names)
+    if sources.task == "classification":
+        sections, bad, remarks = _classifiers(sources, baseline, pairs, options, on_model)
+    else:
+        sections, bad, remarks = _detectors(sources, pairs, options, on_model)
+    models = tuple(_described(name, model, bad.get(name, 0)) for name, model in sources.models.items())
+    partial = [f"{model.name}: partial ({model.partial})" for model in models if model.partial]
+    return Report(sources.task, _provenance(sources, options), models, sections, baseline, (*partial, *remarks))
+
+
+def _classifiers(
+    sources: Sources, baseline: str | None, pairs: Pairs, options: ReportOptions, on_model: Callable[[str], None]
+) -> tuple[tuple[Section, ...], dict[str, int], tuple[str, ...]]:
+    numbers: dict[str, ClassifierNumbers] = {}
+    bad: dict[str, int] = {}
+    for name, model in sources.models.items():
+        on_model(name)
+        if isinstance(model, Imported):
+            numbers[name] = classifier_of_frame(model.frames["top1"])
+        else:
+            records = read_records(model)
+            bad[name] = len(records.bad)
+            numbers[name] = numbers_of_records(name, records, options.replicates, options.seed)
+    section, remarks = classification_section(numbers, baseline, pairs, options.level)
+    return (section,), bad, remarks
+
+
+def _detectors(
+    sources: Sources, pairs: Pairs, options: ReportOptions, on_model: Callable[[str], None]
+) -> tuple[tuple[Section, ...], dict[str, int], tuple[str, ...]]:
+    numbers: dict[Kind, dict[str, DetectorNumbers]] = {"bbox": {}, "segm": {}}
+    bad: dict[str, int] = {}
+    for name, model in sources.models.items():
+        on_model(name)
+        if isinstance(model, Imported):
+            found: Mapping[Kind, DetectorNumbers] = {
+                kind: detector_of_frame(model.frames[kind]) for kind in numbers if kind in model.frames
+            }
+        else:
+            found = numbers_of_store(model, options.replicates, options.seed)
+            bad[name] = len(bad_images(model))
+        for kind, metrics in found.items():
+            numbers[kind][name] = metrics
+    sections, remarks = [], []
+    for kind, models in numbers.items():
+        if models:
+            kept = [pair for pair in pairs if pair[0] in models and pair[1] in models]
+            section, told = detection_section(kind, models, kept, options.level)
+            sections.append(section)
+            remarks += [f"{KIND_TITLES[kind]}: {text}" for text in told]
+    return tuple(sections), bad, tuple(remarks)
+
+
+def _baseline(sources: Sources, wanted: str | None) -> str | None:
+    """AlexNet for ImageNet-C unless another is named; none for what AlexNet was not measured on."""
+    if sources.task == "detection":
+        if wanted is not None and wanted not in sources.models:
+            raise ReportError(f"expected --baseline out of {', '.join(sources.models)}, got {wanted!r}")
+        return wanted
+    manifests = [store.manifest for store in sources.stores]
+    fits = all(
+        manifest.protocol.get("classes") == "imagenet" and "imagenet-c" in manifest.corruption.lower()
+        for manifest in manifests
+    )
+    if wanted is None:
+        return BASELINES[0] if fits else None
+    if wanted in sources.models or (wanted in BASELINES and fits):
+        return wanted
+    known = [*(BASELINES if fits else ()), *sources.models]
+    raise ReportError(f"expected --baseline out of {', '.join(known)}, got {wanted!r}")
+
+
+def _described(name: str, model: ModelStore | Imported, bad: int) -> ReportModel:
+    if isinstance(model, Imported):
+        return ReportModel(name, "imported", f"{model.source.format}: {', '.join(model.source.files)}")
+    manifest, store = model.manifest, model.store.manifest
+    reasons = [] if store.selection == "all" else [store.selection]
+    pending = len(model.pending())
+    if pending:
+        reasons.append(f"{store.num_units - pending} of {store.num_units} units of images")
+    if bad:
+        reasons.append(f"{bad} bad images left out")
+    return ReportModel(
+        name,
+        "measured",
+        manifest.source,
+        num_parameters=manifest.num_parameters,
+        settings=dict(manifest.protocol),
+        partial=", ".join(reasons),
+        bad_images=bad,
+        weights_hash=manifest.weights_hash,
+    )
+
+
+def _provenance(sources: Sources, options: ReportOptions) -> Provenance:
+    versions: dict[str, dict[str, None]] = {}
+    for model in sources.models.values():
+        if isinstance(model, ModelStore):
+            for library, version in model.manifest.versions.items():
+                versions.setdefault(library, {})[version] = None
+    manifest = sources.stores[0].manifest if sources.stores else None
+    return Provenance(
+        data=manifest.data if manifest else "imported results",
+        data_hash=manifest.data_hash if manifest else "",
+        num_images=manifest.num_images if manifest else 0,
+        selection=manifest.selection if manifest else "all",
+        corruption=manifest.corruption if manifest else "as imported",
+        settings=dict(manifest.protocol) if manifest else {},
+        versions={
+            "dtn-det (report)": metadata.version("dtn-det"),
+            **{library: ", ".join(found) for library, found in versions.items()},
+        },
+        date=datetime.now(timezone.utc).date().isoformat(),
+        level=options.level,
+        replicates=options.replicates,
+        seed=options.seed,
+    )

@@ -1,0 +1,137 @@
+"""The models of some stores, checked to belong into one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dtn_det.reports.contents import Task
+from dtn_det.robustness.importing_store import Imported, read_imported
+from dtn_det.robustness.store import ModelStore, Store, StoreError
+
+
+class ReportError(ValueError):
+    """Stores or options from which no report can be made."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a report is made from.
+
+    Attributes:
+        task: Of all models.
+        models: By the name that the report gives them, in its order.
+    """
+
+    task: Task
+    models: Mapping[str, ModelStore | Imported]
+
+    @property
+    def stores(self) -> list[Store]:
+        """Those of the measured models, each once."""
+        found = {model.store.folder: model.store for model in self.models.values() if isinstance(model, ModelStore)}
+        return list(found.values())
+
+
+def open_sources(stores: Sequence[str | Path], chosen: Sequence[str] = ()) -> Sources:
+    """Open stores and see that their models may stand in one table.
+
+    Args:
+        stores: Folders, each perhaps as ``LABEL=FOLDER``, which calls its models ``LABEL/NAME``.
+        chosen: Names of the models to take, in this order; all if empty.
+
+    Raises:
+        ReportError: They do not go together, two models have one name, a chosen one is not there, or there is none.
+        StoreError: A store is damaged or of another version.
+    """
+    if not stores:
+        raise ReportError("expected at least one folder with results, got none: name what `dtn-det mce` or `mpc` wrote")
+    models: dict[str, ModelStore | Imported] = {}
+    places: dict[str, Path] = {}
+    for text in stores:
+        label, folder = _label_and_folder(text)
+        for name, model in _models(folder):
+            name = f"{label}/{name}" if label else name
+            if name in models:
+                raise ReportError(
+                    f"expected models of different names, got {name!r} in {places[name]} and in {folder}: tell them "
+                    f"apart with a label, such as first={places[name]} second={folder}"
+                )
+            models[name], places[name] = model, folder
+    if not models:
+        raise ReportError(
+            f"expected results in {', '.join(map(str, stores))}, got a store without a finished model: evaluate one "
+            "with `dtn-det mce` or `dtn-det mpc`"
+        )
+    unknown = [name for name in chosen if name not in models]
+    if unknown:
+        raise ReportError(f"expected --models out of {', '.join(models)}, got {', '.join(unknown)}")
+    if len(set(chosen)) < len(chosen):
+        raise ReportError(f"expected each of --models once, got {', '.join(chosen)}")
+    taken = {name: models[name] for name in chosen} if chosen else models
+    task = _task(taken)
+    sources = Sources(task, taken)
+    _check_alike(sources.stores)
+    return sources
+
+
+def _label_and_folder(text: str | Path) -> tuple[str, Path]:
+    if isinstance(text, Path) or Path(text).exists() or "=" not in text:
+        return "", Path(text)
+    label, _, folder = text.partition("=")
+    if not label or not folder:
+        raise ReportError(f"expected FOLDER or LABEL=FOLDER, got {text!r}")
+    return label, Path(folder)
+
+
+def _models(folder: Path) -> Iterator[tuple[str, ModelStore | Imported]]:
+    """The models of a folder that have results: its own first, then those imported into it."""
+    imported = read_imported(folder)
+    if not imported or (folder / "store.json").is_file():
+        for name, model in Store.open(folder).models().items():
+            if model.finished():
+                yield name, model
+    yield from imported.items()
+
+
+def _task(models: Mapping[str, ModelStore | Imported]) -> Task:
+    tasks: dict[str, str] = {}
+    for name, model in models.items():
+        tasks.setdefault(model.store.manifest.task if isinstance(model, ModelStore) else model.task, name)
+    if len(tasks) > 1:
+        listed = " and ".join(f"{task} ({name})" for task, name in tasks.items())
+        raise ReportError(f"expected models of one task in a report, got {listed}: make one report for each")
+    task = next(iter(tasks))
+    if task == "classification":
+        return "classification"
+    if task == "detection":
+        return "detection"
+    raise StoreError(f"expected the task classification or detection in a store, got {task!r}")
+
+
+def _check_alike(stores: Sequence[Store]) -> None:
+    """See that all numbers were made from the same images under the same corruptions."""
+    first = stores[0] if stores else None
+    for store in stores[1:]:
+        assert first is not None
+        one, other = first.manifest, store.manifest
+        different = []
+        if one.data_hash != other.data_hash:
+            sets = (f"{manifest.data} ({manifest.num_images:,} images)" for manifest in (one, other))
+            different.append(f"data set: {' and '.join(sets)}")
+        for what in ("selection", "corruption"):
+            if getattr(one, what) != getattr(other, what):
+                different.append(f"{what}: {getattr(one, what)} and {getattr(other, what)}")
+        protocol = {**one.protocol, **other.protocol}
+        different += [
+            f"{key}: {one.protocol.get(key)} and {other.protocol.get(key)}"
+            for key in protocol
+            if key != "bad_images" and one.protocol.get(key) != other.protocol.get(key)
+        ]
+        if different:
+            lines = "".join(f"\n  {line}" for line in different)
+            raise ReportError(
+                f"expected stores of the same images and corruptions in one report, got {first.folder} and "
+                f"{store.folder} that differ:{lines}\nmake one report for each"
+            )
