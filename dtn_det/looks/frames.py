@@ -1,0 +1,202 @@
+"""The numbers behind the figures, as data frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det._optional import require
+from dtn_det.looks.learned import moments
+from dtn_det.looks.looks import BlockLook, Looks, NormLook
+from dtn_det.looks.magnitudes import spread
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NORMS = {"layer_norm": "LN", "instance_norm": "IN", "dtn": "DTN"}
+"""The fields of :class:`~dtn_det.looks.magnitudes.Magnitudes` that hold normalised tokens, and how they are called."""
+SMALLEST_WEIGHT = 1e-6
+"""Weights of a kernel below this are left out of the table."""
+
+
+def gates_frame(looks: Looks) -> pd.DataFrame:
+    """One row per DTN layer and group; ``mean_gate`` is empty where the mean is LayerNorm's alone."""
+    rows = []
+    for block, norm in looks.norms:
+        if norm.gates is None:
+            continue
+        for group, var in enumerate(norm.gates.var):
+            mean = None if norm.gates.mean is None else float(norm.gates.mean[group])
+            rows.append({**_norm(block, norm), "group": group + 1, "mean_gate": mean, "var_gate": float(var)})
+    return _frame(rows)
+
+
+def kernels_frame(looks: Looks) -> pd.DataFrame:
+    """One row per DTN layer and group: coefficients, and the mean and deviation of the offsets in tokens."""
+    rows = []
+    for block, norm in looks.norms:
+        kernels = norm.kernels
+        if kernels is None:
+            continue
+        row_mean, row_sd = moments(kernels.rows, kernels.row_offsets)
+        column_mean, column_sd = moments(kernels.columns, kernels.column_offsets)
+        for group, (a_x, a_y, a_d) in enumerate(kernels.coefficients):
+            rows.append(
+                {
+                    **_norm(block, norm),
+                    "group": group + 1,
+                    "a_x": a_x,
+                    "a_y": a_y,
+                    "a_d": a_d,
+                    "right": column_mean[group],
+                    "right_sd": column_sd[group],
+                    "down": row_mean[group],
+                    "down_sd": row_sd[group],
+                }
+            )
+    return _frame(rows)
+
+
+def axis_kernels_frame(looks: Looks) -> pd.DataFrame:
+    """One row per DTN layer, group, axis and offset: the weight of the tokens at that offset."""
+    parts = []
+    for block, norm in looks.norms:
+        if norm.kernels is None:
+            continue
+        axes = (
+            ("right", norm.kernels.columns, norm.kernels.column_offsets),
+            ("down", norm.kernels.rows, norm.kernels.row_offsets),
+        )
+        for axis, weights, offsets in axes:
+            group, place = np.nonzero(weights >= SMALLEST_WEIGHT)
+            columns = {"group": group + 1, "axis": axis, "offset": offsets[place], "weight": weights[group, place]}
+            parts.append(_frame({**_norm(block, norm), **columns}))
+    return _joined(parts)
+
+
+def kernel_maps_frame(looks: Looks, radius: int) -> pd.DataFrame:
+    """One row per DTN layer, group and offset of at most ``radius``: the weight of one neighbouring token."""
+    parts = []
+    for block, norm in looks.norms:
+        if norm.kernels is not None:
+            group, down, right, weight = _cells(norm.kernels.window(radius))
+            columns = {"group": group + 1, "down": down - radius, "right": right - radius, "weight": weight}
+            parts.append(_frame({**_norm(block, norm), **columns}))
+    return _joined(parts)
+
+
+def magnitudes_frame(chosen: Sequence[BlockLook], norm_name: str) -> pd.DataFrame:
+    """One row per chosen block, group and token: its size before a norm and after each of three."""
+    parts = []
+    for block in chosen:
+        norm = block.norms[norm_name]
+        group, row, column, tokens = _cells(norm.magnitudes.tokens)
+        columns = {
+            "group": group + 1,
+            "row": row,
+            "column": column,
+            "inside": block.inside[row, column],
+            "input": tokens,
+            **{title: getattr(norm.magnitudes, field).ravel() for field, title in NORMS.items()},
+        }
+        parts.append(_frame({**_norm(block, norm), **columns}))
+    return _joined(parts)
+
+
+def spread_frame(looks: Looks) -> pd.DataFrame:
+    """One row per norm: how unequal the sizes of the image's tokens are, the deviation over the mean."""
+    rows = []
+    for block, norm in looks.norms:
+        magnitudes = norm.magnitudes
+        fields = {"tokens": "input", **NORMS}
+        spreads = {
+            title: spread(getattr(magnitudes, field).mean(axis=0)[block.inside]) for field, title in fields.items()
+        }
+        rows.append({**_norm(block, norm), "kind": norm.kind, **spreads})
+    return _frame(rows)
+
+
+def distance_frame(looks: Looks) -> pd.DataFrame:
+    """One row per block and head: mean attention distance in tokens and in pixels of the network's input."""
+    rows = []
+    for block in looks.blocks:
+        look = block.attention
+        for head, tokens in enumerate(look.distance):
+            rows.append(
+                {
+                    **_block(block),
+                    "attention": block.kind,
+                    "head": head + 1,
+                    "tokens": tokens,
+                    "pixels": tokens * block.stride,
+                    "uniform_tokens": look.uniform_distance,
+                    "uniform_pixels": look.uniform_distance * block.stride,
+                    "stride": block.stride,
+                    "on_map": look.on_map[head],
+                }
+            )
+    return _frame(rows)
+
+
+def attention_maps_frame(chosen: Sequence[BlockLook], of_class_token: bool) -> pd.DataFrame:
+    """One row per chosen block, head and token: what the token receives, of the class token or of all tokens."""
+    parts = []
+    for block in chosen:
+        maps = block.attention.class_map if of_class_token else block.attention.received
+        if maps is not None:
+            head, row, column, value = _cells(maps)
+            columns = {"head": head + 1, "row": row, "column": column, "over_uniform": value}
+            parts.append(_frame({**_block(block), **columns}))
+    return _joined(parts)
+
+
+def _block(block: BlockLook) -> dict[str, Any]:
+    return {"layer": block.name, "stage": block.stage, "block": block.index}
+
+
+def _norm(block: BlockLook, norm: NormLook) -> dict[str, Any]:
+    return {**_block(block), "norm": norm.name}
+
+
+def _cells(maps: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Indices along the three axes and values of all cells."""
+    first, second, third = (index.ravel() for index in np.indices(maps.shape))
+    return first, second, third, maps.ravel()
+
+
+def _frame(rows: Any) -> pd.DataFrame:
+    frame: pd.DataFrame = require("pandas", "cli").DataFrame(rows)
+    return frame
+
+
+def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    frame: pd.DataFrame = require("pandas", "cli").concat(parts, ignore_index=True)
+    return frame
+
+
+def all_frames(looks: Looks, chosen: Sequence[BlockLook], norm_name: str, radius: int) -> dict[str, pd.DataFrame]:
+    """Every table by the name of its file.
+
+    Args:
+        looks: All looks.
+        chosen: Blocks whose maps are wanted.
+        norm_name: Which of their norms.
+        radius: Of the two-dimensional kernels, in tokens.
+    """
+    frames = {
+        "attention_distance": distance_frame(looks),
+        "magnitudes": magnitudes_frame(chosen, norm_name),
+        "magnitude_spread": spread_frame(looks),
+        "attention_received": attention_maps_frame(chosen, of_class_token=False),
+    }
+    if looks.has_class_token:
+        frames["class_attention"] = attention_maps_frame(chosen, of_class_token=True)
+    if looks.has_dtn:
+        frames["gates"] = gates_frame(looks)
+        frames["kernels"] = kernels_frame(looks)
+        frames["kernel_axes"] = axis_kernels_frame(looks)
+        frames["kernel_maps"] = kernel_maps_frame(looks, radius)
+    return dict(sorted(frames.items()))
