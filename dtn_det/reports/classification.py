@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dtn_det._optional import require
 from dtn_det.corruptions.catalog import SEVERITIES
 from dtn_det.metrics import (
     CLEAN,
@@ -23,7 +23,7 @@ from dtn_det.metrics import (
     error_samples,
     reliability,
 )
-from dtn_det.metrics.calibration import brier_scores, log_losses
+from dtn_det.metrics.calibration import Reliability, brier_scores, log_losses
 from dtn_det.metrics.cells import Cell, CorruptionSet
 from dtn_det.metrics.resampling import LEVEL, REPLICATES
 from dtn_det.reports.classifier_records import ClassifierRecords
@@ -110,7 +110,7 @@ def numbers_of_records(
             ),
         ),
     )
-    return ClassifierNumbers(error, others, tuple(_reliability_rows(name, records)))
+    return ClassifierNumbers(error, others, tuple(_reliability_rows(name, cells, diagrams)))
 
 
 def numbers_of_frame(frame: pd.DataFrame) -> ClassifierNumbers:
@@ -122,7 +122,7 @@ def numbers_of_frame(frame: pd.DataFrame) -> ClassifierNumbers:
     cells: dict[Cell, float] = {}
     known = True
     for name, severity, error in zip(frame["corruption"], frame["severity"], frame["error"], strict=True):
-        whole = severity != severity or not isinstance(severity, Integral)
+        whole = bool(require("pandas", "eval").isna(severity))
         known = known and not whole
         # Means and ratios of sums over the severities come out the same.
         cells.update({(name, one): error for one in (SEVERITIES if whole else (int(severity),))})
@@ -240,23 +240,20 @@ def _paired(name: str, model: Samples, baseline: _Baseline, remarks: list[str]) 
     return baseline
 
 
-def _reliability_rows(name: str, records: ClassifierRecords) -> Iterator[Row]:
-    """The diagrams of the clean and of all corrupted images of the benchmark."""
-    clean = [number for number, cell in enumerate(records.cells) if cell == CLEAN]
-    corrupted = [number for number, cell in enumerate(records.cells) if cell != CLEAN]
+def _reliability_rows(name: str, cells: Sequence[Cell], diagrams: Sequence[Reliability]) -> Iterator[Row]:
+    """The diagram of the clean images, and that of all corrupted ones."""
+    clean = [diagram for cell, diagram in zip(cells, diagrams, strict=True) if cell == CLEAN]
+    corrupted = [diagram for cell, diagram in zip(cells, diagrams, strict=True) if cell != CLEAN]
     for images, chosen in (("clean", clean), ("corrupted", corrupted)):
         if not chosen:
             continue
-        confidence = records.columns["confidence"][:, chosen].reshape(-1)
-        found = reliability(confidence, records.columns["correct"][:, chosen].reshape(-1))
-        edges = found.edges.tolist()
-        for number, count in enumerate(found.counts.tolist()):
-            yield (
-                name,
-                images,
-                edges[number],
-                edges[number + 1],
-                count,
-                float(found.accuracy[number]),
-                float(found.confidence[number]),
-            )
+        counts = np.stack([diagram.counts for diagram in chosen])
+        total = counts.sum(0)
+        with np.errstate(invalid="ignore"):
+            # Empty bins are NaN and have no weight.
+            accuracy = np.nansum([diagram.accuracy * diagram.counts for diagram in chosen], 0) / total
+            confidence = np.nansum([diagram.confidence * diagram.counts for diagram in chosen], 0) / total
+        edges = chosen[0].edges
+        columns = (edges[:-1], edges[1:], total, accuracy, confidence)
+        for row in zip(*(column.tolist() for column in columns), strict=True):
+            yield (name, images, *row)

@@ -29,7 +29,7 @@ _AS_IT_IS = {"CE", "mCE", "relative CE", "relative mCE", "NLL", "mean NLL", "Bri
 
 
 def scale(name: str) -> float:
-    """What a number of the metrics is multiplied by to be shown."""
+    """What a number of the metrics is multiplied by to be shown, by the name that readers see."""
     return 1.0 if name in _AS_IT_IS or name.startswith("rPC ") else 100.0
 
 
@@ -68,8 +68,8 @@ def number_rows(
         if quantity[1:] == CLEAN and which != SETS[0] and SETS[0] in sets_of(cells):
             continue
         ends = (entry.low, entry.high) if entry.replicates > 1 else (math.nan, math.nan)
-        numbers = (scale(quantity.name) * value for value in (entry.value, *ends))
         name = names.get(quantity.name, quantity.name)
+        numbers = (scale(name) * value for value in (entry.value, *ends))
         yield (model, which, name, *quantity[1:], *numbers, *_support(quantity, which, cells))
 
 
