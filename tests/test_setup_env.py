@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -318,16 +320,50 @@ class TestFailures:
         assert len([call for call in project.pip_calls() if "pip wheel" in call]) == 2
 
 
-def test_ci_calls_make_test_from_the_root(tmp_path: Path, project_root: Path) -> None:
-    make = tmp_path / "make"
-    make.write_text('#!/bin/sh\necho "$PWD: $*"\n')
-    make.chmod(0o755)
-    done = subprocess.run(
-        ["bash", str(project_root / ".ci/run")],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
-    )
-    assert done.stdout == f"{project_root}: test\n"
+class TestContinuousIntegration:
+    """`.ci/run` with stand-ins for make, apt-get, dpkg-query and id, which write down how they are called."""
+
+    @pytest.fixture
+    def run(self, tmp_path: Path, project_root: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+        def run(**programs: str) -> subprocess.CompletedProcess[str]:
+            stand_ins = {"make": 'echo "$PWD: $*"', "id": "echo 0", "dpkg-query": "echo installed", "apt-get": ""}
+            for name, text in {**stand_ins, **{key.replace("_", "-"): text for key, text in programs.items()}}.items():
+                file = tmp_path / name
+                file.write_text(f'#!/bin/sh\necho "{name} $*" >>"{tmp_path}/calls"\n{text}\n')
+                file.chmod(0o755)
+            return subprocess.run(
+                ["bash", str(project_root / ".ci/run")],
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                check=True,
+                env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+            )
+
+        return run
+
+    def calls(self, tmp_path: Path) -> list[str]:
+        return [line for line in (tmp_path / "calls").read_text().splitlines() if line.startswith("apt-get")]
+
+    def test_make_test_runs_from_the_root(self, run: Any, tmp_path: Path, project_root: Path) -> None:
+        assert run().stdout == f"{project_root}: test\n"
+        assert self.calls(tmp_path) == []
+
+    def test_missing_packages_are_installed(self, run: Any, tmp_path: Path, project_root: Path) -> None:
+        assert run(dpkg_query='case "$*" in *texlive*) echo installed ;; *) exit 1 ;; esac').stdout == (
+            f"{project_root}: test\n"
+        )
+        update, install = self.calls(tmp_path)
+        assert update.startswith("apt-get update")
+        assert install.endswith(" chromium chromium-driver")
+
+    def test_a_failure_is_tried_again_and_told(self, run: Any, tmp_path: Path, project_root: Path) -> None:
+        done = run(dpkg_query="exit 1", apt_get='echo "E: no such mirror"; exit 100')
+        assert done.stdout == f"{project_root}: test\n"
+        assert "E: no such mirror\n[ci] warning: apt-get failed" in done.stderr
+        assert len(self.calls(tmp_path)) == 4
+
+    def test_users_who_are_not_root_get_no_packages(self, run: Any, tmp_path: Path) -> None:
+        done = run(dpkg_query="exit 1", id="echo 1000")
+        assert "[ci] not installed: chromium " in done.stderr
+        assert self.calls(tmp_path) == []
