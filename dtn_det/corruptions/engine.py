@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from dtn_det.corruptions.stream import Key, Stream
 
 ENGINE_VERSION = 1
 """Raised whenever the same arguments give other pixels."""
+
+_IDENTITY = re.compile(r"(\S+) (no-jpeg|jpeg\d+) (rgb|bgr) seed=(-?\d+) (.+)")
 
 ChannelOrder = Literal["rgb", "bgr"]
 Backend = Literal["dtn_det", "imagecorruptions"]
@@ -96,6 +99,39 @@ class Corruptor:
             return f"{self.profile} {jpeg} {self.channel_order} seed={self.seed} {rival.version()}"
         frost = f"frost={texture_name(self.frost_folder)}"
         return f"{self.profile} {jpeg} {self.channel_order} seed={self.seed} {frost} engine={ENGINE_VERSION}"
+
+    @classmethod
+    def from_identity(cls, identity: str, frost_folder: Path | str | None = None) -> Corruptor:
+        """The corruptor of an identity, such as a store of results carries.
+
+        Args:
+            identity: See :attr:`identity`.
+            frost_folder: Folder of the textures, where the identity names original ones.
+
+        Raises:
+            ValueError: It is none, or this version of the engine, or these textures, give other pixels.
+            FileNotFoundError: A texture is missing.
+        """
+        match = _IDENTITY.fullmatch(identity)
+        if match is None:
+            raise ValueError(
+                f"expected the identity of corruptions, such as {cls().identity!r}, got {identity!r}: they were not "
+                "made by this engine"
+            )
+        profile, jpeg, channel_order, seed, rest = match.groups()
+        original = rest.startswith("frost=original")
+        found = cls(
+            profile,
+            int(seed),
+            jpeg != "no-jpeg",
+            "rgb" if channel_order == "rgb" else "bgr",
+            frost_folder if original else None,
+            "dtn_det" if rest.startswith("frost=") else "imagecorruptions",
+        )
+        if found.identity != identity:
+            advice = "name the folder of the original frost textures" if original else "take the version that made them"
+            raise ValueError(f"expected corruptions {identity!r}, got {found.identity!r} here: {advice}")
+        return found
 
     def __call__(self, image: ByteImage, name: str, severity: int, key: Key | None = None) -> ByteImage:
         """Corrupt an image: see :func:`corrupt`."""

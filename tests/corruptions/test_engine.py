@@ -6,6 +6,7 @@ import hashlib
 import io
 import multiprocessing
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,6 +151,40 @@ def test_the_identity_names_all_that_the_pixels_depend_on():
     ]  # fmt: skip
     assert len({each.identity for each in settings_}) == len(settings_)
     assert Corruptor().identity == "imagenet-c jpeg85 rgb seed=0 frost=procedural engine=1"
+
+
+@pytest.mark.parametrize("profile", ["imagenet-c", "coco-c", "cifar-c", "tiny-imagenet-c"])
+@pytest.mark.parametrize("settings_", [{}, {"jpeg": True}, {"jpeg": False}, {"channel_order": "bgr", "seed": -7}])
+def test_an_identity_gives_the_corruptor_back(profile, settings_):
+    corruptor = Corruptor(profile, **settings_)
+    found = Corruptor.from_identity(corruptor.identity)
+    assert found.identity == corruptor.identity
+    image = textured(40, 48)
+    assert np.array_equal(found(image, "snow", 2, "key"), corruptor(image, "snow", 2, "key"))
+
+
+def test_the_other_backend_comes_back_from_its_identity():
+    pytest.importorskip("imagecorruptions")
+    corruptor = Corruptor("coco-c", seed=3, backend="imagecorruptions")
+    assert Corruptor.from_identity(corruptor.identity) == replace(corruptor, jpeg=False)
+
+
+@pytest.mark.parametrize(
+    ("identity", "message"),
+    [
+        ("files", "expected the identity of corruptions, such as 'imagenet-c jpeg85 .*, got 'files'"),
+        (
+            "coco-c no-jpeg rgb seed=0 frost=procedural engine=999",
+            r"=999', got .*=\d+' here: take the version",
+        ),
+        ("coco-c jpeg85 rgb seed=0 frost=original:46f4864b engine=1", "got .*frost=procedural.*: name the folder of"),
+        ("coco-c jpeg99 rgb seed=0 frost=procedural engine=1", "jpeg99 .*got .*jpeg85"),
+        ("moon-c jpeg85 rgb seed=0 frost=procedural engine=1", "expected a profile out of"),
+    ],
+)
+def test_identities_of_other_corruptions(identity, message):
+    with pytest.raises(ValueError, match=message):
+        Corruptor.from_identity(identity)
 
 
 def test_a_view_that_is_not_contiguous():

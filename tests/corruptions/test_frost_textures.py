@@ -94,7 +94,11 @@ def test_the_name_tells_which_textures(folder, tmp_path):
     for name in FILES:
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     assert texture_set(tmp_path).name == "original:46f4864b"
-    assert "frost=original:46f4864b" in Corruptor(frost_folder=folder).identity
+    identity = Corruptor(frost_folder=folder).identity
+    assert "frost=original:46f4864b" in identity
+    assert Corruptor.from_identity(identity, folder).identity == identity
+    with pytest.raises(ValueError, match="name the folder of the original frost textures"):
+        Corruptor.from_identity(identity)
     other = tmp_path / "other"
     other.mkdir()
     for name in FILES:
