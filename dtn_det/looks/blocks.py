@@ -53,11 +53,6 @@ class Block:
     class_token: bool = False
     takes_grid: bool = True
 
-    @property
-    def title(self) -> str:
-        """For figures."""
-        return f"stage {self.stage}, block {self.index}"
-
 
 def find_blocks(network: nn.Module, source: str) -> tuple[Block, ...]:
     """The blocks of the Swin, PVT or ViT in a network, in the order in which they run.
@@ -77,7 +72,7 @@ def find_blocks(network: nn.Module, source: str) -> tuple[Block, ...]:
     backbone = getattr(network, "backbone", network)
     raise ValueError(
         f"expected a backbone with Swin's, PVT's or ViT's blocks in {source}, got {type(backbone).__name__}: name a "
-        "config such as configs/dtn_swin/retinanet_dtn-swin-t_fpn_1x_coco.py"
+        "config such as configs/dtn_swin/retinanet_dtn-swin-t-p4-w7_fpn_1x_coco.py"
     )
 
 
@@ -160,6 +155,12 @@ def _vit(
     prefix: str, layers: str, modules: Any, projection: Any, num_prefix: int, class_token: bool
 ) -> Iterator[Block]:
     for index, module in enumerate(modules):
+        attention: Any = getattr(module, "attn", None)
+        if not isinstance(getattr(attention, "qkv", None), nn.Linear):
+            raise ValueError(
+                f"expected blocks of ViT with one projection for queries, keys and values, got {type(module).__name__} "
+                f"with {type(attention).__name__}: name a plain ViT"
+            )
         yield Block(
             name=f"{prefix}{layers}.{index}",
             stage=1,
@@ -167,10 +168,10 @@ def _vit(
             stride=projection.stride[0],
             module=module,
             norms={"norm1": module.norm1, "norm2": module.norm2},
-            attention=module.attn,
+            attention=attention,
             kind="global",
-            num_heads=module.attn.num_heads,
-            pieces=partial(_read_vit, module.attn, num_prefix, class_token),
+            num_heads=attention.num_heads,
+            pieces=partial(_read_vit, attention, num_prefix, class_token),
             num_prefix=num_prefix,
             class_token=class_token,
             takes_grid=False,

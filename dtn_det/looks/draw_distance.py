@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dtn_det._optional import require
 from dtn_det.looks.depth_axis import side_by_side, stage_axis, stage_colour
-from dtn_det.looks.looks import Looks
+from dtn_det.looks.looks import BlockLook, Looks
 from dtn_det.looks.style import ABOVE, GREY, new_figure
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def draw_distance(looks: Looks) -> Figure:
         places = place + side_by_side(len(pixels))
         axis.scatter(places, pixels, s=7, alpha=0.7, linewidths=0, color=stage_colour(block), zorder=2)
     axis.set_ylabel("mean attention distance (pixels)")
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.05 * max(map(_highest, looks.blocks)))
     stage_axis(axis, looks.blocks)
     axis.set_xlabel("blocks, input to output")
     line = require("matplotlib.lines", "det").Line2D
@@ -37,3 +37,7 @@ def draw_distance(looks: Looks) -> Figure:
     ]
     axis.legend(handles=marks, handletextpad=0.4, **ABOVE)
     return figure
+
+
+def _highest(block: BlockLook) -> float:
+    return block.stride * max(block.attention.uniform_distance, float(block.attention.distance.max()))

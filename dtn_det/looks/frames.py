@@ -89,19 +89,14 @@ def kernel_maps_frame(looks: Looks, radius: int) -> pd.DataFrame:
 
 
 def magnitudes_frame(chosen: Sequence[BlockLook], norm_name: str) -> pd.DataFrame:
-    """One row per chosen block, group and token: its size before a norm and after each of three."""
+    """One row per chosen block and token: its size before a norm and after each of three, the mean over groups."""
     parts = []
     for block in chosen:
         norm = block.norms[norm_name]
-        group, row, column, tokens = _cells(norm.magnitudes.tokens)
-        columns = {
-            "group": group + 1,
-            "row": row,
-            "column": column,
-            "inside": block.inside[row, column],
-            "input": tokens,
-            **{title: getattr(norm.magnitudes, field).ravel() for field, title in NORMS.items()},
-        }
+        row, column = (index.ravel() for index in np.indices(block.inside.shape))
+        fields = {"tokens": "input", **NORMS}
+        sizes = {title: getattr(norm.magnitudes, field).mean(axis=0).ravel() for field, title in fields.items()}
+        columns = {"row": row, "column": column, "inside": block.inside.ravel(), **sizes}
         parts.append(_frame({**_norm(block, norm), **columns}))
     return _joined(parts)
 
@@ -141,15 +136,25 @@ def distance_frame(looks: Looks) -> pd.DataFrame:
     return _frame(rows)
 
 
-def attention_maps_frame(chosen: Sequence[BlockLook], of_class_token: bool) -> pd.DataFrame:
-    """One row per chosen block, head and token: what the token receives, of the class token or of all tokens."""
+def received_frame(chosen: Sequence[BlockLook]) -> pd.DataFrame:
+    """One row per chosen block and key: the attention that it receives over that under uniform attention, all heads."""
     parts = []
     for block in chosen:
-        maps = block.attention.class_map if of_class_token else block.attention.received
-        if maps is not None:
-            head, row, column, value = _cells(maps)
-            columns = {"head": head + 1, "row": row, "column": column, "over_uniform": value}
-            parts.append(_frame({**_block(block), **columns}))
+        received = block.attention.received.mean(axis=0)
+        row, column = (index.ravel() for index in np.indices(received.shape))
+        parts.append(_frame({**_block(block), "row": row, "column": column, "over_uniform": received.ravel()}))
+    return _joined(parts)
+
+
+def class_attention_frame(chosen: Sequence[BlockLook]) -> pd.DataFrame:
+    """One row per chosen block with a class token, head and key: the class token's attention over its mean."""
+    parts = []
+    for block in chosen:
+        if block.attention.class_map is not None:
+            head, row, column, value = _cells(block.attention.class_map)
+            parts.append(
+                _frame({**_block(block), "head": head + 1, "row": row, "column": column, "over_uniform": value})
+            )
     return _joined(parts)
 
 
@@ -190,10 +195,10 @@ def all_frames(looks: Looks, chosen: Sequence[BlockLook], norm_name: str, radius
         "attention_distance": distance_frame(looks),
         "magnitudes": magnitudes_frame(chosen, norm_name),
         "magnitude_spread": spread_frame(looks),
-        "attention_received": attention_maps_frame(chosen, of_class_token=False),
+        "attention_received": received_frame(chosen),
     }
-    if looks.has_class_token:
-        frames["class_attention"] = attention_maps_frame(chosen, of_class_token=True)
+    if any(block.attention.class_map is not None for block in chosen):
+        frames["class_attention"] = class_attention_frame(chosen)
     if looks.has_dtn:
         frames["gates"] = gates_frame(looks)
         frames["kernels"] = kernels_frame(looks)

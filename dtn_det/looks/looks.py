@@ -45,6 +45,7 @@ class BlockLook:
 
     Attributes:
         name: Path of its module in the network.
+        title: For figures.
         stage: Number of its stage, from 1.
         index: Number of the block in its stage, from 1.
         stride: Pixels of the network's input between neighbouring tokens.
@@ -56,6 +57,7 @@ class BlockLook:
     """
 
     name: str
+    title: str
     stage: int
     index: int
     stride: int
@@ -64,11 +66,6 @@ class BlockLook:
     inside: NDArray[np.bool_]
     norms: Mapping[str, NormLook]
     attention: AttentionLook
-
-    @property
-    def title(self) -> str:
-        """For figures."""
-        return f"stage {self.stage}, block {self.index}"
 
 
 @dataclass(frozen=True)
@@ -127,11 +124,13 @@ def look(subject: Subject) -> Looks:
         attention[block.name] = look_at_attention(pieces, key_grid, torch.from_numpy(inside[block.name]))
 
     observe(blocks, subject.run, subject.input_size, on_norm, on_attention)
+    several = len({block.stage for block in blocks}) > 1
     return Looks(
         subject,
         tuple(
             BlockLook(
                 block.name,
+                f"stage {block.stage}, block {block.index}" if several else f"block {block.index}",
                 block.stage,
                 block.index,
                 block.stride,

@@ -78,13 +78,16 @@ def drawing() -> Iterator[None]:
 
 def new_figure(height: float, width: float = COLUMN) -> Figure:
     """An empty figure of a size in inches, drawn by Agg and known to no window."""
-    figure: Figure = require("matplotlib.figure", "det").Figure(figsize=(width, height), layout="constrained")
+    figure: Figure = require("matplotlib.figure", "det").Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     require("matplotlib.backends.backend_agg", "det").FigureCanvasAgg(figure)
     return figure
 
 
 def rendered(figure: Figure) -> dict[str, bytes]:
     """The figure in each of :data:`FORMATS`."""
+    # Laid out once: doing so takes longer than drawing.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     files = {}
     for name in FORMATS:
         buffer = io.BytesIO()
@@ -106,7 +109,9 @@ def thin_bar(figure: Figure, image: Any, axes: Any, label: str, extend: str = "n
     Returns:
         Matplotlib's colour bar.
     """
-    bar = figure.colorbar(image, ax=axes, location="bottom", extend=extend, aspect=45, fraction=0.05, pad=0.02)
+    few = require("matplotlib.ticker", "det").MaxNLocator(6)
+    where: dict[str, Any] = {"location": "bottom", "aspect": 45, "fraction": 0.05, "pad": 0.02}
+    bar = figure.colorbar(image, ax=axes, extend=extend, ticks=few, **where)
     bar.outline.set_linewidth(0.3)
     bar.ax.tick_params(width=0.3)
     bar.set_label(label)

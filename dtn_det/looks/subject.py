@@ -123,10 +123,10 @@ def _detector(
 ) -> Subject:
     from dtn_det.robustness.detection_model import build_detector
 
-    registry = require("mmengine.registry", "det")
-    registry.init_default_scope(config.get("default_scope", "mmdet"))
-    sample = _through_pipeline(config, model, image)
-    detector: Any = build_detector(config, checkpoint, device).model
+    scope = require("mmengine.registry", "det").DefaultScope
+    with scope.overwrite_default_scope(config.get("default_scope", "mmdet")):
+        sample = _through_pipeline(config, model, image)
+        detector: Any = build_detector(config, checkpoint, device).model
     if not hasattr(detector, "backbone"):
         raise ValueError(
             f"expected a detector with a backbone in {model}, got {type(detector).__name__} without: name the config "
