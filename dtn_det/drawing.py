@@ -1,0 +1,131 @@
+"""How figures look, and how they are saved: print quality at a paper's widths, no window and no global state."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det._optional import require
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMN: Final = 3.3
+"""Width of a paper's column in inches."""
+PAGE: Final = 6.9
+"""Width of both columns in inches."""
+TEXT: Final = 7.0
+"""Points of all text."""
+DPI: Final = 300
+FORMATS: Final = ("pdf", "svg", "png")
+FONT: Final = "DejaVu Sans"
+"""Comes with matplotlib, so that figures are the same everywhere."""
+COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Of Okabe and Ito, told apart by people of any colour vision; their yellow, too pale on white, is left out."""
+MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
+GREY: Final = "#6e6e6e"
+PALE: Final = "#c8c8c8"
+_STYLE: Final[Mapping[str, Any]] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#404040",
+    "axes.labelpad": 2,
+    "axes.labelsize": TEXT,
+    "axes.linewidth": 0.5,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 3,
+    "axes.titlesize": TEXT,
+    "figure.constrained_layout.h_pad": 0.02,
+    "figure.constrained_layout.hspace": 0.02,
+    "figure.constrained_layout.w_pad": 0.02,
+    "figure.constrained_layout.wspace": 0.02,
+    "figure.labelsize": TEXT,
+    "font.family": FONT,
+    "font.size": TEXT,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.4,
+    "hatch.linewidth": 0.4,
+    "image.interpolation": "nearest",
+    "legend.borderaxespad": 0.2,
+    "legend.columnspacing": 1.2,
+    "legend.fontsize": TEXT,
+    "legend.frameon": False,
+    "legend.handlelength": 2.2,
+    "legend.handletextpad": 0.4,
+    "legend.labelspacing": 0.25,
+    "lines.linewidth": 1,
+    "lines.markeredgewidth": 0.7,
+    "lines.markersize": 3.5,
+    # Type 42 is what journals ask for, and text stays text.
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dtn-det",
+    # Names of models are no formulas.
+    "text.parse_math": False,
+    "xtick.labelsize": TEXT,
+    "xtick.major.pad": 2,
+    "xtick.major.size": 2,
+    "xtick.major.width": 0.5,
+    "ytick.labelsize": TEXT,
+    "ytick.major.pad": 2,
+    "ytick.major.size": 2,
+    "ytick.major.width": 0.5,
+}
+# None leaves out what would make two runs differ.
+_METADATA: Final[Mapping[str, dict[str, Any]]] = {
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
+}
+_ABOUT: Final = {"pdf": "Subject", "svg": "Description", "png": "Description"}
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Within this, figures take the style of the project, whatever the user's settings; those are back afterwards."""
+    with require("matplotlib.style", "report").context(["default", dict(_STYLE)]):
+        yield
+
+
+def new_figure(height: float, width: float = COLUMN) -> Figure:
+    """An empty figure of a size in inches, drawn by Agg and known to no window; within :func:`drawing`."""
+    figure: Figure = require("matplotlib.figure", "report").Figure(
+        figsize=(width, height), dpi=DPI, layout="constrained"
+    )
+    require("matplotlib.backends.backend_agg", "report").FigureCanvasAgg(figure)
+    return figure
+
+
+def rendered(figure: Figure, title: str = "", about: str = "") -> dict[str, bytes]:
+    """The figure in each of :data:`FORMATS`, the same bytes in every run; its layout stays as it is from then on.
+
+    Args:
+        figure: Of :func:`new_figure`.
+        title: In the metadata of the files.
+        about: What it shows, likewise.
+    """
+    files = {}
+    with drawing():
+        # Laid out once, not for each of them.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for kind in FORMATS:
+            told = {key: text for key, text in (("Title", title), (_ABOUT[kind], about)) if text}
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, metadata={**_METADATA[kind], **told})
+            files[kind] = buffer.getvalue()
+    return files
+
+
+def pixels(figure: Figure) -> NDArray[np.uint8]:
+    """The figure as an image, (height, width, 3), RGB."""
+    with drawing():
+        canvas = require("matplotlib.backends.backend_agg", "report").FigureCanvasAgg(figure)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()

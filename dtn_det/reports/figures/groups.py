@@ -1,0 +1,98 @@
+"""The figure of the performance under each group of corruptions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dtn_det.corruptions.catalog import GROUPS
+from dtn_det.drawing import PAGE, drawing
+from dtn_det.reports.contents import Report, Section
+from dtn_det.reports.figures.layout import grid, labels, model_legend, page, plain_ticks
+from dtn_det.reports.figures.notes import caption
+from dtn_det.reports.figures.scopes import title
+from dtn_det.reports.figures.subject import NothingToDrawError, Number, Subject
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_SIDE_BY_SIDE = 4
+"""Models whose points share a line; more have lines of their own."""
+_NAME = 100
+"""Points for a model's name."""
+
+_Rows = dict[str, dict[str, Number]]
+"""By group, by model."""
+
+
+@drawing()
+def draw_groups(report: Report, section: Section) -> Figure:
+    """Dots with intervals: clean images, each group of corruptions, and all corruptions.
+
+    Few models share the line of a group; many have a line each, and a panel for each group.
+
+    Raises:
+        NothingToDrawError: There are no numbers of groups.
+    """
+    subject = Subject.of(report, section)
+    rows = _rows(subject)
+    if not any(title(group) in rows for group in GROUPS):
+        raise NothingToDrawError("there are no numbers of groups of corruptions")
+    few = len(subject.models) <= MOST_SIDE_BY_SIDE
+    return _side_by_side(subject, rows) if few else _panels(subject, rows)
+
+
+def _rows(subject: Subject) -> _Rows:
+    wanted = {
+        "Clean": {model: subject.clean(model) for model in subject.models},
+        **{title(group): {model: subject.mean(model, group) for model in subject.models} for group in GROUPS},
+        "Mean": {model: subject.mean(model) for model in subject.models},
+    }
+    rows = {
+        name: {model: number for model, number in numbers.items() if number is not None}
+        for name, numbers in wanted.items()
+    }
+    return {name: numbers for name, numbers in rows.items() if numbers}
+
+
+def _side_by_side(subject: Subject, rows: _Rows) -> Figure:
+    models = subject.models
+    step = 0.62 / max(2, len(models))
+    height = len(rows) * (0.12 + 0.08 * len(models)) + 0.3
+    figure = page(height, caption(subject, "bars"), model_legend(subject, "point"))
+    axis = figure.subplots()
+    for place, numbers in enumerate(rows.values()):
+        for number, model in enumerate(models):
+            if model in numbers:
+                _dot(axis, subject, model, numbers[model], place + (number - (len(models) - 1) / 2) * step)
+    axis.set_yticks(range(len(rows)), list(rows))
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    for place in range(1, len(rows)):
+        axis.axhline(place - 0.5, color="#e4e4e4", linewidth=0.4, zorder=0)
+    axis.tick_params(axis="y", length=0)
+    axis.set_xlabel(subject.measure.label())
+    grid(axis, "x")
+    return figure
+
+
+def _panels(subject: Subject, rows: _Rows) -> Figure:
+    models = subject.models
+    figure = page(0.4 + 0.145 * len(models), caption(subject, "bars"), width_inches=PAGE, label=subject.measure.label())
+    panels = figure.subplots(1, len(rows), sharey=True)
+    names = labels(subject, _NAME)
+    for axis, (group, numbers) in zip(panels, rows.items(), strict=True):
+        for place, model in enumerate(models):
+            if model in numbers:
+                _dot(axis, subject, model, numbers[model], place)
+        axis.set_title(group)
+        axis.tick_params(axis="y", length=0)
+        plain_ticks(axis.xaxis, 3)
+        grid(axis, "both")
+    panels[0].set_yticks(range(len(models)), [names[model] for model in models])
+    panels[0].set_ylim(len(models) - 0.5, -0.5)
+    return figure
+
+
+def _dot(axis: Any, subject: Subject, model: str, number: Number, place: float) -> None:
+    mark = subject.marks[model]
+    low, high = number.reach
+    axis.errorbar([number.value], [place], xerr=[[low], [high]], **{**mark.point, "color": mark.colour}, elinewidth=0.8)

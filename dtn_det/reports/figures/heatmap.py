@@ -1,0 +1,151 @@
+"""The figure of every corruption and every model, with numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det._optional import require
+from dtn_det.drawing import PAGE, drawing
+from dtn_det.reports.contents import Report, Section
+from dtn_det.reports.figures.layout import labels, page
+from dtn_det.reports.figures.notes import caption
+from dtn_det.reports.figures.scopes import groups_of, short, title
+from dtn_det.reports.figures.subject import NothingToDrawError, Number, Subject
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_ROW = 0.165
+"""Inches of height of a model."""
+_NAME, _CELL = 100, 18.6
+"""Points for a model's name, at most, and for a number, at least."""
+_COLOURS = "Blues"
+_DARKEST = 0.85
+"""Part of the colour map that is used; beyond it, no text is legible."""
+_SPACE = 0.25
+"""Columns between two blocks."""
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Columns that stand together.
+
+    Attributes:
+        title: Above them.
+        columns: Names below them.
+        values: Of each model in each column, NaN where there is none, (models, columns).
+        coloured: Whether the numbers are of the unit that the colours stand for.
+    """
+
+    title: str
+    columns: list[str]
+    values: NDArray[np.float64]
+    coloured: bool = True
+
+
+@drawing()
+def draw_heatmap(report: Report, section: Section) -> Figure:
+    """Corruption errors, or the performance where there is no baseline, as numbers on colours; the best are bold.
+
+    Raises:
+        NothingToDrawError: There are no numbers of corruptions.
+    """
+    subject = Subject.of(report, section)
+    if not subject.corruptions:
+        raise NothingToDrawError("there are no numbers of corruptions")
+    relative = subject.everywhere("mCE")
+    blocks = _blocks(subject, relative)
+    what = f"CE relative to {_baseline(report)}" if relative else "means over the severities"
+    text = caption(subject, "", what, *(["bold: best"] if len(subject.models) > 1 else []))
+    figure = page(0.68 + _ROW * len(subject.models), text, width_inches=PAGE)
+    axis = figure.subplots()
+    colours = _range(blocks)
+    start, ticks = 0.0, []
+    for block in blocks:
+        _draw_block(axis, block, start, colours, subject.measure.better == "lower")
+        ticks += [(start + column, name) for column, name in enumerate(block.columns)]
+        start += len(block.columns) + _SPACE
+    names = labels(subject, min(_NAME, 72 * PAGE - 12 - _CELL * (start - _SPACE)))
+    axis.set_xlim(-0.5, start - _SPACE - 0.5)
+    axis.set_ylim(len(subject.models) - 0.5, -0.5)
+    axis.set_yticks(range(len(subject.models)), [names[model] for model in subject.models])
+    axis.set_xticks(*zip(*ticks, strict=True), rotation=45, ha="right", rotation_mode="anchor")
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    unit = "CE (%) ↓" if relative else subject.measure.label()
+    axis.annotate(unit, (0, 1), (-3, 3), xycoords="axes fraction", textcoords="offset points", ha="right")
+    return figure
+
+
+def _blocks(subject: Subject, relative: bool) -> list[_Block]:
+    models, measure = subject.models, subject.measure
+
+    def values(columns: Sequence[Sequence[Number | None]]) -> NDArray[np.float64]:
+        rows = zip(*columns, strict=True)
+        return np.array([[math.nan if number is None else number.value for number in row] for row in rows])
+
+    found = []
+    clean = [subject.clean(model) for model in models]
+    if any(number is not None for number in clean):
+        found.append(_Block("", [f"Clean {measure.title.split()[-1]}"], values([clean]), not relative))
+    cell, mean, title_of_mean = ("CE", "mCE", "mCE") if relative else (measure.mean, measure.mean, "Mean")
+    found.append(_Block("", [title_of_mean], values([[subject.get(model, mean) for model in models]])))
+    for group, names in groups_of(subject.corruptions).items():
+        numbers = [[subject.get(model, cell, name) for model in models] for name in names]
+        found.append(_Block(title(group), [short(name) for name in names], values(numbers)))
+    return found
+
+
+def _range(blocks: Sequence[_Block]) -> tuple[float, float]:
+    """Numbers at the ends of the colour map."""
+    values = np.concatenate([block.values.ravel() for block in blocks if block.coloured])
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    return low, low + max(high - low, 1e-9) / _DARKEST
+
+
+def _draw_block(axis: Any, block: _Block, start: float, colours: tuple[float, float], lower: bool) -> None:
+    low, high = colours
+    colour_map = require("matplotlib", "report").colormaps[_COLOURS]
+    rows, columns = block.values.shape
+    shown = block.values if block.coloured else np.full_like(block.values, low)
+    edges = start - 0.5 + np.arange(columns + 1)
+    axis.pcolormesh(
+        edges,
+        np.arange(rows + 1) - 0.5,
+        shown,
+        cmap=_COLOURS,
+        vmin=low,
+        vmax=high,
+        edgecolors="white",
+        linewidth=0.5,
+    )
+    signed = block.values if lower else -block.values
+    best = np.where(np.isnan(signed), math.inf, signed).min(0)
+    for (row, column), value in np.ndenumerate(block.values):
+        axis.text(
+            start + column,
+            row,
+            "\N{EN DASH}" if math.isnan(value) else f"{value:.1f}" if value < 99.95 else f"{value:.0f}",
+            ha="center",
+            va="center_baseline",
+            color=_ink(colour_map((shown[row, column] - low) / (high - low))),
+            fontweight="bold" if rows > 1 and signed[row, column] == best[column] else "normal",
+        )
+    axis.annotate(block.title, (start + (columns - 1) / 2, -0.5), (0, 3), textcoords="offset points", ha="center")
+
+
+def _ink(ground: Sequence[float]) -> str:
+    """Black or white, whichever stands out more by WCAG's relative luminance."""
+    linear = [(part + 0.055) ** 2.4 / 1.055**2.4 if part > 0.04 else part / 12.92 for part in ground[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"
+
+
+def _baseline(report: Report) -> str:
+    return "AlexNet" if report.baseline == "alexnet" else str(report.baseline)

@@ -1,0 +1,136 @@
+"""What all figures have around their panels: a legend above, a caption below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dtn_det._optional import require
+from dtn_det.drawing import COLUMN, GREY, PALE, TEXT, new_figure
+from dtn_det.reports.figures.notes import signs
+from dtn_det.reports.figures.subject import Subject
+from dtn_det.reports.figures.text import MINUS, fitted, printable, width, wrapped
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Entry = tuple[Any, str]
+"""A line or patch, and what stands beside it in the legend."""
+
+_INCH = 72.0
+_LINE = 1.22 * TEXT / _INCH
+"""Height of a line of text in inches."""
+_HANDLE_LENGTH = 2.2
+_HANDLE, _GAP = (_HANDLE_LENGTH + 0.4) * TEXT, 1.2 * TEXT
+"""Points of a legend's line with the space behind it, and between columns: those of the style."""
+_MARGIN = 6.0
+
+
+def page(
+    body: float, caption: str, legend: Sequence[Entry] = (), width_inches: float = COLUMN, label: str = ""
+) -> Figure:
+    """A figure with its legend and caption, to which panels are to be added.
+
+    Args:
+        body: Inches of height for the panels.
+        caption: Text below them.
+        legend: Entries above them.
+        width_inches: Of the figure.
+        label: Of the horizontal axes of all panels together.
+    """
+    points = width_inches * _INCH - _MARGIN
+    columns = _columns([width(label) for _, label in legend], points)
+    text = wrapped(printable(caption), points)
+    under_label = _LINE * (text.count("\n") + 1) + 3 / _INCH if text else 0.0
+    below = under_label + (_LINE if label else 0.0)
+    height = body + 1.15 * _LINE * -(-len(legend) // columns) + below
+    figure = new_figure(height, width_inches)
+    engine: Any = figure.get_layout_engine()
+    engine.set(rect=(0, below / height, 1, 1 - below / height))
+    left = _MARGIN / 2 / _INCH / width_inches
+    figure.text(left, 2 / _INCH / height, text, color=GREY, linespacing=1.1, in_layout=False)
+    figure.text(0.5, (under_label + 2 / _INCH) / height, label, ha="center", in_layout=False)
+    if legend:
+        _add_legend(figure, legend, columns)
+    return figure
+
+
+def labels(subject: Subject, points: float) -> dict[str, str]:
+    """Names of the models as they fit, with the signs of those that are partial or imported.
+
+    Args:
+        subject: What is drawn.
+        points: What each may take.
+    """
+    behind = signs(subject)
+    names = fitted(subject.models, points - max(width(sign) for sign in behind.values()))
+    return {name: names[name] + behind[name] for name in subject.models}
+
+
+def model_legend(subject: Subject, style: str, width_inches: float = COLUMN) -> list[Entry]:
+    """Entries of the models.
+
+    Args:
+        subject: What is drawn.
+        style: ``curve``, with one entry for all that are grey, or ``point``.
+        width_inches: Of the figure.
+    """
+    names = labels(subject, width_inches * _INCH - _MARGIN - _HANDLE)
+    line = require("matplotlib.lines", "report").Line2D
+    shown = [name for name in subject.models if style == "point" or subject.marks[name].highlighted]
+    found = [(line([], [], **getattr(subject.marks[name], style)), names[name]) for name in shown]
+    others = len(subject.models) - len(shown)
+    if others:
+        found.append((line([], [], color=PALE, linewidth=0.7), f"{others} other models"))
+    return found
+
+
+def grid(axis: Any, which: str) -> None:
+    """Faint lines at the ticks of one axis, ``x`` or ``y``."""
+    axis.grid(visible=True, axis=which)
+
+
+def plain_ticks(axis: Any, most: int) -> None:
+    """No more than some ticks along a value axis of matplotlib, at round numbers."""
+    axis.set_major_locator(require("matplotlib.ticker", "report").MaxNLocator(most, steps=[1, 2, 5, 10]))
+
+
+def handle(**style: Any) -> Any:
+    """A line for a legend."""
+    return require("matplotlib.lines", "report").Line2D([], [], **style)
+
+
+def pair_titles(subject: Subject, points: float) -> Mapping[tuple[str, str], str]:
+    """Second minus first of each pair, on two lines where one is too short."""
+    names = labels(subject, points - width(f"{MINUS} "))
+    found = {}
+    for first, second in subject.section.pairs:
+        whole = f"{names[second]} {MINUS} {names[first]}"
+        found[first, second] = whole if width(whole) <= points else f"{names[second]}\n{MINUS} {names[first]}"
+    return found
+
+
+def _add_legend(figure: Figure, entries: Sequence[Entry], columns: int) -> None:
+    handles = [handle for handle, _ in entries]
+    lines = any(handle.get_linestyle() != "None" for handle in handles)
+    # Labels that begin with an underscore are left out of a legend, so they are set afterwards.
+    legend = figure.legend(
+        handles,
+        ["x"] * len(entries),
+        loc="outside upper left",
+        ncols=columns,
+        handlelength=_HANDLE_LENGTH if lines else 1,
+    )
+    for text, (_, label) in zip(legend.get_texts(), entries, strict=True):
+        text.set_text(label)
+
+
+def _columns(widths: Sequence[float], points: float) -> int:
+    """Columns of a legend that fit side by side; entries run down each of them, the first ones longer."""
+    for columns in range(len(widths), 1, -1):
+        parts = [max(part) for part in np.array_split(widths, columns)]
+        if sum(parts) + columns * _HANDLE + (columns - 1) * _GAP <= points:
+            return columns
+    return 1
