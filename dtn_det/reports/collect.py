@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +16,7 @@ from dtn_det.reports.classifier_records import read_records
 from dtn_det.reports.contents import KIND_TITLES, Kind, Provenance, Report, ReportModel, Section
 from dtn_det.reports.detection import DetectorNumbers, detection_section, numbers_of_store
 from dtn_det.reports.detection import numbers_of_frame as detector_of_frame
-from dtn_det.reports.pairs import find_pairs, parse_pairs
+from dtn_det.reports.pairs import find_pairs, in_order, parse_pairs
 from dtn_det.reports.sources import ReportError, Sources, open_sources
 from dtn_det.robustness.coco_cells import bad_images
 from dtn_det.robustness.importing_store import Imported
@@ -74,6 +74,8 @@ def collect(
     baseline = _baseline(sources, options.baseline)
     against = baseline if baseline in sources.models else None
     pairs = find_pairs(names, against) if options.pairs is None else parse_pairs(options.pairs, names)
+    if not options.models:
+        sources = replace(sources, models={name: sources.models[name] for name in in_order(names, pairs)})
     if sources.task == "classification":
         sections, bad, remarks = _classifiers(sources, baseline, pairs, options, on_model)
     else:

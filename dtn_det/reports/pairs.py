@@ -37,6 +37,15 @@ def find_pairs(names: Sequence[str], baseline: str | None = None) -> tuple[tuple
     return tuple((first, name) for name in names if name != first)
 
 
+def in_order(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """The names with the first of each pair before its second, and otherwise as they are."""
+    found: dict[str, None] = {}
+    for name in names:
+        found.update(dict.fromkeys(first for first, second in pairs if second == name))
+        found[name] = None
+    return list(found)
+
+
 def parse_pairs(texts: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Pairs as a user gives them: ``FIRST:SECOND``.
 

@@ -87,6 +87,11 @@ def test_differences_are_second_minus_first(tmp_path: Path) -> None:
     store = classifier_store(tmp_path / "store", {"swin-t": 0, "dtn-swin-t": 6})
     report = collect([store], QUICK)
     assert report.sections[0].pairs == (("swin-t", "dtn-swin-t"),)
+    assert [model.name for model in report.models] == ["swin-t", "dtn-swin-t"]
+    assert [model.name for model in collect([store], replace(QUICK, models=["dtn-swin-t", "swin-t"])).models] == [
+        "dtn-swin-t",
+        "swin-t",
+    ]
     rows = report.sections[0].differences
     change = rows[(rows["name"] == "mean error") & (rows["scope"] == "") & (rows["severity"] == 0)]
     change = change[change["set"] == "benchmark"].iloc[0]
