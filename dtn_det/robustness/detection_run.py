@@ -74,14 +74,29 @@ def run_detection(options: DetectionOptions) -> int:
     with joined(options.launcher, options.device) as (rank, device):
         # What MMDetection prints, and the progress, are none of the result.
         with contextlib.redirect_stdout(sys.stderr):
-            model = _sweep(options, rank, device, console)
+            model, task = prepare_detection(options, rank, device, console)
+            _sweep_units(model, task, options.workers, rank, console)
             frames = _evaluated(model, options.workers, console) if rank.is_first else {}
         if rank.is_first:
             print_tables(model, frames, bad_images(model), console)
     return 0
 
 
-def _sweep(options: DetectionOptions, rank: Rank, device: torch.device, console: Console) -> ModelStore:
+def prepare_detection(
+    options: DetectionOptions, rank: Rank, device: torch.device, console: Console
+) -> tuple[ModelStore, DetectionTask]:
+    """Open the store, or make it, and build what evaluates its images.
+
+    Args:
+        options: What to evaluate.
+        rank: This process.
+        device: Where the model runs.
+        console: Where warnings go.
+
+    Raises:
+        ValueError: Options, data, checkpoint, or a store that do not fit.
+        OSError: A file is missing.
+    """
     cells = sweep_cells(select_corruptions(options.corruptions or ["benchmark"]), select_severities(options.severities))
     frost = None if options.frost is None else str(options.frost)
     corruptor = Corruptor(options.profile, options.seed, None, options.channel_order, frost)
@@ -111,8 +126,7 @@ def _sweep(options: DetectionOptions, rank: Rank, device: torch.device, console:
     task = DetectionTask(
         images, len(cells), len(data.truth.categories), detector, options.batch_size, options.on_bad_image
     )
-    _sweep_units(model, task, options.workers, rank, console)
-    return model
+    return model, task
 
 
 def _config(options: DetectionOptions) -> Config:
