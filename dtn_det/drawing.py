@@ -112,9 +112,7 @@ def rendered(figure: Figure, title: str = "", about: str = "") -> dict[str, byte
     """
     files = {}
     with drawing():
-        # Laid out once, not for each of them.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        _lay_out(figure)
         for kind in FORMATS:
             told = {key: text for key, text in (("Title", title), (_ABOUT[kind], about)) if text}
             buffer = io.BytesIO()
@@ -124,8 +122,17 @@ def rendered(figure: Figure, title: str = "", about: str = "") -> dict[str, byte
 
 
 def pixels(figure: Figure) -> NDArray[np.uint8]:
-    """The figure as an image, (height, width, 3), RGB."""
+    """The figure as an image, (height, width, 3), RGB; its layout stays as it is from then on."""
     with drawing():
+        _lay_out(figure)
         canvas = require("matplotlib.backends.backend_agg", "report").FigureCanvasAgg(figure)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _lay_out(figure: Figure) -> None:
+    """Lay out here and not in each format, which takes longer than drawing."""
+    # Panels of a fixed aspect find their place the second time only.
+    for _ in range(2):
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dtn_det.drawing import PAGE, drawing
+from dtn_det.drawing import COLUMN, PAGE, drawing
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures.curves import corruption_points, draw_curve, has_curve, severity_axis
 from dtn_det.reports.figures.layout import grid, model_legend, page, plain_ticks
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _PANEL = 1.05
 """Inches of height."""
+_COLUMNS = 4
 
 
 @drawing()
@@ -35,27 +37,34 @@ def draw_corruptions(report: Report, section: Section) -> Figure:
     }
     if not curves:
         raise NothingToDrawError("there are no numbers of single severities, or of one alone")
-    groups = groups_of({corruption for _, corruption in curves})
-    columns = max(map(len, groups.values()))
-    wide = PAGE * min(1.0, (columns + 0.3) / 4.3)
-    figure = page(
-        0.3 + _PANEL * len(groups), caption(subject, "bands"), model_legend(subject, "curve", wide), width_inches=wide
-    )
-    panels = figure.subplots(len(groups), columns, sharex=True, sharey=True, squeeze=False)
-    with_clean = any(0 in points for points in curves.values())
-    for row, (names, axes) in enumerate(zip(groups.values(), panels, strict=True)):
+    rows = _rows(groups_of({corruption for _, corruption in curves}))
+    columns = max(map(len, rows))
+    wide = PAGE if columns > 2 else COLUMN
+    legend = model_legend(subject, "curve", wide)
+    figure = page(0.3 + _PANEL * len(rows), caption(subject, "bands"), legend, width_inches=wide)
+    panels = figure.subplots(len(rows), columns, sharex=True, sharey=True, squeeze=False)
+    for number, (names, axes) in enumerate(zip(rows, panels, strict=True)):
         for axis in axes[len(names) :]:
             axis.remove()
-        for axis, corruption in zip(axes, names, strict=False):
+        for column, corruption in enumerate(names):
+            axis = axes[column]
             for model in subject.models:
                 if (model, corruption) in curves:
                     draw_curve(axis, subject, model, curves[model, corruption])
             axis.set_title(title(corruption))
-            severity_axis(axis, with_clean)
+            severity_axis(axis, curves.values())
             plain_ticks(axis.yaxis, 4)
             grid(axis, "y")
-            below = [group for group in list(groups.values())[row + 1 :] if len(group) > names.index(corruption)]
-            axis.tick_params(labelbottom=not below)
-            axis.set_xlabel("" if below else "severity")
+            lowest = not any(len(other) > column for other in rows[number + 1 :])
+            axis.tick_params(labelbottom=lowest)
+            axis.set_xlabel("severity" if lowest else "")
     figure.supylabel(subject.measure.label())
     return figure
+
+
+def _rows(groups: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """A row for each group, or full rows where the groups are small."""
+    if max(map(len, groups.values())) > 2:
+        return [list(names) for names in groups.values()]
+    every = [name for names in groups.values() for name in names]
+    return [every[start : start + _COLUMNS] for start in range(0, len(every), _COLUMNS)]

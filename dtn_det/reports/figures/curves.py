@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dtn_det.corruptions.catalog import SEVERITIES
@@ -47,11 +47,10 @@ def draw_curve(axis: Any, subject: Subject, model: str, points: Points) -> None:
         axis.fill_between(places, low, high, color=mark.colour, alpha=alpha, linewidth=0, zorder=2)
 
 
-def severity_axis(axis: Any, with_clean: bool) -> None:
-    """Ticks at the severities; 0 is clean."""
-    first = 0 if with_clean else SEVERITIES[0]
-    axis.set_xlim(first - 0.2, SEVERITIES[-1] + 0.2)
-    ticks = range(first, SEVERITIES[-1] + 1)
+def severity_axis(axis: Any, curves: Iterable[Points]) -> None:
+    """Ticks at the severities that some curve has; 0 is clean."""
+    ticks = sorted({severity for points in curves for severity in points})
+    axis.set_xlim(ticks[0] - 0.2, ticks[-1] + 0.2)
     axis.set_xticks(ticks, ["clean" if tick == 0 else str(tick) for tick in ticks])
 
 

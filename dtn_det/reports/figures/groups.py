@@ -58,7 +58,7 @@ def _side_by_side(subject: Subject, rows: _Rows) -> Figure:
     models = subject.models
     step = 0.62 / max(2, len(models))
     height = len(rows) * (0.12 + 0.08 * len(models)) + 0.3
-    figure = page(height, caption(subject, "bars"), model_legend(subject, "point"))
+    figure = page(height, _caption(subject), model_legend(subject, "point"))
     axis = figure.subplots()
     for place, numbers in enumerate(rows.values()):
         for number, model in enumerate(models):
@@ -76,7 +76,7 @@ def _side_by_side(subject: Subject, rows: _Rows) -> Figure:
 
 def _panels(subject: Subject, rows: _Rows) -> Figure:
     models = subject.models
-    figure = page(0.4 + 0.145 * len(models), caption(subject, "bars"), width_inches=PAGE, label=subject.measure.label())
+    figure = page(0.4 + 0.145 * len(models), _caption(subject), width_inches=PAGE, label=subject.measure.label())
     panels = figure.subplots(1, len(rows), sharey=True)
     names = labels(subject, _NAME)
     for axis, (group, numbers) in zip(panels, rows.items(), strict=True):
@@ -90,6 +90,10 @@ def _panels(subject: Subject, rows: _Rows) -> Figure:
     panels[0].set_yticks(range(len(models)), [names[model] for model in models])
     panels[0].set_ylim(len(models) - 0.5, -0.5)
     return figure
+
+
+def _caption(subject: Subject) -> str:
+    return caption(subject, "bars", "Mean: over all corruptions")
 
 
 def _dot(axis: Any, subject: Subject, model: str, number: Number, place: float) -> None:

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtn_det._optional import require
-from dtn_det.drawing import PAGE, drawing
+from dtn_det.drawing import COLUMN, PAGE, drawing
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures.layout import labels, page
 from dtn_det.reports.figures.notes import caption
 from dtn_det.reports.figures.scopes import groups_of, short, title
 from dtn_det.reports.figures.subject import NothingToDrawError, Number, Subject
+from dtn_det.reports.figures.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +26,8 @@ _ROW = 0.165
 """Inches of height of a model."""
 _NAME, _CELL = 100, 18.6
 """Points for a model's name, at most, and for a number, at least."""
+_FEW = 5
+"""Columns that fit into one of a paper's."""
 _COLOURS = "Blues"
 _DARKEST = 0.85
 """Part of the colour map that is used; beyond it, no text is legible."""
@@ -63,7 +66,8 @@ def draw_heatmap(report: Report, section: Section) -> Figure:
     blocks = _blocks(subject, relative)
     what = f"CE relative to {_baseline(report)}" if relative else "means over the severities"
     text = caption(subject, "", what, *(["bold: best"] if len(subject.models) > 1 else []))
-    figure = page(0.68 + _ROW * len(subject.models), text, width_inches=PAGE)
+    wide = PAGE if sum(len(block.columns) for block in blocks) > _FEW else COLUMN
+    figure = page(0.68 + _ROW * len(subject.models), text, width_inches=wide)
     axis = figure.subplots()
     colours = _range(blocks)
     start, ticks = 0.0, []
@@ -71,7 +75,7 @@ def draw_heatmap(report: Report, section: Section) -> Figure:
         _draw_block(axis, block, start, colours, subject.measure.better == "lower")
         ticks += [(start + column, name) for column, name in enumerate(block.columns)]
         start += len(block.columns) + _SPACE
-    names = labels(subject, min(_NAME, 72 * PAGE - 12 - _CELL * (start - _SPACE)))
+    names = labels(subject, min(_NAME, 72 * wide - 12 - _CELL * (start - _SPACE)))
     axis.set_xlim(-0.5, start - _SPACE - 0.5)
     axis.set_ylim(len(subject.models) - 0.5, -0.5)
     axis.set_yticks(range(len(subject.models)), [names[model] for model in subject.models])
@@ -148,4 +152,4 @@ def _ink(ground: Sequence[float]) -> str:
 
 
 def _baseline(report: Report) -> str:
-    return "AlexNet" if report.baseline == "alexnet" else str(report.baseline)
+    return "AlexNet" if report.baseline == "alexnet" else printable(str(report.baseline))

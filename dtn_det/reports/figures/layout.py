@@ -11,7 +11,7 @@ from dtn_det._optional import require
 from dtn_det.drawing import COLUMN, GREY, PALE, TEXT, new_figure
 from dtn_det.reports.figures.notes import signs
 from dtn_det.reports.figures.subject import Subject
-from dtn_det.reports.figures.text import MINUS, fitted, printable, width, wrapped
+from dtn_det.reports.figures.text import MINUS, fitted, width, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,14 +35,14 @@ def page(
 
     Args:
         body: Inches of height for the panels.
-        caption: Text below them.
+        caption: Text below them, printable.
         legend: Entries above them.
         width_inches: Of the figure.
         label: Of the horizontal axes of all panels together.
     """
     points = width_inches * _INCH - _MARGIN
     columns = _columns([width(label) for _, label in legend], points)
-    text = wrapped(printable(caption), points)
+    text = wrapped(caption, points)
     under_label = _LINE * (text.count("\n") + 1) + 3 / _INCH if text else 0.0
     below = under_label + (_LINE if label else 0.0)
     height = body + 1.15 * _LINE * -(-len(legend) // columns) + below
@@ -129,7 +129,8 @@ def _add_legend(figure: Figure, entries: Sequence[Entry], columns: int) -> None:
 
 def _columns(widths: Sequence[float], points: float) -> int:
     """Columns of a legend that fit side by side; entries run down each of them, the first ones longer."""
-    for columns in range(len(widths), 1, -1):
+    for rows in range(1, len(widths)):
+        columns = -(-len(widths) // rows)
         parts = [max(part) for part in np.array_split(widths, columns)]
         if sum(parts) + columns * _HANDLE + (columns - 1) * _GAP <= points:
             return columns

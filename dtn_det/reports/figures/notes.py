@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dtn_det.reports.figures.subject import Subject
+from dtn_det.reports.figures.text import printable
 
 PARTIAL, IMPORTED = "†", "‡"
 _MOST_NAMED = 2
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def signs(subject: Subject) -> dict[str, str]:
@@ -19,7 +21,7 @@ def signs(subject: Subject) -> dict[str, str]:
 
 
 def caption(subject: Subject, intervals: str = "", *more: str, models: Sequence[str] | None = None) -> str:
-    """What stands under a figure.
+    """What stands under a figure, printable.
 
     Args:
         subject: What it is drawn from.
@@ -31,15 +33,16 @@ def caption(subject: Subject, intervals: str = "", *more: str, models: Sequence[
     about = subject.report.provenance
     said = []
     if about.num_images:
-        said.append(f"{about.num_images:,} images of {about.data}")
+        said.append(f"{about.num_images:,}{_NO_BREAK}images ({printable(about.data)})")
     if intervals and any(subject.with_intervals()):
-        said.append(f"{intervals}: {100 * about.level:g} % bootstrap intervals, {about.replicates:,} replicates")
+        level, replicates = f"{100 * about.level:g}{_NO_BREAK}%", f"{about.replicates:,}{_NO_BREAK}replicates"
+        said.append(f"{intervals}: {level} bootstrap intervals, {replicates}")
     said += more
     partial = {name: reason for name, reason in _partial(subject).items() if name in models}
     if partial:
-        said.append(f"{PARTIAL} partial: {_reasons(partial)}")
+        said.append(f"{PARTIAL}{_NO_BREAK}partial: {printable(_reasons(partial))}")
     if any(name in models for name in _imported(subject)):
-        said.append(f"{IMPORTED} imported from other tools")
+        said.append(f"{IMPORTED}{_NO_BREAK}imported from other tools")
     return "; ".join(said)
 
 

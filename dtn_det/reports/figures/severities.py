@@ -30,7 +30,7 @@ def draw_severities(report: Report, section: Section) -> Figure:
     axis = figure.subplots()
     for model, curve in points.items():
         draw_curve(axis, subject, model, curve)
-    severity_axis(axis, any(0 in curve for curve in points.values()))
+    severity_axis(axis, points.values())
     axis.set_xlabel("severity of the corruption")
     axis.set_ylabel(subject.measure.label("mean"))
     plain_ticks(axis.yaxis, 6)

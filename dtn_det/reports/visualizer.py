@@ -1,0 +1,90 @@
+"""Numbers and figures of a report for MMEngine's visualizer backends: TensorBoard, local files, and others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dtn_det._optional import require
+from dtn_det.corruptions.catalog import GROUPS
+from dtn_det.drawing import pixels
+from dtn_det.metrics import CLEAN
+from dtn_det.reports.contents import Report, Section
+from dtn_det.reports.figures import draw_figures
+from dtn_det.reports.rows import SETS
+
+if TYPE_CHECKING:
+    from mmengine.visualization import Visualizer
+
+PREFIX = "robustness"
+_BACKENDS = ("TensorboardVisBackend", "LocalVisBackend")
+
+
+class Scalar(NamedTuple):
+    """A number as backends take it.
+
+    Attributes:
+        tag: ``robustness/<model>/<number>``, or ``robustness/<model>/<group>/<number>``; the number begins with
+            ``segm_`` if it is of masks.
+        value: In the unit of :attr:`dtn_det.reports.contents.Section.numbers`.
+        step: The severity for numbers whose tag ends in ``_by_severity``, None for all others.
+    """
+
+    tag: str
+    value: float
+    step: int | None = None
+
+
+def report_scalars(report: Report) -> Iterator[Scalar]:
+    """The means over all corruptions, those of each group and each severity, and the clean performance."""
+    for section in report.sections:
+        yield from _section_scalars(section)
+
+
+def log_report(report: Report, target: Visualizer | str | Path, step: int = 0) -> None:
+    """Hand the numbers and figures of a report to a visualizer.
+
+    Args:
+        report: What is shown.
+        target: A visualizer of MMEngine, whose backends receive everything and stay open; or a folder, in which
+            ``vis_data`` gets TensorBoard's events, ``scalars.json`` and the figures.
+        step: Of the numbers and figures, such as the epoch of the model.
+
+    Raises:
+        ImportError: MMEngine is not installed, or TensorBoard, where a folder is given.
+    """
+    if not isinstance(target, (str, Path)):
+        _log(report, target, step)
+        return
+    require("tensorboard", "report")
+    visualization = require("mmengine.visualization", "det")
+    backends = [{"type": name} for name in _BACKENDS]
+    visualizer = visualization.Visualizer(vis_backends=backends, save_dir=str(target))
+    try:
+        _log(report, visualizer, step)
+    finally:
+        visualizer.close()
+
+
+def _log(report: Report, visualizer: Visualizer, step: int) -> None:
+    for scalar in report_scalars(report):
+        visualizer.add_scalar(scalar.tag, scalar.value, step if scalar.step is None else scalar.step)
+    # A slash in the name of an image is a folder to the local backend, which does not make it.
+    for name, figure in draw_figures(report).figures.items():
+        visualizer.add_image(f"{PREFIX}_{name}", pixels(figure), step)
+
+
+def _section_scalars(section: Section) -> Iterator[Scalar]:
+    kind = "segm_" if section.kind == "segm" else ""
+    for row in section.numbers.itertuples(index=False):
+        model, which, name, scope, severity, value, *_ = row
+        start, tag = f"{PREFIX}/{model}/", kind + name.replace(" ", "_")
+        if scope in GROUPS:
+            yield Scalar(f"{start}{scope}/{tag}", value)
+        # The means over the extra corruptions are those of their group.
+        elif not scope and which == SETS[0]:
+            yield Scalar(f"{start}{tag}_by_severity", value, int(severity)) if severity else Scalar(start + tag, value)
+        # Of detectors, this is P.
+        elif (scope, severity) == CLEAN and section.kind == "top1":
+            yield Scalar(f"{start}clean_{tag}", value)
