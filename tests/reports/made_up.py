@@ -23,7 +23,7 @@ ALL = BENCHMARK + EXTRA
 
 def provenance(task: str = "classification", images: int = 60, replicates: int = 200, **changes: object) -> Provenance:
     """Where made-up numbers come from; date and versions are fixed."""
-    corruption, jpeg = ("imagenet-c", "jpeg=85") if task == "classification" else ("coco-c", "no-jpeg")
+    corruption, jpeg = ("imagenet-c", "jpeg85") if task == "classification" else ("coco-c", "no-jpeg")
     facts = {
         "data": "made-up",
         "data_hash": "5a" * 32,

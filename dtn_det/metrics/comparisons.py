@@ -1,0 +1,35 @@
+"""Several comparisons at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Adjust p-values, so that the chance of any false finding among all of them stays below the level.
+
+    Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6, 1979: the
+    i-th smallest of n is multiplied by n - i + 1, and none is smaller than the one before. Valid whatever the
+    comparisons have to do with each other.
+
+    Args:
+        p_values: Of one family of comparisons.
+
+    Returns:
+        In the order of the arguments, each at most 1.
+
+    Raises:
+        ValueError: A p-value outside [0, 1].
+
+    >>> holm([0.04, 0.01, 0.03])
+    (0.06, 0.03, 0.06)
+    """
+    outside = [p_value for p_value in p_values if not 0 <= p_value <= 1]
+    if outside:
+        raise ValueError(f"expected p-values in [0, 1], got {', '.join(map(str, outside))}")
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for place, number in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[number]))
+        adjusted[number] = highest
+    return tuple(adjusted)

@@ -1,0 +1,1 @@
+"""Tables and reports as text: Markdown, CSV, JSON, LaTeX, and for a terminal."""

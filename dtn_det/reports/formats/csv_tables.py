@@ -1,0 +1,63 @@
+"""Tables as CSV with all digits, for spreadsheets and scripts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+
+from dtn_det.reports.contents import Report
+from dtn_det.reports.formats.plain import one_line
+from dtn_det.reports.tables.table import Cell, Column, Row, Table
+
+_PROVENANCE = ("data", "images", "selection", "corruptions", "date")
+
+
+def csv_table(table: Table, report: Report) -> str:
+    """One table: a line of headings, a line a row, numbers with ten digits.
+
+    Each line also says what its numbers lack (``note``) and where they come from (``published``: by whom, or else the
+    data), so that it can be moved into any other file. Ends of intervals have columns of their own.
+
+    Args:
+        table: Any table.
+        report: That it shows.
+    """
+    about = report.provenance
+    facts = [about.data, str(about.num_images), about.selection, about.corruption, about.date]
+    intervals = [_has_intervals(table, place) for place in range(len(table.columns))]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    headings = [heading for one in zip(table.columns, intervals, strict=True) for heading in _headings(*one)]
+    writer.writerow(["group", table.label or "number", *map(one_line, headings), "note", "published", *_PROVENANCE])
+    for group in table.groups:
+        for row in group.rows:
+            values = [value for one in zip(row.cells, intervals, strict=True) for value in _values(*one)]
+            cells = (group.title, row.label, *values, _note(row, table), row.source)
+            writer.writerow([*map(one_line, cells), *([""] * len(facts) if row.source else map(one_line, facts))])
+    return text.getvalue()
+
+
+def _note(row: Row, table: Table) -> str:
+    if row.source:
+        return ""
+    notes = (row.note, *(cell.note for cell in row.cells), table.note)
+    return ", ".join(dict.fromkeys(note for note in notes if note))
+
+
+def _has_intervals(table: Table, place: int) -> bool:
+    return any(row.cells[place].interval is not None for row in table.rows)
+
+
+def _headings(column: Column, with_interval: bool) -> Iterator[str]:
+    name = " ".join(filter(None, (column.span, column.heading)))
+    name += f" ({column.unit})" if column.unit else ""
+    yield name
+    if with_interval:
+        yield f"{name} low"
+        yield f"{name} high"
+
+
+def _values(cell: Cell, with_interval: bool) -> list[str]:
+    numbers = [cell.value, *((cell.interval or (None, None)) if with_interval else ())]
+    return [f"{one:.10g}" if isinstance(one, float) else one or "" for one in numbers]

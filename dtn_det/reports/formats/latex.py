@@ -1,0 +1,131 @@
+"""Tables as LaTeX: fragments to be put into a paper, and a document that holds them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from dtn_det.reports.formats.latex_columns import NumberColumn, TextColumn, set_column
+from dtn_det.reports.formats.latex_text import latex_text
+from dtn_det.reports.tables.table import ARROWS, Row, Table
+
+FOLDER = "tables"
+"""Where the document looks for the fragments."""
+
+_MANY_COLUMNS = 12
+_PACKAGES = "booktabs,siunitx,graphicx,array"
+
+_Set = NumberColumn | TextColumn
+
+
+def latex(table: Table) -> str:
+    r"""One table with caption, label, notes and footer, to be put into a paper with ``\input``.
+
+    It shrinks where it would be wider than the column or too tall for a page, and there alone. A paper of two columns
+    may want ``table*``.
+    """
+    lines = [
+        rf"% Needs \usepackage{{{_PACKAGES}}}",
+        r"\begin{table}[!htbp]",
+        r"\centering",
+        rf"\caption{{{latex_text(table.title + (f', {table.note}' if table.note else ''))}.}}",
+        rf"\label{{tab:dtn-det-{table.name}}}\par\smallskip",
+        r"\small" + (r"\setlength{\tabcolsep}{3pt}" if len(table.columns) > _MANY_COLUMNS else ""),
+        r"\sbox0{%",
+        *_tabular(table),
+        r"}%",
+        r"\ifdim\wd0>\linewidth\sbox0{\resizebox{\linewidth}{!}{\usebox0}}\fi",
+        r"\ifdim\dimexpr\ht0+\dp0>0.7\textheight\resizebox*{!}{0.7\textheight}{\usebox0}\else\usebox0\fi",
+        *_notes(table),
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def latex_document(tables: Sequence[Table], title: str = "Robustness report") -> str:
+    """A document that inputs the fragments ``tables/NAME.tex`` and compiles as it stands."""
+    lines = [
+        r"\documentclass{article}",
+        r"\usepackage[margin=2cm]{geometry}",
+        rf"\usepackage{{{_PACKAGES}}}",
+        rf"\title{{{latex_text(title)}}}",
+        r"\date{}",
+        # Floats without text between them would be held back until there are too many.
+        r"\makeatletter",
+        r"\renewenvironment{table}[1][]{%",
+        r"  \par\bigskip\noindent\minipage{\linewidth}\def\@captype{table}}{\endminipage\par}",
+        r"\makeatother",
+        r"\begin{document}",
+        r"\maketitle",
+        *(rf"\input{{{FOLDER}/{table.name}}}" for table in tables),
+        r"\end{document}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _tabular(table: Table) -> Iterator[str]:
+    columns = [
+        set_column(column, [row.cells[place] for row in table.rows]) for place, column in enumerate(table.columns)
+    ]
+    widths = [1 + one.has_interval for one in columns]
+    # Room for a star between a number and its interval.
+    specification = "".join(one.specification + (r"@{\hspace{0.6em}}l" if one.has_interval else "") for one in columns)
+    yield rf"\begin{{tabular}}{{l{specification}}}"
+    yield r"\toprule"
+    yield from _headings(table, widths)
+    for group in table.groups:
+        yield r"\midrule"
+        if group.title:
+            yield rf"\multicolumn{{{1 + sum(widths)}}}{{l}}{{\textit{{{latex_text(group.title)}}}}} \\"
+        yield from (_row(row, columns) for row in group.rows)
+    yield r"\bottomrule"
+    yield r"\end{tabular}%"
+
+
+def _headings(table: Table, widths: Sequence[int]) -> Iterator[str]:
+    spans = [(one.span, ARROWS[one.direction] if one.arrow_on_span else "") for one in table.columns]
+    if any(span for span, _ in spans):
+        yield from _spans(spans, widths)
+    lines = [[latex_text(table.label)], [""]]
+    for column, width in zip(table.columns, widths, strict=True):
+        for line, text in zip(lines, (column.full_heading, column.note), strict=True):
+            text = latex_text(text)
+            text = rf"\scriptsize {text}" if text and line is lines[1] else text
+            line.append(rf"\multicolumn{{{width}}}{{c}}{{{text}}}" if width > 1 else f"{{{text}}}")
+    yield " & ".join(lines[0]) + r" \\"
+    if any(column.note for column in table.columns):
+        yield " & ".join(lines[1]) + r" \\"
+
+
+def _spans(spans: Sequence[tuple[str, str]], widths: Sequence[int]) -> Iterator[str]:
+    cells, rules = [""], []
+    place = 2
+    for (span, arrow), members in groupby(zip(spans, widths, strict=True), key=lambda one: one[0]):
+        width = sum(one[1] for one in members)
+        text = latex_text(f"{span} {arrow}")
+        cells.append(rf"\multicolumn{{{width}}}{{c}}{{{text}}}" if span else " & " * (width - 1))
+        if span:
+            rules.append(rf"\cmidrule(lr){{{place}-{place + width - 1}}}")
+        place += width
+    yield " & ".join(cells) + r" \\"
+    yield "".join(rules)
+
+
+def _row(row: Row, columns: Sequence[_Set]) -> str:
+    label = latex_text(row.label)
+    cells = [rf"\textit{{{label}}}" if row.is_mean else label]
+    if row.note:
+        cells[0] += rf" {{\scriptsize {latex_text(row.note)}}}"
+    for cell, column in zip(row.cells, columns, strict=True):
+        cells.append(column.cell(cell))
+        if column.has_interval:
+            cells.append(column.interval(cell))
+    return " & ".join(cells) + r" \\"
+
+
+def _notes(table: Table) -> Iterator[str]:
+    r"""Notes and footer, a paragraph each in a box as wide as the lines."""
+    yield r"\par\medskip"
+    yield r"\begin{minipage}{\linewidth}\footnotesize\raggedright"
+    yield from (rf"{latex_text(line)}\par" for line in (*table.notes, *table.footer))
+    yield r"\end{minipage}"

@@ -1,0 +1,55 @@
+"""Numbers that others published, each with its source, to be shown next to measured ones but never among them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+from dtn_det.reports.contents import Kind, Report
+
+_FILE = "published.json"
+_BENCHMARKS: Mapping[Kind, str] = {"top1": "ImageNet-C", "bbox": "COCO-C", "segm": "COCO-C"}
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """What somebody else measured.
+
+    Attributes:
+        model: As its authors call it.
+        kind: Of the numbers.
+        values: By name as in :attr:`dtn_det.reports.contents.Section.numbers` (``error`` is that of the clean images),
+            in percent, and ``FLOPs`` in billions of multiply-adds; no value has more digits than were published.
+        source: Paper or repository, and what of it.
+    """
+
+    model: str
+    kind: Kind
+    values: Mapping[str, float]
+    source: str
+
+    @property
+    def benchmark(self) -> str:
+        """What the numbers were measured on."""
+        return _BENCHMARKS[self.kind]
+
+
+@lru_cache(maxsize=1)
+def published_rows() -> tuple[PublishedRow, ...]:
+    """All published numbers that the package knows."""
+    told = json.loads(resources.files("dtn_det.reports").joinpath(_FILE).read_text(encoding="utf-8"))
+    return tuple(PublishedRow(**{**row, "source": told["sources"][row["source"]]}) for row in told["rows"])
+
+
+def published_for(report: Report) -> tuple[PublishedRow, ...]:
+    """Those that may stand below the measured numbers of a report.
+
+    Rows of ImageNet-C say nothing about classifiers of other classes: there are none for these.
+    """
+    kinds = {section.kind for section in report.sections}
+    classes = report.provenance.settings.get("classes", "imagenet")
+    fitting = kinds if report.task == "detection" or classes == "imagenet" else set()
+    return tuple(row for row in published_rows() if row.kind in fitting)

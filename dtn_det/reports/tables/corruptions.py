@@ -1,0 +1,134 @@
+"""Numbers of each corruption, in the order and the groups of the paper's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from dtn_det.corruptions.catalog import GROUPS, SEVERITIES
+from dtn_det.metrics import CLEAN
+from dtn_det.metrics.cells import SETS, CorruptionSet
+from dtn_det.reports.contents import ReportModel
+from dtn_det.reports.figures.scopes import short, title
+from dtn_det.reports.tables.digits import common_decimals, ranked
+from dtn_det.reports.tables.footer import footer
+from dtn_det.reports.tables.measures import Measure, corruption_measure, performance_measure
+from dtn_det.reports.tables.naming import table_name, table_title
+from dtn_det.reports.tables.numbers import Numbers, joined_notes, model_note, shared_note, without_shared_note
+from dtn_det.reports.tables.table import Cell, Column, Group, Row, Table
+
+_ALL = "All corruptions"
+
+MOST_MODELS_AS_COLUMNS = 6
+"""With more models, these are the rows, as in papers that compare many."""
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What all models are compared in."""
+
+    group: str
+    label: str
+    short: str
+    name: str
+    scope: str
+    is_mean: bool
+
+
+def corruption_table(numbers: Numbers, which: CorruptionSet) -> Table:
+    """Each corruption and the mean of each group, all severities together.
+
+    Models are the columns if there are few of them, and the rows otherwise.
+    """
+    report, section = numbers.report, numbers.section
+    measure = corruption_measure(numbers, which)
+    lines = list(_lines(numbers, which, measure))
+    cells = {line: [numbers.cell(model, which, line.name, line.scope) for model in numbers.models] for line in lines}
+    decimals = common_decimals((cell for own in cells.values() for cell in own), measure.decimals)
+    reasons = [model.partial for model in numbers.models]
+    best = {line: ranked(own, measure.direction, decimals, reasons) for line, own in cells.items()}
+    name = table_name(report, section, "corruptions", which)
+    heading = table_title(section, f"{measure.title} under each corruption", which)
+    column = Column("", decimals=decimals, direction=measure.direction)
+    if len(numbers.models) <= MOST_MODELS_AS_COLUMNS:
+        label, columns, groups = "Corruption", *_models_as_columns(numbers.models, best, column)
+    else:
+        label, columns, groups = "Model", *_models_as_rows(numbers.models, best, column)
+    return Table(name, heading, label, columns, groups, shared_note(numbers.models), (), footer(report))
+
+
+def grid_table(numbers: Numbers, model: ReportModel, name: str) -> Table | None:
+    """Each corruption at each severity for one model; None where single severities are not known.
+
+    Args:
+        numbers: Of a section.
+        model: One of its models.
+        name: Of the table, as its models' names are no names of files.
+    """
+    report, section = numbers.report, numbers.section
+    measure = performance_measure(section.kind)
+    groups = []
+    if not any(key[0] == model.name and key[2] == measure.cell and key[4] for key in numbers.found):
+        return None
+    for group, corruptions in GROUPS.items():
+        which: CorruptionSet = "extra" if group == "extra" else "benchmark"
+        rows = []
+        for corruption in corruptions:
+            cells = [numbers.cell(model, which, measure.cell, corruption, severity) for severity in SEVERITIES]
+            mean = numbers.cell(model, which, measure.mean, corruption)
+            if mean.value is not None:
+                rows.append(Row(title(corruption), (*cells, replace(mean, note="")), mean.note))
+        if rows:
+            groups.append(Group(tuple(rows), title(group)))
+    clean = numbers.cell(model, "benchmark", measure.cell, CLEAN[0])
+    if clean.value is not None:
+        groups.insert(0, Group((Row("Clean", (*(Cell() for _ in SEVERITIES), clean)),)))
+    every = [cell for group in groups for row in group.rows for cell in row.cells]
+    decimals = common_decimals(every, measure.decimals)
+    column = Column("", decimals=decimals, direction=measure.direction)
+    severities = (
+        replace(column, heading=str(severity), span="severity", arrow_on_span=True) for severity in SEVERITIES
+    )
+    heading = table_title(section, f"{measure.title} of {model.name} under each corruption and severity")
+    columns = (*severities, replace(column, heading="mean"))
+    return Table(name, heading, "Corruption", columns, tuple(groups), shared_note([model]), (), footer(report))
+
+
+def _lines(numbers: Numbers, which: CorruptionSet, measure: Measure) -> Iterator[_Line]:
+    # Clean performance is no corruption error: it stands in the summary.
+    if measure.corruption != "CE" and numbers.has(measure.cell, which):
+        yield _Line("", "Clean", "clean", measure.cell, CLEAN[0], False)
+    having = {key[3] for key in numbers.found if key[1:3] == (which, measure.corruption)}
+    for group, corruptions in GROUPS.items():
+        present = [name for name in corruptions if name in having and name in SETS[which]]
+        for name in present:
+            yield _Line(title(group), title(name), short(name), measure.corruption, name, False)
+        if present and which == "benchmark":
+            yield _Line(title(group), f"{title(group)}: mean", "mean", measure.mean, group, True)
+    yield _Line(_ALL, measure.mean_title, measure.mean_title, measure.mean, "", True)
+
+
+def _models_as_columns(
+    models: Sequence[ReportModel], best: dict[_Line, tuple[Cell, ...]], column: Column
+) -> tuple[tuple[Column, ...], tuple[Group, ...]]:
+    columns = tuple(replace(column, heading=model.name, note=model_note(model, models)) for model in models)
+    groups: dict[str, list[Row]] = {}
+    for line, own in best.items():
+        cells, note = without_shared_note(own)
+        groups.setdefault(line.group, []).append(Row(line.label, cells, note, line.is_mean))
+    return columns, tuple(Group(tuple(rows), name) for name, rows in groups.items())
+
+
+def _models_as_rows(
+    models: Sequence[ReportModel], best: dict[_Line, tuple[Cell, ...]], column: Column
+) -> tuple[tuple[Column, ...], tuple[Group, ...]]:
+    spans = [line.group if line.group != _ALL else "" for line in best]
+    columns = tuple(
+        replace(column, heading=line.short, span=span, arrow_on_span=bool(span))
+        for line, span in zip(best, spans, strict=True)
+    )
+    rows = []
+    for place, model in enumerate(models):
+        cells, note = without_shared_note([own[place] for own in best.values()], of_one_model=True)
+        rows.append(Row(model.name, cells, joined_notes(note, model_note(model, models))))
+    return columns, (Group(tuple(rows)),)

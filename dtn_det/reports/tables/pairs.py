@@ -1,0 +1,83 @@
+"""Two models against each other: differences, paired intervals, and what they prove."""
+
+from __future__ import annotations
+
+import math
+
+from dtn_det.metrics.cells import CorruptionSet
+from dtn_det.reports.tables.changes import Change, Family, families, least_p_value
+from dtn_det.reports.tables.digits import supported_decimals
+from dtn_det.reports.tables.footer import footer
+from dtn_det.reports.tables.measures import corruption_measure
+from dtn_det.reports.tables.naming import table_title
+from dtn_det.reports.tables.numbers import Numbers, model_note, shared_note
+from dtn_det.reports.tables.table import Cell, Column, Group, Mark, Row, Table
+
+_DECIMALS = 2
+_P_DECIMALS = 3
+# A p-value of the least size, up to rounding.
+_ROUNDING = 1 + 1e-9
+
+
+def pair_table(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, name: str) -> Table:
+    """Second minus first: overall, of each group, of each corruption, and for detectors of other average precisions.
+
+    Args:
+        numbers: Of a section.
+        pair: First and second model.
+        which: Set of corruptions.
+        name: Of the table, as its models' names are no names of files.
+    """
+    report = numbers.report
+    direction = corruption_measure(numbers, which).direction
+    found = families(numbers, pair, which)
+    columns = (
+        *(Column(model, direction=direction) for model in pair),
+        Column("difference", decimals=_DECIMALS, direction=direction, signed=True, with_interval=True),
+        Column("p", decimals=_P_DECIMALS),
+        Column("p (Holm)", decimals=_P_DECIMALS),
+    )
+    groups = tuple(
+        Group(tuple(_row(numbers, change, family) for change in family.changes), family.title) for family in found
+    )
+    title = table_title(numbers.section, f"{pair[1]} minus {pair[0]}", which)
+    note, notes = shared_note(numbers.models), _notes(numbers, pair, found)
+    return Table(name, title, "", columns, groups, note, notes, footer(report))
+
+
+def _row(numbers: Numbers, change: Change, family: Family) -> Row:
+    about = numbers.report.provenance
+    decimals = supported_decimals(change.interval, _DECIMALS)
+    plain = [Cell(value, decimals=min(decimals, 1)) for value in (change.first, change.second)]
+    marks: set[Mark] = {"significant"} if change.significant(about.level) else set()
+    if change.partial:
+        marks.add("partial")
+    difference = Cell(change.value, change.interval, frozenset(marks), decimals=decimals)
+    least = change.p_value is not None and change.p_value <= least_p_value(about.replicates) * _ROUNDING
+    bound: frozenset[Mark] = frozenset({"bound"} if least else ())
+    adjusted = Cell(change.adjusted, marks=bound) if family.adjusted_together else Cell()
+    cells = (*plain, difference, Cell(change.p_value, marks=bound), adjusted)
+    return Row(change.label, cells, change.partial)
+
+
+def _notes(numbers: Numbers, pair: tuple[str, str], found: tuple[Family, ...]) -> tuple[str, ...]:
+    about = numbers.report.provenance
+    own = {name: model_note(numbers.report.model(name), numbers.models) for name in pair}
+    notes = [f"{name}: {note}." for name, note in own.items() if note]
+    percent = f"{100 * about.level:g} %"
+    each = [f"{len(one.changes)} {one.title.lower()}" for one in found if not one.adjusted_together]
+    together = [f"{len(one.changes)} {one.title.lower()}" for one in found if one.adjusted_together]
+    notes += [
+        f"Differences in percentage points with paired {percent} intervals; p: two-sided, not below "
+        f"{least_p_value(about.replicates):.{_P_DECIMALS}f} with {about.replicates:,} replicates.",
+        f"Comparisons: {', '.join(each)}, each for itself; {', '.join(together)}, with Holm's adjustment within each "
+        f"block. * significant at {100 * (1 - about.level):g} %, adjusted where there is an adjustment.",
+    ]
+    largest = max(len(one.changes) for one in found if one.adjusted_together)
+    needed = math.ceil(2 * largest / (1 - about.level))
+    if about.replicates < needed:
+        notes.append(
+            f"With {about.replicates:,} replicates no one of {largest} differences can be significant after the "
+            f"adjustment: that takes {needed:,}."
+        )
+    return tuple(notes)

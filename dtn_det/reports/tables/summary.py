@@ -1,0 +1,138 @@
+"""One row a model: its size and its numbers over all corruptions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dtn_det.metrics import CLEAN, METRICS
+from dtn_det.metrics.cells import CorruptionSet
+from dtn_det.reports.contents import ReportModel
+from dtn_det.reports.published import PublishedRow
+from dtn_det.reports.tables.digits import common_decimals, ranked
+from dtn_det.reports.tables.footer import footer
+from dtn_det.reports.tables.naming import table_name, table_title
+from dtn_det.reports.tables.numbers import Numbers, joined_notes, model_note, shared_note, without_shared_note
+from dtn_det.reports.tables.published_rows import published_group
+from dtn_det.reports.tables.table import Cell, Column, Group, Row, Table
+
+_MILLION, _BILLION = 1e6, 1e9
+_ONE_DECIMAL_FROM = 10
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A column, and which number stands in it."""
+
+    column: Column
+    name: str
+    scope: str = ""
+
+
+def summary_table(numbers: Numbers, which: CorruptionSet, published: Sequence[PublishedRow] = ()) -> Table:
+    """All models with their numbers over a set of corruptions.
+
+    Args:
+        numbers: Of a section.
+        which: Set of corruptions.
+        published: Rows to add below, set apart.
+    """
+    report, section = numbers.report, numbers.section
+    shown = [one for one in _columns(numbers) if numbers.has(one.name, which) or one.scope]
+    sizes = size_columns(numbers.models)
+    columns, cells = _filled(numbers, which, shown)
+    rows = _rows(numbers, [*(column_cells for _, column_cells in sizes), *cells])
+    groups = [Group(rows)]
+    notes: tuple[str, ...] = ()
+    all_columns = (*(column for column, _ in sizes), *columns)
+    if published:
+        names = (*(column.heading for column, _ in sizes), *(one.name for one in shown))
+        below, notes = published_group(published, names)
+        groups.append(below)
+    name = table_name(report, section, "summary", which)
+    title = table_title(section, "summary", which)
+    return Table(name, title, "Model", all_columns, tuple(groups), shared_note(numbers.models), notes, footer(report))
+
+
+def size_columns(models: Sequence[ReportModel]) -> list[tuple[Column, tuple[Cell, ...]]]:
+    """Parameters and FLOPs, each with the cells of the models, where any is known."""
+    sizes = (
+        ("params", "M", [model.num_parameters for model in models], _MILLION),
+        ("FLOPs", "G", [model.flops for model in models], _BILLION),
+    )
+    found = []
+    for heading, unit, values, scale in sizes:
+        known = [value / scale for value in values if value is not None]
+        if known:
+            column = Column(heading, unit, 1 if min(known) >= _ONE_DECIMAL_FROM else 2)
+            found.append((column, tuple(Cell(None if value is None else value / scale) for value in values)))
+    return found
+
+
+def metrics_table(numbers: Numbers, which: CorruptionSet) -> Table:
+    """P, mPC and rPC of all average precisions of detectors, a group for each."""
+    report, section = numbers.report, numbers.section
+    groups: list[Group] = []
+    columns: tuple[Column, ...] = ()
+    for metric in METRICS:
+        if not numbers.has(f"mPC {metric}", which):
+            continue
+        columns, cells = _filled(numbers, which, _precision_columns(metric))
+        # The groups differ in how many digits their intervals support.
+        fitted = [
+            tuple(replace(cell, decimals=column.decimals) for cell in own)
+            for column, own in zip(columns, cells, strict=True)
+        ]
+        groups.append(Group(_rows(numbers, fitted), metric))
+    columns = tuple(replace(column, heading=column.heading.partition(" ")[0], decimals=1) for column in columns)
+    name = table_name(report, section, "metrics", which)
+    title = table_title(section, "every average precision", which)
+    return Table(name, title, "Model", columns, tuple(groups), shared_note(numbers.models), (), footer(report))
+
+
+def _columns(numbers: Numbers) -> tuple[_Shown, ...]:
+    if numbers.section.kind != "top1":
+        return _precision_columns("AP")
+    with_baseline = any(key[2] == "mCE" for key in numbers.found)
+    down = Column("error", "%", 1, "down", span="corrupted")
+    return (
+        _Shown(replace(down, span="clean"), "error", CLEAN[0]),
+        _Shown(replace(down, heading="mCE", unit="", with_interval=True), "mCE"),
+        _Shown(replace(down, heading="rel. mCE", unit=""), "relative mCE"),
+        _Shown(replace(down, with_interval=not with_baseline), "mean error"),
+        _Shown(replace(down, heading="top-5 error"), "mean top-5 error"),
+        _Shown(replace(down, heading="ECE"), "mean ECE"),
+        _Shown(replace(down, heading="NLL", unit="", decimals=2), "mean NLL"),
+        _Shown(replace(down, heading="Brier", unit="", decimals=3), "mean Brier"),
+    )
+
+
+def _precision_columns(metric: str) -> tuple[_Shown, ...]:
+    up = Column(f"P {metric}", "%", 1, "up")
+    return (
+        _Shown(up, f"P {metric}"),
+        _Shown(replace(up, heading=f"mPC {metric}", with_interval=True), f"mPC {metric}"),
+        _Shown(replace(up, heading=f"rPC {metric}", with_interval=True), f"rPC {metric}"),
+    )
+
+
+def _filled(
+    numbers: Numbers, which: CorruptionSet, shown: Sequence[_Shown]
+) -> tuple[tuple[Column, ...], list[tuple[Cell, ...]]]:
+    """Columns with as many decimals as they deserve, and for each the models' cells with the best marked."""
+    reasons = [model.partial for model in numbers.models]
+    columns, filled = [], []
+    for one in shown:
+        cells = [numbers.cell(model, which, one.name, one.scope) for model in numbers.models]
+        column = replace(one.column, decimals=common_decimals(cells, one.column.decimals))
+        columns.append(column)
+        filled.append(ranked(cells, column.direction, column.decimals, reasons))
+    return tuple(columns), filled
+
+
+def _rows(numbers: Numbers, columns: Sequence[Sequence[Cell]]) -> tuple[Row, ...]:
+    rows = []
+    for model, own in zip(numbers.models, zip(*columns, strict=True), strict=True):
+        cells, note = without_shared_note(own, of_one_model=True)
+        rows.append(Row(model.name, cells, joined_notes(note, model_note(model, numbers.models))))
+    return tuple(rows)
