@@ -85,8 +85,10 @@ def new_figure(height: float, width: float = COLUMN) -> Figure:
 
 def rendered(figure: Figure) -> dict[str, bytes]:
     """The figure in each of :data:`FORMATS`."""
-    # Laid out once: doing so takes longer than drawing.
-    figure.draw_without_rendering()
+    # Laid out here and not for each format, for that takes longer than drawing; twice, because panels of a fixed aspect
+    # find their place only then.
+    for _ in range(2):
+        figure.draw_without_rendering()
     figure.set_layout_engine("none")
     files = {}
     for name in FORMATS:

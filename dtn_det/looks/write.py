@@ -104,7 +104,7 @@ def write_looks(looks: Looks, choice: Choice, folder: Path) -> list[Path]:
     frames = all_frames(looks, choice.blocks, choice.norm, RADIUS)
     files = {f"{name}.csv": frame.to_csv(index=False, float_format="%.6g").encode() for name, frame in frames.items()}
     with drawing():
-        for name, draw in _figures(looks, choice).items():
+        for name, draw in figures(looks, choice).items():
             files |= {f"{name}.{kind}": data for kind, data in rendered(draw()).items()}
     check_folder(folder)
     for name in _known_files():
@@ -115,27 +115,33 @@ def write_looks(looks: Looks, choice: Choice, folder: Path) -> list[Path]:
     return [folder / name for name in sorted([*files, FACTS])]
 
 
-def _figures(looks: Looks, choice: Choice) -> dict[str, Callable[[], Figure]]:
+def figures(looks: Looks, choice: Choice) -> dict[str, Callable[[], Figure]]:
+    """What draws each figure that there is of a model, by the name of its files.
+
+    Args:
+        looks: All looks.
+        choice: What is drawn.
+    """
     blocks, norm = choice.blocks, choice.norm
-    figures: dict[str, Callable[[], Figure]] = {
+    found: dict[str, Callable[[], Figure]] = {
         "magnitudes": lambda: draw_magnitudes(looks, blocks, norm),
         "attention_distance": lambda: draw_distance(looks),
     }
     with_class = [block for block in blocks if block.attention.class_map is not None]
     if with_class:
-        figures["class_attention"] = lambda: draw_class_attention(looks, with_class[-1])
-    figures["attention_received"] = lambda: draw_received(looks, blocks)
+        found["class_attention"] = lambda: draw_class_attention(looks, with_class[-1])
+    found["attention_received"] = lambda: draw_received(looks, blocks)
     if looks.has_dtn:
-        figures["gates"] = lambda: draw_gates(looks)
+        found["gates"] = lambda: draw_gates(looks)
     if any(block.norms[norm].kernels is not None for block in blocks):
-        figures["kernels"] = lambda: draw_kernels(blocks, norm, RADIUS)
-        figures["kernel_axes"] = lambda: draw_axis_kernels(blocks, norm, RADIUS)
-    return figures
+        found["kernels"] = lambda: draw_kernels(blocks, norm, RADIUS)
+        found["kernel_axes"] = lambda: draw_axis_kernels(blocks, norm, RADIUS)
+    return found
 
 
 def _known_files() -> list[str]:
-    figures = [f"{name}.{kind}" for name in FIGURES for kind in FORMATS]
-    return [*figures, *(f"{name}.csv" for name in TABLES), FACTS]
+    drawings = [f"{name}.{kind}" for name in FIGURES for kind in FORMATS]
+    return [*drawings, *(f"{name}.csv" for name in TABLES), FACTS]
 
 
 def facts(looks: Looks, choice: Choice, files: Sequence[str]) -> dict[str, Any]:
