@@ -1,0 +1,207 @@
+"""Sample images of classifiers, corrupted again as they were evaluated, with the classes that were predicted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det._optional import require
+from dtn_det.corruptions.engine import Corruptor
+from dtn_det.corruptions.image import ByteImage
+from dtn_det.reports.classifier_records import ClassifierRecords, read_records
+from dtn_det.reports.samples.gallery import Answer, Disagreement, Gallery, Picture, SampleImage, thumbnail
+from dtn_det.reports.samples.picking import pick
+from dtn_det.reports.sources import ReportError
+from dtn_det.robustness.cells import CLEAN, Cell
+from dtn_det.robustness.classification_data import ClassificationRun, Prepared, prepare
+from dtn_det.robustness.classification_images import SIDES
+from dtn_det.robustness.imagenet_data import LabelledImage
+from dtn_det.robustness.manifest import StoreManifest
+from dtn_det.robustness.store import ModelStore
+
+LONGEST = 224
+"""Pixels of the longer side of a picture, at most."""
+_LIMIT = re.compile(r"limit=(\d+) of \d+ seed=(\d+)")
+_SHOWN_EACH = 4
+
+
+def classification_gallery(
+    models: Mapping[str, ModelStore],
+    data: Path,
+    pair: tuple[str, str] | None = None,
+    *,
+    clean: Path | None = None,
+    frost: Path | None = None,
+    count: int = 3,
+    seed: int = 0,
+) -> Gallery:
+    """Make the sample images of classifiers.
+
+    Args:
+        models: By name, all of the same images and corruptions.
+        data: The folder that they were evaluated on.
+        pair: Models whose disagreements are shown.
+        clean: The clean images, where ``data`` has corrupted ones.
+        frost: Folder with the original frost textures, where those were used.
+        count: Images.
+        seed: Of their choice.
+
+    Raises:
+        ReportError: Other images than those that were evaluated.
+        ValueError: A folder that holds no such images, or corruptions that this version cannot make.
+    """
+    prepared = _prepared(models, data, clean, frost)
+    names = _class_names(prepared)
+    of = {name: _AnswersOfModel(model, names) for name, model in models.items()}
+    numbers = pick(models, count, seed, lambda number: all(one.has(number) for one in of.values()))
+    images = []
+    for number in numbers:
+        image = prepared.images.images[number]
+        pixels = zip(prepared.cells, prepared.source.images(image), strict=True)
+        images.append(_sample(image, number, pixels, of, names))
+    found = () if pair is None else _disagreements(prepared, pair, models, of, names)
+    return Gallery(tuple(models), tuple(images), found, _remarks(pair, found))
+
+
+def _prepared(models: Mapping[str, ModelStore], data: Path, clean: Path | None, frost: Path | None) -> Prepared:
+    """The images, seen to be those of the stores."""
+    manifests = [model.store.manifest for model in models.values()]
+    first = manifests[0]
+    cells = dict.fromkeys(cell for manifest in manifests for cell in manifest.cells if cell.corruption != CLEAN)
+    run = ClassificationRun(
+        models=(),
+        data=data,
+        store=Path(),
+        clean=clean,
+        corruptions=tuple(dict.fromkeys(name for name, _ in cells)),
+        severities=sorted({severity for _, severity in cells}),
+        classes=first.protocol["classes"],
+    )
+    limit = _LIMIT.fullmatch(first.selection)
+    if limit is not None:
+        run = replace(run, limit=int(limit[1]), limit_seed=int(limit[2]))
+    if first.corruption.startswith("files"):
+        run = replace(run, profile=_profile(first))
+    else:
+        corruptor = Corruptor.from_identity(first.corruption, frost)
+        run = replace(run, profile=corruptor.profile, seed=corruptor.seed, jpeg=corruptor.jpeg)
+        run = replace(run, frost=None if corruptor.frost_folder is None else frost)
+    prepared = prepare(run)
+    same = prepared.digest == first.data_hash
+    if not same or prepared.corruption != first.corruption:
+        raise ReportError(
+            f"expected the images that were evaluated, {first.data} ({first.num_images:,} images, {first.corruption}, "
+            f"hash {first.data_hash[:12]}), got {data} ({len(prepared.images.images):,} images, {prepared.corruption}, "
+            f"hash {prepared.digest[:12]}): name the same folder with --data"
+        )
+    return prepared
+
+
+def _profile(manifest: StoreManifest) -> str:
+    """A profile of the side that images on disk have."""
+    side = int(re.findall(r"\d+", manifest.protocol["clean"])[-1])
+    return next(name for name, one in SIDES.items() if one == side)
+
+
+class _AnswersOfModel:
+    """The answers of one classifier, read unit by unit as they are asked for."""
+
+    def __init__(self, model: ModelStore, names: Mapping[int, str]) -> None:
+        self.model, self.names = model, names
+        self._unit = lru_cache(maxsize=4)(self._read)
+
+    def has(self, number: int) -> bool:
+        """Whether it answered to an image; it did not to bad ones."""
+        return bool((self._unit(number // self.model.store.manifest.unit_size)["image"] == number).any())
+
+    def answer(self, number: int, cell: Cell) -> Answer | None:
+        """The answer to an image under a cell, or None."""
+        manifest = self.model.store.manifest
+        columns = self._unit(number // manifest.unit_size)
+        if cell not in manifest.cells:
+            return None
+        rows = np.flatnonzero((columns["image"] == number) & (columns["cell"] == manifest.cells.index(cell)))
+        if not len(rows):
+            return None
+        label, row = int(columns["prediction"][rows[0]]), rows[0]
+        text = f"{self.names.get(label, f'class {label}')} {100 * columns['confidence'][row]:.0f} %"
+        return Answer(text, bool(columns["correct"][row]))
+
+    def _read(self, unit: int) -> dict[str, NDArray[Any]]:
+        columns = ["image", "cell", "prediction", "confidence", "correct"]
+        table = self.model.read(unit, columns)
+        return {name: table[name].to_numpy() for name in columns}
+
+
+def _sample(
+    image: LabelledImage,
+    number: int,
+    pixels: Iterable[tuple[Cell, ByteImage]],
+    of: Mapping[str, _AnswersOfModel],
+    names: Mapping[int, str],
+) -> SampleImage:
+    pictures = []
+    size = (0, 0)
+    for cell, one in pixels:
+        webp, size = thumbnail(one, LONGEST)
+        answers = {name: model.answer(number, cell) for name, model in of.items()}
+        pictures.append(Picture(cell, webp, {name: answer for name, answer in answers.items() if answer is not None}))
+    return SampleImage(image.key, names.get(image.label, f"class {image.label}"), size, tuple(pictures))
+
+
+def _disagreements(
+    prepared: Prepared,
+    pair: tuple[str, str],
+    models: Mapping[str, ModelStore],
+    of: Mapping[str, _AnswersOfModel],
+    names: Mapping[int, str],
+) -> tuple[Disagreement, ...]:
+    """Images on which one gives the true class far more probability than the other does, best ones of both."""
+    records = [read_records(models[name]) for name in pair]
+    cells = [Cell(*cell) for cell in records[0].cells if cell in records[1].cells]
+    images, here, there = np.intersect1d(records[0].images, records[1].images, return_indices=True)
+    gain: NDArray[Any] = _probabilities(records[1], cells, there) - _probabilities(records[0], cells, here)
+    found = []
+    for worse, better, sign in ((0, 1, 1), (1, 0, -1)):
+        most = (sign * gain).max(1)
+        for place in np.argsort(-most, kind="stable")[:_SHOWN_EACH]:
+            if most[place] <= 0:
+                break
+            number, cell = int(images[place]), cells[int((sign * gain[place]).argmax())]
+            image = prepared.images.images[number]
+            (pixels,) = replace(prepared.source, cells=(cell,)).images(image)  # type: ignore[type-var]
+            shown = _sample(image, number, [(cell, pixels)], of, names)
+            found.append(Disagreement(pair[better], pair[worse], shown))
+    return tuple(found)
+
+
+def _probabilities(records: ClassifierRecords, cells: Sequence[Cell], rows: NDArray[Any]) -> NDArray[np.float32]:
+    columns = [records.cells.index(cell) for cell in cells]
+    values: NDArray[np.float32] = records.columns["true_probability"].astype(np.float32)[rows][:, columns]
+    return values
+
+
+def _class_names(prepared: Prepared) -> dict[int, str]:
+    """Those of ImageNet in words; others by their folders, as far as some image is in them."""
+    folders = {image.label: PurePosixPath(image.key).parts[0] for image in prepared.images.images}
+    if prepared.classes != "imagenet":
+        return folders
+    descriptions = require("timm.data", "cls").ImageNetInfo("imagenet-1k").label_descriptions(detailed=False)
+    return {label: str(text).partition(",")[0] for label, text in enumerate(descriptions)}
+
+
+def _remarks(pair: tuple[str, str] | None, found: Sequence[Disagreement]) -> tuple[str, ...]:
+    remarks = ["Images were drawn at random among those that all models answered."]
+    if pair is not None and found:
+        remarks.append(
+            f"Of all images and conditions, those were taken on which {pair[0]} and {pair[1]} differ most in the "
+            "probability of the true class, each image once for either."
+        )
+    return tuple(remarks)

@@ -1,0 +1,252 @@
+"""Sample images of detectors, corrupted again as they were evaluated, with what was found in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det.corruptions.engine import Corruptor
+from dtn_det.corruptions.image import ByteImage
+from dtn_det.reports.samples.gallery import Answer, Box, Disagreement, Gallery, Picture, SampleImage, thumbnail
+from dtn_det.reports.samples.matching import Objects, match
+from dtn_det.reports.samples.picking import pick
+from dtn_det.reports.sources import ReportError
+from dtn_det.robustness.cells import CLEAN, Cell
+from dtn_det.robustness.coco_truth import CocoTruth
+from dtn_det.robustness.store import ModelStore
+
+LONGEST = 320
+"""Pixels of the longer side of a picture, at most."""
+LEAST_SCORE = 0.3
+"""Of the detections that are shown."""
+_SHOWN_EACH = 3
+_SEARCHED = 100
+
+
+def detection_gallery(
+    models: Mapping[str, ModelStore],
+    data: Path,
+    pair: tuple[str, str] | None = None,
+    *,
+    frost: Path | None = None,
+    count: int = 2,
+    seed: int = 0,
+) -> Gallery:
+    """Make the sample images of detectors.
+
+    Args:
+        models: By name, all of the same images and corruptions.
+        data: The image folder, or the folder that it lies in.
+        pair: Models whose disagreements are shown.
+        frost: Folder with the original frost textures, where those were used.
+        count: Images.
+        seed: Of their choice.
+
+    Raises:
+        ReportError: Other images than those that were evaluated.
+        ValueError: Corruptions that this version cannot make.
+    """
+    first = next(iter(models.values())).store
+    truth = CocoTruth.of(first)
+    paths = _paths(first.manifest.data_hash, truth, data)
+    corruptor = Corruptor.from_identity(first.manifest.corruption, frost)
+    labels = [name for _, name in truth.categories]
+    of = {name: _Detections(model, labels) for name, model in models.items()}
+    scene = _Scene(truth, paths, corruptor, of, labels)
+
+    def fits(number: int) -> bool:
+        return bool(scene.objects(number).boxes.size) and all(one.has(number) for one in of.values())
+
+    cells = tuple(dict.fromkeys(cell for model in models.values() for cell in model.store.manifest.cells))
+    images = [scene.sample(number, cells) for number in pick(models, count, seed, fits)]
+    found, searched = ((), 0) if pair is None else _disagreements(scene, pair, models, seed)
+    remarks = [
+        "Images were drawn at random among those with objects that all models evaluated. Detections with a score of at "
+        f"least {LEAST_SCORE:g} are shown; one is right if its IoU with an object of its class is at least 0.5.",
+    ]
+    if pair is not None and found:
+        remarks.append(
+            f"Of {searched:,} images drawn at random, under all conditions, those were taken on which the F1 scores of "
+            f"{pair[0]} and {pair[1]} differ most, each image once for either."
+        )
+    return Gallery(tuple(models), tuple(images), found, tuple(remarks))
+
+
+def _paths(data_hash: str, truth: CocoTruth, data: Path) -> list[Path]:
+    """The files of all images, seen to be those that were evaluated."""
+    if not data.is_dir():
+        raise FileNotFoundError(f"expected --data to be a folder of images, got {data}: there is no such folder")
+    # The folder itself, or one in it such as val2017.
+    folders = [data, *sorted(entry for entry in data.iterdir() if entry.is_dir())]
+    folder = next((one for one in folders if (one / truth.images[0].file).is_file()), None)
+    if folder is None:
+        raise ReportError(
+            f"expected the images that were evaluated, such as {truth.images[0].file}, got none of that name in "
+            f"{data}: name their folder with --data"
+        )
+    paths = [folder / image.file for image in truth.images]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise ReportError(
+            f"expected all {len(paths):,} images that were evaluated in {folder}, got {len(missing):,} missing, such "
+            f"as {missing[0].name}: name their folder with --data"
+        )
+    found = truth.hash([path.stat().st_size for path in paths])
+    if found != data_hash:
+        raise ReportError(
+            f"expected the images that were evaluated (hash {data_hash[:12]}), got others of the same names in "
+            f"{folder} (hash {found[:12]}): name the same folder with --data"
+        )
+    return paths
+
+
+class _Detections:
+    """What one detector found, read unit by unit as it is asked for."""
+
+    def __init__(self, model: ModelStore, labels: Sequence[str]) -> None:
+        self.model, self.labels = model, labels
+        self._unit = lru_cache(maxsize=4)(self._read)
+
+    def has(self, number: int) -> bool:
+        """Whether the image could be evaluated."""
+        return any(key[0] == number for key in self._of(number))
+
+    def get(self, number: int, cell: Cell) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None:
+        """Boxes, scores and labels of an image under a cell, best first; None where it was not evaluated."""
+        cells = self.model.store.manifest.cells
+        found = self._of(number).get((number, cells.index(cell))) if cell in cells else None
+        if found is None:
+            return None
+        boxes, scores, labels = (np.asarray(values) for values in found)
+        order = np.argsort(-scores, kind="stable")
+        order = order[scores[order] >= LEAST_SCORE]
+        return boxes.reshape(-1, 4)[order], scores[order], labels[order].astype(np.int64)
+
+    def _of(self, number: int) -> dict[tuple[int, int], tuple[Any, Any, Any]]:
+        return self._unit(number // self.model.store.manifest.unit_size)
+
+    def _read(self, unit: int) -> dict[tuple[int, int], tuple[Any, Any, Any]]:
+        names = ("image", "cell", "boxes", "scores", "labels", "error")
+        table = self.model.read(unit, list(names))
+        columns = [table[name].to_numpy() for name in names]
+        return {
+            (int(image), int(cell)): (boxes, scores, labels)
+            for image, cell, boxes, scores, labels, error in zip(*columns, strict=True)
+            if error is None
+        }
+
+
+class _Scene:
+    """Images with their objects and what each model found in them."""
+
+    def __init__(
+        self,
+        truth: CocoTruth,
+        paths: Sequence[Path],
+        corruptor: Corruptor,
+        of: Mapping[str, _Detections],
+        labels: Sequence[str],
+    ) -> None:
+        self.truth, self.paths, self.corruptor, self.of, self.labels = truth, paths, corruptor, of, labels
+        self._places = {category: place for place, (category, _) in enumerate(truth.categories)}
+
+    def objects(self, number: int) -> Objects:
+        """What is in an image."""
+        rows = [row for row in json.loads(self.truth.images[number].annotations) if "bbox" in row]
+        boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        labels = np.array([self._places[row["category_id"]] for row in rows], np.int64)
+        return Objects(boxes, labels, np.array([bool(row.get("iscrowd", 0)) for row in rows], np.bool_))
+
+    def sample(self, number: int, cells: Iterable[Cell]) -> SampleImage:
+        """An image under some cells."""
+        image, objects = self.truth.images[number], self.objects(number)
+        clean = _read(self.paths[number])
+        pictures, size = [], (0, 0)
+        for cell in cells:
+            pixels = clean if cell.corruption == CLEAN else self.corruptor(clean, *cell, str(image.id))
+            webp, size = thumbnail(pixels, LONGEST)
+            scale = size[0] / clean.shape[1]
+            answers = {name: self._answer(name, number, cell, objects, scale) for name in self.of}
+            pictures.append(Picture(cell, webp, {name: one for name, one in answers.items() if one is not None}))
+        boxes = tuple(
+            Box(_scaled(box, scale), self.labels[label])
+            for box, label, crowd in zip(objects.boxes, objects.labels, objects.crowd, strict=True)
+            if not crowd
+        )
+        return SampleImage(image.file, self._in_words(objects), size, tuple(pictures), boxes)
+
+    def score(self, name: str, number: int, cell: Cell, objects: Objects) -> float | None:
+        """F1 of a model on an image under a cell."""
+        found = self.of[name].get(number, cell)
+        return None if found is None else match(objects, found[0], found[2]).f1
+
+    def _answer(self, name: str, number: int, cell: Cell, objects: Objects, scale: float) -> Answer | None:
+        found = self.of[name].get(number, cell)
+        if found is None:
+            return None
+        boxes, scores, labels = found
+        matched = match(objects, boxes, labels)
+        shown = tuple(
+            Box(_scaled(box, scale), self.labels[label], float(score), bool(right))
+            for box, score, label, right, ignored in zip(
+                boxes, scores, labels, matched.right, matched.ignored, strict=True
+            )
+            if not ignored
+        )
+        return Answer(f"{matched.found} of {matched.objects} found, {matched.false} false", None, shown)
+
+    def _in_words(self, objects: Objects) -> str:
+        counts = [
+            (int((objects.labels[~objects.crowd] == place).sum()), name) for place, name in enumerate(self.labels)
+        ]
+        return ", ".join(f"{count} {name}" for count, name in counts if count)
+
+
+def _disagreements(
+    scene: _Scene, pair: tuple[str, str], models: Mapping[str, ModelStore], seed: int
+) -> tuple[tuple[Disagreement, ...], int]:
+    """Images on which one finds far more than the other, best ones of both, and how many images were looked at."""
+    stores = {name: models[name] for name in pair}
+    cells = [cell for cell in stores[pair[0]].store.manifest.cells if cell in stores[pair[1]].store.manifest.cells]
+    numbers = pick(stores, _SEARCHED, seed, lambda number: all(scene.of[name].has(number) for name in pair))
+    most: dict[tuple[int, int], tuple[float, Cell]] = {}
+    for number in numbers:
+        objects = scene.objects(number)
+        if not len(objects.labels):
+            continue
+        for cell in cells:
+            first, second = (scene.score(name, number, cell, objects) for name in pair)
+            if first is None or second is None:
+                continue
+            better = int(second > first)
+            gain = abs(second - first)
+            if gain > most.get((better, number), (0.0, cell))[0]:
+                most[better, number] = (gain, cell)
+    found = []
+    for better in (1, 0):
+        ranked = sorted((-gain, number, cell) for (side, number), (gain, cell) in most.items() if side == better)
+        for _, number, cell in ranked[:_SHOWN_EACH]:
+            found.append(Disagreement(pair[better], pair[1 - better], scene.sample(number, [cell])))
+    return tuple(found), len(numbers)
+
+
+def _read(path: Path) -> ByteImage:
+    """As MMDetection reads images, but RGB."""
+    picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise ReportError(f"expected an image in {path}, got a file that cannot be read: fetch it again")
+    rgb: ByteImage = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return rgb
+
+
+def _scaled(box: NDArray[Any], scale: float) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (round(float(end) * scale, 1) for end in box)
+    return x1, y1, x2, y2

@@ -1,0 +1,129 @@
+"""Corrupted images and what each model answered to them, ready to be shown."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from dtn_det.corruptions.image import ByteImage
+from dtn_det.robustness.cells import Cell
+
+_LOSSLESS_SIDE = 64
+_QUALITY = 75
+
+
+@dataclass(frozen=True)
+class Box:
+    """An object, or what a detector took for one.
+
+    Attributes:
+        corners: x1, y1, x2, y2 in pixels of the shown picture.
+        label: Name of its class.
+        score: Of a detection; None for an object of the ground truth.
+        right: Whether a detection is an object of its class (IoU of at least 0.5); True for the ground truth.
+    """
+
+    corners: tuple[float, float, float, float]
+    label: str
+    score: float | None = None
+    right: bool = True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of a picture.
+
+    Attributes:
+        text: ``cat 87 %``, ``14 of 18 found, 2 false``.
+        right: Whether it is right; None where that is a matter of degree.
+        boxes: Of a detector.
+    """
+
+    text: str
+    right: bool | None = None
+    boxes: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image under one cell.
+
+    Attributes:
+        cell: The cell.
+        webp: The picture as a file.
+        answers: By model; those that were not evaluated under this cell are absent.
+    """
+
+    cell: Cell
+    webp: bytes
+    answers: Mapping[str, Answer]
+
+
+@dataclass(frozen=True)
+class SampleImage:
+    """An image of the data set.
+
+    Attributes:
+        key: Its name in the data set.
+        truth: What is in it, in words.
+        size: Width and height of the pictures, in pixels.
+        pictures: Clean first where it is there, then by corruption and severity.
+        objects: Ground truth of a detection set.
+    """
+
+    key: str
+    truth: str
+    size: tuple[int, int]
+    pictures: tuple[Picture, ...]
+    objects: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """An image on which one of two models is much better.
+
+    Attributes:
+        better: Name of the model that is.
+        worse: Name of the other one.
+        image: With the one picture on which they differ most.
+    """
+
+    better: str
+    worse: str
+    image: SampleImage
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What the page shows of the images.
+
+    Attributes:
+        models: Names of the models that gave answers, in the report's order.
+        images: Some images under all cells.
+        disagreements: Where two models differ most.
+        remarks: How the images were chosen, and what is not shown.
+    """
+
+    models: tuple[str, ...]
+    images: tuple[SampleImage, ...]
+    disagreements: tuple[Disagreement, ...] = ()
+    remarks: tuple[str, ...] = field(default=())
+
+
+def thumbnail(pixels: ByteImage, longest: int) -> tuple[bytes, tuple[int, int]]:
+    """A small picture as a WebP file, and its width and height.
+
+    Args:
+        pixels: ``(H, W, 3)`` uint8, RGB.
+        longest: Of its sides, no more; smaller pictures keep their size. Tiny ones are kept without loss.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small = max(picture.size) <= _LOSSLESS_SIDE
+    picture.save(buffer, "WEBP", lossless=small, quality=_QUALITY, method=4)
+    return buffer.getvalue(), picture.size
