@@ -1,0 +1,159 @@
+"""What the page's figures are drawn from: plain values for JSON, chosen and drawn in the browser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dtn_det.corruptions.catalog import ALL, EXTRA, GROUPS, SEVERITIES
+from dtn_det.metrics import CLEAN
+from dtn_det.reports.contents import KIND_TITLES, Report
+from dtn_det.reports.figures.marks import Mark, marks_of
+from dtn_det.reports.figures.scopes import short, title
+from dtn_det.reports.page.measures import Measure, measures_of
+from dtn_det.reports.rows import SETS
+from dtn_det.reports.tables.numbers import Numbers
+
+# What plotly calls the markers of matplotlib.
+_SYMBOLS = {
+    "o": "circle",
+    "s": "square",
+    "^": "triangle-up",
+    "D": "diamond",
+    "v": "triangle-down",
+    "P": "cross",
+    "X": "x",
+}
+_DASHES = ("solid", "dash", "dot", "dashdot")
+_DIGITS = 6
+
+Values = dict[str, Any]
+
+
+def figure_data(report: Report, sections: Sequence[Numbers]) -> Values:
+    """All values that the figures show, as JSON takes them; numbers that do not exist are None.
+
+    A number is a list of its value and the ends of its interval, a difference has its p-value besides. Models are named
+    by their places in ``models``.
+
+    Args:
+        report: The report.
+        sections: Its numbers.
+    """
+    names = [model.name for model in report.models]
+    pairs = list(dict.fromkeys(pair for numbers in sections for pair in numbers.section.pairs))
+    marks = marks_of(names, pairs)
+    return {
+        "models": [_model(name, marks[name]) for name in names],
+        "corruptions": [
+            {"key": name, "title": title(name), "short": short(name), "group": title(group)}
+            for group, members in GROUPS.items()
+            for name in members
+        ],
+        "groups": [{"key": group, "title": title(group)} for group in GROUPS],
+        "measures": [
+            {"kind": KIND_TITLES[numbers.section.kind], **_measure(numbers, measure, names)}
+            for numbers in sections
+            for measure in measures_of(numbers)
+        ],
+        "pairs": [[names.index(first), names.index(second)] for first, second in pairs],
+        "reliability": _reliability(report, names),
+        "level": report.provenance.level,
+    }
+
+
+def _model(name: str, mark: Mark) -> Values:
+    return {
+        "name": name,
+        "colour": mark.colour,
+        "symbol": _SYMBOLS[mark.marker] + ("" if mark.filled else "-open"),
+        "dash": "solid" if mark.line == "-" else _DASHES[1 + _dots(mark.line)],
+        "shown": mark.highlighted,
+    }
+
+
+def _dots(line: tuple[float, tuple[float, ...]]) -> int:
+    """0 for dashes, 1 for dots, 2 for dashes and dots."""
+    return 2 if len(line[1]) > 2 else int(line[1][0] <= 1)
+
+
+def _measure(numbers: Numbers, measure: Measure, names: list[str]) -> Values:
+    differences = _differences(numbers, measure)
+    return {
+        "title": measure.title,
+        "better": measure.better,
+        "decimals": measure.decimals,
+        "models": [_of_model(numbers, measure, name) for name in names],
+        "pairs": [
+            {"models": [names.index(first), names.index(second)], **_of_pair(differences, measure, (first, second))}
+            for first, second in numbers.section.pairs
+        ],
+    }
+
+
+def _of_model(numbers: Numbers, measure: Measure, model: str) -> Values | None:
+    """All numbers of a model by where they were measured, None for a model without any."""
+
+    def get(name: str, scope: str = "", severity: int = 0) -> list[float | None] | None:
+        which = SETS[1] if scope in (*EXTRA, "extra") else SETS[0]
+        found = numbers.get(model, which, name, "" if scope == "extra" else scope, severity) if name else None
+        return None if found is None else _rounded(found[:3])
+
+    cells = {name: [get(measure.cell, name, severity) for severity in SEVERITIES] for name in ALL}
+    found = {
+        "clean": get(measure.cell, *CLEAN),
+        "mean": get(measure.mean),
+        "severities": [get(measure.mean, "", severity) for severity in SEVERITIES],
+        "groups": _kept({group: get(measure.mean, group) for group in GROUPS}),
+        "corruptions": _kept({name: get(measure.corruption, name) for name in ALL}),
+        "cells": {name: own for name, own in cells.items() if any(own)},
+    }
+    return found if found["corruptions"] or found["cells"] else None
+
+
+_Differences = Mapping[tuple[str, str, str, str, str, int], tuple[float, ...]]
+
+
+def _differences(numbers: Numbers, measure: Measure) -> _Differences:
+    wanted = {measure.cell, measure.corruption, measure.mean}
+    return {
+        (first, second, which, name, scope, int(severity)): (value, low, high, p_value)
+        for first, second, which, name, scope, severity, value, low, high, p_value in (
+            numbers.section.differences.itertuples(index=False)
+        )
+        if name in wanted
+    }
+
+
+def _of_pair(found: _Differences, measure: Measure, pair: tuple[str, str]) -> Values:
+    def get(name: str, scope: str = "", severity: int = 0) -> list[float | None] | None:
+        which = SETS[1] if scope in (*EXTRA, "extra") else SETS[0]
+        number = found.get((*pair, which, name, "" if scope == "extra" else scope, severity))
+        return None if number is None else _rounded(number)
+
+    return {
+        "clean": get(measure.cell, *CLEAN),
+        "mean": get(measure.mean),
+        "severities": [get(measure.mean, "", severity) for severity in SEVERITIES],
+        "groups": _kept({group: get(measure.mean, group) for group in GROUPS}),
+        "corruptions": _kept({name: get(measure.corruption, name) for name in ALL}),
+    }
+
+
+def _reliability(report: Report, names: list[str]) -> Values:
+    """Bins of each model: confidence, accuracy and number of answers, for the clean and the corrupted images."""
+    found: Values = {"clean": [[] for _ in names], "corrupted": [[] for _ in names]}
+    for section in report.sections:
+        for model, images, _, _, count, accuracy, confidence in section.reliability.itertuples(index=False):
+            if count:
+                found[images][names.index(model)].append([*_rounded((confidence, accuracy)), int(count)])
+    return found if any(map(any, found.values())) else {}
+
+
+def _kept(numbers: Mapping[str, Any]) -> Values:
+    return {key: number for key, number in numbers.items() if number is not None}
+
+
+def _rounded(numbers: tuple[float, ...]) -> list[float | None]:
+    return [float(f"{number:.{_DIGITS}g}") if math.isfinite(number) else None for number in numbers]

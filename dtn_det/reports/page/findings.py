@@ -1,0 +1,148 @@
+"""The words of the page: its title, what was found, and where the numbers come from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dtn_det.corruptions.profiles import PROFILES
+from dtn_det.reports.contents import KIND_TITLES, Report
+from dtn_det.reports.tables.changes import Change, families
+from dtn_det.reports.tables.digits import supported_decimals
+from dtn_det.reports.tables.measures import corruption_measure
+from dtn_det.reports.tables.numbers import Numbers
+from dtn_det.reports.tables.table import Direction, number_text
+
+_NAMED = 2
+_MOST_FINDINGS = 3
+_LONGEST = 80
+_WHAT = {"classification": "classifiers", "detection": "detectors"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence on a pair of models.
+
+    Attributes:
+        verdict: ``better``, ``worse`` or ``even``, of the second model.
+        claim: What was found.
+        evidence: The numbers behind it.
+    """
+
+    verdict: str
+    claim: str
+    evidence: str
+
+
+def page_title(report: Report) -> str:
+    """What the page is about."""
+    names = [model.name for model in report.models]
+    if len(names) <= _NAMED:
+        return f"{' and '.join(names)} under corruption"
+    return f"{len(names)} {_WHAT[report.task]} under corruption"
+
+
+def lead(report: Report) -> str:
+    """On what the models were evaluated, in a sentence."""
+    about = report.provenance
+    cells = {
+        (scope, severity)
+        for section in report.sections
+        for scope, severity in zip(section.numbers["scope"], section.numbers["severity"], strict=True)
+        if severity and scope
+    }
+    corruptions = len({scope for scope, _ in cells})
+    severities = len({severity for _, severity in cells})
+    where = f"{about.num_images:,} images of {about.data}" if about.num_images else about.data
+    if not cells:
+        return f"Evaluated on {where}."
+    return (
+        f"Evaluated on {where}, under {corruptions} corruption{'s' if corruptions != 1 else ''} at {severities} "
+        f"severit{'ies' if severities != 1 else 'y'}."
+    )
+
+
+def facts(report: Report) -> list[tuple[str, str]]:
+    """What a reader asks first of any number."""
+    about = report.provenance
+    found = [("Images", f"{about.num_images:,} ({about.selection})")] if about.num_images else []
+    found += list(_corruption_facts(about.corruption))
+    if report.task == "classification":
+        found.append(("Baseline", report.baseline or "none"))
+    intervals = f"{100 * about.level:g} %, {about.replicates:,} replicates" if about.replicates else "none"
+    return [*found, ("Intervals", intervals), ("Date", about.date)]
+
+
+def provenance(report: Report) -> list[tuple[str, str]]:
+    """Everything that the numbers depend on."""
+    about = report.provenance
+    found = [("Data", about.data), ("Images", f"{about.num_images:,}"), ("Selection", about.selection)]
+    if about.data_hash:
+        found.append(("Hash of the data", about.data_hash))
+    found.append(("Corruptions", about.corruption))
+    if about.replicates:
+        found.append(
+            ("Bootstrap", f"{about.replicates:,} replicates of the images, seed {about.seed}, level {about.level:g}")
+        )
+    found += [(_capital(key), _setting(key, value)) for key, value in about.settings.items()]
+    bad = [f"{model.name}: {model.bad_images}" for model in report.models if model.bad_images]
+    found.append(("Bad images left out", ", ".join(bad) or "none"))
+    versions = ", ".join(f"{library} {version}" for library, version in about.versions.items())
+    return [*found, ("Versions", versions), ("Date", about.date)]
+
+
+def findings(report: Report, sections: Sequence[Numbers]) -> list[Finding]:
+    """What was found of the first pairs of each section."""
+    found = []
+    for numbers in sections:
+        section = numbers.section
+        kind = f"{KIND_TITLES[section.kind]}: " if len(report.sections) > 1 else ""
+        measure = corruption_measure(numbers, numbers.sets[0])
+        for pair in section.pairs[:_MOST_FINDINGS]:
+            overall = families(numbers, pair, numbers.sets[0])[0].changes
+            change = next((one for one in overall if one.name == measure.mean), None)
+            if change is not None:
+                found.append(_finding(pair, change, measure.direction, report.provenance.level, kind))
+    return found
+
+
+def _finding(pair: tuple[str, str], change: Change, direction: Direction, level: float, kind: str) -> Finding:
+    first, second = pair
+    decimals = supported_decimals(change.interval, 2)
+    numbers = [number_text(value, min(decimals, 1)) for value in (change.first, change.second)]
+    evidence = (
+        f"{change.label} is {numbers[0]} for {first} and {numbers[1]} for {second}, a difference of "
+        f"{number_text(change.value, decimals, True)}"
+    )
+    if change.interval is not None and change.p_value is not None:
+        ends = " to ".join(number_text(end, decimals, True) for end in change.interval)
+        evidence += f" ({100 * level:g} % interval {ends}, p = {change.p_value:.3f})"
+    if not change.significant(level):
+        return Finding("even", f"{kind}{first} and {second} cannot be told apart.", f"{evidence}.")
+    better = change.better(direction)
+    winner, loser = (second, first) if better else (first, second)
+    return Finding("better" if better else "worse", f"{kind}{winner} is more robust than {loser}.", f"{evidence}.")
+
+
+def _corruption_facts(identity: str) -> Iterator[tuple[str, str]]:
+    """What the identity of the corruptions says, as far as it is one of the engine's."""
+    profile = next((name for name in PROFILES if name in identity.split()), None)
+    yield "Profile", profile or identity
+    jpeg = re.search(r"\b(no-jpeg|jpeg=?\d+)\b", identity)
+    if jpeg is not None:
+        yield "JPEG step", "none" if jpeg[1] == "no-jpeg" else f"quality {re.sub('[^0-9]', '', jpeg[1])}"
+    seed = re.search(r"\bseed=(-?\d+)\b", identity)
+    if seed is not None:
+        yield "Seed", seed[1]
+
+
+def _setting(key: str, value: str) -> str:
+    if key == "categories":
+        return ", ".join(str(name) for _, name in json.loads(value))
+    return value if len(value) <= _LONGEST else f"{value[:_LONGEST]}..."
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:].replace("_", " ")

@@ -1,0 +1,206 @@
+"""The tables of a report as the page shows them: the same numbers and marks as in every other format."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+
+from dtn_det.corruptions.catalog import GROUPS
+from dtn_det.reports.contents import Report
+from dtn_det.reports.figures.scopes import short, title
+from dtn_det.reports.page.views import Badge, Role, View, ViewCell, ViewColumn, ViewRow
+from dtn_det.reports.published import PublishedRow
+from dtn_det.reports.tables.corruptions import corruption_table, grid_table
+from dtn_det.reports.tables.models import model_table
+from dtn_det.reports.tables.naming import table_title
+from dtn_det.reports.tables.numbers import Numbers, model_note, shared_note
+from dtn_det.reports.tables.pairs import pair_table
+from dtn_det.reports.tables.severities import severity_table
+from dtn_det.reports.tables.summary import metrics_table, summary_table
+from dtn_det.reports.tables.table import Cell, Column, Table, cell_text, interval_text
+
+_NONE = "\N{EN DASH}"
+_WIDEST = 28
+_GROUPS = {title(group) for group in GROUPS}
+_WHOLE_NAMES = {(title(group), short(name)): title(name) for group, names in GROUPS.items() for name in names}
+
+
+def summary_views(sections: Sequence[Numbers], published: Sequence[PublishedRow] = ()) -> tuple[View, ...]:
+    """The main numbers of each model, for each section and set of corruptions; published ones apart from them."""
+    found = []
+    for numbers in sections:
+        for which in numbers.sets:
+            rows = [row for row in published if row.kind == numbers.section.kind] if which == numbers.sets[0] else []
+            table = summary_table(numbers, which, rows)
+            measured, *others = table.groups
+            found.append(_view(replace(table, groups=(measured,), notes=() if others else table.notes), ()))
+            if others:
+                apart = replace(
+                    table,
+                    name=f"{table.name}-published",
+                    title=f"{table.title}: published, not measured here",
+                    groups=tuple(replace(group, title="") for group in others),
+                    note="",
+                    # The sources, which follow, have a column.
+                    notes=table.notes[:1],
+                )
+                found.append(_view(apart, ()))
+    return tuple(found)
+
+
+def corruption_views(sections: Sequence[Numbers]) -> tuple[View, ...]:
+    """Each corruption and group."""
+    return tuple(
+        _view(corruption_table(numbers, which), [model.name for model in numbers.models])
+        for numbers in sections
+        for which in numbers.sets
+    )
+
+
+def severity_views(sections: Sequence[Numbers]) -> tuple[View, ...]:
+    """Each severity, and for detectors every average precision."""
+    found = []
+    for numbers in sections:
+        for which in numbers.sets:
+            tables = [severity_table(numbers, which)]
+            if numbers.section.kind != "top1":
+                tables.append(metrics_table(numbers, which))
+            found += [_view(table, ()) for table in tables if table is not None]
+    return tuple(found)
+
+
+def pair_views(sections: Sequence[Numbers]) -> tuple[View, ...]:
+    """All pairs in one table for each section and set of corruptions."""
+    found = []
+    for numbers in sections:
+        for which in numbers.sets:
+            tables = [(pair, _with_places(pair_table(numbers, pair, which, "pair"))) for pair in numbers.section.pairs]
+            if tables:
+                name = f"pairs-{numbers.section.kind}-{which}"
+                heading = table_title(numbers.section, "second minus first model", which)
+                found.append(_stacked(numbers, name, heading, ("First", "Second"), tables))
+    return tuple(found)
+
+
+def cell_views(sections: Sequence[Numbers]) -> tuple[View, ...]:
+    """Each corruption at each severity, all models in one table for each section."""
+    found = []
+    for numbers in sections:
+        grids = [((model.name,), grid_table(numbers, model, "cells")) for model in numbers.models]
+        tables = [(names, table) for names, table in grids if table is not None]
+        if tables:
+            heading = table_title(numbers.section, "each corruption at each severity")
+            found.append(_stacked(numbers, f"cells-{numbers.section.kind}", heading, ("Model",), tables))
+    return tuple(found)
+
+
+def model_view(report: Report) -> View:
+    """What was evaluated."""
+    return _view(model_table(report), ())
+
+
+def _with_places(table: Table) -> Table:
+    """A table of a pair with headers that fit any pair."""
+    first, second, *others = table.columns
+    first, second = replace(first, heading="first", span="number"), replace(second, heading="second", span="number")
+    return replace(table, label="Under", columns=(first, second, *others))
+
+
+def _stacked(
+    numbers: Numbers, name: str, heading: str, leading: Sequence[str], tables: Sequence[tuple[Sequence[str], Table]]
+) -> View:
+    """Tables of the same columns below each other, each row led by the names of the models that it is of."""
+    notes = {model.name: model_note(model, numbers.models) for model in numbers.models}
+    views = [_view(table, (), grouped=True) for _, table in tables]
+    columns = tuple(
+        ViewColumn(text, role="model", numeric=False, head=True, width=_width(model.name for model in numbers.models))
+        for text in leading
+    )
+    rows = [
+        ViewRow((*(ViewCell(model, badges=_badges(notes[model])) for model in names), *row.cells), row.is_mean)
+        for (names, _), view in zip(tables, views, strict=True)
+        for row in view.rows
+    ]
+    # What they tell of single models is in the rows.
+    of_models = tuple(f"{model}: " for model in notes)
+    told = dict.fromkeys(note for view in views for note in view.notes if not note.startswith(of_models))
+    shared = _badges(shared_note(numbers.models))
+    return View(name, heading, (*columns, *views[0].columns), tuple(rows), shared, tuple(told))
+
+
+def _view(table: Table, models: Collection[str], *, grouped: bool | None = None) -> View:
+    """A table with its groups as a column.
+
+    Args:
+        table: Of a report.
+        models: Names that may be headers of columns.
+        grouped: Whether there is such a column; None: where a group has a title.
+    """
+    of_models = table.label == "Model"
+    grouped = any(group.title for group in table.groups) if grouped is None else grouped
+    sourced = any(row.source for row in table.rows)
+    columns = [ViewColumn("Group", numeric=False)] if grouped else []
+    role: Role = "model" if of_models else "corruption"
+    width = _width(row.label for row in table.rows)
+    columns.append(ViewColumn(table.label, role=role, numeric=False, head=True, width=width))
+    for column in table.columns:
+        role = "model" if column.heading in models and not of_models else ""
+        columns.append(_column(column, "corruption" if of_models and column.span in _GROUPS else role))
+    if sourced:
+        columns.append(ViewColumn("Source", numeric=False))
+    rows = [
+        ViewRow(
+            (
+                *([ViewCell(group.title or _NONE)] if grouped else ()),
+                # The number of a source says nothing next to its name.
+                ViewCell(row.label, badges=() if row.source else _badges(row.note)),
+                *(_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=True)),
+                *([ViewCell(row.source)] if sourced else ()),
+            ),
+            row.is_mean,
+        )
+        for group in table.groups
+        for row in group.rows
+    ]
+    return View(table.name, table.title, tuple(columns), tuple(rows), _badges(table.note), table.notes)
+
+
+def _column(column: Column, role: Role) -> ViewColumn:
+    text = column.heading + (f", {column.unit}" if column.unit and column.heading else column.unit)
+    # Some names, such as mPC, begin with a small letter.
+    text = text[:1].upper() + text[1:] if column.heading.islower() and len(column.heading) > 1 and not role else text
+    numeric = column.align != "left"
+    return ViewColumn(
+        text,
+        column.span.capitalize() if column.span.islower() else column.span,
+        "" if column.direction == "none" or not numeric else column.direction,
+        column.arrow_on_span,
+        role,
+        numeric,
+        about=_WHOLE_NAMES.get((column.span, column.heading), ""),
+        badges=_badges(column.note),
+    )
+
+
+def _cell(cell: Cell, column: Column) -> ViewCell:
+    if not isinstance(cell.value, float | int):
+        return ViewCell(cell.value or _NONE)
+    return ViewCell(
+        cell_text(cell, column),
+        float(cell.value),
+        # Other formats leave those out for which they have no room.
+        interval_text(cell, replace(column, with_interval=True)),
+        "best" if "best" in cell.marks else "second" if "second" in cell.marks else "",
+        "significant" in cell.marks,
+        _badges(cell.note),
+    )
+
+
+def _width(names: Iterable[str]) -> int:
+    """Characters of a column of names: long ones are broken."""
+    return min(_WIDEST, max(map(len, names), default=0))
+
+
+def _badges(note: str) -> tuple[Badge, ...]:
+    """A note as a badge: its first word, with the rest for whoever asks."""
+    return (Badge(note.partition(" ")[0], note),) if note else ()
