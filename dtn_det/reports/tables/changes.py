@@ -15,6 +15,9 @@ from dtn_det.reports.tables.measures import corruption_measure
 from dtn_det.reports.tables.numbers import Numbers, number_cell
 from dtn_det.reports.tables.table import Direction
 
+OVERALL, EACH_GROUP, EACH_CORRUPTION, OTHER_METRICS = "Overall", "Groups", "Corruptions", "Other metrics"
+"""Titles of the families."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -95,10 +98,10 @@ def families(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, metr
     corruptions = [change(title(corruption), names[0], corruption) for corruption in SETS[which]]
     others = [] if classifier else [change(f"mPC {one}", f"mPC {one}") for one in METRICS if one != metric]
     listed = (
-        ("Overall", overall, False),
-        ("Groups", groups, True),
-        ("Corruptions", corruptions, True),
-        ("Other metrics", others, True),
+        (OVERALL, overall, False),
+        (EACH_GROUP, groups, True),
+        (EACH_CORRUPTION, corruptions, True),
+        (OTHER_METRICS, others, True),
     )
     return tuple(
         Family(name, _adjusted(kept) if together else kept, together)
@@ -112,8 +115,20 @@ def least_p_value(replicates: int) -> float:
     return 2 / (1 + replicates)
 
 
+def is_least(p_value: float, replicates: int) -> bool:
+    """Whether a p-value is as small as it can be, so that the true one may be smaller."""
+    return p_value <= least_p_value(replicates) * _ROUNDING
+
+
+def p_decimals(replicates: int) -> int:
+    """Decimals that p-values of a number of replicates are shown with."""
+    return max(_P_DECIMALS, math.ceil(-math.log10(least_p_value(replicates))))
+
+
 _Key = tuple[str, str, str, str, str]
 _UNTESTED = (math.nan,) * 4
+_P_DECIMALS = 3
+_ROUNDING = 1 + 1e-9
 
 
 def _differences(numbers: Numbers) -> dict[_Key, tuple[float, float, float, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from dtn_det.metrics.cells import CorruptionSet
-from dtn_det.reports.tables.changes import Change, Family, families, least_p_value
+from dtn_det.reports.tables.changes import Change, Family, families, is_least, least_p_value, p_decimals
 from dtn_det.reports.tables.digits import supported_decimals
 from dtn_det.reports.tables.footer import footer
 from dtn_det.reports.tables.measures import corruption_measure
@@ -14,9 +14,6 @@ from dtn_det.reports.tables.numbers import Numbers, model_note, shared_note
 from dtn_det.reports.tables.table import Cell, Column, Group, Mark, Row, Table
 
 _DECIMALS = 2
-_P_DECIMALS = 3
-# A p-value of the least size, up to rounding.
-_ROUNDING = 1 + 1e-9
 
 
 def pair_table(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, name: str) -> Table:
@@ -31,11 +28,12 @@ def pair_table(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, na
     report = numbers.report
     direction = corruption_measure(numbers, which).direction
     found = families(numbers, pair, which)
+    digits = p_decimals(report.provenance.replicates)
     columns = (
         *(Column(model, direction=direction) for model in pair),
         Column("difference", decimals=_DECIMALS, direction=direction, signed=True, with_interval=True),
-        Column("p", decimals=_P_DECIMALS),
-        Column("p (Holm)", decimals=_P_DECIMALS),
+        Column("p", decimals=digits),
+        Column("p (Holm)", decimals=digits),
     )
     groups = tuple(
         Group(tuple(_row(numbers, change, family) for change in family.changes), family.title) for family in found
@@ -53,7 +51,7 @@ def _row(numbers: Numbers, change: Change, family: Family) -> Row:
     if change.partial:
         marks.add("partial")
     difference = Cell(change.value, change.interval, frozenset(marks), decimals=decimals)
-    least = change.p_value is not None and change.p_value <= least_p_value(about.replicates) * _ROUNDING
+    least = change.p_value is not None and is_least(change.p_value, about.replicates)
     bound: frozenset[Mark] = frozenset({"bound"} if least else ())
     adjusted = Cell(change.adjusted, marks=bound) if family.adjusted_together else Cell()
     cells = (*plain, difference, Cell(change.p_value, marks=bound), adjusted)
@@ -69,7 +67,7 @@ def _notes(numbers: Numbers, pair: tuple[str, str], found: tuple[Family, ...]) -
     together = [f"{len(one.changes)} {one.title.lower()}" for one in found if one.adjusted_together]
     notes += [
         f"Differences in percentage points with paired {percent} intervals; p: two-sided, not below "
-        f"{least_p_value(about.replicates):.{_P_DECIMALS}f} with {about.replicates:,} replicates.",
+        f"{least_p_value(about.replicates):.{p_decimals(about.replicates)}f} with {about.replicates:,} replicates.",
         f"Comparisons: {', '.join(each)}, each for itself; {', '.join(together)}, with Holm's adjustment within each "
         f"block. * significant at {100 * (1 - about.level):g} %, adjusted where there is an adjustment.",
     ]
