@@ -7,6 +7,7 @@ difficulty, so that the cells of an image depend on each other as real ones do.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -169,6 +170,32 @@ def detection_report(
         sections.append(section)
         remarks += told
     return _report("detection", names, sections, None, remarks, images, replicates, partial or {}, changes)
+
+
+def renamed(report: Report, names: Mapping[str, str]) -> Report:
+    """A report whose models have other names."""
+    sections = []
+    for section in report.sections:
+        frames = {}
+        for frame in ("numbers", "differences", "reliability"):
+            changed = getattr(section, frame).copy()
+            for column in {"model", "first", "second"} & set(changed.columns):
+                changed[column] = [names.get(name, name) for name in changed[column]]
+            frames[frame] = changed
+        pairs = tuple((names.get(first, first), names.get(second, second)) for first, second in section.pairs)
+        sections.append(replace(section, pairs=pairs, **frames))
+    models = tuple(replace(model, name=names.get(model.name, model.name)) for model in report.models)
+    baseline = None if report.baseline is None else names.get(report.baseline, report.baseline)
+    return replace(report, models=models, sections=tuple(sections), baseline=baseline)
+
+
+def rounded(report: Report, decimals: int = 6) -> Report:
+    """A report whose numbers do not depend on how a library adds up."""
+    sections = []
+    for section in report.sections:
+        frames = {name: getattr(section, name).round(decimals) for name in ("numbers", "differences", "reliability")}
+        sections.append(replace(section, **frames))
+    return replace(report, sections=tuple(sections))
 
 
 def _pairs(names: Sequence[str], replicates: int) -> list[tuple[str, str]]:

@@ -25,10 +25,15 @@ def escaped_line(text: str) -> str:
     return _AT_START.sub(lambda found: (found["number"] or "") + "\\", escaped(text))
 
 
-def markdown(table: Table) -> str:
-    """One table with its title and notes, without its footer."""
+def markdown(table: Table, with_footer: bool = True) -> str:
+    """One table with its title and notes.
+
+    Args:
+        table: The table.
+        with_footer: Whether to say where its numbers come from.
+    """
     lines = [f"### {escaped(_with_note(table.title, table.note))}", "", _grid(table), ""]
-    lines += [f"- {escaped_line(note)}" for note in table.notes]
+    lines += [f"- {escaped_line(note)}" for note in (*table.notes, *(table.footer if with_footer else ()))]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -41,7 +46,7 @@ def markdown_document(tables: Sequence[Table], title: str = "Robustness report")
     """
     footer = "\n".join(f"- {escaped_line(line)}" for line in tables[0].footer)
     last = f"## Where the numbers come from\n\n{footer}\n"
-    return "\n".join([f"# {escaped(title)}\n", *map(markdown, tables), last])
+    return "\n".join([f"# {escaped(title)}\n", *(markdown(table, with_footer=False) for table in tables), last])
 
 
 def _grid(table: Table) -> str:
