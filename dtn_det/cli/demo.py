@@ -8,11 +8,13 @@ from pathlib import Path
 REQUIRED = (
     ("mmdet", "det"),
     ("cv2", "det"),
-    ("matplotlib", "det"),
-    ("pandas", "cli"),
-    ("tabulate", "cli"),
+    ("pandas", "eval"),
+    ("pyarrow", "eval"),
     ("numba", "corruptions"),
     ("scipy", "corruptions"),
+    ("matplotlib", "report"),
+    ("plotly", "report"),
+    ("jinja2", "report"),
 )
 
 
@@ -22,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "demo",
         help="train a tiny DTN detector and its LayerNorm twin on generated images, and compare them",
         description="Draws a small detection set, trains a tiny DTN-Swin detector and its LayerNorm twin on it through "
-        "MMDetection, evaluates both on clean and on corrupted images, and writes one comparison. "
+        "MMDetection, evaluates both on clean and on corrupted images, and writes a report that compares them. "
         "A few minutes on two cores. Stopped and started again, it continues.",
     )
     parser.add_argument(

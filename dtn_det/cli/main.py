@@ -41,6 +41,7 @@ COMMANDS: Final = (
     Command("mce", "dtn_det.cli.mce", needs_models=False),
     Command("mpc", "dtn_det.cli.mpc", needs_models=True),
     Command("import", "dtn_det.cli.import_results", needs_models=False),
+    Command("report", "dtn_det.cli.report", needs_models=False),
     Command("compare", "dtn_det.cli.compare", needs_models=False),
     Command("inspect", "dtn_det.cli.inspect", needs_models=False),
 )

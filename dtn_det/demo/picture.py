@@ -10,6 +10,10 @@ from dtn_det._optional import require
 from dtn_det.demo.outlines import CLASSES
 from dtn_det.demo.plan import LABELS, Layout
 from dtn_det.files import write_bytes
+from dtn_det.robustness.cells import CLEAN, Cell
+from dtn_det.robustness.coco_cells import CocoScorer, read_cells
+from dtn_det.robustness.coco_truth import CocoTruth
+from dtn_det.robustness.store import Store
 
 NUM_IMAGES = 4
 SCORE_THRESHOLD = 0.25
@@ -32,8 +36,7 @@ def draw_picture(layout: Layout) -> None:
     truth = json.loads((layout.data / "annotations" / "instances_val.json").read_text())
     boxes = {"truth": truth["annotations"]}
     for model in LABELS:
-        found = json.loads(layout.detections(model).read_text())
-        boxes[model] = [box for box in found if box["score"] >= SCORE_THRESHOLD]
+        boxes[model] = [box for box in _clean_boxes(layout, model) if box["score"] >= SCORE_THRESHOLD]
     by_image = {name: _group(entries) for name, entries in boxes.items()}
     chosen = [image for image in truth["images"] if len(by_image["truth"].get(image["id"], [])) >= 3][:NUM_IMAGES]
     chosen = chosen or truth["images"][:NUM_IMAGES]
@@ -53,6 +56,14 @@ def draw_picture(layout: Layout) -> None:
     FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     write_bytes(layout.picture, buffer.getvalue())
+
+
+def _clean_boxes(layout: Layout, model: str) -> list[dict[str, Any]]:
+    """The detections on the clean images, in COCO's result format."""
+    store = Store.open(layout.store(model))
+    scorer = CocoScorer(CocoTruth.of(store))
+    (found,) = read_cells(store.model(LABELS[model]), [store.manifest.cells.index(Cell(CLEAN, 0))])
+    return scorer.results(found, "bbox")
 
 
 def _group(boxes: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dtn_det._optional import require
 from dtn_det.demo.dataset import GENERATOR_VERSION, DatasetSpec
 from dtn_det.files import write_json
+from dtn_det.robustness.cells import Cell, sweep_cells
 
 if TYPE_CHECKING:
     from dtn_det.corruptions import Corruptor
@@ -27,24 +28,6 @@ SETTINGS = "settings.json"
 
 CORRUPTIONS = ("gaussian_noise", "motion_blur", "fog", "jpeg_compression")
 """One corruption of each group: noise, blur, weather, digital."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One evaluation: a corruption at a severity, or the clean images.
-
-    Attributes:
-        corruption: Name, or None.
-        severity: 1 to 5, or 0 for the clean images.
-    """
-
-    corruption: str | None = None
-    severity: int = 0
-
-    @property
-    def name(self) -> str:
-        """Name that serves for files."""
-        return "clean" if self.corruption is None else f"{self.corruption}-{self.severity}"
 
 
 @dataclass(frozen=True)
@@ -64,8 +47,8 @@ class Plan:
     severities: tuple[int, ...] = (1, 3, 5)
 
     def cells(self) -> tuple[Cell, ...]:
-        """All evaluations, the clean one first."""
-        return (Cell(), *(Cell(name, severity) for name in self.corruptions for severity in self.severities))
+        """Conditions under which every image is evaluated, the clean one first."""
+        return sweep_cells(self.corruptions, self.severities)
 
     @property
     def corruptor(self) -> Corruptor:
@@ -95,14 +78,9 @@ class Layout:
         return self.root / "data"
 
     @property
-    def table(self) -> Path:
-        """The comparison in Markdown."""
-        return self.root / "comparison.md"
-
-    @property
-    def csv(self) -> Path:
-        """The comparison in CSV."""
-        return self.root / "comparison.csv"
+    def report(self) -> Path:
+        """The comparison: tables, figures and a page."""
+        return self.root / "report"
 
     @property
     def picture(self) -> Path:
@@ -121,17 +99,9 @@ class Layout:
         """What the model's process printed."""
         return self.model(model) / "output.log"
 
-    def metrics(self, model: str, cell: Cell) -> Path:
-        """Written when an evaluation is over."""
-        return self.model(model) / "evaluation" / f"{cell.name}.json"
-
-    def detections(self, model: str) -> Path:
-        """Boxes on the clean images, in COCO's result format."""
-        return self.model(model) / "evaluation" / "clean.bbox.json"
-
-    def is_evaluated(self, model: str, cell: Cell) -> bool:
-        """Whether an evaluation is over and what it wrote is there."""
-        return self.metrics(model, cell).is_file() and (cell != Cell() or self.detections(model).is_file())
+    def store(self, model: str) -> Path:
+        """Detections under every condition."""
+        return self.model(model) / "store"
 
 
 def load_config(model: str) -> Any:
@@ -207,10 +177,10 @@ def read_settings(root: Path) -> dict[str, Any] | None:
 def clear(root: Path) -> None:
     """Delete what a demonstration writes, and nothing else; the settings go last, so that it can be repeated."""
     layout = Layout(root)
-    for folder in (layout.data, *(layout.model(name) for name in CONFIGS)):
+    for folder in (layout.data, layout.report, *(layout.model(name) for name in CONFIGS)):
         if folder.is_dir():
             shutil.rmtree(folder)
-    for file in (layout.table, layout.csv, layout.picture, root / SETTINGS):
+    for file in (layout.picture, root / SETTINGS):
         file.unlink(missing_ok=True)
 
 

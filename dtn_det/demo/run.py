@@ -12,23 +12,24 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from dtn_det.demo.dataset import MANIFEST, SPLITS, DatasetSpec, is_intact, write_dataset
 from dtn_det.demo.picture import draw_picture
 from dtn_det.demo.plan import CONFIGS, LABELS, Layout, Plan, config_folder, open_folder
 from dtn_det.demo.processes import run_models
 from dtn_det.demo.progress import Progress as Step
-from dtn_det.demo.report import HEADER, Row, write_report
-from dtn_det.demo.worker import is_trained
+from dtn_det.demo.worker import evaluated, is_trained
 from dtn_det.files import locked
 from dtn_det.progress import AddStage, Stage, stages
+from dtn_det.reports.collect import ReportOptions
+from dtn_det.reports.contents import Report
+from dtn_det.reports.write import make_report
 
 DATASET_ENTRIES = {"annotations", *SPLITS, MANIFEST}
 COCO_CONFIG = "configs/dtn_swin/mask-rcnn_dtn-swin-t-p4-w7_fpn_1x_coco.py"
 
 
-def run_demo(root: Path, plan: Plan, console: Console, *, fresh: bool = False) -> tuple[Row, ...]:
+def run_demo(root: Path, plan: Plan, console: Console, *, fresh: bool = False) -> Report:
     """Make the detection set, train both models, evaluate them, and write the comparison.
 
     What an earlier call finished is reused, and a training that was interrupted continues from its last epoch.
@@ -40,7 +41,7 @@ def run_demo(root: Path, plan: Plan, console: Console, *, fresh: bool = False) -
         fresh: Delete what is there and start again.
 
     Returns:
-        The rows of the comparison.
+        The comparison.
 
     Raises:
         ValueError: The folder belongs to something else or to other settings, or another process works in it.
@@ -53,13 +54,18 @@ def run_demo(root: Path, plan: Plan, console: Console, *, fresh: bool = False) -
         with stages(console) as add_stage:
             prepare_data(layout.data, plan.data, add_stage)
             _train_and_evaluate(plan, layout, add_stage)
-            show = add_stage("Writing table and picture", 2)
-            rows = write_report(plan, layout)
-            show(1)
+            show = add_stage("Drawing boxes", 1)
             draw_picture(layout)
-            show(2)
-        _summarise(rows, layout, console, time.monotonic() - started)
-    return rows
+            show(1)
+        report = make_report(
+            [layout.store(model) for model in ("ln", "dtn")],
+            layout.report,
+            ReportOptions(seed=plan.data.seed),
+            console,
+            data=layout.data / "val",
+        )
+        _summarise(layout, console, time.monotonic() - started)
+    return report
 
 
 def prepare_data(root: Path, spec: DatasetSpec, add_stage: AddStage) -> None:
@@ -97,18 +103,18 @@ def write_data_only(root: Path, spec: DatasetSpec, console: Console) -> None:
 
 
 def _train_and_evaluate(plan: Plan, layout: Layout, add_stage: AddStage) -> None:
-    cells = plan.cells()
+    total_images = len(plan.cells()) * plan.data.num_val
     shows: dict[tuple[str, str], Stage] = {}
     unfinished = []
     for model in CONFIGS:
         # How long a training is, its Runner knows: images without an object are no part of it.
         iterations = json.loads(layout.training(model).read_text())["iterations"] if is_trained(layout, model) else None
-        evaluated = sum(layout.is_evaluated(model, cell) for cell in cells)
-        if iterations is None or evaluated < len(cells):
+        done_images = evaluated(layout, model, plan)
+        if iterations is None or done_images < total_images:
             unfinished.append(model)
         for stage, done, total, text in (
             ("train", iterations or 0, iterations, f"Training {LABELS[model]}"),
-            ("evaluate", evaluated, len(cells), f"Evaluating {LABELS[model]}"),
+            ("evaluate", done_images, total_images, f"Evaluating {LABELS[model]}"),
         ):
             note = "reused" if done == total else "waiting"
             shows[model, stage] = add_stage(text, total, done=done, note=note)
@@ -119,27 +125,20 @@ def _train_and_evaluate(plan: Plan, layout: Layout, add_stage: AddStage) -> None
     run_models(unfinished, plan, layout, show)
 
 
-def _summarise(rows: tuple[Row, ...], layout: Layout, console: Console, seconds: float) -> None:
-    table = Table(title="Box AP in percent", title_justify="left")
-    for name in HEADER:
-        table.add_column(name, justify="left" if name == HEADER[0] else "right")
-    for row in rows:
-        table.add_row(*row.texts())
-    console.print(table)
+def _summarise(layout: Layout, console: Console, seconds: float) -> None:
     console.print(
         "Two tiny detectors, trained for minutes with one seed: this shows that everything works, not which norm wins."
     )
     console.print(f"\nDone in {seconds / 60:.1f} minutes. What lies where:")
     places = {
-        "the comparison": layout.table,
-        "the same for programs": layout.csv,
+        "the report, to open in a browser": layout.report / "report.html",
         "boxes on images": layout.picture,
         "the images, in COCO format": layout.data,
-        "checkpoints and logs of DTN": layout.model("dtn"),
-        "checkpoints and logs of LayerNorm": layout.model("ln"),
+        "checkpoints, logs and detections of DTN": layout.model("dtn"),
+        "those of LayerNorm": layout.model("ln"),
     }
     for what, path in places.items():
-        console.print(f"  {what:34} {os.path.relpath(path)}", soft_wrap=True, highlight=False)
+        console.print(f"  {what:40} {os.path.relpath(path)}", soft_wrap=True, highlight=False)
     console.print("\nNext, train on COCO (linked to data/coco, or named with --data-root DIR):")
     console.print(f"  {next_command()}", soft_wrap=True, highlight=False)
 

@@ -8,33 +8,25 @@ is closed, which happens when the parent dies, however it dies.
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import sys
 import threading
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det.demo.dataset import DatasetSpec
-from dtn_det.demo.plan import Layout, Plan, load_config
+from dtn_det.demo.plan import CONFIGS, LABELS, Layout, Plan, config_folder, load_config
 from dtn_det.demo.progress import Progress, Report
 from dtn_det.files import write_json
+from dtn_det.robustness.store import Store
 
 if TYPE_CHECKING:
     from mmengine.config import Config
     from mmengine.runner import Runner
-
-METRICS = {
-    "AP": "coco/bbox_mAP",
-    "AP50": "coco/bbox_mAP_50",
-    "AP75": "coco/bbox_mAP_75",
-    "APs": "coco/bbox_mAP_s",
-    "APm": "coco/bbox_mAP_m",
-    "APl": "coco/bbox_mAP_l",
-}
-"""Names of the metrics in the results, and in MMDetection."""
 
 
 def run_job(model: str, plan: Plan, layout: Layout, report: Report) -> None:
@@ -49,7 +41,7 @@ def run_job(model: str, plan: Plan, layout: Layout, report: Report) -> None:
     cfg = prepare_config(model, plan, layout)
     if not is_trained(layout, model):
         train(cfg, layout, model, report)
-    evaluate(cfg, plan, layout, model, report)
+    evaluate(plan, layout, model, report)
 
 
 def prepare_config(model: str, plan: Plan, layout: Layout) -> Config:
@@ -87,43 +79,44 @@ def train(cfg: Config, layout: Layout, model: str, report: Report) -> None:
     write_json(layout.training(model), {"epochs": runner.max_epochs, "iterations": runner.max_iters})
 
 
-def evaluate(cfg: Config, plan: Plan, layout: Layout, model: str, report: Report) -> None:
-    """Evaluate the cells whose results are not there yet."""
-    from mmengine.runner import TestLoop
+def evaluate(plan: Plan, layout: Layout, model: str, report: Report) -> None:
+    """Evaluate the images that are not in the model's store yet, as `dtn-det mpc` does."""
+    import torch
+    from rich.console import Console
 
-    from dtn_det.corruptions.transforms import ImageCorruption
+    from dtn_det.robustness.detection_run import DetectionOptions, prepare_detection
+    from dtn_det.robustness.sweep import Rank, run_sweep
 
-    cells = plan.cells()
-    missing = [cell for cell in cells if not layout.is_evaluated(model, cell)]
-    if not missing:
-        return
-    cfg.load_from, cfg.resume = str(_last_checkpoint(layout.model(model))), False
-    cfg.train_cfg = cfg.train_dataloader = cfg.optim_wrapper = cfg.param_scheduler = None
-    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    runner = _runner(cfg)
-    runner.load_or_resume()
-    runner.call_hook("before_run")
-    for cell in missing:
-        report(Progress("evaluate", cells.index(cell), len(cells), cell.name))
-        dataloader, evaluator = cfg.test_dataloader.to_dict(), cfg.test_evaluator.to_dict()
-        if cell.corruption is not None:
-            step = {"type": ImageCorruption, "corruption": cell.corruption, "severity": cell.severity}
-            how = {"profile": plan.corruptor.profile, "seed": plan.corruptor.seed}
-            dataloader["dataset"]["pipeline"].insert(1, {**step, **how})
-        else:
-            evaluator["outfile_prefix"] = str(layout.detections(model)).removesuffix(".bbox.json")
-        results = TestLoop(runner, dataloader, evaluator).run()
-        write_json(layout.metrics(model, cell), _metrics(results))
-    report(Progress("evaluate", len(cells), len(cells)))
+    corruptor, cells = plan.corruptor, plan.cells()
+    options = DetectionOptions(
+        config=str(config_folder() / CONFIGS[model]),
+        checkpoint=str(_last_checkpoint(layout.model(model))),
+        store=layout.store(model),
+        name=LABELS[model],
+        data_root=str(layout.data),
+        corruptions=plan.corruptions,
+        severities=plan.severities,
+        profile=corruptor.profile,
+        seed=corruptor.seed,
+    )
+    store, task = prepare_detection(options, Rank(), torch.device("cpu"), Console(stderr=True))
+    total = len(cells) * plan.data.num_val
+    done = itertools.count(evaluated(layout, model, plan) + len(cells), len(cells))
+
+    def on_image(count: int) -> None:
+        report(Progress("evaluate", next(done), total))
+
+    run_sweep(store.store, [store], replace(task, on_image=on_image), workers=0)
 
 
-def _metrics(results: dict[str, float]) -> dict[str, float | None]:
-    """The metrics by our names; None where there is no object of the size.
-
-    MMDetection returns nothing at all when no image has a detection: every metric is 0 then.
-    """
-    values = {name: results.get(key, 0.0) for name, key in METRICS.items()}
-    return {name: None if value == -1 else value for name, value in values.items()}
+def evaluated(layout: Layout, model: str, plan: Plan) -> int:
+    """Images under a condition that are in the model's store."""
+    if not (layout.store(model) / "store.json").is_file():
+        return 0
+    store = Store.open(layout.store(model))
+    found = store.models().get(LABELS[model])
+    finished = found.finished() if found else ()
+    return sum(len(store.manifest.unit(number)) for number in finished) * len(plan.cells())
 
 
 def _runner(cfg: Config) -> Runner:

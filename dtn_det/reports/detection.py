@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dtn_det.metrics import (
+    CLEAN,
     METRICS,
-    CellError,
     CocoMatches,
-    Difference,
-    Interval,
-    Intervals,
     Samples,
     ap_samples,
     average_precision,
@@ -116,14 +114,11 @@ def detection_section(
     shown = []
     for name, metrics in models.items():
         for samples in metrics.values():
+            if not _has_clean_performance(samples):
+                remarks.append(f"{name}: nothing is found on clean images, P {samples.metric} is 0 and rPC undefined")
+                samples = _without_clean(samples)
             for which in sets_of(samples.cells):
-                try:
-                    found: Intervals[Interval] = detection_intervals(
-                        samples, corruptions=which, allow_partial=True, level=level
-                    )
-                except CellError as error:
-                    remarks.append(f"{name}: {error}")
-                    continue
+                found = detection_intervals(samples, corruptions=which, allow_partial=True, level=level)
                 rows += number_rows(name, which, found, samples.cells)
     for first, second in pairs:
         one, other = models[first], models[second]
@@ -132,18 +127,32 @@ def detection_section(
             if fault:
                 remarks.append(f"{second} and {first}: no difference, {fault}")
                 break
-            for which in sets_of(one[metric].cells):
-                try:
-                    both: Intervals[Difference] = detection_differences(
-                        one[metric], other[metric], corruptions=which, allow_partial=True, level=level
-                    )
-                except CellError:
-                    continue
-                changes += difference_rows(first, second, which, both, one[metric].cells)
+            both = (one[metric], other[metric])
+            if not all(map(_has_clean_performance, both)):
+                both = (_without_clean(both[0]), _without_clean(both[1]))
+            for which in sets_of(both[0].cells):
+                change = detection_differences(*both, corruptions=which, allow_partial=True, level=level)
+                changes += difference_rows(first, second, which, change, both[0].cells)
         else:
             shown.append((first, second))
     section = Section(kind, numbers_frame(rows), differences_frame(changes), reliability_frame([]), tuple(shown))
     return section, tuple(dict.fromkeys(remarks))
+
+
+def _has_clean_performance(samples: Samples) -> bool:
+    """Whether the clean cell, if there is one, can divide."""
+    clean = samples.column(CLEAN)
+    return clean is None or bool(samples.point[clean])
+
+
+def _without_clean(samples: Samples) -> Samples:
+    kept = [number for number, cell in enumerate(samples.cells) if cell != CLEAN]
+    return replace(
+        samples,
+        cells=tuple(samples.cells[number] for number in kept),
+        point=samples.point[kept],
+        values=samples.values[:, kept],
+    )
 
 
 class _NoMasksError(Exception):

@@ -141,7 +141,7 @@ class CocoScorer:
 
     def evaluator(self, found: CellDetections, kind: str) -> Any:
         """faster-coco-eval's `COCOeval` of one cell after its `evaluate()`, with the settings of COCO."""
-        detections = self.coco.loadRes(self._results(found, kind))
+        detections = self.coco.loadRes(self.results(found, kind))
         evaluator = require("faster_coco_eval", "det").COCOeval_faster(
             self.coco, detections, kind, print_function=_say_nothing, separate_eval=True
         )
@@ -150,7 +150,8 @@ class CocoScorer:
         evaluator.evaluate()
         return evaluator
 
-    def _results(self, found: CellDetections, kind: str) -> list[dict[str, Any]]:
+    def results(self, found: CellDetections, kind: str) -> list[dict[str, Any]]:
+        """The detections of one cell in COCO's result format."""
         images = [self.truth.images[number] for number in found.image.tolist()]
         labels = [self.categories[label] for label in found.labels.tolist()]
         if kind == "segm":

@@ -12,17 +12,19 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 from dtn_det.cli.main import main
 from dtn_det.demo import processes, run
 from dtn_det.demo.dataset import DatasetSpec, is_intact
-from dtn_det.demo.plan import CONFIGS, Layout, Plan
+from dtn_det.demo.plan import CONFIGS, LABELS, Layout, Plan
 from dtn_det.demo.run import next_command, run_demo
 from dtn_det.files import locked
+from dtn_det.robustness.store import Store
 
-for name in ("mmdet", "numba", "pandas"):
+for name in ("mmdet", "numba", "plotly"):
     pytest.importorskip(name)
 Console = pytest.importorskip("rich.console").Console
 
@@ -47,8 +49,8 @@ if __name__ == "__main__":
 def finished(tmp_path_factory):
     root = tmp_path_factory.mktemp("demo") / "out"
     output = io.StringIO()
-    rows = run_demo(root, PLAN, Console(file=output, width=200))
-    return Layout(root), rows, output.getvalue()
+    report = run_demo(root, PLAN, Console(file=output, width=200))
+    return Layout(root), report, output.getvalue()
 
 
 def weights(layout: Layout, model: str) -> dict[str, torch.Tensor]:
@@ -79,20 +81,28 @@ def wait_until(condition, seconds: float = 240) -> None:
         time.sleep(0.05)
 
 
+def records(layout: Layout, model: str) -> list[dict]:
+    (unit,) = Store.open(layout.store(model)).model(LABELS[model]).batches()
+    return unit.to_pylist()
+
+
 def test_everything_is_written(finished):
-    layout, rows, output = finished
+    layout, report, output = finished
     assert is_intact(layout.data, PLAN.data)
-    assert [row.name for row in rows] == ["AP", "AP50", "AP75", "APs", "APm", "APl", "AP, fog", "mPC", "rPC"]
-    assert layout.table.read_text().startswith("# DTN and LayerNorm")
-    assert layout.csv.read_text().startswith("metric,DTN,LayerNorm,difference")
+    assert [model.name for model in report.models] == ["LayerNorm", "DTN"]
+    (section,) = report.sections
+    assert section.pairs == (("LayerNorm", "DTN"),)
+    mean = section.numbers.query("name == 'mPC AP' and scope == '' and severity == 0")
+    assert mean["cells"].tolist() == [1, 1]
+    assert mean["expected_cells"].tolist() == [75, 75]
     assert layout.picture.read_bytes().startswith(b"\x89PNG")
+    for name in ("report.html", "report.md", "report.tex", "report.json"):
+        assert "LayerNorm" in (layout.report / name).read_text()
     for model in CONFIGS:
         assert json.loads(layout.training(model).read_text()) == {"epochs": 2, "iterations": 6}
-        assert isinstance(json.loads(layout.detections(model).read_text()), list)
-        for cell in PLAN.cells():
-            metrics = json.loads(layout.metrics(model, cell).read_text())
-            assert all(value is None or 0 <= value <= 1 for value in metrics.values())
-    for path in (layout.table, layout.csv, layout.picture, layout.data, layout.model("dtn"), layout.model("ln")):
+        assert len(records(layout, model)) == 3 * len(PLAN.cells())
+    places = (layout.report / "report.html", layout.picture, layout.data, layout.model("dtn"), layout.model("ln"))
+    for path in places:
         assert os.path.relpath(path) in output
     assert next_command() in output
 
@@ -104,8 +114,8 @@ def test_without_a_terminal_the_log_tells_what_is_being_done(finished):
         "Drawing the images: 15 of 15 (100%)",
         "Training DTN: 1 of 6 (17%), loss ",
         "Training LayerNorm: 6 of 6 (100%), loss ",
-        "Evaluating DTN: 0 of 2 (0%), clean",
-        "Evaluating LayerNorm: 2 of 2 (100%)",
+        "Evaluating DTN: 2 of 6 (33%)",
+        "Evaluating LayerNorm: 6 of 6 (100%)",
     ):
         assert line in output
     assert output.index("Training DTN: 1 of 6") < output.index("Training DTN: 6 of 6") < output.index("Evaluating DTN")
@@ -138,36 +148,37 @@ def test_only_the_dtn_model_has_dtn_parameters(finished):
 
 
 def test_a_second_call_trains_and_evaluates_nothing(finished, monkeypatch):
-    layout, rows, _ = finished
+    layout, report, _ = finished
     monkeypatch.setattr(processes.subprocess, "Popen", None)  # a worker could not start
     output = io.StringIO()
-    # Compared as text: metrics that do not exist are not a number, which equals nothing.
     again = run_demo(layout.root, PLAN, Console(file=output, width=200))
-    assert [row.texts() for row in again] == [row.texts() for row in rows]
+    pd.testing.assert_frame_equal(again.sections[0].numbers, report.sections[0].numbers)
     lines = output.getvalue().splitlines()
     assert [line for line in lines if "reused" in line] == [
         "Drawing the images: 15 of 15 (100%), reused",
         "Training DTN: 6 of 6 (100%), reused",
-        "Evaluating DTN: 2 of 2 (100%), reused",
+        "Evaluating DTN: 6 of 6 (100%), reused",
         "Training LayerNorm: 6 of 6 (100%), reused",
-        "Evaluating LayerNorm: 2 of 2 (100%), reused",
+        "Evaluating LayerNorm: 6 of 6 (100%), reused",
     ]
 
 
 def test_a_lost_result_is_computed_again_and_comes_out_the_same(finished):
-    """One evaluation of one model: the corruption is reproducible, and the other model's process does not start."""
+    """The unit of one model: the corruption is reproducible, and the other model's process does not start."""
     layout, _, _ = finished
-    lost = layout.metrics("ln", PLAN.cells()[1])
-    before = lost.read_text()
+    (lost,) = layout.store("ln").rglob("unit-*.parquet")
+    before = records(layout, "ln")
     stamps = {path: path.stat().st_mtime_ns for path in layout.root.rglob("*.pth")}
+    other = next(layout.store("dtn").rglob("unit-*.parquet")).stat().st_mtime_ns
     lost.unlink()
     run_demo(layout.root, PLAN, Console(file=io.StringIO()))
-    assert lost.read_text() == before
+    assert records(layout, "ln") == before
     assert {path: path.stat().st_mtime_ns for path in layout.root.rglob("*.pth")} == stamps
+    assert next(layout.store("dtn").rglob("unit-*.parquet")).stat().st_mtime_ns == other
 
 
 def test_killed_in_training_it_continues_to_the_same_weights(finished, tmp_path):
-    reference, _, _ = finished
+    reference, report, _ = finished
     layout = Layout(tmp_path / "killed")
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(layout.root)], stdout=subprocess.DEVNULL)
     try:
@@ -176,14 +187,14 @@ def test_killed_in_training_it_continues_to_the_same_weights(finished, tmp_path)
         process.send_signal(signal.SIGKILL)
         process.wait()
     wait_until(lambda: not workers_of(layout.root), seconds=20)  # they do not outlive their parent
-    run_demo(layout.root, PLAN, Console(file=io.StringIO()))
+    again = run_demo(layout.root, PLAN, Console(file=io.StringIO()))
     for model in CONFIGS:
         logs = "".join(log.read_text() for log in layout.model(model).rglob("*.log"))
         assert "Epoch(train)" in logs
         expected = weights(reference, model)
         for name, value in weights(layout, model).items():
             torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
-    assert layout.table.read_text() == reference.table.read_text()
+    pd.testing.assert_frame_equal(again.sections[0].numbers, report.sections[0].numbers)
 
 
 def test_a_failing_worker_is_reported_with_the_end_of_its_log(tmp_path, monkeypatch):
@@ -221,7 +232,7 @@ def test_the_command_refuses_another_seed(finished, capsys):
 
 @pytest.mark.parametrize(
     ("module", "extra"),
-    [("numba", "corruptions"), ("scipy", "corruptions"), ("pandas", "cli"), ("tabulate", "cli"), ("matplotlib", "det")],
+    [("numba", "corruptions"), ("scipy", "corruptions"), ("pyarrow", "eval"), ("plotly", "report")],
 )
 def test_a_missing_extra_is_named_before_anything_is_done(tmp_path, monkeypatch, capsys, module, extra):
     monkeypatch.setitem(sys.modules, module, None)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from report_stores import CORRUPTIONS, SEVERITIES, classifier_answers, classifier_store, detector_store
 
@@ -153,6 +154,23 @@ def test_numbers_of_detectors_are_those_of_coco(tmp_path: Path) -> None:
         assert not report.sections[section].numbers["name"].str.contains("APs").any()
     plain = collect([store], replace(QUICK, replicates=0))
     assert number(plain, "DTN", "rPC AP").value == pytest.approx(number(report, "DTN", "rPC AP").value)
+
+
+def test_a_detector_that_finds_nothing_on_clean_images(tmp_path: Path) -> None:
+    store = detector_store(tmp_path / "store", {"LN": 0, "DTN": 3})
+    model = Store.open(store).model("LN")
+    for unit in list(model.finished()):
+        rows = model.read(unit).to_pylist()
+        for row in rows:
+            if row["cell"] == 0:
+                row.update(boxes=[], scores=[], labels=[])
+        model.write(unit, pa.Table.from_pylist(rows, schema=model.read(unit).schema))
+    report = collect([store], replace(QUICK, replicates=20))
+    assert number(report, "LN", "mPC AP").value > 0
+    assert "LN: nothing is found on clean images, P AP is 0 and rPC undefined" in " ".join(report.remarks)
+    assert not report.sections[0].numbers.query("model == 'LN'")["name"].str.startswith("rPC").any()
+    assert number(report, "DTN", "rPC AP").value > 0
+    assert "mPC AP" in report.sections[0].differences["name"].to_list()
 
 
 def test_detectors_that_have_begun(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""`dtn-det report`: tables, figures and a page of the results in stores."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dtn_det._optional import require
+
+REQUIRED = (
+    ("pandas", "eval"),
+    ("pyarrow", "eval"),
+    ("matplotlib", "report"),
+    ("plotly", "report"),
+    ("jinja2", "report"),
+)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of `report`."""
+    parser = subparsers.add_parser(
+        "report",
+        help="tables, figures and a page of the results in stores",
+        description="Computes every number of the models in one or more stores, with confidence intervals, and the "
+        "differences of pairs of models, and writes them as tables (Markdown, CSV, JSON, LaTeX), figures (PDF, SVG, "
+        "PNG) and one page that needs no network.",
+    )
+    parser.add_argument(
+        "stores",
+        nargs="+",
+        metavar="STORE",
+        help="folder that `dtn-det mce` or `mpc` wrote, or LABEL=FOLDER, which calls its models LABEL/NAME",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
+    parser.add_argument("--models", nargs="+", metavar="NAME", help="only these, in this order [all]")
+    parser.add_argument(
+        "--baseline", metavar="NAME", help="what CE is relative to: alexnet or a model's name [alexnet for ImageNet-C]"
+    )
+    parser.add_argument(
+        "--pairs",
+        nargs="+",
+        metavar="FIRST:SECOND",
+        help="models to compare [LayerNorm and DTN twins by their names, else all against the baseline or the first]",
+    )
+    parser.add_argument("--with-published", action="store_true", help="add published results, set apart")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the images: the page then shows some of them")
+    parser.add_argument("--replicates", type=int, default=1000, metavar="N", help="of the bootstrap, 0 for none [1000]")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap [0]")
+    parser.add_argument("--clean", type=Path, metavar="DIR", help="the clean images, where --data has corrupted ones")
+    parser.add_argument("--frost", type=Path, metavar="DIR", help="folder with the original frost textures, if used")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="also write scalars and figures for TensorBoard to DIR/vis_data"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `dtn-det report`."""
+    # Before the numbers, which may take a minute.
+    for module, extra in REQUIRED:
+        require(module, extra)
+    from rich.console import Console
+
+    from dtn_det.reports.collect import ReportOptions
+    from dtn_det.reports.write import make_report
+
+    options = ReportOptions(
+        models=args.models or (),
+        baseline=args.baseline,
+        pairs=args.pairs,
+        replicates=args.replicates,
+        seed=args.seed,
+    )
+    make_report(
+        args.stores,
+        args.out,
+        options,
+        Console(),
+        with_published=args.with_published,
+        data=args.data,
+        clean=args.clean,
+        frost=args.frost,
+        tensorboard=args.tensorboard,
+    )
+    return 0

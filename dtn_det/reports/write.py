@@ -1,0 +1,138 @@
+"""A report from stores to files: tables, figures, the page."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dtn_det.files import locked, write_text
+from dtn_det.progress import stages
+from dtn_det.reports.collect import ReportOptions, collect
+from dtn_det.reports.contents import Report
+from dtn_det.reports.figures.write import write_figures
+from dtn_det.reports.formats.csv_tables import csv_table
+from dtn_det.reports.formats.json_report import to_json
+from dtn_det.reports.formats.latex import latex, latex_document
+from dtn_det.reports.formats.markdown import markdown, markdown_document
+from dtn_det.reports.formats.terminal import print_tables
+from dtn_det.reports.page import write_page
+from dtn_det.reports.published import published_for
+from dtn_det.reports.samples import make_samples
+from dtn_det.reports.sources import ReportError, open_sources
+from dtn_det.reports.tables import Table, report_tables
+from dtn_det.reports.visualizer import log_report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# All that a report writes; a folder that holds other things is not taken for one.
+_FOLDERS = ("tables", "figures", "vis_data")
+_FILES = ("report.html", "report.md", "report.tex", "report.json")
+
+
+def make_report(
+    stores: Sequence[str | Path],
+    out: Path,
+    options: ReportOptions,
+    console: Console,
+    *,
+    with_published: bool = False,
+    data: Path | None = None,
+    clean: Path | None = None,
+    frost: Path | None = None,
+    tensorboard: bool = False,
+) -> Report:
+    """Compute a report and write all its files.
+
+    Args:
+        stores: See :func:`dtn_det.reports.collect.collect`.
+        out: Folder of the report; one that an earlier report wrote is replaced.
+        options: What to show.
+        console: Where progress and the summary go.
+        with_published: Add published results, set apart.
+        data: The images that were evaluated, to show some of them.
+        clean: The clean images, where `data` has the corrupted ones.
+        frost: Folder with the original frost textures, where those were used.
+        tensorboard: Also write scalars and figures for TensorBoard.
+
+    Raises:
+        ReportError: Stores that do not go together, or a folder that holds something else.
+        OSError: Files cannot be read or written.
+    """
+    with locked(out, "--out"):
+        foreign = sorted({entry.name for entry in out.iterdir()} - {*_FOLDERS, *_FILES})
+        if foreign:
+            raise ReportError(
+                f"expected --out to be empty or the folder of an earlier report, got {out} with {foreign[0]!r} in it: "
+                "name another"
+            )
+        with stages(console) as add_stage:
+            sources = open_sources(stores, options.models)
+            count = len(sources.models)
+            show = add_stage("Computing numbers and intervals", count)
+            begun: list[str] = []
+
+            def on_model(name: str) -> None:
+                show(len(begun), note=name)
+                begun.append(name)
+
+            report = collect(stores, options, on_model)
+            show(count)
+            gallery = None
+            if data is not None:
+                show = add_stage("Corrupting sample images", 1)
+                pairs = [pair for section in report.sections for pair in section.pairs]
+                gallery = make_samples(sources, data, pairs, clean=clean, frost=frost, seed=options.seed)
+                show(1)
+            show = add_stage("Writing tables, figures, and the page", 3)
+            for name in _FOLDERS:
+                shutil.rmtree(out / name, ignore_errors=True)
+            published = published_for(report) if with_published else ()
+            tables = report_tables(report, published)
+            write_tables(report, tables, out)
+            show(1)
+            write_figures(report, out / "figures")
+            if tensorboard:
+                log_report(report, out)
+            show(2)
+            write_page(out / _FILES[0], report, gallery, published)
+            show(3)
+        _summarise(report, tables, out, console)
+    return report
+
+
+def write_tables(report: Report, tables: Sequence[Table], out: Path) -> None:
+    """Write the tables as Markdown, CSV and LaTeX, each by itself and all in one, and all numbers as JSON.
+
+    Args:
+        report: What they were made from.
+        tables: The tables.
+        out: A folder.
+    """
+    for table in tables:
+        path = out / "tables" / table.name
+        write_text(path.with_name(f"{table.name}.md"), markdown(table))
+        write_text(path.with_name(f"{table.name}.csv"), csv_table(table, report))
+        write_text(path.with_name(f"{table.name}.tex"), latex(table))
+    write_text(out / "report.md", markdown_document(tables))
+    write_text(out / "report.tex", latex_document(tables))
+    write_text(out / "report.json", to_json(report))
+
+
+def _summarise(report: Report, tables: Sequence[Table], out: Path, console: Console) -> None:
+    print_tables(console, tables[:1])
+    for remark in report.remarks:
+        console.print(remark, soft_wrap=True, highlight=False, markup=False)
+    places = {
+        "the page": out / "report.html",
+        "all tables for reading": out / "report.md",
+        "all tables for a paper": out / "report.tex",
+        "each table as .md, .csv, .tex": out / "tables",
+        "figures as .pdf, .svg, .png": out / "figures",
+        "all numbers": out / "report.json",
+    }
+    for what, path in places.items():
+        console.print(f"  {what:32} {os.path.relpath(path)}", soft_wrap=True, highlight=False, markup=False)
