@@ -96,7 +96,8 @@ def test_everything_is_written(finished):
     assert mean["cells"].tolist() == [1, 1]
     assert mean["expected_cells"].tolist() == [75, 75]
     assert layout.picture.read_bytes().startswith(b"\x89PNG")
-    for name in ("report.html", "report.md", "report.tex", "report.json"):
+    assert (layout.report / "report.tex").is_file()
+    for name in ("report.html", "report.md", "tables/summary.tex", "report.json"):
         assert "LayerNorm" in (layout.report / name).read_text()
     for model in CONFIGS:
         assert json.loads(layout.training(model).read_text()) == {"epochs": 2, "iterations": 6}
