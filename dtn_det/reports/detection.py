@@ -20,9 +20,10 @@ from dtn_det.metrics import (
     matches_from_evaluator,
 )
 from dtn_det.metrics.cells import Cell
-from dtn_det.metrics.resampling import LEVEL, REPLICATES
+from dtn_det.metrics.resampling import LEVEL, REPLICATES, interval
 from dtn_det.reports.contents import Kind, Section
 from dtn_det.reports.rows import (
+    SETS,
     Row,
     difference_rows,
     differences_frame,
@@ -116,6 +117,7 @@ def detection_section(
         for samples in metrics.values():
             if not _has_clean_performance(samples):
                 remarks.append(f"{name}: nothing is found on clean images, P {samples.metric} is 0 and rPC undefined")
+                rows += _clean_rows(name, samples, level)
                 samples = _without_clean(samples)
             for which in sets_of(samples.cells):
                 found = detection_intervals(samples, corruptions=which, allow_partial=True, level=level)
@@ -143,6 +145,14 @@ def _has_clean_performance(samples: Samples) -> bool:
     """Whether the clean cell, if there is one, can divide."""
     clean = samples.column(CLEAN)
     return clean is None or bool(samples.point[clean])
+
+
+def _clean_rows(name: str, samples: Samples, level: float) -> Iterator[Row]:
+    """The clean performance, as number_rows gives it where it can divide."""
+    column = samples.cells.index(CLEAN)
+    entry = interval(float(samples.point[column]), samples.values[:, column], level)
+    for quantity in ((samples.metric, *CLEAN), (f"P {samples.metric}", "", 0)):
+        yield (name, SETS[0], *quantity, 100 * entry.value, 100 * entry.low, 100 * entry.high, 1, 1)
 
 
 def _without_clean(samples: Samples) -> Samples:

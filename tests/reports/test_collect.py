@@ -167,6 +167,7 @@ def test_a_detector_that_finds_nothing_on_clean_images(tmp_path: Path) -> None:
         model.write(unit, pa.Table.from_pylist(rows, schema=model.read(unit).schema))
     report = collect([store], replace(QUICK, replicates=20))
     assert number(report, "LN", "mPC AP").value > 0
+    assert number(report, "LN", "P AP").value == number(report, "LN", "AP", "clean").value == 0
     assert "LN: nothing is found on clean images, P AP is 0 and rPC undefined" in " ".join(report.remarks)
     assert not report.sections[0].numbers.query("model == 'LN'")["name"].str.startswith("rPC").any()
     assert number(report, "DTN", "rPC AP").value > 0
