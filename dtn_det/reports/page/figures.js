@@ -87,7 +87,7 @@
   function paint(plot) {
     plots.look();
     const state = states.get(plot);
-    const drawn = kinds[plot.dataset.figure].draw(state);
+    const drawn = kinds[plot.dataset.figure].draw(state, plot.clientWidth);
     state.walk = drawn.walk.filter((line) => line.length);
     state.at = null;
     Plotly.react(plot, drawn.traces, drawn.layout, {

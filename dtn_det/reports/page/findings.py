@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dtn_det.corruptions.profiles import PROFILES
-from dtn_det.reports.contents import KIND_TITLES, Report
-from dtn_det.reports.tables.changes import Change, families
+from dtn_det.reports.contents import KIND_TITLES, Provenance, Report
+from dtn_det.reports.tables.changes import Change, families, least_p_value
 from dtn_det.reports.tables.digits import supported_decimals
 from dtn_det.reports.tables.measures import corruption_measure
 from dtn_det.reports.tables.numbers import Numbers
@@ -18,6 +18,8 @@ from dtn_det.reports.tables.table import Direction, number_text
 _NAMED = 2
 _MOST_FINDINGS = 3
 _LONGEST = 80
+# A p-value of the least size, up to rounding.
+_ROUNDING = 1 + 1e-9
 _WHAT = {"classification": "classifiers", "detection": "detectors"}
 
 
@@ -104,12 +106,13 @@ def findings(report: Report, sections: Sequence[Numbers]) -> list[Finding]:
             overall = families(numbers, pair, numbers.sets[0])[0].changes
             change = next((one for one in overall if one.name == measure.mean), None)
             if change is not None:
-                found.append(_finding(pair, change, measure.direction, report.provenance.level, kind))
+                found.append(_finding(pair, change, measure.direction, report.provenance, kind))
     return found
 
 
-def _finding(pair: tuple[str, str], change: Change, direction: Direction, level: float, kind: str) -> Finding:
+def _finding(pair: tuple[str, str], change: Change, direction: Direction, about: Provenance, kind: str) -> Finding:
     first, second = pair
+    level = about.level
     decimals = supported_decimals(change.interval, 2)
     numbers = [number_text(value, min(decimals, 1)) for value in (change.first, change.second)]
     evidence = (
@@ -118,7 +121,8 @@ def _finding(pair: tuple[str, str], change: Change, direction: Direction, level:
     )
     if change.interval is not None and change.p_value is not None:
         ends = " to ".join(number_text(end, decimals, True) for end in change.interval)
-        evidence += f" ({100 * level:g} % interval {ends}, p = {change.p_value:.3f})"
+        sign = "=" if change.p_value > least_p_value(about.replicates) * _ROUNDING else "≤"
+        evidence += f" ({100 * level:g} % interval {ends}, p {sign} {change.p_value:.3f})"
     if not change.significant(level):
         return Finding("even", f"{kind}{first} and {second} cannot be told apart.", f"{evidence}.")
     better = change.better(direction)

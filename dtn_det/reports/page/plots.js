@@ -134,7 +134,7 @@ const plots = (() => {
         measure: data.measures,
         severity: [{ key: 0, title: 'all severities' }, ...[1, 2, 3, 4, 5].map((key) => ({ key, title: `severity ${key}` }))],
       }),
-      draw({ measure, severity }) {
+      draw({ measure, severity }, width) {
         const rows = all.filter((index) => measure.models[index]);
         const columns = present(measure);
         const of = (index, key) => {
@@ -151,7 +151,7 @@ const plots = (() => {
             type: 'heatmap', x: columns.map((_, column) => column), y: rows.map((_, row) => row), z: table.map((row) => row.map(value)),
             hoverinfo: 'text', hovertext: texts.map((row) => row.map(safe)), colorscale: 'Cividis', reversescale: measure.better === 'lower',
             xgap: 2, ygap: 2, text: table.map((row) => row.map((values) => (values ? values[0].toFixed(Math.min(measure.decimals, 2)) : ''))),
-            texttemplate: '%{text}', textfont: { size: 11 }, colorbar: { thickness: 10, outlinewidth: 0, len: 0.9, title: { text: '' } },
+            texttemplate: width / columns.length < 48 ? '' : '%{text}', textfont: { size: 11 }, colorbar: { thickness: 10, outlinewidth: 0, len: 0.9, title: { text: '' } },
           }],
           layout: layout(120 + 34 * rows.length, {
             margin: { l: 56, r: 8, t: 28, b: 48 },
@@ -267,7 +267,7 @@ const plots = (() => {
           })),
           layout: layout(110 + 22 * rows.length, {
             margin: { l: 56, r: 16, t: 8, b: 48 },
-            xaxis: axis({ title: `Difference in ${safe(measure.title)} (${measure.better} is better for ${safe(data.models[second].name)})`, zeroline: true, zerolinecolor: colours.muted, zerolinewidth: 1 }),
+            xaxis: axis({ title: `Difference in ${safe(measure.title)} (${measure.better} is better for ${safe(data.models[second].name)})`, rangemode: 'tozero', zeroline: true, zerolinecolor: colours.muted, zerolinewidth: 1 }),
             yaxis: axis({
               tickvals: rows.map((_, place) => place), range: [rows.length - 0.5, -0.5], showgrid: false,
               ticktext: rows.map(({ title, head }) => (head ? `<b>${title}</b>` : title)),

@@ -17,7 +17,7 @@ from dtn_det.reports.tables.numbers import Numbers, model_note, shared_note
 from dtn_det.reports.tables.pairs import pair_table
 from dtn_det.reports.tables.severities import severity_table
 from dtn_det.reports.tables.summary import metrics_table, summary_table
-from dtn_det.reports.tables.table import Cell, Column, Table, cell_text, interval_text
+from dtn_det.reports.tables.table import Cell, Column, Group, Table, cell_text, interval_text
 
 _NONE = "\N{EN DASH}"
 _WIDEST = 28
@@ -35,17 +35,28 @@ def summary_views(sections: Sequence[Numbers], published: Sequence[PublishedRow]
             measured, *others = table.groups
             found.append(_view(replace(table, groups=(measured,), notes=() if others else table.notes), ()))
             if others:
+                filled = [place for place, _ in enumerate(table.columns) if any(_has(group, place) for group in others)]
                 apart = replace(
                     table,
+                    columns=tuple(table.columns[place] for place in filled),
                     name=f"{table.name}-published",
-                    title=f"{table.title}: published, not measured here",
-                    groups=tuple(replace(group, title="") for group in others),
+                    title=f"{table.title}, published and not measured here",
+                    groups=tuple(_only(group, filled) for group in others),
                     note="",
                     # The sources, which follow, have a column.
                     notes=table.notes[:1],
                 )
                 found.append(_view(apart, ()))
     return tuple(found)
+
+
+def _has(group: Group, place: int) -> bool:
+    return any(row.cells[place].value is not None for row in group.rows)
+
+
+def _only(group: Group, places: Sequence[int]) -> Group:
+    """Rows with some of their cells, without the title."""
+    return Group(tuple(replace(row, cells=tuple(row.cells[place] for place in places)) for row in group.rows))
 
 
 def corruption_views(sections: Sequence[Numbers]) -> tuple[View, ...]:
@@ -147,7 +158,7 @@ def _view(table: Table, models: Collection[str], *, grouped: bool | None = None)
         role = "model" if column.heading in models and not of_models else ""
         columns.append(_column(column, "corruption" if of_models and column.span in _GROUPS else role))
     if sourced:
-        columns.append(ViewColumn("Source", numeric=False))
+        columns.append(ViewColumn("Source", numeric=False, wraps=True))
     rows = [
         ViewRow(
             (
@@ -168,7 +179,11 @@ def _view(table: Table, models: Collection[str], *, grouped: bool | None = None)
 def _column(column: Column, role: Role) -> ViewColumn:
     text = column.heading + (f", {column.unit}" if column.unit and column.heading else column.unit)
     # Some names, such as mPC, begin with a small letter.
-    text = text[:1].upper() + text[1:] if column.heading.islower() and len(column.heading) > 1 and not role else text
+    text = (
+        text[:1].upper() + text[1:]
+        if column.heading.islower() and len(column.heading) > 1 and role != "model"
+        else text
+    )
     numeric = column.align != "left"
     return ViewColumn(
         text,

@@ -46,6 +46,7 @@ class ViewColumn:
         head: Whether its cells name their rows.
         about: The whole name where the title is short, or empty.
         width: Characters that it is to hold on one line, 0 for as many as it needs.
+        wraps: Whether its texts may take several lines.
         badges: Behind the title.
     """
 
@@ -58,6 +59,7 @@ class ViewColumn:
     head: bool = False
     about: str = ""
     width: int = 0
+    wraps: bool = False
     badges: tuple[Badge, ...] = ()
 
 

@@ -201,7 +201,7 @@ class _Scene:
             )
             if not ignored
         )
-        return Answer(f"{matched.found} of {matched.objects} found, {matched.false} false", None, shown)
+        return Answer(f"{matched.found}/{matched.objects} found, {matched.false} false", None, shown)
 
     def _in_words(self, objects: Objects) -> str:
         counts = [

@@ -38,7 +38,7 @@ class Answer:
     """What a model says of a picture.
 
     Attributes:
-        text: ``cat 87 %``, ``14 of 18 found, 2 false``.
+        text: ``cat 87 %``, ``14/18 found, 2 false``.
         right: Whether it is right; None where that is a matter of degree.
         boxes: Of a detector.
     """
