@@ -58,9 +58,7 @@ def from_json(text: str) -> Report:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"expected a report in JSON, got text that is none ({error}): write the report again"
-        ) from error
+        raise ValueError(f"expected a report in JSON, got other text ({error}): write the report again") from error
     found = (content.get("format"), content.get("version")) if isinstance(content, dict) else ("no object", None)
     if found != (FORMAT, VERSION):
         raise ValueError(

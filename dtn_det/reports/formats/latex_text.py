@@ -24,16 +24,11 @@ _ASCII = MappingProxyType(
         ">": r"$>$",
         "|": r"$|$",
         '"': r"\textquotedblright{}",
-        # Those below would be joined with their neighbours, or be read as an argument of the end of a row.
-        "'": r"'{}",
         "`": r"\textquoteleft{}",
-        "-": r"-{}",
+        # These would be read as an argument of the end of the row before.
         "*": r"{*}",
         "[": r"{[}",
         "]": r"{]}",
-        "?": r"?{}",
-        "!": r"!{}",
-        ",": r",{}",
     }
 )
 _ACCENTS = MappingProxyType(
@@ -64,6 +59,8 @@ _LETTERS = MappingProxyType(
         "ł": r"\l{}",
         "Ł": r"\L{}",
         "\N{LATIN SMALL LETTER DOTLESS I}": r"\i{}",
+        "\N{HYPHEN}": "-",
+        "\N{NON-BREAKING HYPHEN}": "-",
         "\N{EN DASH}": r"--",
         "\N{EM DASH}": r"---",
         "\N{MINUS SIGN}": r"$-$",
@@ -97,7 +94,10 @@ _GREEK_SMALL = (
     *("xi", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
 )
 _GREEK_CAPITAL = ("Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega")
-_BREAKS = re.compile(r"(/|\\_|-\{\}|,\{\}|=|@)")
+# What the fonts would join to one sign.
+_JOINED = re.compile(r"-(?=-)|,(?=,)|'(?=')|[?!](?=`)")
+_SPLIT = "\0"
+_BREAKS = re.compile(r"(/|\\_|-|,|=|@)")
 
 
 def latex_text(text: str) -> str:
@@ -106,7 +106,8 @@ def latex_text(text: str) -> str:
     Accented Latin letters, Greek ones and common signs are set; other letters lose what cannot be set, and what is then
     left of no sign is its code point, ``U+4E2D``, so that different names stay different.
     """
-    return "".join(map(_sign, unicodedata.normalize("NFC", one_line(text))))
+    plain = _JOINED.sub(rf"\g<0>{_SPLIT}", unicodedata.normalize("NFC", one_line(text)))
+    return "".join("{}" if sign == _SPLIT else _sign(sign) for sign in plain)
 
 
 def breakable(text: str) -> str:

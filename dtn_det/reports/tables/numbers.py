@@ -13,6 +13,8 @@ from dtn_det.reports.contents import Report, ReportModel, Section
 from dtn_det.reports.rows import SETS
 from dtn_det.reports.tables.table import Cell
 
+_CERTAIN = 1e-9
+
 
 class Number(NamedTuple):
     """A number, the ends of its interval (NaN without one), and the cells behind it and of the whole set."""
@@ -84,7 +86,9 @@ def number_cell(number: Number | None, partial: bool = False) -> Cell:
     """
     if number is None or not math.isfinite(number.value):
         return Cell()
-    interval = (number.low, number.high) if math.isfinite(number.low) and math.isfinite(number.high) else None
+    # A baseline's number against itself is certain.
+    certain = not number.high - number.low > _CERTAIN
+    interval = None if certain else (number.low, number.high)
     note = partial_label(number.cells, number.expected_cells)
     return Cell(number.value, interval, frozenset({"partial"} if partial or note else ()), note)
 
