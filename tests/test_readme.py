@@ -15,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+from dtn_det.cli.main import build_parser
+
 ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
 COMMANDS = [line for language, block in BLOCKS if language == "bash" for line in block.splitlines() if line.strip()]
@@ -99,7 +101,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-ROBUSTNESS = ("dtn-det corrupt ", "dtn-det mce ", "dtn-det mpc ")
+ROBUSTNESS = tuple(f"dtn-det {name} " for name in ("corrupt", "mce", "mpc", "report", "compare", "inspect"))
 
 
 @pytest.mark.parametrize("command", [each for each in starting("dtn-det ") if not each.startswith(ROBUSTNESS)])
@@ -128,8 +130,9 @@ def test_corrupting(checkout: Path, imagenet: Path) -> None:
     assert len(list((checkout / "imagenet-c").glob("*/*/*/*.JPEG"))) == 2 * 5 * 2
 
 
-def test_mce(checkout: Path, imagenet: Path) -> None:
+def test_mce_and_its_report(checkout: Path, imagenet: Path) -> None:
     pytest.importorskip("timm")
+    pytest.importorskip("plotly")
     (command,) = starting("dtn-det mce ")
     # Small networks without pretrained weights, which would have to be downloaded.
     small = command.replace("/data/", "").replace("resnet50", "resnet18@random")
@@ -137,6 +140,22 @@ def test_mce(checkout: Path, imagenet: Path) -> None:
     out = run([*shlex.split(small), "--corruptions", "fog", "--severities", "3", "--workers", "0"], checkout)
     assert "mCE" in out
     assert "partial" in out
+    (report,), (compare,) = starting("dtn-det report "), starting("dtn-det compare ")
+    assert "partial" in run(shlex.split(report.replace("/data/", "")), checkout)
+    page = (checkout / "work_dirs" / "report" / "report.html").read_text()
+    assert "resnet18" in page
+    for name, ours in (
+        ("resnet50", "resnet18@random"),
+        ("swin_tiny_patch4_window7_224", "mobilenetv3_small_050@random"),
+    ):
+        compare = compare.replace(name, ours)
+    assert "mCE" in run(shlex.split(compare), checkout)
+
+
+def test_inspect_is_understood() -> None:
+    (command,) = starting("dtn-det inspect ")
+    arguments = shlex.split(command)[1:]
+    assert build_parser(arguments).parse_args(arguments).command == "inspect"
 
 
 @pytest.mark.slow
