@@ -17,7 +17,8 @@ def printable(text: str) -> str:
     """A name on one line, with the code points of what the font lacks."""
     known = _code_points()
     return "".join(
-        sign if ord(sign) in known else sign.encode("ascii", "backslashreplace").decode() for sign in _one_line(text)
+        sign if sign.isprintable() and ord(sign) in known else sign.encode("unicode_escape").decode()
+        for sign in " ".join(text.split())
     )
 
 
@@ -74,10 +75,6 @@ def wrapped(text: str, points: float) -> str:
                 lines.append("")
             lines[-1] += sign
     return "\n".join(lines)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 @lru_cache(maxsize=1)
