@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dtn_det.drawing import COLOURS, GREY
 from dtn_det.looks.looks import BlockLook
-from dtn_det.looks.style import COLOURS, GREY
 
 
 def stage_colour(block: BlockLook) -> str:

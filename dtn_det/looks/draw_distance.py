@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dtn_det._optional import require
+from dtn_det.drawing import GREY, new_figure
 from dtn_det.looks.depth_axis import side_by_side, stage_axis, stage_colour
+from dtn_det.looks.layout import ABOVE
 from dtn_det.looks.looks import BlockLook, Looks
-from dtn_det.looks.style import ABOVE, GREY, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +31,7 @@ def draw_distance(looks: Looks) -> Figure:
     axis.set_ylim(0, 1.05 * max(map(_highest, looks.blocks)))
     stage_axis(axis, looks.blocks)
     axis.set_xlabel("blocks, input to output")
-    line = require("matplotlib.lines", "det").Line2D
+    line = require("matplotlib.lines", "report").Line2D
     marks = [
         line([], [], marker="o", linestyle="", color=GREY, label="a head"),
         line([], [], color=GREY, linewidth=0.8, label="uniform attention"),

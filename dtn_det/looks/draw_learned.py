@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dtn_det._optional import require
+from dtn_det.drawing import COLOURS, COLUMN, GREY, MARKERS, new_figure
 from dtn_det.looks.depth_axis import side_by_side, stage_axis, stage_colour
+from dtn_det.looks.layout import ABOVE, thin_bar
 from dtn_det.looks.learned import Kernels
 from dtn_det.looks.looks import BlockLook, Looks
-from dtn_det.looks.style import ABOVE, COLUMN, GREY, MARKERS, new_figure, thin_bar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +50,7 @@ def draw_gates(looks: Looks) -> Figure:
     low, high = axes[0].get_ylim()
     axes[0].set_ylim(min(low, 0.45), max(high, 0.55))
     axes[0].set_title("1: within token, 0: across tokens", loc="left", color=GREY, fontsize=6.5)
-    line = require("matplotlib.lines", "det").Line2D
+    line = require("matplotlib.lines", "report").Line2D
     names = list(dict.fromkeys(norm.name for _, norm in layers))
     marks = [
         line([], [], marker=marker, linestyle="", color=GREY, label=name)
@@ -80,7 +81,7 @@ def draw_kernels(chosen: Sequence[BlockLook], norm_name: str, radius: int) -> Fi
         lines = -(-len(groups) // COLUMNS)
         for axis, weights in zip(axes[row : row + lines].flat, groups, strict=False):
             image = axis.imshow(weights, cmap=COLOUR_MAP, vmin=0, vmax=highest)
-            axis.plot(radius, radius, marker="+", color="#d55e00", markersize=3.5, markeredgewidth=0.6)
+            axis.plot(radius, radius, marker="+", color=COLOURS[1], markersize=3.5, markeredgewidth=0.6)
             axis.set_xticks([])
             axis.set_yticks([])
             axis.spines[:].set(visible=True, linewidth=0.3, color=GREY)
@@ -114,7 +115,7 @@ def draw_axis_kernels(chosen: Sequence[BlockLook], norm_name: str, radius: int) 
             extent = (offsets[near][0] - 0.5, offsets[near][-1] + 0.5, count + 0.5, 0.5)
             style = {"cmap": COLOUR_MAP, "vmin": 0, "vmax": highest, "aspect": "auto"}
             image = axis.imshow(weights[:count, near], extent=extent, **style)
-            axis.axvline(0, color="#d55e00", linewidth=0.5, linestyle=":")
+            axis.axvline(0, color=COLOURS[1], linewidth=0.5, linestyle=":")
             axis.spines[:].set(visible=True, linewidth=0.3, color=GREY)
             axis.set_yticks([])
             axis.tick_params(axis="x", length=0)

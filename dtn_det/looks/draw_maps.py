@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtn_det._optional import require
+from dtn_det.drawing import COLUMN, new_figure
 from dtn_det.looks.frames import NORMS
+from dtn_det.looks.layout import thin_bar
 from dtn_det.looks.looks import BlockLook, Looks
 from dtn_det.looks.magnitudes import spread
-from dtn_det.looks.style import COLUMN, new_figure, thin_bar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +55,7 @@ def draw_magnitudes(looks: Looks, chosen: Sequence[BlockLook], norm_name: str) -
             text = f"sd {100 * spread(sizes[block.inside]):.1f} %{star}"
             axis.set_xlabel(text, labelpad=1.5, fontsize=6)
     for axis, title in zip(axes[0], ("image", *NORMS.values()), strict=True):
-        axis.set_title(title)
+        axis.set_title(title, loc="center")
     label = f"token magnitude over its mean, {norm_name}{' (* untrained DTN)' if untrained else ''}"
     thin_bar(figure, image, axes, label, extend="both")
     return figure
@@ -91,14 +92,14 @@ def _attention_figure(looks: Looks, maps: Sequence[tuple[str, NDArray[Any], int]
     columns = 3 if count in (3, 5, 6, 9) else 4
     figure, axes = _panels(looks, -(-count // columns), columns)
     axes.flat[0].imshow(looks.subject.picture)
-    axes.flat[0].set_title("image")
+    axes.flat[0].set_title("image", loc="center")
     largest = np.quantile(np.concatenate([values.ravel() for _, values, _ in maps]), 0.99)
     steps = int(np.clip(np.ceil(np.log2(max(1.0, float(largest)))), 1, 4))
-    norm = require("matplotlib.colors", "det").LogNorm(2.0**-steps, 2.0**steps, clip=True)
+    norm = require("matplotlib.colors", "report").LogNorm(2.0**-steps, 2.0**steps, clip=True)
     image: Any = None
     for axis, (title, values, stride) in zip(axes.flat[1:], maps, strict=False):
         image = _lay_over(axis, looks, values, stride, norm=norm)
-        axis.set_title(title)
+        axis.set_title(title, loc="center")
     for axis in axes.flat[count:]:
         axis.set_visible(False)
     bar = thin_bar(figure, image, axes, label, extend="both")

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from dtn_det.layers import DTN
 from dtn_det.layers.axis_kernels import axis_attention
 
+SMALLEST_SIDE = 15
+"""Of the grid that kernels are read on."""
+
 
 @dataclass(frozen=True)
 class Gates:
@@ -66,11 +69,12 @@ def read_kernels(norm: DTN, grid: tuple[int, int]) -> Kernels:
 
     Args:
         norm: The layer.
-        grid: ``(H, W)``. Kernels that are wide reach its borders, and depend on it.
+        grid: ``(H, W)``. Kernels that are wide reach its borders, and depend on it; for those that are not, it counts
+            as at least 15 x 15, lest the borders of a small map cut them off.
     """
     coefficients = norm.pos_proj.weight.detach().double().cpu()
     a_x, a_y, a_d = coefficients.unbind(1)
-    height, width = grid
+    height, width = (max(side, SMALLEST_SIDE) for side in grid)
     return Kernels(
         coefficients=coefficients.numpy(),
         rows=axis_attention(a_y, a_d, height)[:, height // 2].numpy(),

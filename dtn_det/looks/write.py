@@ -12,26 +12,27 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dtn_det.drawing import FORMATS, drawing, rendered
 from dtn_det.files import write_bytes, write_text
 from dtn_det.looks.draw_distance import draw_distance
 from dtn_det.looks.draw_learned import draw_axis_kernels, draw_gates, draw_kernels
 from dtn_det.looks.draw_maps import draw_class_attention, draw_magnitudes, draw_received
 from dtn_det.looks.frames import all_frames
 from dtn_det.looks.looks import BlockLook, Looks
-from dtn_det.looks.style import FORMATS, drawing, rendered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FIGURES = (
-    "gates",
-    "kernels",
-    "kernel_axes",
-    "magnitudes",
-    "attention_distance",
-    "attention_received",
-    "class_attention",
-)
+FIGURES = {
+    "gates": "Gates of DTN",
+    "kernels": "Positional kernels of DTN",
+    "kernel_axes": "Positional kernels of DTN by axis",
+    "magnitudes": "Token magnitudes under three norms",
+    "attention_distance": "Mean attention distances",
+    "attention_received": "Attention that tokens receive",
+    "class_attention": "Attention of the class token",
+}
+"""Titles by the name of the files."""
 TABLES = (*FIGURES, "kernel_maps", "magnitude_spread")
 FACTS = "inspect.json"
 RADIUS = 3
@@ -103,9 +104,10 @@ def write_looks(looks: Looks, choice: Choice, folder: Path) -> list[Path]:
     """
     frames = all_frames(looks, choice.blocks, choice.norm, RADIUS)
     files = {f"{name}.csv": frame.to_csv(index=False, float_format="%.6g").encode() for name, frame in frames.items()}
+    about = f"{looks.subject.model}, {looks.subject.checkpoint}, {looks.subject.image}"
     with drawing():
         for name, draw in figures(looks, choice).items():
-            files |= {f"{name}.{kind}": data for kind, data in rendered(draw()).items()}
+            files |= {f"{name}.{kind}": data for kind, data in rendered(draw(), FIGURES[name], about).items()}
     check_folder(folder)
     for name in _known_files():
         (folder / name).unlink(missing_ok=True)

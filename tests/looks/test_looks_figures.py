@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -21,7 +17,8 @@ pytest.importorskip("mmdet", reason="Swin and PVT are MMDetection's")
 
 from small_networks import PVT, SWIN, build, subject_of, timm_vit
 
-from dtn_det.looks import draw_learned, draw_maps, frames, style, write
+from dtn_det import drawing
+from dtn_det.looks import draw_learned, draw_maps, frames, write
 from dtn_det.looks.looks import Looks, look
 
 DTN_FILES = {"gates", "kernels", "kernel_axes"}
@@ -56,7 +53,7 @@ def written(swin: Looks, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def expected_files(figures: set[str], tables: set[str]) -> list[str]:
-    found = [f"{name}.{kind}" for name in figures for kind in style.FORMATS]
+    found = [f"{name}.{kind}" for name in figures for kind in drawing.FORMATS]
     return sorted([*found, *(f"{name}.csv" for name in tables), write.FACTS])
 
 
@@ -97,8 +94,9 @@ def test_files_of_a_model_with_a_class_token(vit: Looks, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["gates", "attention_received"])
 def test_another_run_draws_the_same(written: Path, swin: Looks, name: str) -> None:
-    with style.drawing():
-        again = style.rendered(write.figures(swin, write.choose(swin, None, "norm1"))[name]())
+    with drawing.drawing():
+        figure = write.figures(swin, write.choose(swin, None, "norm1"))[name]()
+    again = drawing.rendered(figure, write.FIGURES[name], "m, c, i")
     assert [kind for kind, data in again.items() if data != (written / f"{name}.{kind}").read_bytes()] == []
 
 
@@ -120,10 +118,10 @@ def test_a_figure_is_as_wide_as_a_column(written: Path, name: str) -> None:
 def test_no_text_is_cut_off_or_too_small(which: str, request: pytest.FixtureRequest) -> None:
     looks: Looks = request.getfixturevalue(which)
     choice = write.choose(looks, None, "norm1")
-    with style.drawing():
+    with drawing.drawing():
         for name, draw in write.figures(looks, choice).items():
             figure = draw()
-            style.rendered(figure)
+            drawing.rendered(figure)
             drawn = figure.get_tightbbox(figure.canvas.get_renderer())
             width, height = figure.get_size_inches()
             assert min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) > -0.01, name
@@ -131,31 +129,14 @@ def test_no_text_is_cut_off_or_too_small(which: str, request: pytest.FixtureRequ
             assert min(text.get_fontsize() for text in shown) >= 5, name
 
 
-def test_no_global_state() -> None:
-    program = """
-import matplotlib, sys
-def settings():
-    return {key: matplotlib.rcParams._get(key) for key in matplotlib.rcParams}
-matplotlib.rcParams["font.size"] = 23
-before = settings()
-from dtn_det.looks.style import drawing, new_figure, rendered
-with drawing():
-    figure = new_figure(1.0)
-    figure.subplots().set_title("x")
-    assert figure.axes[0].title.get_fontsize() == 7
-    rendered(figure)
-assert settings() == before
-assert "matplotlib.pyplot" not in sys.modules
-"""
-    environment = {**os.environ, "DTN_DET_DEFER_REGISTRATION": "1"}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_users_settings_do_not_change_figures(swin: Looks, written: Path) -> None:
-    choice = write.choose(swin, None, "norm1")
-    with mpl.rc_context({"font.size": 20, "axes.facecolor": "black", "image.cmap": "jet"}), style.drawing():
-        png = style.rendered(write.figures(swin, choice)["gates"]())["png"]
+def test_global_settings_neither_count_nor_change(swin: Looks, written: Path) -> None:
+    settings = {"font.size": 20, "axes.facecolor": "black", "image.cmap": "jet"}
+    with mpl.rc_context(settings):
+        before = dict(mpl.rcParams)
+        with drawing.drawing():
+            figure = write.figures(swin, write.choose(swin, None, "norm1"))["gates"]()
+        png = drawing.rendered(figure, write.FIGURES["gates"], "m, c, i")["png"]
+        assert dict(mpl.rcParams) == before
     assert png == (written / "gates.png").read_bytes()
 
 
@@ -177,7 +158,7 @@ def test_gates_without_a_mean() -> None:
     table = frames.gates_frame(looks)
     assert table["mean_gate"].isna().all()
     assert table["var_gate"].tolist() == [0.5] * 10
-    with style.drawing():
+    with drawing.drawing():
         figure = draw_learned.draw_gates(looks)
     assert [text.get_text() for text in figure.axes[0].texts] == ["LN"] * 6
 
@@ -229,7 +210,7 @@ def test_a_chosen_stage_without_dtn() -> None:
 def test_a_ratio_reaches_the_edges_of_reduced_maps() -> None:
     """PVT's keys are spread over the whole image, whatever their number."""
     looks = looks_of({**PVT, "type": "DTNPyramidVisionTransformer"}, (64, 64))
-    with style.drawing():
+    with drawing.drawing():
         figure = draw_maps.draw_received(looks, looks.blocks[:1])
     assert figure.axes[1].images[1].get_extent() == [-0.5, 63.5, 63.5, -0.5]
 
@@ -255,12 +236,3 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     path.touch()
     with pytest.raises(ValueError, match=r"expected --out to be a folder, got the file .*file: name another"):
         write.check_folder(path)
-
-
-def test_rendering_has_no_date() -> None:
-    with style.drawing():
-        files = style.rendered(style.new_figure(1.0))
-    assert b"CreationDate" not in files["pdf"]
-    assert b"<dc:date>" not in files["svg"]
-    with Image.open(io.BytesIO(files["png"])) as image:
-        assert "Software" not in image.info

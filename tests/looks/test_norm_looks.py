@@ -84,18 +84,24 @@ def test_gates() -> None:
 def test_kernels_are_the_rows_of_the_positional_matrix(strength: float) -> None:
     norm = DTN(8, 4)
     norm.pos_proj.reset_parameters(strength)
-    kernels = read_kernels(norm, (6, 9))
+    kernels = read_kernels(norm, (16, 19))
     a_x, a_y, a_d = norm.pos_proj.weight.detach().double().unbind(1)
-    dense = torch.einsum("gts,guv->gtusv", axis_attention(a_y, a_d, 6), axis_attention(a_x, a_d, 9))
+    dense = torch.einsum("gts,guv->gtusv", axis_attention(a_y, a_d, 16), axis_attention(a_x, a_d, 19))
     product = kernels.rows[:, :, None] * kernels.columns[:, None, :]
-    np.testing.assert_allclose(product, dense[:, 3, 4], rtol=1e-12)
+    np.testing.assert_allclose(product, dense[:, 8, 9], rtol=1e-12)
     np.testing.assert_allclose(kernels.rows.sum(1), 1)
-    assert kernels.row_offsets.tolist() == [-3, -2, -1, 0, 1, 2]
-    assert kernels.column_offsets.tolist() == [-4, -3, -2, -1, 0, 1, 2, 3, 4]
-    window = kernels.window(2)
-    np.testing.assert_allclose(window, dense[:, 3, 4, 1:6, 2:7], rtol=1e-12)
+    assert kernels.row_offsets.tolist() == list(range(-8, 8))
+    assert kernels.column_offsets.tolist() == list(range(-9, 10))
+    np.testing.assert_allclose(kernels.window(2), dense[:, 8, 9, 6:11, 7:12], rtol=1e-12)
     # Beyond the grid there is nothing.
-    assert kernels.window(5)[:, 0].tolist() == np.zeros((4, 11)).tolist()
+    assert kernels.window(9)[:, 0].tolist() == np.zeros((4, 19)).tolist()
+
+
+def test_a_small_map_does_not_cut_kernels_off() -> None:
+    norm = DTN(8, 4)
+    small, large = (read_kernels(norm, grid) for grid in ((4, 5), (31, 31)))
+    assert small.rows.shape == small.columns.shape == (4, 15)
+    np.testing.assert_allclose(small.window(3), large.window(3), rtol=1e-12)
 
 
 def test_where_kernels_look() -> None:

@@ -216,8 +216,9 @@ def test_vit_with_dtn() -> None:
     looks = look(subject_of(network, torch.randn(1, 3, 32, 48)))
     norm = looks.blocks[0].norms["norm1"]
     assert norm.kind == "DTN"
-    assert norm.kernels.rows.shape == (3, 4)
-    assert norm.kernels.columns.shape == (3, 6)
+    assert norm.gates.mean.tolist() == [0.5] * 3
+    assert norm.kernels.coefficients.tolist() == [[0, 0, -1]] * 3
+    assert norm.magnitudes.dtn.shape == (3, 4, 6)
 
 
 def test_no_known_backbone() -> None:
