@@ -165,7 +165,7 @@ def _disagreements(
 ) -> tuple[Disagreement, ...]:
     """Images on which one gives the true class far more probability than the other does, best ones of both."""
     records = [read_records(models[name]) for name in pair]
-    cells = [Cell(*cell) for cell in records[0].cells if cell in records[1].cells]
+    cells = [cell for cell in prepared.cells if all(cell in one.cells for one in records)]
     images, here, there = np.intersect1d(records[0].images, records[1].images, return_indices=True)
     gain: NDArray[Any] = _probabilities(records[1], cells, there) - _probabilities(records[0], cells, here)
     found = []

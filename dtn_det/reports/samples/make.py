@@ -38,7 +38,7 @@ def make_samples(
     models = {name: model for name, model in sources.models.items() if isinstance(model, ModelStore)}
     if not models:
         raise ReportError(
-            "expected models with records of images for sample images, got imported results: leave --data"
+            "expected models with records of images for sample images, got imported results: leave out --data"
         )
     pair = next((pair for pair in pairs if pair[0] in models and pair[1] in models), None)
     if sources.task == "classification":
