@@ -191,7 +191,7 @@ def test_what_cannot_be_compared():
         compare(report, "ln", "other")
     with pytest.raises(ReportError, match="expected two models, got 'ln' twice"):
         compare(report, "ln", "ln")
-    with pytest.raises(ReportError, match="expected --metric out of AP, AP50, .*, got 'AP90'"):
+    with pytest.raises(ReportError, match=r"expected --metric out of AP, AP50, .*, got 'AP90'"):
         compare(report, "ln", "dtn", "AP90")
     with pytest.raises(ReportError, match="expected --kind out of bbox, got 'segm'"):
         compare(report, "ln", "dtn", kind="segm")
@@ -260,7 +260,7 @@ def test_stores_of_one_folder_name_are_numbered(tmp_path):
         ([], "expected two models, got nothing: name them as STORE A B"),
         (["ln"], "expected two models, got ln"),
         (["ln", "dtn"], "expected a folder with results, got 'ln'"),
-        (["three"], "expected two models out of a:b, ln, dtn, got none"),
+        (["three"], "expected two models out of a:b, dtn, ln, got none"),
         (["two", "ln", "ln"], "expected two models out of dtn, ln, got ln, ln"),
         (["two", "ln", "other"], "expected a model out of dtn, ln in two, got 'other'"),
         (["two:ln", "one:other"], "expected a model out of dtn in one, got 'other'"),
@@ -303,7 +303,7 @@ def test_detectors_by_the_command(tmp_path, capsys):
 
 def test_errors_of_the_command(stores, capsys):
     assert main(["compare", str(stores / "three")]) == 1
-    assert "expected two models out of a:b, ln, dtn, got none: name them as" in capsys.readouterr().err
+    assert "expected two models out of a:b, dtn, ln, got none: name them as" in capsys.readouterr().err
     assert main(["compare", str(stores / "two"), "--replicates", "-1"]) == 1
     assert "expected at least 0 replicates" in capsys.readouterr().err
 
