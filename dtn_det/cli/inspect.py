@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Run `dtn-det inspect`."""
     from dtn_det._optional import require
 
-    for module, extra in (("matplotlib", "det"), ("pandas", "cli"), ("rich", "cli")):
+    for module, extra in (("matplotlib", "report"), ("pandas", "cli"), ("rich", "cli")):
         require(module, extra)
     from rich.console import Console
 

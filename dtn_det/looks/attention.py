@@ -23,7 +23,7 @@ class AttentionLook:
     Attributes:
         distance: ``(heads,)``, mean attention distance in tokens: the distance between a query and the keys, weighted
             by the attention, averaged over the queries (Dosovitskiy et al., arXiv:2010.11929, appendix D.7; Raghu et
-            al., arXiv:2108.08810, section 4).
+            al., arXiv:2108.08810).
         uniform_distance: The same for a head that attends equally to all tokens that it may attend to, in tokens.
         on_map: ``(heads,)``, mean share of the attention that goes to tokens on the map, in [0, 1].
         received: ``(heads, h, w)`` of the keys: the attention that a token receives over what it would receive if all

@@ -89,7 +89,7 @@ def draw_class_attention(looks: Looks, block: BlockLook) -> Figure:
 def _attention_figure(looks: Looks, maps: Sequence[tuple[str, NDArray[Any], int]], label: str) -> Figure:
     """The image and maps of ratios to 1, on a scale of powers of 2."""
     count = len(maps) + 1
-    columns = 3 if count in (3, 5, 6, 9) else 4
+    columns = count if count < 5 else 3 if count in (5, 6, 9) else 4
     figure, axes = _panels(looks, -(-count // columns), columns)
     axes.flat[0].imshow(looks.subject.picture)
     axes.flat[0].set_title("image", loc="center")

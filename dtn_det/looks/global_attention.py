@@ -16,7 +16,7 @@ def reduced_pieces(attention: Any, x: Tensor, grid: tuple[int, int]) -> Iterator
     """The weights of PVT: every token attends to a grid that a strided convolution has made smaller.
 
     Args:
-        attention: MMDetection's ``SpatialReductionAttention`` (Wang et al., arXiv:2102.12122, Eq. 2).
+        attention: MMDetection's ``SpatialReductionAttention`` (Wang et al., arXiv:2102.12122).
         x: ``(1, H * W, C)``.
         grid: ``(H, W)``.
 
