@@ -1,27 +1,19 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
-import matplotlib
 import numpy as np
 import pytest
 from made_up import ALL, classification_report, detection_report
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from PIL import Image
 
 from dtn_det.corruptions.catalog import BENCHMARK, EXTRA
 from dtn_det.drawing import COLUMN, PAGE, TEXT, drawing
 from dtn_det.reports.contents import Report, ReportModel
-from dtn_det.reports.figures import FIGURES, Drawn, draw_figures, write, write_figures
+from dtn_det.reports.figures import FIGURES, Drawn, draw_figures
 from dtn_det.reports.figures.forest import draw_forest
 
 TWINS = [(f"net{number}", f"dtn-net{number}") for number in range(10)]
@@ -338,65 +330,6 @@ def test_partial_models_are_marked() -> None:
     )
     for figure in draw_figures(fewer).figures.values():
         assert "limit=3 of 5 seed=0, 5 of 75 conditions" in all_text(figure)
-
-
-def test_files_are_complete_and_say_what_they_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write, "FIGURES", {name: FIGURES[name] for name in ("severities", "heatmap", "forest")})
-    name = "net<&>" + "long" * 40
-    report = classification_report([name], images=30, baseline=None, corruptions=["fog"], replicates=10)
-    files = write_figures(report, tmp_path / "figures")
-    assert list(files) == ["severities_top1", "heatmap_top1"]
-    assert sorted(path for paths in files.values() for path in paths) == sorted((tmp_path / "figures").iterdir())
-    for paths in files.values():
-        pdf, svg, png = paths
-        assert (pdf.suffix, svg.suffix, png.suffix) == (".pdf", ".svg", ".png")
-        assert pdf.read_bytes().startswith(b"%PDF")
-        told = "".join(ElementTree.fromstring(svg.read_bytes()).itertext())
-        assert name in told
-        assert "imagenet-c" in told
-        with Image.open(png) as image:
-            image.load()
-            assert image.width in (round(COLUMN * 300), round(PAGE * 300))
-            assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
-            assert f"Models: {name}" in image.info["Description"]
-
-
-_SAME = """
-import hashlib, sys
-from made_up import classification_report
-from dtn_det.drawing import rendered
-from dtn_det.reports.figures import draw_figures
-
-def digests(date):
-    report = classification_report(images=20, baseline=None, corruptions=["fog", "snow"], replicates=10, date=date)
-    drawn = draw_figures(report)
-    for name in ("reliability_top1", "forest_top1"):
-        for data in rendered(drawn.figures[name], drawn.titles[name], drawn.about[name]).values():
-            yield hashlib.sha256(data).hexdigest()
-"""
-
-
-def test_files_are_the_same_in_every_process_whatever_the_settings() -> None:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), *sys.path)),
-        "DTN_DET_DEFER_REGISTRATION": "1",
-        "PYTHONHASHSEED": "123",
-        "MPLBACKEND": "svg",
-    }
-    program = f"{_SAME}\nprint(*digests('2026-01-02'), 'matplotlib.pyplot' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    *theirs, pyplot = run.stdout.split()
-    here: dict[str, Any] = {}
-    exec(_SAME, here)
-    settings = {"font.size": 20, "axes.grid": True, "savefig.bbox": "tight", "text.usetex": True, "lines.linewidth": 9}
-    with matplotlib.rc_context(settings):
-        before = dict(matplotlib.rcParams)
-        ours = list(here["digests"]("2031-05-06"))
-        assert dict(matplotlib.rcParams) == before
-    assert len(ours) == 6
-    assert theirs == ours
-    assert pyplot == "False"
 
 
 def test_curves_of_many_models_are_grey_but_for_the_first_twins(twenty: Made) -> None:

@@ -49,7 +49,7 @@ def draw_reliability(report: Report, section: Section) -> Figure:
     side = (wide - 0.4) / columns if columns > 1 else 2.2
     figure = page(
         rows * (side + 0.14) + 0.25,
-        caption(subject, "", "area of a mark: share of the images"),
+        caption(subject, "", "ECE: over all images of a curve", "area of a mark: share of them"),
         [*legend, (handle(color=GREY, linestyle=":"), "perfect")],
         width_inches=wide,
     )
