@@ -313,6 +313,12 @@ def marks(values, direction="up", decimals=1, reasons=(), **kwargs):
     return ["".join(sorted(one.marks & {"best", "second"})) for one in ranked(cells, direction, decimals, reasons)]
 
 
+def test_marks_are_explained(classifiers, detectors):
+    assert tables_of(classifiers)["summary"].notes == ("Best in bold, second underlined.",)
+    assert tables_of(detectors)["boxes-summary"].notes == ("Best in bold.",)
+    assert tables_of(classifiers)["cells-1"].notes == ()
+
+
 def test_best_and_second():
     assert marks([1.0, 3.0, 2.0]) == ["", "best", "second"]
     assert marks([1.0, 3.0, 2.0], "down") == ["best", "", "second"]
@@ -394,7 +400,7 @@ def test_published_rows_stand_apart_and_are_never_ranked(classifiers):
     assert "not measured here" in apart.title
     assert [row.label for row in apart.rows] == ["champion", "other"]
     assert [row.note for row in apart.rows] == ["[1]", "[2]"]
-    assert table.notes[1:] == (f"[1] {source}", "[2] Another paper")
+    assert table.notes[-2:] == (f"[1] {source}", "[2] Another paper")
     shown = [one for row in apart.rows for one in row.cells if one.value is not None]
     assert {one.marks for one in shown} == {frozenset({"published"})}
     assert cell_text(cell(table, "champion", "corrupted mCE"), Column("")) == "2.25"

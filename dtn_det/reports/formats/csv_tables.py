@@ -29,7 +29,8 @@ def csv_table(table: Table, report: Report) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     headings = [heading for one in zip(table.columns, intervals, strict=True) for heading in _headings(*one)]
-    writer.writerow(["group", table.label or "number", *map(one_line, headings), "note", "published", *_PROVENANCE])
+    first = ("group", table.label or "number", *headings, "note", "published", *_PROVENANCE)
+    writer.writerow(map(one_line, first))
     for group in table.groups:
         for row in group.rows:
             values = [value for one in zip(row.cells, intervals, strict=True) for value in _values(*one)]

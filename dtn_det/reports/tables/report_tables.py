@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.published import PublishedRow
@@ -23,8 +24,17 @@ def report_tables(report: Report, published: Sequence[PublishedRow] = ()) -> tup
         report: What they show.
         published: Rows to add to the summaries, set apart; only those of a section's kind are taken.
     """
-    found = [table for section in report.sections for table in _of_section(report, section, published)]
+    found = [_explained(table) for section in report.sections for table in _of_section(report, section, published)]
     return (*found, model_table(report))
+
+
+def _explained(table: Table) -> Table:
+    """With a note about the marks that it has."""
+    marks = {mark for row in table.rows for cell in row.cells for mark in cell.marks}
+    if "best" not in marks:
+        return table
+    said = "Best in bold, second underlined." if "second" in marks else "Best in bold."
+    return replace(table, notes=(said, *table.notes))
 
 
 def _of_section(report: Report, section: Section, published: Sequence[PublishedRow]) -> Iterator[Table]:
