@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,19 +56,16 @@ def read_records(model: ModelStore) -> ClassifierRecords:
         told = (table.schema.metadata or {}).get(BAD_IMAGES)
         if told is not None:
             bad.update({int(image): text for image, text in json.loads(told).items()})
-        images, rows = np.unique(table["image"].to_numpy(), return_inverse=True)
-        shape = (len(images), len(manifest.cells))
-        places = rows * shape[1] + table["cell"].to_numpy()
-        if not np.array_equal(np.sort(places), np.arange(shape[0] * shape[1])):
+        images, order = _layout(table["image"].to_numpy(), table["cell"].to_numpy(), len(manifest.cells))
+        if images is None:
             raise StoreError(
                 f"expected every image of unit {number} of {model.manifest.name!r} once under every cell, got others: "
                 f"delete unit-{number:06d}.parquet in {model.folder} and start the run again"
             )
         parts.append(images.astype(np.int64))
         for name, kind in _COLUMNS.items():
-            values: NDArray[np.generic] = np.empty(len(places), kind)
-            values[places] = table[name].to_numpy()
-            stacks[name].append(values.reshape(shape))
+            values: NDArray[np.generic] = table[name].to_numpy().astype(kind, copy=False)
+            stacks[name].append((values if order is None else values[order]).reshape(len(images), -1))
     if not sum(map(len, parts)):
         raise StoreError(
             f"expected records of {model.manifest.name!r} in {model.store.folder}, got none: evaluate it first, or "
@@ -75,3 +73,36 @@ def read_records(model: ModelStore) -> ClassifierRecords:
         )
     columns = {name: np.concatenate(stack) for name, stack in stacks.items()}
     return ClassifierRecords(np.concatenate(parts), manifest.cells, columns, bad)
+
+
+def _layout(
+    image: NDArray[np.generic], cell: NDArray[np.generic], num_cells: int
+) -> tuple[NDArray[np.generic] | None, NDArray[np.intp] | None]:
+    """The images of a unit, rising, and the order of its rows that puts all cells of each image side by side.
+
+    Args:
+        image: Of each row.
+        cell: Of each row.
+        num_cells: Of each image.
+
+    Returns:
+        The order is None where the rows have it already; the images are None where one lacks a cell or has it twice.
+    """
+    # As sweeps write them, which is quick to see.
+    order = None
+    if not _is_ordered(image, cell, num_cells):
+        order = np.lexsort((cell, image))
+        image, cell = image[order], cell[order]
+        if not _is_ordered(image, cell, num_cells):
+            return None, None
+    return image[::num_cells], order
+
+
+def _is_ordered(image: NDArray[Any], cell: NDArray[Any], num_cells: int) -> bool:
+    if len(image) % num_cells:
+        return False
+    images, cells = image.reshape(-1, num_cells), cell.reshape(-1, num_cells)
+    first = images[:, 0].astype(np.int64)
+    return bool(
+        (cells == np.arange(num_cells)).all() and (images == images[:, :1]).all() and (np.diff(first) > 0).all()
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib import metadata
@@ -90,12 +92,18 @@ def _classifiers(
 ) -> tuple[tuple[Section, ...], dict[str, int], tuple[str, ...]]:
     numbers: dict[str, ClassifierNumbers] = {}
     bad: dict[str, int] = {}
-    for name, model in sources.models.items():
-        on_model(name)
-        if isinstance(model, Imported):
-            numbers[name] = classifier_of_frame(model.frames["top1"])
-        else:
-            records = read_records(model)
+    measured = [model for model in sources.models.values() if isinstance(model, ModelStore)]
+    # The records of one model are read while those of another are condensed; those of two are in memory.
+    with ThreadPoolExecutor(1) as reader:
+        waiting = deque(reader.submit(read_records, model) for model in measured[:1])
+        for name, model in sources.models.items():
+            on_model(name)
+            if isinstance(model, Imported):
+                numbers[name] = classifier_of_frame(model.frames["top1"])
+                continue
+            records = waiting.popleft().result()
+            measured.pop(0)
+            waiting.extend(reader.submit(read_records, following) for following in measured[:1])
             bad[name] = len(records.bad)
             numbers[name] = numbers_of_records(name, records, options.replicates, options.seed)
     section, remarks = classification_section(numbers, baseline, pairs, options.level)
