@@ -65,7 +65,7 @@ def read_records(model: ModelStore) -> ClassifierRecords:
         parts.append(images.astype(np.int64))
         for name, kind in _COLUMNS.items():
             values: NDArray[np.generic] = table[name].to_numpy().astype(kind, copy=False)
-            stacks[name].append((values if order is None else values[order]).reshape(len(images), -1))
+            stacks[name].append((values if order is None else values[order]).reshape(len(images), len(manifest.cells)))
     if not sum(map(len, parts)):
         raise StoreError(
             f"expected records of {model.manifest.name!r} in {model.store.folder}, got none: evaluate it first, or "
