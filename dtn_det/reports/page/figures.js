@@ -109,7 +109,8 @@
     const row = clamp(line, state.walk.length);
     state.at = [row, clamp(point, state.walk[row].length)];
     const target = state.walk[row][state.at[1]];
-    Plotly.Fx.hover(plot, [{ curveNumber: target.curve, pointNumber: target.point }]);
+    // Fields of a heat map have no number.
+    Plotly.Fx.hover(plot, target.place ?? [{ curveNumber: target.curve, pointNumber: target.point }], 'xy');
     plot.parentNode.querySelector('[role=status]').textContent = target.text;
   }
 

@@ -78,7 +78,7 @@
   function restyle() {
     const hidden = gallery.models.filter((index) => !chosen.has(index)).map((index) => `.of-${index}`);
     if (!truth) hidden.push('rect.truth');
-    sheet.textContent = hidden.length ? `${hidden.join(', ')} { display: none; }` : '';
+    sheet.textContent = hidden.length ? `${hidden.join(', ')} { display: none !important; }` : '';
   }
 
   function check(text, checked, changed, swatch) {

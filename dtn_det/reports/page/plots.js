@@ -162,7 +162,7 @@ const plots = (() => {
               showarrow: false, font: { color: colours.muted, size: 12 },
             })),
           }),
-          walk: texts.map((row, y) => row.map((text, x) => ({ text, curve: 0, point: [y, x] }))),
+          walk: texts.map((row, y) => row.map((text, x) => ({ text, place: { xval: x, yval: y } }))),
         };
       },
     },

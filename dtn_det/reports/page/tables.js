@@ -61,15 +61,6 @@
     box.querySelector('.tools').hidden = !inputs.length;
     for (const input of inputs) input.addEventListener('input', apply);
 
-    function columnsOf(over) {
-      let start = 0;
-      for (const one of over.parentNode.cells) {
-        if (one === over) break;
-        start += one.colSpan;
-      }
-      return Array.from({ length: over.colSpan }, (_, place) => start + place);
-    }
-
     function apply() {
       const wanted = inputs
         .map((input) => ({ role: input.dataset.filter, text: input.value.trim().toLowerCase() }))
@@ -105,9 +96,23 @@
     }
   }
 
+  // Places of the columns that share a header.
+  function columnsOf(over) {
+    let start = 0;
+    for (const one of over.parentNode.cells) {
+      if (one === over) break;
+      start += one.colSpan;
+    }
+    return Array.from({ length: over.colSpan }, (_, place) => start + place);
+  }
+
   function makeWalkable(box, body, headers) {
     const first = body.querySelector('td, th');
     if (!first) return;
+    const overs = [];
+    for (const header of box.querySelectorAll('thead .over')) {
+      for (const column of columnsOf(header)) if (!headers[column].dataset.about) overs[column] = plain(header);
+    }
     // Its cells take the focus instead.
     box.querySelector('.scroll').removeAttribute('tabindex');
     first.tabIndex = 0;
@@ -148,11 +153,11 @@
       if (!cell || cell.dataset.v === undefined) return hide();
       const names = [...cell.parentNode.cells].filter((one) => one.scope === 'row').map(plain);
       const header = headers[cell.cellIndex];
-      const named = header.dataset.about ?? header.innerText;
+      const named = header.dataset.about ?? plain(header.querySelector('.sort'));
       const interval = cell.querySelector('.ci')?.textContent ?? '';
       const badges = [...cell.querySelectorAll('.badge')].map((badge) => badge.title);
       tip.replaceChildren(
-        line([...names, named].filter(Boolean).join(' · ')),
+        line([...names, overs[cell.cellIndex], named].filter(Boolean).join(' · ')),
         line([plain(cell) + interval, ...badges].join(', '), 'strong'),
       );
       place(cell);
