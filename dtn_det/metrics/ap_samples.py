@@ -120,10 +120,10 @@ def ap_samples(
         if not draws:
             draws = [counts.astype(np.int32) for counts in image_counts(len(images), replicates, seed, _CHUNK)]
         values.append(np.concatenate([average_precision(matches, counts, metrics) for counts in draws]))
-    check_cells(names)
+    found = check_cells(names)
     point, value = np.stack(points), np.stack(values, axis=1)
     return {
-        metric: Samples(metric, tuple(names), point[:, index], value[:, :, index], len(images), digest(images), seed)
+        metric: Samples(metric, found, point[:, index], value[:, :, index], len(images), digest(images), seed)
         for index, metric in enumerate(metrics)
     }
 

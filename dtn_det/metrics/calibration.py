@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dtn_det._optional import require
 from dtn_det.metrics.cells import describe
+from dtn_det.metrics.checks import check_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,15 +68,12 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> 
         ValueError: Lengths differ or are 0, a confidence is not in [0, 1], `correct` is not of 0 and 1, or there is no
             bin.
     """
-    scores, hits = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-    if scores.shape != hits.shape or scores.ndim != 1 or not len(scores):
+    scores, hits = confidences(confidence, correct)
+    if scores.ndim != 1 or not len(scores):
         raise ValueError(
             f"expected one confidence and one `correct` for each of at least one image, got arrays of shapes "
             f"{scores.shape} and {hits.shape}"
         )
-    _check_range("confidence", scores, 1.0)
-    if not np.isin(hits, (0, 1)).all():
-        raise ValueError(f"expected `correct` to be 0 or 1, got {hits[~np.isin(hits, (0, 1))][0]}")
     edges = _edges(bins)
     which = bin_of(scores, bins)
     counts = np.bincount(which, minlength=bins)
@@ -83,6 +81,44 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> 
         accuracy = np.bincount(which, weights=hits, minlength=bins) / counts
         mean = np.bincount(which, weights=scores, minlength=bins) / counts
     return Reliability(edges, counts, accuracy, mean)
+
+
+def confidences(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Confidences and whether the predictions were right, both of one shape, as float64.
+
+    Raises:
+        ValueError: Shapes differ, a confidence is not in [0, 1], or `correct` is not of 0 and 1.
+    """
+    scores, hits = numbers("confidence", confidence), numbers("correct", correct)
+    if scores.shape != hits.shape:
+        raise ValueError(
+            f"expected one confidence and one `correct` for each of at least one image, got arrays of shapes "
+            f"{scores.shape} and {hits.shape}"
+        )
+    _check_range("confidence", scores, 1.0)
+    if not np.isin(hits, (0, 1)).all():
+        raise ValueError(f"expected `correct` to be 0 or 1, got {hits[~np.isin(hits, (0, 1))][0]}")
+    return scores, hits
+
+
+def numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Numbers of any type as float64.
+
+    Args:
+        name: What they are, for messages.
+        values: Anything that NumPy makes an array of.
+
+    Raises:
+        ValueError: They are no real numbers, or a ragged list.
+    """
+    try:
+        kind = np.asarray(values).dtype.kind
+        if kind in "cSUmM":
+            raise TypeError(f"an array of {np.asarray(values).dtype}")
+        found: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"expected `{name}` to be an array of numbers, got {error}: convert it") from error
+    return found
 
 
 def bin_of(confidence: NDArray[np.float64], bins: int = BINS) -> NDArray[np.intp]:
@@ -102,7 +138,7 @@ def log_losses(true_probability: ArrayLike) -> NDArray[np.float64]:
     Raises:
         ValueError: A probability that is not in [0, 1].
     """
-    values = np.asarray(true_probability, dtype=np.float64)
+    values = numbers("true_probability", true_probability)
     _check_range("true_probability", values, 1.0)
     losses: NDArray[np.float64] = -np.log(values.clip(SMALLEST_PROBABILITY, 1.0))
     return losses
@@ -114,7 +150,7 @@ def brier_scores(true_probability: ArrayLike, squared_norm: ArrayLike) -> NDArra
     Raises:
         ValueError: A value that is not in [0, 1], or lengths that differ.
     """
-    true, norm = np.asarray(true_probability, dtype=np.float64), np.asarray(squared_norm, dtype=np.float64)
+    true, norm = numbers("true_probability", true_probability), numbers("squared_norm", squared_norm)
     if true.shape != norm.shape:
         raise ValueError(f"expected as many `squared_norm` as `true_probability`, got {norm.shape} and {true.shape}")
     _check_range("true_probability", true, 1.0)
@@ -136,35 +172,38 @@ def calibration(records: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
         :func:`~dtn_det.metrics.classification.mean_error`, which checks that no cell is missing.
 
     Raises:
-        ValueError: A missing column, or values out of range, with the cell.
+        ValueError: A missing column, rows without a cell, or values out of range, with the cell.
     """
-    absent = [name for name in ("corruption", "severity", *RECORD_COLUMNS) if name not in records.columns]
-    if absent:
-        raise ValueError(
-            f"expected the columns corruption, severity, {', '.join(RECORD_COLUMNS)}, got "
-            f"{', '.join(map(str, records.columns)) or 'none'}: add {', '.join(absent)}"
-        )
+    check_columns(records, ("corruption", "severity", *RECORD_COLUMNS), "the records")
+    nowhere = int(records[["corruption", "severity"]].isna().any(axis=1).sum())
+    if nowhere:
+        raise ValueError(f"expected a corruption and a severity in every record, got none in {nowhere}: add them")
     rows = []
     for (corruption, severity), cell in records.groupby(["corruption", "severity"], sort=False, observed=True):
-        confidence, correct, true, norm = (cell[name].to_numpy() for name in RECORD_COLUMNS)
+        confidence, correct, true, norm = (cell[name] for name in RECORD_COLUMNS)
         try:
             bent = reliability(confidence, correct, bins)
             losses, scores = log_losses(true), brier_scores(true, norm)
         except ValueError as error:
             raise ValueError(f"{describe([(corruption, severity)])}: {error}") from error
-        error_rate = 1.0 - float(np.mean(correct))
-        numbers = (error_rate, bent.expected_calibration_error, float(losses.mean()), float(scores.mean()))
-        rows.append((corruption, severity, *numbers, len(cell)))
+        error_rate = 1.0 - float(np.mean(numbers("correct", correct)))
+        means = (error_rate, bent.expected_calibration_error, float(losses.mean()), float(scores.mean()))
+        rows.append((corruption, severity, *means, len(cell)))
     columns = ["corruption", "severity", "error", "ece", "nll", "brier", "num_images"]
     table: pd.DataFrame = require("pandas", "eval").DataFrame(rows, columns=columns)
     return table
 
 
 def _edges(bins: int) -> NDArray[np.float64]:
-    if bins < 1:
-        raise ValueError(f"expected at least one bin, got {bins}")
+    check_bins(bins)
     edges: NDArray[np.float64] = np.linspace(0.0, 1.0, bins + 1, dtype=np.float64)
     return edges
+
+
+def check_bins(bins: int) -> None:
+    """Raise a ValueError unless there is a bin."""
+    if bins < 1:
+        raise ValueError(f"expected at least one bin, got {bins}")
 
 
 def _check_range(name: str, values: NDArray[np.float64], most: float) -> None:

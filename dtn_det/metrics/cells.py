@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 import numpy as np
@@ -29,7 +31,7 @@ def corruptions_of(name: str) -> tuple[str, ...]:
     Raises:
         ValueError: An unknown name.
     """
-    if name not in SETS:
+    if not isinstance(name, str) or name not in SETS:
         raise ValueError(f"expected corruptions to be one of {', '.join(SETS)}, got {name!r}")
     return SETS[name]
 
@@ -49,11 +51,23 @@ def is_cell(cell: tuple[object, object]) -> bool:
     return cell == CLEAN or (cell[0] in ALL and cell[1] in SEVERITIES)
 
 
+def severity_of(value: object) -> int | str | None:
+    """A severity as tables hold it, in whatever type: an integer, None where there is none, text for anything else."""
+    if value is None or type(value).__name__ == "NAType":
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return repr(value)
+    number = float(value)
+    if math.isnan(number):
+        return None
+    return int(number) if number.is_integer() else f"{number:g}"
+
+
 def describe(cells: Iterable[tuple[object, object]]) -> str:
     """Cells as text, such as ``fog 1 2 5, clean``; each named once, in the paper's order, strangers last."""
     severities: dict[str, list[str]] = {}
     for name, severity in dict.fromkeys(cells):
-        severities.setdefault(str(name), []).append("" if (name, severity) == CLEAN else f" {severity}")
+        severities.setdefault(str(name), []).append("" if (name, severity) in (CLEAN, (name, None)) else f" {severity}")
     order = {name: index for index, name in enumerate((CLEAN[0], *ALL))}
     names = sorted(severities, key=lambda name: order.get(name, len(order)))
     return ", ".join(name + "".join(sorted(severities[name])) for name in names)

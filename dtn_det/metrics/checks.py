@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dtn_det.metrics.cells import CLEAN, Cell, CorruptionSet, all_cells, describe, is_cell
+from dtn_det._optional import require
+from dtn_det.metrics.cells import CLEAN, Cell, CorruptionSet, all_cells, describe, is_cell, severity_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NO_GROUND_TRUTH = -1.0
 """What COCO's evaluation gives where there is nothing to find, such as no small object."""
+
+_NO_SEVERITY = "no severity, as in means over the severities"
+
+# Types that NumPy would turn into numbers without a word, or with a warning at best.
+_NO_NUMBERS = ("bool", "complex", "datetime", "timedelta", "str", "category")
 
 
 class CellError(ValueError):
@@ -76,14 +82,14 @@ def checked_cells(
         what: Name of the table for messages.
 
     Raises:
-        CellError: Missing, duplicated, unknown, NaN, negative or too large values, or differing image counts; the
-            message lists all cells of all faults.
-        ValueError: A column is absent or holds no numbers, or no corrupted cell is left.
+        CellError: Missing, duplicated, unknown, NaN, negative or too large values, rows without a severity, or
+            differing image counts; the message lists all cells of all faults.
+        ValueError: No table, a column that is absent, comes twice or holds no numbers, or no corrupted cell is left.
     """
-    _check_columns(frame, ("corruption", "severity", column), what)
+    check_columns(frame, ("corruption", "severity", column), what)
     numbers = _numbers(frame, column, what)
     names = [str(name) for name in frame["corruption"].tolist()]
-    found = [(name, _severity(value)) for name, value in zip(names, frame["severity"].tolist(), strict=True)]
+    found = [(name, severity_of(value)) for name, value in zip(names, frame["severity"].tolist(), strict=True)]
     wanted = all_cells(corruptions)
 
     problems: dict[str, Iterable[tuple[object, object]]] = {}
@@ -91,7 +97,9 @@ def checked_cells(
     needed = (*(() if allow_partial else wanted), *((CLEAN,) if needs_clean else ()))
     problems["missing"] = [cell for cell in needed if cell not in rows]
     problems["duplicated"] = [cell for cell, times in Counter(found).items() if times > 1]
-    problems["unknown"] = [cell for cell in found if not is_cell(cell)]
+    without = [cell for cell in found if cell[1] is None]
+    problems[_NO_SEVERITY] = without
+    problems["unknown"] = [cell for cell in found if cell not in without and not is_cell(cell)]
     problems[f"`{column}` not finite"] = _where(found, ~np.isfinite(numbers))
     empty = (numbers == NO_GROUND_TRUTH) & coco
     problems[f"`{column}` -1, COCO's mark for no ground truth of that size (leave this metric out)"] = _where(
@@ -104,10 +112,10 @@ def checked_cells(
         )
     counts = _numbers(frame, "num_images", what) if "num_images" in frame.columns else None
     if counts is not None:
-        problems["`num_images` not a positive whole number"] = _where(found, ~((counts > 0) & (counts % 1 == 0)))
-        problems[f"`num_images` other than {_most_common(counts)}"] = _where(
-            found, (counts > 0) & (counts != _most_common(counts))
-        )
+        sound = np.isfinite(counts) & (counts > 0) & (np.floor(counts) == counts)
+        most_common = _most_common(counts[sound])
+        problems["`num_images` not a positive whole number"] = _where(found, ~sound)
+        problems[f"`num_images` other than {most_common}"] = _where(found, sound & (counts != most_common))
     raise_problems(what, problems)
     cells = tuple(cell for cell in wanted if cell in rows)
     if not cells:
@@ -137,36 +145,49 @@ def raise_problems(what: str, problems: dict[str, Iterable[tuple[object, object]
         hints.append("evaluate what is missing, or allow partial results, which are labelled so")
     if "duplicated" in faults:
         hints.append("keep one row a cell (two models, or boxes and masks, are two tables)")
-    if set(faults) - {"missing", "duplicated"}:
+    if _NO_SEVERITY in faults:
+        hints.append("get the results of each severity")
+    if set(faults) - {"missing", "duplicated", _NO_SEVERITY}:
         hints.append("mend the rows listed")
     raise CellError(what, faults, "; ".join(hints))
 
 
-def _check_columns(frame: pd.DataFrame, columns: tuple[str, ...], what: str) -> None:
-    absent = [name for name in columns if name not in frame.columns]
+def check_columns(frame: object, columns: Sequence[str], what: str) -> None:
+    """See that a table is one and has each of some columns once.
+
+    Raises:
+        ValueError: It is none, or a column is absent or comes twice.
+    """
+    if not isinstance(frame, require("pandas", "eval").DataFrame):
+        raise ValueError(f"expected a pandas DataFrame as {what}, got {type(frame).__name__}: make one of it")
+    names = [str(name) for name in frame.columns]
+    absent = [str(name) for name in columns if str(name) not in names]
     if absent:
         raise ValueError(
-            f"expected the columns {', '.join(columns)} in {what}, got {', '.join(map(str, frame.columns)) or 'none'}: "
+            f"expected the columns {', '.join(map(str, columns))} in {what}, got {', '.join(names) or 'none'}: "
             f"add {', '.join(absent)}"
         )
+    twice = [name for name in columns if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"expected each column of {what} once, got {', '.join(twice)} twice: drop one")
 
 
 def _numbers(frame: pd.DataFrame, column: str, what: str) -> NDArray[np.float64]:
+    values = frame[column]
+    mixed = values.dtype == object
+    strange = [one for one in values if (type(one).__name__ if mixed else str(values.dtype)).startswith(_NO_NUMBERS)]
+    if strange:
+        raise ValueError(f"expected numbers in the column `{column}` of {what}, got {strange[0]!r}: convert them")
     try:
-        return frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
+        return values.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
         raise ValueError(f"expected numbers in the column `{column}` of {what}, got {error}: convert them") from error
 
 
-def _severity(value: Any) -> object:
-    """An integer where the value is one, as in a column that missing rows have made a float one."""
-    return int(value) if isinstance(value, float | np.floating) and float(value).is_integer() else value
-
-
-def _where(cells: list[tuple[str, object]], faulty: NDArray[np.bool_]) -> list[tuple[str, object]]:
+def _where(cells: Sequence[tuple[str, object]], faulty: NDArray[np.bool_]) -> list[tuple[str, object]]:
     return [cell for cell, fault in zip(cells, faulty, strict=True) if fault]
 
 
 def _most_common(counts: NDArray[np.float64]) -> int:
-    values, frequencies = np.unique(counts[counts > 0], return_counts=True)
+    values, frequencies = np.unique(counts, return_counts=True)
     return int(values[frequencies.argmax()]) if len(values) else 0

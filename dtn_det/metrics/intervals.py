@@ -17,7 +17,16 @@ from dtn_det.metrics.cells import CLEAN, Cell, CorruptionSet, Layout, all_cells
 from dtn_det.metrics.checks import raise_problems
 from dtn_det.metrics.classification import check_denominators
 from dtn_det.metrics.detection import no_clean_performance
-from dtn_det.metrics.resampling import LEVEL, Difference, Interval, Samples, check_paired, difference, interval
+from dtn_det.metrics.resampling import (
+    LEVEL,
+    Difference,
+    Interval,
+    Samples,
+    check_paired,
+    check_samples,
+    difference,
+    interval,
+)
 from dtn_det.metrics.summary import partial_label
 
 if TYPE_CHECKING:
@@ -245,6 +254,7 @@ def _detection(model: Samples, corruptions: CorruptionSet, allow_partial: bool) 
 
 
 def _chosen(model: Samples, corruptions: CorruptionSet, allow_partial: bool) -> tuple[Cell, ...]:
+    check_samples(model)
     wanted = all_cells(corruptions)
     chosen = tuple(cell for cell in wanted if cell in model.cells)
     if not chosen or not allow_partial:
@@ -268,8 +278,9 @@ def _baseline_reader(
         needed = (*cells, CLEAN) if relative else cells
         raise_problems("the baseline", {"missing": [cell for cell in needed if cell not in baseline.cells]})
         return partial(_select, baseline, cells)
-    if baseline not in BASELINES:
-        raise ValueError(f"expected samples or a baseline out of {', '.join(BASELINES)}, got {baseline!r}")
+    if not isinstance(baseline, str) or baseline not in BASELINES:
+        got = repr(baseline) if isinstance(baseline, str) else type(baseline).__name__
+        raise ValueError(f"expected samples or a baseline out of {', '.join(BASELINES)}, got {got}")
     errors = alexnet_errors(cells)
     return lambda _: (errors, np.array(ALEXNET_CLEAN_ERROR))
 

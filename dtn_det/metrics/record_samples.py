@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dtn_det.metrics.calibration import BINS, bin_of
+from dtn_det.metrics.calibration import BINS, bin_of, check_bins, confidences, numbers
 from dtn_det.metrics.cells import Cell
 from dtn_det.metrics.resampling import REPLICATES, Samples, check_cells, digest, image_counts
 
@@ -42,12 +42,12 @@ def error_samples(
     hits = np.asarray(correct)
     if hits.dtype != np.bool_:
         raise ValueError(f"expected an array of booleans, got {hits.dtype}: compare predictions with labels")
-    _check_shape(hits, cells, images)
+    found = _check_shape(hits, cells, images)
     exact = np.float32 if len(hits) < _EXACT_IN_FLOAT32 else np.float64
     counted = _weighted_sums((~hits).astype(exact), replicates, seed)
     # The same division as for the replicates, so that all images drawn once give the point exactly.
     point = np.count_nonzero(~hits, axis=0) / len(hits)
-    return Samples(metric, tuple(cells), point, counted / len(hits), len(hits), digest(images), seed)
+    return Samples(metric, found, point, counted / len(hits), len(hits), digest(images), seed)
 
 
 def mean_samples(
@@ -72,13 +72,13 @@ def mean_samples(
     Raises:
         ValueError: An array that does not fit or is not finite, or unknown cells.
     """
-    numbers = np.asarray(values, dtype=np.float64)
-    _check_shape(numbers, cells, images)
-    if not np.isfinite(numbers).all():
+    each = numbers(metric, values)
+    found = _check_shape(each, cells, images)
+    if not np.isfinite(each).all():
         raise ValueError(f"expected finite values of `{metric}`, got NaN or infinity: mend the records")
-    summed = _weighted_sums(numbers, replicates, seed)
-    size = len(numbers)
-    return Samples(metric, tuple(cells), numbers.mean(0), summed / size, size, digest(images), seed)
+    summed = _weighted_sums(each, replicates, seed)
+    size = len(each)
+    return Samples(metric, found, each.mean(0), summed / size, size, digest(images), seed)
 
 
 def calibration_error_samples(
@@ -103,23 +103,22 @@ def calibration_error_samples(
         bins: Bins of equal width.
 
     Raises:
-        ValueError: Arrays that do not fit, a confidence outside [0, 1], or unknown cells.
+        ValueError: Arrays that do not fit, a confidence outside [0, 1], a `correct` that is not 0 or 1, no bin, or
+            unknown cells.
     """
-    scores, hits = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-    _check_shape(scores, cells, images)
-    _check_shape(hits, cells, images)
-    if not ((scores >= 0) & (scores <= 1)).all():
-        raise ValueError("expected confidences in [0, 1], got others: store probabilities after softmax")
+    check_bins(bins)
+    scores, hits = confidences(confidence, correct)
+    found = _check_shape(scores, cells, images)
     size = len(scores)
-    point = np.empty(len(cells))
-    values = np.empty((replicates, len(cells)))
-    for column in range(len(cells)):
+    point = np.empty(len(found))
+    values = np.empty((replicates, len(found)))
+    for column in range(len(found)):
         # |sum of (correct - confidence)| over the images of each bin, added up, is the ECE times the images.
         gaps = np.zeros((size, bins))
         gaps[np.arange(size), bin_of(scores[:, column], bins)] = hits[:, column] - scores[:, column]
         point[column] = np.abs(gaps.sum(0)).sum() / size
         values[:, column] = np.abs(_weighted_sums(gaps, replicates, seed)).sum(1) / size
-    return Samples("ece", tuple(cells), point, values, size, digest(images), seed)
+    return Samples("ece", found, point, values, size, digest(images), seed)
 
 
 def _weighted_sums(values: NDArray[Any], replicates: int, seed: int) -> NDArray[np.float64]:
@@ -131,11 +130,12 @@ def _weighted_sums(values: NDArray[Any], replicates: int, seed: int) -> NDArray[
     return np.concatenate(parts)
 
 
-def _check_shape(values: NDArray[np.generic], cells: Sequence[Cell], images: Sequence[object]) -> None:
-    check_cells(cells)
-    if values.shape != (len(images), len(cells)) or not len(images):
+def _check_shape(values: NDArray[np.generic], cells: Sequence[Cell], images: Sequence[object]) -> tuple[Cell, ...]:
+    found = check_cells(cells)
+    if values.shape != (len(images), len(found)) or not len(images):
         raise ValueError(
-            f"expected an array of {len(images)} images x {len(cells)} cells (at least one each), got {values.shape}"
+            f"expected an array of {len(images)} images x {len(found)} cells (at least one each), got {values.shape}"
         )
     if len(set(images)) != len(images):
         raise ValueError("expected each image once, got one twice: drop the copies, which would narrow the intervals")
+    return found

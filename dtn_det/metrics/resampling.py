@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dtn_det.metrics.cells import Cell, describe, is_cell
+from dtn_det.metrics.cells import Cell, describe, is_cell, severity_of
 
 REPLICATES = 1000
 LEVEL = 0.95
@@ -103,21 +103,45 @@ def digest(images: Sequence[object]) -> str:
     return hashlib.sha256("\0".join(map(str, images)).encode()).hexdigest()
 
 
-def check_cells(cells: Sequence[Cell]) -> None:
-    """Raise a ValueError for cells that are unknown or come twice."""
-    unknown = [cell for cell in cells if not is_cell(cell)]
-    twice = [cell for cell in dict.fromkeys(cells) if list(cells).count(cell) > 1]
-    if unknown or twice or not cells:
-        found = "; ".join(
+def check_cells(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """The cells, with plain numbers for severities.
+
+    Raises:
+        ValueError: Cells that are none, are unknown or come twice.
+    """
+    found = [_as_cell(cell) for cell in cells]
+    unknown = [cell for cell in found if not is_cell(cell)]
+    twice = [cell for cell in dict.fromkeys(found) if found.count(cell) > 1]
+    if unknown or twice or not found:
+        faults = "; ".join(
             f"{what}: {describe(which)}" for what, which in (("unknown", unknown), ("twice", twice)) if which
         )
         raise ValueError(
-            f"expected corruptions with severities 1 to 5, and ('clean', 0), each once, got {found or 'none'}"
+            f"expected corruptions with severities 1 to 5, and ('clean', 0), each once, got {faults or 'none'}"
+        )
+    return tuple((str(name), int(str(severity))) for name, severity in found)
+
+
+def _as_cell(value: object) -> tuple[object, object]:
+    """A cell where the value is one; anything else under a name that no corruption has."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
+        return repr(value), None
+    return str(value[0]), severity_of(value[1])
+
+
+def check_samples(model: object) -> None:
+    """Raise a ValueError for what is no :class:`Samples`, such as a table."""
+    if not isinstance(model, Samples):
+        raise ValueError(
+            f"expected samples as error_samples and ap_samples make them, got {type(model).__name__}: an interval "
+            "needs the records of the images"
         )
 
 
 def check_paired(first: Samples, second: Samples) -> None:
     """Raise a ValueError unless two models were resampled together."""
+    check_samples(first)
+    check_samples(second)
     for name in ("metric", "num_images", "images", "seed"):
         one, other = getattr(first, name), getattr(second, name)
         if one != other:

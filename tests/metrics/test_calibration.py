@@ -107,6 +107,31 @@ def test_errors():
         brier_scores([0.1, 0.2], [0.1])
 
 
+@pytest.mark.parametrize("values", [["a"], [1j], [[0.5], [0.5, 0.5]], [np.datetime64("2020")], ["0.5", "0.6"]])
+def test_what_is_no_number(values):
+    with pytest.raises(ValueError, match=r"expected `confidence` to be an array of numbers, got .*: convert it"):
+        expected_calibration_error(values, [1])
+
+
+@pytest.mark.parametrize("column", ["corruption", "severity"])
+def test_records_without_a_cell_are_not_dropped(column):
+    columns = record(*distributions(0, images=10))
+    frame = pd.DataFrame({"corruption": "fog", "severity": 3, **columns}).astype({column: object})
+    frame.loc[[2, 5], column] = None
+    with pytest.raises(ValueError, match="expected a corruption and a severity in every record, got none in 2"):
+        calibration(frame)
+
+
+def test_missing_answers_are_told():
+    columns = record(*distributions(0, images=10))
+    frame = pd.DataFrame({"corruption": "fog", "severity": 3, **columns}).astype({"correct": "boolean"})
+    frame.loc[4, "correct"] = pd.NA
+    with pytest.raises(ValueError, match="fog 3: expected `correct` to be 0 or 1, got nan"):
+        calibration(frame)
+    with pytest.raises(ValueError, match="expected a pandas DataFrame as the records, got list"):
+        calibration([])
+
+
 def test_errors_of_a_table_name_column_or_cell():
     frame = pd.DataFrame({"corruption": ["fog"], "severity": [3], **record(*distributions(0, images=1))})
     with pytest.raises(ValueError, match=r"expected the columns .* got .*: add squared_norm$"):

@@ -208,8 +208,37 @@ def test_errors_of_records():
         samples(hits[:, :0], ())
     with pytest.raises(ValueError, match="expected finite values of `nll`, got NaN or infinity"):
         mean_samples("nll", np.full((10, len(CELLS)), np.nan), CELLS, range(10))
-    with pytest.raises(ValueError, match=r"expected confidences in \[0, 1\], got others"):
+    with pytest.raises(ValueError, match=r"expected `confidence` in \[0, 1\], got 2.0"):
         calibration_error_samples(np.full((10, len(CELLS)), 2.0), hits, CELLS, range(10))
+    with pytest.raises(ValueError, match="expected `correct` to be 0 or 1, got nan"):
+        calibration_error_samples(hits * 0.5, hits * np.nan, CELLS, range(10))
+    with pytest.raises(ValueError, match="expected at least one bin, got -1"):
+        calibration_error_samples(hits * 0.5, hits, CELLS, range(10), bins=-1)
+
+
+def test_a_confidence_that_rounding_took_past_1_is_one_everywhere():
+    hits = records(10)
+    confidence = np.full(hits.shape, 1 + 1e-7)
+    found = calibration_error_samples(confidence, hits, CELLS, range(10), replicates=2)
+    assert found.point == pytest.approx(1 - hits.mean(0), abs=1e-6)
+
+
+@pytest.mark.parametrize("cell", [("fog",), ("fog", 1, 1), "fog", ("fog", True), ("fog", "1"), ("fog", None), 3])
+def test_what_is_no_cell(cell):
+    with pytest.raises(ValueError, match=r"severities 1 to 5, and .* got unknown: "):
+        samples(records(10)[:, :2], [("snow", 1), cell])
+
+
+def test_cells_of_other_types_are_the_same_cells():
+    found = samples(records(10)[:, :2], [["fog", np.int8(2)], ("snow", 1.0)])
+    assert found.cells == (("fog", 2), ("snow", 1))
+    assert [type(severity) for _, severity in found.cells] == [int, int]
+
+
+def test_the_order_of_the_cells_does_not_matter():
+    hits = records(10)
+    backwards = classification_intervals(samples(hits[:, ::-1], CELLS[::-1]))
+    assert backwards.entries == classification_intervals(samples(hits)).entries
 
 
 @pytest.mark.parametrize("change", [{"replicates": 0}, {"seed": -1}])
@@ -248,6 +277,12 @@ def test_baselines_that_do_not_work():
     model = samples(records(10))
     with pytest.raises(ValueError, match="expected samples or a baseline out of alexnet, got 'resnet'"):
         classification_intervals(model, "resnet")
+    table = pd.DataFrame({"corruption": [], "severity": [], "error": []})
+    with pytest.raises(ValueError, match="expected samples or a baseline out of alexnet, got DataFrame"):
+        classification_intervals(model, table)
+    for call in (lambda: classification_intervals(table), lambda: classification_differences(model, table)):
+        with pytest.raises(ValueError, match=r"expected samples as error_samples .* got DataFrame: an interval needs"):
+            call()
     with pytest.raises(
         ValueError, match="expected top-1 errors to divide by a baseline, got `ece`: pass baseline=None"
     ):

@@ -48,6 +48,11 @@ def test_the_clean_row_is_missed_where_it_is_needed(allow_partial):
         ("severity", 0, r"unknown \(1\): fog 0"),
         ("severity", 6, r"unknown \(1\): fog 6"),
         ("severity", 2.5, r"unknown \(1\): fog 2\.5"),
+        ("severity", "3", r"unknown \(1\): fog '3'"),
+        ("severity", True, r"unknown \(1\): fog True"),
+        ("severity", pd.NA, r"no severity, as in means over the severities \(1\): fog: .*the results of each severity"),
+        ("severity", float("nan"), r"no severity, as in means over the severities \(1\): fog:"),
+        ("severity", float("inf"), r"unknown \(1\): fog inf"),
         ("severity", 2, r"duplicated \(1\): fog 2: .*keep one row a cell"),
         ("AP", float("nan"), r"`AP` not finite \(1\): fog 3: mend the rows listed"),
         ("AP", float("inf"), r"`AP` not finite \(1\): fog 3"),
@@ -58,6 +63,7 @@ def test_the_clean_row_is_missed_where_it_is_needed(allow_partial):
         ("num_images", 0, r"`num_images` not a positive whole number \(1\): fog 3"),
         ("num_images", float("nan"), r"`num_images` not a positive whole number \(1\): fog 3"),
         ("num_images", 49.5, r"`num_images` not a positive whole number \(1\): fog 3"),
+        ("num_images", float("inf"), r"`num_images` not a positive whole number \(1\): fog 3"),
     ],
 )
 @pytest.mark.parametrize("allow_partial", [False, True])
@@ -102,6 +108,51 @@ def test_absent_column():
         checked_cells(pd.DataFrame(), "AP")
 
 
+def test_what_is_no_table():
+    for nothing in (None, [1], {"error": 1}, grid()["AP"]):
+        with pytest.raises(ValueError, match=f"expected a pandas DataFrame as the model, got {type(nothing).__name__}"):
+            mean_performance_under_corruption(nothing)
+
+
+@pytest.mark.parametrize("column", ["AP", "severity", "corruption"])
+def test_a_column_that_comes_twice(column):
+    frame = grid()
+    with pytest.raises(ValueError, match=f"expected each column of the table once, got {column} twice: drop one"):
+        checked_cells(pd.concat([frame, frame[[column]]], axis=1), "AP")
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        (lambda values: values > 0, r"(np\.)?True_?"),
+        (lambda values: (values > 0).astype("boolean"), r"(np\.)?True_?"),
+        (lambda values: values + 1j, r"\(0\.4\+1j\)"),
+        (lambda values: pd.Series(pd.Timestamp(2020, 1, 1), values.index), "Timestamp"),
+        (lambda values: values.astype(str), "'0.4'"),
+        (lambda values: values.astype(str).astype(object), "'0.4'"),
+    ],
+)
+def test_types_that_are_no_numbers(change, shown):
+    frame = grid()
+    with pytest.raises(ValueError, match=f"expected numbers in the column `AP` of the table, got {shown}"):
+        checked_cells(frame.assign(AP=change(frame["AP"])), "AP")
+
+
+@pytest.mark.parametrize("kind", [object, "float32", "Float64", "float64[pyarrow]"])
+def test_types_that_are_numbers(kind):
+    pytest.importorskip("pyarrow")
+    assert checked_cells(grid(0.5, 0.25).astype({"AP": kind}), "AP").values.tolist() == [0.5] * 75
+
+
+def test_the_order_of_the_rows_does_not_matter():
+    frame = grid(lambda cell: hash(cell) % 997 / 997)
+    found = {
+        (mean_performance_under_corruption(shuffled).value, mean_error(shuffled, column="AP").value)
+        for shuffled in (frame.sample(frac=1, random_state=number) for number in range(30))
+    }
+    assert len(found) == 1
+
+
 def test_text_in_a_column():
     frame = grid().astype({"AP": object})
     frame.loc[3, "AP"] = "20 %"
@@ -118,6 +169,8 @@ def test_no_corrupted_cell_at_all():
 def test_unknown_set():
     with pytest.raises(ValueError, match="expected corruptions to be one of benchmark, extra, all, got '15'"):
         corruptions_of("15")
+    with pytest.raises(ValueError, match=r"expected corruptions to be one of benchmark, extra, all, got \['fog'\]"):
+        corruptions_of(["fog"])
 
 
 def test_cells_as_text():
