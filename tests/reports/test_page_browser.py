@@ -372,7 +372,7 @@ class TestImages:
         page.execute_script("arguments[0].focus()", button)
         press(page, Keys.ENTER)
         dialog = place.find_element(By.CSS_SELECTOR, "dialog")
-        assert "gaussian noise, severity 1" in dialog.text
+        assert "Gaussian noise, severity 1" in dialog.text
         press(page, Keys.ESCAPE)
         assert not dialog.is_displayed()
         assert page.switch_to.active_element == button

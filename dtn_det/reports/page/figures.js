@@ -90,7 +90,8 @@
     const drawn = kinds[plot.dataset.figure].draw(state, plot.clientWidth);
     state.walk = drawn.walk.filter((line) => line.length);
     state.at = null;
-    Plotly.react(plot, drawn.traces, drawn.layout, {
+    const printing = document.documentElement.classList.contains('printing');
+    Plotly.react(plot, drawn.traces, { ...drawn.layout, width: printing ? plot.clientWidth : undefined }, {
       responsive: true,
       displaylogo: false,
       displayModeBar: 'hover',

@@ -144,7 +144,7 @@
     const close = element('button', { type: 'button', className: 'close' }, 'Close');
     close.addEventListener('click', () => dialog.close());
     dialog.replaceChildren(
-      element('h3', {}, `${image.truth}: ${named(one).toLowerCase()}`), element('p', { className: 'note' }, image.key),
+      element('h3', {}, `${image.truth}: ${named(one)}`), element('p', { className: 'note' }, image.key),
       element('div', { className: 'picture' }, ...frame(image, one)), answers(one), close,
     );
     dialog.showModal();

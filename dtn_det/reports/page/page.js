@@ -32,11 +32,13 @@
   addEventListener('beforeprint', () => {
     before = { theme: root.dataset.theme, closed: [...document.querySelectorAll('details:not([open])')] };
     root.dataset.theme = 'light';
+    root.classList.add('printing');
     for (const details of before.closed) details.open = true;
     tell();
   });
   addEventListener('afterprint', () => {
     root.dataset.theme = before.theme;
+    root.classList.remove('printing');
     for (const details of before.closed) details.open = false;
     tell();
   });

@@ -29,7 +29,7 @@ from dtn_det.reports.published import PublishedRow
 from dtn_det.reports.samples.gallery import Gallery
 from dtn_det.reports.tables.numbers import Numbers
 
-_SCRIPTS = ("tables.js", "plots.js", "figures.js", "gallery.js", "page.js")
+_SCRIPTS = ("page.js", "tables.js", "plots.js", "figures.js", "gallery.js")
 
 
 def render_page(report: Report, samples: Gallery | None = None, published: Sequence[PublishedRow] = ()) -> str:

@@ -107,7 +107,7 @@ def cell_views(sections: Sequence[Numbers]) -> tuple[View, ...]:
 
 def model_view(report: Report) -> View:
     """What was evaluated."""
-    return _view(model_table(report), ())
+    return _view(replace(model_table(report), title="What was evaluated"), ())
 
 
 def _with_places(table: Table) -> Table:
