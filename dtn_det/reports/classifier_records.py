@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtn_det.metrics.cells import Cell
-from dtn_det.robustness.classification_task import BAD_IMAGES
 from dtn_det.robustness.store import ModelStore, StoreError
+from dtn_det.robustness.store_files import BAD_IMAGES
 
 _COLUMNS = {
     "correct": np.bool_,

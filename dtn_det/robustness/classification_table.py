@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 
 from dtn_det._optional import require
 from dtn_det.robustness.cells import Cell
-from dtn_det.robustness.classification_task import BAD_IMAGES
-from dtn_det.robustness.store import ModelStore
+from dtn_det.robustness.store import ModelStore, StoreError
+from dtn_det.robustness.store_files import bad_images_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,9 +49,7 @@ class Tally:
             (self.images, np.ones(len(cell), bool)),
         ):
             counts += np.bincount(cell[wrong], minlength=len(self.cells))
-        bad = (records.schema.metadata or {}).get(BAD_IMAGES)
-        if bad is not None:
-            self.bad.update({int(number): text for number, text in json.loads(bad).items()})
+        self.bad.update(bad_images_of(records))
 
     def frame(self) -> pd.DataFrame:
         """Columns ``corruption``, ``severity``, ``error``, ``top5_error``, ``num_images``, of cells with images."""
@@ -72,5 +69,10 @@ def tally(model: ModelStore) -> Tally:
     """Count the finished units of a model."""
     counts = Tally(model.store.manifest.cells)
     for records in model.batches(["cell", "correct", "correct_top5"]):
+        if any(column.null_count for column in records.columns):
+            raise StoreError(
+                f"expected answers without gaps in the records of {model.manifest.name!r}, got missing ones: delete "
+                f"{model.folder} and evaluate the model again"
+            )
         counts.add(records)
     return counts

@@ -18,12 +18,10 @@ from dtn_det.robustness.classification_records import records_schema, score
 from dtn_det.robustness.classification_slots import ViewSlots
 from dtn_det.robustness.classifiers import Classifier, View, check_logits
 from dtn_det.robustness.imagenet_data import LabelledImages
+from dtn_det.robustness.store_files import BAD_IMAGES
 
 if TYPE_CHECKING:
     import pyarrow
-
-BAD_IMAGES = b"bad_images"
-"""Key in the metadata of a unit's records: JSON, number of each bad image to what is wrong with it."""
 
 
 class DeviceMemoryError(ValueError):

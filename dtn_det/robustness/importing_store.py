@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
 from dtn_det.files import locked, write_bytes, write_json
-from dtn_det.robustness.store import StoreError, folder_name
+from dtn_det.robustness.store_files import StoreError, folder_name
 
 if TYPE_CHECKING:
     import pandas as pd

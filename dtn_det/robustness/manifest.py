@@ -42,6 +42,13 @@ class StoreManifest:
     protocol: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
+    def __post_init__(self) -> None:
+        if self.num_images < 1 or self.unit_size < 1 or not self.cells:
+            raise ValueError(
+                f"expected at least one image, one image a unit and one cell, got {self.num_images}, {self.unit_size} "
+                f"and {len(self.cells)}"
+            )
+
     @property
     def num_units(self) -> int:
         """Units of the sweep; the last may be smaller."""
@@ -80,6 +87,11 @@ class ModelManifest:
     num_parameters: int
     protocol: Mapping[str, str]
     versions: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        for name, kind in (("name", str), ("weights_hash", str), ("protocol", Mapping), ("versions", Mapping)):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"{name} is {getattr(self, name)!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

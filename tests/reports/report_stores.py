@@ -12,11 +12,11 @@ import pyarrow as arrow
 from dtn_det.corruptions import Corruptor
 from dtn_det.robustness.cells import Cell, sweep_cells
 from dtn_det.robustness.classification_records import records_schema
-from dtn_det.robustness.classification_task import BAD_IMAGES
 from dtn_det.robustness.coco_truth import CocoTruth, read_truth
 from dtn_det.robustness.detection_records import ImageDetections, RecordRows
 from dtn_det.robustness.manifest import ModelManifest, StoreManifest
 from dtn_det.robustness.store import ModelStore, Store
+from dtn_det.robustness.store_files import BAD_IMAGES
 
 SEVERITIES = (1, 3, 5)
 CORRUPTIONS = ("gaussian_noise", "fog", "speckle_noise")

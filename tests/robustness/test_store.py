@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as arrow
+import pyarrow.parquet
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtn_det.files import locked
 from dtn_det.robustness.cells import Cell, sweep_cells
 from dtn_det.robustness.manifest import ModelManifest, StoreManifest, differences, hash_lines, hash_weights
 from dtn_det.robustness.store import Store, StoreError
+from dtn_det.robustness.store_files import BAD_IMAGES, bad_images_of
 from dtn_det.robustness.sweep import Rank, run_sweep
 
 MANIFEST = StoreManifest("classification", "data", "hash", 7, "all", "cifar-c", (Cell("clean", 0), Cell("fog", 1)), 3)
@@ -50,8 +57,12 @@ class Task:
         return Numbers(self.die), iter(images)
 
     def evaluate(self, items, names):
-        table = arrow.table({"image": list(items)})
-        return dict.fromkeys(names, table)
+        return dict.fromkeys(names, records(list(items)))
+
+
+def records(images: Sequence[int], cells: Sequence[int] = (0, 1)) -> arrow.Table:
+    """Rows of images under all cells."""
+    return arrow.table({"image": [i for i in images for _ in cells], "cell": [c for _ in images for c in cells]})
 
 
 def test_manifests_go_through_json(tmp_path: Path) -> None:
@@ -83,7 +94,7 @@ def test_ranks_share_the_units_without_loss(tmp_path: Path, count: int) -> None:
         run_sweep(store, [model], Task(), workers=0, rank=waiting)
     for kept in model.folder.glob("kept-*"):
         kept.rename(kept.with_name(f"{kept.name.replace('kept', 'unit')}.parquet"))
-    assert [row["image"] for table in model.batches() for row in table.to_pylist()] == list(range(7))
+    assert [row["image"] for table in model.batches() for row in table.to_pylist()][::2] == list(range(7))
 
 
 def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
@@ -108,7 +119,10 @@ def test_stores_that_cannot_be_opened(tmp_path: Path) -> None:
     for content, message in (
         ("{", "expected JSON in .*, got a damaged file"),
         ("[]", "expected a JSON object in .*, got list"),
-        ('{"format": 1}', "got one that is damaged"),
+        ('{"format": 1}', "got one that is damaged .*: put back a copy of it"),
+        (json.dumps({**MANIFEST.to_dict(), "unit_size": 0}), "damaged .expected at least one image, .* got 7, 0 and 2"),
+        (json.dumps({**MANIFEST.to_dict(), "num_images": "7"}), "got one that is damaged"),
+        (json.dumps({**MANIFEST.to_dict(), "cells": [["fog"]]}), "got one that is damaged"),
         ('{"format": 2}', "got format 2: read it with the version"),
     ):
         path.write_text(content)
@@ -148,7 +162,7 @@ def test_each_field_of_a_store_refuses_to_mix(tmp_path: Path, change: dict[str, 
 )
 def test_each_field_of_a_model_refuses_to_mix(tmp_path: Path, change: dict[str, object]) -> None:
     store = make(tmp_path)
-    store.add_model(MODEL).write(0, arrow.table({"image": [0]}))
+    store.add_model(MODEL).write(0, records([0]))
     field = "batch_size" if "protocol" in change else next(iter(change))
     with pytest.raises(StoreError, match=rf"\n  {field}: the store has"):
         store.add_model(replace(MODEL, **change))
@@ -163,6 +177,124 @@ def test_what_is_damaged_or_absent_is_named(tmp_path: Path) -> None:
     (model.folder / "unit-000000.parquet").write_bytes(b"rubbish")
     with pytest.raises(StoreError, match="Delete the file and start again"):
         model.read(0)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        records([0, 1]),
+        records([0, 1, 2, 2]),
+        records([0, 1, 3]),
+        records([0, 1, 2], cells=[0]),
+        records([0, 1, 2], cells=[0, 2]),
+        arrow.table({"image": [0, None], "cell": [0, 1]}),
+        arrow.table({"image": [0, 1]}),
+        records([0, 1]).replace_schema_metadata({BAD_IMAGES: b"{"}),
+        records([0, 1]).replace_schema_metadata({BAD_IMAGES: b'{"5": "of another unit"}'}),
+        records([0, 1, 2]).replace_schema_metadata({BAD_IMAGES: b'{"2": "has rows"}'}),
+    ],
+)
+def test_records_that_are_not_those_of_their_unit(tmp_path: Path, rows: arrow.Table) -> None:
+    model = make(tmp_path).add_model(MODEL)
+    model.write(0, rows)
+    with pytest.raises(
+        StoreError, match=r"expected records in .*unit-000000.parquet, got: .*Delete the file and start"
+    ):
+        model.read(0)
+
+
+def test_bad_images_have_no_rows(tmp_path: Path) -> None:
+    model = make(tmp_path).add_model(MODEL)
+    model.write(0, records([0, 2]).replace_schema_metadata({BAD_IMAGES: b'{"1": "cut off"}'}))
+    assert bad_images_of(model.read(0, ["image"])) == {1: "cut off"}
+    assert model.read(0, ["image"]).column_names == ["image"]
+
+
+def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    model = make(tmp_path).add_model(MODEL)
+    model.write(0, records([0, 1, 2]).append_column("correct", arrow.array([True, False] * 3)))
+    path = model.folder / "unit-000000.parquet"
+    whole, sound = path.read_bytes(), model.read(0).to_pydict()
+    for place in range(4, 200):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with contextlib.suppress(StoreError):
+            assert model.read(0).to_pydict() == sound
+
+
+def test_what_is_no_unit_of_the_sweep_does_not_count(tmp_path: Path) -> None:
+    model = make(tmp_path).add_model(MODEL)
+    (model.folder / "unit-000009.parquet").write_bytes(b"")
+    (model.folder / "unit-000001.parquet").mkdir()
+    (model.folder / "unit-000002.parquet").symlink_to("nowhere")
+    assert model.finished() == set()
+    assert model.pending() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"name": 3}', "\xff"])
+def test_a_damaged_manifest_of_a_model(tmp_path: Path, content: str) -> None:
+    store = make(tmp_path)
+    (store.add_model(MODEL).folder / "model.json").write_bytes(content.encode("latin1"))
+    for call in (store.models, lambda: store.add_model(MODEL)):
+        with pytest.raises(StoreError, match=r"model\.json, got .*: put back a copy of it, or"):
+            call()
+
+
+def test_two_folders_of_one_model(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    shutil.copytree(store.add_model(MODEL).folder, tmp_path / "models" / "copy")
+    with pytest.raises(StoreError, match=r"expected models of different names, got 'net' in .*copy and in .*net: del"):
+        store.models()
+
+
+@pytest.mark.parametrize("damage", ["absent", "empty", "other"])
+def test_the_list_of_images_is_written_again(tmp_path: Path, damage: str) -> None:
+    store = make(tmp_path)
+    path = tmp_path / "images.parquet"
+    if damage == "other":
+        arrow.parquet.write_table(IMAGES.slice(1), path)
+    else:
+        path.unlink()
+        if damage == "empty":
+            path.touch()
+        with pytest.raises(StoreError, match=r"expected the list of images in .*\. Start the run again"):
+            store.images()
+    assert make(tmp_path).images() == IMAGES
+
+
+NAMES = (".", "..", "../../etc", "a/b", "a b", "a_b", "a:b", "模型", "型模", ".x", "x" * 300, "-", "a" * 80)
+
+
+def test_every_name_has_a_folder_of_its_own_inside_the_store(tmp_path: Path) -> None:
+    store = make(tmp_path / "store")
+    for name in NAMES:
+        model = store.add_model(replace(MODEL, name=name))
+        assert model.folder.parent == tmp_path / "store" / "models"
+        model.write(0, records([0, 1, 2]))
+    assert set(store.models()) == set(NAMES)
+    assert all(store.add_model(replace(MODEL, name=name)).finished() == {0} for name in NAMES)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "a\x1b[31m", "\ud800"])
+def test_names_that_cannot_be_printed(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StoreError, match=r"expected a name that can be printed on one line, got '.*': give another"):
+        make(tmp_path).add_model(replace(MODEL, name=name))
+
+
+def test_two_processes_cannot_begin_one_store(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    with locked(folder, "--store"), pytest.raises(ValueError, match="got another dtn-det at work there"):
+        make(folder)
+    make(folder)
+    # Once it is there, it can be opened while another process writes.
+    with locked(folder, "--store"):
+        assert make(folder).manifest == MANIFEST
+
+
+def test_the_store_may_not_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"expected --store to be a folder, got the file .*file: name another"):
+        make(tmp_path / "file")
 
 
 def test_differences_leave_versions_out_and_long_values_short() -> None:
