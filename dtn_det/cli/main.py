@@ -46,6 +46,9 @@ COMMANDS: Final = (
     Command("inspect", "dtn_det.cli.inspect", needs_models=False),
 )
 
+# Commands that go on where they were stopped.
+_CONTINUING: Final = (["demo"], ["corrupt"], ["mce"], ["mpc"])
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
@@ -70,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = importlib.import_module(command.module).run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("\ndtn-det: interrupted", file=sys.stderr)
+        kept = "; what is finished is kept, and the same command continues" if arguments[:1] in _CONTINUING else ""
+        print(f"\ndtn-det: interrupted{kept}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader (`| head`) has gone: nothing is left to say, and the interpreter must not flush again at exit.

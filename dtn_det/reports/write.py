@@ -62,6 +62,8 @@ def make_report(
         ReportError: Stores that do not go together, or a folder that holds something else.
         OSError: Files cannot be read or written.
     """
+    # Wrong stores leave no folder behind.
+    sources = open_sources(stores, options.models)
     with locked(out, "--out"):
         foreign = sorted({entry.name for entry in out.iterdir()} - {*_FOLDERS, *_FILES})
         if foreign:
@@ -70,7 +72,6 @@ def make_report(
                 "name another"
             )
         with stages(console) as add_stage:
-            sources = open_sources(stores, options.models)
             count = len(sources.models)
             show = add_stage("Computing numbers and intervals", count)
             begun: list[str] = []

@@ -77,12 +77,12 @@ def test_the_greatest_gain_of_the_second_comes_first(detectors, classifiers):
 
 def test_sentences(detectors, classifiers):
     better = sentence(detectors)
-    assert better.startswith("dtn is more robust than ln: mPC +")
+    assert better.startswith("dtn is better under corruption than ln: mPC +")
     assert better.endswith("p ≤ 0.003.")
-    assert sentence(classifiers).startswith("dtn is more robust than ln: mCE −")  # noqa: RUF001
+    assert sentence(classifiers).startswith("dtn is better under corruption than ln: mCE −")  # noqa: RUF001
     worse = compare(detection_report(("dtn", "ln"), skills={"dtn": 0.4, "ln": 0.3}), "dtn", "ln")
     assert worse.verdict == "worse"
-    assert sentence(worse).startswith("ln is less robust than dtn: mPC −")  # noqa: RUF001
+    assert sentence(worse).startswith("ln is worse under corruption than dtn: mPC −")  # noqa: RUF001
     alike = compare(detection_report(skills={"ln": 0.36, "dtn": 0.36}, images=20), "ln", "dtn")
     assert alike.verdict == "not shown"
     assert sentence(alike).startswith("No difference can be shown: mPC ")

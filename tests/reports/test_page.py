@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from page_tree import Element, grid, parse, tags
 
 from dtn_det.reports.page import render_page, write_page
-from dtn_det.reports.page.findings import findings
+from dtn_det.reports.page.findings import _finding, findings
 from dtn_det.reports.published import published_rows
 from dtn_det.reports.samples import Answer, Box, Disagreement, Gallery, Picture, SampleImage
+from dtn_det.reports.tables.changes import Change
 from dtn_det.reports.tables.numbers import Numbers
 from dtn_det.reports.tables.table import MINUS
 from dtn_det.robustness.cells import Cell
@@ -196,13 +197,26 @@ class TestFindings:
     def test_better(self):
         (finding,) = self.found(first=0.2, second=1.5)
         assert finding.verdict == "better"
-        assert finding.claim == "second is more robust than first."
-        told = rf"mCE is 100.0 for first and [\d.]+ for second, a difference of {MINUS}\d.* p ≤ 0.020\)\."
+        assert finding.claim == "second is better under corruption than first."
+        told = rf"mCE is 100.0 for first and [\d.]+ for second, a difference of {MINUS}\d.* p ≤ 0.020\)(; .*)?\."
         assert re.fullmatch(told, finding.evidence)
+
+    def test_a_gain_of_the_clean_images_alone_is_told(self):
+        about = small_report(["net"]).provenance
+        gain = Change("mCE", "mCE", "", 100, 85, -15.0, (-18.0, -12.0), 0.002, 0.002)
+        for value, ends, p_value, told in (
+            (4.0, (-9.0, 12.0), 0.6, "; beyond what the clean images differ by, nothing is shown (relative mCE +4)."),
+            (4.0, (3.0, 5.0), 0.002, "nothing is shown (relative mCE +4.0)."),
+            (-4.0, (-5.0, -3.0), 0.002, ")."),
+        ):
+            beyond = Change("relative mCE", "relative mCE", "", 100, 100 + value, value, ends, p_value, p_value)
+            evidence = _finding(("a", "b"), gain, beyond, "down", about, "").evidence
+            assert evidence.endswith(told)
+            assert ("clean" in evidence) == (value > 0)
 
     def test_worse(self):
         (finding,) = self.found(first=1.5, second=0.2)
-        assert (finding.verdict, finding.claim) == ("worse", "first is more robust than second.")
+        assert (finding.verdict, finding.claim) == ("worse", "first is better under corruption than second.")
 
     def test_even(self):
         (finding,) = self.found(first=0.7, second=0.7)

@@ -38,13 +38,13 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
 
 
 def sentence(comparison: Comparison) -> str:
-    """The answer, such as ``DTN is more robust than LN: mPC +0.56 [0.08, 1.03], p = 0.014``."""
+    """The answer, such as ``DTN is better under corruption than LN: mPC +0.56 [0.08, 1.03], p = 0.014``."""
     first, second = comparison.first, comparison.second
     how = _described(comparison, comparison.overall)
     if comparison.verdict == "better":
-        return f"{second} is more robust than {first}: {how}."
+        return f"{second} is better under corruption than {first}: {how}."
     if comparison.verdict == "worse":
-        return f"{second} is less robust than {first}: {how}."
+        return f"{second} is worse under corruption than {first}: {how}."
     if comparison.verdict == "not shown":
         return f"No difference can be shown: {how} ({second} minus {first})."
     return f"{how} ({second} minus {first}); without records of the same images, nothing is tested."

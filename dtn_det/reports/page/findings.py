@@ -106,11 +106,20 @@ def findings(report: Report, sections: Sequence[Numbers]) -> list[Finding]:
             overall = families(numbers, pair, numbers.sets[0])[0].changes
             change = next((one for one in overall if one.name == measure.mean), None)
             if change is not None:
-                found.append(_finding(pair, change, measure.direction, report.provenance, kind))
+                beyond = next((one for one in overall if one.name.startswith(("relative ", "rPC "))), None)
+                found.append(_finding(pair, change, beyond, measure.direction, report.provenance, kind))
     return found
 
 
-def _finding(pair: tuple[str, str], change: Change, direction: Direction, about: Provenance, kind: str) -> Finding:
+def _finding(
+    pair: tuple[str, str],
+    change: Change,
+    beyond: Change | None,
+    direction: Direction,
+    about: Provenance,
+    kind: str,
+) -> Finding:
+    """What the difference of a pair shows, and whether there is more to it than the difference of the clean images."""
     first, second = pair
     level = about.level
     decimals = supported_decimals(change.interval, 2)
@@ -126,8 +135,13 @@ def _finding(pair: tuple[str, str], change: Change, direction: Direction, about:
     if not change.significant(level):
         return Finding("even", f"{kind}{first} and {second} cannot be told apart.", f"{evidence}.")
     better = change.better(direction)
+    if beyond is not None and not (beyond.significant(level) and beyond.better(direction) == better):
+        shift = number_text(beyond.value, supported_decimals(beyond.interval, 2), True)
+        evidence += f"; beyond what the clean images differ by, nothing is shown ({beyond.label} {shift})"
     winner, loser = (second, first) if better else (first, second)
-    return Finding("better" if better else "worse", f"{kind}{winner} is more robust than {loser}.", f"{evidence}.")
+    return Finding(
+        "better" if better else "worse", f"{kind}{winner} is better under corruption than {loser}.", f"{evidence}."
+    )
 
 
 def _corruption_facts(identity: str) -> Iterator[tuple[str, str]]:
