@@ -33,7 +33,7 @@ def print_results(console: Console, store: Store, results: Sequence[ClassifierRe
     )
     table.add_column("corruption")
     for result in results:
-        mark = f"\n{result.partial}" if result.partial else ""
+        mark = f"\n{_mark(result)}" if result.partial else ""
         table.add_column(escape(f"{result.name}\nerror %{mark}"), justify="right")
         table.add_column(escape(f"\nCE{mark}"), justify="right")
     for names in GROUPS.values():
@@ -65,9 +65,9 @@ def _add_means(table: Table, results: Sequence[ClassifierResult]) -> None:
         for title, column, factor, get in rows:
             cells = [""] * (2 * len(results))
             for number, result in enumerate(results):
-                cells[2 * number + column] = _mean(get(result).get(which), factor, result.partial)
+                cells[2 * number + column] = _mean(get(result).get(which), factor, _mark(result))
             table.add_row(title + ("" if which == "benchmark" else " (4 extra)"), *cells)
-    clean = [_marked(_number(result.clean_error, 100), result.partial) for result in results]
+    clean = [_marked(_number(result.clean_error, 100), _mark(result)) for result in results]
     table.add_row("clean error %", *(cell for text in clean for cell in (text, "")))
     images = [f"{int(result.frame['num_images'].iloc[0]):,}" for result in results]
     table.add_row("images", *(cell for text in images for cell in (text, "")))
@@ -82,6 +82,11 @@ def _mean(summary: Summary | None, factor: float, partial: str) -> str:
         return _ABSENT
     # `partial (k/75)` says more than the plain mark that a limit or bad images leave.
     return _marked(_number(summary.value, factor), summary.label or partial)
+
+
+def _mark(result: ClassifierResult) -> str:
+    """Beside every number; why is told once, below the table."""
+    return "partial" if result.partial else ""
 
 
 def _marked(number: str, partial: str) -> str:
@@ -106,6 +111,8 @@ def _print_remarks(console: Console, result: ClassifierResult) -> None:
     def say(text: str) -> None:
         console.print(text, soft_wrap=True, highlight=False, markup=False)
 
+    if result.partial:
+        say(f"{result.name}: {result.partial}")
     if result.undefined:
         say(f"{result.name}: {result.undefined}")
     if result.bad:
