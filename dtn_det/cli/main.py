@@ -46,8 +46,8 @@ COMMANDS: Final = (
     Command("inspect", "dtn_det.cli.inspect", needs_models=False),
 )
 
-# Commands that go on where they were stopped.
-_CONTINUING: Final = (["demo"], ["corrupt"], ["mce"], ["mpc"])
+# Commands that go on where they were stopped; `corrupt` says so itself.
+_CONTINUING: Final = (["demo"], ["mce"], ["mpc"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
