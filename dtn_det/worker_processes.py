@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 
 _ENVIRONMENT = {
@@ -36,11 +37,21 @@ def worker_environment() -> Iterator[None]:
 @contextlib.contextmanager
 def interrupts_blocked() -> Iterator[None]:
     """Keep interrupts, which the keyboard sends to all processes, from those started within the block."""
+    # As it starts, before the first process, multiprocessing's tracker of resources takes the block away.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def worker_died(error: BaseException) -> bool:
+    """Whether an error is torch's about a worker process of a loader that died.
+
+    It comes wherever the main process happens to be at that moment.
+    """
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
 
 
 def end_with_parent() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 
@@ -56,6 +57,16 @@ def pick_device(name: str | None) -> torch.device:
             f"expected a device of this machine, got {name!r} where torch sees {torch.cuda.device_count()} GPUs: "
             "take --device cpu, or run `dtn-det doctor`"
         )
+    if device.type not in ("cpu", "cuda"):
+        try:
+            torch.zeros(1, device=device).item()
+        # Each backend that is not there has its own kind.
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"expected a device of this machine, got {name!r}, with which torch cannot compute ({reason}): take "
+                "--device cpu"
+            ) from error
     return device
 
 
@@ -66,6 +77,6 @@ def _join(launcher: str, device: torch.device) -> None:
         require("mmengine.dist", "det").init_dist(launcher, backend="gloo", timeout=_WAIT_SECONDS)
     elif launcher == "pytorch":
         # mmengine's start-up needs a GPU for each process.
-        torch.distributed.init_process_group("gloo")
+        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=_WAIT_SECONDS))
     else:
         raise ValueError(f"expected GPUs with --launcher {launcher}, got the device {device}: start it with torchrun")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dtn_det.robustness.store import ModelStore, Store, StoreError
-from dtn_det.worker_processes import end_with_parent, interrupts_blocked, worker_environment
+from dtn_det.worker_processes import end_with_parent, interrupts_blocked, worker_died, worker_environment
 
 if TYPE_CHECKING:
     import pyarrow
@@ -70,7 +70,22 @@ def current_rank() -> Rank:
     """The rank that mmengine's launcher gave this process; the only one without a launcher."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return Rank()
-    return Rank(torch.distributed.get_rank(), torch.distributed.get_world_size(), torch.distributed.barrier)
+    return Rank(torch.distributed.get_rank(), torch.distributed.get_world_size(), _barrier)
+
+
+def _barrier() -> None:
+    """Wait for all processes.
+
+    Raises:
+        ConnectionError: One of them has ended.
+    """
+    try:
+        torch.distributed.barrier()
+    except RuntimeError as error:
+        raise ConnectionError(
+            "expected all processes of the run to go on, got one that ended: its message says why. Finished units are "
+            "kept: mend that and start again"
+        ) from error
 
 
 def run_sweep(
@@ -95,10 +110,11 @@ def run_sweep(
     Raises:
         ValueError: Another process writes this store.
         StoreError: Another process has begun a model of the same name meanwhile.
-        OSError: A unit could not be written, or a worker process died; finished units are kept.
+        OSError: A unit could not be written, or a worker or another process died; finished units are kept.
     """
     rank = current_rank() if rank is None else rank
     with ExitStack() as stack:
+        stack.enter_context(_worker_deaths_told())
         if rank.is_first:
             stack.enter_context(store.writing())
             _check_unchanged(store, models)
@@ -129,11 +145,7 @@ def _check_unchanged(store: Store, models: Sequence[ModelStore]) -> None:
 
 
 def _items(task: Task, images: Sequence[int], workers: int) -> Iterator[Any]:
-    """The images of a list, loaded ahead by worker processes.
-
-    Raises:
-        ChildProcessError: A worker process died.
-    """
+    """The images of a list, loaded ahead by worker processes."""
     dataset, requests = task.loading(images, _PREFETCHED * workers)
     loader: DataLoader[Any] = DataLoader(
         dataset,
@@ -145,12 +157,17 @@ def _items(task: Task, images: Sequence[int], workers: int) -> Iterator[Any]:
         # A forked child of a process that has run OpenMP threads hangs at its first parallel loop.
         multiprocessing_context="spawn" if workers else None,
     )
+    with worker_environment(), interrupts_blocked():
+        items = iter(loader)
+    yield from items
+
+
+@contextmanager
+def _worker_deaths_told() -> Iterator[None]:
     try:
-        with worker_environment(), interrupts_blocked():
-            items = iter(loader)
-        yield from items
+        yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if not worker_died(error):
             raise
         raise ChildProcessError(
             f"expected worker processes to live, got one that died ({error}): memory is short, perhaps. Finished units "

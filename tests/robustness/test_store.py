@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as arrow
@@ -19,9 +20,10 @@ from hypothesis import strategies as st
 from dtn_det.files import locked
 from dtn_det.robustness.cells import Cell, sweep_cells
 from dtn_det.robustness.manifest import ModelManifest, StoreManifest, differences, hash_lines, hash_weights
+from dtn_det.robustness.processes import joined, pick_device
 from dtn_det.robustness.store import Store, StoreError
 from dtn_det.robustness.store_files import BAD_IMAGES, bad_images_of
-from dtn_det.robustness.sweep import Rank, run_sweep
+from dtn_det.robustness.sweep import Rank, current_rank, run_sweep
 
 MANIFEST = StoreManifest("classification", "data", "hash", 7, "all", "cifar-c", (Cell("clean", 0), Cell("fog", 1)), 3)
 MODEL = ModelManifest("net", "timm:net", "weights", 5, {"batch_size": "4"}, {"torch": "2"})
@@ -101,6 +103,28 @@ def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
     store = make(tmp_path / "store")
     with pytest.raises(ChildProcessError, match="start again with fewer --workers"):
         run_sweep(store, [store.add_model(MODEL)], Task(die=True), workers=1)
+
+
+class FailingTask(Task):
+    """Fails as a model does, or as torch does when a worker dies while a model is at work."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        super().__init__()
+        self.error = error
+
+    def evaluate(self, items, names):
+        raise self.error
+
+
+def test_a_worker_that_dies_while_the_model_works_is_told_as_well(tmp_path: Path) -> None:
+    store = make(tmp_path / "store")
+    model = store.add_model(MODEL)
+    died = FailingTask(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
+    with pytest.raises(ChildProcessError, match=r"got one that died .DataLoader worker .pid 7. is killed by signal"):
+        run_sweep(store, [model], died, workers=0)
+    failed = FailingTask(RuntimeError("Caught RuntimeError in DataLoader worker process 0."))
+    with pytest.raises(RuntimeError, match="Caught RuntimeError"):
+        run_sweep(store, [model], failed, workers=0)
 
 
 def test_what_a_kill_leaves_is_cleared_away(tmp_path: Path) -> None:
@@ -310,6 +334,37 @@ def test_hashes_tell_things_apart() -> None:
     assert hash_weights(weights) != hash_weights({**weights, "a": torch.zeros(2, 1)})
     assert hash_weights(weights) != hash_weights({**weights, "a": torch.zeros(2, dtype=torch.int32)})
     assert hash_weights({"a": torch.zeros(())}) != hash_weights({"a": torch.ones(())})
+
+
+def test_another_process_that_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed() -> None:
+        raise RuntimeError("Connection closed by peer [127.0.0.1]:32654")
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "barrier", closed)
+    rank = current_rank()
+    assert (rank.number, rank.count, rank.is_first) == (1, 2, False)
+    with pytest.raises(ConnectionError, match="expected all processes of the run to go on, got one that ended"):
+        rank.barrier()
+
+
+def test_processes_on_the_cpu_wait_for_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = []
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, timeout: waits.append(timeout))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    with joined("pytorch", "cpu"):
+        assert waits == [timedelta(days=7)]
+
+
+@pytest.mark.parametrize("name", ["meta", "mps", "xpu"])
+def test_devices_that_cannot_compute(name: str) -> None:
+    if torch.accelerator.is_available() and torch.accelerator.current_accelerator().type == name:
+        pytest.skip(f"this machine has {name}")
+    with pytest.raises(ValueError, match=f"expected a device of this machine, got '{name}', with which torch cannot"):
+        pick_device(name)
 
 
 def test_cells_of_a_sweep() -> None:
