@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dtn_det.cli import sweep_options
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from dtn_det.corruptions import Corruptor
     from dtn_det.corruptions.image import ByteImage
-
-SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -35,14 +35,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--grid", type=Path, metavar="FILE", help="draw all corruptions of the image SRC in one picture, and no more"
     )
     what = parser.add_argument_group("what to write")
-    what.add_argument(
-        "--corruptions",
-        nargs="+",
-        metavar="NAME",
-        help="names, groups (noise, blur, weather, digital, extra), benchmark or all [benchmark; all for --grid]",
-    )
-    what.add_argument("--severities", nargs="+", type=_severity, default=SEVERITIES, metavar="N", help="[1 2 3 4 5]")
-    what.add_argument("--limit", type=int, metavar="N", help="no more than N images, chosen at random, always the same")
+    sweep_options.add_cells(what, "benchmark; all for --grid", ": SRC and DST come before the options")
+    sweep_options.add_limit(what)
     what.add_argument("--layout", choices=("auto", "imagenet", "coco", "plain"), default="auto", help="of SRC [auto]")
     what.add_argument(
         "--annotations", nargs="+", type=Path, default=(), metavar="JSON", help="COCO annotation files to follow"
@@ -56,32 +50,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="of the files: png loses nothing [jpeg for ImageNet's layout, else as the source]",
     )
     how = parser.add_argument_group("how to corrupt")
-    how.add_argument(
-        "--profile",
-        help="imagenet-c, coco-c, cifar-c or tiny-imagenet-c [imagenet-c for ImageNet's layout, else coco-c]",
-    )
-    how.add_argument("--seed", type=int, default=0, help="of all randomness [%(default)s]")
-    how.add_argument("--jpeg", action=argparse.BooleanOptionalAction, help="the JPEG step [that of the profile]")
+    sweep_options.add_corruptor(how, "imagenet-c for ImageNet's layout, else coco-c")
+    sweep_options.add_jpeg(how)
     how.add_argument(
         "--resize",
         action=argparse.BooleanOptionalAction,
         help="resize to 256 and crop 224 first [for imagenet-c in ImageNet's layout]",
     )
-    how.add_argument("--frost", type=Path, metavar="DIR", help="folder with the original frost textures")
     how.add_argument("--channel-order", default="rgb", help="rgb, or bgr as in published COCO-C numbers [%(default)s]")
     how.add_argument("--backend", default="dtn_det", help="dtn_det, or imagecorruptions for comparison [%(default)s]")
     run = parser.add_argument_group("the run")
     run.add_argument("--workers", type=int, metavar="N", help="processes [one a core]")
     run.add_argument("--yes", action="store_true", help="do not ask before writing")
-
-
-def _severity(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected numbers from 1 to 5, got {text!r}: SRC and DST come before the options"
-        ) from None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -135,7 +115,7 @@ def _tree(args: argparse.Namespace) -> int:
             f"{args.src} has neither annotations/*.json nor class folders such as n01440764, so it is taken for plain "
             "images. For ImageNet's in one folder, pass --profile imagenet-c --resize --format jpeg",
         )
-    workers = args.workers if args.workers is not None else _num_cores()
+    workers = args.workers if args.workers is not None else sweep_options.num_cores()
     bad = write_tree(tree, workers, console, _asker(console, ask=not args.yes))
     if bad:
         _say(console, f"{len(bad)} images could not be corrupted:")
@@ -160,10 +140,6 @@ def _asker(console: Console, *, ask: bool) -> Callable[[str], bool]:
 
 def _say(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True, highlight=False, markup=False)
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _grid(args: argparse.Namespace) -> int:

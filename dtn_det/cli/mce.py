@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
+
+from dtn_det._optional import require
+from dtn_det.cli import sweep_options
+
+REQUIRED = (("cv2", "corruptions"), ("numba", "corruptions"), ("pandas", "eval"), ("pyarrow", "eval"), ("rich", "eval"))
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,65 +49,44 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         choices=("imagenet", "folder"),
         help="numbered by ImageNet's wnids or by the sorted names of the folders [imagenet where there are wnids]",
     )
-    data.add_argument("--limit", type=int, metavar="N", help="no more than N images, chosen at random, always the same")
-    data.add_argument("--limit-seed", type=int, default=0, metavar="N", help="of that choice [%(default)s]")
-    data.add_argument(
-        "--on-bad-image",
-        choices=("fail", "record"),
-        default="fail",
-        help="stop at a file that cannot be read, or leave it out of every number and say so [%(default)s]",
-    )
+    sweep_options.add_images(data)
     how = parser.add_argument_group("corruptions")
-    how.add_argument(
-        "--corruptions",
-        nargs="+",
-        metavar="NAME",
-        help="names, groups (noise, blur, weather, digital, extra), benchmark or all [benchmark]",
-    )
-    how.add_argument("--severities", nargs="+", type=int, default=(1, 2, 3, 4, 5), metavar="N", help="[1 2 3 4 5]")
-    how.add_argument("--profile", help="imagenet-c, coco-c, cifar-c or tiny-imagenet-c [imagenet-c]")
-    how.add_argument("--seed", type=int, default=0, help="of all randomness [%(default)s]")
-    how.add_argument("--frost", type=Path, metavar="DIR", help="folder with the original frost textures")
-    how.add_argument("--jpeg", action=argparse.BooleanOptionalAction, help="the JPEG step [that of the profile]")
+    sweep_options.add_cells(how)
+    sweep_options.add_corruptor(how, "imagenet-c")
+    sweep_options.add_jpeg(how)
     run = parser.add_argument_group("the run")
-    run.add_argument("--workers", type=int, metavar="N", help="processes that load and corrupt images [one a core]")
-    run.add_argument("--batch-size", type=int, default=128, metavar="N", help="images of a batch [%(default)s]")
-    run.add_argument("--unit-size", type=int, default=64, metavar="N", help="images written together [%(default)s]")
-    run.add_argument("--device", help="cpu, cuda:0, ... [a GPU if there is one]")
-    run.add_argument("--amp", action="store_true", help="mixed precision")
-    run.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none", help="[%(default)s]")
+    sweep_options.add_run(run, batch_size=128, batch="images of a batch", unit_size=64)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det mce`."""
-    from dtn_det._optional import require
+    from dtn_det.interrupts import interrupts_remembered
 
-    for module, extra in (("cv2", "corruptions"), ("numba", "corruptions"), ("pyarrow", "eval"), ("rich", "eval")):
-        require(module, extra)
-    from rich.console import Console
+    with interrupts_remembered():
+        for module, extra in REQUIRED:
+            require(module, extra)
+        # Before the images are listed, which may take minutes.
+        for source in args.models:
+            if source.startswith("timm:"):
+                require("timm", "cls")
+            elif ".py@" in source:
+                require("mmpretrain", "cls")
+        from rich.console import Console
 
-    from dtn_det.corruptions.selection import select_corruptions, select_severities
-    from dtn_det.robustness.classification_data import ClassificationRun
-    from dtn_det.robustness.classification_run import run_classification
+        from dtn_det.corruptions.selection import select_corruptions, select_severities
+        from dtn_det.robustness.classification_data import ClassificationRun
+        from dtn_det.robustness.classification_run import run_classification
+        from dtn_det.robustness.file_errors import file_errors_told
 
-    workers = args.workers
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for option, value, least in (
-        ("workers", workers, 0),
-        ("batch-size", args.batch_size, 1),
-        ("unit-size", args.unit_size, 1),
-    ):
-        if value < least:
-            raise ValueError(f"expected --{option} to be at least {least}, got {value}")
     values = {key: value for key, value in vars(args).items() if key in ClassificationRun.__dataclass_fields__}
     wanted = ClassificationRun(
         **{
             **values,
             "corruptions": select_corruptions(args.corruptions or ["benchmark"]),
             "severities": select_severities(args.severities),
-            "workers": workers,
+            "workers": sweep_options.checked_workers(args),
             "records_bad": args.on_bad_image == "record",
         }
     )
-    return 1 if run_classification(wanted, Console(), args.launcher, args.device) else 0
+    with file_errors_told():
+        return 1 if run_classification(wanted, Console(), args.launcher, args.device) else 0

@@ -1,0 +1,125 @@
+"""Options that several commands have in common: `corrupt`, `mce` and `mpc`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+def add_limit(group: argparse._ArgumentGroup) -> None:
+    """Add `--limit`."""
+    group.add_argument(
+        "--limit", type=int, metavar="N", help="no more than N images, chosen at random, always the same"
+    )
+
+
+def add_images(group: argparse._ArgumentGroup) -> None:
+    """Add `--limit`, `--limit-seed` and `--on-bad-image`."""
+    add_limit(group)
+    group.add_argument("--limit-seed", type=int, default=0, metavar="N", help="of that choice [%(default)s]")
+    group.add_argument(
+        "--on-bad-image",
+        choices=("fail", "record"),
+        default="fail",
+        help="stop at a file that cannot be read, or leave it out of every number, say so and exit with 1 "
+        "[%(default)s]",
+    )
+
+
+def add_cells(group: argparse._ArgumentGroup, default: str = "benchmark", hint: str = "") -> None:
+    """Add `--corruptions` and `--severities`.
+
+    Args:
+        group: Of the parser.
+        default: What is taken without `--corruptions`.
+        hint: What to think of if severities are no numbers.
+    """
+    group.add_argument(
+        "--corruptions",
+        nargs="+",
+        metavar="NAME",
+        help=f"names, groups (noise, blur, weather, digital, extra), benchmark or all [{default}]",
+    )
+    group.add_argument(
+        "--severities", nargs="+", type=_severity(hint), default=SEVERITIES, metavar="N", help="[1 2 3 4 5]"
+    )
+
+
+def _severity(hint: str) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            return int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected numbers from 1 to 5, got {text!r}{hint}") from None
+
+    return parse
+
+
+def add_corruptor(group: argparse._ArgumentGroup, default: str) -> None:
+    """Add `--profile`, `--seed` and `--frost`.
+
+    Args:
+        group: Of the parser.
+        default: The profile that is taken without `--profile`.
+    """
+    group.add_argument("--profile", help=f"imagenet-c, coco-c, cifar-c or tiny-imagenet-c [{default}]")
+    group.add_argument("--seed", type=int, default=0, help="of all randomness [%(default)s]")
+    group.add_argument("--frost", type=Path, metavar="DIR", help="folder with the original frost textures")
+
+
+def add_jpeg(group: argparse._ArgumentGroup) -> None:
+    """Add `--jpeg` and `--no-jpeg`."""
+    group.add_argument("--jpeg", action=argparse.BooleanOptionalAction, help="the JPEG step [that of the profile]")
+
+
+def add_run(group: argparse._ArgumentGroup, *, batch_size: int, batch: str, unit_size: int) -> None:
+    """Add what a sweep is run with: `--workers`, `--batch-size`, `--unit-size`, `--device`, `--amp`, `--launcher`.
+
+    Args:
+        group: Of the parser.
+        batch_size: Default.
+        batch: What a batch is made of.
+        unit_size: Default.
+    """
+    group.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that load and corrupt images, for each GPU [one a core in all]",
+    )
+    group.add_argument("--batch-size", type=int, default=batch_size, metavar="N", help=f"{batch} [%(default)s]")
+    group.add_argument(
+        "--unit-size", type=int, default=unit_size, metavar="N", help="images written together [%(default)s]"
+    )
+    group.add_argument("--device", help="cpu, cuda:0, ... [a GPU if there is one]")
+    group.add_argument("--amp", action="store_true", help="mixed precision")
+    group.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none", help="[%(default)s]")
+
+
+def checked_workers(args: argparse.Namespace) -> int:
+    """The number of worker processes, once the sizes of :func:`add_run` are seen to make sense.
+
+    Raises:
+        ValueError: One of them is too small.
+    """
+    # torchrun tells how many processes share this machine.
+    workers: int = args.workers
+    if args.workers is None:
+        workers = max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    for option, value, least in (
+        ("workers", workers, 0),
+        ("batch-size", args.batch_size, 1),
+        ("unit-size", args.unit_size, 1),
+    ):
+        if value < least:
+            raise ValueError(f"expected --{option} to be at least {least}, got {value}")
+    return workers
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
