@@ -39,6 +39,7 @@ from dtn_det.robustness.store import Store  # noqa: E402
 from dtn_det.robustness.sweep import run_sweep  # noqa: E402
 
 CELLS = sweep_cells()
+UNIT = 8
 
 
 def write_data(folder: Path, count: int) -> Path:
@@ -88,10 +89,10 @@ def sweep_rate(data: LabelledImages, workers: int, folder: Path) -> float:
     model = Classifier("nothing", "nothing", network, lambda images: torch.zeros(len(images), 1000), View(), {})
     times: list[float] = []
     task = ClassificationTask(
-        data, CorruptedHere(Corruptor(), CELLS), 224, [model], torch.device("cpu"), 128, False, False,
+        data, CorruptedHere(Corruptor(), CELLS), 224, [model], torch.device("cpu"), 128, False, False, UNIT,
         lambda: times.append(time.perf_counter()),
     )  # fmt: skip
-    manifest = StoreManifest("classification", "", "", len(data.images), "all", "", CELLS, 8)
+    manifest = StoreManifest("classification", "", "", len(data.images), "all", "", CELLS, UNIT)
     store = Store.create(folder, manifest, arrow.table({"key": [image.key for image in data.images]}))
     # What workers load and compile with their first images is not counted; those that they have made by then are.
     written: list[float] = []

@@ -104,6 +104,12 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         if "mmpretrain" in str(error):
             require("mmpretrain", "cls")
         raise
+    except ImportError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(
+            f"expected a config in {path!r}, got {type(error).__name__}: {error}: mend the file, or name another"
+        ) from error
     if is_classifier(cfg):
         require("mmpretrain.models", "cls")
     # `custom_imports` of dtn_det does so, except under the command line, which defers it.

@@ -11,8 +11,9 @@ from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.profiles import get_profile
 from dtn_det.robustness.cells import Cell, sweep_cells
 from dtn_det.robustness.classification_images import SIDES, Cells, CorruptedHere
-from dtn_det.robustness.imagenet_data import LabelledImages, guess_classes, list_images
+from dtn_det.robustness.imagenet_data import LabelledImages, file_size, guess_classes, imagenet_wnids, list_images
 from dtn_det.robustness.imagenet_data_tree import CorruptedOnDisk, CorruptedTree, find_tree, list_tree, match_clean
+from dtn_det.robustness.manifest import hash_lines
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Prepared:
         side: Of the images.
         classes: How classes are numbered.
         profile: Benchmark.
+        clean_digest: Of the clean images beside corrupted ones on disk.
     """
 
     images: LabelledImages
@@ -64,6 +66,7 @@ class Prepared:
     side: int
     classes: str
     profile: str
+    clean_digest: str | None = None
 
 
 def prepare(run: ClassificationRun) -> Prepared:
@@ -80,13 +83,20 @@ def prepare(run: ClassificationRun) -> Prepared:
     return _from_clean(run, cells) if tree is None else _from_tree(run, cells, tree)
 
 
+def _known_classes(classes: str) -> str:
+    """See that ImageNet's classes are at hand before the images are listed, which may take minutes."""
+    if classes == "imagenet":
+        imagenet_wnids()
+    return classes
+
+
 def _from_clean(run: ClassificationRun, cells: tuple[Cell, ...]) -> Prepared:
     if run.clean is not None:
         raise ValueError(
             f"expected --clean only with corrupted images on disk, got {run.data} without folders such as "
             "gaussian_noise/1: leave --clean out, the images in --data are clean"
         )
-    classes = run.classes or guess_classes(run.data)
+    classes = _known_classes(run.classes or guess_classes(run.data))
     frost = None if run.frost is None else str(run.frost)
     corruptor = Corruptor(run.profile or "imagenet-c", run.seed, run.jpeg, frost_folder=frost)
     images = list_images(run.data, classes, run.limit, run.limit_seed)
@@ -104,10 +114,11 @@ def _from_tree(run: ClassificationRun, cells: tuple[Cell, ...], tree: CorruptedT
     profile = run.profile or tree.profile or "imagenet-c"
     get_profile(profile)
     corrupted = cells[1:]
-    classes = run.classes or guess_classes(next(iter(tree.folders.values())))
+    classes = _known_classes(run.classes or guess_classes(next(iter(tree.folders.values()))))
     images, digest = list_tree(tree, run.data, corrupted, classes, run.limit, run.limit_seed)
     clean = {} if run.clean is None else match_clean(images, run.clean, classes)
     cells = cells if run.clean is not None else corrupted
     folders = {cell: tree.folders[cell] for cell in corrupted}
     source = CorruptedOnDisk(folders, cells, clean, SIDES[profile])
-    return Prepared(images, digest, cells, source, tree.identity, SIDES[profile], classes, profile)
+    sizes = hash_lines(f"{key} {file_size(path)}" for key, path in clean.items()) if run.clean is not None else None
+    return Prepared(images, digest, cells, source, tree.identity, SIDES[profile], classes, profile, sizes)

@@ -18,7 +18,7 @@ from dtn_det.corruptions.imagenet_crop import resize_and_crop
 from dtn_det.corruptions.reading import BadImageError, read_image
 from dtn_det.robustness.cells import CLEAN, Cell
 from dtn_det.robustness.classifiers import View
-from dtn_det.robustness.imagenet_data import LabelledImage
+from dtn_det.robustness.imagenet_data import LabelledImage, printable
 
 SIDES = {"imagenet-c": 224, "coco-c": 224, "cifar-c": 32, "tiny-imagenet-c": 64}
 """Side of the square images that a benchmark's classifiers see."""
@@ -104,12 +104,12 @@ def read_square(path: str, side: int, *, crop: bool = False) -> ByteImage:
     try:
         picture = read_image(Path(path), upright=False)
     except BadImageError as error:
-        raise BadImageError(f"{path}: {error}") from error
+        raise BadImageError(f"{printable(path)}: {printable(str(error))}") from error
     if crop:
         picture = resize_and_crop(picture)
     if picture.size != (side, side):
         width, height = picture.size
-        raise BadImageError(f"{path}: expected {side} x {side} pixels, got {width} x {height}")
+        raise BadImageError(f"{printable(path)}: expected {side} x {side} pixels, got {width} x {height}")
     return np.array(picture)
 
 

@@ -14,6 +14,7 @@ from dtn_det.metrics.cells import CorruptionSet
 from dtn_det.metrics.summary import Summary, partial_label
 from dtn_det.robustness.classification_results import ClassifierResult
 from dtn_det.robustness.store import Store
+from dtn_det.robustness.wording import counted
 
 _BAD_SHOWN = 10
 _ABSENT = "-"
@@ -102,7 +103,7 @@ def _caption(store: Store, baseline: str | None) -> str:
     parts = [f"baseline {baseline}" if baseline else "no baseline: name one with --baseline for CE and mCE"]
     if not any(cell.severity == 0 for cell in manifest.cells):
         parts.append("no clean images: name them with --clean for the clean error and relative mCE")
-    parts.append(f"{manifest.num_images:,} images ({manifest.selection})")
+    parts.append(f"{counted(manifest.num_images, 'image')} ({manifest.selection})")
     parts.append(datetime.now(timezone.utc).strftime("%Y-%m-%d"))
     return "; ".join(parts)
 
@@ -116,7 +117,7 @@ def _print_remarks(console: Console, result: ClassifierResult) -> None:
     if result.undefined:
         say(f"{result.name}: {result.undefined}")
     if result.bad:
-        say(f"{result.name}: {len(result.bad)} images could not be read and are left out of every number:")
+        say(f"{result.name}: {counted(len(result.bad), 'image')} could not be read, left out of every number:")
         for text in result.bad[:_BAD_SHOWN]:
             say(f"  {text}")
         if len(result.bad) > _BAD_SHOWN:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dtn_det.corruptions.catalog import BENCHMARK, EXTRA
-from dtn_det.metrics import CellError, mean_corruption_error, mean_error, relative_mean_corruption_error
+from dtn_det.metrics import mean_corruption_error, mean_error, relative_mean_corruption_error
 from dtn_det.metrics.cells import CorruptionSet
 from dtn_det.metrics.summary import Summary
 from dtn_det.robustness.classification_table import Tally, tally
 from dtn_det.robustness.store import Store, StoreError
+from dtn_det.robustness.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,8 +97,8 @@ def _result(store: Store, name: str, counts: Tally, baseline: str | pd.DataFrame
             mean[which] = mean_corruption_error(frame, baseline, corruptions=which, allow_partial=True)
             if "clean" in present:
                 relative[which] = relative_mean_corruption_error(frame, baseline, corruptions=which, allow_partial=True)
-        # Few images may leave the baseline without an error.
-        except CellError as error:
+        # Few images may leave the baseline without an error, and its own run may have stopped on the way.
+        except ValueError as error:
             undefined.append(str(error))
     bad = [counts.bad[number] for number in sorted(counts.bad)]
     return ClassifierResult(
@@ -110,7 +111,7 @@ def _partial(store: Store, name: str, counts: Tally) -> str:
     reasons = [] if manifest.selection == "all" else [manifest.selection]
     answered = int(counts.images.max())
     if store.model(name).pending():
-        reasons.append(f"{answered} of {manifest.num_images} images so far")
+        reasons.append(f"{answered:,} of {counted(manifest.num_images, 'image')} so far")
     if counts.bad:
-        reasons.append(f"{len(counts.bad)} bad images left out")
+        reasons.append(f"{counted(len(counts.bad), 'bad image')} left out")
     return f"partial ({', '.join(reasons)})" if reasons else ""

@@ -19,6 +19,7 @@ from dtn_det.robustness.classification_results import ALEXNET, results
 from dtn_det.robustness.classification_task import ClassificationTask
 from dtn_det.robustness.classifiers import Classifier
 from dtn_det.robustness.classifiers_loading import load_classifiers
+from dtn_det.robustness.imagenet_data import printable
 from dtn_det.robustness.manifest import StoreManifest
 from dtn_det.robustness.processes import joined
 from dtn_det.robustness.store import ModelStore, Store
@@ -49,6 +50,7 @@ def run_classification(
         ValueError: Something does not fit; the message says what.
         OSError: The store cannot be written; what is finished is kept.
     """
+    Store.check(run.store)
     with joined(launcher, device) as (rank, place):
         prepared = prepare(run)
         classifiers = load_classifiers(run.models, run.names, prepared.images.num_classes)
@@ -94,6 +96,7 @@ def _sweep(
             run.batch_size,
             run.amp,
             run.records_bad,
+            run.unit_size,
             on_image,
         )
         run_sweep(models[0].store, models, task, workers=min(run.workers, own), on_unit=progress.add, rank=rank)
@@ -117,6 +120,7 @@ def _open(
             "num_classes": str(prepared.images.num_classes),
             "clean": _CROP if prepared.side == SIDES["imagenet-c"] else f"{prepared.side} x {prepared.side} as it is",
             "bad_images": "left out" if run.records_bad else "none",
+            **({} if prepared.clean_digest is None else {"clean_images": prepared.clean_digest}),
         },
     )
     protocol = {
@@ -138,7 +142,10 @@ def _image_table(prepared: Prepared) -> pyarrow.Table:
     arrow = require("pyarrow", "eval")
     images = prepared.images.images
     table: pyarrow.Table = arrow.table(
-        {"key": [image.key for image in images], "label": arrow.array([image.label for image in images], arrow.int32())}
+        {
+            "key": [printable(image.key) for image in images],
+            "label": arrow.array([image.label for image in images], arrow.int32()),
+        }
     )
     return table
 
@@ -172,14 +179,14 @@ def _warn(prepared: Prepared, classifiers: Sequence[Classifier], say: Callable[[
     try:
         with Image.open(path) as picture:
             size = picture.size
-    # What is wrong with it is told when its turn comes.
-    except OSError:
+    # What is wrong with it is told when its turn comes; Pillow meets bad files with many kinds of errors.
+    except Exception:
         return
     profile = {(SIDES[name], SIDES[name]): name for name in ("cifar-c", "tiny-imagenet-c")}.get(size)
     if profile is not None:
         say(
-            f"warning: images such as {path} are {size[0]} x {size[1]} and are enlarged to {side} x {side}: take "
-            f"--profile {profile} to corrupt them as they are"
+            f"warning: images such as {printable(path)} are {size[0]} x {size[1]} and are enlarged to {side} x {side}: "
+            f"take --profile {profile} to corrupt them as they are"
         )
 
 

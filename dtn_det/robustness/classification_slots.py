@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dtn_det.progress import size
 from dtn_det.robustness.classifiers import View
+from dtn_det.robustness.wording import counted
 
 
 class ViewSlots:
@@ -28,14 +29,21 @@ class ViewSlots:
         shared: Whether other processes fill the slots.
 
     Raises:
-        OSError: There is too little shared memory, of which containers have little.
+        OSError: There is too little memory, or too little that is shared, of which containers have little.
     """
 
     def __init__(self, views: Sequence[View], num_cells: int, side: int, count: int, *, shared: bool) -> None:
         shapes = [(count, num_cells, *(view.size or (side, side)), 3) for view in views]
         if shared:
             _check_shared_memory(sum(map(math.prod, shapes)), count)
-        self.stacks = tuple(_shared(shape) if shared else torch.empty(shape, dtype=torch.uint8) for shape in shapes)
+        try:
+            stacks = [_shared(shape) if shared else torch.empty(shape, dtype=torch.uint8) for shape in shapes]
+        except RuntimeError as error:
+            raise OSError(
+                f"expected {size(sum(map(math.prod, shapes)))} of memory for {counted(count, 'image')} under way, got "
+                f"less ({error}): take fewer --workers or a smaller --batch-size"
+            ) from error
+        self.stacks = tuple(stacks)
         """For each view ``(count, cells, H, W, 3)`` uint8 RGB."""
         self._free = deque(range(count))
 
@@ -57,8 +65,9 @@ def _check_shared_memory(needed: int, count: int) -> None:
     free = disk.f_bavail * disk.f_frsize
     if needed > free:
         raise OSError(
-            f"expected {size(needed)} of shared memory in {folder} for {count} images under way, got {size(free)}: "
-            "take fewer --workers or a smaller --batch-size, or start the container with more (docker run --shm-size)"
+            f"expected {size(needed)} of shared memory in {folder} for {counted(count, 'image')} under way, got "
+            f"{size(free)}: take fewer --workers or a smaller --batch-size, or start the container with more (docker "
+            "run --shm-size)"
         )
 
 

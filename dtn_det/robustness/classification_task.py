@@ -19,6 +19,7 @@ from dtn_det.robustness.classification_slots import ViewSlots
 from dtn_det.robustness.classifiers import Classifier, View, check_logits
 from dtn_det.robustness.imagenet_data import LabelledImages
 from dtn_det.robustness.store_files import BAD_IMAGES
+from dtn_det.robustness.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow
@@ -41,6 +42,7 @@ class ClassificationTask:
         batch_size: Most images that a model gets at once.
         amp: Run the models in mixed precision.
         records_bad: Leave bad images out and say so, instead of ending the run.
+        unit_size: Most images of a unit.
         on_image: Called after each image.
     """
 
@@ -52,6 +54,7 @@ class ClassificationTask:
     batch_size: int
     amp: bool
     records_bad: bool
+    unit_size: int
     on_image: Callable[[], None] = lambda: None
     _slots: ViewSlots = field(init=False, repr=False)
 
@@ -113,7 +116,7 @@ class ClassificationTask:
 
     @property
     def _group_size(self) -> int:
-        return max(1, self.batch_size // len(self.cells))
+        return min(max(1, self.batch_size // len(self.cells)), self.unit_size)
 
     def _views(self) -> dict[View, int]:
         """The different views of the models, numbered."""
@@ -142,12 +145,12 @@ class ClassificationTask:
         try:
             images = pixels.to(self.device).permute(0, 3, 1, 2)
             with torch.autocast(self.device.type, precision, enabled=self.amp):
-                logits = model.forward(images)
+                logits = model.logits(images)
             logits = check_logits(logits, len(images), self.data.num_classes, model.name)
             return score(logits, labels.to(self.device), model.name)
         except torch.OutOfMemoryError as error:
             raise DeviceMemoryError(
-                f"expected room on {self.device} for {len(pixels)} images in the model {model.name!r}, got none left. "
-                "Finished units are kept: free the device and start again, or evaluate with a smaller --batch-size, "
-                "which needs another --store if a unit of the model is finished"
+                f"expected room on {self.device} for {counted(len(pixels), 'image')} in the model {model.name!r}, got "
+                "none left. Finished units are kept: free the device and start again, or evaluate with a smaller "
+                "--batch-size, which needs another --store if a unit of the model is finished"
             ) from error

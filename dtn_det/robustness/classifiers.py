@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dtn_det.robustness.manifest import ModelManifest, hash_weights
+from dtn_det.robustness.wording import counted
+from dtn_det.worker_processes import worker_died
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,26 @@ class Classifier:
     view: View
     protocol: Mapping[str, str]
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    def logits(self, images: Tensor) -> object:
+        """The model's answer to images; whatever it raises is told with its name.
+
+        Raises:
+            ValueError: The model fails.
+            torch.OutOfMemoryError: The accelerator's memory is full.
+        """
+        try:
+            return self.forward(images)
+        except torch.OutOfMemoryError:
+            raise
+        # A model is code of anyone.
+        except (Exception, SystemExit) as error:
+            if worker_died(error):
+                raise
+            raise ValueError(
+                f"expected the model {self.name!r} to answer to images of shape {tuple(images.shape)}, got "
+                f"{type(error).__name__}: {error}: mend it, or name another. Finished units are kept"
+            ) from error
 
     def manifest(self, protocol: Mapping[str, str], versions: Mapping[str, str]) -> ModelManifest:
         """Its entry in a store.
@@ -97,7 +119,10 @@ def check_logits(logits: object, num_images: int, num_classes: int, name: str) -
         )
     if tuple(logits.shape) != (num_images, num_classes):
         raise ValueError(
-            f"expected {num_classes} logits for each of {num_images} images from the model {name!r}, got the shape "
-            f"{tuple(logits.shape)}: name a model for this data set, or number the classes as it does with --classes"
+            f"expected {num_classes} logits for each of {counted(num_images, 'image')} from the model {name!r}, got "
+            f"the shape {tuple(logits.shape)}: name a model for this data set, or number the classes as it does with "
+            "--classes"
         )
+    if logits.is_complex():
+        raise ValueError(f"expected real logits from the model {name!r}, got {logits.dtype}: convert them in it")
     return logits

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
+from dtn_det.metrics import BASELINES
 from dtn_det.robustness.classifiers import Classifier
+from dtn_det.robustness.store_files import check_name
+from dtn_det.robustness.wording import counted
 
 
 def load_classifier(source: str, num_classes: int) -> Classifier:
@@ -28,7 +30,7 @@ def load_classifier(source: str, num_classes: int) -> Classifier:
         from dtn_det.robustness.classifiers_python import load_python
 
         return load_python(source)
-    if Path(source.partition("@")[0]).suffix == ".py":
+    if source.endswith(".py") or ".py@" in source:
         from dtn_det.robustness.classifiers_mmpretrain import load_mmpretrain
 
         return load_mmpretrain(source, num_classes)
@@ -42,10 +44,13 @@ def load_classifiers(sources: Sequence[str], names: Sequence[str] | None, num_cl
     """Load models and name them.
 
     Raises:
-        ValueError: One cannot be loaded, or two would have one name.
+        ValueError: One cannot be loaded, two would have one name, or one that of a published baseline.
     """
     if names is not None and len(names) != len(sources):
-        raise ValueError(f"expected --names for {len(sources)} models, got {len(names)}: give each model one name")
+        wanted = counted(len(sources), "model")
+        raise ValueError(f"expected --names for {wanted}, got {len(names)}: give each model one name")
+    for name in names or ():
+        check_name(name)
     models = [load_classifier(source, num_classes) for source in sources]
     if names is not None:
         models = [replace(model, name=name) for model, name in zip(models, names, strict=True)]
@@ -53,4 +58,9 @@ def load_classifiers(sources: Sequence[str], names: Sequence[str] | None, num_cl
     twice = sorted({name for name in called if called.count(name) > 1})
     if twice:
         raise ValueError(f"expected models of different names, got {', '.join(twice)} twice: name them with --names")
+    taken = [name for name in called if name in BASELINES]
+    if taken:
+        raise ValueError(
+            f"expected another name than {taken[0]!r}, which stands for published errors: give one with --names"
+        )
     return models

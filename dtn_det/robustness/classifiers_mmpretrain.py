@@ -33,7 +33,7 @@ def load_mmpretrain(source: str, num_classes: int) -> Classifier:
         ValueError: The config is no classifier's, or its test pipeline has steps that are not known here.
         CheckpointError: The checkpoint does not fit.
     """
-    path, _, checkpoint = source.partition("@")
+    path, checkpoint = split_source(source)
     if not checkpoint:
         raise ValueError(f"expected CONFIG@CHECKPOINT for a model of mmpretrain, got {source!r}: name the checkpoint")
     config = load_config(path)
@@ -70,6 +70,12 @@ def load_mmpretrain(source: str, num_classes: int) -> Classifier:
         },
         versions={name: metadata.version(f"onedl-{name}") for name in ("mmpretrain", "mmengine")},
     )
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """Config and checkpoint of ``CONFIG.py@CHECKPOINT``, where folders may have an ``@`` in their names too."""
+    path, suffix, checkpoint = source.partition(".py@")
+    return path + suffix.rstrip("@"), checkpoint
 
 
 def pipeline_view(pipeline: Sequence[Mapping[str, Any]], path: str) -> View:

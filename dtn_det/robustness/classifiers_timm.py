@@ -35,7 +35,9 @@ def load_timm(source: str, num_classes: int) -> Classifier:
         CheckpointError: The checkpoint does not fit.
     """
     timm = require("timm", "cls")
-    name, _, checkpoint = source.removeprefix("timm:").partition("@")
+    name, at, checkpoint = source.removeprefix("timm:").partition("@")
+    if at and not checkpoint:
+        raise ValueError(f"expected a file or {RANDOM!r} after '@' in {source!r}, got nothing: leave the '@' out")
     if not timm.is_model(name):
         close = timm.list_models(f"*{name.partition('.')[0][:6]}*")[:5] if name else []
         hint = f"; did you mean {', '.join(close)}?" if close else ""

@@ -16,6 +16,7 @@ from dtn_det.corruptions.engine import Corruptor
 from dtn_det.robustness.cells import Cell
 from dtn_det.robustness.coco_truth import CocoTruth, read_truth
 from dtn_det.robustness.detection_images import DetectionImages
+from dtn_det.robustness.wording import counted
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -131,7 +132,8 @@ def _selected(dataset: Any, pipeline: tuple[dict[str, Any], ...], limit: int | N
     truth = read_truth(Path(dataset.ann_file), [ids[index] for index in indices], dataset.cat_ids)
     if not truth.num_objects:
         raise ValueError(
-            f"expected objects in {dataset.ann_file}, got none in {len(indices)} images: there is nothing to evaluate"
+            f"expected objects in {dataset.ann_file}, got none in {counted(len(indices), 'image')}: there is nothing "
+            "to evaluate"
         )
     name = os.path.relpath(dataset.ann_file, dataset.data_root) if dataset.data_root else dataset.ann_file
     return DetectionData(str(name), dataset, indices, len(ids), truth, pipeline)

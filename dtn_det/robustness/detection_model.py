@@ -16,6 +16,7 @@ import torch
 from dtn_det._optional import require
 from dtn_det.convert.errors import CheckpointError
 from dtn_det.convert.reading import read_checkpoint
+from dtn_det.robustness.wording import counted
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -79,7 +80,7 @@ class Detector:
             yield
         except torch.OutOfMemoryError as error:
             raise ValueError(
-                f"expected {count} images at once to fit into the memory of {self.device}, got: "
+                f"expected {counted(count, 'image')} at once to fit into the memory of {self.device}, got: "
                 f"{str(error).splitlines()[0]} Free the device and start again to continue; or give a smaller "
                 "--batch-size and another --name, for what is finished was made with this one. It is kept"
             ) from error

@@ -15,6 +15,7 @@ from dtn_det.metrics import (
 )
 from dtn_det.metrics.cells import CorruptionSet
 from dtn_det.robustness.cells import CLEAN
+from dtn_det.robustness.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,8 @@ def print_tables(
         console.print(summary_table(frame, title, selected=partial_images(model, len(bad))))
         console.print(cell_table(frame, f"AP of {_KINDS[kind]} in % at severity 1 to 5"))
     console.print(
-        f"{manifest.num_images - len(bad):,} images of {manifest.data} ({manifest.selection}), {manifest.corruption}",
+        f"{counted(manifest.num_images - len(bad), 'image')} of {manifest.data} ({manifest.selection}), "
+        f"{manifest.corruption}",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -58,7 +60,7 @@ def partial_images(model: ModelStore, bad: int) -> str:
     manifest = model.store.manifest
     marks = [] if manifest.selection == "all" else [manifest.selection]
     if bad:
-        marks.append(f"without {bad} bad images")
+        marks.append(f"without {counted(bad, 'bad image')}")
     return ", ".join(marks)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -48,7 +50,22 @@ class LabelledImages:
     @property
     def digest(self) -> str:
         """Tells sets of images apart by names, sizes and labels."""
-        return hash_lines(f"{image.key} {Path(image.path).stat().st_size} {image.label}" for image in self.images)
+        return hash_lines(f"{image.key} {file_size(image.path)} {image.label}" for image in self.images)
+
+
+def file_size(path: str | Path) -> int:
+    """Bytes of a file; -1 for a link that leads nowhere, which is told when its turn comes."""
+    try:
+        return os.stat(path).st_size
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return -1
+        raise
+
+
+def printable(path: str) -> str:
+    """A path as text, with escapes for bytes that are none."""
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +21,14 @@ from dtn_det.robustness.imagenet_data import (
     LabelledImage,
     LabelledImages,
     class_numbers,
+    file_size,
     imagenet_wnids,
     list_images,
     select,
     selection_name,
 )
 from dtn_det.robustness.manifest import hash_lines
+from dtn_det.robustness.wording import counted
 
 _SEVERITY = re.compile(r"(?:severity|sev|s|level)?[_\- ]?([1-5])", re.IGNORECASE)
 # Images whose files' sizes go into the identity of the tree; those of all would take minutes.
@@ -142,9 +145,7 @@ def list_tree(
     )
     num_classes = len(imagenet_wnids()) if classes == "imagenet" else len(numbers)
     lines = [f"{image.key} {image.label}" for image in images]
-    lines += [
-        f"{cell} {(tree.folders[cell] / image.key).stat().st_size}" for cell in cells for image in images[:_SIZED]
-    ]
+    lines += [f"{cell} {file_size(tree.folders[cell] / image.key)}" for cell in cells for image in images[:_SIZED]]
     return LabelledImages(images, num_classes, selection_name(limit, len(keys), limit_seed)), hash_lines(lines)
 
 
@@ -181,8 +182,9 @@ def _common_keys(tree: CorruptedTree, cells: Sequence[Cell]) -> list[str]:
                 faults.append(f"\n  {tree.folders[cell]} {what} {len(names)}: {_listed(sorted(names))}")
     if faults:
         raise ValueError(
-            f"expected the same {len(keys)} images for each corruption and severity as in {tree.folders[cells[0]]}, "
-            f"got:{''.join(faults)}\nfetch the tree again, or choose whole parts with --corruptions and --severities"
+            f"expected the same {counted(len(keys), 'image')} for each corruption and severity as in "
+            f"{tree.folders[cells[0]]}, got:{''.join(faults)}\nfetch the tree again, or choose whole parts with "
+            "--corruptions and --severities"
         )
     return keys
 
@@ -208,7 +210,17 @@ def _corruption_folders(root: Path) -> Iterator[tuple[str, Path]]:
 
 def _folders(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
-        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(Path(entry.path) for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        # A link that leads to itself; as an image it is told when its turn comes.
+        if error.errno == errno.ELOOP:
+            return False
+        raise
 
 
 def _normalized(name: str) -> str:

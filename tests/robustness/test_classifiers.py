@@ -20,7 +20,7 @@ from dtn_det.robustness.classification_records import records_schema, score
 from dtn_det.robustness.classification_slots import ViewSlots
 from dtn_det.robustness.classifiers import View
 from dtn_det.robustness.classifiers_loading import load_classifier
-from dtn_det.robustness.classifiers_mmpretrain import pipeline_view
+from dtn_det.robustness.classifiers_mmpretrain import pipeline_view, split_source
 from dtn_det.robustness.store import Store
 
 timm = pytest.importorskip("timm")
@@ -55,6 +55,19 @@ def test_timm_gets_what_its_own_transform_gives() -> None:
         wanted = model.network(transform(Image.fromarray(pixels))[None])
         found = model.forward(torch.from_numpy(pixels)[None].permute(0, 3, 1, 2))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("source", "config", "checkpoint"),
+    [
+        ("configs/a.py@b.pth", "configs/a.py", "b.pth"),
+        ("jobs@home/a.py@me@work/b.pth", "jobs@home/a.py", "me@work/b.pth"),
+        ("a.py@http://host/b.py@1", "a.py", "http://host/b.py@1"),
+        ("a.py", "a.py", ""),
+    ],
+)
+def test_configs_and_checkpoints_whose_paths_have_an_at(source: str, config: str, checkpoint: str) -> None:
+    assert split_source(source) == (config, checkpoint)
 
 
 def test_random_weights_are_always_the_same_and_leave_the_global_state_alone() -> None:

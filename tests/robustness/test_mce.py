@@ -51,12 +51,47 @@ def not_finite():
 
 def no_module():
     return "a string"
+
+def fails():
+    raise RuntimeError("no weights today")
+
+def exits():
+    raise SystemExit(0)
+
+def needs_one(argument):
+    return Colours(4, 1)
+
+class Odd(Colours):
+    def __init__(self, answer):
+        super().__init__(4, 1)
+        self.answer = answer
+
+    def forward(self, images):
+        return self.answer(super().forward(images))
+
+def a_tuple():
+    return Odd(lambda logits: (logits, 1))
+
+def complex_ones():
+    return Odd(lambda logits: logits + 1j)
+
+def fails_later():
+    return Odd(lambda logits: logits @ logits)
+
+def exits_later():
+    return Odd(lambda logits: exits())
+
+def prepares_doubles():
+    return Colours(4, 1), lambda images: images.double()
 '''
 
 
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "little_models.py").write_text(MODELS)
+    (tmp_path / "broken_models.py").write_text("def small(:")
+    (tmp_path / "leaving_models.py").write_text("raise SystemExit(0)")
+    (tmp_path / "needy_models.py").write_text("import nobody_has_this")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "little_models", raising=False)
 
@@ -218,7 +253,7 @@ def test_a_bad_image_can_be_left_out(mce, tmp_path: Path, workers: str) -> None:
     picture(1, 48).save(tmp_path / "data" / "dog" / "image_0.png")
     code, out, _ = mce("--on-bad-image", "record", "--workers", workers)
     assert code == 1
-    assert "2 images could not be read and are left out of every number" in out
+    assert "2 images could not be read, left out of every number" in out
     assert f"{bad}: not an image" in out
     assert "expected 32 x 32 pixels, got 48 x 48" in out
     records = _records(tmp_path / "store")
@@ -236,6 +271,22 @@ def test_a_bad_image_can_be_left_out(mce, tmp_path: Path, workers: str) -> None:
         ("python:little_models:imagenet", "expected 4 logits for each of"),
         ("python:little_models:not_finite", "expected finite logits from the model 'not_finite'"),
         ("python:little_models:small python:little_models:small", "got small twice: name them with --names"),
+        ("python:little_models:fails", "called without arguments, got RuntimeError: no weights today: mend it"),
+        ("python:little_models:exits", "called without arguments, got SystemExit: 0: mend it"),
+        ("python:little_models:needs_one", "called without arguments, got TypeError: needs_one() missing 1"),
+        ("python:little_models:a_tuple", "expected the model 'a_tuple' to return a tensor of logits, got tuple"),
+        (
+            "python:little_models:complex_ones",
+            "expected real logits from the model 'complex_ones', got torch.complex64",
+        ),
+        ("python:little_models:fails_later", "to answer to images of shape (9, 3, 32, 32), got RuntimeError: mat1 and"),
+        ("python:little_models:exits_later", "to answer to images of shape (9, 3, 32, 32), got SystemExit: 0: mend it"),
+        ("python:little_models:prepares_doubles", "got RuntimeError: expected m1 and m2 to have the same dtype"),
+        ("python:broken_models:small", "expected the module 'broken_models' to import, got SyntaxError: "),
+        ("python:leaving_models:small", "expected the module 'leaving_models' to import, got SystemExit: 0: mend it"),
+        ("python:needy_models:small", "to import, got ModuleNotFoundError: No module named 'nobody_has_this'"),
+        ("python:../models:small", "expected the module '../models' to import, got TypeError"),
+        ("timm:resnet10t@", "expected a file or 'random' after '@' in 'timm:resnet10t@', got nothing"),
         ("timm:resnet_of_nobody", "expected the name of a model of timm"),
         ("timm:resnet10t@absent.pth", "expected a checkpoint file at absent.pth"),
         ("config.py", "expected CONFIG@CHECKPOINT"),
@@ -255,7 +306,10 @@ def test_models_that_do_not_fit_are_named(mce, model: str, message: str) -> None
         (["--batch-size", "0"], "expected --batch-size to be at least 1, got 0"),
         (["--unit-size", "0"], "expected --unit-size to be at least 1, got 0"),
         (["--workers", "-1"], "expected --workers to be at least 0, got -1"),
-        (["--names", "a", "b"], "expected --names for 1 models, got 2"),
+        (["--names", "a", "b"], "expected --names for 1 model, got 2"),
+        (["--names", ""], "expected a name that can be printed on one line, got ''"),
+        (["--names", "alexnet"], "expected another name than 'alexnet', which stands for published errors"),
+        (["--device", "meta"], "expected a device of this machine, got 'meta', with which torch cannot compute"),
         (["--baseline", "nobody"], "expected --baseline to be alexnet or one of small, got 'nobody'"),
         (["--baseline", "alexnet"], "expected another --baseline than alexnet"),
         (["--clean", "data"], "expected --clean only with corrupted images on disk"),
