@@ -284,7 +284,7 @@ def test_bad_images_fail_or_are_recorded(fault, detector, coco, tmp_path, capsys
     assert len(units(folder)) == 1  # the one before it is kept
     assert mpc(detector, folder, "--data-root", str(root), "--on-bad-image", "record") == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "without 1 bad images" in text
+    assert "without 1 bad image" in text
     assert "left out: image 3" in text
     (model,) = Store.open(folder).models().values()
     assert (evaluate_cells(model)["bbox"]["num_images"] == 4).all()
