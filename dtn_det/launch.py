@@ -117,7 +117,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
     if options:
         try:
             cfg.merge_from_dict(options)
-        except (KeyError, TypeError, IndexError) as error:
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(
                 f"expected --cfg-options to fit the config, got {options} ({error}): "
                 "the config that a run leaves in its work-dir shows every key"

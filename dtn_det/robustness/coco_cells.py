@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 from dtn_det._optional import require
 from dtn_det.robustness.coco_truth import CocoTruth
+from dtn_det.robustness.detection_records import schema
 from dtn_det.robustness.store import ModelStore, Store, StoreError
+from dtn_det.worker_processes import end_with_parent, interrupts_blocked, worker_environment
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,10 +92,9 @@ def evaluate_cells(
     rows: list[tuple[int, str, list[float]]] = []
     if processes > 1 and size > _PROCESS_BYTES:
         work = [(str(model.store.folder), model.manifest.name, group, sorted(bad)) for group in groups]
-        with ProcessPoolExecutor(min(processes, len(work)), multiprocessing.get_context("spawn")) as pool:
-            for group, done in zip(groups, pool.map(_group_rows, work), strict=True):
-                rows += done
-                on_cell(len(group))
+        for group, done in zip(groups, _in_processes(work, min(processes, len(work))), strict=True):
+            rows += done
+            on_cell(len(group))
     else:
         scorer = CocoScorer(truth, bad)
         for group in groups:
@@ -179,6 +181,12 @@ def read_cells(model: ModelStore, cells: Sequence[int]) -> Iterator[CellDetectio
     """The detections of some cells, read in one pass over the records."""
     parts: dict[int, list[CellDetections]] = {cell: [] for cell in cells}
     for table in model.batches():
+        absent = set(schema().names) - set(table.column_names)
+        if absent:
+            raise StoreError(
+                f"expected detections in {model.folder}, got records without {', '.join(sorted(absent))}: delete the "
+                "folder and evaluate the model again"
+            )
         numbers = table["cell"].to_numpy()
         for cell in cells:
             parts[cell].append(_detections(cell, table.take(np.flatnonzero(numbers == cell))))
@@ -232,7 +240,32 @@ def cell_groups(model: ModelStore) -> list[list[int]]:
     return [list(range(start, min(start + together, count))) for start in range(0, count, together)]
 
 
-def _group_rows(work: tuple[str, str, list[int], list[int]]) -> list[tuple[int, str, list[float]]]:
+_Work = tuple[str, str, list[int], list[int]]
+_Rows = list[tuple[int, str, list[float]]]
+
+
+def _in_processes(work: Sequence[_Work], processes: int) -> Iterator[_Rows]:
+    """The rows of each group of cells, in their order.
+
+    Raises:
+        ChildProcessError: A process died.
+    """
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
+        with worker_environment(), interrupts_blocked():  # processes start here and inherit it
+            found = pool.map(_group_rows, work)
+        try:
+            yield from found
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                f"expected processes that evaluate to live, got one that died ({error}): memory is short, perhaps. The "
+                "detections are kept: start again with fewer --workers"
+            ) from error
+        finally:
+            # After an error or an interrupt, what is not begun is not needed.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _group_rows(work: _Work) -> _Rows:
     folder, name, cells, bad = work
     model = Store.open(Path(folder)).model(name)
     scorer = CocoScorer(CocoTruth.of(model.store), bad)

@@ -6,6 +6,7 @@ With it in the store, results are evaluated from the store alone, on exactly wha
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,6 +64,11 @@ class CocoTruth:
     def num_objects(self) -> int:
         """Objects in all images."""
         return sum(len(json.loads(image.annotations)) for image in self.images)
+
+    @property
+    def num_without_masks(self) -> int:
+        """Objects in all images that have no segmentation."""
+        return sum(not one.get("segmentation") for image in self.images for one in json.loads(image.annotations))
 
     @property
     def categories_json(self) -> str:
@@ -123,8 +129,26 @@ def read_truth(path: Path, images: Sequence[int], category_ids: Sequence[int]) -
         category_ids: Ids of the categories, in the order of the model's labels. Objects of others are left out.
 
     Raises:
-        ValueError: It is not JSON in COCO's format.
+        ValueError: It is not JSON in COCO's format, or has sizes and boxes that are none.
     """
+    truth = _parsed(path, images, category_ids)
+    for image in truth.images:
+        if min(image.height, image.width) < 1:
+            raise ValueError(
+                f"expected the width and height of each image in {path}, got {image.width} x {image.height} of "
+                f"{image.file}: mend the annotations"
+            )
+        for one in json.loads(image.annotations):
+            numbers = (*one["bbox"], one["area"])
+            if len(numbers) != 5 or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+                raise ValueError(
+                    f"expected a box of four numbers and an area of each object in {path}, got {one['bbox']} and "
+                    f"{one['area']} in {image.file}: mend the annotations"
+                )
+    return truth
+
+
+def _parsed(path: Path, images: Sequence[int], category_ids: Sequence[int]) -> CocoTruth:
     try:
         content = json.loads(path.read_text())
         names = {category["id"]: category["name"] for category in content["categories"]}
@@ -133,8 +157,11 @@ def read_truth(path: Path, images: Sequence[int], category_ids: Sequence[int]) -
         for annotation in content["annotations"]:
             if annotation["category_id"] in wanted:
                 values = {"iscrowd": 0, **annotation}
-                objects[annotation["image_id"]].append({key: values[key] for key in _FIELDS if key in values})
+                kept = {key: values[key] for key in _FIELDS if key in values}
+                objects[annotation["image_id"]].append({**kept, "bbox": values["bbox"], "area": values["area"]})
         rows = {row["id"]: row for row in content["images"]}
+        if len(rows) < len(content["images"]):
+            raise ValueError("images with the id of another")
         found = tuple(
             CocoImage(
                 int(number),

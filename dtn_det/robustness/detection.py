@@ -33,6 +33,7 @@ class DetectionTask:
         detector: The model.
         batch_size: Conditions of an image that the model sees at once.
         on_bad_image: `fail`, or `record` the reason and go on.
+        masks: Keep the model's masks, if it gives any.
         on_image: Called after each image with the number of its conditions.
     """
 
@@ -42,6 +43,7 @@ class DetectionTask:
     detector: Detector
     batch_size: int
     on_bad_image: OnBadImage = "fail"
+    masks: bool = True
     on_image: Callable[[int], None] = lambda count: None
 
     def loading(self, images: Sequence[int], ahead: int) -> tuple[DetectionImages, Iterator[int]]:
@@ -67,7 +69,7 @@ class DetectionTask:
         for part in batches(self.num_cells, self.batch_size):
             found = self.detector.detect(item.inputs[part], item.sample)
             for cell, instances in zip(range(part.start, part.stop), found, strict=True):
-                rows.add(item.number, cell, from_instances(instances, self.num_categories))
+                rows.add(item.number, cell, from_instances(instances, self.num_categories, masks=self.masks))
 
     def _bad(self, rows: RecordRows, item: BadImage) -> None:
         if item.fault == "pipeline":

@@ -86,10 +86,8 @@ def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int
         ValueError: There is no such dataloader, the set is no COCO set, its file is damaged, it has no images, or its
             categories are not those of the config.
     """
-    loader = cfg.get(f"{split}_dataloader")
-    if not loader:
-        raise ValueError(f"expected {split}_dataloader in the config, got none: choose another --split")
-    settings = copy.deepcopy(loader["dataset"])
+    check_loader(cfg, split)
+    settings = copy.deepcopy(cfg[f"{split}_dataloader"]["dataset"])
     if "pipeline" not in settings or not settings.get("ann_file"):
         raise ValueError(
             f"expected one data set with a pipeline and an ann_file in {split}_dataloader, got "
@@ -120,6 +118,24 @@ def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int
     return _selected(dataset, pipeline, limit, limit_seed)
 
 
+def check_loader(cfg: Config, split: str) -> None:
+    """See that a config has a dataloader whose parts are of the right types.
+
+    Raises:
+        ValueError: It has none, or a part is something else.
+    """
+    loader = cfg.get(f"{split}_dataloader")
+    if not loader:
+        raise ValueError(f"expected {split}_dataloader in the config, got none: choose another --split")
+    dataset = loader.get("dataset") if isinstance(loader, dict) else None
+    pipeline = dataset.get("pipeline", []) if isinstance(dataset, dict) else None
+    if not isinstance(pipeline, list | tuple) or not all(isinstance(step, dict) for step in pipeline):
+        raise ValueError(
+            f"expected {split}_dataloader with a dataset, and in it a pipeline of steps, got {loader!r:.200}: mend the "
+            "config or --cfg-options"
+        )
+
+
 def _selected(dataset: Any, pipeline: tuple[dict[str, Any], ...], limit: int | None, limit_seed: int) -> DetectionData:
     classes = tuple(dataset.metainfo["classes"])
     if len(dataset.cat_ids) != len(classes):
@@ -127,7 +143,11 @@ def _selected(dataset: Any, pipeline: tuple[dict[str, Any], ...], limit: int | N
             f"expected the {len(classes)} categories of the config in {dataset.ann_file}, got {len(dataset.cat_ids)} "
             f"of them: set the classes that the model was trained on, which are {', '.join(classes[:10])} now"
         )
-    ids = [int(dataset.get_data_info(index)["img_id"]) for index in range(len(dataset))]
+    named = [dataset.get_data_info(index)["img_id"] for index in range(len(dataset))]
+    odd = [name for name in named if not isinstance(name, int)]
+    if odd:
+        raise ValueError(f"expected integers as ids of images in {dataset.ann_file}, got {odd[0]!r}: mend the file")
+    ids = [int(name) for name in named]
     indices = tuple(choose(ids, limit, limit_seed))
     truth = read_truth(Path(dataset.ann_file), [ids[index] for index in indices], dataset.cat_ids)
     if not truth.num_objects:

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,15 +64,16 @@ class Detector:
         """
         samples = [sample.new() for _ in inputs]
         step: Any = self.model.test_step
-        with self._memory(len(inputs)), self._precision():
-            done = step({"inputs": list(inputs), "data_samples": samples})
-        found = [one.pred_instances for one in done]
-        for one in found:
-            for values in (one.bboxes, one.scores):
-                if not torch.isfinite(values).all():
-                    path = sample.metainfo.get("img_path")
-                    advice = "try without --amp" if self.amp else "check the checkpoint"
-                    raise ValueError(f"expected boxes and scores that are numbers, got others for {path}: {advice}")
+        try:
+            with self._memory(len(inputs)), self._precision():
+                done = step({"inputs": list(inputs), "data_samples": samples})
+            found = [one.pred_instances for one in done]
+            for one in found:
+                _check_finite("boxes and scores", (one.bboxes, one.scores))
+        except FloatingPointError as error:
+            path = sample.metainfo.get("img_path")
+            advice = "try without --amp" if self.amp else "check the checkpoint"
+            raise ValueError(f"expected {error} that are numbers, got others for {path}: {advice}") from error
         return found
 
     @contextlib.contextmanager
@@ -104,6 +106,8 @@ def build_detector(cfg: Config, checkpoint: str, device: torch.device, amp: bool
     """
     if amp and device.type == "cpu":
         raise ValueError("expected a GPU for --amp, got none: leave it out")
+    if not isinstance(cfg.get("model"), dict):
+        raise ValueError(f"expected `model` in the config, got {cfg.get('model')!r}: name another config")
     settings = dict(cfg.model)
     if cfg.get("data_preprocessor") is not None:
         settings.setdefault("data_preprocessor", cfg.data_preprocessor)
@@ -113,9 +117,24 @@ def build_detector(cfg: Config, checkpoint: str, device: torch.device, amp: bool
         raise ValueError(f"expected a model in the config that builds, got {type(error).__name__}: {error}") from error
     content = read_checkpoint(checkpoint)
     load_weights(model, content, checkpoint)
+    # Scores that are NaN pass no threshold, so that such a model would seem to find nothing.
+    for part in ("backbone", "neck"):
+        if isinstance(getattr(model, part, None), torch.nn.Module):
+            getattr(model, part).register_forward_hook(partial(_check_features, part))
     text = json.dumps(json.loads(json.dumps(settings, default=str)), sort_keys=True)
     settings_hash = hashlib.sha256(text.encode()).hexdigest()
     return Detector(model.to(device).eval(), device, amp, settings_hash, _classes(content))
+
+
+def _check_features(part: str, module: torch.nn.Module, inputs: Any, output: Any) -> None:
+    """A hook that sees to it that features are numbers."""
+    _check_finite(f"features of the {part}", output if isinstance(output, list | tuple) else (output,))
+
+
+def _check_finite(what: str, values: Sequence[Any]) -> None:
+    """Raise a FloatingPointError for NaN and infinity."""
+    if not all(torch.isfinite(one).all() for one in values if isinstance(one, torch.Tensor)):
+        raise FloatingPointError(what)
 
 
 def _classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -130,7 +149,7 @@ def load_weights(model: torch.nn.Module, checkpoint: Mapping[str, Any], source: 
     """Load the weights of a training checkpoint or a state dict, all of which must fit.
 
     Raises:
-        CheckpointError: Keys are missing, left over, or of another shape; the message lists them.
+        CheckpointError: Keys are missing, left over, of another shape, or not of numbers; the message lists them.
     """
     state = checkpoint.get("state_dict", checkpoint)
     weights = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
@@ -145,6 +164,7 @@ def load_weights(model: torch.nn.Module, checkpoint: Mapping[str, Any], source: 
     else:
         problems = [f"missing: {key}" for key in fit.missing_keys]
         problems += [f"left over: {key}" for key in fit.unexpected_keys]
+    problems += [f"not of numbers: {key}" for key, value in weights.items() if torch.isnan(value).any()]
     if problems:
         rest = len(problems) - _SHOWN_KEYS
         shown = "".join(f"\n  {problem}" for problem in problems[:_SHOWN_KEYS])

@@ -33,8 +33,13 @@ class ImageDetections:
     mask_scores: Any = None
 
 
-def from_instances(instances: Any, num_categories: int) -> ImageDetections:
+def from_instances(instances: Any, num_categories: int, *, masks: bool = True) -> ImageDetections:
     """Take over MMDetection's `pred_instances`.
+
+    Args:
+        instances: Of one image under one cell.
+        num_categories: Of the data set.
+        masks: Take the masks too, if there are any.
 
     Raises:
         ValueError: A label without a category.
@@ -46,12 +51,11 @@ def from_instances(instances: Any, num_categories: int) -> ImageDetections:
             f"expected labels below {num_categories}, the number of categories of the data set, got {labels.max()}: "
             "the config's classes are not those of its model"
         )
-    masks, mask_scores = None, None
-    if "masks" in instances:
-        masks = _encoded(instances.masks)
-        if "mask_scores" in instances:
-            mask_scores = instances.mask_scores.float().cpu().numpy()
-    return ImageDetections(boxes, instances.scores.float().cpu().numpy(), labels, masks, mask_scores)
+    scores = instances.scores.float().cpu().numpy()
+    if not masks or "masks" not in instances:
+        return ImageDetections(boxes, scores, labels)
+    own = instances.mask_scores.float().cpu().numpy() if "mask_scores" in instances else None
+    return ImageDetections(boxes, scores, labels, _encoded(instances.masks), own)
 
 
 def _encoded(masks: Any) -> tuple[bytes, ...]:

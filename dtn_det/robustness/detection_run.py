@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,8 @@ from dtn_det.progress import meter
 from dtn_det.robustness.cells import sweep_cells
 from dtn_det.robustness.coco_cells import bad_images, evaluate_cells
 from dtn_det.robustness.detection import DetectionTask, OnBadImage, model_manifest, store_manifest
-from dtn_det.robustness.detection_data import read_data
-from dtn_det.robustness.detection_model import build_detector, model_source
+from dtn_det.robustness.detection_data import DetectionData, check_loader, read_data
+from dtn_det.robustness.detection_model import Detector, build_detector, model_source
 from dtn_det.robustness.detection_report import print_tables
 from dtn_det.robustness.processes import joined
 from dtn_det.robustness.store import ModelStore, Store
@@ -64,12 +64,13 @@ def run_detection(options: DetectionOptions) -> int:
     """Evaluate what the store lacks, then print the tables.
 
     Returns:
-        The exit code.
+        The exit code: 1 if images were left out because they are bad.
 
     Raises:
         ValueError: Options, data, checkpoint, or a store that do not fit; each with what to do.
         OSError: A file is missing or cannot be written.
     """
+    Store.check(options.store)
     console = require("rich.console", "eval").Console()
     with joined(options.launcher, options.device) as (rank, device):
         # What MMDetection prints, and the progress, are none of the result.
@@ -77,9 +78,11 @@ def run_detection(options: DetectionOptions) -> int:
             model, task = prepare_detection(options, rank, device, console)
             _sweep_units(model, task, options.workers, rank, console)
             frames = _evaluated(model, options.workers, console) if rank.is_first else {}
-        if rank.is_first:
-            print_tables(model, frames, bad_images(model), console)
-    return 0
+        if not rank.is_first:
+            return 0
+        bad = bad_images(model)
+        print_tables(model, frames, bad, console)
+    return 1 if bad else 0
 
 
 def prepare_detection(
@@ -106,14 +109,17 @@ def prepare_detection(
     manifest = store_manifest(data, cells, corruptor, options.unit_size, options.limit_seed)
     detector = build_detector(cfg, options.checkpoint, device, options.amp)
     classes = tuple(category for _, category in data.truth.categories)
-    if detector.classes not in (None, classes) and rank.is_first:
-        console.print(
-            f"warning: the checkpoint was trained on {', '.join(detector.classes or ())}; its labels are taken for "
-            f"{', '.join(classes)}, in the order of the annotation file",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
+
+    def warn(text: str) -> None:
+        if rank.is_first:
+            console.print(f"warning: {text}", soft_wrap=True, highlight=False, markup=False)
+
+    if detector.classes not in (None, classes):
+        warn(
+            f"the checkpoint was trained on {', '.join(detector.classes or ())}; its labels are taken for "
+            f"{', '.join(classes)}, in the order of the annotation file"
         )
+    masks = _has_masks(data, detector, warn)
     name = options.name or Path(options.config).stem
     source = model_source(options.config, options.checkpoint)
     model = _opened(
@@ -124,15 +130,33 @@ def prepare_detection(
         rank,
     )
     task = DetectionTask(
-        images, len(cells), len(data.truth.categories), detector, options.batch_size, options.on_bad_image
+        images, len(cells), len(data.truth.categories), detector, options.batch_size, options.on_bad_image, masks
     )
     return model, task
+
+
+def _has_masks(data: DetectionData, detector: Detector, warn: Callable[[str], None]) -> bool:
+    """Whether there are masks to compare a model's with.
+
+    Raises:
+        ValueError: The model gives masks, and only some of the objects have one.
+    """
+    objects, without = data.truth.num_objects, data.truth.num_without_masks
+    if without and getattr(detector.model, "with_mask", False):
+        if without < objects:
+            raise ValueError(
+                f"expected a segmentation of each object in {data.name}, got {without} of {objects} without: add them, "
+                "or take all of them away to evaluate boxes alone"
+            )
+        warn(f"the objects of {data.name} have no segmentation, so only boxes are evaluated, not masks")
+    return not without
 
 
 def _config(options: DetectionOptions) -> Config:
     launch.check_checkpoint(options.checkpoint)
     cfg = launch.load_config(options.config, _cfg_options(options.cfg_options))
     require("mmengine.registry", "det").init_default_scope(cfg.get("default_scope") or "mmdet")
+    check_loader(cfg, options.split)
     if options.data_root:
         launch.set_data_root(cfg, options.data_root)
     launch.check_data(cfg, [f"{options.split}_dataloader"])
@@ -169,7 +193,8 @@ def _sweep_units(model: ModelStore, task: DetectionTask, workers: int, rank: Ran
         done = manifest.num_units - len(pending)
         console.print(f"{done} of {manifest.num_units} units are done already", highlight=False)
     own = pending[rank.number :: rank.count]
-    total = sum(len(manifest.unit(number)) for number in own) * len(manifest.cells)
+    images = sum(len(manifest.unit(number)) for number in own)
+    total, workers = images * len(manifest.cells), min(workers, images)
     if not rank.is_first or not total:
         run_sweep(model.store, [model], task, workers=workers, rank=rank)
         return
