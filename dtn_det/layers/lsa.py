@@ -1,0 +1,186 @@
+"""Locality Self-Attention: a learned temperature for each head, and no token attends to itself."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def locality_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: Tensor,
+    bias: Tensor | None = None,
+    *,
+    mask_diagonal: bool = True,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """Attention with a scale for each head, by the fused kernels of PyTorch (Lee et al., arXiv:2112.13492, Sec. 3.3).
+
+    A token whose other tokens are all masked, or that is alone, attends to itself: nothing becomes NaN.
+
+    Args:
+        q: ``(B, heads, N, D)``.
+        k: ``(B, heads, M, D)``.
+        v: ``(B, heads, M, D)``.
+        scale: ``(heads,)``, multiplies the scores ``q k^T``: the inverse of the paper's temperature.
+        bias: Added to the scaled scores, or booleans, True where a query may attend; broadcasts to
+            ``(B, heads, N, M)``.
+        mask_diagonal: Whether to keep each token from attending to itself; needs ``N = M``.
+        dropout_p: Probability with which an attention weight is dropped.
+
+    Returns:
+        ``(B, heads, N, D)``, of the dtype of ``v``, or autocast's.
+
+    Raises:
+        ValueError: ``mask_diagonal`` with other keys than queries, or a ``scale`` for another number of heads.
+
+    Example:
+        >>> q = k = v = torch.eye(3)[None, None]
+        >>> locality_attention(q, k, v, torch.ones(1))[0, 0]
+        tensor([[0.0000, 0.5000, 0.5000],
+                [0.5000, 0.0000, 0.5000],
+                [0.5000, 0.5000, 0.0000]])
+    """
+    if scale.shape != q.shape[1:2]:
+        raise ValueError(f"expected scale of shape {tuple(q.shape[1:2])}, one per head, got {tuple(scale.shape)}")
+    dtype = _compute_dtype(v)
+    if bias is not None and bias.dtype == torch.bool:
+        bias = torch.zeros_like(bias, dtype=dtype).masked_fill(~bias, -torch.inf)
+    if bias is not None:
+        bias = bias.to(dtype)
+    if mask_diagonal:
+        if q.shape[-2] != k.shape[-2]:
+            raise ValueError(
+                f"expected as many keys as queries where the diagonal is masked, got {q.shape[-2]} queries and "
+                f"{k.shape[-2]} keys: pass mask_diagonal=False"
+            )
+        diagonal = diagonal_mask(q.shape[-2], dtype, q.device)
+        bias = diagonal if bias is None else bias + diagonal
+    # The product in the precision of the scale, which is float32 where autocast has made q half.
+    q = (q * scale[:, None, None]).to(dtype)
+    return F.scaled_dot_product_attention(q, k.to(dtype), v.to(dtype), bias, dropout_p=dropout_p, scale=1.0)
+
+
+def diagonal_mask(size: int, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
+    """Additive mask that keeps tokens from attending to themselves.
+
+    Finite, and far enough from the limit of the dtype to stay so with scores added: its softmax is exactly zero
+    beside any other token, and one, not NaN, for a token that is alone.
+
+    Args:
+        size: Number of tokens ``N``.
+        dtype: That of the scores.
+        device: That of the scores.
+
+    Returns:
+        ``(N, N)``: half the least number of the dtype on the diagonal, zero elsewhere.
+
+    Example:
+        >>> diagonal_mask(2, torch.float16)
+        tensor([[-32752.,      0.],
+                [     0., -32752.]], dtype=torch.float16)
+    """
+    return torch.full((size,), torch.finfo(dtype).min / 2, dtype=dtype, device=device).diag()
+
+
+def head_scale(num_heads: int, value: float, like: Tensor) -> nn.Parameter:
+    """A learnable scale for each head, all with the same start.
+
+    Args:
+        num_heads: Number of heads.
+        value: The start, ``dim_head ** -0.5`` in the paper.
+        like: Tensor whose device and dtype it gets.
+
+    Returns:
+        ``(num_heads,)``.
+    """
+    return nn.Parameter(torch.full((num_heads,), value, device=like.device, dtype=like.dtype))
+
+
+def _compute_dtype(v: Tensor) -> torch.dtype:
+    """The dtype that the kernel is going to compute in, which the masks must not overflow."""
+    device = "cpu" if v.is_meta else v.device.type
+    if v.dtype != torch.float64 and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return v.dtype
+
+
+class LocalitySelfAttention(nn.Module):
+    """Multi-head self-attention with a learned scale per head and without the tokens' attention to themselves.
+
+    Lee et al., "Vision Transformer for Small-Size Datasets" (arXiv:2112.13492, Eqs. 10 to 12). The mask is made for
+    each call and no part of the state dict, so the number of tokens may change from call to call.
+
+    Args:
+        dim: Channels ``C`` of a token.
+        num_heads: Number of heads.
+        dim_head: Channels of a head; ``dim / num_heads`` by default.
+        qkv_bias: Whether the projections to queries, keys and values have a bias.
+        mask_diagonal: See :func:`locality_attention`.
+        attn_drop: Dropout of attention weights.
+        proj_drop: Dropout of the output.
+        device: Where the parameters are made.
+        dtype: Their dtype.
+
+    Shapes:
+        ``scale``: ``(num_heads,)``, starts at ``dim_head ** -0.5``.
+
+    Raises:
+        ValueError: Heads that do not divide the channels.
+
+    Example:
+        >>> LocalitySelfAttention(192, num_heads=12)(torch.randn(2, 65, 192)).shape
+        torch.Size([2, 65, 192])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        dim_head: int | None = None,
+        *,
+        qkv_bias: bool = False,
+        mask_diagonal: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if num_heads < 1 or (dim_head is None and dim % num_heads):
+            raise ValueError(
+                f"expected num_heads to be a positive divisor of dim, got dim={dim} and num_heads={num_heads}: choose "
+                f"a divisor, or pass dim_head"
+            )
+        dim_head = dim_head or dim // num_heads
+        self.num_heads = num_heads
+        self.dim_head = dim_head
+        self.mask_diagonal = mask_diagonal
+        self.attn_drop = attn_drop
+        self.qkv = nn.Linear(dim, 3 * num_heads * dim_head, bias=qkv_bias, device=device, dtype=dtype)
+        self.scale = head_scale(num_heads, dim_head**-0.5, self.qkv.weight)
+        self.proj = nn.Linear(num_heads * dim_head, dim, device=device, dtype=dtype)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Attend.
+
+        Args:
+            x: ``(B, N, C)``.
+            bias: See :func:`locality_attention`.
+
+        Returns:
+            ``(B, N, C)``.
+        """
+        q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.num_heads, self.dim_head).permute(2, 0, 3, 1, 4)
+        dropout_p = self.attn_drop if self.training else 0.0
+        out = locality_attention(q, k, v, self.scale, bias, mask_diagonal=self.mask_diagonal, dropout_p=dropout_p)
+        out = self.proj(out.transpose(1, 2).flatten(2))
+        return self.proj_drop(out)  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        """The arguments, for ``print``."""
+        return f"num_heads={self.num_heads}, mask_diagonal={self.mask_diagonal}"

@@ -1,0 +1,168 @@
+"""Shifted Patch Tokenization: patches that also hold what lies half a patch away, in each diagonal direction."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def shift_patches(x: Tensor, shift: int) -> Tensor:
+    """Stack a map on its copies shifted towards the four corners (Lee et al., arXiv:2112.13492, Sec. 3.2).
+
+    Args:
+        x: ``(B, C, H, W)``.
+        shift: Pixels by which each copy moves in both directions; zeros come in from outside.
+
+    Returns:
+        ``(B, 5 * C, H, W)``: the map itself and its copies moved down and right (which bring in what lies up and to
+        the left), down and left, up and right, up and left, in this order.
+
+    Raises:
+        ValueError: A map that is not 4-dimensional, or a shift below 1.
+
+    Example:
+        >>> x = torch.arange(1.0, 5.0).reshape(1, 1, 2, 2)
+        >>> shift_patches(x, 1)[0, 1:].flatten(1).tolist()
+        [[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 2.0, 0.0], [0.0, 3.0, 0.0, 0.0], [4.0, 0.0, 0.0, 0.0]]
+    """
+    _check_map(x)
+    _check_shift(shift)
+    return torch.cat(_shifted(x, shift), dim=1)
+
+
+class ShiftedPatchTokenization(nn.Module):
+    """Patches of a map and of its four shifted copies, normalised and projected to one token each.
+
+    ``Linear(LayerNorm(patches of shift_patches(x)))`` of Lee et al., "Vision Transformer for Small-Size Datasets"
+    (arXiv:2112.13492, Eqs. 7 to 9). It takes the place of a patch embedding, of Swin's patch merging and of PiT's
+    pooling. Sizes that are no multiple of the patch are padded with zeros on the right and at the bottom first.
+
+    Args:
+        in_channels: Channels ``C`` of the map.
+        dim: Channels of a token that comes out.
+        patch_size: Side of a patch in pixels, or in tokens where the map is one of tokens.
+        shift: How far the copies move; half a patch, rounded down, by default.
+        prefix: Whether tokens before those of the map (class, distillation) go through a projection of their own,
+            ``prefix_linear``; without it there must be none.
+        eps: Of the norm.
+        device: Where the parameters are made.
+        dtype: Their dtype.
+
+    Shapes:
+        ``patch_norm``: ``5 * C * patch_size ** 2`` features in the order (row, column, copy, channel).
+
+    Raises:
+        ValueError: Sizes that are not positive, or a shift below 1, as for patches of one pixel.
+
+    Example:
+        >>> tokens, hw_shape = ShiftedPatchTokenization(3, 96, patch_size=4)(torch.randn(2, 3, 64, 50))
+        >>> tokens.shape, hw_shape
+        (torch.Size([2, 208, 96]), (16, 13))
+        >>> tokens, hw_shape = ShiftedPatchTokenization(96, 192, patch_size=2)(tokens, hw_shape)
+        >>> tokens.shape, hw_shape
+        (torch.Size([2, 56, 192]), (8, 7))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        dim: int,
+        patch_size: int,
+        *,
+        shift: int | None = None,
+        prefix: bool = False,
+        eps: float = 1e-5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, size in {"in_channels": in_channels, "dim": dim, "patch_size": patch_size}.items():
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"expected {name} to be a positive integer, got {size!r}")
+        self.shift = patch_size // 2 if shift is None else shift
+        _check_shift(self.shift)
+        self.in_channels = in_channels
+        self.embed_dims = dim
+        self.patch_size = patch_size
+        features = 5 * in_channels * patch_size**2
+        self.patch_norm = nn.LayerNorm(features, eps=eps, device=device, dtype=dtype)
+        self.patch_linear = nn.Linear(features, dim, device=device, dtype=dtype)
+        self.prefix_linear = nn.Linear(in_channels, dim, device=device, dtype=dtype) if prefix else None
+
+    def init_weights(self) -> None:
+        """Start as linear layers of vision transformers do: a truncated normal of deviation 0.02, biases zero."""
+        self.patch_norm.reset_parameters()
+        for linear in (self.patch_linear, self.prefix_linear):
+            if linear is not None:
+                nn.init.trunc_normal_(linear.weight, std=0.02)
+                nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor, hw_shape: tuple[int, int] | None = None) -> tuple[Tensor, tuple[int, int]]:
+        """Tokenize a map.
+
+        Args:
+            x: ``(B, C, H, W)``, or ``(B, N, C)`` tokens of an ``H x W`` grid in row-major order, after
+                ``N - H * W`` prefix tokens.
+            hw_shape: ``(H, W)`` of the tokens; None for ``(B, C, H, W)``.
+
+        Returns:
+            ``(B, N - H * W + H' * W', dim)`` with prefix tokens first, and ``(H', W')``: ``H`` and ``W`` divided by
+            the patch size, rounded up.
+
+        Raises:
+            ValueError: A shape that does not fit.
+        """
+        prefix = None
+        if hw_shape is not None:
+            x, prefix = self._split(x, hw_shape)
+        _check_map(x)
+        if x.shape[1] != self.in_channels:
+            raise ValueError(f"expected {self.in_channels} channels, got x of shape {tuple(x.shape)}")
+        patch = self.patch_size
+        views = _shifted(x, self.shift, patch)
+        batch, channels, height, width = views[0].shape
+        split = (batch, channels, height // patch, patch, width // patch, patch)
+        # To (B, h, w, p, p, C), stacked before C in one pass.
+        views = [view.view(split).permute(0, 2, 4, 3, 5, 1) for view in views]
+        patches = torch.stack(views, dim=-2).flatten(3)
+        tokens = self.patch_linear(self.patch_norm(patches.flatten(1, 2)))
+        if prefix is not None and self.prefix_linear is not None:
+            tokens = torch.cat([self.prefix_linear(prefix), tokens], dim=1)
+        return tokens, (height // patch, width // patch)
+
+    def _split(self, x: Tensor, hw_shape: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        """Tokens to a map ``(B, C, H, W)`` and the tokens before it."""
+        height, width = hw_shape
+        num_prefix = x.shape[1] - height * width if x.dim() == 3 else -1
+        if num_prefix < 0 or (num_prefix > 0 and self.prefix_linear is None):
+            allowed = "at least" if self.prefix_linear is not None else "exactly"
+            raise ValueError(
+                f"expected (B, N, C) with {allowed} {height * width} tokens for hw_shape={tuple(hw_shape)}, got x of "
+                f"shape {tuple(x.shape)}: pass the grid of the tokens, and prefix=True for tokens before them"
+            )
+        grid = x[:, num_prefix:].transpose(1, 2).reshape(x.shape[0], x.shape[2], height, width)
+        return grid, x[:, :num_prefix] if num_prefix else None
+
+    def extra_repr(self) -> str:
+        """The arguments, for ``print``."""
+        return f"{self.in_channels}, {self.embed_dims}, patch_size={self.patch_size}, shift={self.shift}"
+
+
+def _shifted(x: Tensor, shift: int, multiple: int = 1) -> list[Tensor]:
+    """The map, padded to a multiple, and its four shifted copies: views of one padded tensor."""
+    extra_height, extra_width = -x.shape[2] % multiple, -x.shape[3] % multiple
+    height, width = x.shape[2] + extra_height, x.shape[3] + extra_width
+    padded = F.pad(x, (shift, shift + extra_width, shift, shift + extra_height))
+    offsets = ((shift, shift), (0, 0), (0, 2 * shift), (2 * shift, 0), (2 * shift, 2 * shift))
+    return [padded[:, :, top : top + height, left : left + width] for top, left in offsets]
+
+
+def _check_map(x: Tensor) -> None:
+    if x.dim() != 4:
+        raise ValueError(f"expected x of shape (B, C, H, W), got {tuple(x.shape)}: pass hw_shape with (B, N, C) tokens")
+
+
+def _check_shift(shift: int) -> None:
+    if not isinstance(shift, int) or shift < 1:
+        raise ValueError(f"expected a shift of at least 1 pixel, got {shift!r}: use patches of 2 pixels or more")
