@@ -184,7 +184,7 @@ def model_complexity(model: nn.Module, images: Tensor) -> Complexity:
     analyzer = require("mmengine.analysis", "det").FlopAnalyzer
     norms = {name: module for name, module in model.named_modules() if isinstance(module, DTN)}
     grids: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
-    with _as_layer_norm(norms, grids), _traceable(model, images), _quiet():
+    with as_layer_norm(norms, grids), _traceable(model, images), _quiet():
         try:
             handler = analyzer(model, (images,))
             handler.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
@@ -194,13 +194,20 @@ def model_complexity(model: nn.Module, images: Tensor) -> Complexity:
                 f"expected a detector that takes images alone and can be traced at {tuple(images.shape[-2:])}, got "
                 f"{type(model).__name__} ({type(error).__name__}: {error}): try another --shape"
             ) from error
-    layers = tuple(_layer(name, norms[name], grid) for name, met in grids.items() for grid in met)
+    layers = tuple(dtn_layer(name, norms[name], grid) for name, met in grids.items() for grid in met)
     backbone = type(getattr(model, "backbone", model)).__name__
     height, width = images.shape[-2:]
     return Complexity(f"{type(model).__name__} ({backbone})", (height, width), _rows(model, counted, layers), layers)
 
 
-def _layer(name: str, norm: DTN, grid: tuple[int, int, int]) -> Layer:
+def dtn_layer(name: str, norm: DTN, grid: tuple[int, int, int]) -> Layer:
+    """What one DTN layer costs.
+
+    Args:
+        name: Of the layer.
+        norm: The layer.
+        grid: Height and width of the tokens that it met, and tokens before them.
+    """
     height, width, num_prefix = grid
     flops = dtn_flops(
         height,
@@ -215,7 +222,7 @@ def _layer(name: str, norm: DTN, grid: tuple[int, int, int]) -> Layer:
 
 
 @contextlib.contextmanager
-def _as_layer_norm(norms: dict[str, DTN], grids: dict[str, list[tuple[int, int, int]]]) -> Iterator[None]:
+def as_layer_norm(norms: dict[str, DTN], grids: dict[str, list[tuple[int, int, int]]]) -> Iterator[None]:
     """Have the DTN layers do what LayerNorm would, and note the grids they meet: `(H, W, prefix tokens)`."""
 
     def forward(

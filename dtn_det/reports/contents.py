@@ -67,7 +67,9 @@ class ReportModel:
         source: What was evaluated: ``timm:resnet50``, a config with a checkpoint, files that were imported.
         num_parameters: Parameters, None where unknown.
         flops: Multiply-adds for one image, None where unknown.
-        settings: Of the evaluation and the training, where known, by name.
+        flops_at: Height and width of that image, as ``224x224``; empty where unknown.
+        settings: Of the evaluation, by name.
+        training: How it was trained, by name, where known.
         partial: Why its numbers are not those of the whole data set, such as ``limit=500 of 50000 seed=0``; or empty.
         bad_images: Images that were left out.
         weights_hash: SHA-256 of its weights, empty where unknown.
@@ -78,7 +80,9 @@ class ReportModel:
     source: str
     num_parameters: int | None = None
     flops: float | None = None
+    flops_at: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
+    training: Mapping[str, str] = field(default_factory=dict)
     partial: str = ""
     bad_images: int = 0
     weights_hash: str = ""

@@ -134,6 +134,10 @@ def _open(
     store = Store.create(run.store, manifest, _image_table(prepared))
     models = [store.add_model(model.manifest(protocol, versions)) for model in classifiers]
     if rank.is_first:
+        models = [
+            model if model.manifest.facts else model.with_facts(classifier.facts(prepared.side))
+            for model, classifier in zip(models, classifiers, strict=True)
+        ]
         rank.barrier()
     return store, models
 

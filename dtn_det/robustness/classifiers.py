@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from dtn_det.robustness.facts import ModelFacts, forward_flops
 from dtn_det.robustness.manifest import ModelManifest, hash_weights
 from dtn_det.robustness.wording import counted
 from dtn_det.worker_processes import worker_died
@@ -42,6 +43,7 @@ class Classifier:
         view: What workers prepare.
         protocol: What its numbers depend on besides weights and images.
         versions: Libraries that it runs on.
+        training: How it was trained, where that is known.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Classifier:
     view: View
     protocol: Mapping[str, str]
     versions: Mapping[str, str] = field(default_factory=dict)
+    training: Mapping[str, str] = field(default_factory=dict)
 
     def logits(self, images: Tensor) -> object:
         """The model's answer to images; whatever it raises is told with its name.
@@ -87,6 +90,19 @@ class Classifier:
             protocol={**self.protocol, **protocol},
             versions={**versions, **self.versions},
         )
+
+    def facts(self, side: int) -> ModelFacts:
+        """What reports tell besides.
+
+        Args:
+            side: Of the corrupted images.
+        """
+        height, width = self.view.of(side).size or (side, side)
+        device = next((weights.device for weights in self.network.parameters()), None)
+        flops = forward_flops(
+            self.network, self.forward, torch.zeros(1, 3, height, width, dtype=torch.uint8, device=device)
+        )
+        return ModelFacts(flops, "" if flops is None else f"{height}x{width}", self.training)
 
 
 class Normalizer:

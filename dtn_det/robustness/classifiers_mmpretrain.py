@@ -13,6 +13,7 @@ from dtn_det._optional import require
 from dtn_det.launch import load_config
 from dtn_det.robustness.classifiers import Classifier, View
 from dtn_det.robustness.classifiers_timm import load_weights
+from dtn_det.robustness.facts import training_facts
 
 _LOADING = ("LoadImageFromFile",)
 _PACKING = ("PackInputs", "PackClsInputs")
@@ -54,7 +55,7 @@ def load_mmpretrain(source: str, num_classes: int) -> Classifier:
     if not hasattr(model, "extract_feat") or getattr(model, "head", None) is None:
         kind = type(model).__name__
         raise ValueError(f"expected a classifier in {path}, got {kind} without a head: name another config")
-    load_weights(model, checkpoint)
+    content = load_weights(model, checkpoint)
     model.eval()
     to_rgb = bool(preprocessor.get("to_rgb", False))
     return Classifier(
@@ -69,6 +70,7 @@ def load_mmpretrain(source: str, num_classes: int) -> Classifier:
             "classes": str(num_classes),
         },
         versions={name: metadata.version(f"onedl-{name}") for name in ("mmpretrain", "mmengine")},
+        training=training_facts(config, content),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from dtn_det._optional import require
 from dtn_det.convert.errors import CheckpointError
 from dtn_det.convert.reading import read_checkpoint
 from dtn_det.robustness.classifiers import Classifier, Normalizer, View
+from dtn_det.robustness.classifiers_hub import hub_asked_once
 
 RANDOM = "random"
 """In place of a checkpoint: random weights, always the same."""
 
 _STATE_KEYS = ("state_dict", "model", "module")
+_SUGGESTED = 5
 
 
 def load_timm(source: str, num_classes: int) -> Classifier:
@@ -38,10 +41,7 @@ def load_timm(source: str, num_classes: int) -> Classifier:
     name, at, checkpoint = source.removeprefix("timm:").partition("@")
     if at and not checkpoint:
         raise ValueError(f"expected a file or {RANDOM!r} after '@' in {source!r}, got nothing: leave the '@' out")
-    if not timm.is_model(name):
-        close = timm.list_models(f"*{name.partition('.')[0][:6]}*")[:5] if name else []
-        hint = f"; did you mean {', '.join(close)}?" if close else ""
-        raise ValueError(f"expected the name of a model of timm after 'timm:', got {name!r}{hint}")
+    _check_name(timm, name)
     if checkpoint:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -53,17 +53,39 @@ def load_timm(source: str, num_classes: int) -> Classifier:
     return _classifier(timm, source, name, checkpoint, model)
 
 
-def load_weights(model: nn.Module, checkpoint: str) -> None:
+def _check_name(timm: Any, name: str) -> None:
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(name):
+        hint = _near(architecture, timm.list_models()) or "timm.list_models() names them all"
+        raise ValueError(f"expected the name of a model of timm after 'timm:', got {name!r}: {hint}")
+    if tag and not timm.is_model_pretrained(name):
+        tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
+        hint = _near(tag, tags) or f"timm has {', '.join(tags) or 'none'}"
+        raise ValueError(f"expected one of the pretrained weights of timm's {architecture!r}, got {tag!r}: {hint}")
+
+
+def _near(name: str, known: list[str]) -> str:
+    """A question for those that may be meant, or nothing."""
+    longer = [other for other in known if name and other.startswith(name.lower())]
+    found = [*longer[:_SUGGESTED], *difflib.get_close_matches(name.lower(), known, _SUGGESTED)]
+    return f"did you mean {', '.join(dict.fromkeys(found[:_SUGGESTED]))}?" if found else ""
+
+
+def load_weights(model: nn.Module, checkpoint: str) -> dict[str, Any]:
     """Load a checkpoint that fits a model exactly.
 
     Args:
         model: The model.
         checkpoint: Path or URL of a ``.pth`` or ``.safetensors`` file: a state dict, or a training checkpoint with one.
 
+    Returns:
+        The content of the file.
+
     Raises:
         CheckpointError: It cannot be read or does not fit.
     """
-    weights: dict[str, Any] = read_checkpoint(checkpoint)
+    content: dict[str, Any] = read_checkpoint(checkpoint)
+    weights = content
     for key in _STATE_KEYS:
         if isinstance(weights.get(key), dict):
             weights = weights[key]
@@ -90,17 +112,22 @@ def load_weights(model: nn.Module, checkpoint: str) -> None:
             "checkpoint was written for"
         )
     model.load_state_dict(found)
+    return content
 
 
 def _pretrained(timm: Any, name: str) -> nn.Module:
-    try:
-        model: nn.Module = timm.create_model(name, pretrained=True)
-    # The hub's client raises errors of several packages.
-    except Exception as error:
-        raise ValueError(
-            f"expected the pretrained weights of timm's {name!r}, got {type(error).__name__}: {error}: check the "
-            f"network, or give a file, timm:{name}@FILE, or timm:{name}@{RANDOM} for random weights"
-        ) from error
+    others = f"give a file, timm:{name}@FILE, or timm:{name}@{RANDOM} for random weights"
+    if not timm.is_model_pretrained(name):
+        raise ValueError(f"expected a model that timm has pretrained weights of, got {name!r}: {others}")
+    with hub_asked_once() as fault:
+        try:
+            model: nn.Module = timm.create_model(name, pretrained=True)
+        # The hub's client raises errors of several packages.
+        except Exception as error:
+            raise ValueError(
+                f"expected the pretrained weights of timm's {name!r}, got {fault or f'{type(error).__name__}: {error}'}"
+                f"{' and no copy of an earlier download' if fault else ''}: check the network, or {others}"
+            ) from error
     return model
 
 
@@ -120,7 +147,14 @@ def _classifier(timm: Any, source: str, name: str, checkpoint: str, model: nn.Mo
             "normalization": f"mean {config['mean']} std {config['std']}",
         },
         versions={"timm": metadata.version("timm")},
+        training={} if checkpoint else _training(model),
     )
+
+
+def _training(model: Any) -> dict[str, str]:
+    """Which of timm's pretrained weights these are."""
+    tag = model.pretrained_cfg.get("tag")
+    return {"pretrained": str(tag)} if tag else {}
 
 
 def _interpolation(name: str) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import torch
 from dtn_det._optional import require
 from dtn_det.convert.errors import CheckpointError
 from dtn_det.convert.reading import read_checkpoint
+from dtn_det.robustness.facts import training_facts
 from dtn_det.robustness.wording import counted
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Detector:
         amp: Whether it runs in mixed precision.
         settings: Hash of its config, test settings included.
         classes: Those that it was trained on, where the checkpoint tells.
+        training: How it was trained, where config and checkpoint tell.
     """
 
     model: torch.nn.Module
@@ -42,6 +44,7 @@ class Detector:
     amp: bool
     settings: str
     classes: tuple[str, ...] | None = None
+    training: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def precision(self) -> str:
@@ -123,7 +126,8 @@ def build_detector(cfg: Config, checkpoint: str, device: torch.device, amp: bool
             getattr(model, part).register_forward_hook(partial(_check_features, part))
     text = json.dumps(json.loads(json.dumps(settings, default=str)), sort_keys=True)
     settings_hash = hashlib.sha256(text.encode()).hexdigest()
-    return Detector(model.to(device).eval(), device, amp, settings_hash, _classes(content))
+    training = training_facts(cfg, content)
+    return Detector(model.to(device).eval(), device, amp, settings_hash, _classes(content), training)
 
 
 def _check_features(part: str, module: torch.nn.Module, inputs: Any, output: Any) -> None:

@@ -21,6 +21,7 @@ from dtn_det.robustness.cells import sweep_cells
 from dtn_det.robustness.coco_cells import bad_images, evaluate_cells
 from dtn_det.robustness.detection import DetectionTask, OnBadImage, model_manifest, store_manifest
 from dtn_det.robustness.detection_data import DetectionData, check_loader, read_data
+from dtn_det.robustness.detection_facts import detection_facts
 from dtn_det.robustness.detection_model import Detector, build_detector, model_source
 from dtn_det.robustness.detection_report import print_tables
 from dtn_det.robustness.processes import joined
@@ -129,6 +130,8 @@ def prepare_detection(
         model_manifest(name, source, detector, data, options.batch_size),
         rank,
     )
+    if rank.is_first and not model.manifest.facts:
+        model = model.with_facts(detection_facts(cfg, detector, data.images(sweep_cells(()), corruptor)))
     task = DetectionTask(
         images, len(cells), len(data.truth.categories), detector, options.batch_size, options.on_bad_image, masks
     )

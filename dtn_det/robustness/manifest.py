@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dtn_det.robustness.cells import Cell
+from dtn_det.robustness.facts import ModelFacts
 
 FORMAT = 1
 """Version of the files in a store."""
@@ -79,6 +80,7 @@ class ModelManifest:
         num_parameters: Of the model.
         protocol: What else its numbers depend on: input size, preprocessing, batch size, precision.
         versions: Libraries of the run that began it; a resumed run may have others and warns.
+        facts: What reports tell besides; stores of earlier versions have none, and runs do not compare them.
     """
 
     name: str
@@ -87,6 +89,7 @@ class ModelManifest:
     num_parameters: int
     protocol: Mapping[str, str]
     versions: Mapping[str, str]
+    facts: ModelFacts = field(default_factory=ModelFacts)
 
     def __post_init__(self) -> None:
         for name, kind in (("name", str), ("weights_hash", str), ("protocol", Mapping), ("versions", Mapping)):
@@ -95,16 +98,17 @@ class ModelManifest:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "protocol": dict(self.protocol), "versions": dict(self.versions)}
+        plain = {"protocol": dict(self.protocol), "versions": dict(self.versions), "facts": self.facts.to_dict()}
+        return {**asdict(self), **plain}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelManifest:
         """The inverse of :meth:`to_dict`."""
-        return cls(**values)
+        return cls(**{**values, "facts": ModelFacts.from_dict(values.get("facts", {}))})
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Lines that say in which fields two manifests differ, ``versions`` aside."""
+    """Lines that say in which fields two manifests differ, ``versions`` and ``facts`` aside."""
     lines = []
     old_fields, new_fields = _flat(found), _flat(wanted)
     for key in sorted({*old_fields, *new_fields}):
@@ -116,7 +120,7 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 
 def _flat(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that count, those of the protocol among them."""
-    fields = {key: value for key, value in manifest.items() if key not in ("versions", "protocol")}
+    fields = {key: value for key, value in manifest.items() if key not in ("versions", "facts", "protocol")}
     return {**fields, **manifest.get("protocol", {})}
 
 

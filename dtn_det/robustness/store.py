@@ -16,13 +16,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dtn_det.files import is_temporary, locked, write_bytes, write_json
+from dtn_det.robustness.facts import ModelFacts
 from dtn_det.robustness.file_errors import advice
 from dtn_det.robustness.manifest import FORMAT, ModelManifest, StoreManifest, differences
 from dtn_det.robustness.store_files import (
@@ -239,6 +240,12 @@ class ModelStore:
     store: Store
     folder: Path
     manifest: ModelManifest
+
+    def with_facts(self, facts: ModelFacts) -> ModelStore:
+        """The same model with facts in its manifest; its records stay what they are."""
+        manifest = replace(self.manifest, facts=facts)
+        write_json(self.folder / "model.json", manifest.to_dict())
+        return replace(self, manifest=manifest)
 
     def finished(self) -> set[int]:
         """Numbers of the units that are done."""

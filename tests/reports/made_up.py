@@ -227,7 +227,9 @@ def _report(
             f"timm:{name}" if task == "classification" else f"configs/{name}.py {name}.pth",
             num_parameters=28_288_354 + 1_000 * number,
             flops=4.5e9 + 1e8 * number,
+            flops_at="224x224",
             settings={"amp": "no"},
+            training={"epochs": "300", "optimizer": "AdamW"},
             partial=partial.get(name, ""),
             weights_hash=f"{number:02x}" * 32,
         )

@@ -170,6 +170,8 @@ def test_the_models(classifiers):
     table = tables_of(classifiers)["models"]
     assert cell(table, "dtn", "source").value == "timm:dtn"
     assert cell(table, "dtn", "settings").value == "amp no"
+    assert cell(table, "dtn", "FLOPs at").value == "224x224"
+    assert cell(table, "dtn", "training").value == "epochs 300, optimizer AdamW"
     assert cell(table, "dtn", "SHA-256 of weights").value == "01" * 6
     long = replace(classifiers.models[0], settings={"pipeline": "x" * 200}, weights_hash="", origin="imported")
     other = tables_of(replace(classifiers, models=(long, *classifiers.models[1:])))["models"]
@@ -180,9 +182,12 @@ def test_the_models(classifiers):
 
 
 def test_unknown_sizes_have_no_column(classifiers):
-    models = tuple(replace(model, num_parameters=None, flops=None) for model in classifiers.models)
-    table = tables_of(replace(classifiers, models=models))["summary"]
-    assert table.columns[0].heading == "error"
+    unknown = {"num_parameters": None, "flops": None, "flops_at": "", "training": {}}
+    models = tuple(replace(model, **unknown) for model in classifiers.models)
+    tables = tables_of(replace(classifiers, models=models))
+    assert tables["summary"].columns[0].heading == "error"
+    assert [column.heading for column in tables["models"].columns] == ["source", "settings", "SHA-256 of weights"]
+    assert tables["models"].notes == ()
 
 
 # Differences
