@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -12,6 +11,16 @@ from torch import Tensor, nn
 from dtn_det.layers import operators
 from dtn_det.layers.axis_kernels import PositionProjection
 from dtn_det.layers.separable import dynamic_token_norm, group_rms_normalize, intra_token_moments, normalize
+from dtn_det.layers.token_norm import (
+    TokenNorm,
+    check_groups,
+    check_mask,
+    check_rows,
+    check_tokens,
+    compute_dtype,
+    output_dtype,
+    without_autocast,
+)
 
 Init = Literal["local", "layernorm"]
 
@@ -19,7 +28,7 @@ Init = Literal["local", "layernorm"]
 LAYERNORM_GATE = 6.0
 
 
-class DTN(nn.LayerNorm):
+class DTN(TokenNorm):
     """Dynamic Token Normalization: LayerNorm that also looks at neighbouring tokens.
 
     Each group of channels blends the statistics of the token itself (LayerNorm's) with those of the tokens around it,
@@ -71,34 +80,19 @@ class DTN(nn.LayerNorm):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if not isinstance(num_features, int) or not isinstance(num_groups, int):
-            raise ValueError(
-                f"expected num_features and num_groups to be integers, got {num_features!r} and {num_groups!r}"
-            )
-        if num_groups < 1 or num_features < 1 or num_features % num_groups:
-            raise ValueError(
-                f"expected num_groups to be a positive divisor of num_features, got num_features={num_features} and "
-                f"num_groups={num_groups}: choose a divisor of {num_features}"
-            )
+        check_groups(num_features, num_groups)
         if init not in get_args(Init):
             raise ValueError(f"expected init to be one of {get_args(Init)}, got {init!r}")
         if init == "layernorm":
             head_rms = unbiased = False
         if unbiased and num_features == 1:
             raise ValueError("expected num_features > 1 for an unbiased variance, got 1: pass unbiased=False")
-        # nn.LayerNorm's constructor calls reset_parameters(), which needs the attributes below.
-        nn.Module.__init__(self)
-        self.num_features = num_features
+        super().__init__(num_features, eps, device=device, dtype=dtype)
         self.num_groups = num_groups
         self.head_rms = head_rms
         self.unbiased = unbiased
         self.only_var = only_var
         self.init = init
-        self.normalized_shape = (num_features,)
-        self.eps = eps
-        self.elementwise_affine = True
-        self.weight = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype))
         self.mean_norm_weight: nn.Parameter | None
         if only_var:
             self.register_parameter("mean_norm_weight", None)
@@ -136,17 +130,16 @@ class DTN(nn.LayerNorm):
             ValueError: A shape that does not fit, or a mask that leaves an image without a valid token.
         """
         height, width, num_prefix = self._grid(x, hw_shape)
-        out_dtype = _output_dtype(x)
-        compute_dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        # Autocast knows no meta tensors, which need none.
-        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+        out_dtype = output_dtype(x)
+        dtype = compute_dtype(x)
+        with without_autocast(x):
             tokens, prefix = x, None
             if num_prefix:
-                prefix = self._normalize_prefix(x[:, :num_prefix].to(compute_dtype)).to(out_dtype)
+                prefix = self._normalize_prefix(x[:, :num_prefix].to(dtype)).to(out_dtype)
                 tokens = x[:, num_prefix:]
             grid = tokens.reshape(x.shape[0], height, width, self.num_features)
             grid_mask = self._grid_mask(mask, x.shape[0], height, width, num_prefix)
-            out = self._normalize_grid(grid, grid_mask, compute_dtype, out_dtype).reshape(tokens.shape)
+            out = self._normalize_grid(grid, grid_mask, dtype, out_dtype).reshape(tokens.shape)
             return out if prefix is None else torch.cat([prefix, out], dim=1)
 
     def _normalize_grid(
@@ -181,37 +174,19 @@ class DTN(nn.LayerNorm):
 
     def _grid(self, x: Tensor, hw_shape: tuple[int, int] | None) -> tuple[int, int, int]:
         """Check the shapes and return ``(height, width, number of prefix tokens)``."""
-        if x.dim() not in (3, 4) or x.shape[-1] != self.num_features:
-            raise ValueError(
-                f"expected x of shape (B, N, {self.num_features}) or (B, H, W, {self.num_features}), "
-                f"got {tuple(x.shape)}"
-            )
-        if not x.is_floating_point():
-            raise ValueError(f"expected x of a floating-point dtype, got {x.dtype}: call x.float()")
-        if hw_shape is not None and not _is_grid(hw_shape):
-            raise ValueError(f"expected hw_shape to be two positive integers (H, W), got {hw_shape!r}")
+        grid = check_tokens(x, self.num_features, hw_shape)
         if x.dim() == 4:
-            height, width = x.shape[1:3]
-            if hw_shape is not None and tuple(hw_shape) != (height, width):
-                raise ValueError(
-                    f"expected hw_shape to be {(height, width)} for x of shape {tuple(x.shape)}, got {tuple(hw_shape)}"
-                )
-            return height, width, 0
+            return x.shape[1], x.shape[2], 0
         num_tokens = x.shape[1]
-        if hw_shape is None:
+        if grid is None:
             side = math.isqrt(num_tokens)
             if side * side != num_tokens:
                 raise ValueError(
                     f"expected hw_shape=(H, W) for {num_tokens} tokens, which form no square grid, got None: pass the "
                     f"grid, (1, {num_tokens}) for a sequence"
                 )
-            return side, side, 0
-        height, width = hw_shape
-        if height * width > num_tokens:
-            raise ValueError(
-                f"expected hw_shape with H * W of at most {num_tokens}, the number of tokens of x, got "
-                f"{tuple(hw_shape)} with H * W = {height * width}"
-            )
+            grid = (side, side)
+        height, width = grid
         return height, width, num_tokens - height * width
 
     def _grid_mask(self, mask: Tensor | None, batch: int, height: int, width: int, num_prefix: int) -> Tensor | None:
@@ -219,24 +194,9 @@ class DTN(nn.LayerNorm):
         if mask is None:
             return None
         size = height * width
-        if mask.dtype != torch.bool:
-            raise ValueError(f"expected mask of dtype torch.bool, True for valid tokens, got {mask.dtype}")
-        if tuple(mask.shape) == (batch, size + num_prefix):
-            mask = mask[:, num_prefix:]
-        elif tuple(mask.shape) not in ((batch, size), (batch, height, width)):
-            with_prefix = f"{(batch, size + num_prefix)}, " if num_prefix else ""
-            raise ValueError(
-                f"expected mask of shape {with_prefix}{(batch, size)} or {(batch, height, width)}, "
-                f"got {tuple(mask.shape)}"
-            )
-        mask = mask.reshape(batch, height, width)
-        # Reading a value would break a traced graph, so a graph does without the check.
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if not traced:
-            empty = (~mask.flatten(1).any(dim=1)).nonzero().flatten().tolist()
-            if empty:
-                raise ValueError(f"expected at least one valid token in each row of mask, got none in rows {empty}")
-        return mask
+        mask = check_mask(mask, batch, size + num_prefix, (height, width))[:, -size:]
+        check_rows(mask)
+        return mask.reshape(batch, height, width)
 
     def extra_repr(self) -> str:
         """The arguments, for ``print``."""
@@ -244,16 +204,3 @@ class DTN(nn.LayerNorm):
             f"{self.num_features}, num_groups={self.num_groups}, eps={self.eps}, head_rms={self.head_rms}, "
             f"unbiased={self.unbiased}, only_var={self.only_var}"
         )
-
-
-def _is_grid(hw_shape: object) -> bool:
-    if not isinstance(hw_shape, Sequence | Tensor) or len(hw_shape) != 2:
-        return False
-    return not any(isinstance(side, float) or side < 1 for side in hw_shape)
-
-
-def _output_dtype(x: Tensor) -> torch.dtype:
-    """The dtype that ``F.layer_norm`` would return."""
-    if x.device.type == "cuda" and torch.is_autocast_enabled("cuda") and x.dtype != torch.float64:
-        return torch.float32
-    return x.dtype

@@ -1,0 +1,190 @@
+"""What all normalisers of tokens share: the base class that hosts ask for, and checks of what they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class TokenNorm(nn.LayerNorm):
+    """A norm of tokens that can be told their grid: ``norm(x, hw_shape=None, mask=None)``.
+
+    Hosts ask ``isinstance(norm, TokenNorm)`` before they hand on the grid. Being an ``nn.LayerNorm``, it falls under
+    the rules for norm layers (no weight decay on its own parameters), and ``SyncBatchNorm.convert_sync_batchnorm``,
+    whose layers take no tokens, leaves it alone.
+
+    Args:
+        num_features: Channels ``C`` of a token.
+        eps: Added to variances and mean squares.
+        has_weight: Whether there is a ``weight`` of shape ``(C,)``, which starts at 1.
+        has_bias: Whether there is a ``bias`` of shape ``(C,)``, which starts at 0.
+        device: Where the parameters are made.
+        dtype: Their dtype.
+
+    Raises:
+        ValueError: ``num_features`` is no positive integer.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        *,
+        has_weight: bool = True,
+        has_bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if not isinstance(num_features, int) or num_features < 1:
+            raise ValueError(f"expected num_features to be a positive integer, got {num_features!r}")
+        # nn.LayerNorm's constructor calls reset_parameters(), for which a subclass may not be ready.
+        nn.Module.__init__(self)
+        self.num_features = num_features
+        self.normalized_shape = (num_features,)
+        self.eps = eps
+        self.elementwise_affine = has_weight
+        for name, exists in (("weight", has_weight), ("bias", has_bias)):
+            values = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype)) if exists else None
+            self.register_parameter(name, values)
+
+    def forward(self, x: Tensor, hw_shape: tuple[int, int] | None = None, mask: Tensor | None = None) -> Tensor:
+        """Normalise the tokens.
+
+        Args:
+            x: ``(B, N, C)`` tokens of an ``H x W`` grid in row-major order, preceded by ``N - H * W`` prefix tokens
+                (class, distillation, register), or ``(B, H, W, C)``.
+            hw_shape: ``(H, W)``.
+            mask: Booleans, True for valid tokens: ``(B, N)``, ``(B, H * W)`` or ``(B, H, W)``. The others take no part
+                in statistics over tokens.
+
+        Returns:
+            Tensor of the shape of ``x``. The dtype is that of ``x``, or float32 under CUDA autocast, as for LayerNorm.
+
+        Raises:
+            ValueError: A shape or dtype that does not fit.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no forward: override it")
+
+
+def check_groups(num_features: int, num_groups: int) -> None:
+    """Check that the channels split into groups.
+
+    Raises:
+        ValueError: Numbers that are no integers, or a number of groups that does not divide that of the channels.
+    """
+    if not isinstance(num_features, int) or not isinstance(num_groups, int):
+        raise ValueError(
+            f"expected num_features and num_groups to be integers, got {num_features!r} and {num_groups!r}"
+        )
+    if num_groups < 1 or num_features < 1 or num_features % num_groups:
+        raise ValueError(
+            f"expected num_groups to be a positive divisor of num_features, got num_features={num_features} and "
+            f"num_groups={num_groups}: choose a divisor of {num_features}"
+        )
+
+
+def check_tokens(x: Tensor, num_features: int, hw_shape: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Check tokens and their grid.
+
+    Args:
+        x: ``(B, N, C)`` or ``(B, H, W, C)``.
+        num_features: ``C``.
+        hw_shape: ``(H, W)`` with ``H * W <= N``, or None.
+
+    Returns:
+        ``(H, W)``, from the tensor where it has them; None for ``(B, N, C)`` without ``hw_shape``.
+
+    Raises:
+        ValueError: A shape or dtype that does not fit.
+    """
+    if x.dim() not in (3, 4) or x.shape[-1] != num_features:
+        raise ValueError(
+            f"expected x of shape (B, N, {num_features}) or (B, H, W, {num_features}), got {tuple(x.shape)}"
+        )
+    if not x.is_floating_point():
+        raise ValueError(f"expected x of a floating-point dtype, got {x.dtype}: call x.float()")
+    if hw_shape is not None and not _is_grid(hw_shape):
+        raise ValueError(f"expected hw_shape to be two positive integers (H, W), got {hw_shape!r}")
+    if x.dim() == 4:
+        height, width = x.shape[1:3]
+        if hw_shape is not None and tuple(hw_shape) != (height, width):
+            raise ValueError(
+                f"expected hw_shape to be {(height, width)} for x of shape {tuple(x.shape)}, got {tuple(hw_shape)}"
+            )
+        return height, width
+    if hw_shape is None:
+        return None
+    height, width = hw_shape
+    if height * width > x.shape[1]:
+        raise ValueError(
+            f"expected hw_shape with H * W of at most {x.shape[1]}, the number of tokens of x, got "
+            f"{tuple(hw_shape)} with H * W = {height * width}"
+        )
+    return height, width
+
+
+def check_mask(mask: Tensor, batch: int, num_tokens: int, grid: tuple[int, int] | None) -> Tensor:
+    """Check a mask and flatten it.
+
+    Args:
+        mask: Booleans ``(B, N)``, and with a grid also ``(B, H * W)`` or ``(B, H, W)``, which leave prefix tokens out.
+        batch: ``B``.
+        num_tokens: ``N``.
+        grid: ``(H, W)`` or None.
+
+    Returns:
+        ``(B, N)`` or ``(B, H * W)``.
+
+    Raises:
+        ValueError: A shape or dtype that does not fit.
+    """
+    if mask.dtype != torch.bool:
+        raise ValueError(f"expected mask of dtype torch.bool, True for valid tokens, got {mask.dtype}")
+    shapes: list[tuple[int, ...]] = [(batch, num_tokens)]
+    if grid is not None:
+        shapes += [(batch, grid[0] * grid[1])] * (grid[0] * grid[1] != num_tokens) + [(batch, *grid)]
+    if tuple(mask.shape) not in shapes:
+        *others, last = map(str, shapes)
+        expected = f"{', '.join(others)} or {last}" if others else last
+        raise ValueError(f"expected mask of shape {expected}, got {tuple(mask.shape)}")
+    return mask.flatten(1)
+
+
+def check_rows(mask: Tensor) -> None:
+    """Check that a mask ``(B, N)`` leaves each image at least one valid token.
+
+    Raises:
+        ValueError: One without; the message names the rows.
+    """
+    # Reading a value would break a traced graph, so a graph does without the check.
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if traced or mask.is_meta:
+        return
+    empty = (~mask.any(dim=1)).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"expected at least one valid token in each row of mask, got none in rows {empty}")
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of statistics: float64 for float64, else float32."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def output_dtype(x: Tensor) -> torch.dtype:
+    """The dtype that ``F.layer_norm`` would return."""
+    if x.device.type == "cuda" and torch.is_autocast_enabled("cuda") and x.dtype != torch.float64:
+        return torch.float32
+    return x.dtype
+
+
+def without_autocast(x: Tensor) -> torch.autocast:
+    """A context without autocast on the device of ``x``; autocast knows no meta tensors, which need none."""
+    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
+
+
+def _is_grid(hw_shape: object) -> bool:
+    if not isinstance(hw_shape, Sequence | Tensor) or len(hw_shape) != 2:
+        return False
+    return not any(isinstance(side, float) or side < 1 for side in hw_shape)

@@ -1,0 +1,1 @@
+"""The normalisers that DTN is compared with, for tokens."""
