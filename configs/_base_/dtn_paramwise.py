@@ -6,6 +6,7 @@ swin_paramwise_cfg = dict(
         "absolute_pos_embed": dict(decay_mult=0.0),
         "relative_position_bias_table": dict(decay_mult=0.0),
         "norm": dict(decay_mult=0.0),
+        "attn.w_msa.scale": dict(decay_mult=0.0),
         "pos_proj": dict(lr_mult=0.1),
     }
 )
@@ -14,5 +15,9 @@ swin_paramwise_cfg = dict(
 # it is not.
 pvt_paramwise_cfg = dict(
     norm_decay_mult=0.0,
-    custom_keys={"pos_embed": dict(decay_mult=0.0), "pos_proj": dict(lr_mult=0.1)},
+    custom_keys={
+        "pos_embed": dict(decay_mult=0.0),
+        "pos_proj": dict(lr_mult=0.1),
+        "attn.scale": dict(decay_mult=0.0),
+    },
 )

@@ -24,7 +24,7 @@ Rules = tuple[tuple[str, str], ...]
 _SIGNATURES: dict[tuple[Family, str], str] = {
     ("swin", "mmdet"): r"stages\.\d+\.blocks\.\d+\.attn\.w_msa\.",
     ("swin", "official"): r"layers\.\d+\.blocks\.\d+\.attn\.qkv\.",
-    ("pvt", "mmdet"): r"layers\.\d+\.0\.projection\.",
+    ("pvt", "mmdet"): r"layers\.\d+\.0\.(projection|patch_linear)\.",
     ("pvt", "official"): r"block\d+\.\d+\.attn\.q\.",
     ("pvt", "timm"): r"stages\.\d+\.blocks\.\d+\.attn\.q\.",
 }

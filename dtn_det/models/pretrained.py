@@ -14,7 +14,7 @@ from torch import nn
 from dtn_det.convert.checkpoints import Family, check_keys, convert, extract_state_dict, resize_tables
 from dtn_det.convert.errors import CheckpointError
 from dtn_det.convert.reading import read_checkpoint
-from dtn_det.layers import DTN
+from dtn_det.layers import DTN, ShiftedPatchTokenization
 
 # Norms of the feature maps that a detector takes from Swin.
 _OUTPUT_NORM = re.compile(r"norm\d+\.")
@@ -51,7 +51,9 @@ def load_pretrained(
     authors and MMDetection; PVTv2 of its authors, timm and MMDetection; with or without DTN; whole detectors too, whose
     ``backbone.`` is taken. Relative-position tables and position embeddings are resized where the sizes differ.
     Classifier heads, final norms and class tokens are dropped. What a checkpoint may lack are DTN's own parameters,
-    all of a norm or none, and the output norms ``norm0`` to ``norm3`` of Swin, which only detectors have.
+    all of a norm or none, the output norms ``norm0`` to ``norm3`` of Swin, which only detectors have, the scales of
+    Locality Self-Attention, all or none, and the weights of Shifted Patch Tokenization, which then start anew in place
+    of the plain patches of the checkpoint, with a warning.
 
     Args:
         backbone: One of this package's backbones.
@@ -70,17 +72,24 @@ def load_pretrained(
     checkpoint = read_checkpoint(source)
     shapes = {key: value.shape for key, value in backbone.state_dict().items()}
     optional = {key for key in shapes if _OUTPUT_NORM.match(key) or key.endswith(".relative_position_index")}
-    fresh = []
+    scales = {key for key in shapes if key.endswith(".scale")}
+    fresh, new_patches = [], []
     try:
         state = convert(extract_state_dict(checkpoint, init_cfg.get("prefix")), family)
         state = {key: value for key, value in state.items() if key in shapes or not _OUTPUT_NORM.match(key)}
         state = resize_tables(state, shapes, grids)
-        for name, norm in backbone.named_modules():
-            if isinstance(norm, DTN):
-                added = {f"{name}.{key}" for key in norm.state_dict()} - {f"{name}.weight", f"{name}.bias"}
+        if not scales & set(state):
+            optional |= scales
+        for name, module in backbone.named_modules():
+            if isinstance(module, DTN):
+                added = {f"{name}.{key}" for key in module.state_dict()} - {f"{name}.weight", f"{name}.bias"}
                 if not added & set(state):
-                    fresh.append(norm)
+                    fresh.append(module)
                     optional |= added
+            elif isinstance(module, ShiftedPatchTokenization) and f"{name}.patch_norm.weight" not in state:
+                state = {key: value for key, value in state.items() if not key.startswith(f"{name}.")}
+                new_patches.append(name)
+                optional |= {f"{name}.{key}" for key in module.state_dict()}
         check_keys(state, shapes, optional)
     except CheckpointError as error:
         raise CheckpointError(f"{source} does not fit {type(backbone).__name__}: {error}") from None
@@ -90,16 +99,29 @@ def load_pretrained(
         len(state),
         sorted({key.split(".")[0] for key in shapes if _OUTPUT_NORM.match(key) and key not in state}),
         fresh,
+        len(scales - set(state)),
+        new_patches,
     )
 
 
-def _report(source: str, loaded: int, output_norms: list[str], fresh: list[DTN]) -> None:
+def _report(
+    source: str, loaded: int, output_norms: list[str], fresh: list[DTN], new_scales: int, new_patches: list[str]
+) -> None:
     message = f"loaded {loaded} tensors from {source}"
     if output_norms:
         message += f"; it has no output norms {', '.join(output_norms)}, as usual for a classifier"
     if fresh:
         message += f"; {len(fresh)} DTN norms got LayerNorm's weight and bias and keep their initial gates and kernels"
+    if new_scales:
+        message += f"; it has no scales of Locality Self-Attention, and {new_scales} keep their start"
     print_log(message, logger="current")
+    if new_patches:
+        print_log(
+            f"the patches of {', '.join(new_patches)} start anew: {source} has none of Shifted Patch Tokenization, and "
+            "plain ones do not fit; train for longer than a fine-tuning, or set spt=False",
+            logger="current",
+            level=logging.WARNING,
+        )
     if any(norm.init != "layernorm" for norm in fresh):
         print_log(
             "LayerNorm weights went into DTN norms with init='local', which gives other features from the first step "

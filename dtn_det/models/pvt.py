@@ -16,6 +16,7 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from dtn_det.models.locality import localize, shifted_patches
 from dtn_det.models.norms import apply_norm, check_arguments, dtn_from_norm, maybe_checkpoint, stage_groups
 from dtn_det.models.pretrained import load_pretrained, pretrained_init_cfg
 
@@ -61,6 +62,8 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
         *,
         dtn_cfg: Mapping[str, Any] | None = None,
         dtn_stages: Sequence[int] = (0, 1, 2),
+        spt: bool = False,
+        lsa: bool = False,
         with_cp: bool = False,
         frozen_stages: int = -1,
         embed_norm_eps: float | None = 1e-5,
@@ -80,11 +83,15 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
             raise ValueError(f"expected frozen_stages from -1 to {len(widths)}, got {frozen_stages}")
         for index, (patch_embed, blocks, _) in enumerate(self.layers):
             set_eps(patch_embed.norm, embed_norm_eps)
+            if spt:
+                self.layers[index][0] = shifted_patches(patch_embed)
             for position, block in enumerate(blocks):
                 if not isinstance(block, PVTEncoderLayer):  # the position embedding of PVT
                     continue
                 if block.attn.sr_ratio > 1:
                     set_eps(block.attn.norm, embed_norm_eps)
+                if lsa:
+                    localize(block.attn)
                 norm1, norm2 = block.norm1, block.norm2
                 if index in groups:
                     norm1 = dtn_from_norm(norm1, groups[index], dtn_cfg)
@@ -181,6 +188,11 @@ class DTNPyramidVisionTransformer(_DTNPyramid):
             and DTN's keyword arguments ``head_rms``, ``unbiased``, ``only_var``, ``init`` and ``eps`` (default: that
             of ``norm_cfg``). Start from LayerNorm weights with ``dict(init='layernorm')``.
         dtn_stages: Stages whose block norms become DTN; ``()`` gives the LayerNorm twin.
+        spt: Shifted Patch Tokenization (Lee et al., arXiv:2112.13492) instead of the patch embeddings, with their
+            norms. Sizes that are no multiple of the patch are padded where MMDetection's class cuts them off. The paper
+            has no PVT: this is an extension of it, and so is the next.
+        lsa: Locality Self-Attention of the same paper: a learned scale per head in every stage, and no attention of a
+            token to itself where keys are not spatially reduced, which is stage 4.
         with_cp: Recompute each block in the backward pass instead of storing its activations.
         frozen_stages: Stages whose parameters stay as they are: -1 for none, 0 for the first patch embedding, ``k``
             for the first ``k`` stages.
@@ -205,5 +217,6 @@ class DTNPyramidVisionTransformerV2(_DTNPyramid, PyramidVisionTransformerV2):  #
 
     As :class:`DTNPyramidVisionTransformer`, on ``mmdet.models.backbones.PyramidVisionTransformerV2`` (Wang et al.,
     arXiv:2106.13797): overlapping patches, a depth-wise convolution in the feed-forward layers and a norm after each
-    stage, which stays LayerNorm.
+    stage, which stays LayerNorm. ``spt=True`` is an error: the patches overlap, so that they see their neighbours as
+    they are.
     """

@@ -13,6 +13,7 @@ from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
 from dtn_det.convert.checkpoints import resize_grid
+from dtn_det.models.locality import localize, shifted_patches
 from dtn_det.models.norms import apply_norm, check_arguments, dtn_from_norm, maybe_checkpoint, stage_groups
 from dtn_det.models.pretrained import load_pretrained, pretrained_init_cfg
 
@@ -96,6 +97,9 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
             of its directions. MMDetection does, and so does this class by default; the classifiers of the authors,
             of timm and of torchvision do not. Set False to reproduce their features: at 224 pixels it changes stage 4.
             On maps that are not square this is the authors' rule; timm and torchvision decide by direction.
+        spt: Shifted Patch Tokenization (Lee et al., arXiv:2112.13492) instead of the patch embedding, with its norm,
+            and of every patch merging.
+        lsa: Locality Self-Attention of the same paper: a learned scale per head, no attention of a token to itself.
         pretrain_img_size: Image size whose patch grid ``use_abs_pos_embed`` has an embedding for; it is resized
             for other sizes.
         pretrained: As in MMDetection, deprecated there: use ``init_cfg``.
@@ -109,12 +113,16 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
         TypeError: An argument that does not exist.
     """
 
+    patch_embed: Any
+
     def __init__(
         self,
         *,
         dtn_cfg: Mapping[str, Any] | None = None,
         dtn_stages: Sequence[int] = (0, 1, 2, 3),
         shift_small_maps: bool = True,
+        spt: bool = False,
+        lsa: bool = False,
         pretrain_img_size: int | tuple[int, int] = 224,
         pretrained: str | None = None,
         init_cfg: Mapping[str, Any] | None = None,
@@ -125,6 +133,10 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
         super().__init__(pretrain_img_size=image_size, init_cfg=pretrained_init_cfg(init_cfg, pretrained), **kwargs)
         patch_height, patch_width = self.patch_embed.projection.kernel_size
         self.position_grid = (image_size[0] // patch_height, image_size[1] // patch_width)
+        if spt:
+            self.patch_embed = shifted_patches(self.patch_embed)
+            for stage in self.stages[:-1]:
+                stage.downsample = shifted_patches(stage.downsample)
         self.dtn_stages = tuple(dtn_stages)
         num_heads = [stage.blocks[0].attn.w_msa.num_heads for stage in self.stages]
         groups = stage_groups(
@@ -134,6 +146,8 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
             raise ValueError(f"expected frozen_stages from -1 to {len(self.stages)}, got {self.frozen_stages}")
         for index, stage in enumerate(self.stages):
             for position, block in enumerate(stage.blocks):
+                if lsa:
+                    localize(block.attn.w_msa)
                 norm1, norm2 = block.norm1, block.norm2
                 if index in groups:
                     norm1 = dtn_from_norm(norm1, groups[index], dtn_cfg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -88,3 +89,18 @@ def randomise() -> Callable[..., nn.Module]:
         return model
 
     return move
+
+
+@pytest.fixture
+def warnings_and_infos(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What is logged, by level."""
+    logger_class = pytest.importorskip("mmengine.logging").MMLogger
+    logger = logger_class.get_instance("pretrained", logger_name="pretrained")
+    messages: dict[str, list[str]] = {}
+
+    def log(level: int, message: str, *_: object, **__: object) -> None:
+        messages.setdefault(logging.getLevelName(level).lower(), []).append(message)
+
+    monkeypatch.setattr(logger, "log", log)
+    monkeypatch.setattr(logger_class, "get_current_instance", classmethod(lambda cls: logger))
+    return messages

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 pytest.importorskip("mmdet")
 
 from mmengine.config import ConfigDict
-from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
@@ -34,20 +32,6 @@ def assert_same(backbone: nn.Module, state: dict[str, Tensor]) -> None:
     assert set(own) == set(state)
     for key, value in state.items():
         assert torch.equal(own[key], value), key
-
-
-@pytest.fixture
-def warnings_and_infos(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """What is logged, by level."""
-    logger = MMLogger.get_instance("pretrained", logger_name="pretrained")
-    messages: dict[str, list[str]] = {}
-
-    def log(level: int, message: str, *_: object, **__: object) -> None:
-        messages.setdefault(logging.getLevelName(level).lower(), []).append(message)
-
-    monkeypatch.setattr(logger, "log", log)
-    monkeypatch.setattr(MMLogger, "get_current_instance", classmethod(lambda cls: logger))
-    return messages
 
 
 @pytest.mark.parametrize("as_config", [dict, ConfigDict])
