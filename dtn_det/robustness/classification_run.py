@@ -81,7 +81,7 @@ def _sweep(
     pending = sorted(set().union(*(model.pending() for model in models)))
     own = sum(len(manifest.unit(number)) for number in pending[rank.number :: rank.count])
     if rank.is_first and len(pending) < manifest.num_units:
-        _say(console)(f"{manifest.num_units - len(pending)} of {manifest.num_units} units are done already")
+        _say(console)(manifest.progress(pending))
     if not pending:
         return
     for model in classifiers:

@@ -57,11 +57,11 @@ def _check_name(timm: Any, name: str) -> None:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(name):
         hint = _near(architecture, timm.list_models()) or "timm.list_models() names them all"
-        raise ValueError(f"expected the name of a model of timm after 'timm:', got {name!r}: {hint}")
+        raise ValueError(f"expected the name of a model of timm after 'timm:', got {name!r}; {hint}")
     if tag and not timm.is_model_pretrained(name):
         tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
         hint = _near(tag, tags) or f"timm has {', '.join(tags) or 'none'}"
-        raise ValueError(f"expected one of the pretrained weights of timm's {architecture!r}, got {tag!r}: {hint}")
+        raise ValueError(f"expected one of the pretrained weights of timm's {architecture!r}, got {tag!r}; {hint}")
 
 
 def _near(name: str, known: list[str]) -> str:

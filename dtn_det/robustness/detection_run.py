@@ -193,8 +193,7 @@ def _sweep_units(model: ModelStore, task: DetectionTask, workers: int, rank: Ran
     manifest = model.store.manifest
     pending = model.pending()
     if rank.is_first and len(pending) < manifest.num_units:
-        done = manifest.num_units - len(pending)
-        console.print(f"{done} of {manifest.num_units} units are done already", highlight=False)
+        console.print(manifest.progress(pending), highlight=False)
     own = pending[rank.number :: rank.count]
     images = sum(len(manifest.unit(number)) for number in own)
     total, workers = images * len(manifest.cells), min(workers, images)

@@ -98,7 +98,11 @@ def list_images(root: Path, classes: str, limit: int | None = None, limit_seed: 
     if classes == "imagenet":
         root = root if class_folders(root) else _inner(root) or root
         _check_wnids(root)
-    source = list_folder(root, "imagenet" if classes == "imagenet" else "plain")
+    by_wnid = classes == "imagenet" and class_folders(root)
+    source = list_folder(root, "imagenet" if by_wnid else "plain")
+    loose = [image for image in source.images if not _folder(image)]
+    if loose:
+        raise ValueError(_not_sorted(loose[0].target.name, root))
     numbers = class_numbers((_folder(image) for image in source.images), classes, root)
     images = select(source, limit, limit_seed)
     return LabelledImages(
@@ -112,16 +116,14 @@ def class_numbers(folders: Iterable[str], classes: str, root: Path) -> dict[str,
     """The class of each folder.
 
     Args:
-        folders: Their names; an empty one is an image outside of any.
+        folders: Their names.
         classes: One of :data:`CLASSES`.
         root: What they lie in, for messages.
 
     Raises:
-        ValueError: A folder that is none of the classes, or an image outside of the folders.
+        ValueError: A folder that is none of the classes.
     """
     names = sorted(set(folders))
-    if "" in names:
-        raise ValueError(f"expected each image in a folder named by its class, got images in {root} itself: move them")
     if classes == "folder":
         return {name: number for number, name in enumerate(names)}
     known = {wnid: number for number, wnid in enumerate(imagenet_wnids())}
@@ -163,6 +165,17 @@ def _not_a_class(names: Sequence[str], root: Path) -> str:
         f"expected class folders of ImageNet-1k such as n01440764 in {root}, got {listed}: move them away, or number "
         "the classes by the folders' names with --classes folder"
     )
+
+
+def _not_sorted(name: str, root: Path) -> str:
+    advice = "move each into the folder of its class"
+    if name.startswith("ILSVRC2012_val_"):
+        advice = (
+            "sort ImageNet's validation images into DIR/<wnid>/ first, with valprep.sh of "
+            "https://github.com/soumith/imagenetloader.torch run in that folder, or with torchvision.datasets.ImageNet("
+            "DIR, 'val') where DIR has ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz"
+        )
+    return f"expected each image in a folder named by its class, got {name!r} in {root} itself: {advice}"
 
 
 def _folder(image: SourceImage) -> str:

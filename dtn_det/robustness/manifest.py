@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +13,14 @@ from dtn_det.robustness.facts import ModelFacts
 
 FORMAT = 1
 """Version of the files in a store."""
+
+_LONGEST, _LISTED = 120, 5
+_HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
+_MEANINGS = {
+    "data_hash": "names, sizes and labels of the images",
+    "weights_hash": "the weights of the model",
+    "clean_images": "names and sizes of the clean images",
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,17 @@ class StoreManifest:
     def unit(self, number: int) -> range:
         """The images of a unit."""
         return range(number * self.unit_size, min((number + 1) * self.unit_size, self.num_images))
+
+    def progress(self, pending: Iterable[int]) -> str:
+        """How much of the sweep is done.
+
+        Args:
+            pending: Numbers of the units that are not.
+        """
+        units = list(pending)
+        text = f"{self.num_units - len(units):,} of {self.num_units:,} units are done already"
+        left = sum(len(self.unit(number)) for number in units)
+        return f"{text}, {left:,} of {self.num_images:,} images are left" if left else text
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -114,8 +134,25 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     for key in sorted({*old_fields, *new_fields}):
         old, new = old_fields.get(key), new_fields.get(key)
         if old != new:
-            lines.append(f"{key}: the store has {_short(old)}, this run {_short(new)}")
+            meaning = f" ({_MEANINGS[key]})" if key in _MEANINGS else ""
+            if isinstance(old, list | tuple) and isinstance(new, list | tuple):
+                text = _lists(old, new)
+            else:
+                text = f"the store has {_short(old)}, this run {_short(new)}"
+            lines.append(f"{key}: {text}{meaning}")
     return lines
+
+
+def _lists(old: Sequence[object], new: Sequence[object]) -> str:
+    """How two lists differ, such as those of the cells."""
+    text = f"the store has {len(old)}, this run {len(new)}"
+    missing = [item for item in old if item not in new], [item for item in new if item not in old]
+    for who, items in zip(("the store", "this run"), missing, strict=True):
+        if items:
+            named = [" ".join(map(str, item)) if isinstance(item, list | tuple) else str(item) for item in items]
+            more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
+            text += f"; only {who} has {', '.join(named[:_LISTED])}{more}"
+    return text if any(missing) else f"{text}, in another order"
 
 
 def _flat(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,8 +162,8 @@ def _flat(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else f"{text[:80]} ... ({len(text)} characters)"
+    text = _HASH.sub(r"\1", repr(value))
+    return text if len(text) <= _LONGEST else f"{text[:80]} ... ({len(text)} characters)"
 
 
 def hash_lines(lines: Iterable[str]) -> str:

@@ -62,7 +62,7 @@ def test_a_limit_is_fixed_and_named(tmp_path: Path) -> None:
     [
         ("extra/image.png", "imagenet", "expected class folders of ImageNet-1k such as n01440764 in .*, got 'extra'"),
         ("n99999999/image.png", "imagenet", "got 'n99999999'"),
-        ("image.png", "folder", "got images in .* itself"),
+        ("image.png", "folder", "got 'image.png' in .* itself: move each into the folder of its class"),
     ],
 )
 def test_images_without_a_class_are_named(tmp_path: Path, stray: str, classes: str, message: str) -> None:
@@ -79,8 +79,20 @@ def test_folders_without_images_are_named(tmp_path: Path) -> None:
         list_images(tmp_path / "absent", "folder")
     with pytest.raises(ValueError, match="expected images"):
         list_images(tmp_path, "folder")
-    with pytest.raises(ValueError, match="expected class folders"):
+    with pytest.raises(ValueError, match="expected images"):
         list_images(tmp_path, "imagenet")
+
+
+@pytest.mark.parametrize("classes", ["imagenet", "folder"])
+def test_validation_images_that_are_not_sorted_say_how_to_sort_them(tmp_path: Path, classes: str) -> None:
+    write_folders(tmp_path / "sorted")
+    image = next((tmp_path / "sorted").rglob("*.png"))
+    flat = tmp_path / "val"
+    flat.mkdir()
+    for number in range(2):
+        shutil.copy(image, flat / f"ILSVRC2012_val_0000000{number}.JPEG")
+    with pytest.raises(ValueError, match=r"got 'ILSVRC2012_val_00000000.JPEG' in .*val itself: sort .*valprep\.sh"):
+        list_images(flat, classes)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
+from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.error import HTTPError
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from dtn_det.robustness.classification_images import see
 from dtn_det.robustness.classification_records import records_schema, score
 from dtn_det.robustness.classification_slots import ViewSlots
 from dtn_det.robustness.classifiers import View
+from dtn_det.robustness.classifiers_hub import hub_asked_once
 from dtn_det.robustness.classifiers_loading import load_classifier
 from dtn_det.robustness.classifiers_mmpretrain import pipeline_view, split_source
 from dtn_det.robustness.store import Store
@@ -115,8 +119,57 @@ def test_pretrained_weights_that_are_not_at_hand_say_what_else_there_is(monkeypa
         raise OSError("no route to host")
 
     monkeypatch.setattr(timm, "create_model", fail)
-    with pytest.raises(ValueError, match=r"no route to host: check the network.*timm:resnet18@random"):
+    with pytest.raises(ValueError, match=r"check the network.*timm:resnet18@random"):
         load_classifier("timm:resnet18", 1000)
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once_and_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    with pytest.raises(ValueError, match=r"no answer from http://127.0.0.1:9 \(.*refused\) and no copy") as error:
+        load_classifier("timm:resnet10t", 1000)
+    assert "timm:resnet10t@random" in str(error.value)
+    assert not caplog.records
+    assert not slept
+    assert constants.HF_HUB_OFFLINE is False
+
+
+def test_a_hub_that_answers_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    def refuse(*args: object, **options: object) -> None:
+        raise HTTPError("http://hub", 404, "Not Found", Message(), None)
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    with hub_asked_once() as fault:
+        assert fault == ""
+        assert constants.HF_HUB_OFFLINE is False
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnt50", "got 'resnt50'; did you mean resnet50, "),
+        ("swin_tiny@random", "did you mean swin_tiny_patch4_window7_224, "),
+        ("", "got ''; timm.list_models"),
+        ("resnet50.a1_in2k@random", "weights of timm's 'resnet50', got 'a1_in2k'; did you mean a1_in1k, "),
+        ("resnet50.zzzzz", "weights of timm's 'resnet50', got 'zzzzz'; timm has a1_in1k, "),
+        ("test_none", "expected a model that timm has pretrained weights of, got 'test_none': give a file"),
+    ],
+)
+def test_names_that_timm_does_not_have_are_told_with_near_ones(
+    name: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = timm.is_model
+    monkeypatch.setattr(timm, "is_model", lambda name: name == "test_none" or known(name))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_classifier(f"timm:{name}", 1000)
 
 
 def test_mmpretrain_gets_what_its_own_pipeline_gives(tmp_path: Path) -> None:

@@ -142,7 +142,8 @@ def test_started_again_it_repeats_only_what_is_missing(mce, tmp_path: Path) -> N
     (folder / "unit-000001.parquet").unlink()
     untouched = (folder / "unit-000000.parquet").stat().st_mtime_ns
     _, again, _ = mce()
-    assert "2 of 3 units are done already" in again
+    assert "2 of 3 units are done already, 3 of 8 images are left" in again
+    assert "Evaluating images: 3 of 3" in again
     assert {path.name: path.read_bytes() for path in folder.glob("unit-*")} == before
     assert (folder / "unit-000000.parquet").stat().st_mtime_ns == untouched
     assert _table(first) == _table(again)
@@ -196,7 +197,7 @@ def test_partial_cells_are_marked_in_the_mean(mce) -> None:
         (["--seed", "1"], "corruption: the store has 'cifar-c"),
         (["--jpeg"], "corruption: the store has 'cifar-c no-jpeg"),
         (["--limit", "4"], "num_images: the store has 8, this run 4"),
-        (["--severities", "3"], "cells: the store has"),
+        (["--severities", "3"], "cells: the store has 3, this run 3; only the store has "),
         (["--corruptions", "fog"], "cells: the store has"),
         (["--unit-size", "4"], "unit_size: the store has 3, this run 4"),
         (["--on-bad-image", "record"], "bad_images: the store has 'none', this run 'left out'"),

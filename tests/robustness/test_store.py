@@ -193,6 +193,23 @@ def test_each_field_of_a_model_refuses_to_mix(tmp_path: Path, change: dict[str, 
     assert store.add_model(replace(MODEL, versions={"torch": "3"})).manifest == MODEL
 
 
+def test_differences_are_told_so_that_people_can_read_them() -> None:
+    cells = [["fog", severity] for severity in range(1, 6)]
+    old = {"data_hash": "a" * 64, "cells": [["clean", 0], ["snow", 1], *cells], "corruption": f"x frost={'b' * 64}"}
+    new = {"data_hash": "c" * 64, "cells": [["clean", 0], ["snow", 2]], "corruption": f"x frost={'d' * 64}"}
+    listed, corruption, data = differences(old, new)
+    assert corruption == f"corruption: the store has 'x frost={'b' * 12}', this run 'x frost={'d' * 12}'"
+    assert listed == (
+        "cells: the store has 7, this run 2; only the store has snow 1, fog 1, fog 2, fog 3, fog 4 and 1 more; "
+        "only this run has snow 2"
+    )
+    assert data == (
+        f"data_hash: the store has '{'a' * 12}', this run '{'c' * 12}' (names, sizes and labels of the images)"
+    )
+    (order,) = differences({"cells": cells}, {"cells": cells[::-1]})
+    assert order == "cells: the store has 5, this run 5, in another order"
+
+
 def test_what_is_damaged_or_absent_is_named(tmp_path: Path) -> None:
     store = make(tmp_path)
     with pytest.raises(StoreError, match=r"expected a model out of \(none\) in .*, got 'net'"):
