@@ -3,5 +3,39 @@
 from dtn_det.layers.dtn import DTN
 from dtn_det.layers.lsa import LocalitySelfAttention, locality_attention
 from dtn_det.layers.spt import ShiftedPatchTokenization, shift_patches
+from dtn_det.layers.token_norm import TokenNorm
+from dtn_det.layers.token_norms import (
+    TOKEN_NORMS,
+    DyT,
+    PowerNorm,
+    RMSNorm,
+    ScaleNorm,
+    SwitchNorm,
+    TokenBatchNorm,
+    TokenGroupNorm,
+    TokenInstanceNorm,
+    TokenLayerNorm,
+    build_token_norm,
+    from_layer_norm,
+)
 
-__all__ = ["DTN", "LocalitySelfAttention", "ShiftedPatchTokenization", "locality_attention", "shift_patches"]
+__all__ = [
+    "DTN",
+    "TOKEN_NORMS",
+    "DyT",
+    "LocalitySelfAttention",
+    "PowerNorm",
+    "RMSNorm",
+    "ScaleNorm",
+    "ShiftedPatchTokenization",
+    "SwitchNorm",
+    "TokenBatchNorm",
+    "TokenGroupNorm",
+    "TokenInstanceNorm",
+    "TokenLayerNorm",
+    "TokenNorm",
+    "build_token_norm",
+    "from_layer_norm",
+    "locality_attention",
+    "shift_patches",
+]

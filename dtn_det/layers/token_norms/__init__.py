@@ -1,1 +1,32 @@
-"""The normalisers that DTN is compared with, for tokens."""
+"""The normalisers that DTN is compared with, for tokens, under one interface, and all of them by name."""
+
+from dtn_det.layers.token_norms.batch import SwitchNorm, TokenBatchNorm
+from dtn_det.layers.token_norms.factory import (
+    TOKEN_NORMS,
+    build_token_norm,
+    from_layer_norm,
+    option_names,
+    takes_groups,
+    token_norm_class,
+)
+from dtn_det.layers.token_norms.instance import TokenGroupNorm, TokenInstanceNorm
+from dtn_det.layers.token_norms.power import PowerNorm
+from dtn_det.layers.token_norms.within import DyT, RMSNorm, ScaleNorm, TokenLayerNorm
+
+__all__ = [
+    "TOKEN_NORMS",
+    "DyT",
+    "PowerNorm",
+    "RMSNorm",
+    "ScaleNorm",
+    "SwitchNorm",
+    "TokenBatchNorm",
+    "TokenGroupNorm",
+    "TokenInstanceNorm",
+    "TokenLayerNorm",
+    "build_token_norm",
+    "from_layer_norm",
+    "option_names",
+    "takes_groups",
+    "token_norm_class",
+]

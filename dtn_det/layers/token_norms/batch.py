@@ -1,0 +1,180 @@
+"""BatchNorm and SwitchNorm: statistics over the tokens of the batch, remembered for evaluation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dtn_det.layers.token_norms.grid_free import AcrossTokensNorm
+from dtn_det.layers.token_norms.moments import Moments, check_fraction, masked_moments, move, standardize
+
+
+class _RunningMomentsNorm(AcrossTokensNorm):
+    """A norm with ``running_mean`` and ``running_var`` of shape ``(C,)``, which start at 0 and 1."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        *,
+        momentum: float = 0.1,
+        include_prefix: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check_fraction("momentum", momentum)
+        super().__init__(num_features, eps, include_prefix=include_prefix, device=device, dtype=dtype)
+        self.momentum = momentum
+        self.register_buffer("running_mean", torch.zeros(num_features, device=device, dtype=dtype))
+        self.register_buffer("running_var", torch.ones(num_features, device=device, dtype=dtype))
+
+    def reset_parameters(self) -> None:
+        """Set the weight to 1, the bias to 0 and forget the running statistics."""
+        super().reset_parameters()
+        self.running_mean.zero_()
+        self.running_var.fill_(1)
+
+    def running(self, dtype: torch.dtype) -> Moments:
+        """The running statistics, ``(C,)`` each."""
+        return Moments(self.running_mean.to(dtype), self.running_var.to(dtype))
+
+    def extra_repr(self) -> str:
+        """The arguments, for ``print``."""
+        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+
+
+class TokenBatchNorm(_RunningMomentsNorm):
+    """BatchNorm: mean and variance over all tokens of the batch, per channel (Ioffe & Szegedy, arXiv:1502.03167).
+
+    In evaluation mode the running statistics take their place: exponential moving averages with ``momentum``, of the
+    unbiased variance, as in ``nn.BatchNorm1d``. As there, each process has statistics of its own batch; under
+    DistributedDataParallel the buffers of rank 0 are sent to all before each forward pass, and
+    ``SyncBatchNorm.convert_sync_batchnorm`` does not apply. Under activation checkpointing they are moved twice a step.
+
+    Args:
+        num_features: Channels ``C`` of a token.
+        eps: Added to the variance.
+        momentum: Weight of the new value in the running statistics, in [0, 1].
+        include_prefix: Whether prefix tokens take part in the statistics, see
+            :class:`~dtn_det.layers.token_norms.grid_free.AcrossTokensNorm`.
+        device: Where parameters and buffers are made.
+        dtype: Their dtype.
+
+    Shapes:
+        ``weight``, ``bias``, ``running_mean``, ``running_var``: ``(C,)``.
+
+    Raises:
+        ValueError: A momentum out of range; in training, a batch of a single token.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        *,
+        momentum: float = 0.1,
+        include_prefix: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            num_features, eps, momentum=momentum, include_prefix=include_prefix, device=device, dtype=dtype
+        )
+        self.reset_parameters()
+
+    def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        """``(B, N, C)``, statistics over ``B`` and ``N``."""
+        weight, bias = self.affine(tokens.dtype)
+        if self.training and tokens[..., 0].numel() == 1:
+            raise ValueError("expected more than one token in a batch for BatchNorm in training, got one: use eval()")
+        if self.training and valid is not None:
+            moments = masked_moments(tokens, valid, (0, 1))
+            count = valid.sum()
+            move(self.running_mean, moments.mean, self.momentum)
+            move(self.running_var, moments.var * (count / (count - 1).clamp(min=1)), self.momentum)
+            return torch.addcmul(bias, standardize(tokens, moments, self.eps), weight)
+        rows = tokens.reshape(-1, self.num_features)
+        mean, var = self.running(tokens.dtype)
+        out = F.batch_norm(rows, mean, var, weight, bias, self.training, self.momentum, self.eps)
+        if self.training and mean is not self.running_mean:
+            # The kernel moved copies in the dtype of the statistics.
+            move(self.running_mean, mean, 1.0)
+            move(self.running_var, var, 1.0)
+        return out.reshape(tokens.shape)
+
+
+class SwitchNorm(_RunningMomentsNorm):
+    """Switchable Normalization: a learned mix of the statistics of IN, LN and BN (Luo et al., arXiv:1806.10779).
+
+    ``mean = sum_k softmax(mean_weight)_k mean_k`` and ``var = sum_k softmax(var_weight)_k var_k``: over the tokens of
+    an image per channel (IN), over the channels of a token (LN), over all tokens of the batch per channel (BN), in
+    this order. All variances are biased, as in the paper. The paper's LN goes over a whole feature map; here it is
+    that of transformers, each token by itself. In evaluation mode BN's part are running statistics, with the habits
+    of :class:`TokenBatchNorm`, except that they are of the biased variance; the paper's averages over batches after
+    training are not made.
+
+    Args:
+        num_features: Channels ``C`` of a token.
+        eps: Added to the mixed variance.
+        momentum: Weight of the new value in the running statistics, in [0, 1].
+        include_prefix: Whether prefix tokens take part in the statistics over tokens, see
+            :class:`~dtn_det.layers.token_norms.grid_free.AcrossTokensNorm`.
+        device: Where parameters and buffers are made.
+        dtype: Their dtype.
+
+    Shapes:
+        ``weight``, ``bias``, ``running_mean``, ``running_var``: ``(C,)``. ``mean_weight``, ``var_weight``: ``(3,)``.
+
+    Raises:
+        ValueError: A momentum out of range.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        *,
+        momentum: float = 0.1,
+        include_prefix: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            num_features, eps, momentum=momentum, include_prefix=include_prefix, device=device, dtype=dtype
+        )
+        self.mean_weight = nn.Parameter(torch.empty(3, device=device, dtype=dtype))
+        self.var_weight = nn.Parameter(torch.empty(3, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Mix the three statistics evenly, and start the rest as BatchNorm does."""
+        super().reset_parameters()
+        nn.init.ones_(self.mean_weight)
+        nn.init.ones_(self.var_weight)
+
+    def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        """``(B, N, C)``, statistics over ``N``, over ``C``, and over ``B`` and ``N``."""
+        of_image = masked_moments(tokens, valid, (1,))
+        of_token = masked_moments(tokens, None, (2,))
+        of_batch = self._batch_moments(tokens, valid)
+        kinds = (of_image, of_token, of_batch)
+        mean_shares = self.mean_weight.to(tokens.dtype).softmax(0).unbind()
+        var_shares = self.var_weight.to(tokens.dtype).softmax(0).unbind()
+        # The two per channel first: they are small, the sum with those of the tokens is as large as the input.
+        order = (0, 2, 1)
+        mean = sum((mean_shares[i] * kinds[i].mean for i in order), start=tokens.new_zeros(()))
+        var = sum((var_shares[i] * kinds[i].var for i in order), start=tokens.new_zeros(()))
+        weight, bias = self.affine(tokens.dtype)
+        return torch.addcmul(bias, standardize(tokens, Moments(mean, var), self.eps), weight)
+
+    def _batch_moments(self, tokens: Tensor, valid: Tensor | None) -> Moments:
+        if not self.training:
+            return self.running(tokens.dtype)
+        moments = masked_moments(tokens, valid, (0, 1))
+        move(self.running_mean, moments.mean, self.momentum)
+        move(self.running_var, moments.var, self.momentum)
+        return moments

@@ -1,0 +1,117 @@
+"""The base of norms that need no positions of tokens."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from dtn_det.layers.token_norm import (
+    TokenNorm,
+    check_mask,
+    check_rows,
+    check_tokens,
+    compute_dtype,
+    output_dtype,
+    without_autocast,
+)
+
+
+class WithinTokenNorm(TokenNorm):
+    """A norm of each token by itself: grid and mask are checked and change nothing.
+
+    Subclasses define :meth:`normalize`. Statistics are computed in float32, in float64 for float64 input, also under
+    autocast. Arguments as in :class:`~dtn_det.layers.token_norm.TokenNorm`.
+    """
+
+    def forward(self, x: Tensor, hw_shape: tuple[int, int] | None = None, mask: Tensor | None = None) -> Tensor:
+        """Normalise the tokens; see :meth:`dtn_det.layers.token_norm.TokenNorm.forward`."""
+        grid = check_tokens(x, self.num_features, hw_shape)
+        if mask is not None:
+            check_mask(mask, x.shape[0], math.prod(x.shape[1:-1]), grid)
+        with without_autocast(x):
+            return self.normalize(x.to(compute_dtype(x))).to(output_dtype(x))
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """``(..., C)`` in float32 or float64 to the same shape and dtype."""
+        raise NotImplementedError(f"{type(self).__name__} has no normalize: define it")
+
+    def affine(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """``weight`` and ``bias`` in a dtype, for norms that have both."""
+        return self.weight.to(dtype), self.bias.to(dtype)
+
+    def extra_repr(self) -> str:
+        """The arguments, for ``print``."""
+        return f"{self.num_features}, eps={self.eps}"
+
+
+class AcrossTokensNorm(WithinTokenNorm):
+    """A norm whose statistics go over tokens: those that a mask calls invalid take no part in them.
+
+    They are themselves normalised by the statistics of the others, as are prefix tokens with
+    ``include_prefix=False``. Subclasses define :meth:`normalize_tokens`.
+
+    Args:
+        num_features: Channels ``C`` of a token.
+        eps: Added to variances and mean squares.
+        include_prefix: Whether prefix tokens (class, distillation, register) take part in the statistics. If not,
+            ``hw_shape`` is needed to tell them from the others.
+        device: Where the parameters are made.
+        dtype: Their dtype.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        *,
+        include_prefix: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(num_features, eps, device=device, dtype=dtype)
+        self.include_prefix = include_prefix
+
+    def forward(self, x: Tensor, hw_shape: tuple[int, int] | None = None, mask: Tensor | None = None) -> Tensor:
+        """Normalise the tokens; see :meth:`dtn_det.layers.token_norm.TokenNorm.forward`.
+
+        Raises:
+            ValueError: A shape or dtype that does not fit, a mask that leaves an image without a valid token, or no
+                ``hw_shape`` with ``include_prefix=False``.
+        """
+        grid = check_tokens(x, self.num_features, hw_shape)
+        with without_autocast(x):
+            tokens = x.to(compute_dtype(x)).flatten(1, -2)
+            valid = self._valid(tokens, grid, mask)
+            return self.normalize_tokens(tokens, valid).to(output_dtype(x)).reshape(x.shape)
+
+    def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        """Normalise ``(B, N, C)`` in float32 or float64.
+
+        Args:
+            tokens: ``(B, N, C)``.
+            valid: ``(B, N, 1)`` booleans, True for tokens that take part in the statistics; None for all.
+
+        Returns:
+            ``(B, N, C)``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no normalize_tokens: define it")
+
+    def _valid(self, tokens: Tensor, grid: tuple[int, int] | None, mask: Tensor | None) -> Tensor | None:
+        batch, num_tokens, _ = tokens.shape
+        if grid is None and not self.include_prefix:
+            raise ValueError("expected hw_shape=(H, W) with include_prefix=False, got None: pass the grid")
+        num_prefix = 0 if grid is None else num_tokens - grid[0] * grid[1]
+        prefix = tokens.new_full((batch, num_prefix), self.include_prefix, dtype=torch.bool)
+        if mask is None:
+            if self.include_prefix or not num_prefix:
+                return None
+            mask = tokens.new_ones(batch, num_tokens - num_prefix, dtype=torch.bool)
+        else:
+            mask = check_mask(mask, batch, num_tokens, grid)
+            if mask.shape[1] == num_tokens:
+                prefix, mask = mask[:, :num_prefix] & prefix, mask[:, num_prefix:]
+        mask = torch.cat([prefix, mask], dim=1)
+        check_rows(mask)
+        return mask.unsqueeze(-1)

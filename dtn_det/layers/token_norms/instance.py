@@ -1,0 +1,117 @@
+"""Norms over the tokens of one image: InstanceNorm, and GroupNorm over a token or an image."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dtn_det.layers.token_norm import check_groups
+from dtn_det.layers.token_norms.grid_free import AcrossTokensNorm
+from dtn_det.layers.token_norms.moments import masked_moments, standardize
+
+Over = Literal["token", "image"]
+
+
+class TokenInstanceNorm(AcrossTokensNorm):
+    """InstanceNorm: mean and variance over the tokens of each image, per channel (Ulyanov et al., arXiv:1607.08022).
+
+    The same in training and evaluation. An image of one token becomes the bias.
+
+    Args:
+        num_features: Channels ``C`` of a token.
+        eps: Added to the variance.
+        include_prefix: Whether prefix tokens take part in the statistics, see
+            :class:`~dtn_det.layers.token_norms.grid_free.AcrossTokensNorm`.
+        device: Where the parameters are made.
+        dtype: Their dtype.
+
+    Shapes:
+        ``weight``, ``bias``: ``(C,)``.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        *,
+        include_prefix: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(num_features, eps, include_prefix=include_prefix, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        """``(B, N, C)``, statistics over ``N``."""
+        weight, bias = self.affine(tokens.dtype)
+        # PyTorch's kernel refuses a single token.
+        if valid is None and tokens.shape[1] > 1:
+            out = F.instance_norm(tokens.transpose(1, 2), weight=weight, bias=bias, eps=self.eps)
+            return out.transpose(1, 2)
+        out = standardize(tokens, masked_moments(tokens, valid, (1,)), self.eps)
+        return torch.addcmul(bias, out, weight)
+
+
+class TokenGroupNorm(AcrossTokensNorm):
+    """GroupNorm: mean and variance over each group of channels (Wu & He, arXiv:1803.08494).
+
+    ``over='token'``, the default, takes them within each token, as the published comparisons on transformers do
+    (the GroupNorm in the code of PowerNorm, arXiv:2003.07845): LayerNorm per head, and LayerNorm for one group.
+    ``over='image'`` takes them over a group and all tokens of an image, as ``nn.GroupNorm`` does on feature maps. Which
+    of the two stands in the table of the paper on DTN (arXiv:2112.02624) is not known here.
+
+    Args:
+        num_features: Channels ``C`` of a token.
+        num_groups: Groups of channels; must divide ``C``.
+        eps: Added to the variance.
+        over: ``'token'`` or ``'image'``.
+        include_prefix: Whether prefix tokens take part in the statistics over an image, see
+            :class:`~dtn_det.layers.token_norms.grid_free.AcrossTokensNorm`.
+        device: Where the parameters are made.
+        dtype: Their dtype.
+
+    Shapes:
+        ``weight``, ``bias``: ``(C,)``.
+
+    Raises:
+        ValueError: Groups that do not divide the channels, or an unknown ``over``.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_groups: int = 1,
+        eps: float = 1e-5,
+        *,
+        over: Over = "token",
+        include_prefix: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check_groups(num_features, num_groups)
+        if over not in get_args(Over):
+            raise ValueError(f"expected over to be one of {get_args(Over)}, got {over!r}")
+        super().__init__(num_features, eps, include_prefix=include_prefix, device=device, dtype=dtype)
+        self.num_groups = num_groups
+        self.over = over
+        self.reset_parameters()
+
+    def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        """``(B, N, C)``, statistics over a group of channels, and over ``N`` with ``over='image'``."""
+        weight, bias = self.affine(tokens.dtype)
+        batch, num_tokens, channels = tokens.shape
+        if self.over == "token":
+            out = F.group_norm(tokens.reshape(-1, channels, 1), self.num_groups, weight, bias, self.eps)
+            return out.reshape(tokens.shape)
+        if valid is None:
+            return F.group_norm(tokens.transpose(1, 2), self.num_groups, weight, bias, self.eps).transpose(1, 2)
+        groups = tokens.reshape(batch, num_tokens, self.num_groups, -1)
+        out = standardize(groups, masked_moments(groups, valid.unsqueeze(-1), (1, 3)), self.eps)
+        return torch.addcmul(bias, out.reshape(tokens.shape), weight)
+
+    def extra_repr(self) -> str:
+        """The arguments, for ``print``."""
+        return f"{self.num_features}, num_groups={self.num_groups}, eps={self.eps}, over={self.over!r}"

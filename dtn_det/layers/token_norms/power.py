@@ -1,0 +1,160 @@
+"""PowerNorm: BatchNorm without a mean, by running statistics in training too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dtn_det.layers.token_norms.grid_free import AcrossTokensNorm
+from dtn_det.layers.token_norms.moments import check_fraction, masked_mean
+
+
+class PowerNorm(AcrossTokensNorm):
+    """PowerNorm: the quadratic mean over all tokens, per channel (Shen et al., arXiv:2003.07845).
+
+    With ``psi^2`` the running quadratic mean, ``y = weight * x_hat + bias`` and ``x_hat = x / sqrt(psi^2 + eps)``, in
+    training too; then ``psi^2 <- a psi^2 + (1 - a) mean(x^2)``. The backward pass approximates the derivative through
+    ``psi`` by a running ``nu``: with ``g`` the gradient of ``x_hat``,
+    ``dx = (g - nu x_hat) / sqrt(psi^2 + eps)``, then
+    ``nu <- nu (1 - (1 - b) mean(x_hat^2)) + (1 - b) mean(g x_hat)``. All means go over the tokens of the batch.
+
+    The first ``warmup_steps`` steps divide by the quadratic mean of the batch instead, with its exact gradient (PN-V of
+    the paper), while ``psi^2`` is the plain average of what was seen and ``nu`` moves as above; the released code uses
+    ``nu`` in this phase too, and later divides gradients by the quadratic mean of the batch where the paper has
+    ``psi``. As there, each token is first divided by its root mean square over channels (``layer_scale``).
+
+    Running statistics have the habits of :class:`~dtn_det.layers.token_norms.batch.TokenBatchNorm`; ``nu`` moves in
+    the backward pass. Activation checkpointing repeats a forward pass with ``psi`` moved on.
+
+    Args:
+        num_features: Channels ``C`` of a token.
+        eps: Added to quadratic means.
+        alpha_forward: Weight ``a`` of the old value of ``psi^2``, in [0, 1].
+        alpha_backward: Weight ``b`` of the old value of ``nu``, in [0, 1].
+        warmup_steps: Forward passes in training mode before the running statistics take over.
+        layer_scale: Divide each token by its root mean square over channels first.
+        include_prefix: Whether prefix tokens take part in the statistics, see
+            :class:`~dtn_det.layers.token_norms.grid_free.AcrossTokensNorm`.
+        device: Where parameters and buffers are made.
+        dtype: Their dtype.
+
+    Shapes:
+        ``weight``, ``bias``, ``running_square`` (``psi^2``), ``running_gradient`` (``nu``): ``(C,)``. ``num_steps``:
+        ``()``.
+
+    Raises:
+        ValueError: A factor out of range, or a negative number of steps.
+    """
+
+    running_square: Tensor
+    running_gradient: Tensor
+    num_steps: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        *,
+        alpha_forward: float = 0.9,
+        alpha_backward: float = 0.9,
+        warmup_steps: int = 10000,
+        layer_scale: bool = True,
+        include_prefix: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check_fraction("alpha_forward", alpha_forward)
+        check_fraction("alpha_backward", alpha_backward)
+        if warmup_steps < 0:
+            raise ValueError(f"expected warmup_steps of at least 0, got {warmup_steps}")
+        super().__init__(num_features, eps, include_prefix=include_prefix, device=device, dtype=dtype)
+        self.alpha_forward = alpha_forward
+        self.alpha_backward = alpha_backward
+        self.warmup_steps = warmup_steps
+        self.layer_scale = layer_scale
+        self.register_buffer("running_square", torch.ones(num_features, device=device, dtype=dtype))
+        self.register_buffer("running_gradient", torch.zeros(num_features, device=device, dtype=dtype))
+        self.register_buffer("num_steps", torch.zeros((), device=device, dtype=torch.long))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the weight to 1, the bias to 0 and forget the running statistics."""
+        super().reset_parameters()
+        self.running_square.fill_(1)
+        self.running_gradient.zero_()
+        self.num_steps.zero_()
+
+    def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        """``(B, N, C)``, statistics over ``B`` and ``N``, and over ``C`` with ``layer_scale``."""
+        if self.layer_scale:
+            tokens = F.rms_norm(tokens, self.normalized_shape, eps=self.eps)
+        if self.training:
+            normalized = self._train(tokens, valid)
+        else:
+            normalized = tokens * torch.rsqrt(self.running_square.to(tokens.dtype) + self.eps)
+        weight, bias = self.affine(tokens.dtype)
+        return torch.addcmul(bias, normalized, weight)
+
+    # Graph compilers do not follow a backward pass that changes a buffer.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _train(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            square = masked_mean(tokens.square(), valid, (0, 1)).flatten()
+            self.num_steps += 1
+            is_warming = self.num_steps <= self.warmup_steps
+            divisor = torch.where(is_warming, square, self.running_square.to(square.dtype))
+            share = torch.where(is_warming, 1 / self.num_steps.to(square.dtype), 1 - self.alpha_forward)
+            self.running_square.copy_(torch.lerp(self.running_square.to(square.dtype), square, share))
+        normalized: Tensor = _DivideByRoot.apply(  # type: ignore[no-untyped-call]
+            tokens, valid, divisor + self.eps, is_warming, self.running_gradient, self.alpha_backward
+        )
+        return normalized
+
+    def extra_repr(self) -> str:
+        """The arguments, for ``print``."""
+        return (
+            f"{self.num_features}, eps={self.eps}, alpha_forward={self.alpha_forward}, "
+            f"alpha_backward={self.alpha_backward}, warmup_steps={self.warmup_steps}, layer_scale={self.layer_scale}"
+        )
+
+
+class _DivideByRoot(torch.autograd.Function):
+    """``tokens / sqrt(square)``, where ``square`` ``(C,)`` depends on the tokens as :class:`PowerNorm` says."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        tokens: Tensor,
+        valid: Tensor | None,
+        square: Tensor,
+        is_exact: Tensor,
+        running_gradient: Tensor,
+        alpha: float,
+    ) -> Tensor:
+        scale = square.rsqrt()
+        normalized = tokens * scale
+        ctx.save_for_backward(normalized, valid, scale, is_exact)
+        # Not saved for backward, which would forbid that it changes.
+        ctx.running_gradient = running_gradient
+        ctx.alpha = alpha
+        return normalized
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        normalized, valid, scale, is_exact = ctx.saved_tensors
+        nu = ctx.running_gradient.to(scale.dtype)
+        product = gradient * normalized
+        count = product[..., 0].numel() if valid is None else valid.sum()
+        correction = torch.where(is_exact, product.sum((0, 1)) / count, nu) * normalized
+        if valid is not None:
+            # Tokens outside the statistics move no quadratic mean.
+            correction = correction.masked_fill(~valid, 0)
+        power = masked_mean(normalized.square(), valid, (0, 1)).flatten()
+        cross = masked_mean(product, valid, (0, 1)).flatten()
+        ctx.running_gradient.copy_(nu + (1 - ctx.alpha) * (cross - nu * power))
+        return (gradient - correction) * scale, None, None, None, None, None

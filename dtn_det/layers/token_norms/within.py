@@ -1,0 +1,155 @@
+"""Norms of each token by itself."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dtn_det.layers.token_norms.grid_free import WithinTokenNorm
+
+
+class TokenLayerNorm(WithinTokenNorm):
+    """LayerNorm: mean and variance over the channels of each token (Ba et al., arXiv:1607.06450).
+
+    Args:
+        num_features: Channels ``C`` of a token.
+        eps: Added to the variance.
+        device: Where the parameters are made.
+        dtype: Their dtype.
+
+    Shapes:
+        ``weight``, ``bias``: ``(C,)``.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(num_features, eps, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """``(..., C)`` to the same shape."""
+        return F.layer_norm(x, self.normalized_shape, *self.affine(x.dtype), eps=self.eps)
+
+
+class RMSNorm(WithinTokenNorm):
+    """RMSNorm: the root mean square over the channels of each token, and no mean (Zhang & Sennrich, arXiv:1910.07467).
+
+    ``weight * x / sqrt(mean_c(x^2) + eps)``; there is no bias.
+
+    Args:
+        num_features: Channels ``C`` of a token.
+        eps: Added to the mean square.
+        device: Where the parameters are made.
+        dtype: Their dtype.
+
+    Shapes:
+        ``weight``: ``(C,)``.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(num_features, eps, has_bias=False, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the weight to 1."""
+        nn.init.ones_(self.weight)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """``(..., C)`` to the same shape."""
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
+class ScaleNorm(WithinTokenNorm):
+    """ScaleNorm: the length of each token, and one learned gain (Nguyen & Salazar, arXiv:1910.05895).
+
+    ``gain * x / max(||x||, eps)``; the gain starts at ``sqrt(C)``, as the paper says, so that a token starts with a
+    mean square of 1.
+
+    Args:
+        num_features: Channels ``C`` of a token.
+        eps: The smallest length that counts.
+        device: Where the parameter is made.
+        dtype: Its dtype.
+
+    Shapes:
+        ``gain``: ``(1,)``.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(num_features, eps, has_weight=False, has_bias=False, device=device, dtype=dtype)
+        self.gain = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the gain to ``sqrt(C)``."""
+        nn.init.constant_(self.gain, self.num_features**0.5)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """``(..., C)`` to the same shape."""
+        return self.gain.to(x.dtype) * F.normalize(x, dim=-1, eps=self.eps)
+
+
+class DyT(WithinTokenNorm):
+    """Dynamic Tanh: no statistics at all (Zhu et al., "Transformers without Normalization", arXiv:2503.10622).
+
+    ``weight * tanh(alpha * x) + bias``.
+
+    Args:
+        num_features: Channels ``C`` of a token.
+        eps: Without effect, there is nothing to divide by; taken for the sake of one signature.
+        alpha: Where ``alpha`` starts; 0.5 in the paper.
+        device: Where the parameters are made.
+        dtype: Their dtype.
+
+    Shapes:
+        ``weight``, ``bias``: ``(C,)``. ``alpha``: ``(1,)``.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        *,
+        alpha: float = 0.5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(num_features, eps, device=device, dtype=dtype)
+        self.alpha_init = alpha
+        self.alpha = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set ``weight`` to 1, ``bias`` to 0 and ``alpha`` to its start."""
+        super().reset_parameters()
+        nn.init.constant_(self.alpha, self.alpha_init)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """``(..., C)`` to the same shape."""
+        weight, bias = self.affine(x.dtype)
+        return torch.addcmul(bias, weight, torch.tanh(self.alpha.to(x.dtype) * x))
+
+    def extra_repr(self) -> str:
+        """The arguments, for ``print``."""
+        return f"{self.num_features}, alpha={self.alpha_init}"
