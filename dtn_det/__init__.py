@@ -2,13 +2,29 @@
 
 Importing the package registers the backbones of :mod:`dtn_det.models` with MMDetection when it is installed, and the
 transform ``ImageCorruption`` with MMDetection and mmpretrain, so that ``custom_imports = dict(imports=['dtn_det'])`` is
-all a config needs. :mod:`dtn_det.layers` needs torch alone.
+all a config needs. :mod:`dtn_det.layers` and :func:`convert_norm` need torch alone.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from dtn_det._registration import register
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from dtn_det.conversion import NormPlan, convert_norm, plan_norms
+
+__all__ = ["NormPlan", "__version__", "convert_norm", "plan_norms"]
 
 __version__ = "0.1.0"
 
 register()
+
+
+def __getattr__(name: str) -> Any:
+    """Import the conversions when they are asked for: they need torch, which much else here does without."""
+    if name in __all__:
+        from dtn_det import conversion
+
+        return getattr(conversion, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,171 @@
+"""`convert_norm`: another norm in the place of LayerNorm in any built model."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from dtn_det.conversion.grids import (
+    BlockGrid,
+    GiveGrid,
+    GiveSequence,
+    Grid,
+    GridFunction,
+    GridMemory,
+    RecordInput,
+    RecordMask,
+    RecordOutput,
+)
+from dtn_det.conversion.norm_plan import Groups, Layers, NormPlan, NormSite, check_layers, plan_norms
+from dtn_det.layers import DTN, from_layer_norm
+from dtn_det.layers.token_norms.factory import token_norm_class
+
+_LOGGER = logging.getLogger(__name__)
+_PREFIX_ATTRIBUTES = ("num_prefix_tokens", "num_extra_tokens")
+
+
+def convert_norm(
+    model: nn.Module,
+    norm: str = "dtn",
+    *,
+    layers: Layers = "authors",
+    num_groups: Groups = "heads",
+    grid: Grid | GridFunction | str | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Replace LayerNorm in a built model of timm, mmpretrain, MMDetection or Hugging Face, keeping its weights.
+
+    The model is changed in place. DTN (Shao et al., arXiv:2112.02624) needs the grid of the tokens; hooks find it in
+    the input of the norm or of its block, ``(B, H, W, C)``, in the arguments of the block (``feat_size``, ``size``,
+    ``hw_shape``, ``input_dimensions``, ``height`` and ``width``), or in what the patch embedding gives, so images need
+    not be square and may change their size from call to call. Prefix tokens get LayerNorm statistics. LeViT has no
+    LayerNorm: there, the BatchNorm behind the first linear layer of each branch is replaced.
+
+    What is replaced is logged at level INFO; :func:`plan_norms` gives it without changing the model.
+
+    Args:
+        model: Any model whose blocks are elements of lists of modules, each with an attention.
+        norm: Name of the new norm, see :func:`dtn_det.layers.build_token_norm`.
+        layers: ``'authors'``: the block norms of the authors' placement, which is the first 10 of 12 blocks of a ViT,
+            all stages but the last of PVT and other pyramids, all blocks of Swin and of sequence models.
+            ``'blocks'``: those of all blocks. Else a regular expression that is searched for in the path of a norm, or
+            a function of path and norm.
+        num_groups: ``'heads'``: as many groups as the attention of the block has heads. Else a number, or a function of
+            path and norm.
+        grid: Where hooks cannot see it: ``(H, W)``, or a function of the number of tokens that gives it.
+            ``'sequence'``: the tokens are sequences, grids of ``1 x L``; tokens that the ``attention_mask`` of the
+            model leaves out take no part in the statistics.
+        **options: Further arguments of the new norm. For DTN ``init='layernorm'`` is the default, with which the model
+            keeps its outputs nearly; choose ``init='local'``, the authors' start, to train from scratch.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: Nothing is to be replaced, groups do not divide a width, or an argument does not fit.
+
+    Example:
+        >>> model = convert_norm(timm.create_model("vit_small_patch16_224", pretrained=True), "dtn")
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"expected a built model (torch.nn.Module), got {type(model).__name__}: build it first")
+    check_layers(layers)
+    _check_grid(grid)
+    plan = plan_norms(model, norm, layers=layers, num_groups=num_groups, sequence=grid == "sequence")
+    norms = {site: _new_norm(model.get_submodule(site.name), site, norm, options) for site in plan.replaced}
+    for site, module in norms.items():
+        _put(model, site.name, module)
+    _add_hooks(model, plan, grid)
+    _LOGGER.info("%s", plan)
+    return model
+
+
+class LinearTokenNorm(nn.Module):
+    """A linear layer and the norm behind it: LeViT's linear layer with another norm than BatchNorm.
+
+    Args:
+        linear: ``C`` to ``D`` channels.
+        bn: The norm of ``D`` channels, by the name that BatchNorm has there.
+    """
+
+    def __init__(self, linear: nn.Linear, bn: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+        self.bn = bn
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, N, C)`` to ``(B, N, D)``; ``N`` is a square, as everywhere in LeViT."""
+        out: Tensor = self.bn(self.linear(x))
+        return out
+
+
+def _new_norm(old: nn.Module, site: NormSite, name: str, options: dict[str, Any]) -> nn.Module:
+    if token_norm_class(name) is DTN:
+        options = {"init": "layernorm", **options}
+    if isinstance(old, nn.LayerNorm):
+        return from_layer_norm(old, name, site.num_groups, **options)
+    linear, batch_norm = cast("nn.Linear", old.linear), cast("nn.BatchNorm1d", old.bn)
+    like = nn.LayerNorm(site.width, eps=batch_norm.eps, device=linear.weight.device, dtype=linear.weight.dtype)
+    like.load_state_dict({"weight": batch_norm.weight, "bias": batch_norm.bias})
+    like.train(batch_norm.training).requires_grad_(batch_norm.weight.requires_grad)
+    return LinearTokenNorm(linear, from_layer_norm(like, name, site.num_groups, **options))
+
+
+def _put(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)
+
+
+def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str | None) -> None:
+    memory = GridMemory(_num_prefix(model))
+    if grid == "sequence":
+        record = RecordMask.of(model, memory)
+        if record is not None:
+            model.register_forward_pre_hook(record, with_kwargs=True)
+        for site in plan.replaced:
+            norm = model.get_submodule(site.name)
+            norm.register_forward_pre_hook(GiveSequence(site.name, memory), with_kwargs=True)
+        return
+    sites = [site for site in plan.replaced if isinstance(model.get_submodule(site.name), DTN)]
+    blocks: dict[str, BlockGrid] = {}
+    for site in sites:
+        if site.block is not None and site.block not in blocks:
+            blocks[site.block] = BlockGrid()
+            block = model.get_submodule(site.block)
+            record_input = RecordInput.of(block, blocks[site.block], site.width)
+            block.register_forward_pre_hook(record_input, with_kwargs=True)
+        fixed = None if isinstance(grid, str) else grid
+        give = GiveGrid(site.name, memory, blocks.get(site.block or ""), fixed)
+        model.get_submodule(site.name).register_forward_pre_hook(give, with_kwargs=True)
+    if sites and grid is None:
+        _watch_embeddings(model, memory, sites)
+
+
+def _watch_embeddings(model: nn.Module, memory: GridMemory, sites: list[NormSite]) -> None:
+    """Record the grids that modules outside of the blocks give: patch embeddings, pooling, merging."""
+    blocks = tuple(f"{site.block}." for site in sites if site.block is not None)
+    record = RecordOutput(memory, frozenset(site.width for site in sites))
+    for name, module in model.named_modules():
+        if name and not f"{name}.".startswith(blocks) and not isinstance(module, nn.ModuleList | nn.Sequential):
+            module.register_forward_hook(record)
+
+
+def _num_prefix(model: nn.Module) -> int | None:
+    for module in model.modules():
+        for name in _PREFIX_ATTRIBUTES:
+            value = getattr(module, name, None)
+            if isinstance(value, int):
+                return value
+    return None
+
+
+def _check_grid(grid: Any) -> None:
+    if grid is None or grid == "sequence" or callable(grid):
+        return
+    sides = tuple(grid) if isinstance(grid, tuple | list) else ()
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(
+            f"expected grid to be (H, W), a function of the number of tokens, 'sequence' or None, got {grid!r}"
+        )

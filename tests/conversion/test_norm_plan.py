@@ -1,0 +1,132 @@
+"""Which norms a conversion chooses, in how many groups, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conversion_models import small_vit
+from torch import nn
+
+from dtn_det import convert_norm, plan_norms
+from dtn_det.layers import DTN
+
+
+def _replaced(model: nn.Module, **kwargs: Any) -> list[str]:
+    return [site.name for site in plan_norms(model, **kwargs).replaced]
+
+
+def test_authors_placement_of_a_vit_is_the_first_ten_of_twelve_blocks() -> None:
+    names = _replaced(small_vit(depth=12))
+    assert names == [f"blocks.{i}.norm{j}" for i in range(10) for j in (1, 2)]
+
+
+def test_authors_placement_of_a_pyramid_is_all_stages_but_the_last() -> None:
+    timm = pytest.importorskip("timm")
+    names = _replaced(timm.create_model("pvt_v2_b0"))
+    assert names == [f"stages.{s}.blocks.{b}.norm{j}" for s in range(3) for b in range(2) for j in (1, 2)]
+
+
+def test_authors_placement_of_swin_is_every_block() -> None:
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1))
+    assert _replaced(model) == [f"layers.{s}.blocks.0.norm{j}" for s in range(4) for j in (1, 2)]
+
+
+def test_all_blocks() -> None:
+    assert len(_replaced(small_vit(depth=12), layers="blocks")) == 24
+
+
+def test_regular_expression_and_function() -> None:
+    model = small_vit()
+    assert _replaced(model, layers=r"blocks\.[01]\.norm2") == ["blocks.0.norm2", "blocks.1.norm2"]
+    assert _replaced(model, layers=lambda name, norm: name.endswith("1.norm1")) == ["blocks.1.norm1"]
+
+
+def test_a_regular_expression_reaches_norms_outside_of_blocks() -> None:
+    plan = plan_norms(small_vit(), layers="^norm$", num_groups=4)
+    assert [(site.name, site.num_groups, site.block) for site in plan.replaced] == [("norm", 4, None)]
+
+
+def test_reasons_to_stay() -> None:
+    timm = pytest.importorskip("timm")
+    plan = plan_norms(timm.create_model("pvt_v2_b0"))
+    kept = dict(plan.kept)
+    assert kept["stages.0.blocks.0.attn.norm"] == "inside the attention"
+    assert kept["stages.3.blocks.0.norm1"] == "the authors keep LayerNorm in this block"
+    assert kept["patch_embed.norm"] == "not in a block"
+    cait = plan_norms(timm.create_model("cait_xxs24_224"))
+    assert dict(cait.kept)["blocks_token_only.0.norm1"] == "sees the class token alone"
+
+
+def test_groups_of_heads_number_and_function() -> None:
+    timm = pytest.importorskip("timm")
+    swin = timm.create_model("swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1))
+    heads = [site.num_groups for site in plan_norms(swin).replaced]
+    assert heads == [3, 3, 6, 6, 12, 12, 24, 24]
+    assert {site.num_groups for site in plan_norms(swin, num_groups=8).replaced} == {8}
+    groups = [
+        site.num_groups
+        for site in plan_norms(swin, num_groups=lambda name, norm: norm.normalized_shape[0] // 32).replaced
+    ]
+    assert groups == heads
+
+
+def test_a_plan_reads_well() -> None:
+    text = str(plan_norms(small_vit(depth=1)))
+    assert text.splitlines()[0] == "VisionTransformer: 2 norms become dtn, 1 stay"
+    assert "  blocks.0.norm1: 24 channels in 3 groups" in text
+    assert "  norm stays: not in a block" in text
+
+
+def test_levit_replaces_the_batch_norm_at_the_start_of_each_branch() -> None:
+    timm = pytest.importorskip("timm")
+    plan = plan_norms(timm.create_model("levit_128s"))
+    assert {name.rpartition(".")[2] for name in (site.name for site in plan.replaced)} == {"qkv", "ln1"}
+    assert set(dict(plan.kept).values()) == {"ends a branch"}
+    assert _replaced(timm.create_model("levit_128s"), layers=r"stages\.0\.blocks\.0\.mlp\.ln2") == [
+        "stages.0.blocks.0.mlp.ln2"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"layers": "nothing"}, r"expected norms to replace in VisionTransformer with layers='nothing', got none"),
+        ({"layers": "("}, "or a regular expression, got '\\('"),
+        ({"layers": 3}, "or a regular expression, got 3"),
+        ({"num_groups": 5}, r"expected groups that divide the width 24 of 'blocks.0.norm1', got 5 \(num_groups\)"),
+        ({"num_groups": "head"}, "expected num_groups to be 'heads', an integer or a function"),
+        ({"num_groups": True}, "expected num_groups to be 'heads', an integer or a function"),
+        ({"layers": "^norm$"}, "expected an attention beside 'norm' to take the groups from, got none"),
+        ({"grid": (0, 4)}, r"expected grid to be \(H, W\), a function of the number of tokens"),
+        ({"grid": "square"}, r"expected grid to be \(H, W\), a function of the number of tokens"),
+        ({"norm": "dnt"}, "dnt"),
+        ({"momentum": 0.1}, "momentum"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_leaves_the_model_alone(kwargs: dict[str, Any], message: str) -> None:
+    model = small_vit()
+    with pytest.raises((ValueError, TypeError), match=message):
+        convert_norm(model, **kwargs)
+    assert not any(isinstance(module, DTN) for module in model.modules())
+
+
+def test_heads_that_do_not_divide_the_width_name_both() -> None:
+    model = small_vit(depth=2)
+    model.get_submodule("blocks.0.attn").num_heads = 5  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"the width 24 of 'blocks.0.norm1', got 5 \(the heads of its attention"):
+        convert_norm(model)
+
+
+def test_a_model_without_norms_and_one_converted_already() -> None:
+    with pytest.raises(ValueError, match=r"got none \(it has none\): choose another model"):
+        convert_norm(nn.Sequential(nn.Linear(3, 3)))
+    model = convert_norm(small_vit(depth=1), layers="blocks")
+    with pytest.raises(ValueError, match="is converted already; not in a block"):
+        convert_norm(model, layers="blocks")
+
+
+def test_a_name_is_no_model() -> None:
+    with pytest.raises(ValueError, match="expected a built model"):
+        convert_norm("vit_tiny_patch16_224")  # type: ignore[arg-type]
