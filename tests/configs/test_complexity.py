@@ -61,6 +61,27 @@ def test_twin_costs_what_mmengine_counts(retinanet: Complexity) -> None:
     assert retinanet.total.ln_params == theirs["params"]
 
 
+@pytest.mark.parametrize("name", ["retinanet_swin-t-p4-w7_fpn_1x_coco", "retinanet_pvt-t_fpn_1x_coco"])
+def test_locality_costs_what_its_parts_cost(name: str) -> None:
+    """Fused attention as much as plain attention; tokenization its norm and its linear layer."""
+    plain, attention, both = (shrink(resolve(name)) for _ in range(3))
+    attention.model.backbone.lsa = True
+    both.model.backbone.update(spt=True, lsa=True)
+    plain, attention, both = (config_complexity(cfg, SMALL) for cfg in (plain, attention, both))
+    assert attention.total.flops == plain.total.flops
+    assert attention.total.params > plain.total.params
+    widths = [24, 48, 96, 192] if "swin" in name else [8, 16, 40, 64]
+    tokens = [16 * 24, 8 * 12, 4 * 6, 2 * 3]
+    added = 0
+    for number, out_width, in_width, patch in zip(tokens, widths, [3, *widths], [4, 2, 2, 2], strict=False):
+        features = in_width * patch**2
+        shifted = 5 * features * (out_width + 5)  # the linear layer; 5 FLOPs an element for the norm
+        merging = "swin" in name and in_width != 3
+        old = features * (out_width + 5) if merging else features * out_width + 5 * out_width
+        added += number * (shifted - old)
+    assert both.total.flops - attention.total.flops == added
+
+
 def test_detectors_of_mmdetection_cost_what_mmengine_counts() -> None:
     cfg = get_config("mmdet::retinanet/retinanet_r18_fpn_1x_coco.py")
     result = config_complexity(cfg, SMALL)

@@ -49,6 +49,8 @@ def test_metafile_agrees_with_the_configs(folder: str) -> None:
         assert ("Mixed Precision Training" in metadata["Training Techniques"]) == amp
         norm = "Dynamic Token Normalization" if model["Name"] in DTN_CONFIGS else "Layer Normalization"
         assert norm in metadata["Architecture"]
+        assert ("Locality Self-Attention" in metadata["Architecture"]) == cfg.model.backbone.get("lsa", False)
+        assert ("Shifted Patch Tokenization" in metadata["Architecture"]) == cfg.model.backbone.get("spt", False)
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name.startswith("retinanet")])

@@ -26,6 +26,15 @@ def test_every_config_is_half_of_a_pair() -> None:
     assert twins == set(CONFIGS) - set(DTN_CONFIGS)
 
 
+@pytest.mark.parametrize("name", [name for name in CONFIGS if "sl-" in name or "lsa-" in name])
+def test_locality_variant_differs_in_its_options_alone(name: str) -> None:
+    ours = resolve(name).to_dict()
+    plain = resolve(name.replace("lsa-", "").replace("sl-", "")).to_dict()
+    assert ours["model"]["backbone"].pop("lsa") is True
+    assert ours["model"]["backbone"].pop("spt", False) is ("lsa-" not in name)
+    assert ours == plain
+
+
 # The configs that MMDetection has as well.
 IN_MMDETECTION = {
     "swin": [

@@ -44,6 +44,8 @@ def check_decay_and_rates(model: nn.Module, optim_wrapper: OptimWrapper, cfg: Co
         if isinstance(module, DTN):
             assert settings[f"{prefix}.pos_proj.weight"]["weight_decay"] == base.weight_decay > 0
             assert settings[f"{prefix}.pos_proj.weight"]["lr"] == pytest.approx(0.1 * base.lr)
+        if isinstance(getattr(module, "scale", None), nn.Parameter):
+            assert settings[f"{prefix}.scale"]["weight_decay"] == 0
         if isinstance(module, nn.Linear):
             assert settings[f"{prefix}.weight"]["weight_decay"] == base.weight_decay
             assert settings[f"{prefix}.weight"]["lr"] == base.lr

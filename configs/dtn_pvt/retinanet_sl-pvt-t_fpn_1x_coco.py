@@ -1,0 +1,3 @@
+_base_ = "./retinanet_pvt-t_fpn_1x_coco.py"
+
+model = dict(backbone=dict(spt=True, lsa=True))
