@@ -1,4 +1,4 @@
-"""Which norms of a backbone become DTN, and how a block calls them."""
+"""Which norms of a backbone become DTN or another norm of tokens, and how a block calls them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dtn_det.layers import DTN
+from dtn_det.layers import TokenNorm, from_layer_norm
+from dtn_det.layers.token_norms import option_names, takes_groups
 
-_DTN_KEYS = frozenset({"head_rms", "unbiased", "only_var", "init", "eps"})
+_DTN_KEYS = option_names("dtn")
 
 
 def check_arguments(backbone: type, names: Iterable[str]) -> None:
@@ -49,11 +50,13 @@ def stage_groups(
     num_heads: Sequence[int],
     default_groups: Sequence[int] | str,
 ) -> dict[int, int]:
-    """Number of DTN groups of each stage whose block norms become DTN.
+    """Number of groups of each stage whose block norms become DTN, or the norm that ``dtn_cfg`` names.
 
     Args:
-        dtn_cfg: ``num_groups`` (an int, one int per stage, or ``'heads'`` for the attention heads of each stage) and
-            DTN's keyword arguments.
+        dtn_cfg: ``type``, a name of :func:`dtn_det.layers.build_token_norm` (``'DTN'`` by default), ``num_groups`` (an
+            int, one int per stage, or ``'heads'`` for the attention heads of each stage) and the keyword arguments of
+            that norm. Those of DTN may stay when ``type`` changes, and so may ``num_groups`` for a norm without
+            groups: they have no effect then.
         dtn_stages: Indices of the stages.
         widths: Channels of each stage.
         num_heads: Attention heads of each stage.
@@ -63,15 +66,15 @@ def stage_groups(
         Dict from stage index to number of groups.
 
     Raises:
-        ValueError: An unknown key, a stage that does not exist or is named twice, a ``num_groups`` of the wrong form,
-            or one that does not divide the width of its stage.
+        ValueError: An unknown key or norm, a stage that does not exist or is named twice, a ``num_groups`` of the
+            wrong form, or one that does not divide the width of its stage.
     """
     cfg = dict(dtn_cfg or {})
-    unknown = sorted(set(cfg) - _DTN_KEYS - {"num_groups"})
+    name = norm_type(cfg)
+    known = _DTN_KEYS | option_names(name) | {"num_groups", "type"}
+    unknown = sorted(set(cfg) - known)
     if unknown:
-        raise ValueError(
-            f"expected dtn_cfg to have keys out of {sorted(_DTN_KEYS | {'num_groups'})}, got {', '.join(unknown)}"
-        )
+        raise ValueError(f"expected dtn_cfg to have keys out of {sorted(known)}, got {', '.join(unknown)}")
     stages = list(dtn_stages)
     if len(set(stages)) != len(stages) or not all(isinstance(s, int) and 0 <= s < len(widths) for s in stages):
         raise ValueError(
@@ -79,7 +82,7 @@ def stage_groups(
         )
     groups = _groups_per_stage(cfg.get("num_groups", default_groups), num_heads)
     for stage in stages:
-        if groups[stage] < 1 or widths[stage] % groups[stage]:
+        if takes_groups(name) and (groups[stage] < 1 or widths[stage] % groups[stage]):
             raise ValueError(
                 f"expected num_groups to divide the width of its stage, got {groups[stage]} groups for stage {stage} "
                 f"of width {widths[stage]}: set dtn_cfg=dict(num_groups=...) to divisors of {tuple(widths)}"
@@ -99,35 +102,46 @@ def _groups_per_stage(num_groups: Sequence[int] | str | int, num_heads: Sequence
     return list(num_groups)
 
 
-def dtn_from_norm(norm: nn.Module, num_groups: int, dtn_cfg: Mapping[str, Any] | None) -> DTN:
-    """A new DTN in the place of a LayerNorm, with its width, ``eps`` (unless ``dtn_cfg`` has one) and trainability.
+def norm_type(dtn_cfg: Mapping[str, Any] | None) -> str:
+    """The norm that a ``dtn_cfg`` names; DTN if none."""
+    return str((dtn_cfg or {}).get("type", "DTN"))
+
+
+def token_norm_from(norm: nn.Module, num_groups: int, dtn_cfg: Mapping[str, Any] | None) -> TokenNorm:
+    """A new norm of tokens in the place of a LayerNorm.
+
+    It has the width, ``eps`` (unless ``dtn_cfg`` has one) and trainability of the old one.
+
+    Args:
+        norm: The LayerNorm.
+        num_groups: Groups of channels, for norms that have them.
+        dtn_cfg: As in :func:`stage_groups`, which checks it.
 
     Raises:
-        ValueError: ``norm`` is no LayerNorm.
+        ValueError: ``norm`` is no LayerNorm, or an option has a value that does not fit.
     """
+    name = norm_type(dtn_cfg)
     if not isinstance(norm, nn.LayerNorm):
         raise ValueError(
-            f"expected norm_cfg to build a LayerNorm where DTN replaces it, got {type(norm).__name__}: use "
+            f"expected norm_cfg to build a LayerNorm where {name} replaces it, got {type(norm).__name__}: use "
             f"norm_cfg=dict(type='LN')"
         )
-    kwargs: dict[str, Any] = {"eps": norm.eps, **(dtn_cfg or {})}
-    kwargs.pop("num_groups", None)
-    dtn = DTN(norm.normalized_shape[0], num_groups, **kwargs)
-    return dtn.requires_grad_(norm.weight.requires_grad)
+    options = {key: value for key, value in (dtn_cfg or {}).items() if key in option_names(name)}
+    return from_layer_norm(norm, name, num_groups, **options)
 
 
 def apply_norm(norm: nn.Module, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-    """Call a block norm: DTN takes the grid of the tokens, other norms do not know it.
+    """Call a block norm: norms of tokens take the grid, other norms do not know it.
 
     Args:
-        norm: DTN or LayerNorm.
+        norm: DTN, another :class:`~dtn_det.layers.TokenNorm`, or LayerNorm.
         x: ``(B, H * W, C)``.
         hw_shape: ``(H, W)``.
 
     Returns:
         ``(B, H * W, C)``.
     """
-    out: Tensor = norm(x, hw_shape) if isinstance(norm, DTN) else norm(x)
+    out: Tensor = norm(x, hw_shape) if isinstance(norm, TokenNorm) else norm(x)
     return out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import nn
 from dtn_det.convert.checkpoints import Family, check_keys, convert, extract_state_dict, resize_tables
 from dtn_det.convert.errors import CheckpointError
 from dtn_det.convert.reading import read_checkpoint
-from dtn_det.layers import DTN, ShiftedPatchTokenization
+from dtn_det.layers import DTN, ShiftedPatchTokenization, TokenNorm
 
 # Norms of the feature maps that a detector takes from Swin.
 _OUTPUT_NORM = re.compile(r"norm\d+\.")
@@ -50,8 +51,9 @@ def load_pretrained(
     Known formats, told from the keys: Swin of its authors, timm (0.9 and later), mmpretrain and MMDetection; PVT of its
     authors and MMDetection; PVTv2 of its authors, timm and MMDetection; with or without DTN; whole detectors too, whose
     ``backbone.`` is taken. Relative-position tables and position embeddings are resized where the sizes differ.
-    Classifier heads, final norms and class tokens are dropped. What a checkpoint may lack are DTN's own parameters,
-    all of a norm or none, the output norms ``norm0`` to ``norm3`` of Swin, which only detectors have, the scales of
+    Classifier heads, final norms and class tokens are dropped. What a checkpoint may lack are the parameters that DTN,
+    or another norm in its place, has beside those of LayerNorm, all of a norm or none (what such a norm lacks of
+    LayerNorm's is dropped), the output norms ``norm0`` to ``norm3`` of Swin, which only detectors have, the scales of
     Locality Self-Attention, all or none, and the weights of Shifted Patch Tokenization, which then start anew in place
     of the plain patches of the checkpoint, with a warning.
 
@@ -81,11 +83,14 @@ def load_pretrained(
         if not scales & set(state):
             optional |= scales
         for name, module in backbone.named_modules():
-            if isinstance(module, DTN):
-                added = {f"{name}.{key}" for key in module.state_dict()} - {f"{name}.weight", f"{name}.bias"}
-                if not added & set(state):
+            if isinstance(module, TokenNorm):
+                own = {f"{name}.{key}" for key in module.state_dict()}
+                of_layer_norm = {f"{name}.weight", f"{name}.bias"}
+                added, unused = own - of_layer_norm, (of_layer_norm - own) & set(state)
+                if not added & set(state) and (added or unused):
                     fresh.append(module)
                     optional |= added
+                    state = {key: value for key, value in state.items() if key not in unused}
             elif isinstance(module, ShiftedPatchTokenization) and f"{name}.patch_norm.weight" not in state:
                 state = {key: value for key, value in state.items() if not key.startswith(f"{name}.")}
                 new_patches.append(name)
@@ -105,13 +110,19 @@ def load_pretrained(
 
 
 def _report(
-    source: str, loaded: int, output_norms: list[str], fresh: list[DTN], new_scales: int, new_patches: list[str]
+    source: str, loaded: int, output_norms: list[str], fresh: list[TokenNorm], new_scales: int, new_patches: list[str]
 ) -> None:
     message = f"loaded {loaded} tensors from {source}"
     if output_norms:
         message += f"; it has no output norms {', '.join(output_norms)}, as usual for a classifier"
-    if fresh:
-        message += f"; {len(fresh)} DTN norms got LayerNorm's weight and bias and keep their initial gates and kernels"
+    fresh_dtn = [norm for norm in fresh if isinstance(norm, DTN)]
+    others = Counter(type(norm).__name__ for norm in fresh if not isinstance(norm, DTN))
+    if fresh_dtn:
+        message += (
+            f"; {len(fresh_dtn)} DTN norms got LayerNorm's weight and bias and keep their initial gates and kernels"
+        )
+    for name, count in others.items():
+        message += f"; {count} norms {name} got what they have of LayerNorm's weight and bias and keep their start"
     if new_scales:
         message += f"; it has no scales of Locality Self-Attention, and {new_scales} keep their start"
     print_log(message, logger="current")
@@ -122,7 +133,13 @@ def _report(
             logger="current",
             level=logging.WARNING,
         )
-    if any(norm.init != "layernorm" for norm in fresh):
+    if others:
+        print_log(
+            f"LayerNorm weights went into norms {', '.join(others)}, which give other features from the first step on",
+            logger="current",
+            level=logging.WARNING,
+        )
+    if any(norm.init != "layernorm" for norm in fresh_dtn):
         print_log(
             "LayerNorm weights went into DTN norms with init='local', which gives other features from the first step "
             "on: set dtn_cfg=dict(init='layernorm') to start from what the checkpoint learned",

@@ -17,7 +17,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from dtn_det.models.locality import localize, shifted_patches
-from dtn_det.models.norms import apply_norm, check_arguments, dtn_from_norm, maybe_checkpoint, stage_groups
+from dtn_det.models.norms import apply_norm, check_arguments, maybe_checkpoint, stage_groups, token_norm_from
 from dtn_det.models.pretrained import load_pretrained, pretrained_init_cfg
 
 # The authors' groups for the widths 64, 128, 320 and 512, independent of the attention heads 1, 2, 5 and 8.
@@ -94,8 +94,8 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
                     localize(block.attn)
                 norm1, norm2 = block.norm1, block.norm2
                 if index in groups:
-                    norm1 = dtn_from_norm(norm1, groups[index], dtn_cfg)
-                    norm2 = dtn_from_norm(norm2, groups[index], dtn_cfg)
+                    norm1 = token_norm_from(norm1, groups[index], dtn_cfg)
+                    norm2 = token_norm_from(norm2, groups[index], dtn_cfg)
                 blocks[position] = DTNPVTEncoderLayer(block, norm1, norm2, with_cp)
         self.min_size = minimum_size(self.strides, self.sr_ratios)
         self._freeze_stages()
@@ -186,7 +186,8 @@ class DTNPyramidVisionTransformer(_DTNPyramid):
     Args:
         dtn_cfg: ``num_groups`` (an int, one int per stage, or ``'heads'``; the authors' ``(4, 4, 5, 8)`` by default)
             and DTN's keyword arguments ``head_rms``, ``unbiased``, ``only_var``, ``init`` and ``eps`` (default: that
-            of ``norm_cfg``). Start from LayerNorm weights with ``dict(init='layernorm')``.
+            of ``norm_cfg``). Start from LayerNorm weights with ``dict(init='layernorm')``. ``type`` puts another norm
+            of tokens in DTN's place, see :func:`dtn_det.layers.build_token_norm`; DTN's arguments may stay.
         dtn_stages: Stages whose block norms become DTN; ``()`` gives the LayerNorm twin.
         spt: Shifted Patch Tokenization (Lee et al., arXiv:2112.13492) instead of the patch embeddings, with their
             norms. Sizes that are no multiple of the patch are padded where MMDetection's class cuts them off. The paper

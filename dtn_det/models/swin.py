@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dtn_det.convert.checkpoints import resize_grid
 from dtn_det.models.locality import localize, shifted_patches
-from dtn_det.models.norms import apply_norm, check_arguments, dtn_from_norm, maybe_checkpoint, stage_groups
+from dtn_det.models.norms import apply_norm, check_arguments, maybe_checkpoint, stage_groups, token_norm_from
 from dtn_det.models.pretrained import load_pretrained, pretrained_init_cfg
 
 
@@ -91,7 +91,8 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
     Args:
         dtn_cfg: ``num_groups`` (an int, one int per stage, or ``'heads'``, the default: the attention heads of the
             stage) and DTN's keyword arguments ``head_rms``, ``unbiased``, ``only_var``, ``init`` and ``eps`` (default:
-            that of ``norm_cfg``). Start from LayerNorm weights with ``dict(init='layernorm')``.
+            that of ``norm_cfg``). Start from LayerNorm weights with ``dict(init='layernorm')``. ``type`` puts another
+            norm of tokens in DTN's place, see :func:`dtn_det.layers.build_token_norm`; DTN's arguments may stay.
         dtn_stages: Stages whose block norms become DTN; ``()`` gives the LayerNorm twin.
         shift_small_maps: Whether blocks with shifted windows also shift a map that is no larger than a window in one
             of its directions. MMDetection does, and so does this class by default; the classifiers of the authors,
@@ -150,8 +151,8 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
                     localize(block.attn.w_msa)
                 norm1, norm2 = block.norm1, block.norm2
                 if index in groups:
-                    norm1 = dtn_from_norm(norm1, groups[index], dtn_cfg)
-                    norm2 = dtn_from_norm(norm2, groups[index], dtn_cfg)
+                    norm1 = token_norm_from(norm1, groups[index], dtn_cfg)
+                    norm2 = token_norm_from(norm2, groups[index], dtn_cfg)
                 stage.blocks[position] = DTNSwinBlock(block, norm1, norm2, shift_small_maps)
         self._freeze_stages()
 
