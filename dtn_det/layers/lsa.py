@@ -64,40 +64,6 @@ def locality_attention(
     return F.scaled_dot_product_attention(q, k.to(dtype), v.to(dtype), bias, dropout_p=dropout_p, scale=1.0)
 
 
-def window_locality_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    mask: Tensor | None = None,
-    *,
-    dropout_p: float = 0.0,
-) -> Tensor:
-    """Swin's attention within windows, with the diagonal masked after the position bias and the shift mask.
-
-    Args:
-        q: ``(B * P, heads, N, D)``: ``P`` windows of each image.
-        k: As ``q``.
-        v: As ``q``.
-        scale: ``(heads,)``, see :func:`locality_attention`.
-        bias: ``(heads, N, N)``, of the relative positions.
-        mask: ``(P, N, N)``, added to the scores of each window, or None.
-        dropout_p: Probability with which an attention weight is dropped.
-
-    Returns:
-        ``(B * P, heads, N, D)``.
-    """
-    if mask is None:
-        return locality_attention(q, k, v, scale, bias.unsqueeze(0), dropout_p=dropout_p)
-    # Windows beside heads, so that the masks are not repeated for each image.
-    windows, (heads, length, depth) = len(mask), q.shape[1:]
-    q, k, v = (t.reshape(len(t) // windows, windows * heads, length, depth) for t in (q, k, v))
-    bias = (bias + mask.unsqueeze(1)).flatten(0, 1).unsqueeze(0)
-    out = locality_attention(q, k, v, scale.repeat(windows), bias, dropout_p=dropout_p)
-    return out.reshape(-1, heads, length, depth)
-
-
 def diagonal_mask(size: int, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
     """Additive mask that keeps tokens from attending to themselves.
 

@@ -31,6 +31,30 @@ def shift_patches(x: Tensor, shift: int) -> Tensor:
     return torch.cat(_shifted(x, shift), dim=1)
 
 
+def shifted_patches(x: Tensor, patch_size: int, shift: int) -> Tensor:
+    """Patches of a map and of its shifted copies, in one pass over memory.
+
+    Args:
+        x: ``(B, C, H, W)``, padded with zeros on the right and at the bottom to a multiple of the patch.
+        patch_size: Side ``p`` of a patch.
+        shift: See :func:`shift_patches`.
+
+    Returns:
+        ``(B, H / p, W / p, p * p * 5 * C)``, sides rounded up, features in the order (row, column, copy, channel).
+
+    Raises:
+        ValueError: As for :func:`shift_patches`.
+    """
+    _check_map(x)
+    _check_shift(shift)
+    views = _shifted(x, shift, patch_size)
+    batch, channels, height, width = views[0].shape
+    split = (batch, channels, height // patch_size, patch_size, width // patch_size, patch_size)
+    # To (B, h, w, p, p, C), stacked before C.
+    views = [view.view(split).permute(0, 2, 4, 3, 5, 1) for view in views]
+    return torch.stack(views, dim=-2).flatten(3)
+
+
 class ShiftedPatchTokenization(nn.Module):
     """Patches of a map and of its four shifted copies, normalised and projected to one token each.
 
@@ -116,20 +140,14 @@ class ShiftedPatchTokenization(nn.Module):
         prefix = None
         if hw_shape is not None:
             x, prefix = self._split(x, hw_shape)
-        _check_map(x)
-        if x.shape[1] != self.in_channels:
+        if x.dim() == 4 and x.shape[1] != self.in_channels:
             raise ValueError(f"expected {self.in_channels} channels, got x of shape {tuple(x.shape)}")
-        patch = self.patch_size
-        views = _shifted(x, self.shift, patch)
-        batch, channels, height, width = views[0].shape
-        split = (batch, channels, height // patch, patch, width // patch, patch)
-        # To (B, h, w, p, p, C), stacked before C in one pass.
-        views = [view.view(split).permute(0, 2, 4, 3, 5, 1) for view in views]
-        patches = torch.stack(views, dim=-2).flatten(3)
+        patches = shifted_patches(x, self.patch_size, self.shift)
+        height, width = patches.shape[1:3]
         tokens = self.patch_linear(self.patch_norm(patches.flatten(1, 2)))
         if prefix is not None and self.prefix_linear is not None:
             tokens = torch.cat([self.prefix_linear(prefix), tokens], dim=1)
-        return tokens, (height // patch, width // patch)
+        return tokens, (height, width)
 
     def _split(self, x: Tensor, hw_shape: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
         """Tokens to a map ``(B, C, H, W)`` and the tokens before it."""

@@ -1,36 +1,20 @@
-"""Shifted Patch Tokenization and Locality Self-Attention in place of the parts of MMDetection's backbones."""
+"""Locality Self-Attention in place of the attention of MMDetection's backbones."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from mmdet.models.backbones.pvt import SpatialReductionAttention
 from mmdet.models.backbones.swin import WindowMSA
-from mmdet.models.layers import PatchEmbed, PatchMerging
 from mmdet.models.layers.transformer import nchw_to_nlc, nlc_to_nchw
 from torch import Tensor, nn
 
-from dtn_det.layers import ShiftedPatchTokenization, locality_attention
-from dtn_det.layers.lsa import head_scale, window_locality_attention
+from dtn_det.layers import locality_attention
+from dtn_det.layers.lsa import head_scale
+from dtn_det.layers.lsa_windows import WindowLocality
 
 
-class LSAWindowMSA(WindowMSA):  # type: ignore[misc]
-    """Swin's window attention with a learned scale per head and without the tokens' attention to themselves.
-
-    Lee et al., arXiv:2112.13492: the scores get the scale, the position bias, the shift mask and the mask of the
-    diagonal, in this order.
-    """
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``(B * P, N, C)`` tokens of windows to the same shape; ``mask`` is ``(P, N, N)``, added to the scores."""
-        count, length, channels = x.shape
-        depth = channels // self.num_heads
-        q, k, v = self.qkv(x).reshape(count, length, 3, self.num_heads, depth).permute(2, 0, 3, 1, 4)
-        table = self.relative_position_bias_table[self.relative_position_index.flatten()]
-        bias = table.view(length, length, -1).permute(2, 0, 1)
-        dropout_p = self.attn_drop.p if self.training else 0.0
-        out = window_locality_attention(q, k, v, self.scale, bias, mask, dropout_p=dropout_p)
-        projected: Tensor = self.proj_drop(self.proj(out.transpose(1, 2).reshape(x.shape)))
-        return projected
+class LSAWindowMSA(WindowLocality, WindowMSA):  # type: ignore[misc]
+    """Swin's window attention as Locality Self-Attention."""
 
 
 class LSAReductionAttention(SpatialReductionAttention):  # type: ignore[misc]
@@ -79,28 +63,4 @@ def localize(attention: WindowMSA | SpatialReductionAttention) -> None:
     attention.scale = head_scale(attention.num_heads, value, like)
 
 
-def shifted_patches(part: PatchEmbed | PatchMerging) -> ShiftedPatchTokenization:
-    """What takes the place of a patch embedding, with its norm, or of a patch merging.
-
-    Args:
-        part: Of MMDetection's Swin or PVT.
-
-    Raises:
-        ValueError: Patches that overlap, leave gaps or are not square.
-    """
-    merging = isinstance(part, PatchMerging)
-    layer = part.sampler if merging else part.projection
-    (height, width), (stride, _), (padding, _) = (_pair(p) for p in (layer.kernel_size, layer.stride, layer.padding))
-    if height != width or height != stride or padding:
-        raise ValueError(
-            f"expected square patches side by side for spt=True, got patches of {height} x {width} with stride "
-            f"{stride} and padding {padding}: use lsa=True alone, as with PVTv2, whose patches overlap"
-        )
-    out_channels = part.out_channels if merging else part.embed_dims
-    eps = part.norm.eps if isinstance(part.norm, nn.LayerNorm) else 1e-5
-    in_channels = part.in_channels if merging else layer.in_channels
-    return ShiftedPatchTokenization(in_channels, out_channels, height, eps=eps)
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return value if isinstance(value, tuple) else (value, value)
+HOSTS = {WindowMSA: localize, SpatialReductionAttention: localize}

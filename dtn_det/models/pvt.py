@@ -16,7 +16,8 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from dtn_det.models.locality import localize, shifted_patches
+from dtn_det.conversion.openmmlab_patches import tokenization_of
+from dtn_det.models.locality import localize
 from dtn_det.models.norms import apply_norm, check_arguments, maybe_checkpoint, stage_groups, token_norm_from
 from dtn_det.models.pretrained import load_pretrained, pretrained_init_cfg
 
@@ -84,7 +85,7 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
         for index, (patch_embed, blocks, _) in enumerate(self.layers):
             set_eps(patch_embed.norm, embed_norm_eps)
             if spt:
-                self.layers[index][0] = shifted_patches(patch_embed)
+                self.layers[index][0] = tokenization_of(patch_embed)
             for position, block in enumerate(blocks):
                 if not isinstance(block, PVTEncoderLayer):  # the position embedding of PVT
                     continue

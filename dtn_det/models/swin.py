@@ -12,8 +12,9 @@ from mmengine.model import BaseModule
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
+from dtn_det.conversion.openmmlab_patches import tokenization_of
 from dtn_det.convert.checkpoints import resize_grid
-from dtn_det.models.locality import localize, shifted_patches
+from dtn_det.models.locality import localize
 from dtn_det.models.norms import apply_norm, check_arguments, maybe_checkpoint, stage_groups, token_norm_from
 from dtn_det.models.pretrained import load_pretrained, pretrained_init_cfg
 
@@ -135,9 +136,9 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
         patch_height, patch_width = self.patch_embed.projection.kernel_size
         self.position_grid = (image_size[0] // patch_height, image_size[1] // patch_width)
         if spt:
-            self.patch_embed = shifted_patches(self.patch_embed)
+            self.patch_embed = tokenization_of(self.patch_embed)
             for stage in self.stages[:-1]:
-                stage.downsample = shifted_patches(stage.downsample)
+                stage.downsample = tokenization_of(stage.downsample)
         self.dtn_stages = tuple(dtn_stages)
         num_heads = [stage.blocks[0].attn.w_msa.num_heads for stage in self.stages]
         groups = stage_groups(

@@ -17,8 +17,9 @@ from mmdet.models.backbones.pvt import SpatialReductionAttention
 from mmdet.models.backbones.swin import ShiftWindowMSA
 from mmdet.models.layers import PatchEmbed
 
+from dtn_det.conversion.openmmlab_patches import tokenization_of
 from dtn_det.layers import ShiftedPatchTokenization
-from dtn_det.models.locality import localize, shifted_patches
+from dtn_det.models.locality import localize
 
 Build = Callable[..., nn.Module]
 Randomise = Callable[..., nn.Module]
@@ -236,14 +237,14 @@ def test_checkpoint_with_some_of_the_scales_does_not_fit(build: Build, tmp_path:
 
 
 def test_patches_that_overlap_are_told(build: Build) -> None:
-    with pytest.raises(ValueError, match="got patches of 7 x 7 with stride 4 and padding 3: use lsa=True alone, as wi"):
+    with pytest.raises(ValueError, match="got patches of 7 x 7 with stride 4, padding 3 and dilation 1: patches that"):
         build(PVTV2, spt=True)
 
 
 def test_norm_of_the_patches_has_the_eps_of_the_old_one(build: Build) -> None:
     assert build(PVT, spt=True).layers[0][0].patch_norm.eps == 1e-5
     assert build(PVT, spt=True, embed_norm_eps=None).layers[0][0].patch_norm.eps == 1e-6
-    assert shifted_patches(PatchEmbed(3, 8, kernel_size=4, stride=4, norm_cfg=None)).patch_norm.eps == 1e-5
+    assert tokenization_of(PatchEmbed(3, 8, kernel_size=4, stride=4, norm_cfg=None)).patch_norm.eps == 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
