@@ -93,7 +93,7 @@ class TokenBatchNorm(_RunningMomentsNorm):
             raise ValueError("expected more than one token in a batch for BatchNorm in training, got one: use eval()")
         if self.training and valid is not None:
             moments = masked_moments(tokens, valid, (0, 1))
-            count = valid.sum()
+            count = valid.sum().to(tokens.dtype)
             move(self.running_mean, moments.mean, self.momentum)
             move(self.running_var, moments.var * (count / (count - 1).clamp(min=1)), self.momentum)
             return torch.addcmul(bias, standardize(tokens, moments, self.eps), weight)
