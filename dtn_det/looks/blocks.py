@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dtn_det.layers import DTN, TokenLayerNorm, TokenNorm
 from dtn_det.looks.global_attention import reduced_pieces, vit_pieces
 from dtn_det.looks.pieces import AttentionPiece
 from dtn_det.looks.window_attention import window_pieces
@@ -78,7 +79,8 @@ def find_blocks(network: nn.Module, source: str) -> tuple[Block, ...]:
 
 def _checked(block: Block, source: str) -> Block:
     for name, norm in block.norms.items():
-        if not isinstance(norm, nn.LayerNorm):
+        is_other = isinstance(norm, TokenNorm) and not isinstance(norm, DTN | TokenLayerNorm)
+        if is_other or not isinstance(norm, nn.LayerNorm):
             raise ValueError(
                 f"expected LayerNorm or DTN as {block.name}.{name} of {source}, got {type(norm).__name__}: name a "
                 "model with one of these"

@@ -14,7 +14,7 @@ pytest.importorskip("mmdet", reason="Swin and PVT are MMDetection's")
 
 from small_networks import PVT, SWIN, SWIN_OF_MMDET, build, subject_of, timm_vit
 
-from dtn_det.layers import DTN
+from dtn_det.layers import DTN, build_token_norm
 from dtn_det.looks.blocks import Block, find_blocks
 from dtn_det.looks.looks import Looks, look
 from dtn_det.looks.observe import observe
@@ -230,6 +230,13 @@ def test_norms_that_are_no_layer_norm() -> None:
     network = timm_vit(norm_layer=lambda width, **_: nn.Identity())
     with pytest.raises(ValueError, match=r"expected LayerNorm or DTN as blocks.0.norm1 of m, got Identity: name a"):
         find_blocks(network, "m")
+
+
+def test_norms_that_would_pass_for_layer_norm() -> None:
+    network = timm_vit(norm_layer=lambda width, **_: build_token_norm("sn", width))
+    with pytest.raises(ValueError, match=r"expected LayerNorm or DTN as blocks.0.norm1 of m, got SwitchNorm: name a"):
+        find_blocks(network, "m")
+    assert find_blocks(timm_vit(norm_layer=lambda width, **_: build_token_norm("ln", width)), "m")
 
 
 def test_vit_with_other_blocks() -> None:
