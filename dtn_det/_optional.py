@@ -5,7 +5,18 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-EXTRAS: tuple[str, ...] = ("cli", "det", "cls", "corruptions", "eval", "report", "imagecorruptions", "all", "dev")
+EXTRAS: tuple[str, ...] = (
+    "cli",
+    "det",
+    "cls",
+    "corruptions",
+    "eval",
+    "report",
+    "export",
+    "imagecorruptions",
+    "all",
+    "dev",
+)
 """The extras that `pyproject.toml` declares."""
 
 # They bring mmcv, which a build in isolation, without torch, would install without its operators, and say nothing.

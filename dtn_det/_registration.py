@@ -7,10 +7,11 @@ import warnings
 from typing import Any
 
 TRANSFORM = "ImageCorruption"
+CONVERTED = "ConvertedModel"
 
 
 def register() -> None:
-    """Register the backbones with MMDetection, and the transform with MMDetection and mmpretrain.
+    """Register the backbones with MMDetection, and the transform and converted models with MMDetection and mmpretrain.
 
     `DTN_DET_DEFER_REGISTRATION=1` in the environment leaves that to whoever needs it: the command line starts so, and
     `--help` does not load MMDetection.
@@ -18,6 +19,7 @@ def register() -> None:
     if os.environ.get("DTN_DET_DEFER_REGISTRATION") != "1":
         register_with_mmdet()
         register_transform()
+        register_conversion()
 
 
 def register_with_mmdet() -> bool:
@@ -64,6 +66,32 @@ def register_transform() -> bool:
     if TRANSFORM not in transforms.module_dict:
         transforms.register_module(name=TRANSFORM, module=_image_corruption)
     return True
+
+
+def register_conversion() -> bool:
+    """Register :func:`dtn_det.conversion.config.converted_model`, unless MMEngine is not installed or is broken.
+
+    Like the transform it is in the root registry, and loaded when a model is built.
+
+    Returns:
+        Whether it is registered.
+    """
+    if importlib.util.find_spec("mmengine") is None:
+        return False
+    try:
+        models = importlib.import_module("mmengine.registry").MODELS
+    # As above.
+    except Exception:
+        return False
+    if CONVERTED not in models.module_dict:
+        models.register_module(name=CONVERTED, module=_converted_model)
+    return True
+
+
+def _converted_model(*args: Any, **kwargs: Any) -> Any:
+    from dtn_det.conversion.config import converted_model
+
+    return converted_model(*args, **kwargs)
 
 
 def _image_corruption(*args: Any, **kwargs: Any) -> Any:

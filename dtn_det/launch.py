@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
-from dtn_det._registration import register_with_mmdet
+from dtn_det._registration import register_conversion, register_with_mmdet
 from dtn_det.convert.errors import CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         require("mmpretrain.models", "cls")
     # `custom_imports` of dtn_det does so, except under the command line, which defers it.
     register_with_mmdet()
+    register_conversion()
     if options:
         try:
             cfg.merge_from_dict(options)

@@ -18,7 +18,7 @@ from importlib import metadata
 from typing import Final
 
 from dtn_det._optional import require
-from dtn_det._registration import register_transform
+from dtn_det._registration import register_conversion, register_transform
 
 EXIT_FAILURE: Final = 1
 EXIT_INTERRUPTED: Final = 130
@@ -44,6 +44,7 @@ COMMANDS: Final = (
     Command("report", "dtn_det.cli.report", needs_models=False),
     Command("compare", "dtn_det.cli.compare", needs_models=False),
     Command("inspect", "dtn_det.cli.inspect", needs_models=False),
+    Command("export", "dtn_det.cli.export", needs_models=False),
 )
 
 # Commands that go on where they were stopped; `corrupt` says so itself.
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 require("mmdet", extra="det")
                 importlib.import_module("dtn_det.models")
                 register_transform()
+                register_conversion()
         code = importlib.import_module(command.module).run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:

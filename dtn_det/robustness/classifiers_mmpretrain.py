@@ -52,7 +52,8 @@ def load_mmpretrain(source: str, num_classes: int) -> Classifier:
             model = registry.MODELS.build(settings)
     except (KeyError, TypeError) as error:
         raise ValueError(f"expected the model of {path} to be one of mmpretrain, got {error}") from error
-    if not hasattr(model, "extract_feat") or getattr(model, "head", None) is None:
+    # mmpretrain's wrappers of timm's and Hugging Face's models have a loss in the place of a head.
+    if not hasattr(model, "extract_feat") or not (getattr(model, "head", None) or getattr(model, "loss_module", None)):
         kind = type(model).__name__
         raise ValueError(f"expected a classifier in {path}, got {kind} without a head: name another config")
     content = load_weights(model, checkpoint)

@@ -1,0 +1,39 @@
+"""`dtn-det export`: a trained classifier for timm, and as ONNX."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of `export`."""
+    parser = subparsers.add_parser(
+        "export",
+        help="write a trained classifier as safetensors with timm's config.json, and as ONNX",
+        description="Writes model.safetensors and config.json, and model.onnx where asked. Of a model of timm, "
+        "converted or not, timm.create_model('local-dir:DIR', pretrained=True) reads the folder. Each file is read "
+        "again and has to give the logits of the model within 1e-4.",
+    )
+    parser.add_argument("config", metavar="CONFIG", help="config of mmpretrain")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="path or URL of its weights")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the files")
+    parser.add_argument("--onnx", action="store_true", help="write model.onnx, for any number of images")
+    parser.add_argument("--image-size", nargs=2, type=int, metavar=("H", "W"), help="of the input [that of the config]")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `dtn-det export`."""
+    from dtn_det.export import export_classifier
+
+    # What mmpretrain and the exporter print is not the command's own.
+    with contextlib.redirect_stdout(sys.stderr):
+        size = None if args.image_size is None else (args.image_size[0], args.image_size[1])
+        exported = export_classifier(args.config, args.checkpoint, args.out, onnx=args.onnx, image_size=size)
+    print(f"architecture: {exported.architecture}")
+    for path in exported.files:
+        difference = exported.differences.get(path.name)
+        print(path if difference is None else f"{path} (logits within {difference:.1e} of the model's)")
+    return 0

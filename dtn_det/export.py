@@ -1,0 +1,215 @@
+"""Trained classifiers in the formats of others: safetensors with timm's `config.json`, and ONNX."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dtn_det._optional import require
+from dtn_det.launch import load_config
+from dtn_det.robustness.classifiers_mmpretrain import load_mmpretrain
+
+# Largest difference of logits between a model and its export, in units of the largest logit.
+TOLERANCE = 1e-4
+
+# Arguments of mmpretrain's TimmClassifier that are none of timm's.
+_CLASSIFIER_KEYS = ("type", "model_name", "loss", "train_cfg", "with_cp", "data_preprocessor", "init_cfg", "pretrained")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        files: Paths.
+        architecture: What `config.json` names.
+        differences: By format, the largest difference from the logits of the model, in units of the largest logit.
+    """
+
+    files: tuple[Path, ...]
+    architecture: str
+    differences: Mapping[str, float]
+
+
+class ExportError(ValueError):
+    """What was written does not give the numbers of the model."""
+
+
+def export_classifier(
+    config: str, checkpoint: str, out: Path, *, onnx: bool = False, image_size: tuple[int, int] | None = None
+) -> Exported:
+    """Write a trained classifier of mmpretrain as `model.safetensors` and `config.json`, and as `model.onnx`.
+
+    A model of timm (``TimmClassifier``, also within ``ConvertedModel``) becomes a folder that
+    ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads, after ``import dtn_det.timm`` if it was converted.
+    Others keep their own names: the weights serve as an ``init_cfg``, and `config.json` holds the config of the model.
+    The inputs of the ONNX file are normalised images ``(B, 3, H, W)``, with the mean and deviation of `config.json`;
+    its outputs are logits ``(B, classes)``. Each file is read again, and its logits are compared.
+
+    Args:
+        config: Path of the config.
+        checkpoint: Path or URL of the weights.
+        out: Folder, which is made.
+        onnx: Write the ONNX file, too.
+        image_size: ``(H, W)``, if the config does not say.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: A config without a classifier, or no image size.
+        CheckpointError: The checkpoint does not fit.
+        ExportError: A file does not give the numbers of the model.
+    """
+    cfg = load_config(config)
+    classifier = load_mmpretrain(f"{config}@{checkpoint}", 0)
+    network = classifier.network.eval()
+    size = image_size or classifier.view.size or _size_in(cfg.model)
+    if size is None:
+        raise ValueError(
+            f"expected the image size in {config}, got a test pipeline and a model without: pass --image-size H W"
+        )
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    forward = _Logits(network)
+    with torch.no_grad():
+        expected = forward(images)
+    out.mkdir(parents=True, exist_ok=True)
+    differences = {}
+    architecture, again = _write_weights(out, cfg, network, size)
+    if again is not None:
+        with torch.no_grad():
+            differences["model.safetensors"] = _difference(again(images), expected)
+    files = [out / "model.safetensors", out / "config.json"]
+    if onnx:
+        files.append(out / "model.onnx")
+        differences["model.onnx"] = _difference(_write_onnx(files[-1], forward, images), expected)
+    for name, difference in differences.items():
+        if not difference <= TOLERANCE:
+            raise ExportError(
+                f"expected {name} to give the logits of the model within {TOLERANCE:g}, got a difference of "
+                f"{difference:.1e}: do not use it"
+            )
+    return Exported(tuple(files), architecture, differences)
+
+
+class _Logits(nn.Module):
+    """Normalised images to logits."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(B, 3, H, W)`` to ``(B, classes)``."""
+        logits: Tensor = self.network(images, mode="tensor")
+        return logits
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+
+
+def _size_in(settings: Any) -> tuple[int, int] | None:
+    """Look for an image size in the config of a model."""
+    if isinstance(settings, Mapping):
+        for name in ("img_size", "pretrain_img_size"):
+            value = settings.get(name)
+            if isinstance(value, int):
+                return value, value
+            if isinstance(value, list | tuple) and len(value) == 2:
+                return int(value[0]), int(value[1])
+        found = (_size_in(value) for value in settings.values())
+        return next((size for size in found if size is not None), None)
+    return None
+
+
+def _write_weights(out: Path, cfg: Any, network: nn.Module, size: tuple[int, int]) -> tuple[str, nn.Module | None]:
+    """Write the weights and `config.json`; return the architecture and, of a model of timm, what timm reads again."""
+    outer = cfg.model
+    converted = outer.type == "ConvertedModel"
+    inner = outer.model if converted else outer
+    settings = _data_settings(cfg, size)
+    if inner.type.rpartition(".")[2] != "TimmClassifier":
+        return _write_own(out, cfg, network, settings), None
+    timm = require("timm", "cls")
+    from dtn_det.timm import BASES
+
+    kwargs = {key: _plain(value) for key, value in inner.items() if key not in _CLASSIFIER_KEYS}
+    architecture = inner.model_name
+    if converted:
+        norm = _plain(outer.get("norm_cfg")) or {"type": "LN"}
+        kwargs.update(norm_cfg=norm, spt=outer.get("spt", False), lsa=outer.get("lsa", False))
+        kwargs.update({} if inner.model_name in BASES else {"base": inner.model_name})
+        architecture = f"dtn_{inner.model_name}" if inner.model_name in BASES else "dtn_converted"
+    model = timm.create_model(architecture, **kwargs).eval()
+    model.load_state_dict(network.get_submodule("model").state_dict())
+    timm.models.save_for_hf(model, str(out), safe_serialization=True, data_config=settings)
+    return architecture, timm.create_model(f"local-dir:{out}", pretrained=True).eval()
+
+
+def _write_own(out: Path, cfg: Any, network: nn.Module, settings: Mapping[str, Any]) -> str:
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    temporary = out / "model.safetensors.part"
+    require("safetensors.torch", "cls").save_file(state, str(temporary), metadata={"format": "pt"})
+    os.replace(temporary, out / "model.safetensors")
+    backbone = cfg.model.get("backbone") or cfg.model
+    content = {
+        "architecture": str(backbone.type),
+        "library": "mmpretrain",
+        "model": _plain(cfg.model),
+        "pretrained_cfg": settings,
+    }
+    (out / "config.json").write_text(json.dumps(content, indent=2, default=str) + "\n")
+    return str(backbone.type)
+
+
+def _data_settings(cfg: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """What timm's `config.json` says of the input: mean and deviation of values from 0 to 1."""
+    preprocessor = cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {}
+    inner = cfg.model.get("model") or {}
+    preprocessor = preprocessor or inner.get("data_preprocessor") or {}
+    mean, std = (preprocessor.get(key) or default for key, default in (("mean", (0.0,) * 3), ("std", (255.0,) * 3)))
+    return {
+        "input_size": (3, *size),
+        "mean": tuple(value / 255 for value in mean),
+        "std": tuple(value / 255 for value in std),
+        "crop_pct": 1.0,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A config as plain dictionaries and lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value
+
+
+def _write_onnx(path: Path, forward: nn.Module, images: Tensor) -> Tensor:
+    """Export, read again, and give the logits of the file for the images."""
+    require("onnxscript", "export")
+    runtime = require("onnxruntime", "export")
+    temporary = path.with_suffix(".part.onnx")
+    program = torch.onnx.export(
+        forward,
+        (images,),
+        dynamo=True,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+        verbose=False,
+    )
+    assert program is not None  # with dynamo=True there is a program
+    program.save(str(temporary))
+    os.replace(temporary, path)
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"images": images.numpy()})
+    return torch.from_numpy(logits)

@@ -1,0 +1,99 @@
+"""Models with Dynamic Token Normalization for `timm.create_model`: importing this module registers them.
+
+>>> import dtn_det.timm
+>>> model = timm.create_model("dtn_vit_small_patch16_224", num_classes=10)
+
+Each is timm's model of the name without ``dtn_``, converted. ``norm_cfg``, ``spt`` and ``lsa`` are those of a config,
+see :func:`dtn_det.conversion.convert.convert`; other arguments go to timm's model. There are no published weights of
+DTN: ``pretrained=True`` starts from timm's LayerNorm weights with ``init='layernorm'``, with which the outputs are
+nearly those of LayerNorm. ``dtn_converted`` takes any other model of timm, as ``base``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from dtn_det._optional import require
+from dtn_det.conversion.convert import convert
+
+timm = require("timm", "cls")
+
+BASES = (
+    *(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base")),
+    *(f"deit_{size}_patch16_224" for size in ("tiny", "small", "base")),
+    *(f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base")),
+    *(f"pvt_v2_b{number}" for number in range(6)),
+    *("pit_ti_224", "pit_s_224", "cait_xxs24_224", "cait_s24_224", "levit_128s", "levit_256"),
+)
+
+# timm's register_model lists the entry points here.
+__all__: list[str] = ["BASES"]
+
+
+def _build(
+    base: str,
+    architecture: str,
+    pretrained: bool = False,
+    pretrained_cfg: Any = None,
+    pretrained_cfg_overlay: Mapping[str, Any] | None = None,
+    cache_dir: str | None = None,
+    norm_cfg: Mapping[str, Any] | None = None,
+    spt: bool = False,
+    lsa: bool = False,
+    **kwargs: Any,
+) -> nn.Module:
+    """Build timm's model, convert it, and load the weights of a folder or hub that timm has resolved."""
+    own_weights = pretrained and pretrained_cfg is not None
+    start = "layernorm" if pretrained and not own_weights else "local"
+    model: nn.Module = timm.create_model(
+        base,
+        pretrained=pretrained and not own_weights,
+        pretrained_cfg_overlay=None if own_weights else pretrained_cfg_overlay,
+        cache_dir=cache_dir,
+        **kwargs,
+    )
+    convert(model, {"type": "dtn", "init": start, **(norm_cfg or {})}, spt=spt, lsa=lsa)
+    settings = dict(_as_dict(pretrained_cfg) if own_weights else _as_dict(model.pretrained_cfg))
+    settings["architecture"] = architecture
+    model.pretrained_cfg = model.default_cfg = settings  # type: ignore[assignment]
+    if own_weights:
+        builder = require("timm.models", "cls")
+        builder.load_pretrained(
+            model, settings, kwargs.get("num_classes", model.num_classes), kwargs.get("in_chans", 3)
+        )
+    return model
+
+
+def _as_dict(settings: Any) -> dict[str, Any]:
+    """Turn timm's settings of a checkpoint into a dictionary."""
+    return dict(settings.to_dict() if hasattr(settings, "to_dict") else settings)
+
+
+def _entry_point(base: str) -> Callable[..., nn.Module]:
+    name = f"dtn_{base}"
+
+    def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        return _build(base, name, pretrained, **kwargs)
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"timm's {base} with DTN."
+    return build
+
+
+def dtn_converted(pretrained: bool = False, *, base: str, **kwargs: Any) -> nn.Module:
+    """Any model of timm with DTN.
+
+    Args:
+        pretrained: See the module.
+        base: Name of timm's model.
+        **kwargs: See the module.
+    """
+    return _build(base, "dtn_converted", pretrained, **kwargs)
+
+
+for _base in BASES:
+    globals()[f"dtn_{_base}"] = timm.models.register_model(_entry_point(_base))
+timm.models.register_model(dtn_converted)
