@@ -205,7 +205,8 @@ def model_complexity(model: nn.Module, images: Tensor) -> Complexity:
 def _attention_flops(inputs: list[Any], outputs: list[Any]) -> int:
     """The two matrix products of a fused attention: MMEngine knows them only where they are apart."""
     query, key, value = (tensor.type().sizes() for tensor in inputs[:3])
-    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+    flops: int = math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+    return flops
 
 
 def dtn_layer(name: str, norm: DTN, grid: tuple[int, int, int]) -> Layer:

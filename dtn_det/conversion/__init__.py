@@ -1,6 +1,19 @@
 """Conversions of built models."""
 
+from dtn_det.conversion.attention import convert_attention, plan_attention
 from dtn_det.conversion.norm_plan import NormPlan, NormSite, plan_norms
 from dtn_det.conversion.norms import convert_norm
+from dtn_det.conversion.replacement import Replacements
+from dtn_det.conversion.tokenization import convert_tokenization, plan_tokenization
 
-__all__ = ["NormPlan", "NormSite", "convert_norm", "plan_norms"]
+__all__ = [
+    "NormPlan",
+    "NormSite",
+    "Replacements",
+    "convert_attention",
+    "convert_norm",
+    "convert_tokenization",
+    "plan_attention",
+    "plan_norms",
+    "plan_tokenization",
+]

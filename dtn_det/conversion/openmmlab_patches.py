@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from dtn_det.conversion.replacement import put
 from dtn_det.layers import ShiftedPatchTokenization
 
 
@@ -48,6 +49,11 @@ def tokenization_of(part: Any) -> ShiftedPatchTokenization:
     )
     tokenization.init_weights()
     return tokenization.train(part.training).requires_grad_(like.requires_grad)
+
+
+def put_tokenization(model: nn.Module, name: str) -> None:
+    """Replace the patch embedding or patch merging at a path of a model, see :func:`tokenization_of`."""
+    put(model, name, tokenization_of(model.get_submodule(name)))
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from mmdet.models.backbones.swin import WindowMSA
 from mmdet.models.layers.transformer import nchw_to_nlc, nlc_to_nchw
 from torch import Tensor, nn
 
+from dtn_det.conversion.replacement import Replace
 from dtn_det.layers import locality_attention
 from dtn_det.layers.lsa import head_scale
 from dtn_det.layers.lsa_windows import WindowLocality
@@ -60,7 +61,11 @@ def localize(attention: WindowMSA | SpatialReductionAttention) -> None:
     else:
         value, like = attention.attn.head_dim**-0.5, attention.attn.in_proj_weight
         attention.__class__ = LSAReductionAttention
-    attention.scale = head_scale(attention.num_heads, value, like)
+    attention.scale = head_scale(attention.num_heads, value, like).requires_grad_(like.requires_grad)
 
 
-HOSTS = {WindowMSA: localize, SpatialReductionAttention: localize}
+def _localize_at(model: nn.Module, name: str) -> None:
+    localize(model.get_submodule(name))
+
+
+HOSTS: dict[type[nn.Module], Replace] = {WindowMSA: _localize_at, SpatialReductionAttention: _localize_at}
