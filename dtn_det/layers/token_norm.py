@@ -144,7 +144,9 @@ def check_mask(mask: Tensor, batch: int, num_tokens: int, grid: tuple[int, int] 
         raise ValueError(f"expected mask of dtype torch.bool, True for valid tokens, got {mask.dtype}")
     shapes: list[tuple[int, ...]] = [(batch, num_tokens)]
     if grid is not None:
-        shapes += [(batch, grid[0] * grid[1])] * (grid[0] * grid[1] != num_tokens) + [(batch, *grid)]
+        if grid[0] * grid[1] != num_tokens:
+            shapes.append((batch, grid[0] * grid[1]))
+        shapes.append((batch, *grid))
     if tuple(mask.shape) not in shapes:
         *others, last = map(str, shapes)
         expected = f"{', '.join(others)} or {last}" if others else last

@@ -316,3 +316,19 @@ def test_compiled(variant: str) -> None:
         torch.autograd.grad(compiled(x).square().sum(), x)[0],
         torch.autograd.grad(plain(x).square().sum(), x)[0],
     )
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_traced_and_exported(variant: str, masked: bool) -> None:
+    norm = make(variant).eval().requires_grad_(False)
+    x = tokens(B, H, W, C)
+    mask = torch.arange(B * N).reshape(B, H, W) % 4 > 0 if masked else None
+    close(torch.jit.trace(lambda x: norm(x, mask=mask), x)(x), norm(x, mask=mask))
+    batch, height = torch.export.Dim("batch", min=2), torch.export.Dim("height", min=2)
+    shapes = {"x": {0: batch, 1: height}, "mask": {0: batch, 1: height} if masked else None}
+    exported = torch.export.export(norm, (x,), {"mask": mask}, dynamic_shapes=shapes)
+    other = tokens(B + 1, H + 2, W, C)
+    other_mask = None if mask is None else torch.arange(other[..., 0].numel()).reshape(other.shape[:-1]) % 3 > 0
+    close(exported.module()(other, mask=other_mask), norm(other, mask=other_mask))

@@ -102,11 +102,12 @@ class AcrossTokensNorm(WithinTokenNorm):
         batch, num_tokens, _ = tokens.shape
         if grid is None and not self.include_prefix:
             raise ValueError("expected hw_shape=(H, W) with include_prefix=False, got None: pass the grid")
+        if mask is None and self.include_prefix:
+            return None
         num_prefix = 0 if grid is None else num_tokens - grid[0] * grid[1]
-        prefix = tokens.new_full((batch, num_prefix), self.include_prefix, dtype=torch.bool)
+        make = tokens.new_ones if self.include_prefix else tokens.new_zeros
+        prefix = make(batch, num_prefix, dtype=torch.bool)
         if mask is None:
-            if self.include_prefix or not num_prefix:
-                return None
             mask = tokens.new_ones(batch, num_tokens - num_prefix, dtype=torch.bool)
         else:
             mask = check_mask(mask, batch, num_tokens, grid)

@@ -47,9 +47,9 @@ class TokenInstanceNorm(AcrossTokensNorm):
     def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """``(B, N, C)``, statistics over ``N``."""
         weight, bias = self.affine(tokens.dtype)
-        # PyTorch's kernel refuses a single token.
+        # PyTorch's kernel refuses a single token. F.instance_norm does not export with a height that may change.
         if valid is None and tokens.shape[1] > 1:
-            out = F.instance_norm(tokens.transpose(1, 2), weight=weight, bias=bias, eps=self.eps)
+            out = F.group_norm(tokens.transpose(1, 2), self.num_features, weight, bias, self.eps)
             return out.transpose(1, 2)
         out = standardize(tokens, masked_moments(tokens, valid, (1,)), self.eps)
         return torch.addcmul(bias, out, weight)
