@@ -20,13 +20,15 @@ class _Shifted(nn.Module):
 
     patch_norm: nn.LayerNorm
     patch_linear: nn.Linear
+    patch_map: nn.Identity
     spt_patch: int
 
-    def _tokens(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to ``(B, H', W', dim)``."""
-        patches = shifted_patches(x, self.spt_patch, self.spt_patch // 2)
-        tokens: Tensor = self.patch_linear(self.patch_norm(patches))
-        return tokens
+    def _map(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, dim, H', W')``, contiguous with channels last."""
+        tokens = self.patch_linear(self.patch_norm(shifted_patches(x, self.spt_patch, self.spt_patch // 2)))
+        # Hooks see the map here, as they do behind the convolution that was in this place.
+        out: Tensor = self.patch_map(tokens.permute(0, 3, 1, 2))
+        return out
 
 
 class SPTPatchEmbed(_Shifted, PatchEmbed):  # type: ignore[misc]
@@ -47,12 +49,7 @@ class SPTPatchEmbed(_Shifted, PatchEmbed):  # type: ignore[misc]
             # What is beyond the last whole patch has no position embedding.
             height, width = (side * self.spt_patch for side in self.grid_size)
             x = x[:, :, :height, :width]
-        tokens = self._tokens(x)
-        if self.flatten:
-            return tokens.flatten(1, 2)
-        if self.output_fmt == Format.NHWC:
-            return tokens
-        out: Tensor = nchw_to(tokens.permute(0, 3, 1, 2), self.output_fmt)
+        out: Tensor = nchw_to(self._map(x), Format.NLC if self.flatten else self.output_fmt)
         return out
 
     def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
@@ -70,7 +67,7 @@ class SPTPatchMerging(_Shifted, PatchMerging):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, H, W, C)`` to ``(B, H / 2, W / 2, out_dim)``, sides rounded up."""
-        return self._tokens(x.permute(0, 3, 1, 2))
+        return self._map(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class SPTConvEmbedding(_Shifted, ConvEmbedding):  # type: ignore[misc]
@@ -78,7 +75,7 @@ class SPTConvEmbedding(_Shifted, ConvEmbedding):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` images to ``(B, dim, H', W')``."""
-        return self._tokens(x).permute(0, 3, 1, 2)
+        return self._map(x)
 
 
 class SPTPooling(_Shifted, Pooling):  # type: ignore[misc]
@@ -88,7 +85,7 @@ class SPTPooling(_Shifted, Pooling):  # type: ignore[misc]
 
     def forward(self, x: Tensor, cls_token: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, C, H, W)`` and class tokens ``(B, n, C)`` to ``(B, dim, H / 2, W / 2)`` and ``(B, n, dim)``."""
-        return self._tokens(x).permute(0, 3, 1, 2), self.fc(cls_token)
+        return self._map(x), self.fc(cls_token)
 
 
 def _become(module: Any, kind: type[nn.Module], like: Tensor, widths: tuple[int, int], patch: int, eps: float) -> None:
@@ -107,7 +104,7 @@ def _become(module: Any, kind: type[nn.Module], like: Tensor, widths: tuple[int,
     spt.train(module.training).requires_grad_(like.requires_grad)
     module.__class__ = kind
     module.spt_patch = patch
-    module.patch_norm, module.patch_linear = spt.patch_norm, spt.patch_linear
+    module.patch_norm, module.patch_linear, module.patch_map = spt.patch_norm, spt.patch_linear, nn.Identity()
 
 
 def _patch_embed(model: nn.Module, name: str) -> None:
