@@ -1,0 +1,89 @@
+"""Converted models in training: where the loss starts, and several processes."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conversion_models import small_vit
+from torch.nn import functional as F
+
+import dtn_det
+from dtn_det import convert_norm
+
+pytest.importorskip("timm")
+
+
+def test_the_loss_starts_within_one_percent_of_layer_norms() -> None:
+    """Patterns of which a ViT learns most in a few steps, so that its norms are far from their start."""
+    model = small_vit(depth=4)
+    images, labels = torch.randn(5, 3, 16, 32).repeat(8, 1, 1, 1), torch.arange(5).repeat(8)
+    images = images + 0.5 * torch.randn_like(images)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(16):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+    twin = convert_norm(copy.deepcopy(model), layers="blocks").eval()
+    model.eval()
+    with torch.no_grad():
+        before, after = (F.cross_entropy(network(images), labels).item() for network in (model, twin))
+    assert before < 1.0
+    assert after == pytest.approx(before, rel=0.01)
+
+
+# Each process sees half of the batch. DTN works within an image, so the averaged gradients have to be those of the
+# whole batch in one process.
+WORKER = """
+import sys
+import torch, torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+sys.path.insert(0, sys.argv[3])
+from conversion_models import move_off_start, small_vit
+from dtn_det import convert_norm
+
+rank, store = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+torch.manual_seed(0)
+network = convert_norm(small_vit(), layers="blocks", init="local")
+move_off_start(network)
+network.set_grad_checkpointing(True)
+model = DistributedDataParallel(network, find_unused_parameters=False)
+images = torch.randn(4, 3, 16, 32)
+for step in range(2):  # the second step finds unused parameters of the first
+    model.zero_grad()
+    model(images[2 * rank : 2 * rank + 2]).square().mean().backward()
+averaged = {name: p.grad.clone() for name, p in network.named_parameters()}
+network.zero_grad()
+network(images).square().mean().backward()
+for name, p in network.named_parameters():
+    torch.testing.assert_close(averaged[name], p.grad, rtol=1e-3, atol=1e-5, msg=lambda m: f"{name}: {m}")
+dist.destroy_process_group()
+"""
+
+
+def test_gradients_are_those_of_one_process(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(Path(dtn_det.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(rank), str(tmp_path / "store"), str(Path(__file__).parent)],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
