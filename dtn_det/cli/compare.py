@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dtn_det.cli.sweep_options import num_cores
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the parser of `compare`."""
@@ -51,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         pairs=[":".join(pair)],
         replicates=args.replicates,
         seed=args.seed,
+        processes=num_cores(),
     )
     with Console(stderr=True).status("") as status:
         report = collect(targets.stores, options, lambda name: status.update(Text(f"reading {one_line(name)}")))

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from dtn_det._optional import require
+from dtn_det.cli.sweep_options import num_cores
 
 REQUIRED = (
     ("pandas", "eval"),
@@ -69,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         pairs=args.pairs,
         replicates=args.replicates,
         seed=args.seed,
+        processes=num_cores(),
     )
     make_report(
         args.stores,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,11 @@ from dtn_det.metrics.cells import Cell, describe, is_cell, severity_of
 
 REPLICATES = 1000
 LEVEL = 0.95
+
+# Matrix products of so many replicates at once are quick; 128 MB at most. Up to 256 MB of counts are kept.
+_CHUNK = 500
+_CHUNK_NUMBERS = 2**25
+_KEPT_NUMBERS = 2**28
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,39 @@ def image_counts(num_images: int, replicates: int, seed: int, chunk: int) -> Ite
         numbers = range(start, min(start + chunk, replicates))
         draws = (np.random.default_rng((seed, number)).integers(num_images, size=num_images) for number in numbers)
         yield np.stack([np.bincount(draw, minlength=num_images) for draw in draws])
+
+
+def weights(num_images: int, replicates: int, seed: int) -> Iterator[NDArray[np.float32]]:
+    """:func:`image_counts` as numbers to multiply by, in chunks that fit into memory, and drawn once for all models.
+
+    Args:
+        num_images: Images to draw from, and as many to draw.
+        replicates: Number of replicates.
+        seed: Of the draws.
+
+    Yields:
+        (replicates, num_images), in memory that the next chunk takes.
+
+    Raises:
+        ValueError: As :func:`image_counts`.
+    """
+    chunk = max(1, min(_CHUNK, _CHUNK_NUMBERS // max(1, num_images)))
+    if num_images * replicates > _KEPT_NUMBERS:
+        yield from (counts.astype(np.float32) for counts in image_counts(num_images, replicates, seed, chunk))
+        return
+    kept = _kept_counts(num_images, replicates, seed)
+    memory = np.empty((min(chunk, replicates), num_images), np.float32)
+    for start in range(0, replicates, chunk):
+        counts = kept[start : start + chunk]
+        memory[: len(counts)] = counts
+        yield memory[: len(counts)]
+
+
+@lru_cache(maxsize=1)
+def _kept_counts(num_images: int, replicates: int, seed: int) -> NDArray[np.unsignedinteger]:
+    """All of :func:`image_counts`, in the smallest type: (replicates, num_images)."""
+    rows = [counts[0] for counts in image_counts(num_images, replicates, seed, 1)]
+    return np.stack([row.astype(np.min_scalar_type(row.max())) for row in rows])
 
 
 def digest(images: Sequence[object]) -> str:

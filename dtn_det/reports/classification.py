@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dtn_det._optional import require
 from dtn_det.corruptions.catalog import SEVERITIES
@@ -18,9 +17,10 @@ from dtn_det.metrics import (
     Interval,
     Intervals,
     Samples,
+    calibration_error_samples,
     classification_differences,
     classification_intervals,
-    error_samples,
+    mean_samples,
     reliability,
 )
 from dtn_det.metrics.calibration import Reliability, brier_scores, log_losses
@@ -60,7 +60,7 @@ class ClassifierNumbers:
 
     Attributes:
         error: Top-1 errors, with replicates where there are records.
-        others: Further numbers of each cell, without replicates.
+        others: Further numbers of each cell, likewise.
         reliability: Rows of the diagrams.
         severities: Whether the cells are known, not their means over the severities alone.
     """
@@ -82,35 +82,26 @@ def numbers_of_records(
         replicates: Of the bootstrap; 0 for none.
         seed: Of the bootstrap.
     """
-    cells, count = records.cells, len(records.images)
-    correct = records.columns["correct"].astype(np.bool_, copy=False)
-
-    def means(metric: str, of_cell: Callable[[int], float]) -> Samples:
-        return point_samples(metric, cells, np.array([of_cell(number) for number in range(len(cells))]), count)
-
-    def column(which: str, number: int) -> NDArray[np.generic]:
-        return records.columns[which][:, number]
-
-    def brier(number: int) -> float:
-        return float(brier_scores(column("true_probability", number), column("squared_norm", number)).mean())
-
+    cells, columns = records.cells, records.columns
+    correct, confidence = columns["correct"].astype(np.bool_, copy=False), columns["confidence"]
+    diagrams = [reliability(confidence[:, number], correct[:, number]) for number in range(len(cells))]
+    means = {
+        "error": ~correct,
+        "top5_error": ~columns["correct_top5"].astype(np.bool_, copy=False),
+        "nll": log_losses(columns["true_probability"]),
+        "brier": brier_scores(columns["true_probability"], columns["squared_norm"]),
+    }
     if replicates:
-        error = error_samples(correct, cells, records.images.tolist(), replicates=replicates, seed=seed)
+        images, draws = records.images.tolist(), {"replicates": replicates, "seed": seed}
+        found = mean_samples(means, cells, images, **draws)
+        del means
+        found["ece"] = calibration_error_samples(confidence, correct, cells, images, **draws)
     else:
-        error = point_samples("error", cells, 1 - correct.mean(0), count)
-    diagrams = [reliability(column("confidence", number), correct[:, number]) for number in range(len(cells))]
-    others = (
-        means("top5_error", lambda number: 1 - float(column("correct_top5", number).mean())),
-        means("ece", lambda number: diagrams[number].expected_calibration_error),
-        means("nll", lambda number: float(log_losses(column("true_probability", number)).mean())),
-        means(
-            "brier",
-            lambda number: float(
-                brier_scores(column("true_probability", number), column("squared_norm", number)).mean()
-            ),
-        ),
-    )
-    return ClassifierNumbers(error, others, tuple(_reliability_rows(name, cells, diagrams)))
+        points = {metric: each.mean(0) for metric, each in means.items()}
+        points["ece"] = np.array([diagram.expected_calibration_error for diagram in diagrams])
+        found = {metric: point_samples(metric, cells, values, len(correct)) for metric, values in points.items()}
+    others = tuple(found[metric] for metric in ("top5_error", "ece", "nll", "brier"))
+    return ClassifierNumbers(found["error"], others, tuple(_reliability_rows(name, cells, diagrams)))
 
 
 def numbers_of_frame(frame: pd.DataFrame) -> ClassifierNumbers:

@@ -16,8 +16,9 @@ from dtn_det.reports.classification import ClassifierNumbers, classification_sec
 from dtn_det.reports.classification import numbers_of_frame as classifier_of_frame
 from dtn_det.reports.classifier_records import read_records
 from dtn_det.reports.contents import KIND_TITLES, Kind, Provenance, Report, ReportModel, Section
-from dtn_det.reports.detection import DetectorNumbers, detection_section, numbers_of_store
+from dtn_det.reports.detection import detection_section
 from dtn_det.reports.detection import numbers_of_frame as detector_of_frame
+from dtn_det.reports.detector_records import DetectorNumbers, numbers_of_stores
 from dtn_det.reports.pairs import find_pairs, in_order, parse_pairs
 from dtn_det.reports.sources import ReportError, Sources, open_sources
 from dtn_det.robustness.coco_cells import bad_images
@@ -39,6 +40,7 @@ class ReportOptions:
         replicates: Of the bootstrap; 0 for no intervals.
         seed: Of the bootstrap.
         level: Of the intervals.
+        processes: That evaluate detectors at the same time; a script that wants several needs a guarded main module.
     """
 
     models: Sequence[str] = ()
@@ -47,6 +49,7 @@ class ReportOptions:
     replicates: int = REPLICATES
     seed: int = 0
     level: float = LEVEL
+    processes: int = 1
 
 
 def collect(
@@ -115,14 +118,16 @@ def _detectors(
 ) -> tuple[tuple[Section, ...], dict[str, int], tuple[str, ...]]:
     numbers: dict[Kind, dict[str, DetectorNumbers]] = {"bbox": {}, "segm": {}}
     bad: dict[str, int] = {}
+    stores = {name: model for name, model in sources.models.items() if isinstance(model, ModelStore)}
+    measured = numbers_of_stores(stores, options.replicates, options.seed, options.processes, on_model)
     for name, model in sources.models.items():
-        on_model(name)
         if isinstance(model, Imported):
+            on_model(name)
             found: Mapping[Kind, DetectorNumbers] = {
                 kind: detector_of_frame(model.frames[kind]) for kind in numbers if kind in model.frames
             }
         else:
-            found = numbers_of_store(model, options.replicates, options.seed)
+            found = measured[name]
             bad[name] = len(bad_images(model))
         for kind, metrics in found.items():
             numbers[kind][name] = metrics

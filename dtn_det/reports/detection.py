@@ -1,27 +1,17 @@
-"""From the records of detectors to the numbers of a report."""
+"""From the average precisions of detectors to the numbers of a report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dtn_det.metrics import (
-    CLEAN,
-    METRICS,
-    CocoMatches,
-    Samples,
-    ap_samples,
-    average_precision,
-    detection_differences,
-    detection_intervals,
-    matches_from_evaluator,
-)
-from dtn_det.metrics.cells import Cell
-from dtn_det.metrics.resampling import LEVEL, REPLICATES, interval
+from dtn_det.metrics import CLEAN, METRICS, Samples, detection_differences, detection_intervals
+from dtn_det.metrics.resampling import LEVEL, interval
 from dtn_det.reports.contents import Kind, Section
+from dtn_det.reports.detector_records import DetectorNumbers, with_truth
 from dtn_det.reports.rows import (
     SETS,
     Row,
@@ -34,50 +24,9 @@ from dtn_det.reports.rows import (
     sets_of,
     unpaired,
 )
-from dtn_det.robustness.coco_cells import CocoScorer, bad_images, cell_groups, read_cells
-from dtn_det.robustness.coco_truth import CocoTruth
-from dtn_det.robustness.store import ModelStore, StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_DETECTION_KINDS: tuple[Kind, ...] = ("bbox", "segm")
-
-DetectorNumbers = Mapping[str, Samples]
-"""Average precisions of one detector and kind, by metric; those without ground truth are left out."""
-
-
-def numbers_of_store(
-    model: ModelStore,
-    replicates: int = REPLICATES,
-    seed: int = 0,
-    on_cell: Callable[[int], None] = lambda count: None,
-) -> dict[Kind, DetectorNumbers]:
-    """Evaluate a detector under every cell, on the images of its finished units.
-
-    Args:
-        model: With at least one finished unit.
-        replicates: Of the bootstrap; 0 for none.
-        seed: Of the bootstrap.
-        on_cell: Called with the number of cells that were just done.
-
-    Raises:
-        StoreError: No image could be read.
-    """
-    manifest = model.store.manifest
-    left_out = {image for number in model.pending() for image in manifest.unit(number)} | bad_images(model).keys()
-    if len(left_out) == manifest.num_images:
-        raise StoreError(f"expected images that {model.manifest.name!r} has evaluated, got none in {model.folder}")
-    scorer = CocoScorer(CocoTruth.of(model.store), sorted(left_out))
-    found: dict[Kind, DetectorNumbers] = {}
-    for kind in _DETECTION_KINDS:
-        matches = _matches(model, scorer, kind, on_cell)
-        try:
-            samples = ap_samples(matches, replicates=replicates, seed=seed) if replicates else _point_samples(matches)
-        except _NoMasksError:
-            break
-        found[kind] = _with_truth(samples)
-    return found
 
 
 def numbers_of_frame(frame: pd.DataFrame) -> DetectorNumbers:
@@ -89,7 +38,7 @@ def numbers_of_frame(frame: pd.DataFrame) -> DetectorNumbers:
         for metric in METRICS
         if metric in frame
     }
-    return _with_truth(samples)
+    return with_truth(samples)
 
 
 def detection_section(
@@ -163,37 +112,3 @@ def _without_clean(samples: Samples) -> Samples:
         point=samples.point[kept],
         values=samples.values[:, kept],
     )
-
-
-class _NoMasksError(Exception):
-    """A model gives boxes alone."""
-
-
-def _matches(
-    model: ModelStore, scorer: CocoScorer, kind: Kind, on_cell: Callable[[int], None]
-) -> Iterator[tuple[Cell, CocoMatches]]:
-    cells = model.store.manifest.cells
-    # One cell is in memory at a time, and so are the records that are read together.
-    for group in cell_groups(model):
-        for found in read_cells(model, group):
-            if kind == "segm" and found.masks is None:
-                raise _NoMasksError
-            yield cells[found.cell], matches_from_evaluator(scorer.evaluator(found, kind))
-            on_cell(1)
-
-
-def _point_samples(cells: Iterable[tuple[Cell, CocoMatches]]) -> dict[str, Samples]:
-    names: list[Cell] = []
-    points = []
-    images = 0
-    for cell, matches in cells:
-        names.append(cell)
-        points.append(average_precision(matches, None, METRICS))
-        images = len(matches.images)
-    values = np.stack(points)
-    return {metric: point_samples(metric, names, values[:, index], images) for index, metric in enumerate(METRICS)}
-
-
-def _with_truth(samples: Mapping[str, Samples]) -> DetectorNumbers:
-    """Those that are defined: COCO sets may have no small object, say."""
-    return {metric: one for metric, one in samples.items() if np.isfinite(one.point).all()}

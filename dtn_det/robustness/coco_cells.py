@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,15 @@ KINDS = ("bbox", "segm")
 
 # The records of so many bytes on disk are read at once; as Python objects they take some twenty times that.
 _GROUP_BYTES = 8e6
+# Categories are evaluated together while their number times that of their objects and detections is below this: COCO's
+# evaluation keeps something for each image and category.
+_GROUP_PAIRS = 400_000
 # Starting a process takes as long as evaluating records of about this many bytes.
 _PROCESS_BYTES = 20e6
+
+
+W = TypeVar("W")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,19 @@ class CellDetections:
     labels: NDArray[np.int32]
     masks: list[bytes] | None
     mask_scores: NDArray[np.float32]
+
+    def of_labels(self, labels: Sequence[int]) -> CellDetections:
+        """Those of some labels."""
+        rows = np.flatnonzero(np.isin(self.labels, labels))
+        return CellDetections(
+            self.cell,
+            self.image[rows],
+            self.boxes[rows],
+            self.scores[rows],
+            self.labels[rows],
+            None if self.masks is None else [self.masks[row] for row in rows],
+            self.mask_scores[rows],
+        )
 
 
 def evaluate_cells(
@@ -92,7 +112,7 @@ def evaluate_cells(
     rows: list[tuple[int, str, list[float]]] = []
     if processes > 1 and size > _PROCESS_BYTES:
         work = [(str(model.store.folder), model.manifest.name, group, sorted(bad)) for group in groups]
-        for group, done in zip(groups, _in_processes(work, min(processes, len(work))), strict=True):
+        for group, done in zip(groups, in_processes(_group_rows, work, min(processes, len(work))), strict=True):
             rows += done
             on_cell(len(group))
     else:
@@ -128,6 +148,10 @@ class CocoScorer:
         self.coco = truth.coco()
         self.ids = [image.id for number, image in enumerate(truth.images) if number not in bad]
         self.categories = [number for number, _ in truth.categories]
+        objects: dict[int, list[int]] = {number: [] for number in self.categories}
+        for annotation in self.coco.anns.values():
+            objects[annotation["category_id"]].append(annotation["image_id"])
+        self._images_of = [np.array(objects[number], np.int64) for number in self.categories]
 
     def rows(self, found: CellDetections) -> list[tuple[int, str, list[float]]]:
         """Number of the cell, kind, and metrics; for boxes, and for masks if there are any."""
@@ -135,20 +159,62 @@ class CocoScorer:
         return [(found.cell, kind, self.metrics(found, kind)) for kind in kinds]
 
     def metrics(self, found: CellDetections, kind: str) -> list[float]:
-        """The :data:`COCO_METRICS` of one cell."""
-        evaluator = self.evaluator(found, kind)
-        evaluator.accumulate()
+        """The :data:`COCO_METRICS` of one cell, with a few categories at a time in the memory."""
+        parts = [self._curves(found, kind, labels) for labels in self._label_groups(found)]
+        precision, recall = (np.concatenate(curves, axis=-3) for curves in zip(*parts, strict=True))
+        evaluator = require("faster_coco_eval", "det").COCOeval_faster(iouType=kind, print_function=_say_nothing)
+        evaluator.eval = {"precision": precision, "recall": recall}
         evaluator.summarize()
         return [float(value) for value in evaluator.stats[: len(COCO_METRICS)]]
 
-    def evaluator(self, found: CellDetections, kind: str) -> Any:
-        """faster-coco-eval's `COCOeval` of one cell after its `evaluate()`, with the settings of COCO."""
+    def _label_groups(self, found: CellDetections) -> list[list[int]]:
+        """The labels in the order of their categories' ids, in which COCO's evaluation has them, cut into groups."""
+        detections = np.bincount(found.labels, minlength=len(self.categories))
+        groups: list[list[int]] = [[]]
+        inside = 0
+        for label in np.argsort(self.categories).tolist():
+            inside += len(self._images_of[label]) + int(detections[label])
+            if groups[-1] and (len(groups[-1]) + 1) * inside > _GROUP_PAIRS:
+                groups.append([])
+                inside = len(self._images_of[label]) + int(detections[label])
+            groups[-1].append(label)
+        return groups
+
+    def _curves(
+        self, found: CellDetections, kind: str, labels: Sequence[int]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Precision (thresholds, recalls, labels, areas, limits) and recall, the same without recalls."""
+        part = found.of_labels(labels)
+        ids = np.array([self.truth.images[number].id for number in np.unique(part.image).tolist()], np.int64)
+        # Images that have nothing of these categories, neither objects nor detections, do not count.
+        ids = np.intersect1d(np.concatenate([ids, *(self._images_of[label] for label in labels)]), self.ids)
+        evaluator = self.evaluator(
+            part, kind, ids.tolist() or self.ids[:1], [self.categories[label] for label in labels]
+        )
+        evaluator.accumulate()
+        return evaluator.eval["precision"], evaluator.eval["recall"]
+
+    def evaluator(
+        self,
+        found: CellDetections,
+        kind: str,
+        images: Sequence[int] | None = None,
+        categories: Sequence[int] | None = None,
+    ) -> Any:
+        """faster-coco-eval's `COCOeval` of one cell after its `evaluate()`, with the settings of COCO.
+
+        Args:
+            found: Detections of the cell.
+            kind: One of :data:`KINDS`.
+            images: Ids of those that count; all if None.
+            categories: Their ids, likewise.
+        """
         detections = self.coco.loadRes(self.results(found, kind))
         evaluator = require("faster_coco_eval", "det").COCOeval_faster(
             self.coco, detections, kind, print_function=_say_nothing, separate_eval=True
         )
-        evaluator.params.imgIds = self.ids
-        evaluator.params.catIds = self.categories
+        evaluator.params.imgIds = self.ids if images is None else images
+        evaluator.params.catIds = self.categories if categories is None else categories
         evaluator.evaluate()
         return evaluator
 
@@ -244,21 +310,29 @@ _Work = tuple[str, str, list[int], list[int]]
 _Rows = list[tuple[int, str, list[float]]]
 
 
-def _in_processes(work: Sequence[_Work], processes: int) -> Iterator[_Rows]:
-    """The rows of each group of cells, in their order.
+def in_processes(
+    function: Callable[[W], R], work: Sequence[W], processes: int, advice: str = "start again with fewer --workers"
+) -> Iterator[R]:
+    """What a function of a module makes of each piece of work, in their order, by processes of one thread each.
+
+    Args:
+        function: What they call.
+        work: Its arguments.
+        processes: That work at the same time.
+        advice: What to do where memory is short.
 
     Raises:
         ChildProcessError: A process died.
     """
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         with worker_environment(), interrupts_blocked():  # processes start here and inherit it
-            found = pool.map(_group_rows, work)
+            found = pool.map(function, work)
         try:
             yield from found
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 f"expected processes that evaluate to live, got one that died ({error}): memory is short, perhaps. The "
-                "detections are kept: start again with fewer --workers"
+                f"detections are kept: {advice}"
             ) from error
         finally:
             # After an error or an interrupt, what is not begun is not needed.

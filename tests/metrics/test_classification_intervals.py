@@ -24,6 +24,7 @@ from dtn_det.metrics import (
     mean_error,
     mean_samples,
     relative_mean_corruption_error,
+    resampling,
 )
 from dtn_det.metrics.resampling import image_counts, interval
 
@@ -168,11 +169,14 @@ def test_partial_is_labelled():
 def test_numbers_of_images_other_than_errors():
     rng = np.random.default_rng(0)
     losses = rng.exponential(size=(50, len(CELLS)))
-    drawn = mean_samples("nll", losses, CELLS, range(50), replicates=9)
+    drawn = mean_samples({"nll": losses}, CELLS, range(50), replicates=9)["nll"]
     (counts,) = image_counts(50, 9, 0, 9)
     assert drawn.values == pytest.approx(np.stack([losses[np.repeat(np.arange(50), row)].mean(0) for row in counts]))
     found = classification_intervals(drawn, None)
     assert found.get("mean nll").value == pytest.approx(losses[:, 1:].mean())
+    together = mean_samples({"brier": losses + 1e4, "nll": losses}, CELLS, range(50), replicates=9)
+    assert together["nll"].values == pytest.approx(drawn.values)
+    assert together["brier"].values - 1e4 == pytest.approx(drawn.values, rel=1e-6)
 
     confidence, hits = rng.random((50, len(CELLS))), rng.random((50, len(CELLS))) > 0.5
     drawn = calibration_error_samples(confidence, hits, CELLS, range(50), replicates=9)
@@ -207,7 +211,7 @@ def test_errors_of_records():
     with pytest.raises(ValueError, match="each once, got none"):
         samples(hits[:, :0], ())
     with pytest.raises(ValueError, match="expected finite values of `nll`, got NaN or infinity"):
-        mean_samples("nll", np.full((10, len(CELLS)), np.nan), CELLS, range(10))
+        mean_samples({"nll": np.full((10, len(CELLS)), np.nan)}, CELLS, range(10))
     with pytest.raises(ValueError, match=r"expected `confidence` in \[0, 1\], got 2.0"):
         calibration_error_samples(np.full((10, len(CELLS)), 2.0), hits, CELLS, range(10))
     with pytest.raises(ValueError, match="expected `correct` to be 0 or 1, got nan"):
@@ -306,3 +310,17 @@ def test_the_relative_numbers_need_the_clean_cell():
         found.get("relative mCE")
     with pytest.raises(CellError, match=r"the baseline, got missing \(1\): clean"):
         classification_intervals(samples(records(10)), model)
+
+
+@pytest.mark.parametrize("most", [0, 2**28])
+def test_weights_are_the_counts_whether_kept_or_not(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(resampling, "_KEPT_NUMBERS", most)
+    monkeypatch.setattr(resampling, "_CHUNK", 4)
+    resampling._kept_counts.cache_clear()
+    (wanted,) = image_counts(30, 11, 5, 11)
+    assert np.array_equal(np.concatenate([chunk.copy() for chunk in resampling.weights(30, 11, 5)]), wanted)
+    # One image that is drawn more often than a byte holds.
+    monkeypatch.setattr(resampling, "image_counts", lambda *_: iter([np.array([[300, 0]]), np.array([[1, 299]])]))
+    resampling._kept_counts.cache_clear()
+    assert np.concatenate([chunk.copy() for chunk in resampling.weights(2, 2, 0)]).tolist() == [[300, 0], [1, 299]]
+    resampling._kept_counts.cache_clear()

@@ -161,8 +161,8 @@ def detection_report(
             scores = 1 / (1 + np.exp(-logit - 0.3 * rng.normal(size=(images, len(cells)))))
             numbers[name] = {
                 metric: mean_samples(
-                    metric, factor * scores, cells, range(images), replicates=max(1, replicates), seed=seed
-                )
+                    {metric: factor * scores}, cells, range(images), replicates=max(1, replicates), seed=seed
+                )[metric]
                 for metric, factor in zip(METRICS, (1, 1.6, 1.05, 0.55, 1.1, 1.3), strict=True)
                 if metric in metrics
             }

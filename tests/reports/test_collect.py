@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from report_stores import CORRUPTIONS, SEVERITIES, classifier_answers, classifier_store, detector_store
 
 from dtn_det.metrics import calibration, mean_corruption_error, mean_error, mean_performance_under_corruption
+from dtn_det.metrics.resampling import image_counts
+from dtn_det.reports import detector_records
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.pairs import find_pairs, parse_pairs
 from dtn_det.reports.sources import ReportError
@@ -74,7 +77,21 @@ def test_calibration_of_classifiers_is_that_of_the_metrics(tmp_path: Path) -> No
         for name, value in (("ECE", 100 * row.ece), ("NLL", row.nll), ("Brier", row.brier)):
             found = number(report, "net", name, row.corruption, row.severity, which)
             assert found.value == pytest.approx(value, rel=1e-6)
-            assert np.isnan(found.low)
+            assert found.low < found.high
+    # The same images drawn by hand.
+    (drawn,) = image_counts(40, 50, 0, 50)
+    fog = cells.index(("fog", 5))
+    tables = [
+        calibration(frame[frame["cell"] == fog].set_index("image").loc[np.repeat(np.arange(40), counts)])
+        for counts in drawn
+    ]
+    for name, column, scale in (("ECE", "ece", 100), ("NLL", "nll", 1), ("Brier", "brier", 1)):
+        low, high = np.quantile([scale * table[column].item() for table in tables], (0.025, 0.975))
+        found = number(report, "net", name, "fog", 5)
+        assert (found.low, found.high) == pytest.approx((low, high), rel=1e-5)
+    wrong = [1 - answers["correct_top5"][np.repeat(np.arange(40), counts), fog].mean() for counts in drawn]
+    found = number(report, "net", "top-5 error", "fog", 5)
+    assert (found.low, found.high) == pytest.approx(tuple(100 * np.quantile(wrong, (0.025, 0.975))))
     bins = report.sections[0].reliability
     clean = bins[bins["images"] == "clean"]
     assert clean["count"].sum() == 40
@@ -172,6 +189,35 @@ def test_a_detector_that_finds_nothing_on_clean_images(tmp_path: Path) -> None:
     assert not report.sections[0].numbers.query("model == 'LN'")["name"].str.startswith("rPC").any()
     assert number(report, "DTN", "rPC AP").value > 0
     assert "mPC AP" in report.sections[0].differences["name"].to_list()
+
+
+def test_processes_give_the_numbers_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = detector_store(tmp_path / "store", {"ln": 0, "dtn": 2}, masks=True, bad=(3,))
+    alone = collect([store], replace(QUICK, replicates=10))
+    monkeypatch.setattr(detector_records, "_PROCESS_WORK", 0)
+    begun: list[str] = []
+    together = collect([store], replace(QUICK, replicates=10, processes=2), begun.append)
+    assert begun == ["ln", "dtn"]
+    for one, other in zip(alone.sections, together.sections, strict=True):
+        pd.testing.assert_frame_equal(one.numbers, other.numbers)
+        pd.testing.assert_frame_equal(one.differences, other.differences)
+
+
+def test_what_is_wrong_in_a_process_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = detector_store(tmp_path / "store", {"ln": 0})
+    monkeypatch.setattr(detector_records, "_PROCESS_WORK", 0)
+    monkeypatch.setattr(detector_records, "bad_images", lambda model: {})
+    unit = next(store.glob("models/*/unit-000001.parquet"))
+    unit.write_bytes(unit.read_bytes()[:-20])
+    with pytest.raises(StoreError, match=r"expected records in .*unit-000001.parquet"):
+        collect([store], replace(QUICK, processes=2))
+    monkeypatch.setattr(detector_records, "_numbers_of_cells", _die)
+    with pytest.raises(ChildProcessError, match=r"one that died .* free some of it and start again"):
+        collect([store], replace(QUICK, processes=2))
+
+
+def _die(work: object) -> None:
+    os._exit(3)
 
 
 def test_detectors_that_have_begun(tmp_path: Path) -> None:
