@@ -40,16 +40,23 @@ def converted_model(
     """
     if not isinstance(model, Mapping) or "type" not in model:
         raise ValueError(f"expected model to be a config with a type, got {model!r}: write model=dict(type=..., ...)")
-    registry = require("mmengine.registry", "det")
     settings = dict(model)
     if data_preprocessor is not None:
         settings.setdefault("data_preprocessor", data_preprocessor)
     try:
-        built: nn.Module = registry.MODELS.build(settings)
+        built: nn.Module = _registry_of(settings["type"]).build(settings)
     except RuntimeError as error:
         raise _unknown_model(model, error) from error
     _keep_own_start(built)
     return convert(built, norm_cfg, spt=spt, lsa=lsa)
+
+
+def _registry_of(name: Any) -> Any:
+    """The registry that has a type: the root one sees the default scope, and without one none of those below it."""
+    root = require("mmengine.registry", "det").MODELS
+    if not isinstance(name, str) or root.get(name) is not None:
+        return root
+    return next((registry for registry in root.children.values() if registry.get(name) is not None), root)
 
 
 def _keep_own_start(model: nn.Module) -> None:

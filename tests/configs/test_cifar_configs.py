@@ -31,7 +31,13 @@ from dtn_det.robustness.classifiers_mmpretrain import load_mmpretrain
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "configs" / "dtn_cifar"
-LAYER_NORM, DYNAMIC = NAMES = ("swin-pico-p4-w4_8e_cifar10", "dtn-swin-pico-p4-w4_8e_cifar10")
+SWIN, SWIN_POSITIONS, VIT = (
+    "swin-pico-p4-w4_8e_cifar10",
+    "swin-pico-ape-p4-w4_3e_cifar10",
+    "vit-pico-p4_3e_cifar10",
+)
+PAIRS = [(name, f"dtn-{name}") for name in (SWIN, SWIN_POSITIONS, VIT)]
+NAMES = [name for pair in PAIRS for name in pair]
 NUM_CLASSES = 10
 
 
@@ -40,8 +46,11 @@ def path_of(name: str) -> Path:
 
 
 def shrink(cfg: Config) -> Config:
-    cfg.model.backbone.embed_dims = 8
-    cfg.model.head.in_channels = 16
+    if "backbone" in cfg.model:
+        cfg.model.backbone.embed_dims = 8
+        cfg.model.head.in_channels = 16
+    else:
+        cfg.model.model.embed_dim = 8
     return cfg
 
 
@@ -52,16 +61,38 @@ def build(cfg: Config) -> nn.Module:
     return model
 
 
-def test_pair_differs_in_the_norm_alone() -> None:
-    layer_norm, dtn = (launch.load_config(str(path_of(name))).to_dict() for name in NAMES)
-    assert dtn["model"]["backbone"].pop("dtn_cfg") == {"init": "local"}
-    assert dtn["model"]["backbone"].pop("dtn_stages") == (0, 1)
-    assert layer_norm["model"]["backbone"].pop("dtn_stages") == ()
-    assert dtn == layer_norm
+@pytest.mark.parametrize(("layer_norm", "dynamic"), PAIRS)
+def test_pair_differs_in_the_norm_alone(layer_norm: str, dynamic: str) -> None:
+    plain, dtn = (launch.load_config(str(path_of(name))).to_dict() for name in (layer_norm, dynamic))
+    if layer_norm == VIT:
+        assert dtn["model"]["norm_cfg"].pop("type") == "dtn"
+        assert plain["model"]["norm_cfg"].pop("type") == "LN"
+    else:
+        assert dtn["model"]["backbone"].pop("dtn_cfg") == {"init": "local"}
+        assert dtn["model"]["backbone"].pop("dtn_stages") == (0, 1)
+        assert plain["model"]["backbone"].pop("dtn_stages") == ()
+    assert dtn == plain
 
 
-def test_folder_holds_the_pair() -> None:
+def test_folder_holds_the_pairs() -> None:
     assert sorted(path.stem for path in FOLDER.glob("*.py")) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", [SWIN_POSITIONS, VIT])
+@pytest.mark.parametrize("norm", ["LN", "dtn", "bn"])
+def test_options_that_the_documents_name(name: str, norm: str) -> None:
+    if name == VIT:
+        options = {"model.spt": True, "model.lsa": True, "model.norm_cfg.type": norm}
+    else:
+        options = {"model.backbone.spt": True, "model.backbone.lsa": True, "model.backbone.dtn_cfg.type": norm}
+    cfg = shrink(launch.load_config(str(path_of(name if norm == "LN" else f"dtn-{name}")), options))
+    model = build(cfg)
+    assert any(isinstance(module, DTN) for module in model.modules()) == (norm == "dtn")
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    scales = [parameter for key, parameter in model.named_parameters() if key.endswith(".scale")]
+    groups = {id(group["params"][0]): group for group in wrapper.optimizer.param_groups}
+    assert scales
+    assert all(groups[id(scale)]["weight_decay"] == 0 for scale in scales)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,7 +107,7 @@ def test_metafile_and_readme_agree_with_the_config(name: str) -> None:
     row = re.search(rf"\| \[{name}\]\(\./{name}\.py\) \| (LN|DTN) \| (\d+) \| ([\d.]+) \|", text)
     assert row is not None
     assert row.groups() == (
-        "DTN" if name == DYNAMIC else "LN",
+        "DTN" if name.startswith("dtn-") else "LN",
         str(cfg.train_cfg.max_epochs),
         f"{parameters / 1e6:.2f}",
     )
@@ -89,8 +120,8 @@ def test_one_step_trains_the_whole_model(name: str) -> None:
     torch.manual_seed(0)
     cfg = shrink(launch.load_config(str(path_of(name))))
     model = build(cfg).train()
-    norms = [norm for norm in model.backbone.modules() if isinstance(norm, DTN)]
-    assert len(norms) == (4 if name == DYNAMIC else 0)
+    norms = [norm for norm in model.modules() if isinstance(norm, DTN)]
+    assert len(norms) == (0 if not name.startswith("dtn-") else 6 if VIT in name else 4)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     names = {id(parameter): key for key, parameter in model.named_parameters()}
     for group in wrapper.optimizer.param_groups:
@@ -137,7 +168,7 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ModuleType]:
     return train, test
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [SWIN, f"dtn-{SWIN}", f"dtn-{VIT}"])
 def test_tools_train_and_test_and_the_sweep_loads(
     name: str, images: Path, tools: tuple[ModuleType, ModuleType], tmp_path: Path
 ) -> None:
@@ -171,7 +202,7 @@ def test_command_line_finds_the_backbone() -> None:
     """It leaves registration out of `import dtn_det`, which is what `custom_imports` does."""
     script = (
         "from dtn_det.launch import load_config\n"
-        f"cfg = load_config({str(path_of(DYNAMIC))!r})\n"
+        f"cfg = load_config({str(path_of('dtn-' + SWIN))!r})\n"
         "from mmpretrain.registry import MODELS\n"
         "print(type(MODELS.build(cfg.model).backbone).__name__)\n"
     )
