@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
+
+K = TypeVar("K", bound=Hashable)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -33,3 +36,13 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
         highest = max(highest, min(1.0, (len(p_values) - place) * p_values[number]))
         adjusted[number] = highest
     return tuple(adjusted)
+
+
+def holm_by_key(p_values: Mapping[K, float]) -> dict[K, float]:
+    """:func:`holm` of one family whose comparisons have names; those without a p-value (NaN) are none.
+
+    >>> holm_by_key({"fog": 0.04, "snow": 0.01, "frost": float("nan")})
+    {'fog': 0.04, 'snow': 0.02}
+    """
+    known = {key: p_value for key, p_value in p_values.items() if p_value == p_value}
+    return dict(zip(known, holm(list(known.values())), strict=True))

@@ -17,6 +17,8 @@ from dtn_det.metrics.resampling import REPLICATES, Samples, check_cells, digest,
 _TOGETHER = 128
 _IMAGES = 8192
 _THREADS = 4
+# With so many images, sums in float64 would take noticeably longer, and float32 is precise enough for an interval.
+_MANY = 4096
 
 
 def error_samples(
@@ -69,7 +71,7 @@ def mean_samples(
     """
     found = check_cells(cells)
     size, count, names = len(images), len(found), digest(images)
-    each = np.empty((size, len(values) * count), np.float32)
+    each = np.empty((size, len(values) * count), _sum_type(size))
     points, offsets = [], []
     for place, (metric, array) in enumerate(values.items()):
         exact = np.asarray(array).dtype == np.bool_
@@ -78,8 +80,8 @@ def mean_samples(
         if not np.isfinite(own).all():
             raise ValueError(f"expected finite values of `{metric}`, got NaN or infinity: mend the records")
         points.append(np.count_nonzero(own, axis=0) / size if exact else own.mean(0))
-        # Sums of 0 and 1 are exact in float32; what other numbers differ by from their mean is small, and so is what
-        # its sums are off by.
+        # Sums of 0 and 1 are exact; what other numbers differ by from their mean is small, and so is what its sums are
+        # off by.
         offsets.append(np.zeros(count) if exact else points[-1])
         into = each[:, place * count : (place + 1) * count]
         np.subtract(own, offsets[-1], out=into, casting="same_kind")
@@ -121,7 +123,7 @@ def calibration_error_samples(
     found = _check_shape(scores, cells, images)
     _check_shape(hits, cells, images)
     size = len(scores)
-    which, gaps = np.empty(scores.shape, np.min_scalar_type(bins)), np.empty(scores.shape, np.float32)
+    which, gaps = np.empty(scores.shape, np.min_scalar_type(bins)), np.empty(scores.shape, _sum_type(size))
     point = np.empty(len(found))
     for cell in range(len(found)):
         score, hit = confidences(scores[:, cell], hits[:, cell])
@@ -135,7 +137,7 @@ def calibration_error_samples(
 
 
 def _bin_sums(
-    drawn: NDArray[np.float32], which: NDArray[np.unsignedinteger], gaps: NDArray[np.float32], bins: int
+    drawn: NDArray[np.float32], which: NDArray[np.unsignedinteger], gaps: NDArray[np.floating], bins: int
 ) -> NDArray[np.float64]:
     """Sums over the drawn images of each bin.
 
@@ -155,8 +157,8 @@ def _bin_sums(
         some = slice(first, first + _TOGETHER)
         for start in range(0, size, _IMAGES):
             images = slice(start, start + _IMAGES)
-            part = np.zeros((*sums.shape[:2], len(drawn[some])), np.float32)
-            _add_to_bins(np.ascontiguousarray(drawn[some, images].T), which[images], gaps[images], part)
+            part = np.zeros((*sums.shape[:2], len(drawn[some])), gaps.dtype)
+            _add_to_bins(drawn[some, images].T.astype(gaps.dtype, order="C"), which[images], gaps[images], part)
             sums[:, :, some] += part
 
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -165,9 +167,16 @@ def _bin_sums(
     return sums
 
 
+def _sum_type(num_images: int) -> type[np.floating]:
+    return np.float32 if num_images > _MANY else np.float64
+
+
 @compiled
 def _add_to_bins(
-    drawn: NDArray[np.float32], which: NDArray[np.unsignedinteger], gaps: NDArray[np.float32], sums: NDArray[np.float32]
+    drawn: NDArray[np.floating],
+    which: NDArray[np.unsignedinteger],
+    gaps: NDArray[np.floating],
+    sums: NDArray[np.floating],
 ) -> None:
     """Add what each image has in each cell to the sums of its bins, as often as each replicate has drawn it."""
     for image in range(len(drawn)):

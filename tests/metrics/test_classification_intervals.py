@@ -23,6 +23,7 @@ from dtn_det.metrics import (
     mean_corruption_error,
     mean_error,
     mean_samples,
+    record_samples,
     relative_mean_corruption_error,
     resampling,
 )
@@ -324,3 +325,21 @@ def test_weights_are_the_counts_whether_kept_or_not(monkeypatch: pytest.MonkeyPa
     resampling._kept_counts.cache_clear()
     assert np.concatenate([chunk.copy() for chunk in resampling.weights(2, 2, 0)]).tolist() == [[300, 0], [1, 299]]
     resampling._kept_counts.cache_clear()
+
+
+def test_many_images_have_the_intervals_that_float64_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    confidence = rng.random((3000, len(CELLS)))
+    hits = rng.random(confidence.shape) < confidence
+    found = []
+    for many in (10**9, 0):
+        monkeypatch.setattr(record_samples, "_MANY", many)
+        found.append(
+            (
+                calibration_error_samples(confidence, hits, CELLS, range(3000), replicates=40).values,
+                mean_samples({"nll": -np.log(confidence)}, CELLS, range(3000), replicates=40)["nll"].values,
+            )
+        )
+    for precise, quick in zip(*found, strict=True):
+        np.testing.assert_allclose(quick, precise, rtol=1e-5)
+        assert not np.array_equal(quick, precise)

@@ -10,8 +10,9 @@ from made_up import ALL, classification_report, detection_report
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from dtn_det.corruptions.catalog import BENCHMARK, EXTRA
+from dtn_det.corruptions.catalog import BENCHMARK, EXTRA, GROUPS
 from dtn_det.drawing import COLUMN, PAGE, TEXT, drawing
+from dtn_det.metrics.comparisons import holm
 from dtn_det.reports.contents import Report, ReportModel
 from dtn_det.reports.figures import FIGURES, Drawn, draw_figures
 from dtn_det.reports.figures.forest import draw_forest
@@ -247,12 +248,22 @@ def test_forest_fills_what_is_significant(kind: str, request: pytest.FixtureRequ
     rows = [tick.get_text() for tick in axis.get_yticklabels()]
     changes = section.differences.set_index(["set", "name", "scope", "severity"])
     known = {"Mean corrupted": "", "Weather": "weather", "Fog": "fog", "Snow": "snow", "Glass blur": "glass_blur"}
+
+    def p_value(scope: str) -> float:
+        return float(changes.loc[("benchmark", mean, scope, 0), "p_value"])
+
+    families = [[""], [group for group in GROUPS if group != "extra"], list(BENCHMARK)]
+    adjusted = {
+        scope: value
+        for family in families
+        for scope, value in zip(family, holm([p_value(scope) for scope in family]), strict=True)
+    }
     for title, scope in known.items():
         change = changes.loc["benchmark", mean, scope, 0]
         marker, _, (bar,) = axis.containers[rows.index(title)]
         assert marker.get_xdata() == pytest.approx(change["value"])
         np.testing.assert_allclose(bar.get_segments()[0][:, 0], [change["low"], change["high"]])
-        assert (marker.get_markerfacecolor() == "white") == (change["p_value"] >= 0.05)
+        assert (marker.get_markerfacecolor() == "white") == (adjusted[scope] >= 0.05)
     assert "better" in all_text(axis.figure)
 
 

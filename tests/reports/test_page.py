@@ -17,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from page_tree import Element, grid, parse, tags
 
+from dtn_det.corruptions.catalog import BENCHMARK, GROUPS
+from dtn_det.metrics.comparisons import holm
 from dtn_det.reports.page import render_page, write_page
 from dtn_det.reports.page.findings import _finding, findings
 from dtn_det.reports.published import published_rows
@@ -399,6 +401,13 @@ class TestFigures:
         rows = classifiers.sections[0].differences
         row = rows[(rows.second == "other") & (rows.name == "mCE") & (rows.scope == "") & (rows["set"] == "benchmark")]
         assert pair["mean"] == pytest.approx(row[["value", "low", "high", "p_value"]].iloc[0].tolist(), rel=1e-5)
+        rows = rows[(rows.second == "other") & (rows["set"] == "benchmark")].set_index(["name", "scope", "severity"])
+        for key, name, chosen in (
+            ("corruptions", "CE", BENCHMARK),
+            ("groups", "mCE", [group for group in GROUPS if group != "extra"]),
+        ):
+            adjusted = holm([rows.loc[(name, scope, 0), "p_value"] for scope in chosen])
+            assert [pair[key][scope][3] for scope in chosen] == pytest.approx(adjusted, rel=1e-5)
 
     def test_reliability(self, page, classifiers):
         data = values(page, "figures")["reliability"]

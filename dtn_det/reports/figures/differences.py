@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from dtn_det.corruptions.catalog import ALL, EXTRA
+from dtn_det.corruptions.catalog import ALL, EXTRA, GROUPS
 from dtn_det.metrics import CLEAN
+from dtn_det.metrics.cells import SETS as CORRUPTIONS
+from dtn_det.metrics.comparisons import holm_by_key
 from dtn_det.reports.figures.scopes import groups_of, title
 from dtn_det.reports.figures.subject import Subject
 from dtn_det.reports.rows import SETS
 
 
 class Change(NamedTuple):
-    """Second minus first of a pair."""
+    """Second minus first of a pair; its p-value is adjusted together with the other groups or corruptions."""
 
     value: float
     low: float
     high: float
-    p_value: float
+    adjusted: float
 
 
 class Line(NamedTuple):
@@ -42,6 +44,9 @@ def lines_of(subject: Subject) -> list[list[Line]]:
         first, second, which, name, scope, severity, *numbers = row
         changes.setdefault((which, name, scope, int(severity)), {})[first, second] = Change(*map(float, numbers))
     measure, main = subject.measure, subject.main_set
+    for which in SETS:
+        for scopes in (GROUPS, CORRUPTIONS[which]):
+            _adjust([changes.get((which, measure.mean, scope, 0), {}) for scope in scopes])
 
     def line(label: str, summary: bool, name: str, scope: str = "", which: str = main) -> list[Line]:
         found = changes.get((which, name, scope, 0))
@@ -61,3 +66,12 @@ def lines_of(subject: Subject) -> list[list[Line]]:
             block += line(title(name), False, measure.mean, name, SETS[1] if name in EXTRA else SETS[0])
         blocks.append(block)
     return [block for block in blocks if block]
+
+
+def _adjust(family: Sequence[dict[tuple[str, str], Change]]) -> None:
+    """Adjust the p-values of each pair for their number, in place."""
+    for pair in {pair for one in family for pair in one}:
+        having = [one for one in family if pair in one]
+        p_values = holm_by_key({place: one[pair].adjusted for place, one in enumerate(having)})
+        for place, adjusted in p_values.items():
+            having[place][pair] = having[place][pair]._replace(adjusted=adjusted)

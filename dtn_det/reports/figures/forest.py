@@ -28,7 +28,8 @@ _NAME = 130
 def draw_forest(report: Report, section: Section) -> Figure:
     """Second minus first of each pair with its interval: all corruptions, groups, and each corruption.
 
-    Filled marks are significant; blue ones better, red ones worse.
+    Filled marks are significant, groups and corruptions after Holm's adjustment for their number, as in the tables;
+    blue ones better, red ones worse.
 
     Raises:
         NothingToDrawError: No pair was compared.
@@ -92,7 +93,7 @@ def _line_each(subject: Subject, pairs: Sequence[tuple[str, str]], blocks: Seque
 
 
 def _draw_change(axis: Any, subject: Subject, change: Change, place: float, summary: bool) -> None:
-    significant = change.p_value < 1 - subject.report.provenance.level
+    significant = change.adjusted < 1 - subject.report.provenance.level
     better = (change.value < 0) == (subject.measure.better == "lower")
     colour = (_BETTER if better else _WORSE) if significant else GREY
     axis.errorbar(
@@ -122,7 +123,7 @@ def _label(subject: Subject, of: str = "") -> str:
 
 
 def _caption(subject: Subject, pairs: Sequence[tuple[str, str]]) -> str:
-    told = f"filled: p < {1 - subject.report.provenance.level:.2g}, not adjusted"
+    told = f"filled: p < {1 - subject.report.provenance.level:.2g} (Holm)"
     return caption(subject, "bars", told, models=[name for pair in pairs for name in pair])
 
 

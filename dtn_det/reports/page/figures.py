@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from dtn_det.corruptions.catalog import ALL, EXTRA, GROUPS, SEVERITIES
 from dtn_det.metrics import CLEAN
+from dtn_det.metrics.cells import SETS as CORRUPTIONS
+from dtn_det.metrics.comparisons import holm_by_key
 from dtn_det.reports.contents import KIND_TITLES, Report
 from dtn_det.reports.figures.marks import Mark, marks_of
 from dtn_det.reports.figures.scopes import short, title
@@ -79,14 +81,13 @@ def _dots(line: tuple[float, tuple[float, ...]]) -> int:
 
 
 def _measure(numbers: Numbers, measure: Measure, names: list[str]) -> Values:
-    differences = _differences(numbers, measure)
     return {
         "title": measure.title,
         "better": measure.better,
         "decimals": measure.decimals,
         "models": [_of_model(numbers, measure, name) for name in names],
         "pairs": [
-            {"models": [names.index(first), names.index(second)], **_of_pair(differences, measure, (first, second))}
+            {"models": [names.index(first), names.index(second)], **_of_pair(numbers, measure, (first, second))}
             for first, second in numbers.section.pairs
         ],
     }
@@ -112,33 +113,42 @@ def _of_model(numbers: Numbers, measure: Measure, model: str) -> Values | None:
     return found if found["corruptions"] or found["cells"] else None
 
 
-_Differences = Mapping[tuple[str, str, str, str, str, int], tuple[float, ...]]
+_Difference = tuple[float, float, float, float]
 
 
-def _differences(numbers: Numbers, measure: Measure) -> _Differences:
-    wanted = {measure.cell, measure.corruption, measure.mean}
-    return {
-        (first, second, which, name, scope, int(severity)): (value, low, high, p_value)
-        for first, second, which, name, scope, severity, value, low, high, p_value in (
-            numbers.section.differences.itertuples(index=False)
-        )
-        if name in wanted
-    }
+def _of_pair(numbers: Numbers, measure: Measure, pair: tuple[str, str]) -> Values:
+    """All differences of a pair; p-values of severities, groups and corruptions are adjusted for their number."""
 
-
-def _of_pair(found: _Differences, measure: Measure, pair: tuple[str, str]) -> Values:
-    def get(name: str, scope: str = "", severity: int = 0) -> list[float | None] | None:
+    def get(name: str, scope: str = "", severity: int = 0) -> _Difference | None:
         which = SETS[1] if scope in (*EXTRA, "extra") else SETS[0]
-        number = found.get((*pair, which, name, "" if scope == "extra" else scope, severity))
+        return numbers.differences.get((*pair, which, name, "" if scope == "extra" else scope, severity))
+
+    def told(number: _Difference | None) -> list[float | None] | None:
         return None if number is None else _rounded(number)
 
+    severities = _adjusted({severity: get(measure.mean, "", severity) for severity in SEVERITIES})
+    groups = _adjusted({group: get(measure.mean, group) for group in GROUPS if group != "extra"})
+    corruptions: dict[str, _Difference] = {}
+    for which in SETS:
+        corruptions |= _adjusted({name: get(measure.corruption, name) for name in CORRUPTIONS[which]})
+    extra = get(measure.mean, "extra")
     return {
-        "clean": get(measure.cell, *CLEAN),
-        "mean": get(measure.mean),
-        "severities": [get(measure.mean, "", severity) for severity in SEVERITIES],
-        "groups": _kept({group: get(measure.mean, group) for group in GROUPS}),
-        "corruptions": _kept({name: get(measure.corruption, name) for name in ALL}),
+        "clean": told(get(measure.cell, *CLEAN)),
+        "mean": told(get(measure.mean)),
+        "severities": [told(severities.get(severity)) for severity in SEVERITIES],
+        "groups": _kept({**{group: told(number) for group, number in groups.items()}, "extra": told(extra)}),
+        "corruptions": {name: told(number) for name, number in corruptions.items()},
     }
+
+
+_K = TypeVar("_K", bound=Hashable)
+
+
+def _adjusted(family: Mapping[_K, _Difference | None]) -> dict[_K, _Difference]:
+    """The differences that there are, with p-values adjusted together."""
+    found = {key: number for key, number in family.items() if number is not None}
+    p_values = holm_by_key({key: number[3] for key, number in found.items()})
+    return {key: (*number[:3], p_values.get(key, math.nan)) for key, number in found.items()}
 
 
 def _reliability(report: Report, names: list[str]) -> Values:

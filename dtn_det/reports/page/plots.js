@@ -245,7 +245,8 @@ const plots = (() => {
             for (const one of scopes.filter((scope) => scope.group === group.title)) add(one.title, found.corruptions[one.key], false);
           }
         }
-        const clear = ({ values }) => values[1] !== null && (values[1] > 0 || values[2] < 0);
+        // Adjusted for the number of severities, groups and corruptions.
+        const clear = ({ values }) => values[3] !== null && values[3] < 1 - data.level;
         const better = ({ values }) => (values[0] > 0) === (measure.better === 'higher');
         const verdict = (row) => (clear(row) ? `${data.models[better(row) ? second : first].name} is better` : 'no clear difference');
         const tone = (row) => (clear(row) ? (better(row) ? colours.good : colours.bad) : colours.muted);

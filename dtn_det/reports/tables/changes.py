@@ -80,11 +80,10 @@ def families(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, metr
         which: Set of corruptions.
         metric: Average precision that detectors are compared by.
     """
-    found = _differences(numbers)
     classifier = numbers.section.kind == "top1"
 
     def change(label: str, name: str, scope: str = "") -> Change | None:
-        return _change(numbers, found, pair, which, label, name, scope)
+        return _change(numbers, pair, which, label, name, scope)
 
     if classifier:
         measure = corruption_measure(numbers, which)
@@ -125,26 +124,13 @@ def p_decimals(replicates: int) -> int:
     return max(_P_DECIMALS, math.ceil(-math.log10(least_p_value(replicates))))
 
 
-_Key = tuple[str, str, str, str, str]
 _UNTESTED = (math.nan,) * 4
 _P_DECIMALS = 3
 _ROUNDING = 1 + 1e-9
 
 
-def _differences(numbers: Numbers) -> dict[_Key, tuple[float, float, float, float]]:
-    """By first and second model, set, name and scope, severities left out."""
-    return {
-        (first, second, which, name, scope): (value, low, high, p_value)
-        for first, second, which, name, scope, severity, value, low, high, p_value in (
-            numbers.section.differences.itertuples(index=False)
-        )
-        if not severity
-    }
-
-
 def _change(
     numbers: Numbers,
-    found: dict[_Key, tuple[float, float, float, float]],
     pair: tuple[str, str],
     which: CorruptionSet,
     label: str,
@@ -154,8 +140,10 @@ def _change(
     first, second = (numbers.get(model, which, name, scope) for model in pair)
     if first is None or second is None:
         return None
-    keys = ((*pair, one, name, scope) for one in (which, *SETS))
-    value, low, high, p_value = next((found[key] for key in keys if key in found), _UNTESTED)
+    keys = ((*pair, one, name, scope, 0) for one in (which, *SETS))
+    value, low, high, p_value = next(
+        (numbers.differences[key] for key in keys if key in numbers.differences), _UNTESTED
+    )
     tested = p_value == p_value
     return Change(
         label,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from dtn_det.metrics.cells import CorruptionSet
@@ -53,6 +54,16 @@ class Numbers:
         }
         having = {key[0] for key in found}
         return cls(report, section, tuple(model for model in report.models if model.name in having), found)
+
+    @cached_property
+    def differences(self) -> Mapping[tuple[str, str, str, str, str, int], tuple[float, float, float, float]]:
+        """Value, ends and p-value by first and second model, set, name, scope and severity."""
+        return {
+            (first, second, which, name, scope, int(severity)): (value, low, high, p_value)
+            for first, second, which, name, scope, severity, value, low, high, p_value in (
+                self.section.differences.itertuples(index=False)
+            )
+        }
 
     @property
     def sets(self) -> tuple[CorruptionSet, ...]:
