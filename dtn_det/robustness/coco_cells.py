@@ -31,9 +31,9 @@ KINDS = ("bbox", "segm")
 
 # The records of so many bytes on disk are read at once; as Python objects they take some twenty times that.
 _GROUP_BYTES = 8e6
-# Categories are evaluated together while their number times that of their objects and detections is below this: COCO's
-# evaluation keeps something for each image and category.
-_GROUP_PAIRS = 400_000
+# Categories are evaluated together while their number times that of their objects and detections is below this, for
+# COCO's evaluation keeps something for each image and category. More take more memory, and hardly less time.
+_GROUP_PAIRS = 40_000
 # Starting a process takes as long as evaluating records of about this many bytes.
 _PROCESS_BYTES = 20e6
 
@@ -136,7 +136,7 @@ def bad_images(model: ModelStore) -> dict[int, str]:
 
 
 class CocoScorer:
-    """COCO's evaluation of the cells of one data set.
+    """COCO's evaluation of the cells of one data set, in little more memory than its detections and objects take.
 
     Args:
         truth: The images and their objects.

@@ -208,6 +208,20 @@ def test_missing_units_are_an_error(tmp_path):
         evaluate_cells(model)
 
 
+@pytest.mark.parametrize("pairs", [0, 200, 300])
+def test_categories_a_few_at_a_time_give_the_same(pairs, tmp_path, monkeypatch):
+    truth = random_truth(tmp_path / "coco.json")
+    model = open_store(tmp_path / "store", truth)
+    fill(model, lambda image, cell: "bad" if image == 3 else random_detections(truth)(image, cell))
+    whole = evaluate_cells(model)["bbox"]
+    evaluators = []
+    evaluator = CocoScorer.evaluator
+    monkeypatch.setattr(CocoScorer, "evaluator", lambda *args: evaluators.append(args) or evaluator(*args))
+    monkeypatch.setattr(coco_cells, "_GROUP_PAIRS", pairs)
+    assert evaluate_cells(model)["bbox"].equals(whole)
+    assert len(evaluators) > len(CELLS)
+
+
 @pytest.mark.slow  # the processes take long to start
 def test_several_processes_and_small_groups_give_the_same(tmp_path, monkeypatch):
     truth = random_truth(tmp_path / "coco.json")
