@@ -11,13 +11,15 @@ import difflib
 import os
 import pickle
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
 from dtn_det._registration import register_conversion, register_with_mmdet
+from dtn_det.class_folders import check_class_folders
 from dtn_det.convert.errors import CheckpointError, CheckpointNotFoundError
+from dtn_det.data_settings import data_paths
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -166,7 +168,7 @@ def set_data_root(cfg: Config, root: str) -> None:
 
 
 def check_data(cfg: Config, dataloaders: Sequence[str], given_root: str | None = None) -> None:
-    """Check that the annotation files and image folders of the dataloaders exist.
+    """Check that the files and folders of the dataloaders exist, and that folders of classes are the classifier's.
 
     Args:
         cfg: The config.
@@ -175,10 +177,13 @@ def check_data(cfg: Config, dataloaders: Sequence[str], given_root: str | None =
 
     Raises:
         FileNotFoundError: A file or folder is missing.
+        ValueError: The folders of classes are not those of the model; see
+            :func:`dtn_det.class_folders.check_class_folders`.
     """
-    paths = [(name, root, path) for name in dataloaders for root, path in _data_paths(cfg.get(name))]
+    paths = [(name, root, path) for name in dataloaders for root, path in data_paths(cfg.get(name))]
     missing = [(name, root, path) for name, root, path in paths if not os.path.exists(path)]
     if not missing:
+        check_class_folders(cfg, dataloaders)
         return
     name, root, path = missing[0]
     folder = None if given_root is None else given_root.rstrip("/") + "/"
@@ -361,32 +366,6 @@ def _join_cpu_processes(cfg: Config) -> None:
 def _has_accelerator() -> bool:
     device: str = require("mmengine.device", "det").get_device()
     return device != "cpu"
-
-
-def _datasets(node: Any) -> Iterator[dict[str, Any]]:
-    """The innermost dataset settings of a dataloader, through wrappers such as RepeatDataset and ConcatDataset."""
-    if not isinstance(node, dict):
-        return
-    for key in ("dataset", "datasets"):
-        inner = node.get(key)
-        for child in inner if isinstance(inner, list | tuple) else [inner]:
-            if isinstance(child, dict):
-                if "dataset" in child or "datasets" in child:
-                    yield from _datasets(child)
-                else:
-                    yield child
-
-
-def _data_paths(dataloader: Any) -> Iterator[tuple[str, str]]:
-    """Root and path of each annotation file and image folder on this machine."""
-    for dataset in _datasets(dataloader):
-        root = dataset.get("data_root") or ""
-        # mmpretrain's folders of classes are one string, MMDetection's images are dict(img=...).
-        prefix = dataset.get("data_prefix") or {}
-        prefixes = [prefix] if isinstance(prefix, str) else prefix.values()
-        for part in (dataset.get("ann_file"), *prefixes):
-            if isinstance(part, str) and part and "://" not in (path := os.path.join(root, part)):
-                yield root, path
 
 
 def _replace_prefix(node: Any, old: str, new: str) -> Any:

@@ -1,0 +1,142 @@
+"""Folders of classes that are not those of the model are refused before training, with both named."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+pytest.importorskip("mmpretrain.models", reason="the classifiers need mmpretrain")
+
+from mmengine.config import Config
+
+from dtn_det import launch
+
+ROOT = Path(__file__).resolve().parents[2]
+CIFAR = ROOT / "configs" / "dtn_cifar" / "swin-pico-p4-w4_8e_cifar10.py"
+SPLITS = ["train_dataloader", "val_dataloader"]
+
+
+def make_folders(root: Path, **splits: list[str]) -> Path:
+    for split, names in splits.items():
+        for name in names:
+            (root / split / name).mkdir(parents=True)
+    return root
+
+
+def names(number: int) -> list[str]:
+    return [f"class{index}" for index in range(number)]
+
+
+def settings(root: Path, num_classes: int = 3, **dataset: Any) -> Config:
+    def loader(split: str) -> dict[str, Any]:
+        return {"dataset": {"type": "CustomDataset", "data_root": str(root), "data_prefix": split, **dataset}}
+
+    model = {"type": "ImageClassifier", "head": {"num_classes": num_classes}}
+    return Config({"model": model, "train_dataloader": loader("train"), "val_dataloader": loader("val")})
+
+
+def test_folders_of_the_models_classes_pass(tmp_path: Path) -> None:
+    make_folders(tmp_path, train=[*names(3), ".cache"], val=names(3))
+    (tmp_path / "train" / "list.txt").touch()
+    launch.check_data(settings(tmp_path), SPLITS)
+
+
+@pytest.mark.parametrize("number", [0, 2, 4])
+def test_another_number_of_folders_is_refused(number: int, tmp_path: Path) -> None:
+    make_folders(tmp_path, train=names(3), val=names(number))
+    (tmp_path / "val").mkdir(exist_ok=True)
+    shown = re.escape(f" ({', '.join(names(number))})") if number else ""
+    message = (
+        rf"expected folders of 3 classes \(model.head.num_classes\) for val_dataloader, got {number} in '.*/val'{shown}"
+        rf": name the folder of the dataset with --data-root, or .* --cfg-options model.head.num_classes={number}$"
+    )
+    with pytest.raises(ValueError, match=message):
+        launch.check_data(settings(tmp_path), SPLITS)
+
+
+def test_every_number_of_a_converted_model_counts(tmp_path: Path) -> None:
+    make_folders(tmp_path, train=names(4), val=names(4))
+    cfg = settings(tmp_path)
+    cfg.model = {"type": "ConvertedModel", "model": {"type": "TimmClassifier", "num_classes": 4}}
+    launch.check_data(cfg, SPLITS)
+    cfg.data_preprocessor = {"num_classes": 10}
+    options = "data_preprocessor.num_classes=4 model.model.num_classes=4"
+    with pytest.raises(ValueError, match=rf"of 10 classes \(data_preprocessor.num_classes\) .* {options}$"):
+        launch.check_data(cfg, SPLITS)
+
+
+def test_other_names_than_in_training_are_refused(tmp_path: Path) -> None:
+    make_folders(tmp_path, train=["cat", "dog", "owl"], val=["cat", "dogs", "owl"])
+    message = (
+        r"expected '.*/val' for val_dataloader to have the classes of '.*/train' for train_dataloader, got "
+        r"1 missing \(dog\) and 1 more \(dogs\): the sorted names"
+    )
+    with pytest.raises(ValueError, match=message):
+        launch.check_data(settings(tmp_path), SPLITS)
+
+
+def test_long_lists_are_cut_short(tmp_path: Path) -> None:
+    make_folders(tmp_path, train=names(9), val=names(9))
+    with pytest.raises(ValueError, match=r"got 9 in '.*/train' \(class0, class1, class2, class3, class4, \.\.\.\)"):
+        launch.check_data(settings(tmp_path), SPLITS)
+
+
+def test_wrapped_datasets_are_checked(tmp_path: Path) -> None:
+    make_folders(tmp_path, train=names(2), val=names(3))
+    cfg = settings(tmp_path)
+    cfg.train_dataloader.dataset = {"type": "RepeatDataset", "times": 3, "dataset": cfg.train_dataloader.dataset}
+    with pytest.raises(ValueError, match="got 2 in"):
+        launch.check_data(cfg, SPLITS)
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [{"type": "CIFAR10"}, {"with_label": False}, {"ann_file": "list.txt"}, {"type": "ImageNet", "split": "test"}],
+    ids=["other", "unlabelled", "listed", "test"],
+)
+def test_other_datasets_are_passed_over(dataset: dict[str, Any], tmp_path: Path) -> None:
+    make_folders(tmp_path, train=names(2), val=names(1))
+    (tmp_path / "list.txt").touch()
+    launch.check_data(settings(tmp_path, **dataset), SPLITS)
+
+
+def test_models_without_a_number_are_passed_over(tmp_path: Path) -> None:
+    make_folders(tmp_path, train=names(2), val=names(2))
+    cfg = settings(tmp_path)
+    cfg.model = {"type": "HuggingFaceClassifier", "model_name": "resnet"}
+    launch.check_data(cfg, SPLITS)
+
+
+def test_splits_of_imagenet_are_folders_or_lists(tmp_path: Path) -> None:
+    make_folders(tmp_path, train=names(3), val=[])
+    cfg = settings(tmp_path, type="ImageNet", data_prefix="")
+    cfg.train_dataloader.dataset.split, cfg.val_dataloader.dataset.split = "train", "val"
+    with pytest.raises(FileNotFoundError, match=r"the data of val_dataloader at '.*/val', got nothing there"):
+        launch.check_data(cfg, SPLITS)
+    (tmp_path / "val").mkdir()
+    with pytest.raises(ValueError, match=r"expected folders of 3 classes .* for val_dataloader, got 0 in '.*/val':"):
+        launch.check_data(cfg, SPLITS)
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "val.txt").touch()
+    launch.check_data(cfg, SPLITS)
+
+
+@pytest.mark.parametrize("tool", ["train", "test"])
+def test_tools_say_so_and_stop(
+    tool: str, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module: ModuleType = request.getfixturevalue(f"{tool}_tool")
+    make_folders(tmp_path, train=names(9), test=names(9))
+    (tmp_path / "weights.pth").write_bytes(b"\x80\x02.")
+    checkpoint = [str(tmp_path / "weights.pth")] * (tool == "test")
+    assert module.main([str(CIFAR), *checkpoint, "--data-root", str(tmp_path), "--work-dir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert (
+        f"tools/{tool}.py: error: expected folders of 10 classes (model.head.num_classes) for {tool}_dataloader"
+        in error
+    )
+    assert "got 9 in" in error
