@@ -31,6 +31,11 @@ def test_tool() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def prepare_tool() -> ModuleType:
+    return load_tool("prepare_small_data")
+
+
+@pytest.fixture(scope="session")
 def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_coco import write_coco
 
