@@ -4,10 +4,16 @@ import importlib
 import importlib.util
 import os
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 TRANSFORM = "ImageCorruption"
-CONVERTED = "ConvertedModel"
+MODELS = {
+    "ConvertedModel": "dtn_det.conversion.config.converted_model",
+    "SmallT2TViT": "dtn_det.classifiers.t2t.SmallT2TViT",
+    "NormPooling": "dtn_det.classifiers.pooling.NormPooling",
+}
+"""What configs of classifiers name besides the backbones, and where it is."""
 
 
 def register() -> None:
@@ -69,9 +75,9 @@ def register_transform() -> bool:
 
 
 def register_conversion() -> bool:
-    """Register :func:`dtn_det.conversion.config.converted_model`, unless MMEngine is not installed or is broken.
+    """Register :data:`MODELS`, converted models among them, unless MMEngine is not installed or is broken.
 
-    Like the transform it is in the root registry, and loaded when a model is built.
+    Like the transform they are in the root registry, and loaded when a model is built.
 
     Returns:
         Whether it is registered.
@@ -83,15 +89,18 @@ def register_conversion() -> bool:
     # As above.
     except Exception:
         return False
-    if CONVERTED not in models.module_dict:
-        models.register_module(name=CONVERTED, module=_converted_model)
+    for name, path in MODELS.items():
+        if name not in models.module_dict:
+            models.register_module(name=name, module=_loaded_when_built(path))
     return True
 
 
-def _converted_model(*args: Any, **kwargs: Any) -> Any:
-    from dtn_det.conversion.config import converted_model
+def _loaded_when_built(path: str) -> Callable[..., Any]:
+    def build(*args: Any, **kwargs: Any) -> Any:
+        module, _, name = path.rpartition(".")
+        return getattr(importlib.import_module(module), name)(*args, **kwargs)
 
-    return converted_model(*args, **kwargs)
+    return build
 
 
 def _image_corruption(*args: Any, **kwargs: Any) -> Any:
