@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dtn_det.files import locked, write_text
+from dtn_det.files import is_temporary, locked, write_text
 from dtn_det.progress import stages
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.contents import Report
@@ -64,13 +65,20 @@ def make_report(
     """
     # Wrong stores leave no folder behind.
     sources = open_sources(stores, options.models)
-    with locked(out, "--out"):
+    _make_folder(out)
+    with _kept_if_filled(out), locked(out, "--out"):
+        for entry in out.iterdir():
+            # What a killed process left.
+            if is_temporary(entry.name) and entry.is_file():
+                entry.unlink()
         foreign = sorted({entry.name for entry in out.iterdir()} - {*_FOLDERS, *_FILES})
         if foreign:
             raise ReportError(
                 f"expected --out to be empty or the folder of an earlier report, got {out} with {foreign[0]!r} in it: "
                 "name another"
             )
+        if (out / _FILES[-1]).exists():
+            _say(console, f"the report in {out} is replaced")
         with stages(console) as add_stage:
             count = len(sources.models)
             show = add_stage("Computing numbers and intervals", count)
@@ -95,14 +103,39 @@ def make_report(
             tables = report_tables(report, published)
             write_tables(report, tables, out)
             show(1)
-            write_figures(report, out / "figures")
+            _, left_out = write_figures(report, out / "figures")
             if tensorboard:
                 log_report(report, out)
             show(2)
             write_page(out / _FILES[0], report, gallery, published)
             show(3)
         _summarise(report, tables, out, console)
+        for figure, reason in left_out.items():
+            _say(console, f"no figure {figure}: {reason}")
     return report
+
+
+def _make_folder(out: Path) -> None:
+    if out.is_file():
+        raise ReportError(f"expected --out to be a folder, got the file {out}: name another")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReportError(
+            f"expected --out to be a folder that can be made, got {out}: {error.strerror}: name another"
+        ) from error
+    if not os.access(out, os.W_OK):
+        raise ReportError(f"expected --out to be a folder that can be written to, got {out}: name another")
+
+
+@contextmanager
+def _kept_if_filled(folder: Path) -> Iterator[None]:
+    """Leave no empty folder behind, whatever happens."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def write_tables(report: Report, tables: Sequence[Table], out: Path) -> None:
@@ -123,10 +156,14 @@ def write_tables(report: Report, tables: Sequence[Table], out: Path) -> None:
     write_text(out / "report.json", to_json(report))
 
 
+def _say(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
 def _summarise(report: Report, tables: Sequence[Table], out: Path, console: Console) -> None:
     print_tables(console, tables[:1])
     for remark in report.remarks:
-        console.print(remark, soft_wrap=True, highlight=False, markup=False)
+        _say(console, remark)
     places = {
         "the page": out / "report.html",
         "all tables for reading": out / "report.md",
@@ -136,4 +173,4 @@ def _summarise(report: Report, tables: Sequence[Table], out: Path, console: Cons
         "all numbers": out / "report.json",
     }
     for what, path in places.items():
-        console.print(f"  {what:32} {os.path.relpath(path)}", soft_wrap=True, highlight=False, markup=False)
+        _say(console, f"  {what:32} {os.path.relpath(path)}")

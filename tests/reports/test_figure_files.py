@@ -20,8 +20,9 @@ def test_files_are_complete_and_say_what_they_show(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(write, "FIGURES", {name: FIGURES[name] for name in ("severities", "heatmap", "forest")})
     name = "net<&>" + "long" * 40
     report = classification_report([name], images=30, baseline=None, corruptions=["fog"], replicates=10)
-    files = write_figures(report, tmp_path / "figures")
+    files, left_out = write_figures(report, tmp_path / "figures")
     assert list(files) == ["severities_top1", "heatmap_top1"]
+    assert list(left_out) == ["forest_top1"]
     assert sorted(path for paths in files.values() for path in paths) == sorted((tmp_path / "figures").iterdir())
     for paths in files.values():
         pdf, svg, png = paths

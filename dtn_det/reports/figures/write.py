@@ -75,7 +75,7 @@ def draw_figures(report: Report) -> Drawn:
     return Drawn(figures, titles, about, left_out)
 
 
-def write_figures(report: Report, folder: Path) -> dict[str, list[Path]]:
+def write_figures(report: Report, folder: Path) -> tuple[dict[str, list[Path]], Mapping[str, str]]:
     """Write the figures as PDF, SVG and PNG; each file is complete or absent.
 
     Args:
@@ -83,8 +83,7 @@ def write_figures(report: Report, folder: Path) -> dict[str, list[Path]]:
         folder: Made if it does not exist.
 
     Returns:
-        Files by figure. Figures that the report has no numbers for are not among them, see
-        :attr:`Drawn.left_out`.
+        Files by figure; and the figures that the report has no numbers for, see :attr:`Drawn.left_out`.
     """
     drawn = draw_figures(report)
     found: dict[str, list[Path]] = {}
@@ -93,4 +92,4 @@ def write_figures(report: Report, folder: Path) -> dict[str, list[Path]]:
             path = folder / f"{name}.{kind}"
             write_bytes(path, data)
             found.setdefault(name, []).append(path)
-    return found
+    return found, drawn.left_out

@@ -14,7 +14,14 @@ from dtn_det.reports.tables.digits import common_decimals, ranked
 from dtn_det.reports.tables.footer import footer
 from dtn_det.reports.tables.measures import Measure, corruption_measure, performance_measure
 from dtn_det.reports.tables.naming import table_name, table_title
-from dtn_det.reports.tables.numbers import Numbers, joined_notes, model_note, shared_note, without_shared_note
+from dtn_det.reports.tables.numbers import (
+    Numbers,
+    joined_notes,
+    model_note,
+    shared_note,
+    without_baseline_marks,
+    without_shared_note,
+)
 from dtn_det.reports.tables.table import Cell, Column, Group, Row, Table
 
 _ALL = "All corruptions"
@@ -46,7 +53,10 @@ def corruption_table(numbers: Numbers, which: CorruptionSet) -> Table:
     cells = {line: [numbers.cell(model, which, line.name, line.scope) for model in numbers.models] for line in lines}
     decimals = common_decimals((cell for own in cells.values() for cell in own), measure.decimals)
     reasons = [model.partial for model in numbers.models]
-    best = {line: ranked(own, measure.direction, decimals, reasons) for line, own in cells.items()}
+    best = {
+        line: without_baseline_marks(numbers, line.name, ranked(own, measure.direction, decimals, reasons))
+        for line, own in cells.items()
+    }
     name = table_name(report, section, "corruptions", which)
     heading = table_title(section, f"{measure.title} under each corruption", which)
     column = Column("", decimals=decimals, direction=measure.direction)

@@ -15,6 +15,7 @@ from dtn_det.reports.rows import SETS
 from dtn_det.reports.tables.table import Cell
 
 _CERTAIN = 1e-9
+_OF_BASELINE = ("CE", "mCE", "relative CE", "relative mCE")
 
 
 class Number(NamedTuple):
@@ -86,6 +87,17 @@ class Numbers:
         """A number as a cell; its note tells which cells are missing, its mark whether anything is."""
         number = self.get(model.name, which, name, scope, severity)
         return number_cell(number, partial=bool(model.partial))
+
+
+def without_baseline_marks(numbers: Numbers, name: str, cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """Cells of all models without the ranks of the baseline where its number is 100 by definition."""
+    if name not in _OF_BASELINE:
+        return tuple(cells)
+    ranks = {"best", "second"}
+    return tuple(
+        replace(cell, marks=cell.marks - ranks) if model.name == numbers.report.baseline else cell
+        for model, cell in zip(numbers.models, cells, strict=True)
+    )
 
 
 def number_cell(number: Number | None, partial: bool = False) -> Cell:

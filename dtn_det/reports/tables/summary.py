@@ -12,7 +12,14 @@ from dtn_det.reports.published import PublishedRow
 from dtn_det.reports.tables.digits import common_decimals, ranked
 from dtn_det.reports.tables.footer import footer
 from dtn_det.reports.tables.naming import table_name, table_title
-from dtn_det.reports.tables.numbers import Numbers, joined_notes, model_note, shared_note, without_shared_note
+from dtn_det.reports.tables.numbers import (
+    Numbers,
+    joined_notes,
+    model_note,
+    shared_note,
+    without_baseline_marks,
+    without_shared_note,
+)
 from dtn_det.reports.tables.published_rows import published_group
 from dtn_det.reports.tables.table import Cell, Column, Group, Row, Table
 
@@ -126,7 +133,8 @@ def _filled(
         cells = [numbers.cell(model, which, one.name, one.scope) for model in numbers.models]
         column = replace(one.column, decimals=common_decimals(cells, one.column.decimals))
         columns.append(column)
-        filled.append(ranked(cells, column.direction, column.decimals, reasons))
+        ranks = ranked(cells, column.direction, column.decimals, reasons)
+        filled.append(without_baseline_marks(numbers, one.name, ranks))
     return tuple(columns), filled
 
 
