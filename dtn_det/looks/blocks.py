@@ -89,7 +89,7 @@ def _checked(block: Block, source: str) -> Block:
 
 
 def _swin(backbone: Any, prefix: str) -> Iterator[Block]:
-    stride = backbone.patch_embed.projection.stride[0]
+    stride = _stride(backbone.patch_embed)
     for stage, sequence in enumerate(backbone.stages):
         for index, module in enumerate(sequence.blocks):
             attention = module.attn
@@ -106,7 +106,7 @@ def _swin(backbone: Any, prefix: str) -> Iterator[Block]:
                 pieces=partial(_read_windows, attention),
             )
         if sequence.downsample is not None:
-            stride *= sequence.downsample.sampler.stride[0]
+            stride *= _stride(sequence.downsample)
 
 
 def _read_windows(attention: Any, call: Call, grid: tuple[int, int]) -> Iterator[AttentionPiece]:
@@ -118,7 +118,7 @@ def _read_windows(attention: Any, call: Call, grid: tuple[int, int]) -> Iterator
 def _pvt(backbone: Any, prefix: str) -> Iterator[Block]:
     stride = 1
     for stage, (patch_embed, layers, _) in enumerate(backbone.layers):
-        stride *= patch_embed.projection.stride[0]
+        stride *= _stride(patch_embed)
         # A position embedding comes before the blocks in PVT, and not in PVTv2.
         places = [place for place, module in enumerate(layers) if hasattr(module, "attn")]
         for index, place in enumerate(places):
@@ -144,18 +144,17 @@ def _read_reduced(attention: Any, call: Call, grid: tuple[int, int]) -> Iterator
 
 def _timm_vit(backbone: Any, prefix: str) -> Iterator[Block]:
     class_token = backbone.cls_token is not None
-    return _vit(prefix, "blocks", backbone.blocks, backbone.patch_embed.proj, backbone.num_prefix_tokens, class_token)
+    stride = _stride(backbone.patch_embed)
+    return _vit(prefix, "blocks", backbone.blocks, stride, backbone.num_prefix_tokens, class_token)
 
 
 def _mmpretrain_vit(backbone: Any, prefix: str) -> Iterator[Block]:
     class_token = backbone.cls_token is not None
-    projection = backbone.patch_embed.projection
-    return _vit(prefix, "layers", backbone.layers, projection, backbone.num_extra_tokens, class_token)
+    stride = _stride(backbone.patch_embed)
+    return _vit(prefix, "layers", backbone.layers, stride, backbone.num_extra_tokens, class_token)
 
 
-def _vit(
-    prefix: str, layers: str, modules: Any, projection: Any, num_prefix: int, class_token: bool
-) -> Iterator[Block]:
+def _vit(prefix: str, layers: str, modules: Any, stride: int, num_prefix: int, class_token: bool) -> Iterator[Block]:
     for index, module in enumerate(modules):
         attention: Any = getattr(module, "attn", None)
         if not isinstance(getattr(attention, "qkv", None), nn.Linear):
@@ -167,7 +166,7 @@ def _vit(
             name=f"{prefix}{layers}.{index}",
             stage=1,
             index=index + 1,
-            stride=projection.stride[0],
+            stride=stride,
             module=module,
             norms={"norm1": module.norm1, "norm2": module.norm2},
             attention=attention,
@@ -193,3 +192,14 @@ _FAMILIES: Mapping[str, Callable[[Any, str], Iterator[Block]]] = {
     "timm.models.vision_transformer.VisionTransformer": _timm_vit,
     "mmpretrain.models.backbones.vision_transformer.VisionTransformer": _mmpretrain_vit,
 }
+
+
+def _stride(part: Any) -> int:
+    """Of a patch embedding or patch merging, in the pixels or tokens that it takes."""
+    for name in ("projection", "proj", "sampler"):
+        if hasattr(part, name):
+            stride = getattr(part, name).stride
+            return int(stride[0] if isinstance(stride, tuple) else stride)
+    # Shifted Patch Tokenization; timm's modules keep a pair under this name.
+    patch = part.patch_size
+    return int(patch[0] if isinstance(patch, tuple) else patch)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dtn_det.looks.pieces import AttentionPiece, Tokens, attention_weights, grid_tokens, slices
+from dtn_det.looks.pieces import AttentionPiece, Tokens, attention_weights, grid_tokens, learned_scale, slices
 
 
 def reduced_pieces(attention: Any, x: Tensor, grid: tuple[int, int]) -> Iterator[AttentionPiece]:
@@ -35,7 +35,10 @@ def reduced_pieces(attention: Any, x: Tensor, grid: tuple[int, int]) -> Iterator
     k = F.linear(source, weight[channels : 2 * channels], None if bias is None else bias[channels : 2 * channels])
     queries = grid_tokens(grid, x.device)
     keys = grid_tokens((grid[0] // ratio, grid[1] // ratio), x.device, step=ratio)
-    yield from _pieces(_split(q, heads), _split(k, heads), (channels // heads) ** -0.5, queries, keys)
+    learned = learned_scale(attention)
+    scale = (channels // heads) ** -0.5 if learned is None else learned
+    local = learned is not None and ratio == 1
+    yield from _pieces(_split(q, heads), _split(k, heads), scale, queries, keys, local=local)
 
 
 def vit_pieces(
@@ -55,13 +58,14 @@ def vit_pieces(
     """
     heads = attention.num_heads
     q, k, _ = attention.qkv(x).reshape(1, x.shape[1], 3, heads, -1).permute(2, 0, 3, 1, 4)
-    scale = q.shape[-1] ** -0.5
+    learned = learned_scale(attention)
+    scale = q.shape[-1] ** -0.5 if learned is None else learned
     # timm's models may normalise queries and keys.
     q, k = getattr(attention, "q_norm", _same)(q), getattr(attention, "k_norm", _same)(k)
     patches = grid_tokens(grid, x.device)
     position = F.pad(patches.position, (0, 0, num_prefix, 0))
     tokens = Tokens(position, F.pad(patches.place, (num_prefix, 0), value=-1))
-    yield from _pieces(q, k, scale, tokens, tokens, class_first)
+    yield from _pieces(q, k, scale, tokens, tokens, class_first, local=learned is not None)
 
 
 def _same(x: Tensor) -> Tensor:
@@ -74,11 +78,24 @@ def _split(x: Tensor, heads: int) -> Tensor:
 
 
 def _pieces(
-    q: Tensor, k: Tensor, scale: float, queries: Tokens, keys: Tokens, class_first: bool = False
+    q: Tensor,
+    k: Tensor,
+    scale: float | Tensor,
+    queries: Tokens,
+    keys: Tokens,
+    class_first: bool = False,
+    *,
+    local: bool = False,
 ) -> Iterator[AttentionPiece]:
+    """Rows of the matrix; where attention is `local`, no token attends to itself."""
     heads, length = k.shape[1], k.shape[2]
     allowed = torch.ones(1, 1, length, dtype=torch.bool, device=q.device)
     for part in slices(q.shape[2], heads * length):
-        weights = attention_weights(q[:, :, part], k, scale)
+        bias = None
+        if local:
+            rows = torch.arange(length, device=q.device)[part, None]
+            allowed = (rows != torch.arange(length, device=q.device)).unsqueeze(0)
+            bias = q.new_zeros(allowed.shape).masked_fill(~allowed, torch.finfo(q.dtype).min / 2)
+        weights = attention_weights(q[:, :, part], k, scale, bias)
         some = Tokens(queries.position[:, part], queries.place[:, part])
         yield AttentionPiece(weights, some, keys, allowed, class_first and part.start == 0)

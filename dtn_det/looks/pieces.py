@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 PIECE_SIZE = 2**24
 """Most weights that a piece has, 64 MB in float32."""
@@ -59,13 +60,19 @@ def grid_tokens(grid: tuple[int, int], device: torch.device, step: int = 1) -> T
     return Tokens(centre, place)
 
 
-def attention_weights(q: Tensor, k: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
+def learned_scale(attention: Any) -> Tensor | None:
+    """The scale per head of Locality Self-Attention, ``(heads, 1, 1)``; None for any other attention."""
+    scale = getattr(attention, "scale", None)
+    return scale[:, None, None] if isinstance(scale, nn.Parameter) else None
+
+
+def attention_weights(q: Tensor, k: Tensor, scale: float | Tensor, bias: Tensor | None = None) -> Tensor:
     """``softmax(scale q k^T + bias)`` over the keys.
 
     Args:
         q: ``(..., Q, D)``.
         k: ``(..., K, D)``.
-        scale: Factor on the queries.
+        scale: Factor on the queries; a tensor broadcasts to them.
         bias: Broadcastable to ``(..., Q, K)``.
 
     Returns:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dtn_det.looks.pieces import AttentionPiece, Tokens, attention_weights, slices
+from dtn_det.layers.lsa import diagonal_mask
+from dtn_det.looks.pieces import AttentionPiece, Tokens, attention_weights, learned_scale, slices
 
 
 def window_pieces(
@@ -34,6 +35,8 @@ def window_pieces(
         weights = window_weights(attention.w_msa, windows[part], part_mask)
         inside = Tokens(tokens.position[part], tokens.place[part])
         allowed = torch.ones_like(weights[:, 0], dtype=torch.bool) if part_mask is None else part_mask == 0
+        if learned_scale(attention.w_msa) is not None:
+            allowed = allowed & ~torch.eye(size * size, dtype=torch.bool, device=allowed.device)
         yield AttentionPiece(weights, inside, inside, allowed)
 
 
@@ -53,7 +56,12 @@ def window_weights(w_msa: Any, windows: Tensor, mask: Tensor | None) -> Tensor:
     qkv = w_msa.qkv(windows).reshape(count, length, 3, heads, channels // heads).permute(2, 0, 3, 1, 4)
     table = w_msa.relative_position_bias_table[w_msa.relative_position_index.flatten()]
     bias = table.view(length, length, heads).permute(2, 0, 1)  # (heads, N, N)
-    return attention_weights(qkv[0], qkv[1], w_msa.scale, bias if mask is None else bias + mask.unsqueeze(1))
+    if mask is not None:
+        bias = bias + mask.unsqueeze(1)
+    learned = learned_scale(w_msa)
+    if learned is None:
+        return attention_weights(qkv[0], qkv[1], w_msa.scale, bias)
+    return attention_weights(qkv[0], qkv[1], learned, bias + diagonal_mask(length, bias.dtype, bias.device))
 
 
 def window_tokens(grid: tuple[int, int], size: int, shift: int, device: torch.device) -> Tokens:

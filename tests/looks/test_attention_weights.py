@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mmdet.models.backbones.pvt import SpatialReductionAttention
 from mmdet.models.backbones.swin import ShiftWindowMSA, WindowMSA
 
+from dtn_det.conversion import convert_attention
 from dtn_det.looks import pieces as pieces_module
 from dtn_det.looks.global_attention import reduced_pieces, vit_pieces
 from dtn_det.looks.window_attention import window_pieces, window_tokens, window_weights
@@ -92,6 +93,38 @@ def test_spatial_reduction(ratio: int, bias: bool) -> None:
     torch.testing.assert_close(inner.out_proj(out), expected, rtol=1e-12, atol=1e-12)
 
 
+def test_local_attention_of_windows_and_of_pvt() -> None:
+    """With a scale per head of its own, and no weight on the diagonal."""
+    localize = pytest.importorskip("dtn_det.models.locality").localize
+    window = ShiftWindowMSA(8, 2, window_size=4, shift_size=2)
+    localize(window.w_msa)
+    random_weights(window)
+    x = tokens(7 * 9, 8)
+    with torch.no_grad():
+        expected, windows, mask = called_with(window.w_msa, window, x, (7, 9))
+        found = list(window_pieces(window, windows, mask, (7, 9)))
+        weights = dense(found, 63, 63)
+        padding = (1 - weights.sum(-1, keepdim=True)) * window.w_msa.qkv.bias[16:].reshape(2, 1, 4)
+        out = window.w_msa.proj(joined(weights @ heads_of(window.w_msa.qkv(x)[..., 16:], 2) + padding))
+    torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
+    assert torch.count_nonzero(weights.diagonal(dim1=1, dim2=2)) == 0
+    assert not any(piece.allowed.diagonal(dim1=1, dim2=2).any() for piece in found)
+    for ratio in (1, 2):
+        reduction = SpatialReductionAttention(8, 2, sr_ratio=ratio, qkv_bias=False)
+        localize(reduction)
+        random_weights(reduction)
+        x = tokens(64, 8)
+        with torch.no_grad():
+            weights = dense(reduced_pieces(reduction, x, (8, 8)), 64, 64 // ratio**2)
+            source = x
+            if ratio > 1:
+                source = reduction.norm(reduction.sr(x.transpose(1, 2).reshape(1, 8, 8, 8)).flatten(2).transpose(1, 2))
+            out = joined(weights @ heads_of(source @ reduction.attn.in_proj_weight[16:].T, 2))
+            expected = reduction(x, (8, 8), identity=torch.zeros_like(x))
+        torch.testing.assert_close(reduction.attn.out_proj(out), expected, rtol=1e-12, atol=1e-12)
+        assert bool(weights.diagonal(dim1=1, dim2=2).any()) == (ratio > 1)
+
+
 def test_a_reduced_key_lies_at_the_centre_of_its_tokens() -> None:
     module = random_weights(SpatialReductionAttention(8, 2, sr_ratio=2))
     piece = next(reduced_pieces(module, tokens(16, 8), (4, 4)))
@@ -107,15 +140,21 @@ def mmpretrain_attention() -> nn.Module:
     return pytest.importorskip("mmpretrain.models.utils").MultiheadAttention(8, 2)
 
 
+@pytest.mark.parametrize("local", [False, True])
 @pytest.mark.parametrize("make", [lambda: timm_attention(False), lambda: timm_attention(True), mmpretrain_attention])
-def test_attention_of_vit(make) -> None:
-    module = random_weights(make())
+def test_attention_of_vit(make, local: bool) -> None:
+    module = make()
+    if local:
+        convert_attention(nn.ModuleDict({"attn": module}))
+    random_weights(module)
     x = tokens(2 + 12, 8)
     with torch.no_grad():
         (piece,) = vit_pieces(module, x, (3, 4), num_prefix=2, class_first=True)
         _, _, value = module.qkv(x).reshape(1, 14, 3, 2, 4).permute(2, 0, 3, 1, 4)
         out = module.proj((piece.weights @ value).transpose(1, 2).reshape(1, 14, 8))
         torch.testing.assert_close(out, module(x), rtol=1e-12, atol=1e-12)
+    assert bool(piece.weights.diagonal(dim1=2, dim2=3).any()) != local
+    assert bool(piece.allowed.expand(1, 14, 14).diagonal(dim1=1, dim2=2).any()) != local
     assert piece.class_first
     assert piece.keys.place[0].tolist() == [-1, -1, *range(12)]
     assert piece.keys.position[0, 2:].tolist() == [[row, column] for row in range(3) for column in range(4)]

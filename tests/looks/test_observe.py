@@ -14,6 +14,7 @@ pytest.importorskip("mmdet", reason="Swin and PVT are MMDetection's")
 
 from small_networks import PVT, SWIN, SWIN_OF_MMDET, build, subject_of, timm_vit
 
+from dtn_det.conversion import convert_tokenization
 from dtn_det.layers import DTN, build_token_norm
 from dtn_det.looks.blocks import Block, find_blocks
 from dtn_det.looks.looks import Looks, look
@@ -244,3 +245,14 @@ def test_vit_with_other_blocks() -> None:
     network.blocks[1].attn = nn.Identity()
     with pytest.raises(ValueError, match=r"one projection for queries, keys and values, got Block with Identity"):
         find_blocks(network, "m")
+
+
+@pytest.mark.parametrize("settings", [SWIN, {**PVT, "type": "DTNPyramidVisionTransformer"}], ids=["swin", "pvt"])
+def test_strides_of_shifted_patches_are_those_of_plain_ones(settings: dict[str, Any]) -> None:
+    plain, shifted = (find_blocks(build({**settings, "spt": spt}), "m") for spt in (False, True))
+    assert [block.stride for block in shifted] == [block.stride for block in plain]
+
+
+def test_stride_of_a_converted_vit_is_its_patch() -> None:
+    network = convert_tokenization(timm_vit())
+    assert {block.stride for block in find_blocks(network, "m")} == {8}
