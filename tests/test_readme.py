@@ -101,7 +101,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-ROBUSTNESS = tuple(f"dtn-det {name} " for name in ("corrupt", "mce", "mpc", "report", "compare", "inspect"))
+ROBUSTNESS = tuple(f"dtn-det {name} " for name in ("corrupt", "mce", "mpc", "report", "compare", "inspect", "export"))
 
 
 @pytest.mark.parametrize("command", [each for each in starting("dtn-det ") if not each.startswith(ROBUSTNESS)])
@@ -185,7 +185,7 @@ def adapted(command: str, *options: str) -> list[str]:
 
 @pytest.mark.slow
 def test_training_and_testing(checkout: Path) -> None:
-    (train, _), (test,) = starting("python tools/train.py "), starting("python tools/test.py ")
+    (train, _, _), (test,) = starting("python tools/train.py "), starting("python tools/test.py ")
     run(adapted(train, *TINY_TRAINING, *TINY_TESTING), checkout)
     checkpoint = checkout / shlex.split(test)[3]
     checkpoint.with_name("epoch_1.pth").rename(checkpoint)
@@ -194,7 +194,7 @@ def test_training_and_testing(checkout: Path) -> None:
 
 @pytest.mark.slow
 def test_training_without_coco(checkout: Path) -> None:
-    _, train = starting("python tools/train.py ")
+    _, train, _ = starting("python tools/train.py ")
     (draw,) = starting("dtn-det demo ")
     run(draw.split(), checkout)
     assert "coco/bbox_mAP:" in run([*shlex.split(train), "--cfg-options", "train_cfg.max_epochs=1"], checkout)
@@ -206,6 +206,27 @@ def test_training_on_several_devices(checkout: Path) -> None:
     assert " 8 --amp " in command
     without_gpus = command.replace(" 8 --amp ", " 2 --data-root coco ")
     assert "coco/bbox_mAP:" in run(adapted(without_gpus, *TINY_TRAINING, *TINY_TESTING), checkout)
+
+
+def test_a_classifier_is_trained_and_exported(checkout: Path) -> None:
+    pytest.importorskip("mmpretrain.models", reason="the classifier needs mmpretrain")
+    pytest.importorskip("onnxruntime")
+    for split in ("train", "test"):
+        for label in range(10):
+            folder = checkout / "cifar10" / split / f"class{label}"
+            folder.mkdir(parents=True)
+            pixels = np.random.default_rng(label).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "0.png")
+    _, _, train = starting("python tools/train.py ")
+    assert "accuracy/top1" in run(shlex.split(train.replace("/data/", "")), checkout)
+    (export,) = starting("dtn-det export ")
+    assert "architecture: dtn_vit_tiny_patch16_224" in run(shlex.split(export), checkout)
+    assert (checkout / "work_dirs" / "export" / "model.onnx").is_file()
+
+
+def test_a_model_of_timm_is_converted() -> None:
+    (block,) = [block for block in PYTHON if "convert_norm" in block]
+    assert "torch.Size([2, 1000])" in run([sys.executable, "-c", block])
 
 
 def test_config_of_ones_own(tmp_path: Path) -> None:
@@ -221,7 +242,7 @@ def test_config_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_five_lines_of_pytorch() -> None:
-    (block,) = [block for block in PYTHON if "_base_" not in block]
+    (block,) = [block for block in PYTHON if "hw_shape" in block]
     assert "torch.Size([2, 66800, 96])" in run([sys.executable, "-c", block])
 
 
