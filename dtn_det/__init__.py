@@ -2,7 +2,7 @@
 
 Importing the package registers the backbones of :mod:`dtn_det.models` with MMDetection when it is installed, and the
 transform ``ImageCorruption`` with MMDetection and mmpretrain, so that ``custom_imports = dict(imports=['dtn_det'])`` is
-all a config needs. :mod:`dtn_det.layers` and :func:`convert_norm` need torch alone.
+all a config needs. :mod:`dtn_det.layers` and the conversions of built models need torch alone.
 """
 
 from __future__ import annotations
@@ -12,9 +12,28 @@ from typing import TYPE_CHECKING, Any
 from dtn_det._registration import register
 
 if TYPE_CHECKING:
-    from dtn_det.conversion import NormPlan, convert_norm, plan_norms
+    from dtn_det.conversion import (
+        NormPlan,
+        Replacements,
+        convert_attention,
+        convert_norm,
+        convert_tokenization,
+        plan_attention,
+        plan_norms,
+        plan_tokenization,
+    )
 
-__all__ = ["NormPlan", "__version__", "convert_norm", "plan_norms"]
+__all__ = [
+    "NormPlan",
+    "Replacements",
+    "__version__",
+    "convert_attention",
+    "convert_norm",
+    "convert_tokenization",
+    "plan_attention",
+    "plan_norms",
+    "plan_tokenization",
+]
 
 __version__ = "0.1.0"
 
