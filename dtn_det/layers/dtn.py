@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dtn_det.layers import operators
 from dtn_det.layers.axis_kernels import PositionProjection
 from dtn_det.layers.separable import dynamic_token_norm, group_rms_normalize, intra_token_moments, normalize
+from dtn_det.layers.sequences import normalize_runs, valid_runs
 from dtn_det.layers.token_norm import (
     TokenNorm,
     check_groups,
@@ -151,10 +152,22 @@ class DTN(TokenNorm):
         parameters = (self.var_norm_weight, self.weight, self.bias)
         var_gate, weight, bias = (parameter.to(compute_dtype) for parameter in parameters)
         tensors = (coefficients, mean_gate, var_gate, weight, bias)
-        if operators.is_usable(grid, self.num_groups, self.head_rms, self.only_var, mask):
+
+        def by_kernels(tokens: Tensor) -> Tensor:
             return operators.dynamic_token_norm(
-                grid, *tensors, eps=self.eps, head_rms=self.head_rms, unbiased=self.unbiased, out_dtype=out_dtype
+                tokens, *tensors, eps=self.eps, head_rms=self.head_rms, unbiased=self.unbiased, out_dtype=out_dtype
             )
+
+        if operators.is_usable(grid, self.num_groups, self.head_rms, self.only_var, None):
+            if mask is None:
+                return by_kernels(grid)
+            runs = valid_runs(mask)
+            if runs is not None:
+
+                def by_layer_norm(tokens: Tensor) -> Tensor:
+                    return self._normalize_prefix(tokens.to(compute_dtype)).to(out_dtype)
+
+                return normalize_runs(grid, runs, by_kernels, by_layer_norm)
         out = dynamic_token_norm(
             grid.to(compute_dtype),
             *tensors,
