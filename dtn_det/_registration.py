@@ -12,8 +12,14 @@ MODELS = {
     "ConvertedModel": "dtn_det.conversion.config.converted_model",
     "SmallT2TViT": "dtn_det.classifiers.t2t.SmallT2TViT",
     "NormPooling": "dtn_det.classifiers.pooling.NormPooling",
+    "SequenceClassifier": "dtn_det.sequence.classifier.SequenceClassifier",
 }
 """What configs of classifiers name besides the backbones, and where it is."""
+BESIDE_MODELS = {
+    "DATASETS": {"ListOps": "dtn_det.sequence.dataset.ListOpsDataset"},
+    "PARAM_SCHEDULERS": {"InverseSqrtLR": "dtn_det.sequence.schedule.InverseSqrtLR"},
+}
+"""What else they name, by registry."""
 
 
 def register() -> None:
@@ -75,7 +81,7 @@ def register_transform() -> bool:
 
 
 def register_conversion() -> bool:
-    """Register :data:`MODELS`, converted models among them, unless MMEngine is not installed or is broken.
+    """Register :data:`MODELS` and :data:`BESIDE_MODELS`, unless MMEngine is not installed or is broken.
 
     Like the transform they are in the root registry, and loaded when a model is built.
 
@@ -85,13 +91,15 @@ def register_conversion() -> bool:
     if importlib.util.find_spec("mmengine") is None:
         return False
     try:
-        models = importlib.import_module("mmengine.registry").MODELS
+        registries = importlib.import_module("mmengine.registry")
     # As above.
     except Exception:
         return False
-    for name, path in MODELS.items():
-        if name not in models.module_dict:
-            models.register_module(name=name, module=_loaded_when_built(path))
+    for kind, paths in {"MODELS": MODELS, **BESIDE_MODELS}.items():
+        registry = getattr(registries, kind)
+        for name, path in paths.items():
+            if name not in registry.module_dict:
+                registry.register_module(name=name, module=_loaded_when_built(path))
     return True
 
 

@@ -45,10 +45,11 @@ COMMANDS: Final = (
     Command("compare", "dtn_det.cli.compare", needs_models=False),
     Command("inspect", "dtn_det.cli.inspect", needs_models=False),
     Command("export", "dtn_det.cli.export", needs_models=False),
+    Command("listops", "dtn_det.cli.listops", needs_models=False),
 )
 
 # Commands that go on where they were stopped; `corrupt` says so itself.
-_CONTINUING: Final = (["demo"], ["mce"], ["mpc"])
+_CONTINUING: Final = (["demo"], ["mce"], ["mpc"], ["listops"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,7 @@
+"""DTN beyond images: Long ListOps of the Long-Range Arena, and encoders of sequences for it."""
+
+from dtn_det.sequence.listops import ListOps, write_listops
+from dtn_det.sequence.reading import VOCABULARY, read_listops
+from dtn_det.sequence.trees import Expression, sample_expression
+
+__all__ = ["VOCABULARY", "Expression", "ListOps", "read_listops", "sample_expression", "write_listops"]

@@ -1,0 +1,124 @@
+"""A classifier of sequences for MMEngine: `dict(type="SequenceClassifier", encoder=..., norm_cfg=...)`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModel
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from dtn_det.conversion.convert import convert
+from dtn_det.sequence.encoders import CLASS_TOKEN, PADDING, Sizes, build_encoder
+from dtn_det.sequence.reading import NUM_CLASSES
+
+Mode = Literal["tensor", "loss", "predict"]
+
+
+class SequenceClassifier(BaseModel):  # type: ignore[misc]
+    """An encoder, and two linear layers on what it gives for the class token, as in the Long-Range Arena.
+
+    The class token comes first, and belongs to the sequence: norms with statistics over tokens count it, and count no
+    padding. All inputs are padded to one length, so that outputs do not depend on how a batch was padded.
+
+    Args:
+        encoder: ``type`` and options of :func:`~dtn_det.sequence.encoders.build_encoder`, with the fields of
+            :class:`~dtn_det.sequence.encoders.Sizes`.
+        norm_cfg: Norms of the blocks, see :func:`dtn_det.conversion.convert.convert`; None or ``type='LN'`` for
+            LayerNorm.
+        num_classes: Classes.
+        head_dims: Channels between the two linear layers.
+        data_preprocessor: As for MMEngine's models.
+
+    Raises:
+        ValueError: A config that does not fit.
+    """
+
+    def __init__(
+        self,
+        encoder: Mapping[str, Any],
+        norm_cfg: Mapping[str, Any] | None = None,
+        num_classes: int = NUM_CLASSES,
+        head_dims: int = 2048,
+        data_preprocessor: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor)
+        options = dict(encoder)
+        if "type" not in options:
+            raise ValueError(f"expected encoder with a type, got {options}: write encoder=dict(type='bigbird', ...)")
+        name = options.pop("type")
+        sizes = Sizes(**{key: options.pop(key) for key in list(options) if key in Sizes.__dataclass_fields__})
+        built = build_encoder(name, sizes, **options)
+        norm = dict(norm_cfg or {})
+        if norm:
+            norm.setdefault("grid", "sequence")
+        self.encoder = convert(built.model, norm)
+        self.length = built.length
+        self.max_tokens = sizes.max_tokens
+        self.head = nn.Sequential(nn.Linear(built.width, head_dims), nn.ReLU(), nn.Linear(head_dims, num_classes))
+
+    def init_weights(self) -> None:
+        """Leave the weights as they were built: transformers draws them itself."""
+
+    def forward(
+        self,
+        inputs: Tensor | Sequence[Tensor],
+        data_samples: Sequence[DataSample] | None = None,
+        mode: Mode = "tensor",
+    ) -> Tensor | dict[str, Tensor] | list[DataSample]:
+        """Classify sequences.
+
+        Args:
+            inputs: Token numbers: ``(B, L)``, padded with 0, or ``B`` tensors ``(L,)`` of any lengths.
+            data_samples: Labels, and what predictions are added to.
+            mode: ``'tensor'``: logits ``(B, num_classes)``. ``'loss'``: the cross entropy. ``'predict'``: samples.
+
+        Raises:
+            ValueError: A sequence that is too long or empty, or an unknown mode.
+        """
+        logits = self._logits(inputs)
+        if mode == "tensor":
+            return logits
+        if mode == "loss" and data_samples is not None:
+            labels = torch.cat([sample.gt_label for sample in data_samples]).to(logits.device)
+            return {"loss": F.cross_entropy(logits, labels)}
+        if mode == "predict":
+            samples = [DataSample() for _ in logits] if data_samples is None else list(data_samples)
+            scores = logits.float().softmax(dim=1)
+            for sample, score in zip(samples, scores, strict=True):
+                sample.set_pred_score(score).set_pred_label(score.argmax())
+            return samples
+        raise ValueError(f"expected mode tensor, predict, or loss with data_samples, got {mode!r}")
+
+    def _logits(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
+        tokens = self._pad(inputs)
+        mask = tokens != PADDING
+        positions = torch.arange(self.length, device=tokens.device).expand_as(tokens)
+        # Some would count positions from elsewhere, or from what is not padding.
+        output = self.encoder(input_ids=tokens, attention_mask=mask.long(), position_ids=positions)
+        logits: Tensor = self.head(output.last_hidden_state[:, 0])
+        return logits
+
+    def _pad(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
+        """Put the class token first, and padding behind: ``(B, self.length)``."""
+        if isinstance(inputs, Tensor):
+            sequences = inputs
+        else:
+            sequences = nn.utils.rnn.pad_sequence(list(inputs), batch_first=True, padding_value=PADDING)
+        counts = (sequences != PADDING).sum(1)
+        if not torch.equal(
+            sequences != PADDING, torch.arange(sequences.shape[1], device=counts.device) < counts[:, None]
+        ):
+            raise ValueError("expected padding behind the tokens of a sequence, got 0 among them: number tokens from 1")
+        shortest, longest = int(counts.min()), int(counts.max())
+        if shortest < 1 or longest > self.max_tokens:
+            raise ValueError(
+                f"expected sequences of 1 to {self.max_tokens} tokens, got some of {shortest} to {longest}: raise "
+                "max_tokens of the encoder, or leave them out"
+            )
+        first = sequences.new_full((len(sequences), 1), CLASS_TOKEN)
+        tokens = torch.cat([first, sequences[:, :longest]], dim=1)
+        return F.pad(tokens, (0, self.length - tokens.shape[1]), value=PADDING)

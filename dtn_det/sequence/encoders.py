@@ -1,0 +1,185 @@
+"""Encoders of sequences from transformers, with the settings of the Long-Range Arena."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dtn_det._optional import require
+from dtn_det.sequence.reading import VOCABULARY
+
+CLASS_TOKEN = len(VOCABULARY)
+PADDING = 0
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder, and how it wants its input.
+
+    Attributes:
+        model: A model of transformers; called with ``input_ids``, ``attention_mask`` and ``position_ids``,
+            ``(B, length)``.
+        length: Tokens that it always gets, the class token and padding included: what it gives does then not depend on
+            how a batch was padded.
+        width: Channels that it gives for each token.
+    """
+
+    model: nn.Module
+    length: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What all encoders have; the defaults are the Arena's.
+
+    Attributes:
+        max_tokens: Most tokens of a sequence, the class token not counted.
+        embed_dims: Channels of a token.
+        num_layers: Blocks.
+        num_heads: Heads of each attention.
+        mlp_dims: Channels between the two layers of a block's network.
+        drop_rate: Dropout in the blocks, of the attention's weights too.
+    """
+
+    max_tokens: int = 1999
+    embed_dims: int = 512
+    num_layers: int = 6
+    num_heads: int = 8
+    mlp_dims: int = 2048
+    drop_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ValueError(f"expected max_tokens of at least 1, got {self.max_tokens}")
+        if self.num_heads < 1 or self.embed_dims % self.num_heads:
+            raise ValueError(
+                f"expected num_heads that divide embed_dims, got {self.num_heads} and {self.embed_dims}: change one"
+            )
+
+    def padded_to(self, multiple: int) -> int:
+        """The length of the longest sequence with its class token, rounded up to a multiple."""
+        return math.ceil((self.max_tokens + 1) / multiple) * multiple
+
+    def common(self, length: int) -> dict[str, Any]:
+        """The arguments that the configs of transformers name alike."""
+        return {
+            "vocab_size": CLASS_TOKEN + 1,
+            "hidden_size": self.embed_dims,
+            "num_attention_heads": self.num_heads,
+            "hidden_dropout_prob": self.drop_rate,
+            "hidden_act": "gelu",
+            "max_position_embeddings": length,
+            "pad_token_id": PADDING,
+        }
+
+    def bert(self, length: int) -> dict[str, Any]:
+        """The arguments of BERT's relatives."""
+        return {
+            **self.common(length),
+            "num_hidden_layers": self.num_layers,
+            "intermediate_size": self.mlp_dims,
+            "attention_probs_dropout_prob": self.drop_rate,
+            "type_vocab_size": 1,
+        }
+
+
+def build_encoder(name: str, sizes: Sizes, **options: Any) -> Encoder:
+    """Build an encoder with fresh weights.
+
+    Words start at a standard deviation of 1 and positions as sines and cosines, which are not trained, as in the Arena.
+
+    Args:
+        name: ``'transformer'`` (the encoder of XLM-RoBERTa-XL, whose norms stand before the branches of its blocks, as
+            in the Arena), ``'bigbird'`` (block-sparse; in transformers its norms stand behind the residual sums) or
+            ``'reformer'`` (hashed attention, norms before the branches).
+        sizes: What all have.
+        **options: For BigBird ``block_size`` (64) and ``num_random_blocks`` (3); for Reformer ``chunk_length`` (200),
+            ``num_buckets`` (10), ``num_hashes`` (1) and ``hash_seed`` (0), which holds in evaluation.
+
+    Raises:
+        ValueError: An unknown name, an option that the encoder has not, or sizes that do not fit.
+    """
+    builders: dict[str, Callable[..., Encoder]] = {
+        "transformer": _transformer,
+        "bigbird": _bigbird,
+        "reformer": _reformer,
+    }
+    if name not in builders:
+        raise ValueError(f"expected an encoder out of {', '.join(builders)}, got {name!r}")
+    try:
+        encoder = builders[name](sizes, **options)
+    except TypeError as error:
+        raise ValueError(f"expected options that {name} has, got {', '.join(options)} ({error})") from None
+    _start_embeddings(encoder)
+    return encoder
+
+
+def _transformer(sizes: Sizes) -> Encoder:
+    transformers = require("transformers", "cls")
+    length = sizes.max_tokens + 1
+    config = transformers.XLMRobertaXLConfig(**sizes.bert(length))
+    return Encoder(transformers.XLMRobertaXLModel(config, add_pooling_layer=False), length, sizes.embed_dims)
+
+
+def _bigbird(sizes: Sizes, *, block_size: int = 64, num_random_blocks: int = 3) -> Encoder:
+    transformers = require("transformers", "cls")
+    length = sizes.padded_to(block_size)
+    # From shorter ones on transformers takes full attention instead.
+    least = (5 + 2 * num_random_blocks) * block_size + 1
+    if length < least:
+        raise ValueError(
+            f"expected sequences of at least {least} tokens for blocks of {block_size} and {num_random_blocks} random "
+            f"ones, got {length}: lower block_size or num_random_blocks"
+        )
+    config = transformers.BigBirdConfig(
+        **sizes.bert(length), block_size=block_size, num_random_blocks=num_random_blocks, attention_type="block_sparse"
+    )
+    return Encoder(transformers.BigBirdModel(config, add_pooling_layer=False), length, sizes.embed_dims)
+
+
+def _reformer(
+    sizes: Sizes, *, chunk_length: int = 200, num_buckets: int = 10, num_hashes: int = 1, hash_seed: int = 0
+) -> Encoder:
+    from dtn_det.sequence.reformer import build_reformer
+
+    length = sizes.padded_to(chunk_length)
+    config = require("transformers", "cls").ReformerConfig(
+        **sizes.common(length),
+        attn_layers=["lsh"] * sizes.num_layers,
+        attention_head_size=sizes.embed_dims // sizes.num_heads,
+        feed_forward_size=sizes.mlp_dims,
+        lsh_attention_probs_dropout_prob=sizes.drop_rate,
+        lsh_attn_chunk_length=chunk_length,
+        lsh_num_chunks_before=1,
+        lsh_num_chunks_after=0,
+        num_buckets=num_buckets,
+        num_hashes=num_hashes,
+        axial_pos_embds=False,
+        is_decoder=False,
+    )
+    # Its two streams go side by side at the end.
+    return Encoder(build_reformer(config, hash_seed), length, 2 * sizes.embed_dims)
+
+
+def _start_embeddings(encoder: Encoder) -> None:
+    embeddings: Any = encoder.model.embeddings
+    positions = embeddings.position_embeddings
+    table: nn.Embedding = positions if isinstance(positions, nn.Embedding) else positions.embedding
+    with torch.no_grad():
+        embeddings.word_embeddings.weight.normal_()
+        table.weight.copy_(sinusoidal_positions(*table.weight.shape))
+    table.weight.requires_grad_(False)
+
+
+def sinusoidal_positions(length: int, channels: int) -> Tensor:
+    """Sines and cosines of positions (Vaswani et al., arXiv:1706.03762), in turn: ``(length, channels)``."""
+    position = torch.arange(length, dtype=torch.float64).unsqueeze(1)
+    frequency = torch.exp(torch.arange(0, channels, 2, dtype=torch.float64) * (-math.log(10000.0) / channels))
+    angles = position * frequency
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :channels].float()

@@ -1,0 +1,257 @@
+"""The ListOps data set: three TSV files in the format of the Long-Range Arena, drawn by all cores.
+
+Numbered parts are drawn from random streams of their own, by whichever process is free, and joined in their order: the
+files depend on the settings alone. A part that is there already is not drawn again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from rich.console import Console
+
+from dtn_det.files import locked, write_json, write_text
+from dtn_det.interrupts import interrupts_remembered
+from dtn_det.progress import meter
+from dtn_det.sequence.trees import sample_expression
+from dtn_det.worker_processes import end_with_parent, interrupts_blocked, worker_environment
+
+MANIFEST: Final = "listops.json"
+HEADER: Final = "Source\tTarget\r\n"
+FILES: Final = {"train": "basic_train.tsv", "val": "basic_val.tsv", "test": "basic_test.tsv"}
+"""Names of the Arena's files."""
+# Of the way from settings to files: to be raised when it changes.
+_GENERATOR = 1
+_TREES_PER_PART = 2000
+# So many parts in a row without anything new, and there is nothing more to find.
+_PATIENCE = 25
+
+
+@dataclass(frozen=True)
+class ListOps:
+    """What to draw; the defaults are the Arena's.
+
+    Attributes:
+        train: Sequences to train with.
+        val: Sequences to validate with.
+        test: Sequences to test with.
+        min_length: They have more tokens than that, parentheses not counted.
+        max_length: They have fewer tokens than that.
+        max_depth: Of their trees, digits included.
+        max_args: Most arguments of an operator.
+        seed: Of all randomness.
+
+    Raises:
+        ValueError: A value out of its range.
+    """
+
+    train: int = 96000
+    val: int = 2000
+    test: int = 2000
+    min_length: int = 500
+    max_length: int = 2000
+    max_depth: int = 10
+    max_args: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"train": 1, "val": 1, "test": 1, "min_length": 1, "max_depth": 2, "max_args": 2, "seed": 0}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"expected {name} to be at least {bound}, got {getattr(self, name)}")
+        if self.max_length - self.min_length < 2:
+            raise ValueError(
+                f"expected lengths between min_length and max_length, both excluded, got {self.min_length} and "
+                f"{self.max_length}: raise max_length"
+            )
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """The number of sequences of each split."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    @property
+    def total(self) -> int:
+        """Sequences in all."""
+        return sum(self.splits.values())
+
+
+def draw_part(settings: ListOps, index: int) -> list[str]:
+    """The lines of one part.
+
+    Args:
+        settings: What to draw.
+        index: Number of the part, from 0.
+
+    Returns:
+        ``source TAB value CR LF``, as Python's :mod:`csv` ends lines, with which the Arena writes its files.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(index,)))
+    drawn = (
+        sample_expression(
+            rng,
+            min_length=settings.min_length,
+            max_length=settings.max_length,
+            max_depth=settings.max_depth,
+            max_args=settings.max_args,
+        )
+        for _ in range(_TREES_PER_PART)
+    )
+    return [f"{one.source}\t{one.value}\r\n" for one in drawn if one is not None]
+
+
+def write_listops(folder: Path, settings: ListOps, workers: int, console: Console) -> bool:
+    """Write the data set, or go on with what an earlier call began.
+
+    Files are complete or absent at any moment, no sequence is in them twice, and they do not depend on the number of
+    processes. They need twice their size on the disk until they are complete: 0.7 GB with the Arena's settings.
+
+    Args:
+        folder: Where to.
+        settings: What to draw.
+        workers: Number of processes.
+        console: Where the progress goes.
+
+    Returns:
+        Whether something was left to do.
+
+    Raises:
+        ValueError: The folder holds something else, or there are not as many different sequences.
+        RuntimeError: A process died.
+    """
+    if workers < 1:
+        raise ValueError(f"expected at least 1 worker, got {workers}")
+    manifest = {"generator": _GENERATOR, "numpy": np.__version__, **asdict(settings)}
+    with locked(folder, "--out"):
+        _check_folder(folder, manifest)
+        if (folder / MANIFEST).exists() and all((folder / name).exists() for name in FILES.values()):
+            return False
+        write_json(folder / MANIFEST, manifest)
+        parts = folder / "parts"
+        parts.mkdir(exist_ok=True)
+        with interrupts_remembered() as check, meter(console, "Drawing", settings.total, "sequences") as advance:
+
+            def drawn(new: int) -> None:
+                check()
+                advance(new)
+
+            chosen = _choose(parts, settings, workers, drawn)
+            _join(folder, parts, settings, chosen)
+        shutil.rmtree(parts)
+    return True
+
+
+def _check_folder(folder: Path, manifest: dict[str, int | str]) -> None:
+    path = folder / MANIFEST
+    if not path.exists():
+        found = [name for name in FILES.values() if (folder / name).exists()]
+        if found:
+            raise ValueError(
+                f"expected a folder without ListOps files, got {folder} with {', '.join(found)} of another origin: "
+                "name another with --out"
+            )
+        return
+    there = json.loads(path.read_text())
+    if there != manifest:
+        differing = ", ".join(key for key in manifest if there.get(key) != manifest[key])
+        raise ValueError(
+            f"expected {folder} to hold what these settings draw, got a data set of another {differing}: name another "
+            "folder with --out, or delete it"
+        )
+
+
+def _choose(parts: Path, settings: ListOps, workers: int, drawn: Callable[[int], None]) -> list[list[int]]:
+    """See that there are parts enough, and choose their lines.
+
+    Returns:
+        For each part the numbers of its lines that are in no part before it, as many as are wanted in all.
+    """
+    seen: set[bytes] = set()
+    chosen: list[list[int]] = []
+    barren = 0
+    with closing(_parts(parts, settings, workers)) as found:
+        for digests in found:
+            new = []
+            for number, digest in enumerate(digests):
+                if digest not in seen and len(seen) < settings.total:
+                    seen.add(digest)
+                    new.append(number)
+            chosen.append(new)
+            drawn(len(new))
+            if len(seen) == settings.total:
+                return chosen
+            barren = 0 if new else barren + 1
+            if barren == _PATIENCE:
+                raise ValueError(
+                    f"expected settings with {settings.total:,} different sequences, found {len(seen):,}: ask for "
+                    "fewer, or for a wider range of lengths"
+                )
+    raise RuntimeError("expected no end of parts")
+
+
+def _parts(folder: Path, settings: ListOps, workers: int) -> Generator[list[bytes], None, None]:
+    """Write parts in processes of their own, and yield the digests of their lines, part by part, without end."""
+    context = multiprocessing.get_context("spawn")
+    with worker_environment(), ProcessPoolExecutor(workers, context, end_with_parent) as pool:
+        pending: deque[Future[list[bytes]]] = deque()
+        try:
+            for index in count():
+                with interrupts_blocked():  # processes start here and inherit it
+                    pending.append(pool.submit(_write_part, _part(folder, index), settings, index))
+                if len(pending) > 2 * workers:
+                    yield pending.popleft().result()
+        except BrokenProcessPool:
+            raise RuntimeError(
+                "a worker process died (out of memory, perhaps): run the same command again, with fewer --workers"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _part(folder: Path, index: int) -> Path:
+    return folder / f"{index:06d}.tsv"
+
+
+def _write_part(path: Path, settings: ListOps, index: int) -> list[bytes]:
+    if not path.exists():
+        write_text(path, "".join(draw_part(settings, index)))
+    return [hashlib.blake2b(line, digest_size=16).digest() for line in _lines(path)]
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from file
+
+
+def _join(folder: Path, parts: Path, settings: ListOps, chosen: list[list[int]]) -> None:
+    """Write the files from the chosen lines; each gets its name when it is complete."""
+    rows = _chosen_lines(parts, chosen)
+    for split, size in settings.splits.items():
+        unfinished = parts / FILES[split]
+        with unfinished.open("wb") as file:
+            file.write(HEADER.encode())
+            for _ in range(size):
+                file.write(next(rows))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, folder / FILES[split])
+
+
+def _chosen_lines(parts: Path, chosen: list[list[int]]) -> Iterator[bytes]:
+    for index, numbers in enumerate(chosen):
+        wanted = frozenset(numbers)
+        yield from (line for number, line in enumerate(_lines(_part(parts, index))) if number in wanted)

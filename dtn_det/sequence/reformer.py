@@ -1,0 +1,83 @@
+"""transformers' Reformer with randomness that can be repeated: seeded dropout, fixed hashing in evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.models.reformer.modeling_reformer import LSHSelfAttention, ReformerLayer, ReformerModel
+
+# A linear congruential generator of 62 bits: Knuth's multiplier, and an odd increment.
+_MULTIPLIER, _INCREMENT, _MODULUS = 6364136223846793005, 1442695040888963407, 1 << 62
+
+
+class SeededReformerLayer(ReformerLayer):
+    """A layer whose dropout and hashing follow from the seed of the run.
+
+    The reversible backward pass repeats the forward pass with its seed. transformers takes that seed from the operating
+    system, so that no training could be repeated; here each layer has a sequence of its own, which checkpoints keep.
+    """
+
+    dropout_seed: Tensor
+
+    def _init_attention_seed(self) -> None:
+        self.attention_seed = self._next_seed()
+        torch.manual_seed(self.attention_seed)
+
+    def _init_feed_forward_seed(self) -> None:
+        self.feed_forward_seed = self._next_seed()
+        torch.manual_seed(self.feed_forward_seed)
+
+    def _next_seed(self) -> int:
+        seed = (int(self.dropout_seed) * _MULTIPLIER + _INCREMENT) % _MODULUS
+        self.dropout_seed.fill_(seed)
+        return seed
+
+
+class SeededReformer(ReformerModel):
+    """Reformer that hashes with the same rotations at every call in evaluation, and at random in training.
+
+    A sequence gets the same output then, whatever else is in its batch, and the state of PyTorch's generators stays.
+
+    Args:
+        config: As for ``ReformerModel``.
+        evaluation_seed: Of the rotations.
+    """
+
+    def __init__(self, config: Any, evaluation_seed: int) -> None:
+        super().__init__(config)  # type: ignore[no-untyped-call]
+        self.evaluation_seed = evaluation_seed
+        for layer in self.encoder.layers:
+            layer.__class__ = SeededReformerLayer
+            layer.register_buffer("dropout_seed", torch.randint(_MODULUS, ()))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``ReformerModel``."""
+        with _generators_kept(self, None if self.training else self.evaluation_seed):
+            return super().forward(*args, **kwargs)
+
+
+@contextmanager
+def _generators_kept(model: nn.Module, hash_seed: int | None) -> Iterator[None]:
+    for module in model.modules():
+        if isinstance(module, LSHSelfAttention):
+            module.hash_seed = hash_seed
+    if hash_seed is None:
+        yield
+        return
+    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+    with torch.random.fork_rng(devices=list(devices)):
+        yield
+
+
+def build_reformer(config: Any, hash_seed: int) -> nn.Module:
+    """A Reformer with fresh weights.
+
+    Args:
+        config: A ``ReformerConfig``.
+        hash_seed: Of the rotations in evaluation.
+    """
+    return SeededReformer(config, hash_seed)

@@ -1,0 +1,132 @@
+"""Random expressions of ListOps, by the rules of the Long-Range Arena (Tay et al., arXiv:2011.04006).
+
+An argument is an operator with probability 1/4, as long as the tree may grow deeper, and a digit otherwise; an operator
+has 2 to ``max_args`` arguments; all choices are uniform. The Arena draws trees from the root on and keeps those of the
+wanted length. Here a tree is drawn level by level, numbers of arguments first: all choices being independent, the
+distribution is the same, and most of what is not kept costs a few numbers.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+OPERATOR_PROBABILITY: Final = 0.25
+OPERATORS: Final[dict[str, Callable[[Sequence[int]], int]]] = {
+    "[MIN": min,
+    "[MAX": max,
+    # The mean of the two in the middle, rounded down, if their number is even.
+    "[MED": lambda values: int(statistics.median(values)),
+    "[SM": lambda values: sum(values) % 10,
+}
+END: Final = "]"
+
+
+@dataclass(frozen=True)
+class Expression:
+    """An expression of ListOps.
+
+    Attributes:
+        source: Its text, as in the Arena's files: ``( ( ( [MAX 1 ) 2 ) ] )``.
+        value: What it comes to, from 0 to 9.
+        length: Its tokens without parentheses.
+    """
+
+    source: str
+    value: int
+    length: int
+
+
+@dataclass(frozen=True)
+class _Level:
+    """The operators of one depth: how many arguments each has, and which of all these are operators again."""
+
+    counts: NDArray[np.int64]
+    is_operator: NDArray[np.bool_]
+
+
+def sample_expression(
+    rng: np.random.Generator, *, min_length: int, max_length: int, max_depth: int, max_args: int
+) -> Expression | None:
+    """Draw one tree whose root is an operator.
+
+    A root that is a digit, of length 1, is none that the callers want: :class:`ListOps` sees to it.
+
+    Args:
+        rng: Source of randomness.
+        min_length: The expression must have more tokens than that.
+        max_length: It must have fewer tokens than that.
+        max_depth: Of the tree, a digit alone being 1 deep.
+        max_args: Most arguments of an operator.
+
+    Returns:
+        The expression, or None if it has another length.
+    """
+    levels = _sample_levels(rng, max_length, max_depth, max_args)
+    if levels is None:
+        return None
+    length = _length(levels)
+    if not min_length < length < max_length:
+        return None
+    source, value = _write(levels, rng)
+    return Expression(source, value, length)
+
+
+def _sample_levels(rng: np.random.Generator, max_length: int, max_depth: int, max_args: int) -> list[_Level] | None:
+    levels: list[_Level] = []
+    operators, length = 1, 0
+    for depth in range(1, max_depth):
+        counts = rng.integers(2, max_args + 1, operators)
+        num_args = int(counts.sum())
+        if depth + 1 < max_depth:
+            is_operator = rng.random(num_args) < OPERATOR_PROBABILITY
+        else:
+            is_operator = np.zeros(num_args, dtype=np.bool_)
+        levels.append(_Level(counts, is_operator))
+        inner = int(is_operator.sum())
+        length += 2 * operators + num_args - inner
+        # The operators to come have two arguments at least.
+        if length + 4 * inner >= max_length:
+            return None
+        operators = inner
+        if not operators:
+            break
+    return levels
+
+
+def _length(levels: Sequence[_Level]) -> int:
+    """Digits, and two tokens for each operator."""
+    return sum(2 * len(level.counts) + int((~level.is_operator).sum()) for level in levels)
+
+
+def _write(levels: Sequence[_Level], rng: np.random.Generator) -> tuple[str, int]:
+    """Draw digits and operators, and write and evaluate the tree from its deepest level up."""
+    names = list(OPERATORS)
+    texts: list[str] = []
+    values: list[int] = []
+    for level in reversed(levels):
+        inner = iter(zip(texts, values, strict=True))
+        digits = rng.integers(0, 10, len(level.is_operator)).tolist()
+        arguments = [
+            next(inner) if is_operator else (str(digit), digit)
+            for is_operator, digit in zip(level.is_operator.tolist(), digits, strict=True)
+        ]
+        texts, values, start = [], [], 0
+        choices = rng.integers(0, len(names), len(level.counts)).tolist()
+        for count, choice in zip(level.counts.tolist(), choices, strict=True):
+            own = arguments[start : start + count]
+            start += count
+            texts.append(_text(names[choice], [text for text, _ in own]))
+            values.append(OPERATORS[names[choice]]([value for _, value in own]))
+    return texts[0], values[0]
+
+
+def _text(operator: str, arguments: Sequence[str]) -> str:
+    """Each argument, and the closing bracket, in a pair of parentheses with all that stands before it."""
+    parts = [operator, *arguments, END]
+    return "( " * (len(parts) - 1) + parts[0] + " " + " ) ".join(parts[1:]) + " )"
