@@ -21,3 +21,17 @@ pvt_paramwise_cfg = dict(
         "attn.scale": dict(decay_mult=0.0),
     },
 )
+
+# Classifiers from scratch, as in DeiT: only matrices decay; norms, gates and biases have one axis.
+deit_paramwise_cfg = dict(
+    norm_decay_mult=0.0,
+    bias_decay_mult=0.0,
+    flat_decay_mult=0.0,
+    custom_keys={
+        "cls_token": dict(decay_mult=0.0),
+        "pos_embed": dict(decay_mult=0.0),
+        "relative_position_bias_table": dict(decay_mult=0.0),
+        "pos_proj": dict(lr_mult=0.1),
+        ".scale": dict(decay_mult=0.0),
+    },
+)

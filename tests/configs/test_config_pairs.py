@@ -62,7 +62,7 @@ def test_layer_norm_twin_is_mmdetections_recipe(folder: str, name: str) -> None:
     assert ours["model"]["backbone"].pop("type") == "DTN" + theirs["model"]["backbone"].pop("type")
     assert ours["model"]["backbone"].pop("dtn_stages") == ()
     assert ours.pop("custom_imports") == {"imports": ["dtn_det"], "allow_failed_imports": False}
-    for key in ("swin_paramwise_cfg", "pvt_paramwise_cfg"):
+    for key in ("swin_paramwise_cfg", "pvt_paramwise_cfg", "deit_paramwise_cfg"):
         ours.pop(key)
     their_keys = theirs["optim_wrapper"].pop("paramwise_cfg", {}).get("custom_keys", {})
     our_keys = ours["optim_wrapper"].pop("paramwise_cfg")["custom_keys"]

@@ -1,0 +1,4 @@
+_base_ = ["./vit_1xb128_cifar10.py"]
+
+# From scratch, hence the authors' start.
+model = dict(norm_cfg=dict(type="dtn", init="local"))

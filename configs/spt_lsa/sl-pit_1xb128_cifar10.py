@@ -1,0 +1,3 @@
+_base_ = ["./pit_1xb128_cifar10.py"]
+
+model = dict(spt=True, lsa=True)

@@ -1,0 +1,3 @@
+_base_ = ["./pit_1xb128_svhn.py"]
+
+model = dict(spt=True, lsa=True)

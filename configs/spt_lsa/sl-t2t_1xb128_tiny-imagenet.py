@@ -1,0 +1,3 @@
+_base_ = ["./t2t_1xb128_tiny-imagenet.py"]
+
+model = dict(spt=True, lsa=True)

@@ -1,0 +1,3 @@
+_base_ = ["../_base_/spt_lsa/t2t.py", "../_base_/spt_lsa/cifar100.py"]
+
+model = dict(model=dict(head=dict(num_classes=_base_.num_classes)))
