@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Literal, get_args
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from dtn_det.layers import operators
 from dtn_det.layers.axis_kernels import PositionProjection
 from dtn_det.layers.separable import dynamic_token_norm, group_rms_normalize, intra_token_moments, normalize
-from dtn_det.layers.sequences import normalize_runs, valid_runs
+from dtn_det.layers.sequences import layer_norm_gates, normalize_runs, valid_runs
 from dtn_det.layers.token_norm import (
     TokenNorm,
     check_groups,
@@ -136,8 +137,9 @@ class DTN(TokenNorm):
         with without_autocast(x):
             tokens, prefix = x, None
             if num_prefix:
-                prefix = self._normalize_prefix(x[:, :num_prefix].to(dtype)).to(out_dtype)
-                tokens = x[:, num_prefix:]
+                # In the backward pass one split is one copy, where two slices are two of zeros and a sum.
+                prefix, tokens = x.split_with_sizes([num_prefix, height * width], dim=1)
+                prefix = self._normalize_prefix(prefix.to(dtype)).to(out_dtype)
             grid = tokens.reshape(x.shape[0], height, width, self.num_features)
             grid_mask = self._grid_mask(mask, x.shape[0], height, width, num_prefix)
             out = self._normalize_grid(grid, grid_mask, dtype, out_dtype).reshape(tokens.shape)
@@ -152,22 +154,20 @@ class DTN(TokenNorm):
         parameters = (self.var_norm_weight, self.weight, self.bias)
         var_gate, weight, bias = (parameter.to(compute_dtype) for parameter in parameters)
         tensors = (coefficients, mean_gate, var_gate, weight, bias)
-
-        def by_kernels(tokens: Tensor) -> Tensor:
-            return operators.dynamic_token_norm(
-                tokens, *tensors, eps=self.eps, head_rms=self.head_rms, unbiased=self.unbiased, out_dtype=out_dtype
-            )
-
         if operators.is_usable(grid, self.num_groups, self.head_rms, self.only_var, None):
+            kernels = functools.partial(
+                operators.dynamic_token_norm,
+                eps=self.eps,
+                head_rms=self.head_rms,
+                unbiased=self.unbiased,
+                out_dtype=out_dtype,
+            )
             if mask is None:
-                return by_kernels(grid)
+                return kernels(grid, *tensors)
             runs = valid_runs(mask)
             if runs is not None:
-
-                def by_layer_norm(tokens: Tensor) -> Tensor:
-                    return self._normalize_prefix(tokens.to(compute_dtype)).to(out_dtype)
-
-                return normalize_runs(grid, runs, by_kernels, by_layer_norm)
+                own = (*layer_norm_gates(coefficients, mean_gate, var_gate), weight, bias)
+                return normalize_runs(grid, runs, lambda run: kernels(run, *tensors), lambda rest: kernels(rest, *own))
         out = dynamic_token_norm(
             grid.to(compute_dtype),
             *tensors,

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+# A logit with a sigmoid of 1 in any precision.
+_SHUT = 1e4
 Runs = tuple[tuple[int, int], ...]
 
 
@@ -37,6 +39,19 @@ def valid_runs(mask: Tensor) -> Runs | None:
     return tuple((start, stop) for start, stop, _ in bounds)
 
 
+def layer_norm_gates(
+    coefficients: Tensor, mean_gate: Tensor | None, var_gate: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Coefficients and gates with which the kernels give LayerNorm's statistics, as constants of the same shapes.
+
+    The gates are 1 to the last bit, the kernels as narrow as they are at the start.
+    """
+    narrow = torch.zeros_like(coefficients)
+    narrow[:, 2] = -1
+    shut = torch.full_like(var_gate, _SHUT)
+    return narrow, None if mean_gate is None else shut, shut
+
+
 def normalize_runs(
     tokens: Tensor, runs: Runs, inside: Callable[[Tensor], Tensor], outside: Callable[[Tensor], Tensor]
 ) -> Tensor:
@@ -45,22 +60,17 @@ def normalize_runs(
     Args:
         tokens: ``(B, 1, L, C)``.
         runs: Of :func:`valid_runs`.
-        inside: For a run, ``(1, 1, L', C)`` to the same shape.
+        inside: For a run, ``(1, 1, L', C)`` to the same shape; ``tokens`` themselves if all count.
         outside: For the tokens before and behind it, ``(1, 1, L', C)`` to the same shape.
 
     Returns:
         ``(B, 1, L, C)``.
     """
-    length = tokens.shape[2]
+    batch, _, length, channels = tokens.shape
     if all(run == (0, length) for run in runs):
         return inside(tokens)
-    done = []
-    for index, (start, stop) in enumerate(runs):
-        sequence = tokens[index : index + 1]
-        pieces = [
-            outside(sequence[:, :, :start]) if start else None,
-            inside(sequence[:, :, start:stop]),
-            outside(sequence[:, :, stop:]) if stop < length else None,
-        ]
-        done.append(torch.cat([piece for piece in pieces if piece is not None], dim=2))
-    return torch.cat(done)
+    sizes = [size for start, stop in runs for size in (start, stop - start, length - stop)]
+    # One split and one concatenation, so that all pieces together are copied once on either way.
+    pieces = tokens.reshape(1, 1, batch * length, channels).split_with_sizes(sizes, dim=2)
+    done = [inside(piece) if i % 3 == 1 else outside(piece) for i, piece in enumerate(pieces) if sizes[i]]
+    return torch.cat(done, dim=2).reshape(tokens.shape)
