@@ -16,6 +16,7 @@ MODELS = {
 }
 """What configs of classifiers name besides the backbones, and where it is."""
 BESIDE_MODELS = {
+    "HOOKS": {"ClassifierEMAHook": "dtn_det.classifiers.average.ClassifierEMAHook"},
     "DATASETS": {"ListOps": "dtn_det.sequence.dataset.ListOpsDataset"},
     "PARAM_SCHEDULERS": {"InverseSqrtLR": "dtn_det.sequence.schedule.InverseSqrtLR"},
 }
@@ -83,7 +84,7 @@ def register_transform() -> bool:
 def register_conversion() -> bool:
     """Register :data:`MODELS` and :data:`BESIDE_MODELS`, unless MMEngine is not installed or is broken.
 
-    Like the transform they are in the root registry, and loaded when a model is built.
+    Like the transform they are in the root registries, and loaded when they are built.
 
     Returns:
         Whether it is registered.

@@ -41,7 +41,7 @@ param_scheduler = [
 ]
 train_cfg = dict(max_epochs=max_epochs, val_interval=10)
 # Checkpoints hold the average as `state_dict`. Both are measured.
-custom_hooks = [dict(type="EMAHook", momentum=4e-5, evaluate_on_origin=True, priority="ABOVE_NORMAL")]
+custom_hooks = [dict(type="ClassifierEMAHook", momentum=4e-5, evaluate_on_origin=True, priority="ABOVE_NORMAL")]
 default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=3))
 auto_scale_lr = dict(enable=False, base_batch_size=1024)
 randomness = dict(seed=0)

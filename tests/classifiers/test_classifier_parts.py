@@ -15,6 +15,7 @@ from mmengine.registry import MODELS
 from mmpretrain.models.backbones.t2t_vit import T2TModule
 
 import dtn_det  # noqa: F401  registers the parts
+from dtn_det.classifiers.average import outer_names
 
 
 def t2t(**changed: Any) -> nn.Module:
@@ -88,3 +89,10 @@ def test_pooling_normalises_every_token_of_the_last_map() -> None:
     (out,) = pooling(maps)
     expected = F.layer_norm(maps[1].permute(0, 2, 3, 1), (6,), eps=1e-6).mean(dim=(1, 2))
     torch.testing.assert_close(out, expected)
+
+
+def test_averages_get_the_names_of_their_model() -> None:
+    timm = {"steps": 1, "module.model.head.weight": 2, "module.model.model.x": 3}
+    assert outer_names(timm, ["head.weight", "model.x"]) == {"steps": 1, "module.head.weight": 2, "module.model.x": 3}
+    plain = {"steps": 1, "module.model.weight": 2, "module.weight": 3}
+    assert outer_names(plain, ["model.weight", "weight"]) == plain
