@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,8 +55,9 @@ class SeededReformer(ReformerModel):
             layer.__class__ = SeededReformerLayer
             layer.register_buffer("dropout_seed", torch.randint(_MODULUS, ()))
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As ``ReformerModel``."""
+    # The conversion of norms asks for the names of the arguments, and finds the mask among them.
+    @functools.wraps(ReformerModel.forward)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         with _generators_kept(self, None if self.training else self.evaluation_seed):
             return super().forward(*args, **kwargs)
 
