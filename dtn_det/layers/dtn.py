@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Literal, get_args
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from dtn_det.layers import operators
 from dtn_det.layers.axis_kernels import PositionProjection
 from dtn_det.layers.separable import dynamic_token_norm, group_rms_normalize, intra_token_moments, normalize
-from dtn_det.layers.sequences import layer_norm_gates, normalize_runs, valid_runs
+from dtn_det.layers.sequences import normalize_runs, valid_runs
 from dtn_det.layers.token_norm import (
     TokenNorm,
     check_groups,
@@ -155,19 +154,21 @@ class DTN(TokenNorm):
         var_gate, weight, bias = (parameter.to(compute_dtype) for parameter in parameters)
         tensors = (coefficients, mean_gate, var_gate, weight, bias)
         if operators.is_usable(grid, self.num_groups, self.head_rms, self.only_var, None):
-            kernels = functools.partial(
-                operators.dynamic_token_norm,
-                eps=self.eps,
-                head_rms=self.head_rms,
-                unbiased=self.unbiased,
-                out_dtype=out_dtype,
-            )
             if mask is None:
-                return kernels(grid, *tensors)
+                return operators.dynamic_token_norm(
+                    grid, *tensors, eps=self.eps, head_rms=self.head_rms, unbiased=self.unbiased, out_dtype=out_dtype
+                )
             runs = valid_runs(mask)
             if runs is not None:
-                own = (*layer_norm_gates(coefficients, mean_gate, var_gate), weight, bias)
-                return normalize_runs(grid, runs, lambda run: kernels(run, *tensors), lambda rest: kernels(rest, *own))
+                return normalize_runs(
+                    grid,
+                    runs,
+                    *tensors,
+                    eps=self.eps,
+                    head_rms=self.head_rms,
+                    unbiased=self.unbiased,
+                    out_dtype=out_dtype,
+                )
         out = dynamic_token_norm(
             grid.to(compute_dtype),
             *tensors,

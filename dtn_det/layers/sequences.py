@@ -1,19 +1,24 @@
 """DTN on padded sequences: a mask that keeps a run of tokens is the layer on that run alone.
 
 With a mask the plain form needs an ``L x L`` matrix for every sequence. The tokens that count being neighbours of each
-other, the same numbers come from the kernels, which take no mask and time and memory in proportion to ``L``.
+other, the same numbers come from the kernels, which take no mask and time and memory in proportion to ``L``. The tokens
+around a run get LayerNorm's statistics, from the same kernels with gates of 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dtn_det.layers import operators, separable
+
+Runs = tuple[tuple[int, int], ...]
+_Options = tuple[float, bool, bool]  # eps, head_rms, unbiased
 # A logit with a sigmoid of 1 in any precision.
 _SHUT = 1e4
-Runs = tuple[tuple[int, int], ...]
 
 
 def valid_runs(mask: Tensor) -> Runs | None:
@@ -53,24 +58,124 @@ def layer_norm_gates(
 
 
 def normalize_runs(
-    tokens: Tensor, runs: Runs, inside: Callable[[Tensor], Tensor], outside: Callable[[Tensor], Tensor]
+    x: Tensor,
+    runs: Runs,
+    coefficients: Tensor,
+    mean_gate: Tensor | None,
+    var_gate: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    eps: float,
+    head_rms: bool,
+    unbiased: bool,
+    out_dtype: torch.dtype,
 ) -> Tensor:
-    """Normalise the runs, and the tokens around them, each in its own way.
+    """The layer on the runs, and LayerNorm's statistics around them.
 
     Args:
-        tokens: ``(B, 1, L, C)``.
+        x: ``(B, 1, L, C)``, for which :func:`dtn_det.layers.operators.is_usable` says that there are kernels.
         runs: Of :func:`valid_runs`.
-        inside: For a run, ``(1, 1, L', C)`` to the same shape; ``tokens`` themselves if all count.
-        outside: For the tokens before and behind it, ``(1, 1, L', C)`` to the same shape.
+        coefficients: As are the others, see :func:`dtn_det.layers.operators.dynamic_token_norm`.
+        mean_gate: ``(G,)`` or None.
+        var_gate: ``(G,)``.
+        weight: ``(C,)``.
+        bias: ``(C,)``.
+        eps: Added to variances and mean squares.
+        head_rms: Divide each group by its root mean square first.
+        unbiased: Unbiased intra-token variance.
+        out_dtype: The dtype of the result.
 
     Returns:
         ``(B, 1, L, C)``.
     """
-    batch, _, length, channels = tokens.shape
-    if all(run == (0, length) for run in runs):
-        return inside(tokens)
-    sizes = [size for start, stop in runs for size in (start, stop - start, length - stop)]
-    # One split and one concatenation, so that all pieces together are copied once on either way.
-    pieces = tokens.reshape(1, 1, batch * length, channels).split_with_sizes(sizes, dim=2)
-    done = [inside(piece) if i % 3 == 1 else outside(piece) for i, piece in enumerate(pieces) if sizes[i]]
-    return torch.cat(done, dim=2).reshape(tokens.shape)
+    tensors = (coefficients, mean_gate, var_gate, weight, bias)
+    if all(run == (0, x.shape[2]) for run in runs):
+        return operators.dynamic_token_norm(
+            x, *tensors, eps=eps, head_rms=head_rms, unbiased=unbiased, out_dtype=out_dtype
+        )
+    result: Tensor = _NormalizeRuns.apply(x, *tensors, runs, (eps, head_rms, unbiased), out_dtype)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _NormalizeRuns(torch.autograd.Function):
+    """All pieces of a batch in one node of the graph, which keeps the inputs alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        coefficients: Tensor,
+        mean_gate: Tensor | None,
+        var_gate: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        runs: Runs,
+        options: _Options,
+        out_dtype: torch.dtype,
+    ) -> Tensor:
+        ctx.save_for_backward(x, coefficients, mean_gate, var_gate, weight, bias)
+        ctx.runs, ctx.options = runs, options
+        gates = (coefficients, mean_gate, var_gate)
+        own = layer_norm_gates(*gates)
+        y = torch.empty_like(x, dtype=out_dtype, memory_format=torch.contiguous_format)
+        for where, inside in _pieces(runs, x.shape[2]):
+            y[where] = torch.ops.dtn_det.dynamic_token_norm(
+                x[where], *(gates if inside else own), weight, bias, *options, out_dtype
+            )
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad_y,) = grad_outputs
+        x, *tensors = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return (*_differentiable_gradients(grad_y, ctx.saved_tensors, ctx.runs, ctx.options), None, None, None)
+        own = (*layer_norm_gates(*tensors[:3]), *tensors[3:])
+        grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+        sums = [None if tensor is None else torch.zeros_like(tensor) for tensor in tensors]
+        for where, inside in _pieces(ctx.runs, x.shape[2]):
+            grad_x[where], *rest = torch.ops.dtn_det.dynamic_token_norm_backward(
+                grad_y[where], x[where], *(tensors if inside else own), *ctx.options
+            )
+            # Weight and bias are those of all pieces, what comes before them is that of the runs.
+            for total, gradient in list(zip(sums, rest, strict=True))[0 if inside else 3 :]:
+                if total is not None:
+                    total += gradient
+        return (grad_x, *sums, None, None, None)
+
+
+def _pieces(runs: Runs, length: int) -> Iterator[tuple[tuple[slice, slice, slice], bool]]:
+    """Where all pieces are that are not empty, and whether they are runs."""
+    for index, (start, stop) in enumerate(runs):
+        for first, end, inside in ((0, start, False), (start, stop, True), (stop, length, False)):
+            if first < end:
+                yield (slice(index, index + 1), slice(None), slice(first, end)), inside
+
+
+def _differentiable_gradients(
+    grad_y: Tensor, tensors: tuple[Tensor | None, ...], runs: Runs, options: _Options
+) -> list[Tensor | None]:
+    """The gradients under ``create_graph=True``: the plain form, whose own gradients autograd knows."""
+    x, coefficients, mean_gate, var_gate, weight, bias = tensors
+    assert x is not None and coefficients is not None and var_gate is not None and weight is not None  # noqa: PT018
+    assert bias is not None
+    eps, head_rms, unbiased = options
+    mask = torch.zeros(x.shape[:3], dtype=torch.bool, device=x.device)
+    for where, inside in _pieces(runs, x.shape[2]):
+        mask[where] = inside
+    y = separable.dynamic_token_norm(
+        x.to(coefficients.dtype),
+        coefficients,
+        mean_gate,
+        var_gate,
+        weight,
+        bias,
+        eps=eps,
+        head_rms=head_rms,
+        unbiased=unbiased,
+        mask=mask,
+    )
+    wanted = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
+    gradients = iter(torch.autograd.grad(y, wanted, grad_y.to(y.dtype), create_graph=True))
+    return [next(gradients) if tensor is not None and tensor.requires_grad else None for tensor in tensors]

@@ -39,12 +39,32 @@ def test_runs_agree_with_the_plain_form(length: int, seed: int, only_var: bool, 
     bounds = torch.randint(0, length, (3, 2)).sort(1).values
     position = torch.arange(length)
     mask = (position >= bounds[:, :1]) & (position <= bounds[:, 1:])
-    inputs = [torch.randn(3, length, 12, dtype=torch.float64, requires_grad=True) for _ in range(1)] * 2
-    outputs = [norm(inputs[0], (1, length), mask), plain(norm, inputs[1], mask)]
+    x = torch.randn(3, length, 12, dtype=torch.float64, requires_grad=True)
+    outputs = [norm(x, (1, length), mask), plain(norm, x, mask)]
     torch.testing.assert_close(*outputs, atol=1e-10, rtol=1e-10)
-    gradients = [torch.autograd.grad(out.sin().sum(), [inputs[0], *norm.parameters()]) for out in outputs]
+    gradients = [torch.autograd.grad(out.sin().sum(), [x, *norm.parameters()]) for out in outputs]
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-8)
+
+
+@needs_kernels
+def test_second_derivatives() -> None:
+    norm = DTN(4, 2, dtype=torch.float64)
+    x = torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
+    mask = torch.arange(5) < torch.tensor([[5], [3]])
+    assert torch.autograd.gradgradcheck(lambda x: norm(x, (1, 5), mask), (x,))
+
+
+@needs_kernels
+def test_half_precision() -> None:
+    norm = DTN(8, 2)
+    x = torch.randn(2, 10, 8).bfloat16().requires_grad_()
+    mask = torch.arange(10) < torch.tensor([[10], [4]])
+    out = norm(x, (1, 10), mask)
+    out.float().square().sum().backward()
+    assert x.grad is not None
+    assert out.dtype == x.dtype == x.grad.dtype
+    torch.testing.assert_close(out.float(), norm(x.float(), (1, 10), mask), atol=2e-2, rtol=2e-2)
 
 
 @needs_kernels
