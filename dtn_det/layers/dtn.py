@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor, nn
 
-from dtn_det.layers import operators
+from dtn_det.layers import operators, prefixed
 from dtn_det.layers.axis_kernels import PositionProjection
 from dtn_det.layers.separable import dynamic_token_norm, group_rms_normalize, intra_token_moments, normalize
 from dtn_det.layers.sequences import normalize_runs, valid_runs
@@ -27,6 +27,12 @@ Init = Literal["local", "layernorm"]
 
 # Logit of both gates under init='layernorm': sigmoid(6) = 0.9975 of LayerNorm's statistics.
 LAYERNORM_GATE = 6.0
+
+
+class _Options(TypedDict):
+    eps: float
+    head_rms: bool
+    unbiased: bool
 
 
 class DTN(TokenNorm):
@@ -134,6 +140,10 @@ class DTN(TokenNorm):
         out_dtype = output_dtype(x)
         dtype = compute_dtype(x)
         with without_autocast(x):
+            if num_prefix and mask is None and prefixed.is_usable(x, self.num_groups, self.head_rms, self.only_var):
+                return prefixed.prefixed_token_norm(
+                    x, *self._tensors(dtype), (height, width), **self._options(), out_dtype=out_dtype
+                )
             tokens, prefix = x, None
             if num_prefix:
                 # In the backward pass one split is one copy, where two slices are two of zeros and a sum.
@@ -148,36 +158,24 @@ class DTN(TokenNorm):
         self, grid: Tensor, mask: Tensor | None, compute_dtype: torch.dtype, out_dtype: torch.dtype
     ) -> Tensor:
         """``(B, H, W, C)`` of any dtype, and a mask ``(B, H, W)`` or None."""
-        coefficients = self.pos_proj().to(compute_dtype)
-        mean_gate = None if self.mean_norm_weight is None else self.mean_norm_weight.to(compute_dtype)
-        parameters = (self.var_norm_weight, self.weight, self.bias)
-        var_gate, weight, bias = (parameter.to(compute_dtype) for parameter in parameters)
-        tensors = (coefficients, mean_gate, var_gate, weight, bias)
+        tensors = self._tensors(compute_dtype)
         if operators.is_usable(grid, self.num_groups, self.head_rms, self.only_var, None):
             if mask is None:
-                return operators.dynamic_token_norm(
-                    grid, *tensors, eps=self.eps, head_rms=self.head_rms, unbiased=self.unbiased, out_dtype=out_dtype
-                )
+                return operators.dynamic_token_norm(grid, *tensors, **self._options(), out_dtype=out_dtype)
             runs = valid_runs(mask)
             if runs is not None:
-                return normalize_runs(
-                    grid,
-                    runs,
-                    *tensors,
-                    eps=self.eps,
-                    head_rms=self.head_rms,
-                    unbiased=self.unbiased,
-                    out_dtype=out_dtype,
-                )
-        out = dynamic_token_norm(
-            grid.to(compute_dtype),
-            *tensors,
-            eps=self.eps,
-            head_rms=self.head_rms,
-            unbiased=self.unbiased,
-            mask=mask,
-        )
+                return normalize_runs(grid, runs, *tensors, **self._options(), out_dtype=out_dtype)
+        out = dynamic_token_norm(grid.to(compute_dtype), *tensors, **self._options(), mask=mask)
         return out.to(out_dtype)
+
+    def _tensors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]:
+        """Coefficients, gates, weight and bias, as the kernels take them."""
+        mean_gate = None if self.mean_norm_weight is None else self.mean_norm_weight.to(dtype)
+        var_gate, weight, bias = (tensor.to(dtype) for tensor in (self.var_norm_weight, self.weight, self.bias))
+        return self.pos_proj().to(dtype), mean_gate, var_gate, weight, bias
+
+    def _options(self) -> _Options:
+        return {"eps": self.eps, "head_rms": self.head_rms, "unbiased": self.unbiased}
 
     def _normalize_prefix(self, prefix: Tensor) -> Tensor:
         """``(B, N', C)``: LayerNorm statistics, no grid."""
