@@ -58,6 +58,7 @@ class SeededReformer(ReformerModel):
     # The conversion of norms asks for the names of the arguments, and finds the mask among them.
     @functools.wraps(ReformerModel.forward)
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """As ``ReformerModel``."""
         with _generators_kept(self, None if self.training else self.evaluation_seed):
             return super().forward(*args, **kwargs)
 
