@@ -118,7 +118,7 @@ def write_listops(folder: Path, settings: ListOps, workers: int, console: Consol
     """Write the data set, or go on with what an earlier call began.
 
     Files are complete or absent at any moment, no sequence is in them twice, and they do not depend on the number of
-    processes. They need twice their size on the disk until they are complete: 0.7 GB with the Arena's settings.
+    processes. They take twice their size on the disk until they are complete: 1.4 GB with the Arena's settings.
 
     Args:
         folder: Where to.
