@@ -5,7 +5,9 @@ import sys
 from collections.abc import Sequence
 
 from dtn_det import launch
+from dtn_det.convert.errors import CheckpointError
 from dtn_det.test_time_augmentation import enable_tta
+from dtn_det.weights_fit import check_weights_fit
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -37,7 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (FileNotFoundError, ValueError, ImportError) as error:
         print(f"tools/test.py: error: {error}", file=sys.stderr)
         return 2
-    launch.build_runner(cfg, args.launcher, args.local_rank).test()
+    try:
+        runner = launch.build_runner(cfg, args.launcher, args.local_rank)
+        check_weights_fit(runner.model, cfg.load_from, args.config)
+    # Nothing else: an error of the program keeps its traceback.
+    except CheckpointError as error:
+        print(f"tools/test.py: error: {error}", file=sys.stderr)
+        return 1
+    runner.test()
     return 0
 
 

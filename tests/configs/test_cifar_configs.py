@@ -198,6 +198,27 @@ def test_tools_train_and_test_and_the_sweep_loads(
     torch.testing.assert_close(scores, prediction["pred_score"], atol=1e-5, rtol=0)
 
 
+def test_weights_of_another_architecture_are_refused(
+    images: Path, tools: tuple[ModuleType, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, test = tools
+    state = build(launch.load_config(str(path_of(SWIN)))).state_dict()
+    torch.save({"state_dict": state}, tmp_path / "swin.pth")
+    where = ["--data-root", str(images), "--work-dir", str(tmp_path / "work")]
+    assert test.main([str(path_of(VIT)), str(tmp_path / "swin.pth"), *where]) == 1
+    message = capsys.readouterr().err
+    assert "expected weights of TimmClassifier with VisionTransformer of" in message
+    assert f"got {tmp_path / 'swin.pth'}, in which 56 of 56 do not fit" in message
+    assert "\n  missing: cls_token" in message
+    assert "and 52 more" in message
+    assert test.main([str(path_of(f"dtn-{SWIN}")), str(tmp_path / "swin.pth"), *where]) == 1
+    assert "DTNSwinTransformer" in capsys.readouterr().err
+    state["backbone.stages.0.blocks.0.norm1.weight"] = torch.zeros(3)
+    torch.save(state, tmp_path / "narrow.pth")
+    assert test.main([str(path_of(SWIN)), str(tmp_path / "narrow.pth"), *where]) == 1
+    assert "norm1.weight is (3,), not (64,)" in capsys.readouterr().err
+
+
 def test_command_line_finds_the_backbone() -> None:
     """It leaves registration out of `import dtn_det`, which is what `custom_imports` does."""
     script = (
