@@ -8,6 +8,7 @@ before anything else runs, to leave the registration to the subcommands that nee
 from __future__ import annotations
 
 import os
+import sys
 
 DEFER = "DTN_DET_DEFER_REGISTRATION"
 
@@ -24,3 +25,7 @@ def main() -> int:
         else:
             os.environ[DEFER] = before
     return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -77,7 +77,7 @@ def export_classifier(
             f"expected the image size in {config}, got a test pipeline and a model without: pass --image-size H W"
         )
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    forward = _Logits(network)
+    forward = _Logits(network).eval()
     with torch.no_grad():
         expected = forward(images)
     out.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def _write_weights(out: Path, cfg: Any, network: nn.Module, size: tuple[int, int
     if inner.type.rpartition(".")[2] != "TimmClassifier":
         return _write_own(out, cfg, network, settings), None
     timm = require("timm", "cls")
-    from dtn_det.timm import BASES
+    from dtn_det.timm import BASES, without_origin
 
     kwargs = {key: _plain(value) for key, value in inner.items() if key not in _CLASSIFIER_KEYS}
     architecture = inner.model_name
@@ -150,15 +150,13 @@ def _write_weights(out: Path, cfg: Any, network: nn.Module, size: tuple[int, int
         architecture = f"dtn_{inner.model_name}" if inner.model_name in BASES else "dtn_converted"
     model = timm.create_model(architecture, **kwargs).eval()
     model.load_state_dict(network.get_submodule("model").state_dict())
+    model.pretrained_cfg = without_origin({**model.pretrained_cfg, "architecture": architecture})
     timm.models.save_for_hf(model, str(out), safe_serialization=True, data_config=settings)
+    _share(out)
     return architecture, timm.create_model(f"local-dir:{out}", pretrained=True).eval()
 
 
 def _write_own(out: Path, cfg: Any, network: nn.Module, settings: Mapping[str, Any]) -> str:
-    state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    temporary = out / "model.safetensors.part"
-    require("safetensors.torch", "cls").save_file(state, str(temporary), metadata={"format": "pt"})
-    os.replace(temporary, out / "model.safetensors")
     backbone = cfg.model.get("backbone") or cfg.model
     content = {
         "architecture": str(backbone.type),
@@ -167,7 +165,17 @@ def _write_own(out: Path, cfg: Any, network: nn.Module, settings: Mapping[str, A
         "pretrained_cfg": settings,
     }
     (out / "config.json").write_text(json.dumps(content, indent=2, default=str) + "\n")
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    temporary = out / "model.safetensors.part"
+    require("safetensors.torch", "cls").save_file(state, str(temporary), metadata={"format": "pt"})
+    os.replace(temporary, out / "model.safetensors")
+    _share(out)
     return str(backbone.type)
+
+
+def _share(out: Path) -> None:
+    """Let all read the weights who may read `config.json`; safetensors writes them for their owner."""
+    (out / "model.safetensors").chmod((out / "config.json").stat().st_mode & 0o777)
 
 
 def _data_settings(cfg: Any, size: tuple[int, int]) -> dict[str, Any]:

@@ -29,6 +29,11 @@ BASES = (
     *("pit_ti_224", "pit_s_224", "cait_xxs24_224", "cait_s24_224", "levit_128s", "levit_256"),
 )
 
+_ORIGIN = (
+    *("url", "file", "hf_hub_id", "hf_hub_filename", "source", "tag", "license", "origin_url"),
+    *("paper_name", "paper_ids", "notes", "custom_load"),
+)
+
 # timm's register_model lists the entry points here.
 __all__: list[str] = ["BASES"]
 
@@ -58,6 +63,8 @@ def _build(
     convert(model, {"type": "dtn", "init": start, **(norm_cfg or {})}, spt=spt, lsa=lsa)
     settings = dict(_as_dict(pretrained_cfg) if own_weights else _as_dict(model.pretrained_cfg))
     settings["architecture"] = architecture
+    if not pretrained:
+        settings = without_origin(settings)
     model.pretrained_cfg = model.default_cfg = settings  # type: ignore[assignment]
     if own_weights:
         builder = require("timm.models", "cls")
@@ -65,6 +72,11 @@ def _build(
             model, settings, kwargs.get("num_classes", model.num_classes), kwargs.get("in_chans", 3)
         )
     return model
+
+
+def without_origin(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Take what says whose weights they are from timm's settings of a checkpoint."""
+    return {key: value for key, value in settings.items() if key not in _ORIGIN}
 
 
 def _as_dict(settings: Any) -> dict[str, Any]:

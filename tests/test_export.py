@@ -64,6 +64,10 @@ def test_a_folder_for_timm(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     assert "model.safetensors (logits within 0.0e+00 of the model's)" in lines[1]
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["num_classes"] == 5
+    # Whose weights timm's are says nothing about these.
+    assert not {"tag", "license", "hf_hub_id", "url"} & set(config["pretrained_cfg"])
+    weights = tmp_path / "out" / "model.safetensors"
+    assert weights.stat().st_mode == (tmp_path / "out" / "config.json").stat().st_mode
     assert config["pretrained_cfg"]["input_size"] == [3, 32, 32]
     assert config["pretrained_cfg"]["mean"] == pytest.approx([125.3 / 255, 123 / 255, 113.9 / 255])
     assert timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)(torch.randn(1, 3, 32, 32)).shape == (

@@ -7,6 +7,7 @@ objects, which are copied and pickled together with the model.
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +35,7 @@ class GridMemory:
 
     Attributes:
         num_prefix: Class, distillation and register tokens of the model, None if it does not say.
-        last: By width of the tokens, the grid of the current forward pass.
+        last: By thread and width of the tokens, the grid of the current forward pass.
         pending: By width, the grids of the forward passes whose activations a backward pass to come may compute again.
         used_again: Whether a backward pass has computed activations again since.
         surpluses: Tokens beyond the grid that norms have met.
@@ -42,7 +43,7 @@ class GridMemory:
     """
 
     num_prefix: int | None = None
-    last: dict[int, Grid] = field(default_factory=dict)
+    last: dict[tuple[int, int], Grid] = field(default_factory=dict)
     pending: dict[int, list[Grid]] = field(default_factory=dict)
     used_again: bool = False
     surpluses: set[int] = field(default_factory=set)
@@ -51,11 +52,11 @@ class GridMemory:
     def record(self, width: int, grid: Grid) -> None:
         """Keep the grid of tokens of a width."""
         if torch.compiler.is_compiling():
-            self.last[width] = grid
+            self.last[_thread(), width] = grid
             return
         if _in_backward():
             return
-        self.last[width] = grid
+        self.last[_thread(), width] = grid
         if torch.is_grad_enabled():
             if self.used_again:
                 self.pending, self.used_again = {}, False
@@ -70,7 +71,7 @@ class GridMemory:
             ValueError: Activations are computed again, and two grids fit.
         """
         if torch.compiler.is_compiling() or not _in_backward():
-            return self.last.get(width)
+            return self.last.get((_thread(), width))
         self.used_again = True
         fitting = [one for one in self.pending.get(width, []) if num_tokens - one[0] * one[1] in self.surpluses]
         if len(fitting) > 1:
@@ -79,14 +80,23 @@ class GridMemory:
                 f"{' and '.join(map(str, fitting))}: with activation checkpointing, run the backward pass of one image "
                 "size before the forward pass of another, or put passes that need no gradient under torch.no_grad()"
             )
-        return fitting[0] if fitting else self.last.get(width)
+        return fitting[0] if fitting else self.last.get((_thread(), width))
 
 
 @dataclass
 class BlockGrid:
-    """The grid that a block was told in its current call."""
+    """The grid that a block was told in its current call, by thread."""
 
-    grid: Grid | None = None
+    grids: dict[int, Grid | None] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> Grid | None:
+        """That of this thread."""
+        return self.grids.get(_thread())
+
+    @grid.setter
+    def grid(self, grid: Grid | None) -> None:
+        self.grids[_thread()] = grid
 
 
 @dataclass
@@ -98,12 +108,14 @@ class RecordOutput:
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         """Keep the grid of an output that has one."""
-        if isinstance(output, Tensor) and output.dim() == 4 and output.shape[1] in self.widths:
-            self.memory.record(output.shape[1], (output.shape[2], output.shape[3]))
+        if isinstance(output, Tensor) and output.dim() == 4:
+            _, channels, height, width = map(_side, output.shape)
+            if channels in self.widths:
+                self.memory.record(channels, (height, width))
         elif isinstance(output, tuple) and len(output) == 2 and isinstance(output[0], Tensor):
             tokens, grid = output
-            if _is_pair(grid) and tokens.dim() == 3 and tokens.shape[-1] in self.widths:
-                self.memory.record(tokens.shape[-1], (grid[0], grid[1]))
+            if _is_pair(grid) and tokens.dim() == 3 and _side(tokens.shape[-1]) in self.widths:
+                self.memory.record(_side(tokens.shape[-1]), (_side(grid[0]), _side(grid[1])))
 
 
 @dataclass
@@ -138,25 +150,26 @@ class RecordInput:
         if self.pair is not None:
             value = _argument(*self.pair, args, kwargs)
             if _is_pair(value):
-                return int(value[0]), int(value[1])
+                return _side(value[0]), _side(value[1])
         if self.sides:
             height, width = (_argument(*side, args, kwargs) for side in self.sides)
             if _is_pair((height, width)):
-                return int(height), int(width)
+                return _side(height), _side(width)
         return None
 
     def _seen(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Grid | None:
         x = args[0] if args else next(iter(kwargs.values()), None)
         if not isinstance(x, Tensor) or x.dim() != 4:
             return None
-        if x.shape[-1] == self.width and x.shape[1] == self.width and x.shape[2] != self.width:
+        _, first, second, third = map(_side, x.shape)
+        if first == third == self.width != second:
             raise ValueError(
                 f"expected to tell (B, H, W, C) from (B, C, H, W), got a map of shape {tuple(x.shape)} with C = "
                 f"{self.width}: pass grid=(H, W) to convert_norm"
             )
-        if x.shape[-1] == self.width:
-            return x.shape[1], x.shape[2]
-        return (x.shape[2], x.shape[3]) if x.shape[1] == self.width else None
+        if third == self.width:
+            return first, second
+        return (second, third) if first == self.width else None
 
 
 @dataclass
@@ -210,12 +223,12 @@ class GiveGrid:
         return args, {**kwargs, "hw_shape": self._grid(x)}
 
     def _grid(self, x: Tensor) -> Grid:
-        num_tokens = x.shape[1]
+        num_tokens = _side(x.shape[1])
         grid: Grid | None
         if self.fixed is not None:
             grid = self.fixed(num_tokens) if callable(self.fixed) else self.fixed
         else:
-            grid = (self.block.grid if self.block else None) or self.memory.grid(x.shape[-1], num_tokens)
+            grid = (self.block.grid if self.block else None) or self.memory.grid(_side(x.shape[-1]), num_tokens)
         if grid is None:
             raise ValueError(
                 f"expected to see the grid of the tokens of {self.name!r}, got {tuple(x.shape)} and nothing else: pass "
@@ -273,6 +286,12 @@ class GiveSequence:
         return torch.nn.functional.pad(mask, (0, x.shape[1] - length))
 
 
+def has_grid_hooks(model: nn.Module) -> bool:
+    """Whether norms of a model are given their grid already."""
+    hooks = (hook for module in model.modules() for hook in module._forward_pre_hooks.values())
+    return any(isinstance(hook, GiveGrid) for hook in hooks)
+
+
 def _argument(name: str, position: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     return args[position] if position < len(args) else kwargs.get(name)
 
@@ -280,7 +299,17 @@ def _argument(name: str, position: int, args: tuple[Any, ...], kwargs: Mapping[s
 def _is_pair(value: object) -> bool:
     if not isinstance(value, tuple | list | torch.Size) or len(value) != 2:
         return False
-    return all(isinstance(side, int | torch.SymInt) and not isinstance(side, bool) for side in value)
+    return all(isinstance(side, int | torch.SymInt | Tensor) and not isinstance(side, bool) for side in value)
+
+
+def _side(value: Any) -> int:
+    """A side of a shape, which `torch.jit.trace` gives as a tensor; symbols of a compiler stay what they are."""
+    return int(value) if isinstance(value, Tensor) else value
+
+
+def _thread() -> int:
+    """Whose call it is: a model may be called by several threads at once. A compiled graph is none of them."""
+    return 0 if torch.compiler.is_compiling() else threading.get_ident()
 
 
 def _in_backward() -> bool:

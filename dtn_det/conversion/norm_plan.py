@@ -16,6 +16,8 @@ Layers = str | Callable[[str, nn.Module], bool]
 Groups = Literal["heads"] | int | Callable[[str, nn.Module], int]
 
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "heads")
+# Of timm: their blocks see tokens that were unfolded, pooled or sorted by windows, not a grid in its order.
+_REARRANGING = ("MobileVitBlock", "MobileVitV2Block", "MultiScaleVit", "Hiera", "TNT")
 _BATCH_NORM_BRANCHES = ("qkv", "ln1", "linear1")
 
 
@@ -203,6 +205,20 @@ def _selects(layers: Layers, name: str, module: nn.Module) -> bool:
     if callable(layers):
         return bool(layers(name, module))
     return re.search(layers, name) is not None
+
+
+def check_order(model: nn.Module) -> None:
+    """See that the tokens of a model stay in the order of their grid.
+
+    Raises:
+        ValueError: It is one of those that are known to rearrange them.
+    """
+    found = sorted({type(module).__name__ for module in model.modules()} & set(_REARRANGING))
+    if found:
+        raise ValueError(
+            f"expected tokens in the order of their grid, got {found[0]}, which unfolds, pools or sorts them before "
+            "its blocks: DTN has no grid there; choose another model or another norm"
+        )
 
 
 def check_layers(layers: Layers) -> None:

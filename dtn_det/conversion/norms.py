@@ -18,7 +18,7 @@ from dtn_det.conversion.grids import (
     RecordMask,
     RecordOutput,
 )
-from dtn_det.conversion.norm_plan import Groups, Layers, NormPlan, NormSite, check_layers, plan_norms
+from dtn_det.conversion.norm_plan import Groups, Layers, NormPlan, NormSite, check_layers, check_order, plan_norms
 from dtn_det.layers import DTN, from_layer_norm
 from dtn_det.layers.token_norms.factory import token_norm_class
 
@@ -71,8 +71,15 @@ def convert_norm(
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"expected a built model (torch.nn.Module), got {type(model).__name__}: build it first")
+    if not isinstance(norm, str):
+        raise ValueError(
+            f"expected the name of a norm, got {norm!r}: write its options behind it, convert_norm(model, 'dtn', "
+            "init='local')"
+        )
     check_layers(layers)
     _check_grid(grid)
+    if grid is None and token_norm_class(norm) is DTN:
+        check_order(model)
     plan = plan_norms(model, norm, layers=layers, num_groups=num_groups, sequence=grid == "sequence")
     norms = {site: _new_norm(model.get_submodule(site.name), site, norm, options) for site in plan.replaced}
     for site, module in norms.items():

@@ -85,6 +85,8 @@ def plan_replacements(
         for name, kind in others
         if name and not any(f"{one}.".startswith(f"{name}.") or name.startswith(f"{one}.") for one, _ in replaced)
     )
+    if not replaced and kept and all(kind.startswith(("LSA", "SPT", "Shifted")) for _, kind in kept):
+        raise ValueError(f"expected a {type(model).__name__} without {target}, got one that is converted already")
     if not replaced:
         found = ", ".join(sorted({kind for _, kind in kept})) or "none of the kind"
         known = ", ".join(sorted({host.__name__ for host in hosts})) or "nothing of timm, mmpretrain or MMDetection"

@@ -6,6 +6,7 @@ import logging
 
 from torch import nn
 
+from dtn_det.conversion.grids import has_grid_hooks
 from dtn_det.conversion.norm_plan import Layers
 from dtn_det.conversion.replacement import Replacements, known_hosts, plan_replacements
 
@@ -47,6 +48,11 @@ def convert_tokenization(model: nn.Module, tokenization: str = "spt", *, layers:
         >>> model = convert_tokenization(timm.create_model("vit_small_patch16_224"), "spt")
     """
     plan = plan_tokenization(model, tokenization, layers=layers)
+    if has_grid_hooks(model):
+        raise ValueError(
+            f"expected to convert the tokens of {type(model).__name__} before its norms, got norms converted already: "
+            "they look for the module that makes the tokens; build the model again, convert_tokenization first"
+        )
     hosts = known_hosts(model, _SOURCES)
     for name, _ in plan.replaced:
         hosts[type(model.get_submodule(name))](model, name)

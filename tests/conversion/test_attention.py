@@ -302,7 +302,7 @@ def test_plan_changes_nothing() -> None:
         ),
         (
             lambda: convert_attention(convert_attention(build("vit_tiny_patch16_224"))),
-            "got LSAAttention: known in it are",
+            "without Locality Self-Attention, got one that is converted already",
         ),
         (
             lambda: convert_attention(build("vit_tiny_patch16_224"), "softmax"),

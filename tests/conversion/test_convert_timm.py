@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -33,6 +34,9 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, int], dict[int, tuple[int, int
     ("swin_tiny_patch4_window7_224", _SMALL_SWIN, (224, 224), {16: (56, 56), 32: (28, 28), 64: (14, 14), 128: (7, 7)}),
     ("pvt_v2_b0", _SMALL_PYRAMID, (64, 96), {8: (16, 24), 16: (8, 12), 24: (4, 6)}),
     ("pvt_v2_b0", _SMALL_PYRAMID, (100, 70), {8: (25, 18), 16: (13, 9), 24: (7, 5)}),
+    ("cait_xxs24_224", {"depth": 2}, (224, 224), {192: (14, 14)}),
+    ("pit_ti_224", {"img_size": (96, 160)}, (96, 160), {64: (11, 19), 128: (6, 10)}),
+    ("twins_pcpvt_small", _SMALL_PYRAMID, (96, 64), {8: (24, 16), 16: (12, 8), 24: (6, 4)}),
     ("pit_ti_224", {}, (224, 224), {64: (27, 27), 128: (14, 14)}),
     ("pit_ti_distilled_224", {}, (224, 224), {64: (27, 27), 128: (14, 14)}),
     ("twins_pcpvt_small", _SMALL_PYRAMID, (64, 96), {8: (16, 24), 16: (8, 12), 24: (4, 6)}),
@@ -162,6 +166,38 @@ def test_compiled_models_give_the_same(vit: nn.Module) -> None:
         for size in ((16, 32), (32, 16), (16, 16)):
             x = torch.randn(2, 3, *size)
             torch.testing.assert_close(compiled(x), vit(x))
+
+
+def test_threads_do_not_see_each_others_grids() -> None:
+    model = convert_norm(small_vit(), layers="blocks", init="local").eval()
+    move_off_start(model)
+    images = [torch.randn(1, 3, height, width) for height, width in ((16, 64), (32, 32), (64, 16))]
+
+    def many(x: torch.Tensor) -> list[torch.Tensor]:
+        with torch.no_grad():
+            return [model(x) for _ in range(10)]
+
+    alone = [many(x)[0] for x in images]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(many, images))
+    for expected, found in zip(alone, together, strict=True):
+        assert all(torch.equal(one, expected) for one in found)
+
+
+def test_traced_models_give_the_same(vit: nn.Module) -> None:
+    convert_norm(vit.eval(), layers="blocks", init="local")
+    x = torch.randn(2, 3, 16, 32)
+    with torch.no_grad():
+        traced = torch.jit.trace(vit, x, check_trace=False)
+        torch.testing.assert_close(traced(x), vit(x))
+
+
+@pytest.mark.parametrize("name", ["mobilevit_xxs", "mvitv2_tiny", "hiera_tiny_224", "tnt_s_patch16_224"])
+def test_models_that_rearrange_their_tokens_are_refused(name: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    with pytest.raises(ValueError, match=r"expected tokens in the order of their grid, got .*unfolds, pools or sorts"):
+        convert_norm(model)
 
 
 def test_dropped_tokens_are_refused() -> None:

@@ -8,7 +8,7 @@ import pytest
 from conversion_models import small_vit
 from torch import nn
 
-from dtn_det import convert_norm, plan_norms
+from dtn_det import convert_attention, convert_norm, convert_tokenization, plan_norms
 from dtn_det.layers import DTN
 
 
@@ -125,6 +125,24 @@ def test_a_model_without_norms_and_one_converted_already() -> None:
     model = convert_norm(small_vit(depth=1), layers="blocks")
     with pytest.raises(ValueError, match="is converted already; not in a block"):
         convert_norm(model, layers="blocks")
+
+
+def test_a_config_is_no_name() -> None:
+    with pytest.raises(
+        ValueError, match=r"expected the name of a norm, got \{'type': 'dtn'\}: write its options behind"
+    ):
+        convert_norm(small_vit(), {"type": "dtn"})  # type: ignore[arg-type]
+
+
+def test_tokens_come_before_norms_and_each_once() -> None:
+    model = convert_norm(small_vit(), layers="blocks")
+    with pytest.raises(ValueError, match="expected to convert the tokens of VisionTransformer before its norms"):
+        convert_tokenization(model)
+    once = convert_attention(convert_tokenization(small_vit()))
+    with pytest.raises(ValueError, match="without Shifted Patch Tokenization, got one that is converted already"):
+        convert_tokenization(once)
+    with pytest.raises(ValueError, match="without Locality Self-Attention, got one that is converted already"):
+        convert_attention(once)
 
 
 def test_a_name_is_no_model() -> None:

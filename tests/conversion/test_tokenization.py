@@ -314,7 +314,7 @@ def test_small_vit_is_the_one_of_the_paper() -> None:
         ),
         (
             lambda: convert_tokenization(convert_tokenization(build("vit_tiny_patch16_224"))),
-            "got SPTPatchEmbed: known in it are",
+            "without Shifted Patch Tokenization, got one that is converted already",
         ),
         (
             lambda: convert_tokenization(build("vit_tiny_patch16_224"), "cnn"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dtn_det.layers.token_norm import check_groups
@@ -49,7 +48,7 @@ class TokenInstanceNorm(AcrossTokensNorm):
         weight, bias = self.affine(tokens.dtype)
         # PyTorch's kernel refuses a single token. F.instance_norm does not export with a height that may change.
         if valid is None and tokens.shape[1] > 1:
-            out = F.group_norm(tokens.transpose(1, 2), self.num_features, weight, bias, self.eps)
+            out = torch.group_norm(tokens.transpose(1, 2), self.num_features, weight, bias, self.eps)
             return out.transpose(1, 2)
         out = standardize(tokens, masked_moments(tokens, valid, (1,)), self.eps)
         return torch.addcmul(bias, out, weight)
@@ -104,10 +103,10 @@ class TokenGroupNorm(AcrossTokensNorm):
         weight, bias = self.affine(tokens.dtype)
         batch, num_tokens, channels = tokens.shape
         if self.over == "token":
-            out = F.group_norm(tokens.reshape(-1, channels, 1), self.num_groups, weight, bias, self.eps)
+            out = torch.group_norm(tokens.reshape(-1, channels, 1), self.num_groups, weight, bias, self.eps)
             return out.reshape(tokens.shape)
         if valid is None:
-            return F.group_norm(tokens.transpose(1, 2), self.num_groups, weight, bias, self.eps).transpose(1, 2)
+            return torch.group_norm(tokens.transpose(1, 2), self.num_groups, weight, bias, self.eps).transpose(1, 2)
         groups = tokens.reshape(batch, num_tokens, self.num_groups, -1)
         out = standardize(groups, masked_moments(groups, valid.unsqueeze(-1), (1, 3)), self.eps)
         return torch.addcmul(bias, out.reshape(tokens.shape), weight)
