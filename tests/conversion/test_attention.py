@@ -257,7 +257,7 @@ def test_own_backbones_are_what_their_option_makes() -> None:
         "out_indices": (0, 1),
         "window_size": 4,
     }
-    cfg = {"type": "DTNSwinTransformer", **tiny, "dtn_stages": (0, 1)}
+    cfg = {"type": "mmdet.DTNSwinTransformer", **tiny, "dtn_stages": (0, 1)}
     plain, option = registry.MODELS.build(cfg), registry.MODELS.build({**cfg, "lsa": True})
     converted = convert_attention(plain)
     assert [type(module) for module in converted.modules()] == [type(module) for module in option.modules()]

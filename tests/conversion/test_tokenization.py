@@ -248,7 +248,7 @@ def test_mmpretrain(backbone: str) -> None:
 def test_own_backbones_are_what_their_option_makes() -> None:
     registry = pytest.importorskip("mmdet.registry")
     pytest.importorskip("dtn_det.models")
-    cfg = {"type": "DTNSwinTransformer", "embed_dims": 8, "depths": (1, 1), "num_heads": (1, 2), "strides": (4, 2)}
+    cfg = {"type": "mmdet.DTNSwinTransformer", "embed_dims": 8, "depths": (1, 1), "num_heads": (1, 2), "strides": (4, 2)}
     cfg = {**cfg, "out_indices": (0, 1), "window_size": 4, "dtn_stages": (0, 1)}
     converted, option = convert_tokenization(registry.MODELS.build(cfg)), registry.MODELS.build({**cfg, "spt": True})
     assert [type(module) for module in converted.modules()] == [type(module) for module in option.modules()]
@@ -265,7 +265,7 @@ def test_classifier_of_timm_becomes_the_backbone_of_a_detector(tmp_path: Path) -
     torch.save(classifier.state_dict(), tmp_path / "a.pth")
     backbone = registry.MODELS.build(
         {
-            "type": "DTNSwinTransformer",
+            "type": "mmdet.DTNSwinTransformer",
             "embed_dims": 12,
             "depths": (1, 1, 1),
             "num_heads": (2, 3, 4),
