@@ -87,7 +87,11 @@ def test_weights_of_our_own_backbone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [pytest.param(_CONVERTED, id="vit"), pytest.param(_SWIN, id="swin", marks=pytest.mark.slow)]
+    "model",
+    [
+        pytest.param(_CONVERTED.replace("norm_cfg", "spt=True, lsa=True, norm_cfg"), id="vit"),
+        pytest.param(_SWIN, id="swin", marks=pytest.mark.slow),
+    ],
 )
 def test_onnx_gives_the_logits_for_any_number_of_images(tmp_path: Path, model: str) -> None:
     runtime = pytest.importorskip("onnxruntime")
