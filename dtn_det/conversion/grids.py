@@ -280,7 +280,8 @@ class GiveSequence:
         if mask.shape[0] != x.shape[0] or length > x.shape[1]:
             raise ValueError(
                 f"expected tokens of shape ({mask.shape[0]}, {length} or more, C) at {self.name!r}, as the attention "
-                f"mask has it, got {tuple(x.shape)}: turn off what splits sequences (chunk_size_feed_forward)"
+                f"mask has it, got {tuple(x.shape)}: pass a mask of the shape of the tokens, and turn off what splits "
+                "sequences (chunk_size_feed_forward, generation with a cache)"
             )
         # Block-sparse attention pads sequences to whole blocks, at their end.
         return torch.nn.functional.pad(mask, (0, x.shape[1] - length))

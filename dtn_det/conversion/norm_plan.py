@@ -86,7 +86,7 @@ def plan_norms(
     *,
     layers: Layers = "authors",
     num_groups: Groups = "heads",
-    sequence: bool = False,
+    grid: object = None,
 ) -> NormPlan:
     """Choose the norms that a conversion replaces. The model is left as it is.
 
@@ -96,7 +96,7 @@ def plan_norms(
     blocks = {block.path: block for block in _blocks(modules)}
     if not _layer_norms(modules):
         return _batch_norm_plan(model, modules, norm, layers, num_groups)
-    chosen = _authors_blocks(blocks, sequence) if layers == "authors" else frozenset(blocks)
+    chosen = _authors_blocks(blocks, grid == "sequence") if layers == "authors" else frozenset(blocks)
     replaced: list[NormSite] = []
     kept: list[tuple[str, str]] = []
     for name, module in _layer_norms(modules).items():

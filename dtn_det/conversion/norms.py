@@ -19,7 +19,7 @@ from dtn_det.conversion.grids import (
     RecordOutput,
 )
 from dtn_det.conversion.norm_plan import Groups, Layers, NormPlan, NormSite, check_layers, check_order, plan_norms
-from dtn_det.layers import DTN, from_layer_norm
+from dtn_det.layers import DTN, DyT, RMSNorm, ScaleNorm, TokenGroupNorm, TokenLayerNorm, from_layer_norm
 from dtn_det.layers.token_norms.factory import token_norm_class
 
 _LOGGER = logging.getLogger(__name__)
@@ -80,7 +80,9 @@ def convert_norm(
     _check_grid(grid)
     if grid is None and token_norm_class(norm) is DTN:
         check_order(model)
-    plan = plan_norms(model, norm, layers=layers, num_groups=num_groups, sequence=grid == "sequence")
+    if grid == "sequence":
+        _check_sees_all(model, norm)
+    plan = plan_norms(model, norm, layers=layers, num_groups=num_groups, grid=grid)
     norms = {site: _new_norm(model.get_submodule(site.name), site, norm, options) for site in plan.replaced}
     for site, module in norms.items():
         _put(model, site.name, module)
@@ -128,9 +130,7 @@ def _put(model: nn.Module, path: str, module: nn.Module) -> None:
 def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str | None) -> None:
     memory = GridMemory(_num_prefix(model))
     if grid == "sequence":
-        record = RecordMask.of(model, memory)
-        if record is not None:
-            model.register_forward_pre_hook(record, with_kwargs=True)
+        _watch_mask(model, memory, plan)
         for site in plan.replaced:
             norm = model.get_submodule(site.name)
             norm.register_forward_pre_hook(GiveSequence(site.name, memory), with_kwargs=True)
@@ -157,6 +157,34 @@ def _watch_embeddings(model: nn.Module, memory: GridMemory, sites: list[NormSite
     for name, module in model.named_modules():
         if name and not f"{name}.".startswith(blocks) and not isinstance(module, nn.ModuleList | nn.Sequential):
             module.register_forward_hook(record)
+
+
+def _watch_mask(model: nn.Module, memory: GridMemory, plan: NormPlan) -> None:
+    """Record the mask where the outermost module outside of the blocks takes one."""
+    blocks = tuple(f"{site.block}." for site in plan.replaced if site.block is not None)
+    for name, module in model.named_modules():
+        record = None if f"{name}.".startswith(blocks) else RecordMask.of(module, memory)
+        if record is not None:
+            module.register_forward_pre_hook(record, with_kwargs=True)
+            return
+    _LOGGER.warning(
+        "%s takes no attention_mask, so its padded tokens count like all others in the norms", type(model).__name__
+    )
+
+
+def _check_sees_all(model: nn.Module, norm: str) -> None:
+    """See that tokens of a model may look at those behind them, as norms with statistics over tokens do."""
+    if token_norm_class(norm) in (TokenLayerNorm, TokenGroupNorm, ScaleNorm, RMSNorm, DyT):
+        return
+    config = getattr(model, "config", None)
+    causal = any(
+        getattr(module, name, False) is True for module in model.modules() for name in ("is_causal", "is_decoder")
+    )
+    if causal or any(getattr(config, name, False) is True for name in ("is_decoder", "is_encoder_decoder")):
+        raise ValueError(
+            f"expected an encoder, got {type(model).__name__} with attention that must not see later tokens, at which "
+            f"{norm} looks: convert an encoder, or take a norm within tokens (ln, rmsnorm, scalenorm, dyt)"
+        )
 
 
 def _num_prefix(model: nn.Module) -> int | None:

@@ -34,7 +34,10 @@ class ListOpsDataset(BaseDataset):  # type: ignore[misc]
     def load_data_list(self) -> list[dict[str, Any]]:
         """Tokens as bytes, and the label, of each sequence."""
         rows = read_listops(Path(self.ann_file), self.max_tokens)
-        return [{"tokens": tokens, "gt_label": label} for tokens, label in rows]
+        found = [{"tokens": tokens, "gt_label": label} for tokens, label in rows]
+        if not found:
+            raise ValueError(f"expected sequences in {self.ann_file}, got none behind its header: draw them again")
+        return found
 
     def prepare_data(self, idx: int) -> dict[str, Any]:
         """``inputs``: token numbers ``(L,)``, int64; ``data_samples``: the label."""

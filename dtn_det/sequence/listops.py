@@ -141,7 +141,7 @@ def write_listops(folder: Path, settings: ListOps, workers: int, console: Consol
         if (folder / MANIFEST).exists() and all((folder / name).exists() for name in FILES.values()):
             return False
         write_json(folder / MANIFEST, manifest)
-        parts = folder / "parts"
+        parts = folder / _parts_name(manifest)
         parts.mkdir(exist_ok=True)
         with interrupts_remembered() as check, meter(console, "Drawing", settings.total, "sequences") as advance:
 
@@ -149,10 +149,21 @@ def write_listops(folder: Path, settings: ListOps, workers: int, console: Consol
                 check()
                 advance(new)
 
-            chosen = _choose(parts, settings, workers, drawn)
+            try:
+                chosen = _choose(parts, settings, workers, drawn)
+            except ValueError:  # these settings have no data set, and must not keep others out of the folder
+                (folder / MANIFEST).unlink()
+                shutil.rmtree(parts)
+                raise
             _join(folder, parts, settings, chosen)
         shutil.rmtree(parts)
     return True
+
+
+def _parts_name(manifest: dict[str, int | str]) -> str:
+    """Of the folder of parts, by the settings: it is nobody else's, and holds none of other settings."""
+    digest = hashlib.blake2b(json.dumps(manifest, sort_keys=True).encode(), digest_size=6).hexdigest()
+    return f".listops-parts-{digest}"
 
 
 def _check_folder(folder: Path, manifest: dict[str, int | str]) -> None:
@@ -165,12 +176,18 @@ def _check_folder(folder: Path, manifest: dict[str, int | str]) -> None:
                 "name another with --out"
             )
         return
-    there = json.loads(path.read_text())
+    try:
+        there = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"expected the settings of a data set in {path}, got a damaged file: name another folder with --out, or "
+            f"delete the whole of {folder}"
+        ) from error
     if there != manifest:
         differing = ", ".join(key for key in manifest if there.get(key) != manifest[key])
         raise ValueError(
             f"expected {folder} to hold what these settings draw, got a data set of another {differing}: name another "
-            "folder with --out, or delete it"
+            "folder with --out, or delete the whole of this one"
         )
 
 

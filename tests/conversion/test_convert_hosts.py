@@ -166,3 +166,43 @@ def test_reformer_trains() -> None:
     gradient: Tensor | None = model.get_parameter("encoder.layers.0.attention.layer_norm.pos_proj.weight").grad
     assert gradient is not None
     assert gradient.abs().sum() > 0
+
+
+def test_the_mask_is_found_behind_a_wrapper(caplog: pytest.LogCaptureFixture) -> None:
+    class Wrapper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = _SEQUENCES["bert"]()
+
+        def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+            out: Tensor = self.encoder(tokens, attention_mask=mask).last_hidden_state
+            return out
+
+    model = convert_norm(Wrapper(), grid="sequence", init="local").eval()
+    ids = torch.randint(1, 50, (1, 12))
+    mask = torch.tensor([[1] * 8 + [0] * 4])
+    other = ids.clone()
+    other[0, 8:] = 7
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids, mask)[:, :8], model(other, mask)[:, :8], atol=1e-6, rtol=1e-5)
+    assert "padded tokens count" not in caplog.text
+    block = nn.TransformerEncoderLayer(8, 2, 16)
+    convert_norm(nn.Sequential(block), grid="sequence", layers="norm")
+    assert "Sequential takes no attention_mask, so its padded tokens count" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "settings"),
+    [
+        ("GPT2LMHeadModel", "GPT2Config", {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 20}),
+        ("BertModel", "BertConfig", {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+                                     "intermediate_size": 16, "vocab_size": 20, "is_decoder": True}),
+        ("BartModel", "BartConfig", {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 20,
+                                     "encoder_attention_heads": 2, "decoder_attention_heads": 2}),
+    ],
+)  # fmt: skip
+def test_models_that_must_not_see_the_future_are_refused(name: str, config: str, settings: dict[str, Any]) -> None:
+    model = _hugging_face(name, config, **settings)
+    with pytest.raises(ValueError, match=rf"expected an encoder, got {name} with attention that must not see later"):
+        convert_norm(model, grid="sequence")
+    convert_norm(model, "rmsnorm", grid="sequence", layers="blocks")

@@ -248,7 +248,13 @@ def test_mmpretrain(backbone: str) -> None:
 def test_own_backbones_are_what_their_option_makes() -> None:
     registry = pytest.importorskip("mmdet.registry")
     pytest.importorskip("dtn_det.models")
-    cfg = {"type": "mmdet.DTNSwinTransformer", "embed_dims": 8, "depths": (1, 1), "num_heads": (1, 2), "strides": (4, 2)}
+    cfg = {
+        "type": "mmdet.DTNSwinTransformer",
+        "embed_dims": 8,
+        "depths": (1, 1),
+        "num_heads": (1, 2),
+        "strides": (4, 2),
+    }
     cfg = {**cfg, "out_indices": (0, 1), "window_size": 4, "dtn_stages": (0, 1)}
     converted, option = convert_tokenization(registry.MODELS.build(cfg)), registry.MODELS.build({**cfg, "spt": True})
     assert [type(module) for module in converted.modules()] == [type(module) for module in option.modules()]

@@ -64,7 +64,7 @@ def test_goes_on_where_it_was_stopped(written: Path, tmp_path: Path, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             write_listops(tmp_path, SMALL, 1, QUIET)
     assert not any((tmp_path / name).exists() for name in FILES.values())
-    first = tmp_path / "parts" / "000000.tsv"
+    (first,) = tmp_path.glob(".listops-parts-*/000000.tsv")
     before = first.stat().st_mtime_ns
 
     seen: list[int] = []
@@ -79,6 +79,10 @@ def test_goes_on_where_it_was_stopped(written: Path, tmp_path: Path, monkeypatch
 def test_folder_of_something_else(written: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="got a data set of another seed: name another folder"):
         write_listops(written, ListOps(train=900, val=40, test=60, min_length=10, max_length=40, seed=4), 1, QUIET)
+    (tmp_path / "listops.json").write_text("{")
+    with pytest.raises(ValueError, match=r"expected the settings of a data set in .*listops\.json, got a damaged file"):
+        write_listops(tmp_path, SMALL, 1, QUIET)
+    (tmp_path / "listops.json").unlink()
     (tmp_path / FILES["val"]).touch()
     with pytest.raises(ValueError, match=r"with basic_val.tsv of another origin: name another with --out"):
         write_listops(tmp_path, SMALL, 1, QUIET)
@@ -89,6 +93,15 @@ def test_more_than_there_are(tmp_path: Path) -> None:
     few = ListOps(train=500, val=1, test=1, min_length=3, max_length=5)
     with pytest.raises(ValueError, match="expected settings with 502 different sequences, found 400: ask for fewer"):
         write_listops(tmp_path, few, 1, QUIET)
+    # Nothing is left that would keep the corrected settings out.
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith((".listops", "listops"))] == []
+
+
+def test_what_others_have_in_the_folder_stays(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "thesis.txt").write_text("precious")
+    assert write_listops(tmp_path, SMALL, 1, QUIET)
+    assert (tmp_path / "parts" / "thesis.txt").read_text() == "precious"
 
 
 @pytest.mark.parametrize(
