@@ -177,8 +177,13 @@ def _differentiable_gradients(
         head_rms=head_rms,
         unbiased=unbiased,
     )
+    return gradients_of(y, tensors, grad_y)
+
+
+def gradients_of(y: Tensor, tensors: tuple[Tensor | None, ...], grad_y: Tensor) -> list[Tensor | None]:
+    """Differentiable gradients by the tensors that want one, None for the others."""
     wanted = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
-    gradients = iter(torch.autograd.grad(y, wanted, grad_y.to(y.dtype), create_graph=True))
+    gradients = iter(torch.autograd.grad(y, wanted, grad_y.to(y.dtype), create_graph=True, allow_unused=True))
     return [next(gradients) if tensor is not None and tensor.requires_grad else None for tensor in tensors]
 
 

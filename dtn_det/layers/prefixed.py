@@ -170,9 +170,7 @@ def _differentiable_gradients(
         ],
         dim=1,
     )
-    wanted = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
-    gradients = iter(torch.autograd.grad(y, wanted, grad_y.to(y.dtype), create_graph=True, allow_unused=True))
-    return [next(gradients) if tensor is not None and tensor.requires_grad else None for tensor in tensors]
+    return operators.gradients_of(y, tensors, grad_y)
 
 
 _forward.register_autograd(_autograd, setup_context=_setup_context)

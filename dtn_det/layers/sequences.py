@@ -176,6 +176,4 @@ def _differentiable_gradients(
         unbiased=unbiased,
         mask=mask,
     )
-    wanted = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
-    gradients = iter(torch.autograd.grad(y, wanted, grad_y.to(y.dtype), create_graph=True))
-    return [next(gradients) if tensor is not None and tensor.requires_grad else None for tensor in tensors]
+    return operators.gradients_of(y, tensors, grad_y)
