@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ class NormSite:
     Attributes:
         name: Its path in the model.
         width: Channels that it normalises.
-        num_groups: Groups of DTN.
+        num_groups: Groups of DTN and GroupNorm, 1 for the others.
         block: Path of the block that it belongs to, None outside of blocks.
     """
 
@@ -92,6 +93,8 @@ def plan_norms(
 
     Arguments and errors as in :func:`dtn_det.convert_norm`.
     """
+    if not takes_groups(norm):
+        num_groups = 1
     modules = dict(model.named_modules())
     blocks = {block.path: block for block in _blocks(modules)}
     if not _layer_norms(modules):
@@ -99,22 +102,31 @@ def plan_norms(
     chosen = _authors_blocks(blocks, grid == "sequence") if layers == "authors" else frozenset(blocks)
     replaced: list[NormSite] = []
     kept: list[tuple[str, str]] = []
+    converted: dict[str, nn.Module] = {}
     for name, module in _layer_norms(modules).items():
         block = _block_of(name, modules, blocks)
         reason = _reason_to_stay(name, module, modules, block)
-        if layers in ("authors", "blocks"):
-            if reason is None and block is not None and block.path not in chosen:
+        if layers in _PLACEMENTS:
+            asked = block is not None and block.path in chosen
+            if reason is None and not asked:
                 reason = "the authors keep LayerNorm in this block"
-        elif reason in (None, *_OVERRULED):
-            reason = None if _selects(layers, name, module) else "not among the layers"
+        else:
+            asked = _selects(layers, name, module)
+            if reason in (None, *_OVERRULED):
+                reason = None if asked else "not among the layers"
+        if asked and isinstance(module, TokenNorm):
+            converted[name] = module
         if reason is None:
-            groups = _groups(num_groups, name, module, module.normalized_shape[0], block.attention if block else None)
+            attention = block.attention if block else None
+            groups = _groups(num_groups, name, module, module.normalized_shape[0], attention)
             replaced.append(NormSite(name, module.normalized_shape[0], groups, block.path if block else None))
         else:
             kept.append((name, reason))
+    _check_first(type(model).__name__, converted)
     return _checked(NormPlan(type(model).__name__, norm, tuple(replaced), tuple(kept)), layers)
 
 
+_PLACEMENTS = ("authors", "blocks")
 _OVERRULED = ("not in a block", "inside the attention", "sees the class token alone")
 
 
@@ -140,6 +152,30 @@ def _checked(plan: NormPlan, layers: Layers) -> NormPlan:
     raise ValueError(
         f"expected norms to replace in {plan.model} with layers={layers!r}, got none ({'; '.join(reasons)})"
         + (f": its norms are {names}{', ...' if len(plan.kept) > 6 else ''}" if names else ": choose another model")
+        + (_advice_on_layers(layers, plan.kept[0][0]) if names and layers not in _PLACEMENTS else "")
+    )
+
+
+def _advice_on_layers(layers: Layers, first: str) -> str:
+    if callable(layers):
+        return "; write a function that is true for some of them"
+    close = difflib.get_close_matches(str(layers).strip().lower(), _PLACEMENTS, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    parent = re.escape(first.rpartition(".")[0] + ".") if "." in first else re.escape(first)
+    return f"; write 'authors', 'blocks', or a regular expression that is found in such names, layers=r'{parent}'"
+
+
+def _check_first(model: str, converted: dict[str, nn.Module]) -> None:
+    """See that none of the norms that are to become others has become one already."""
+    if not converted:
+        return
+    first = next(iter(converted))
+    others = f" and {len(converted) - 1} more" if len(converted) > 1 else ""
+    raise ValueError(
+        f"expected a {model} with LayerNorm in the places to convert, got norms that are converted already, "
+        f"{type(converted[first]).__name__} at {first!r}{others}: build the model again and convert it once, or choose "
+        "norms that are left with layers="
     )
 
 
@@ -245,7 +281,7 @@ def _groups(
         if heads is None:
             raise ValueError(
                 f"expected an attention beside {name!r} to take the groups from, got none: pass num_groups as a number "
-                "or as a function of name and norm"
+                "or as a function of name and norm, or leave this norm out with layers"
             )
         groups = max(n for n in range(1, heads + 1) if width % n == 0) if nearest else heads
     else:

@@ -64,7 +64,8 @@ def convert_norm(
         The same model.
 
     Raises:
-        ValueError: Nothing is to be replaced, groups do not divide a width, or an argument does not fit.
+        ValueError: Nothing is to be replaced, a norm to replace was converted before, groups do not divide a width, or
+            an argument does not fit.
 
     Example:
         >>> model = convert_norm(timm.create_model("vit_small_patch16_224", pretrained=True), "dtn")

@@ -9,7 +9,7 @@ from conversion_models import small_vit
 from torch import nn
 
 from dtn_det import convert_attention, convert_norm, convert_tokenization, plan_norms
-from dtn_det.layers import DTN
+from dtn_det.layers import DTN, RMSNorm
 
 
 def _replaced(model: nn.Module, **kwargs: Any) -> list[str]:
@@ -119,12 +119,59 @@ def test_heads_that_do_not_divide_the_width_name_both() -> None:
         convert_norm(model)
 
 
-def test_a_model_without_norms_and_one_converted_already() -> None:
+def test_a_model_without_norms() -> None:
     with pytest.raises(ValueError, match=r"got none \(it has none\): choose another model"):
         convert_norm(nn.Sequential(nn.Linear(3, 3)))
-    model = convert_norm(small_vit(depth=1), layers="blocks")
-    with pytest.raises(ValueError, match="is converted already; not in a block"):
-        convert_norm(model, layers="blocks")
+
+
+@pytest.mark.parametrize("layers", ["authors", "blocks", r"blocks\.0\."])
+def test_norms_become_others_once(layers: str) -> None:
+    model = convert_norm(small_vit(depth=12))
+    before = repr(model)
+    number = {"authors": 19, "blocks": 19, r"blocks\.0\.": 1}[layers]
+    with pytest.raises(
+        ValueError,
+        match=rf"are converted already, DTN at 'blocks\.0\.norm1' and {number} more: build the model again",
+    ):
+        convert_norm(model, "rmsnorm", layers=layers)
+    assert repr(model) == before
+    convert_norm(model, "rmsnorm", layers=r"blocks\.1[01]\.")
+    assert isinstance(model.get_submodule("blocks.10.norm1"), RMSNorm)
+    with pytest.raises(ValueError, match=r"converted already, DTN at 'blocks\.0\.norm1': build"):
+        convert_norm(model, "rmsnorm", layers=r"blocks\.0\.norm1")
+    with pytest.raises(ValueError, match="with layers='zzz', got none"):
+        convert_norm(model, "rmsnorm", layers="zzz")
+
+
+def test_levit_is_converted_once() -> None:
+    timm = pytest.importorskip("timm")
+    model = convert_norm(timm.create_model("levit_128s"))
+    with pytest.raises(ValueError, match=r"DTN at 'stages\.0\.blocks\.0\.attn\.qkv\.bn' and \d+ more: build"):
+        convert_norm(model, "rmsnorm")
+
+
+@pytest.mark.parametrize(
+    ("layers", "advice"),
+    [
+        (
+            "first10",
+            r"blocks\.0\.norm2, .*; write 'authors', 'blocks', or a regular expression .*, layers=r'blocks\\\.0\\\.'$",
+        ),
+        ("Blocks ", r"; did you mean 'blocks'\?$"),
+        ("author", r"; did you mean 'authors'\?$"),
+        (lambda name, norm: False, r"; write a function that is true for some of them$"),
+    ],
+)
+def test_layers_that_choose_nothing_come_with_advice(layers: Any, advice: str) -> None:
+    with pytest.raises(ValueError, match=r"\(not among the layers\): its norms are blocks\.0\.norm1, .*" + advice):
+        convert_norm(small_vit(), layers=layers)
+
+
+def test_all_norms_take_no_groups_where_the_new_norm_has_none() -> None:
+    with pytest.raises(ValueError, match=r"expected an attention beside 'norm' .*or leave this norm out with layers"):
+        convert_norm(small_vit(), layers="")
+    model = convert_norm(small_vit(), "rmsnorm", layers="")
+    assert isinstance(model.get_submodule("norm"), RMSNorm)
 
 
 def test_a_config_is_no_name() -> None:
