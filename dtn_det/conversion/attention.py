@@ -15,6 +15,10 @@ _SOURCES = {
     "mmpretrain": "dtn_det.conversion.mmpretrain_attention",
     "mmdet": "dtn_det.models.locality",
 }
+_MODELS = (
+    "timm's ViT, DeiT, DeiT III, PiT, Swin or CaiT, mmpretrain's ViT, DeiT, T2T-ViT or Swin, or MMDetection's Swin, "
+    "PVT or PVTv2"
+)
 _KIND = r"(?i)attn|attention|msa$"
 
 
@@ -57,4 +61,4 @@ def plan_attention(model: nn.Module, attention: str = "lsa", *, layers: Layers =
     if attention != "lsa":
         raise ValueError(f"expected attention to be 'lsa', got {attention!r}")
     hosts = known_hosts(model, _SOURCES) if isinstance(model, nn.Module) else {}
-    return plan_replacements(model, "Locality Self-Attention", hosts, _KIND, layers)
+    return plan_replacements(model, "Locality Self-Attention", hosts, _MODELS, _KIND, layers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -54,7 +54,7 @@ def known_hosts(model: nn.Module, sources: Mapping[str, str]) -> dict[type[nn.Mo
 
 
 def plan_replacements(
-    model: nn.Module, target: str, hosts: Mapping[type[nn.Module], Replace], pattern: str, layers: Layers
+    model: nn.Module, target: str, hosts: Mapping[type[nn.Module], Replace], models: str, pattern: str, layers: Layers
 ) -> Replacements:
     """Choose what a conversion replaces. The model is left as it is.
 
@@ -62,6 +62,7 @@ def plan_replacements(
         model: A built model.
         target: Name of the new layers.
         hosts: Classes that can be replaced; a subclass may do anything and is not one of them.
+        models: The models that have such classes, for the error.
         pattern: Regular expression that finds the class names of modules of the same kind.
         layers: Regular expression that is searched for in the path of a module, or a function of path and module.
 
@@ -88,13 +89,27 @@ def plan_replacements(
     if not replaced and kept and all(kind.startswith(("LSA", "SPT", "Shifted")) for _, kind in kept):
         raise ValueError(f"expected a {type(model).__name__} without {target}, got one that is converted already")
     if not replaced:
-        found = ", ".join(sorted({kind for _, kind in kept})) or "none of the kind"
-        known = ", ".join(sorted({host.__name__ for host in hosts})) or "nothing of timm, mmpretrain or MMDetection"
+        fitting = [name for name, module in model.named_modules() if name and type(module) in hosts]
+        if fitting:
+            raise ValueError(
+                f"expected layers to choose some of {_some(fitting)} of {type(model).__name__}, got {layers!r}, which "
+                "chooses none of them: write a regular expression that is found in such a path, or leave layers out"
+            )
+        classes = sorted({_path(type(model.get_submodule(name))) for name, _ in kept})
+        found = f"{', '.join(classes)}, for which it is not written" if classes else "none of the kind"
         raise ValueError(
-            f"expected modules of {type(model).__name__} that can become {target} with layers={layers!r}, got {found}: "
-            f"known in it are {known}, by their exact classes"
+            f"expected modules of {type(model).__name__} that can become {target}, got {found}: each class needs a "
+            f"form of its own; take {models}"
         )
     return Replacements(type(model).__name__, target, tuple(replaced), kept)
+
+
+def _path(kind: type[nn.Module]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _some(names: Sequence[str], number: int = 6) -> str:
+    return ", ".join(names[:number]) + (", ..." if len(names) > number else "")
 
 
 def put(model: nn.Module, path: str, module: nn.Module) -> None:

@@ -17,6 +17,10 @@ _SOURCES = {
     "mmpretrain": "dtn_det.conversion.mmpretrain_tokenization",
     "mmdet": "dtn_det.conversion.mmdet_tokenization",
 }
+_MODELS = (
+    "timm's ViT, DeiT, DeiT III, PiT, Swin or CaiT, mmpretrain's ViT, DeiT, T2T-ViT or Swin, or MMDetection's Swin or "
+    "PVT"
+)
 _KIND = r"Patch(Embed|Merging)|Pooling$|ConvEmbedding|T2TModule"
 
 
@@ -65,4 +69,4 @@ def plan_tokenization(model: nn.Module, tokenization: str = "spt", *, layers: La
     if tokenization != "spt":
         raise ValueError(f"expected tokenization to be 'spt', got {tokenization!r}")
     hosts = known_hosts(model, _SOURCES) if isinstance(model, nn.Module) else {}
-    return plan_replacements(model, "Shifted Patch Tokenization", hosts, _KIND, layers)
+    return plan_replacements(model, "Shifted Patch Tokenization", hosts, _MODELS, _KIND, layers)

@@ -294,11 +294,11 @@ def test_plan_changes_nothing() -> None:
     [
         (
             lambda: convert_attention(nn.Linear(2, 2)),
-            "modules of Linear that can become Locality Self-Attention .*got none of",
+            "modules of Linear that can become Locality Self-Attention, got none of the kind: each class",
         ),
         (
             lambda: convert_attention(build("vit_tiny_patch16_224"), layers="head"),
-            "with layers='head', got Attention: known",
+            r"layers to choose some of blocks\.0\.attn, blocks\.1\.attn of VisionTransformer, got 'head', which",
         ),
         (
             lambda: convert_attention(convert_attention(build("vit_tiny_patch16_224"))),
@@ -315,3 +315,20 @@ def test_plan_changes_nothing() -> None:
 def test_errors_name_the_fault(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("beit_base_patch16_224", r"timm\.models\.beit\.Attention"),
+        ("pvt_v2_b0", r"timm\.models\.pvt_v2\.Attention"),
+        ("swinv2_tiny_window8_256", r"timm\.models\.swin_transformer_v2\.WindowAttention"),
+        ("twins_svt_small", r"timm\.models\.twins\.GlobalSubSampleAttn, timm\.models\.twins\.LocallyGroupedAttn"),
+    ],
+)
+def test_attention_of_another_kind_is_named_by_its_file(name: str, found: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    known = "take timm's ViT, DeiT, .*, mmpretrain's ViT, .*, or MMDetection's Swin"
+    with pytest.raises(ValueError, match=f"Self-Attention, got {found}, for which it is not written: each .*; {known}"):
+        convert_attention(model)

@@ -316,7 +316,7 @@ def test_small_vit_is_the_one_of_the_paper() -> None:
     [
         (
             lambda: convert_tokenization(nn.Linear(2, 2)),
-            "modules of Linear that can become Shifted Patch Tokenization .*got none of",
+            "modules of Linear that can become Shifted Patch Tokenization, got none of the kind: each class",
         ),
         (
             lambda: convert_tokenization(convert_tokenization(build("vit_tiny_patch16_224"))),
@@ -329,6 +329,14 @@ def test_small_vit_is_the_one_of_the_paper() -> None:
         (
             lambda: convert_tokenization(build("vit_tiny_patch16_224", patch_size=(8, 4))),
             "expected square patches for Shifted Patch Tokenization at 'patch_embed', got 8 x 4",
+        ),
+        (
+            lambda: convert_tokenization(timm.create_model("pvt_v2_b0")),
+            r"got timm\.models\.pvt_v2\.OverlapPatchEmbed, for which it is not written: .*; take timm's ViT, DeiT",
+        ),
+        (
+            lambda: convert_tokenization(build("vit_tiny_patch16_224"), layers="zzz"),
+            "expected layers to choose some of patch_embed of VisionTransformer, got 'zzz', which chooses none of them",
         ),
         (lambda: convert_tokenization("vit"), "expected a built model .* got str: build it first"),
     ],
