@@ -129,7 +129,7 @@ class LocalitySelfAttention(nn.Module):
         ``scale``: ``(num_heads,)``, starts at ``dim_head ** -0.5``.
 
     Raises:
-        ValueError: Heads that do not divide the channels.
+        ValueError: Heads that do not divide the channels, or a number out of its range.
 
     Example:
         >>> LocalitySelfAttention(192, num_heads=12)(torch.randn(2, 65, 192)).shape
@@ -155,6 +155,11 @@ class LocalitySelfAttention(nn.Module):
                 f"expected num_heads to be a positive divisor of dim, got dim={dim} and num_heads={num_heads}: choose "
                 f"a divisor, or pass dim_head"
             )
+        if dim_head is not None and dim_head < 1:
+            raise ValueError(f"expected dim_head of at least 1, got {dim_head}: leave it out for dim / num_heads")
+        for name, rate in {"attn_drop": attn_drop, "proj_drop": proj_drop}.items():
+            if not 0 <= rate < 1:
+                raise ValueError(f"expected {name} from 0 to below 1, got {rate}: 0 drops nothing")
         dim_head = dim_head or dim // num_heads
         self.num_heads = num_heads
         self.dim_head = dim_head

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dtn_det.layers.token_norm import check_eps
+
 
 def shift_patches(x: Tensor, shift: int) -> Tensor:
     """Stack a map on its copies shifted towards the four corners (Lee et al., arXiv:2112.13492, Sec. 3.2).
@@ -77,7 +79,7 @@ class ShiftedPatchTokenization(nn.Module):
         ``patch_norm``: ``5 * C * patch_size ** 2`` features in the order (row, column, copy, channel).
 
     Raises:
-        ValueError: Sizes that are not positive, or a shift below 1, as for patches of one pixel.
+        ValueError: Sizes or an ``eps`` that are not positive, or a shift below 1, as for patches of one pixel.
 
     Example:
         >>> tokens, hw_shape = ShiftedPatchTokenization(3, 96, patch_size=4)(torch.randn(2, 3, 64, 50))
@@ -104,6 +106,7 @@ class ShiftedPatchTokenization(nn.Module):
         for name, size in {"in_channels": in_channels, "dim": dim, "patch_size": patch_size}.items():
             if not isinstance(size, int) or size < 1:
                 raise ValueError(f"expected {name} to be a positive integer, got {size!r}")
+        check_eps(eps)
         self.shift = patch_size // 2 if shift is None else shift
         _check_shift(self.shift)
         self.in_channels = in_channels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -17,14 +18,14 @@ class TokenNorm(nn.LayerNorm):
 
     Args:
         num_features: Channels ``C`` of a token.
-        eps: Added to variances and mean squares.
+        eps: Added to variances and mean squares, above 0.
         has_weight: Whether there is a ``weight`` of shape ``(C,)``, which starts at 1.
         has_bias: Whether there is a ``bias`` of shape ``(C,)``, which starts at 0.
         device: Where the parameters are made.
         dtype: Their dtype.
 
     Raises:
-        ValueError: ``num_features`` is no positive integer.
+        ValueError: ``num_features`` is no positive integer, or ``eps`` no positive number.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class TokenNorm(nn.LayerNorm):
     ) -> None:
         if not isinstance(num_features, int) or num_features < 1:
             raise ValueError(f"expected num_features to be a positive integer, got {num_features!r}")
+        check_eps(eps)
         # nn.LayerNorm's constructor calls reset_parameters(), for which a subclass may not be ready.
         nn.Module.__init__(self)
         self.num_features = num_features
@@ -57,7 +59,8 @@ class TokenNorm(nn.LayerNorm):
                 (class, distillation, register), or ``(B, H, W, C)``.
             hw_shape: ``(H, W)``.
             mask: Booleans, True for valid tokens: ``(B, N)``, ``(B, H * W)`` or ``(B, H, W)``. The others take no part
-                in statistics over tokens.
+                in statistics over tokens. Each image needs a valid token; under ``torch.compile`` and in traced graphs
+                this is not checked, and an image without one comes out finite, and changes none of the others.
 
         Returns:
             Tensor of the shape of ``x``. The dtype is that of ``x``, or float32 under CUDA autocast, as for LayerNorm.
@@ -83,6 +86,16 @@ def check_groups(num_features: int, num_groups: int) -> None:
             f"expected num_groups to be a positive divisor of num_features, got num_features={num_features} and "
             f"num_groups={num_groups}: choose a divisor of {num_features}"
         )
+
+
+def check_eps(eps: float) -> None:
+    """Check what is added to variances.
+
+    Raises:
+        ValueError: It is no positive, finite number.
+    """
+    if not isinstance(eps, int | float) or not 0 < eps < math.inf:
+        raise ValueError(f"expected eps to be a positive number, got {eps!r}: take a small one, such as 1e-5")
 
 
 def check_tokens(x: Tensor, num_features: int, hw_shape: tuple[int, int] | None) -> tuple[int, int] | None:
@@ -156,6 +169,8 @@ def check_mask(mask: Tensor, batch: int, num_tokens: int, grid: tuple[int, int] 
 
 def check_rows(mask: Tensor) -> None:
     """Check that a mask ``(B, N)`` leaves each image at least one valid token.
+
+    Compiled and traced graphs leave the check out; the rows that it would name come out finite there.
 
     Raises:
         ValueError: One without; the message names the rows.

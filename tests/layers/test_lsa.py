@@ -180,6 +180,11 @@ def test_mask_of_the_diagonal_is_on_the_diagonal():
 def test_errors_name_the_fault():
     with pytest.raises(ValueError, match="expected num_heads to be a positive divisor of dim, got dim=12 and num_he"):
         LocalitySelfAttention(12, 5)
+    with pytest.raises(ValueError, match="expected dim_head of at least 1, got 0: leave it out for dim / num_heads"):
+        LocalitySelfAttention(12, 3, 0)
+    for name in ("attn_drop", "proj_drop"):
+        with pytest.raises(ValueError, match=f"expected {name} from 0 to below 1, got 1.5: 0 drops nothing"):
+            LocalitySelfAttention(12, 3, **{name: 1.5})
     q, k, v = heads_of(4)
     with pytest.raises(ValueError, match=r"expected scale of shape \(2,\), one per head, got \(3,\)"):
         locality_attention(q, k, v, torch.ones(3))

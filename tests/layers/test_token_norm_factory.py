@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -76,12 +78,28 @@ def test_every_name_and_alias_builds_a_norm_of_one_kind() -> None:
         (("sn", 8), {"momentum": -0.1}, r"momentum from 0 to 1, got -0.1"),
         (("powernorm", 8), {"alpha_forward": 2}, r"alpha_forward from 0 to 1, got 2"),
         (("powernorm", 8), {"alpha_backward": -1}, r"alpha_backward from 0 to 1, got -1"),
-        (("powernorm", 8), {"warmup_steps": -1}, r"warmup_steps of at least 0, got -1"),
+        (("bn", 8), {"momentum": None}, r"momentum from 0 to 1, got None: choose a number in this range"),
+        (("sn", 8), {"momentum": float("nan")}, r"momentum from 0 to 1, got nan"),
+        (("powernorm", 8), {"warmup_steps": -1}, r"warmup_steps to be an integer of at least 0, got -1: take 0"),
+        (("powernorm", 8), {"warmup_steps": 1.5}, r"warmup_steps to be an integer of at least 0, got 1.5"),
+        (("dyt", 8), {"alpha": float("inf")}, r"alpha to be a finite number, got inf: the paper starts at 0.5"),
+        (("dyt", 8), {"alpha": "0.5"}, r"alpha to be a finite number, got '0.5'"),
+        (("gn", 8, 0), {}, r"positive divisor of num_features, got num_features=8 and num_groups=0"),
     ],
 )
 def test_wrong_arguments(arguments: tuple[Any, ...], options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_token_norm(*arguments, **options)
+
+
+@pytest.mark.parametrize("eps", [0, -1e-5, float("nan"), float("inf"), "1e-5"])
+@pytest.mark.parametrize("name", TOKEN_NORMS)
+def test_eps_that_is_not_positive(name: str, eps: Any) -> None:
+    with pytest.raises(ValueError, match=rf"expected eps to be a positive number, got {eps!r}: take a small one"):
+        build_token_norm(name, 8, eps=eps)
+    if eps == -1e-5:
+        with pytest.raises(ValueError, match="expected eps to be a positive number, got -1e-05"):
+            from_layer_norm(nn.LayerNorm(8, eps=eps), name)
 
 
 @pytest.mark.parametrize("name", TOKEN_NORMS)
@@ -114,6 +132,32 @@ def test_mask_without_a_valid_token(name: str) -> None:
     mask = torch.arange(24).reshape(2, 12) < 12
     with pytest.raises(ValueError, match=r"at least one valid token in each row of mask, got none in rows \[1\]"):
         build_token_norm(name, 8)(torch.zeros(2, 12, 8), (3, 4), mask)
+
+
+@pytest.fixture
+def compiler() -> Iterator[None]:
+    """Graphs of this test alone: PyTorch compiles a function for so many classes only."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", TOKEN_NORMS)
+def test_a_compiled_graph_gives_an_image_without_a_valid_token_finite_values(name: str, training: bool) -> None:
+    torch.manual_seed(0)
+    norm = build_token_norm(name, 8, 2).train(training)
+    x = torch.randn(2, 12, 8, requires_grad=True)
+    mask = torch.arange(24).reshape(2, 12) < 12
+    expected = copy.deepcopy(norm)(x[:1], (3, 4), mask[:1])
+    y = torch.compile(norm, backend="eager")(x, (3, 4), mask)
+    y.square().sum().backward()
+    torch.testing.assert_close(y[:1], expected)
+    assert y.isfinite().all()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in norm.parameters() if parameter.grad is not None)
 
 
 def test_a_mask_without_a_grid_has_one_shape() -> None:

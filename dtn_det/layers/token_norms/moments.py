@@ -79,5 +79,5 @@ def check_fraction(name: str, value: float) -> None:
     Raises:
         ValueError: It is not in [0, 1].
     """
-    if not 0 <= value <= 1:
-        raise ValueError(f"expected {name} from 0 to 1, got {value}")
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"expected {name} from 0 to 1, got {value!r}: choose a number in this range")

@@ -47,7 +47,7 @@ class PowerNorm(AcrossTokensNorm):
         ``()``.
 
     Raises:
-        ValueError: A factor out of range, or a negative number of steps.
+        ValueError: A factor out of range, or no number of steps.
     """
 
     running_square: Tensor
@@ -69,8 +69,11 @@ class PowerNorm(AcrossTokensNorm):
     ) -> None:
         check_fraction("alpha_forward", alpha_forward)
         check_fraction("alpha_backward", alpha_backward)
-        if warmup_steps < 0:
-            raise ValueError(f"expected warmup_steps of at least 0, got {warmup_steps}")
+        if not isinstance(warmup_steps, int) or warmup_steps < 0:
+            raise ValueError(
+                f"expected warmup_steps to be an integer of at least 0, got {warmup_steps!r}: take 0 to use the "
+                "running statistics from the start"
+            )
         super().__init__(num_features, eps, include_prefix=include_prefix, device=device, dtype=dtype)
         self.alpha_forward = alpha_forward
         self.alpha_backward = alpha_backward

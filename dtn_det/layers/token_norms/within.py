@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -124,6 +126,9 @@ class DyT(WithinTokenNorm):
 
     Shapes:
         ``weight``, ``bias``: ``(C,)``. ``alpha``: ``(1,)``.
+
+    Raises:
+        ValueError: An ``alpha`` that is no finite number.
     """
 
     def __init__(
@@ -135,6 +140,8 @@ class DyT(WithinTokenNorm):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+            raise ValueError(f"expected alpha to be a finite number, got {alpha!r}: the paper starts at 0.5")
         super().__init__(num_features, eps, device=device, dtype=dtype)
         self.alpha_init = alpha
         self.alpha = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
