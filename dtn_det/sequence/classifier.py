@@ -12,6 +12,8 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from dtn_det.conversion.convert import convert
+from dtn_det.input_errors import InputError
+from dtn_det.sequence.checks import check_integers
 from dtn_det.sequence.encoders import CLASS_TOKEN, PADDING, Sizes, build_encoder
 from dtn_det.sequence.reading import NUM_CLASSES
 
@@ -34,7 +36,7 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
         data_preprocessor: As for MMEngine's models.
 
     Raises:
-        ValueError: A config that does not fit.
+        InputError: A config that does not fit.
     """
 
     def __init__(
@@ -46,9 +48,10 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
         data_preprocessor: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(data_preprocessor)
+        check_integers(num_classes=num_classes, head_dims=head_dims)
         options = dict(encoder)
         if "type" not in options:
-            raise ValueError(f"expected encoder with a type, got {options}: write encoder=dict(type='bigbird', ...)")
+            raise InputError(f"expected encoder with a type, got {options}: write encoder=dict(type='bigbird', ...)")
         name = options.pop("type")
         sizes = Sizes(**{key: options.pop(key) for key in list(options) if key in Sizes.__dataclass_fields__})
         built = build_encoder(name, sizes, **options)

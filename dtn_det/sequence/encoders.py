@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dtn_det._optional import require
+from dtn_det.input_errors import InputError
+from dtn_det.sequence.checks import check_integers, check_rate
 from dtn_det.sequence.reading import VOCABULARY
 
 CLASS_TOKEN = len(VOCABULARY)
@@ -44,7 +46,10 @@ class Sizes:
         num_layers: Blocks.
         num_heads: Heads of each attention.
         mlp_dims: Channels between the two layers of a block's network.
-        drop_rate: Dropout in the blocks, of the attention's weights too.
+        drop_rate: Dropout in the blocks, of the attention's weights too; from 0 to below 1.
+
+    Raises:
+        InputError: A number out of its range, or heads that do not divide the channels.
     """
 
     max_tokens: int = 1999
@@ -55,10 +60,16 @@ class Sizes:
     drop_rate: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise ValueError(f"expected max_tokens of at least 1, got {self.max_tokens}")
-        if self.num_heads < 1 or self.embed_dims % self.num_heads:
-            raise ValueError(
+        check_integers(
+            max_tokens=self.max_tokens,
+            embed_dims=self.embed_dims,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            mlp_dims=self.mlp_dims,
+        )
+        check_rate(drop_rate=self.drop_rate)
+        if self.embed_dims % self.num_heads:
+            raise InputError(
                 f"expected num_heads that divide embed_dims, got {self.num_heads} and {self.embed_dims}: change one"
             )
 
@@ -100,10 +111,10 @@ def build_encoder(name: str, sizes: Sizes, **options: Any) -> Encoder:
             ``'reformer'`` (hashed attention, norms before the branches).
         sizes: What all have.
         **options: For BigBird ``block_size`` (64) and ``num_random_blocks`` (3); for Reformer ``chunk_length`` (200),
-            ``num_buckets`` (10), ``num_hashes`` (1) and ``hash_seed`` (0), which holds in evaluation.
+            ``num_buckets`` (10, even), ``num_hashes`` (1) and ``hash_seed`` (0), which holds in evaluation.
 
     Raises:
-        ValueError: An unknown name, an option that the encoder has not, or sizes that do not fit.
+        InputError: An unknown name, an option that the encoder has not, or numbers that do not fit.
     """
     builders: dict[str, Callable[..., Encoder]] = {
         "transformer": _transformer,
@@ -111,11 +122,11 @@ def build_encoder(name: str, sizes: Sizes, **options: Any) -> Encoder:
         "reformer": _reformer,
     }
     if name not in builders:
-        raise ValueError(f"expected an encoder out of {', '.join(builders)}, got {name!r}")
+        raise InputError(f"expected an encoder out of {', '.join(builders)}, got {name!r}")
     try:
         encoder = builders[name](sizes, **options)
     except TypeError as error:
-        raise ValueError(f"expected options that {name} has, got {', '.join(options)} ({error})") from None
+        raise InputError(f"expected options that {name} has, got {', '.join(options)} ({error})") from None
     _start_embeddings(encoder)
     return encoder
 
@@ -128,12 +139,13 @@ def _transformer(sizes: Sizes) -> Encoder:
 
 
 def _bigbird(sizes: Sizes, *, block_size: int = 64, num_random_blocks: int = 3) -> Encoder:
+    check_integers(block_size=block_size, num_random_blocks=num_random_blocks)
     transformers = require("transformers", "cls")
     length = sizes.padded_to(block_size)
     # From shorter ones on transformers takes full attention instead.
     least = (5 + 2 * num_random_blocks) * block_size + 1
     if length < least:
-        raise ValueError(
+        raise InputError(
             f"expected sequences of at least {least} tokens for blocks of {block_size} and {num_random_blocks} random "
             f"ones, got {length}: lower block_size or num_random_blocks"
         )
@@ -148,6 +160,12 @@ def _reformer(
 ) -> Encoder:
     from dtn_det.sequence.reformer import build_reformer
 
+    check_integers(chunk_length=chunk_length, num_buckets=num_buckets, num_hashes=num_hashes)
+    check_integers(0, hash_seed=hash_seed)
+    if num_buckets % 2:
+        raise InputError(
+            f"expected num_buckets to be even, a rotation has two directions, got {num_buckets}: take {num_buckets + 1}"
+        )
     length = sizes.padded_to(chunk_length)
     config = require("transformers", "cls").ReformerConfig(
         **sizes.common(length),

@@ -17,6 +17,7 @@ from mmengine.registry import MODELS
 from mmpretrain.structures import DataSample
 
 import dtn_det  # noqa: F401  registers the classifier
+from dtn_det.input_errors import InputError
 from dtn_det.layers import DTN
 from dtn_det.layers.token_norm import TokenNorm
 from dtn_det.sequence.classifier import SequenceClassifier
@@ -228,9 +229,42 @@ def test_unknown_mode() -> None:
         ({"type": "transformer", "block_size": 4}, "expected options that transformer has, got block_size"),
         ({"type": "bigbird", "max_tokens": 100}, "expected sequences of at least 705 tokens for blocks of 64 and 3"),
         ({"type": "transformer", "num_heads": 7}, "expected num_heads that divide embed_dims, got 7 and 512"),
-        ({"type": "transformer", "max_tokens": 0}, "expected max_tokens of at least 1, got 0"),
+        ({"type": "reformer", "num_buckets": 3}, "expected num_buckets to be even, .*, got 3: take 4"),
+        ({"type": "reformer", "hash_seed": -1}, "expected hash_seed to be an integer of at least 0, got -1: change it"),
+        ({"type": "reformer", "hash_seed": None}, "expected hash_seed to be an integer of at least 0, got None"),
     ],
 )
 def test_encoders_that_do_not_fit(encoder: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         SequenceClassifier(encoder)
+
+
+@pytest.mark.parametrize("value", [0, -4, 2.5, "4", True, None])
+@pytest.mark.parametrize(
+    ("encoder", "name"),
+    [
+        *(("transformer", name) for name in SIZES if name != "drop_rate"),
+        *(("bigbird", name) for name in ("block_size", "num_random_blocks")),
+        *(("reformer", name) for name in ("chunk_length", "num_buckets", "num_hashes")),
+    ],
+)
+def test_numbers_that_are_no_sizes(encoder: str, name: str, value: Any) -> None:
+    message = rf"expected {name} to be an integer of at least 1, got {value!r}: change it in the config"
+    with pytest.raises(InputError, match=message):
+        SequenceClassifier({"type": encoder, name: value})
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, 2.0, float("nan"), "0.1"])
+def test_dropout_out_of_range(value: Any) -> None:
+    with pytest.raises(
+        InputError, match=rf"expected drop_rate from 0 to below 1, got {value!r}: change it in the conf"
+    ):
+        SequenceClassifier({"type": "transformer", "drop_rate": value})
+
+
+@pytest.mark.parametrize("name", ["num_classes", "head_dims"])
+def test_heads_of_no_size(name: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"expected {name} to be an integer of at least 1, got 0: change it in the conf"
+    ):
+        SequenceClassifier({"type": "transformer"}, **{name: 0})
