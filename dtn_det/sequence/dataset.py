@@ -9,6 +9,7 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmpretrain.structures import DataSample
 
+from dtn_det.input_errors import InputError
 from dtn_det.sequence.reading import read_listops
 
 
@@ -22,7 +23,7 @@ class ListOpsDataset(BaseDataset):  # type: ignore[misc]
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A row that is none of ListOps, or too long; the message names file and line.
+        InputError: A row that is none of ListOps, or too long; the message names file and line.
     """
 
     METAINFO = {"classes": tuple(map(str, range(10)))}  # noqa: RUF012
@@ -36,7 +37,7 @@ class ListOpsDataset(BaseDataset):  # type: ignore[misc]
         rows = read_listops(Path(self.ann_file), self.max_tokens)
         found = [{"tokens": tokens, "gt_label": label} for tokens, label in rows]
         if not found:
-            raise ValueError(f"expected sequences in {self.ann_file}, got none behind its header: draw them again")
+            raise InputError(f"expected sequences in {self.ann_file}, got none behind its header: draw them again")
         return found
 
     def prepare_data(self, idx: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from dtn_det.input_errors import InputError
 from dtn_det.sequence.trees import END, OPERATORS
 
 VOCABULARY: Final = ("", *OPERATORS, END, *map(str, range(10)))
@@ -19,6 +20,8 @@ _COLUMNS = ["Source", "Target"]
 def read_listops(path: Path, max_tokens: int | None = None) -> Iterator[tuple[bytes, int]]:
     """Read a file of the Arena's format line by line.
 
+    A byte order mark and empty lines at the end, which editors leave, are passed over.
+
     Args:
         path: A TSV file with the header ``Source TAB Target``.
         max_tokens: Most tokens of a sequence.
@@ -28,25 +31,32 @@ def read_listops(path: Path, max_tokens: int | None = None) -> Iterator[tuple[by
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Something else than such a row, or too long a sequence; the message names file and line.
+        InputError: Something else than such a row, or too long a sequence; the message names file and line.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"expected a ListOps file at {path}, got nothing there: write the set with `dtn-det listops --out DIR`, or "
             "name its folder"
         )
-    with path.open(encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+    with path.open(encoding="utf-8-sig", errors="backslashreplace", newline="\n") as file:
         header = file.readline().rstrip("\r\n").split("\t")
         if header != _COLUMNS:
-            raise ValueError(
+            raise InputError(
                 f"expected the header Source TAB Target in {path}, line 1, got {_shown(' '.join(header))}: name a file "
                 "of the Long-Range Arena's format"
             )
+        empty = None
         for number, line in enumerate(file, start=2):
+            row = line.rstrip("\r\n")
+            if not row:
+                empty = empty or number
+                continue
+            if empty is not None:
+                raise InputError(f"expected a row in {path}, line {empty}, got an empty line: remove it")
             try:
-                yield _read_row(line.rstrip("\r\n"), max_tokens)
+                yield _read_row(row, max_tokens)
             except _RowError as error:
-                raise ValueError(f"{error} in {path}, line {number}: {error.remedy}") from None
+                raise InputError(f"{error} in {path}, line {number}: {error.remedy}") from None
 
 
 class _RowError(ValueError):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dtn_det.input_errors import InputError
 from dtn_det.sequence import VOCABULARY, read_listops
 
 HEADER = "Source\tTarget\n"
@@ -29,6 +30,13 @@ def test_files_of_the_arena(tmp_path: Path, end: str) -> None:
     assert VOCABULARY[0] == ""
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_what_editors_leave(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "basic_val.tsv"
+    path.write_bytes(f"\ufeffSource\tTarget{end}[MAX 1 2 ]\t2{end}[MIN 1 2 ]\t1{end}{end}{end}".encode())
+    assert [label for _, label in read_listops(path)] == [2, 1]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -38,7 +46,8 @@ def test_files_of_the_arena(tmp_path: Path, end: str) -> None:
         (HEADER + "[MAX 1 \xff ]\t2\n", r"got '\\\\xff' in .*, line 2"),
         (HEADER + "[MAX 1 2 ] 2\n", r"expected a sequence, a tab and a label, got 1 columns in .*, line 2"),
         (HEADER + "[MAX 1 2 ]\t2\t3\n", r"got 3 columns in .*, line 2"),
-        (HEADER + "[MAX 1 2 ]\t2\n\n", r"got 1 columns in .*, line 3"),
+        (HEADER + "\n[MAX 1 2 ]\t2\n", r"expected a row in .*basic_train.tsv, line 2, got an empty line: remove it"),
+        (HEADER + "[MAX 1 2 ]\t2\r\n\r\n\r\n[MAX 1 2 ]\t2\n", r"expected a row in .*, line 3, got an empty line"),
         (HEADER + "[MAX 1 2 ]\t10\n", r"expected a label from 0 to 9, got '10' in .*, line 2: mend or remove"),
         (HEADER + "[MAX 1 2 ]\t]\n", r"expected a label from 0 to 9, got '\]'"),
         (HEADER + "( )\t1\n", r"expected a sequence, got none in .*, line 2"),
@@ -49,7 +58,7 @@ def test_files_of_the_arena(tmp_path: Path, end: str) -> None:
     ],
 )
 def test_what_is_wrong_with_a_file(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         list(read_listops(write(tmp_path, text), max_tokens=4))
 
 
