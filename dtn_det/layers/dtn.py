@@ -8,9 +8,9 @@ from typing import Literal, TypedDict, get_args
 import torch
 from torch import Tensor, nn
 
-from dtn_det.layers import operators, prefixed
+from dtn_det.layers import operators
 from dtn_det.layers.axis_kernels import PositionProjection
-from dtn_det.layers.separable import dynamic_token_norm, group_rms_normalize, intra_token_moments, normalize
+from dtn_det.layers.separable import dynamic_token_norm, layer_norm
 from dtn_det.layers.sequences import normalize_runs, valid_runs
 from dtn_det.layers.token_norm import (
     TokenNorm,
@@ -140,9 +140,9 @@ class DTN(TokenNorm):
         out_dtype = output_dtype(x)
         dtype = compute_dtype(x)
         with without_autocast(x):
-            if num_prefix and mask is None and prefixed.is_usable(x, self.num_groups, self.head_rms, self.only_var):
-                return prefixed.prefixed_token_norm(
-                    x, *self._tensors(dtype), (height, width), **self._options(), out_dtype=out_dtype
+            if num_prefix and mask is None and self._has_kernels(x):
+                return operators.dynamic_token_norm(
+                    x, *self._tensors(dtype), **self._options(), out_dtype=out_dtype, hw_shape=(height, width)
                 )
             tokens, prefix = x, None
             if num_prefix:
@@ -159,14 +159,20 @@ class DTN(TokenNorm):
     ) -> Tensor:
         """``(B, H, W, C)`` of any dtype, and a mask ``(B, H, W)`` or None."""
         tensors = self._tensors(compute_dtype)
-        if operators.is_usable(grid, self.num_groups, self.head_rms, self.only_var, None):
+        if self._has_kernels(grid):
             if mask is None:
-                return operators.dynamic_token_norm(grid, *tensors, **self._options(), out_dtype=out_dtype)
+                hw_shape = (grid.shape[1], grid.shape[2])
+                return operators.dynamic_token_norm(
+                    grid, *tensors, **self._options(), out_dtype=out_dtype, hw_shape=hw_shape
+                )
             runs = valid_runs(mask)
             if runs is not None:
                 return normalize_runs(grid, runs, *tensors, **self._options(), out_dtype=out_dtype)
         out = dynamic_token_norm(grid.to(compute_dtype), *tensors, **self._options(), mask=mask)
         return out.to(out_dtype)
+
+    def _has_kernels(self, x: Tensor) -> bool:
+        return operators.is_usable(x, self.num_groups, self.head_rms, self.only_var)
 
     def _tensors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]:
         """Coefficients, gates, weight and bias, as the kernels take them."""
@@ -179,10 +185,8 @@ class DTN(TokenNorm):
 
     def _normalize_prefix(self, prefix: Tensor) -> Tensor:
         """``(B, N', C)``: LayerNorm statistics, no grid."""
-        if self.head_rms:
-            prefix = group_rms_normalize(prefix, self.num_groups, self.eps)
-        moments = intra_token_moments(prefix, self.unbiased)
-        return normalize(prefix, moments, self.weight.to(prefix.dtype), self.bias.to(prefix.dtype), self.eps)
+        weight, bias = self.weight.to(prefix.dtype), self.bias.to(prefix.dtype)
+        return layer_norm(prefix, weight, bias, self.num_groups, **self._options())
 
     def _grid(self, x: Tensor, hw_shape: tuple[int, int] | None) -> tuple[int, int, int]:
         """Check the shapes and return ``(height, width, number of prefix tokens)``."""

@@ -43,6 +43,7 @@ class _Shape(ctypes.Structure):
 
     _fields_ = (
         ("batch", ctypes.c_int64),
+        ("prefix", ctypes.c_int64),
         ("height", ctypes.c_int64),
         ("width", ctypes.c_int64),
         ("channels", ctypes.c_int64),
@@ -99,14 +100,13 @@ def status() -> NativeStatus:
     return NativeStatus(_LIBRARY is not None, _DETAIL)
 
 
-def is_usable(grid: Tensor, mask: Tensor | None) -> bool:
+def is_usable(x: Tensor) -> bool:
     """Whether :func:`forward` and :func:`backward` cover this input.
 
     Args:
-        grid: ``(B, H, W, C)``.
-        mask: ``(B, H, W)`` or None.
+        x: ``(B, N, C)`` or ``(B, H, W, C)``.
     """
-    if mask is not None or grid.device.type != "cpu" or grid.numel() == 0:
+    if x.device.type != "cpu" or x.numel() == 0:
         return False
     # An exported graph must run where this library is not.
     if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
@@ -125,11 +125,14 @@ def forward(
     head_rms: bool,
     unbiased: bool,
     out_dtype: torch.dtype,
+    height: int,
+    width: int,
 ) -> Tensor:
     """:func:`dtn_det.layers.separable.dynamic_token_norm` without a mask, by the compiled kernels.
 
     Args:
-        x: ``(B, H, W, C)``, converted to the dtype of the parameters first.
+        x: ``(B, N, C)``, the last ``height * width`` tokens of which are the grid, or ``(B, H, W, C)``; those in front
+            of the grid get LayerNorm's statistics. Converted to the dtype of the parameters first.
         coefficients: ``(G, 3)``; the parameters are float32 or float64, all of one dtype.
         mean_gate: ``(G,)`` or None.
         var_gate: ``(G,)``.
@@ -139,9 +142,11 @@ def forward(
         head_rms: Divide each group by its root mean square first.
         unbiased: Unbiased intra-token variance.
         out_dtype: The dtype of the output.
+        height: ``H``.
+        width: ``W``.
 
     Returns:
-        ``(B, H, W, C)``, contiguous.
+        Of the shape of ``x``, contiguous.
 
     Raises:
         RuntimeError: The kernels are not there.
@@ -150,7 +155,7 @@ def forward(
     x = x.to(coefficients.dtype)
     inputs = [_dense(tensor) for tensor in (x, coefficients, mean_gate, var_gate, weight, bias)]
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    _call("forward", x, coefficients, mean_gate, eps, head_rms, unbiased, [*inputs, y])
+    _call("forward", x, coefficients, mean_gate, eps, head_rms, unbiased, (height, width), [*inputs, y])
     return y.to(out_dtype)
 
 
@@ -165,13 +170,15 @@ def backward(
     eps: float,
     head_rms: bool,
     unbiased: bool,
+    height: int,
+    width: int,
 ) -> list[Tensor]:
     """The gradients of :func:`forward` by its six tensors, in their dtypes; an empty one stands for that of None."""
     dtype = x.dtype
     x, grad_y = x.to(coefficients.dtype), grad_y.to(coefficients.dtype)
     inputs = [_dense(tensor) for tensor in (x, coefficients, mean_gate, var_gate, weight, bias, grad_y)]
     outputs = empty_gradients(x, coefficients, mean_gate, var_gate, weight, bias)
-    _call("backward", x, coefficients, mean_gate, eps, head_rms, unbiased, [*inputs, *outputs])
+    _call("backward", x, coefficients, mean_gate, eps, head_rms, unbiased, (height, width), [*inputs, *outputs])
     return [outputs[0].to(dtype), *outputs[1:]]
 
 
@@ -195,6 +202,7 @@ def _call(
     eps: float,
     head_rms: bool,
     unbiased: bool,
+    hw_shape: tuple[int, int],
     tensors: list[Tensor | None],
 ) -> None:
     """Run ``dtn_{forward,backward}_{f32,f64}`` on the tensors in the order of its pointers."""
@@ -202,7 +210,10 @@ def _call(
         raise RuntimeError(f"expected DTN's compiled CPU kernels, but they are {_DETAIL}")
     function = getattr(_LIBRARY, f"dtn_{name}_{'f64' if x.dtype == torch.float64 else 'f32'}")
     threads = max(1, min(torch.get_num_threads(), x.numel() // ELEMENTS_PER_THREAD))
-    shape = _Shape(*x.shape, coefficients.shape[0], eps, head_rms, unbiased, mean_gate is None, threads)
+    batch, channels = x.shape[0], x.shape[-1]
+    prefix = x.shape[1:-1].numel() - hw_shape[0] * hw_shape[1]
+    groups = coefficients.shape[0]
+    shape = _Shape(batch, prefix, *hw_shape, channels, groups, eps, head_rms, unbiased, mean_gate is None, threads)
     pointers = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
     if function(ctypes.byref(shape), *pointers) != 0:
         raise MemoryError(f"expected memory for DTN on tokens of shape {tuple(x.shape)}, got none: use smaller images")

@@ -6,6 +6,8 @@ Being ``torch.library`` operators with shapes and gradients registered, the kern
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -13,24 +15,23 @@ from torch.autograd import forward_ad
 from dtn_det.layers import gpu, native, separable, triton_launch
 
 
-def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool, mask: Tensor | None) -> bool:
+def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> bool:
     """Whether :func:`dynamic_token_norm` covers this input on its device.
 
     Args:
-        x: ``(B, H, W, C)``.
+        x: ``(B, H, W, C)``, or ``(B, N, C)`` with tokens in front of the grid.
         num_groups: ``G``.
         head_rms: As for the layer.
         only_var: As for the layer.
-        mask: ``(B, H, W)`` or None.
     """
     if _is_transformed():
         return False
     if x.device.type == "cpu":
-        return native.is_usable(x, mask)
+        return native.is_usable(x)
     # An exported graph must run where the kernels are not.
-    if mask is not None or torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return False
-    return gpu.is_usable(x, num_groups, head_rms, only_var)
+    return x.dim() == 4 and gpu.is_usable(x, num_groups, head_rms, only_var)
 
 
 def _is_transformed() -> bool:
@@ -53,11 +54,13 @@ def dynamic_token_norm(
     head_rms: bool,
     unbiased: bool,
     out_dtype: torch.dtype,
+    hw_shape: tuple[int, int],
 ) -> Tensor:
     """:func:`dtn_det.layers.separable.dynamic_token_norm` without a mask, by the kernels of the device.
 
     Args:
-        x: ``(B, H, W, C)`` of any floating-point dtype; it is not converted in memory on a CUDA device.
+        x: ``(B, H, W, C)`` of any floating-point dtype; it is not converted in memory on a CUDA device. On a CPU also
+            ``(B, N, C)``: the last ``H * W`` tokens are the grid, those in front of it get LayerNorm's statistics.
         coefficients: ``(G, 3)``, the positional coefficients. Float32 as are the other parameters, or float64 when
             ``x`` is.
         mean_gate: ``(G,)`` logits, or None when the mean is LayerNorm's alone.
@@ -68,11 +71,13 @@ def dynamic_token_norm(
         head_rms: Divide each group by its root mean square first.
         unbiased: Unbiased intra-token variance.
         out_dtype: The dtype of the result.
+        hw_shape: ``(H, W)``.
 
     Returns:
-        ``(B, H, W, C)``.
+        Of the shape of ``x``.
     """
-    result: Tensor = _forward(x, coefficients, mean_gate, var_gate, weight, bias, eps, head_rms, unbiased, out_dtype)
+    tensors = (coefficients, mean_gate, var_gate, weight, bias)
+    result: Tensor = _forward(x, *tensors, eps, head_rms, unbiased, out_dtype, *hw_shape)
     return result
 
 
@@ -88,8 +93,11 @@ def _forward(
     head_rms: bool,
     unbiased: bool,
     out_dtype: torch.dtype,
+    height: int,
+    width: int,
 ) -> Tensor:
-    return native.forward(x, coefficients, mean_gate, var_gate, weight, bias, eps, head_rms, unbiased, out_dtype)
+    tensors = (coefficients, mean_gate, var_gate, weight, bias)
+    return native.forward(x, *tensors, eps, head_rms, unbiased, out_dtype, height, width)
 
 
 @torch.library.custom_op("dtn_det::dynamic_token_norm_backward", mutates_args=(), device_types="cpu")
@@ -104,70 +112,68 @@ def _backward(
     eps: float,
     head_rms: bool,
     unbiased: bool,
+    height: int,
+    width: int,
 ) -> list[Tensor]:
     """The gradients by the six tensors; an empty one stands for that of None."""
-    return native.backward(grad_y, x, coefficients, mean_gate, var_gate, weight, bias, eps, head_rms, unbiased)
+    tensors = (coefficients, mean_gate, var_gate, weight, bias)
+    return native.backward(grad_y, x, *tensors, eps, head_rms, unbiased, height, width)
 
 
-_forward.register_kernel("cuda")(triton_launch.forward)
-_backward.register_kernel("cuda")(triton_launch.backward)
+@_forward.register_kernel("cuda")
+def _forward_cuda(*arguments: Any) -> Tensor:
+    return triton_launch.forward(*arguments[:-2])
+
+
+@_backward.register_kernel("cuda")
+def _backward_cuda(*arguments: Any) -> list[Tensor]:
+    return triton_launch.backward(*arguments[:-2])
 
 
 @_forward.register_fake
-def _forward_fake(
-    x: Tensor,
-    coefficients: Tensor,
-    mean_gate: Tensor | None,
-    var_gate: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    head_rms: bool,
-    unbiased: bool,
-    out_dtype: torch.dtype,
-) -> Tensor:
-    return torch.empty_like(x, dtype=out_dtype, memory_format=torch.contiguous_format)
+def _forward_fake(x: Tensor, *arguments: Any) -> Tensor:
+    return torch.empty_like(x, dtype=arguments[8], memory_format=torch.contiguous_format)
 
 
 @_backward.register_fake
-def _backward_fake(
-    grad_y: Tensor,
-    x: Tensor,
-    coefficients: Tensor,
-    mean_gate: Tensor | None,
-    var_gate: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    *_: object,
-) -> list[Tensor]:
-    return native.empty_gradients(x, coefficients, mean_gate, var_gate, weight, bias)
+def _backward_fake(grad_y: Tensor, *arguments: Any) -> list[Tensor]:
+    return native.empty_gradients(*arguments[:6])
 
 
-def _setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[object, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:6])  # type: ignore[arg-type]
-    ctx.options = inputs[6:9]  # type: ignore[attr-defined]
+def _setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:6])
+    ctx.options = (*inputs[6:9], *inputs[10:])  # type: ignore[attr-defined]
 
 
 def _autograd(ctx: torch.autograd.function.FunctionCtx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     tensors: tuple[Tensor | None, ...] = ctx.saved_tensors  # type: ignore[attr-defined]
-    eps, head_rms, unbiased = ctx.options  # type: ignore[attr-defined]
+    options = ctx.options  # type: ignore[attr-defined]
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        gradients = _differentiable_gradients(grad_y, tensors, eps, head_rms, unbiased)
+        gradients = _differentiable_gradients(grad_y, tensors, *options)
     else:
-        gradients = list(_backward(grad_y, *tensors, eps, head_rms, unbiased))
-        gradients = [None if tensor is None else gradient for tensor, gradient in zip(tensors, gradients, strict=True)]
-    return (*gradients, None, None, None, None)
+        found = list(_backward(grad_y, *tensors, *options))
+        gradients = [None if tensor is None else gradient for tensor, gradient in zip(tensors, found, strict=True)]
+    return (*gradients, *(None,) * 6)
 
 
 def _differentiable_gradients(
-    grad_y: Tensor, tensors: tuple[Tensor | None, ...], eps: float, head_rms: bool, unbiased: bool
+    grad_y: Tensor,
+    tensors: tuple[Tensor | None, ...],
+    eps: float,
+    head_rms: bool,
+    unbiased: bool,
+    height: int,
+    width: int,
 ) -> list[Tensor | None]:
     """The gradients under ``create_graph=True``: the plain form, whose own gradients autograd knows."""
     x, coefficients, mean_gate, var_gate, weight, bias = tensors
     assert x is not None and coefficients is not None and var_gate is not None and weight is not None  # noqa: PT018
     assert bias is not None
-    y = separable.dynamic_token_norm(
-        x.to(coefficients.dtype),
+    batch, channels = x.shape[0], x.shape[-1]
+    sequence = x.reshape(batch, -1, channels).to(coefficients.dtype)
+    prefix, tokens = sequence.split_with_sizes([sequence.shape[1] - height * width, height * width], dim=1)
+    grid = separable.dynamic_token_norm(
+        tokens.reshape(batch, height, width, channels),
         coefficients,
         mean_gate,
         var_gate,
@@ -177,6 +183,10 @@ def _differentiable_gradients(
         head_rms=head_rms,
         unbiased=unbiased,
     )
+    own = separable.layer_norm(
+        prefix, weight, bias, coefficients.shape[0], eps=eps, head_rms=head_rms, unbiased=unbiased
+    )
+    y = torch.cat([own, grid.reshape(tokens.shape)], dim=1).reshape(x.shape)
     return gradients_of(y, tensors, grad_y)
 
 

@@ -130,6 +130,25 @@ def normalize(x: Tensor, moments: Moments, weight: Tensor, bias: Tensor, eps: fl
     return (x - moments.mean) * torch.rsqrt(moments.var + eps) * weight + bias
 
 
+def layer_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, *, eps: float, head_rms: bool, unbiased: bool
+) -> Tensor:
+    """What tokens without a place in the grid get: the statistics of their own normalised groups.
+
+    Args:
+        x: ``(..., C)``.
+        weight: ``(C,)``.
+        bias: ``(C,)``.
+        num_groups: ``G``.
+        eps: Added to variances and mean squares.
+        head_rms: Divide each group by its root mean square first.
+        unbiased: Unbiased variance.
+    """
+    if head_rms:
+        x = group_rms_normalize(x, num_groups, eps)
+    return normalize(x, intra_token_moments(x, unbiased), weight, bias, eps)
+
+
 def dynamic_token_norm(
     x: Tensor,
     coefficients: Tensor,

@@ -92,7 +92,7 @@ def normalize_runs(
     tensors = (coefficients, mean_gate, var_gate, weight, bias)
     if all(run == (0, x.shape[2]) for run in runs):
         return operators.dynamic_token_norm(
-            x, *tensors, eps=eps, head_rms=head_rms, unbiased=unbiased, out_dtype=out_dtype
+            x, *tensors, eps=eps, head_rms=head_rms, unbiased=unbiased, out_dtype=out_dtype, hw_shape=(1, x.shape[2])
         )
     result: Tensor = _NormalizeRuns.apply(x, *tensors, runs, (eps, head_rms, unbiased), out_dtype)  # type: ignore[no-untyped-call]
     return result
@@ -121,7 +121,14 @@ class _NormalizeRuns(torch.autograd.Function):
         y = torch.empty_like(x, dtype=out_dtype, memory_format=torch.contiguous_format)
         for where, inside in _pieces(runs, x.shape[2]):
             y[where] = torch.ops.dtn_det.dynamic_token_norm(
-                x[where], *(gates if inside else own), weight, bias, *options, out_dtype
+                x[where],
+                *(gates if inside else own),
+                weight,
+                bias,
+                *options,
+                out_dtype,
+                1,
+                where[2].stop - where[2].start,
             )
         return y
 
@@ -136,7 +143,7 @@ class _NormalizeRuns(torch.autograd.Function):
         sums = [None if tensor is None else torch.zeros_like(tensor) for tensor in tensors]
         for where, inside in _pieces(ctx.runs, x.shape[2]):
             grad_x[where], *rest = torch.ops.dtn_det.dynamic_token_norm_backward(
-                grad_y[where], x[where], *(tensors if inside else own), *ctx.options
+                grad_y[where], x[where], *(tensors if inside else own), *ctx.options, 1, where[2].stop - where[2].start
             )
             # Weight and bias are those of all pieces, what comes before them is that of the runs.
             for total, gradient in list(zip(sums, rest, strict=True))[0 if inside else 3 :]:

@@ -45,8 +45,10 @@ def leaves(shape, dtype=torch.float32, only_var=False, kernel_scale=0.3):
 def run(tensors, grad_y, head_rms=True, unbiased=True):
     """The kernels: the output and all gradients."""
     x, coefficients, mean_gate, *_ = tensors
-    assert operators.is_usable(x, coefficients.shape[0], head_rms, mean_gate is None, None)
-    y = operators.dynamic_token_norm(*tensors, eps=1e-5, head_rms=head_rms, unbiased=unbiased, out_dtype=grad_y.dtype)
+    assert operators.is_usable(x, coefficients.shape[0], head_rms, mean_gate is None)
+    options = {"eps": 1e-5, "head_rms": head_rms, "unbiased": unbiased}
+    hw_shape = (x.shape[1], x.shape[2])
+    y = operators.dynamic_token_norm(*tensors, **options, out_dtype=grad_y.dtype, hw_shape=hw_shape)
     return [y.detach(), *torch.autograd.grad(y, [t for t in tensors if t is not None], grad_y)]
 
 

@@ -116,7 +116,7 @@ def test_without_the_libraries_the_plain_form_runs(monkeypatch, tmp_path):
     with pytest.raises(RuntimeError, match="expected DTN's compiled CPU kernels, but they are not built"):
         native.forward(
             x.reshape(1, 2, 2, 8), layer.pos_proj(), layer.mean_norm_weight, layer.var_norm_weight,
-            layer.weight, layer.bias, 1e-5, True, True, torch.float32,
+            layer.weight, layer.bias, 1e-5, True, True, torch.float32, 2, 2,
         )  # fmt: skip
 
 

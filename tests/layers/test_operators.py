@@ -18,16 +18,18 @@ def problem(dtype=torch.float64, low=None, only_var=False):
 
 
 def run(tensors, out_dtype):
-    return operators.dynamic_token_norm(*tensors, eps=1e-5, head_rms=True, unbiased=True, out_dtype=out_dtype)
+    return operators.dynamic_token_norm(
+        *tensors, eps=1e-5, head_rms=True, unbiased=True, out_dtype=out_dtype, hw_shape=(3, 4)
+    )
 
 
 @pytest.mark.parametrize("only_var", [False, True])
 def test_what_pytorch_asks_of_an_operator(only_var):
     torch.library.opcheck(
-        operators._forward, (*problem(torch.float32, only_var=only_var), 1e-5, True, True, torch.float32)
+        operators._forward, (*problem(torch.float32, only_var=only_var), 1e-5, True, True, torch.float32, 3, 4)
     )
     x, *parameters = problem(torch.float32, torch.bfloat16, only_var=only_var)
-    torch.library.opcheck(operators._forward, (x, *parameters, 1e-5, True, True, torch.float32))
+    torch.library.opcheck(operators._forward, (x, *parameters, 1e-5, True, True, torch.float32, 3, 4))
 
 
 @pytest.mark.parametrize("low", [torch.float16, torch.bfloat16])

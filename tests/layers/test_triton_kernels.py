@@ -193,8 +193,7 @@ def test_a_map_too_large_for_32_bits_is_not_covered():
 def test_other_devices_run_the_plain_form():
     x = torch.empty(1, 2, 2, 8, device="meta")
     assert not gpu.is_usable(torch.empty(1, 2, 2, 8), 2, True, False)
-    assert not operators.is_usable(x, 2, True, False, None)
-    assert not operators.is_usable(x, 2, True, False, torch.ones(1, 2, 2, dtype=torch.bool))
+    assert not operators.is_usable(x, 2, True, False)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")

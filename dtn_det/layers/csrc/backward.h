@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "map.h"
+#include "prefix.h"
 #include "problem.h"
 
 namespace dtn {
@@ -11,19 +12,6 @@ namespace dtn {
 template <class T>
 struct Gradients {
   T *x, *coefficients, *mean_gate, *var_gate, *weight, *bias;
-};
-
-// Sums over tasks: one slot per task, added up in order, so the result does not depend on the threads.
-struct Slots {
-  int64_t size;
-  std::vector<double> values;
-  Slots(int64_t tasks, int64_t size) : size(size), values(size_t(tasks * size), 0.0) {}
-  double* operator[](int64_t task) { return values.data() + task * size; }
-  std::vector<double> total() const {
-    std::vector<double> sums(size, 0.0);
-    for (size_t i = 0; i < values.size(); ++i) sums[i % size] += values[i];
-    return sums;
-  }
 };
 
 // Sums of one group in short vectors, emptied into a slot now and then.
@@ -83,7 +71,7 @@ class Backward {
         row_task(row, buffer.data(), row_slots[row]);
       };
     });
-    collect(tile_slots.total(), row_slots.total());
+    collect(prefix_gradients(p, grad_y, out.x), tile_slots.total(), row_slots.total());
   }
 
  private:
@@ -141,7 +129,7 @@ class Backward {
             }
             const V own = load<N>(tile.mean1 + l * tile.stride + column + c);
             const V to_mean = from_u + 2 * to_var * (own - load<N>(tile.constant + column + c));
-            const V constant = middle_scale * load<N>(p.x + middle * p.C + c);
+            const V constant = middle_scale * load<N>(p.x + p.place(b, middle) + c);
             store<N>(&row_u[target + c], to_mean - 2 * to_var * (own - constant));
             store<N>(&row_to_var[target + c], to_var);
           });
@@ -153,7 +141,7 @@ class Backward {
   // One output token: its share of the parameters' gradients, the direct part of the input's, and what the filter over
   // the height passes on.
   void token_task(int64_t b, int i, int j, int column, const Tile& tile, T* channels, LaneSums<T, kTileFields>* sums) {
-    const int64_t token = (b * p.H + i) * p.W + j;
+    const int64_t token = (b * p.H + i) * p.W + j, place = p.place(b, token);
     const T own_mean = tokens.own_mean[token], own_var = tokens.own_var[token];
     const int64_t here = i * tile.stride + int64_t(column) * p.C;
     LaneSums<T, 2> own;  // gradients of LayerNorm's mean and variance
@@ -183,13 +171,13 @@ class Backward {
         settle(pilot, first, second, mean, var);
         const V inverse = inverse_sqrt<N>(var_share * own_var + T(p.shape.eps) + (1 - var_share) * var);
         const V centre = mean_share * own_mean + (1 - mean_share) * mean;
-        const V z = (load<N>(p.x + token * p.C + c) * scale - centre) * inverse;
-        const V to_y = load<N>(grad_y + token * p.C + c);
+        const V z = (load<N>(p.x + place + c) * scale - centre) * inverse;
+        const V to_y = load<N>(grad_y + place + c);
         store<N>(channels + c, load<N>(channels + c) + to_y * z);
         store<N>(channels + p.C + c, load<N>(channels + p.C + c) + to_y);
         const V to_centred = to_y * load<N>(p.weight + c) * inverse;
         const V to_blend = T(-0.5) * to_centred * z * inverse;  // gradient of the blended variance
-        store<N>(out.x + token * p.C + c, to_centred);
+        store<N>(out.x + place + c, to_centred);
         own.template add<N>(0, -mean_share * to_centred);
         own.template add<N>(1, var_share * to_blend);
         const V to_mean = (mean_share - 1) * to_centred, to_var = (1 - var_share) * to_blend;
@@ -205,18 +193,18 @@ class Backward {
     const T to_own_mean = own.total(0) / p.C, to_own_var = own.total(1) * T(2) / (p.shape.unbiased ? p.C - 1 : p.C);
     for (int g = 0; g < p.G; ++g) {
       const T scale = tokens.scale[token * p.G + g];
-      const T* x = p.x + token * p.C;
-      T* to_x = out.x + token * p.C;
+      const T* x = p.x + place;
+      T* to_x = out.x + place;
       for (int c = g * p.D; c < (g + 1) * p.D; ++c) to_x[c] += to_own_mean + to_own_var * (x[c] * scale - own_mean);
     }
   }
 
   void row_task(int64_t row, T* deviation, double* slot) {
-    const int64_t first_token = row * p.W, middle = middle_of_row(row);
+    const int64_t first_token = row * p.W, middle = middle_of_row(row), place = p.place(row / p.H, first_token);
     for (int j = 0; j < p.W; ++j) {
       for (int g = 0; g < p.G; ++g) {
         const T scale = tokens.scale[(first_token + j) * p.G + g], middle_scale = tokens.scale[middle * p.G + g];
-        const T *x = p.x + (first_token + j) * p.C, *constant = p.x + middle * p.C;
+        const T *x = p.x + place + int64_t(j) * p.C, *constant = p.x + place + int64_t(p.W / 2) * p.C;
         T* target = deviation + int64_t(j) * p.C;
         for (int c = g * p.D; c < (g + 1) * p.D; ++c) target[c] = x[c] * scale - constant[c] * middle_scale;
       }
@@ -250,33 +238,21 @@ class Backward {
             from_u += weight[k] * load<N>(u + outputs + int64_t(k) * p.C + c);
             from_var += weight[k] * load<N>(to_var + outputs + int64_t(k) * p.C + c);
           }
-          T* target = out.x + first_token * p.C + here + c;
+          T* target = out.x + place + here + c;
           store<N>(target, load<N>(target) + from_u + 2 * from_var * load<N>(deviation + here + c));
         });
       }
       sums.flush(slot + g, p.G);
     }
-    if (p.shape.head_rms) undo_group_rms(first_token);
-  }
-
-  void undo_group_rms(int64_t first_token) {
-    for (int64_t token = first_token; token < first_token + p.W; ++token) {
-      for (int g = 0; g < p.G; ++g) {
-        const T scale = tokens.scale[token * p.G + g];
-        const T* x = p.x + token * p.C + g * p.D;
-        T* target = out.x + token * p.C + g * p.D;
-        LaneSum<T> product;
-        for_each_block<T>(0, p.D, [&](int c, auto width) {
-          constexpr int N = decltype(width)::value;
-          product.template add<N>(load<N>(target + c) * load<N>(x + c));
-        });
-        const T along = product.total() * scale * scale / p.D;
-        for (int c = 0; c < p.D; ++c) target[c] = scale * (target[c] - x[c] * along);
-      }
+    if (!p.shape.head_rms) return;
+    for (int j = 0; j < p.W; ++j) {
+      const int64_t here = place + int64_t(j) * p.C;
+      undo_group_rms(p, p.x + here, &tokens.scale[(first_token + j) * p.G], out.x + here);
     }
   }
 
-  void collect(const std::vector<double>& tiles, const std::vector<double>& rows_total) {
+  void collect(const std::vector<double>& prefix, const std::vector<double>& tiles,
+               const std::vector<double>& rows_total) {
     for (int g = 0; g < p.G; ++g) {
       const double mean_share = p.mean_share[g], var_share = p.var_share[g];
       if (!p.shape.only_var) out.mean_gate[g] = T(tiles[kMeanGate * p.G + g] * mean_share * (1 - mean_share));
@@ -286,8 +262,8 @@ class Backward {
       out.coefficients[3 * g + 2] = T(tiles[kRowQuadratic * p.G + g] + rows_total[kColQuadratic * p.G + g]);
     }
     for (int c = 0; c < p.C; ++c) {
-      out.weight[c] = T(tiles[kTileFields * p.G + c]);
-      out.bias[c] = T(tiles[kTileFields * p.G + p.C + c]);
+      out.weight[c] = T(prefix[c] + tiles[kTileFields * p.G + c]);
+      out.bias[c] = T(prefix[p.C + c] + tiles[kTileFields * p.G + p.C + c]);
     }
   }
 };

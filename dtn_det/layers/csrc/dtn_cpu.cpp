@@ -6,12 +6,14 @@
 // Tiles of a few whole columns stay in a processor's own cache, so going forward needs no map of its own; going back
 // needs two of the size of the input. Nothing is kept between the two.
 #include "backward.h"
+#include "prefix.h"
 #include "problem.h"
 
 namespace dtn {
 
 template <class T>
 void forward(const Problem<T>& p, T* y) {
+  normalize_prefix(p, y);
   const TokenStatistics<T> tokens(p);
   const int tile = p.tile_width(2);
   for_each_tile(p, tile, [&] {
@@ -21,7 +23,7 @@ void forward(const Problem<T>& p, T* y) {
       row_moments(p, tokens, b, j0, j1, mean1, var1);
       for (int i = 0; i < p.H; ++i) {
         for (int j = j0; j < j1; ++j) {
-          const int64_t token = (b * p.H + i) * p.W + j;
+          const int64_t token = (b * p.H + i) * p.W + j, place = p.place(b, token);
           for (int g = 0; g < p.G; ++g) {
             const Band<T>& band = p.rows[g];
             const T* weight = &band.weight[size_t(i) * band.taps];
@@ -41,8 +43,8 @@ void forward(const Problem<T>& p, T* y) {
               }
               settle(pilot, first, second, mean, var);
               const Pack<T, N> inverse = inverse_sqrt<N>(var_own + (1 - var_share) * var);
-              const Pack<T, N> centred = load<N>(p.x + token * p.C + c) * scale - (mean_own + (1 - mean_share) * mean);
-              store<N>(y + token * p.C + c, centred * inverse * load<N>(p.weight + c) + load<N>(p.bias + c));
+              const Pack<T, N> centred = load<N>(p.x + place + c) * scale - (mean_own + (1 - mean_share) * mean);
+              store<N>(y + place + c, centred * inverse * load<N>(p.weight + c) + load<N>(p.bias + c));
             });
           }
         }

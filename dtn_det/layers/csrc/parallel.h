@@ -59,4 +59,19 @@ void parallel_for(int64_t num_tasks, int num_threads, MakeWorker make_worker) {
   if (failed) std::rethrow_exception(failure);
 }
 
+// Sums over tasks: one slot per task, added up in order, so the result does not depend on the threads.
+struct Slots {
+  int64_t size;
+  std::vector<double> values;
+  Slots(int64_t tasks, int64_t size) : size(size), values(size_t(tasks * size), 0.0) {}
+  double* operator[](int64_t task) { return values.data() + task * size; }
+  std::vector<double> total() const {
+    std::vector<double> sums(size, 0.0);
+    for (size_t first = 0; first < values.size(); first += size) {
+      for (int64_t i = 0; i < size; ++i) sums[i] += values[first + i];
+    }
+    return sums;
+  }
+};
+
 }  // namespace dtn

@@ -14,11 +14,13 @@
 namespace dtn {
 
 extern "C" struct DtnShape {
-  int64_t batch, height, width, channels, groups;
+  int64_t batch, prefix, height, width, channels, groups;
   double eps;
   int32_t head_rms, unbiased, only_var, threads;
 };
 
+// Tensors are (B, prefix + H W, C): the grid's tokens of each image stand behind some that have no place in it. What is
+// computed of the grid alone is (B, H W, ...).
 template <class T>
 struct Problem {
   DtnShape shape;
@@ -44,6 +46,10 @@ struct Problem {
   int64_t num_rows() const { return shape.batch * H; }
   int64_t num_tokens() const { return num_rows() * W; }
 
+  // Where in a tensor a token of the grid has its channels.
+  int64_t place(int64_t b, int64_t token) const { return (token + (b + 1) * shape.prefix) * C; }
+  int64_t prefix_place(int64_t b, int64_t index) const { return (b * (shape.prefix + int64_t(H) * W) + index) * C; }
+
   // Columns of a tile: few enough that `arrays` buffers of its whole height fit into a second-level cache and that there
   // are tiles for all threads. The threads at hand have no say, for sums over a tile must not depend on them.
   int tile_width(int arrays) const {
@@ -57,48 +63,48 @@ struct Problem {
   static T sigmoid(T logit) { return T(1) / (T(1) + std::exp(-logit)); }
 };
 
-// What both directions need of every token.
+// LayerNorm's statistics of the token at `x` and the reciprocal root mean squares of its groups, 1 without head_rms.
+template <class T>
+void measure_token(const Problem<T>& p, const T* x, T* scales, T& own_mean, T& own_var) {
+  T total = 0;
+  for (int g = 0; g < p.G; ++g) {
+    LaneSum<T> sum, squares;
+    for_each_block<T>(g * p.D, (g + 1) * p.D, [&](int c, auto width) {
+      constexpr int N = decltype(width)::value;
+      const auto value = load<N>(x + c);
+      sum.template add<N>(value);
+      squares.template add<N>(value * value);
+    });
+    scales[g] = p.shape.head_rms ? T(1) / std::sqrt(squares.total() / p.D + T(p.shape.eps)) : T(1);
+    total += sum.total() * scales[g];
+  }
+  own_mean = total / p.C;
+  LaneSum<T> squares;
+  for (int g = 0; g < p.G; ++g) {
+    for_each_block<T>(g * p.D, (g + 1) * p.D, [&](int c, auto width) {
+      constexpr int N = decltype(width)::value;
+      const auto deviation = load<N>(x + c) * scales[g] - own_mean;
+      squares.template add<N>(deviation * deviation);
+    });
+  }
+  own_var = squares.total() / (p.shape.unbiased ? p.C - 1 : p.C);
+}
+
+// What both directions need of every token of the grid.
 template <class T>
 struct TokenStatistics {
-  std::unique_ptr<T[]> scale;              // (B, H, W, G) reciprocal root mean squares, 1 without head_rms
-  std::unique_ptr<T[]> own_mean, own_var;  // (B, H, W) LayerNorm's statistics of the scaled token
+  std::unique_ptr<T[]> scale;              // (B, H, W, G)
+  std::unique_ptr<T[]> own_mean, own_var;  // (B, H, W) of the scaled token
 
   explicit TokenStatistics(const Problem<T>& p)
       : scale(new T[p.num_tokens() * p.G]), own_mean(new T[p.num_tokens()]), own_var(new T[p.num_tokens()]) {
     parallel_for(p.num_rows(), p.shape.threads, [&] {
       return [&](int64_t row) {
-        for (int64_t token = row * p.W; token < (row + 1) * p.W; ++token) measure(p, token);
+        for (int64_t token = row * p.W; token < (row + 1) * p.W; ++token) {
+          measure_token(p, p.x + p.place(row / p.H, token), &scale[token * p.G], own_mean[token], own_var[token]);
+        }
       };
     });
-  }
-
- private:
-  void measure(const Problem<T>& p, int64_t token) {
-    const T* x = p.x + token * p.C;
-    T* scales = &scale[token * p.G];
-    T total = 0;
-    for (int g = 0; g < p.G; ++g) {
-      LaneSum<T> sum, squares;
-      for_each_block<T>(g * p.D, (g + 1) * p.D, [&](int c, auto width) {
-        constexpr int N = decltype(width)::value;
-        const auto value = load<N>(x + c);
-        sum.template add<N>(value);
-        squares.template add<N>(value * value);
-      });
-      scales[g] = p.shape.head_rms ? T(1) / std::sqrt(squares.total() / p.D + T(p.shape.eps)) : T(1);
-      total += sum.total() * scales[g];
-    }
-    const T mean = total / p.C;
-    LaneSum<T> squares;
-    for (int g = 0; g < p.G; ++g) {
-      for_each_block<T>(g * p.D, (g + 1) * p.D, [&](int c, auto width) {
-        constexpr int N = decltype(width)::value;
-        const auto deviation = load<N>(x + c) * scales[g] - mean;
-        squares.template add<N>(deviation * deviation);
-      });
-    }
-    own_mean[token] = mean;
-    own_var[token] = squares.total() / (p.shape.unbiased ? p.C - 1 : p.C);
   }
 };
 
@@ -129,7 +135,7 @@ void row_moments(const Problem<T>& p, const TokenStatistics<T>& tokens, int64_t 
         for_each_block<T>(g * p.D, (g + 1) * p.D, [&](int c, auto width) {
           constexpr int N = decltype(width)::value;
           using V = Pack<T, N>;
-          const T* source = p.x + first_source * p.C + c;
+          const T* source = p.x + p.place(b, first_source) + c;
           const V pilot = scale[band.pilot[j]] * load<N>(source + int64_t(band.pilot[j]) * p.C);
           V first{}, second{}, mean, var;
           for (int k = 0; k < count; ++k) {
