@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dtn_det import launch
 from dtn_det.convert.errors import CheckpointError
+from dtn_det.input_errors import InputError
 from dtn_det.test_time_augmentation import enable_tta
 from dtn_det.weights_fit import check_weights_fit
 
@@ -42,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         runner = launch.build_runner(cfg, args.launcher, args.local_rank)
         check_weights_fit(runner.model, cfg.load_from, args.config)
+        runner.test()
     # Nothing else: an error of the program keeps its traceback.
-    except CheckpointError as error:
+    except (CheckpointError, InputError) as error:
         print(f"tools/test.py: error: {error}", file=sys.stderr)
         return 1
-    runner.test()
     return 0
 
 

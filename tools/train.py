@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dtn_det import launch
 from dtn_det.convert.errors import CheckpointError
+from dtn_det.input_errors import InputError
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             launch.check_checkpoint(cfg.load_from)
         launch.build_runner(cfg, args.launcher, args.local_rank).train()
     # Nothing else: an error of the program keeps its traceback.
-    except CheckpointError as error:
+    except (CheckpointError, InputError) as error:
         print(f"tools/train.py: error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -80,7 +80,8 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
             mode: ``'tensor'``: logits ``(B, num_classes)``. ``'loss'``: the cross entropy. ``'predict'``: samples.
 
         Raises:
-            ValueError: A sequence that is too long or empty, or an unknown mode.
+            InputError: A sequence that is too long or empty.
+            ValueError: An unknown mode.
         """
         logits = self._logits(inputs)
         if mode == "tensor":
@@ -115,10 +116,10 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
         if not torch.equal(
             sequences != PADDING, torch.arange(sequences.shape[1], device=counts.device) < counts[:, None]
         ):
-            raise ValueError("expected padding behind the tokens of a sequence, got 0 among them: number tokens from 1")
+            raise InputError("expected padding behind the tokens of a sequence, got 0 among them: number tokens from 1")
         shortest, longest = int(counts.min()), int(counts.max())
         if shortest < 1 or longest > self.max_tokens:
-            raise ValueError(
+            raise InputError(
                 f"expected sequences of 1 to {self.max_tokens} tokens, got some of {shortest} to {longest}: raise "
                 "max_tokens of the encoder, or leave them out"
             )

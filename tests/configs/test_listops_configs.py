@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import re
+import shutil
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -168,6 +169,49 @@ def test_what_tools_say(
     if not torch.cuda.is_available():
         assert tools["train"].main([config, "--data-root", str(data), "--amp"]) == 2
         assert "expected a GPU for mixed precision" in capsys.readouterr().err
+
+
+def complaint(capsys: pytest.CaptureFixture[str], tool: str) -> str:
+    """The one line that a tool ends with."""
+    error = capsys.readouterr().err
+    (line,) = [line for line in error.splitlines() if line.startswith(f"tools/{tool}.py: error: ")]
+    return line
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_training_on_a_broken_row_ends_with_one_message(
+    split: str, data: Path, tools: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    with (tmp_path / "data" / f"basic_{split}.tsv").open("a") as file:
+        file.write("[MAX 1 12 ]\t2\n")
+    number = {"train": 98, "val": 42}[split]
+    config = str(FOLDER / f"transformer-{PICO}_listops.py")
+    where = ["--data-root", str(tmp_path / "data"), "--work-dir", str(tmp_path / "work")]
+    assert tools["train"].main([config, *where, *options(2, f"{tmp_path.name}broken")]) == 1
+    assert re.search(rf"got '12' in .*basic_{split}\.tsv, line {number}: mend the row", complaint(capsys, "train"))
+
+
+def test_testing_on_a_broken_row_ends_with_one_message(
+    data: Path, tools: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "basic_test.tsv").write_text("Source\tTarget\n[MAX 1 2 ]\t12\n")
+    name = f"transformer-{PICO}_listops"
+    torch.save({"state_dict": build(load(name)).state_dict()}, tmp_path / "weights.pth")
+    where = ["--data-root", str(tmp_path / "data"), "--work-dir", str(tmp_path / "work")]
+    where += ["--cfg-options", f"visualizer.name={tmp_path.name}broken"]
+    assert tools["test"].main([str(FOLDER / f"{name}.py"), str(tmp_path / "weights.pth"), *where]) == 1
+    assert "got '12' in" in complaint(capsys, "test")
+
+
+def test_training_with_settings_that_do_not_fit_ends_with_one_message(
+    data: Path, tools: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--data-root", str(data), "--work-dir", str(tmp_path)]
+    extra = [*options(2, f"{tmp_path.name}chunk"), "model.encoder.chunk_length=0"]
+    assert tools["train"].main([str(FOLDER / f"reformer-{PICO}_listops.py"), *where, *extra]) == 1
+    assert "expected chunk_length to be an integer of at least 1, got 0: change it" in complaint(capsys, "train")
 
 
 def test_long_sequences_are_refused_where_they_are_read(data: Path) -> None:
