@@ -68,6 +68,8 @@ def export_classifier(
         CheckpointError: The checkpoint does not fit.
         ExportError: A file does not give the numbers of the model.
     """
+    if image_size is not None and min(image_size) < 1:
+        raise ValueError(f"expected image_size of positive integers (H, W), got {image_size}: pass pixels")
     cfg = load_config(config)
     classifier = load_mmpretrain(f"{config}@{checkpoint}", 0)
     network = classifier.network.eval()

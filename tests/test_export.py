@@ -117,6 +117,9 @@ def test_what_cannot_be_exported(
     assert "expected the image size" in capsys.readouterr().err
     assert main(["export", config, checkpoint, "--out", str(tmp_path / "out"), "--image-size", "40", "24"]) == 0
 
+    assert main(["export", config, checkpoint, "--out", str(tmp_path / "out"), "--image-size", "0", "24"]) == 1
+    assert "expected image_size of positive integers (H, W), got (0, 24): pass pixels" in capsys.readouterr().err
+
     def wrong(*args: Any) -> torch.Tensor:
         return torch.full((2, 5), 7.0)
 

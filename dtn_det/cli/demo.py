@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dtn_det.cli.sweep_options import output_folder
+
 REQUIRED = (
     ("mmdet", "det"),
     ("cv2", "det"),
@@ -28,13 +30,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "A few minutes on two cores. Stopped and started again, it continues.",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("work_dirs/dtn_demo"), help="folder for everything [%(default)s]"
+        "--out", type=output_folder, default=Path("work_dirs/dtn_demo"), help="folder for everything [%(default)s]"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the images and of the training [%(default)s]")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--resume", action="store_true", help="continue what is in --out (this is the default)")
     group.add_argument("--fresh", action="store_true", help="delete what an earlier demo left in --out first")
-    group.add_argument("--data-only", type=Path, metavar="DIR", help="only write the images and annotations to DIR")
+    group.add_argument(
+        "--data-only", type=output_folder, metavar="DIR", help="only write the images and annotations to DIR"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="a check of the machinery in under a minute: its numbers mean nothing"
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from pathlib import Path
+
+from dtn_det.cli.sweep_options import output_folder
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -19,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("config", metavar="CONFIG", help="config of mmpretrain")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="path or URL of its weights")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the files")
+    parser.add_argument("--out", type=output_folder, required=True, metavar="DIR", help="folder of the files")
     parser.add_argument("--onnx", action="store_true", help="write model.onnx, for any number of images")
     parser.add_argument("--image-size", nargs=2, type=int, metavar=("H", "W"), help="of the input [that of the config]")
 

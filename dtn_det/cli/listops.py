@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from dtn_det._optional import require
 from dtn_det.cli import sweep_options
@@ -20,7 +19,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "Long-Range Arena. The files depend on these options alone, not on the number of processes. Stopped and "
         "started again, it continues.",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the files")
+    parser.add_argument(
+        "--out", type=sweep_options.output_folder, required=True, metavar="DIR", help="folder of the files"
+    )
     for split, number in _COUNTS.items():
         parser.add_argument(f"--{split}", type=int, default=number, metavar="N", help="sequences [%(default)s]")
     what = parser.add_argument_group("the sequences")
@@ -37,12 +38,14 @@ def run(args: argparse.Namespace) -> int:
     require("rich", "cli")
     from rich.console import Console
 
+    from dtn_det.robustness.file_errors import file_errors_told
     from dtn_det.sequence.listops import FILES, ListOps, write_listops
 
     settings = ListOps(**{key: value for key, value in vars(args).items() if key in ListOps.__dataclass_fields__})
     console = Console()
     workers = args.workers if args.workers is not None else sweep_options.num_cores()
-    drawn = write_listops(args.out, settings, workers, console)
+    with file_errors_told():
+        drawn = write_listops(args.out, settings, workers, console)
     text = f"{', '.join(FILES.values())} {'written to' if drawn else 'are complete in'} {args.out}"
     console.print(text, soft_wrap=True, highlight=False, markup=False)
     return 0

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from dtn_det._optional import require
-from dtn_det.cli.sweep_options import num_cores
+from dtn_det.cli.sweep_options import num_cores, output_folder
 
 REQUIRED = (
     ("pandas", "eval"),
@@ -32,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="STORE",
         help="folder that `dtn-det mce` or `mpc` wrote, or LABEL=FOLDER, which calls its models LABEL/NAME",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
+    parser.add_argument("--out", type=output_folder, required=True, metavar="DIR", help="folder of the report")
     parser.add_argument("--models", nargs="+", metavar="NAME", help="only these, in this order [all]")
     parser.add_argument(
         "--baseline", metavar="NAME", help="what CE is relative to: alexnet or a model's name [alexnet for ImageNet-C]"

@@ -1,4 +1,4 @@
-"""Options that several commands have in common: `corrupt`, `mce` and `mpc`."""
+"""Options that several commands have in common."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 SEVERITIES = (1, 2, 3, 4, 5)
+
+
+def output_folder(text: str) -> Path:
+    """The folder that an argument names; an empty name, as of a variable that is not set, is not the current one."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected a folder, got {text!r}: name one, or . for the current folder")
+    return Path(text)
 
 
 def add_limit(group: argparse._ArgumentGroup) -> None:

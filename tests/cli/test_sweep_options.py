@@ -1,4 +1,4 @@
-"""The options that `corrupt`, `mce` and `mpc` share."""
+"""The options that commands share."""
 
 from __future__ import annotations
 
@@ -50,3 +50,23 @@ def test_processes_of_one_machine_share_its_cores(command: str, monkeypatch: pyt
 def test_sizes_that_make_no_sense(command: str, option: str, least: int) -> None:
     with pytest.raises(ValueError, match=f"expected {option} to be at least {least}, got {least - 1}"):
         sweep_options.checked_workers(parsed(command, option, str(least - 1)))
+
+
+@pytest.mark.parametrize("out", ["", " "])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["listops", "--out"],
+        ["export", "config.py", "weights.pth", "--out"],
+        ["report", "store", "--out"],
+        ["demo", "--out"],
+        ["demo", "--data-only"],
+    ],
+)
+def test_an_empty_name_is_not_the_current_folder(
+    command: list[str], out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        build_parser(command).parse_args([*command, out])
+    error = capsys.readouterr().err
+    assert f"argument {command[-1]}: expected a folder, got {out!r}: name one, or . for the current folder" in error

@@ -135,6 +135,31 @@ def test_command_line(written: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "a data set of another max_args" in capsys.readouterr().err
 
 
+def test_a_file_in_the_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "else")
+    assert main(["listops", "--out", str(tmp_path / "file")]) == 1
+    assert "expected --out to be a folder, got the file" in capsys.readouterr().err
+    for name, reason in {"file/inner": "Not a directory", "link": "File exists"}.items():
+        assert main(["listops", "--out", str(tmp_path / name)]) == 1
+        error = capsys.readouterr().err
+        assert f"error: expected to read or write {tmp_path / name}, got: {reason}: name another\n" in error
+        assert "Errno" not in error
+
+
+def test_a_folder_that_must_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path, *_: object) -> None:  # the superuser is refused nothing
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(listops, "write_json", refuse)
+    assert main(["listops", "--out", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert f"expected to read or write {tmp_path / MANIFEST}, got: Permission denied: see who may read" in error
+    assert "Errno" not in error
+
+
 def test_arenas_own_settings_give_long_sequences() -> None:
     defaults = ListOps()
     assert (defaults.train, defaults.val, defaults.test) == (96000, 2000, 2000)
