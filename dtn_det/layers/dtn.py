@@ -134,7 +134,8 @@ class DTN(TokenNorm):
             Tensor of the shape of ``x``. The dtype is that of ``x``, or float32 under CUDA autocast, as for LayerNorm.
 
         Raises:
-            ValueError: A shape that does not fit, or a mask that leaves an image without a valid token.
+            ValueError: A shape that does not fit, or a mask that leaves an image without a valid token; compiled and
+                traced graphs do not look for the latter, and such an image comes out finite.
         """
         height, width, num_prefix = self._grid(x, hw_shape)
         out_dtype = output_dtype(x)

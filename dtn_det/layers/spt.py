@@ -79,7 +79,7 @@ class ShiftedPatchTokenization(nn.Module):
         ``patch_norm``: ``5 * C * patch_size ** 2`` features in the order (row, column, copy, channel).
 
     Raises:
-        ValueError: Sizes or an ``eps`` that are not positive, or a shift below 1, as for patches of one pixel.
+        ValueError: Sizes that are not positive, a negative ``eps``, or a shift below 1, as for patches of one pixel.
 
     Example:
         >>> tokens, hw_shape = ShiftedPatchTokenization(3, 96, patch_size=4)(torch.randn(2, 3, 64, 50))

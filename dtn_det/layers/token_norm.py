@@ -18,14 +18,14 @@ class TokenNorm(nn.LayerNorm):
 
     Args:
         num_features: Channels ``C`` of a token.
-        eps: Added to variances and mean squares, above 0.
+        eps: Added to variances and mean squares; not negative.
         has_weight: Whether there is a ``weight`` of shape ``(C,)``, which starts at 1.
         has_bias: Whether there is a ``bias`` of shape ``(C,)``, which starts at 0.
         device: Where the parameters are made.
         dtype: Their dtype.
 
     Raises:
-        ValueError: ``num_features`` is no positive integer, or ``eps`` no positive number.
+        ValueError: ``num_features`` is no positive integer, or ``eps`` no number from 0.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ def check_eps(eps: float) -> None:
     """Check what is added to variances.
 
     Raises:
-        ValueError: It is no positive, finite number.
+        ValueError: It is no finite number from 0. 0 is that of LayerNorms without, which others take the place of.
     """
-    if not isinstance(eps, int | float) or not 0 < eps < math.inf:
-        raise ValueError(f"expected eps to be a positive number, got {eps!r}: take a small one, such as 1e-5")
+    if not isinstance(eps, int | float) or not 0 <= eps < math.inf:
+        raise ValueError(f"expected eps to be a number from 0, got {eps!r}: take a small one, such as 1e-5")
 
 
 def check_tokens(x: Tensor, num_features: int, hw_shape: tuple[int, int] | None) -> tuple[int, int] | None:

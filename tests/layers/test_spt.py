@@ -167,7 +167,7 @@ def test_repr_names_what_it_does():
         (lambda: ShiftedPatchTokenization(3, 8, (4, 4)), r"expected patch_size to be a positive integer, got \(4, 4\)"),
         (
             lambda: ShiftedPatchTokenization(3, 8, 4, eps=-1),
-            "expected eps to be a positive number, got -1: take a small",
+            "expected eps to be a number from 0, got -1: take a small",
         ),
         (lambda: shift_patches(torch.ones(1, 1, 2, 2), 0), "expected a shift of at least 1 pixel, got 0"),
         (lambda: shift_patches(torch.ones(1, 2, 2), 1), r"expected x of shape \(B, C, H, W\), got \(1, 2, 2\)"),

@@ -92,14 +92,14 @@ def test_wrong_arguments(arguments: tuple[Any, ...], options: dict[str, Any], me
         build_token_norm(*arguments, **options)
 
 
-@pytest.mark.parametrize("eps", [0, -1e-5, float("nan"), float("inf"), "1e-5"])
+@pytest.mark.parametrize("eps", [-1, -1e-5, float("nan"), float("inf"), "1e-5"])
 @pytest.mark.parametrize("name", TOKEN_NORMS)
-def test_eps_that_is_not_positive(name: str, eps: Any) -> None:
-    with pytest.raises(ValueError, match=rf"expected eps to be a positive number, got {eps!r}: take a small one"):
+def test_eps_that_is_no_number_from_0(name: str, eps: Any) -> None:
+    with pytest.raises(ValueError, match=rf"expected eps to be a number from 0, got {eps!r}: take a small one"):
         build_token_norm(name, 8, eps=eps)
-    if eps == -1e-5:
-        with pytest.raises(ValueError, match="expected eps to be a positive number, got -1e-05"):
-            from_layer_norm(nn.LayerNorm(8, eps=eps), name)
+    with pytest.raises(ValueError, match=rf"expected eps to be a number from 0, got {eps!r}"):
+        from_layer_norm(nn.LayerNorm(8, eps=eps), name)
+    assert from_layer_norm(nn.LayerNorm(8, eps=0), name).eps == 0
 
 
 @pytest.mark.parametrize("name", TOKEN_NORMS)
