@@ -4,48 +4,59 @@
 // variance: v = sum_l Y_l (v1_l + (m1_l - m)^2), with m1 and v1 the mean and variance within row l.
 //
 // Tiles of a few whole columns stay in a processor's own cache, so going forward needs no map of its own; going back
-// needs two of the size of the input. Nothing is kept between the two.
+// needs two of the size of the input, or none where an image is small. Nothing is kept between the two.
 #include "backward.h"
 #include "prefix.h"
 #include "problem.h"
 
 namespace dtn {
 
+// One group of an output token, from the moments within rows of its column, `stride` apart.
+template <class T>
+void normalize_token(const Problem<T>& p, const TokenStatistics<T>& tokens, int64_t b, int g, int i, int j,
+                     const T* mean1, const T* var1, int64_t stride, T* y) {
+  const int64_t token = (b * p.H + i) * p.W + j, place = p.place(b, token) + g * p.D;
+  const Band<T>& band = p.rows[g];
+  const T* weight = &band.weight[size_t(i) * band.taps];
+  const int64_t source = band.start[i] * stride, pilot_source = source + band.pilot[i] * stride;
+  const int count = band.count[i];
+  const T mean_share = p.mean_share[g], var_share = p.var_share[g], scale = tokens.scale[token * p.G + g];
+  const T mean_own = mean_share * tokens.own_mean[token];
+  const T var_own = var_share * tokens.own_var[token] + T(p.shape.eps);
+  for_each_block<T, kFewSums<T>>(0, p.D, [&](int c, auto width) {
+    constexpr int N = decltype(width)::value;
+    const Pack<T, N> pilot = load<N>(mean1 + pilot_source + c);
+    Pack<T, N> first{}, second{}, mean, var;
+    for (int k = 0; k < count; ++k) {
+      const Pack<T, N> deviation = load<N>(mean1 + source + k * stride + c) - pilot;
+      first += weight[k] * deviation;
+      second += weight[k] * (deviation * deviation + load<N>(var1 + source + k * stride + c));
+    }
+    settle(pilot, first, second, mean, var);
+    const Pack<T, N> inverse = inverse_sqrt<N>(var_own + (1 - var_share) * var);
+    const Pack<T, N> centred = load<N>(p.x + place + c) * scale - (mean_own + (1 - mean_share) * mean);
+    store<N>(y + place + c, centred * inverse * load<N>(p.weight + g * p.D + c) + load<N>(p.bias + g * p.D + c));
+  });
+}
+
 template <class T>
 void forward(const Problem<T>& p, T* y) {
   normalize_prefix(p, y);
-  const TokenStatistics<T> tokens(p);
+  TokenStatistics<T> tokens(p);
   const int tile = p.tile_width(2);
   for_each_tile(p, tile, [&] {
-    return [&, buffer = std::vector<T>(size_t(2) * p.H * tile * p.C)](int64_t b, int j0, int j1, int64_t) mutable {
-      const int64_t stride = int64_t(j1 - j0) * p.C;
-      T *mean1 = buffer.data(), *var1 = mean1 + p.H * stride;
-      row_moments(p, tokens, b, j0, j1, mean1, var1);
-      for (int i = 0; i < p.H; ++i) {
-        for (int j = j0; j < j1; ++j) {
-          const int64_t token = (b * p.H + i) * p.W + j, place = p.place(b, token);
-          for (int g = 0; g < p.G; ++g) {
-            const Band<T>& band = p.rows[g];
-            const T* weight = &band.weight[size_t(i) * band.taps];
-            const int64_t source = band.start[i] * stride + int64_t(j - j0) * p.C;
-            const T mean_share = p.mean_share[g], var_share = p.var_share[g], scale = tokens.scale[token * p.G + g];
-            const T mean_own = mean_share * tokens.own_mean[token];
-            const T var_own = var_share * tokens.own_var[token] + T(p.shape.eps);
-            for_each_block<T>(g * p.D, (g + 1) * p.D, [&](int c, auto width) {
-              constexpr int N = decltype(width)::value;
-              const T *means = mean1 + source + c, *vars = var1 + source + c;
-              const Pack<T, N> pilot = load<N>(means + band.pilot[i] * stride);
-              Pack<T, N> first{}, second{}, mean, var;
-              for (int k = 0; k < band.count[i]; ++k) {
-                const Pack<T, N> deviation = load<N>(means + k * stride) - pilot;
-                first += weight[k] * deviation;
-                second += weight[k] * (deviation * deviation + load<N>(vars + k * stride));
-              }
-              settle(pilot, first, second, mean, var);
-              const Pack<T, N> inverse = inverse_sqrt<N>(var_own + (1 - var_share) * var);
-              const Pack<T, N> centred = load<N>(p.x + place + c) * scale - (mean_own + (1 - mean_share) * mean);
-              store<N>(y + place + c, centred * inverse * load<N>(p.weight + c) + load<N>(p.bias + c));
-            });
+    return [&, buffer = Map<T>(int64_t(2) * p.H * tile * p.D)](int64_t b, int j0, int j1, int64_t) mutable {
+      const int64_t stride = int64_t(j1 - j0) * p.D;
+      T *mean1 = &buffer[0], *var1 = mean1 + p.H * stride;
+      if (p.by_image()) {
+        tokens.measure_image(p, b);
+        p.template fetch_image<1>(y, b);
+      }
+      for (int g = 0; g < p.G; ++g) {
+        row_moments(p, tokens, b, g, j0, j1, mean1, var1);
+        for (int i = 0; i < p.H; ++i) {
+          for (int j = j0; j < j1; ++j) {
+            normalize_token(p, tokens, b, g, i, j, mean1 + int64_t(j - j0) * p.D, var1 + int64_t(j - j0) * p.D, stride, y);
           }
         }
       }

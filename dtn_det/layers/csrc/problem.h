@@ -50,10 +50,26 @@ struct Problem {
   int64_t place(int64_t b, int64_t token) const { return (token + (b + 1) * shape.prefix) * C; }
   int64_t prefix_place(int64_t b, int64_t index) const { return (b * (shape.prefix + int64_t(H) * W) + index) * C; }
 
-  // Columns of a tile: few enough that `arrays` buffers of its whole height fit into a second-level cache and that there
-  // are tiles for all threads. The threads at hand have no say, for sums over a tile must not depend on them.
+  // Whether each image is one task from its start to its end, so that what passes between the steps stays in a
+  // processor's own cache. As with tiles the threads at hand have no say, for sums over a task must not depend on them.
+  bool by_image() const {
+    const int64_t touched = int64_t(H) * W * (3 * int64_t(C) + 6 * int64_t(D)) * sizeof(T);
+    return shape.batch >= 8 && touched <= (int64_t(4) << 20);
+  }
+
+  // Asks for an image of a tensor ahead of its use: group by group is no order that a processor would foresee.
+  template <int ForWriting>
+  void fetch_image(const T* tensor, int64_t b) const {
+    const char* first = reinterpret_cast<const char*>(tensor + place(b, b * H * W));
+    const int64_t bytes = int64_t(H) * W * C * sizeof(T);
+    for (int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(first + offset, ForWriting, 2);
+  }
+
+  // Columns of a tile: few enough that `arrays` buffers of one group and its whole height fit into a second-level cache
+  // and that there are tiles for all threads.
   int tile_width(int arrays) const {
-    const int64_t column = int64_t(H) * C * sizeof(T) * arrays;
+    if (by_image()) return W;
+    const int64_t column = int64_t(H) * D * sizeof(T) * arrays;
     const int64_t fits = (int64_t(1) << 20) / std::max<int64_t>(column, 1);
     const int64_t shared_out = (shape.batch * W + 15) / 16;
     return int(std::clamp<int64_t>(std::min(fits, shared_out), 1, W));
@@ -96,15 +112,22 @@ struct TokenStatistics {
   std::unique_ptr<T[]> scale;              // (B, H, W, G)
   std::unique_ptr<T[]> own_mean, own_var;  // (B, H, W) of the scaled token
 
+  // Those of all tokens, unless each image's task measures its own.
   explicit TokenStatistics(const Problem<T>& p)
       : scale(new T[p.num_tokens() * p.G]), own_mean(new T[p.num_tokens()]), own_var(new T[p.num_tokens()]) {
+    if (p.by_image()) return;
     parallel_for(p.num_rows(), p.shape.threads, [&] {
-      return [&](int64_t row) {
-        for (int64_t token = row * p.W; token < (row + 1) * p.W; ++token) {
-          measure_token(p, p.x + p.place(row / p.H, token), &scale[token * p.G], own_mean[token], own_var[token]);
-        }
-      };
+      return [&](int64_t row) { measure(p, row / p.H, row * p.W, (row + 1) * p.W); };
     });
+  }
+
+  void measure_image(const Problem<T>& p, int64_t b) { measure(p, b, b * p.H * p.W, (b + 1) * p.H * p.W); }
+
+ private:
+  void measure(const Problem<T>& p, int64_t b, int64_t begin, int64_t end) {
+    for (int64_t token = begin; token < end; ++token) {
+      measure_token(p, p.x + p.place(b, token), &scale[token * p.G], own_mean[token], own_var[token]);
+    }
   }
 };
 
@@ -114,40 +137,38 @@ template <class V>
 inline void settle(V pilot, V first, V second, V& mean, V& var) {
   mean = pilot + first;
   var = second - first * first;
-  var = var < 0 ? V{} : var;
+  var = positive_part(var);
 }
 
-// Mean and variance along the width for a tile's columns: into buffers (H, j1 - j0, C).
+// Mean and variance along the width, of one group for a tile's columns: into buffers (H, j1 - j0, D).
 template <class T>
-void row_moments(const Problem<T>& p, const TokenStatistics<T>& tokens, int64_t b, int j0, int j1, T* mean1, T* var1) {
-  std::vector<T> scale;
+void row_moments(const Problem<T>& p, const TokenStatistics<T>& tokens, int64_t b, int g, int j0, int j1, T* mean1,
+                 T* var1) {
+  const Band<T>& band = p.cols[g];
+  std::vector<T> scale(band.taps);
   for (int i = 0; i < p.H; ++i) {
     const int64_t row = (b * p.H + i) * p.W;
-    for (int j = j0; j < j1; ++j) {
-      const int64_t target = (int64_t(i) * (j1 - j0) + (j - j0)) * p.C;
-      for (int g = 0; g < p.G; ++g) {
-        const Band<T>& band = p.cols[g];
-        const T* weight = &band.weight[size_t(j) * band.taps];
-        const int64_t first_source = row + band.start[j];
-        const int count = band.count[j];
-        scale.resize(count);
-        for (int k = 0; k < count; ++k) scale[k] = tokens.scale[(first_source + k) * p.G + g];
-        for_each_block<T>(g * p.D, (g + 1) * p.D, [&](int c, auto width) {
-          constexpr int N = decltype(width)::value;
-          using V = Pack<T, N>;
-          const T* source = p.x + p.place(b, first_source) + c;
-          const V pilot = scale[band.pilot[j]] * load<N>(source + int64_t(band.pilot[j]) * p.C);
-          V first{}, second{}, mean, var;
-          for (int k = 0; k < count; ++k) {
-            const V deviation = scale[k] * load<N>(source + int64_t(k) * p.C) - pilot;
-            first += weight[k] * deviation;
-            second += weight[k] * (deviation * deviation);
-          }
-          settle(pilot, first, second, mean, var);
-          store<N>(mean1 + target + c, mean);
-          store<N>(var1 + target + c, var);
-        });
-      }
+    for (int j = j0; j < j1; ++j, mean1 += p.D, var1 += p.D) {
+      const T* weight = &band.weight[size_t(j) * band.taps];
+      const int64_t first_source = row + band.start[j];
+      const int count = band.count[j], pilot_tap = band.pilot[j];
+      for (int k = 0; k < count; ++k) scale[k] = tokens.scale[(first_source + k) * p.G + g];
+      const T* sources = p.x + p.place(b, first_source) + g * p.D;
+      for_each_block<T, kFewSums<T>>(0, p.D, [&](int c, auto width) {
+        constexpr int N = decltype(width)::value;
+        using V = Pack<T, N>;
+        const T* source = sources + c;
+        const V pilot = scale[pilot_tap] * load<N>(source + int64_t(pilot_tap) * p.C);
+        V first{}, second{}, mean, var;
+        for (int k = 0; k < count; ++k) {
+          const V deviation = scale[k] * load<N>(source + int64_t(k) * p.C) - pilot;
+          first += weight[k] * deviation;
+          second += weight[k] * (deviation * deviation);
+        }
+        settle(pilot, first, second, mean, var);
+        store<N>(mean1 + c, mean);
+        store<N>(var1 + c, var);
+      });
     }
   }
 }

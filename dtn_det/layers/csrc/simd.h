@@ -19,13 +19,47 @@ constexpr int kPackBytes = 32;
 constexpr int kPackBytes = 16;
 #endif
 
-template <class T, int N>
+// Two registers' worth: loops over the taps of a filter have few independent sums, and two packs double them.
+template <class V>
+struct Pair {
+  V low, high;
+
+  Pair& operator+=(const Pair& other) {
+    low += other.low;
+    high += other.high;
+    return *this;
+  }
+  friend Pair operator+(const Pair& a, const Pair& b) { return {a.low + b.low, a.high + b.high}; }
+  friend Pair operator-(const Pair& a, const Pair& b) { return {a.low - b.low, a.high - b.high}; }
+  friend Pair operator*(const Pair& a, const Pair& b) { return {a.low * b.low, a.high * b.high}; }
+  template <class S>
+  friend Pair operator+(S scalar, const Pair& b) { return {scalar + b.low, scalar + b.high}; }
+  template <class S>
+  friend Pair operator-(const Pair& a, S scalar) { return {a.low - scalar, a.high - scalar}; }
+  template <class S>
+  friend Pair operator-(S scalar, const Pair& b) { return {scalar - b.low, scalar - b.high}; }
+  template <class S>
+  friend Pair operator*(S scalar, const Pair& b) { return {scalar * b.low, scalar * b.high}; }
+  template <class S>
+  friend Pair operator*(const Pair& a, S scalar) { return {a.low * scalar, a.high * scalar}; }
+};
+
+// A register of N values, or a part of one, or a pair of them.
+template <class T, int N, bool Wide = (N * sizeof(T) > kPackBytes)>
 struct PackOf {
   typedef T type __attribute__((vector_size(N * sizeof(T))));
 };
 
 template <class T, int N>
+struct PackOf<T, N, true> {
+  using type = Pair<typename PackOf<T, N / 2>::type>;
+};
+
+template <class T, int N>
 using Pack = typename PackOf<T, N>::type;
+
+template <class T>
+constexpr int kLanes = kPackBytes / sizeof(T);
 
 template <int N>
 struct Width {
@@ -34,14 +68,33 @@ struct Width {
 
 template <int N, class T>
 inline Pack<T, N> load(const T* source) {
-  Pack<T, N> pack;
-  std::memcpy(&pack, source, sizeof(pack));
-  return pack;
+  if constexpr (N > kLanes<T>) {
+    return {load<N / 2>(source), load<N / 2>(source + N / 2)};
+  } else {
+    Pack<T, N> pack;
+    std::memcpy(&pack, source, sizeof(pack));
+    return pack;
+  }
 }
 
 template <int N, class T>
 inline void store(T* target, Pack<T, N> pack) {
-  std::memcpy(target, &pack, sizeof(pack));
+  if constexpr (N > kLanes<T>) {
+    store<N / 2>(target, pack.low);
+    store<N / 2>(target + N / 2, pack.high);
+  } else {
+    std::memcpy(target, &pack, sizeof(pack));
+  }
+}
+
+template <class V>
+inline V positive_part(V value) {
+  return value < 0 ? V{} : value;
+}
+
+template <class V>
+inline Pair<V> positive_part(Pair<V> value) {
+  return {positive_part(value.low), positive_part(value.high)};
 }
 
 // 1 / sqrt(value), lane by lane, to the last bit or two.
@@ -65,8 +118,30 @@ inline V inverse_sqrt(V value) {
   return result;
 }
 
+template <int N, class V>
+inline Pair<V> inverse_sqrt(Pair<V> value) {
+  return {inverse_sqrt<N / 2>(value.low), inverse_sqrt<N / 2>(value.high)};
+}
+
+// The product in a single register: of a pair, the sum of both products.
+template <class V>
+inline auto folded_product(V a, V b) {
+  return a * b;
+}
+
+template <class V>
+inline auto folded_product(Pair<V> a, Pair<V> b) {
+  return folded_product(a.low, b.low) + folded_product(a.high, b.high);
+}
+
+// Widths at which to begin a loop with few or many sums at a time: 16 registers hold no pairs of many.
+template <class T>
+constexpr int kFewSums = (kPackBytes == 64 ? 4 : 2) * kLanes<T>;
+template <class T>
+constexpr int kManySums = kPackBytes == 64 ? 4 * kLanes<T> : kLanes<T>;
+
 // Calls f(channel, Width<N>) for consecutive blocks of [begin, end): the widest packs first, single channels last.
-template <class T, int N = kPackBytes / sizeof(T), class F>
+template <class T, int N = kLanes<T>, class F>
 inline void for_each_block(int begin, int end, F&& f) {
   int c = begin;
   for (; c + N <= end; c += N) f(c, Width<N>{});
@@ -81,26 +156,27 @@ class LaneSum {
  public:
   template <int N>
   void add(Pack<T, N> value) {
-    if constexpr (N == kLanes) {
+    if constexpr (N > kLanes<T>) {
+      add<N / 2>(value.low + value.high);
+    } else if constexpr (N == kLanes<T>) {
       lanes_ += value;
     } else {
-      Pack<T, kLanes> padded{};
+      Pack<T, kLanes<T>> padded{};
       std::memcpy(&padded, &value, sizeof(value));
       lanes_ += padded;
     }
   }
   T total() const {
-    T halves[kLanes];
-    store<kLanes>(halves, lanes_);
-    for (int step = kLanes / 2; step > 0; step /= 2) {
+    T halves[kLanes<T>];
+    store<kLanes<T>>(halves, lanes_);
+    for (int step = kLanes<T> / 2; step > 0; step /= 2) {
       for (int i = 0; i < step; ++i) halves[i] += halves[i + step];
     }
     return halves[0];
   }
 
  private:
-  static constexpr int kLanes = kPackBytes / sizeof(T);
-  Pack<T, kLanes> lanes_{};
+  Pack<T, kLanes<T>> lanes_{};
 };
 
 }  // namespace dtn
