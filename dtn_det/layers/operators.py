@@ -76,17 +76,30 @@ def dynamic_token_norm(
     Returns:
         Of the shape of ``x``.
     """
-    run = _PlainTensors.apply if _is_plain(x) else _forward
     tensors = (coefficients, mean_gate, var_gate, weight, bias)
+    _check_devices(x, tensors)
+    run = _PlainTensors.apply if _is_plain(x, *tensors) else _forward
     result: Tensor = run(x, *tensors, eps, head_rms, unbiased, out_dtype, *hw_shape)  # type: ignore[no-untyped-call]
     return result
 
 
-def _is_plain(x: Tensor) -> bool:
+def _check_devices(x: Tensor, parameters: tuple[Tensor | None, ...]) -> None:
+    """Kernels read whatever lies at an address, so they must not get one of another device."""
+    for parameter in parameters:
+        if parameter is not None and parameter.device != x.device:
+            raise ValueError(
+                f"expected tokens and parameters of DTN on one device, got {x.device} and {parameter.device}: move the "
+                "model to the device of its input"
+            )
+
+
+def _is_plain(x: Tensor, *others: Tensor | None) -> bool:
     """Whether the CPU kernels may be called past PyTorch's dispatcher: nothing records, fakes or compiles the call."""
-    if torch.compiler.is_compiling() or x.device.type != "cpu":
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.is_neg():
         return False
-    return type(x) in (Tensor, torch.nn.Parameter) and not torch._C._len_torch_dispatch_stack()
+    if torch._C._len_torch_dispatch_stack():
+        return False
+    return all(tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) for tensor in (x, *others))
 
 
 @torch.library.custom_op("dtn_det::dynamic_token_norm", mutates_args=(), device_types="cpu")
@@ -156,13 +169,20 @@ def _setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Any, 
 def _autograd(ctx: torch.autograd.function.FunctionCtx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     tensors: tuple[Tensor | None, ...] = ctx.saved_tensors  # type: ignore[attr-defined]
     options = ctx.options  # type: ignore[attr-defined]
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if needs_plain_form(grad_y):
         gradients = _differentiable_gradients(grad_y, tensors, *options)
     else:
-        run = native.backward if _is_plain(grad_y) else _backward
+        run = native.backward if _is_plain(grad_y, *tensors) else _backward
         found = list(run(grad_y, *tensors, *options))  # type: ignore[arg-type]
         gradients = [None if tensor is None else gradient for tensor, gradient in zip(tensors, found, strict=True)]
     return (*gradients, *(None,) * 6)
+
+
+def needs_plain_form(grad_y: Tensor) -> bool:
+    """Whether a backward pass is differentiated itself, or runs for many `grad_y` at once (`is_grads_batched=True`)."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(grad_y)
 
 
 def _differentiable_gradients(
@@ -174,35 +194,40 @@ def _differentiable_gradients(
     height: int,
     width: int,
 ) -> list[Tensor | None]:
-    """The gradients under ``create_graph=True``: the plain form, whose own gradients autograd knows."""
+    """The plain form's gradients, whose own gradients autograd knows."""
     x, coefficients, mean_gate, var_gate, weight, bias = tensors
     assert x is not None and coefficients is not None and var_gate is not None and weight is not None  # noqa: PT018
     assert bias is not None
     batch, channels = x.shape[0], x.shape[-1]
-    sequence = x.reshape(batch, -1, channels).to(coefficients.dtype)
-    prefix, tokens = sequence.split_with_sizes([sequence.shape[1] - height * width, height * width], dim=1)
-    grid = separable.dynamic_token_norm(
-        tokens.reshape(batch, height, width, channels),
-        coefficients,
-        mean_gate,
-        var_gate,
-        weight,
-        bias,
-        eps=eps,
-        head_rms=head_rms,
-        unbiased=unbiased,
-    )
-    own = separable.layer_norm(
-        prefix, weight, bias, coefficients.shape[0], eps=eps, head_rms=head_rms, unbiased=unbiased
-    )
-    y = torch.cat([own, grid.reshape(tokens.shape)], dim=1).reshape(x.shape)
+    with torch.enable_grad():
+        sequence = x.reshape(batch, -1, channels).to(coefficients.dtype)
+        prefix, tokens = sequence.split_with_sizes([sequence.shape[1] - height * width, height * width], dim=1)
+        grid = separable.dynamic_token_norm(
+            tokens.reshape(batch, height, width, channels),
+            coefficients,
+            mean_gate,
+            var_gate,
+            weight,
+            bias,
+            eps=eps,
+            head_rms=head_rms,
+            unbiased=unbiased,
+        )
+        y = grid.reshape(tokens.shape)
+        if prefix.shape[1]:
+            own = separable.layer_norm(
+                prefix, weight, bias, coefficients.shape[0], eps=eps, head_rms=head_rms, unbiased=unbiased
+            )
+            y = torch.cat([own, y], dim=1)
+        y = y.reshape(x.shape)
     return gradients_of(y, tensors, grad_y)
 
 
 def gradients_of(y: Tensor, tensors: tuple[Tensor | None, ...], grad_y: Tensor) -> list[Tensor | None]:
-    """Differentiable gradients by the tensors that want one, None for the others."""
+    """The gradients by the tensors that want one, differentiable in their turn if that is asked for; else None."""
     wanted = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
-    gradients = iter(torch.autograd.grad(y, wanted, grad_y.to(y.dtype), create_graph=True, allow_unused=True))
+    create = torch.is_grad_enabled()
+    gradients = iter(torch.autograd.grad(y, wanted, grad_y.to(y.dtype), create_graph=create, allow_unused=True))
     return [next(gradients) if tensor is not None and tensor.requires_grad else None for tensor in tensors]
 
 

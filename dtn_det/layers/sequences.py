@@ -136,7 +136,7 @@ class _NormalizeRuns(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad_y,) = grad_outputs
         x, *tensors = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if operators.needs_plain_form(grad_y):
             return (*_differentiable_gradients(grad_y, ctx.saved_tensors, ctx.runs, ctx.options), None, None, None)
         own = (*layer_norm_gates(*tensors[:3]), *tensors[3:])
         grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -163,7 +163,7 @@ def _pieces(runs: Runs, length: int) -> Iterator[tuple[tuple[slice, slice, slice
 def _differentiable_gradients(
     grad_y: Tensor, tensors: tuple[Tensor | None, ...], runs: Runs, options: _Options
 ) -> list[Tensor | None]:
-    """The gradients under ``create_graph=True``: the plain form, whose own gradients autograd knows."""
+    """The plain form's gradients, whose own gradients autograd knows."""
     x, coefficients, mean_gate, var_gate, weight, bias = tensors
     assert x is not None and coefficients is not None and var_gate is not None and weight is not None  # noqa: PT018
     assert bias is not None
@@ -171,16 +171,17 @@ def _differentiable_gradients(
     mask = torch.zeros(x.shape[:3], dtype=torch.bool, device=x.device)
     for where, inside in _pieces(runs, x.shape[2]):
         mask[where] = inside
-    y = separable.dynamic_token_norm(
-        x.to(coefficients.dtype),
-        coefficients,
-        mean_gate,
-        var_gate,
-        weight,
-        bias,
-        eps=eps,
-        head_rms=head_rms,
-        unbiased=unbiased,
-        mask=mask,
-    )
+    with torch.enable_grad():
+        y = separable.dynamic_token_norm(
+            x.to(coefficients.dtype),
+            coefficients,
+            mean_gate,
+            var_gate,
+            weight,
+            bias,
+            eps=eps,
+            head_rms=head_rms,
+            unbiased=unbiased,
+            mask=mask,
+        )
     return operators.gradients_of(y, tensors, grad_y)

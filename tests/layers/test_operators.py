@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dtn_det.layers import native, operators, separable
+from dtn_det.layers import DTN, native, operators, separable
 
 pytestmark = pytest.mark.skipif(not native.status().available, reason=f"compiled kernels: {native.status().detail}")
 
@@ -83,3 +83,42 @@ def test_gradients_of_gradients_of_a_low_precision_input():
     (second,) = torch.autograd.grad(grad_x.float().square().sum(), tensors[1])
     assert torch.isfinite(second).all()
     assert second.abs().max() > 0
+
+
+@pytest.mark.parametrize("num_prefix", [0, 2])
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradients_for_many_outputs_at_once(num_prefix, masked):
+    """What `jacobian(..., vectorize=True)` asks for."""
+    layer = DTN(6, 2, dtype=torch.float64)
+    x = torch.randn(2, num_prefix + 5, 6, dtype=torch.float64, requires_grad=True)
+    mask = torch.arange(num_prefix + 5).expand(2, -1) < num_prefix + 4 if masked else None
+    y = layer(x, (1, 5), mask)
+    grad_y = torch.randn(3, *y.shape, dtype=torch.float64)
+    wanted = [x, *layer.parameters()]
+    together = torch.autograd.grad(y, wanted, grad_y, is_grads_batched=True, retain_graph=True)
+    one_by_one = zip(*(torch.autograd.grad(y, wanted, one, retain_graph=True) for one in grad_y), strict=True)
+    for got, want in zip(together, one_by_one, strict=True):
+        assert not got.requires_grad
+        torch.testing.assert_close(got, torch.stack(want))
+
+
+def test_gradients_of_gradients_without_prefix_warn_of_nothing(recwarn):
+    tensors = problem()
+    torch.autograd.grad(run(tensors, torch.float64).sum(), tensors[0], create_graph=True)
+    assert not recwarn.list
+
+
+def test_negative_views_are_read_as_such():
+    """The imaginary part of a conjugate is a view whose sign is not in its memory."""
+    layer, x = DTN(6, 2), torch.randn(2, 4, 6)
+    negative = torch._neg_view(x)
+    assert torch.equal(layer(negative), layer(-x))
+    (got,) = torch.autograd.grad(layer(x.requires_grad_()), x, negative.detach())
+    (want,) = torch.autograd.grad(layer(x), x, -x.detach())
+    assert torch.equal(got, want)
+
+
+def test_parameters_on_another_device_are_an_error():
+    message = "expected tokens and parameters of DTN on one device, got cpu and meta: move the model"
+    with pytest.raises(ValueError, match=message):
+        DTN(6, 2, device="meta")(torch.randn(2, 4, 6))
