@@ -18,7 +18,7 @@ Groups = Literal["heads"] | int | Callable[[str, nn.Module], int]
 
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "heads")
 # Of timm: their blocks see tokens that were unfolded, pooled or sorted by windows, not a grid in its order.
-_REARRANGING = ("MobileVitBlock", "MobileVitV2Block", "MultiScaleVit", "Hiera", "TNT")
+_REARRANGING = ("MobileVitBlock", "MobileVitV2Block", "MultiScaleVit", "Hiera", "TNT", "Nest")
 _BATCH_NORM_BRANCHES = ("qkv", "ln1", "linear1")
 
 

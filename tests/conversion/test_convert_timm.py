@@ -192,7 +192,7 @@ def test_traced_models_give_the_same(vit: nn.Module) -> None:
         torch.testing.assert_close(traced(x), vit(x))
 
 
-@pytest.mark.parametrize("name", ["mobilevit_xxs", "mvitv2_tiny", "hiera_tiny_224", "tnt_s_patch16_224"])
+@pytest.mark.parametrize("name", ["mobilevit_xxs", "mvitv2_tiny", "hiera_tiny_224", "tnt_s_patch16_224", "nest_tiny"])
 def test_models_that_rearrange_their_tokens_are_refused(name: str) -> None:
     with torch.device("meta"):
         model = timm.create_model(name)
