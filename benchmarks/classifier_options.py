@@ -1,13 +1,15 @@
 """What do the options of a classification config cost in training? Optimizer steps of each variant, in one run.
 
-python benchmarks/classifier_options.py configs/dtn_cifar/vit-pico-p4_3e_cifar10.py \
-    --variant dtn model.norm_cfg.type=dtn --variant spt model.spt=True [--size 32] [--batch 64] [--device cuda]
+python benchmarks/classifier_options.py [CONFIG --variant dtn model.norm_cfg.type=dtn --variant spt model.spt=True ...]
+
+Without a config all norms and options of the small ViT of configs/dtn_cifar.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from _measure import interleaved, ratio, setup_line
@@ -19,7 +21,17 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from mmpretrain.utils import register_all_modules
 
+from dtn_det.layers import TOKEN_NORMS
+
 PLAIN = "as it is"
+SMALL_VIT = str(Path(__file__).parents[1] / "configs/dtn_cifar/vit-pico-p4_3e_cifar10.py")
+SMALL_VIT_VARIANTS = [
+    *([norm, f"model.norm_cfg.type={norm}"] for norm in TOKEN_NORMS if norm not in ("ln", "powernorm")),
+    ["powernorm", "model.norm_cfg.type=powernorm", "model.norm_cfg.warmup_steps=500"],
+    ["spt", "model.spt=True"],
+    ["lsa", "model.lsa=True"],
+    ["spt+lsa", "model.spt=True", "model.lsa=True"],
+]
 
 
 def parse_options(pairs: list[str]) -> dict[str, object]:
@@ -50,7 +62,7 @@ def build(config: str, options: list[str], size: int, batch: int, device: str) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config")
+    parser.add_argument("config", nargs="?", default=SMALL_VIT)
     parser.add_argument(
         "--variant",
         nargs="+",
@@ -67,7 +79,8 @@ def main() -> None:
     register_all_modules()
     MMLogger.get_instance("benchmark", log_level="ERROR")
     print(setup_line(args.device))
-    variants = {PLAIN: [], **{name: options for name, *options in args.variant}}
+    chosen = args.variant or (SMALL_VIT_VARIANTS if args.config == SMALL_VIT else [])
+    variants = {PLAIN: [], **{name: options for name, *options in chosen}}
     runs = {name: build(args.config, options, args.size, args.batch, args.device) for name, options in variants.items()}
     timings = interleaved(runs, args.repeats, args.device)
     print(f"{args.config}, batch {args.batch}: {PLAIN} {args.batch / timings[PLAIN].median:.1f} images/s")
