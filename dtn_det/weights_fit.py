@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
@@ -17,7 +17,10 @@ _OWN_BUFFERS = ("num_batches_tracked", "relative_position_index", "attention_bia
 
 
 def check_weights_fit(model: nn.Module, checkpoint: str, config: str) -> None:
-    """See that a checkpoint has all weights of a model, in its shapes; what it has beyond them does not matter.
+    """See that a checkpoint has all weights of a model, in its shapes, and that they are of the same modules.
+
+    Weights of whole modules that the model does not have, such as an auxiliary head, do not matter. Those that a module
+    of the model does not have do: its twin with another norm has the same modules, and the same names otherwise.
 
     Args:
         model: The model, built, perhaps in a wrapper.
@@ -25,7 +28,8 @@ def check_weights_fit(model: nn.Module, checkpoint: str, config: str) -> None:
         config: Path of the config, for the message.
 
     Raises:
-        CheckpointError: Weights are missing or of another shape; the message names both sides.
+        CheckpointError: Weights are missing, of another shape, or of other modules than the model's; the message names
+            both sides.
     """
     while isinstance(getattr(model, "module", None), nn.Module):  # of several processes, of test-time augmentation
         model = cast("nn.Module", model.module)
@@ -39,16 +43,38 @@ def check_weights_fit(model: nn.Module, checkpoint: str, config: str) -> None:
         for name, value in own.items()
         if name in there and there[name].shape != value.shape
     ]
-    if problems:
+    beyond = _beyond(model, own, there)
+    if problems or beyond:
+        counts = [f"in which {len(problems)} of {len(own)} do not fit"] * bool(problems)
+        counts += [f"with {len(beyond)} that the modules of the model do not have"] * bool(beyond)
+        problems += [f"beyond the model: {name}" for name in beyond]
         rest = len(problems) - _SHOWN
         lines = "".join(f"\n  {problem}" for problem in problems[:_SHOWN])
         raise CheckpointError(
-            f"expected weights of {_architecture(model)} of {config}, got {checkpoint}, in which {len(problems)} of "
-            f"{len(own)} do not fit:{lines}"
+            f"expected weights of {_architecture(model)} of {config}, got {checkpoint}, {' and '.join(counts)}:{lines}"
             + (f"\n  and {rest} more" if rest > 0 else "")
             + "\nTest it with the config "
             "that it was trained with, and the same --cfg-options"
         )
+
+
+def _beyond(model: nn.Module, own: Iterable[str], there: Iterable[str]) -> list[str]:
+    """Names of a state dict that lie in a module of the model, where the model has nothing of that name.
+
+    The modules are those of the names, not of the model: mmpretrain leaves out the prefix of what it wraps.
+    """
+    known = set(own)
+    modules = {name[:dot] for name in known for dot in range(len(name)) if name[dot] == "."}
+    # Buffers that are not saved any more were by older releases.
+    buffers = tuple(f".{name}" for name, _ in model.named_buffers())
+    return [
+        name
+        for name in there
+        if name not in known
+        and name.rpartition(".")[0] in modules
+        and not name.endswith(_OWN_BUFFERS)
+        and not any(buffer.endswith(f".{name}") for buffer in buffers)
+    ]
 
 
 def _architecture(model: nn.Module) -> str:

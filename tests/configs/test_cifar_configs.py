@@ -26,8 +26,10 @@ from PIL import Image
 from torch import nn
 
 from dtn_det import launch
+from dtn_det.convert.errors import CheckpointError
 from dtn_det.layers import DTN
 from dtn_det.robustness.classifiers_mmpretrain import load_mmpretrain
+from dtn_det.weights_fit import check_weights_fit
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "configs" / "dtn_cifar"
@@ -217,6 +219,39 @@ def test_weights_of_another_architecture_are_refused(
     torch.save(state, tmp_path / "narrow.pth")
     assert test.main([str(path_of(SWIN)), str(tmp_path / "narrow.pth"), *where]) == 1
     assert "norm1.weight is (3,), not (64,)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "trained", "message"),
+    [
+        (VIT, f"dtn-{VIT}", r"with \d+ that the modules of the model do not have:\n  beyond the model: .*norm1\.\w"),
+        (f"dtn-{VIT}", VIT, r"in which \d+ of \d+ do not fit:\n  missing: .*norm1\.mean_norm_weight"),
+        (SWIN, f"dtn-{SWIN}", r"with \d+ that the modules of the model do not have:\n  beyond the model: .*norm1\.\w"),
+        (VIT, "scales", r"with 1 that the modules of the model do not have:\n  beyond the model: blocks.0.attn.scale"),
+    ],
+)
+def test_weights_of_the_twin_are_refused(
+    name: str, trained: str, message: str, images: Path, tools: tuple[ModuleType, ModuleType], tmp_path: Path
+) -> None:
+    model = build(launch.load_config(str(path_of(name))))
+    if trained == "scales":  # of LSA
+        state = {**model.state_dict(), "blocks.0.attn.scale": torch.ones(4)}
+    else:
+        state = build(launch.load_config(str(path_of(trained)))).state_dict()
+    torch.save({"state_dict": state}, tmp_path / "twin.pth")
+    with pytest.raises(CheckpointError, match=rf"of {path_of(name)}, got .*twin\.pth, {message}"):
+        check_weights_fit(model, str(tmp_path / "twin.pth"), str(path_of(name)))
+    _, test = tools
+    where = ["--data-root", str(images), "--work-dir", str(tmp_path / "work")]
+    assert test.main([str(path_of(name)), str(tmp_path / "twin.pth"), *where]) == 1
+
+
+def test_weights_of_modules_that_the_model_does_not_have_are_left_aside(tmp_path: Path) -> None:
+    model = build(launch.load_config(str(path_of(VIT))))
+    model.model.norm.register_buffer("old", torch.zeros(1), persistent=False)
+    extra = ["steps", "auxiliary_head.weight", "blocks.0.adapter.weight", "norm.old"]
+    torch.save({**model.state_dict(), **{key: torch.zeros(1) for key in extra}}, tmp_path / "more.pth")
+    check_weights_fit(model, str(tmp_path / "more.pth"), "config.py")
 
 
 def test_command_line_finds_the_backbone() -> None:

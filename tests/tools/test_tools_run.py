@@ -94,6 +94,22 @@ def test_twins_learn_the_same_way(trained: Callable[[str], Path]) -> None:
     assert dtn == pytest.approx(twin, rel=0.02)
 
 
+def test_weights_of_the_twin_are_refused(
+    trained: Callable[[str], Path],
+    coco: Path,
+    test_tool: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint = trained(RETINANET) / "work" / "epoch_2.pth"
+    tiny_config(RETINANET.replace("_dtn-", "_")).dump(str(tmp_path / "twin.py"))
+    arguments = [str(tmp_path / "twin.py"), str(checkpoint), "--data-root", str(coco), "--work-dir", str(tmp_path)]
+    assert test_tool.main(arguments) == 1
+    message = capsys.readouterr().err
+    assert f"of {tmp_path / 'twin.py'}, got {checkpoint}, with " in message
+    assert re.search(r"beyond the model: backbone\.layers\.\S+\.mean_norm_weight", message)
+
+
 @pytest.fixture
 def cut_off(tmp_path: Path) -> Path:
     """A checkpoint whose second half is missing."""
