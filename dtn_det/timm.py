@@ -18,6 +18,8 @@ from torch import nn
 
 from dtn_det._optional import require
 from dtn_det.conversion.convert import convert
+from dtn_det.conversion.norms import LinearTokenNorm
+from dtn_det.layers.token_norm import TokenNorm
 
 timm = require("timm", "cls")
 
@@ -33,6 +35,10 @@ _ORIGIN = (
     *("url", "file", "hf_hub_id", "hf_hub_filename", "source", "tag", "license", "origin_url"),
     *("paper_name", "paper_ids", "notes", "custom_load"),
 )
+
+# Arguments of timm for features alone.
+_OF_FEATURES = ("features_only", "out_indices", "feature_cls")
+_CONVERTED = (TokenNorm, LinearTokenNorm)
 
 # timm's register_model lists the entry points here.
 __all__: list[str] = ["BASES"]
@@ -52,6 +58,10 @@ def _build(
 ) -> nn.Module:
     """Build timm's model, convert it, and load the weights of a folder or hub that timm has resolved."""
     own_weights = pretrained and pretrained_cfg is not None
+    whole = None
+    if own_weights and kwargs.get("features_only"):
+        inner = {key: value for key, value in kwargs.items() if key not in _OF_FEATURES}
+        whole = _build(base, architecture, True, pretrained_cfg, None, cache_dir, norm_cfg, spt, lsa, **inner)
     start = "layernorm" if pretrained and not own_weights else "local"
     model: nn.Module = timm.create_model(
         base,
@@ -60,18 +70,38 @@ def _build(
         cache_dir=cache_dir,
         **kwargs,
     )
-    convert(model, {"type": "dtn", "init": start, **(norm_cfg or {})}, spt=spt, lsa=lsa)
+    norm = {"type": "dtn", "init": start, **(norm_cfg or {})}
+    convert(model, norm if whole is None else {**norm, "layers": _layers_of(whole)}, spt=spt, lsa=lsa)
     settings = dict(_as_dict(pretrained_cfg) if own_weights else _as_dict(model.pretrained_cfg))
     settings["architecture"] = architecture
     if not pretrained:
         settings = without_origin(settings)
     model.pretrained_cfg = model.default_cfg = settings  # type: ignore[assignment]
-    if own_weights:
+    if whole is not None:
+        _take_weights(model, whole)
+    elif own_weights:
         builder = require("timm.models", "cls")
         builder.load_pretrained(
             model, settings, kwargs.get("num_classes", model.num_classes), kwargs.get("in_chans", 3)
         )
     return model
+
+
+def _layers_of(whole: nn.Module) -> Callable[[str, nn.Module], bool]:
+    """The norms that are converted in a whole model, for its features: they may have fewer blocks."""
+    converted = {_plain(name) for name, module in whole.named_modules() if isinstance(module, _CONVERTED)}
+    return lambda name, module: _plain(name) in converted
+
+
+def _take_weights(features: nn.Module, whole: nn.Module) -> None:
+    """Give features the weights of the whole model that they are a part of."""
+    state = {_plain(name): value for name, value in whole.state_dict().items()}
+    features.load_state_dict({name: state[_plain(name)] for name in features.state_dict()})
+
+
+def _plain(name: str) -> str:
+    """A name of a whole model or of its features, which timm puts into ``model.`` or flattens to ``stages_0``."""
+    return name.removeprefix("model.").replace(".", "_")
 
 
 def without_origin(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,3 +69,31 @@ def test_pretrained_starts_from_the_weights_of_layer_norm(tmp_path: Path) -> Non
         expected = base(x)
         assert (model(x) - expected).abs().max() < 0.02 * expected.abs().max()
     assert next(module for module in model.modules() if isinstance(module, DTN)).init == "layernorm"
+
+
+@pytest.mark.parametrize(
+    ("base", "kwargs"),
+    [
+        ("vit_small_patch16_224", _SMALL),
+        ("swin_tiny_patch4_window7_224", {"depths": (1, 1), "embed_dim": 24, "num_heads": (1, 2)}),
+        ("pvt_v2_b0", {}),
+        ("levit_128s", {}),
+    ],
+)
+@pytest.mark.parametrize("out_indices", [None, (0, 1)])
+def test_features_of_a_folder(
+    base: str, kwargs: dict[str, Any], out_indices: tuple[int, ...] | None, tmp_path: Path
+) -> None:
+    model = timm.create_model(f"dtn_{base}", **kwargs).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    timm.models.save_for_hf(model, str(tmp_path), safe_serialization=True)
+    wanted = {} if out_indices is None else {"out_indices": out_indices}
+    features = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, features_only=True, **wanted).eval()
+    x = torch.randn(2, 3, *([32, 32] if "img_size" in kwargs else [224, 224]))
+    with torch.no_grad():
+        indices = features.feature_info.out_indices if out_indices is None else out_indices
+        expected = model.forward_intermediates(x, indices=list(indices), intermediates_only=True)
+        for found, wanted_map in zip(features(x), expected, strict=True):
+            first = found if found.shape == wanted_map.shape else found.movedim(-1, 1)  # Swin's are (B, H, W, C)
+            torch.testing.assert_close(first, wanted_map)
