@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from dtn_det._optional import require
-from dtn_det.conversion.convert import convert
+from dtn_det.conversion.convert import convert, norm_settings
 from dtn_det.conversion.norms import LinearTokenNorm
 from dtn_det.layers.token_norm import TokenNorm
 
@@ -51,7 +51,7 @@ def _build(
     pretrained_cfg: Any = None,
     pretrained_cfg_overlay: Mapping[str, Any] | None = None,
     cache_dir: str | None = None,
-    norm_cfg: Mapping[str, Any] | None = None,
+    norm_cfg: Mapping[str, Any] | str | None = None,
     spt: bool = False,
     lsa: bool = False,
     **kwargs: Any,
@@ -70,7 +70,7 @@ def _build(
         cache_dir=cache_dir,
         **kwargs,
     )
-    norm = {"type": "dtn", "init": start, **(norm_cfg or {})}
+    norm = {"type": "dtn", "init": start, **norm_settings(norm_cfg)}
     convert(model, norm if whole is None else {**norm, "layers": _layers_of(whole)}, spt=spt, lsa=lsa)
     settings = dict(_as_dict(pretrained_cfg) if own_weights else _as_dict(model.pretrained_cfg))
     settings["architecture"] = architecture

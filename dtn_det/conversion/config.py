@@ -15,7 +15,7 @@ from dtn_det.conversion.convert import convert
 def converted_model(
     *,
     model: Mapping[str, Any],
-    norm_cfg: Mapping[str, Any] | None = None,
+    norm_cfg: Mapping[str, Any] | str | None = None,
     spt: bool = False,
     lsa: bool = False,
     data_preprocessor: Mapping[str, Any] | None = None,

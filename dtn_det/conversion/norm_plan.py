@@ -265,9 +265,14 @@ def check_layers(layers: Layers) -> None:
     """
     if callable(layers):
         return
+    if not isinstance(layers, str):
+        raise ValueError(
+            "expected layers to be 'authors', 'blocks', a function or a regular expression, got "
+            f"{layers!r}: write the blocks 0 and 1 as layers=r'blocks\\.(0|1)\\.'"
+        )
     try:
         re.compile(layers)
-    except (re.error, TypeError) as error:
+    except re.error as error:
         raise ValueError(
             f"expected layers to be 'authors', 'blocks', a function or a regular expression, got {layers!r} ({error})"
         ) from error

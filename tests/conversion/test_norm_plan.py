@@ -95,6 +95,7 @@ def test_levit_replaces_the_batch_norm_at_the_start_of_each_branch() -> None:
         ({"layers": "nothing"}, r"expected norms to replace in VisionTransformer with layers='nothing', got none"),
         ({"layers": "("}, "or a regular expression, got '\\('"),
         ({"layers": 3}, "or a regular expression, got 3"),
+        ({"layers": [0, 1]}, r"got \[0, 1\]: write the blocks 0 and 1 as layers=r'blocks\\.\(0\|1\)\\.'$"),
         ({"num_groups": 5}, r"expected groups that divide the width 24 of 'blocks.0.norm1', got 5 \(num_groups\)"),
         ({"num_groups": "head"}, "expected num_groups to be 'heads', an integer or a function"),
         ({"num_groups": True}, "expected num_groups to be 'heads', an integer or a function"),

@@ -41,6 +41,9 @@ def test_models_run_at_their_size(base: str) -> None:
 def test_options_are_those_of_a_config() -> None:
     model = small(norm_cfg={"type": "bn", "layers": "blocks"})
     assert sum(isinstance(module, TokenBatchNorm) for module in model.modules()) == 6
+    assert sum(isinstance(module, TokenBatchNorm) for module in small(norm_cfg="bn").modules()) == 4
+    with pytest.raises(ValueError, match=r"expected norm_cfg to be a config or a name, got 3: write norm_cfg='dtn'"):
+        small(norm_cfg=3)
     swin = timm.create_model("dtn_converted", base="deit_tiny_patch16_224", depth=1, norm_cfg={"layers": "blocks"})
     assert sum(isinstance(module, DTN) for module in swin.modules()) == 2
 
