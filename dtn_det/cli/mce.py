@@ -25,7 +25,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "models",
         nargs="+",
         metavar="MODEL",
-        help="timm:NAME with its pretrained weights, timm:NAME@FILE, timm:NAME@random, CONFIG.py@CHECKPOINT of "
+        help="timm:NAME with its pretrained weights, timm:NAME@FILE, timm:NAME@random, "
+        "timm:local-dir:FOLDER that `dtn-det export` has written, CONFIG.py@CHECKPOINT of "
         "mmpretrain, or python:MODULE:FUNCTION, which returns a module that takes RGB in [0, 1], or a module and a "
         "function that prepares its uint8 input",
     )

@@ -15,8 +15,8 @@ def load_classifier(source: str, num_classes: int) -> Classifier:
     """Load a model.
 
     Args:
-        source: ``timm:NAME``, ``timm:NAME@FILE``, ``timm:NAME@random``, ``CONFIG@CHECKPOINT`` of mmpretrain, or
-            ``python:MODULE:FUNCTION``.
+        source: ``timm:NAME``, ``timm:NAME@FILE``, ``timm:NAME@random``, ``timm:local-dir:FOLDER``,
+            ``CONFIG@CHECKPOINT`` of mmpretrain, or ``python:MODULE:FUNCTION``.
         num_classes: Of the data set.
 
     Raises:
@@ -35,8 +35,8 @@ def load_classifier(source: str, num_classes: int) -> Classifier:
 
         return load_mmpretrain(source, num_classes)
     raise ValueError(
-        f"expected MODEL to be timm:NAME, timm:NAME@FILE, CONFIG.py@CHECKPOINT or python:MODULE:FUNCTION, got "
-        f"{source!r}"
+        f"expected MODEL to be timm:NAME, timm:NAME@FILE, timm:local-dir:FOLDER, CONFIG.py@CHECKPOINT or "
+        f"python:MODULE:FUNCTION, got {source!r}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Models of timm: ``timm:NAME`` with its pretrained weights, ``timm:NAME@FILE``, ``timm:NAME@random``."""
+"""Models of timm: ``timm:NAME``, pretrained, ``timm:NAME@FILE``, ``timm:NAME@random``, ``timm:local-dir:FOLDER``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from dtn_det.robustness.classifiers_hub import hub_asked_once
 RANDOM = "random"
 """In place of a checkpoint: random weights, always the same."""
 
+_FOLDER = "timm:local-dir:"
 _STATE_KEYS = ("state_dict", "model", "module")
 _SUGGESTED = 5
 
@@ -30,14 +31,19 @@ def load_timm(source: str, num_classes: int) -> Classifier:
     that its own evaluation would do is done already.
 
     Args:
-        source: ``timm:NAME``, ``timm:NAME@FILE`` or ``timm:NAME@random``.
+        source: ``timm:NAME``, ``timm:NAME@FILE``, ``timm:NAME@random`` or ``timm:local-dir:FOLDER``.
         num_classes: Of the data set.
 
     Raises:
-        ValueError: timm has no such model, or its weights are not at hand.
+        ValueError: timm has no such model, its weights are not at hand, or the folder has none.
         CheckpointError: The checkpoint does not fit.
     """
     timm = require("timm", "cls")
+    import dtn_det.timm  # noqa: F401  registers the models with DTN
+
+    if source.startswith(_FOLDER):
+        folder = source.removeprefix(_FOLDER)
+        return _classifier(timm, source, Path(folder).resolve().name, "", _of_folder(timm, folder))
     name, at, checkpoint = source.removeprefix("timm:").partition("@")
     if at and not checkpoint:
         raise ValueError(f"expected a file or {RANDOM!r} after '@' in {source!r}, got nothing: leave the '@' out")
@@ -128,6 +134,23 @@ def _pretrained(timm: Any, name: str) -> nn.Module:
                 f"expected the pretrained weights of timm's {name!r}, got {fault or f'{type(error).__name__}: {error}'}"
                 f"{' and no copy of an earlier download' if fault else ''}: check the network, or {others}"
             ) from error
+    return model
+
+
+def _of_folder(timm: Any, folder: str) -> nn.Module:
+    if not folder or not (Path(folder) / "config.json").is_file():
+        raise ValueError(
+            f"expected a folder that `dtn-det export` or timm has written after {_FOLDER!r}, got {folder!r} without a "
+            "config.json: name another"
+        )
+    # Whatever is wrong with the files.
+    try:
+        model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    except Exception as error:
+        raise ValueError(
+            f"expected a model of timm in the folder {folder!r}, got {type(error).__name__}: {error}: export it again, "
+            "or name its config and checkpoint, CONFIG.py@CHECKPOINT"
+        ) from error
     return model
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
+import subprocess
+import sys
 from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
@@ -160,6 +162,10 @@ def test_a_hub_that_answers_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", "got ''; timm.list_models"),
         ("resnet50.a1_in2k@random", "weights of timm's 'resnet50', got 'a1_in2k'; did you mean a1_in1k, "),
         ("resnet50.zzzzz", "weights of timm's 'resnet50', got 'zzzzz'; timm has a1_in1k, "),
+        ("dtn_vit_tny_patch16_224", "did you mean dtn_vit_tiny_patch16_224"),
+        ("dtn_vit_tiny_patch16_224", "pretrained weights of, got 'dtn_vit_tiny_patch16_224': give a file"),
+        ("local-dir:", "expected a folder that `dtn-det export` or timm has written after 'timm:local-dir:', got ''"),
+        ("local-dir:nowhere", "got 'nowhere' without a config.json: name another"),
         ("test_none", "expected a model that timm has pretrained weights of, got 'test_none': give a file"),
     ],
 )
@@ -170,6 +176,36 @@ def test_names_that_timm_does_not_have_are_told_with_near_ones(
     monkeypatch.setattr(timm, "is_model", lambda name: name == "test_none" or known(name))
     with pytest.raises(ValueError, match=re.escape(message)):
         load_classifier(f"timm:{name}", 1000)
+
+
+def test_models_with_dtn_have_names() -> None:
+    script = (
+        "from dtn_det.robustness.classifiers_loading import load_classifier\n"
+        "print(type(load_classifier('timm:dtn_vit_tiny_patch16_224@random', 10).network.blocks[0].norm1).__name__)"
+    )
+    # In a process of its own, where nothing else has registered them.
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["DTN"]
+
+
+def test_a_folder_of_an_export(tmp_path: Path) -> None:
+    import dtn_det.timm  # noqa: F401  registers the model
+
+    folder = tmp_path / "a@b"
+    small = {"img_size": 32, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
+    model = timm.create_model("dtn_vit_tiny_patch16_224", **small, norm_cfg={"type": "dtn", "init": "layernorm"}).eval()
+    settings = {"input_size": (3, 32, 32), "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.2, 0.2)}
+    timm.models.save_for_hf(model, str(folder), safe_serialization=True, data_config=settings)
+    found = load_classifier(f"timm:local-dir:{folder}/", 5)
+    assert found.name == "a@b"
+    assert found.view.size == (32, 32)
+    images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    mean, std = (torch.tensor(settings[key]).view(3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        torch.testing.assert_close(found.forward(images), model((images / 255 - mean) / std))
+    (folder / "config.json").write_text('{"architecture": "nothing", "pretrained_cfg": {}}')
+    with pytest.raises(ValueError, match=r"expected a model of timm in the folder .*Unknown model .*: export it again"):
+        load_classifier(f"timm:local-dir:{folder}", 5)
 
 
 def test_mmpretrain_gets_what_its_own_pipeline_gives(tmp_path: Path) -> None:
