@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from dtn_det._optional import require
 from dtn_det._registration import register_conversion, register_with_mmdet
 from dtn_det.class_folders import check_class_folders
+from dtn_det.config_options import check_option_keys
 from dtn_det.convert.errors import CheckpointError, CheckpointNotFoundError
 from dtn_det.data_settings import data_paths
 
@@ -118,6 +119,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
     register_with_mmdet()
     register_conversion()
     if options:
+        check_option_keys(cfg, options)
         try:
             cfg.merge_from_dict(options)
         except (KeyError, TypeError, IndexError, AttributeError) as error:

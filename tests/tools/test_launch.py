@@ -72,6 +72,29 @@ def test_options_must_fit_the_config(key: str) -> None:
         launch.load_config(str(CONFIGS[RETINANET]), {key: 1})
 
 
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        (
+            "modl.backbone.init_cfg",
+            r"got 'modl.backbone.init_cfg', which nothing reads: did you mean model.backbone.in",
+        ),
+        ("train_confg", "did you mean train_cfg"),
+        ("zzz.a", "the config has auto_scale_lr, "),
+    ],
+)
+def test_options_must_begin_with_a_key_of_the_config(key: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=hint):
+        launch.load_config(str(CONFIGS[RETINANET]), {key: 1})
+
+
+@pytest.mark.parametrize(
+    "key", ["experiment_name", "tta_model.type", "find_unused_parameters", "model_wrapper_cfg.type"]
+)
+def test_options_may_add_what_mmengine_reads(key: str) -> None:
+    assert key.partition(".")[0] in launch.load_config(str(CONFIGS[RETINANET]), {key: "x"})
+
+
 def test_work_dir_is_the_argument_then_the_configs_then_the_name() -> None:
     cfg = Config({})
     launch.set_work_dir(cfg, "configs/a/name.py", None)
