@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -31,9 +31,25 @@ def check_weights_fit(model: nn.Module, checkpoint: str, config: str) -> None:
         CheckpointError: Weights are missing, of another shape, or of other modules than the model's; the message names
             both sides.
     """
+    advice = "Test it with the config that it was trained with, and the same --cfg-options"
+    check_state_fits(model, read_checkpoint(checkpoint), checkpoint, config, advice)
+
+
+def check_state_fits(model: nn.Module, content: Mapping[str, Any], checkpoint: str, config: str, advice: str) -> None:
+    """The same of a checkpoint that is read already.
+
+    Args:
+        model: See :func:`check_weights_fit`.
+        content: A state dict, or a training checkpoint with one.
+        checkpoint: What the message calls it.
+        config: See :func:`check_weights_fit`.
+        advice: End of the message.
+
+    Raises:
+        CheckpointError: See :func:`check_weights_fit`.
+    """
     while isinstance(getattr(model, "module", None), nn.Module):  # of several processes, of test-time augmentation
         model = cast("nn.Module", model.module)
-    content = read_checkpoint(checkpoint)
     state: Mapping[str, object] = content.get("state_dict", content)
     own = {name: value for name, value in model.state_dict().items() if not name.endswith(_OWN_BUFFERS)}
     there = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
@@ -53,8 +69,7 @@ def check_weights_fit(model: nn.Module, checkpoint: str, config: str) -> None:
         raise CheckpointError(
             f"expected weights of {_architecture(model)} of {config}, got {checkpoint}, {' and '.join(counts)}:{lines}"
             + (f"\n  and {rest} more" if rest > 0 else "")
-            + "\nTest it with the config "
-            "that it was trained with, and the same --cfg-options"
+            + f"\n{advice}"
         )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dtn_det import launch
 from dtn_det.convert.errors import CheckpointError
 from dtn_det.input_errors import InputError
+from dtn_det.schedules import schedule_warning
+from dtn_det.training import INTERRUPTED, conversions_noted, train
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -31,6 +33,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
+        return run(args)
+    except KeyboardInterrupt:
+        print("interrupted before training began", file=sys.stderr)
+        return INTERRUPTED
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
         cfg = launch.load_config(args.config, args.cfg_options)
         launch.set_work_dir(cfg, args.config, args.work_dir)
         if args.data_root:
@@ -50,12 +60,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if cfg.get("load_from"):
             launch.check_checkpoint(cfg.load_from)
-        launch.build_runner(cfg, args.launcher, args.local_rank).train()
+        with conversions_noted() as conversions:
+            runner = launch.build_runner(cfg, args.launcher, args.local_rank)
+        for line in conversions:
+            runner.logger.info(line)
+        warning = schedule_warning(cfg)
+        if warning is not None:
+            runner.logger.warning(warning)
+        return train(runner, args.config)
     # Nothing else: an error of the program keeps its traceback.
     except (CheckpointError, InputError) as error:
         print(f"tools/train.py: error: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

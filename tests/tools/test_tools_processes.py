@@ -101,6 +101,44 @@ def test_killed_run_of_two_processes_continues_where_it_was(config: str, tmp_pat
     assert "coco/bbox_mAP:" in log
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes to interrupt in /proc")
+def test_interrupted_run_says_how_to_continue(processes: int, config: str, tmp_path: Path) -> None:
+    work_dir, log = tmp_path / "work", tmp_path / "log.txt"
+    command = [sys.executable, "tools/train.py", config]
+    if processes > 1:
+        command = ["bash", "tools/dist_train.sh", config, str(processes)]
+    command += ["--work-dir", str(work_dir), "--cfg-options"]
+    command += ["train_cfg.max_epochs=1000", "train_cfg.val_interval=1000", "env_cfg.dist_cfg.backend=gloo"]
+    last = work_dir / "last_checkpoint"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment(), stdout=stream, stderr=stream, start_new_session=True
+        )
+        try:
+            deadline = time.monotonic() + TIMEOUT
+            while not last.is_file():
+                assert process.poll() is None, log.read_text()[-4000:]
+                assert time.monotonic() < deadline, "no checkpoint"
+                time.sleep(0.05)
+            # A terminal interrupts the whole group; the workers of torchrun are in others, and told by it.
+            os.killpg(process.pid, signal.SIGINT)
+            code = process.wait(timeout=90)
+        finally:
+            for pid in family(process.pid) if process.poll() is None else []:
+                os.kill(pid, signal.SIGKILL)
+    text = log.read_text()
+    assert "expected the last scheduler (MultiStepLR) to end at max_epochs=1000, got end=12: add --cfg-options" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("interrupted ")]
+    assert re.fullmatch(
+        r"interrupted at epoch \d+, iteration \d+; continue from epoch_\d+\.pth with the same command and --resume",
+        line,
+    )
+    if processes == 1:
+        assert code == 130
+        assert "Traceback" not in text
+
+
 def test_two_processes_share_the_test_set(config: str, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pth"
     run(

@@ -110,6 +110,48 @@ def test_weights_of_the_twin_are_refused(
     assert re.search(r"beyond the model: backbone\.layers\.\S+\.mean_norm_weight", message)
 
 
+def test_interrupt_before_the_training(
+    train_tool: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_tool.launch, "load_config", interrupt)
+    assert train_tool.main(["config.py"]) == 130
+    assert capsys.readouterr().err == "interrupted before training began\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["model.backbone.dtn_stages=()"],
+            r"expected weights of RetinaNet with \w+ of \S+, got \S+, with \d+ that the modules of the model do not",
+        ),
+        (
+            ["optim_wrapper.paramwise_cfg=None"],
+            r"expected a checkpoint of \S+ to go on from, got \S+epoch_2.pth of another config or other --cfg-options",
+        ),
+    ],
+)
+def test_continuing_with_another_config_ends_with_one_message(
+    options: list[str],
+    message: str,
+    trained: Callable[[str], Path],
+    coco: Path,
+    train_tool: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = trained(RETINANET)
+    arguments = [str(folder / "config.py"), "--work-dir", str(tmp_path / "work"), "--data-root", str(coco)]
+    arguments += ["--resume", str(folder / "work" / "epoch_2.pth"), "--cfg-options", "train_cfg.max_epochs=3"]
+    assert train_tool.main([*arguments, f"visualizer.name={tmp_path.name}", *options]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tools/train.py: error: ")]
+    assert len(errors) == 1
+    assert re.search(message, errors[0])
+
+
 @pytest.fixture
 def cut_off(tmp_path: Path) -> Path:
     """A checkpoint whose second half is missing."""
