@@ -14,28 +14,27 @@ struct Gradients {
   T *x, *coefficients, *mean_gate, *var_gate, *weight, *bias;
 };
 
-// Sums of one group in short vectors, emptied into a slot now and then.
-template <class T, int Fields>
+// Sums in short vectors, emptied into a slot now and then.
+template <class T, int Fields, int Lanes = kLanes<T>>
 struct LaneSums {
-  static constexpr int lanes = kLanes<T>;
-  T lane[Fields][lanes] = {};
+  T lane[Fields][Lanes] = {};
 
   template <int N>
   void add(int field, Pack<T, N> value) {
-    if constexpr (N > lanes) {
-      add<N / 2>(field, value.low + value.high);
+    if constexpr (N > Lanes) {
+      add<N / 2>(field, halves_added<N>(value));
     } else {
       store<N>(lane[field], load<N>(lane[field]) + value);
     }
   }
   T total(int field) const {
     T result = 0;
-    for (int i = 0; i < lanes; ++i) result += lane[field][i];
+    for (int i = 0; i < Lanes; ++i) result += lane[field][i];
     return result;
   }
   void flush(double* slot, int64_t step) {
     for (int field = 0; field < Fields; ++field) {
-      for (int i = 0; i < lanes; ++i) {
+      for (int i = 0; i < Lanes; ++i) {
         slot[field * step] += lane[field][i];
         lane[field][i] = 0;
       }
@@ -58,7 +57,7 @@ class Backward {
 
   void run() {
     const auto prefix = prefix_gradients(p, grad_y, out.x);
-    const int tile = p.tile_width(2);
+    const int tile = p.tile_width(4);
     Slots tile_slots(p.shape.batch * ((p.W + tile - 1) / tile), kFields * p.G + 2 * p.C);
     Slots row_slots(p.by_image() ? 0 : p.num_rows(), kRowFields * p.G);
     p.by_image() ? run_images(tile_slots) : run_tiles(tile, tile_slots, row_slots);
@@ -71,17 +70,20 @@ class Backward {
   Gradients<T> out;
   TokenStatistics<T> tokens;
 
-  using OwnSums = LaneSums<T, 2>;  // gradients of a token's own mean and variance
+  // Gradients of a token's own mean and variance; of fewer lanes, for there is one of these for each token of a tile.
+  using OwnSums = LaneSums<T, 2, (kLanes<T> + 3) / 4>;
 
-  // One column of one group of a tile.
-  struct Column {
-    int64_t stride;     // of a row in the moments
-    T *mean1, *var1;    // (H, D) moments within the row
-    T *u, *to_var;      // (H, D) for the filters over the height, dense, with P the mean1 in the middle of the column
-    const T* constant;  // (D,) that P
+  // Some columns of one group of a tile, few enough that what a filter over the height reads stays in a first-level
+  // cache.
+  struct Strip {
+    int64_t moments_stride;  // of a row in the moments
+    T *mean1, *var1;         // (H, ., D) moments within the row
+    int64_t stride;          // of a row in the next two
+    T *u, *to_var;           // (H, width, D) for the filters over the height, with P the mean1 in the middle of a column
+    const T* constant;       // (width, D) that P
   };
 
-  // For the filters over the width, with P the middle token of the row: of whole images, their tokens `stride` apart.
+  // For the filters over the width, with P the middle token of the row: of one group, tokens `stride` apart.
   struct RowMaps {
     T *u, *to_var;
     int64_t stride;
@@ -89,27 +91,38 @@ class Backward {
     RowMaps at(int64_t offset) const { return {u + offset, to_var + offset, stride}; }
   };
 
-  // What a thread needs for a tile.
+  // What a thread needs for a tile of some width, and some groups.
   struct Workspace {
-    Map<T> moments, column, channels;
+    Moments<T> moments;
+    Map<T> gradients, channels;
     std::vector<OwnSums> own;
+    std::vector<LaneSums<T, kFields>> sums;
 
-    Workspace(const Problem<T>& p, int width)
-        : moments(int64_t(2) * p.H * width * p.D), column(int64_t(2) * p.H * p.D), channels(2 * p.C),
-          own(size_t(p.H) * width) {}
+    Workspace(const Problem<T>& p, int groups, int width)
+        : moments(p, groups, width), gradients(int64_t(2) * groups * p.H * width * p.D), channels(2 * p.C),
+          own(size_t(p.H) * width), sums(groups) {}
 
-    Column at(const Problem<T>& p, int width, int j) {
-      const int64_t stride = int64_t(width) * p.D, size = int64_t(p.H) * p.D;
-      T *mean1 = &moments[j * p.D], *var1 = mean1 + p.H * stride;
-      return {stride, mean1, var1, &column[0], &column[size], mean1 + p.H / 2 * stride};
+    // Of the columns from `first` to `end` of a tile.
+    Strip strip(const Problem<T>& p, int index, int first, int end) {
+      const int64_t stride = int64_t(end - first) * p.D, offset = int64_t(first) * p.D;
+      T *mean1 = moments.mean(index, 0) + offset, *var1 = moments.var(index, 0) + offset;
+      T* u = &gradients[2 * index * p.H * stride];
+      return {moments.stride(), mean1, var1, stride, u, u + p.H * stride, mean1 + p.H / 2 * moments.stride()};
     }
   };
+
+  // Columns of a strip. Tiles of large maps are narrow already.
+  int strip_width(int g, int width) const {
+    if (!p.by_image()) return width;
+    const int64_t column = int64_t(2) * p.rows[g].taps * p.D * sizeof(T);
+    return int(std::max<int64_t>(1, (int64_t(32) << 10) / column));
+  }
 
   // Each image from start to end.
   void run_images(Slots& slots) {
     for_each_tile(p, p.W, [&] {
       const int64_t size = int64_t(p.H) * p.W * p.D;
-      return [&, size, space = Workspace(p, p.W), maps = Map<T>(2 * size), deviation = Map<T>(p.W * p.D)](
+      return [&, size, space = Workspace(p, 1, p.W), maps = Map<T>(2 * size), deviation = Map<T>(p.W * p.D)](
                  int64_t b, int, int, int64_t task) mutable {
         p.template fetch_image<0>(grad_y, b);
         tokens.measure_image(p, b);
@@ -131,17 +144,17 @@ class Backward {
   void run_tiles(int tile, Slots& tile_slots, Slots& row_slots) {
     Map<T> row_u(p.num_tokens() * p.C), row_to_var(p.num_tokens() * p.C);  // (B, H, W, C)
     const RowMaps rows{&row_u[0], &row_to_var[0], p.C};
-    const int64_t image = int64_t(p.H) * p.W * p.C;
+    const int64_t row_size = int64_t(p.W) * p.C;
     for_each_tile(p, tile, [&] {
-      return [&, space = Workspace(p, tile)](int64_t b, int j0, int j1, int64_t task) mutable {
-        tile_task(b, j0, j1, space, tile_slots[task], [&](int g) { return rows.at(b * image + g * p.D); }, [](int) {});
+      return [&, space = Workspace(p, p.G, tile)](int64_t b, int j0, int j1, int64_t task) mutable {
+        tile_task(b, j0, j1, space, tile_slots[task], [&](int g) { return rows.at(b * p.H * row_size + g * p.D); }, [](int) {});
       };
     });
     parallel_for(p.num_rows(), p.shape.threads, [&] {
       return [&, deviation = Map<T>(p.W * p.D)](int64_t row) mutable {
         const int64_t b = row / p.H;
         for (int g = 0; g < p.G; ++g) {
-          filter_row(b, row, g, rows.at(row * p.W * p.C + g * p.D), &deviation[0], row_slots[row] + g);
+          filter_row(b, row, g, rows.at(row * row_size + g * p.D), &deviation[0], row_slots[row] + g);
         }
         if (p.shape.head_rms) undo_group_rms(b, row * p.W, (row + 1) * p.W);
       };
@@ -153,32 +166,45 @@ class Backward {
   // The columns from j0 to j1 of an image; `rows_of` gives the maps of a group, `finish` is called when they are filled.
   template <class RowsOf, class Finish>
   void tile_task(int64_t b, int j0, int j1, Workspace& space, double* slot, RowsOf rows_of, Finish finish) {
-    const int width = j1 - j0;
+    const int width = j1 - j0, groups = p.groups_at_once();
     std::fill_n(&space.channels[0], 2 * p.C, T(0));
     std::fill(space.own.begin(), space.own.end(), OwnSums());
-    for (int g = 0; g < p.G; ++g) {
-      const Column first = space.at(p, width, 0);
-      row_moments(p, tokens, b, g, j0, j1, first.mean1, first.var1);
-      LaneSums<T, kFields> sums;
-      for (int j = 0; j < width; ++j) {
-        const Column column = space.at(p, width, j);
+    for (int g0 = 0; g0 < p.G; g0 += groups) {
+      space.moments.fill(tokens, b, g0, j0, j1);
+      const int step = strip_width(g0, width);
+      for (int first = 0; first < width; first += step) {
+        const int end = std::min(width, first + step);
         for (int i = 0; i < p.H; ++i) {
-          output_task(b, g, i, j0 + j, column, &space.channels[g * p.D], space.own[i * width + j], sums);
+          for (int index = 0; index < groups; ++index) {
+            const int g = g0 + index;
+            const Strip strip = space.strip(p, index, first, end);
+            for (int j = first; j < end; ++j) {
+              OwnSums& own = space.own[i * width + j];
+              output_task(b, g, i, j0 + j, strip, (j - first) * p.D, &space.channels[g * p.D], own, space.sums[index]);
+            }
+          }
+          if (groups == p.G) own_tasks(b, i, j0 + first, j0 + end, &space.own[i * width + first]);
         }
-        for (int i = 0; i < p.H; ++i) column_task(b, g, i, j0 + j, column, rows_of(g));
+        for (int i = 0; i < p.H; ++i) {
+          for (int index = 0; index < groups; ++index) {
+            const Strip strip = space.strip(p, index, first, end);
+            const RowMaps rows = rows_of(g0 + index);
+            for (int j = first; j < end; ++j) column_task(b, g0 + index, i, j0 + j, strip, (j - first) * p.D, rows);
+          }
+        }
       }
-      sums.flush(slot + g, p.G);
-      finish(g);
+      for (int index = 0; index < groups; ++index) space.sums[index].flush(slot + g0 + index, p.G);
+      finish(g0);
     }
-    for (int i = 0; i < p.H; ++i) {
-      for (int j = 0; j < width; ++j) own_task(b, i, j0 + j, space.own[i * width + j]);
+    if (groups != p.G) {
+      for (int i = 0; i < p.H; ++i) own_tasks(b, i, j0, j1, &space.own[i * width]);
     }
     for (int c = 0; c < 2 * p.C; ++c) slot[kFields * p.G + c] += space.channels[c];
   }
 
   // One group of an output token: its share of the parameters' gradients, the direct part of the input's, and what the
   // filter over the height passes on.
-  void output_task(int64_t b, int g, int i, int j, const Column& column, T* channels, OwnSums& own,
+  void output_task(int64_t b, int g, int i, int j, const Strip& strip, int64_t column, T* channels, OwnSums& own,
                    LaneSums<T, kFields>& sums) {
     const int64_t token = (b * p.H + i) * p.W + j, place = p.place(b, token) + g * p.D;
     const T own_mean = tokens.own_mean[token], own_var = tokens.own_var[token];
@@ -186,15 +212,15 @@ class Backward {
     const size_t tap = size_t(i) * band.taps;
     const T *weight = &band.weight[tap], *by_linear = &band.weight_linear[tap];
     const T* by_quadratic = &band.weight_quadratic[tap];
-    const int64_t here = int64_t(i) * p.D, stride = column.stride;
-    const int64_t source = band.start[i] * stride, pilot_source = source + band.pilot[i] * stride;
+    const int64_t here = i * strip.stride + column, stride = strip.moments_stride;
+    const int64_t source = band.start[i] * stride + column, pilot_source = source + band.pilot[i] * stride;
     const int count = band.count[i];
     const T mean_share = p.mean_share[g], var_share = p.var_share[g], scale = tokens.scale[token * p.G + g];
     for_each_block<T, kManySums<T>>(0, p.D, [&](int c, auto width) {
       constexpr int N = decltype(width)::value;
       using V = Pack<T, N>;
-      const T *mean1 = column.mean1 + source + c, *var1 = column.var1 + source + c;
-      const V pilot = load<N>(column.mean1 + pilot_source + c);
+      const T *mean1 = strip.mean1 + source + c, *var1 = strip.var1 + source + c;
+      const V pilot = load<N>(strip.mean1 + pilot_source + c);
       V first{}, second{}, linear1{}, linear2{}, quadratic1{}, quadratic2{}, mean, var;
       for (int k = 0; k < count; ++k) {
         const V deviation = load<N>(mean1 + k * stride) - pilot;
@@ -219,8 +245,8 @@ class Backward {
       own.template add<N>(0, -mean_share * to_centred);
       own.template add<N>(1, var_share * to_blend);
       const V to_mean = (mean_share - 1) * to_centred, to_var = (1 - var_share) * to_blend;
-      store<N>(column.u + here + c, to_mean - T(2) * to_var * (mean - load<N>(column.constant + c)));
-      store<N>(column.to_var + here + c, to_var);
+      store<N>(strip.u + here + c, to_mean - T(2) * to_var * (mean - load<N>(strip.constant + column + c)));
+      store<N>(strip.to_var + here + c, to_var);
       const V from_pilot = to_mean - T(2) * to_var * first;
       sums.template add<N>(kMeanGate, to_centred * (mean - own_mean));
       sums.template add<N>(kVarGate, to_blend * (own_var - var));
@@ -230,11 +256,11 @@ class Backward {
   }
 
   // One group of a source of the filters over the height: the gradients of its moments within the row.
-  void column_task(int64_t b, int g, int i, int j, const Column& column, const RowMaps& rows) {
+  void column_task(int64_t b, int g, int i, int j, const Strip& strip, int64_t column, const RowMaps& rows) {
     const int64_t middle = middle_of_row(b * p.H + i), target = (int64_t(i) * p.W + j) * rows.stride;
     const Band<T>& band = p.rows[g];
     const T* weight = &band.adjoint_weight[size_t(i) * band.adjoint_taps];
-    const int64_t first = int64_t(band.adjoint_start[i]) * p.D;
+    const int64_t first = band.adjoint_start[i] * strip.stride + column;
     const int count = band.adjoint_count[i];
     const T* middle_token = p.x + p.place(b, middle) + g * p.D;
     const T middle_scale = tokens.scale[middle * p.G + g];
@@ -243,15 +269,19 @@ class Backward {
       using V = Pack<T, N>;
       V from_u{}, to_var{};
       for (int k = 0; k < count; ++k) {
-        from_u += weight[k] * load<N>(column.u + first + k * p.D + c);
-        to_var += weight[k] * load<N>(column.to_var + first + k * p.D + c);
+        from_u += weight[k] * load<N>(strip.u + first + k * strip.stride + c);
+        to_var += weight[k] * load<N>(strip.to_var + first + k * strip.stride + c);
       }
-      const V own = load<N>(column.mean1 + i * column.stride + c);
-      const V to_mean = from_u + T(2) * to_var * (own - load<N>(column.constant + c));
+      const V own = load<N>(strip.mean1 + i * strip.moments_stride + column + c);
+      const V to_mean = from_u + T(2) * to_var * (own - load<N>(strip.constant + column + c));
       const V constant = middle_scale * load<N>(middle_token + c);
       store<N>(rows.u + target + c, to_mean - T(2) * to_var * (own - constant));
       store<N>(rows.to_var + target + c, to_var);
     });
+  }
+
+  void own_tasks(int64_t b, int i, int begin, int end, const OwnSums* own) {
+    for (int j = begin; j < end; ++j) own_task(b, i, j, *own++);
   }
 
   // What reaches a token through its own mean and variance.
@@ -333,7 +363,8 @@ class Backward {
       out.var_gate[g] = T(tiles[kVarGate * p.G + g] * var_share * (1 - var_share));
       out.coefficients[3 * g] = T(tiles[kColLinear * p.G + g] + rows_total[kColLinear * p.G + g]);
       out.coefficients[3 * g + 1] = T(tiles[kRowLinear * p.G + g]);
-      out.coefficients[3 * g + 2] = T(tiles[kRowQuadratic * p.G + g] + tiles[kColQuadratic * p.G + g] + rows_total[kColQuadratic * p.G + g]);
+      out.coefficients[3 * g + 2] =
+          T(tiles[kRowQuadratic * p.G + g] + tiles[kColQuadratic * p.G + g] + rows_total[kColQuadratic * p.G + g]);
     }
     for (int c = 0; c < p.C; ++c) {
       out.weight[c] = T(prefix[c] + tiles[kFields * p.G + c]);

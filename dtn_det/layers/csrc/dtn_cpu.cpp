@@ -43,20 +43,21 @@ template <class T>
 void forward(const Problem<T>& p, T* y) {
   normalize_prefix(p, y);
   TokenStatistics<T> tokens(p);
-  const int tile = p.tile_width(2);
+  const int tile = p.tile_width(2), groups = p.groups_at_once();
   for_each_tile(p, tile, [&] {
-    return [&, buffer = Map<T>(int64_t(2) * p.H * tile * p.D)](int64_t b, int j0, int j1, int64_t) mutable {
-      const int64_t stride = int64_t(j1 - j0) * p.D;
-      T *mean1 = &buffer[0], *var1 = mean1 + p.H * stride;
+    return [&, moments = Moments<T>(p, groups, tile)](int64_t b, int j0, int j1, int64_t) mutable {
       if (p.by_image()) {
         tokens.measure_image(p, b);
         p.template fetch_image<1>(y, b);
       }
-      for (int g = 0; g < p.G; ++g) {
-        row_moments(p, tokens, b, g, j0, j1, mean1, var1);
+      for (int g0 = 0; g0 < p.G; g0 += groups) {
+        moments.fill(tokens, b, g0, j0, j1);
         for (int i = 0; i < p.H; ++i) {
-          for (int j = j0; j < j1; ++j) {
-            normalize_token(p, tokens, b, g, i, j, mean1 + int64_t(j - j0) * p.D, var1 + int64_t(j - j0) * p.D, stride, y);
+          for (int index = 0; index < groups; ++index) {
+            const T *mean1 = moments.mean(index, 0), *var1 = moments.var(index, 0);
+            for (int j = j0; j < j1; ++j, mean1 += p.D, var1 += p.D) {
+              normalize_token(p, tokens, b, g0 + index, i, j, mean1, var1, moments.stride(), y);
+            }
           }
         }
       }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "band.h"
+#include "map.h"
 #include "parallel.h"
 #include "simd.h"
 
@@ -65,11 +66,14 @@ struct Problem {
     for (int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(first + offset, ForWriting, 2);
   }
 
-  // Columns of a tile: few enough that `arrays` buffers of one group and its whole height fit into a second-level cache
-  // and that there are tiles for all threads.
+  // Groups that are taken together: where a tile is part of a large map, all, for their channels lie side by side.
+  int groups_at_once() const { return by_image() ? 1 : G; }
+
+  // Columns of a tile: few enough that `arrays` buffers of its whole height fit into a second-level cache and that there
+  // are tiles for all threads.
   int tile_width(int arrays) const {
     if (by_image()) return W;
-    const int64_t column = int64_t(H) * D * sizeof(T) * arrays;
+    const int64_t column = int64_t(H) * C * sizeof(T) * arrays;
     const int64_t fits = (int64_t(1) << 20) / std::max<int64_t>(column, 1);
     const int64_t shared_out = (shape.batch * W + 15) / 16;
     return int(std::clamp<int64_t>(std::min(fits, shared_out), 1, W));
@@ -140,38 +144,63 @@ inline void settle(V pilot, V first, V second, V& mean, V& var) {
   var = positive_part(var);
 }
 
-// Mean and variance along the width, of one group for a tile's columns: into buffers (H, j1 - j0, D).
+// Mean and variance along the width, of one group and row for a tile's columns: into buffers (j1 - j0, D).
 template <class T>
-void row_moments(const Problem<T>& p, const TokenStatistics<T>& tokens, int64_t b, int g, int j0, int j1, T* mean1,
-                 T* var1) {
+void row_moments(const Problem<T>& p, const TokenStatistics<T>& tokens, int64_t b, int g, int i, int j0, int j1, T* mean1,
+                 T* var1, T* scale) {
   const Band<T>& band = p.cols[g];
-  std::vector<T> scale(band.taps);
-  for (int i = 0; i < p.H; ++i) {
-    const int64_t row = (b * p.H + i) * p.W;
-    for (int j = j0; j < j1; ++j, mean1 += p.D, var1 += p.D) {
-      const T* weight = &band.weight[size_t(j) * band.taps];
-      const int64_t first_source = row + band.start[j];
-      const int count = band.count[j], pilot_tap = band.pilot[j];
-      for (int k = 0; k < count; ++k) scale[k] = tokens.scale[(first_source + k) * p.G + g];
-      const T* sources = p.x + p.place(b, first_source) + g * p.D;
-      for_each_block<T, kFewSums<T>>(0, p.D, [&](int c, auto width) {
-        constexpr int N = decltype(width)::value;
-        using V = Pack<T, N>;
-        const T* source = sources + c;
-        const V pilot = scale[pilot_tap] * load<N>(source + int64_t(pilot_tap) * p.C);
-        V first{}, second{}, mean, var;
-        for (int k = 0; k < count; ++k) {
-          const V deviation = scale[k] * load<N>(source + int64_t(k) * p.C) - pilot;
-          first += weight[k] * deviation;
-          second += weight[k] * (deviation * deviation);
-        }
-        settle(pilot, first, second, mean, var);
-        store<N>(mean1 + c, mean);
-        store<N>(var1 + c, var);
-      });
-    }
+  const int64_t row = (b * p.H + i) * p.W;
+  for (int j = j0; j < j1; ++j, mean1 += p.D, var1 += p.D) {
+    const T* weight = &band.weight[size_t(j) * band.taps];
+    const int64_t first_source = row + band.start[j];
+    const int count = band.count[j], pilot_tap = band.pilot[j];
+    for (int k = 0; k < count; ++k) scale[k] = tokens.scale[(first_source + k) * p.G + g];
+    const T* sources = p.x + p.place(b, first_source) + g * p.D;
+    for_each_block<T, kFewSums<T>>(0, p.D, [&](int c, auto width) {
+      constexpr int N = decltype(width)::value;
+      using V = Pack<T, N>;
+      const T* source = sources + c;
+      const V pilot = scale[pilot_tap] * load<N>(source + int64_t(pilot_tap) * p.C);
+      V first{}, second{}, mean, var;
+      for (int k = 0; k < count; ++k) {
+        const V deviation = scale[k] * load<N>(source + int64_t(k) * p.C) - pilot;
+        first += weight[k] * deviation;
+        second += weight[k] * (deviation * deviation);
+      }
+      settle(pilot, first, second, mean, var);
+      store<N>(mean1 + c, mean);
+      store<N>(var1 + c, var);
+    });
   }
 }
+
+// The moments within rows of some groups and columns, (2, groups, H, columns, D).
+template <class T>
+class Moments {
+ public:
+  Moments(const Problem<T>& p, int groups, int columns)
+      : p(p), scale(p.W), groups(groups), columns(columns), values(int64_t(2) * groups * p.H * columns * p.D) {}
+
+  int64_t stride() const { return int64_t(columns) * p.D; }
+  T* mean(int index, int i) { return &values[(int64_t(index) * p.H + i) * stride()]; }
+  T* var(int index, int i) { return mean(groups + index, i); }
+
+  // Those of the groups from g0 on, for the columns from j0 to j1.
+  void fill(const TokenStatistics<T>& tokens, int64_t b, int g0, int j0, int j1) {
+    columns = j1 - j0;
+    for (int i = 0; i < p.H; ++i) {
+      for (int index = 0; index < groups; ++index) {
+        row_moments(p, tokens, b, g0 + index, i, j0, j1, mean(index, i), var(index, i), scale.data());
+      }
+    }
+  }
+
+ private:
+  const Problem<T>& p;
+  std::vector<T> scale;
+  int groups, columns;
+  Map<T> values;
+};
 
 // Calls f(b, j0, j1, task) for tiles of whole columns.
 template <class T, class MakeWorker>

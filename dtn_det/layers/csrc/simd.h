@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -87,6 +88,21 @@ inline void store(T* target, Pack<T, N> pack) {
   }
 }
 
+// A pack's lower half plus its upper one.
+template <int N, class V>
+inline auto halves_added(V value) {
+  using T = std::remove_reference_t<decltype(value[0])>;
+  Pack<T, N / 2> low, high;
+  std::memcpy(&low, &value, sizeof(low));
+  std::memcpy(&high, reinterpret_cast<const char*>(&value) + sizeof(low), sizeof(high));
+  return low + high;
+}
+
+template <int N, class V>
+inline V halves_added(Pair<V> value) {
+  return value.low + value.high;
+}
+
 template <class V>
 inline V positive_part(V value) {
   return value < 0 ? V{} : value;
@@ -157,7 +173,7 @@ class LaneSum {
   template <int N>
   void add(Pack<T, N> value) {
     if constexpr (N > kLanes<T>) {
-      add<N / 2>(value.low + value.high);
+      add<N / 2>(halves_added<N>(value));
     } else if constexpr (N == kLanes<T>) {
       lanes_ += value;
     } else {
