@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,24 @@ def test_python_runs(page: str, code: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_param_groups_are_those_of_the_configs() -> None:
+    engine = pytest.importorskip("mmengine")
+    optim = pytest.importorskip("mmengine.optim")
+    (code,) = [text for _, text in blocks("python") if "param_groups = " in text]
+    found: dict[str, Any] = {}
+    exec(code, found)
+    cfg = engine.Config.fromfile(ROOT / "configs" / "_base_" / "dtn_paramwise.py")
+    settings = {"type": "AdamW", "lr": found["rate"], "weight_decay": found["decay"]}
+    wrapper = optim.build_optim_wrapper(
+        found["model"], {"optimizer": settings, "paramwise_cfg": cfg.deit_paramwise_cfg.to_dict()}
+    )
+    wanted = {id(group["params"][0]): group for group in wrapper.optimizer.param_groups}
+    for group, (name, parameter) in zip(found["param_groups"], found["model"].named_parameters(), strict=True):
+        same = wanted[id(parameter)]
+        assert group["lr"] == pytest.approx(same["lr"]), name
+        assert group["weight_decay"] == same["weight_decay"], name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
