@@ -185,7 +185,7 @@ def test_tools_train_and_test_and_the_sweep_loads(
     where = ["--data-root", str(images), "--work-dir", str(work)]
     assert train.main([str(config), *where]) == 0
     (log,) = work.glob("*/*.log")
-    assert (" - VisionTransformer: 6 norms become dtn, 3 stay" in log.read_text()) == (VIT in name)
+    assert (" - TimmClassifier: 6 norms become dtn, 3 stay" in log.read_text()) == (VIT in name)
     checkpoint = work / "epoch_1.pth"
     painted = ["--out", str(tmp_path / "out.pkl"), "--show-dir", str(tmp_path / "painted")]
     assert test.main([str(config), str(checkpoint), *where, *painted]) == 0
