@@ -213,7 +213,20 @@ def _call(
     batch, channels = x.shape[0], x.shape[-1]
     prefix = x.shape[1:-1].numel() - hw_shape[0] * hw_shape[1]
     groups = coefficients.shape[0]
+    _check_sizes(tensors, (x.numel(), 3 * groups, groups, groups, channels, channels, x.numel()))
     shape = _Shape(batch, prefix, *hw_shape, channels, groups, eps, head_rms, unbiased, mean_gate is None, threads)
     pointers = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
     if function(ctypes.byref(shape), *pointers) != 0:
         raise MemoryError(f"expected memory for DTN on tokens of shape {tuple(x.shape)}, got none: use smaller images")
+
+
+def _check_sizes(tensors: list[Tensor | None], sizes: tuple[int, ...]) -> None:
+    """See that the kernels will find what they read at each address."""
+    names = ("x", "coefficients", "mean_gate", "var_gate", "weight", "bias", "the output or its gradient")
+    dtype = None if tensors[0] is None else tensors[0].dtype
+    for name, tensor, size in zip(names, tensors, sizes, strict=False):
+        if tensor is not None and (tensor.numel() != size or tensor.dtype != dtype):
+            raise ValueError(
+                f"expected {name} of DTN to hold {size} values of {dtype}, got {tensor.numel()} of {tensor.dtype}: "
+                "give the layer the number of channels of its input, and all parameters one dtype"
+            )

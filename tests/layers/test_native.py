@@ -125,3 +125,12 @@ def test_a_broken_library_is_reported_and_not_used(monkeypatch, tmp_path):
     (tmp_path / "_dtn_cpu_baseline.so").write_bytes(b"not a library")
     with pytest.warns(RuntimeWarning, match="cannot be loaded.*install dtn-det again"):
         assert native._load()[0] is None
+
+
+@pytest.mark.skipif(not native.status().available, reason=f"compiled kernels: {native.status().detail}")
+@pytest.mark.parametrize("name", ["weight", "bias", "var_norm_weight"])
+def test_parameters_of_another_length_are_refused(name):
+    layer = DTN(24, 3)
+    setattr(layer, name, torch.nn.Parameter(torch.ones(2)))
+    with pytest.raises(ValueError, match=r"of DTN to hold (24|3) values of torch.float32, got 2 of torch.float32"):
+        layer(torch.randn(2, 4, 24))
