@@ -101,7 +101,7 @@ def test_killed_run_of_two_processes_continues_where_it_was(config: str, tmp_pat
     assert "coco/bbox_mAP:" in log
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes to interrupt in /proc")
 def test_interrupted_run_says_how_to_continue(processes: int, config: str, tmp_path: Path) -> None:
     work_dir, log = tmp_path / "work", tmp_path / "log.txt"
