@@ -27,7 +27,7 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> N
 
     Raises:
         ValueError: The number of folders is not that of the model's classes, or their names are not those of the other
-            dataloaders.
+            dataloaders, or an evaluator looks at more classes than there are.
     """
     numbers = dict(_class_numbers(cfg))
     first: tuple[str, str, list[str]] | None = None
@@ -36,6 +36,13 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> N
         if folder is None or not os.path.isdir(folder):
             continue
         found = _folders(folder)
+        if first is not None and first[2] != found:
+            raise ValueError(
+                f"expected {folder!r} for {loader} to have the classes of {first[1]!r} for {first[0]}, got "
+                f"{_difference(first[2], found)}: the sorted names of the folders number the classes, so they must be "
+                "the same"
+            )
+        first = loader, folder, found
         for key, number in numbers.items():
             if len(found) != number:
                 options = " ".join(f"{name}={len(found)}" for name in numbers)
@@ -44,14 +51,25 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> N
                     f"{_shown(found)}: name the folder of the dataset with --data-root, or change the model with "
                     f"--cfg-options {options}"
                 )
-        if first is None:
-            first = loader, folder, found
-        elif first[2] != found:
-            raise ValueError(
-                f"expected {folder!r} for {loader} to have the classes of {first[1]!r} for {first[0]}, got "
-                f"{_difference(first[2], found)}: the sorted names of the folders number the classes, so they must be "
-                "the same"
-            )
+    _check_evaluators(cfg, dataloaders, numbers)
+
+
+def _check_evaluators(cfg: Mapping[str, Any], dataloaders: Sequence[str], numbers: Mapping[str, int]) -> None:
+    """The five likeliest of three classes are asked for after a whole epoch."""
+    for key in [loader.replace("_dataloader", "_evaluator") for loader in dataloaders]:
+        metrics = cfg.get(key)
+        for path, metric in [(key, metrics)] if isinstance(metrics, Mapping) else _numbered(key, metrics or ()):
+            topk = metric.get("topk", ()) if isinstance(metric, Mapping) else ()
+            most = max([topk] if isinstance(topk, int) else topk, default=0)
+            if numbers and most > min(numbers.values()):
+                raise ValueError(
+                    f"expected {path}.topk of at most {min(numbers.values())}, the number of classes, got {topk}: add "
+                    f"--cfg-options {path}.topk=1"
+                )
+
+
+def _numbered(key: str, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    return ((f"{key}.{index}", value) for index, value in enumerate(values))
 
 
 def _class_numbers(cfg: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

@@ -47,11 +47,12 @@ def test_folders_of_the_models_classes_pass(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [0, 2, 4])
 def test_another_number_of_folders_is_refused(number: int, tmp_path: Path) -> None:
-    make_folders(tmp_path, train=names(3), val=names(number))
-    (tmp_path / "val").mkdir(exist_ok=True)
+    make_folders(tmp_path, train=names(number), val=names(number))
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir(exist_ok=True)
     shown = re.escape(f" ({', '.join(names(number))})") if number else ""
     message = (
-        rf"expected folders of 3 classes \(model.head.num_classes\) for val_dataloader, got {number} in '.*/val'{shown}"
+        rf"expected folders of 3 classes \(model.head.num_classes\) for train_dataloader, got {number} in '.*/train'{shown}"
         rf": name the folder of the dataset with --data-root, or .* --cfg-options model.head.num_classes={number}$"
     )
     with pytest.raises(ValueError, match=message):
@@ -118,7 +119,7 @@ def test_splits_of_imagenet_are_folders_or_lists(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"the data of val_dataloader at '.*/val', got nothing there"):
         launch.check_data(cfg, SPLITS)
     (tmp_path / "val").mkdir()
-    with pytest.raises(ValueError, match=r"expected folders of 3 classes .* for val_dataloader, got 0 in '.*/val':"):
+    with pytest.raises(ValueError, match=r"expected '.*/val' for val_dataloader to have .*, got 3 missing"):
         launch.check_data(cfg, SPLITS)
     (tmp_path / "meta").mkdir()
     (tmp_path / "meta" / "val.txt").touch()
@@ -137,3 +138,25 @@ def test_tools_say_so_and_stop(
     error = capsys.readouterr().err
     expected = f"expected folders of 10 classes (model.head.num_classes) for {tool}_dataloader"
     assert f"tools/{tool}.py: error: {expected}, got 9 in" in error
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "path"),
+    [
+        ({"type": "Accuracy", "topk": (1, 5)}, "val_evaluator"),
+        ([{"type": "Accuracy", "topk": 5}, {"type": "ConfusionMatrix"}], "val_evaluator.0"),
+    ],
+)
+def test_more_likeliest_classes_than_there_are(evaluator: Any, path: str, tmp_path: Path) -> None:
+    make_folders(tmp_path, train=names(3), val=names(3))
+    cfg = settings(tmp_path)
+    cfg.val_evaluator = evaluator
+    with pytest.raises(ValueError, match=rf"expected {path}.topk of at most 3, .*: add --cfg-options {path}.topk=1"):
+        launch.check_data(cfg, SPLITS)
+    launch.check_data(cfg, SPLITS[:1])
+
+
+def test_folders_that_lack_a_class_of_the_training_are_compared_with_it(tmp_path: Path) -> None:
+    make_folders(tmp_path, train=names(3), val=names(2))
+    with pytest.raises(ValueError, match=r"to have the classes of .* got 1 missing"):
+        launch.check_data(settings(tmp_path), SPLITS)
