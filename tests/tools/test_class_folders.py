@@ -52,8 +52,9 @@ def test_another_number_of_folders_is_refused(number: int, tmp_path: Path) -> No
         (tmp_path / split).mkdir(exist_ok=True)
     shown = re.escape(f" ({', '.join(names(number))})") if number else ""
     message = (
-        rf"expected folders of 3 classes \(model.head.num_classes\) for train_dataloader, got {number} in '.*/train'{shown}"
-        rf": name the folder of the dataset with --data-root, or .* --cfg-options model.head.num_classes={number}$"
+        r"expected folders of 3 classes \(model.head.num_classes\) for train_dataloader, "
+        rf"got {number} in '.*/train'{shown}: name the folder of the dataset with --data-root, or .* "
+        rf"--cfg-options model.head.num_classes={number}$"
     )
     with pytest.raises(ValueError, match=message):
         launch.check_data(settings(tmp_path), SPLITS)
