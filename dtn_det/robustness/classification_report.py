@@ -21,7 +21,7 @@ _ABSENT = "-"
 
 
 def print_results(console: Console, store: Store, results: Sequence[ClassifierResult], baseline: str | None) -> None:
-    """Print errors and corruption errors of models, a pair of columns for each.
+    """Print errors and corruption errors of models, a pair of columns for each; another table where the width ends.
 
     Args:
         console: Where to.
@@ -29,6 +29,18 @@ def print_results(console: Console, store: Store, results: Sequence[ClassifierRe
         results: The numbers.
         baseline: What the corruption errors were divided by.
     """
+    rest = list(results)
+    while rest:
+        count = len(rest)
+        while count > 1 and _natural_width(console, _table(store, rest[:count], baseline)) > console.width:
+            count -= 1
+        console.print(_table(store, rest[:count], baseline))
+        rest = rest[count:]
+    for result in results:
+        _print_remarks(console, result)
+
+
+def _table(store: Store, results: Sequence[ClassifierResult], baseline: str | None) -> Table:
     table = Table(
         title=escape(f"{store.manifest.data}: {store.manifest.corruption}"), caption=escape(_caption(store, baseline))
     )
@@ -40,9 +52,12 @@ def print_results(console: Console, store: Store, results: Sequence[ClassifierRe
     for names in GROUPS.values():
         _add_group(table, names, results)
     _add_means(table, results)
-    console.print(table)
-    for result in results:
-        _print_remarks(console, result)
+    return table
+
+
+def _natural_width(console: Console, table: Table) -> int:
+    """Characters that the table would take on a terminal without an end."""
+    return console.measure(table, options=console.options.update_width(10_000)).maximum
 
 
 def _add_group(table: Table, names: Sequence[str], results: Sequence[ClassifierResult]) -> None:

@@ -157,6 +157,17 @@ def test_several_models_share_a_run_and_one_is_the_baseline(mce) -> None:
     assert "100.00" in means
 
 
+def test_more_models_than_a_line_holds_go_on_in_another_table(mce, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    names = ["first", "second", "third", "fourth"]
+    code, out, _ = mce("--names", *names, "--baseline", "first", model=" ".join(["python:little_models:small"] * 4))
+    assert code == 0
+    assert sum("│ mCE" in line for line in out.splitlines()) > 1
+    assert "…" not in out
+    headings = [line for line in out.splitlines() if line.startswith("┃")]
+    assert [name for line in headings for name in names if f" {name} " in line] == names
+
+
 def test_a_model_that_comes_later_has_the_numbers_of_a_shared_run(mce, tmp_path: Path) -> None:
     mce(model="python:little_models:small python:little_models:other")
     mce(store="later")
