@@ -6,7 +6,7 @@ Being ``torch.library`` operators with shapes and gradients registered, the kern
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -195,29 +195,17 @@ def _differentiable_gradients(
     width: int,
 ) -> list[Tensor | None]:
     """The plain form's gradients, whose own gradients autograd knows."""
-    x, coefficients, mean_gate, var_gate, weight, bias = tensors
-    assert x is not None and coefficients is not None and var_gate is not None and weight is not None  # noqa: PT018
-    assert bias is not None
+    x, *parameters = cast("list[Tensor]", tensors)  # whose mean gate may be None
+    coefficients, _, _, weight, bias = parameters
     batch, channels = x.shape[0], x.shape[-1]
+    options: dict[str, Any] = {"eps": eps, "head_rms": head_rms, "unbiased": unbiased}
     with torch.enable_grad():
         sequence = x.reshape(batch, -1, channels).to(coefficients.dtype)
         prefix, tokens = sequence.split_with_sizes([sequence.shape[1] - height * width, height * width], dim=1)
-        grid = separable.dynamic_token_norm(
-            tokens.reshape(batch, height, width, channels),
-            coefficients,
-            mean_gate,
-            var_gate,
-            weight,
-            bias,
-            eps=eps,
-            head_rms=head_rms,
-            unbiased=unbiased,
-        )
+        grid = separable.dynamic_token_norm(tokens.reshape(batch, height, width, channels), *parameters, **options)
         y = grid.reshape(tokens.shape)
         if prefix.shape[1]:
-            own = separable.layer_norm(
-                prefix, weight, bias, coefficients.shape[0], eps=eps, head_rms=head_rms, unbiased=unbiased
-            )
+            own = separable.layer_norm(prefix, weight, bias, coefficients.shape[0], **options)
             y = torch.cat([own, y], dim=1)
         y = y.reshape(x.shape)
     return gradients_of(y, tensors, grad_y)

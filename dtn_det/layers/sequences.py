@@ -8,7 +8,7 @@ around a run get LayerNorm's statistics, from the same kernels with gates of 1.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -164,24 +164,12 @@ def _differentiable_gradients(
     grad_y: Tensor, tensors: tuple[Tensor | None, ...], runs: Runs, options: _Options
 ) -> list[Tensor | None]:
     """The plain form's gradients, whose own gradients autograd knows."""
-    x, coefficients, mean_gate, var_gate, weight, bias = tensors
-    assert x is not None and coefficients is not None and var_gate is not None and weight is not None  # noqa: PT018
-    assert bias is not None
+    x, *parameters = cast("list[Tensor]", tensors)  # whose mean gate may be None
     eps, head_rms, unbiased = options
     mask = torch.zeros(x.shape[:3], dtype=torch.bool, device=x.device)
     for where, inside in _pieces(runs, x.shape[2]):
         mask[where] = inside
     with torch.enable_grad():
-        y = separable.dynamic_token_norm(
-            x.to(coefficients.dtype),
-            coefficients,
-            mean_gate,
-            var_gate,
-            weight,
-            bias,
-            eps=eps,
-            head_rms=head_rms,
-            unbiased=unbiased,
-            mask=mask,
-        )
+        tokens = x.to(parameters[0].dtype)
+        y = separable.dynamic_token_norm(tokens, *parameters, eps=eps, head_rms=head_rms, unbiased=unbiased, mask=mask)
     return operators.gradients_of(y, tensors, grad_y)
