@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dtn_det.datasets.remarks import Remark
 from dtn_det.robustness.cells import Cell
 from dtn_det.robustness.facts import ModelFacts
 
@@ -16,6 +17,7 @@ FORMAT = 1
 
 _LONGEST, _LISTED = 120, 5
 _HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
+_NOT_COMPARED = ("versions", "facts", "remarks", "protocol")
 _MEANINGS = {
     "data_hash": "names, sizes and labels of the images",
     "weights_hash": "the weights of the model",
@@ -39,6 +41,8 @@ class StoreManifest:
         unit_size: Images that are finished and written together.
         protocol: What else the numbers depend on, by name.
         format: Version of the files.
+        remarks: What the readers of the data left out, filled in or decided. Runs do not compare them, for the hash of
+            the data tells sets apart, and stores of earlier versions have none.
     """
 
     task: str
@@ -51,6 +55,7 @@ class StoreManifest:
     unit_size: int
     protocol: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
+    remarks: tuple[Remark, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_images < 1 or self.unit_size < 1 or not self.cells:
@@ -81,12 +86,15 @@ class StoreManifest:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "cells": [list(cell) for cell in self.cells], "protocol": dict(self.protocol)}
+        plain = {"cells": [list(cell) for cell in self.cells], "protocol": dict(self.protocol)}
+        return {**asdict(self), **plain, "remarks": [remark.to_dict() for remark in self.remarks]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StoreManifest:
         """The inverse of :meth:`to_dict`."""
-        return cls(**{**values, "cells": tuple(Cell(name, severity) for name, severity in values["cells"])})
+        cells = tuple(Cell(name, severity) for name, severity in values["cells"])
+        remarks = tuple(Remark.from_dict(remark) for remark in values.get("remarks", ()))
+        return cls(**{**values, "cells": cells, "remarks": remarks})
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ class ModelManifest:
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Lines that say in which fields two manifests differ, ``versions`` and ``facts`` aside."""
+    """Lines that say in which fields two manifests differ, ``versions``, ``facts`` and ``remarks`` aside."""
     lines = []
     old_fields, new_fields = _flat(found), _flat(wanted)
     for key in sorted({*old_fields, *new_fields}):
@@ -157,7 +165,7 @@ def _lists(old: Sequence[object], new: Sequence[object]) -> str:
 
 def _flat(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that count, those of the protocol among them."""
-    fields = {key: value for key, value in manifest.items() if key not in ("versions", "facts", "protocol")}
+    fields = {key: value for key, value in manifest.items() if key not in _NOT_COMPARED}
     return {**fields, **manifest.get("protocol", {})}
 
 

@@ -1,0 +1,53 @@
+"""What a reader left out, filled in or decided, as facts that are told once and kept in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One kind of thing that a reader did not take as it stands.
+
+    Attributes:
+        kind: Short identifier for programs, such as ``'other_image_formats'``.
+        what: Sentence for people without count and examples, such as ``'files with endings that are not read were
+            passed over'``.
+        where: File or folder.
+        count: How often it happened, at least 1.
+        examples: A few of the places.
+        partial: True where numbers are those of a part of the data set, so that they are marked as partial.
+    """
+
+    kind: str
+    what: str
+    where: str
+    count: int = 1
+    examples: Sequence[str] = ()
+    partial: bool = False
+
+    def sentence(self) -> str:
+        """One line for the terminal and for reports."""
+        shown = ", ".join(self.examples[:_SHOWN]) + (", ..." if self.count > _SHOWN else "")
+        return f"{self.where}: {self.count:,} {self.what}{f' ({shown})' if self.examples else ''}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The remark as JSON holds it."""
+        return {**asdict(self), "examples": list(self.examples[:_SHOWN])}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Remark:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{**values, "examples": tuple(values.get("examples", ()))})
+
+
+def tell(remarks: Iterable[Remark], say: Callable[[str], None]) -> None:
+    """Say each remark once, as a line that begins with ``note:``, or with ``warning:`` where numbers become partial."""
+    for sentence in dict.fromkeys(
+        f"{'warning' if remark.partial else 'note'}: {remark.sentence()}" for remark in remarks
+    ):
+        say(sentence)
