@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
 from dtn_det._registration import register_conversion, register_with_mmdet
+from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
 from dtn_det.class_folders import check_class_folders
 from dtn_det.config_options import check_option_keys
-from dtn_det.convert.errors import CheckpointError, CheckpointNotFoundError
 from dtn_det.data_settings import data_paths
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dtn_det._optional import require
-from dtn_det.convert.errors import CheckpointError
+from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.fit import check_state_fits
 from dtn_det.interrupts import interrupts_remembered
-from dtn_det.weights_fit import check_state_fits
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 
 from dtn_det import launch
-from dtn_det.convert.errors import CheckpointError
+from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.fit import check_weights_fit
 from dtn_det.input_errors import InputError
 from dtn_det.test_time_augmentation import enable_tta
-from dtn_det.weights_fit import check_weights_fit
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from dtn_det import launch
-from dtn_det.convert.errors import CheckpointError
+from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.input_errors import InputError
 from dtn_det.schedules import schedule_warning
 from dtn_det.training import INTERRUPTED, conversions_noted, train

@@ -12,9 +12,11 @@ from mmengine.logging import print_log
 from mmengine.model.weight_init import PretrainedInit
 from torch import nn
 
-from dtn_det.convert.checkpoints import Family, check_keys, convert, extract_state_dict, resize_tables
-from dtn_det.convert.errors import CheckpointError
-from dtn_det.convert.reading import read_checkpoint
+from dtn_det.checkpoints.backbone_keys import Family, check_keys, convert
+from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.read import read_checkpoint
+from dtn_det.checkpoints.state_dict import extract_state_dict
+from dtn_det.checkpoints.tables import resize_tables
 from dtn_det.layers import DTN, ShiftedPatchTokenization, TokenNorm
 
 # Norms of the feature maps that a detector takes from Swin.

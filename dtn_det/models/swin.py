@@ -12,8 +12,8 @@ from mmengine.model import BaseModule
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
+from dtn_det.checkpoints.tables import resize_grid
 from dtn_det.conversion.openmmlab_patches import tokenization_of
-from dtn_det.convert.checkpoints import resize_grid
 from dtn_det.models.locality import localize
 from dtn_det.models.norms import apply_norm, check_arguments, maybe_checkpoint, stage_groups, token_norm_from
 from dtn_det.models.pretrained import load_pretrained, pretrained_init_cfg
@@ -87,7 +87,7 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
     et al., arXiv:2103.14030; DTN: Shao et al., arXiv:2112.02624. Unlike its parent it takes any image size together
     with ``use_abs_pos_embed``, returns itself from ``train()`` and ``eval()``, applies ``frozen_stages`` from the
     start (DistributedDataParallel looks at the parameters before the first ``train()``), and loads every checkpoint
-    format of :mod:`dtn_det.convert.checkpoints` with all keys accounted for.
+    format of :mod:`dtn_det.checkpoints.backbone_keys` with all keys accounted for.
 
     Args:
         dtn_cfg: ``num_groups`` (an int, one int per stage, or ``'heads'``, the default: the attention heads of the

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dtn_det._optional import require
-from dtn_det.convert.errors import CheckpointError
-from dtn_det.convert.reading import read_checkpoint
+from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.robustness.classifiers import Classifier, Normalizer, View
 from dtn_det.robustness.classifiers_hub import hub_asked_once
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dtn_det._optional import require
-from dtn_det.convert.errors import CheckpointError
-from dtn_det.convert.reading import read_checkpoint
+from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.robustness.facts import training_facts
 from dtn_det.robustness.wording import counted
 

@@ -26,10 +26,10 @@ from PIL import Image
 from torch import nn
 
 from dtn_det import launch
-from dtn_det.convert.errors import CheckpointError
+from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.fit import check_weights_fit
 from dtn_det.layers import DTN
 from dtn_det.robustness.classifiers_mmpretrain import load_mmpretrain
-from dtn_det.weights_fit import check_weights_fit
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "configs" / "dtn_cifar"

@@ -16,7 +16,7 @@ from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
-from dtn_det.convert.reading import read_checkpoint
+from dtn_det.checkpoints.read import read_checkpoint
 
 Build = Callable[..., nn.Module]
 Randomise = Callable[..., nn.Module]

@@ -16,7 +16,9 @@ from mmdet.models.backbones import pvt as mmdet_pvt
 from mmdet.models.backbones import swin as mmdet_swin
 from mmdet.registry import MODELS
 
-from dtn_det.convert.checkpoints import convert, pvt_timm_to_official, swin_timm_to_official
+from dtn_det.checkpoints.backbone_keys import convert
+from dtn_det.checkpoints.pvt_keys import pvt_timm_to_official
+from dtn_det.checkpoints.swin_keys import swin_timm_to_official
 
 Randomise = Callable[..., nn.Module]
 State = dict[str, Tensor]

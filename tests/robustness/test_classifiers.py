@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.cli.main import main
-from dtn_det.convert.errors import CheckpointError
 from dtn_det.robustness import classification_slots
 from dtn_det.robustness.classification_images import see
 from dtn_det.robustness.classification_records import records_schema, score

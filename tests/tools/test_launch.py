@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 
 from dtn_det import launch
-from dtn_det.convert.errors import CheckpointError
+from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.test_time_augmentation import enable_tta
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from dtn_det.convert.errors import CheckpointError
-from dtn_det.convert.reading import read_checkpoint
+from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.read import read_checkpoint
 
 _SHOWN = 4
 # Buffers that a model makes for itself, and that some releases do not save.

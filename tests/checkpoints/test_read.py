@@ -18,8 +18,8 @@ import pytest
 import torch
 
 import dtn_det
-from dtn_det.convert.errors import CheckpointError, CheckpointNotFoundError
-from dtn_det.convert.reading import read_checkpoint
+from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
+from dtn_det.checkpoints.read import read_checkpoint
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.tensor([True])}
 
@@ -110,8 +110,8 @@ def test_distributed_run_fetches_once(tmp_path: Path, server: Server) -> None:
     torch.save(STATE, tmp_path / "served" / "model.pth")
     code = f"""
 import sys, torch
-from dtn_det.convert.errors import CheckpointError, CheckpointNotFoundError
-from dtn_det.convert.reading import read_checkpoint
+from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
+from dtn_det.checkpoints.read import read_checkpoint
 store = "file://{tmp_path / "store"}"
 torch.distributed.init_process_group("gloo", init_method=store, rank=int(sys.argv[1]), world_size=2)
 assert len(read_checkpoint("{server.url}/model.pth")) == 2

@@ -8,19 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dtn_det.convert.checkpoints import (
-    check_keys,
-    convert,
-    detect_format,
-    extract_state_dict,
-    merging_to_unfold_order,
-    pvt_official_to_mmdet,
-    resize_grid,
-    resize_tables,
-    swin_official_to_mmdet,
-    swin_timm_to_official,
-    without_class_token,
-)
+from dtn_det.checkpoints.backbone_keys import check_keys, convert, detect_format
+from dtn_det.checkpoints.pvt_keys import pvt_official_to_mmdet
+from dtn_det.checkpoints.state_dict import extract_state_dict
+from dtn_det.checkpoints.swin_keys import merging_to_unfold_order, swin_official_to_mmdet, swin_timm_to_official
+from dtn_det.checkpoints.tables import resize_grid, resize_tables, without_class_token
 
 ONE = torch.ones(1)
 

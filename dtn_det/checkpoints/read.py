@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dtn_det._optional import require
-from dtn_det.convert.errors import CheckpointError, CheckpointNotFoundError
+from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
 
 
 def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:

@@ -1,0 +1,111 @@
+"""State dicts of backbones in MMDetection's names, whoever wrote them: the authors, timm or OpenMMLab.
+
+Parameters that DTN adds to a norm keep their names, so checkpoints with DTN pass through every map as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.names import StateDict, some
+from dtn_det.checkpoints.pvt_keys import pvt_official_to_mmdet, pvt_timm_to_official
+from dtn_det.checkpoints.swin_keys import swin_official_to_mmdet, swin_timm_to_official
+
+Family = Literal["swin", "pvt"]
+
+# A key that tells family and format. timm's Swin has no `layers.0.downsample` and the authors' has; see detect_format.
+_SIGNATURES: dict[tuple[Family, str], str] = {
+    ("swin", "mmdet"): r"stages\.\d+\.blocks\.\d+\.attn\.w_msa\.",
+    ("swin", "official"): r"layers\.\d+\.blocks\.\d+\.attn\.qkv\.",
+    ("pvt", "mmdet"): r"layers\.\d+\.0\.(projection|patch_linear)\.",
+    ("pvt", "official"): r"block\d+\.\d+\.attn\.q\.",
+    ("pvt", "timm"): r"stages\.\d+\.blocks\.\d+\.attn\.q\.",
+}
+
+# Of the classifier, or buffers that the model makes itself.
+_SWIN_DROPPED = r"(head|norm|fc_norm)\.|.*\.(relative_position_index|attn_mask)$"
+_PVT_DROPPED = r"(head|norm)\.|cls_token$"
+
+
+def detect_format(keys: Iterable[str], family: Family) -> str:
+    """Tell whose names the keys of a state dict are.
+
+    Args:
+        keys: Names in the state dict.
+        family: What the weights are for.
+
+    Returns:
+        ``'mmdet'`` (also mmpretrain's Swin), ``'official'`` or ``'timm'``.
+
+    Raises:
+        CheckpointError: The keys are of another family or unknown.
+    """
+    names = set(keys)
+    found = {sign for sign, pattern in _SIGNATURES.items() if any(re.match(pattern, name) for name in names)}
+    formats = [name for member, name in found if member == family]
+    if len(formats) != 1:
+        others = [f"{name} {member}" for member, name in sorted(found) if member != family]
+        raise CheckpointError(
+            f"expected a {family} checkpoint in the names of MMDetection, the authors or timm, got "
+            f"{' and '.join(others) or 'unknown names'}: {some(names)}"
+        )
+    # timm moved the downsampling from the end of a stage to the start of the next.
+    if family == "swin" and formats == ["official"] and not any(k.startswith("layers.0.downsample.") for k in names):
+        return "timm"
+    return formats[0]
+
+
+def convert(state: Mapping[str, Tensor], family: Family) -> StateDict:
+    """Bring a backbone's state dict into MMDetection's names and orders, whatever its format.
+
+    Args:
+        state: Names and tensors, without the prefix of a detector or classifier around the backbone.
+        family: ``'swin'`` or ``'pvt'`` (which covers PVTv2).
+
+    Returns:
+        A new dict without what belongs to a classifier and without buffers that the model makes itself.
+
+    Raises:
+        CheckpointError: The keys are of another family or unknown.
+    """
+    source = detect_format(state, family)
+    if family == "swin":
+        state = {key: value for key, value in state.items() if not re.match(_SWIN_DROPPED, key)}
+        if source == "timm":
+            state = swin_timm_to_official(state)
+        return dict(state) if source == "mmdet" else swin_official_to_mmdet(state)
+    state = {key: value for key, value in state.items() if not re.match(_PVT_DROPPED, key)}
+    if source == "timm":
+        state = pvt_timm_to_official(state)
+    return dict(state) if source == "mmdet" else pvt_official_to_mmdet(state)
+
+
+def check_keys(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], optional: Iterable[str]) -> None:
+    """Check that a state dict fits a model, each key accounted for.
+
+    Args:
+        state: Names and tensors, in the model's names.
+        shapes: Names and shapes that the model has.
+        optional: Names of the model that may be missing.
+
+    Raises:
+        CheckpointError: Keys are missing, unexpected or of another shape; the message lists them.
+    """
+    problems = {
+        "missing": sorted(set(shapes) - set(state) - set(optional)),
+        "unexpected": sorted(set(state) - set(shapes)),
+        "of another shape": [
+            f"{key} {tuple(value.shape)} for {tuple(shapes[key])}"
+            for key, value in sorted(state.items())
+            if key in shapes and value.shape != shapes[key]
+        ],
+    }
+    lines = [f"{len(keys)} {what}: {some(keys, 20)}" for what, keys in problems.items() if keys]
+    if lines:
+        raise CheckpointError("expected the checkpoint's keys to be the model's, got\n  " + "\n  ".join(lines))
