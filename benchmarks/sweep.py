@@ -19,7 +19,6 @@ from pathlib import Path
 # Before NumPy and OpenCV are loaded.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[variable] = "1"
-os.environ["DTN_DET_DEFER_REGISTRATION"] = "1"
 
 import numpy as np  # noqa: E402
 import pyarrow as arrow  # noqa: E402

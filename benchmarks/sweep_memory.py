@@ -43,7 +43,7 @@ def write_data(folder: Path, images: int) -> None:
 
 def peaks(command: list[str], folder: Path) -> tuple[float, float]:
     """Run a command; peak bytes of its process, and of the largest that it started."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DTN_DET_DEFER_REGISTRATION": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     output = folder / "output.txt"
     own, others = 0, 0
     with output.open("w") as file:

@@ -1,15 +1,16 @@
 """DTN for vision backbones and detectors.
 
-Importing the package registers the backbones of :mod:`dtn_det.models` with MMDetection when it is installed, and the
-transform ``ImageCorruption`` with MMDetection and mmpretrain, so that ``custom_imports = dict(imports=['dtn_det'])`` is
-all a config needs. :mod:`dtn_det.layers` and the conversions of built models need torch alone.
+Importing the package registers the backbones of :mod:`dtn_det.models`, the transform ``ImageCorruption`` and the parts
+of classifiers with MMEngine, so that ``custom_imports = dict(imports=['dtn_det'])`` is all a config needs; what is
+registered is imported when a config builds it. :mod:`dtn_det.layers` and the conversions of built models need torch
+alone.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dtn_det._registration import register
+from dtn_det._registry import register
 
 if TYPE_CHECKING:
     from dtn_det.conversion import (

@@ -50,8 +50,9 @@ def require(module: str, extra: str) -> ModuleType:
                 f"this part of dtn-det needs `{top_level}`: pip install {option}'dtn-det[{extra}]'", name=top_level
             ) from error
         raise _broken(module, error) from error
-    # A compiled package that does not match the installed torch fails with OSError or RuntimeError as well.
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+    # A compiled package that does not match the installed torch fails with OSError or RuntimeError as well, and
+    # MMDetection's check of mmcv's version with AssertionError.
+    except (ImportError, OSError, RuntimeError, AttributeError, AssertionError) as error:
         raise _broken(module, error) from error
 
 

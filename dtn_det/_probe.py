@@ -47,7 +47,7 @@ def run_probe(code: str, timeout: float = 180.0) -> Outcome:
     Returns:
         The facts, or why there are none. Nothing is raised for whatever the code does.
     """
-    environment = {**os.environ, "DTN_DET_DEFER_REGISTRATION": "1", "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     program = _WRAPPER.format(code=code, mark=_MARK)
     try:
         done = subprocess.run(

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
-from dtn_det._registration import register_conversion, register_with_mmdet
 from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
 from dtn_det.class_folders import check_class_folders
 from dtn_det.config_options import check_option_keys
@@ -115,9 +114,8 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         ) from error
     if is_classifier(cfg):
         require("mmpretrain.models", "cls")
-    # `custom_imports` of dtn_det does so, except under the command line, which defers it.
-    register_with_mmdet()
-    register_conversion()
+    elif cfg.get("default_scope") == "mmdet":
+        require("mmdet.models", "det")
     if options:
         check_option_keys(cfg, options)
         try:

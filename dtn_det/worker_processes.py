@@ -14,8 +14,6 @@ from multiprocessing.connection import wait
 _ENVIRONMENT = {
     # The processes are as many as the cores.
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),
-    # They build no model: what they need of MMDetection, they import.
-    "DTN_DET_DEFER_REGISTRATION": "1",
 }
 
 

@@ -44,7 +44,7 @@ class TestProbe:
     def test_timeout(self) -> None:
         assert run_probe("import time; time.sleep(60)", timeout=0.5).error == "did not end within 0.5 s"
 
-    def test_registration_is_left_out(self) -> None:
+    def test_importing_the_package_leaves_mmdetection_out(self) -> None:
         assert run_probe("import dtn_det; facts['mmdet'] = 'mmdet' in sys.modules").facts == {"mmdet": False}
 
 

@@ -18,7 +18,6 @@ from importlib import metadata
 from typing import Final
 
 from dtn_det._optional import require
-from dtn_det._registration import register_conversion, register_transform
 
 EXIT_FAILURE: Final = 1
 EXIT_INTERRUPTED: Final = 130
@@ -26,7 +25,7 @@ EXIT_INTERRUPTED: Final = 130
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: its name, its module, and whether it needs what this package registers."""
+    """A subcommand: its name, its module, and whether it needs MMDetection."""
 
     name: str
     module: str
@@ -69,10 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command.needs_models:
             # MMDetection prints as it loads; standard output is for the command's own.
             with contextlib.redirect_stdout(sys.stderr):
-                require("mmdet", extra="det")
-                importlib.import_module("dtn_det.models")
-                register_transform()
-                register_conversion()
+                require("mmdet.models", extra="det")
         code = importlib.import_module(command.module).run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:

@@ -23,8 +23,6 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     # No GPU, for the same reason, and because an mmcv built without CUDA could not use it.
     "CUDA_VISIBLE_DEVICES": "",
-    # MMDetection prints when it is imported: the worker does it once its output goes to the log.
-    "DTN_DET_DEFER_REGISTRATION": "1",
 }
 LOG_LINES_SHOWN = 15
 

@@ -7,7 +7,6 @@ is closed, which happens when the parent dies, however it dies.
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import json
 import os
@@ -157,7 +156,6 @@ def main() -> None:
     with os.fdopen(os.dup(1), "w", buffering=1) as channel:
         os.dup2(2, 1)
         threading.Thread(target=_die_with_parent, daemon=True).start()
-        importlib.import_module("dtn_det.models")
         run_job(*decode_job(sys.argv[1]), lambda progress: print(json.dumps(asdict(progress)), file=channel))
 
 

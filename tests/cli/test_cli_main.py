@@ -126,7 +126,8 @@ def test_a_command_that_does_not_import_is_one_message(
 
 
 def run_cli(*arguments: str, code: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    program = f"import sys; import dtn_det_entry; sys.argv[1:] = {list(arguments)!r}\n{code or 'dtn_det_entry.main()'}"
+    start = f"import sys; from dtn_det.cli import main as entry; sys.argv[1:] = {list(arguments)!r}"
+    program = f"{start}\n{code or 'entry.main()'}"
     return subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
@@ -146,7 +147,7 @@ def test_version(option: str) -> None:
 def test_help_lists_the_commands_and_loads_nothing_heavy() -> None:
     code = """
 try:
-    dtn_det_entry.main()
+    entry.main()
 except SystemExit as error:
     assert error.code == 0
 print("loaded:", sorted({"torch", "mmdet", "mmengine", "numpy", "pandas", "rich", "cv2"} & set(sys.modules)))
@@ -156,21 +157,6 @@ print("loaded:", sorted({"torch", "mmdet", "mmengine", "numpy", "pandas", "rich"
     for command in cli.COMMANDS:
         assert f"\n    {command.name}  " in done.stdout
     assert "loaded: []" in done.stdout
-
-
-def test_deferral_is_over_once_the_command_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = """
-import os
-before = os.environ.get(dtn_det_entry.DEFER)
-try:
-    dtn_det_entry.main()
-except SystemExit:
-    pass
-print(before, os.environ.get(dtn_det_entry.DEFER))
-"""
-    monkeypatch.delenv("DTN_DET_DEFER_REGISTRATION", raising=False)
-    assert run_cli("--version", code=code).stdout.splitlines()[-1] == "None None"
-    assert run_cli("--version", code=code, DTN_DET_DEFER_REGISTRATION="1").stdout.splitlines()[-1] == "1 1"
 
 
 def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
@@ -188,7 +174,7 @@ def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "DTN_DET_DEFER_REGISTRATION": "1"},
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

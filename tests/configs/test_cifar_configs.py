@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import subprocess
@@ -266,7 +265,6 @@ def test_command_line_finds_the_backbone() -> None:
     )
     run = subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, "DTN_DET_DEFER_REGISTRATION": "1"},
         capture_output=True,
         text=True,
         check=False,

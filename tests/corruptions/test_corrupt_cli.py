@@ -28,7 +28,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 def start(*arguments, **options) -> subprocess.Popen[str]:
     """Start the command in a session of its own, so that all its processes can be found."""
-    command = [sys.executable, "-c", "import dtn_det_entry; raise SystemExit(dtn_det_entry.main())", "corrupt"]
+    command = [sys.executable, "-c", "from dtn_det.cli.main import main; raise SystemExit(main())", "corrupt"]
     return subprocess.Popen(
         [*command, *map(str, arguments)],
         start_new_session=True,

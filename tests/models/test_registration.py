@@ -35,23 +35,46 @@ def test_layers_need_torch_alone() -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_layers_leave_mmdetection_alone() -> None:
+    result = run("import sys" + USE_LAYER + "assert not {'mmengine', 'mmcv', 'mmdet', 'cv2'} & set(sys.modules)")
+    assert result.returncode == 0, result.stderr
+
+
+@needs_mmdet
 @pytest.mark.parametrize("failure", ["raise OSError('undefined symbol')", "assert False, 'mmcv too new'"])
-def test_broken_mmdet_gives_one_warning_that_names_the_doctor(tmp_path: Path, failure: str) -> None:
+def test_broken_mmdet_is_named_with_the_doctor_where_a_backbone_is_built(tmp_path: Path, failure: str) -> None:
     for package in ("mmdet", "mmcv"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text(failure)
-    result = run("import warnings; warnings.simplefilter('always', UserWarning)" + USE_LAYER, tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert result.stderr.count("UserWarning") == 1
+    build = "from mmengine.registry import MODELS\nMODELS.build(dict(type='DTNSwinTransformer'))"
+    result = run("import warnings; warnings.simplefilter('error', UserWarning)" + USE_LAYER + build, tmp_path)
+    assert result.returncode != 0
     assert "dtn-det doctor" in result.stderr
     assert failure.split("'")[1] in result.stderr
 
 
 @needs_mmdet
 def test_missing_mmcv_counts_as_broken() -> None:
-    result = run("import sys; sys.modules['mmcv'] = None" + USE_LAYER)
-    assert result.returncode == 0, result.stderr
+    build = "from mmengine.registry import MODELS\nMODELS.build(dict(type='DTNSwinTransformer'))"
+    result = run("import sys; sys.modules['mmcv'] = None" + USE_LAYER + build)
     assert "dtn-det doctor" in result.stderr
+
+
+@needs_mmdet
+@pytest.mark.parametrize("scope", ["mmengine", "mmdet", "mmpretrain"])
+def test_names_are_found_in_any_scope_whatever_is_imported_first(scope: str) -> None:
+    pytest.importorskip(scope)
+    code = f"""
+from {scope}.registry import DATASETS, MODELS, TRANSFORMS
+import dtn_det
+from dtn_det._registry import NAMES
+assert all(MODELS.get(name) is not None for name in NAMES["MODELS"])
+assert TRANSFORMS.get("ImageCorruption") is not None
+assert DATASETS.get("ListOps") is not None
+assert type(MODELS.build(dict(type="DTN", num_features=8, num_groups=2))).__name__ == "DTN"
+"""
+    result = run(code)
+    assert result.returncode == 0, result.stderr
 
 
 @needs_mmdet
@@ -74,6 +97,7 @@ from mmdet.registry import MODELS
 for model in cfg.models:
     assert type(MODELS.build(model)).__name__ == model.type
     assert ROOT.get("mmdet." + model.type) is MODELS.get(model.type)
+    assert MODELS.get(model.type).__name__ == model.type  # of the class, once it has been built
 from mmcv.cnn import build_norm_layer
 assert type(build_norm_layer(dict(type="DTN", num_groups=4), 64)[1]) is DTN
 import importlib, dtn_det

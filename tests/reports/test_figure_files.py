@@ -57,7 +57,6 @@ def test_files_are_the_same_in_every_process_whatever_the_settings() -> None:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), *sys.path)),
-        "DTN_DET_DEFER_REGISTRATION": "1",
         "PYTHONHASHSEED": "123",
         "MPLBACKEND": "svg",
     }

@@ -51,7 +51,7 @@ def command(store: str, *options: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "DTN_DET_DEFER_REGISTRATION": "1", "COLUMNS": "100"}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
 
 def run(folder: Path, store: str, *options: str) -> str:

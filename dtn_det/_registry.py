@@ -1,0 +1,105 @@
+"""Registration with MMEngine's root registries, without importing MMEngine.
+
+``custom_imports = dict(imports=['dtn_det'])`` must be all that a config needs, and importing the layers must cost no
+more than torch. So names are registered with a function that imports what they stand for when it is built, at the
+moment at which MMEngine's registries exist: at once where they do, else right after they are imported. The registries
+of MMDetection and mmpretrain look up in the root registries whatever they do not have themselves, in any scope.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from dtn_det._notices import drop_notices
+
+NAMES: Mapping[str, Mapping[str, str]] = {
+    "MODELS": {
+        "DTN": "dtn_det.layers.DTN",
+        "DTNSwinTransformer": "dtn_det.models.DTNSwinTransformer",
+        "DTNPyramidVisionTransformer": "dtn_det.models.DTNPyramidVisionTransformer",
+        "DTNPyramidVisionTransformerV2": "dtn_det.models.DTNPyramidVisionTransformerV2",
+        "ConvertedModel": "dtn_det.conversion.config.converted_model",
+        "SmallT2TViT": "dtn_det.classifiers.t2t.SmallT2TViT",
+        "NormPooling": "dtn_det.classifiers.pooling.NormPooling",
+        "SequenceClassifier": "dtn_det.sequence.classifier.SequenceClassifier",
+    },
+    "TRANSFORMS": {"ImageCorruption": "dtn_det.corruptions.transforms.ImageCorruption"},
+    "HOOKS": {"ClassifierEMAHook": "dtn_det.classifiers.average.ClassifierEMAHook"},
+    "DATASETS": {"ListOps": "dtn_det.sequence.dataset.ListOpsDataset"},
+    "PARAM_SCHEDULERS": {"InverseSqrtLR": "dtn_det.sequence.schedule.InverseSqrtLR"},
+}
+"""What configs name, by registry, and where it is."""
+
+
+def register() -> None:
+    """Register :data:`NAMES` now, or as soon as MMEngine is imported. Nothing happens the second time."""
+    for module, action in (("mmengine.registry", _register_names), ("mmcv.cnn", _register_norm)):
+        if module in sys.modules:
+            action()
+        elif module not in _FINDER.actions:
+            _FINDER.actions[module] = action
+    if _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
+
+
+def _register_names() -> None:
+    drop_notices()
+    registries = importlib.import_module("mmengine.registry")
+    for kind, paths in NAMES.items():
+        registry = getattr(registries, kind)
+        for name, path in paths.items():
+            if name not in registry.module_dict:
+                registry.register_module(name=name, module=_imported_when_built(path))
+
+
+def _register_norm() -> None:
+    """Replace the function by the class: mmcv's `build_norm_layer` asks norms for a class.
+
+    The backbones do not use it, since one `norm_cfg` of MMDetection reaches norms that must stay LayerNorm.
+    """
+    models = importlib.import_module("mmengine.registry").MODELS
+    models.register_module(name="DTN", module=importlib.import_module("dtn_det.layers").DTN, force=True)
+
+
+def _imported_when_built(path: str) -> Callable[..., Any]:
+    def build(*args: Any, **kwargs: Any) -> Any:
+        module, _, name = path.rpartition(".")
+        return getattr(importlib.import_module(module), name)(*args, **kwargs)
+
+    return build
+
+
+class _AfterImport(MetaPathFinder):
+    """Calls a function once a certain module has been imported for the first time."""
+
+    def __init__(self) -> None:
+        self.actions: dict[str, Callable[[], None]] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Let the other finders find the module, and append the function to its execution."""
+        action = self.actions.pop(fullname, None)
+        if action is None:
+            return None
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_act(module: ModuleType) -> None:
+            execute(module)
+            action()
+
+        spec.loader.exec_module = execute_and_act  # type: ignore[method-assign]
+        return spec
+
+
+_FINDER = _AfterImport()
