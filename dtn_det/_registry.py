@@ -30,7 +30,11 @@ NAMES: Mapping[str, Mapping[str, str]] = {
         "NormPooling": "dtn_det.classifiers.pooling.NormPooling",
         "SequenceClassifier": "dtn_det.sequence.classifier.SequenceClassifier",
     },
-    "TRANSFORMS": {"ImageCorruption": "dtn_det.corruptions.transforms.ImageCorruption"},
+    "TRANSFORMS": {
+        "ImageCorruption": "dtn_det.corruptions.transforms.ImageCorruption",
+        # MMDetection up to 3.3 has one of its own, which goes first in its scope.
+        "Corrupt": "dtn_det.corruptions.transforms.MMDetCorrupt",
+    },
     "HOOKS": {"ClassifierEMAHook": "dtn_det.classifiers.average.ClassifierEMAHook"},
     "DATASETS": {"ListOps": "dtn_det.sequence.dataset.ListOpsDataset"},
     "PARAM_SCHEDULERS": {"InverseSqrtLR": "dtn_det.sequence.schedule.InverseSqrtLR"},

@@ -32,8 +32,9 @@ def run(args: argparse.Namespace) -> int:
 
     for module in ("pandas", "pyarrow"):
         require(module, "eval")
+    from dtn_det.datasets.remarks import tell
     from dtn_det.robustness.importing import import_files
-    from dtn_det.robustness.importing_store import write_imported
+    from dtn_det.robustness.importing_store import MMDET_DETECTIONS, MMDET_RULE, write_imported
 
     for results in import_files(args.files, args.format, args.name):
         write_imported(args.store, results)
@@ -41,4 +42,7 @@ def run(args: argparse.Namespace) -> int:
         means = ", means over the severities" if results.source.severity_means else ""
         left = f"; left out: {', '.join(results.source.left_out)}" if results.source.left_out else ""
         print(f"{results.name}: {kinds}{means}{left}")
+        if results.source.detections == MMDET_DETECTIONS:
+            print(f"note: {results.name}: {MMDET_RULE}")
+        tell(results.source.remarks, print)
     return 0

@@ -91,3 +91,29 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
     def __repr__(self) -> str:
         corrupt = self.corrupt
         return f"{type(self).__name__}({corrupt.name}, severity={corrupt.severity}, {corrupt.corruptor.identity})"
+
+
+class MMDetCorrupt(ImageCorruption):
+    """The transform ``Corrupt`` that MMDetection had up to 3.3, for configs that name it.
+
+    Like there, the corruption sees the array as MMCV loads it, in BGR, with the parameters of ``imagecorruptions``. It
+    is :class:`ImageCorruption` with ``profile='coco-c'`` and ``channel_order='bgr'``; other than there, an image gets
+    the same pattern in every run.
+
+    Required key: ``img``, whose values are cast to 8 bits. Modified key: ``img``.
+
+    Args:
+        corruption: Name of the corruption.
+        severity: 1 to 5.
+
+    Raises:
+        ValueError: An argument that does not fit, when the pipeline is built.
+    """
+
+    def __init__(self, corruption: str, severity: int = 1) -> None:
+        super().__init__(corruption, severity, channel_order="bgr")
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Corrupt ``results['img']``: see :meth:`ImageCorruption.transform`."""
+        results["img"] = results["img"].astype(np.uint8)
+        return super().transform(results)

@@ -26,14 +26,22 @@ _OUTPUT_NORM = re.compile(r"norm\d+\.")
 def pretrained_init_cfg(init_cfg: Mapping[str, Any] | None, pretrained: str | None) -> dict[str, Any] | None:
     """Check ``init_cfg`` and the deprecated ``pretrained`` and make one plain dict of them.
 
+    Args:
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)``. With ``type=None``, which MMDetection's
+            ``test_robustness.py`` sets because a checkpoint of the whole detector follows, nothing is loaded.
+        pretrained: A path or URL.
+
     Raises:
-        ValueError: Both are given, or ``init_cfg`` is not ``dict(type='Pretrained', checkpoint=...)``.
+        TypeError: ``pretrained`` is neither text nor None.
+        ValueError: Both are given, or ``init_cfg`` is something else.
     """
+    if not isinstance(pretrained, str | None):
+        raise TypeError(f"expected pretrained to be a path, a URL or None, got {pretrained!r}: use init_cfg")
     if pretrained is not None:
         if init_cfg is not None:
             raise ValueError("expected one of init_cfg and pretrained, got both: drop pretrained")
         return {"type": "Pretrained", "checkpoint": pretrained}
-    if init_cfg is None:
+    if init_cfg is None or (isinstance(init_cfg, Mapping) and init_cfg.get("type", "Pretrained") is None):
         return None
     if (
         not isinstance(init_cfg, Mapping)

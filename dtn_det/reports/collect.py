@@ -22,7 +22,7 @@ from dtn_det.reports.detector_records import DetectorNumbers, numbers_of_stores
 from dtn_det.reports.pairs import find_pairs, in_order, parse_pairs
 from dtn_det.reports.sources import ReportError, Sources, open_sources
 from dtn_det.robustness.coco_cells import bad_images
-from dtn_det.robustness.importing_store import Imported
+from dtn_det.robustness.importing_store import MMDET_DETECTIONS, MMDET_RULE, Imported
 from dtn_det.robustness.store import ModelStore
 
 Pairs = Sequence[tuple[str, str]]
@@ -87,7 +87,8 @@ def collect(
         sections, bad, remarks = _detectors(sources, pairs, options, on_model)
     models = tuple(_described(name, model, bad.get(name, 0)) for name, model in sources.models.items())
     partial = [f"{model.name}: partial ({model.partial})" for model in models if model.partial]
-    return Report(sources.task, _provenance(sources, options), models, sections, baseline, (*partial, *remarks))
+    told = [text for name, model in sources.models.items() for text in _of_import(name, model)]
+    return Report(sources.task, _provenance(sources, options), models, sections, baseline, (*partial, *told, *remarks))
 
 
 def _classifiers(
@@ -160,9 +161,21 @@ def _baseline(sources: Sources, wanted: str | None) -> str | None:
     raise ReportError(f"expected --baseline out of {', '.join(known)}, got {wanted!r}")
 
 
+def _of_import(name: str, model: ModelStore | Imported) -> list[str]:
+    """What must be read with imported numbers: the rule that they are made by, and what was filled in."""
+    if not isinstance(model, Imported):
+        return []
+    rule = [MMDET_RULE] if model.source.detections == MMDET_DETECTIONS else []
+    return [f"{name}: {text}" for text in (*rule, *(remark.sentence() for remark in model.source.remarks))]
+
+
 def _described(name: str, model: ModelStore | Imported, bad: int) -> ReportModel:
     if isinstance(model, Imported):
-        return ReportModel(name, "imported", f"{model.source.format}: {', '.join(model.source.files)}")
+        detections = model.source.detections
+        settings = {"best detections an image": detections} if detections else {}
+        return ReportModel(
+            name, "imported", f"{model.source.format}: {', '.join(model.source.files)}", settings=settings
+        )
     manifest, store = model.manifest, model.store.manifest
     reasons = [] if store.selection == "all" else [store.selection]
     pending = len(model.pending())

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
 from dtn_det.corruptions.catalog import ALL, SEVERITIES
+from dtn_det.datasets.remarks import Remark
 from dtn_det.robustness.cells import CLEAN
 from dtn_det.robustness.coco_cells import COCO_METRICS, KINDS
 from dtn_det.robustness.importing_pickle import read_plain_pickle
-from dtn_det.robustness.importing_store import Imported, ImportSource
+from dtn_det.robustness.importing_store import COCO_DETECTIONS, MMDET_DETECTIONS, Imported, ImportSource
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,8 @@ class _Model:
     task: str
     rows: dict[str, dict[tuple[str, int | None], dict[str, float]]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
+    detections: str = ""
 
     def add(self, kind: str, corruption: str, severity: int | None, values: Mapping[str, float], file: Path) -> None:
         """One cell, a fraction for each metric.
@@ -109,7 +112,8 @@ def _imported(name: str, model: _Model, hashes: Mapping[str, str], file_format: 
         raise ValueError(
             f"expected results under corruptions in {', '.join(hashes)}, got none: check --format ({file_format})"
         )
-    source = ImportSource(dict(hashes), file_format, means, tuple(dict.fromkeys(model.left_out)))
+    left_out = tuple(dict.fromkeys(model.left_out))
+    source = ImportSource(dict(hashes), file_format, means, left_out, model.detections, tuple(model.remarks))
     return Imported(name, model.task, source, frames)
 
 
@@ -177,19 +181,53 @@ def _clean_accuracy(file: Path) -> float:
 def _mmdet(file: Path) -> _Model:
     content = json.loads(file.read_text()) if file.suffix == ".json" else read_plain_pickle(file)
     model = _Model("detection")
+    empty: list[tuple[str, int]] = []
+    where = ""
     try:
         for corruption, severities in content.items():
             for key, metrics in severities.items():
+                where = f" at {corruption} {key}"
                 severity = int(key)
                 cell = (CLEAN, 0) if severity == 0 else (str(corruption), severity)
-                for kind, values in _mmdet_metrics(metrics).items():
+                if isinstance(metrics, Mapping) and not metrics:
+                    empty.append(cell)
+                    continue
+                found = _mmdet_metrics(metrics)
+                model.detections = model.detections or _detections_counted(metrics)
+                for kind, values in found.items():
                     model.add(kind, *cell, values, file)
-    except (AttributeError, TypeError, KeyError) as error:
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
+        if str(error).startswith("expected"):
+            raise
         raise ValueError(
-            f"expected MMDetection's results in {file} (corruption, severity, COCO metrics), got {error}: check that "
-            "it is the `_results` file of test_robustness.py on a COCO set"
+            f"expected MMDetection's results in {file} (corruption, severity, COCO metrics), got {error}{where}: check "
+            "that it is the `_results` file of test_robustness.py on a COCO set"
         ) from error
+    _add_cells_without_detections(model, list(dict.fromkeys(empty)), file)
     return model
+
+
+def _add_cells_without_detections(model: _Model, cells: Sequence[tuple[str, int]], file: Path) -> None:
+    """Give cells without metrics AP 0: MMDetection's CocoMetric ends without any where a detector finds nothing.
+
+    Metrics that the data set does not have, such as that of small objects where there are none, stay -1.
+    """
+    if not model.rows:
+        return
+    for kind, found in list(model.rows.items()):
+        some = next(iter(found.values()))
+        for corruption, severity in cells:
+            values = {metric: -1.0 if value == -1 else 0.0 for metric, value in some.items()}
+            model.add(kind, corruption, severity, values, file)
+    named = tuple(f"{corruption} {severity}" for corruption, severity in cells if corruption in (CLEAN, *ALL))
+    if named:
+        what = "cells hold no metrics, as MMDetection writes where a detector finds nothing, and have AP 0"
+        model.remarks.append(Remark("no_detections", what, file.name, len(named), named))
+
+
+def _detections_counted(metrics: Mapping[str, Any]) -> str:
+    """Which of an image's detections the metrics count: see :attr:`ImportSource.detections`."""
+    return COCO_DETECTIONS if any(key in KINDS for key in metrics) else MMDET_DETECTIONS
 
 
 def _mmdet_metrics(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:

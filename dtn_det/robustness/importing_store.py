@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
+from dtn_det.datasets.remarks import Remark
 from dtn_det.files import locked, write_bytes, write_json
 from dtn_det.robustness.store_files import StoreError, folder_name
 
@@ -25,6 +26,18 @@ FORMAT = 1
 
 FOLDER = "aggregates"
 
+COCO_DETECTIONS = "100"
+"""All of COCO's metrics at the 100 best detections of an image."""
+
+MMDET_DETECTIONS = "AP 100, others 1000"
+"""AP at the 100 best detections of an image; AP50, AP75 and those of sizes at the 1,000 best, by MMDetection's rule."""
+
+MMDET_RULE = (
+    "by MMDetection's rule AP is at the 100 best detections of an image, but AP50, AP75 and those of sizes are at the "
+    "1,000 best; COCO's rule, which dtn-det mpc follows, takes 100 for all, and gives less where a model has more than "
+    "100 detections an image"
+)
+
 
 @dataclass(frozen=True)
 class ImportSource:
@@ -35,12 +48,28 @@ class ImportSource:
         format: `robustbench`, `mmdet` or `text`.
         severity_means: The file has one number for each corruption, the mean over its severities, in place of cells.
         left_out: Rows of the files that are no cells of the benchmark.
+        detections: How many detections of an image the metrics of a detector count, :data:`COCO_DETECTIONS` or
+            :data:`MMDET_DETECTIONS`; empty for classifiers, and in stores of earlier versions.
+        remarks: What the reader filled in.
     """
 
     files: Mapping[str, str]
     format: str
     severity_means: bool = False
     left_out: tuple[str, ...] = ()
+    detections: str = ""
+    remarks: tuple[Remark, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        plain = {"left_out": list(self.left_out), "remarks": [remark.to_dict() for remark in self.remarks]}
+        return {**asdict(self), **plain}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ImportSource:
+        """The inverse of :meth:`to_dict`; fields that earlier versions lack are empty."""
+        remarks = tuple(Remark.from_dict(remark) for remark in values.get("remarks", ()))
+        return cls(**{**values, "left_out": tuple(values["left_out"]), "remarks": remarks})
 
 
 @dataclass(frozen=True)
@@ -71,9 +100,9 @@ def write_imported(folder: Path, results: Imported) -> Path:
     pandas = require("pandas", "eval")
     target = folder / FOLDER / f"{folder_name(results.name)}.json"
     values = {"format": FORMAT, "imported": True, "name": results.name, "task": results.task}
-    values["source"] = asdict(results.source) | {"left_out": list(results.source.left_out)}
+    values["source"] = results.source.to_dict()
     with locked(folder, "--store"):
-        if target.is_file() and (found := _read(target)) != values:
+        if target.is_file() and _identity(found := _read(target)) != _identity(values):
             raise StoreError(
                 f"expected no other results called {results.name!r} in {folder}, got those of "
                 f"{', '.join(found['source']['files'])}: give these another --name, or delete {target}"
@@ -99,7 +128,6 @@ def read_imported(folder: Path) -> dict[str, Imported]:
         values = _read(path)
         try:
             table = pandas.read_parquet(path.with_suffix(".parquet"))
-            source = values["source"]
             frames = {
                 kind: rows.drop(columns="kind").dropna(axis="columns", how="all").reset_index(drop=True)
                 for kind, rows in table.groupby("kind", sort=False)
@@ -110,7 +138,7 @@ def read_imported(folder: Path) -> dict[str, Imported]:
             found[values["name"]] = Imported(
                 values["name"],
                 values["task"],
-                ImportSource(**{**source, "left_out": tuple(source["left_out"])}),
+                ImportSource.from_dict(values["source"]),
                 frames,
             )
         except Exception as error:  # pandas and pyarrow raise their own kinds
@@ -118,6 +146,12 @@ def read_imported(folder: Path) -> dict[str, Imported]:
                 f"expected imported results in {path}, got a damaged file ({error}): delete it and import again"
             ) from error
     return found
+
+
+def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What results are of: the files and how they are called, but not what a version of the reader tells of them."""
+    source = {key: value for key, value in values.get("source", {}).items() if key not in ("detections", "remarks")}
+    return {**values, "source": source}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from config_catalog import CONFIGS, resolve, shrink
+from config_catalog import CONFIGS, FOLDERS, resolve, shrink
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.testing import demo_mm_inputs
@@ -28,6 +28,15 @@ def build(cfg: Config) -> BaseModel:
     model.init_weights()
     # As the Runner does when it trains in one process.
     return revert_sync_batchnorm(model)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_builds_without_weights_as_in_test_robustness(folder: str) -> None:
+    """MMDetection's script sets the type to None, because the checkpoint of the detector follows."""
+    cfg = shrink(resolve(next(name for name, path in CONFIGS.items() if path.parent.name == folder)))
+    cfg.model.backbone.init_cfg.type = None
+    register_all_modules()
+    assert MODELS.build(cfg.model).backbone.init_cfg is None
 
 
 def check_decay_and_rates(model: nn.Module, optim_wrapper: OptimWrapper, cfg: Config) -> None:

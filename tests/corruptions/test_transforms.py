@@ -173,6 +173,54 @@ class TestImageCorruption:
             step("fog", 3)({"img": IMAGE.astype(np.float32), "img_id": 1})
 
 
+class TestMMDetCorrupt:
+    """`Corrupt` of MMDetection up to 3.3: `imagecorruptions.corrupt(img.astype(np.uint8), name, severity)`."""
+
+    @pytest.fixture
+    def build(self, step):
+        from mmcv.transforms import TRANSFORMS
+
+        return lambda **settings: TRANSFORMS.build({"type": "Corrupt", **settings})
+
+    @pytest.mark.parametrize("name", ["contrast", "jpeg_compression", "pixelate", "saturate"])
+    def test_pixels_are_those_of_imagecorruptions_on_the_array_as_loaded(self, build, name):
+        package = pytest.importorskip("imagecorruptions")
+        bgr = np.ascontiguousarray(IMAGE[..., ::-1])
+        expected = package.corrupt(bgr, corruption_name=name, severity=4)
+        out = build(corruption=name, severity=4)({"img": bgr.copy(), "img_id": 1})["img"]
+        different = np.abs(out.astype(int) - expected.astype(int))
+        assert different.max() <= 1
+        assert (different > 0).mean() < 0.05
+        swapped = package.corrupt(IMAGE, corruption_name=name, severity=4)[..., ::-1]
+        if name in ("jpeg_compression", "saturate"):
+            assert np.abs(swapped.astype(int) - expected.astype(int)).max() > 5
+
+    def test_the_severity_is_1_by_default(self, build):
+        out = build(corruption="brightness")({"img": IMAGE.copy(), "img_id": 1})["img"]
+        np.testing.assert_array_equal(
+            out, build(corruption="brightness", severity=1)({"img": IMAGE, "img_id": 1})["img"]
+        )
+
+    def test_floats_are_cast_as_there(self, build):
+        fog = build(corruption="fog", severity=2)
+        whole = fog({"img": IMAGE, "img_id": 1})["img"]
+        np.testing.assert_array_equal(whole, fog({"img": IMAGE.astype(np.float32), "img_id": 1})["img"])
+
+    def test_wrong_settings_are_refused_when_it_is_built(self, build):
+        with pytest.raises(ValueError, match="expected a severity from 1 to 5"):
+            build(corruption="fog", severity=6)
+
+    def test_a_toolkit_that_has_one_keeps_it(self, build):
+        from mmcv.transforms import TRANSFORMS
+        from mmengine.registry import Registry
+
+        child = Registry("transform", parent=TRANSFORMS, scope="mmdet_of_old")
+        assert type(child.build({"type": "Corrupt", "corruption": "fog"})).__name__ == "MMDetCorrupt"
+        child.register_module(name="Corrupt", module=dict)
+        assert child.build({"type": "Corrupt", "corruption": "fog"}) == {"corruption": "fog"}
+        TRANSFORMS.children.pop("mmdet_of_old")
+
+
 REGISTRY = """
 import json, sys
 sys.modules["numba"] = None

@@ -279,6 +279,20 @@ def test_init_cfg_that_is_not_understood(build: Build, backbone_name: str, init_
         build(backbone_name, init_cfg=init_cfg)
 
 
+def test_no_type_means_no_weights(build: Build, backbone_name: str) -> None:
+    """MMDetection's test_robustness.py sets it, because the checkpoint of the detector follows."""
+    backbone = build(backbone_name, init_cfg={"type": None, "checkpoint": "https://nowhere.invalid/a.pth"})
+    assert backbone.init_cfg is None
+    backbone.init_weights()
+
+
+@pytest.mark.parametrize("value", [False, 1, ["a.pth"]])
+def test_pretrained_must_be_text(build: Build, backbone_name: str, value: object) -> None:
+    """MMDetection's backbones raise a TypeError too."""
+    with pytest.raises(TypeError, match=r"expected pretrained to be a path, a URL or None, got .*: use init_cfg"):
+        build(backbone_name, pretrained=value)
+
+
 def test_weights_of_the_other_family(build: Build, tmp_path: Path) -> None:
     torch.save(build(PVT).state_dict(), tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"a\.pth does not fit .*: expected a swin checkpoint .*, got mmdet pvt"):

@@ -14,10 +14,17 @@ pytest.importorskip("pyarrow")
 from dtn_det.cli.main import main
 from dtn_det.corruptions import ALL
 from dtn_det.metrics import mean_corruption_error, mean_performance_under_corruption
+from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.robustness import importing_pickle
 from dtn_det.robustness.importing import import_files
 from dtn_det.robustness.importing_pickle import UnsafePickleError, read_plain_pickle
-from dtn_det.robustness.importing_store import read_imported, write_imported
+from dtn_det.robustness.importing_store import (
+    COCO_DETECTIONS,
+    MMDET_DETECTIONS,
+    MMDET_RULE,
+    read_imported,
+    write_imported,
+)
 from dtn_det.robustness.store import StoreError
 
 
@@ -116,6 +123,72 @@ def test_pickles_of_mmdetection(value, protocol, tmp_path):
     fog = frame[(frame["corruption"] == "fog") & (frame["severity"] == 3)]
     assert fog[["AP", "AP50"]].to_numpy().tolist() == [pytest.approx([0.37, 0.5])]
     assert (results.frames["segm"]["APs"] == -1).all()
+
+
+def test_a_cell_without_metrics_is_one_without_detections(tmp_path, capsys):
+    """CocoMetric of MMDetection ends without metrics where a detector finds nothing; AP is 0 there."""
+    content = mmdet_results(float)
+    content["fog"][5] = {}
+    file = write_pickle(tmp_path / "weak_results.pkl", content)
+    assert main(["import", str(file), "--store", str(tmp_path / "store"), "--format", "mmdet"]) == 0
+    out = capsys.readouterr().out
+    assert "weak_results.pkl: 1 cells hold no metrics" in out
+    assert "have AP 0 (fog 5)" in out
+    results = read_imported(tmp_path / "store")["weak_results"]
+    boxes, masks = (results.frames[kind].set_index(["corruption", "severity"]) for kind in ("bbox", "segm"))
+    assert boxes.loc[("fog", 5), ["AP", "AP50"]].tolist() == [0, 0]
+    # There are no small objects in the data.
+    assert masks.loc[("fog", 5), "APs"] == -1
+    fog = [0.4 - 0.01 * severity for severity in range(1, 5)]
+    others = [sum([*fog, 0.35]) / 5] * 14
+    expected = (sum(others) + sum(fog) / 5) / 15
+    assert mean_performance_under_corruption(results.frames["bbox"]).value == pytest.approx(expected)
+    (remark,) = results.source.remarks
+    assert (remark.kind, remark.count, remark.examples) == ("no_detections", 1, ("fog 5",))
+
+
+def test_cells_that_contradict_each_other_or_hold_no_metrics_are_named(tmp_path):
+    content = mmdet_results(float)
+    content["fog"][0] = {}
+    with pytest.raises(ValueError, match=r"expected one result for clean 0 in .*, got two that differ"):
+        import_files([write_pickle(tmp_path / "a.pkl", content)], "mmdet")
+    content = mmdet_results(float)
+    for values in (None, [1, 2], {"coco/bbox_mAP": "none"}, {"coco/AR": 0.5}):
+        content["fog"][3] = values
+        with pytest.raises(ValueError, match=r"got .* at fog 3: check that it is the `_results` file"):
+            import_files([write_pickle(tmp_path / "a.pkl", content)], "mmdet")
+    everything = {name: {severity: {} for severity in range(6)} for name in ALL}
+    with pytest.raises(ValueError, match=r"expected results under corruptions in a\.pkl, got none"):
+        import_files([write_pickle(tmp_path / "a.pkl", everything)], "mmdet")
+
+
+def test_imported_metrics_carry_the_rule_that_they_are_made_by(published, tmp_path, capsys):
+    """MMDetection 3 takes AP at 100 detections and the others at 1,000, its first version all at 100, as COCO does."""
+    new = write_pickle(tmp_path / "new.pkl", mmdet_results(float))
+    old = published / "detection_c/coco/faster_rcnn_r50_fpn_1x_coco.json"
+    assert main(["import", str(new), str(old), "--store", str(tmp_path / "store"), "--format", "mmdet"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("COCO's rule, which dtn-det mpc follows, takes 100 for all") == 1
+    assert "note: new: by MMDetection's rule" in out
+    found = read_imported(tmp_path / "store")
+    assert found["new"].source.detections == MMDET_DETECTIONS
+    assert found["faster_rcnn_r50_fpn_1x_coco"].source.detections == COCO_DETECTIONS
+    report = collect([tmp_path / "store"], ReportOptions(replicates=0))
+    assert [text for text in report.remarks if "MMDetection's rule" in text] == [f"new: {MMDET_RULE}"]
+    assert dict(report.model("new").settings) == {"best detections an image": "AP 100, others 1000"}
+
+
+def test_results_of_an_earlier_version_stay_readable(tmp_path):
+    (results,) = import_files([write_pickle(tmp_path / "a.pkl", mmdet_results(float))], "mmdet")
+    path = write_imported(tmp_path / "store", results)
+    values = json.loads(path.read_text())
+    for key in ("detections", "remarks"):
+        del values["source"][key]
+    path.write_text(json.dumps(values))
+    source = read_imported(tmp_path / "store")["a"].source
+    assert (source.detections, source.remarks) == ("", ())
+    write_imported(tmp_path / "store", results)
+    assert read_imported(tmp_path / "store")["a"].source == results.source
 
 
 def test_pickles_of_an_old_numpy_and_arrays(tmp_path):
