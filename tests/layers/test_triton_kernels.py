@@ -199,3 +199,11 @@ def test_other_devices_run_the_plain_form():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
 def test_status_without_a_device():
     assert gpu.status() == gpu.GpuStatus(False, "no CUDA device")
+
+
+def test_the_trial_is_marked_as_pytorchs_compiler_marks_constants() -> None:
+    def marked() -> None:
+        pass
+
+    torch.compiler.assume_constant_result(marked)
+    assert set(vars(marked)) <= set(vars(gpu.works))

@@ -112,3 +112,8 @@ def test_version_is_that_of_the_project_file(project_root: Path) -> None:
     declared = re.search(r'^version = "(.+)"$', project, re.MULTILINE)
     assert declared is not None
     assert dtn_det.__version__ == declared[1]
+
+
+def test_layers_leave_the_graph_compiler_alone() -> None:
+    result = run("import sys" + USE_LAYER + "assert not {'torch._dynamo', 'triton'} & set(sys.modules)")
+    assert result.returncode == 0, result.stderr
