@@ -1,0 +1,422 @@
+"""The one reader of COCO annotation files.
+
+It takes what pycocotools 2.0.11 evaluates, refuses the rest with the object's name, and tells what it filled in or left
+out. Every command reads COCO files through it, so that they agree on each file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dtn_det.datasets.coco_masks import mask_area, read_mask
+from dtn_det.datasets.coco_values import Id, are_of_one_kind, box, crowd_flag, identifier, number, whole_number
+from dtn_det.datasets.remarks import Remark
+
+Row = dict[str, Any]
+
+_LVIS = ("not_exhaustive_category_ids", "neg_category_ids")
+
+
+class AnnotationError(ValueError):
+    """A COCO file that cannot be evaluated; the message names the file, the object and what to do.
+
+    Attributes:
+        path: The file.
+        place: The object, such as ``'annotation 17 of image 3'``; empty where it is the file as a whole.
+    """
+
+    def __init__(self, path: Path, expected: str, got: str, place: str = "", advice: str = "mend the file") -> None:
+        self.path, self.place = path, place
+        where = f" in {place}" if place else ""
+        super().__init__(f"expected {expected} in {path}, got {got}{where}: {advice}")
+
+
+@dataclass(frozen=True)
+class MaskFault:
+    """A segmentation that cannot be evaluated.
+
+    Attributes:
+        place: The object.
+        reason: What it has in place of a mask.
+    """
+
+    place: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """The content of a COCO annotation file.
+
+    Rows keep whatever else the file says about them. Ids are those of the file: integers of any size or texts, or
+    fractions; see :func:`dtn_det.datasets.coco_values.evaluation_ids`.
+
+    Attributes:
+        path: The file.
+        images: One for each id; ``id``, ``file_name`` with slashes, and ``height`` and ``width`` as integers, or
+            without these keys where the file has no such size.
+        annotations: The objects of these images and categories; ``id``, ``image_id``, ``category_id``, ``bbox`` of
+            four finite numbers (x, y, width, height), ``area``, ``iscrowd`` (0 or 1), and ``segmentation`` where there
+            is one that can be evaluated.
+        categories: One for each id; ``id`` and ``name``.
+        remarks: What was left out, filled in or decided.
+        mask_faults: Of annotations whose segmentation cannot be evaluated. They count as boxes alone.
+        changed: Whether other readers would see something else in the file, or fail on it.
+        rest: Other keys of the file, such as ``info``.
+    """
+
+    path: Path
+    images: tuple[Row, ...]
+    annotations: tuple[Row, ...]
+    categories: tuple[Row, ...]
+    remarks: tuple[Remark, ...] = ()
+    mask_faults: tuple[MaskFault, ...] = ()
+    changed: bool = False
+    rest: Mapping[str, Any] = field(default_factory=dict)
+
+    def content(self) -> dict[str, Any]:
+        """The file as every reader of COCO files can read it, to be written as JSON."""
+        rows = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
+        return {**self.rest, **{key: list(value) for key, value in rows.items()}}
+
+    def check_masks(self) -> None:
+        """See that every segmentation can be evaluated.
+
+        Raises:
+            AnnotationError: One cannot.
+        """
+        if self.mask_faults:
+            first, count = self.mask_faults[0], len(self.mask_faults)
+            more = f" and {count - 1:,} more" if count > 1 else ""
+            raise AnnotationError(
+                self.path, "segmentations that COCO's evaluation takes", first.reason, first.place + more
+            )
+
+    def with_folder(self, folder: Path) -> CocoFile:
+        r"""The same with slashes for the backslashes of Windows, where that names a file that exists.
+
+        Args:
+            folder: That the file names are relative to.
+        """
+        examples = []
+        images = []
+        for image in self.images:
+            name = image["file_name"]
+            if "\\" in name and not (folder / name).exists() and (folder / name.replace("\\", "/")).exists():
+                examples.append(name)
+                image = {**image, "file_name": name.replace("\\", "/")}
+            images.append(image)
+        if not examples:
+            return self
+        remark = _remark(self.path, "backslashes", "file names with backslashes were read with slashes", examples)
+        return replace(self, images=tuple(images), remarks=(*self.remarks, remark), changed=True)
+
+
+def read_coco_file(path: Path, images: Path | None = None) -> CocoFile:
+    """Read a COCO annotation file.
+
+    Args:
+        path: The file.
+        images: Folder that its file names are relative to, see :meth:`CocoFile.with_folder`; None where it is not
+            known.
+
+    Raises:
+        AnnotationError: It is no COCO file, or COCO's evaluation could not take it.
+        OSError: It cannot be read.
+    """
+    found = _Reader(path).read()
+    return found if images is None else found.with_folder(images)
+
+
+def place_of(annotation: Mapping[str, Any]) -> str:
+    """How messages name an annotation."""
+    return f"annotation {annotation.get('id')} of image {annotation.get('image_id')}"
+
+
+def _remark(path: Path, kind: str, what: str, examples: Sequence[str]) -> Remark:
+    return Remark(kind, what, str(path), len(examples), tuple(map(str, examples[:3])))
+
+
+class _Reader:
+    """The passes over one file, which gather what is to be told."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.told: dict[str, tuple[str, list[str]]] = {}
+        self.faults: list[MaskFault] = []
+        self.changed = False
+
+    def read(self) -> CocoFile:
+        content = self._content()
+        images = self._images(content["images"])
+        categories = self._categories(content.get("categories") or [])
+        annotations = self._annotations(content.get("annotations") or [], images, categories)
+        categories = self._one_of_each_name(categories, annotations)
+        if any(key in image for image in images.values() for key in _LVIS):
+            self._tell("federated", "images with LVIS's lists of categories, which COCO's evaluation ignores", "")
+        rest = {key: value for key, value in content.items() if key not in ("images", "annotations", "categories")}
+        return CocoFile(
+            self.path,
+            tuple(images.values()),
+            tuple(annotations),
+            tuple(categories.values()),
+            tuple(_remark(self.path, kind, what, places) for kind, (what, places) in self.told.items()),
+            tuple(self.faults),
+            self.changed,
+            rest,
+        )
+
+    def _content(self) -> dict[str, Any]:
+        expected = "a COCO annotation file"
+        try:
+            content = json.loads(self.path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise AnnotationError(self.path, "JSON", f"something else ({error})", "", "name another file") from None
+        if not isinstance(content, dict):
+            got = f"a {type(content).__name__}"
+            advice = "name the file with the images; lists are what detectors write"
+            raise AnnotationError(self.path, expected, got, "", advice)
+        for key in ("images", "annotations", "categories"):
+            rows = content.get(key, [] if key != "images" else None)
+            if rows is not None and not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+                raise AnnotationError(self.path, f"a list of objects `{key}`", f"{rows!r:.60}")
+        if not content.get("images"):
+            raise AnnotationError(self.path, "images", "none", "", "name another file")
+        return content
+
+    def _tell(self, kind: str, what: str, place: str) -> None:
+        self.told.setdefault(kind, (what, []))[1].append(place)
+
+    def _images(self, rows: Sequence[Row]) -> dict[Id, Row]:
+        found: dict[Id, Row] = {}
+        for place, row in enumerate(rows):
+            key = identifier(row.get("id"))
+            if key is None:
+                raise AnnotationError(self.path, "an id of each image", f"{row.get('id')!r}", f"images[{place}]")
+            name = row.get("file_name")
+            if not isinstance(name, str) or not name:
+                raise AnnotationError(self.path, "a file name of each image", f"{name!r}", f"image {key}")
+            row = self._with_size({**row, "id": key} if type(row["id"]) is not type(key) else row, key)
+            if key in found:
+                self._twice(f"image {key}", found[key], row, "images_twice", "images that are listed twice count once")
+                continue
+            found[key] = row
+        self._check_kinds(found, "images")
+        return found
+
+    def _with_size(self, row: Row, key: Id) -> Row:
+        height, width = row.get("height"), row.get("width")
+        if type(height) is int and type(width) is int and height > 0 and width > 0:
+            return row
+        row = dict(row)
+        self.changed = True
+        for side in ("height", "width"):
+            value = row.pop(side, None)
+            found = whole_number(value)
+            if found is None and value is not None:
+                raise AnnotationError(self.path, f"a whole number as {side}", f"{value!r}", f"image {key}")
+            if found is not None and found > 0:
+                row[side] = found
+        return row
+
+    def _categories(self, rows: Sequence[Row]) -> dict[Id, Row]:
+        found: dict[Id, Row] = {}
+        for place, row in enumerate(rows):
+            key = identifier(row.get("id"))
+            if key is None:
+                raise AnnotationError(self.path, "an id of each category", f"{row.get('id')!r}", f"categories[{place}]")
+            if row.get("name") in (None, ""):
+                raise AnnotationError(self.path, "a name of each category", f"{row.get('name')!r}", f"category {key}")
+            if type(row["id"]) is not type(key) or not isinstance(row["name"], str):
+                row = {**row, "id": key, "name": str(row["name"])}
+                self.changed = True
+            if key in found:
+                what = "categories that are listed twice count once"
+                self._twice(f"category {key}", found[key], row, "categories_twice", what)
+                continue
+            found[key] = row
+        self._check_kinds(found, "categories")
+        return found
+
+    def _twice(self, place: str, first: Row, second: Row, kind: str, what: str) -> None:
+        if first != second:
+            got = f"two that differ, {_short(first)} and {_short(second)}"
+            raise AnnotationError(self.path, "each id once", got, place)
+        self.changed = True
+        self._tell(kind, what, place)
+
+    def _check_kinds(self, ids: Mapping[Id, Row], what: str) -> None:
+        if not are_of_one_kind(ids):
+            text = next(one for one in ids if isinstance(one, str))
+            other = next(one for one in ids if not isinstance(one, str))
+            raise AnnotationError(
+                self.path, f"ids of {what} that are all numbers or all texts", f"{other!r} and {text!r}"
+            )
+
+    def _annotations(self, rows: Sequence[Row], images: Mapping[Id, Row], categories: Mapping[Id, Row]) -> list[Row]:
+        found = []
+        for place, row in enumerate(rows):
+            image, category = identifier(row.get("image_id")), identifier(row.get("category_id"))
+            if identifier(row.get("id")) is None:
+                raise AnnotationError(
+                    self.path, "an id of each annotation", f"{row.get('id')!r}", f"annotations[{place}]"
+                )
+            if image is None:
+                raise AnnotationError(
+                    self.path, "an image_id of each annotation", f"{row.get('image_id')!r}", f"annotation {row['id']}"
+                )
+            if category is None:
+                raise AnnotationError(
+                    self.path, "a category_id of each annotation", f"{row.get('category_id')!r}", place_of(row)
+                )
+            if image not in images:
+                self._left_out(image, images, "image", row)
+            elif category not in categories:
+                self._left_out(category, categories, "category", row)
+            else:
+                found.append(self._object(row, image, category, images[image]))
+        return self._with_own_ids(found)
+
+    def _left_out(self, key: Id, known: Mapping[Id, Row], what: str, row: Row) -> None:
+        other = number(key) if isinstance(key, str) else str(key)
+        if other is not None and other in known:
+            raise AnnotationError(
+                self.path,
+                f"{what} ids of annotations as those of the {'images' if what == 'image' else 'categories'} "
+                "are written",
+                f"{key!r} for {other!r}",
+                place_of(row),
+            )
+        self._tell(
+            f"annotations_without_{what}", f"annotations of {what} ids that are not listed were left out", place_of(row)
+        )
+
+    def _object(self, row: Row, image: Id, category: Id, image_row: Row) -> Row:
+        """An annotation with all that evaluation reads; the row itself where that is there."""
+        new: Row = {}
+        if type(row["image_id"]) is not type(image) or type(row["category_id"]) is not type(category):
+            new |= {"image_id": image, "category_id": category}
+        corners = box(row.get("bbox"))
+        if corners is None:
+            raise AnnotationError(
+                self.path,
+                "a box of four numbers of each annotation",
+                f"bbox {row.get('bbox')!r:.80}",
+                place_of(row),
+            )
+        if corners is not row["bbox"]:
+            new["bbox"] = corners
+        crowd = crowd_flag(row)
+        if crowd is None:
+            got = f"iscrowd {row['iscrowd']!r:.40}"
+            raise AnnotationError(self.path, "iscrowd 0 or 1 of each annotation", got, place_of(row))
+        if row.get("iscrowd") is not crowd:
+            new["iscrowd"] = crowd
+        new |= self._mask(row, image_row)
+        new |= self._area(row, {**row, **new}, image_row)
+        if corners[2] <= 0 or corners[3] <= 0:
+            self._tell(
+                "boxes_without_extent",
+                "boxes without width or height, which no detection can match, count as missed",
+                place_of(row),
+            )
+        if not new:
+            return row
+        merged = {**row, **new}
+        if merged.get("segmentation", "") is None:
+            del merged["segmentation"], new["segmentation"]
+        self.changed |= bool(new)
+        return merged
+
+    def _mask(self, row: Row, image: Row) -> Row:
+        if "segmentation" not in row:
+            return {}
+        mask = read_mask(row["segmentation"])
+        if mask.fault is not None:
+            self.changed = True
+            self.faults.append(MaskFault(place_of(row), mask.fault))
+        if isinstance(mask.value, dict):
+            size = [image.get("height"), image.get("width")]
+            if None not in size and mask.value["size"] != size:
+                self._tell(
+                    "masks_of_other_size",
+                    "masks of another size than their image, which no detection can match, count as missed",
+                    place_of(row),
+                )
+        same = mask.value is row["segmentation"] and mask.value is not None
+        return {} if same else {"segmentation": mask.value}
+
+    def _area(self, row: Row, merged: Row, image: Row) -> Row:
+        value = row.get("area")
+        if type(value) in (int, float):
+            found = number(value)
+        elif value is None:
+            mask = merged.get("segmentation")
+            found = mask_area(mask, image.get("height"), image.get("width")) if mask else None
+            _, _, width, height = merged["bbox"]
+            found = width * height if found is None else found
+            self._tell("areas_filled", "objects without an area got that of their mask or box", place_of(row))
+        else:
+            found = number(value)
+        if found is None:
+            raise AnnotationError(
+                self.path, "a finite number as area of each annotation", f"area {value!r:.40}", place_of(row)
+            )
+        return {} if found is value else {"area": found}
+
+    def _with_own_ids(self, rows: list[Row]) -> list[Row]:
+        """The annotations with an id each."""
+        seen: set[Id | None] = set()
+        for row in rows:
+            key = identifier(row["id"])
+            if key in seen:
+                self._tell(
+                    "annotation_ids_twice",
+                    "annotations with the id of another were given ids of their own; pycocotools would count the last "
+                    "one in place of the others",
+                    place_of(row),
+                )
+            elif key == 0:
+                self._tell(
+                    "annotation_id_zero",
+                    "annotation with the id 0 was given another, for pycocotools counts it as missed even where it is "
+                    "found",
+                    place_of(row),
+                )
+            seen.add(key)
+        if len(seen) == len(rows) and 0 not in seen:
+            return rows
+        self.changed = True
+        return [{**row, "id": place + 1} for place, row in enumerate(rows)]
+
+    def _one_of_each_name(self, categories: dict[Id, Row], annotations: Sequence[Row]) -> dict[Id, Row]:
+        """The categories without those that share a name with another and have no objects."""
+        by_name: dict[str, list[Id]] = {}
+        for key, row in categories.items():
+            by_name.setdefault(row["name"], []).append(key)
+        if len(by_name) == len(categories):
+            return categories
+        used = {identifier(row["category_id"]) for row in annotations}
+        left_out = set()
+        for name, keys in by_name.items():
+            if len(keys) == 1:
+                continue
+            chosen = [key for key in keys if key in used] or keys[:1]
+            if len(chosen) > 1:
+                got = f"the ids {', '.join(map(str, chosen))}, which have objects each"
+                raise AnnotationError(self.path, "one category of each name", got, f"the categories {name!r}")
+            left_out |= set(keys) - set(chosen)
+            self._tell(
+                "category_names_twice", "categories without objects that share another's name were left out", name
+            )
+        self.changed = True
+        return {key: row for key, row in categories.items() if key not in left_out}
+
+
+def _short(row: Row) -> str:
+    shown: Callable[[Any], str] = lambda value: f"{value!r:.40}"  # noqa: E731
+    return "{" + ", ".join(f"{key}: {shown(value)}" for key, value in list(row.items())[:4]) + "}"

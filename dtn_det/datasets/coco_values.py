@@ -1,0 +1,80 @@
+"""Ids, numbers and boxes of COCO files, as pycocotools understands them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Id = int | float | str
+"""What names an image or a category in a COCO file. Numbers and texts are not mixed within one file."""
+
+
+def identifier(value: object) -> Id | None:
+    """The id that a value of a COCO file stands for: 7 for 7.0 too, as Python's dictionaries have it; None for none."""
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return int(value) if value.is_integer() else value
+    return None
+
+
+def number(value: object) -> int | float | None:
+    """A finite number, also one that is written as text; None for anything else."""
+    try:
+        if isinstance(value, str):
+            value = float(value)
+            value = int(value) if value.is_integer() else value
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            return None
+    except (ValueError, OverflowError):
+        return None
+    return int(value) if isinstance(value, bool) else value
+
+
+def whole_number(value: object) -> int | None:
+    """A whole number, such as the 640 of 640, 640.0 and "640"; None for anything else."""
+    found = number(value)
+    return int(found) if found is not None and float(found).is_integer() else None
+
+
+def are_numbers(values: Sequence[Any]) -> bool:
+    """Whether all values are finite numbers already, tested without a loop in Python."""
+    try:
+        return math.isfinite(sum(values))
+    except (TypeError, OverflowError):
+        return False
+
+
+def box(value: object) -> list[int | float] | None:
+    """The x, y, width and height of a box; None for anything else."""
+    if not isinstance(value, list) or len(value) != 4:
+        return None
+    if are_numbers(value):
+        return value
+    found = [number(one) for one in value]
+    return None if None in found else [one for one in found if one is not None]
+
+
+def crowd_flag(row: Mapping[str, Any]) -> int | None:
+    """Whether an object is a crowd region, 0 or 1; 0 where nothing is said, None where the flag is no number."""
+    value = row.get("iscrowd", 0)
+    found = None if isinstance(value, str) else int(value) if isinstance(value, bool) else whole_number(value)
+    return None if found is None else int(found != 0)
+
+
+def are_of_one_kind(ids: Iterable[Id]) -> bool:
+    """Whether ids are all numbers or all texts, so that they have an order."""
+    return len({isinstance(one, str) for one in ids}) < 2
+
+
+def evaluation_ids(ids: Sequence[Id]) -> dict[Id, int]:
+    """Integers of 64 bits for ids, in the same order, which decides between detections of equal score.
+
+    Ids that are such integers stay what they are.
+    """
+    if all(isinstance(one, int) and -(2**63) <= one < 2**63 for one in ids):
+        return {one: int(one) for one in ids}
+    return {one: place + 1 for place, one in enumerate(sorted(ids))}
