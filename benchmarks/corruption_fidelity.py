@@ -46,6 +46,8 @@ def main() -> None:
     images = [image for image in map(middle, files[: 2 * args.count]) if image is not None][: args.count]
     ours = Corruptor("coco-c", frost_folder=args.frost)
     theirs = Corruptor("coco-c", backend="imagecorruptions")
+    # The fork draws frost from six textures, as engine 1 did; imagecorruptions itself draws from five.
+    six_textures = Corruptor("coco-c", frost_folder=args.frost, engine=1)
     print(f"{setup_line()}\n{ours.identity} against {theirs.identity}; {len(images)} images\n")
     header = " | ".join(f"s{severity}" for severity in SEVERITIES)
     print(f"| corruption | {header} | largest difference of strength | values that differ |")
@@ -56,7 +58,8 @@ def main() -> None:
             squares = np.zeros(2)
             draws = args.draws if name in PATTERNS else 1
             for key, image in ((f"{k} {draw}", image) for k, image in enumerate(images) for draw in range(draws)):
-                mine, other = (corruptor(image, name, severity, key) for corruptor in (ours, theirs))
+                first = six_textures if name == "frost" and "imaug" in theirs.identity else ours
+                mine, other = (corruptor(image, name, severity, key) for corruptor in (first, theirs))
                 squares += [np.square(out.astype(float) - image).mean() for out in (mine, other)]
                 difference = np.abs(mine.astype(int) - other)
                 differing.append((difference > 0).mean())

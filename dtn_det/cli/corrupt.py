@@ -85,7 +85,7 @@ def _corruptor(args: argparse.Namespace, profile: str) -> Corruptor:
 
     profile = args.profile or profile
     frost = None if args.frost is None else str(args.frost)
-    return Corruptor(profile, args.seed, args.jpeg, args.channel_order, frost, args.backend)
+    return Corruptor(profile, args.seed, args.jpeg, args.channel_order, frost, args.backend, args.engine)
 
 
 def _tree(args: argparse.Namespace) -> int:

@@ -67,7 +67,7 @@ def _severity(hint: str) -> Callable[[str], int]:
 
 
 def add_corruptor(group: argparse._ArgumentGroup, default: str) -> None:
-    """Add `--profile`, `--seed` and `--frost`.
+    """Add `--profile`, `--seed`, `--frost` and `--engine`.
 
     Args:
         group: Of the parser.
@@ -76,6 +76,9 @@ def add_corruptor(group: argparse._ArgumentGroup, default: str) -> None:
     group.add_argument("--profile", help=f"imagenet-c, coco-c, cifar-c or tiny-imagenet-c [{default}]")
     group.add_argument("--seed", type=int, default=0, help="of all randomness [%(default)s]")
     group.add_argument("--frost", type=Path, metavar="DIR", help="folder with the original frost textures")
+    group.add_argument(
+        "--engine", type=int, metavar="N", help="go on with what this version of the engine began [the latest]"
+    )
 
 
 def add_jpeg(group: argparse._ArgumentGroup) -> None:

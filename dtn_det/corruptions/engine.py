@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -28,16 +27,15 @@ from dtn_det.corruptions import (
 )
 from dtn_det.corruptions.catalog import GROUPS, check_name, check_severity
 from dtn_det.corruptions.frost_textures import texture_name
+from dtn_det.corruptions.identity import Identity
 from dtn_det.corruptions.image import ByteImage, check_image
 from dtn_det.corruptions.jpeg import round_trip
 from dtn_det.corruptions.order import Order
-from dtn_det.corruptions.profiles import get_profile
+from dtn_det.corruptions.profiles import PROFILES, Profile, engines, get_profile
 from dtn_det.corruptions.stream import Key, Stream
 
-ENGINE_VERSION = 1
-"""Raised whenever the same arguments give other pixels."""
-
-_IDENTITY = re.compile(r"(\S+) (no-jpeg|jpeg\d+) (rgb|bgr) seed=(-?\d+) (.+)")
+ENGINE_VERSION = max(profile.engine for profile in PROFILES.values())
+"""Raised whenever the same arguments give other pixels in a profile, which then carries this version."""
 
 ChannelOrder = Literal["rgb", "bgr"]
 Backend = Literal["dtn_det", "imagecorruptions"]
@@ -55,6 +53,7 @@ class Corruptor:
             comparable with those published for MMDetection's models, whose images were corrupted as BGR.
         frost_folder: Folder with the original textures ``frost1.png`` to ``frost6.jpg``; None for those that ship.
         backend: ``'imagecorruptions'`` runs that package instead.
+        engine: Make the pixels of an earlier version of the engine; None for the latest.
 
     Raises:
         ValueError: An attribute that does not fit.
@@ -67,9 +66,10 @@ class Corruptor:
     channel_order: ChannelOrder = "rgb"
     frost_folder: Path | str | None = None
     backend: Backend = "dtn_det"
+    engine: int | None = None
 
     def __post_init__(self) -> None:
-        profile = get_profile(self.profile)
+        rules = self.rules
         if self.channel_order not in ("rgb", "bgr"):
             raise ValueError(f"expected channel_order to be 'rgb' or 'bgr', got {self.channel_order!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer):
@@ -79,14 +79,23 @@ class Corruptor:
         if self.backend not in ("dtn_det", "imagecorruptions"):
             raise ValueError(f"expected backend to be 'dtn_det' or 'imagecorruptions', got {self.backend!r}")
         if self.backend == "imagecorruptions":
-            rival.check(profile)
+            rival.check(rules)
+            if self.engine is not None:
+                raise ValueError(
+                    f"expected engine {self.engine} only with backend='dtn_det', got {self.backend!r}: leave one out"
+                )
         if self.frost_folder is not None:
             texture_name(self.frost_folder)
 
     @property
+    def rules(self) -> Profile:
+        """The profile, as it was in the version of the engine that is wanted."""
+        return get_profile(self.profile, self.engine)
+
+    @property
     def jpeg_quality(self) -> int | None:
         """Quality of the JPEG round trip, or None without one."""
-        habit = get_profile(self.profile).jpeg_quality
+        habit = self.rules.jpeg_quality
         if self.jpeg is None:
             return habit
         return (habit or 85) if self.jpeg else None
@@ -94,15 +103,14 @@ class Corruptor:
     @property
     def identity(self) -> str:
         """What a result must carry, for numbers of other settings cannot be compared with it."""
-        jpeg = "no-jpeg" if self.jpeg_quality is None else f"jpeg{self.jpeg_quality}"
+        common = (self.profile, self.jpeg_quality, self.channel_order, int(self.seed))
         if self.backend == "imagecorruptions":
-            return f"{self.profile} {jpeg} {self.channel_order} seed={self.seed} {rival.version()}"
-        frost = f"frost={texture_name(self.frost_folder)}"
-        return f"{self.profile} {jpeg} {self.channel_order} seed={self.seed} {frost} engine={ENGINE_VERSION}"
+            return str(Identity(*common, package=rival.version()))
+        return str(Identity(*common, texture_name(self.frost_folder), self.rules.engine))
 
     @classmethod
     def from_identity(cls, identity: str, frost_folder: Path | str | None = None) -> Corruptor:
-        """The corruptor of an identity, such as a store of results carries.
+        """The corruptor of an identity, such as a store of results carries, those of earlier engines among them.
 
         Args:
             identity: See :attr:`identity`.
@@ -112,26 +120,31 @@ class Corruptor:
             ValueError: It is none, or this version of the engine, or these textures, give other pixels.
             FileNotFoundError: A texture is missing.
         """
-        match = _IDENTITY.fullmatch(identity)
-        if match is None:
+        wanted = Identity.parse(identity)
+        if wanted is None:
             raise ValueError(
                 f"expected the identity of corruptions, such as {cls().identity!r}, got {identity!r}: they were not "
                 "made by this engine"
             )
-        profile, jpeg, channel_order, seed, rest = match.groups()
-        original = rest.startswith("frost=original")
-        found = cls(
-            profile,
-            int(seed),
-            jpeg != "no-jpeg",
-            "rgb" if channel_order == "rgb" else "bgr",
+        if wanted.engine is not None and wanted.engine not in engines(wanted.profile):
+            found = replace(wanted, engine=get_profile(wanted.profile).engine)
+            raise ValueError(
+                f"expected corruptions {identity!r}, got {str(found)!r} here: take the version that made them"
+            )
+        original = wanted.textures is not None and wanted.textures.startswith("original")
+        corruptor = cls(
+            wanted.profile,
+            wanted.seed,
+            wanted.jpeg_quality is not None,
+            "rgb" if wanted.channel_order == "rgb" else "bgr",
             frost_folder if original else None,
-            "dtn_det" if rest.startswith("frost=") else "imagecorruptions",
+            "imagecorruptions" if wanted.textures is None else "dtn_det",
+            wanted.engine,
         )
-        if found.identity != identity:
+        if corruptor.identity != identity:
             advice = "name the folder of the original frost textures" if original else "take the version that made them"
-            raise ValueError(f"expected corruptions {identity!r}, got {found.identity!r} here: {advice}")
-        return found
+            raise ValueError(f"expected corruptions {identity!r}, got {corruptor.identity!r} here: {advice}")
+        return corruptor
 
     def __call__(self, image: ByteImage, name: str, severity: int, key: Key | None = None) -> ByteImage:
         """Corrupt an image: see :func:`corrupt`."""
@@ -144,7 +157,7 @@ class Corruptor:
         if self.backend == "imagecorruptions":
             out = rival.corrupt(image, name, severity, stream)
         else:
-            out = FUNCTIONS[name](image, Order(name, severity, get_profile(self.profile), stream, self.frost_folder))
+            out = FUNCTIONS[name](image, Order(name, severity, self.rules, stream, self.frost_folder))
         if self.channel_order == "bgr":
             out = np.ascontiguousarray(out[:, :, ::-1])
         return out if self.jpeg_quality is None else round_trip(out, self.jpeg_quality)
@@ -162,6 +175,7 @@ def corrupt(
     channel_order: ChannelOrder = "rgb",
     frost_folder: Path | str | None = None,
     backend: Backend = "dtn_det",
+    engine: int | None = None,
 ) -> ByteImage:
     """Corrupt an image.
 
@@ -180,6 +194,7 @@ def corrupt(
         channel_order: ``'rgb'`` or ``'bgr'``.
         frost_folder: Folder of textures or None.
         backend: ``'dtn_det'`` or ``'imagecorruptions'``.
+        engine: Version of the engine or None.
 
     Returns:
         ``(H, W, 3)`` uint8.
@@ -193,7 +208,7 @@ def corrupt(
         >>> corrupt(image, "fog", 3, key="n01440764/ILSVRC2012_val_00000293.JPEG").shape
         (224, 224, 3)
     """
-    return Corruptor(profile, seed, jpeg, channel_order, frost_folder, backend)(image, name, severity, key)
+    return Corruptor(profile, seed, jpeg, channel_order, frost_folder, backend, engine)(image, name, severity, key)
 
 
 FUNCTIONS: Mapping[str, Callable[[ByteImage, Order], ByteImage]] = MappingProxyType(

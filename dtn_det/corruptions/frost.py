@@ -22,7 +22,7 @@ def frost(image: ByteImage, order: Order) -> ByteImage:
     """Add a random part of one of the textures to the darkened image."""
     weight, ice_weight = order.parameters
     height, width = image.shape[:2]
-    number = order.stream.below(5 if order.profile.original else 6)
+    number = order.stream.below(order.profile.num_frost_textures)
     ice = _fitting_texture(order.frost_folder, number, height, width, order.profile)
     top, left = order.stream.below(ice.shape[0] - height), order.stream.below(ice.shape[1] - width)
     frosty = np.empty_like(image)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dtn_det.corruptions.identity import Identity, engine_changes
 from dtn_det.files import is_temporary
 
 MANIFEST = "corruptions.json"
@@ -67,5 +68,11 @@ def check_folder(folder: Path, manifest: Manifest) -> None:
         changes = "; ".join(f"{key} was {stored.get(key)!r}, is {wanted.get(key)!r}" for key in differing)
         raise ValueError(
             f"expected the settings that the images in {folder} were made with, got others ({changes}): "
-            "name another DST, or delete this one"
+            f"name another DST, or delete this one{_engines(str(stored.get('identity')), manifest.identity)}"
         )
+
+
+def _engines(stored: str, wanted: str) -> str:
+    """How to go on with a tree of an earlier engine, or nothing where the engine changed nothing."""
+    changes, identity = engine_changes(stored, wanted), Identity.parse(stored)
+    return f", or go on with it by --engine {identity.engine} ({changes})" if changes and identity is not None else ""

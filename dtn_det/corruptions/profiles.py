@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from dtn_det.corruptions.catalog import check_name, check_severity
@@ -19,8 +19,12 @@ class Profile:
         jpeg_quality: Quality of the JPEG files that the benchmark was published in, or None where it was not.
         original: Made by the generators of Hendrycks and Dietterich and not by `imagecorruptions`: the elastic
             transform begins with a random affine map and counts in pixels, zoomed layers are trimmed around their
-            centre, pixelate averages on its way up too, frost draws from the first five textures.
+            centre, pixelate averages on its way up too.
         frost_scale: Scale of the frost textures before a crop; `imagecorruptions` enlarges them by 1.1.
+        engine: Version of the engine since which the same arguments have given these pixels.
+        num_frost_textures: Frost draws from the first so many of the six textures. All generators name six files and
+            draw one of five: those of Hendrycks and Dietterich, and `imagecorruptions` 1.0.0 to 1.1.2, which COCO-C
+            was published with.
     """
 
     name: str
@@ -28,6 +32,8 @@ class Profile:
     jpeg_quality: int | None
     original: bool
     frost_scale: float
+    engine: int = 1
+    num_frost_textures: int = 5
 
     def parameters(self, name: str, severity: int) -> Parameters:
         """The parameters of a corruption: see :mod:`dtn_det.corruptions.severities`.
@@ -45,7 +51,7 @@ PROFILES = MappingProxyType(
         profile.name: profile
         for profile in (
             Profile("imagenet-c", IMAGENET_C, jpeg_quality=85, original=True, frost_scale=1.0),
-            Profile("coco-c", COCO_C, jpeg_quality=None, original=False, frost_scale=1.1),
+            Profile("coco-c", COCO_C, jpeg_quality=None, original=False, frost_scale=1.1, engine=2),
             Profile("cifar-c", CIFAR_C, jpeg_quality=None, original=True, frost_scale=0.2),
             Profile("tiny-imagenet-c", TINY_IMAGENET_C, jpeg_quality=85, original=True, frost_scale=0.3),
         )
@@ -53,12 +59,46 @@ PROFILES = MappingProxyType(
 )
 
 
-def get_profile(name: str) -> Profile:
+EARLIER_PROFILES = MappingProxyType(
+    {("coco-c", 1): replace(PROFILES["coco-c"], engine=1, num_frost_textures=6)},
+)
+"""What profiles were in earlier versions of the engine, by name and version."""
+
+CHANGES = MappingProxyType(
+    {
+        ("coco-c", 2): "since engine 2 the frost of coco-c is drawn from five textures, as for the published COCO-C; "
+        "engine 1 drew from six, whose frost is 7 % weaker",
+    }
+)
+"""What a version of the engine changed in a profile, by the profile's name and that version."""
+
+
+def get_profile(name: str, engine: int | None = None) -> Profile:
     """The profile of a name.
+
+    Args:
+        name: How users call it.
+        engine: Version of the engine whose pixels are wanted; None for the latest.
+
+    Raises:
+        ValueError: An unknown name, or a version that the profile has not had.
+    """
+    if name not in PROFILES:
+        raise ValueError(f"expected a profile out of {', '.join(PROFILES)}, got {name!r}")
+    latest = PROFILES[name]
+    if engine is None or engine == latest.engine:
+        return latest
+    if engine not in engines(name):
+        known = " or ".join(map(str, engines(name)))
+        raise ValueError(f"expected engine {known} for the profile {name}, got {engine!r}: leave it out for the latest")
+    return EARLIER_PROFILES[name, engine]
+
+
+def engines(name: str) -> tuple[int, ...]:
+    """The versions of the engine whose pixels a profile can still be made with, the latest last.
 
     Raises:
         ValueError: An unknown name.
     """
-    if name not in PROFILES:
-        raise ValueError(f"expected a profile out of {', '.join(PROFILES)}, got {name!r}")
-    return PROFILES[name]
+    latest = get_profile(name).engine
+    return (*(version for profile, version in EARLIER_PROFILES if profile == name), latest)

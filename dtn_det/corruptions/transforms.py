@@ -42,6 +42,7 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
         frost_folder: Folder with the original frost textures.
         backend: ``'dtn_det'`` or ``'imagecorruptions'``.
         data_root: Folder that image paths are taken relative to.
+        engine: Version of the engine; None for the latest.
 
     Raises:
         ValueError: An argument that does not fit, when the pipeline is built.
@@ -59,9 +60,10 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
         frost_folder: str | PathLike[str] | None = None,
         backend: Backend = "dtn_det",
         data_root: str | PathLike[str] | None = None,
+        engine: int | None = None,
     ) -> None:
         folder = None if frost_folder is None else str(frost_folder)
-        corruptor = Corruptor(profile, seed, jpeg, channel_order, folder, backend)
+        corruptor = Corruptor(profile, seed, jpeg, channel_order, folder, backend, engine)
         self.corrupt = Corrupt(corruption, severity, corruptor)
         self.data_root = data_root
 

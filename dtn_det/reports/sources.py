@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dtn_det.corruptions.identity import engine_changes
 from dtn_det.reports.contents import Task
 from dtn_det.robustness.importing_store import Imported, read_imported
 from dtn_det.robustness.store import ModelStore, Store, StoreError
@@ -120,9 +121,12 @@ def _check_alike(stores: Sequence[Store]) -> None:
         if one.data_hash != other.data_hash:
             sets = (f"{manifest.data} ({manifest.num_images:,} images)" for manifest in (one, other))
             different.append(f"data set: {' and '.join(sets)}")
-        for what in ("selection", "corruption"):
-            if getattr(one, what) != getattr(other, what):
-                different.append(f"{what}: {getattr(one, what)} and {getattr(other, what)}")
+        if one.selection != other.selection:
+            different.append(f"selection: {one.selection} and {other.selection}")
+        if one.corruption != other.corruption:
+            changes = engine_changes(one.corruption, other.corruption)
+            reason = f" ({changes})" if changes else ""
+            different.append(f"corruption: {one.corruption} and {other.corruption}{reason}")
         protocol = {**one.protocol, **other.protocol}
         different += [
             f"{key}: {one.protocol.get(key)} and {other.protocol.get(key)}"

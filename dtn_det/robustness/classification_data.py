@@ -35,6 +35,7 @@ class ClassificationRun:
     seed: int = 0
     jpeg: bool | None = None
     frost: Path | None = None
+    engine: int | None = None
     workers: int = 1
     batch_size: int = 128
     unit_size: int = 64
@@ -98,7 +99,7 @@ def _from_clean(run: ClassificationRun, cells: tuple[Cell, ...]) -> Prepared:
         )
     classes = _known_classes(run.classes or guess_classes(run.data))
     frost = None if run.frost is None else str(run.frost)
-    corruptor = Corruptor(run.profile or "imagenet-c", run.seed, run.jpeg, frost_folder=frost)
+    corruptor = Corruptor(run.profile or "imagenet-c", run.seed, run.jpeg, frost_folder=frost, engine=run.engine)
     images = list_images(run.data, classes, run.limit, run.limit_seed)
     source = CorruptedHere(corruptor, cells)
     side = SIDES[corruptor.profile]
@@ -106,10 +107,10 @@ def _from_clean(run: ClassificationRun, cells: tuple[Cell, ...]) -> Prepared:
 
 
 def _from_tree(run: ClassificationRun, cells: tuple[Cell, ...], tree: CorruptedTree) -> Prepared:
-    if run.seed or run.jpeg is not None or run.frost is not None:
+    if run.seed or run.jpeg is not None or run.frost is not None or run.engine is not None:
         raise ValueError(
-            f"expected --seed, --no-jpeg and --frost with clean images only, got the corrupted ones of {run.data}: "
-            "leave these options out"
+            f"expected --seed, --no-jpeg, --frost and --engine with clean images only, got the corrupted ones of "
+            f"{run.data}: leave these options out"
         )
     profile = run.profile or tree.profile or "imagenet-c"
     get_profile(profile)

@@ -133,6 +133,7 @@ def image_corruption(cell: Cell, corruptor: Corruptor) -> ImageCorruption:
         corruptor.channel_order,
         corruptor.frost_folder,
         corruptor.backend,
+        engine=corruptor.engine,
     )
 
 

@@ -51,6 +51,7 @@ class DetectionOptions:
     profile: str = "coco-c"
     seed: int = 0
     frost: Path | None = None
+    engine: int | None = None
     channel_order: ChannelOrder = "rgb"
     workers: int = 0
     batch_size: int = 4
@@ -103,7 +104,7 @@ def prepare_detection(
     """
     cells = sweep_cells(select_corruptions(options.corruptions or ["benchmark"]), select_severities(options.severities))
     frost = None if options.frost is None else str(options.frost)
-    corruptor = Corruptor(options.profile, options.seed, None, options.channel_order, frost)
+    corruptor = Corruptor(options.profile, options.seed, None, options.channel_order, frost, engine=options.engine)
     cfg = _config(options)
     data = read_data(cfg, options.split, options.limit, options.limit_seed)
     images = data.images(cells, corruptor)

@@ -143,6 +143,8 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
         old, new = old_fields.get(key), new_fields.get(key)
         if old != new:
             meaning = f" ({_MEANINGS[key]})" if key in _MEANINGS else ""
+            if key == "corruption":
+                meaning = _engines(str(old), str(new))
             if isinstance(old, list | tuple) and isinstance(new, list | tuple):
                 text = _lists(old, new)
             else:
@@ -161,6 +163,17 @@ def _lists(old: Sequence[object], new: Sequence[object]) -> str:
             more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
             text += f"; only {who} has {', '.join(named[:_LISTED])}{more}"
     return text if any(missing) else f"{text}, in another order"
+
+
+def _engines(old: str, new: str) -> str:
+    """What the engine of corruptions changed since the store was begun, and how to go on with the store."""
+    # The engine loads slowly, and most stores agree.
+    from dtn_det.corruptions.identity import Identity, engine_changes
+
+    changes, identity = engine_changes(old, new), Identity.parse(old)
+    if not changes:
+        return ""
+    return f" ({changes}{'' if identity is None else f'; --engine {identity.engine} goes on with the store'})"
 
 
 def _flat(manifest: Mapping[str, Any]) -> dict[str, Any]:

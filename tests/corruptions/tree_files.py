@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ def save(path: Path, image: npt.NDArray[np.uint8]) -> Path:
     return path
 
 
-def load(path: Path) -> npt.NDArray[np.uint8]:
+def load(path: Path | BinaryIO) -> npt.NDArray[np.uint8]:
     """``(H, W, 3)`` RGB."""
     with Image.open(path) as file:
         return np.array(file.convert("RGB"))

@@ -205,7 +205,7 @@ def test_what_is_wrong_with_a_tree_is_told(tmp_path: Path, models: str, capsys: 
     assert mce(models, "a", "--data", "tree", "--clean", "clean", *choice) == 1
     assert f"got 2 of 8 missing ({WNIDS[3]}/image_0, {WNIDS[3]}/image_1)" in capsys.readouterr().err
     assert mce(models, "b", "--data", "tree", "--seed", "1", *choice) == 1
-    assert "expected --seed, --no-jpeg and --frost with clean images only" in capsys.readouterr().err
+    assert "expected --seed, --no-jpeg, --frost and --engine with clean images only" in capsys.readouterr().err
     path = tmp_path / "tree" / "fog" / "2" / WNIDS[0] / "image_0.png"
     os.truncate(path, 100)
     assert mce(models, "c", "--data", "tree", *choice) == 1

@@ -91,7 +91,7 @@ def _prepared(models: Mapping[str, ModelStore], data: Path, clean: Path | None, 
         run = replace(run, profile=_profile(first))
     else:
         corruptor = Corruptor.from_identity(first.corruption, frost)
-        run = replace(run, profile=corruptor.profile, seed=corruptor.seed, jpeg=corruptor.jpeg)
+        run = replace(run, profile=corruptor.profile, seed=corruptor.seed, jpeg=corruptor.jpeg, engine=corruptor.engine)
         run = replace(run, frost=None if corruptor.frost_folder is None else frost)
     prepared = prepare(run)
     same = prepared.digest == first.data_hash
