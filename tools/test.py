@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dtn_det import launch
 from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.fit import check_weights_fit
+from dtn_det.checkpoints.read import read_checkpoint
+from dtn_det.datasets.class_names import ClassNameError
+from dtn_det.datasets.config_classes import check_evaluation
 from dtn_det.input_errors import InputError
 from dtn_det.test_time_augmentation import enable_tta
 
@@ -41,11 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tools/test.py: error: {error}", file=sys.stderr)
         return 2
     try:
+        check_evaluation(cfg, "test", cfg.load_from, read_checkpoint(cfg.load_from))
         runner = launch.build_runner(cfg, args.launcher, args.local_rank)
         check_weights_fit(runner.model, cfg.load_from, args.config)
         runner.test()
     # Nothing else: an error of the program keeps its traceback.
-    except (CheckpointError, InputError) as error:
+    except (CheckpointError, ClassNameError, InputError) as error:
         print(f"tools/test.py: error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from dtn_det import launch
 from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.datasets.config_classes import prepare_training
+from dtn_det.datasets.remarks import tell
 from dtn_det.input_errors import InputError
 from dtn_det.schedules import schedule_warning
 from dtn_det.training import INTERRUPTED, conversions_noted, train
@@ -54,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         launch.check_data(
             cfg, ["train_dataloader"] + ["val_dataloader"] * (cfg.get("val_cfg") is not None), args.data_root
         )
+        remarks = prepare_training(cfg)
     except (FileNotFoundError, ValueError, ImportError) as error:
         print(f"tools/train.py: error: {error}", file=sys.stderr)
         return 2
@@ -64,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
             runner = launch.build_runner(cfg, args.launcher, args.local_rank)
         for line in conversions:
             runner.logger.info(line)
+        tell(remarks, runner.logger.warning)
         warning = schedule_warning(cfg)
         if warning is not None:
             runner.logger.warning(warning)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from dtn_det.corruptions.engine import Corruptor
+from dtn_det.datasets.class_names import LabelNames
 from dtn_det.robustness.cells import Cell
 from dtn_det.robustness.detection_data import DetectionData
 from dtn_det.robustness.detection_images import BadImage, CellImages, DetectionImages
 from dtn_det.robustness.detection_model import Detector, batches
-from dtn_det.robustness.detection_records import RecordRows, from_instances
+from dtn_det.robustness.detection_records import ImageDetections, RecordRows, from_instances
 from dtn_det.robustness.manifest import ModelManifest, StoreManifest, hash_weights
 
 if TYPE_CHECKING:
@@ -35,6 +39,7 @@ class DetectionTask:
         on_bad_image: `fail`, or `record` the reason and go on.
         masks: Keep the model's masks, if it gives any.
         on_image: Called after each image with the number of its conditions.
+        places: Of each label's category among those of the data set; None where labels are these places.
     """
 
     images: DetectionImages
@@ -45,6 +50,7 @@ class DetectionTask:
     on_bad_image: OnBadImage = "fail"
     masks: bool = True
     on_image: Callable[[int], None] = lambda count: None
+    places: tuple[int, ...] | None = None
 
     def loading(self, images: Sequence[int], ahead: int) -> tuple[DetectionImages, Iterator[int]]:
         """See :class:`dtn_det.robustness.sweep.Task`."""
@@ -69,7 +75,14 @@ class DetectionTask:
         for part in batches(self.num_cells, self.batch_size):
             found = self.detector.detect(item.inputs[part], item.sample)
             for cell, instances in zip(range(part.start, part.stop), found, strict=True):
-                rows.add(item.number, cell, from_instances(instances, self.num_categories, masks=self.masks))
+                detections = from_instances(instances, self.num_categories, masks=self.masks)
+                rows.add(item.number, cell, self._by_name(detections))
+
+    def _by_name(self, found: ImageDetections) -> ImageDetections:
+        """The detections with the places of their categories as labels."""
+        if self.places is None:
+            return found
+        return replace(found, labels=np.asarray(self.places, np.int32)[found.labels])
 
     def _bad(self, rows: RecordRows, item: BadImage) -> None:
         if item.fault == "pipeline":
@@ -100,9 +113,17 @@ def store_manifest(
     )
 
 
-def model_manifest(name: str, source: str, detector: Detector, data: DetectionData, batch_size: int) -> ModelManifest:
-    """What a detector's numbers were made from."""
+def model_manifest(
+    name: str, source: str, detector: Detector, data: DetectionData, batch_size: int, labels: LabelNames
+) -> ModelManifest:
+    """What a detector's numbers were made from.
+
+    Where its labels are in another order than the categories of the data, their names are part of that: a store of
+    numbers that were taken by places does not go on.
+    """
     state: dict[str, Any] = detector.model.state_dict()
+    categories = tuple(name for _, name in data.truth.categories)
+    own_order = {} if labels.names == categories else {"labels": json.dumps(labels.names, ensure_ascii=False)}
     return ModelManifest(
         name=name,
         source=source,
@@ -114,6 +135,7 @@ def model_manifest(name: str, source: str, detector: Detector, data: DetectionDa
             "batch size": str(batch_size),
             "precision": detector.precision,
             "device": detector.device.type,
+            **own_order,
         },
         versions=versions(),
     )

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
 from dtn_det.corruptions.engine import Corruptor
+from dtn_det.datasets.class_names import NamedSet, check_set
+from dtn_det.datasets.config_classes import read_categories
 from dtn_det.robustness.cells import Cell
 from dtn_det.robustness.coco_truth import CocoTruth, read_truth
 from dtn_det.robustness.detection_images import DetectionImages
@@ -138,11 +140,8 @@ def check_loader(cfg: Config, split: str) -> None:
 
 def _selected(dataset: Any, pipeline: tuple[dict[str, Any], ...], limit: int | None, limit_seed: int) -> DetectionData:
     classes = tuple(dataset.metainfo["classes"])
-    if len(dataset.cat_ids) != len(classes):
-        raise ValueError(
-            f"expected the {len(classes)} categories of the config in {dataset.ann_file}, got {len(dataset.cat_ids)} "
-            f"of them: set the classes that the model was trained on, which are {', '.join(classes[:10])} now"
-        )
+    names = dict.fromkeys(row.name for row in read_categories(dataset.ann_file))
+    check_set(NamedSet("the data set", str(dataset.ann_file), classes, tuple(names)))
     named = [dataset.get_data_info(index)["img_id"] for index in range(len(dataset))]
     odd = [name for name in named if not isinstance(name, int)]
     if odd:

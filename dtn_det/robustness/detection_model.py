@@ -17,6 +17,7 @@ import torch
 from dtn_det._optional import require
 from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.read import read_checkpoint
+from dtn_det.datasets.config_classes import checkpoint_classes
 from dtn_det.robustness.facts import training_facts
 from dtn_det.robustness.wording import counted
 
@@ -36,6 +37,7 @@ class Detector:
         amp: Whether it runs in mixed precision.
         settings: Hash of its config, test settings included.
         classes: Those that it was trained on, where the checkpoint tells.
+        classes_in_label_order: Whether these are known to be in the order of its labels.
         training: How it was trained, where config and checkpoint tell.
     """
 
@@ -44,6 +46,7 @@ class Detector:
     amp: bool
     settings: str
     classes: tuple[str, ...] | None = None
+    classes_in_label_order: bool = False
     training: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -127,7 +130,7 @@ def build_detector(cfg: Config, checkpoint: str, device: torch.device, amp: bool
     text = json.dumps(json.loads(json.dumps(settings, default=str)), sort_keys=True)
     settings_hash = hashlib.sha256(text.encode()).hexdigest()
     training = training_facts(cfg, content)
-    return Detector(model.to(device).eval(), device, amp, settings_hash, _classes(content), training)
+    return Detector(model.to(device).eval(), device, amp, settings_hash, *checkpoint_classes(content), training)
 
 
 def _check_features(part: str, module: torch.nn.Module, inputs: Any, output: Any) -> None:
@@ -139,14 +142,6 @@ def _check_finite(what: str, values: Sequence[Any]) -> None:
     """Raise a FloatingPointError for NaN and infinity."""
     if not all(torch.isfinite(one).all() for one in values if isinstance(one, torch.Tensor)):
         raise FloatingPointError(what)
-
-
-def _classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """What MMDetection's training writes down, unless it is damaged."""
-    found: Any = checkpoint
-    for key in ("meta", "dataset_meta", "classes"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return tuple(map(str, found)) if isinstance(found, list | tuple) else None
 
 
 def load_weights(model: torch.nn.Module, checkpoint: Mapping[str, Any], source: str) -> None:

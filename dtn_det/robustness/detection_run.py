@@ -16,6 +16,9 @@ from dtn_det import launch
 from dtn_det._optional import require
 from dtn_det.corruptions.engine import ChannelOrder, Corruptor
 from dtn_det.corruptions.selection import select_corruptions, select_severities
+from dtn_det.datasets.class_names import LabelNames, ModelClasses, NamedSet, labels_in_evaluation, order_remark
+from dtn_det.datasets.config_classes import head_numbers, training_classes
+from dtn_det.datasets.remarks import tell
 from dtn_det.progress import meter
 from dtn_det.robustness.cells import sweep_cells
 from dtn_det.robustness.coco_cells import bad_images, evaluate_cells
@@ -110,17 +113,15 @@ def prepare_detection(
     images = data.images(cells, corruptor)
     manifest = store_manifest(data, cells, corruptor, options.unit_size, options.limit_seed)
     detector = build_detector(cfg, options.checkpoint, device, options.amp)
-    classes = tuple(category for _, category in data.truth.categories)
+    labels = _labels(cfg, options, data, detector)
 
     def warn(text: str) -> None:
         if rank.is_first:
             console.print(f"warning: {text}", soft_wrap=True, highlight=False, markup=False)
 
-    if detector.classes not in (None, classes):
-        warn(
-            f"the checkpoint was trained on {', '.join(detector.classes or ())}; its labels are taken for "
-            f"{', '.join(classes)}, in the order of the annotation file"
-        )
+    places = labels.places([name for _, name in data.truth.categories])
+    if places is not None and rank.is_first:
+        tell([order_remark(labels)], lambda text: console.print(text, soft_wrap=True, highlight=False, markup=False))
     masks = _has_masks(data, detector, warn)
     name = options.name or Path(options.config).stem
     source = model_source(options.config, options.checkpoint)
@@ -128,15 +129,37 @@ def prepare_detection(
         options.store,
         manifest,
         data.truth.table(),
-        model_manifest(name, source, detector, data, options.batch_size),
+        model_manifest(name, source, detector, data, options.batch_size, labels),
         rank,
     )
     if rank.is_first and not model.manifest.facts:
-        model = model.with_facts(detection_facts(cfg, detector, data.images(sweep_cells(()), corruptor)))
+        training = {**detector.training, "label order": labels.evidence}
+        known = replace(detector, training=training)
+        model = model.with_facts(detection_facts(cfg, known, data.images(sweep_cells(()), corruptor)))
     task = DetectionTask(
-        images, len(cells), len(data.truth.categories), detector, options.batch_size, options.on_bad_image, masks
+        images,
+        len(cells),
+        len(data.truth.categories),
+        detector,
+        options.batch_size,
+        options.on_bad_image,
+        masks,
+        places=places,
     )
     return model, task
+
+
+def _labels(cfg: Config, options: DetectionOptions, data: DetectionData, detector: Detector) -> LabelNames:
+    """What the labels of the detector mean.
+
+    Raises:
+        ClassNameError: It cannot be known, or the names do not agree.
+    """
+    categories = tuple(name for _, name in data.truth.categories)
+    where = f"{options.split}_dataloader.dataset"
+    tested = NamedSet(where, str(data.dataset.ann_file), tuple(data.dataset.metainfo["classes"]), categories)
+    model = ModelClasses(head_numbers(cfg.model), options.checkpoint, detector.classes, detector.classes_in_label_order)
+    return labels_in_evaluation([tested], training_classes(cfg, tested), model)
 
 
 def _has_masks(data: DetectionData, detector: Detector, warn: Callable[[str], None]) -> bool:

@@ -1,0 +1,321 @@
+"""Whether a model, its config and its annotation files mean the same classes by the same labels.
+
+MMDetection numbers the classes of a data set by the order of ``categories`` in its annotation file, of which it takes
+those whose names the config lists; the order in the config does not matter to it. So a label means what the training
+file's order says, and a file of another order gives every label another name without a word. This module decides by
+names, from facts alone; :mod:`dtn_det.datasets.config_classes` gathers them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dtn_det.datasets.remarks import Remark
+
+Evidence = Literal["training file", "checkpoint", "config"]
+
+_SHOWN = 10
+
+
+class ClassNameError(ValueError):
+    """Names, order or number of classes that do not agree; the message says where and which."""
+
+
+@dataclass(frozen=True)
+class NamedSet:
+    """The classes of one data set of a config, or of an evaluator's file.
+
+    Attributes:
+        where: Its key in the config, such as ``'train_dataloader.dataset'``.
+        file: Its annotation file.
+        wanted: Names that the config lists, in its order, or those of the data set's class.
+        categories: Names in the file, in the order by which MMDetection numbers them.
+        heads: Whether the numbers of classes of the model's heads are that of this set, which they are not where
+            things and stuff are counted separately.
+    """
+
+    where: str
+    file: str
+    wanted: tuple[str, ...]
+    categories: tuple[str, ...]
+    heads: bool = True
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The name of each label, as MMDetection numbers this set."""
+        wanted = set(self.wanted)
+        return tuple(name for name in self.categories if name in wanted)
+
+    def __str__(self) -> str:
+        return f"{self.file} ({self.where})"
+
+
+@dataclass(frozen=True)
+class ModelClasses:
+    """What a model tells of its classes.
+
+    Attributes:
+        heads: Number of classes by its key in the config, such as ``'model.bbox_head.num_classes'``.
+        checkpoint: Path of the checkpoint; empty before training.
+        names: Names in the checkpoint: those of the training config, in its order. None where it has none.
+        in_label_order: Whether ``names`` are known to be in the order of the labels: this project's training writes
+            them so.
+    """
+
+    heads: Mapping[str, int] = field(default_factory=dict)
+    checkpoint: str = ""
+    names: tuple[str, ...] | None = None
+    in_label_order: bool = False
+
+
+@dataclass(frozen=True)
+class LabelNames:
+    """What the labels of a model mean.
+
+    Attributes:
+        names: Name of each label.
+        evidence: What says so.
+        source: File or checkpoint that it was read from.
+        differing: Sets in which MMDetection would number the classes in another order.
+    """
+
+    names: tuple[str, ...]
+    evidence: Evidence
+    source: str
+    differing: tuple[NamedSet, ...] = ()
+
+    def places(self, categories: Sequence[str]) -> tuple[int, ...] | None:
+        """The place of each label's name among categories, None where they are in the order of the labels.
+
+        Args:
+            categories: The same names in another order.
+        """
+        if tuple(categories) == self.names:
+            return None
+        return tuple(list(categories).index(name) for name in self.names)
+
+
+def labels_in_training(training: Sequence[NamedSet], others: Sequence[NamedSet], model: ModelClasses) -> LabelNames:
+    """What the labels of a model mean that is about to be trained.
+
+    Args:
+        training: Sets that it is trained on, at least one.
+        others: Sets and evaluators' files that it is validated on.
+        model: Its heads.
+
+    Raises:
+        ClassNameError: A name of the config that a file lacks, a name that is there twice, a head with another number
+            of classes, or sets whose labels mean different classes.
+    """
+    first = training[0]
+    for one in (*training, *others):
+        check_set(one)
+        _check_same_names(first, one)
+    _check_heads(first, model)
+    for one in (*training[1:], *others):
+        if one.labels != first.labels:
+            raise ClassNameError(
+                f"expected the categories in {one} in the order of those in {first}, by which MMDetection numbers the "
+                f"classes, got {_order(first.labels, one.labels)}: write the categories of both files in one order"
+            )
+    return LabelNames(first.labels, "training file", str(first))
+
+
+def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet], model: ModelClasses) -> LabelNames:
+    """What the labels of a trained model mean.
+
+    The training file's order says it. Where the file is not at hand, it is that of the tested file if the names of the
+    checkpoint, or else of the config, are in that order too; nothing else is known then, and two orders are refused.
+
+    Args:
+        tested: Sets and evaluators' files that it is evaluated on, at least one.
+        training: Sets of the config that it was trained with, as far as their files are at hand.
+        model: Its heads and the names in its checkpoint.
+
+    Raises:
+        ClassNameError: A name of the config that a file lacks, a name that is there twice, a head with another number
+            of classes, a checkpoint of other names, or an order of labels that cannot be known.
+    """
+    first = tested[0]
+    for one in tested:
+        check_set(one)
+        _check_same_names(first, one)
+    _check_heads(first, model)
+    if model.names is not None:
+        _check_checkpoint(first, model)
+    # A base config's training set of another number of classes is not that of the model.
+    training = [one for one in training if len(set(one.wanted)) == len(first.wanted)]
+    for one in training:
+        check_set(one)
+        _check_same_names(first, one)
+    names, evidence, source = _decided(first, training, model)
+    return LabelNames(names, evidence, source, tuple(one for one in tested if one.labels != names))
+
+
+def _decided(
+    first: NamedSet, training: Sequence[NamedSet], model: ModelClasses
+) -> tuple[tuple[str, ...], Evidence, str]:
+    """Names of the labels, what says so, and where it stands."""
+    if model.names is not None and model.in_label_order:
+        return model.names, "checkpoint", model.checkpoint
+    if training:
+        own = training[0]
+        for one in training[1:]:
+            if one.labels != own.labels:
+                raise ClassNameError(
+                    f"expected the training files of the config in one order of categories, got {own} and {one}, in "
+                    f"which {_order(own.labels, one.labels)}: name the one that the model was trained on"
+                )
+        if model.names is not None and model.names not in (own.wanted, own.labels):
+            raise ClassNameError(
+                f"expected the classes of {model.checkpoint} in the order of the config, {_shown(own.wanted)}, or of "
+                f"{own}, {_shown(own.labels)}, got {_shown(model.names)}: it was trained with another config or file. "
+                f"If it was trained on this file, list the classes of {own.where} as the checkpoint has them; else "
+                f"name its training file with --cfg-options {own.where}.ann_file=FILE"
+            )
+        return own.labels, "training file", str(own)
+    said: tuple[tuple[str, ...], Evidence, str]
+    said = first.wanted, "config", "the config"
+    if model.names is not None:
+        said = model.names, "checkpoint", model.checkpoint
+    names, evidence, source = said
+    if names != first.labels:
+        raise ClassNameError(
+            f"expected the categories in {first} in the order of the classes of {source}, got "
+            f"{_order(names, first.labels)}: MMDetection numbers classes by the order of the training file, which is "
+            "not at hand; name it (its categories suffice) with --cfg-options train_dataloader.dataset.ann_file=FILE"
+        )
+    return names, evidence, source
+
+
+def differing_order(found: LabelNames) -> ClassNameError | None:
+    """The error for programs that cannot evaluate by names, None where all sets are in the order of the labels."""
+    if not found.differing:
+        return None
+    one = found.differing[0]
+    return ClassNameError(
+        f"expected the categories in {one} in the order of the labels of the model, which is that of {found.source}, "
+        f"got {_order(found.names, one.labels)}: MMDetection would take each for another. Write the categories of the "
+        "file in that order, or evaluate with dtn-det mpc, which goes by names"
+    )
+
+
+def order_remark(found: LabelNames) -> Remark:
+    """What is told where labels are taken by names, for a file has another order of categories."""
+    one = found.differing[0]
+    what = (
+        f"categories stand in another order than the labels of the model, known from {found.source}; labels were "
+        "matched by name"
+    )
+    count = sum(name != other for name, other in zip(found.names, one.labels, strict=True))
+    return Remark("class_order", what, one.file, count, one.labels[:3])
+
+
+def check_set(one: NamedSet) -> None:
+    """See that a file has each name of the config once.
+
+    Raises:
+        ClassNameError: It has not.
+    """
+    twice = _twice(one.wanted)
+    if twice:
+        raise ClassNameError(
+            f"expected each class of {one.where} once in the config, got {_shown(twice)} more than once: mend the "
+            "config's metainfo.classes"
+        )
+    missing = [name for name in one.wanted if name not in one.categories]
+    if missing:
+        raise ClassNameError(
+            f"expected the {len(one.wanted)} classes of the config among the categories in {one}, got "
+            f"{len(one.categories)} without {_shown(missing)}{_near(missing, one.categories)}: "
+            + (
+                f"set metainfo.classes of {one.where}, and num_classes of the model, to the names in the file, "
+                f"{_shown(one.categories)}"
+                if len(missing) == len(one.wanted)
+                else "rename or add them in the file, where a category needs no objects but its place in the order, "
+                "or change metainfo.classes of all data sets"
+            )
+        )
+    twice = [name for name in _twice(one.categories) if name in one.wanted]
+    if twice:
+        raise ClassNameError(
+            f"expected each class once among the categories in {one}, got {_shown(twice)} more than once, by which "
+            "every later label would mean another class: leave one of each in the file"
+        )
+
+
+def _check_same_names(first: NamedSet, one: NamedSet) -> None:
+    if set(first.wanted) != set(one.wanted):
+        raise ClassNameError(
+            f"expected the same classes in {first.where} and {one.where}, got {_difference(first, one)}: list the same "
+            "names in metainfo.classes of both"
+        )
+
+
+def _difference(first: NamedSet, one: NamedSet) -> str:
+    lacking = [name for name in first.wanted if name not in one.wanted]
+    more = [name for name in one.wanted if name not in first.wanted]
+    alone = ((lacking, first.where), (more, one.where))
+    said = [f"{_shown(names)} in {where} alone" for names, where in alone if names]
+    return " and ".join(said) + _near(lacking, more)
+
+
+def _check_heads(first: NamedSet, model: ModelClasses) -> None:
+    number = len(first.wanted)
+    wrong = {key: value for key, value in model.heads.items() if value != number}
+    if wrong and first.heads:
+        got = ", ".join(f"{key}={value}" for key, value in wrong.items())
+        options = " ".join(f"{key}={number}" for key in wrong)
+        raise ClassNameError(
+            f"expected heads of {number} classes, those of {first.where} ({_shown(first.wanted)}), got {got}: add "
+            f"--cfg-options {options}, or list the model's classes as metainfo.classes of the data sets"
+        )
+
+
+def _check_checkpoint(first: NamedSet, model: ModelClasses) -> None:
+    names = model.names or ()
+    if Counter(names) == Counter(first.wanted):
+        return
+    lacking = [name for name in first.wanted if name not in names]
+    more = [name for name in names if name not in first.wanted]
+    raise ClassNameError(
+        f"expected {model.checkpoint} to be trained on the classes of {first.where}, {_shown(first.wanted)}, got "
+        f"{len(names)}: {_shown(names)}{_near(lacking, more)}: name the checkpoint's own config, or give the classes "
+        "its names, in metainfo.classes and in the annotation file"
+    )
+
+
+def _twice(names: Sequence[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def _order(wanted: Sequence[str], found: Sequence[str]) -> str:
+    """Where two orders of the same names differ."""
+    places = [place for place, (one, other) in enumerate(zip(wanted, found, strict=True)) if one != other]
+    shown = [f"{found[place]!r} for {wanted[place]!r}" for place in places[:_SHOWN]]
+    return f"{', '.join(shown)}{', ...' if len(places) > _SHOWN else ''} in place {places[0]} and later"
+
+
+def _near(missing: Sequence[str], there: Sequence[str]) -> str:
+    """Names that are the same but for blanks and case."""
+    reasons: Sequence[tuple[str, Callable[[str], str]]] = (
+        ("blanks", lambda name: " ".join(name.split())),
+        ("case", str.casefold),
+        ("case and blanks", lambda name: " ".join(name.split()).casefold()),
+        ("dashes and blanks", lambda name: name.casefold().replace("-", "").replace("_", "").replace(" ", "")),
+    )
+    said = []
+    for name in missing:
+        for reason, form in reasons:
+            close = [other for other in there if form(other) == form(name)]
+            if close:
+                said.append(f"{close[0]!r}, which differs from {name!r} in {reason}")
+                break
+    return f" (there is {'; '.join(said[:_SHOWN])})" if said else ""
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:_SHOWN])) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
