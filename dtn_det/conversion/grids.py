@@ -7,115 +7,50 @@ objects, which are copied and pickled together with the model.
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Grid = tuple[int, int]
+from dtn_det.conversion.grid_memory import BlockGrid, Grid, GridMemory
+from dtn_det.conversion.hosts import ExtraTokens
+
 GridFunction = Callable[[int], Grid]
 
 # Arguments by which blocks are told their grid: timm's PVTv2 (feat_size) and Twins (size), MMDetection and mmpretrain
-# (hw_shape), Hugging Face (input_dimensions; height and width).
+# (hw_shape), Hugging Face (input_dimensions; height and width), XCiT (H and W).
 _PAIRS = ("hw_shape", "feat_size", "size", "input_dimensions", "patch_resolution")
-_SIDES = ("height", "width")
+_SIDES = (("height", "width"), ("H", "W"))
 _MASKS = ("attention_mask",)
-# No known model has more class, distillation and register tokens.
-_MAX_PREFIX = 16
-# Image sizes in flight between a forward pass and its backward pass.
-_MAX_GRIDS = 64
-
-
-@dataclass
-class GridMemory:
-    """What the hooks of one model have seen in its current forward pass.
-
-    Attributes:
-        num_prefix: Class, distillation and register tokens of the model, None if it does not say.
-        last: By thread and width of the tokens, the grid of the current forward pass.
-        pending: By width, the grids of the forward passes whose activations a backward pass to come may compute again.
-        used_again: Whether a backward pass has computed activations again since.
-        surpluses: Tokens beyond the grid that norms have met.
-        mask: `(B, L)`, True for the tokens that count.
-    """
-
-    num_prefix: int | None = None
-    last: dict[tuple[int, int], Grid] = field(default_factory=dict)
-    pending: dict[int, list[Grid]] = field(default_factory=dict)
-    used_again: bool = False
-    surpluses: set[int] = field(default_factory=set)
-    mask: Tensor | None = None
-
-    def record(self, width: int, grid: Grid) -> None:
-        """Keep the grid of tokens of a width."""
-        if torch.compiler.is_compiling():
-            self.last[_thread(), width] = grid
-            return
-        if _in_backward():
-            return
-        self.last[_thread(), width] = grid
-        if torch.is_grad_enabled():
-            if self.used_again:
-                self.pending, self.used_again = {}, False
-            known = self.pending.setdefault(width, [])
-            if grid not in known:
-                self.pending[width] = [*known[1 - _MAX_GRIDS :], grid]
-
-    def grid(self, width: int, num_tokens: int) -> Grid | None:
-        """The grid of `num_tokens` tokens of a width, None if none was seen.
-
-        Raises:
-            ValueError: Activations are computed again, and two grids fit.
-        """
-        if torch.compiler.is_compiling() or not _in_backward():
-            return self.last.get((_thread(), width))
-        self.used_again = True
-        fitting = [one for one in self.pending.get(width, []) if num_tokens - one[0] * one[1] in self.surpluses]
-        if len(fitting) > 1:
-            raise ValueError(
-                f"expected one grid of {num_tokens} tokens while activations are computed again, got "
-                f"{' and '.join(map(str, fitting))}: with activation checkpointing, run the backward pass of one image "
-                "size before the forward pass of another, or put passes that need no gradient under torch.no_grad()"
-            )
-        return fitting[0] if fitting else self.last.get((_thread(), width))
-
-
-@dataclass
-class BlockGrid:
-    """The grid that a block was told in its current call, by thread."""
-
-    grids: dict[int, Grid | None] = field(default_factory=dict)
-
-    @property
-    def grid(self) -> Grid | None:
-        """That of this thread."""
-        return self.grids.get(_thread())
-
-    @grid.setter
-    def grid(self, grid: Grid | None) -> None:
-        self.grids[_thread()] = grid
 
 
 @dataclass
 class RecordOutput:
-    """A forward hook on what makes tokens: it sees `(B, C, H, W)`, or `(tokens, (H, W))`."""
+    """A forward hook on what makes tokens: it sees `(B, C, H, W)`, or `(tokens, (H, W))`.
+
+    Attributes:
+        memory: Where the grid goes.
+        host: Path of the part of the model that the tokens are made for.
+        widths: Of the norms that are converted.
+    """
 
     memory: GridMemory
+    host: str
     widths: frozenset[int]
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         """Keep the grid of an output that has one."""
         if isinstance(output, Tensor) and output.dim() == 4:
-            _, channels, height, width = map(_side, output.shape)
+            batch, channels, height, width = map(_side, output.shape)
             if channels in self.widths:
-                self.memory.record(channels, (height, width))
+                self.memory.record(self.host, channels, (height, width), batch)
         elif isinstance(output, tuple) and len(output) == 2 and isinstance(output[0], Tensor):
             tokens, grid = output
             if _is_pair(grid) and tokens.dim() == 3 and _side(tokens.shape[-1]) in self.widths:
-                self.memory.record(_side(tokens.shape[-1]), (_side(grid[0]), _side(grid[1])))
+                batch, _, channels = map(_side, tokens.shape)
+                self.memory.record(self.host, channels, (_side(grid[0]), _side(grid[1])), batch)
 
 
 @dataclass
@@ -127,24 +62,32 @@ class RecordInput:
         width: `C`.
         pair: Name and position of the argument that holds `(H, W)`.
         sides: The same for two arguments, height and width.
+        channels_last: Whether maps are `(B, H, W, C)`, None if the block does not tell.
     """
 
     target: BlockGrid
     width: int
     pair: tuple[str, int] | None = None
     sides: tuple[tuple[str, int], ...] = ()
+    channels_last: bool | None = None
 
     @classmethod
     def of(cls, block: nn.Module, target: BlockGrid, width: int) -> RecordInput:
-        """The hook for a block, from the signature of its `forward`."""
+        """The hook for a block, from the signature of its `forward` and its convolutions."""
         names = list(inspect.signature(block.forward).parameters)
         pair = next(((name, names.index(name)) for name in _PAIRS if name in names), None)
-        sides = tuple((name, names.index(name)) for name in _SIDES if name in names)
-        return cls(target, width, pair, sides if len(sides) == 2 else ())
+        told = next((sides for sides in _SIDES if set(sides) <= set(names)), ())
+        sides = tuple((name, names.index(name)) for name in told)
+        takes_maps = any(isinstance(child, nn.Conv2d) and child.in_channels == width for child in block.modules())
+        return cls(target, width, pair, sides, False if takes_maps else None)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Keep the grid of this call, None if it has none."""
-        self.target.grid = self._told(args, kwargs) or self._seen(args, kwargs)
+        grid = self._told(args, kwargs)
+        if grid is None:
+            self._see(args, kwargs)
+        else:
+            self.target.tell(grid)
 
     def _told(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Grid | None:
         if self.pair is not None:
@@ -157,19 +100,18 @@ class RecordInput:
                 return _side(height), _side(width)
         return None
 
-    def _seen(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Grid | None:
+    def _see(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         x = args[0] if args else next(iter(kwargs.values()), None)
         if not isinstance(x, Tensor) or x.dim() != 4:
-            return None
+            self.target.tell(None)
+            return
         _, first, second, third = map(_side, x.shape)
-        if first == third == self.width != second:
-            raise ValueError(
-                f"expected to tell (B, H, W, C) from (B, C, H, W), got a map of shape {tuple(x.shape)} with C = "
-                f"{self.width}: pass grid=(H, W) to convert_norm"
-            )
-        if third == self.width:
-            return first, second
-        return (second, third) if first == self.width else None
+        if first == third == self.width != second and self.channels_last is None:
+            self.target.tell(None, ((first, second), (second, third)))
+        elif third == self.width and not (first == self.width and self.channels_last is False):
+            self.target.tell((first, second))
+        else:
+            self.target.tell((second, third) if first == self.width else None)
 
 
 @dataclass
@@ -201,15 +143,24 @@ class RecordMask:
 class GiveGrid:
     """A forward pre-hook on a norm of an image model, which adds `hw_shape` to its arguments.
 
+    The layer takes tokens beyond the grid in front of it. Where the host has some behind, the hook brings those to the
+    front, and :class:`RestoreOrder` brings them back.
+
     Attributes:
         name: Of the norm, for errors.
         memory: What the model's hooks have seen.
+        hosts: Paths of the parts of the model around the norm that make tokens, the nearest first.
+        width: Of the tokens of its block.
+        extra: Tokens of the model beyond the grid.
         block: What its block was told, None for a norm outside of blocks.
         fixed: The grid, or a function of the number of tokens, that the user gave.
     """
 
     name: str
     memory: GridMemory
+    hosts: tuple[str, ...]
+    width: int
+    extra: ExtraTokens
     block: BlockGrid | None
     fixed: Grid | GridFunction | None = None
 
@@ -218,9 +169,20 @@ class GiveGrid:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Add the grid to the arguments of the norm."""
         x = args[0]
+        if x.dim() == 4 and self.block is not None:
+            self._learn_layout(self.block, x)
         if x.dim() != 3 or len(args) > 1 or kwargs.get("hw_shape") is not None:
             return args, kwargs
-        return args, {**kwargs, "hw_shape": self._grid(x)}
+        grid = self._grid(x)
+        if self.extra.suffix and _side(x.shape[1]) != grid[0] * grid[1]:
+            args = (x.roll(self.extra.suffix, 1),)
+        return args, {**kwargs, "hw_shape": grid}
+
+    def _learn_layout(self, block: BlockGrid, x: Tensor) -> None:
+        """A norm that gets the map of its block, with channels last, tells which reading of it is right."""
+        unclear = block.unclear
+        if unclear is not None and (_side(x.shape[1]), _side(x.shape[2])) == unclear[0]:
+            block.tell(unclear[0])
 
     def _grid(self, x: Tensor) -> Grid:
         num_tokens = _side(x.shape[1])
@@ -228,24 +190,61 @@ class GiveGrid:
         if self.fixed is not None:
             grid = self.fixed(num_tokens) if callable(self.fixed) else self.fixed
         else:
-            grid = (self.block.grid if self.block else None) or self.memory.grid(_side(x.shape[-1]), num_tokens)
-        if grid is None:
-            raise ValueError(
-                f"expected to see the grid of the tokens of {self.name!r}, got {tuple(x.shape)} and nothing else: pass "
-                "grid=(H, W), or a function of the number of tokens, to convert_norm"
-            )
+            grid = self._of_block() or self._of_pass(x, num_tokens)
         surplus = num_tokens - grid[0] * grid[1]
-        allowed = (0, self.memory.num_prefix) if self.memory.num_prefix is not None else range(_MAX_PREFIX + 1)
-        if surplus not in allowed:
-            prefix = "" if self.memory.num_prefix is None else f" and {self.memory.num_prefix} prefix tokens"
+        if surplus not in (0, self.extra.total):
+            extra = f" and {self.extra}" if self.extra.total else ""
             raise ValueError(
-                f"expected the tokens of {self.name!r} to be a grid of {grid[0]} x {grid[1]}{prefix}, got "
+                f"expected the tokens of {self.name!r} to be a grid of {grid[0]} x {grid[1]}{extra}, got "
                 f"{num_tokens}: DTN needs all tokens of the grid in their places, so turn off what drops or merges "
                 "tokens (patch_drop_rate), or pass grid= to convert_norm"
             )
         if not torch.compiler.is_compiling():
             self.memory.surpluses.add(surplus)
         return grid
+
+    def _of_block(self) -> Grid | None:
+        if self.block is None:
+            return None
+        if self.block.unclear is not None:
+            first, second = self.block.unclear
+            raise ValueError(
+                f"expected to tell (B, H, W, C) from (B, C, H, W) at {self.name!r}, got a map of which both have C = "
+                f"{self.width} and which is a grid of {first[0]} x {first[1]} or of {second[0]} x {second[1]}: pass "
+                "grid=(H, W) to convert_norm"
+            )
+        return self.block.grid
+
+    def _of_pass(self, x: Tensor, num_tokens: int) -> Grid:
+        seen = self.memory.find(self.hosts, self.width, self.name, num_tokens)
+        if seen is None:
+            raise ValueError(
+                f"expected to see the grid of the tokens of {self.name!r} in this forward pass, got "
+                f"{tuple(x.shape)} and nothing else: pass images through the whole model, or pass grid=(H, W), or a "
+                "function of the number of tokens, to convert_norm"
+            )
+        batch = _side(x.shape[0])
+        if seen.batch not in (batch, -1):
+            raise ValueError(
+                f"expected the tokens of {self.name!r} as (B, N, C) with B = {seen.batch}, the number of images whose "
+                f"grid was seen, got {tuple(x.shape)}: DTN needs the tokens of an image in one row, so pass grid= to "
+                "convert_norm, or leave this norm out with layers="
+            )
+        return seen.grid
+
+
+@dataclass
+class RestoreOrder:
+    """A forward hook on a norm whose host has tokens behind the grid, which :class:`GiveGrid` brought to the front."""
+
+    extra: ExtraTokens
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Tensor) -> Tensor | None:
+        """Bring them back behind the grid."""
+        grid = kwargs.get("hw_shape")
+        if output.dim() != 3 or grid is None or _side(output.shape[1]) == grid[0] * grid[1]:
+            return None
+        return output.roll(-self.extra.suffix, 1)
 
 
 @dataclass
@@ -306,13 +305,3 @@ def _is_pair(value: object) -> bool:
 def _side(value: Any) -> int:
     """A side of a shape, which `torch.jit.trace` gives as a tensor; symbols of a compiler stay what they are."""
     return int(value) if isinstance(value, Tensor) else value
-
-
-def _thread() -> int:
-    """Whose call it is: a model may be called by several threads at once. A compiled graph is none of them."""
-    return 0 if torch.compiler.is_compiling() else threading.get_ident()
-
-
-def _in_backward() -> bool:
-    """Whether autograd runs, so that what is computed is computed again."""
-    return torch._C._current_graph_task_id() != -1

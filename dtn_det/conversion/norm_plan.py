@@ -10,15 +10,15 @@ from typing import Literal
 
 from torch import nn
 
+from dtn_det.conversion.hosts import attends_to_others, reads, reads_frames, reads_images, rearranges
+from dtn_det.layers.dtn import DTN
 from dtn_det.layers.token_norm import TokenNorm
-from dtn_det.layers.token_norms.factory import takes_groups
+from dtn_det.layers.token_norms.factory import takes_groups, token_norm_class
 
 Layers = str | Callable[[str, nn.Module], bool]
 Groups = Literal["heads"] | int | Callable[[str, nn.Module], int]
 
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "heads")
-# Of timm: their blocks see tokens that were unfolded, pooled or sorted by windows, not a grid in its order.
-_REARRANGING = ("MobileVitBlock", "MobileVitV2Block", "MultiScaleVit", "Hiera", "TNT", "Nest")
 _BATCH_NORM_BRANCHES = ("qkv", "ln1", "linear1")
 
 
@@ -31,12 +31,14 @@ class NormSite:
         width: Channels that it normalises.
         num_groups: Groups of DTN and GroupNorm, 1 for the others.
         block: Path of the block that it belongs to, None outside of blocks.
+        stream: Channels of the tokens of that block, from which those of a norm inside of an MLP may differ.
     """
 
     name: str
     width: int
     num_groups: int
     block: str | None
+    stream: int
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,19 @@ class NormPlan:
 
 @dataclass(frozen=True)
 class _Block:
-    """A transformer block: an element of a list of modules with an attention of its own."""
+    """A transformer block: an element of a list of modules with an attention of its own.
+
+    Attributes:
+        path: Of the block.
+        module: The block.
+        attention: Its innermost attention.
+        width: Channels of its tokens: those of its outermost norms. None if it has no norm.
+    """
 
     path: str
     module: nn.Module
     attention: nn.Module
+    width: int | None
 
     @property
     def stage(self) -> str:
@@ -99,13 +109,17 @@ def plan_norms(
     blocks = {block.path: block for block in _blocks(modules)}
     if not _layer_norms(modules):
         return _batch_norm_plan(model, modules, norm, layers, num_groups)
-    chosen = _authors_blocks(blocks, grid == "sequence") if layers == "authors" else frozenset(blocks)
+    strangers = _reasons_of_strangers(modules, blocks) if _needs_image(norm, grid) else {}
+    own = {path: block for path, block in blocks.items() if path not in strangers}
+    chosen = _authors_blocks(own, grid == "sequence") if layers == "authors" else frozenset(own)
     replaced: list[NormSite] = []
     kept: list[tuple[str, str]] = []
     converted: dict[str, nn.Module] = {}
     for name, module in _layer_norms(modules).items():
         block = _block_of(name, modules, blocks)
         reason = _reason_to_stay(name, module, modules, block)
+        if block is not None and block.path in strangers:
+            reason = strangers[block.path]
         if layers in _PLACEMENTS:
             asked = block is not None and block.path in chosen
             if reason is None and not asked:
@@ -118,8 +132,10 @@ def plan_norms(
             converted[name] = module
         if reason is None:
             attention = block.attention if block else None
-            groups = _groups(num_groups, name, module, module.normalized_shape[0], attention)
-            replaced.append(NormSite(name, module.normalized_shape[0], groups, block.path if block else None))
+            width = module.normalized_shape[0]
+            groups = _groups(num_groups, name, module, width, attention)
+            stream = block.width if block and block.width else width
+            replaced.append(NormSite(name, width, groups, block.path if block else None, stream))
         else:
             kept.append((name, reason))
     _check_first(type(model).__name__, converted)
@@ -127,7 +143,26 @@ def plan_norms(
 
 
 _PLACEMENTS = ("authors", "blocks")
-_OVERRULED = ("not in a block", "inside the attention", "sees the class token alone")
+_INSIDE_MLP = "normalises hidden channels of its block"
+_OVERRULED = ("not in a block", "inside the attention", "sees the class token alone", _INSIDE_MLP)
+
+
+def _needs_image(norm: str, grid: object) -> bool:
+    """Whether norms must be those of an image's tokens: DTN looks for their grid, and nobody has given one."""
+    return grid is None and token_norm_class(norm) is DTN
+
+
+def _reasons_of_strangers(modules: dict[str, nn.Module], blocks: dict[str, _Block]) -> dict[str, str]:
+    """Path and reason of the blocks whose tokens are not those of an image."""
+    reasons: dict[str, str] = {}
+    advice = "" if reads_images(modules) else ": pass grid='sequence'"
+    for path, block in blocks.items():
+        what = reads(modules, path)
+        if what is not None:
+            reasons[path] = f"normalises {what}, which has no grid{advice}"
+        elif attends_to_others(block.module):
+            reasons[path] = "is in a decoder, whose tokens have no grid"
+    return reasons
 
 
 def _reason_to_stay(name: str, module: nn.LayerNorm, modules: dict[str, nn.Module], block: _Block | None) -> str | None:
@@ -141,6 +176,8 @@ def _reason_to_stay(name: str, module: nn.LayerNorm, modules: dict[str, nn.Modul
         return "not in a block"
     if any(_heads(modules[path]) for path in _ancestors(name) if path.startswith(block.path + ".")):
         return "inside the attention"
+    if module.normalized_shape[0] != block.width:
+        return _INSIDE_MLP
     return "sees the class token alone" if block.is_class_attention else None
 
 
@@ -206,7 +243,19 @@ def _blocks(modules: dict[str, nn.Module]) -> Iterator[_Block]:
             continue
         attention = _own_attention(module)
         if attention is not None:
-            yield _Block(path, module, attention)
+            yield _Block(path, module, attention, _stream_width(module))
+
+
+def block_paths(model: nn.Module) -> tuple[str, ...]:
+    """Paths of the transformer blocks of a model."""
+    return tuple(block.path for block in _blocks(dict(model.named_modules())))
+
+
+def _stream_width(block: nn.Module) -> int | None:
+    """The width of the outermost norms of a block, of the first where they differ."""
+    norms = _layer_norms(dict(block.named_modules()))
+    widths = {name: norm.normalized_shape[0] for name, norm in norms.items() if len(norm.normalized_shape) == 1}
+    return widths[min(widths, key=lambda name: name.count("."))] if widths else None
 
 
 def _own_attention(module: nn.Module) -> nn.Module | None:
@@ -247,13 +296,20 @@ def check_order(model: nn.Module) -> None:
     """See that the tokens of a model stay in the order of their grid.
 
     Raises:
-        ValueError: It is one of those that are known to rearrange them.
+        ValueError: It is one of those that are known to rearrange them, or reads videos.
     """
-    found = sorted({type(module).__name__ for module in model.modules()} & set(_REARRANGING))
-    if found:
+    found = rearranges(model)
+    if found is not None:
+        kind, deed = found
+        part = "" if kind == type(model).__name__ else f"{kind} of "
         raise ValueError(
-            f"expected tokens in the order of their grid, got {found[0]}, which unfolds, pools or sorts them before "
-            "its blocks: DTN has no grid there; choose another model or another norm"
+            f"expected tokens in the order of their grid, got {part}{type(model).__name__}, which {deed}: DTN has no "
+            "grid there; choose another model or another norm"
+        )
+    if reads_frames(model):
+        raise ValueError(
+            f"expected a model of single images, got {type(model).__name__}, which reads videos: its tokens are no "
+            "grid of one image; choose another model, or pass grid= to convert_norm"
         )
 
 
@@ -329,7 +385,7 @@ def _batch_norm_plan(
         if chosen if chosen is not None else _selects(layers, name, module):
             width = module.get_parameter("linear.weight").shape[0]
             groups = _groups(num_groups, name, module, width, attention, nearest=True)
-            replaced.append(NormSite(name, width, groups, None))
+            replaced.append(NormSite(name, width, groups, None, width))
         else:
             kept.append((name, "ends a branch" if chosen is not None else "not among the layers"))
     return _checked(NormPlan(type(model).__name__, norm, tuple(replaced), tuple(kept)), layers)

@@ -7,23 +7,32 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from dtn_det.conversion.grid_memory import BlockGrid, EndBlock, EndPass, Grid, GridMemory, StartPass
 from dtn_det.conversion.grids import (
-    BlockGrid,
     GiveGrid,
     GiveSequence,
-    Grid,
     GridFunction,
-    GridMemory,
     RecordInput,
     RecordMask,
     RecordOutput,
+    RestoreOrder,
 )
-from dtn_det.conversion.norm_plan import Groups, Layers, NormPlan, NormSite, check_layers, check_order, plan_norms
+from dtn_det.conversion.hosts import ExtraTokens, extra_tokens
+from dtn_det.conversion.loading import keep_start_of_norms
+from dtn_det.conversion.norm_plan import (
+    Groups,
+    Layers,
+    NormPlan,
+    NormSite,
+    block_paths,
+    check_layers,
+    check_order,
+    plan_norms,
+)
 from dtn_det.layers import DTN, DyT, RMSNorm, ScaleNorm, TokenGroupNorm, TokenLayerNorm, from_layer_norm
 from dtn_det.layers.token_norms.factory import token_norm_class
 
 _LOGGER = logging.getLogger(__name__)
-_PREFIX_ATTRIBUTES = ("num_prefix_tokens", "num_extra_tokens")
 
 
 def convert_norm(
@@ -88,6 +97,7 @@ def convert_norm(
     for site, module in norms.items():
         _put(model, site.name, module)
     _add_hooks(model, plan, grid)
+    keep_start_of_norms(model)
     _LOGGER.info("%s", plan)
     return model
 
@@ -129,7 +139,7 @@ def _put(model: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str | None) -> None:
-    memory = GridMemory(_num_prefix(model))
+    memory = GridMemory()
     if grid == "sequence":
         _watch_mask(model, memory, plan)
         for site in plan.replaced:
@@ -137,27 +147,60 @@ def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str
             norm.register_forward_pre_hook(GiveSequence(site.name, memory), with_kwargs=True)
         return
     sites = [site for site in plan.replaced if isinstance(model.get_submodule(site.name), DTN)]
+    if not sites:
+        return
+    fixed = None if isinstance(grid, str) else grid
+    hosts = _watch_embeddings(model, memory, sites) if fixed is None else frozenset({""})
     blocks: dict[str, BlockGrid] = {}
+    none = ExtraTokens()
     for site in sites:
-        if site.block is not None and site.block not in blocks:
+        if site.block is not None and site.block not in blocks and fixed is None:
             blocks[site.block] = BlockGrid()
-            block = model.get_submodule(site.block)
-            record_input = RecordInput.of(block, blocks[site.block], site.width)
-            block.register_forward_pre_hook(record_input, with_kwargs=True)
-        fixed = None if isinstance(grid, str) else grid
-        give = GiveGrid(site.name, memory, blocks.get(site.block or ""), fixed)
-        model.get_submodule(site.name).register_forward_pre_hook(give, with_kwargs=True)
-    if sites and grid is None:
-        _watch_embeddings(model, memory, sites)
+            _watch_block(model.get_submodule(site.block), blocks[site.block], site.stream)
+        around = tuple(path for path in _paths_around(site.name) if path in hosts)
+        extra = next((one for one in (extra_tokens(model.get_submodule(path)) for path in around) if one.total), none)
+        give = GiveGrid(site.name, memory, around, site.stream, extra, blocks.get(site.block or ""), fixed)
+        norm = model.get_submodule(site.name)
+        norm.register_forward_pre_hook(give, with_kwargs=True)
+        if extra.suffix:
+            norm.register_forward_hook(RestoreOrder(extra), with_kwargs=True)
 
 
-def _watch_embeddings(model: nn.Module, memory: GridMemory, sites: list[NormSite]) -> None:
-    """Record the grids that modules outside of the blocks give: patch embeddings, pooling, merging."""
-    blocks = tuple(f"{site.block}." for site in sites if site.block is not None)
-    record = RecordOutput(memory, frozenset(site.width for site in sites))
-    for name, module in model.named_modules():
-        if name and not f"{name}.".startswith(blocks) and not isinstance(module, nn.ModuleList | nn.Sequential):
-            module.register_forward_hook(record)
+def _watch_block(block: nn.Module, target: BlockGrid, width: int) -> None:
+    """Record the grid that a block is told, for the time of its call."""
+    block.register_forward_pre_hook(RecordInput.of(block, target, width), with_kwargs=True)
+    block.register_forward_hook(EndBlock(target), always_call=True)
+
+
+def _watch_embeddings(model: nn.Module, memory: GridMemory, sites: list[NormSite]) -> frozenset[str]:
+    """Record the grids that modules outside of blocks give: patch embeddings, pooling, merging.
+
+    Returns:
+        The paths of the hosts: the parts of the model that make tokens and have the blocks that take them.
+    """
+    modules = dict(model.named_modules())
+    blocks = block_paths(model)
+    inside = tuple(f"{path}." for path in blocks)
+    # An element of a list, such as a stage, also makes tokens for those behind it.
+    above = {path for block in blocks for path in _paths_around(block) if not path.rpartition(".")[2].isdigit()}
+    above = {path for path in above if path and not isinstance(modules[path], nn.ModuleList | nn.Sequential)}
+    widths = frozenset(site.stream for site in sites)
+    hosts = {""}
+    for name, module in modules.items():
+        if name and not f"{name}.".startswith(inside) and not isinstance(module, nn.ModuleList | nn.Sequential):
+            host = next((path for path in _paths_around(name) if path in above), "")
+            hosts.add(host)
+            module.register_forward_hook(RecordOutput(memory, host, widths))
+    for path in sorted(hosts | {path for host in hosts for path in _paths_around(host) if path in above}):
+        modules[path].register_forward_pre_hook(StartPass(memory, path), prepend=True)
+        modules[path].register_forward_hook(EndPass(memory, path), always_call=True)
+    return frozenset(hosts)
+
+
+def _paths_around(name: str) -> tuple[str, ...]:
+    """Paths of the modules around one, the nearest first, the model itself last."""
+    parts = name.split(".")
+    return tuple(".".join(parts[:number]) for number in range(len(parts) - 1, 0, -1)) + (("",) if name else ())
 
 
 def _watch_mask(model: nn.Module, memory: GridMemory, plan: NormPlan) -> None:
@@ -186,15 +229,6 @@ def _check_sees_all(model: nn.Module, norm: str) -> None:
             f"expected an encoder, got {type(model).__name__} with attention that must not see later tokens, at which "
             f"{norm} looks: convert an encoder, or take a norm within tokens (ln, rmsnorm, scalenorm, dyt)"
         )
-
-
-def _num_prefix(model: nn.Module) -> int | None:
-    for module in model.modules():
-        for name in _PREFIX_ATTRIBUTES:
-            value = getattr(module, name, None)
-            if isinstance(value, int):
-                return value
-    return None
 
 
 def _check_grid(grid: Any) -> None:

@@ -51,6 +51,27 @@ class TokenNorm(nn.LayerNorm):
             values = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype)) if exists else None
             self.register_parameter(name, values)
 
+    @property
+    def _is_hf_initialized(self) -> bool:
+        """The mark that transformers sets on each module once its host has filled what a checkpoint lacks."""
+        return bool(self.__dict__.get("_is_hf_initialized", False))
+
+    @_is_hf_initialized.setter
+    def _is_hf_initialized(self, done: bool) -> None:
+        # Loading makes what a checkpoint lacks from uninitialised memory, and hosts know LayerNorm's parameters alone.
+        # Release 4 marks modules before it loads, release 5 afterwards and marks the tensors that it has loaded too.
+        self.__dict__["_is_hf_initialized"] = done
+        if done:
+            self._reset_what_is_not_loaded()
+
+    @torch.no_grad()
+    def _reset_what_is_not_loaded(self) -> None:
+        tensors = (*self.parameters(), *self.buffers())
+        loaded = [(one, one.clone()) for one in tensors if getattr(one, "_is_hf_initialized", False)]
+        self.reset_parameters()
+        for tensor, value in loaded:
+            tensor.copy_(value)
+
     def forward(self, x: Tensor, hw_shape: tuple[int, int] | None = None, mask: Tensor | None = None) -> Tensor:
         """Normalise the tokens.
 

@@ -192,14 +192,6 @@ def test_traced_models_give_the_same(vit: nn.Module) -> None:
         torch.testing.assert_close(traced(x), vit(x))
 
 
-@pytest.mark.parametrize("name", ["mobilevit_xxs", "mvitv2_tiny", "hiera_tiny_224", "tnt_s_patch16_224", "nest_tiny"])
-def test_models_that_rearrange_their_tokens_are_refused(name: str) -> None:
-    with torch.device("meta"):
-        model = timm.create_model(name)
-    with pytest.raises(ValueError, match=r"expected tokens in the order of their grid, got .*unfolds, pools or sorts"):
-        convert_norm(model)
-
-
 def test_dropped_tokens_are_refused() -> None:
     model = convert_norm(small_vit(depth=1, patch_drop_rate=0.5), layers="blocks").train()
     with pytest.raises(ValueError, match=r"expected the tokens of 'blocks.0.norm1' to be a grid of 8 x 8 and 1 prefix"):
@@ -224,15 +216,9 @@ def test_a_grid_that_no_hook_sees() -> None:
             out: torch.Tensor = self.norm(x)
             return out
 
-    class Ambiguous(Block):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return super().forward(x.flatten(1, 2))
-
-    with pytest.raises(ValueError, match=r"expected to see the grid of the tokens of '0.norm', got \(1, 12, 8\)"):
+    with pytest.raises(ValueError, match=r"expected to see the grid of the tokens of '0.norm' .*, got \(1, 12, 8\)"):
         convert_norm(nn.Sequential(Block()), layers="blocks")(torch.randn(1, 12, 8))
     assert convert_norm(nn.Sequential(Block()), layers="blocks", grid=(3, 4))(torch.randn(1, 12, 8)).shape == (1, 12, 8)
-    with pytest.raises(ValueError, match=r"expected to tell \(B, H, W, C\) from \(B, C, H, W\)"):
-        convert_norm(nn.Sequential(Ambiguous()), layers="blocks")(torch.randn(1, 8, 4, 8))
 
 
 def test_levit_keeps_its_affine_weights_and_trains() -> None:

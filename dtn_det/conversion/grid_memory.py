@@ -1,0 +1,208 @@
+"""The grids that the hooks of a converted model have seen in its current forward pass.
+
+Nothing that is seen outlives the pass: the outermost call of the model forgets it when it starts and when it ends, also
+with an error. Where a part of the model is called by itself (timm's `forward_features`), no call brackets the pass:
+there, each norm may read a grid once.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Grid = tuple[int, int]
+
+# Image sizes in flight between a forward pass and its backward pass.
+_MAX_GRIDS = 64
+
+
+@dataclass
+class SeenGrid:
+    """A grid that a hook has seen.
+
+    Attributes:
+        grid: `(H, W)`.
+        batch: Number of images.
+        readers: Norms that have read it outside of a bracketed pass.
+    """
+
+    grid: Grid
+    batch: int
+    readers: set[str] = field(default_factory=set)
+
+
+@dataclass
+class GridMemory:
+    """What the hooks of one model have seen in its current forward pass.
+
+    Grids are kept by host, which is the path of the part of the model that makes tokens and has the blocks that take
+    them (the vision tower of a CLIP), and by the width of the tokens.
+
+    Attributes:
+        outermost: By thread, the path of the outermost module whose call runs.
+        seen: By thread, host and width, the grid of the current forward pass.
+        pending: By host and width, the grids of the passes whose activations a backward pass to come may compute again.
+        used_again: Whether a backward pass has computed activations again since.
+        surpluses: Tokens beyond the grid that norms have met.
+        mask: `(B, L)`, True for the tokens that count.
+    """
+
+    outermost: dict[int, str] = field(default_factory=dict)
+    seen: dict[tuple[int, str, int], SeenGrid] = field(default_factory=dict)
+    pending: dict[tuple[str, int], list[Grid]] = field(default_factory=dict)
+    used_again: bool = False
+    surpluses: set[int] = field(default_factory=set)
+    mask: Tensor | None = None
+
+    def record(self, host: str, width: int, grid: Grid, batch: int) -> None:
+        """Keep the grid of tokens of a width in a host."""
+        thread = current_thread()
+        if _computes_again() and thread not in self.outermost:
+            return
+        self.seen[thread, host, width] = SeenGrid(grid, batch)
+        if not torch.compiler.is_compiling() and torch.is_grad_enabled() and not _computes_again():
+            if self.used_again:
+                self.pending, self.used_again = {}, False
+            known = self.pending.setdefault((host, width), [])
+            if grid not in known:
+                self.pending[host, width] = [*known[1 - _MAX_GRIDS :], grid]
+
+    def find(self, hosts: tuple[str, ...], width: int, name: str, num_tokens: int) -> SeenGrid | None:
+        """The grid of the tokens that a norm gets, None if none was seen in this pass.
+
+        Args:
+            hosts: The hosts around the norm, the nearest first.
+            width: Of the tokens.
+            name: Of the norm.
+            num_tokens: Their number.
+
+        Raises:
+            ValueError: Activations are computed again, and two grids fit.
+        """
+        thread = current_thread()
+        if _computes_again() and thread not in self.outermost:
+            return self._pending_grid(hosts, width, num_tokens)
+        seen = next((self.seen[thread, host, width] for host in hosts if (thread, host, width) in self.seen), None)
+        if seen is None or torch.compiler.is_compiling() or thread in self.outermost:
+            return seen
+        if name in seen.readers:
+            return None  # a second pass, in which nothing was seen
+        seen.readers.add(name)
+        return seen
+
+    def start(self, path: str) -> None:
+        """A module is called; the grids of an earlier pass are forgotten where its call is the outermost one."""
+        thread = current_thread()
+        if self.outermost.get(thread, path) == path:
+            self._forget(thread)
+            self.outermost[thread] = path
+
+    def end(self, path: str) -> None:
+        """The call of a module ends; where it was the outermost one, the pass is over."""
+        thread = current_thread()
+        if self.outermost.get(thread) == path:
+            self._forget(thread)
+            del self.outermost[thread]
+
+    def _forget(self, thread: int) -> None:
+        for key in [key for key in self.seen if key[0] == thread]:
+            del self.seen[key]
+
+    def _pending_grid(self, hosts: tuple[str, ...], width: int, num_tokens: int) -> SeenGrid | None:
+        self.used_again = True
+        known = next((self.pending[host, width] for host in hosts if (host, width) in self.pending), [])
+        fitting = [one for one in known if num_tokens - one[0] * one[1] in self.surpluses]
+        if len(fitting) > 1:
+            raise ValueError(
+                f"expected one grid of {num_tokens} tokens while activations are computed again, got "
+                f"{' and '.join(map(str, fitting))}: with activation checkpointing, run the backward pass of one image "
+                "size before the forward pass of another, or put passes that need no gradient under torch.no_grad()"
+            )
+        return SeenGrid(fitting[0], -1) if fitting else None
+
+
+@dataclass
+class StartPass:
+    """A forward pre-hook on a module whose call may be the outermost one of a pass."""
+
+    memory: GridMemory
+    path: str
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        """Forget what an earlier pass has left."""
+        self.memory.start(self.path)
+
+
+@dataclass
+class EndPass:
+    """The forward hook that belongs to :class:`StartPass`; it must run after errors too."""
+
+    memory: GridMemory
+    path: str
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Forget what this pass has seen."""
+        self.memory.end(self.path)
+
+
+@dataclass
+class BlockGrid:
+    """The grid that a block was told in its current call, by thread.
+
+    Attributes:
+        grids: By thread, the grid, None where the block was told none.
+        readings: By thread, the two grids of a map of which `(B, H, W, C)` and `(B, C, H, W)` both fit the width.
+    """
+
+    grids: dict[int, Grid | None] = field(default_factory=dict)
+    readings: dict[int, tuple[Grid, Grid]] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> Grid | None:
+        """The grid of the call that runs in this thread."""
+        return self.grids.get(current_thread())
+
+    @property
+    def unclear(self) -> tuple[Grid, Grid] | None:
+        """The readings of the map that the block got in this thread, `(B, H, W, C)` first, if they are two."""
+        return None if self.grid else self.readings.get(current_thread())
+
+    def tell(self, grid: Grid | None, readings: tuple[Grid, Grid] | None = None) -> None:
+        """Keep what the call that starts in this thread was told."""
+        thread = current_thread()
+        self.grids[thread] = grid
+        if readings is not None:
+            self.readings[thread] = readings
+        else:
+            self.readings.pop(thread, None)
+
+    def forget(self) -> None:
+        """The call of this thread has ended."""
+        thread = current_thread()
+        self.grids.pop(thread, None)
+        self.readings.pop(thread, None)
+
+
+@dataclass
+class EndBlock:
+    """A forward hook on a block, which must run after errors too."""
+
+    block: BlockGrid
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Forget what this call was told."""
+        self.block.forget()
+
+
+def current_thread() -> int:
+    """Whose call it is: a model may be called by several threads at once. A compiled graph is none of them."""
+    return 0 if torch.compiler.is_compiling() else threading.get_ident()
+
+
+def _computes_again() -> bool:
+    """Whether autograd runs, so that what is computed is computed again."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
