@@ -28,11 +28,11 @@ from corruptions import picture  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from dtn_det.corruptions import Corruptor  # noqa: E402
+from dtn_det.datasets.class_folders import LabelledImages, list_images  # noqa: E402
 from dtn_det.robustness.cells import CLEAN, sweep_cells  # noqa: E402
 from dtn_det.robustness.classification_images import CorruptedHere, read_clean  # noqa: E402
 from dtn_det.robustness.classification_task import ClassificationTask  # noqa: E402
 from dtn_det.robustness.classifiers import Classifier, View  # noqa: E402
-from dtn_det.robustness.imagenet_data import LabelledImages, list_images  # noqa: E402
 from dtn_det.robustness.manifest import StoreManifest  # noqa: E402
 from dtn_det.robustness.store import Store  # noqa: E402
 from dtn_det.robustness.sweep import run_sweep  # noqa: E402

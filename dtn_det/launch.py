@@ -10,6 +10,7 @@ import argparse
 import difflib
 import os
 import pickle
+import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
-from dtn_det.class_folders import check_class_folders
 from dtn_det.config_options import check_option_keys
 from dtn_det.data_settings import data_paths
+from dtn_det.datasets.config_folders import check_class_folders
+from dtn_det.datasets.remarks import tell
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -178,12 +180,12 @@ def check_data(cfg: Config, dataloaders: Sequence[str], given_root: str | None =
     Raises:
         FileNotFoundError: A file or folder is missing.
         ValueError: The folders of classes are not those of the model; see
-            :func:`dtn_det.class_folders.check_class_folders`.
+            :func:`dtn_det.datasets.config_folders.check_class_folders`.
     """
     paths = [(name, root, path) for name in dataloaders for root, path in data_paths(cfg.get(name))]
     missing = [(name, root, path) for name, root, path in paths if not os.path.exists(path)]
     if not missing:
-        check_class_folders(cfg, dataloaders)
+        tell(check_class_folders(cfg, dataloaders), lambda text: print(text, file=sys.stderr))
         return
     name, root, path = missing[0]
     folder = None if given_root is None else given_root.rstrip("/") + "/"

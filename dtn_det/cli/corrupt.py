@@ -93,6 +93,7 @@ def _tree(args: argparse.Namespace) -> int:
 
     from dtn_det.corruptions.selection import select_corruptions, select_severities
     from dtn_det.corruptions.trees import plan_tree, write_tree
+    from dtn_det.datasets.remarks import tell
 
     tree = plan_tree(
         args.src,
@@ -109,7 +110,15 @@ def _tree(args: argparse.Namespace) -> int:
     )
     console = Console()
     _say(console, tree.summary)
-    if args.layout == "auto" and tree.source.layout == "plain" and args.profile is None:
+    tell(tree.source.remarks, functools.partial(_say, console))
+    if tree.source.layout == "plain" and tree.source.classes and args.profile is None and not tree.cropped:
+        _say(
+            console,
+            f"{args.src} has class folders ({', '.join(tree.source.classes[:3])}, ...) that are not ImageNet's, so its "
+            "images keep their sizes. For the images that `dtn-det mce` makes of clean ones, pass --profile "
+            "imagenet-c --resize --format jpeg; it reads what is written either way",
+        )
+    elif args.layout == "auto" and tree.source.layout == "plain" and args.profile is None:
         _say(
             console,
             f"{args.src} has neither annotations/*.json nor class folders such as n01440764, so it is taken for plain "

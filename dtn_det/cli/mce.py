@@ -35,8 +35,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=Path,
         required=True,
         metavar="DIR",
-        help="clean images, DIR/<wnid>/*.JPEG or DIR/val/<wnid>/*.JPEG, or corrupted ones, "
-        "DIR/<corruption>/<severity>/<wnid>/*.JPEG",
+        help="clean images in class folders, DIR/<wnid>/*.JPEG, DIR/val/<wnid>/*.JPEG, DIR/<number or name>/*, or "
+        "corrupted ones, DIR/<corruption>/<severity>/<wnid>/*.JPEG",
     )
     parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="folder of the results")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="what reports call the models")
@@ -47,8 +47,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     data.add_argument("--clean", type=Path, metavar="DIR", help="the clean images, where --data has corrupted ones")
     data.add_argument(
         "--classes",
-        choices=("imagenet", "folder"),
-        help="numbered by ImageNet's wnids or by the sorted names of the folders [imagenet where there are wnids]",
+        choices=("imagenet", "folder", "sorted"),
+        help="numbered by ImageNet's wnids, by the names of the folders (whole numbers are the classes, words are "
+        "sorted), or by the text order of any names as torchvision's ImageFolder does [imagenet where there are wnids "
+        "or a thousand numbers, else folder]",
     )
     sweep_options.add_images(data)
     how = parser.add_argument_group("corruptions")

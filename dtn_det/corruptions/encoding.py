@@ -10,8 +10,8 @@ from PIL import Image
 
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import ByteImage
-from dtn_det.corruptions.reading import JPEG_SUFFIXES
 from dtn_det.corruptions.stream import Key
+from dtn_det.datasets.image_files import JPEG_SUFFIXES
 
 FINE_JPEG_QUALITY = 95
 """Of JPEG files where the benchmark has no JPEG step of its own; they keep chroma at full resolution."""
@@ -23,7 +23,13 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".webp": ("WEBP", {"lossless": True}),
     ".tif": ("TIFF", {}),
     ".tiff": ("TIFF", {}),
+    ".apng": ("PNG", {"compress_level": 1}),
+    ".dib": ("DIB", {}),
+    ".ppm": ("PPM", {}),
+    ".tga": ("TGA", {}),
 }
+WRITABLE = (*JPEG_SUFFIXES, *_FORMATS)
+"""Endings of the files that corrupted images are written to; all but JPEG's lose nothing."""
 
 
 def corrupt_to_file(
@@ -41,7 +47,7 @@ def corrupt_to_file(
         name: Corruption.
         severity: 1 to 5.
         key: Of the image.
-        suffix: Of the file: one of :data:`dtn_det.corruptions.reading.SUFFIXES`.
+        suffix: Of the file: one of :data:`WRITABLE`.
     """
     quality = corruptor.jpeg_quality
     if suffix.lower() in JPEG_SUFFIXES and quality is not None:
@@ -54,7 +60,7 @@ def encode(image: ByteImage, suffix: str, jpeg_quality: int | None = None) -> by
 
     Args:
         image: ``(H, W, 3)`` RGB.
-        suffix: One of :data:`dtn_det.corruptions.reading.SUFFIXES`.
+        suffix: One of :data:`WRITABLE`.
         jpeg_quality: Write JPEG as ImageNet-C was, with this quality and halved chroma; None for a fine one.
 
     Raises:
@@ -72,7 +78,5 @@ def encode(image: ByteImage, suffix: str, jpeg_quality: int | None = None) -> by
         name, options = _FORMATS[suffix]
         picture.save(file, name, **options)
     else:
-        raise ValueError(
-            f"expected a file name that ends in {', '.join((*JPEG_SUFFIXES, *_FORMATS))}, got {suffix!r}: choose one"
-        )
+        raise ValueError(f"expected a file name that ends in {', '.join(WRITABLE)}, got {suffix!r}: choose one")
     return file.getvalue()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from os import PathLike
 from pathlib import PurePath
 
-WNID = re.compile(r"n\d{8}")
-"""Name of a class folder of ImageNet."""
+from dtn_det.datasets.label_maps import WNID
 
 
 def image_key(path: str | PathLike[str], root: str | PathLike[str] | None = None) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from dtn_det.corruptions.keys import WNID
-from dtn_det.corruptions.reading import SUFFIXES, is_image_name
 from dtn_det.corruptions.stream import Key
+from dtn_det.datasets.choosing import choose_paths
+from dtn_det.datasets.class_folders import list_clean, no_images
+from dtn_det.datasets.image_files import OtherFiles, quoted, walk_images
+from dtn_det.datasets.label_maps import WNID
+from dtn_det.datasets.recognise import Recognised, recognise
+from dtn_det.datasets.remarks import Remark
 
 LAYOUTS = ("imagenet", "coco", "plain")
 
@@ -43,11 +46,15 @@ class Source:
         layout: One of :data:`LAYOUTS`.
         images: All of them, sorted by target.
         annotations: COCO's annotation files, by their paths within the folder of one corruption and severity.
+        remarks: What was left out or decided.
+        classes: All class folders, those without images too, where there are some.
     """
 
     layout: str
     images: tuple[SourceImage, ...]
     annotations: dict[PurePosixPath, Path] = field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
+    classes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -64,33 +71,45 @@ def list_folder(root: Path, layout: str) -> Source:
     Links are followed; hidden files, and files that do not end like an image, are passed over.
 
     Args:
-        root: The folder.
+        root: The folder, for ImageNet's layout also one with the class folders in ``val``.
         layout: ``'imagenet'`` or ``'plain'``.
 
     Raises:
-        ValueError: It holds no images, or for ImageNet's layout no class folders.
+        ValueError: It holds no images, or for ImageNet's layout no class folders, or other folders beside them.
         OSError: A folder cannot be read.
     """
-    if layout == "imagenet":
-        folders = class_folders(root)
-        if not folders:
-            raise ValueError(
-                f"expected class folders such as n01440764 in {root} for --layout imagenet, got none: "
-                "name the folder that holds them, or take --layout plain"
-            )
-    else:
-        folders = [root]
-    paths = [path for folder in folders for path in _files(folder) if is_image_name(path.name)]
+    return list_recognised(recognise(root), layout)
+
+
+def list_recognised(found: Recognised, layout: str) -> Source:
+    """:func:`list_folder` of a folder that was looked at."""
+    classes = found.folders if found.kind == "class_folders" else ()
+    if layout == "imagenet" or found.kind == "tiny_imagenet_val":
+        return _list_classes(found, layout)
+    others = OtherFiles()
+    paths = list(walk_images(str(found.root), "", others))
     if not paths:
+        raise ValueError(no_images(found.root, others))
+    images = sort_images([_source_image(found.root / path, path) for path in paths])
+    return Source(layout, images, remarks=(*found.remarks, *others.remarks(found.root)), classes=classes)
+
+
+def _list_classes(found: Recognised, layout: str) -> Source:
+    strangers = [name for name in found.folders if not WNID.fullmatch(name)]
+    if found.kind != "tiny_imagenet_val" and (found.classes != "imagenet" and len(strangers) == len(found.folders)):
         raise ValueError(
-            f"expected images ({', '.join(SUFFIXES)}) in {root}, got none: name the folder that holds them"
+            f"expected class folders such as n01440764 in {found.root} for --layout imagenet, got none: "
+            "name the folder that holds them, or take --layout plain"
         )
-    return Source(layout, sort_images([_source_image(path, root) for path in paths]))
-
-
-def class_folders(root: Path) -> list[Path]:
-    """The class folders of ImageNet in a folder."""
-    return sorted(path for path in root.iterdir() if WNID.fullmatch(path.name) and path.is_dir())
+    if strangers and len(strangers) < len(found.folders):
+        raise ValueError(
+            f"expected class folders such as n01440764 in {found.root}, got {quoted(strangers)} beside them: move them "
+            "away, or take --layout plain"
+        )
+    listing = list_clean(found)
+    images = sort_images([_source_image(Path(path), key) for key, path in listing.paths.items()])
+    remarks = (*found.remarks, *listing.others.remarks(found.root))
+    return Source(layout, images, remarks=remarks, classes=listing.folders)
 
 
 def sort_images(images: Sequence[SourceImage]) -> tuple[SourceImage, ...]:
@@ -106,40 +125,9 @@ def choose(source: Source, limit: int | None, seed: int) -> tuple[SourceImage, .
     """
     if limit is None:
         return source.images
-    if limit < 1:
-        raise ValueError(f"expected a limit of at least 1 image, got {limit}")
-
-    def rank(image: SourceImage) -> bytes:
-        return hashlib.blake2b(f"{seed}\0{image.target}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-    return sort_images(sorted(source.images, key=rank)[:limit])
+    by_target = {str(image.target): image for image in source.images}
+    return tuple(by_target[target] for target in choose_paths(list(by_target), limit, seed))
 
 
-def _source_image(path: Path, root: Path) -> SourceImage:
-    target = PurePosixPath(path.relative_to(root).as_posix())
-    return SourceImage(path, str(target), target)
-
-
-def _files(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
-    """All files below a folder; ``above`` holds the folders on the way, so that a link to one of them ends there."""
-    status = folder.stat()
-    identity = (status.st_dev, status.st_ino)
-    if identity in above:
-        return
-    with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
-        if entry.name.startswith("."):
-            continue
-        if _is_folder(entry):
-            yield from _files(Path(entry.path), above | {identity})
-        else:
-            yield Path(entry.path)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    # A link that leads to itself: named like an image, it is reported when its turn comes.
-    except OSError:
-        return False
+def _source_image(path: Path, key: str) -> SourceImage:
+    return SourceImage(path, key, PurePosixPath(key))

@@ -12,6 +12,8 @@ from dtn_det.files import is_temporary
 
 MANIFEST = "corruptions.json"
 MANIFEST_VERSION = 1
+# Entries that trees of earlier versions lack.
+_ADDED = ("classes",)
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Manifest:
         file_format: ``'source'``, ``'jpeg'`` or ``'png'``.
         num_images: Clean images that the tree may hold in each corruption and severity.
         images: Digest of their keys and targets.
+        classes: All class folders of the clean images, where there are some: the tree may hold a part of them, and
+            classes are numbered among all. Trees of earlier versions have none.
     """
 
     identity: str
@@ -33,10 +37,12 @@ class Manifest:
     file_format: str
     num_images: int
     images: str
+    classes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file."""
-        return {"version": MANIFEST_VERSION, **asdict(self)}
+        content = {"version": MANIFEST_VERSION, **asdict(self), "classes": list(self.classes)}
+        return {key: value for key, value in content.items() if key != "classes" or value}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -63,6 +69,7 @@ def check_folder(folder: Path, manifest: Manifest) -> None:
             )
         return
     wanted = manifest.to_json()
+    stored = {**{key: wanted[key] for key in _ADDED if key in wanted}, **stored}
     differing = [key for key in {**wanted, **stored} if wanted.get(key) != stored.get(key)]
     if differing:
         changes = "; ".join(f"{key} was {stored.get(key)!r}, is {wanted.get(key)!r}" for key in differing)

@@ -10,23 +10,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dtn_det.corruptions.image import SMALLEST_SIDE
 
-JPEG_SUFFIXES = (".jpg", ".jpeg")
-SUFFIXES = (*JPEG_SUFFIXES, ".png", ".bmp", ".webp", ".tif", ".tiff")
-"""Endings, in lower case, of the files that are read as images."""
-
 # Pillow has no mode for deep colours: it drops the lower bits while it reads, and only the layout in the file, such as
 # RGB;16B, tells. BGR;16 is another matter: 16 bits a pixel.
 _DEEP_LAYOUT = re.compile(r"(?!BGR)\w+;(12|16|32|64)[A-Z]*")
 _TIFF_BITS_PER_SAMPLE = 258
 
+# Cameras put previews behind the picture.
+_FIRST_IS_MEANT = ("JPEG", "MPO")
+
 
 class BadImageError(ValueError):
     """A file that cannot be corrupted; the message says why."""
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file's name ends like that of an image."""
-    return name.lower().endswith(SUFFIXES)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -64,7 +58,8 @@ def read_image(path: Path, *, upright: bool) -> Image.Image:
         upright: Turn it as its EXIF data say, as OpenCV does and Pillow does not.
 
     Raises:
-        BadImageError: It is missing, no image, cut off, smaller than 32 x 32, or of more than 8 bits a channel.
+        BadImageError: It is missing, no image, several in one file, cut off, smaller than 32 x 32, or of more than 8
+            bits a channel.
     """
     # Whoever opens a pipe waits for the other end.
     if os.path.exists(path) and not os.path.isfile(path):
@@ -76,6 +71,9 @@ def read_image(path: Path, *, upright: bool) -> Image.Image:
                 raise BadImageError(
                     f"expected at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, got {width} x {height}"
                 )
+            frames = 1 if file.format in _FIRST_IS_MEANT else getattr(file, "n_frames", 1)
+            if frames > 1:
+                raise BadImageError(f"expected one picture, got {frames} in the file: keep the one that is meant")
             image = to_rgb(file)
             return ImageOps.exif_transpose(image) if upright else image
     except BadImageError:

@@ -6,18 +6,21 @@ import contextlib
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from rich.console import Console
 
-from dtn_det.corruptions.coco_layout import find_annotations, list_coco, rename_images
+from dtn_det.corruptions.coco_layout import list_coco, rename_images
+from dtn_det.corruptions.encoding import WRITABLE
 from dtn_det.corruptions.engine import Corruptor
-from dtn_det.corruptions.layouts import LAYOUTS, Source, SourceImage, choose, class_folders, list_folder
+from dtn_det.corruptions.layouts import LAYOUTS, Source, SourceImage, choose, list_recognised
 from dtn_det.corruptions.manifest import MANIFEST, Manifest, check_folder
 from dtn_det.corruptions.tree_size import check_space, estimate
 from dtn_det.corruptions.tree_worker import Job, Outcome, write_images
+from dtn_det.datasets.recognise import READ_BY_CLASS, Recognised, recognise
+from dtn_det.datasets.remarks import Remark
 from dtn_det.files import is_temporary, locked, write_bytes, write_json
 from dtn_det.interrupts import interrupts_remembered
 from dtn_det.progress import duration, meter, size
@@ -25,6 +28,9 @@ from dtn_det.progress import duration, meter, size
 FORMATS = ("source", "jpeg", "png")
 PROFILES_BY_LAYOUT = {"imagenet": "imagenet-c", "coco": "coco-c", "plain": "coco-c"}
 """The benchmark that a layout suggests."""
+
+_SMALL_PROFILES = ("cifar-c", "tiny-imagenet-c")
+_NOT_CLEAN = ("corrupted", "unknown_corruptions", "one_corruption", "one_cell")
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,13 @@ class Tree:
         """What is the same for all its images."""
         source = self.source
         return Manifest(
-            self.corruptor.identity, source.layout, self.cropped, self.file_format, len(source.images), source.digest
+            self.corruptor.identity,
+            source.layout,
+            self.cropped,
+            self.file_format,
+            len(source.images),
+            source.digest,
+            source.classes,
         )
 
     @property
@@ -72,11 +84,22 @@ class Tree:
         return Job(self.destination, self.corruptor, self.cells, self.cropped, upright)
 
 
-def find_layout(root: Path) -> str:
-    """The layout of a folder: COCO's with annotation files, ImageNet's with class folders, else plain."""
-    if find_annotations(root):
+def find_layout(found: Recognised) -> str:
+    """The layout of a folder: COCO's with annotation files, ImageNet's with its class folders, else plain.
+
+    Raises:
+        ValueError: Its images are corrupted already, or are no files.
+    """
+    if found.kind in _NOT_CLEAN:
+        raise ValueError(
+            f"expected clean images, got {found.title} in {found.root}: name a folder of clean ones, or corrupt these "
+            "as they are with --layout plain"
+        )
+    if found.kind == "arrays":
+        raise ValueError(found.refusal("a folder of images"))
+    if found.kind == "coco":
         return "coco"
-    return "imagenet" if class_folders(root) else "plain"
+    return "imagenet" if found.classes == "imagenet" or found.kind == "tiny_imagenet_val" else "plain"
 
 
 def plan_tree(
@@ -113,19 +136,26 @@ def plan_tree(
         FileNotFoundError: There is no such folder, or an annotation file or image folder is missing.
     """
     check_folders(root, destination)
+    found = recognise(root)
     if layout == "auto":
-        layout = "coco" if annotations else find_layout(root)
+        layout = "coco" if annotations else find_layout(found)
     if layout not in LAYOUTS:
         raise ValueError(f"expected a layout out of auto, {', '.join(LAYOUTS)}, got {layout!r}")
     if layout != "coco" and (annotations or images is not None):
         raise ValueError(f"expected --layout coco with --annotations or --images, got {layout!r}: leave them out")
-    source = list_coco(root, annotations, images) if layout == "coco" else list_folder(root, layout)
-    chosen = corruptor(PROFILES_BY_LAYOUT[layout])
+    source = list_coco(root, annotations, images) if layout == "coco" else list_recognised(found, layout)
+    chosen = corruptor(_suggested_profile(found, layout))
     file_format = file_format or ("jpeg" if layout == "imagenet" else "source")
     if crop is None:
         crop = layout == "imagenet" and chosen.profile == "imagenet-c"
     cells = tuple((name, severity) for name in corruptions for severity in severities)
     return Tree(destination, _with_suffixes(source, file_format), chosen, cells, crop, file_format, limit)
+
+
+def _suggested_profile(found: Recognised, layout: str) -> str:
+    """That of the layout, but for class folders of images as small as those of a smaller benchmark."""
+    small = found.profile if found.kind in READ_BY_CLASS and found.profile in _SMALL_PROFILES else None
+    return small or PROFILES_BY_LAYOUT[layout]
 
 
 def check_folders(root: Path, destination: Path) -> None:
@@ -288,19 +318,38 @@ def _with_suffixes(source: Source, file_format: str) -> Source:
     """
     if file_format not in FORMATS:
         raise ValueError(f"expected a file format out of {', '.join(FORMATS)}, got {file_format!r}")
-    if file_format == "source":
+    if file_format != "source":
+        # The files of ImageNet-C are named so.
+        suffix = ".png" if file_format == "png" else ".JPEG" if source.layout == "imagenet" else ".jpg"
+        return _renamed_images(source, {image.target: suffix for image in source.images}, "take --format source")
+    # COCO's annotation files name the images.
+    if source.layout == "coco":
         return source
-    # The files of ImageNet-C are named so.
-    suffix = ".png" if file_format == "png" else ".JPEG" if source.layout == "imagenet" else ".jpg"
-    images = tuple(replace(image, target=_renamed(image.target, suffix)) for image in source.images)
+    others = [image for image in source.images if image.target.suffix.lower() not in WRITABLE]
+    if not others:
+        return source
+    endings = sorted({image.target.suffix.lower() for image in others})
+    remark = Remark(
+        "written_as_png",
+        f"images are written as .png, for {', '.join(endings)} is read and not written",
+        str(others[0].path.parent),
+        len(others),
+        tuple(str(image.target) for image in others[:3]),
+    )
+    renamed = _renamed_images(source, {image.target: ".png" for image in others}, "convert them")
+    return replace(renamed, remarks=(*renamed.remarks, remark))
+
+
+def _renamed_images(source: Source, suffixes: Mapping[PurePosixPath, str], advice: str) -> Source:
+    """The source with other endings of some targets."""
+    images = tuple(
+        replace(image, target=image.target.with_suffix(suffixes[image.target])) if image.target in suffixes else image
+        for image in source.images
+    )
     (target, count), *_ = Counter(image.target for image in images).most_common(1)
     if count > 1:
         raise ValueError(
             f"expected images whose names differ in more than their suffix, got {count} that would become {target}: "
-            "rename them, or take --format source"
+            f"rename them, or {advice}"
         )
     return replace(source, images=images)
-
-
-def _renamed(target: PurePosixPath, suffix: str) -> PurePosixPath:
-    return target.with_suffix(suffix)

@@ -6,6 +6,7 @@ are corruption `clean`, severity 0. Definitions: Hendrycks and Dietterich, arXiv
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -146,6 +147,27 @@ def relative_corruption_error(
         frame, baseline, corruptions=corruptions, allow_partial=allow_partial, column=column
     )
     return _table(mean, frame)
+
+
+def is_at_chance(clean_error: float, num_images: int | None, num_classes: int) -> bool:
+    """Whether a model finds no more clean images than guessing does, so that corruption has nothing to take from it.
+
+    Args:
+        clean_error: A fraction.
+        num_images: Behind it; what guessing finds among them varies by three standard deviations. None for exact.
+        num_classes: Of the data.
+    """
+    chance = 1 / num_classes
+    spread = math.sqrt(chance * (1 - chance) / num_images) if num_images else 0.0
+    return 1 - clean_error <= chance + 3 * spread
+
+
+def chance_remark(clean_error: float, who: str = "the model") -> str:
+    """Why there is no relative mCE of a model that guesses, or against one."""
+    return (
+        f"no relative mCE: with a clean error of {100 * clean_error:.2f} % {who} is no better than chance, so "
+        "corruption has nothing to take from it"
+    )
 
 
 def check_denominators(values: NDArray[np.float64], layout: Layout, reason: str) -> None:

@@ -25,6 +25,7 @@ from dtn_det.metrics import (
 )
 from dtn_det.metrics.calibration import Reliability, brier_scores, log_losses
 from dtn_det.metrics.cells import Cell, CorruptionSet
+from dtn_det.metrics.classification import chance_remark, is_at_chance
 from dtn_det.metrics.resampling import LEVEL, REPLICATES
 from dtn_det.reports.classifier_records import ClassifierRecords
 from dtn_det.reports.contents import Section
@@ -126,6 +127,7 @@ def classification_section(
     baseline: str | None,
     pairs: Sequence[tuple[str, str]] = (),
     level: float = LEVEL,
+    num_classes: int | None = None,
 ) -> tuple[Section, tuple[str, ...]]:
     """All numbers of classifiers.
 
@@ -134,6 +136,7 @@ def classification_section(
         baseline: ``'alexnet'``, one of the models, or None for no corruption errors.
         pairs: First and second of each difference.
         level: Of the intervals.
+        num_classes: Of the data, where known: a model that guesses among them has no relative numbers.
 
     Returns:
         The section, and what is undefined and why.
@@ -144,7 +147,7 @@ def classification_section(
     for name, model in models.items():
         cells = model.error.cells
         for which in sets_of(cells):
-            found = _intervals(name, model.error, against, which, level, remarks)
+            found = _intervals(name, model.error, against, which, level, remarks, num_classes)
             rows += number_rows(name, which, found, cells, names=_NAMES, severities=model.severities)
             for other in model.others:
                 plain = classification_intervals(other, None, corruptions=which, allow_partial=True, level=level)
@@ -159,7 +162,7 @@ def classification_section(
             continue
         shown.append((first, second))
         for which in sets_of(one.cells):
-            both = _differences((first, second), (one, other), against, which, level, remarks)
+            both = _differences((first, second), (one, other), against, which, level, remarks, num_classes)
             changes += difference_rows(first, second, which, both, one.cells)
     diagrams = [row for model in models.values() for row in model.reliability]
     section = Section(
@@ -172,14 +175,21 @@ _Baseline = str | Samples | None
 
 
 def _intervals(
-    name: str, model: Samples, baseline: _Baseline, which: CorruptionSet, level: float, remarks: list[str]
+    name: str,
+    model: Samples,
+    baseline: _Baseline,
+    which: CorruptionSet,
+    level: float,
+    remarks: list[str],
+    num_classes: int | None,
 ) -> Intervals[Interval]:
     def compute(against: _Baseline, relative: bool) -> Intervals[Interval]:
         return classification_intervals(
             model, against, corruptions=which, allow_partial=True, relative=relative, level=level
         )
 
-    return _as_much_as_defined(name, compute, model, _paired(name, model, baseline, remarks), remarks)
+    guesses = _guesses({name: model}, baseline, num_classes)
+    return _as_much_as_defined(name, compute, model, _paired(name, model, baseline, remarks), remarks, guesses)
 
 
 def _differences(
@@ -189,6 +199,7 @@ def _differences(
     which: CorruptionSet,
     level: float,
     remarks: list[str],
+    num_classes: int | None,
 ) -> Intervals[Difference]:
     first, second = models
 
@@ -197,7 +208,22 @@ def _differences(
             first, second, against, corruptions=which, allow_partial=True, relative=relative, level=level
         )
 
-    return _as_much_as_defined(names[1], compute, first, _paired(names[1], first, baseline, []), remarks)
+    guesses = _guesses(dict(zip(names, models, strict=True)), baseline, num_classes)
+    return _as_much_as_defined(names[1], compute, first, _paired(names[1], first, baseline, []), remarks, guesses)
+
+
+def _guesses(models: Mapping[str, Samples], baseline: _Baseline, num_classes: int | None) -> list[str]:
+    """Why there are no relative numbers where a model, or the baseline, is no better than chance."""
+    if num_classes is None:
+        return []
+    asked = {**models, "the baseline": baseline} if isinstance(baseline, Samples) else dict(models)
+    said = []
+    for name, samples in asked.items():
+        column = samples.column(CLEAN)
+        if column is None or not is_at_chance(float(samples.point[column]), samples.num_images, num_classes):
+            continue
+        said.append(chance_remark(float(samples.point[column]), name))
+    return said
 
 
 def _as_much_as_defined(
@@ -206,9 +232,15 @@ def _as_much_as_defined(
     model: Samples,
     baseline: _Baseline,
     remarks: list[str],
+    guesses: Sequence[str],
 ) -> Intervals[AnyInterval]:
     """The relative numbers where they are defined, else the others, else those that need no baseline."""
-    for against, relative in ((baseline, CLEAN in model.cells), (baseline, False)):
+    attempts = [(baseline, False)]
+    if baseline is not None and guesses:
+        remarks += guesses
+    else:
+        attempts.insert(0, (baseline, CLEAN in model.cells))
+    for against, relative in attempts:
         try:
             return compute(against, relative)
         # Few images may leave the baseline without an error, or without one that corruption adds.

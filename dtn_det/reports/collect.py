@@ -10,7 +10,6 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from dtn_det.metrics import BASELINES
 from dtn_det.metrics.resampling import LEVEL, REPLICATES
 from dtn_det.reports.classification import ClassifierNumbers, classification_section, numbers_of_records
 from dtn_det.reports.classification import numbers_of_frame as classifier_of_frame
@@ -21,6 +20,12 @@ from dtn_det.reports.detection import numbers_of_frame as detector_of_frame
 from dtn_det.reports.detector_records import DetectorNumbers, numbers_of_stores
 from dtn_det.reports.pairs import find_pairs, in_order, parse_pairs
 from dtn_det.reports.sources import ReportError, Sources, open_sources
+from dtn_det.robustness.classification_baseline import (
+    BaselineChoice,
+    baseline_remarks,
+    choose_baseline,
+    count_labels,
+)
 from dtn_det.robustness.coco_cells import bad_images
 from dtn_det.robustness.importing_store import MMDET_DETECTIONS, MMDET_RULE, Imported
 from dtn_det.robustness.store import ModelStore
@@ -76,7 +81,8 @@ def collect(
         )
     sources = open_sources(stores, options.models)
     names = list(sources.models)
-    baseline = _baseline(sources, options.baseline)
+    choice = _baseline(sources, options.baseline)
+    baseline = choice.name
     against = baseline if baseline in sources.models else None
     pairs = find_pairs(names, against) if options.pairs is None else parse_pairs(options.pairs, names)
     if not options.models:
@@ -88,7 +94,8 @@ def collect(
     models = tuple(_described(name, model, bad.get(name, 0)) for name, model in sources.models.items())
     partial = [f"{model.name}: partial ({model.partial})" for model in models if model.partial]
     told = [text for name, model in sources.models.items() for text in _of_import(name, model)]
-    return Report(sources.task, _provenance(sources, options), models, sections, baseline, (*partial, *told, *remarks))
+    told = [*partial, *baseline_remarks(choice), *told, *remarks]
+    return Report(sources.task, _provenance(sources, options), models, sections, baseline, tuple(told))
 
 
 def _classifiers(
@@ -110,7 +117,9 @@ def _classifiers(
             waiting.extend(reader.submit(read_records, following) for following in measured[:1])
             bad[name] = len(records.bad)
             numbers[name] = numbers_of_records(name, records, options.replicates, options.seed)
-    section, remarks = classification_section(numbers, baseline, pairs, options.level)
+    classes = {int(store.manifest.protocol.get("num_classes", "0")) for store in sources.stores}
+    number = classes.pop() if len(classes) == 1 else None
+    section, remarks = classification_section(numbers, baseline, pairs, options.level, number or None)
     return (section,), bad, remarks
 
 
@@ -142,23 +151,22 @@ def _detectors(
     return tuple(sections), bad, tuple(remarks)
 
 
-def _baseline(sources: Sources, wanted: str | None) -> str | None:
-    """AlexNet for ImageNet-C unless another is named; none for what AlexNet was not measured on."""
+def _baseline(sources: Sources, wanted: str | None) -> BaselineChoice:
+    """What the corruption errors of classifiers are divided by; of detectors, what others are compared with."""
     if sources.task == "detection":
         if wanted is not None and wanted not in sources.models:
             raise ReportError(f"expected --baseline out of {', '.join(sources.models)}, got {wanted!r}")
-        return wanted
-    manifests = [store.manifest for store in sources.stores]
-    fits = all(
-        manifest.protocol.get("classes") == "imagenet" and "imagenet-c" in manifest.corruption.lower()
-        for manifest in manifests
-    )
-    if wanted is None:
-        return BASELINES[0] if fits else None
-    if wanted in sources.models or (wanted in BASELINES and fits):
-        return wanted
-    known = [*(BASELINES if fits else ()), *sources.models]
-    raise ReportError(f"expected --baseline out of {', '.join(known)}, got {wanted!r}")
+        return BaselineChoice(wanted)
+    stores = sources.stores
+    try:
+        return choose_baseline(
+            wanted,
+            list(sources.models),
+            [store.manifest for store in stores],
+            count_labels(stores[0]) if stores else None,
+        )
+    except ValueError as error:
+        raise ReportError(str(error)) from None
 
 
 def _of_import(name: str, model: ModelStore | Imported) -> list[str]:
@@ -178,6 +186,7 @@ def _described(name: str, model: ModelStore | Imported, bad: int) -> ReportModel
         )
     manifest, store = model.manifest, model.store.manifest
     reasons = [] if store.selection == "all" else [store.selection]
+    reasons += [f"{remark.count:,} {remark.what}" for remark in store.remarks if remark.partial]
     pending = len(model.pending())
     if pending:
         reasons.append(f"{store.num_units - pending} of {store.num_units} units of images")

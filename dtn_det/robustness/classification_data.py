@@ -9,10 +9,14 @@ from pathlib import Path
 from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.profiles import get_profile
+from dtn_det.datasets.class_folders import LabelledImages, check_clean, label_images
+from dtn_det.datasets.corrupted_trees import CorruptedTree, clean_lines, list_tree, match_clean, open_tree
+from dtn_det.datasets.folder_contents import square_side
+from dtn_det.datasets.label_maps import imagenet_wnids
+from dtn_det.datasets.recognise import Recognised, recognise
+from dtn_det.datasets.remarks import Remark
 from dtn_det.robustness.cells import Cell, sweep_cells
-from dtn_det.robustness.classification_images import SIDES, Cells, CorruptedHere
-from dtn_det.robustness.imagenet_data import LabelledImages, file_size, guess_classes, imagenet_wnids, list_images
-from dtn_det.robustness.imagenet_data_tree import CorruptedOnDisk, CorruptedTree, find_tree, list_tree, match_clean
+from dtn_det.robustness.classification_images import SIDES, Cells, CorruptedHere, CorruptedOnDisk
 from dtn_det.robustness.manifest import hash_lines
 
 
@@ -48,26 +52,38 @@ class Prepared:
     """The data of a run.
 
     Attributes:
-        images: Clean images and classes.
+        found: What the folder was recognised as.
+        images: Images and classes.
         digest: Of the images.
         cells: Conditions.
         source: Where the corrupted images come from.
         corruption: Identity of the corruptions.
         side: Of the images.
-        classes: How classes are numbered.
         profile: Benchmark.
         clean_digest: Of the clean images beside corrupted ones on disk.
+        remarks: What was left out, filled in or decided.
     """
 
+    found: Recognised
     images: LabelledImages
     digest: str
     cells: tuple[Cell, ...]
     source: Cells
     corruption: str
     side: int
-    classes: str
     profile: str
     clean_digest: str | None = None
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def classes(self) -> str:
+        """How classes are numbered."""
+        return self.images.labels.classes
+
+    @property
+    def cropped_after(self) -> bool:
+        """Whether the images were corrupted at their own size and are cropped when they are read."""
+        return isinstance(self.source, CorruptedOnDisk) and self.source.cropped_after
 
 
 def prepare(run: ClassificationRun) -> Prepared:
@@ -80,30 +96,35 @@ def prepare(run: ClassificationRun) -> Prepared:
     if not run.data.is_dir():
         raise FileNotFoundError(f"expected --data to be a folder of images, got {run.data}: there is no such folder")
     cells = sweep_cells(run.corruptions, run.severities)
-    tree = find_tree(run.data)
-    return _from_clean(run, cells) if tree is None else _from_tree(run, cells, tree)
+    found = recognise(run.data)
+    if found.kind == "corrupted":
+        return _from_tree(run, cells, open_tree(found))
+    check_clean(found, run.classes)
+    return _from_clean(run, cells, found)
 
 
-def _known_classes(classes: str) -> str:
+def _check_wnids(classes: str) -> None:
     """See that ImageNet's classes are at hand before the images are listed, which may take minutes."""
     if classes == "imagenet":
         imagenet_wnids()
-    return classes
 
 
-def _from_clean(run: ClassificationRun, cells: tuple[Cell, ...]) -> Prepared:
+def _from_clean(run: ClassificationRun, cells: tuple[Cell, ...], found: Recognised) -> Prepared:
     if run.clean is not None:
         raise ValueError(
             f"expected --clean only with corrupted images on disk, got {run.data} without folders such as "
             "gaussian_noise/1: leave --clean out, the images in --data are clean"
         )
-    classes = _known_classes(run.classes or guess_classes(run.data))
+    _check_wnids(run.classes or found.classes)
     frost = None if run.frost is None else str(run.frost)
-    corruptor = Corruptor(run.profile or "imagenet-c", run.seed, run.jpeg, frost_folder=frost, engine=run.engine)
-    images = list_images(run.data, classes, run.limit, run.limit_seed)
+    profile = run.profile or found.profile or "imagenet-c"
+    corruptor = Corruptor(profile, run.seed, run.jpeg, frost_folder=frost, engine=run.engine)
+    images = label_images(found, run.classes, run.limit, run.limit_seed)
+    digest = hash_lines(images.lines())
+    remarks = (*images.remarks, *_chosen_profile(run, found, profile))
     source = CorruptedHere(corruptor, cells)
-    side = SIDES[corruptor.profile]
-    return Prepared(images, images.digest, cells, source, corruptor.identity, side, classes, corruptor.profile)
+    identity, side = corruptor.identity, SIDES[corruptor.profile]
+    return Prepared(found, images, digest, cells, source, identity, side, corruptor.profile, remarks=remarks)
 
 
 def _from_tree(run: ClassificationRun, cells: tuple[Cell, ...], tree: CorruptedTree) -> Prepared:
@@ -112,14 +133,47 @@ def _from_tree(run: ClassificationRun, cells: tuple[Cell, ...], tree: CorruptedT
             f"expected --seed, --no-jpeg, --frost and --engine with clean images only, got the corrupted ones of "
             f"{run.data}: leave these options out"
         )
-    profile = run.profile or tree.profile or "imagenet-c"
+    found = tree.found
+    profile = run.profile or tree.profile or found.profile or "imagenet-c"
     get_profile(profile)
     corrupted = cells[1:]
-    classes = _known_classes(run.classes or guess_classes(next(iter(tree.folders.values()))))
-    images, digest = list_tree(tree, run.data, corrupted, classes, run.limit, run.limit_seed)
-    clean = {} if run.clean is None else match_clean(images, run.clean, classes)
+    _check_wnids(run.classes or found.classes)
+    images, lines = list_tree(tree, corrupted, run.classes, run.limit, run.limit_seed)
+    side = _side(run, found, profile)
+    cropped_after = side == SIDES["imagenet-c"] and bool(found.sizes) and square_side(found.sizes) != side
+    remarks = images.remarks
+    if tree.profile is None:
+        remarks += _chosen_profile(run, found, profile)
+    if cropped_after:
+        remarks += (_cropped_after(found, side),)
+    clean = {} if run.clean is None else match_clean(images, run.clean, images.labels.classes)
     cells = cells if run.clean is not None else corrupted
-    folders = {cell: tree.folders[cell] for cell in corrupted}
-    source = CorruptedOnDisk(folders, cells, clean, SIDES[profile])
-    sizes = hash_lines(f"{key} {file_size(path)}" for key, path in clean.items()) if run.clean is not None else None
-    return Prepared(images, digest, cells, source, tree.identity, SIDES[profile], classes, profile, sizes)
+    folders = {(name, severity): tree.folders[name, severity] for name, severity in corrupted}
+    source = CorruptedOnDisk(folders, cells, clean, side, cropped_after)
+    sizes = hash_lines(clean_lines(clean)) if run.clean is not None else None
+    digest = hash_lines(lines)
+    return Prepared(found, images, digest, cells, source, tree.identity, side, profile, sizes, remarks)
+
+
+def _side(run: ClassificationRun, found: Recognised, profile: str) -> int:
+    """The side of the images of a tree: that which they have, unless the user names a benchmark."""
+    own = square_side(found.sizes)
+    return own if run.profile is None and own in SIDES.values() and own is not None else SIDES[profile]
+
+
+def _chosen_profile(run: ClassificationRun, found: Recognised, profile: str) -> tuple[Remark, ...]:
+    """Say so where the size of the images decided on a benchmark that is not the usual one."""
+    if run.profile is not None or found.profile is None or profile == "imagenet-c":
+        return ()
+    side = square_side(found.sizes)
+    what = f"benchmark was chosen by the size of the images: {profile} for {side} x {side} (--profile names another)"
+    return (Remark("profile_by_size", what, str(found.root)),)
+
+
+def _cropped_after(found: Recognised, side: int) -> Remark:
+    width, height = min(found.sizes)
+    what = (
+        f"tree was corrupted at the images' own size, such as {width} x {height}: each is resized to 256 and its "
+        f"centre of {side} x {side} cut out after the corruption, while ImageNet-C was cropped before it"
+    )
+    return Remark("cropped_after_corruption", what, str(found.root))

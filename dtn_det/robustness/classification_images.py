@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,9 +16,10 @@ from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import ByteImage
 from dtn_det.corruptions.imagenet_crop import resize_and_crop
 from dtn_det.corruptions.reading import BadImageError, read_image
+from dtn_det.datasets.class_folders import LabelledImage
+from dtn_det.datasets.image_files import printable
 from dtn_det.robustness.cells import CLEAN, Cell
 from dtn_det.robustness.classifiers import View
-from dtn_det.robustness.imagenet_data import LabelledImage, printable
 
 SIDES = {"imagenet-c": 224, "coco-c": 224, "cifar-c": 32, "tiny-imagenet-c": 64}
 """Side of the square images that a benchmark's classifiers see."""
@@ -73,6 +74,36 @@ class CorruptedHere:
         clean = read_clean(image.path, SIDES[self.corruptor.profile])
         for name, severity in self.cells:
             yield clean if name == CLEAN else self.corruptor(clean, name, severity, image.key)
+
+
+@dataclass(frozen=True)
+class CorruptedOnDisk:
+    """Cells that are read.
+
+    Attributes:
+        folders: Of the corrupted cells.
+        cells: Which.
+        clean: Paths of the clean images by the keys of the corrupted ones.
+        side: Of the square images.
+        cropped_after: The images were corrupted at their own size, and are resized and cropped when they are read.
+    """
+
+    folders: Mapping[tuple[str, int], Path]
+    cells: tuple[Cell, ...]
+    clean: Mapping[str, str]
+    side: int
+    cropped_after: bool = False
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def images(self, image: LabelledImage) -> Iterator[ByteImage]:
+        """See :class:`Cells`."""
+        for cell in self.cells:
+            if cell.corruption == CLEAN:
+                yield read_clean(self.clean[image.key], self.side)
+            else:
+                yield read_square(str(self.folders[cell] / image.key), self.side, crop=self.cropped_after)
 
 
 def read_clean(path: str, side: int) -> ByteImage:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from dtn_det.metrics import CellError, mean_corruption_error, mean_error
 from dtn_det.progress import duration, stages
-from dtn_det.robustness.classification_results import ALEXNET
+from dtn_det.robustness.classification_baseline import ALEXNET
 from dtn_det.robustness.classification_table import Tally, tally
 from dtn_det.robustness.store import ModelStore
 from dtn_det.robustness.sweep import Rank

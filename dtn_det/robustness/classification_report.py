@@ -12,6 +12,7 @@ from rich.table import Table
 from dtn_det.corruptions.catalog import GROUPS, SEVERITIES
 from dtn_det.metrics.cells import CorruptionSet
 from dtn_det.metrics.summary import Summary, partial_label
+from dtn_det.robustness.classification_baseline import BaselineChoice, baseline_remarks
 from dtn_det.robustness.classification_results import ClassifierResult
 from dtn_det.robustness.store import Store
 from dtn_det.robustness.wording import counted
@@ -20,29 +21,31 @@ _BAD_SHOWN = 10
 _ABSENT = "-"
 
 
-def print_results(console: Console, store: Store, results: Sequence[ClassifierResult], baseline: str | None) -> None:
+def print_results(console: Console, store: Store, results: Sequence[ClassifierResult], choice: BaselineChoice) -> None:
     """Print errors and corruption errors of models, a pair of columns for each; another table where the width ends.
 
     Args:
         console: Where to.
         store: That they are from.
         results: The numbers.
-        baseline: What the corruption errors were divided by.
+        choice: What the corruption errors were divided by.
     """
     rest = list(results)
     while rest:
         count = len(rest)
-        while count > 1 and _natural_width(console, _table(store, rest[:count], baseline)) > console.width:
+        while count > 1 and _natural_width(console, _table(store, rest[:count], choice)) > console.width:
             count -= 1
-        console.print(_table(store, rest[:count], baseline))
+        console.print(_table(store, rest[:count], choice))
         rest = rest[count:]
+    for text in baseline_remarks(choice):
+        _say(console, text)
     for result in results:
         _print_remarks(console, result)
 
 
-def _table(store: Store, results: Sequence[ClassifierResult], baseline: str | None) -> Table:
+def _table(store: Store, results: Sequence[ClassifierResult], choice: BaselineChoice) -> Table:
     table = Table(
-        title=escape(f"{store.manifest.data}: {store.manifest.corruption}"), caption=escape(_caption(store, baseline))
+        title=escape(f"{store.manifest.data}: {store.manifest.corruption}"), caption=escape(_caption(store, choice))
     )
     table.add_column("corruption")
     for result in results:
@@ -113,9 +116,9 @@ def _number(value: float | None, factor: float = 1) -> str:
     return _ABSENT if value is None else f"{value * factor:.2f}"
 
 
-def _caption(store: Store, baseline: str | None) -> str:
+def _caption(store: Store, choice: BaselineChoice) -> str:
     manifest = store.manifest
-    parts = [f"baseline {baseline}" if baseline else "no baseline: name one with --baseline for CE and mCE"]
+    parts = [f"baseline {choice.name}" if choice.name else "no baseline: name one with --baseline for CE and mCE"]
     if not any(cell.severity == 0 for cell in manifest.cells):
         parts.append("no clean images: name them with --clean for the clean error and relative mCE")
     parts.append(f"{counted(manifest.num_images, 'image')} ({manifest.selection})")
@@ -123,9 +126,13 @@ def _caption(store: Store, baseline: str | None) -> str:
     return "; ".join(parts)
 
 
+def _say(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
 def _print_remarks(console: Console, result: ClassifierResult) -> None:
     def say(text: str) -> None:
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
+        _say(console, text)
 
     if result.partial:
         say(f"{result.name}: {result.partial}")

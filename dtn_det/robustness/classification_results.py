@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 from dtn_det.corruptions.catalog import BENCHMARK, EXTRA
 from dtn_det.metrics import mean_corruption_error, mean_error, relative_mean_corruption_error
 from dtn_det.metrics.cells import CorruptionSet
+from dtn_det.metrics.classification import chance_remark, is_at_chance
 from dtn_det.metrics.summary import Summary
+from dtn_det.robustness.classification_baseline import ALEXNET
 from dtn_det.robustness.classification_table import Tally, tally
 from dtn_det.robustness.store import Store, StoreError
 from dtn_det.robustness.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ALEXNET = "alexnet"
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,17 @@ def _result(store: Store, name: str, counts: Tally, baseline: str | pd.DataFrame
     mean: dict[CorruptionSet, Summary] = {}
     relative: dict[CorruptionSet, Summary] = {}
     undefined = []
+    guesses = _guesses(store, frame, "the model")
+    if not guesses and not (baseline is None or isinstance(baseline, str)):
+        guesses = _guesses(store, baseline, "the baseline")
+    if guesses and baseline is not None:
+        undefined.append(guesses)
     for which in sets:
         if baseline is None:
             break
         try:
             mean[which] = mean_corruption_error(frame, baseline, corruptions=which, allow_partial=True)
-            if "clean" in present:
+            if "clean" in present and not guesses:
                 relative[which] = relative_mean_corruption_error(frame, baseline, corruptions=which, allow_partial=True)
         # Few images may leave the baseline without an error, and its own run may have stopped on the way.
         except ValueError as error:
@@ -106,10 +111,21 @@ def _result(store: Store, name: str, counts: Tally, baseline: str | pd.DataFrame
     )
 
 
+def _guesses(store: Store, frame: pd.DataFrame, who: str) -> str:
+    """Why a model that is no better than chance has no relative mCE, or nothing."""
+    clean = frame[frame["severity"] == 0]
+    num_classes = int(store.manifest.protocol.get("num_classes", "0"))
+    if not len(clean) or num_classes < 2:
+        return ""
+    error, images = float(clean["error"].iloc[0]), int(clean["num_images"].iloc[0])
+    return chance_remark(error, who) if is_at_chance(error, images, num_classes) else ""
+
+
 def _partial(store: Store, name: str, counts: Tally) -> str:
     manifest = store.manifest
     reasons = [] if manifest.selection == "all" else [manifest.selection]
     answered = int(counts.images.max())
+    reasons += [f"{remark.count:,} {remark.what}" for remark in manifest.remarks if remark.partial]
     if store.model(name).pending():
         reasons.append(f"{answered:,} of {counted(manifest.num_images, 'image')} so far")
     if counts.bad:

@@ -7,19 +7,22 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
 from rich.console import Console
 
 from dtn_det._optional import require
+from dtn_det.datasets.folder_contents import square_side
+from dtn_det.datasets.image_files import printable
+from dtn_det.datasets.remarks import tell
+from dtn_det.robustness.class_agreement import ClassSet
+from dtn_det.robustness.classification_baseline import BaselineChoice, choose_baseline
 from dtn_det.robustness.classification_data import ClassificationRun, Prepared, prepare
 from dtn_det.robustness.classification_images import SIDES, CorruptedHere
 from dtn_det.robustness.classification_progress import SweepProgress
 from dtn_det.robustness.classification_report import print_results
-from dtn_det.robustness.classification_results import ALEXNET, results
+from dtn_det.robustness.classification_results import results
 from dtn_det.robustness.classification_task import ClassificationTask
 from dtn_det.robustness.classifiers import Classifier
 from dtn_det.robustness.classifiers_loading import load_classifiers
-from dtn_det.robustness.imagenet_data import printable
 from dtn_det.robustness.manifest import StoreManifest
 from dtn_det.robustness.processes import joined
 from dtn_det.robustness.store import ModelStore, Store
@@ -53,18 +56,22 @@ def run_classification(
     Store.check(run.store)
     with joined(launcher, device) as (rank, place):
         prepared = prepare(run)
-        classifiers = load_classifiers(run.models, run.names, prepared.images.num_classes)
-        names = [model.name for model in classifiers]
-        baseline = _baseline(run, prepared, names)
         say = _say(console) if rank.is_first else lambda text: None
-        _warn(prepared, classifiers, say)
-        store, models = _open(run, prepared, classifiers, place, rank)
+        tell(prepared.remarks, say)
+        classes = ClassSet(prepared.found, prepared.images)
+        classifiers, renumbered = load_classifiers(run.models, run.names, classes, prepared.side)
+        tell(renumbered, say)
+        names = [model.name for model in classifiers]
+        manifest = _manifest(run, prepared)
+        choice = _baseline(run, manifest, names)
+        _warn(run, prepared, classifiers, say)
+        store, models = _open(run, prepared, manifest, classifiers, place, rank)
         _warn_versions(models, classifiers, say)
-        _sweep(run, prepared, classifiers, models, place, SweepProgress(models, baseline, rank), console)
+        _sweep(run, prepared, classifiers, models, place, SweepProgress(models, choice.name, rank), console)
     if not rank.is_first:
         return 0
-    numbers = results(store, names, baseline)
-    print_results(console, store, numbers, baseline)
+    numbers = results(store, names, choice.name)
+    print_results(console, store, numbers, choice)
     return max(len(result.bad) for result in numbers)
 
 
@@ -102,27 +109,46 @@ def _sweep(
         run_sweep(models[0].store, models, task, workers=min(run.workers, own), on_unit=progress.add, rank=rank)
 
 
-def _open(
-    run: ClassificationRun, prepared: Prepared, classifiers: Sequence[Classifier], device: torch.device, rank: Rank
-) -> tuple[Store, list[ModelStore]]:
-    """The store and its models; the first process makes what is not there, the others see that it fits."""
-    manifest = StoreManifest(
+def _manifest(run: ClassificationRun, prepared: Prepared) -> StoreManifest:
+    """The data and conditions of the run."""
+    found, images, side = prepared.found, prepared.images, prepared.side
+    clean = _CROP if side == SIDES["imagenet-c"] else f"{side} x {side} as it is"
+    return StoreManifest(
         task="classification",
         data=run.data.resolve().name,
         data_hash=prepared.digest,
-        num_images=len(prepared.images.images),
-        selection=prepared.images.selection,
+        num_images=len(images.images),
+        selection=images.selection,
         corruption=prepared.corruption,
         cells=prepared.cells,
         unit_size=run.unit_size,
         protocol={
             "classes": prepared.classes,
-            "num_classes": str(prepared.images.num_classes),
-            "clean": _CROP if prepared.side == SIDES["imagenet-c"] else f"{prepared.side} x {prepared.side} as it is",
+            "num_classes": str(images.num_classes),
+            "clean": f"{clean}, after the corruption" if prepared.cropped_after else clean,
             "bad_images": "left out" if run.records_bad else "none",
             **({} if prepared.clean_digest is None else {"clean_images": prepared.clean_digest}),
         },
+        remarks=prepared.remarks,
+        recognised={
+            "folder": found.title,
+            "dataset": found.dataset,
+            "profile": prepared.profile,
+            "num_images_found": str(images.num_found),
+            "num_classes_found": str(images.num_folders),
+        },
     )
+
+
+def _open(
+    run: ClassificationRun,
+    prepared: Prepared,
+    manifest: StoreManifest,
+    classifiers: Sequence[Classifier],
+    device: torch.device,
+    rank: Rank,
+) -> tuple[Store, list[ModelStore]]:
+    """The store and its models; the first process makes what is not there, the others see that it fits."""
     protocol = {
         "batch_size": str(run.batch_size),
         "precision": "amp" if run.amp else "float32",
@@ -154,44 +180,27 @@ def _image_table(prepared: Prepared) -> pyarrow.Table:
     return table
 
 
-def _baseline(run: ClassificationRun, prepared: Prepared, names: Sequence[str]) -> str | None:
-    """AlexNet for ImageNet-C unless another is named; none for what AlexNet was not measured on."""
-    if run.baseline is not None and run.baseline != ALEXNET:
-        stored = Store.open(run.store).models() if (run.store / "store.json").is_file() else {}
-        known = list(dict.fromkeys([*names, *stored]))
-        if run.baseline not in known:
-            raise ValueError(f"expected --baseline to be {ALEXNET} or one of {', '.join(known)}, got {run.baseline!r}")
-        return run.baseline
-    fits = prepared.classes == "imagenet" and prepared.profile == "imagenet-c"
-    if run.baseline == ALEXNET and not fits:
-        raise ValueError(
-            f"expected another --baseline than {ALEXNET}, whose errors are known for ImageNet-C, got classes by "
-            f"{prepared.classes} and profile {prepared.profile}: name one of the models"
-        )
-    return ALEXNET if fits else None
+def _baseline(run: ClassificationRun, manifest: StoreManifest, names: Sequence[str]) -> BaselineChoice:
+    stored = Store.open(run.store).models() if (run.store / "store.json").is_file() else {}
+    return choose_baseline(run.baseline, list(dict.fromkeys([*names, *stored])), [manifest])
 
 
-def _warn(prepared: Prepared, classifiers: Sequence[Classifier], say: Callable[[str], None]) -> None:
+def _warn(
+    run: ClassificationRun, prepared: Prepared, classifiers: Sequence[Classifier], say: Callable[[str], None]
+) -> None:
     side = prepared.side
     for model in classifiers:
         size = model.view.of(side).size
         if size is not None:
             say(f"warning: {model.name} takes {size[0]} x {size[1]}: corrupted images of {side} x {side} are resized")
-    if side != SIDES["imagenet-c"] or not isinstance(prepared.source, CorruptedHere):
+    small = square_side(prepared.found.sizes)
+    profile = prepared.found.profile
+    if not isinstance(prepared.source, CorruptedHere) or run.profile != "imagenet-c" or profile in (None, run.profile):
         return
-    path = prepared.images.images[0].path
-    try:
-        with Image.open(path) as picture:
-            size = picture.size
-    # What is wrong with it is told when its turn comes; Pillow meets bad files with many kinds of errors.
-    except Exception:
-        return
-    profile = {(SIDES[name], SIDES[name]): name for name in ("cifar-c", "tiny-imagenet-c")}.get(size)
-    if profile is not None:
-        say(
-            f"warning: images such as {printable(path)} are {size[0]} x {size[1]} and are enlarged to {side} x {side}: "
-            f"take --profile {profile} to corrupt them as they are"
-        )
+    say(
+        f"warning: images such as {printable(prepared.images.images[0].path)} are {small} x {small} and are enlarged "
+        f"to {side} x {side}: take --profile {profile} to corrupt them as they are"
+    )
 
 
 def _warn_versions(models: Sequence[ModelStore], classifiers: Sequence[Classifier], say: Callable[[str], None]) -> None:

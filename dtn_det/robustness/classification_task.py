@@ -13,11 +13,11 @@ from torch.utils.data import Dataset
 
 from dtn_det._optional import require
 from dtn_det.corruptions.reading import BadImageError
+from dtn_det.datasets.class_folders import LabelledImages
 from dtn_det.robustness.classification_images import CellImages, Cells, Item
 from dtn_det.robustness.classification_records import records_schema, score
 from dtn_det.robustness.classification_slots import ViewSlots
 from dtn_det.robustness.classifiers import Classifier, View, check_logits
-from dtn_det.robustness.imagenet_data import LabelledImages
 from dtn_det.robustness.store_files import BAD_IMAGES
 from dtn_det.robustness.wording import counted
 

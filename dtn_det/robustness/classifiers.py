@@ -14,6 +14,22 @@ from dtn_det.robustness.wording import counted
 from dtn_det.worker_processes import worker_died
 
 
+class ClassCountError(ValueError):
+    """A checkpoint of another number of classes than the data.
+
+    Args:
+        name: Of the checkpoint.
+        number: Of its classes.
+        wanted: Of the data's.
+    """
+
+    def __init__(self, name: str, number: int, wanted: int) -> None:
+        super().__init__(
+            f"expected weights of {wanted:,} classes, got {number:,} in {name}: name a checkpoint of the data's classes"
+        )
+        self.name, self.number = name, number
+
+
 @dataclass(frozen=True)
 class View:
     """What a worker makes of a corrupted image for a model. Models of equal views share it.
@@ -44,6 +60,8 @@ class Classifier:
         protocol: What its numbers depend on besides weights and images.
         versions: Libraries that it runs on.
         training: How it was trained, where that is known.
+        num_classes: Of its answers, where it says so.
+        class_names: In the order of its answers, where its checkpoint or config names them.
     """
 
     name: str
@@ -54,6 +72,8 @@ class Classifier:
     protocol: Mapping[str, str]
     versions: Mapping[str, str] = field(default_factory=dict)
     training: Mapping[str, str] = field(default_factory=dict)
+    num_classes: int | None = None
+    class_names: tuple[str, ...] = ()
 
     def logits(self, images: Tensor) -> object:
         """The model's answer to images; whatever it raises is told with its name.

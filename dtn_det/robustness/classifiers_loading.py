@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from dtn_det.datasets.remarks import Remark
 from dtn_det.metrics import BASELINES
-from dtn_det.robustness.classifiers import Classifier
+from dtn_det.robustness.class_agreement import ClassSet, align, check_number
+from dtn_det.robustness.classifiers import ClassCountError, Classifier
 from dtn_det.robustness.store_files import check_name
 from dtn_det.robustness.wording import counted
 
@@ -40,18 +42,30 @@ def load_classifier(source: str, num_classes: int) -> Classifier:
     )
 
 
-def load_classifiers(sources: Sequence[str], names: Sequence[str] | None, num_classes: int) -> list[Classifier]:
-    """Load models and name them.
+def load_classifiers(
+    sources: Sequence[str], names: Sequence[str] | None, classes: ClassSet, side: int
+) -> tuple[list[Classifier], tuple[Remark, ...]]:
+    """Load models, name them, and see that their classes are those of the data.
+
+    Args:
+        sources: See :func:`load_classifier`.
+        names: How reports call them; None for names made of the sources.
+        classes: Of the data.
+        side: Of the images.
+
+    Returns:
+        The models, whose answers are in the order of the data's classes, and what was decided on the way.
 
     Raises:
-        ValueError: One cannot be loaded, two would have one name, or one that of a published baseline.
+        ValueError: One cannot be loaded or has other classes, two would have one name, or one that of a published
+            baseline.
     """
     if names is not None and len(names) != len(sources):
         wanted = counted(len(sources), "model")
         raise ValueError(f"expected --names for {wanted}, got {len(names)}: give each model one name")
     for name in names or ():
         check_name(name)
-    models = [load_classifier(source, num_classes) for source in sources]
+    models = [_load(source, classes) for source in sources]
     if names is not None:
         models = [replace(model, name=name) for model, name in zip(models, names, strict=True)]
     called = [model.name for model in models]
@@ -63,4 +77,18 @@ def load_classifiers(sources: Sequence[str], names: Sequence[str] | None, num_cl
         raise ValueError(
             f"expected another name than {taken[0]!r}, which stands for published errors: give one with --names"
         )
-    return models
+    aligned: list[Classifier] = []
+    remarks: list[Remark] = []
+    for model in models:
+        check_number(model, classes, side)
+        model, told = align(model, classes)
+        aligned.append(model)
+        remarks += told
+    return aligned, tuple(remarks)
+
+
+def _load(source: str, classes: ClassSet) -> Classifier:
+    try:
+        return load_classifier(source, classes.number)
+    except ClassCountError as error:
+        raise ValueError(classes.fault(error.number, error.name)) from error

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from dtn_det._optional import require
+from dtn_det.data_settings import innermost_datasets
 from dtn_det.launch import load_config
 from dtn_det.robustness.classifiers import Classifier, View
 from dtn_det.robustness.classifiers_timm import load_weights
@@ -72,7 +73,29 @@ def load_mmpretrain(source: str, num_classes: int) -> Classifier:
         },
         versions={name: metadata.version(f"onedl-{name}") for name in ("mmpretrain", "mmengine")},
         training=training_facts(config, content),
+        num_classes=_num_classes(model),
+        class_names=_class_names(config, content),
     )
+
+
+def _num_classes(model: Any) -> int | None:
+    """Of the head; those of several labels or tasks are counted by their answers."""
+    number = getattr(getattr(model, "head", None), "num_classes", None)
+    return number if isinstance(number, int) else None
+
+
+def _class_names(config: Any, content: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes in the order in which the model was trained: those in its checkpoint, else those of its config."""
+    meta = content.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+    dataset_meta = meta.get("dataset_meta")
+    names = (dataset_meta if isinstance(dataset_meta, Mapping) else {}).get("classes") or meta.get("CLASSES")
+    if not names:
+        dataset = next(innermost_datasets(config.get("train_dataloader")), {})
+        names = dataset.get("classes") or (dataset.get("metainfo") or {}).get("classes")
+    if isinstance(names, str) or not names:
+        return ()
+    return tuple(map(str, names))
 
 
 def split_source(source: str) -> tuple[str, str]:

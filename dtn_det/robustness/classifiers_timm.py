@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from dtn_det._optional import require
-from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
 from dtn_det.checkpoints.read import read_checkpoint
-from dtn_det.robustness.classifiers import Classifier, Normalizer, View
+from dtn_det.robustness.classifiers import ClassCountError, Classifier, Normalizer, View
 from dtn_det.robustness.classifiers_hub import hub_asked_once
 
 RANDOM = "random"
@@ -53,7 +54,7 @@ def load_timm(source: str, num_classes: int) -> Classifier:
             torch.manual_seed(0)
             model = timm.create_model(name, pretrained=False, num_classes=num_classes)
         if checkpoint != RANDOM:
-            load_weights(model, checkpoint)
+            _load_classes(model, checkpoint, num_classes)
     else:
         model = _pretrained(timm, name)
     return _classifier(timm, source, name, checkpoint, model)
@@ -91,12 +92,7 @@ def load_weights(model: nn.Module, checkpoint: str) -> dict[str, Any]:
         CheckpointError: It cannot be read or does not fit.
     """
     content: dict[str, Any] = read_checkpoint(checkpoint)
-    weights = content
-    for key in _STATE_KEYS:
-        if isinstance(weights.get(key), dict):
-            weights = weights[key]
-            break
-    found = {key.removeprefix("module."): value for key, value in weights.items() if isinstance(value, Tensor)}
+    found = weights_of(content)
     wanted = model.state_dict()
     faults = {
         "missing": [key for key in wanted if key not in found],
@@ -119,6 +115,45 @@ def load_weights(model: nn.Module, checkpoint: str) -> dict[str, Any]:
         )
     model.load_state_dict(found)
     return content
+
+
+def weights_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights in the content of a checkpoint."""
+    weights = content
+    for key in _STATE_KEYS:
+        if isinstance(weights.get(key), dict):
+            weights = weights[key]
+            break
+    return {key.removeprefix("module."): value for key, value in weights.items() if isinstance(value, Tensor)}
+
+
+def _load_classes(model: Any, checkpoint: str, num_classes: int) -> None:
+    """:func:`load_weights`, with its own error where the checkpoint has another number of classes.
+
+    Raises:
+        ClassCountError: It has.
+        CheckpointError: It does not fit otherwise.
+    """
+    try:
+        load_weights(model, checkpoint)
+    except CheckpointNotFoundError:
+        raise
+    except CheckpointError:
+        number = _checkpoint_classes(model, checkpoint)
+        if number not in (None, num_classes):
+            raise ClassCountError(checkpoint, number, num_classes) from None
+        raise
+
+
+def _checkpoint_classes(model: Any, checkpoint: str) -> int | None:
+    """How many classes the last layer in a checkpoint has, if that is all in which it differs from the model."""
+    weights = weights_of(read_checkpoint(checkpoint))
+    wanted = model.state_dict()
+    if weights.keys() != wanted.keys():
+        return None
+    differing = {key for key in wanted if weights[key].shape != wanted[key].shape}
+    counts = {weights[key].shape[0] for key in differing if weights[key].shape[1:] == wanted[key].shape[1:]}
+    return counts.pop() if len(counts) == 1 and differing else None
 
 
 def _pretrained(timm: Any, name: str) -> nn.Module:
@@ -171,7 +206,20 @@ def _classifier(timm: Any, source: str, name: str, checkpoint: str, model: nn.Mo
         },
         versions={"timm": metadata.version("timm")},
         training={} if checkpoint else _training(model),
+        num_classes=_num_classes(model),
+        class_names=_class_names(model),
     )
+
+
+def _num_classes(model: Any) -> int | None:
+    number = getattr(model, "num_classes", None)
+    return number if isinstance(number, int) and number > 0 else None
+
+
+def _class_names(model: Any) -> tuple[str, ...]:
+    """Those in the folder or on the hub that the weights are from, where they are named."""
+    names = getattr(model, "pretrained_cfg", {}).get("label_names")
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
 
 def _training(model: Any) -> dict[str, str]:

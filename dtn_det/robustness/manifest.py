@@ -17,7 +17,7 @@ FORMAT = 1
 
 _LONGEST, _LISTED = 120, 5
 _HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
-_NOT_COMPARED = ("versions", "facts", "remarks", "protocol")
+_NOT_COMPARED = ("versions", "facts", "remarks", "recognised", "protocol")
 _MEANINGS = {
     "data_hash": "names, sizes and labels of the images",
     "weights_hash": "the weights of the model",
@@ -43,6 +43,7 @@ class StoreManifest:
         format: Version of the files.
         remarks: What the readers of the data left out, filled in or decided. Runs do not compare them, for the hash of
             the data tells sets apart, and stores of earlier versions have none.
+        recognised: What the folder of the data was recognised as, by name, such as ``dataset``; likewise.
     """
 
     task: str
@@ -56,6 +57,7 @@ class StoreManifest:
     protocol: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
     remarks: tuple[Remark, ...] = ()
+    recognised: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_images < 1 or self.unit_size < 1 or not self.cells:
@@ -86,7 +88,11 @@ class StoreManifest:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        plain = {"cells": [list(cell) for cell in self.cells], "protocol": dict(self.protocol)}
+        plain = {
+            "cells": [list(cell) for cell in self.cells],
+            "protocol": dict(self.protocol),
+            "recognised": dict(self.recognised),
+        }
         return {**asdict(self), **plain, "remarks": [remark.to_dict() for remark in self.remarks]}
 
     @classmethod
@@ -136,7 +142,7 @@ class ModelManifest:
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Lines that say in which fields two manifests differ, ``versions``, ``facts`` and ``remarks`` aside."""
+    """Lines that say in which fields two manifests differ, apart from those that runs do not compare."""
     lines = []
     old_fields, new_fields = _flat(found), _flat(wanted)
     for key in sorted({*old_fields, *new_fields}):

@@ -10,6 +10,7 @@ from tree_files import coco_folder, imagenet_folder, picture, plain_folder, save
 from dtn_det.corruptions.coco_layout import list_coco
 from dtn_det.corruptions.layouts import choose, list_folder
 from dtn_det.corruptions.trees import find_layout, plan_tree
+from dtn_det.datasets.recognise import recognise
 
 
 class TestFolders:
@@ -32,7 +33,6 @@ class TestFolders:
 
     def test_imagenet(self, tmp_path):
         imagenet_folder(tmp_path)
-        save(tmp_path / "other/x.png", picture(1))
         keys = [image.key for image in list_folder(tmp_path, "imagenet").images]
         assert keys == [
             "n01440760/ILSVRC2012_val_00000000.JPEG",
@@ -40,10 +40,17 @@ class TestFolders:
             "n01440761/ILSVRC2012_val_00000001.JPEG",
         ]
 
+    def test_folders_beside_those_of_imagenet_are_no_silent_loss(self, tmp_path):
+        imagenet_folder(tmp_path)
+        save(tmp_path / "other/x.png", picture(1))
+        with pytest.raises(ValueError, match=r"got 'other' beside them: move them away, or take --layout plain"):
+            list_folder(tmp_path, "imagenet")
+        assert len(list_folder(tmp_path, "plain").images) == 4
+
     def test_layouts_are_found(self, tmp_path):
-        assert find_layout(plain_folder(tmp_path / "a")) == "plain"
-        assert find_layout(imagenet_folder(tmp_path / "b")) == "imagenet"
-        assert find_layout(coco_folder(tmp_path / "c")) == "coco"
+        assert find_layout(recognise(plain_folder(tmp_path / "a"))) == "plain"
+        assert find_layout(recognise(imagenet_folder(tmp_path / "b"))) == "imagenet"
+        assert find_layout(recognise(coco_folder(tmp_path / "c"))) == "coco"
 
     def test_nothing_to_corrupt_is_refused(self, tmp_path):
         (tmp_path / "notes.txt").write_text("")

@@ -303,7 +303,7 @@ def test_errors_of_options(tmp_path: Path) -> None:
     for options, told in (
         (ReportOptions(models=["c"]), "expected --models out of a, b, got c"),
         (ReportOptions(models=["a", "a"]), "expected each of --models once, got a, a"),
-        (ReportOptions(baseline="alexnet"), "expected --baseline out of a, b, got 'alexnet'"),
+        (ReportOptions(baseline="alexnet"), "expected another --baseline than alexnet, .* got classes by folder"),
         (ReportOptions(pairs=["a:c"]), "expected --pairs FIRST:SECOND with two models out of a, b, got 'a:c'"),
         (ReportOptions(replicates=-1), "expected at least 0 replicates"),
         (ReportOptions(level=1.0), "a level between 0 and 1, got 1000, 0 and 1.0"),
@@ -355,3 +355,15 @@ def test_pairs_of_names_with_colons() -> None:
     assert parse_pairs(["timm:a:timm:b"], names) == (("timm:a", "timm:b"),)
     with pytest.raises(ReportError, match="expected --pairs"):
         parse_pairs(["timm:a:timm:a"], names)
+
+
+def test_reports_have_no_relative_numbers_of_models_that_guess(tmp_path: Path) -> None:
+    # Of two classes, half of the answers are right by guessing, and of 40 images 29 may be.
+    protocol = {"classes": "folder", "num_classes": "2"}
+    store = classifier_store(tmp_path / "store", {"bad": 0, "good": 9}, protocol=protocol)
+    report = collect([store], ReportOptions(baseline="good", replicates=0, pairs=()))
+    numbers = report.sections[0].numbers
+    relative = numbers[numbers["metric"].str.contains("relative")]
+    assert set(relative["model"]) == {"good"}
+    assert any("no relative mCE: with a clean error of" in text for text in report.remarks)
+    assert any("bad is no better than chance" in text for text in report.remarks)

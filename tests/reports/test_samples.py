@@ -13,14 +13,16 @@ from PIL import Image
 from report_stores import classifier_answers, classifier_store, detector_store
 
 from dtn_det.corruptions import ALL, Corruptor
+from dtn_det.datasets.class_folders import list_images
+from dtn_det.datasets.corrupted_trees import list_tree, open_tree
+from dtn_det.datasets.recognise import recognise
 from dtn_det.reports.samples import make_samples
 from dtn_det.reports.samples.gallery import thumbnail
 from dtn_det.reports.sources import ReportError, open_sources
 from dtn_det.robustness.cells import CLEAN, Cell, sweep_cells
 from dtn_det.robustness.coco_truth import CocoTruth
 from dtn_det.robustness.detection_images import image_corruption
-from dtn_det.robustness.imagenet_data import list_images
-from dtn_det.robustness.imagenet_data_tree import find_tree, list_tree
+from dtn_det.robustness.manifest import hash_lines
 from dtn_det.robustness.store import Store
 
 CLASSES = ("bird", "cat", "ship")
@@ -49,7 +51,7 @@ def store(tmp_path_factory, pictures) -> Path:
     images = list_images(pictures, "folder")
     folder = tmp_path_factory.mktemp("results") / "store"
     return classifier_store(
-        folder, MODELS, images=42, cells=CELLS, data_hash=images.digest, protocol=PROTOCOL, bad=(0, 1, 2)
+        folder, MODELS, images=42, cells=CELLS, data_hash=hash_lines(images.lines()), protocol=PROTOCOL, bad=(0, 1, 2)
     )
 
 
@@ -111,7 +113,8 @@ class TestClassifiers:
     def test_a_selection(self, tmp_path, pictures):
         images = list_images(pictures, "folder", 20, 5)
         store = classifier_store(
-            tmp_path / "store", MODELS, images=20, cells=CELLS, data_hash=images.digest, selection=images.selection,
+            tmp_path / "store", MODELS, images=20, cells=CELLS, data_hash=hash_lines(images.lines()),
+            selection=images.selection,
             protocol=PROTOCOL,
         )  # fmt: skip
         keys = {image.key for image in images.images}
@@ -119,7 +122,7 @@ class TestClassifiers:
 
     def test_units_that_some_model_lacks_are_left_out(self, tmp_path, pictures):
         images = list_images(pictures, "folder")
-        fields = {"images": 42, "cells": CELLS, "data_hash": images.digest, "protocol": PROTOCOL}
+        fields = {"images": 42, "cells": CELLS, "data_hash": hash_lines(images.lines()), "protocol": PROTOCOL}
         classifier_store(tmp_path / "store", {"ln": 0}, **fields)
         classifier_store(tmp_path / "store", {"dtn": 1}, **fields, units=[1])
         unit = {image.key for image in images.images[16:32]}
@@ -131,10 +134,10 @@ class TestClassifiers:
     def test_corrupted_images_on_disk(self, tmp_path, pictures):
         for seed, cell in enumerate(CELLS[1:]):
             write_images(tmp_path / "tree" / cell.corruption / str(cell.severity), seed + 1)
-        tree = find_tree(tmp_path / "tree")
-        _, digest = list_tree(tree, tmp_path / "tree", CELLS[1:], "folder", None, 0)
+        tree = open_tree(recognise(tmp_path / "tree"))
+        _, lines = list_tree(tree, CELLS[1:], "folder", None, 0)
         store = classifier_store(
-            tmp_path / "store", MODELS, images=42, cells=CELLS, data_hash=digest, corruption=tree.identity,
+            tmp_path / "store", MODELS, images=42, cells=CELLS, data_hash=hash_lines(lines), corruption=tree.identity,
             protocol=PROTOCOL,
         )  # fmt: skip
         gallery = make_samples(open_sources([store]), tmp_path / "tree", [PAIR])
@@ -154,7 +157,7 @@ class TestClassifiers:
         images = list_images(tmp_path / "val", "imagenet")
         protocol = {"classes": "imagenet", "num_classes": "1000", "clean": "short side 256, centre 224"}
         store = classifier_store(
-            tmp_path / "store", MODELS, images=4, cells=CELLS, data_hash=images.digest, protocol=protocol,
+            tmp_path / "store", MODELS, images=4, cells=CELLS, data_hash=hash_lines(images.lines()), protocol=protocol,
             corruption=Corruptor().identity,
         )  # fmt: skip
         found = make_samples(open_sources([store]), tmp_path / "val").images

@@ -7,12 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from class_folders import WNIDS, write_folders
+from class_folders import WNIDS, picture, write_folders
 
 from dtn_det.cli.main import main
+from dtn_det.datasets.class_folders import list_images
+from dtn_det.datasets.corrupted_trees import list_tree, open_tree
+from dtn_det.datasets.corruption_folders import look_for_corruptions
+from dtn_det.datasets.label_maps import imagenet_wnids
+from dtn_det.datasets.recognise import recognise
 from dtn_det.robustness.cells import Cell
-from dtn_det.robustness.imagenet_data import guess_classes, imagenet_wnids, list_images
-from dtn_det.robustness.imagenet_data_tree import find_tree, list_tree
 from dtn_det.robustness.store import Store
 
 CELLS = (Cell("fog", 1), Cell("fog", 2))
@@ -33,13 +36,13 @@ def test_classes_are_numbered_by_the_whole_list_of_wnids(tmp_path: Path) -> None
 
 def test_val_within_the_folder_is_found(tmp_path: Path) -> None:
     write_folders(tmp_path / "val")
-    assert guess_classes(tmp_path) == "imagenet"
+    assert recognise(tmp_path).classes == "imagenet"
     assert list_images(tmp_path, "imagenet").images[0].key == "n01440764/image_0.png"
 
 
 def test_other_folders_are_numbered_by_name(tmp_path: Path) -> None:
     write_folders(tmp_path, ("dog", "ant"))
-    assert guess_classes(tmp_path) == "folder"
+    assert recognise(tmp_path).classes == "folder"
     images = list_images(tmp_path, "folder")
     assert [(image.key, image.label) for image in images.images][1:3] == [
         ("ant/image_1.png", 0),
@@ -107,58 +110,51 @@ def test_validation_images_that_are_not_sorted_say_how_to_sort_them(tmp_path: Pa
 )
 def test_variants_of_the_layout(tmp_path: Path, corruption: str, severity: str) -> None:
     write_folders(tmp_path / corruption / severity)
-    tree = find_tree(tmp_path)
-    assert tree is not None
-    assert tree.folders == {Cell("fog", 1): tmp_path / corruption / severity}
+    assert look_for_corruptions(tmp_path).cells == {Cell("fog", 1): tmp_path / corruption / severity}
 
 
 def test_names_with_dashes_and_blanks(tmp_path: Path) -> None:
     write_folders(tmp_path / "Gaussian-Noise" / "3")
     write_folders(tmp_path / "digital" / "JPEG Compression" / "5")
-    tree = find_tree(tmp_path)
-    assert tree is not None
-    assert set(tree.folders) == {Cell("gaussian_noise", 3), Cell("jpeg_compression", 5)}
+    assert set(look_for_corruptions(tmp_path).cells) == {Cell("gaussian_noise", 3), Cell("jpeg_compression", 5)}
 
 
 def test_a_clean_folder_is_no_tree(tmp_path: Path) -> None:
     write_folders(tmp_path / "val")
-    assert find_tree(tmp_path) is None
-    assert find_tree(tmp_path / "val") is None
+    assert not look_for_corruptions(tmp_path).cells
+    assert not look_for_corruptions(tmp_path / "val").cells
 
 
 def test_one_cell_in_two_places_is_named(tmp_path: Path) -> None:
     write_folders(tmp_path / "fog" / "1")
     write_folders(tmp_path / "fog" / "severity_1")
     with pytest.raises(ValueError, match="expected one folder for fog at severity 1"):
-        find_tree(tmp_path)
+        recognise(tmp_path)
 
 
 def test_cells_that_are_not_there_are_named(tmp_path: Path) -> None:
     write_folders(tmp_path / "fog" / "1")
-    tree = find_tree(tmp_path)
-    assert tree is not None
+    tree = open_tree(recognise(tmp_path))
     with pytest.raises(ValueError, match="got none for fog 2"):
-        list_tree(tree, tmp_path, CELLS, "imagenet", None, 0)
+        list_tree(tree, CELLS, "imagenet", None, 0)
 
 
 def test_images_that_differ_between_cells_are_named(tmp_path: Path) -> None:
     for severity in ("1", "2"):
         write_folders(tmp_path / "fog" / severity)
     (tmp_path / "fog" / "2" / WNIDS[1] / "image_0.png").rename(tmp_path / "fog" / "2" / WNIDS[1] / "surplus.png")
-    tree = find_tree(tmp_path)
-    assert tree is not None
+    tree = open_tree(recognise(tmp_path))
     with pytest.raises(ValueError, match="expected the same 8 images") as error:
-        list_tree(tree, tmp_path, CELLS, "imagenet", None, 0)
+        list_tree(tree, CELLS, "imagenet", None, 0)
     assert f"lacks 1: {WNIDS[1]}/image_0.png" in str(error.value)
     assert f"has besides 1: {WNIDS[1]}/surplus.png" in str(error.value)
 
 
 def test_a_tree_without_images_is_named(tmp_path: Path) -> None:
     (tmp_path / "fog" / "1").mkdir(parents=True)
-    tree = find_tree(tmp_path)
-    assert tree is not None
+    tree = open_tree(recognise(tmp_path))
     with pytest.raises(ValueError, match="expected images in class folders"):
-        list_tree(tree, tmp_path, CELLS[:1], "imagenet", None, 0)
+        list_tree(tree, CELLS[:1], "imagenet", None, 0)
 
 
 @pytest.fixture
@@ -167,6 +163,8 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "import torch\n\n\nclass Mean(torch.nn.Module):\n    def forward(self, images):\n"
         "        values = torch.nn.functional.adaptive_avg_pool2d(images, 19).flatten(1)\n"
         "        return 10 * values[:, :1000]\n\n\ndef mean():\n    return Mean()\n"
+        "\n\nclass Three(Mean):\n    def forward(self, images):\n        return super().forward(images)[:, :3]\n"
+        "\n\ndef three():\n    return Three()\n"
     )
     monkeypatch.chdir(tmp_path)
     return "python:tree_model:mean"
@@ -210,3 +208,59 @@ def test_what_is_wrong_with_a_tree_is_told(tmp_path: Path, models: str, capsys: 
     os.truncate(path, 100)
     assert mce(models, "c", "--data", "tree", *choice) == 1
     assert f"got {Path('tree/fog/2') / WNIDS[0] / 'image_0.png'}: " in capsys.readouterr().err
+
+
+FEW = ("--corruptions", "noise", "--severities", "1", "4", "--workers", "1")
+
+
+@pytest.mark.parametrize("options", [(), ("--profile", "imagenet-c", "--resize", "--format", "jpeg")])
+def test_what_corrupt_writes_of_class_folders_is_read(
+    tmp_path: Path, models: str, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    for number, name in enumerate(("ant", "bee", "cat")):
+        for index in range(2):
+            path = tmp_path / "clean" / name / f"{index}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture(10 * number + index, 300).crop((0, 0, 300, 260)).save(path)
+    assert main(["corrupt", "clean", "tree", "--yes", *FEW, *options]) == 0
+    said = capsys.readouterr().out
+    assert ("pass --profile imagenet-c --resize --format jpeg; it reads" in said) == (not options)
+    model = models.replace("mean", "three")
+    arguments = ["mce", model, "--store", "store", "--device", "cpu", "--data", "tree", "--clean", "clean"]
+    assert main([*arguments, *FEW]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    manifest = Store.open(Path("store")).manifest
+    after = "note: tree: 1 tree was corrupted at the images' own size, such as 300 x 260"
+    assert (after in out) == (not options)
+    assert manifest.protocol["clean"].endswith("after the corruption") == (not options)
+    assert [remark.kind for remark in manifest.remarks] == ([] if options else ["cropped_after_corruption"])
+    table = Store.open(Path("store")).images().to_pylist()
+    assert [row["label"] for row in table] == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_part_of_a_tree_has_the_numbers_of_all_classes(tmp_path: Path, models: str) -> None:
+    write_folders(tmp_path / "clean", ("ant", "bee", "cat", "dog"), per_class=3)
+    assert main(["corrupt", "clean", "tree", "--yes", "--limit", "2", *FEW]) == 0
+    tree = open_tree(recognise(Path("tree")))
+    images, _ = list_tree(tree, [Cell("gaussian_noise", 1)])
+    assert images.num_classes == 4
+    numbers = {"ant": 0, "bee": 1, "cat": 2, "dog": 3}
+    assert {image.key.split("/")[0]: image.label for image in images.images}.items() <= numbers.items()
+
+
+def test_small_images_choose_their_benchmark_and_say_so(
+    tmp_path: Path, models: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folders(tmp_path / "clean", WNIDS, side=64)
+    assert mce(models, "fly", "--data", "clean") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "1 benchmark was chosen by the size of the images: tiny-imagenet-c for 64 x 64 (--profile names" in out
+    assert "no CE and mCE against AlexNet, whose errors are known for ImageNet-C alone: got images of 4 of" in out
+    assert "partial (4 of ImageNet's 1,000 classes have images" in out
+    assert "relative mCE" in out
+    assert "0.00" not in out.partition("relative mCE")[2].partition("clean error")[0]
+    assert main(["corrupt", "clean", "tree", "--workers", "1", "--yes", *CHOICE]) == 0
+    assert mce(models, "disk", "--data", "tree", "--clean", "clean") == 0
+    assert answers("disk") == answers("fly")
+    manifests = [Store.open(Path(store)).manifest for store in ("fly", "disk")]
+    assert [manifest.recognised["profile"] for manifest in manifests] == ["tiny-imagenet-c"] * 2

@@ -40,9 +40,56 @@ def settings(root: Path, num_classes: int = 3, **dataset: Any) -> Config:
 
 
 def test_folders_of_the_models_classes_pass(tmp_path: Path) -> None:
-    make_folders(tmp_path, train=[*names(3), ".cache"], val=names(3))
+    make_folders(tmp_path, train=names(3), val=names(3))
     (tmp_path / "train" / "list.txt").touch()
     launch.check_data(settings(tmp_path), SPLITS)
+
+
+def test_hidden_folders_are_classes_to_mmpretrain(tmp_path: Path) -> None:
+    make_folders(tmp_path, train=[*names(2), ".cache"], val=names(3))
+    with pytest.raises(ValueError, match=r"folders of classes in '.*train', got '.cache', which mmpretrain takes for"):
+        launch.check_data(settings(tmp_path), SPLITS)
+
+
+def test_images_that_mmpretrain_passes_over_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_folders(tmp_path, train=names(3), val=names(3))
+    for file in ("a.webp", "b.webp", "c.jfif", "d.png"):
+        (tmp_path / "train" / "class1" / file).touch()
+    launch.check_data(settings(tmp_path), SPLITS)
+    said = capsys.readouterr().err
+    assert "train: 3 images are passed over by mmpretrain for their endings (.jfif, .webp): add" in said
+    assert said.count("passed over") == 1
+    launch.check_data(settings(tmp_path, extensions=(".png", ".webp", ".jfif")), SPLITS)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_names_in_another_order_than_the_folders_are_refused(tmp_path: Path, as_file: bool) -> None:
+    make_folders(tmp_path, train=["cat", "dog", "owl"], val=["cat", "dog", "owl"])
+    listed = ["dog", "cat", "owl"]
+    (tmp_path / "classes.txt").write_text("\n".join(listed))
+    classes = str(tmp_path / "classes.txt") if as_file else listed
+    with pytest.raises(ValueError, match=r"got 'dog' as class 0, which is the folder 'cat': sort `classes`, or leave"):
+        launch.check_data(settings(tmp_path, classes=classes), SPLITS)
+    launch.check_data(settings(tmp_path, classes=sorted(listed)), SPLITS)
+    # Names of another language say nothing of the order.
+    launch.check_data(settings(tmp_path, metainfo={"classes": ["Katze", "Hund", "Eule"]}), SPLITS)
+
+
+def test_names_that_differ_in_case_alone_are_said_to(tmp_path: Path) -> None:
+    make_folders(tmp_path, train=["ant", "bee", "cat"], val=["Bee", "ant", "cat"])
+    with pytest.raises(ValueError, match=r"1 more \(Bee\), of which 'Bee' differ in case or in the form of their lett"):
+        launch.check_data(settings(tmp_path), SPLITS)
+
+
+def test_what_else_a_folder_is_is_said(tmp_path: Path) -> None:
+    make_folders(tmp_path, train=names(3), val=["images"])
+    (tmp_path / "val" / "val_annotations.txt").touch()
+    cfg = settings(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"these are Tiny-ImageNet's validation images as downloaded .*; sort them with"
+    ):
+        launch.check_data(cfg, SPLITS[1:])
 
 
 @pytest.mark.parametrize("number", [0, 2, 4])

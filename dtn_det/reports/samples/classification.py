@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dtn_det._optional import require
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import ByteImage
+from dtn_det.datasets.class_folders import LabelledImage
 from dtn_det.reports.classifier_records import ClassifierRecords, read_records
 from dtn_det.reports.samples.gallery import Answer, Disagreement, Gallery, Picture, SampleImage, thumbnail
 from dtn_det.reports.samples.picking import pick
@@ -22,7 +23,6 @@ from dtn_det.reports.sources import ReportError
 from dtn_det.robustness.cells import CLEAN, Cell
 from dtn_det.robustness.classification_data import ClassificationRun, Prepared, prepare
 from dtn_det.robustness.classification_images import SIDES
-from dtn_det.robustness.imagenet_data import LabelledImage
 from dtn_det.robustness.manifest import StoreManifest
 from dtn_det.robustness.store import ModelStore
 
@@ -189,10 +189,9 @@ def _probabilities(records: ClassifierRecords, cells: Sequence[Cell], rows: NDAr
 
 
 def _class_names(prepared: Prepared) -> dict[int, str]:
-    """Those of ImageNet in words; others by their folders, as far as some image is in them."""
-    folders = {image.label: PurePosixPath(image.key).parts[0] for image in prepared.images.images}
+    """Those of ImageNet in words; others by their folders."""
     if prepared.classes != "imagenet":
-        return folders
+        return dict(enumerate(prepared.images.labels.names))
     descriptions = require("timm.data", "cls").ImageNetInfo("imagenet-1k").label_descriptions(detailed=False)
     return {label: str(text).partition(",")[0] for label, text in enumerate(descriptions)}
 

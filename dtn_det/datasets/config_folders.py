@@ -1,0 +1,205 @@
+"""Whether the class folders that a config names are those of its classifier, before a run starts.
+
+mmpretrain numbers the classes by the sorted names of their folders: a folder too few, or one of another name, gives
+wrong labels without a word, or an index error minutes later.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dtn_det.data_settings import class_folder, innermost_datasets
+from dtn_det.datasets.folder_contents import look
+from dtn_det.datasets.image_files import SUFFIXES, OtherFiles, is_litter, listed, quoted, walk_images
+from dtn_det.datasets.remarks import Remark
+
+_NAMES_SHOWN = 5
+# Of mmpretrain's CustomDataset.
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif")
+# Images that are looked at: mmpretrain lists all of them itself, which may take minutes.
+_MOST_FILES = 100_000
+
+
+def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> tuple[Remark, ...]:
+    """Check the folders of classes against the model and against each other.
+
+    Datasets without labels, of annotation files or of other kinds are passed over, and so are models that do not say
+    how many classes they have.
+
+    Args:
+        cfg: The config.
+        dataloaders: Keys such as ``"train_dataloader"``.
+
+    Returns:
+        What mmpretrain leaves out of the folders.
+
+    Raises:
+        ValueError: The number of folders is not that of the model's classes, or their names are not those of the other
+            dataloaders or of ``classes`` in the config, or mmpretrain takes a folder for a class that is none, or an
+            evaluator looks at more classes than there are.
+    """
+    numbers = dict(_class_numbers(cfg))
+    first: tuple[str, str, list[str]] | None = None
+    remarks: dict[str, tuple[Remark, ...]] = {}
+    for loader, dataset in [(name, dataset) for name in dataloaders for dataset in innermost_datasets(cfg.get(name))]:
+        folder = class_folder(dataset)
+        if folder is None or not os.path.isdir(folder):
+            continue
+        found = _folders(folder)
+        _check_strangers(folder, found)
+        if first is not None and first[2] != found:
+            raise ValueError(
+                f"expected {folder!r} for {loader} to have the classes of {first[1]!r} for {first[0]}, got "
+                f"{_difference(first[2], found)}: the sorted names of the folders number the classes, so they must be "
+                "the same"
+            )
+        first = loader, folder, found
+        for key, number in numbers.items():
+            if len(found) != number:
+                options = " ".join(f"{name}={len(found)}" for name in numbers)
+                raise ValueError(
+                    f"expected folders of {number} classes ({key}) for {loader}, got {len(found)} in {folder!r}"
+                    f"{_shown(found)}: {_other_than_classes(folder)}name the folder of the dataset with --data-root, "
+                    f"or change the model with --cfg-options {options}"
+                )
+        _check_names(dataset, loader, folder, found)
+        if folder not in remarks:
+            remarks[folder] = tuple(_left_out(dataset, folder, found))
+    _check_evaluators(cfg, dataloaders, numbers)
+    return tuple(itertools.chain.from_iterable(remarks.values()))
+
+
+def _check_strangers(folder: str, names: Sequence[str]) -> None:
+    """Hidden folders, and what archivers leave, are classes to mmpretrain, and all later ones get other numbers."""
+    strangers = [name for name in names if is_litter(name)]
+    if strangers:
+        raise ValueError(
+            f"expected nothing but the folders of classes in {folder!r}, got {quoted(strangers)}, which mmpretrain "
+            "takes for classes: move them away"
+        )
+
+
+def _check_names(dataset: Mapping[str, Any], loader: str, folder: str, found: Sequence[str]) -> None:
+    """See that ``classes`` in the config, where they are the folders' names, are in the order of the numbers."""
+    names = _named_classes(dataset)
+    if names is None or {*map(_plain, names)} != {*map(_plain, found)}:
+        return
+    if [*map(_plain, names)] != [*map(_plain, found)]:
+        place = next(
+            n for n, (ours, theirs) in enumerate(zip(found, names, strict=True)) if _plain(ours) != _plain(theirs)
+        )
+        raise ValueError(
+            f"expected the classes of {loader} in the order of the sorted folders of {folder!r}, by which mmpretrain "
+            f"numbers them, got {names[place]!r} as class {place}, which is the folder {found[place]!r}: sort "
+            "`classes`, or leave them out"
+        )
+
+
+def _named_classes(dataset: Mapping[str, Any]) -> list[str] | None:
+    names = dataset.get("classes") or (dataset.get("metainfo") or {}).get("classes")
+    if isinstance(names, str):
+        path = Path(names).expanduser()
+        return path.read_text().splitlines() if path.is_file() else None
+    return [str(name) for name in names] if names else None
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _left_out(dataset: Mapping[str, Any], folder: str, names: Sequence[str]) -> Iterator[Remark]:
+    """Images that mmpretrain does not read, because of their endings."""
+    extensions = tuple(str(one).lower() for one in dataset.get("extensions", _EXTENSIONS))
+    others = OtherFiles()
+    walks = (walk_images(folder, f"{name}/", OtherFiles()) for name in names)
+    for path in itertools.islice(itertools.chain.from_iterable(walks), _MOST_FILES):
+        if not path.lower().endswith(extensions):
+            others.add(path)
+    if others.count:
+        endings = sorted(others.count)
+        yield Remark(
+            "not_read_by_mmpretrain",
+            f"images are passed over by mmpretrain for their endings ({listed(endings)}): add dataset.extensions to "
+            f"the config, such as ({', '.join(repr(one) for one in SUFFIXES[:3])}, {endings[0]!r})",
+            folder,
+            sum(others.count.values()),
+            tuple(others.example[ending] for ending in endings),
+            partial=True,
+        )
+
+
+def _other_than_classes(folder: str) -> str:
+    """What the folder is if it holds no class folders, with what to do, or nothing."""
+    # The names of corruptions come with their code, which needs more libraries than training does.
+    try:
+        from dtn_det.datasets.recognise import READ_BY_CLASS, recognise
+    except ImportError:
+        return ""
+    found = recognise(Path(folder))
+    if found.kind == "tiny_imagenet_val":
+        return f"these are {found.title}; sort them with tools/prepare_small_data.py tiny-imagenet, or "
+    if found.kind in ("empty", "class_folders") or (found.kind == "images" and not look(folder).images):
+        return ""
+    if found.kind in READ_BY_CLASS:
+        return f"these are {found.title}, which `dtn-det mce` evaluates; "
+    return f"these are {found.title}; {found.advice()}; or "
+
+
+def _check_evaluators(cfg: Mapping[str, Any], dataloaders: Sequence[str], numbers: Mapping[str, int]) -> None:
+    """The five likeliest of three classes are asked for after a whole epoch."""
+    for key in [loader.replace("_dataloader", "_evaluator") for loader in dataloaders]:
+        metrics = cfg.get(key)
+        for path, metric in [(key, metrics)] if isinstance(metrics, Mapping) else _numbered(key, metrics or ()):
+            topk = metric.get("topk", ()) if isinstance(metric, Mapping) else ()
+            most = max([topk] if isinstance(topk, int) else topk, default=0)
+            if numbers and most > min(numbers.values()):
+                raise ValueError(
+                    f"expected {path}.topk of at most {min(numbers.values())}, the number of classes, got {topk}: add "
+                    f"--cfg-options {path}.topk=1"
+                )
+
+
+def _numbered(key: str, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    return ((f"{key}.{index}", value) for index, value in enumerate(values))
+
+
+def _class_numbers(cfg: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Keys of the config that say how many classes there are."""
+    yield from _number("data_preprocessor", cfg.get("data_preprocessor"))
+    path, model = "model", cfg.get("model")
+    while isinstance(model, Mapping):
+        yield from _number(path, model)
+        yield from _number(f"{path}.head", model.get("head"))
+        yield from _number(f"{path}.data_preprocessor", model.get("data_preprocessor"))
+        # Of a ConvertedModel.
+        path, model = f"{path}.model", model.get("model")
+
+
+def _number(path: str, settings: Any) -> Iterator[tuple[str, int]]:
+    number = settings.get("num_classes") if isinstance(settings, Mapping) else None
+    if isinstance(number, int):
+        yield f"{path}.num_classes", number
+
+
+def _folders(folder: str) -> list[str]:
+    """As mmpretrain lists them: hidden ones too."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if os.path.isdir(entry.path))
+
+
+def _shown(names: Sequence[str]) -> str:
+    return f" ({', '.join(names[:_NAMES_SHOWN])}{', ...' if len(names) > _NAMES_SHOWN else ''})" if names else ""
+
+
+def _difference(expected: Sequence[str], found: Sequence[str]) -> str:
+    alike = {name.casefold(): name for name in map(_plain, expected)}
+    missing, extra = sorted({*expected} - {*found}), sorted({*found} - {*expected})
+    written = [name for name in extra if _plain(name).casefold() in alike]
+    said = [f"{len(names)} {what}{_shown(names)}" for what, names in (("missing", missing), ("more", extra)) if names]
+    hint = f", of which {quoted(written)} differ in case or in the form of their letters alone" if written else ""
+    return " and ".join(said) + hint
