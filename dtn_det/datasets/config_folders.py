@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dtn_det.data_settings import class_folder, innermost_datasets
+from dtn_det.datasets.config_lists import check_image_lists
 from dtn_det.datasets.folder_contents import look
 from dtn_det.datasets.image_files import SUFFIXES, OtherFiles, is_litter, listed, quoted, walk_images
 from dtn_det.datasets.remarks import Remark
@@ -28,8 +29,8 @@ _MOST_FILES = 100_000
 def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> tuple[Remark, ...]:
     """Check the folders of classes against the model and against each other.
 
-    Datasets without labels, of annotation files or of other kinds are passed over, and so are models that do not say
-    how many classes they have.
+    Datasets without labels or of other kinds are passed over, and so are models that do not say how many classes they
+    have; lists of images and labels go through :func:`dtn_det.datasets.config_lists.check_image_lists`.
 
     Args:
         cfg: The config.
@@ -40,8 +41,8 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
 
     Raises:
         ValueError: The number of folders is not that of the model's classes, or their names are not those of the other
-            dataloaders or of ``classes`` in the config, or mmpretrain takes a folder for a class that is none, or an
-            evaluator looks at more classes than there are.
+            dataloaders or of ``classes`` in the config, or mmpretrain takes a folder for a class that is none, or a
+            list of images has labels that do not fit, or an evaluator looks at more classes than there are.
     """
     numbers = dict(_class_numbers(cfg))
     first: tuple[str, str, list[str]] | None = None
@@ -70,6 +71,7 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
         _check_names(dataset, loader, folder, found)
         if folder not in remarks:
             remarks[folder] = tuple(_left_out(dataset, folder, found))
+    check_image_lists(cfg, dataloaders, numbers)
     _check_evaluators(cfg, dataloaders, numbers)
     return tuple(itertools.chain.from_iterable(remarks.values()))
 

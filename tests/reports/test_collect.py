@@ -363,7 +363,7 @@ def test_reports_have_no_relative_numbers_of_models_that_guess(tmp_path: Path) -
     store = classifier_store(tmp_path / "store", {"bad": 0, "good": 9}, protocol=protocol)
     report = collect([store], ReportOptions(baseline="good", replicates=0, pairs=()))
     numbers = report.sections[0].numbers
-    relative = numbers[numbers["metric"].str.contains("relative")]
+    relative = numbers[numbers["name"].str.contains("relative")]
     assert set(relative["model"]) == {"good"}
     assert any("no relative mCE: with a clean error of" in text for text in report.remarks)
     assert any("bad is no better than chance" in text for text in report.remarks)
