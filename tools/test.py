@@ -10,6 +10,8 @@ from dtn_det.checkpoints.fit import check_weights_fit
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.datasets.class_names import ClassNameError
 from dtn_det.datasets.config_classes import check_evaluation
+from dtn_det.datasets.config_files import check_files, explain_failure
+from dtn_det.datasets.remarks import tell
 from dtn_det.input_errors import InputError
 from dtn_det.test_time_augmentation import enable_tta
 
@@ -35,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             launch.set_data_root(cfg, args.data_root)
         cfg.load_from = launch.check_checkpoint(args.checkpoint)
         launch.check_data(cfg, ["test_dataloader"], args.data_root)
+        remarks = check_files(cfg, ["test_dataloader"], cfg.work_dir)
         launch.set_output(cfg, args.out)
         if args.show or args.show_dir:
             launch.enable_visualization(cfg, args.show, args.show_dir, args.wait_time)
@@ -46,11 +49,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check_evaluation(cfg, "test", cfg.load_from, read_checkpoint(cfg.load_from))
         runner = launch.build_runner(cfg, args.launcher, args.local_rank)
+        tell(remarks, runner.logger.warning)
         check_weights_fit(runner.model, cfg.load_from, args.config)
         runner.test()
-    # Nothing else: an error of the program keeps its traceback.
     except (CheckpointError, ClassNameError, InputError) as error:
         print(f"tools/test.py: error: {error}", file=sys.stderr)
+        return 1
+    # An error of the program keeps its traceback.
+    except Exception:
+        fault = explain_failure(cfg, ["test_dataloader"])
+        if fault is None:
+            raise
+        print(f"tools/test.py: error: {fault}", file=sys.stderr)
         return 1
     return 0
 

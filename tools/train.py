@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dtn_det import launch
 from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.datasets.config_classes import prepare_training
+from dtn_det.datasets.config_files import check_files, explain_failure
 from dtn_det.datasets.remarks import tell
 from dtn_det.input_errors import InputError
 from dtn_det.schedules import schedule_warning
@@ -53,10 +54,9 @@ def run(args: argparse.Namespace) -> int:
             launch.enable_auto_scale_lr(cfg)
         launch.set_resume(cfg, args.resume)
         launch.check_amp(cfg)
-        launch.check_data(
-            cfg, ["train_dataloader"] + ["val_dataloader"] * (cfg.get("val_cfg") is not None), args.data_root
-        )
-        remarks = prepare_training(cfg)
+        loaders = ["train_dataloader"] + ["val_dataloader"] * (cfg.get("val_cfg") is not None)
+        launch.check_data(cfg, loaders, args.data_root)
+        remarks = (*check_files(cfg, loaders, cfg.work_dir), *prepare_training(cfg))
     except (FileNotFoundError, ValueError, ImportError) as error:
         print(f"tools/train.py: error: {error}", file=sys.stderr)
         return 2
@@ -72,9 +72,15 @@ def run(args: argparse.Namespace) -> int:
         if warning is not None:
             runner.logger.warning(warning)
         return train(runner, args.config)
-    # Nothing else: an error of the program keeps its traceback.
     except (CheckpointError, InputError) as error:
         print(f"tools/train.py: error: {error}", file=sys.stderr)
+        return 1
+    # An error of the program keeps its traceback.
+    except Exception:
+        fault = explain_failure(cfg, loaders)
+        if fault is None:
+            raise
+        print(f"tools/train.py: error: {fault}", file=sys.stderr)
         return 1
 
 

@@ -145,10 +145,9 @@ def dataset_classes(cfg: Mapping[str, Any], loader: str, default: tuple[str, ...
     """
     if cfg.get("default_scope") == "mmpretrain":
         return []
-    node = cfg.get(loader)
     found = []
-    for where, settings in _datasets(f"{loader}.dataset", node.get("dataset") if isinstance(node, Mapping) else None):
-        kind = _coco_class(settings.get("type"))
+    for where, settings in innermost_settings(cfg, loader):
+        kind = coco_class(settings.get("type"))
         file = settings.get("ann_file")
         if (kind is None and (settings.get("type") or default is None)) or not isinstance(file, str):
             continue
@@ -211,10 +210,8 @@ def list_in_label_order(cfg: Any, found: LabelNames) -> tuple[Remark, ...]:
     """
     changed = []
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
-        node = cfg.get(loader)
-        inner = node.get("dataset") if isinstance(node, Mapping) else None
-        for where, settings in _datasets(f"{loader}.dataset", inner):
-            kind = _coco_class(settings.get("type"))
+        for where, settings in innermost_settings(cfg, loader):
+            kind = coco_class(settings.get("type"))
             wanted = None if kind is None else _wanted(where, settings, kind, None)
             if wanted is None or wanted == found.names or set(wanted) != set(found.names):
                 continue
@@ -274,6 +271,12 @@ def _part(path: str) -> Any:
                 length *= 8
 
 
+def innermost_settings(cfg: Mapping[str, Any], loader: str) -> Iterator[tuple[str, Any]]:
+    """The settings of a dataloader's data sets, through wrappers, with their keys in the config."""
+    node = cfg.get(loader)
+    yield from _datasets(f"{loader}.dataset", node.get("dataset") if isinstance(node, Mapping) else None)
+
+
 def _datasets(path: str, node: Any) -> Iterator[tuple[str, Any]]:
     """The innermost data sets with their keys in the config."""
     if not isinstance(node, Mapping):
@@ -290,7 +293,7 @@ def _datasets(path: str, node: Any) -> Iterator[tuple[str, Any]]:
                 yield from _datasets(where, one)
 
 
-def _coco_class(kind: Any) -> Any:
+def coco_class(kind: Any) -> Any:
     """The class of a data set that reads its file as CocoDataset does, None for another."""
     coco = require("mmdet.datasets", "det").CocoDataset
     if isinstance(kind, str):
