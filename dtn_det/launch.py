@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
-from dtn_det.config_options import check_option_keys
+from dtn_det.config_options import check_option_keys, ineffective_options
 from dtn_det.data_settings import data_paths
 from dtn_det.datasets.config_folders import check_class_folders
 from dtn_det.datasets.remarks import tell
@@ -78,7 +78,7 @@ def _key_value_action() -> type[argparse.Action]:
 
 
 def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
-    """Read a config and merge the values of `--cfg-options` into it.
+    """Read a config and merge the values of `--cfg-options` into it, with a warning for those that change nothing.
 
     Args:
         path: The config's file.
@@ -120,6 +120,9 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         require("mmdet.models", "det")
     if options:
         check_option_keys(cfg, options)
+        for sentence in ineffective_options(cfg, options):
+            if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+                print(f"warning: {sentence}", file=sys.stderr)
         try:
             cfg.merge_from_dict(options)
         except (KeyError, TypeError, IndexError, AttributeError) as error:

@@ -22,6 +22,7 @@ from dtn_det.test_time_augmentation import enable_tta
 ROOT = Path(__file__).resolve().parents[2]
 RETINANET = "retinanet_dtn-swin-t-p4-w7_fpn_1x_coco"
 MASK_RCNN = "mask-rcnn_dtn-swin-t-p4-w7_fpn_1x_coco"
+RUN = ("model", "train_dataloader", "val_dataloader", "test_dataloader", "train_cfg", "visualizer")
 TRAIN_AND_VAL = ["train_dataloader", "val_dataloader"]
 
 
@@ -86,6 +87,48 @@ def test_options_must_fit_the_config(key: str) -> None:
 def test_options_must_begin_with_a_key_of_the_config(key: str, hint: str) -> None:
     with pytest.raises(ValueError, match=hint):
         launch.load_config(str(CONFIGS[RETINANET]), {key: 1})
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "advice"),
+    [
+        (RETINANET, {"data_root": "/data/coco"}, "name the folder with --data-root DIR"),
+        (
+            RETINANET,
+            {"train_pipeline.2.scale": (96, 64)},
+            "set train_dataloader.dataset.pipeline.2.scale",
+        ),
+        (
+            RETINANET,
+            {"dataset_type": "MyDataset"},
+            "set train_dataloader.dataset.type, val_dataloader.dataset.type, test_dataloader.dataset.type",
+        ),
+        ("bccd", {"max_epochs": 2}, "set train_cfg.max_epochs"),
+        (
+            RETINANET,
+            {"custom_imports.imports": ["mine"]},
+            "change the config's file, or a key that the run reads: its work-dir has the config with all of them",
+        ),
+    ],
+)
+def test_options_that_change_nothing_are_told(
+    config: str, options: dict[str, object], advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = ROOT / "configs/dtn_bccd/atss_swin-nano_fpn_24e_bccd.py" if config == "bccd" else CONFIGS[config]
+    cfg = launch.load_config(str(path), options)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"warning: --cfg-options {next(iter(options))} changes nothing in the run, for the value of "
+    )
+    assert line.endswith(f": {advice}")
+    without = launch.load_config(str(path))
+    assert {key: cfg[key] for key in cfg if key in RUN} == {key: without[key] for key in without if key in RUN}
+
+
+def test_options_with_an_effect_give_no_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"train_dataloader.batch_size": 1, "find_unused_parameters": True, "tta_model.type": "x", "work_dir": "a"}
+    launch.load_config(str(CONFIGS[RETINANET]), {**options, "train_dataloader.dataset.pipeline.2.scale": (96, 64)})
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
