@@ -11,6 +11,7 @@ from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.datasets.class_names import ClassNameError
 from dtn_det.datasets.config_classes import check_evaluation
 from dtn_det.datasets.config_files import check_files, explain_failure
+from dtn_det.datasets.config_folders import check_trained_folders
 from dtn_det.datasets.remarks import tell
 from dtn_det.input_errors import InputError
 from dtn_det.test_time_augmentation import enable_tta
@@ -47,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tools/test.py: error: {error}", file=sys.stderr)
         return 2
     try:
-        check_evaluation(cfg, "test", cfg.load_from, read_checkpoint(cfg.load_from))
+        content = read_checkpoint(cfg.load_from)
+        check_evaluation(cfg, "test", cfg.load_from, content)
+        check_trained_folders(cfg, "test_dataloader", cfg.load_from, content)
         runner = launch.build_runner(cfg, args.launcher, args.local_rank)
         tell(remarks, runner.logger.warning)
         check_weights_fit(runner.model, cfg.load_from, args.config)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dtn_det.data_settings import class_folder, innermost_datasets
+from dtn_det.datasets.class_names import ClassNameError
+from dtn_det.datasets.config_classes import checkpoint_classes
 from dtn_det.datasets.config_lists import check_image_lists
 from dtn_det.datasets.folder_contents import look
 from dtn_det.datasets.image_files import SUFFIXES, OtherFiles, is_litter, listed, quoted, walk_images
@@ -74,6 +76,41 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
     check_image_lists(cfg, dataloaders, numbers)
     _check_evaluators(cfg, dataloaders, numbers)
     return tuple(itertools.chain.from_iterable(remarks.values()))
+
+
+def check_trained_folders(cfg: Mapping[str, Any], dataloader: str, checkpoint: str, content: Mapping[str, Any]) -> None:
+    """See that mmpretrain numbers class folders as the data were numbered that a checkpoint was trained on.
+
+    Names that have nothing in common, such as wnids and words, say nothing.
+
+    Args:
+        cfg: The config.
+        dataloader: Key such as ``"test_dataloader"``.
+        checkpoint: Path of the checkpoint.
+        content: What it holds.
+
+    Raises:
+        ClassNameError: Some names are the same, and their numbers are not, or others are missing.
+    """
+    trained, _ = checkpoint_classes(content)
+    for dataset in innermost_datasets(cfg.get(dataloader)):
+        folder = class_folder(dataset)
+        if trained is None or folder is None or not os.path.isdir(folder):
+            continue
+        found = _folders(folder)
+        ours, theirs = [*map(_plain, found)], [*map(_plain, trained)]
+        if ours == theirs or not {*ours} & {*theirs}:
+            continue
+        if {*ours} == {*theirs}:
+            place = next(number for number, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other)
+            what = f"{found[place]!r} as class {place}, which is {trained[place]!r} there"
+        else:
+            what = _difference(trained, found)
+        raise ClassNameError(
+            f"expected the class folders of {folder!r}, which mmpretrain numbers by their sorted names, to be the "
+            f"classes in {checkpoint}, got {what}: evaluate the classes that it was trained on, or by name with "
+            "`dtn-det mce`"
+        )
 
 
 def _check_strangers(folder: str, names: Sequence[str]) -> None:

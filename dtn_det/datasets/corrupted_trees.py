@@ -13,7 +13,6 @@ from dtn_det.datasets.class_folders import (
     LabelledImage,
     LabelledImages,
     file_size,
-    list_images,
     same_stem,
     stem,
 )
@@ -38,12 +37,14 @@ class CorruptedTree:
         identity: What the images were made with, where the tree tells.
         profile: Benchmark of that identity, or None.
         classes: All class folders of the clean images, where the tree tells: it may hold a part of them.
+        num_images: Clean images that it was made of, where it tells.
     """
 
     found: Recognised
     identity: str
     profile: str | None
     classes: tuple[str, ...] = ()
+    num_images: int | None = None
 
     @property
     def folders(self) -> Mapping[tuple[str, int], Path]:
@@ -62,11 +63,18 @@ def open_tree(found: Recognised) -> CorruptedTree:
     known = tuple(map(str, classes)) if isinstance(classes, list) else ()
     if not isinstance(identity, str):
         return CorruptedTree(found, "files", None, known)
-    return CorruptedTree(found, f"files made with {identity}", identity.split()[0], known)
+    number = manifest.get("num_images")
+    number = number if isinstance(number, int) else None
+    return CorruptedTree(found, f"files made with {identity}", identity.split()[0], known, number)
 
 
 def list_tree(
-    tree: CorruptedTree, cells: Cells, classes: str | None = None, limit: int | None = None, limit_seed: int = 0
+    tree: CorruptedTree,
+    cells: Cells,
+    classes: str | None = None,
+    limit: int | None = None,
+    limit_seed: int = 0,
+    clean: LabelledImages | None = None,
 ) -> tuple[LabelledImages, list[str]]:
     """The images that all cells of a tree hold.
 
@@ -76,6 +84,7 @@ def list_tree(
         classes: See :data:`dtn_det.datasets.label_maps.CLASSES`; None for what the folders' names tell.
         limit: Take so many images.
         limit_seed: Of that choice.
+        clean: The clean images beside it: their classes are all that there are, of which a tree may hold a part.
 
     Returns:
         The images, and lines that tell them apart: names, labels and the sizes of some files.
@@ -94,12 +103,23 @@ def list_tree(
     others = OtherFiles()
     keys = _common_keys(tree, cells, others)
     present = {key.partition("/")[0] for key in keys}
-    labels = map_labels(tree.classes or {*present, *subfolders(first)}, classes or tree.found.classes, first)
+    classes = classes or tree.found.classes
+    known = {*tree.classes}
+    # Where the clean images lack a class, it is told which images are missing.
+    if not known and clean is not None and present <= clean.labels.numbers.keys():
+        known = {*clean.labels.numbers}
+    if not known and classes != "imagenet" and (tree.num_images or 0) > len(keys):
+        raise ValueError(
+            f"expected all images of {root}, among whose class folders the classes are numbered, got {len(keys)} of "
+            f"{tree.num_images}: write it again with the same `dtn-det corrupt` command, which adds the classes to "
+            "corruptions.json and keeps the images, or name the clean images with --clean"
+        )
+    labels = map_labels(known or {*present, *subfolders(first)}, classes, first)
     unknown = sorted(present - {*labels.numbers})
     if unknown:
         raise ValueError(
-            f"expected the class folders that corruptions.json of {root} names, got {quoted(unknown)} besides: move "
-            "them away, or delete that file"
+            f"expected class folders in {root} that the clean images have too ({listed(sorted(known))}), got "
+            f"{quoted(unknown)} besides: move them away, or name the clean images of these classes with --clean"
         )
     base = str(first)
     images = tuple(
@@ -113,15 +133,15 @@ def list_tree(
     return LabelledImages(images, labels, selection, len(keys), len(present), remarks), lines
 
 
-def match_clean(images: LabelledImages, clean: Path, classes: str) -> dict[str, str]:
+def match_clean(images: LabelledImages, listed_clean: LabelledImages, clean: Path) -> dict[str, str]:
     """The clean image of each corrupted one: that of the same class folder and name.
 
     An image of another ending is taken where only one has the name and no other corrupted image is its own.
 
     Args:
         images: The corrupted ones.
-        clean: Folder of the clean ones.
-        classes: See :data:`dtn_det.datasets.label_maps.CLASSES`.
+        listed_clean: The clean ones.
+        clean: Their folder, for messages.
 
     Returns:
         Paths by the keys of the corrupted images.
@@ -129,7 +149,7 @@ def match_clean(images: LabelledImages, clean: Path, classes: str) -> dict[str, 
     Raises:
         ValueError: One is missing, or in doubt.
     """
-    found = {image.key: image.path for image in list_images(clean, classes).images}
+    found = {image.key: image.path for image in listed_clean.images}
     wanted = [image.key for image in images.images]
     by_stem = same_stem(list(found))
     partners: dict[str, str] = {}

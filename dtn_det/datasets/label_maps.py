@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -94,6 +95,7 @@ def map_labels(names: Iterable[str], classes: str, root: Path | str) -> LabelMap
         ValueError: A folder that is none of the classes, two folders of one number, or numbers with gaps.
     """
     names = sorted(set(names))
+    _check_forms(names, root)
     if classes == "sorted" or (classes == "folder" and naming(names) != "numbers"):
         return LabelMap(classes, {name: number for number, name in enumerate(names)}, tuple(names))
     if classes == "imagenet":
@@ -107,6 +109,18 @@ def map_labels(names: Iterable[str], classes: str, root: Path | str) -> LabelMap
             "classes, or number them by the text order of their names with --classes sorted"
         )
     return LabelMap(classes, numbers, tuple(sorted(names, key=int)))
+
+
+def _check_forms(names: Sequence[str], root: Path | str) -> None:
+    """Unicode writes some letters in two forms, of which file systems make two folders of one name."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            raise ValueError(
+                f"expected one folder for each class in {root}, got {other!a} and {name!a}, one name in two "
+                "forms of Unicode: move the images of one into the other"
+            )
 
 
 def _map_imagenet(names: Sequence[str], root: Path | str) -> LabelMap:

@@ -152,7 +152,7 @@ def _folders(root: Path, contents: Contents) -> Recognised:
         return _class_folders(root, contents.folders)
     inner = root / "val"
     if "val" in contents.folders and naming(inside := tuple(subfolders(inner))) == "wnids":
-        return _class_folders(inner, inside)
+        return replace(_class_folders(inner, inside), remarks=_other_splits(root, contents))
     if contents.folders and {name.lower() for name in contents.folders} <= _SPLITS:
         return _splits(root, contents)
     if contents.folders and not contents.images:
@@ -212,7 +212,9 @@ def _tiny_imagenet(root: Path, contents: Contents) -> Recognised | None:
         if "val_annotations.txt" in names.others and "images" in names.folders:
             sizes = image_sizes(sample_images(folder, ("images",)))
             title = "Tiny-ImageNet's validation images as downloaded (val_annotations.txt names their classes)"
-            return Recognised("tiny_imagenet_val", folder, title, "Tiny-ImageNet", classes="folder", sizes=sizes)
+            remarks = () if folder == root else _other_splits(root, contents)
+            found = Recognised("tiny_imagenet_val", folder, title, "Tiny-ImageNet", classes="folder", sizes=sizes)
+            return replace(found, remarks=remarks)
     return None
 
 
@@ -264,13 +266,16 @@ def _splits(root: Path, contents: Contents) -> Recognised:
     inner = root / "val"
     if "val" in contents.folders and holds_classes(inner):
         found = recognise(inner)
-        remark = Remark(
-            "split",
-            f"other splits were passed over and val taken, one of {listed(contents.folders)}",
-            str(root),
-            max(1, len(contents.folders) - 1),
-        )
-        return replace(found, remarks=(*found.remarks, remark)) if len(contents.folders) > 1 else found
+        return replace(found, remarks=(*found.remarks, *_other_splits(root, contents)))
     return Recognised(
         "splits", root, f"the splits of a data set ({listed(contents.folders)})", folders=contents.folders
     )
+
+
+def _other_splits(root: Path, contents: Contents) -> tuple[Remark, ...]:
+    """Say so where ``val`` is not all that there is."""
+    others = tuple(name for name in contents.folders if name != "val")
+    if not others:
+        return ()
+    what = "folders beside val were passed over: name one of them to take it"
+    return (Remark("split", what, str(root), len(others), others),)

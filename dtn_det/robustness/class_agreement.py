@@ -99,6 +99,9 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
     if {naming([name]) for name in theirs} != {naming([name]) for name in ours}:
         return model, ()
     their_names, our_names = [_plain(name) for name in theirs], [_plain(name) for name in ours]
+    if len({*our_names}) < len(our_names):
+        # Case or blanks tell classes apart here.
+        their_names, our_names = list(theirs), list(ours)
     if their_names == our_names:
         return model, ()
     missing = [name for name, plain in zip(ours, our_names, strict=True) if plain not in their_names]

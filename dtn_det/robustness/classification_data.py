@@ -9,7 +9,7 @@ from pathlib import Path
 from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.profiles import get_profile
-from dtn_det.datasets.class_folders import LabelledImages, check_clean, label_images
+from dtn_det.datasets.class_folders import LabelledImages, check_clean, label_images, list_images
 from dtn_det.datasets.corrupted_trees import CorruptedTree, clean_lines, list_tree, match_clean, open_tree
 from dtn_det.datasets.folder_contents import square_side
 from dtn_det.datasets.label_maps import imagenet_wnids
@@ -138,7 +138,8 @@ def _from_tree(run: ClassificationRun, cells: tuple[Cell, ...], tree: CorruptedT
     get_profile(profile)
     corrupted = cells[1:]
     _check_wnids(run.classes or found.classes)
-    images, lines = list_tree(tree, corrupted, run.classes, run.limit, run.limit_seed)
+    twins = None if run.clean is None else list_images(run.clean, run.classes or found.classes)
+    images, lines = list_tree(tree, corrupted, run.classes, run.limit, run.limit_seed, twins)
     side = _side(run, found, profile)
     cropped_after = side == SIDES["imagenet-c"] and bool(found.sizes) and square_side(found.sizes) != side
     remarks = images.remarks
@@ -146,7 +147,7 @@ def _from_tree(run: ClassificationRun, cells: tuple[Cell, ...], tree: CorruptedT
         remarks += _chosen_profile(run, found, profile)
     if cropped_after:
         remarks += (_cropped_after(found, side),)
-    clean = {} if run.clean is None else match_clean(images, run.clean, images.labels.classes)
+    clean = {} if run.clean is None or twins is None else match_clean(images, twins, run.clean)
     cells = cells if run.clean is not None else corrupted
     folders = {(name, severity): tree.folders[name, severity] for name, severity in corrupted}
     source = CorruptedOnDisk(folders, cells, clean, side, cropped_after)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dtn_det._optional import require
 from dtn_det.data_settings import innermost_datasets
+from dtn_det.datasets.config_classes import checkpoint_classes
 from dtn_det.launch import load_config
 from dtn_det.robustness.classifiers import Classifier, View
 from dtn_det.robustness.classifiers_timm import load_weights
@@ -86,10 +87,7 @@ def _num_classes(model: Any) -> int | None:
 
 def _class_names(config: Any, content: Mapping[str, Any]) -> tuple[str, ...]:
     """The classes in the order in which the model was trained: those in its checkpoint, else those of its config."""
-    meta = content.get("meta")
-    meta = meta if isinstance(meta, Mapping) else {}
-    dataset_meta = meta.get("dataset_meta")
-    names = (dataset_meta if isinstance(dataset_meta, Mapping) else {}).get("classes") or meta.get("CLASSES")
+    names, _ = checkpoint_classes(content)
     if not names:
         dataset = next(innermost_datasets(config.get("train_dataloader")), {})
         names = dataset.get("classes") or (dataset.get("metainfo") or {}).get("classes")

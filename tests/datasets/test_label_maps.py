@@ -63,6 +63,12 @@ def test_numbers_that_are_no_classes_are_refused(tmp_path: Path, names: list[str
     assert len(list_images(tmp_path, "sorted").images) == 2 * len(names)
 
 
+def test_one_name_in_two_forms_is_one_class(tmp_path: Path) -> None:
+    write_classes(tmp_path, ("caf\u00e9", "cafe\u0301", "bar"))
+    with pytest.raises(ValueError, match=r"got 'cafe\\u0301' and 'caf\\xe9', one name in two forms of Unicode"):
+        list_images(tmp_path)
+
+
 def test_an_empty_class_folder_keeps_its_number(tmp_path: Path) -> None:
     write_classes(tmp_path, ("ant", "cat"))
     (tmp_path / "bee").mkdir()
@@ -107,7 +113,7 @@ def test_several_pictures_in_a_file_are_refused(tmp_path: Path, ending: str) -> 
 def test_two_images_of_one_stem_are_matched_by_their_endings(tmp_path: Path) -> None:
     write_classes(tmp_path / "clean", ("cat", "dog"), ("1.jpg", "1.png"))
     write_classes(tmp_path / "tree", ("cat", "dog"), ("1.jpg", "1.png"))
-    found = match_clean(list_images(tmp_path / "tree"), tmp_path / "clean", "folder")
+    found = match_clean(list_images(tmp_path / "tree"), list_images(tmp_path / "clean"), tmp_path / "clean")
     assert {key: Path(path).name for key, path in found.items()} == {
         f"{name}/{file}": file for name in ("cat", "dog") for file in ("1.jpg", "1.png")
     }
@@ -116,16 +122,16 @@ def test_two_images_of_one_stem_are_matched_by_their_endings(tmp_path: Path) -> 
 def test_another_ending_is_matched_only_without_doubt(tmp_path: Path) -> None:
     tree = list_images(write_classes(tmp_path / "tree", ("cat",), ("1.jpeg",)))
     clean = write_classes(tmp_path / "clean", ("cat",), ("1.png",))
-    assert match_clean(tree, clean, "folder") == {"cat/1.jpeg": str(clean / "cat" / "1.png")}
+    assert match_clean(tree, list_images(clean), clean) == {"cat/1.jpeg": str(clean / "cat" / "1.png")}
     write_image(clean / "cat" / "1.jpg")
     with pytest.raises(
         ValueError, match=r"expected one clean image for cat/1.jpeg in .*, got 'cat/1.jpg', 'cat/1.png'"
     ):
-        match_clean(tree, clean, "folder")
+        match_clean(tree, list_images(clean), clean)
 
 
 def test_two_corrupted_images_do_not_share_a_clean_one(tmp_path: Path) -> None:
     tree = list_images(write_classes(tmp_path / "tree", ("cat",), ("1.jpg", "1.png")))
     clean = write_classes(tmp_path / "clean", ("cat",), ("1.png",))
     with pytest.raises(ValueError, match=r"for each of 'cat/1.jpg', 'cat/1.png', got one for all: give the corrupted"):
-        match_clean(tree, clean, "folder")
+        match_clean(tree, list_images(clean), clean)

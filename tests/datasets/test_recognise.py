@@ -86,6 +86,16 @@ def test_sets_of_200_classes_are_not_scored_among_a_thousand(tmp_path: Path, nam
     assert list_images(root, "folder").num_classes == 200
 
 
+def test_splits_beside_val_are_told(tmp_path: Path) -> None:
+    write_classes(tmp_path / "val", WNIDS)
+    assert not [remark for remark in list_images(tmp_path).remarks if remark.kind == "split"]
+    write_classes(tmp_path / "train", WNIDS)
+    (remark,) = [remark for remark in list_images(tmp_path).remarks if remark.kind == "split"]
+    assert (
+        remark.sentence() == f"{tmp_path}: 1 folders beside val were passed over: name one of them to take it (train)"
+    )
+
+
 def test_tiny_imagenet_as_downloaded_is_read_with_its_classes(tmp_path: Path) -> None:
     root = tiny_imagenet(tmp_path)
     for folder in (root, root / "val"):

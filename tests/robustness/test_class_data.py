@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -246,6 +247,14 @@ def test_a_part_of_a_tree_has_the_numbers_of_all_classes(tmp_path: Path, models:
     assert images.num_classes == 4
     numbers = {"ant": 0, "bee": 1, "cat": 2, "dog": 3}
     assert {image.key.split("/")[0]: image.label for image in images.images}.items() <= numbers.items()
+    # A tree of an earlier version, which is refused with what to do; that works.
+    path = Path("tree/corruptions.json")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in content.items() if key != "classes"}))
+    with pytest.raises(ValueError, match="write it again with the same `dtn-det corrupt` command"):
+        list_tree(open_tree(recognise(Path("tree"))), [Cell("gaussian_noise", 1)])
+    assert main(["corrupt", "clean", "tree", "--yes", "--limit", "2", *FEW]) == 0
+    assert json.loads(path.read_text()) == content
 
 
 def test_small_images_choose_their_benchmark_and_say_so(

@@ -14,6 +14,8 @@ pytest.importorskip("mmpretrain.models", reason="the classifiers need mmpretrain
 from mmengine.config import Config
 
 from dtn_det import launch
+from dtn_det.datasets.class_names import ClassNameError
+from dtn_det.datasets.config_folders import check_trained_folders
 
 ROOT = Path(__file__).resolve().parents[2]
 CIFAR = ROOT / "configs" / "dtn_cifar" / "swin-pico-p4-w4_8e_cifar10.py"
@@ -208,3 +210,19 @@ def test_folders_that_lack_a_class_of_the_training_are_compared_with_it(tmp_path
     make_folders(tmp_path, train=names(3), val=names(2))
     with pytest.raises(ValueError, match=r"to have the classes of .* got 1 missing"):
         launch.check_data(settings(tmp_path), SPLITS)
+
+
+def test_folders_in_another_order_than_in_training_are_refused(tmp_path: Path) -> None:
+    make_folders(tmp_path, val=["ant", "bee", "cat"])
+    cfg = settings(tmp_path)
+
+    def check(*classes: str) -> None:
+        content = {"meta": {"dataset_meta": {"classes": classes}}} if classes else {}
+        check_trained_folders(cfg, "val_dataloader", "net.pth", content)
+
+    for names_ in ((), ("ant", "bee", "cat"), ("Ameise", "Biene", "Katze")):
+        check(*names_)
+    with pytest.raises(ClassNameError, match=r"in net.pth, got 'ant' as class 0, which is 'bee' there: evaluate the"):
+        check("bee", "ant", "cat")
+    with pytest.raises(ClassNameError, match=r"got 1 missing \(cats\) and 1 more \(cat\): evaluate the"):
+        check("ant", "bee", "cats")
