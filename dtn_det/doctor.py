@@ -6,6 +6,7 @@ an extra that is not installed is `absent`, which is no fault; one that is insta
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import re
@@ -16,7 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
+
+from packaging.requirements import Requirement
 
 from dtn_det import _doctor_probes as probes
 from dtn_det._probe import Outcome, run_probe
@@ -76,6 +79,7 @@ def diagnose() -> tuple[Check, ...]:
         check_gpu(outcomes["torch"], driver=nvidia_driver()),
         check_mmcv_gpu(outcomes["mmcv operators"], outcomes["torch"]),
         check_native(outcomes["dtn_det.layers"]),
+        *check_requirements(versions, declared_requirements()),
         *check_rivals(versions),
         check_opencv(versions),
     )
@@ -196,6 +200,44 @@ def check_native(layers: Outcome) -> Check:
         f"install --force-reinstall --no-deps --no-build-isolation {source_folder() or 'dtn-det'}"
     )
     return Check(name, "warning", f"{detail}: the layer runs in plain PyTorch, slower on a CPU", fix)
+
+
+def declared_requirements() -> tuple[str, ...]:
+    """What this package declares to need, all extras included: from the checkout, else from what was installed."""
+    folder = source_folder()
+    # What an editable installation has kept may be of an earlier checkout. Python 3.10 has no tomllib.
+    if folder is not None and sys.version_info >= (3, 11):
+        read: Any = importlib.import_module("tomllib")
+        project = read.loads((folder / "pyproject.toml").read_text())["project"]
+        extras = project["optional-dependencies"].values()
+        return (*project["dependencies"], *(text for extra in extras for text in extra))
+    try:
+        return tuple(metadata.requires("dtn-det") or ())
+    except metadata.PackageNotFoundError:
+        return ()
+
+
+def check_requirements(versions: Mapping[str, str], declared: Sequence[str]) -> list[Check]:
+    """Installed distributions of versions that this package does not work with.
+
+    Args:
+        versions: What is installed, by normalised name.
+        declared: Requirements as in pyproject.toml.
+    """
+    checks = {}
+    for text in declared:
+        wanted = Requirement(text)
+        name = re.sub(r"[-_.]+", "-", wanted.name).lower()
+        version = versions.get(name)
+        if version is None or name == "dtn-det" or wanted.specifier.contains(version, prereleases=True):
+            continue
+        checks[name] = Check(
+            f"{name} version",
+            "error",
+            f"{version} is installed, dtn-det needs {wanted.specifier}",
+            rebuild_mmcv() if name == "onedl-mmcv" else pip(f"install '{wanted.name}{wanted.specifier}'"),
+        )
+    return list(checks.values())
 
 
 def check_rivals(versions: Mapping[str, str]) -> list[Check]:

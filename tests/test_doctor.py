@@ -242,6 +242,30 @@ class TestNative:
         assert (check.status, check.fix) == ("warning", "unset DTN_DET_NATIVE")
 
 
+class TestRequirements:
+    def test_a_version_that_is_too_old_or_too_new_is_named_with_the_command(self) -> None:
+        declared = ("faster-coco-eval>=1.8", "transformers>=4.40,<4.54; extra == 'cls'", "torch>=2.7", "dtn-det[cli]")
+        versions = {"faster-coco-eval": "1.7.2", "transformers": "4.55.0", "torch": "2.12.1+cpu", "dtn-det": "0.0.1"}
+        checks = doctor.check_requirements(versions, declared)
+        assert [(check.name, check.status) for check in checks] == [
+            ("faster-coco-eval version", "error"),
+            ("transformers version", "error"),
+        ]
+        assert checks[0].detail == "1.7.2 is installed, dtn-det needs >=1.8"
+        assert str(checks[0].fix).endswith("-m pip install 'faster-coco-eval>=1.8'")
+        # What is not installed is told by the probe of its extra.
+        assert doctor.check_requirements({}, declared) == []
+
+    def test_mmcv_is_built_again(self) -> None:
+        (check,) = doctor.check_requirements({"onedl-mmcv": "2.3.5"}, ["onedl_mmcv>=2.3.6"])
+        assert check.fix == doctor.rebuild_mmcv()
+
+    def test_this_environment_has_what_is_declared(self) -> None:
+        declared = doctor.declared_requirements()
+        assert any(text.startswith("faster-coco-eval>=1.8") for text in declared)
+        assert doctor.check_requirements(doctor.installed_versions(), declared) == []
+
+
 class TestConflicts:
     @pytest.mark.parametrize(("ours", "other"), doctor.RIVALS)
     def test_rivals(self, ours: str, other: str) -> None:

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from dtn_det.corruptions.layouts import Source, SourceImage, sort_images
+from dtn_det.corruptions.stream import Key
+from dtn_det.datasets.coco_file import CocoFile, read_coco_file
+from dtn_det.datasets.coco_values import Id
 
 ANNOTATION_FOLDER = "annotations"
 _SAMPLE = 50
-
-
-@dataclass(frozen=True)
-class _Annotations:
-    path: Path
-    ids: dict[str, int | str]
 
 
 def find_annotations(root: Path) -> list[Path]:
@@ -35,27 +30,36 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
         images: Folder that the file names are relative to, itself relative to ``root``; None to look for it.
 
     Raises:
-        ValueError: A file is no COCO annotation file, or it is in doubt which file or which image folder is meant.
+        AnnotationError: A file is no COCO annotation file, or has what COCO's evaluation cannot take.
+        ValueError: It is in doubt which file or which image folder is meant.
         FileNotFoundError: A file or folder is missing.
     """
-    files = [_read(path) for path in ([_resolve(root, path) for path in annotations] or _only(root))]
+    paths = [_resolve(root, path) for path in annotations] or _only(root)
     found: dict[PurePosixPath, SourceImage] = {}
-    for file in files:
+    files: dict[PurePosixPath, Path | bytes] = {}
+    remarks = []
+    for path in paths:
+        file = read_coco_file(path)
         folder = _image_folder(root, file) if images is None else _given_folder(root, images)
-        for name, key in file.ids.items():
-            target = PurePosixPath(folder.relative_to(root).as_posix()) / name
-            known = found.setdefault(target, SourceImage(folder / name, key, target))
+        file = file.with_folder(folder)
+        remarks += list(file.remarks)
+        for image in file.images:
+            key = _key(image["id"])
+            target = PurePosixPath(folder.relative_to(root).as_posix()) / _name(file, image["file_name"])
+            known = found.setdefault(target, SourceImage(folder / image["file_name"], key, target))
             if known.key != key:
                 raise ValueError(
                     f"expected one id for the image {target}, got {known.key!r} and {key!r} in the annotation files: "
                     "corrupt them into a folder each"
                 )
-    return Source("coco", sort_images(list(found.values())), {_target(root, file.path): file.path for file in files})
+        # What other readers would stumble over is written as they can read it.
+        files[_target(root, path)] = json.dumps(file.content()).encode() if file.changed else path
+    return Source("coco", sort_images(list(found.values())), files, tuple(remarks))
 
 
-def rename_images(path: Path, suffix: str) -> bytes:
+def rename_images(annotations: bytes, suffix: str) -> bytes:
     """An annotation file whose images end in another suffix."""
-    content = _load(path)
+    content = json.loads(annotations)
     for image in content["images"]:
         image["file_name"] = str(PurePosixPath(image["file_name"]).with_suffix(suffix))
     return json.dumps(content).encode()
@@ -80,28 +84,16 @@ def _resolve(root: Path, path: Path) -> Path:
     raise FileNotFoundError(f"expected --annotations to name a file, got {path}: neither it nor {root / path} is one")
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"expected a COCO annotation file, got {path}, which is not JSON ({error})") from None
-    images = content.get("images") if isinstance(content, dict) else None
-    wanted = {"id", "file_name"}
-    if not isinstance(images, list) or not all(isinstance(image, dict) and wanted <= set(image) for image in images):
-        raise ValueError(f"expected a COCO annotation file, got {path} without a list 'images' of ids and file names")
-    if not images:
-        raise ValueError(f"expected images in the annotation file {path}, got none")
-    return dict(content)
+def _name(file: CocoFile, text: str) -> PurePosixPath:
+    name = PurePosixPath(text)
+    if name.is_absolute() or ".." in name.parts:
+        raise ValueError(f"expected file names below the image folder, got {text!r} in {file.path}")
+    return name
 
 
-def _read(path: Path) -> _Annotations:
-    ids: dict[str, int | str] = {}
-    for image in _load(path)["images"]:
-        name = PurePosixPath(image["file_name"])
-        if name.is_absolute() or ".." in name.parts:
-            raise ValueError(f"expected file names below the image folder, got {str(name)!r} in {path}")
-        ids[str(name)] = image["id"]
-    return _Annotations(path, ids)
+def _key(number: Id) -> Key:
+    """An id as the engine takes it."""
+    return str(number) if isinstance(number, float) else number
 
 
 def _target(root: Path, path: Path) -> PurePosixPath:
@@ -118,12 +110,13 @@ def _given_folder(root: Path, images: Path) -> Path:
     return folder
 
 
-def _image_folder(root: Path, file: _Annotations) -> Path:
+def _image_folder(root: Path, file: CocoFile) -> Path:
     """The folder, at most two levels down, that holds most of the images."""
-    sample = list(file.ids)[:: max(1, len(file.ids) // _SAMPLE)]
+    names = [str(_name(file, image["file_name"])) for image in file.images]
+    sample = names[:: max(1, len(names) // _SAMPLE)]
     below = [path for pattern in ("*", "*/*") for path in sorted(root.glob(pattern)) if path.is_dir()]
     folders = [root, *below]
-    hits = {folder: sum((folder / name).is_file() for name in sample) for folder in folders}
+    hits = {folder: sum(_is_there(folder, name) for name in sample) for folder in folders}
     best = max(hits.values())
     if best == 0:
         raise FileNotFoundError(
@@ -138,3 +131,7 @@ def _image_folder(root: Path, file: _Annotations) -> Path:
         places = ", ".join(str(folder.relative_to(root)) for folder in candidates)
         raise ValueError(f"expected one folder with the images of {file.path}, got {places}: choose with --images")
     return chosen[0]
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    return (folder / name).is_file() or ("\\" in name and (folder / name.replace("\\", "/")).is_file())

@@ -48,6 +48,36 @@ def check_image(image: object) -> ByteImage:
     return np.ascontiguousarray(image)
 
 
+def exact_bytes(image: npt.NDArray[np.generic]) -> ByteImage:
+    """An image of another type of number as 8 bits, where nothing is lost by that.
+
+    Args:
+        image: Of whole numbers from 0 to 255, of any type, such as MMCV loads with ``to_float32=True``.
+
+    Returns:
+        The same numbers as uint8; an image of that type itself.
+
+    Raises:
+        ValueError: Numbers that 8 bits do not hold, such as those of a 16-bit image or of one from 0 to 1.
+    """
+    if image.dtype == np.uint8:
+        return image.view(np.uint8)
+    if image.dtype.kind in "biuf" and image.size:
+        low, high = image.min(), image.max()
+        # A NaN is neither.
+        if low >= 0 and high <= 255:
+            found = image.astype(np.uint8)
+            if np.array_equal(found, image):
+                return found
+        values = f"{image.dtype} from {low:g} to {high:g}"
+    else:
+        values = f"{image.dtype} of shape {image.shape}"
+    raise ValueError(
+        f"expected whole numbers from 0 to 255, on which corruptions are defined, got {values}: convert the images to "
+        "8 bits"
+    )
+
+
 def to_bytes(values: npt.NDArray[np.floating]) -> ByteImage:
     """Clip to 0 ... 255 and round down, as the generators of the benchmarks do."""
     return np.clip(values, 0, 255).astype(np.uint8)

@@ -45,14 +45,15 @@ class Source:
     Attributes:
         layout: One of :data:`LAYOUTS`.
         images: All of them, sorted by target.
-        annotations: COCO's annotation files, by their paths within the folder of one corruption and severity.
+        annotations: COCO's annotation files, by their paths within the folder of one corruption and severity; the
+            content of those that are not copied as they stand.
         remarks: What was left out or decided.
         classes: All class folders, those without images too, where there are some.
     """
 
     layout: str
     images: tuple[SourceImage, ...]
-    annotations: dict[PurePosixPath, Path] = field(default_factory=dict)
+    annotations: dict[PurePosixPath, Path | bytes] = field(default_factory=dict)
     remarks: tuple[Remark, ...] = ()
     classes: tuple[str, ...] = ()
 

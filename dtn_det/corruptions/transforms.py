@@ -15,6 +15,7 @@ from mmcv.transforms import BaseTransform  # noqa: E402
 
 from dtn_det.corruptions.data import Corrupt  # noqa: E402
 from dtn_det.corruptions.engine import Backend, ChannelOrder, Corruptor  # noqa: E402
+from dtn_det.corruptions.image import ByteImage, exact_bytes  # noqa: E402
 from dtn_det.corruptions.keys import image_key  # noqa: E402
 from dtn_det.corruptions.stream import Key  # noqa: E402
 
@@ -29,7 +30,8 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
     within ``data_root``: see :func:`dtn_det.corruptions.keys.image_key`. Both stay the same wherever the data lie and
     in whatever order images come, and they are those of ``dtn-det corrupt``.
 
-    Required key: ``img``, in BGR as MMCV loads it. Modified key: ``img``.
+    Required key: ``img``, in BGR as MMCV loads it, of whole numbers from 0 to 255; of another type than uint8, the
+    result is of that type too. Modified key: ``img``.
 
     Args:
         corruption: Name of the corruption.
@@ -75,10 +77,17 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
         """
         if self.corrupt.severity == 0:
             return results
-        bgr = results["img"]
-        corrupted = self.corrupt(bgr[..., ::-1], self._key(results))
-        results["img"] = np.ascontiguousarray(corrupted[..., ::-1])
+        image = results["img"]
+        corrupted = self.corrupt(self._bytes(results)[..., ::-1], self._key(results))
+        results["img"] = np.ascontiguousarray(corrupted[..., ::-1]).astype(image.dtype, copy=False)
         return results
+
+    def _bytes(self, results: dict[str, Any]) -> ByteImage:
+        try:
+            return exact_bytes(results["img"])
+        except ValueError as error:
+            name = results.get("img_path", results.get("img_id", "an image"))
+            raise ValueError(f"{error} (got in {name})") from error
 
     def _key(self, results: dict[str, Any]) -> Key:
         if results.get("img_id") is not None:
@@ -102,7 +111,8 @@ class MMDetCorrupt(ImageCorruption):
     is :class:`ImageCorruption` with ``profile='coco-c'`` and ``channel_order='bgr'``; other than there, an image gets
     the same pattern in every run.
 
-    Required key: ``img``, whose values are cast to 8 bits. Modified key: ``img``.
+    Required key: ``img``, of whole numbers from 0 to 255: what does not fit into 8 bits is refused, where MMDetection
+    cut it off. Modified key: ``img``.
 
     Args:
         corruption: Name of the corruption.
@@ -114,8 +124,3 @@ class MMDetCorrupt(ImageCorruption):
 
     def __init__(self, corruption: str, severity: int = 1) -> None:
         super().__init__(corruption, severity, channel_order="bgr")
-
-    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Corrupt ``results['img']``: see :meth:`ImageCorruption.transform`."""
-        results["img"] = results["img"].astype(np.uint8)
-        return super().transform(results)

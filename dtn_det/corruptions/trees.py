@@ -279,9 +279,10 @@ def _files(folder: Path) -> Iterator[str]:
 def _write_annotations(tree: Tree) -> None:
     """One copy of each annotation file, and a link to it in each cell."""
     renamed = {"jpeg": ".jpg", "png": ".png"}.get(tree.file_format)
-    for target, path in tree.source.annotations.items():
+    for target, file in tree.source.annotations.items():
         copy = tree.destination / target
-        content = path.read_bytes() if renamed is None else rename_images(path, renamed)
+        content = file.read_bytes() if isinstance(file, Path) else file
+        content = content if renamed is None else rename_images(content, renamed)
         if not copy.exists() or copy.read_bytes() != content:
             write_bytes(copy, content)
         for name, severity in tree.cells:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dtn_det.datasets.coco_masks import mask_area, read_mask
+from dtn_det.datasets.coco_sizes import image_size
 from dtn_det.datasets.coco_values import Id, are_of_one_kind, box, crowd_flag, identifier, number, whole_number
 from dtn_det.datasets.remarks import Remark
 
@@ -66,7 +67,7 @@ class CocoFile:
         remarks: What was left out, filled in or decided.
         mask_faults: Of annotations whose segmentation cannot be evaluated. They count as boxes alone.
         changed: Whether other readers would see something else in the file, or fail on it.
-        rest: Other keys of the file, such as ``info``.
+        rest: Other keys of the file, such as ``info``, and annotations that are no objects, such as captions.
     """
 
     path: Path
@@ -81,7 +82,7 @@ class CocoFile:
     def content(self) -> dict[str, Any]:
         """The file as every reader of COCO files can read it, to be written as JSON."""
         rows = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
-        return {**self.rest, **{key: list(value) for key, value in rows.items()}}
+        return {**{key: list(value) for key, value in rows.items()}, **self.rest}
 
     def check_masks(self) -> None:
         """See that every segmentation can be evaluated.
@@ -96,24 +97,53 @@ class CocoFile:
                 self.path, "segmentations that COCO's evaluation takes", first.reason, first.place + more
             )
 
+    def check_sizes(self) -> None:
+        """See that every image has a height and a width.
+
+        Raises:
+            AnnotationError: One has not.
+        """
+        for image in self.images:
+            if "height" not in image or "width" not in image:
+                raise AnnotationError(
+                    self.path,
+                    "the width and height of each image",
+                    "none, and no file to read them from",
+                    f"image {image['id']} ({image['file_name']})",
+                )
+
     def with_folder(self, folder: Path) -> CocoFile:
-        r"""The same with slashes for the backslashes of Windows, where that names a file that exists.
+        r"""The same with what the images themselves tell.
+
+        Backslashes of Windows become slashes where that names a file that exists, and sizes that the file lacks are
+        those of the images, turned as their EXIF data say.
 
         Args:
             folder: That the file names are relative to.
         """
-        examples = []
+        slashes, sized = [], []
         images = []
         for image in self.images:
             name = image["file_name"]
             if "\\" in name and not (folder / name).exists() and (folder / name.replace("\\", "/")).exists():
-                examples.append(name)
+                slashes.append(name)
                 image = {**image, "file_name": name.replace("\\", "/")}
+            if "height" not in image or "width" not in image:
+                size = image_size(folder / image["file_name"])
+                if size is not None:
+                    sized.append(f"image {image['id']}")
+                    image = {**image, "height": size[0], "width": size[1]}
             images.append(image)
-        if not examples:
+        remarks = []
+        if slashes:
+            what = "file names with backslashes were read with slashes"
+            remarks.append(_remark(self.path, "backslashes", what, slashes))
+        if sized:
+            what = "images without a height or width got those of their files"
+            remarks.append(_remark(self.path, "sizes_filled", what, sized))
+        if not remarks:
             return self
-        remark = _remark(self.path, "backslashes", "file names with backslashes were read with slashes", examples)
-        return replace(self, images=tuple(images), remarks=(*self.remarks, remark), changed=True)
+        return replace(self, images=tuple(images), remarks=(*self.remarks, *remarks), changed=True)
 
 
 def read_coco_file(path: Path, images: Path | None = None) -> CocoFile:
@@ -154,11 +184,17 @@ class _Reader:
         content = self._content()
         images = self._images(content["images"])
         categories = self._categories(content.get("categories") or [])
-        annotations = self._annotations(content.get("annotations") or [], images, categories)
+        rows = content.get("annotations") or []
+        # Captions, and segments of panoptic files, which name no boxes.
+        others = bool(rows) and not any("bbox" in row or "category_id" in row for row in rows)
+        annotations = self._annotations([] if others else rows, images, categories)
         categories = self._one_of_each_name(categories, annotations)
-        if any(key in image for image in images.values() for key in _LVIS):
-            self._tell("federated", "images with LVIS's lists of categories, which COCO's evaluation ignores", "")
-        rest = {key: value for key, value in content.items() if key not in ("images", "annotations", "categories")}
+        for key, image in images.items():
+            if not image.keys().isdisjoint(_LVIS):
+                what = "images with LVIS's lists of categories, which COCO's evaluation ignores"
+                self._tell("federated", what, f"image {key}")
+        read = ("images", "categories") if others else ("images", "annotations", "categories")
+        rest = {key: value for key, value in content.items() if key not in read}
         return CocoFile(
             self.path,
             tuple(images.values()),
@@ -173,7 +209,10 @@ class _Reader:
     def _content(self) -> dict[str, Any]:
         expected = "a COCO annotation file"
         try:
-            content = json.loads(self.path.read_bytes())
+            text = self.path.read_bytes()
+            content = json.loads(text)
+            # Others read UTF-8 alone, without a mark of the byte order.
+            self.changed = json.detect_encoding(text) != "utf-8"
         except (ValueError, RecursionError) as error:
             raise AnnotationError(self.path, "JSON", f"something else ({error})", "", "name another file") from None
         if not isinstance(content, dict):

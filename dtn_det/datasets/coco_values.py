@@ -71,10 +71,11 @@ def are_of_one_kind(ids: Iterable[Id]) -> bool:
 
 
 def evaluation_ids(ids: Sequence[Id]) -> dict[Id, int]:
-    """Integers of 64 bits for ids, in the same order, which decides between detections of equal score.
+    """Integers that COCO's evaluation takes for ids, in the same order, which decides between equal scores.
 
-    Ids that are such integers stay what they are.
+    Ids from 0 to 2**31 - 1 stay what they are: faster-coco-eval takes no negative ids of images, and NumPy, which it
+    sorts ids with, makes fractions of integers beyond 63 bits.
     """
-    if all(isinstance(one, int) and -(2**63) <= one < 2**63 for one in ids):
+    if all(isinstance(one, int) and 0 <= one < 2**31 for one in ids):
         return {one: int(one) for one in ids}
     return {one: place + 1 for place, one in enumerate(sorted(ids))}

@@ -209,7 +209,8 @@ class CocoScorer:
             images: Ids of those that count; all if None.
             categories: Their ids, likewise.
         """
-        detections = self.coco.loadRes(self.results(found, kind))
+        results = self.results(found, kind)
+        detections = self.coco.loadRes(results) if results else self._nothing()
         evaluator = require("faster_coco_eval", "det").COCOeval_faster(
             self.coco, detections, kind, print_function=_say_nothing, separate_eval=True
         )
@@ -217,6 +218,13 @@ class CocoScorer:
         evaluator.params.catIds = self.categories if categories is None else categories
         evaluator.evaluate()
         return evaluator
+
+    def _nothing(self) -> Any:
+        """The results of a cell without detections, which faster-coco-eval before 1.8 cannot load."""
+        empty = require("faster_coco_eval", "det").COCO()
+        empty.dataset = {**self.coco.dataset, "annotations": []}
+        empty.createIndex()
+        return empty
 
     def results(self, found: CellDetections, kind: str) -> list[dict[str, Any]]:
         """The detections of one cell in COCO's result format."""

@@ -6,14 +6,16 @@ With it in the store, results are evaluated from the store alone, on exactly wha
 from __future__ import annotations
 
 import json
-import math
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
+from dtn_det.datasets.coco_file import AnnotationError, CocoFile, read_coco_file
+from dtn_det.datasets.coco_values import Id, evaluation_ids, identifier
 from dtn_det.robustness.manifest import hash_lines
 
 if TYPE_CHECKING:
@@ -30,11 +32,12 @@ class CocoImage:
     """One image of a COCO set.
 
     Attributes:
-        id: Its number in the annotation file.
+        id: Its number in the evaluation: its id in the annotation file where that is an integer of 64 bits.
         file: Its path below the image folder.
         height: As annotated.
         width: As annotated.
         annotations: Its objects as JSON.
+        key: Its id in the annotation file as text.
     """
 
     id: int
@@ -42,6 +45,7 @@ class CocoImage:
     height: int
     width: int
     annotations: str
+    key: str
 
 
 @dataclass(frozen=True)
@@ -60,15 +64,30 @@ class CocoTruth:
         """The same with some of the images."""
         return CocoTruth(tuple(self.images[number] for number in numbers), self.categories)
 
+    @cached_property
+    def _objects(self) -> Counter[str]:
+        """Objects in all images, and those without a segmentation."""
+        found: Counter[str] = Counter()
+        for image in self.images:
+            objects = json.loads(image.annotations)
+            found["all"] += len(objects)
+            found["without masks"] += sum(not one.get("segmentation") for one in objects)
+        return found
+
     @property
     def num_objects(self) -> int:
         """Objects in all images."""
-        return sum(len(json.loads(image.annotations)) for image in self.images)
+        return self._objects["all"]
 
     @property
     def num_without_masks(self) -> int:
         """Objects in all images that have no segmentation."""
-        return sum(not one.get("segmentation") for image in self.images for one in json.loads(image.annotations))
+        return self._objects["without masks"]
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every object has a segmentation, so that masks can be evaluated."""
+        return not self.num_without_masks
 
     @property
     def categories_json(self) -> str:
@@ -78,15 +97,31 @@ class CocoTruth:
     def hash(self, file_sizes: Sequence[int]) -> str:
         """Identity of the data: ids, files with their sizes in bytes, and annotations."""
         return hash_lines(
-            f"{image.id} {image.file} {size} {image.height} {image.width} {image.annotations}"
+            f"{image.key} {image.file} {size} {image.height} {image.width} {image.annotations}"
             for image, size in zip(self.images, file_sizes, strict=True)
+        )
+
+    def images_hash(self, file_sizes: Sequence[int]) -> str:
+        """Identity of what detections depend on: ids, files with their sizes in bytes, and sides of the images.
+
+        Whether there are masks belongs to it, for without any a model's masks are not kept.
+        """
+        masks = "masks" if self.has_masks else "boxes"
+        return hash_lines(
+            (
+                masks,
+                *(
+                    f"{image.key} {image.file} {size} {image.height} {image.width}"
+                    for image, size in zip(self.images, file_sizes, strict=True)
+                ),
+            )
         )
 
     def table(self) -> pyarrow.Table:
         """The images as a store keeps them."""
         table: pyarrow.Table = require("pyarrow", "eval").Table.from_pydict(
             {
-                "key": [str(image.id) for image in self.images],
+                "key": [image.key for image in self.images],
                 "id": [image.id for image in self.images],
                 "file": [image.file for image in self.images],
                 "height": [image.height for image in self.images],
@@ -100,7 +135,7 @@ class CocoTruth:
     def of(cls, store: Store) -> CocoTruth:
         """The ground truth that a store keeps."""
         rows = store.images().to_pylist()
-        images = tuple(CocoImage(**{key: value for key, value in row.items() if key != "key"}) for row in rows)
+        images = tuple(CocoImage(**row) for row in rows)
         categories = json.loads(store.manifest.protocol["categories"])
         return cls(images, tuple((number, name) for number, name in categories))
 
@@ -120,61 +155,49 @@ class CocoTruth:
         )
 
 
-def read_truth(path: Path, images: Sequence[int], category_ids: Sequence[int]) -> CocoTruth:
-    """Read a COCO annotation file.
+def read_truth(path: Path, images: Sequence[Id], category_ids: Sequence[Id]) -> CocoTruth:
+    """Read a COCO annotation file: see :func:`truth_of`.
+
+    Raises:
+        AnnotationError: COCO's evaluation could not take it.
+    """
+    return truth_of(read_coco_file(path), images, category_ids)
+
+
+def truth_of(file: CocoFile, images: Sequence[object], category_ids: Sequence[object]) -> CocoTruth:
+    """The ground truth of some images.
 
     Args:
-        path: The file.
-        images: Ids of the images, in the order wanted.
+        file: The annotations.
+        images: Ids of the images in the file, in the order wanted.
         category_ids: Ids of the categories, in the order of the model's labels. Objects of others are left out.
 
     Raises:
-        ValueError: It is not JSON in COCO's format, or has sizes and boxes that are none.
+        AnnotationError: An image or category is not in the file, or an image has no size there.
     """
-    truth = _parsed(path, images, category_ids)
-    for image in truth.images:
-        if min(image.height, image.width) < 1:
-            raise ValueError(
-                f"expected the width and height of each image in {path}, got {image.width} x {image.height} of "
-                f"{image.file}: mend the annotations"
-            )
-        for one in json.loads(image.annotations):
-            numbers = (*one["bbox"], one["area"])
-            if len(numbers) != 5 or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
-                raise ValueError(
-                    f"expected a box of four numbers and an area of each object in {path}, got {one['bbox']} and "
-                    f"{one['area']} in {image.file}: mend the annotations"
-                )
-    return truth
+    file.check_sizes()
+    rows = {row["id"]: row for row in file.images}
+    names = {row["id"]: row["name"] for row in file.categories}
+    wanted = [_known(file, one, rows, "image") for one in images]
+    categories = [_known(file, one, names, "category") for one in category_ids]
+    image_ids, numbers = evaluation_ids(list(rows)), evaluation_ids(list(names))
+    chosen = set(categories)
+    objects: dict[Id, list[dict[str, Any]]] = defaultdict(list)
+    for annotation in file.annotations:
+        category = annotation["category_id"]
+        if category in chosen:
+            kept = {key: annotation[key] for key in _FIELDS if annotation.get(key) is not None}
+            objects[annotation["image_id"]].append({**kept, "category_id": numbers[category]})
+    found = []
+    for one in wanted:
+        row = rows[one]
+        text = json.dumps(objects[one])
+        found.append(CocoImage(image_ids[one], row["file_name"], row["height"], row["width"], text, str(one)))
+    return CocoTruth(tuple(found), tuple((numbers[one], str(names[one])) for one in categories))
 
 
-def _parsed(path: Path, images: Sequence[int], category_ids: Sequence[int]) -> CocoTruth:
-    try:
-        content = json.loads(path.read_text())
-        names = {category["id"]: category["name"] for category in content["categories"]}
-        wanted = set(category_ids)
-        objects: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for annotation in content["annotations"]:
-            if annotation["category_id"] in wanted:
-                values = {"iscrowd": 0, **annotation}
-                kept = {key: values[key] for key in _FIELDS if key in values}
-                objects[annotation["image_id"]].append({**kept, "bbox": values["bbox"], "area": values["area"]})
-        rows = {row["id"]: row for row in content["images"]}
-        if len(rows) < len(content["images"]):
-            raise ValueError("images with the id of another")
-        found = tuple(
-            CocoImage(
-                int(number),
-                str(rows[number]["file_name"]),
-                int(rows[number]["height"]),
-                int(rows[number]["width"]),
-                json.dumps(objects[number]),
-            )
-            for number in images
-        )
-        return CocoTruth(found, tuple((int(number), str(names[number])) for number in category_ids))
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(
-            f"expected COCO annotations with integer ids in {path}, got {type(error).__name__}: {error}: "
-            "check the file and its format"
-        ) from error
+def _known(file: CocoFile, value: object, rows: Mapping[Id, object], what: str) -> Id:
+    found = identifier(value)
+    if found is None or found not in rows:
+        raise AnnotationError(file.path, f"the {what} {value!r}", "none of this id", "", "name another file")
+    return found

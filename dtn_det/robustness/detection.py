@@ -95,21 +95,25 @@ class DetectionTask:
         rows.add_bad(item.number, range(self.num_cells), item.reason)
 
 
-def store_manifest(
-    data: DetectionData, cells: tuple[Cell, ...], corruptor: Corruptor, unit_size: int, limit_seed: int
-) -> StoreManifest:
-    """What all detectors of a store share."""
-    whole = len(data.indices) == data.total
+def store_manifest(data: DetectionData, cells: tuple[Cell, ...], corruptor: Corruptor, unit_size: int) -> StoreManifest:
+    """What all detectors of a store share.
+
+    Raises:
+        FileNotFoundError: Images are missing.
+    """
+    sizes = data.file_sizes()
     return StoreManifest(
         task=TASK,
         data=data.name,
-        data_hash=data.hash(),
+        data_hash=data.truth.hash(sizes),
         num_images=len(data.indices),
-        selection="all" if whole else f"limit={len(data.indices)} of {data.total} seed={limit_seed}",
+        selection=data.selection,
         corruption=corruptor.identity,
         cells=cells,
         unit_size=unit_size,
         protocol={"categories": data.truth.categories_json},
+        remarks=data.remarks,
+        images_hash=data.truth.images_hash(sizes),
     )
 
 

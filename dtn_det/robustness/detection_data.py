@@ -6,7 +6,8 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 from dtn_det._optional import require
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.datasets.class_names import NamedSet, check_set
-from dtn_det.datasets.config_classes import read_categories
+from dtn_det.datasets.coco_file import CocoFile, read_coco_file
+from dtn_det.datasets.coco_values import Id, identifier
+from dtn_det.datasets.remarks import Remark
 from dtn_det.robustness.cells import Cell
-from dtn_det.robustness.coco_truth import CocoTruth, read_truth
+from dtn_det.robustness.coco_truth import CocoTruth, truth_of
+from dtn_det.robustness.detection_evaluator import check_protocol
 from dtn_det.robustness.detection_images import DetectionImages
 from dtn_det.robustness.wording import counted
 
@@ -32,25 +36,29 @@ class DetectionData:
         name: The annotation file, for people.
         dataset: Of MMDetection, without a pipeline.
         indices: Of the images of the sweep in it.
-        total: Images of the whole set.
+        selection: How these were chosen among those of the file; ``'all'``, or what reports mark numbers with.
         truth: What is to be found in those images.
         pipeline: The config of the test pipeline.
+        file: The annotations, as they were read.
+        remarks: What is to be told of them.
     """
 
     name: str
     dataset: Any
     indices: tuple[int, ...]
-    total: int
+    selection: str
     truth: CocoTruth
     pipeline: tuple[dict[str, Any], ...]
+    file: CocoFile
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def pipeline_json(self) -> str:
         """The pipeline as text: another one gives other numbers."""
         return json.dumps(self.pipeline, default=str, sort_keys=True)
 
-    def hash(self) -> str:
-        """Identity of the images and their annotations.
+    def file_sizes(self) -> list[int]:
+        """Bytes of the file of each image, 0 for those elsewhere.
 
         Raises:
             FileNotFoundError: Images are missing.
@@ -62,7 +70,7 @@ class DetectionData:
                 f"expected all images of {self.dataset.ann_file}, got {len(missing)} of {len(paths)} missing, such as "
                 f"{missing[0]}: fetch them, or name the right folder with --data-root"
             )
-        return self.truth.hash([0 if "://" in path else os.path.getsize(path) for path in paths])
+        return [0 if "://" in path else os.path.getsize(path) for path in paths]
 
     def images(self, cells: Sequence[Cell], corruptor: Corruptor) -> DetectionImages:
         """The images under every cell, for worker processes.
@@ -85,15 +93,22 @@ def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int
         limit_seed: Of that choice.
 
     Raises:
-        ValueError: There is no such dataloader, the set is no COCO set, its file is damaged, it has no images, or its
-            categories are not those of the config.
+        ValueError: There is no such dataloader, the set is no COCO set or evaluated by other rules than COCO's, its
+            file is damaged, it has no images, or its categories are not those of the config.
     """
     check_loader(cfg, split)
     settings = copy.deepcopy(cfg[f"{split}_dataloader"]["dataset"])
     if "pipeline" not in settings or not settings.get("ann_file"):
+        wrapped = "dataset" in settings or "datasets" in settings
         raise ValueError(
             f"expected one data set with a pipeline and an ann_file in {split}_dataloader, got "
-            f"{settings.get('type')!r}: name the annotation file of one COCO set with --cfg-options"
+            f"{settings.get('type')!r}"
+            + (", which repeats, narrows or joins others: give it the settings of one of them" if wrapped else "")
+            + (
+                ": name the annotation file of one COCO set with --cfg-options"
+                if not wrapped
+                else f", as {split}_dataloader.dataset, in the config"
+            )
         )
     pipeline = tuple(_plain(step) for step in settings["pipeline"])
     settings.update(pipeline=[], test_mode=True, lazy_init=False)
@@ -105,19 +120,46 @@ def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int
             f"expected a data set of COCO's format, got {settings['type']!r}: convert its annotations, and use "
             "CocoDataset"
         )
-    try:
-        dataset = datasets.build(settings)
-    except (KeyError, TypeError, ValueError, AssertionError, IndexError) as error:
-        # What MMEngine makes of an empty list.
-        if "need at least one array" in str(error):
-            raise ValueError(
-                f"expected images in {settings['ann_file']}, got an empty data set: name another"
-            ) from error
+    remarks = check_protocol(cfg, split, kind)
+    file = read_coco_file(*_paths(settings))
+    if not file.annotations:
         raise ValueError(
-            f"expected COCO annotations in {settings.get('ann_file')!r} below {settings.get('data_root')!r}, got "
-            f"{type(error).__name__}: {error}: check the file and its format"
-        ) from error
-    return _selected(dataset, pipeline, limit, limit_seed)
+            f"expected objects in {file.path}, got none in {counted(len(file.images), 'image')}: there is nothing to "
+            "evaluate"
+        )
+    file.check_sizes()
+    dataset = _dataset(settings, file, plain=kind is coco_class)
+    return _selected(dataset, file, pipeline, limit, limit_seed, remarks)
+
+
+def _paths(settings: Mapping[str, Any]) -> tuple[Path, Path]:
+    """The annotation file and the image folder of a data set's settings, joined as MMEngine joins them."""
+    root = settings.get("data_root") or ""
+    prefix = settings.get("data_prefix") or {}
+    images = prefix.get("img") or prefix.get("img_path") or ""
+    return Path(os.path.join(root, settings["ann_file"])), Path(os.path.join(root, images))
+
+
+def _dataset(settings: dict[str, Any], file: CocoFile, *, plain: bool) -> Any:
+    """MMDetection's data set of a file's content, which stands in another file where MMDetection would stumble.
+
+    A plain `CocoDataset` gets the images alone, for the evaluation has the objects. Others may go by these.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if plain or file.changed:
+            place = Path(folder) / file.path.name
+            content = file.content()
+            place.write_text(json.dumps({**content, "annotations": []} if plain else content))
+            settings = {**settings, "ann_file": str(place)}
+        try:
+            dataset = require("mmdet.registry", "det").DATASETS.build(settings)
+        except (KeyError, TypeError, ValueError, AssertionError, IndexError) as error:
+            raise ValueError(
+                f"expected COCO annotations in {file.path} that {settings['type']} takes, got "
+                f"{type(error).__name__}: {error}: check the settings of the data set"
+            ) from error
+    dataset.ann_file = str(file.path)
+    return dataset
 
 
 def check_loader(cfg: Config, split: str) -> None:
@@ -138,24 +180,64 @@ def check_loader(cfg: Config, split: str) -> None:
         )
 
 
-def _selected(dataset: Any, pipeline: tuple[dict[str, Any], ...], limit: int | None, limit_seed: int) -> DetectionData:
+def _selected(
+    dataset: Any,
+    file: CocoFile,
+    pipeline: tuple[dict[str, Any], ...],
+    limit: int | None,
+    limit_seed: int,
+    remarks: tuple[Remark, ...],
+) -> DetectionData:
     classes = tuple(dataset.metainfo["classes"])
-    names = dict.fromkeys(row.name for row in read_categories(dataset.ann_file))
-    check_set(NamedSet("the data set", str(dataset.ann_file), classes, tuple(names)))
-    named = [dataset.get_data_info(index)["img_id"] for index in range(len(dataset))]
-    odd = [name for name in named if not isinstance(name, int)]
-    if odd:
-        raise ValueError(f"expected integers as ids of images in {dataset.ann_file}, got {odd[0]!r}: mend the file")
-    ids = [int(name) for name in named]
+    names = tuple(str(row["name"]) for row in file.categories)
+    check_set(NamedSet("the data set", str(dataset.ann_file), classes, names))
+    if not len(dataset):
+        raise ValueError(f"expected images in {dataset.ann_file}, got an empty data set: name another")
+    ids = [identifier(dataset.get_data_info(index)["img_id"]) for index in range(len(dataset))]
+    if len(set(ids)) < len(ids):
+        raise ValueError(
+            f"expected each image of {dataset.ann_file} once, got {len(ids) - len(set(ids))} twice: mend `indices` of "
+            "the data set"
+        )
+    narrowed, narrowing = _narrowed(ids, file)
     indices = tuple(choose(ids, limit, limit_seed))
-    truth = read_truth(Path(dataset.ann_file), [ids[index] for index in indices], dataset.cat_ids)
+    limited = len(indices) < len(ids)
+    selection = f"limit={len(indices)} of {len(ids)} seed={limit_seed}" if limited else narrowed or "all"
+    truth = truth_of(file, [ids[index] for index in indices], dataset.cat_ids)
     if not truth.num_objects:
         raise ValueError(
             f"expected objects in {dataset.ann_file}, got none in {counted(len(indices), 'image')}: there is nothing "
             "to evaluate"
         )
     name = os.path.relpath(dataset.ann_file, dataset.data_root) if dataset.data_root else dataset.ann_file
-    return DetectionData(str(name), dataset, indices, len(ids), truth, pipeline)
+    return DetectionData(
+        str(name),
+        dataset,
+        indices,
+        f"{selection}, {narrowed}" if limited and narrowed else selection,
+        truth,
+        pipeline,
+        file,
+        (*remarks, *file.remarks, *narrowing, *_unusable_masks(file)),
+    )
+
+
+def _narrowed(ids: Sequence[Id | None], file: CocoFile) -> tuple[str, tuple[Remark, ...]]:
+    """How few of a file's images the config takes; nothing where it takes all."""
+    taken = set(ids)
+    left_out = [str(row["id"]) for row in file.images if row["id"] not in taken]
+    if not left_out:
+        return "", ()
+    what = "images were left out by the config (indices or a filter of the data set), so numbers are of a part"
+    remark = Remark("images_narrowed", what, str(file.path), len(left_out), tuple(left_out[:3]), partial=True)
+    return f"{len(ids)} of {counted(len(file.images), 'image')}", (remark,)
+
+
+def _unusable_masks(file: CocoFile) -> tuple[Remark, ...]:
+    faults = file.mask_faults
+    what = "segmentations that COCO's evaluation cannot take were left out"
+    places = tuple(f"{fault.place}: {fault.reason}" for fault in faults[:3])
+    return (Remark("unusable_masks", what, str(file.path), len(faults), places),) if faults else ()
 
 
 def choose(keys: Sequence[object], limit: int | None, seed: int) -> list[int]:

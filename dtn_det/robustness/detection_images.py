@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
@@ -182,10 +181,7 @@ def _check_size(image: Any, size: tuple[int, int]) -> None:
 
 
 def _corrupt(corruption: ImageCorruption, loaded: Mapping[str, Any]) -> Any:
-    image = loaded["img"]
-    # Loaded as float32 by some pipelines; whole numbers all the same.
-    out = corruption({**loaded, "img": image.astype(np.uint8, copy=False)})["img"]
-    return out.astype(image.dtype, copy=out is image)
+    return corruption(dict(loaded))["img"]
 
 
 def _reason(error: Exception) -> str:

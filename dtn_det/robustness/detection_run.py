@@ -22,11 +22,13 @@ from dtn_det.datasets.remarks import tell
 from dtn_det.progress import meter
 from dtn_det.robustness.cells import sweep_cells
 from dtn_det.robustness.coco_cells import bad_images, evaluate_cells
+from dtn_det.robustness.coco_trial import try_evaluation
 from dtn_det.robustness.detection import DetectionTask, OnBadImage, model_manifest, store_manifest
 from dtn_det.robustness.detection_data import DetectionData, check_loader, read_data
 from dtn_det.robustness.detection_facts import detection_facts
 from dtn_det.robustness.detection_model import Detector, build_detector, model_source
 from dtn_det.robustness.detection_report import print_tables
+from dtn_det.robustness.new_annotations import take_new_annotations
 from dtn_det.robustness.processes import joined
 from dtn_det.robustness.store import ModelStore, Store
 from dtn_det.robustness.sweep import Rank, run_sweep
@@ -111,18 +113,26 @@ def prepare_detection(
     cfg = _config(options)
     data = read_data(cfg, options.split, options.limit, options.limit_seed)
     images = data.images(cells, corruptor)
-    manifest = store_manifest(data, cells, corruptor, options.unit_size, options.limit_seed)
+    manifest = store_manifest(data, cells, corruptor, options.unit_size)
     detector = build_detector(cfg, options.checkpoint, device, options.amp)
     labels = _labels(cfg, options, data, detector)
 
-    def warn(text: str) -> None:
+    def say(text: str) -> None:
         if rank.is_first:
-            console.print(f"warning: {text}", soft_wrap=True, highlight=False, markup=False)
+            console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def warn(text: str) -> None:
+        say(f"warning: {text}")
 
     places = labels.places([name for _, name in data.truth.categories])
-    if places is not None and rank.is_first:
-        tell([order_remark(labels)], lambda text: console.print(text, soft_wrap=True, highlight=False, markup=False))
+    if places is not None:
+        tell([order_remark(labels)], say)
     masks = _has_masks(data, detector, warn)
+    tell(data.remarks, say)
+    if rank.is_first:
+        with_masks = masks and getattr(detector.model, "with_mask", False)
+        try_evaluation(data.file.path, data.truth, masks=with_masks)
+        take_new_annotations(options.store, manifest, data, say)
     name = options.name or Path(options.config).stem
     source = model_source(options.config, options.checkpoint)
     model = _opened(
@@ -168,6 +178,8 @@ def _has_masks(data: DetectionData, detector: Detector, warn: Callable[[str], No
     Raises:
         ValueError: The model gives masks, and only some of the objects have one.
     """
+    if getattr(detector.model, "with_mask", False):
+        data.file.check_masks()
     objects, without = data.truth.num_objects, data.truth.num_without_masks
     if without and getattr(detector.model, "with_mask", False):
         if without < objects:

@@ -17,7 +17,7 @@ FORMAT = 1
 
 _LONGEST, _LISTED = 120, 5
 _HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
-_NOT_COMPARED = ("versions", "facts", "remarks", "recognised", "protocol")
+_NOT_COMPARED = ("versions", "facts", "remarks", "recognised", "protocol", "images_hash", "earlier_data_hashes")
 _MEANINGS = {
     "data_hash": "names, sizes and labels of the images",
     "weights_hash": "the weights of the model",
@@ -44,6 +44,9 @@ class StoreManifest:
         remarks: What the readers of the data left out, filled in or decided. Runs do not compare them, for the hash of
             the data tells sets apart, and stores of earlier versions have none.
         recognised: What the folder of the data was recognised as, by name, such as ``dataset``; likewise.
+        images_hash: Of what detections depend on in the data: images without their annotations. Empty in stores of
+            earlier versions and for classifiers.
+        earlier_data_hashes: Of annotations that were replaced by others of the same images, the oldest first.
     """
 
     task: str
@@ -58,6 +61,8 @@ class StoreManifest:
     format: int = FORMAT
     remarks: tuple[Remark, ...] = ()
     recognised: Mapping[str, str] = field(default_factory=dict)
+    images_hash: str = ""
+    earlier_data_hashes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_images < 1 or self.unit_size < 1 or not self.cells:
@@ -100,7 +105,8 @@ class StoreManifest:
         """The inverse of :meth:`to_dict`."""
         cells = tuple(Cell(name, severity) for name, severity in values["cells"])
         remarks = tuple(Remark.from_dict(remark) for remark in values.get("remarks", ()))
-        return cls(**{**values, "cells": cells, "remarks": remarks})
+        earlier = tuple(values.get("earlier_data_hashes", ()))
+        return cls(**{**values, "cells": cells, "remarks": remarks, "earlier_data_hashes": earlier})
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,21 @@ class Store:
         store._mend_images(images)
         return store
 
+    def with_other_labels(self, manifest: StoreManifest, images: pyarrow.Table) -> Store:
+        """The same store with other labels of the same images; all records stay.
+
+        Args:
+            manifest: The new one, which keeps the hash of what it replaces.
+            images: Key and labels of every image.
+
+        Raises:
+            ValueError: Another process writes this store.
+        """
+        with locked(self.folder, "--store"):
+            write_bytes(self.folder / "images.parquet", parquet_bytes(images))
+            write_json(self.folder / "store.json", manifest.to_dict())
+        return Store(self.folder, manifest)
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Keep other processes from writing meanwhile, and clear away what killed ones left."""

@@ -18,6 +18,8 @@ from dtn_det.corruptions.data import Corrupt
 from dtn_det.corruptions.keys import image_key
 
 IMAGE = picture(1)
+FULL = IMAGE.copy()
+FULL[0, :2] = [[0], [255]]
 
 
 class TestKey:
@@ -168,9 +170,31 @@ class TestImageCorruption:
     def test_its_text_says_all_that_matters(self, step):
         assert repr(step("fog", 3)) == f"ImageCorruption(fog, severity=3, {Corruptor('coco-c').identity})"
 
-    def test_it_takes_no_other_images(self, step):
-        with pytest.raises(ValueError, match="dtype uint8"):
-            step("fog", 3)({"img": IMAGE.astype(np.float32), "img_id": 1})
+    @pytest.mark.parametrize("dtype", [np.float32, np.uint16, np.int64])
+    def test_whole_numbers_of_another_type_give_the_same_pixels_in_that_type(self, step, dtype):
+        expected = step("fog", 3)({"img": IMAGE.copy(), "img_id": 1})["img"]
+        found = step("fog", 3)({"img": IMAGE.astype(dtype), "img_id": 1})["img"]
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, expected)
+
+    @pytest.mark.parametrize(
+        ("image", "values"),
+        [
+            (FULL.astype(np.uint16) * 16, "uint16 from 0 to 4080"),
+            (FULL.astype(np.float32) / 255, "float32 from 0 to 1"),
+            (FULL.astype(np.float32) + np.float32(0.5), "float32 from 0.5 to 255.5"),
+            (FULL.astype(np.int16) - 128, "int16 from -128 to 127"),
+            (np.full(IMAGE.shape, np.nan), "float64 from nan to nan"),
+        ],
+    )
+    def test_what_8_bits_do_not_hold_is_refused_with_image_type_and_range(self, step, image, values):
+        from dtn_det.corruptions.transforms import MMDetCorrupt
+
+        for kind in (step, MMDetCorrupt):
+            with pytest.raises(ValueError, match=rf"got {values}: convert the images to 8 bits \(got in a/b.png\)"):
+                kind("fog", 3)({"img": image, "img_id": 1, "img_path": "a/b.png"})
+        # Without a corruption, images are what the pipeline loads.
+        assert step("fog", 0)({"img": image, "img_id": 1})["img"] is image
 
 
 class TestMMDetCorrupt:
@@ -201,7 +225,7 @@ class TestMMDetCorrupt:
             out, build(corruption="brightness", severity=1)({"img": IMAGE, "img_id": 1})["img"]
         )
 
-    def test_floats_are_cast_as_there(self, build):
+    def test_floats_of_whole_numbers_are_taken_as_there(self, build):
         fog = build(corruption="fog", severity=2)
         whole = fog({"img": IMAGE, "img_id": 1})["img"]
         np.testing.assert_array_equal(whole, fog({"img": IMAGE.astype(np.float32), "img_id": 1})["img"])

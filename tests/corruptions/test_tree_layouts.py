@@ -110,10 +110,10 @@ class TestCoco:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("{", "which is not JSON"),
-            ("[]", "without a list 'images'"),
-            ('{"images": [{"id": 1}]}', "without a list 'images'"),
-            ('{"images": []}', "expected images in the annotation file"),
+            ("{", "expected JSON in"),
+            ("[]", "expected a COCO annotation file in"),
+            ('{"images": [{"id": 1}]}', "expected a file name of each image in"),
+            ('{"images": []}', "expected images in"),
             ('{"images": [{"id": 1, "file_name": "../x.png"}]}', "expected file names below the image folder"),
             ('{"images": [{"id": 1, "file_name": "/x.png"}]}', "expected file names below the image folder"),
         ],

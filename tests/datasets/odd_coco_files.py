@@ -235,7 +235,9 @@ ODD_FILES: dict[str, OddFile] = {
         append("annotations", id=1000, category_id=777), remarks=("annotations_without_category",)
     ),
     "a name twice": OddFile(append("categories", id=11), remarks=("category_names_twice",)),
-    "LVIS's lists": OddFile(of_all("images", "id", lambda one: one), like=nothing),
+    "LVIS's lists": OddFile(
+        lambda content: [row.update(neg_category_ids=[1]) for row in content["images"]], remarks=("federated",)
+    ),
     "flat polygons": OddFile(
         first("annotations", segmentation=[10, 10, 60, 10, 60, 70]), "annotation 1 of image 2", boxes_only=True
     ),

@@ -100,7 +100,9 @@ def test_a_byte_order_mark_and_utf16_are_read(tmp_path):
     for encoding in ("utf-8-sig", "utf-16"):
         path = tmp_path / "coco.json"
         path.write_bytes(json.dumps(content, ensure_ascii=False).encode(encoding))
-        assert read_coco_file(path).categories[0]["name"] == "Scheibe für Übungen"
+        found = read_coco_file(path)
+        assert found.categories[0]["name"] == "Scheibe für Übungen"
+        assert found.changed
 
 
 def test_backslashes_become_slashes_only_where_that_file_is_there(tmp_path):
@@ -141,7 +143,35 @@ def test_compressed_run_lengths_of_any_mask_are_counted_as_coco_does():
             assert read_mask({**value, "counts": wrong}).fault is not None
 
 
-def test_ids_keep_their_order_and_fit_into_64_bits():
-    assert evaluation_ids([5, -3, 0]) == {5: 5, -3: -3, 0: 0}
+def test_sizes_that_the_file_lacks_are_those_of_the_images_as_they_are_turned(tmp_path):
+    from PIL import Image
+
+    content = odd_content("plain")
+    (tmp_path / "sub").mkdir()
+    for row in content["images"][:3]:
+        exif = Image.Exif()
+        exif[274] = 6 if row["id"] == 2 else 1
+        Image.new("RGB", (64, 48)).save(tmp_path / row["file_name"], exif=exif)
+    content["images"][0].update(width=None)
+    del content["images"][1]["height"], content["images"][3]["height"]
+    content["images"][2].update(width=0)
+    found = read_coco_file(write(tmp_path / "coco.json", content), tmp_path)
+    sizes = [(row.get("height"), row.get("width")) for row in found.images]
+    assert sizes == [(48, 64), (64, 48), (48, 64), (None, 640), (480, 640), (480, 640)]
+    assert [(remark.kind, remark.count) for remark in found.remarks] == [("sizes_filled", 3)]
+
+
+def test_captions_and_panoptic_segments_are_no_objects(tmp_path):
+    content = odd_content("plain")
+    content["annotations"] = [{"id": 1, "image_id": 1, "caption": "a disc"}]
+    del content["categories"]
+    found = read_coco_file(write(tmp_path / "coco.json", content))
+    assert found.annotations == ()
+    assert found.content()["annotations"] == content["annotations"]
+
+
+def test_ids_keep_their_order_in_the_evaluation():
+    assert evaluation_ids([5, 3, 0]) == {5: 5, 3: 3, 0: 0}
+    assert evaluation_ids([5, -3, 0]) == {-3: 1, 0: 2, 5: 3}
     assert evaluation_ids(["b", "10", "9"]) == {"10": 1, "9": 2, "b": 3}
     assert evaluation_ids([2**63 + 1, 4, 1.5]) == {1.5: 1, 4: 2, 2**63 + 1: 3}

@@ -183,6 +183,17 @@ def test_a_detector_that_finds_nothing(tmp_path):
     assert "-" in list(summary_table(frame, "").columns[3].cells)
 
 
+def test_one_cell_without_detections_is_a_zero(tmp_path):
+    truth = random_truth(tmp_path / "coco.json")
+    model = open_store(tmp_path / "store", truth)
+    found = random_detections(truth)
+    nothing = ImageDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+    fill(model, lambda image, cell: nothing if cell == 3 else found(image, cell))
+    frame = evaluate_cells(model)["bbox"]
+    assert frame["AP"][3] == 0
+    assert (frame["AP"].drop(3) > 0).all()
+
+
 def test_bad_images_are_left_out_of_truth_and_count(tmp_path):
     truth = random_truth(tmp_path / "coco.json")
     detections = random_detections(truth)
@@ -266,7 +277,12 @@ def test_the_evaluator_serves_intervals(tmp_path):
 
 def test_damaged_annotations(tmp_path):
     path = tmp_path / "coco.json"
-    for content in ("{", "[]", '{"images": [], "categories": []}'):
+    for content, message in (
+        ("{", "expected JSON in"),
+        ("[]", "expected a COCO annotation file in"),
+        ('{"images": [], "categories": []}', "expected images in"),
+        ('{"images": [{"id": 2, "file_name": "a", "height": 5, "width": 5}]}', "expected the image 1 in"),
+    ):
         path.write_text(content)
-        with pytest.raises(ValueError, match=r"expected COCO annotations with integer ids in .*coco\.json"):
+        with pytest.raises(ValueError, match=rf"{message} .*coco\.json"):
             read_truth(path, [1], [1])

@@ -93,14 +93,15 @@ def change_first(key: str, **values: object) -> Callable[[dict[str, Any]], None]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (change_first("images", width=0), "expected the width and height of each image in"),
-        (change_first("images", id="seven"), "expected integers as ids of images in"),
+        (change_first("images", id="seven"), "ids of images that are all numbers or all texts"),
+        (change_first("images", id=17), "got two that differ"),
+        (change_first("annotations", bbox=[float("nan")] * 4), "expected a box of four numbers of each annotation in"),
+        (change_first("annotations", area=float("inf")), "got area inf in annotation 0 of image 17: mend the file"),
+        (change_first("annotations", iscrowd=None), "got iscrowd None in annotation 0 of image 17: mend the file"),
         (
-            lambda content: content["images"].append(content["images"][1]),
-            "images with the id of another: check",
+            change_first("annotations", segmentation=[1, 1, 9, 1, 9, 9]),
+            "got a flat list of coordinates in place of a list of polygons",
         ),
-        (change_first("annotations", bbox=[float("nan")] * 4), "expected a box of four numbers and an area of each"),
-        (change_first("annotations", area=float("inf")), "expected a box of four numbers and an area of each object"),
         (lambda content: content["annotations"][0].pop("segmentation"), "got 1 of 13 without: add them, or take all"),
     ],
 )
