@@ -13,7 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from dtn_det._optional import require
+from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.datasets.remarks import Remark
 from dtn_det.launch import load_config
+from dtn_det.layers import DTN
 from dtn_det.robustness.classifiers_mmpretrain import load_mmpretrain
 
 # Largest difference of logits between a model and its export, in units of the largest logit.
@@ -31,11 +34,13 @@ class Exported:
         files: Paths.
         architecture: What `config.json` names.
         differences: By format, the largest difference from the logits of the model, in units of the largest logit.
+        remarks: What was decided as the checkpoint was read.
     """
 
     files: tuple[Path, ...]
     architecture: str
     differences: Mapping[str, float]
+    remarks: tuple[Remark, ...] = ()
 
 
 class ExportError(ValueError):
@@ -43,7 +48,13 @@ class ExportError(ValueError):
 
 
 def export_classifier(
-    config: str, checkpoint: str, out: Path, *, onnx: bool = False, image_size: tuple[int, int] | None = None
+    config: str,
+    checkpoint: str,
+    out: Path,
+    *,
+    onnx: bool = False,
+    image_size: tuple[int, int] | None = None,
+    weights: WeightsKind | None = None,
 ) -> Exported:
     """Write a trained classifier of mmpretrain as `model.safetensors` and `config.json`, and as `model.onnx`.
 
@@ -59,6 +70,7 @@ def export_classifier(
         out: Folder, which is made.
         onnx: Write the ONNX file, too.
         image_size: ``(H, W)``, if the config does not say.
+        weights: Of a file with an average, too: see :func:`dtn_det.checkpoints.load.load_weights`.
 
     Returns:
         What was written.
@@ -71,7 +83,7 @@ def export_classifier(
     if image_size is not None and min(image_size) < 1:
         raise ValueError(f"expected image_size of positive integers (H, W), got {image_size}: pass pixels")
     cfg = load_config(config)
-    classifier = load_mmpretrain(f"{config}@{checkpoint}", 0)
+    classifier = load_mmpretrain(f"{config}@{checkpoint}", 0, weights)
     network = classifier.network.eval()
     size = image_size or classifier.view.size or _size_in(cfg.model)
     if size is None:
@@ -98,7 +110,7 @@ def export_classifier(
                 f"expected {name} to give the logits of the model within {TOLERANCE:g}, got a difference of "
                 f"{difference:.1e}: do not use it"
             )
-    return Exported(tuple(files), architecture, differences)
+    return Exported(tuple(files), architecture, differences, classifier.remarks)
 
 
 class _Logits(nn.Module):
@@ -146,7 +158,7 @@ def _write_weights(out: Path, cfg: Any, network: nn.Module, size: tuple[int, int
     kwargs = {key: _plain(value) for key, value in inner.items() if key not in _CLASSIFIER_KEYS}
     architecture = inner.model_name
     if converted:
-        norm = _plain(outer.get("norm_cfg")) or {"type": "LN"}
+        norm = _with_trained_options(_plain(outer.get("norm_cfg")) or {"type": "LN"}, network)
         kwargs.update(norm_cfg=norm, spt=outer.get("spt", False), lsa=outer.get("lsa", False))
         kwargs.update({} if inner.model_name in BASES else {"base": inner.model_name})
         architecture = f"dtn_{inner.model_name}" if inner.model_name in BASES else "dtn_converted"
@@ -156,6 +168,15 @@ def _write_weights(out: Path, cfg: Any, network: nn.Module, size: tuple[int, int
     timm.models.save_for_hf(model, str(out), safe_serialization=True, data_config=settings)
     _share(out)
     return architecture, timm.create_model(f"local-dir:{out}", pretrained=True).eval()
+
+
+def _with_trained_options(norm: Any, network: nn.Module) -> Any:
+    """Settings of norms that build what the network has, whose checkpoint may have brought other options."""
+    found = next((module for module in network.modules() if isinstance(module, DTN)), None)
+    settings = {"type": norm} if isinstance(norm, str) else dict(norm)
+    if found is None or (settings.get("init") == "layernorm") == (not found.head_rms and not found.unbiased):
+        return norm
+    return {**settings, "init": "local", "head_rms": found.head_rms, "unbiased": found.unbiased}
 
 
 def _write_own(out: Path, cfg: Any, network: nn.Module, settings: Mapping[str, Any]) -> str:

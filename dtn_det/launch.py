@@ -9,15 +9,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-import pickle
 import sys
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
-from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
+from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.files import check_checkpoint, is_whole
 from dtn_det.config_options import check_option_keys, ineffective_options
 from dtn_det.data_settings import data_paths
 from dtn_det.datasets.config_folders import check_class_folders
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from mmengine.runner import Runner
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
-CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar")
-"""How the files end that `torch.save` writes."""
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -254,42 +251,12 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     if resume == "auto":
         cfg.load_from = None
         return
-    # What the Runner writes is a ZIP file, whose directory comes last: a file that was cut off has none.
-    if Path(resume).is_file() and not zipfile.is_zipfile(resume):
+    if Path(resume).is_file() and not is_whole(resume):
         raise CheckpointError(
             f"expected --resume to name a checkpoint of a training run, got {resume!r}, which is none or was cut off: "
             "take the one before it, or --resume without a path for the last one in the work-dir"
         )
     cfg.load_from = check_checkpoint(resume)
-
-
-def check_checkpoint(path: str) -> str:
-    """Return the path of a checkpoint, which must be one that `torch.save` wrote to the end, unless it is a URL.
-
-    Raises:
-        CheckpointNotFoundError: There is no such file.
-        CheckpointError: The file is not a checkpoint, or was cut off.
-    """
-    if "://" in path:
-        return path
-    file = Path(path).expanduser()
-    if not file.is_file():
-        found = sorted(str(other) for other in file.parent.glob("*.pth"))
-        there = f"; in {str(file.parent)!r} there are {', '.join(found)}" if found else ""
-        raise CheckpointNotFoundError(f"expected a checkpoint, got {path!r}: there is no such file{there}")
-    # Since torch 1.6 a ZIP file; before that a bare pickle, whose end nobody knows without reading all of it.
-    with file.open("rb") as stream:
-        is_pickle = stream.read(1) == pickle.PROTO
-    if not is_pickle and not zipfile.is_zipfile(file):
-        if file.suffix not in CHECKPOINT_SUFFIXES:
-            raise CheckpointError(
-                f"expected a checkpoint that training wrote, a .pth file, got {path!r}, which is none: name another"
-            )
-        raise CheckpointError(
-            f"expected a checkpoint, got {path!r}, which is none or was cut off: delete it and fetch it again, or name "
-            "another"
-        )
-    return path
 
 
 def set_output(cfg: Config, out: str | None) -> None:

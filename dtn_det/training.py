@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.errors import CheckpointError
-from dtn_det.checkpoints.fit import check_state_fits
+from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.interrupts import interrupts_remembered
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """Exit code of a program that Ctrl-C has ended, by the shells' rule."""
 
-_ADVICE = "take the config and the --cfg-options that it was started with, or start anew in another --work-dir"
+_ADVICE = (
+    "to go on from it, take the config and the --cfg-options that it was started with, or start anew in another "
+    "--work-dir"
+)
 
 
 def train(runner: Runner, config: str) -> int:
@@ -44,6 +47,7 @@ def train(runner: Runner, config: str) -> int:
                 if runner.cfg.get("resume"):
                     _continue(runner, config)
                 else:
+                    read_by_package(runner, "start", "name another for load_from", runner.logger.warning)
                     runner.train()
             # What another process leaves behind when the same interrupt has ended it.
             except Exception:
@@ -61,11 +65,8 @@ def train(runner: Runner, config: str) -> int:
 
 def _continue(runner: Runner, config: str) -> None:
     """Train from a checkpoint, whose weights must be those of the model: MMEngine takes what fits."""
-    engine = require("mmengine.runner", "det")
-    path = runner.cfg.get("load_from") or engine.find_latest_checkpoint(runner.work_dir)
-    if path is not None and ("://" in path or Path(path).is_file()):
-        content = engine.CheckpointLoader.load_checkpoint(path, map_location="cpu")
-        check_state_fits(runner.model, content, path, config, f"To go on from it, {_ADVICE}")
+    path = runner.cfg.get("load_from") or require("mmengine.runner", "det").find_latest_checkpoint(runner.work_dir)
+    read_by_package(runner, "resume", _ADVICE, runner.logger.warning)
     try:
         runner.train()
     except ValueError as error:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from dtn_det import launch
 from dtn_det.checkpoints.errors import CheckpointError
-from dtn_det.checkpoints.fit import check_weights_fit
+from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.checkpoints.read import read_checkpoint
+from dtn_det.checkpoints.runner import read_by_package
+from dtn_det.cli.sweep_options import add_weights
 from dtn_det.datasets.class_names import ClassNameError
 from dtn_det.datasets.config_classes import check_evaluation
 from dtn_det.datasets.config_files import check_files, explain_failure
@@ -21,6 +23,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tools/test.py", description="Test a detector or a classifier.")
     launch.add_common_arguments(parser)
     parser.add_argument("checkpoint", help="path or URL of the weights")
+    add_weights(parser)
     parser.add_argument("--out", metavar="FILE.pkl", help="write the predictions to this pickle file")
     parser.add_argument("--show", action="store_true", help="show the images with their predictions in a window")
     parser.add_argument("--show-dir", metavar="DIR", help="write them to WORK_DIR/TIMESTAMP/DIR, a classifier's to DIR")
@@ -36,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         launch.set_work_dir(cfg, args.config, args.work_dir)
         if args.data_root:
             launch.set_data_root(cfg, args.data_root)
-        cfg.load_from = launch.check_checkpoint(args.checkpoint)
+        cfg.load_from = check_checkpoint(args.checkpoint)
         launch.check_data(cfg, ["test_dataloader"], args.data_root)
         remarks = check_files(cfg, ["test_dataloader"], cfg.work_dir)
         launch.set_output(cfg, args.out)
@@ -53,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_trained_folders(cfg, "test_dataloader", cfg.load_from, content)
         runner = launch.build_runner(cfg, args.launcher, args.local_rank)
         tell(remarks, runner.logger.warning)
-        check_weights_fit(runner.model, cfg.load_from, args.config)
+        advice = f"test it with its own config instead of {args.config}, and the --cfg-options of its training"
+        read_by_package(runner, "test", advice, runner.logger.info, args.weights, content)
+        # Before the data is read, for this may fail.
+        runner.load_checkpoint(cfg.load_from)
         runner.test()
     except (CheckpointError, ClassNameError, InputError) as error:
         print(f"tools/test.py: error: {error}", file=sys.stderr)

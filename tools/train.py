@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dtn_det import launch
 from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.datasets.config_classes import prepare_training
 from dtn_det.datasets.config_files import check_files, explain_failure
 from dtn_det.datasets.remarks import tell
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     try:
         if cfg.get("load_from"):
-            launch.check_checkpoint(cfg.load_from)
+            check_checkpoint(cfg.load_from)
         with conversions_noted() as conversions:
             runner = launch.build_runner(cfg, args.launcher, args.local_rank)
         for line in conversions:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.names import StateDict, some
 from dtn_det.checkpoints.pvt_keys import pvt_official_to_mmdet, pvt_timm_to_official
+from dtn_det.checkpoints.state_dict import WeightsKind, choose_weights
 from dtn_det.checkpoints.swin_keys import swin_official_to_mmdet, swin_timm_to_official
+from dtn_det.checkpoints.unwrap import Unwrapped, unwrap_by
+from dtn_det.checkpoints.weights import Weights
 
 Family = Literal["swin", "pvt"]
 
@@ -31,6 +33,40 @@ _SIGNATURES: dict[tuple[Family, str], str] = {
 # Of the classifier, or buffers that the model makes itself.
 _SWIN_DROPPED = r"(head|norm|fc_norm)\.|.*\.(relative_position_index|attn_mask)$"
 _PVT_DROPPED = r"(head|norm)\.|cls_token$"
+
+
+def backbone_weights(
+    content: Mapping[str, Any], family: Family, prefix: str | None = None, wanted: WeightsKind | None = None
+) -> Weights:
+    """Find the weights of a backbone in a checkpoint, whatever is around it.
+
+    Args:
+        content: A state dict, or a dict with one: see :func:`dtn_det.checkpoints.state_dict.choose_weights`.
+        family: What the weights are for.
+        prefix: Take the names that start with this, without it. By default what stands before the names of the family
+            is taken off, of ``torch.compile``, data parallelism, Lightning, a detector or a classifier.
+        wanted: ``'ema'`` or ``'plain'`` of a checkpoint with both; None for the average.
+
+    Returns:
+        Names as their authors gave them, and tensors.
+
+    Raises:
+        CheckpointError: No weights, or none with the prefix, or none of the kind that is wanted.
+    """
+    chosen = choose_weights(content, wanted)
+    if prefix is not None:
+        taken = {name.removeprefix(prefix): v for name, v in chosen.state.items() if name.startswith(prefix)}
+        if not taken:
+            raise CheckpointError(f"expected keys that start with {prefix!r}, got {some(chosen.state)}")
+        return Weights(chosen, Unwrapped(taken, prefix))
+    found = Weights(chosen, unwrap_by(chosen.state, _name_of(family), wanted))
+    found.check_kind(wanted)
+    return found
+
+
+def _name_of(family: Family) -> re.Pattern[str]:
+    """The signatures of a family, wherever they begin in a name."""
+    return re.compile("|".join(pattern for (member, _), pattern in _SIGNATURES.items() if member == family))
 
 
 def detect_format(keys: Iterable[str], family: Family) -> str:
@@ -84,28 +120,3 @@ def convert(state: Mapping[str, Tensor], family: Family) -> StateDict:
     if source == "timm":
         state = pvt_timm_to_official(state)
     return dict(state) if source == "mmdet" else pvt_official_to_mmdet(state)
-
-
-def check_keys(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], optional: Iterable[str]) -> None:
-    """Check that a state dict fits a model, each key accounted for.
-
-    Args:
-        state: Names and tensors, in the model's names.
-        shapes: Names and shapes that the model has.
-        optional: Names of the model that may be missing.
-
-    Raises:
-        CheckpointError: Keys are missing, unexpected or of another shape; the message lists them.
-    """
-    problems = {
-        "missing": sorted(set(shapes) - set(state) - set(optional)),
-        "unexpected": sorted(set(state) - set(shapes)),
-        "of another shape": [
-            f"{key} {tuple(value.shape)} for {tuple(shapes[key])}"
-            for key, value in sorted(state.items())
-            if key in shapes and value.shape != shapes[key]
-        ],
-    }
-    lines = [f"{len(keys)} {what}: {some(keys, 20)}" for what, keys in problems.items() if keys]
-    if lines:
-        raise CheckpointError("expected the checkpoint's keys to be the model's, got\n  " + "\n  ".join(lines))

@@ -1,99 +1,183 @@
-"""Whether a checkpoint has the weights that a model is tested with: MMEngine only warns, and tests random ones."""
+"""Whether the weights of a checkpoint are those of a model, and if not, why."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from dtn_det.checkpoints.errors import CheckpointError
-from dtn_det.checkpoints.read import read_checkpoint
+from dtn_det.checkpoints.names import some
+from dtn_det.layers.norm_options import EXTRA_STATE, unpack_options
 
-_SHOWN = 4
-# Buffers that a model makes for itself, and that some releases do not save.
-_OWN_BUFFERS = ("num_batches_tracked", "relative_position_index", "attention_bias_idxs")
+# Buffers that a model makes for itself, and that some releases do not save or others still do.
+_OWN_BUFFERS = (
+    *("num_batches_tracked", "relative_position_index", "relative_coords_table", "attention_bias_idxs", "attn_mask"),
+    EXTRA_STATE,
+)
+# Whole modules that only training has.
+_OF_TRAINING = re.compile(r"(aux\w*|\w+_aux\w*|criterion\w*|loss\w*|\w+_loss|metrics?|teacher\w*|\w*ema)\.")
+_BLOCK = re.compile(r"\.\d+(?=\.)")
+_NORM_NAMES = re.compile(
+    r"\.(mean_norm_weight|var_norm_weight|pos_proj\.\w+|running_\w+|num_steps|mean_weight|var_weight|gain|alpha)$"
+)
+_SHOWN = 3
 
 
-def check_weights_fit(model: nn.Module, checkpoint: str, config: str) -> None:
-    """See that a checkpoint has all weights of a model, in its shapes, and that they are of the same modules.
+@dataclass(frozen=True)
+class Fit:
+    """A state dict against a model.
 
-    Weights of whole modules that the model does not have, such as an auxiliary head, do not matter. Those that a module
-    of the model does not have do: its twin with another norm has the same modules, and the same names otherwise.
-
-    Args:
-        model: The model, built, perhaps in a wrapper.
-        checkpoint: Path or URL.
-        config: Path of the config, for the message.
-
-    Raises:
-        CheckpointError: Weights are missing, of another shape, or of other modules than the model's; the message names
-            both sides.
+    Attributes:
+        missing: Names of the model that the state dict lacks.
+        unexpected: Names of the state dict that the model lacks.
+        misshapen: Name, shape in the state dict and shape in the model.
+        not_numbers: Names of weights with NaN.
+        known: How many names of the model the state dict has.
+        left_out: Names that only training needs.
+        held: Names of the state dict.
+        other_norms: Norms that the state dict names where the model has LayerNorm.
+        other_depth: Whether blocks of one lack in the other as a whole.
     """
-    advice = "Test it with the config that it was trained with, and the same --cfg-options"
-    check_state_fits(model, read_checkpoint(checkpoint), checkpoint, config, advice)
 
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    misshapen: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
+    not_numbers: tuple[str, ...] = ()
+    known: int = 0
+    left_out: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    other_norms: tuple[str, ...] = ()
+    other_depth: bool = False
 
-def check_state_fits(model: nn.Module, content: Mapping[str, Any], checkpoint: str, config: str, advice: str) -> None:
-    """The same of a checkpoint that is read already.
+    def __bool__(self) -> bool:
+        """Whether it fits."""
+        return not (self.missing or self.unexpected or self.misshapen or self.not_numbers)
 
-    Args:
-        model: See :func:`check_weights_fit`.
-        content: A state dict, or a training checkpoint with one.
-        checkpoint: What the message calls it.
-        config: See :func:`check_weights_fit`.
-        advice: End of the message.
-
-    Raises:
-        CheckpointError: See :func:`check_weights_fit`.
-    """
-    while isinstance(getattr(model, "module", None), nn.Module):  # of several processes, of test-time augmentation
-        model = cast("nn.Module", model.module)
-    state: Mapping[str, object] = content.get("state_dict", content)
-    own = {name: value for name, value in model.state_dict().items() if not name.endswith(_OWN_BUFFERS)}
-    there = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-    problems = [f"missing: {name}" for name in own if name not in there]
-    problems += [
-        f"of another shape: {name} is {tuple(there[name].shape)}, not {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in there and there[name].shape != value.shape
-    ]
-    beyond = _beyond(model, own, there)
-    if problems or beyond:
-        counts = [f"in which {len(problems)} of {len(own)} do not fit"] * bool(problems)
-        counts += [f"with {len(beyond)} that the modules of the model do not have"] * bool(beyond)
-        problems += [f"beyond the model: {name}" for name in beyond]
-        rest = len(problems) - _SHOWN
-        lines = "".join(f"\n  {problem}" for problem in problems[:_SHOWN])
-        raise CheckpointError(
-            f"expected weights of {_architecture(model)} of {config}, got {checkpoint}, {' and '.join(counts)}:{lines}"
-            + (f"\n  and {rest} more" if rest > 0 else "")
-            + f"\n{advice}"
+    def problems(self) -> str:
+        """What does not fit, counted, with a few names of each kind."""
+        shapes = [f"{name} {there} instead of {here}" for name, there, here in self.misshapen]
+        kinds = {
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "of another shape": shapes,
+            "not of numbers": self.not_numbers,
+        }
+        return "; ".join(
+            f"{len(names)} {kind} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
+            for kind, names in kinds.items()
+            if names
         )
 
+    def cause(self) -> str:
+        """The likely reason in a sentence, or nothing."""
+        if not self.known:
+            return f"The file holds {some(self.held, 6)}, none of which the model has."
+        if self.not_numbers:
+            return "The training has diverged."
+        if self.other_depth:
+            return "It is of a model of another size: one has more blocks than the other."
+        norms = self._norms()
+        if norms:
+            return norms
+        classes = self._classes()
+        if classes:
+            return classes
+        if self.misshapen:
+            return "It is of a model of another size."
+        return ""
 
-def _beyond(model: nn.Module, own: Iterable[str], there: Iterable[str]) -> list[str]:
-    """Names of a state dict that lie in a module of the model, where the model has nothing of that name.
+    def _norms(self) -> str:
+        beyond = any(map(_NORM_NAMES.search, self.unexpected))
+        lacking = any(map(_NORM_NAMES.search, self.missing))
+        if self.other_norms:
+            return f"The file is of {' and '.join(self.other_norms)}, the model has LayerNorm there."
+        if beyond and not lacking:
+            return "The file is of a model with another norm, such as DTN, where this one has LayerNorm or less."
+        if lacking and not beyond:
+            return "The file is of a model with LayerNorm or another norm, which has less than the norm of this one."
+        return "The file is of a model with another norm." if beyond else ""
 
-    The modules are those of the names, not of the model: mmpretrain leaves out the prefix of what it wraps.
+    def _classes(self) -> str:
+        names = {name.rpartition(".")[0] for name, _, _ in self.misshapen}
+        if self._rows is None:
+            return ""
+        there, here = self._rows
+        return f"It has {there} classes or outputs of {some(names)}, the model {here}."
+
+    @property
+    def num_classes(self) -> int | None:
+        """The other number of classes of the state dict, where this is all that does not fit."""
+        others = self.missing or self.unexpected or self.not_numbers
+        return None if others or self._rows is None else self._rows[0]
+
+    @property
+    def _rows(self) -> tuple[int, int] | None:
+        """Rows there and here of all that is of another shape, where they are the same: those of a last layer."""
+        pairs = {(there[:1], here[:1]) for _, there, here in self.misshapen}
+        same = len(pairs) == 1 and all(there[1:] == here[1:] for _, there, here in self.misshapen)
+        modules = {name.rpartition(".")[0] for name, _, _ in self.misshapen}
+        if not same or len(modules) > _SHOWN or not any(name.endswith("bias") for name, _, _ in self.misshapen):
+            return None
+        ((there, here),) = pairs
+        return (there[0], here[0]) if there and here else None
+
+
+def compare_weights(
+    state: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    buffers: Iterable[str] = (),
+    optional: Iterable[str] = (),
+) -> Fit:
+    """Hold a state dict against that of a model.
+
+    Buffers that models make for themselves may be missing or left over, and modules that only training has may be left
+    over; anything else decides the numbers.
+
+    Args:
+        state: Names and tensors, in the names of the model.
+        own: State dict of the model.
+        buffers: Names of the model's buffers, those that it does not save among them.
+        optional: Further names of the model that may be missing.
     """
-    known = set(own)
-    modules = {name[:dot] for name in known for dot in range(len(name)) if name[dot] == "."}
-    # Buffers that are not saved any more were by older releases.
-    buffers = tuple(f".{name}" for name, _ in model.named_buffers())
-    return [
-        name
-        for name in there
-        if name not in known
-        and name.rpartition(".")[0] in modules
-        and not name.endswith(_OWN_BUFFERS)
-        and not any(buffer.endswith(f".{name}") for buffer in buffers)
-    ]
+    may_lack = set(optional)
+    # Wrappers of other libraries leave the name of what they wrap out of state dicts, but not out of buffers' names.
+    of_model = tuple(f".{name}" for name in buffers)
+    beyond = [name for name in state if name not in own]
+    others = {
+        found["norm"]: None
+        for name in beyond
+        if name.endswith(EXTRA_STATE) and (found := unpack_options(state[name])) is not None
+    }
+    left_out = tuple(name for name in beyond if _OF_TRAINING.match(name))
+    own_beyond = {name for name in beyond if any(buffer.endswith(f".{name}") for buffer in of_model)}
+    own_beyond |= {name for name in beyond if name.endswith(_OWN_BUFFERS[:-1])}
+    unexpected = tuple(name for name in beyond if name not in own_beyond and name not in left_out)
+    missing = tuple(n for n in own if n not in state and n not in may_lack and not n.endswith(_OWN_BUFFERS))
+    both = [name for name in own if name in state]
+    return Fit(
+        missing=missing,
+        unexpected=unexpected,
+        misshapen=tuple(
+            (name, tuple(state[name].shape), tuple(own[name].shape))
+            for name in both
+            if state[name].shape != own[name].shape and not name.endswith(EXTRA_STATE)
+        ),
+        not_numbers=tuple(name for name in both if state[name].is_floating_point() and _has_nan(state[name])),
+        known=len(both),
+        left_out=left_out,
+        held=tuple(state),
+        other_norms=tuple(map(str, others)),
+        other_depth=bool(_blocks(unexpected) - _blocks(own) or _blocks(missing) - _blocks(state)),
+    )
 
 
-def _architecture(model: nn.Module) -> str:
-    """Classes of a model and of what it wraps, as the message calls them."""
-    inner = getattr(model, "backbone", None) or getattr(model, "model", None)
-    name = type(model).__name__
-    return f"{name} with {type(inner).__name__}" if isinstance(inner, nn.Module) else name
+def _blocks(names: Iterable[str]) -> set[str]:
+    """What numbers in names count: ``stages.0`` and ``stages.0.blocks.1`` of ``stages.0.blocks.1.norm1.weight``."""
+    return {name[: found.end()] for name in names for found in _BLOCK.finditer(name)}
+
+
+def _has_nan(values: Tensor) -> bool:
+    return bool(torch.isnan(values).any())

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import importlib
 import importlib.util
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -20,10 +21,11 @@ from torch import Tensor
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
+from dtn_det.checkpoints.files import FOLDER_FILES
 
 
 def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a ``.safetensors`` file or one written by ``torch.save``, onto the CPU.
+    """Read a ``.safetensors`` file, one written by ``torch.save``, or a folder of Hugging Face, onto the CPU.
 
     Args:
         source: Path, or URL with ``file://``, ``http://`` or ``https://``. What is downloaded is kept in torch's hub
@@ -39,8 +41,51 @@ def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
         ImportError: A ``.safetensors`` file without the safetensors package.
     """
     path = _local_path(os.fspath(source))
+    if path.is_dir():
+        return _read_folder(path)
     if not path.is_file():
         raise CheckpointNotFoundError(f"expected a checkpoint file at {path}, got none: check the path")
+    return _read_file(path)
+
+
+def is_readable(source: str | os.PathLike[str]) -> bool:
+    """Whether :func:`read_checkpoint` knows the scheme of a path or URL."""
+    return "://" not in os.fspath(source) or urlparse(os.fspath(source)).scheme in ("file", "http", "https")
+
+
+def _read_folder(folder: Path) -> dict[str, Any]:
+    """The weights of a model of Hugging Face, in one file or in parts with an index."""
+    for name in FOLDER_FILES:
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return _read_parts(index)
+        if (folder / name).is_file():
+            return _read_file(folder / name)
+    raise CheckpointNotFoundError(
+        f"expected weights in the folder {folder}, got none of {', '.join(FOLDER_FILES)} and their index: name a file"
+    )
+
+
+def _read_parts(index: Path) -> dict[str, Any]:
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        parts = sorted({Path(str(place)).name for place in places.values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"expected {index} to have a weight_map of names and files, got {_cause(error)}: fetch it again"
+        ) from error
+    lacking = [part for part in parts if not (index.parent / part).is_file()]
+    if lacking:
+        raise CheckpointNotFoundError(
+            f"expected the parts that {index} names, got none of {', '.join(lacking)}: fetch the rest"
+        )
+    state: dict[str, Any] = {}
+    for part in parts:
+        state.update(_read_file(index.parent / part))
+    return state
+
+
+def _read_file(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return dict(_read_safetensors(path))
     try:

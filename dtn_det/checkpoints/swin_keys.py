@@ -31,7 +31,7 @@ def swin_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
     """The authors' Swin in MMDetection's names, with the channels of patch merging in the order of ``nn.Unfold``."""
     out = {}
     for key, value in state.items():
-        if re.search(r"\.downsample\.(reduction|norm)\.", key):
+        if re.search(r"\.downsample\.(reduction|norm)\.(weight|bias)$", key):
             value = merging_to_unfold_order(value)
         out[rename(key, _SWIN_RULES)] = value
     return out

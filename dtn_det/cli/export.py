@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import sys
 
-from dtn_det.cli.sweep_options import output_folder
+from dtn_det.cli.sweep_options import add_weights, output_folder
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,18 +21,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("config", metavar="CONFIG", help="config of mmpretrain")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="path or URL of its weights")
     parser.add_argument("--out", type=output_folder, required=True, metavar="DIR", help="folder of the files")
+    add_weights(parser)
     parser.add_argument("--onnx", action="store_true", help="write model.onnx, for any number of images")
     parser.add_argument("--image-size", nargs=2, type=int, metavar=("H", "W"), help="of the input [that of the config]")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det export`."""
+    from dtn_det.datasets.remarks import tell
     from dtn_det.export import export_classifier
 
     # What mmpretrain and the exporter print is not the command's own.
     with contextlib.redirect_stdout(sys.stderr):
         size = None if args.image_size is None else (args.image_size[0], args.image_size[1])
-        exported = export_classifier(args.config, args.checkpoint, args.out, onnx=args.onnx, image_size=size)
+        exported = export_classifier(
+            args.config, args.checkpoint, args.out, onnx=args.onnx, image_size=size, weights=args.weights
+        )
+    tell(exported.remarks, lambda text: print(text, file=sys.stderr))
     print(f"architecture: {exported.architecture}")
     for path in exported.files:
         difference = exported.differences.get(path.name)

@@ -7,6 +7,8 @@ import contextlib
 import sys
 from pathlib import Path
 
+from dtn_det.cli.sweep_options import add_weights
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the parser of `inspect`."""
@@ -38,6 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--norm", choices=("norm1", "norm2"), default="norm1", help="before attention or feed-forward [%(default)s]"
     )
+    add_weights(parser)
     parser.add_argument("--device", default="cpu", help="cpu, cuda:0, ... [%(default)s]")
 
 
@@ -49,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         require(module, extra)
     from rich.console import Console
 
+    from dtn_det.datasets.remarks import tell
     from dtn_det.looks.looks import look
     from dtn_det.looks.subject import load_subject
     from dtn_det.looks.write import check_folder, choose, notes, write_looks
@@ -56,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
     check_folder(args.out)
     # MMDetection prints as it builds; standard output is for the command's own.
     with contextlib.redirect_stdout(sys.stderr):
-        looks = look(load_subject(args.config, args.checkpoint, args.image, args.device))
+        subject = load_subject(args.config, args.checkpoint, args.image, args.device, args.weights)
+        tell(subject.remarks, print)
+        looks = look(subject)
     choice = choose(looks, args.blocks, args.norm)
     files = write_looks(looks, choice, args.out)
     console = Console(soft_wrap=True, highlight=False, markup=False)

@@ -39,6 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "corrupted ones, DIR/<corruption>/<severity>/<wnid>/*.JPEG",
     )
     parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="folder of the results")
+    sweep_options.add_weights(parser)
     parser.add_argument("--names", nargs="+", metavar="NAME", help="what reports call the models")
     parser.add_argument(
         "--baseline", metavar="NAME", help="what CE is relative to: alexnet or a model's name [alexnet for ImageNet-C]"

@@ -17,6 +17,15 @@ def output_folder(text: str) -> Path:
     return Path(text)
 
 
+def add_weights(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add `--weights`, which all commands that take a checkpoint have."""
+    parser.add_argument(
+        "--weights",
+        choices=("ema", "plain"),
+        help="of a checkpoint with both, the exponential moving average or the weights without it [ema]",
+    )
+
+
 def add_limit(group: argparse._ArgumentGroup) -> None:
     """Add `--limit`."""
     group.add_argument(

@@ -12,11 +12,11 @@ import json
 import os
 import sys
 import threading
-import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dtn_det.checkpoints.files import is_whole
 from dtn_det.demo.dataset import DatasetSpec
 from dtn_det.demo.plan import CONFIGS, LABELS, Layout, Plan, config_folder, load_config
 from dtn_det.demo.progress import Progress, Report
@@ -126,9 +126,9 @@ def _runner(cfg: Config) -> Runner:
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the last epoch that was written to its end: a ZIP file ends with its directory."""
+    """The checkpoint of the last epoch that was written to its end."""
     found = sorted(folder.glob("epoch_*.pth"), key=lambda path: int(path.stem.removeprefix("epoch_")))
-    return next((path for path in reversed(found) if zipfile.is_zipfile(path)), None)
+    return next((path for path in reversed(found) if is_whole(path)), None)
 
 
 def encode_job(model: str, plan: Plan, layout: Layout) -> str:

@@ -74,6 +74,8 @@ class DTN(TokenNorm):
         torch.Size([2, 8, 12, 96])
     """
 
+    decisive = ("eps", "head_rms", "unbiased")
+
     def __init__(
         self,
         num_features: int,

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from dtn_det.layers.norm_options import (
+    EXTRA_STATE,
+    Options,
+    describe_options,
+    other_options,
+    pack_options,
+    unpack_options,
+)
 
 
 class TokenNorm(nn.LayerNorm):
@@ -15,6 +26,14 @@ class TokenNorm(nn.LayerNorm):
     Hosts ask ``isinstance(norm, TokenNorm)`` before they hand on the grid. Being an ``nn.LayerNorm``, it falls under
     the rules for norm layers (no weight decay on its own parameters), and ``SyncBatchNorm.convert_sync_batchnorm``,
     whose layers take no tokens, leaves it alone.
+
+    Its state dict holds, under PyTorch's ``_extra_state``, the options that decide its numbers and that no weight
+    shows (:attr:`decisive`). Loading a state dict of other options takes those, with which the weights were trained,
+    and warns; with :attr:`keeps_options` it warns and keeps its own. Files without them load as they always did.
+
+    Attributes:
+        decisive: Names of those options, which are attributes too.
+        keeps_options: Whether loading leaves the options as the layer was built.
 
     Args:
         num_features: Channels ``C`` of a token.
@@ -27,6 +46,9 @@ class TokenNorm(nn.LayerNorm):
     Raises:
         ValueError: ``num_features`` is no positive integer, or ``eps`` no number from 0.
     """
+
+    decisive: ClassVar[tuple[str, ...]] = ("eps",)
+    keeps_options: bool = False
 
     def __init__(
         self,
@@ -90,6 +112,61 @@ class TokenNorm(nn.LayerNorm):
             ValueError: A shape or dtype that does not fit.
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward: override it")
+
+    def options(self) -> dict[str, object]:
+        """The options that decide the numbers, by name, and the class under ``norm``."""
+        return {"norm": type(self).__name__, **{name: getattr(self, name) for name in self.decisive}}
+
+    def take_options(self, found: Options) -> None:
+        """Set the options to those of the same class; what the layer does not have is passed over."""
+        for name, value in other_options(self.options(), found).items():
+            if name != "norm":
+                setattr(self, name, value)
+
+    def get_extra_state(self) -> Tensor:
+        """The options, for the state dict; see :func:`dtn_det.layers.norm_options.pack_options`."""
+        return pack_options(self.options())
+
+    def set_extra_state(self, state: object) -> None:
+        """Compare the options of a state dict with the layer's, and take them or keep them."""
+        found = unpack_options(state)
+        if found is None:
+            warnings.warn(
+                f"expected the options of {type(self).__name__} in the state dict, got what is none: the layer keeps "
+                "its own; see that they are those of the training",
+                stacklevel=2,
+            )
+            return
+        own = self.options()
+        others = other_options(own, found)
+        if not others:
+            return
+        before = {name: own[name] for name in others}
+        said = f"the state dict is of {describe_options(others)}, the model was built with {describe_options(before)}"
+        if "norm" in others:
+            warnings.warn(f"{said}: weights with the same names go from one norm into another", stacklevel=2)
+        elif self.keeps_options:
+            warnings.warn(f"{said}: the model keeps its own, which gives other outputs at first", stacklevel=2)
+        else:
+            self.take_options(others)
+            warnings.warn(f"{said}: the model takes those of the state dict", stacklevel=2)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Load as PyTorch does; files that were written before options were stored have none, and miss nothing."""
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        if prefix + EXTRA_STATE in missing_keys:
+            missing_keys.remove(prefix + EXTRA_STATE)
 
 
 def check_groups(num_features: int, num_groups: int) -> None:

@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dtn_det._optional import require
-from dtn_det.launch import check_checkpoint, is_classifier, load_config
+from dtn_det.checkpoints.files import check_checkpoint
+from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.datasets.remarks import Remark
+from dtn_det.launch import is_classifier, load_config
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -35,6 +38,7 @@ class Subject:
         picture: ``(h, w, 3)`` uint8 RGB, the image at the size at which the network sees it, without padding.
         input_size: ``(H, W)`` of the network's input, padding included.
         image_size: ``(H, W)`` of the file.
+        remarks: What was decided as the checkpoint was read.
     """
 
     model: str
@@ -45,9 +49,12 @@ class Subject:
     picture: NDArray[np.uint8]
     input_size: tuple[int, int]
     image_size: tuple[int, int]
+    remarks: tuple[Remark, ...] = ()
 
 
-def load_subject(model: str, checkpoint: str, image: str, device: str = "cpu") -> Subject:
+def load_subject(
+    model: str, checkpoint: str, image: str, device: str = "cpu", weights: WeightsKind | None = None
+) -> Subject:
     """Build a model, give it its weights, and prepare an image as the model's own test pipeline does.
 
     Args:
@@ -55,6 +62,7 @@ def load_subject(model: str, checkpoint: str, image: str, device: str = "cpu") -
         checkpoint: Path or URL of its weights; ``random`` for untrained weights of timm.
         image: Path of an image.
         device: Of torch.
+        weights: Of a file with an average, too: see :func:`dtn_det.checkpoints.load.load_weights`.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -65,7 +73,8 @@ def load_subject(model: str, checkpoint: str, image: str, device: str = "cpu") -
     target = check_device(device)
     names = {"checkpoint": Path(checkpoint).name, "image": Path(image).name, "image_size": image_size}
     if model.startswith("timm:"):
-        return _classifier(f"{model}@{checkpoint}", IMAGENET_CLASSES, image, target, {**names, "model": model})
+        source = f"{model}@{checkpoint}"
+        return _classifier(source, IMAGENET_CLASSES, image, target, {**names, "model": model}, weights)
     names["model"] = Path(model).stem
     config = load_config(model)
     check_checkpoint(checkpoint)
@@ -73,8 +82,8 @@ def load_subject(model: str, checkpoint: str, image: str, device: str = "cpu") -
         raise ValueError(f"expected a config with a model, got {model} without: name that of a detector or classifier")
     if is_classifier(config):
         classes = (config.model.get("head") or {}).get("num_classes", IMAGENET_CLASSES)
-        return _classifier(f"{model}@{checkpoint}", classes, image, target, names)
-    return _detector(config, model, checkpoint, image, target, names)
+        return _classifier(f"{model}@{checkpoint}", classes, image, target, names, weights)
+    return _detector(config, model, checkpoint, image, target, names, weights)
 
 
 def check_image(path: str) -> tuple[int, int]:
@@ -119,14 +128,21 @@ def check_device(device: str) -> torch.device:
 
 
 def _detector(
-    config: Config, model: str, checkpoint: str, image: str, device: torch.device, names: Mapping[str, Any]
+    config: Config,
+    model: str,
+    checkpoint: str,
+    image: str,
+    device: torch.device,
+    names: Mapping[str, Any],
+    weights: WeightsKind | None,
 ) -> Subject:
     from dtn_det.robustness.detection_model import build_detector
 
     scope = require("mmengine.registry", "det").DefaultScope
     with scope.overwrite_default_scope(config.get("default_scope", "mmdet")):
         sample = _through_pipeline(config, model, image)
-        detector: Any = build_detector(config, checkpoint, device).model
+        built = build_detector(config, checkpoint, device, weights=weights)
+    detector: Any = built.model
     if not hasattr(detector, "backbone"):
         raise ValueError(
             f"expected a detector with a backbone in {model}, got {type(detector).__name__} without: name the config "
@@ -141,6 +157,7 @@ def _detector(
         run=lambda: detector.backbone(prepared),
         picture=picture,
         input_size=(prepared.shape[-2], prepared.shape[-1]),
+        remarks=built.remarks,
         **names,
     )
 
@@ -174,10 +191,17 @@ def _through_pipeline(config: Config, model: str, image: str) -> dict[str, Any]:
     return result
 
 
-def _classifier(source: str, classes: int, image: str, device: torch.device, names: Mapping[str, Any]) -> Subject:
+def _classifier(
+    source: str,
+    classes: int,
+    image: str,
+    device: torch.device,
+    names: Mapping[str, Any],
+    weights: WeightsKind | None,
+) -> Subject:
     from dtn_det.robustness.classifiers_loading import load_classifier
 
-    classifier = load_classifier(source, classes)
+    classifier = load_classifier(source, classes, weights)
     pillow = require("PIL.Image", "cls")
     with pillow.open(image) as file:
         pixels = file.convert("RGB")
@@ -192,5 +216,6 @@ def _classifier(source: str, classes: int, image: str, device: torch.device, nam
         run=lambda: classifier.forward(inputs),
         picture=picture,
         input_size=(picture.shape[0], picture.shape[1]),
+        remarks=classifier.remarks,
         **names,
     )

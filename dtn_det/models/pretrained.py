@@ -12,12 +12,14 @@ from mmengine.logging import print_log
 from mmengine.model.weight_init import PretrainedInit
 from torch import nn
 
-from dtn_det.checkpoints.backbone_keys import Family, check_keys, convert
+from dtn_det.checkpoints.backbone_keys import Family, backbone_weights, convert
 from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.fit import compare_weights
+from dtn_det.checkpoints.load import with_options
 from dtn_det.checkpoints.read import read_checkpoint
-from dtn_det.checkpoints.state_dict import extract_state_dict
 from dtn_det.checkpoints.tables import resize_tables
 from dtn_det.layers import DTN, ShiftedPatchTokenization, TokenNorm
+from dtn_det.layers.norm_options import EXTRA_STATE
 
 # Norms of the feature maps that a detector takes from Swin.
 _OUTPUT_NORM = re.compile(r"norm\d+\.")
@@ -70,7 +72,8 @@ def load_pretrained(
     Args:
         backbone: One of this package's backbones.
         init_cfg: ``checkpoint``, a path or URL to a ``.pth`` or ``.safetensors`` file, and optionally ``prefix``: take
-            only the keys that start with it, without it.
+            only the keys that start with it, without it; and ``weights``: ``'ema'`` or ``'plain'`` of a checkpoint with
+            both, the average by default.
         family: Which key maps apply.
         grids: Grid ``(H, W)`` of each position embedding of the backbone, by its name in the state dict.
 
@@ -87,14 +90,15 @@ def load_pretrained(
     scales = {key for key in shapes if key.endswith(".scale")}
     fresh, new_patches = [], []
     try:
-        state = convert(extract_state_dict(checkpoint, init_cfg.get("prefix")), family)
+        found = backbone_weights(checkpoint, family, init_cfg.get("prefix"), init_cfg.get("weights"))
+        state = convert(found.state, family)
         state = {key: value for key, value in state.items() if key in shapes or not _OUTPUT_NORM.match(key)}
         state = resize_tables(state, shapes, grids)
         if not scales & set(state):
             optional |= scales
         for name, module in backbone.named_modules():
             if isinstance(module, TokenNorm):
-                own = {f"{name}.{key}" for key in module.state_dict()}
+                own = {f"{name}.{key}" for key in module.state_dict() if key != EXTRA_STATE}
                 of_layer_norm = {f"{name}.weight", f"{name}.bias"}
                 added, unused = own - of_layer_norm, (of_layer_norm - own) & set(state)
                 if not added & set(state) and (added or unused):
@@ -105,10 +109,16 @@ def load_pretrained(
                 state = {key: value for key, value in state.items() if not key.startswith(f"{name}.")}
                 new_patches.append(name)
                 optional |= {f"{name}.{key}" for key in module.state_dict()}
-        check_keys(state, shapes, optional)
+        fit = compare_weights(state, backbone.state_dict(), optional=optional)
+        if not fit:
+            raise CheckpointError(f"expected the weights of the model, got others: {fit.problems()}. {fit.cause()}")
     except CheckpointError as error:
         raise CheckpointError(f"{source} does not fit {type(backbone).__name__}: {error}") from None
-    backbone.load_state_dict(state, strict=False)
+    kept = with_options(backbone, state, checkpoint, source, "keep")
+    backbone.load_state_dict(kept.state, strict=False)
+    for remark in (*found.remarks(source), *kept.remarks):
+        level = logging.WARNING if remark.kind == "norm_options" else logging.INFO
+        print_log(remark.sentence(), logger="current", level=level)
     _report(
         source,
         len(state),

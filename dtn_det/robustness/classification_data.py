@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.profiles import get_profile
@@ -45,6 +46,7 @@ class ClassificationRun:
     unit_size: int = 64
     amp: bool = False
     records_bad: bool = False
+    weights: WeightsKind | None = None
 
 
 @dataclass(frozen=True)

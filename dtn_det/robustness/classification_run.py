@@ -59,7 +59,8 @@ def run_classification(
         say = _say(console) if rank.is_first else lambda text: None
         tell(prepared.remarks, say)
         classes = ClassSet(prepared.found, prepared.images)
-        classifiers, renumbered = load_classifiers(run.models, run.names, classes, prepared.side)
+        classifiers, renumbered = load_classifiers(run.models, run.names, classes, prepared.side, run.weights)
+        tell((remark for model in classifiers for remark in model.remarks), say)
         tell(renumbered, say)
         names = [model.name for model in classifiers]
         manifest = _manifest(run, prepared)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from dtn_det.datasets.remarks import Remark
 from dtn_det.robustness.facts import ModelFacts, forward_flops
 from dtn_det.robustness.manifest import ModelManifest, hash_weights
 from dtn_det.robustness.wording import counted
@@ -59,9 +60,10 @@ class Classifier:
         view: What workers prepare.
         protocol: What its numbers depend on besides weights and images.
         versions: Libraries that it runs on.
-        training: How it was trained, where that is known.
+        training: How it was trained, where that is known, and which of several weights were taken.
         num_classes: Of its answers, where it says so.
         class_names: In the order of its answers, where its checkpoint or config names them.
+        remarks: What was decided as the checkpoint was read.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Classifier:
     training: Mapping[str, str] = field(default_factory=dict)
     num_classes: int | None = None
     class_names: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     def logits(self, images: Tensor) -> object:
         """The model's answer to images; whatever it raises is told with its name.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.datasets.remarks import Remark
 from dtn_det.metrics import BASELINES
 from dtn_det.robustness.class_agreement import ClassSet, align, check_number
@@ -13,13 +14,14 @@ from dtn_det.robustness.store_files import check_name
 from dtn_det.robustness.wording import counted
 
 
-def load_classifier(source: str, num_classes: int) -> Classifier:
+def load_classifier(source: str, num_classes: int, weights: WeightsKind | None = None) -> Classifier:
     """Load a model.
 
     Args:
         source: ``timm:NAME``, ``timm:NAME@FILE``, ``timm:NAME@random``, ``timm:local-dir:FOLDER``,
             ``CONFIG@CHECKPOINT`` of mmpretrain, or ``python:MODULE:FUNCTION``.
         num_classes: Of the data set.
+        weights: Of files with an average, too: see :func:`dtn_det.checkpoints.load.load_weights`.
 
     Raises:
         ValueError: It is none of these, or cannot be loaded.
@@ -27,7 +29,7 @@ def load_classifier(source: str, num_classes: int) -> Classifier:
     if source.startswith("timm:"):
         from dtn_det.robustness.classifiers_timm import load_timm
 
-        return load_timm(source, num_classes)
+        return load_timm(source, num_classes, weights)
     if source.startswith("python:"):
         from dtn_det.robustness.classifiers_python import load_python
 
@@ -35,7 +37,7 @@ def load_classifier(source: str, num_classes: int) -> Classifier:
     if source.endswith(".py") or ".py@" in source:
         from dtn_det.robustness.classifiers_mmpretrain import load_mmpretrain
 
-        return load_mmpretrain(source, num_classes)
+        return load_mmpretrain(source, num_classes, weights)
     raise ValueError(
         f"expected MODEL to be timm:NAME, timm:NAME@FILE, timm:local-dir:FOLDER, CONFIG.py@CHECKPOINT or "
         f"python:MODULE:FUNCTION, got {source!r}"
@@ -43,7 +45,11 @@ def load_classifier(source: str, num_classes: int) -> Classifier:
 
 
 def load_classifiers(
-    sources: Sequence[str], names: Sequence[str] | None, classes: ClassSet, side: int
+    sources: Sequence[str],
+    names: Sequence[str] | None,
+    classes: ClassSet,
+    side: int,
+    weights: WeightsKind | None = None,
 ) -> tuple[list[Classifier], tuple[Remark, ...]]:
     """Load models, name them, and see that their classes are those of the data.
 
@@ -52,6 +58,7 @@ def load_classifiers(
         names: How reports call them; None for names made of the sources.
         classes: Of the data.
         side: Of the images.
+        weights: See :func:`load_classifier`.
 
     Returns:
         The models, whose answers are in the order of the data's classes, and what was decided on the way.
@@ -65,7 +72,7 @@ def load_classifiers(
         raise ValueError(f"expected --names for {wanted}, got {len(names)}: give each model one name")
     for name in names or ():
         check_name(name)
-    models = [_load(source, classes) for source in sources]
+    models = [_load(source, classes, weights) for source in sources]
     if names is not None:
         models = [replace(model, name=name) for model, name in zip(models, names, strict=True)]
     called = [model.name for model in models]
@@ -87,8 +94,8 @@ def load_classifiers(
     return aligned, tuple(remarks)
 
 
-def _load(source: str, classes: ClassSet) -> Classifier:
+def _load(source: str, classes: ClassSet, weights: WeightsKind | None) -> Classifier:
     try:
-        return load_classifier(source, classes.number)
+        return load_classifier(source, classes.number, weights)
     except ClassCountError as error:
         raise ValueError(classes.fault(error.number, error.name)) from error

@@ -10,11 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from dtn_det._optional import require
+from dtn_det.checkpoints.load import load_weights
+from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.data_settings import innermost_datasets
 from dtn_det.datasets.config_classes import checkpoint_classes
 from dtn_det.launch import load_config
 from dtn_det.robustness.classifiers import Classifier, View
-from dtn_det.robustness.classifiers_timm import load_weights
 from dtn_det.robustness.facts import training_facts
 
 _LOADING = ("LoadImageFromFile",)
@@ -22,7 +23,7 @@ _PACKING = ("PackInputs", "PackClsInputs")
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
-def load_mmpretrain(source: str, num_classes: int) -> Classifier:
+def load_mmpretrain(source: str, num_classes: int, weights: WeightsKind | None = None) -> Classifier:
     """Build the model of a config of mmpretrain.
 
     Its test pipeline says what size the model takes. Images of that size are left alone; others are resized to it in
@@ -31,6 +32,7 @@ def load_mmpretrain(source: str, num_classes: int) -> Classifier:
     Args:
         source: ``CONFIG@CHECKPOINT``.
         num_classes: Of the data set, for messages.
+        weights: Of a file with an average, too: see :func:`dtn_det.checkpoints.load.load_weights`.
 
     Raises:
         ValueError: The config is no classifier's, or its test pipeline has steps that are not known here.
@@ -58,7 +60,7 @@ def load_mmpretrain(source: str, num_classes: int) -> Classifier:
     if not hasattr(model, "extract_feat") or not (getattr(model, "head", None) or getattr(model, "loss_module", None)):
         kind = type(model).__name__
         raise ValueError(f"expected a classifier in {path}, got {kind} without a head: name another config")
-    content = load_weights(model, checkpoint)
+    loaded = load_weights(model, checkpoint, weights=weights, advice=f"name the checkpoint of {path}")
     model.eval()
     to_rgb = bool(preprocessor.get("to_rgb", False))
     return Classifier(
@@ -73,9 +75,10 @@ def load_mmpretrain(source: str, num_classes: int) -> Classifier:
             "classes": str(num_classes),
         },
         versions={name: metadata.version(f"onedl-{name}") for name in ("mmpretrain", "mmengine")},
-        training=training_facts(config, content),
+        training={**training_facts(config, loaded.content), **loaded.facts},
         num_classes=_num_classes(model),
-        class_names=_class_names(config, content),
+        class_names=_class_names(config, loaded.content),
+        remarks=loaded.remarks,
     )
 
 

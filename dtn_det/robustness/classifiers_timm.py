@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dtn_det._optional import require
-from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
-from dtn_det.checkpoints.read import read_checkpoint
+from dtn_det.checkpoints.errors import MisfitError
+from dtn_det.checkpoints.load import Loaded, load_weights
+from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.robustness.classifiers import ClassCountError, Classifier, Normalizer, View
 from dtn_det.robustness.classifiers_hub import hub_asked_once
 
@@ -21,11 +21,10 @@ RANDOM = "random"
 """In place of a checkpoint: random weights, always the same."""
 
 _FOLDER = "timm:local-dir:"
-_STATE_KEYS = ("state_dict", "model", "module")
 _SUGGESTED = 5
 
 
-def load_timm(source: str, num_classes: int) -> Classifier:
+def load_timm(source: str, num_classes: int, weights: WeightsKind | None = None) -> Classifier:
     """Build a model of timm.
 
     A model of another input size than the images resizes them, with the interpolation that timm names for it; the crop
@@ -34,6 +33,7 @@ def load_timm(source: str, num_classes: int) -> Classifier:
     Args:
         source: ``timm:NAME``, ``timm:NAME@FILE``, ``timm:NAME@random`` or ``timm:local-dir:FOLDER``.
         num_classes: Of the data set.
+        weights: Of a file with an average, too: see :func:`dtn_det.checkpoints.load.load_weights`.
 
     Raises:
         ValueError: timm has no such model, its weights are not at hand, or the folder has none.
@@ -49,15 +49,16 @@ def load_timm(source: str, num_classes: int) -> Classifier:
     if at and not checkpoint:
         raise ValueError(f"expected a file or {RANDOM!r} after '@' in {source!r}, got nothing: leave the '@' out")
     _check_name(timm, name)
+    loaded = None
     if checkpoint:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = timm.create_model(name, pretrained=False, num_classes=num_classes)
         if checkpoint != RANDOM:
-            _load_classes(model, checkpoint, num_classes)
+            loaded = _load_classes(model, checkpoint, num_classes, weights)
     else:
         model = _pretrained(timm, name)
-    return _classifier(timm, source, name, checkpoint, model)
+    return _classifier(timm, source, name, checkpoint, model, loaded)
 
 
 def _check_name(timm: Any, name: str) -> None:
@@ -78,82 +79,20 @@ def _near(name: str, known: list[str]) -> str:
     return f"did you mean {', '.join(dict.fromkeys(found[:_SUGGESTED]))}?" if found else ""
 
 
-def load_weights(model: nn.Module, checkpoint: str) -> dict[str, Any]:
-    """Load a checkpoint that fits a model exactly.
-
-    Args:
-        model: The model.
-        checkpoint: Path or URL of a ``.pth`` or ``.safetensors`` file: a state dict, or a training checkpoint with one.
-
-    Returns:
-        The content of the file.
-
-    Raises:
-        CheckpointError: It cannot be read or does not fit.
-    """
-    content: dict[str, Any] = read_checkpoint(checkpoint)
-    found = weights_of(content)
-    wanted = model.state_dict()
-    faults = {
-        "missing": [key for key in wanted if key not in found],
-        "unknown": [key for key in found if key not in wanted],
-        "of another shape": [
-            f"{key} {tuple(found[key].shape)} instead of {tuple(wanted[key].shape)}"
-            for key in wanted
-            if key in found and found[key].shape != wanted[key].shape
-        ],
-    }
-    if any(faults.values()):
-        text = "; ".join(
-            f"{len(keys)} {fault} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-            for fault, keys in faults.items()
-            if keys
-        )
-        raise CheckpointError(
-            f"expected the weights of this model in {checkpoint}, got others: {text}. Name the model that the "
-            "checkpoint was written for"
-        )
-    model.load_state_dict(found)
-    return content
-
-
-def weights_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights in the content of a checkpoint."""
-    weights = content
-    for key in _STATE_KEYS:
-        if isinstance(weights.get(key), dict):
-            weights = weights[key]
-            break
-    return {key.removeprefix("module."): value for key, value in weights.items() if isinstance(value, Tensor)}
-
-
-def _load_classes(model: Any, checkpoint: str, num_classes: int) -> None:
-    """:func:`load_weights`, with its own error where the checkpoint has another number of classes.
+def _load_classes(model: nn.Module, checkpoint: str, num_classes: int, weights: WeightsKind | None) -> Loaded:
+    """Load a checkpoint, with an error of its own where it has another number of classes.
 
     Raises:
         ClassCountError: It has.
         CheckpointError: It does not fit otherwise.
     """
+    advice = "name the model that the checkpoint was written for"
     try:
-        load_weights(model, checkpoint)
-    except CheckpointNotFoundError:
+        return load_weights(model, checkpoint, weights=weights, advice=advice)
+    except MisfitError as error:
+        if error.num_classes not in (None, num_classes):
+            raise ClassCountError(checkpoint, error.num_classes, num_classes) from None
         raise
-    except CheckpointError:
-        number = _checkpoint_classes(model, checkpoint)
-        if number not in (None, num_classes):
-            raise ClassCountError(checkpoint, number, num_classes) from None
-        raise
-
-
-def _checkpoint_classes(model: Any, checkpoint: str) -> int | None:
-    """How many classes the last layer in a checkpoint has, if that is all in which it differs from the model."""
-    weights = weights_of(read_checkpoint(checkpoint))
-    wanted = model.state_dict()
-    if weights.keys() != wanted.keys():
-        return None
-    differing = {key for key in wanted if weights[key].shape != wanted[key].shape}
-    counts = {weights[key].shape[0] for key in differing if weights[key].shape[1:] == wanted[key].shape[1:]}
-    return counts.pop() if len(counts) == 1 and differing else None
 
 
 def _pretrained(timm: Any, name: str) -> nn.Module:
@@ -189,7 +128,9 @@ def _of_folder(timm: Any, folder: str) -> nn.Module:
     return model
 
 
-def _classifier(timm: Any, source: str, name: str, checkpoint: str, model: nn.Module) -> Classifier:
+def _classifier(
+    timm: Any, source: str, name: str, checkpoint: str, model: nn.Module, loaded: Loaded | None = None
+) -> Classifier:
     config = require("timm.data", "cls").resolve_model_data_config(model)
     normalize = Normalizer(config["mean"], config["std"])
     _, height, width = config["input_size"]
@@ -205,9 +146,10 @@ def _classifier(timm: Any, source: str, name: str, checkpoint: str, model: nn.Mo
             "normalization": f"mean {config['mean']} std {config['std']}",
         },
         versions={"timm": metadata.version("timm")},
-        training={} if checkpoint else _training(model),
+        training=(loaded.facts if loaded else {}) if checkpoint else _training(model),
         num_classes=_num_classes(model),
         class_names=_class_names(model),
+        remarks=loaded.remarks if loaded else (),
     )
 
 

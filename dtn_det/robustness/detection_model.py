@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dtn_det._optional import require
-from dtn_det.checkpoints.errors import CheckpointError
-from dtn_det.checkpoints.read import read_checkpoint
+from dtn_det.checkpoints.load import load_weights
+from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.datasets.config_classes import checkpoint_classes
+from dtn_det.datasets.remarks import Remark
 from dtn_det.robustness.facts import training_facts
 from dtn_det.robustness.wording import counted
 
 if TYPE_CHECKING:
     from mmengine.config import Config
-
-_SHOWN_KEYS = 10
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,8 @@ class Detector:
         settings: Hash of its config, test settings included.
         classes: Those that it was trained on, where the checkpoint tells.
         classes_in_label_order: Whether these are known to be in the order of its labels.
-        training: How it was trained, where config and checkpoint tell.
+        training: How it was trained, where config and checkpoint tell, and which of several weights were taken.
+        remarks: What was decided as the checkpoint was read.
     """
 
     model: torch.nn.Module
@@ -48,6 +48,7 @@ class Detector:
     classes: tuple[str, ...] | None = None
     classes_in_label_order: bool = False
     training: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def precision(self) -> str:
@@ -97,7 +98,9 @@ class Detector:
         return torch.autocast(self.device.type) if self.amp else contextlib.nullcontext()
 
 
-def build_detector(cfg: Config, checkpoint: str, device: torch.device, amp: bool = False) -> Detector:
+def build_detector(
+    cfg: Config, checkpoint: str, device: torch.device, amp: bool = False, weights: WeightsKind | None = None
+) -> Detector:
     """Build a config's model once and give it the weights of a checkpoint.
 
     Args:
@@ -105,6 +108,7 @@ def build_detector(cfg: Config, checkpoint: str, device: torch.device, amp: bool
         checkpoint: Path or URL.
         device: Where it runs.
         amp: Run in mixed precision.
+        weights: Of a file with an average, too: see :func:`dtn_det.checkpoints.load.load_weights`.
 
     Raises:
         CheckpointError: The checkpoint cannot be read or does not fit.
@@ -121,16 +125,16 @@ def build_detector(cfg: Config, checkpoint: str, device: torch.device, amp: bool
         model = require("mmdet.registry", "det").MODELS.build(settings)
     except (KeyError, TypeError, AssertionError, ImportError) as error:
         raise ValueError(f"expected a model in the config that builds, got {type(error).__name__}: {error}") from error
-    content = read_checkpoint(checkpoint)
-    load_weights(model, content, checkpoint)
+    loaded = load_weights(model, checkpoint, weights=weights, advice="name the config that it was trained with")
     # Scores that are NaN pass no threshold, so that such a model would seem to find nothing.
     for part in ("backbone", "neck"):
         if isinstance(getattr(model, part, None), torch.nn.Module):
             getattr(model, part).register_forward_hook(partial(_check_features, part))
     text = json.dumps(json.loads(json.dumps(settings, default=str)), sort_keys=True)
     settings_hash = hashlib.sha256(text.encode()).hexdigest()
-    training = training_facts(cfg, content)
-    return Detector(model.to(device).eval(), device, amp, settings_hash, *checkpoint_classes(content), training)
+    training = {**training_facts(cfg, loaded.content), **loaded.facts}
+    classes = checkpoint_classes(loaded.content)
+    return Detector(model.to(device).eval(), device, amp, settings_hash, *classes, training, loaded.remarks)
 
 
 def _check_features(part: str, module: torch.nn.Module, inputs: Any, output: Any) -> None:
@@ -142,36 +146,6 @@ def _check_finite(what: str, values: Sequence[Any]) -> None:
     """Raise a FloatingPointError for NaN and infinity."""
     if not all(torch.isfinite(one).all() for one in values if isinstance(one, torch.Tensor)):
         raise FloatingPointError(what)
-
-
-def load_weights(model: torch.nn.Module, checkpoint: Mapping[str, Any], source: str) -> None:
-    """Load the weights of a training checkpoint or a state dict, all of which must fit.
-
-    Raises:
-        CheckpointError: Keys are missing, left over, of another shape, or not of numbers; the message lists them.
-    """
-    state = checkpoint.get("state_dict", checkpoint)
-    weights = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
-    if not weights:
-        raise CheckpointError(f"expected weights in {source}, got none: name a checkpoint that training has written")
-    if all(key.startswith("module.") for key in weights):
-        weights = {key.removeprefix("module."): value for key, value in weights.items()}
-    try:
-        fit = model.load_state_dict(weights, strict=False)
-    except RuntimeError as error:
-        problems = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
-    else:
-        problems = [f"missing: {key}" for key in fit.missing_keys]
-        problems += [f"left over: {key}" for key in fit.unexpected_keys]
-    problems += [f"not of numbers: {key}" for key, value in weights.items() if torch.isnan(value).any()]
-    if problems:
-        rest = len(problems) - _SHOWN_KEYS
-        shown = "".join(f"\n  {problem}" for problem in problems[:_SHOWN_KEYS])
-        more = f"\n  and {rest} more" if rest > 0 else ""
-        raise CheckpointError(
-            f"expected the checkpoint {source} to fit {type(model).__name__}, got {len(problems)} keys that do not:"
-            f"{shown}{more}\nname the config that it was trained with"
-        )
 
 
 def model_source(config: str, checkpoint: str) -> str:

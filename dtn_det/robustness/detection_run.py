@@ -14,6 +14,8 @@ import torch
 
 from dtn_det import launch
 from dtn_det._optional import require
+from dtn_det.checkpoints.files import check_checkpoint
+from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.corruptions.engine import ChannelOrder, Corruptor
 from dtn_det.corruptions.selection import select_corruptions, select_severities
 from dtn_det.datasets.class_names import LabelNames, ModelClasses, NamedSet, labels_in_evaluation, order_remark
@@ -65,6 +67,7 @@ class DetectionOptions:
     amp: bool = False
     cfg_options: Sequence[str] | None = None
     launcher: str = "none"
+    weights: WeightsKind | None = None
 
 
 def run_detection(options: DetectionOptions) -> int:
@@ -114,7 +117,7 @@ def prepare_detection(
     data = read_data(cfg, options.split, options.limit, options.limit_seed)
     images = data.images(cells, corruptor)
     manifest = store_manifest(data, cells, corruptor, options.unit_size)
-    detector = build_detector(cfg, options.checkpoint, device, options.amp)
+    detector = build_detector(cfg, options.checkpoint, device, options.amp, options.weights)
     labels = _labels(cfg, options, data, detector)
 
     def say(text: str) -> None:
@@ -125,6 +128,7 @@ def prepare_detection(
         say(f"warning: {text}")
 
     places = labels.places([name for _, name in data.truth.categories])
+    tell(detector.remarks, say)
     if places is not None:
         tell([order_remark(labels)], say)
     masks = _has_masks(data, detector, warn)
@@ -192,7 +196,7 @@ def _has_masks(data: DetectionData, detector: Detector, warn: Callable[[str], No
 
 
 def _config(options: DetectionOptions) -> Config:
-    launch.check_checkpoint(options.checkpoint)
+    check_checkpoint(options.checkpoint)
     cfg = launch.load_config(options.config, _cfg_options(options.cfg_options))
     require("mmengine.registry", "det").init_default_scope(cfg.get("default_scope") or "mmdet")
     check_loader(cfg, options.split)

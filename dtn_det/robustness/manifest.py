@@ -211,10 +211,13 @@ def hash_weights(state_dict: Mapping[str, object]) -> str:
     """SHA-256 of a model's parameters and buffers: the same for the same weights in any file."""
     import torch
 
+    from dtn_det.layers.norm_options import EXTRA_STATE
+
     digest = hashlib.sha256()
     for name in sorted(state_dict):
         tensor = state_dict[name]
-        if not isinstance(tensor, torch.Tensor):
+        # Options of norms are no weights, and stores of versions that did not save them stay what they are.
+        if not isinstance(tensor, torch.Tensor) or name.rpartition(".")[2] == EXTRA_STATE:
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -8,45 +8,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dtn_det.checkpoints.backbone_keys import check_keys, convert, detect_format
+from dtn_det.checkpoints.backbone_keys import backbone_weights, convert, detect_format
 from dtn_det.checkpoints.pvt_keys import pvt_official_to_mmdet
-from dtn_det.checkpoints.state_dict import extract_state_dict
 from dtn_det.checkpoints.swin_keys import merging_to_unfold_order, swin_official_to_mmdet, swin_timm_to_official
 from dtn_det.checkpoints.tables import resize_grid, resize_tables, without_class_token
 
 ONE = torch.ones(1)
 
 
-@pytest.mark.parametrize(
-    "checkpoint",
-    [
-        {"a": ONE},
-        {"state_dict": {"a": ONE}, "epoch": 1},
-        {"model": {"a": ONE}, "optimizer": {}},
-        {"module": {"a": ONE}},
-        {"model": {"state_dict": {"a": ONE}}},
-        {"state_dict": {"module.a": ONE}},
-        {"state_dict": {"backbone.a": ONE, "neck.a": ONE, "backbone2": ONE}},
-        {"state_dict": {"module.backbone.a": ONE, "module.head.a": ONE}},
-    ],
-)
-def test_state_dict_is_found(checkpoint: dict) -> None:
-    assert extract_state_dict(checkpoint) == {"a": ONE}
+SWIN_NAME = "layers.0.blocks.0.attn.qkv.weight"
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.backbone.", "model._orig_mod.", "encoder_q."])
+def test_what_stands_before_the_names_of_the_family_is_taken_off(prefix: str) -> None:
+    state = {f"{prefix}{SWIN_NAME}": ONE, f"{prefix}norm0.weight": ONE, "fc.weight": ONE}
+    found = backbone_weights({"state_dict": state}, "swin").state
+    assert set(found) == {SWIN_NAME, "norm0.weight", *(["fc.weight"] if prefix in ("", "module.") else [])}
 
 
 def test_prefix_of_the_users_choice() -> None:
     checkpoint = {"state_dict": {"teacher.backbone.a": ONE, "student.backbone.a": 2 * ONE, "student.neck.a": ONE}}
-    assert extract_state_dict(checkpoint, "student.backbone.") == {"a": 2 * ONE}
+    assert backbone_weights(checkpoint, "swin", "student.backbone.").state == {"a": 2 * ONE}
     with pytest.raises(
         ValueError, match=r"expected keys that start with 'model\.', got student\.backbone\.a, student\."
     ):
-        extract_state_dict(checkpoint, "model.")
-
-
-@pytest.mark.parametrize("checkpoint", [{}, {"epoch": 3}, {"state_dict": {}}, {"state_dict": {"a": 1}}])
-def test_no_state_dict(checkpoint: dict) -> None:
-    with pytest.raises(ValueError, match=r"expected a state dict, or one under 'state_dict', 'model' or 'module', got"):
-        extract_state_dict(checkpoint)
+        backbone_weights(checkpoint, "swin", "model.")
 
 
 SWIN_KEYS = {
@@ -156,18 +142,3 @@ def test_tables_that_cannot_be_resized_stay() -> None:
     assert all(kept[key] is value for key, value in others.items())
     same = resize_tables(state, {key: value.shape for key, value in state.items()}, {"pos_embed": (7, 7)})
     assert all(same[key] is value for key, value in state.items())
-
-
-def test_every_key_is_accounted_for() -> None:
-    shapes = {"a": torch.Size((2,)), "b": torch.Size((3,)), "c": torch.Size((1,))}
-    check_keys({"a": torch.ones(2), "b": torch.ones(3)}, shapes, optional=["c"])
-    with pytest.raises(ValueError, match="expected the checkpoint's keys to be the model's") as error:
-        check_keys({"b": torch.ones(4), "d": ONE}, shapes, optional=["c"])
-    assert "1 missing: a\n" in str(error.value)
-    assert "1 unexpected: d\n" in str(error.value)
-    assert str(error.value).endswith("1 of another shape: b (4,) for (3,)")
-
-
-def test_long_lists_of_keys_are_cut() -> None:
-    with pytest.raises(ValueError, match=r"25 unexpected: key00, .*, key19 and 5 more$"):
-        check_keys({f"key{i:02}": ONE for i in range(25)}, {}, optional=[])

@@ -256,7 +256,7 @@ def test_subclass_of_layer_norm_with_the_specified_names():
     layer = DTN(12, 3)
     assert isinstance(layer, torch.nn.LayerNorm)
     assert set(layer.state_dict()) == {
-        "weight", "bias", "mean_norm_weight", "var_norm_weight", "pos_proj.weight", "pos_proj.bias",
+        "weight", "bias", "mean_norm_weight", "var_norm_weight", "pos_proj.weight", "pos_proj.bias", "_extra_state",
     }  # fmt: skip
     assert set(DTN(12, 3, only_var=True).state_dict()) == set(layer.state_dict()) - {"mean_norm_weight"}
     assert not any(isinstance(m, torch.nn.Linear) for m in layer.modules())

@@ -256,8 +256,9 @@ def test_state_dict_round_trip_and_reset(variant: str) -> None:
         close(other.train(training)(x), norm.train(training)(x))
     norm.reset_parameters()
     fresh = build_token_norm(variant.split("-")[0], C, G, dtype=torch.float64)
+    # Options stay, and those of the variant are not the ones of the fresh norm.
     for name, value in fresh.state_dict().items():
-        assert torch.equal(norm.state_dict()[name], value), name
+        assert name == "_extra_state" or torch.equal(norm.state_dict()[name], value), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -178,7 +178,7 @@ def test_a_config_without_our_backbone(photo: str, tmp_path: Path, capfd: pytest
 
 def test_a_checkpoint_that_does_not_fit(ln: str, photo: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     message = failing(capfd, DTN, ln, photo, "--out", tmp_path)
-    assert message.startswith(f"expected the checkpoint {ln} to fit ATSS, got ")
+    assert message.startswith(f"expected the weights of ATSS with DTNSwinTransformer in {ln}, got others: ")
 
 
 DETECTOR = "model = dict(type='ATSS')\n"

@@ -110,8 +110,9 @@ def test_a_checkpoint_that_does_not_fit_is_described(tmp_path: Path) -> None:
         load_classifier(f"timm:resnet10t@{path}", 11)
     for text in (
         "1 missing (conv1.0.weight)",
-        "1 unknown (strange.weight)",
+        "1 unexpected (strange.weight)",
         "2 of another shape (fc.weight (10, 512) instead of (11, 512), fc.bias (10,) instead of (11,))",
+        "It has 10 classes or outputs of fc, the model 11. Name the model that the checkpoint was written for",
     ):
         assert text in str(error.value)
 

@@ -17,6 +17,7 @@ from mmengine.registry import RUNNERS
 
 from dtn_det import launch
 from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.test_time_augmentation import enable_tta
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -291,24 +292,24 @@ def test_resume_is_auto_or_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_checkpoint_may_be_a_url() -> None:
-    assert launch.check_checkpoint("https://example.org/weights.pth") == "https://example.org/weights.pth"
+    assert check_checkpoint("https://example.org/weights.pth") == "https://example.org/weights.pth"
 
 
 def test_checkpoint_may_lie_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     torch.save({}, tmp_path / "a.pth")
-    assert launch.check_checkpoint("~/a.pth") == "~/a.pth"
+    assert check_checkpoint("~/a.pth") == "~/a.pth"
 
 
 def test_checkpoint_must_be_whole(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(3)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    assert launch.check_checkpoint(str(tmp_path / "old.pth")) == str(tmp_path / "old.pth")
+    assert check_checkpoint(str(tmp_path / "old.pth")) == str(tmp_path / "old.pth")
     torch.save({"a": torch.ones(3)}, tmp_path / "new.pth")
     whole = (tmp_path / "new.pth").read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"<html>not found</html>"):
         (tmp_path / "new.pth").write_bytes(content)
         with pytest.raises(CheckpointError, match=r"expected a checkpoint, got .*new.pth', which is none or was cut"):
-            launch.check_checkpoint(str(tmp_path / "new.pth"))
+            check_checkpoint(str(tmp_path / "new.pth"))
 
 
 def test_a_file_that_is_no_checkpoint_is_not_to_be_deleted(tmp_path: Path) -> None:
@@ -317,7 +318,7 @@ def test_a_file_that_is_no_checkpoint_is_not_to_be_deleted(tmp_path: Path) -> No
         CheckpointError,
         match=r"expected a checkpoint that training wrote, a .pth file, got .*README.md', which is none: name another$",
     ):
-        launch.check_checkpoint(str(tmp_path / "README.md"))
+        check_checkpoint(str(tmp_path / "README.md"))
 
 
 def test_output_must_be_a_pickle() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -70,6 +72,8 @@ class TokenBatchNorm(_RunningMomentsNorm):
     Raises:
         ValueError: A momentum out of range; in training, a batch of a single token.
     """
+
+    decisive: ClassVar[tuple[str, ...]] = ("eps",)
 
     def __init__(
         self,

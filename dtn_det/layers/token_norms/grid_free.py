@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -60,6 +61,8 @@ class AcrossTokensNorm(WithinTokenNorm):
         device: Where the parameters are made.
         dtype: Their dtype.
     """
+
+    decisive: ClassVar[tuple[str, ...]] = ("eps", "include_prefix")
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -78,6 +78,8 @@ class TokenGroupNorm(AcrossTokensNorm):
     Raises:
         ValueError: Groups that do not divide the channels, or an unknown ``over``.
     """
+
+    decisive: ClassVar[tuple[str, ...]] = ("eps", "include_prefix", "num_groups", "over")
 
     def __init__(
         self,

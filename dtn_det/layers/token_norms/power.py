@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +54,8 @@ class PowerNorm(AcrossTokensNorm):
     running_square: Tensor
     running_gradient: Tensor
     num_steps: Tensor
+
+    decisive: ClassVar[tuple[str, ...]] = ("eps", "layer_scale")
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -130,6 +131,8 @@ class DyT(WithinTokenNorm):
     Raises:
         ValueError: An ``alpha`` that is no finite number.
     """
+
+    decisive: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,

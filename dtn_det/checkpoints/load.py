@@ -1,0 +1,217 @@
+"""Load a checkpoint into a model: read, unwrap, hold against the model, and only then change it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from dtn_det.checkpoints.errors import CheckpointError, MisfitError
+from dtn_det.checkpoints.fit import Fit, compare_weights
+from dtn_det.checkpoints.names import StateDict
+from dtn_det.checkpoints.read import read_checkpoint
+from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.checkpoints.trained_config import trained_options
+from dtn_det.checkpoints.weights import Weights, find_weights
+from dtn_det.datasets.remarks import Remark
+from dtn_det.layers.norm_options import EXTRA_STATE, Options, describe_options, other_options, unpack_options
+from dtn_det.layers.token_norm import TokenNorm
+
+OptionsPolicy = Literal["take", "keep", "refuse"]
+"""What is done where the norms of a checkpoint were trained with other options than the model's have."""
+
+NORM_OF_THE_MODEL = "name the model or the config that it was trained with"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Weights in the names of a model that they fit.
+
+    Attributes:
+        content: What the file holds.
+        state: The weights.
+        facts: What was decided, by name, for the manifest of a store.
+        remarks: The same for people.
+    """
+
+    content: Mapping[str, Any]
+    state: StateDict
+    facts: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
+
+
+def load_weights(
+    model: nn.Module, source: str, *, weights: WeightsKind | None = None, advice: str = NORM_OF_THE_MODEL
+) -> Loaded:
+    """Load a checkpoint for an evaluation: all weights of the model, with the options of its norms.
+
+    Args:
+        model: The model, perhaps in wrappers that have it as ``module``; unchanged if the checkpoint does not fit.
+        source: Path or URL, see :func:`dtn_det.checkpoints.read.read_checkpoint`.
+        weights: ``'ema'`` or ``'plain'`` of a checkpoint with both; None for the average where there is one.
+        advice: What the user can do if it does not fit, as the end of a sentence.
+
+    Returns:
+        What was loaded, and what was decided.
+
+    Raises:
+        CheckpointError: It cannot be read, or does not fit; the message says what does not and the likely cause.
+    """
+    model = inner_model(model)
+    loaded = fit_weights(model, read_checkpoint(source), source, weights=weights, advice=advice)
+    model.load_state_dict(loaded.state, strict=False)
+    return loaded
+
+
+def fit_weights(
+    model: nn.Module,
+    content: Mapping[str, Any],
+    source: str,
+    *,
+    weights: WeightsKind | None = None,
+    advice: str = NORM_OF_THE_MODEL,
+    options: OptionsPolicy = "take",
+) -> Loaded:
+    """Find the weights of a model in the content of a checkpoint, all of which must fit.
+
+    Args:
+        model: The model; ``options='take'`` sets those of its norms.
+        content: What the file holds.
+        source: How messages call it.
+        weights: See :func:`load_weights`.
+        advice: See :func:`load_weights`.
+        options: Of norms.
+
+    Raises:
+        CheckpointError: See :func:`load_weights`; with ``options='refuse'``, also for other options.
+    """
+    model = inner_model(model)
+    own = model.state_dict()
+    found = find_weights(own, content, source, weights)
+    fit = compare_weights(found.state, own, [name for name, _ in model.named_buffers()])
+    if not fit:
+        raise misfit(fit, model, source, advice)
+    taken = with_options(model, found.state, content, source, options, advice)
+    return Loaded(
+        content,
+        taken.state,
+        {**found.fact(), **taken.facts},
+        (*found.remarks(source), *_left_out(fit, found, source), *taken.remarks),
+    )
+
+
+def inner_model(model: nn.Module) -> nn.Module:
+    """The model within wrappers: of several processes, of test-time augmentation, of ``torch.compile``."""
+    while True:
+        inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def misfit(fit: Fit, model: nn.Module, source: str, advice: str) -> MisfitError:
+    """The error of a checkpoint that does not fit."""
+    cause = fit.cause()
+    return MisfitError(
+        f"expected the weights of {_architecture(model)} in {source}, got others: {fit.problems()}. "
+        f"{cause}{' ' if cause else ''}{advice[:1].upper()}{advice[1:]}",
+        fit.num_classes,
+    )
+
+
+def with_options(
+    model: nn.Module,
+    state: StateDict,
+    content: Mapping[str, Any],
+    source: str,
+    policy: OptionsPolicy,
+    advice: str = NORM_OF_THE_MODEL,
+) -> Loaded:
+    """Compare the options of norms with those of a checkpoint: its extra state, or else the config that it holds.
+
+    Args:
+        model: The model; ``'take'`` sets the options of its norms.
+        state: Names and tensors, in the names of the model.
+        content: What the file holds.
+        source: How messages call it.
+        policy: What is done where options differ.
+        advice: End of the message.
+
+    Returns:
+        The state without what would have the layers warn again.
+
+    Raises:
+        CheckpointError: Weights of another norm, unless ``policy`` is ``'keep'``; other options with ``'refuse'``.
+    """
+    of_config = trained_options(content)
+    state = dict(state)
+    counted: Counter[tuple[str, str, str]] = Counter()
+    for prefix, norm in norms_by_key(model).items():
+        found = unpack_options(state.get(prefix + EXTRA_STATE)) or of_config
+        if found is None:
+            continue
+        own = norm.options()
+        others = other_options(own, found)
+        if not others:
+            continue
+        before = {name: own[name] for name in others}
+        if policy == "refuse" or ("norm" in others and policy == "take"):
+            raise _other_options(source, others, before, advice)
+        if policy == "take":
+            norm.take_options(others)
+        else:
+            state.pop(prefix + EXTRA_STATE, None)
+        counted[type(norm).__name__, describe_options(others), describe_options(before)] += 1
+    facts = {"norm options": "; ".join(f"{kind} {told}" for kind, told, _ in counted)} if policy == "take" else {}
+    remarks = tuple(_options_remark(source, *key, count, policy) for key, count in counted.items())
+    return Loaded(content, state, facts if counted else {}, remarks)
+
+
+def norms_by_key(model: nn.Module) -> dict[str, TokenNorm]:
+    """The norms of tokens of a model by what their names in its state dict begin with.
+
+    Names of modules would not do: wrappers of other libraries leave their own part out of state dicts.
+    """
+    norms = [module for module in model.modules() if isinstance(module, TokenNorm)]
+    places = {id(value): name for name, value in model.state_dict(keep_vars=True).items()} if norms else {}
+    found = {}
+    for norm in norms:
+        for name, parameter in norm.named_parameters(recurse=False):
+            if id(parameter) in places:
+                found[places[id(parameter)].removesuffix(name)] = norm
+                break
+    return found
+
+
+def _other_options(source: str, found: Options, own: Options, advice: str) -> CheckpointError:
+    return CheckpointError(
+        f"expected the norms of the model in {source}, got {describe_options(found)} where the model has "
+        f"{describe_options(own)}: {advice}"
+    )
+
+
+def _options_remark(source: str, kind: str, found: str, own: str, count: int, policy: OptionsPolicy) -> Remark:
+    if policy == "take":
+        what = f"norms {kind} take {found} from it, with which they were trained; the model was built with {own}"
+    else:
+        what = f"norms {kind} keep {own} of the model; it was trained with {found}, so outputs are others at first"
+    return Remark("norm_options", what, source, count)
+
+
+def _left_out(fit: Fit, found: Weights, source: str) -> tuple[Remark, ...]:
+    other = found.named.other
+    names = (*fit.left_out, *(name for name in found.named.left_out if not (other and name.startswith(other))))
+    if not names:
+        return ()
+    what = "weights that the model does not have, which are those of training or of what is around it, were left out"
+    return (Remark("weights_left_out", what, source, len(names), names[:3]),)
+
+
+def _architecture(model: nn.Module) -> str:
+    """Classes of a model and of what it wraps."""
+    inner = getattr(model, "backbone", None) or getattr(model, "model", None)
+    name = type(model).__name__
+    return f"{name} with {type(inner).__name__}" if isinstance(inner, nn.Module) else name

@@ -1,0 +1,109 @@
+"""MMEngine's Runner with this package's reader: files run no code, and names and norms are compared before loading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from dtn_det._optional import require
+from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.load import fit_weights, inner_model, with_options
+from dtn_det.checkpoints.read import is_readable, read_checkpoint
+from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.checkpoints.weights import find_weights
+from dtn_det.datasets.remarks import Remark, tell
+from dtn_det.layers.token_norm import TokenNorm
+
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
+
+Purpose = Literal["test", "start", "resume"]
+
+
+def read_by_package(
+    runner: Runner,
+    purpose: Purpose,
+    advice: str,
+    say: Callable[[str], None],
+    weights: WeightsKind | None = None,
+    content: Mapping[str, Any] | None = None,
+) -> None:
+    """Have a Runner load its checkpoint through :mod:`dtn_det.checkpoints`.
+
+    * ``test``: all weights must fit, and norms take the options that they were trained with.
+    * ``start``: of a training from the weights of another. What fits is taken, as MMEngine does, and what does not is
+      logged; norms keep their own options, which is told.
+    * ``resume``: all weights must fit and the options be the same.
+
+    Schemes that only MMEngine knows, such as ``torchvision://``, are left to it.
+
+    Args:
+        runner: Its ``load_checkpoint`` is replaced.
+        purpose: What the weights are for.
+        advice: What the user can do if they do not fit, as the end of a sentence.
+        say: Called with each line that the user should see.
+        weights: See :func:`dtn_det.checkpoints.load.load_weights`.
+        content: What the checkpoint holds, where that has been read already.
+    """
+    by_mmengine = runner.load_checkpoint
+
+    def load_checkpoint(filename: str, *args: Any, **options: Any) -> dict[str, Any]:
+        if not is_readable(filename):
+            loaded: dict[str, Any] = by_mmengine(filename, *args, **options)
+            return loaded
+        read = read_checkpoint(filename) if content is None else content
+        given, remarks = _load(runner, str(filename), read, purpose, advice, weights)
+        if runner.rank == 0:
+            tell(remarks, say)
+        runner._has_loaded = True
+        runner.logger.info(f"Load checkpoint from {filename}")
+        return given
+
+    runner.load_checkpoint = load_checkpoint
+
+
+def _load(
+    runner: Runner,
+    source: str,
+    content: Mapping[str, Any],
+    purpose: Purpose,
+    advice: str,
+    weights: WeightsKind | None,
+) -> tuple[dict[str, Any], tuple[Remark, ...]]:
+    model = inner_model(runner.model)
+    remarks: tuple[Remark, ...] = ()
+    if purpose == "resume":
+        # Its own hooks know what of it is an average.
+        if not isinstance(content.get("state_dict"), Mapping):
+            raise CheckpointError(
+                f"expected a checkpoint of MMEngine's training to go on from, got {source} without a 'state_dict': "
+                "start from its weights with --cfg-options load_from=FILE"
+            )
+        plain = {**content, "ema_state_dict": None}
+        loaded = fit_weights(model, plain, source, advice=advice, options="refuse")
+        same = set(loaded.state) == set(content["state_dict"])
+        given = dict(content) if same else {**content, "state_dict": loaded.state}
+    elif purpose == "test":
+        loaded = fit_weights(model, content, source, weights=weights, advice=advice)
+        given, remarks = _for_hooks(content, loaded.state, weights), loaded.remarks
+    else:
+        found = find_weights(model.state_dict(), content, source, weights)
+        for norm in model.modules():
+            if isinstance(norm, TokenNorm):
+                norm.keeps_options = True
+        kept = with_options(model, found.state, content, source, "keep")
+        given, remarks = _for_hooks(content, kept.state, weights), (*found.remarks(source), *kept.remarks)
+    runner.call_hook("after_load_checkpoint", checkpoint=given)
+    require("mmengine.runner.checkpoint", "det").load_state_dict(
+        model, given["state_dict"], strict=False, logger="current"
+    )
+    return given, remarks
+
+
+def _for_hooks(content: Mapping[str, Any], state: dict[str, Any], weights: WeightsKind | None) -> dict[str, Any]:
+    """The checkpoint that hooks see: with both kinds of weights where the config's own hook chooses between them."""
+    given = {**content, "state_dict": state}
+    before = content.get("state_dict")
+    if weights is not None or not isinstance(before, Mapping) or set(before) != set(state):
+        given.pop("ema_state_dict", None)
+    return given

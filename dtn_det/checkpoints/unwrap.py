@@ -1,0 +1,164 @@
+"""Names of weights without what wrappers put before them, by the evidence of the names that a model has."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dtn_det.checkpoints.names import StateDict
+from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.layers.norm_options import EXTRA_STATE
+
+# Of the prefixes that fit some names, those that fit most.
+_TRIED = 6
+_AVERAGED_NAME = re.compile(r"(^|[._])(ema|teacher|averaged|shadow)([._]|$)")
+_COMPILED = re.compile(r"(^|\.)_orig_mod\.")
+_IN_PARALLEL = re.compile(r"(^|\.)module\.")
+
+
+@dataclass(frozen=True)
+class Unwrapped:
+    """A state dict in the names of a model.
+
+    Attributes:
+        state: Names and tensors.
+        prefix: What was taken off all names.
+        added: What was put before all names.
+        left_out: Names of the file that do not begin with the prefix.
+        kind: What the prefix says of the weights, if there were two.
+        other: Prefix of the other kind.
+    """
+
+    state: StateDict
+    prefix: str = ""
+    added: str = ""
+    left_out: tuple[str, ...] = ()
+    kind: WeightsKind | None = None
+    other: str = ""
+
+
+def unwrap_names(
+    state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], wanted: WeightsKind | None = None
+) -> Unwrapped:
+    """Take off what wrappers put before names, where the names then are the model's and were not before.
+
+    Known are ``_orig_mod.`` of ``torch.compile`` and ``module.`` of data parallelism anywhere in a name; any other
+    prefix, such as ``model.`` of Lightning or ``backbone.`` of OpenMMLab, is found by the names of the model, and so is
+    one that the model has and the file lacks.
+
+    Args:
+        state: Names and tensors of a file.
+        shapes: Names and shapes of the model.
+        wanted: Of two prefixes that fit equally, such as ``teacher.`` and ``student.``, that of this kind; None for the
+            average.
+
+    Returns:
+        The state dict under the names that fit the model best; as it was where none fits better.
+    """
+    best, best_score = Unwrapped(dict(state)), _score(state, shapes)
+    for rename in _SPELLINGS:
+        names = {name: rename(name) for name in state}
+        prefixes = _prefixes(names.values(), shapes)
+        for prefix, _ in prefixes.most_common(_TRIED):
+            found = {new.removeprefix(prefix): state[old] for old, new in names.items() if new.startswith(prefix)}
+            score = _score(found, shapes)
+            # A few names that happen to end alike are no evidence.
+            if prefix and 2 * score[0] <= min(len(shapes), len(state)):
+                continue
+            if score <= best_score and not (prefix and score == best_score and _better(prefix, best.prefix, wanted)):
+                continue
+            left = tuple(old for old, new in names.items() if not new.startswith(prefix))
+            best, best_score = Unwrapped(found, prefix, left_out=left), score
+    if not best_score[0]:
+        added = _prefixes(shapes, state).most_common(1)
+        if added and added[0][0] and 2 * added[0][1] > len(shapes):
+            best = Unwrapped({added[0][0] + name: value for name, value in state.items()}, added=added[0][0])
+    return _with_kind(best, shapes)
+
+
+def unwrap_by(state: Mapping[str, Tensor], pattern: re.Pattern[str], wanted: WeightsKind | None = None) -> Unwrapped:
+    """Take off what stands before names that a pattern knows, where none begins with such a name.
+
+    Args:
+        state: Names and tensors of a file.
+        pattern: How names of the model begin.
+        wanted: See :func:`unwrap_names`.
+
+    Returns:
+        The weights behind the prefix that most known names have; as they were where no name is known.
+    """
+    named = {_without_parallel(name): value for name, value in state.items()}
+    known = Counter(
+        name[: found.start()]
+        for name in named
+        for found in pattern.finditer(name)
+        if found.start() == 0 or name[found.start() - 1] == "."
+    )
+    if not known or "" in known:
+        return Unwrapped(named if known else dict(state))
+    first, *rest = (prefix for prefix, count in known.most_common() if 2 * count > max(known.values()))
+    prefix = next((other for other in rest if _better(other, first, wanted)), first)
+    other = next((one for one in (first, *rest) if one != prefix and _is_average(one) != _is_average(prefix)), "")
+    taken = {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
+    left = tuple(name for name in named if not name.startswith(prefix))
+    return replace(Unwrapped(taken, prefix, left_out=left), kind=_kind(prefix, other), other=other)
+
+
+def _as_it_is(name: str) -> str:
+    return name
+
+
+def _without_compile(name: str) -> str:
+    return _COMPILED.sub(r"\1", name)
+
+
+def _without_parallel(name: str) -> str:
+    return _IN_PARALLEL.sub(r"\1", _without_compile(name))
+
+
+_SPELLINGS: tuple[Callable[[str], str], ...] = (_as_it_is, _without_compile, _without_parallel)
+
+
+def _score(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> tuple[int, int]:
+    """How many names are the model's, and how many of them in its shapes."""
+    # Old files have no extra state, which is no sign that the names are others.
+    known = [name for name in state if name in shapes and not name.endswith(EXTRA_STATE)]
+    return len(known), sum(state[name].shape == shapes[name] for name in known)
+
+
+def _prefixes(names: Iterable[str], known: Iterable[str]) -> Counter[str]:
+    """What stands before known names, and how often."""
+    wanted = set(known)
+    counted: Counter[str] = Counter()
+    for name in names:
+        starts = [0, *(place + 1 for place, letter in enumerate(name) if letter == ".")]
+        counted.update(name[:start] for start in starts if name[start:] in wanted)
+    return counted
+
+
+def _is_average(prefix: str) -> bool:
+    return _AVERAGED_NAME.search(prefix) is not None
+
+
+def _better(prefix: str, than: str, wanted: WeightsKind | None) -> bool:
+    """Whether of two prefixes that fit equally this one is of the kind that is wanted, and the other is not."""
+    average = wanted != "plain"
+    return _is_average(prefix) == average and _is_average(than) != average
+
+
+def _kind(prefix: str, other: str) -> WeightsKind | None:
+    """Which of two kinds a prefix chose; None where names do not tell."""
+    return "ema" if _is_average(prefix) else "plain" if _is_average(other) else None
+
+
+def _with_kind(found: Unwrapped, shapes: Mapping[str, torch.Size]) -> Unwrapped:
+    """Say which of two kinds a prefix chose."""
+    prefixes = _prefixes(map(_without_parallel, found.left_out), shapes)
+    other = next((prefix for prefix, count in prefixes.most_common(1) if prefix and 2 * count > len(shapes)), "")
+    kind = _kind(found.prefix, other)
+    return found if kind is None else replace(found, kind=kind, other=other)

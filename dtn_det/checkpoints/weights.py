@@ -1,0 +1,97 @@
+"""The weights of a model in a checkpoint, and how they were found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.names import StateDict
+from dtn_det.checkpoints.state_dict import Chosen, WeightsKind, choose_weights
+from dtn_det.checkpoints.unwrap import Unwrapped, unwrap_names
+from dtn_det.datasets.remarks import Remark
+
+_SAID = {"ema": "the average of the weights (EMA)", "plain": "the weights without average"}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A state dict without wrappers.
+
+    Attributes:
+        chosen: Which state dict of the file.
+        named: Which names in it.
+    """
+
+    chosen: Chosen
+    named: Unwrapped
+
+    @property
+    def state(self) -> StateDict:
+        """Names and tensors."""
+        return self.named.state
+
+    @property
+    def kind(self) -> WeightsKind | None:
+        """Average or not, where the file says."""
+        return self.chosen.kind or self.named.kind
+
+    def check_kind(self, wanted: WeightsKind | None) -> None:
+        """See that an average was found where one is wanted.
+
+        Raises:
+            CheckpointError: The file does not call its weights so.
+        """
+        if wanted == "ema" and self.kind != "ema":
+            raise CheckpointError(
+                "expected an average of the weights (EMA), got weights that the file does not call so: leave out "
+                "--weights"
+            )
+
+    def fact(self) -> dict[str, str]:
+        """What was taken, for the manifest of a store; nothing where the file has one kind and does not name it."""
+        place = self.chosen.place if self.chosen.kind else self.named.prefix.rstrip(".")
+        return {} if self.kind is None else {"weights": f"{self.kind} ({place})"}
+
+    def remarks(self, source: str) -> tuple[Remark, ...]:
+        """That an average was taken, or one of two state dicts."""
+        if self.kind is None:
+            return ()
+        by_key = self.chosen.kind is not None
+        place, other = (self.chosen.place, self.chosen.other) if by_key else (self.named.prefix, self.named.other)
+        if other:
+            turn = "plain" if self.kind == "ema" else "ema"
+            taken = f"state dict of two was taken, {_SAID[self.kind]} under {place!r}"
+            return (Remark("averaged_weights", f"{taken}; --weights {turn} takes that under {other!r}", source),)
+        if self.kind == "ema":
+            return (Remark("averaged_weights", f"state dict is there, {_SAID['ema']} under {place!r}", source),)
+        return ()
+
+
+def find_weights(
+    own: Mapping[str, Tensor], content: Mapping[str, Any], source: str, wanted: WeightsKind | None = None
+) -> Weights:
+    """The state dict of a checkpoint in the names of a model, whether it fits or not.
+
+    Args:
+        own: State dict of the model.
+        content: What the file holds.
+        source: How messages call it.
+        wanted: ``'ema'`` or ``'plain'`` of a checkpoint with both; None for the average where there is one.
+
+    Raises:
+        CheckpointError: There is none, or none of the kind that is wanted.
+    """
+    try:
+        chosen = choose_weights(content, wanted)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    found = Weights(chosen, unwrap_names(chosen.state, {name: value.shape for name, value in own.items()}, wanted))
+    try:
+        found.check_kind(wanted)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    return found

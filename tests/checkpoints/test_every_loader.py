@@ -1,0 +1,232 @@
+"""Odd checkpoints through every loader: all give the same weights, or all refuse for the same reason."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dtn_det import launch
+from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.runner import read_by_package
+from dtn_det.layers.norm_options import EXTRA_STATE
+
+pytest.importorskip("mmpretrain")
+timm = pytest.importorskip("timm")
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+CLASSIFIER = CONFIGS / "dtn_cifar" / "dtn-vit-pico-p4_3e_cifar10.py"
+DETECTOR = CONFIGS / "dtn_demo" / "atss_dtn-swin-nano_fpn_shapes.py"
+
+State = dict[str, Tensor]
+
+
+def timm_model(path: Path | None, weights: Any = None) -> nn.Module:
+    from dtn_det.robustness.classifiers_loading import load_classifier
+
+    return load_classifier(f"timm:resnet10t@{path or 'random'}", 10, weights).network
+
+
+def classifier(path: Path | None, weights: Any = None) -> nn.Module:
+    from dtn_det.robustness.classifiers_mmpretrain import load_mmpretrain
+
+    if path is None:
+        from mmengine.registry import MODELS, DefaultScope
+
+        with DefaultScope.overwrite_default_scope("mmpretrain"):
+            return MODELS.build(launch.load_config(str(CLASSIFIER)).model)
+    return load_mmpretrain(f"{CLASSIFIER}@{path}", 10, weights).network
+
+
+def detector(path: Path | None, weights: Any = None) -> nn.Module:
+    from mmdet.registry import MODELS
+
+    from dtn_det.robustness.detection_model import build_detector
+
+    cfg = launch.load_config(str(DETECTOR))
+    if path is None:
+        return MODELS.build(cfg.model)
+    return build_detector(cfg, str(path), torch.device("cpu"), weights=weights).model
+
+
+def by_runner(path: Path | None, weights: Any = None) -> nn.Module:
+    """What tools/test.py has its Runner do."""
+    model = _detector_of_the_runner()
+    if path is not None:
+        runner: Any = SimpleNamespace(
+            model=model,
+            rank=0,
+            logger=logging.getLogger("test"),
+            call_hook=lambda name, checkpoint: None,
+            load_checkpoint=None,
+        )
+        read_by_package(runner, "test", "take another", print, weights)
+        runner.load_checkpoint(str(path))
+    return model
+
+
+@functools.cache
+def _detector_of_the_runner() -> nn.Module:
+    return detector(None)
+
+
+def backbone(path: Path | None, weights: Any = None) -> nn.Module:
+    from mmdet.registry import MODELS
+
+    settings = {
+        "embed_dims": 8,
+        "depths": (2, 2),
+        "num_heads": (1, 2),
+        "strides": (4, 2),
+        "out_indices": (0, 1),
+        "dtn_stages": (0, 1),
+    }
+    init = {} if path is None else {"init_cfg": {"type": "Pretrained", "checkpoint": str(path), "weights": weights}}
+    model: nn.Module = MODELS.build({"type": "DTNSwinTransformer", "window_size": 4, **settings, **init})
+    if path is not None:
+        model.init_weights()
+    return model
+
+
+# Those that build their model in a moment take all files; the others, which take seconds, those of each kind.
+LOADERS = {"timm": timm_model, "mmpretrain": classifier, "mpc": detector, "runner": by_runner, "init_cfg": backbone}
+
+
+def zeros(state: State) -> State:
+    return {name: torch.zeros_like(value) if value.is_floating_point() else value for name, value in state.items()}
+
+
+def under(prefix: str, state: State) -> State:
+    return {prefix + name: value for name, value in state.items()}
+
+
+def within(state: State) -> State:
+    """As of a model whose parts were compiled."""
+    return {name.replace(".", "._orig_mod.", 1): value for name, value in state.items()}
+
+
+READ: dict[str, Callable[[State], Any]] = {
+    "bare": lambda state: state,
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3},
+    "model": lambda state: {"model": state, "optimizer": {"state": {}, "param_groups": []}},
+    "model_state_dict": lambda state: {"model_state_dict": state, "optimizer_state_dict": {"state": {}}},
+    "net": lambda state: {"net": state, "acc": 93.2},
+    "nested": lambda state: {"model": {"state_dict": state}},
+    "parallel": lambda state: {"state_dict": under("module.", state)},
+    "compiled": lambda state: {"model_state_dict": under("_orig_mod.", state)},
+    "compiled parallel": lambda state: {"model": under("module._orig_mod.", state)},
+    "compiled parts": lambda state: within(state),
+    "lightning": lambda state: {
+        "pytorch-lightning_version": "2.4.0",
+        "hyper_parameters": {"lr": 0.1},
+        "state_dict": {**under("model.", state), "criterion.weight": torch.ones(3)},
+    },
+    "lightning compiled": lambda state: {"state_dict": under("net._orig_mod.", state)},
+    "timm with average": lambda state: {"state_dict": zeros(state), "state_dict_ema": state},
+    "deit with average": lambda state: {"model": zeros(state), "model_ema": under("module.", state)},
+    "average alone": lambda state: {"state_dict_ema": state},
+    "mmengine with average": lambda state: {
+        "meta": {"epoch": 2},
+        "state_dict": state,
+        "ema_state_dict": {"steps": torch.tensor(7), **under("module.", zeros(state))},
+    },
+    "averaged model of torch": lambda state: {"n_averaged": torch.tensor(5), **under("module.", state)},
+    "teacher and student": lambda state: {"student": under("module.", zeros(state)), "teacher": state},
+    "lightning with average": lambda state: {
+        "state_dict": {**under("model.", zeros(state)), **under("ema_model.", state)}
+    },
+}
+
+
+KINDS = ("state_dict", "compiled parts", "lightning", "timm with average", "mmengine with average", "a name less")
+
+
+def pairs(files: Iterable[str]) -> list[tuple[str, str]]:
+    quick = {"timm", "runner", "init_cfg"}
+    return [(odd, loader) for odd in files for loader in LOADERS if loader in quick or odd in KINDS]
+
+
+@pytest.fixture(scope="module")
+def states() -> dict[str, State]:
+    """The weights of each loader's model, none of them zero."""
+    found = {}
+    for name, load in LOADERS.items():
+        torch.manual_seed(3)
+        model = load(None)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_()
+        found[name] = {key: value.clone() for key, value in model.state_dict().items()}
+    return found
+
+
+def assert_loaded(model: nn.Module, state: State) -> None:
+    found = model.state_dict()
+    assert [name for name, value in state.items() if not torch.equal(found[name], value)] == []
+
+
+@pytest.mark.filterwarnings("error:the state dict is of")
+@pytest.mark.parametrize(("odd", "loader"), pairs(READ))
+def test_all_load_it(odd: str, loader: str, states: dict[str, State], tmp_path: Path) -> None:
+    torch.save(READ[odd](states[loader]), tmp_path / "odd.pth")
+    assert_loaded(LOADERS[loader](tmp_path / "odd.pth"), states[loader])
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_all_load_safetensors_and_old_files(loader: str, states: dict[str, State], tmp_path: Path) -> None:
+    save_file(states[loader], tmp_path / "a.safetensors")
+    assert_loaded(LOADERS[loader](tmp_path / "a.safetensors"), states[loader])
+    before = {name: value for name, value in states[loader].items() if not name.endswith(EXTRA_STATE)}
+    torch.save(before, tmp_path / "old.pth")
+    assert_loaded(LOADERS[loader](tmp_path / "old.pth"), states[loader])
+
+
+@pytest.mark.parametrize(
+    ("odd", "loader"), pairs(["timm with average", "mmengine with average", "lightning with average"])
+)
+def test_all_load_the_other_weights_where_asked(
+    odd: str, loader: str, states: dict[str, State], tmp_path: Path
+) -> None:
+    torch.save(READ[odd](states[loader]), tmp_path / "odd.pth")
+    assert_loaded(LOADERS[loader](tmp_path / "odd.pth", "plain"), zeros(states[loader]))
+    assert_loaded(LOADERS[loader](tmp_path / "odd.pth", "ema"), states[loader])
+
+
+def spoiled(state: State) -> State:
+    name = next(name for name in state if name.endswith("norm1.weight") or name.endswith("bn1.weight"))
+    return {**state, name: torch.full_like(state[name], float("nan"))}
+
+
+REFUSED: dict[str, tuple[Callable[[State], Any], str]] = {
+    "empty": (lambda state: {}, "expected a state dict, or one under"),
+    "no weights": (lambda state: {"epoch": 3, "state_dict": {}}, "expected a state dict, or one under"),
+    "none of the names": (lambda state: {"a.b": torch.ones(1), "c": torch.ones(2)}, "a.b, c"),
+    "a name less": (lambda state: dict(list(state.items())[1:]), "1 missing ("),
+    "a name more": (lambda state: {**state, "strange.weight": torch.ones(1)}, "1 unexpected (strange.weight)"),
+    "not of numbers": (spoiled, "1 not of numbers ("),
+}
+
+
+@pytest.mark.parametrize(("odd", "loader"), pairs(REFUSED))
+def test_all_refuse_it(odd: str, loader: str, states: dict[str, State], tmp_path: Path) -> None:
+    make, cause = REFUSED[odd]
+    torch.save(make(states[loader]), tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError) as error:
+        LOADERS[loader](tmp_path / "odd.pth")
+    assert cause in str(error.value)
+    assert "odd.pth" in str(error.value)
+
+
+@pytest.mark.parametrize("loader", ["timm", "runner", "init_cfg"])
+def test_all_refuse_an_average_that_is_not_there(loader: str, states: dict[str, State], tmp_path: Path) -> None:
+    torch.save({"state_dict": states[loader]}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"expected an average of the weights \(EMA\)"):
+        LOADERS[loader](tmp_path / "odd.pth", "ema")

@@ -1,0 +1,276 @@
+"""Which weights are taken, what is said of it, and what does not fit."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.fit import compare_weights
+from dtn_det.checkpoints.load import load_weights
+from dtn_det.checkpoints.runner import read_by_package
+from dtn_det.checkpoints.state_dict import choose_weights
+from dtn_det.checkpoints.trained_config import config_value, trained_options
+from dtn_det.checkpoints.unwrap import unwrap_names
+from dtn_det.datasets.remarks import tell
+from dtn_det.layers import DTN, build_token_norm
+from dtn_det.layers.norm_options import EXTRA_STATE
+from dtn_det.robustness.manifest import hash_weights
+
+ONE, TWO = torch.ones(1), 2 * torch.ones(1)
+
+
+def net(norm: str = "dtn", blocks: int = 2, classes: int = 5, **options: Any) -> nn.Module:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm1 = nn.LayerNorm(8) if norm == "LN" else build_token_norm(norm, 8, 2, **options)
+            self.mlp = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.mlp(self.norm1(x))
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.Sequential(*(Block() for _ in range(blocks)))
+            self.head = nn.Linear(8, classes)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.blocks(x).mean(1))
+
+    torch.manual_seed(blocks)
+    return Net()
+
+
+def save(content: Any, folder: Path) -> str:
+    torch.save(content, folder / "a.pth")
+    return str(folder / "a.pth")
+
+
+def old(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in model.state_dict().items() if not name.endswith(EXTRA_STATE)}
+
+
+@pytest.mark.parametrize(
+    ("content", "fact", "remark"),
+    [
+        (lambda s: s, {}, ""),
+        (lambda s: {"state_dict": s}, {}, ""),
+        (
+            lambda s: {"state_dict": s, "state_dict_ema": s},
+            {"weights": "ema (state_dict_ema)"},
+            "1 state dict of two was taken, the average of the weights (EMA) under 'state_dict_ema'; --weights plain "
+            "takes that under 'state_dict'",
+        ),
+        (
+            lambda s: {"model_ema": s},
+            {"weights": "ema (model_ema)"},
+            "1 state dict is there, the average of the weights (EMA) under 'model_ema'",
+        ),
+        (
+            lambda s: {"state_dict": s, "ema_state_dict": {"steps": ONE, **{f"module.{k}": v for k, v in s.items()}}},
+            {"weights": "ema (state_dict)"},
+            "1 state dict of two was taken, the average of the weights (EMA) under 'state_dict'; --weights plain takes "
+            "that under 'ema_state_dict'",
+        ),
+        (
+            lambda s: {f"{p}.{k}": v for p in ("model", "model_ema") for k, v in s.items()},
+            {"weights": "ema (model_ema)"},
+            "1 state dict of two was taken, the average of the weights (EMA) under 'model_ema.'; --weights plain takes "
+            "that under 'model.'",
+        ),
+        (
+            lambda s: {"criterion.weight": ONE, **{f"model.{k}": v for k, v in s.items()}},
+            {},
+            "1 weights that the model does not have, which are those of training or of what is around it, were left "
+            "out (criterion.weight)",
+        ),
+    ],
+)
+def test_what_was_taken_is_said_and_kept(content: Any, fact: dict, remark: str, tmp_path: Path) -> None:
+    path = save(content(net().state_dict()), tmp_path)
+    loaded = load_weights(net(), path)
+    assert loaded.facts == fact
+    lines: list[str] = []
+    tell(loaded.remarks, lines.append)
+    assert lines == ([f"note: {path}: {remark}"] if remark else [])
+
+
+def test_the_average_of_another_library_is_no_swap() -> None:
+    """Only MMEngine's hook, which counts steps there, puts the average under state_dict."""
+    content = {"state_dict": {"a": ONE}, "ema_state_dict": {"a": TWO}}
+    assert choose_weights(content).state == {"a": TWO}
+    assert choose_weights(content, "plain").state == {"a": ONE}
+    with pytest.raises(CheckpointError, match=r"got an average under 'state_dict_ema' alone: take it, --weights ema"):
+        choose_weights({"state_dict_ema": {"a": ONE}}, "plain")
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["model.a.weight"], ["model.a.weight"]),
+        (["module.a.weight"], ["module.a.weight"]),
+        (["schema.a"], ["schema.a"]),
+        (["a._orig_mod.weight"], ["a.weight"]),
+    ],
+)
+def test_names_that_are_the_models_stay(names: list[str], wanted: list[str]) -> None:
+    shapes = dict.fromkeys(wanted, torch.Size((1,)))
+    assert list(unwrap_names(dict.fromkeys(names, ONE), shapes).state) == wanted
+
+
+def test_a_prefix_that_the_model_has_is_put_before() -> None:
+    found = unwrap_names({"a.weight": ONE}, {"backbone.a.weight": torch.Size((1,))})
+    assert (list(found.state), found.added) == (["backbone.a.weight"], "backbone.")
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "cause"),
+    [
+        (net(classes=3), net(), "It has 3 classes or outputs of head, the model 5."),
+        (net(blocks=3), net(), "It is of a model of another size: one has more blocks than the other."),
+        (net(), net("LN"), "The file is of DTN, the model has LayerNorm there."),
+        (net("LN"), net(), "of a model with LayerNorm or another norm, which has less than the norm of this one."),
+        (net("gn"), net("LN"), "The file is of TokenGroupNorm, the model has LayerNorm there."),
+        (nn.Linear(2, 2), net(), "The file holds bias, weight, none of which the model has."),
+    ],
+)
+def test_the_likely_cause(there: nn.Module, here: nn.Module, cause: str, tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in here.state_dict().items()}
+    with pytest.raises(CheckpointError, match=re.escape(cause)) as error:
+        load_weights(here, save(there.state_dict(), tmp_path), advice="name the config that it was trained with")
+    assert str(error.value).endswith(f"{cause} Name the config that it was trained with") or "holds" in cause
+    assert all(torch.equal(value, before[name]) for name, value in here.state_dict().items())
+
+
+def test_the_twin_of_an_old_file_is_told_by_its_names(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="another norm, such as DTN, where this one has LayerNorm or less"):
+        load_weights(net("LN"), save(old(net()), tmp_path))
+
+
+def test_what_may_be_missing_or_left_over() -> None:
+    own = {"a.weight": ONE, "bn.num_batches_tracked": ONE, "b.relative_position_index": ONE}
+    extra = {"auxiliary_head.weight": ONE, "attn.attn_mask": ONE, "norm.old": ONE}
+    fit = compare_weights({"a.weight": ONE, **extra}, own, buffers=["model.norm.old"])
+    assert fit
+    assert fit.left_out == ("auxiliary_head.weight",)
+    assert not compare_weights({"a.weight": ONE, "a.adapter": ONE}, own)
+    assert compare_weights({}, own, optional=["a.weight"])
+
+
+def test_a_model_takes_the_options_of_its_checkpoint(tmp_path: Path) -> None:
+    """A17: the example of the demo's detector and of two converted models."""
+    trained, other = net(), net(init="layernorm")
+    x = torch.randn(2, 16, 8)
+    loaded = load_weights(other, save(trained.state_dict(), tmp_path))
+    assert torch.equal(other(x), trained(x))
+    (remark,) = loaded.remarks
+    assert remark.count == 2
+    assert remark.what == (
+        "norms DTN take head_rms=True, unbiased=True from it, with which they were trained; the model was built with "
+        "head_rms=False, unbiased=False"
+    )
+    assert loaded.facts == {"norm options": "DTN head_rms=True, unbiased=True"}
+
+
+CONFIG = """
+model = dict(
+    type='ATSS',
+    backbone=dict(type='DTNSwinTransformer', depths=(1, 1), dtn_cfg=dict({})),
+    act=some.thing)
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ("", {"norm": "DTN", "head_rms": True, "unbiased": True}),
+        ("init='layernorm'", {"norm": "DTN", "head_rms": False, "unbiased": False}),
+        ("head_rms=False, eps=1e-6", {"norm": "DTN", "head_rms": False, "unbiased": True, "eps": 1e-6}),
+        (
+            "type='GN', num_groups=4",
+            {"norm": "TokenGroupNorm", "include_prefix": True, "num_groups": 4, "over": "token"},
+        ),
+    ],
+)
+def test_the_config_of_a_checkpoint_tells_its_options(settings: str, options: dict) -> None:
+    assert trained_options({"meta": {"cfg": CONFIG.format(settings)}}) == options
+
+
+@pytest.mark.parametrize("content", [{}, {"meta": 3}, {"meta": {"cfg": "model = ("}}, {"meta": {"cfg": "a = 1"}}])
+def test_checkpoints_without_a_config(content: dict) -> None:
+    assert trained_options(content) is None
+
+
+def test_a_config_is_not_run() -> None:
+    text = "import os\nmodel = dict(a=os.system('touch pwned'), b=[1, dict(c='d')], **other)"
+    assert config_value(text, "model") == {"a": None, "b": [1, {"c": "d"}]}
+
+
+def test_old_files_are_compared_by_their_config(tmp_path: Path) -> None:
+    trained, other = net(init="layernorm"), net()
+    path = save({"state_dict": old(trained), "meta": {"cfg": CONFIG.format("init='layernorm'")}}, tmp_path)
+    loaded = load_weights(other, path)
+    assert not other.blocks[0].norm1.head_rms
+    assert "head_rms=False" in loaded.facts["norm options"]
+    assert load_weights(net(init="layernorm"), path).remarks == ()
+
+
+def test_another_norm_with_the_same_names_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"got norm='TokenGroupNorm' where the model has norm='TokenInstanceNorm'"
+    ):
+        load_weights(net("in"), save(net("gn").state_dict(), tmp_path))
+
+
+def runner(model: nn.Module, said: list[str], purpose: Any) -> Any:
+    made: Any = SimpleNamespace(
+        model=model,
+        rank=0,
+        logger=logging.getLogger("test"),
+        call_hook=lambda name, checkpoint: None,
+        load_checkpoint=lambda name: {"by": "mmengine"},
+    )
+    read_by_package(made, purpose, "start anew", said.append)
+    return made
+
+
+def test_a_training_that_starts_from_other_options_keeps_its_own_and_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("mmengine")
+    model, said = net(init="layernorm"), []
+    path = save({"model": {**net().state_dict(), "head.weight": torch.ones(3, 8)}}, tmp_path)
+    runner(model, said, "start").load_checkpoint(path)
+    assert not model.blocks[0].norm1.head_rms
+    assert torch.equal(model.blocks[1].mlp.weight, net().blocks[1].mlp.weight)
+    assert said == [
+        f"note: {path}: 2 norms DTN keep head_rms=False, unbiased=False of the model; it was trained with "
+        "head_rms=True, unbiased=True, so outputs are others at first"
+    ]
+    assert runner(model, said, "start").load_checkpoint("torchvision://resnet50") == {"by": "mmengine"}
+
+
+def test_a_training_goes_on_with_the_same_options_only(tmp_path: Path) -> None:
+    pytest.importorskip("mmengine")
+    path = save({"state_dict": net().state_dict(), "optimizer": {}}, tmp_path)
+    assert runner(net(), [], "resume").load_checkpoint(path)["optimizer"] == {}
+    with pytest.raises(CheckpointError, match=r"got head_rms=True, unbiased=True where .*unbiased=False: start anew"):
+        runner(net(init="layernorm"), [], "resume").load_checkpoint(path)
+    bare = save(net().state_dict(), tmp_path)
+    with pytest.raises(
+        CheckpointError, match="without a 'state_dict': start from its weights with --cfg-options load_f"
+    ):
+        runner(net(), [], "resume").load_checkpoint(bare)
+
+
+def test_the_hash_of_weights_is_that_of_stores_before_options_were_saved() -> None:
+    model = net()
+    assert hash_weights(model.state_dict()) == hash_weights(old(model))
+    assert isinstance(model.blocks[0].norm1, DTN)
