@@ -180,7 +180,7 @@ def _of_import(name: str, model: ModelStore | Imported) -> list[str]:
 def _described(name: str, model: ModelStore | Imported, bad: int) -> ReportModel:
     if isinstance(model, Imported):
         detections = model.source.detections
-        settings = {"best detections an image": detections} if detections else {}
+        settings = {"best detections of a class": detections} if detections else {}
         return ReportModel(
             name, "imported", f"{model.source.format}: {', '.join(model.source.files)}", settings=settings
         )

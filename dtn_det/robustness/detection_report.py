@@ -15,6 +15,7 @@ from dtn_det.metrics import (
 )
 from dtn_det.metrics.cells import CorruptionSet
 from dtn_det.robustness.cells import CLEAN
+from dtn_det.robustness.detection_counts import rule_note
 from dtn_det.robustness.wording import counted
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ def print_tables(
         markup=False,
         soft_wrap=True,
     )
+    note = rule_note(model)
+    if note:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     for number, reason in sorted(bad.items()):
         console.print(f"left out: image {number}, {reason}", highlight=False, markup=False, soft_wrap=True)
 

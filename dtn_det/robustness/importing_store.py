@@ -27,15 +27,15 @@ FORMAT = 1
 FOLDER = "aggregates"
 
 COCO_DETECTIONS = "100"
-"""All of COCO's metrics at the 100 best detections of an image."""
+"""All of COCO's metrics at the 100 best detections of a class in an image."""
 
 MMDET_DETECTIONS = "AP 100, others 1000"
-"""AP at the 100 best detections of an image; AP50, AP75 and those of sizes at the 1,000 best, by MMDetection's rule."""
+"""MMDetection's rule: AP at the 100 best detections of a class in an image; AP50, AP75 and those of sizes at 1,000."""
 
 MMDET_RULE = (
-    "by MMDetection's rule AP is at the 100 best detections of an image, but AP50, AP75 and those of sizes are at the "
-    "1,000 best; COCO's rule, which dtn-det mpc follows, takes 100 for all, and gives less where a model has more than "
-    "100 detections an image"
+    "by MMDetection's rule AP is at the 100 best detections of a class in an image, but AP50, AP75 and those of sizes "
+    "are at the 1,000 best; COCO's rule, which dtn-det mpc follows, takes 100 for all, and gives less where a model "
+    "has more than that"
 )
 
 
@@ -48,8 +48,8 @@ class ImportSource:
         format: `robustbench`, `mmdet` or `text`.
         severity_means: The file has one number for each corruption, the mean over its severities, in place of cells.
         left_out: Rows of the files that are no cells of the benchmark.
-        detections: How many detections of an image the metrics of a detector count, :data:`COCO_DETECTIONS` or
-            :data:`MMDET_DETECTIONS`; empty for classifiers, and in stores of earlier versions.
+        detections: How many detections of a class in an image a detector's metrics count, :data:`COCO_DETECTIONS`
+            or :data:`MMDET_DETECTIONS`; empty for classifiers, and in stores of earlier versions.
         remarks: What the reader filled in.
     """
 

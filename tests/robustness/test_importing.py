@@ -175,7 +175,7 @@ def test_imported_metrics_carry_the_rule_that_they_are_made_by(published, tmp_pa
     assert found["faster_rcnn_r50_fpn_1x_coco"].source.detections == COCO_DETECTIONS
     report = collect([tmp_path / "store"], ReportOptions(replicates=0))
     assert [text for text in report.remarks if "MMDetection's rule" in text] == [f"new: {MMDET_RULE}"]
-    assert dict(report.model("new").settings) == {"best detections an image": "AP 100, others 1000"}
+    assert dict(report.model("new").settings) == {"best detections of a class": "AP 100, others 1000"}
 
 
 def test_results_of_an_earlier_version_stay_readable(tmp_path):
