@@ -6,9 +6,10 @@ file is read: an option for such a name comes too late, and changes nothing.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dtn_det._optional import require
@@ -25,6 +26,29 @@ _READ_ELSEWHERE = frozenset(
 _VARIABLES = frozenset({"custom_imports", "data_root", "dataset_type", "gpu_ids", "vis_backends"})
 _PREFIXES = ("tta_",)
 _SHOWN = 4
+
+
+def parse_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
+    """Read the values of ``--cfg-options`` as MMEngine does.
+
+    Args:
+        texts: ``KEY=VALUE`` each, as from the command line.
+
+    Returns:
+        Values by dotted keys; None where there are none.
+
+    Raises:
+        ValueError: One has no ``=``.
+    """
+    if not texts:
+        return None
+    wrong = [text for text in texts if "=" not in text]
+    if wrong:
+        raise ValueError(f"expected KEY=VALUE for --cfg-options, got {wrong[0]!r}")
+    found = argparse.Namespace()
+    require("mmengine.config", "det").DictAction([], "options")(None, found, list(texts))
+    options: dict[str, Any] = found.options
+    return options
 
 
 def check_option_keys(cfg: Mapping[str, Any], options: Iterable[str]) -> None:

@@ -101,7 +101,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-ROBUSTNESS = tuple(f"dtn-det {name} " for name in ("corrupt", "mce", "mpc", "report", "compare", "inspect", "export"))
+ROBUSTNESS = tuple(
+    f"dtn-det {name} " for name in ("check", "corrupt", "mce", "mpc", "report", "compare", "inspect", "export")
+)
 
 
 @pytest.mark.parametrize("command", [each for each in starting("dtn-det ") if not each.startswith(ROBUSTNESS)])
@@ -128,6 +130,13 @@ def test_corrupting(checkout: Path, imagenet: Path) -> None:
     assert (checkout / "grid.png").is_file()
     run([*shlex.split(tree.replace("/data/", "")), "--yes", "--corruptions", "fog", "contrast"], checkout)
     assert len(list((checkout / "imagenet-c").glob("*/*/*/*.JPEG"))) == 2 * 5 * 2
+
+
+def test_checking(checkout: Path, imagenet: Path) -> None:
+    pytest.importorskip("timm")
+    folders, coco = (run(shlex.split(each.replace("/data/", "")), checkout) for each in starting("dtn-det check "))
+    assert "fits the model: yes" in folders
+    assert coco.count("fits the model: yes") == 2
 
 
 def test_mce_and_its_report(checkout: Path, imagenet: Path) -> None:

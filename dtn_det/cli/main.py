@@ -35,6 +35,7 @@ class Command:
 COMMANDS: Final = (
     Command("doctor", "dtn_det.cli.doctor", needs_models=False),
     Command("demo", "dtn_det.cli.demo", needs_models=True),
+    Command("check", "dtn_det.cli.check", needs_models=False),
     Command("complexity", "dtn_det.cli.complexity", needs_models=True),
     Command("corrupt", "dtn_det.cli.corrupt", needs_models=False),
     Command("mce", "dtn_det.cli.mce", needs_models=False),

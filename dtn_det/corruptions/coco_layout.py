@@ -40,7 +40,7 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
     remarks = []
     for path in paths:
         file = read_coco_file(path)
-        folder = _image_folder(root, file) if images is None else _given_folder(root, images)
+        folder = image_folder(root, file) if images is None else _given_folder(root, images)
         file = file.with_folder(folder)
         remarks += list(file.remarks)
         for image in file.images:
@@ -110,7 +110,7 @@ def _given_folder(root: Path, images: Path) -> Path:
     return folder
 
 
-def _image_folder(root: Path, file: CocoFile) -> Path:
+def image_folder(root: Path, file: CocoFile) -> Path:
     """The folder, at most two levels down, that holds most of the images."""
     names = [str(_name(file, image["file_name"])) for image in file.images]
     sample = names[:: max(1, len(names) // _SAMPLE)]

@@ -46,7 +46,7 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
             dataloaders or of ``classes`` in the config, or mmpretrain takes a folder for a class that is none, or a
             list of images has labels that do not fit, or an evaluator looks at more classes than there are.
     """
-    numbers = dict(_class_numbers(cfg))
+    numbers = dict(class_numbers(cfg))
     first: tuple[str, str, list[str]] | None = None
     remarks: dict[str, tuple[Remark, ...]] = {}
     for loader, dataset in [(name, dataset) for name in dataloaders for dataset in innermost_datasets(cfg.get(name))]:
@@ -207,8 +207,8 @@ def _numbered(key: str, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     return ((f"{key}.{index}", value) for index, value in enumerate(values))
 
 
-def _class_numbers(cfg: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Keys of the config that say how many classes there are."""
+def class_numbers(cfg: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Keys of a classifier's config that say how many classes there are, and the number of each."""
     yield from _number("data_preprocessor", cfg.get("data_preprocessor"))
     path, model = "model", cfg.get("model")
     while isinstance(model, Mapping):

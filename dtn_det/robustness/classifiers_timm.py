@@ -48,7 +48,7 @@ def load_timm(source: str, num_classes: int, weights: WeightsKind | None = None)
     name, at, checkpoint = source.removeprefix("timm:").partition("@")
     if at and not checkpoint:
         raise ValueError(f"expected a file or {RANDOM!r} after '@' in {source!r}, got nothing: leave the '@' out")
-    _check_name(timm, name)
+    check_name(name)
     loaded = None
     if checkpoint:
         with torch.random.fork_rng(devices=[]):
@@ -61,7 +61,13 @@ def load_timm(source: str, num_classes: int, weights: WeightsKind | None = None)
     return _classifier(timm, source, name, checkpoint, model, loaded)
 
 
-def _check_name(timm: Any, name: str) -> None:
+def check_name(name: str) -> None:
+    """See that timm has a model of a name, and pretrained weights of its tag if it has one.
+
+    Raises:
+        ValueError: It has not; the message has names that look like it.
+    """
+    timm = require("timm", "cls")
     architecture, _, tag = name.partition(".")
     if not timm.is_model(name):
         hint = _near(architecture, timm.list_models()) or "timm.list_models() names them all"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from dtn_det import launch
 from dtn_det._optional import require
 from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.config_options import parse_options
 from dtn_det.corruptions.engine import ChannelOrder, Corruptor
 from dtn_det.corruptions.selection import select_corruptions, select_severities
 from dtn_det.datasets.class_names import LabelNames, ModelClasses, NamedSet, labels_in_evaluation, order_remark
@@ -197,25 +197,13 @@ def _has_masks(data: DetectionData, detector: Detector, warn: Callable[[str], No
 
 def _config(options: DetectionOptions) -> Config:
     check_checkpoint(options.checkpoint)
-    cfg = launch.load_config(options.config, _cfg_options(options.cfg_options))
+    cfg = launch.load_config(options.config, parse_options(options.cfg_options))
     require("mmengine.registry", "det").init_default_scope(cfg.get("default_scope") or "mmdet")
     check_loader(cfg, options.split)
     if options.data_root:
         launch.set_data_root(cfg, options.data_root)
     launch.check_data(cfg, [f"{options.split}_dataloader"])
     return cfg
-
-
-def _cfg_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
-    if not texts:
-        return None
-    wrong = [text for text in texts if "=" not in text]
-    if wrong:
-        raise ValueError(f"expected KEY=VALUE for --cfg-options, got {wrong[0]!r}")
-    found = argparse.Namespace()
-    require("mmengine.config", "det").DictAction([], "options")(None, found, list(texts))
-    options: dict[str, Any] = found.options
-    return options
 
 
 def _opened(store: Path, manifest: Any, images: Any, model: Any, rank: Rank) -> ModelStore:

@@ -1,0 +1,87 @@
+"""What a checkpoint holds, and whether it fits a model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dtn_det.check.model import Target
+from dtn_det.check.result import CheckResult
+from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.load import fit_weights
+from dtn_det.checkpoints.read import read_checkpoint
+from dtn_det.checkpoints.state_dict import Chosen, choose_weights
+from dtn_det.checkpoints.trained_config import trained_options
+from dtn_det.layers.norm_options import EXTRA_STATE, describe_options, unpack_options
+
+_TITLE = "checkpoint"
+
+
+def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
+    """Read a checkpoint as every command does.
+
+    Args:
+        path: The file.
+        target: Model that its weights are held against.
+    """
+    try:
+        content = read_checkpoint(path)
+        chosen = choose_weights(content)
+    except CheckpointError as error:
+        return CheckResult(str(path), "checkpoint", "a checkpoint that cannot be read", problems=(str(error),))
+    facts = dict(_facts(content, chosen))
+    if target is None:
+        return CheckResult(str(path), "checkpoint", _TITLE, facts)
+    try:
+        loaded = fit_weights(target.build(), content, str(path))
+    except (CheckpointError, ValueError) as error:
+        return CheckResult(str(path), "checkpoint", _TITLE, facts, problems=(str(error),), fits=False)
+    return CheckResult(str(path), "checkpoint", _TITLE, facts, loaded.remarks, fits=True)
+
+
+def _facts(content: Mapping[str, Any], chosen: Chosen) -> Iterator[tuple[str, Any]]:
+    weights = {name: value for name, value in chosen.state.items() if not name.endswith(EXTRA_STATE)}
+    if chosen.place:
+        yield "weights under", chosen.place
+    if chosen.kind is not None:
+        yield "kind of weights", {"ema": "average (EMA)", "plain": "without average"}[chosen.kind]
+    if chosen.other:
+        yield "others under", chosen.other
+    yield "tensors", len(weights)
+    yield "numbers", sum(value.numel() for value in weights.values())
+    yield (
+        "types",
+        [str(kind).removeprefix("torch.") for kind, _ in Counter(v.dtype for v in weights.values()).most_common()],
+    )
+    yield "parts", list(dict.fromkeys(name.partition(".")[0] for name in weights))
+    dtn = sum(name.endswith(".pos_proj.weight") for name in weights)
+    if dtn:
+        yield "DTN norms", dtn
+    yield from _options(content, chosen)
+    yield from _training(content)
+
+
+def _options(content: Mapping[str, Any], chosen: Chosen) -> Iterator[tuple[str, Any]]:
+    """The options that the norms were trained with, where the file holds them."""
+    packed = [unpack_options(value) for name, value in chosen.state.items() if name.endswith(EXTRA_STATE)]
+    told = {describe_options(options) for options in packed if options}
+    if not told and (options := trained_options(content)):
+        told = {describe_options(options)}
+    if told:
+        yield "options of norms", sorted(told)
+
+
+def _training(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    meta = content.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+    for name, places in {"epoch": (meta, content), "iterations": (meta,)}.items():
+        key = "iter" if name == "iterations" else name
+        number = next((place[key] for place in places if isinstance(place.get(key), int)), None)
+        if number is not None:
+            yield name, number
+    data = meta.get("dataset_meta")
+    classes = (data if isinstance(data, Mapping) else {}).get("classes") or meta.get("CLASSES")
+    if isinstance(classes, list | tuple):
+        yield "classes", [str(name) for name in classes]

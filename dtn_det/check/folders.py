@@ -1,0 +1,98 @@
+"""What a folder of images is, and whether its classes fit a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dtn_det.check.annotations import check_annotations
+from dtn_det.check.result import CheckResult
+from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
+from dtn_det.corruptions.coco_layout import find_annotations
+from dtn_det.datasets.class_folders import LabelledImages, label_images
+from dtn_det.datasets.corrupted_trees import list_tree, open_tree
+from dtn_det.datasets.recognise import Recognised, recognise
+
+if TYPE_CHECKING:
+    from dtn_det.check.model import Target
+
+
+def check_folder(root: Path, classes: str | None = None, target: Target | None = None) -> list[CheckResult]:
+    """Recognise a folder and list its images as every command does.
+
+    Args:
+        root: The folder.
+        classes: How classes are numbered, see :data:`dtn_det.datasets.label_maps.CLASSES`; None for what names tell.
+        target: Model that the classes are held against.
+
+    Returns:
+        The folder, and each annotation file of a COCO data set.
+    """
+    try:
+        found = recognise(root)
+    except ValueError as error:
+        return [CheckResult(str(root), "", "a folder that is in doubt", problems=(str(error),))]
+    facts = dict(_facts(found))
+    if found.kind == "coco":
+        files = [check_annotations(path, target, root) for path in find_annotations(root)]
+        return [CheckResult(str(root), found.kind, found.title, facts, found.remarks), *files]
+    if not found.folders and (annotations := sorted(root.glob("*.json"))):
+        return [check_annotations(path, target) for path in annotations]
+    try:
+        images = _listed(found, classes)
+    except ValueError as error:
+        return [CheckResult(str(root), found.kind, found.title, facts, found.remarks, (str(error),))]
+    facts |= _class_facts(found, images)
+    fault = _against(found, images, target)
+    fits = None if target is None or fault is None else not fault
+    problems = (fault,) if fault else ()
+    return [CheckResult(str(root), found.kind, found.title, facts, images.remarks, problems, fits)]
+
+
+def _facts(found: Recognised) -> Iterator[tuple[str, Any]]:
+    if found.dataset:
+        yield "data set", found.dataset
+    if found.sizes:
+        yield "sizes of some images", sorted(f"{width} x {height}" for width, height in found.sizes)
+    if found.corruptions is not None and (cells := found.corruptions.cells):
+        names = sorted({name for name, _ in cells})
+        yield "corruptions", names
+        yield "severities", sorted({severity for _, severity in cells})
+        wanted = [f"{name} {severity}" for name in BENCHMARK for severity in SEVERITIES]
+        yield "missing for mCE", [one for one in wanted if (one.split()[0], int(one.split()[1])) not in cells]
+    if found.corruptions is not None and found.corruptions.unknown:
+        yield "unknown corruptions", list(found.corruptions.unknown)
+
+
+def _listed(found: Recognised, classes: str | None) -> LabelledImages:
+    if found.kind == "corrupted":
+        tree = open_tree(found)
+        return list_tree(tree, sorted(tree.folders), classes)[0]
+    return label_images(found, classes, None, 0)
+
+
+def _class_facts(found: Recognised, images: LabelledImages) -> dict[str, Any]:
+    return {
+        "images": images.num_found,
+        "classes with images": images.num_folders,
+        "classes": images.num_classes,
+        "numbered by": images.labels.classes,
+    }
+
+
+def _against(found: Recognised, images: LabelledImages, target: Target | None) -> str | None:
+    """Why a model does not fit, nothing where it does, None where that cannot be told."""
+    from dtn_det.robustness.class_agreement import ClassSet
+
+    if target is None:
+        return None
+    if target.is_detector:
+        return (
+            f"expected the config of a classifier for {found.title}, got the detector {target.source}: name another, "
+            "or a COCO data set"
+        )
+    number = target.num_classes()
+    if number is None:
+        return None
+    return "" if number == images.num_classes else ClassSet(found, images).fault(number, target.source)

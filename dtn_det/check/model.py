@@ -1,0 +1,104 @@
+"""The model that data and checkpoints are held against: a config, or a model of timm by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dtn_det._optional import require
+from dtn_det.datasets.config_folders import class_numbers
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from torch import nn
+
+TIMM = "timm:"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model that was named.
+
+    Attributes:
+        source: What the user wrote: the path of a config, or ``timm:NAME``.
+        config: The config, None for a model of timm.
+    """
+
+    source: str
+    config: Config | None = None
+
+    @property
+    def is_detector(self) -> bool:
+        """Whether it is a config of MMDetection."""
+        return self.config is not None and self.config.get("default_scope") != "mmpretrain"
+
+    def num_classes(self) -> int | None:
+        """Classes that a classifier tells apart, None where it does not say."""
+        if self.config is None:
+            number = getattr(self.build(), "num_classes", None)
+            return number if isinstance(number, int) else None
+        numbers = set(dict(class_numbers(self.config)).values())
+        return numbers.pop() if len(numbers) == 1 else None
+
+    def build(self) -> nn.Module:
+        """The model with random weights, whatever its config would load.
+
+        Raises:
+            ValueError: It does not build.
+        """
+        try:
+            model: nn.Module
+            if self.config is None:
+                model = require("timm", "cls").create_model(self.source.removeprefix(TIMM), pretrained=False)
+            else:
+                library = "mmdet" if self.is_detector else "mmpretrain"
+                registry = require(f"{library}.registry", "det" if self.is_detector else "cls").MODELS
+                model = registry.build(_settings(self.config))
+        except (KeyError, TypeError, AssertionError, RuntimeError) as error:
+            raise ValueError(
+                f"expected a model that builds in {self.source}, got {type(error).__name__}: {error}: mend the config, "
+                "or name another"
+            ) from error
+        return model
+
+
+def read_target(source: str, data_root: str | None = None, options: Mapping[str, Any] | None = None) -> Target:
+    """Read what the user named as the model.
+
+    Args:
+        source: Path of a config of MMDetection or mmpretrain, or ``timm:NAME``.
+        data_root: Folder in place of the config's ``data_root``.
+        options: Of ``--cfg-options``.
+
+    Raises:
+        ValueError: It is neither.
+        FileNotFoundError: There is no such config.
+    """
+    if source.startswith(TIMM):
+        from dtn_det.robustness.classifiers_timm import check_name
+
+        check_name(source.removeprefix(TIMM))
+        return Target(source)
+    from dtn_det import launch
+
+    config = launch.load_config(source, dict(options or {}))
+    if data_root is not None:
+        launch.set_data_root(config, data_root)
+    return Target(source, config)
+
+
+def _settings(config: Config) -> Any:
+    settings = _without_weights(config.model)
+    if config.get("data_preprocessor"):
+        settings.setdefault("data_preprocessor", config.data_preprocessor)
+    return settings
+
+
+def _without_weights(node: Any) -> Any:
+    """Settings of a model without the files that its parts start from."""
+    if isinstance(node, dict):
+        return {key: _without_weights(value) for key, value in node.items() if key not in ("init_cfg", "pretrained")}
+    if isinstance(node, list | tuple):
+        return type(node)(_without_weights(value) for value in node)
+    return node

@@ -1,0 +1,233 @@
+"""`dtn-det check` names what a path is, what would be left out of it, and whether a model fits it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dtn_det.check import CheckResult, inspect_path
+from dtn_det.check.model import Target, read_target
+from dtn_det.cli.main import main
+from dtn_det.datasets.remarks import Remark
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "datasets"))
+from odd_coco_files import odd_content, plain_content
+from odd_folders import WNIDS, arrays, link_classes, tiny_imagenet, write_classes, write_image
+
+CATS = ("cat", "dog")
+MISSING = [f"{name} {severity}" for name in ("fog",) for severity in (2, 3, 4, 5)]
+
+
+def check(path: Path, target: Target | None = None, classes: str | None = None) -> CheckResult:
+    (result,) = inspect_path(path, target, classes)
+    return result
+
+
+def write_coco(root: Path, content: dict[str, Any]) -> Path:
+    for image in content["images"]:
+        write_image(root / "val" / image["file_name"], (image.get("width") or 64, image.get("height") or 48))
+    (root / "annotations").mkdir(parents=True, exist_ok=True)
+    path = root / "annotations" / "val.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+class TestFolders:
+    def test_class_folders(self, tmp_path: Path) -> None:
+        write_classes(tmp_path / "pets", CATS)
+        (tmp_path / "pets" / "cat" / "notes.txt").write_text("")
+        result = check(tmp_path / "pets")
+        assert (result.kind, result.is_good, result.fits) == ("class_folders", True, None)
+        facts = {"images": 4, "classes with images": 2, "classes": 2, "numbered by": "folder"}
+        assert {name: result.facts[name] for name in facts} == facts
+        assert [remark.count for remark in result.remarks] == [1]
+        assert ".txt" in result.remarks[0].sentence()
+
+    def test_a_model_of_another_number_of_classes(self, tmp_path: Path) -> None:
+        pytest.importorskip("timm")
+        write_classes(tmp_path / "pets", CATS)
+        result = check(tmp_path / "pets", read_target("timm:resnet10t"))
+        assert result.fits is False
+        assert "got 1,000 classes in 'timm:resnet10t'" in result.problems[0]
+
+    def test_a_part_of_imagenet_fits_a_model_of_imagenet(self, tmp_path: Path) -> None:
+        pytest.importorskip("timm")
+        write_classes(tmp_path / "val", WNIDS)
+        result = check(tmp_path / "val", read_target("timm:resnet10t"))
+        assert (result.fits, result.facts["numbered by"]) == (True, "imagenet")
+        assert any(remark.partial for remark in result.remarks)
+
+    def test_corrupted_images_and_what_mce_would_miss(self, tmp_path: Path) -> None:
+        write_classes(tmp_path / "c" / "fog" / "1", WNIDS, size=(224, 224))
+        result = check(tmp_path / "c")
+        assert result.kind == "corrupted"
+        assert (result.facts["corruptions"], result.facts["severities"]) == (["fog"], [1])
+        assert len(result.facts["missing for mCE"]) == 74
+        assert set(MISSING) < set(result.facts["missing for mCE"])
+
+    def test_kinds_that_cannot_be_evaluated_yet_are_named(self, tmp_path: Path) -> None:
+        arrays(tmp_path / "CIFAR-10-C")
+        result = check(tmp_path / "CIFAR-10-C")
+        assert result.kind == "arrays"
+        assert not result.is_good
+        write_classes(tmp_path / "bar" / "plasma_noise" / "1", WNIDS)
+        assert check(tmp_path / "bar").kind == "unknown_corruptions"
+
+    def test_tiny_imagenet_as_downloaded(self, tmp_path: Path) -> None:
+        result = check(tiny_imagenet(tmp_path / "tiny"))
+        assert (result.kind, result.is_good, result.facts["images"]) == ("tiny_imagenet_val", True, 2 * len(WNIDS))
+
+    def test_numbers_with_a_gap_are_a_problem(self, tmp_path: Path) -> None:
+        link_classes(tmp_path / "numbers", ("0", "1", "3"), "a.png")
+        result = check(tmp_path / "numbers")
+        assert "named 0 to 2" in result.problems[0]
+        assert check(tmp_path / "numbers", classes="sorted").is_good
+
+
+class TestAnnotations:
+    def test_a_data_set_and_its_files(self, tmp_path: Path) -> None:
+        content = plain_content()
+        write_coco(tmp_path, content)
+        folder, file = inspect_path(tmp_path)
+        assert (folder.kind, file.kind) == ("coco", "coco")
+        assert file.is_good
+        assert file.facts["images"] == len(content["images"])
+        assert file.facts["objects"] == len(content["annotations"])
+        assert file.facts["categories"] == [row["name"] for row in content["categories"]]
+
+    def test_missing_images_are_counted(self, tmp_path: Path) -> None:
+        content = plain_content()
+        path = write_coco(tmp_path, content)
+        (tmp_path / "val" / content["images"][0]["file_name"]).unlink()
+        (problem,) = check(path).problems
+        assert f"got 1 of {len(content['images'])} missing" in problem
+
+    def test_what_the_evaluation_cannot_take_is_named_with_its_object(self, tmp_path: Path) -> None:
+        content = plain_content()
+        content["annotations"][1]["iscrowd"] = None
+        path = write_coco(tmp_path, content)
+        (problem,) = check(path).problems
+        assert "iscrowd" in problem
+        assert f"annotation {content['annotations'][1]['id']}" in problem
+
+    def test_what_would_be_filled_in_is_told(self, tmp_path: Path) -> None:
+        content = plain_content()
+        for annotation in content["annotations"]:
+            del annotation["area"]
+        result = check(write_coco(tmp_path, content))
+        assert result.is_good
+        assert [remark.kind for remark in result.remarks] == ["areas_filled"]
+
+    def test_results_of_a_detector_are_called_so(self, tmp_path: Path) -> None:
+        path = tmp_path / "bbox.json"
+        path.write_text(json.dumps([{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.5}]))
+        result = check(path)
+        assert (result.kind, result.is_good) == ("coco_results", False)
+        assert result.title == "results of a detector in COCO's format, 1 detections"
+
+    def test_files_that_are_something_else(self, tmp_path: Path) -> None:
+        (tmp_path / "a.json").write_text("{")
+        assert check(tmp_path / "a.json").title == "a file that is not JSON"
+        (tmp_path / "b.json").write_text("{}")
+        assert check(tmp_path / "b.json").title == "JSON, but no COCO annotation file"
+        (tmp_path / "c.xml").write_text("")
+        assert "expected a JSON file of annotations" in check(tmp_path / "c.xml").problems[0]
+        with pytest.raises(FileNotFoundError, match=r"expected a file or folder, got .*nowhere"):
+            inspect_path(tmp_path / "nowhere")
+
+
+@pytest.fixture(scope="module")
+def target(project_root: Path) -> Target:
+    pytest.importorskip("mmdet")
+    return read_target(str(project_root / "configs/dtn_bccd/atss_dtn-swin-nano_fpn_24e_bccd.py"))
+
+
+class TestAgainstDetector:
+    @pytest.mark.parametrize(
+        ("names", "fits"),
+        [(("RBC", "WBC", "Platelets"), True), (("RBC", "WBC"), False), (("rbc", "wbc", "platelets"), False)],
+    )
+    def test_categories_are_held_against_the_config(
+        self, target: Target, names: tuple[str, ...], fits: bool, tmp_path: Path
+    ) -> None:
+        content = plain_content()
+        content["categories"] = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+        for annotation in content["annotations"]:
+            annotation["category_id"] = 1
+        result = check(write_coco(tmp_path, content), target)
+        assert result.fits is fits
+        assert result.is_good is fits
+
+    def test_checkpoints_are_held_against_the_config(self, target: Target, project_root: Path, tmp_path: Path) -> None:
+        model = target.build()
+        torch.save({"state_dict": model.state_dict(), "meta": {"epoch": 3}}, tmp_path / "a.pth")
+        result = check(tmp_path / "a.pth", target)
+        assert result.fits is True
+        assert result.facts["epoch"] == 3
+        assert result.facts["DTN norms"] > 0
+        twin = read_target(f"{project_root}/configs/dtn_bccd/atss_swin-nano_fpn_24e_bccd.py")
+        assert check(tmp_path / "a.pth", twin).fits is False
+
+    def test_class_folders_are_no_data_of_a_detector(self, target: Target, tmp_path: Path) -> None:
+        result = check(write_classes(tmp_path / "pets", CATS), target)
+        assert result.fits is False
+        assert "expected the config of a classifier" in result.problems[0]
+
+
+class TestCheckpoints:
+    def test_an_average_is_named(self, tmp_path: Path) -> None:
+        state = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
+        torch.save({"state_dict": state, "state_dict_ema": state, "epoch": 7}, tmp_path / "a.pth")
+        facts = check(tmp_path / "a.pth").facts
+        assert facts["kind of weights"] == "average (EMA)"
+        assert facts["others under"] == "state_dict"
+        assert (facts["tensors"], facts["numbers"], facts["types"], facts["epoch"]) == (2, 8, ["float32"], 7)
+
+    def test_a_damaged_file_is_a_problem(self, tmp_path: Path) -> None:
+        (tmp_path / "a.pth").write_bytes(b"PK\x03\x04 and no more")
+        result = check(tmp_path / "a.pth")
+        assert not result.is_good
+        assert "a.pth" in result.problems[0]
+
+
+class TestCommand:
+    def test_text_and_exit_code(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        write_classes(tmp_path / "pets", CATS)
+        assert main(["check", str(tmp_path / "pets")]) == 0
+        assert f"{tmp_path / 'pets'}: 2 class folders named by words" in capsys.readouterr().out
+        (tmp_path / "empty").mkdir()
+        assert main(["check", str(tmp_path / "pets"), str(tmp_path / "empty")]) == 1
+        assert "  problem: expected images" in capsys.readouterr().out
+
+    def test_json_has_all_of_it(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = write_coco(tmp_path, odd_content("areas of null without masks"))
+        assert main(["check", "--json", str(path)]) == 0
+        (result,) = json.loads(capsys.readouterr().out)
+        assert result["kind"] == "coco"
+        assert result["fits"] is None
+        assert [remark["kind"] for remark in result["remarks"]] == ["areas_filled"]
+        assert result["problems"] == []
+
+    def test_a_name_that_timm_does_not_have(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        pytest.importorskip("timm")
+        assert main(["check", str(tmp_path), "--config", "timm:resnet500"]) == 1
+        assert "did you mean resnet50" in capsys.readouterr().err
+
+
+def test_lines_say_everything() -> None:
+    remark = Remark("other", "files were passed over", "val", 2)
+    facts = {"images": 5000, "corruptions": []}
+    result = CheckResult("val", "class_folders", "2 class folders", facts, (remark,), ("stop",), False)
+    assert result.lines() == [
+        "val: 2 class folders",
+        "  images: 5,000",
+        "  corruptions: none",
+        "  note: val: 2 files were passed over",
+        "  problem: stop",
+        "  fits the model: no",
+    ]
