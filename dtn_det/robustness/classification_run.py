@@ -182,7 +182,8 @@ def _image_table(prepared: Prepared) -> pyarrow.Table:
 
 
 def _baseline(run: ClassificationRun, manifest: StoreManifest, names: Sequence[str]) -> BaselineChoice:
-    stored = Store.open(run.store).models() if (run.store / "store.json").is_file() else {}
+    asked = run.baseline is not None and (run.store / "store.json").is_file()
+    stored = Store.open(run.store).models() if asked else {}
     return choose_baseline(run.baseline, list(dict.fromkeys([*names, *stored])), [manifest])
 
 
