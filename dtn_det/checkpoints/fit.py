@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ _NORM_NAMES = re.compile(
     r"\.(mean_norm_weight|var_norm_weight|pos_proj\.\w+|running_\w+|num_steps|mean_weight|var_weight|gain|alpha)$"
 )
 _SHOWN = 3
+_LEAST_OF_A_BLOCK = 4
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,15 @@ def compare_weights(
         left_out=left_out,
         held=tuple(state),
         other_norms=tuple(map(str, others)),
-        other_depth=bool(_blocks(unexpected) - _blocks(own) or _blocks(missing) - _blocks(state)),
+        other_depth=_lacks_blocks(unexpected, own) or _lacks_blocks(missing, state),
     )
+
+
+def _lacks_blocks(names: Iterable[str], others: Iterable[str]) -> bool:
+    """Whether names are of numbered blocks, larger than a single layer, of which others have none."""
+    known = {block for name in others for block in _blocks([name])}
+    counted = Counter(block for name in names for block in _blocks([name]) - known)
+    return any(count >= _LEAST_OF_A_BLOCK for count in counted.values())
 
 
 def _blocks(names: Iterable[str]) -> set[str]:
