@@ -6,7 +6,6 @@ objects, which are copied and pickled together with the model.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dtn_det.conversion.grid_memory import BlockGrid, Grid, GridMemory
-from dtn_det.conversion.hosts import ExtraTokens
+from dtn_det.conversion.hosts import ExtraTokens, arguments
 
 GridFunction = Callable[[int], Grid]
 
@@ -74,7 +73,7 @@ class RecordInput:
     @classmethod
     def of(cls, block: nn.Module, target: BlockGrid, width: int) -> RecordInput:
         """The hook for a block, from the signature of its `forward` and its convolutions."""
-        names = list(inspect.signature(block.forward).parameters)
+        names = arguments(block)
         pair = next(((name, names.index(name)) for name in _PAIRS if name in names), None)
         told = next((sides for sides in _SIDES if set(sides) <= set(names)), ())
         sides = tuple((name, names.index(name)) for name in told)
@@ -124,7 +123,7 @@ class RecordMask:
     @classmethod
     def of(cls, model: nn.Module, memory: GridMemory) -> RecordMask | None:
         """The hook for a model, None if its `forward` takes no mask."""
-        names = list(inspect.signature(model.forward).parameters)
+        names = arguments(model)
         name = next((name for name in _MASKS if name in names), None)
         return None if name is None else cls(memory, (name, names.index(name)))
 

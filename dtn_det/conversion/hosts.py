@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -12,7 +13,7 @@ from torch import nn
 _PREFIX_ATTRIBUTES = ("num_prefix_tokens", "num_extra_tokens")
 # Parameters of timm, mmpretrain and Hugging Face that become tokens in front of the grid, and behind it (YOLOS).
 _PREFIX_PARAMETERS = re.compile(
-    r"(cls|class|dist|distillation|reg|register|storage)_tokens?(_\d+)?$|class_embedding$|^cls$"
+    r"(cls|class|dist|distillation|reg|register|storage)_tokens?_?(?P<stage>\d+)?$|class_embedding$"
 )
 _SUFFIX_PARAMETERS = re.compile(r"detection_tokens$")
 
@@ -74,8 +75,10 @@ def extra_tokens(host: nn.Module) -> ExtraTokens:
     for name, parameter in host.named_parameters():
         last = name.rpartition(".")[2]
         number = parameter.shape[-2] if parameter.dim() > 1 else 1
-        if _PREFIX_PARAMETERS.search(last):
-            prefix = max(prefix, number) if re.search(r"_\d+$", last) else prefix + number
+        found = _PREFIX_PARAMETERS.search(last)
+        if found is not None:
+            # Numbered ones belong to stages or branches (CoaT, CrossViT), each of which has its own.
+            prefix = max(prefix, number) if found["stage"] else prefix + number
         elif _SUFFIX_PARAMETERS.search(last):
             suffix += number
     said = (getattr(module, name, None) for module in host.modules() for name in _PREFIX_ATTRIBUTES)
@@ -95,21 +98,29 @@ def reads(modules: dict[str, nn.Module], name: str) -> str | None:
         `'text'`, `'text and image together'`, or None: an image, or something that no name tells.
     """
     for path in (*_around(name), ""):
-        arguments = _arguments(modules[path])
-        if arguments & (_WORDS | _IMAGES):
-            if not arguments & _WORDS:
+        names = frozenset(arguments(modules[path]))
+        if names & (_WORDS | _IMAGES):
+            if not names & _WORDS:
                 return None
-            return "text and image together" if arguments & _IMAGES else "text"
+            return "text and image together" if names & _IMAGES else "text"
     return None
 
 
 def reads_images(modules: dict[str, nn.Module]) -> bool:
     """Whether a module takes images by name."""
-    return any(_arguments(module) & _IMAGES for module in modules.values())
+    return any(_IMAGES & set(arguments(module)) for module in modules.values())
 
 
-def _arguments(module: nn.Module) -> frozenset[str]:
-    return frozenset(inspect.signature(module.forward).parameters)
+def arguments(module: nn.Module) -> tuple[str, ...]:
+    """Names of the arguments of a module's `forward`, without `self`."""
+    if "forward" in module.__dict__:
+        return tuple(inspect.signature(module.forward).parameters)
+    return _names(type(module).forward)[1:]
+
+
+@functools.cache
+def _names(function: Callable[..., object]) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
 
 
 def attends_to_others(block: nn.Module) -> bool:
@@ -119,7 +130,7 @@ def attends_to_others(block: nn.Module) -> bool:
 
 def rearranges(model: nn.Module) -> tuple[str, str] | None:
     """Class and deed of a module that is known to take tokens out of the order of their grid."""
-    kinds = {kind.__name__ for module in model.modules() for kind in type(module).__mro__}
+    kinds = {base.__name__ for kind in _kinds(model) for base in kind.__mro__}
     for deed, names in _REARRANGING.items():
         for name in names:
             if name in kinds:
@@ -129,9 +140,19 @@ def rearranges(model: nn.Module) -> tuple[str, str] | None:
 
 def reads_frames(model: nn.Module) -> bool:
     """Whether a model reads videos: its tokens are those of several images, or of boxes in time."""
-    configs = (getattr(module, "config", None) for module in model.modules())
-    names_frames = any(type(getattr(config, name, None)) in (int, list) for config in configs for name in _FRAMES)
-    return names_frames or any(isinstance(module, nn.Conv3d) for module in model.modules())
+    if any(issubclass(kind, nn.Conv3d) for kind in _kinds(model)):
+        return True
+    configs = (module.__dict__.get("config") for module in model.modules())
+    return any(
+        type(getattr(config, name, None)) in (int, list, tuple)
+        for config in configs
+        if config is not None
+        for name in _FRAMES
+    )
+
+
+def _kinds(model: nn.Module) -> set[type[nn.Module]]:
+    return {type(module) for module in model.modules()}
 
 
 def _around(name: str) -> Iterator[str]:

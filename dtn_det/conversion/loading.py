@@ -30,6 +30,11 @@ class LeaveTokenNorms:
 def keep_start_of_norms(model: nn.Module) -> None:
     """See that loading a checkpoint of LayerNorm leaves the other parameters of converted norms at their start."""
     for module in model.modules():
-        bases = type(module).__mro__
-        if any(base.__name__ == "PreTrainedModel" and base.__module__.startswith("transformers.") for base in bases):
+        if hasattr(type(module), "_init_weights") and _is_of_transformers(type(module)):
             module._init_weights = LeaveTokenNorms(module)  # type: ignore[assignment]
+
+
+def _is_of_transformers(kind: type[nn.Module]) -> bool:
+    return any(
+        base.__name__ == "PreTrainedModel" and base.__module__.startswith("transformers.") for base in kind.__mro__
+    )

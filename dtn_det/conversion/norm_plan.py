@@ -50,12 +50,14 @@ class NormPlan:
         norm: Name of the new norm.
         replaced: The norms that become others.
         kept: Path and reason of each norm that stays.
+        blocks: Paths of the transformer blocks.
     """
 
     model: str
     norm: str
     replaced: tuple[NormSite, ...]
     kept: tuple[tuple[str, str], ...] = field(default=())
+    blocks: tuple[str, ...] = field(default=())
 
     def __str__(self) -> str:
         lines = [f"{self.model}: {len(self.replaced)} norms become {self.norm}, {len(self.kept)} stay"]
@@ -63,6 +65,22 @@ class NormPlan:
         lines += [f"  {site.name}: {site.width} channels{groups.format(site.num_groups)}" for site in self.replaced]
         lines += [f"  {name} stays: {reason}" for name, reason in self.kept]
         return "\n".join(lines)
+
+
+class NoNormToConvertError(ValueError):
+    """A model has no norm that would become another.
+
+    Attributes:
+        plan: What is known of its norms.
+    """
+
+    def __init__(self, message: str, plan: NormPlan) -> None:
+        super().__init__(message)
+        self.plan = plan
+
+    def __reduce__(self) -> tuple[type[NoNormToConvertError], tuple[str, NormPlan]]:
+        """Both arguments, for pickle."""
+        return type(self), (str(self), self.plan)
 
 
 @dataclass(frozen=True)
@@ -73,13 +91,11 @@ class _Block:
         path: Of the block.
         module: The block.
         attention: Its innermost attention.
-        width: Channels of its tokens: those of its outermost norms. None if it has no norm.
     """
 
     path: str
     module: nn.Module
     attention: nn.Module
-    width: int | None
 
     @property
     def stage(self) -> str:
@@ -107,7 +123,8 @@ def plan_norms(
         num_groups = 1
     modules = dict(model.named_modules())
     blocks = {block.path: block for block in _blocks(modules)}
-    if not _layer_norms(modules):
+    norms = _layer_norms(modules)
+    if not norms:
         return _batch_norm_plan(model, modules, norm, layers, num_groups)
     strangers = _reasons_of_strangers(modules, blocks) if _needs_image(norm, grid) else {}
     own = {path: block for path, block in blocks.items() if path not in strangers}
@@ -115,9 +132,12 @@ def plan_norms(
     replaced: list[NormSite] = []
     kept: list[tuple[str, str]] = []
     converted: dict[str, nn.Module] = {}
-    for name, module in _layer_norms(modules).items():
-        block = _block_of(name, modules, blocks)
-        reason = _reason_to_stay(name, module, modules, block)
+    block_of = {name: _block_of(name, modules, blocks) for name in norms}
+    widths = _stream_widths(norms, block_of)
+    for name, module in norms.items():
+        block = block_of[name]
+        stream = widths.get(block.path) if block is not None else None
+        reason = _reason_to_stay(name, module, modules, block, stream)
         if block is not None and block.path in strangers:
             reason = strangers[block.path]
         if layers in _PLACEMENTS:
@@ -134,12 +154,11 @@ def plan_norms(
             attention = block.attention if block else None
             width = module.normalized_shape[0]
             groups = _groups(num_groups, name, module, width, attention)
-            stream = block.width if block and block.width else width
-            replaced.append(NormSite(name, width, groups, block.path if block else None, stream))
+            replaced.append(NormSite(name, width, groups, block.path if block else None, stream or width))
         else:
             kept.append((name, reason))
     _check_first(type(model).__name__, converted)
-    return _checked(NormPlan(type(model).__name__, norm, tuple(replaced), tuple(kept)), layers)
+    return _checked(NormPlan(type(model).__name__, norm, tuple(replaced), tuple(kept), tuple(blocks)), layers)
 
 
 _PLACEMENTS = ("authors", "blocks")
@@ -155,17 +174,23 @@ def _needs_image(norm: str, grid: object) -> bool:
 def _reasons_of_strangers(modules: dict[str, nn.Module], blocks: dict[str, _Block]) -> dict[str, str]:
     """Path and reason of the blocks whose tokens are not those of an image."""
     reasons: dict[str, str] = {}
-    advice = "" if reads_images(modules) else ": pass grid='sequence'"
+    of_stage: dict[str, str | None] = {}
     for path, block in blocks.items():
-        what = reads(modules, path)
+        # Blocks themselves take tokens, so what those of a stage read is the same.
+        if block.stage not in of_stage:
+            of_stage[block.stage] = reads(modules, path)
+        what = of_stage[block.stage]
         if what is not None:
+            advice = "" if reads_images(modules) else ": pass grid='sequence'"
             reasons[path] = f"normalises {what}, which has no grid{advice}"
         elif attends_to_others(block.module):
             reasons[path] = "is in a decoder, whose tokens have no grid"
     return reasons
 
 
-def _reason_to_stay(name: str, module: nn.LayerNorm, modules: dict[str, nn.Module], block: _Block | None) -> str | None:
+def _reason_to_stay(
+    name: str, module: nn.LayerNorm, modules: dict[str, nn.Module], block: _Block | None, stream: int | None
+) -> str | None:
     if isinstance(module, TokenNorm):
         return "is converted already"
     if len(module.normalized_shape) != 1:
@@ -176,7 +201,7 @@ def _reason_to_stay(name: str, module: nn.LayerNorm, modules: dict[str, nn.Modul
         return "not in a block"
     if any(_heads(modules[path]) for path in _ancestors(name) if path.startswith(block.path + ".")):
         return "inside the attention"
-    if module.normalized_shape[0] != block.width:
+    if module.normalized_shape[0] != stream:
         return _INSIDE_MLP
     return "sees the class token alone" if block.is_class_attention else None
 
@@ -186,10 +211,11 @@ def _checked(plan: NormPlan, layers: Layers) -> NormPlan:
         return plan
     reasons = sorted({reason for _, reason in plan.kept}) or ["it has none"]
     names = ", ".join(name for name, _ in plan.kept[:6])
-    raise ValueError(
+    raise NoNormToConvertError(
         f"expected norms to replace in {plan.model} with layers={layers!r}, got none ({'; '.join(reasons)})"
         + (f": its norms are {names}{', ...' if len(plan.kept) > 6 else ''}" if names else ": choose another model")
-        + (_advice_on_layers(layers, plan.kept[0][0]) if names and layers not in _PLACEMENTS else "")
+        + (_advice_on_layers(layers, plan.kept[0][0]) if names and layers not in _PLACEMENTS else ""),
+        plan,
     )
 
 
@@ -243,19 +269,19 @@ def _blocks(modules: dict[str, nn.Module]) -> Iterator[_Block]:
             continue
         attention = _own_attention(module)
         if attention is not None:
-            yield _Block(path, module, attention, _stream_width(module))
+            yield _Block(path, module, attention)
 
 
-def block_paths(model: nn.Module) -> tuple[str, ...]:
-    """Paths of the transformer blocks of a model."""
-    return tuple(block.path for block in _blocks(dict(model.named_modules())))
-
-
-def _stream_width(block: nn.Module) -> int | None:
-    """The width of the outermost norms of a block, of the first where they differ."""
-    norms = _layer_norms(dict(block.named_modules()))
-    widths = {name: norm.normalized_shape[0] for name, norm in norms.items() if len(norm.normalized_shape) == 1}
-    return widths[min(widths, key=lambda name: name.count("."))] if widths else None
+def _stream_widths(norms: dict[str, nn.LayerNorm], block_of: dict[str, _Block | None]) -> dict[str, int]:
+    """By the path of a block, the width of its outermost norm, of the first where there are several."""
+    outermost: dict[str, tuple[int, int]] = {}
+    for name, norm in norms.items():
+        block = block_of[name]
+        if block is not None and len(norm.normalized_shape) == 1:
+            depth, _ = outermost.get(block.path, (len(name), 0))
+            if name.count(".") < depth:
+                outermost[block.path] = name.count("."), norm.normalized_shape[0]
+    return {path: width for path, (_, width) in outermost.items()}
 
 
 def _own_attention(module: nn.Module) -> nn.Module | None:

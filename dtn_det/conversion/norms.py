@@ -24,7 +24,6 @@ from dtn_det.conversion.norm_plan import (
     Layers,
     NormPlan,
     NormSite,
-    block_paths,
     check_layers,
     check_order,
     plan_norms,
@@ -150,15 +149,15 @@ def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str
     if not sites:
         return
     fixed = None if isinstance(grid, str) else grid
-    hosts = _watch_embeddings(model, memory, sites) if fixed is None else frozenset({""})
+    hosts = _watch_embeddings(model, memory, sites, plan.blocks) if fixed is None else frozenset({""})
     blocks: dict[str, BlockGrid] = {}
-    none = ExtraTokens()
+    extras = {path: extra_tokens(model.get_submodule(path)) for path in hosts}
     for site in sites:
         if site.block is not None and site.block not in blocks and fixed is None:
             blocks[site.block] = BlockGrid()
             _watch_block(model.get_submodule(site.block), blocks[site.block], site.stream)
         around = tuple(path for path in _paths_around(site.name) if path in hosts)
-        extra = next((one for one in (extra_tokens(model.get_submodule(path)) for path in around) if one.total), none)
+        extra = next((extras[path] for path in around if extras[path].total), ExtraTokens())
         give = GiveGrid(site.name, memory, around, site.stream, extra, blocks.get(site.block or ""), fixed)
         norm = model.get_submodule(site.name)
         norm.register_forward_pre_hook(give, with_kwargs=True)
@@ -172,14 +171,15 @@ def _watch_block(block: nn.Module, target: BlockGrid, width: int) -> None:
     block.register_forward_hook(EndBlock(target), always_call=True)
 
 
-def _watch_embeddings(model: nn.Module, memory: GridMemory, sites: list[NormSite]) -> frozenset[str]:
+def _watch_embeddings(
+    model: nn.Module, memory: GridMemory, sites: list[NormSite], blocks: tuple[str, ...]
+) -> frozenset[str]:
     """Record the grids that modules outside of blocks give: patch embeddings, pooling, merging.
 
     Returns:
         The paths of the hosts: the parts of the model that make tokens and have the blocks that take them.
     """
     modules = dict(model.named_modules())
-    blocks = block_paths(model)
     inside = tuple(f"{path}." for path in blocks)
     # An element of a list, such as a stage, also makes tokens for those behind it.
     above = {path for block in blocks for path in _paths_around(block) if not path.rpartition(".")[2].isdigit()}

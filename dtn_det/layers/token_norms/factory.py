@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from typing import Any
 
@@ -67,6 +68,7 @@ def token_norm_class(name: str) -> type[TokenNorm]:
     return TOKEN_NORMS[plain]
 
 
+@functools.cache
 def option_names(name: str) -> frozenset[str]:
     """Names of the options that a norm takes, ``eps`` among them.
 
@@ -76,6 +78,7 @@ def option_names(name: str) -> frozenset[str]:
     return frozenset(inspect.signature(token_norm_class(name)).parameters) - _GIVEN
 
 
+@functools.cache
 def takes_groups(name: str) -> bool:
     """Whether a norm has groups of channels.
 
