@@ -79,20 +79,41 @@ def list_folder(root: Path, layout: str) -> Source:
         ValueError: It holds no images, or for ImageNet's layout no class folders, or other folders beside them.
         OSError: A folder cannot be read.
     """
-    return list_recognised(recognise(root), layout)
+    found = recognise(root)
+    return list_recognised(found, layout) if layout == "imagenet" else list_plain(root, found)
 
 
 def list_recognised(found: Recognised, layout: str) -> Source:
-    """:func:`list_folder` of a folder that was looked at."""
-    classes = found.folders if found.kind == "class_folders" else ()
-    if layout == "imagenet" or found.kind == "tiny_imagenet_val":
-        return _list_classes(found, layout)
+    """List the images of a folder that was looked at, where it says that they lie.
+
+    Args:
+        found: What the folder was recognised as.
+        layout: ``'imagenet'`` or ``'plain'``.
+
+    Raises:
+        ValueError: See :func:`list_folder`.
+    """
+    return _list_classes(found, layout) if layout == "imagenet" else list_plain(found.root, found)
+
+
+def list_plain(root: Path, found: Recognised) -> Source:
+    """List all images below a folder, whatever else it was recognised as.
+
+    Args:
+        root: The folder.
+        found: What it was recognised as, for the classes of its images.
+
+    Raises:
+        ValueError: It holds no images.
+    """
     others = OtherFiles()
-    paths = list(walk_images(str(found.root), "", others))
+    paths = list(walk_images(str(root), "", others))
     if not paths:
-        raise ValueError(no_images(found.root, others))
-    images = sort_images([_source_image(found.root / path, path) for path in paths])
-    return Source(layout, images, remarks=(*found.remarks, *others.remarks(found.root)), classes=classes)
+        raise ValueError(no_images(root, others))
+    images = sort_images([_source_image(root / path, path) for path in paths])
+    same = found.root == root
+    classes = found.folders if found.kind == "class_folders" and same else ()
+    return Source("plain", images, remarks=(*(found.remarks if same else ()), *others.remarks(root)), classes=classes)
 
 
 def _list_classes(found: Recognised, layout: str) -> Source:

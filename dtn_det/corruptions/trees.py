@@ -15,7 +15,7 @@ from rich.console import Console
 from dtn_det.corruptions.coco_layout import list_coco, rename_images
 from dtn_det.corruptions.encoding import WRITABLE
 from dtn_det.corruptions.engine import Corruptor
-from dtn_det.corruptions.layouts import LAYOUTS, Source, SourceImage, choose, list_recognised
+from dtn_det.corruptions.layouts import LAYOUTS, Source, SourceImage, choose, list_plain, list_recognised
 from dtn_det.corruptions.manifest import MANIFEST, Manifest, check_folder
 from dtn_det.corruptions.tree_size import check_space, estimate
 from dtn_det.corruptions.tree_worker import Job, Outcome, write_images
@@ -137,13 +137,17 @@ def plan_tree(
     """
     check_folders(root, destination)
     found = recognise(root)
+    as_it_is = layout == "plain"
     if layout == "auto":
         layout = "coco" if annotations else find_layout(found)
     if layout not in LAYOUTS:
         raise ValueError(f"expected a layout out of auto, {', '.join(LAYOUTS)}, got {layout!r}")
     if layout != "coco" and (annotations or images is not None):
         raise ValueError(f"expected --layout coco with --annotations or --images, got {layout!r}: leave them out")
-    source = list_coco(root, annotations, images) if layout == "coco" else list_recognised(found, layout)
+    if layout == "coco":
+        source = list_coco(root, annotations, images)
+    else:
+        source = list_plain(root, found) if as_it_is else list_recognised(found, layout)
     chosen = corruptor(_suggested_profile(found, layout))
     file_format = file_format or ("jpeg" if layout == "imagenet" else "source")
     if crop is None:

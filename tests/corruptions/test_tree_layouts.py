@@ -47,6 +47,16 @@ class TestFolders:
             list_folder(tmp_path, "imagenet")
         assert len(list_folder(tmp_path, "plain").images) == 4
 
+    def test_a_plain_folder_is_taken_as_it_is_where_it_is_named_so(self, tmp_path):
+        imagenet_folder(tmp_path / "a" / "val")
+        save(tmp_path / "a" / "train" / "n01440760" / "x.png", picture(1))
+        chosen = plan_tree(tmp_path / "a", tmp_path / "b", ["fog"], [1])
+        assert len(chosen.source.images) == 3
+        assert [remark.kind for remark in chosen.source.remarks] == ["split"]
+        whole = plan_tree(tmp_path / "a", tmp_path / "b", ["fog"], [1], layout="plain")
+        assert len(whole.source.images) == 4
+        assert not whole.source.remarks
+
     def test_layouts_are_found(self, tmp_path):
         assert find_layout(recognise(plain_folder(tmp_path / "a"))) == "plain"
         assert find_layout(recognise(imagenet_folder(tmp_path / "b"))) == "imagenet"
