@@ -111,6 +111,8 @@ def _tree(args: argparse.Namespace) -> int:
     console = Console()
     _say(console, tree.summary)
     tell(tree.source.remarks, functools.partial(_say, console))
+    if not tree.cropped:
+        _tell_size(console, tree.corruptor.profile, tree.source.images[0].path)
     if tree.source.layout == "plain" and tree.source.classes and args.profile is None and not tree.cropped:
         _say(
             console,
@@ -132,6 +134,22 @@ def _tree(args: argparse.Namespace) -> int:
             _say(console, f"  {outcome.image.name}: {outcome.error}")
         return 1
     return 0
+
+
+def _tell_size(console: Console, profile: str, path: Path) -> None:
+    """Say where a benchmark of small images, or of 224 x 224, meets images of another size."""
+    from PIL import Image
+
+    from dtn_det.corruptions.profiles import size_remark
+
+    try:
+        with Image.open(path) as image:
+            remark = size_remark(profile, *image.size)
+    # Whatever is wrong with the file is told when it is corrupted.
+    except Exception:
+        return
+    if remark is not None:
+        _say(console, remark)
 
 
 def _asker(console: Console, *, ask: bool) -> Callable[[str], bool]:

@@ -25,6 +25,7 @@ class Profile:
         num_frost_textures: Frost draws from the first so many of the six textures. All generators name six files and
             draw one of five: those of Hendrycks and Dietterich, and `imagecorruptions` 1.0.0 to 1.1.2, which COCO-C
             was published with.
+        side: Of the square images that the strengths were chosen for, in pixels; None for any size.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Profile:
     frost_scale: float
     engine: int = 1
     num_frost_textures: int = 5
+    side: int | None = None
 
     def parameters(self, name: str, severity: int) -> Parameters:
         """The parameters of a corruption: see :mod:`dtn_det.corruptions.severities`.
@@ -50,10 +52,10 @@ PROFILES = MappingProxyType(
     {
         profile.name: profile
         for profile in (
-            Profile("imagenet-c", IMAGENET_C, jpeg_quality=85, original=True, frost_scale=1.0),
+            Profile("imagenet-c", IMAGENET_C, jpeg_quality=85, original=True, frost_scale=1.0, side=224),
             Profile("coco-c", COCO_C, jpeg_quality=None, original=False, frost_scale=1.1, engine=2),
-            Profile("cifar-c", CIFAR_C, jpeg_quality=None, original=True, frost_scale=0.2),
-            Profile("tiny-imagenet-c", TINY_IMAGENET_C, jpeg_quality=85, original=True, frost_scale=0.3),
+            Profile("cifar-c", CIFAR_C, jpeg_quality=None, original=True, frost_scale=0.2, side=32),
+            Profile("tiny-imagenet-c", TINY_IMAGENET_C, jpeg_quality=85, original=True, frost_scale=0.3, side=64),
         )
     }
 )
@@ -102,3 +104,25 @@ def engines(name: str) -> tuple[int, ...]:
     """
     latest = get_profile(name).engine
     return (*(version for profile, version in EARLIER_PROFILES if profile == name), latest)
+
+
+def size_remark(name: str, width: int, height: int) -> str | None:
+    """What to tell where a profile meets images of another size than it was made for; None where it fits.
+
+    Blurs, textures and displacements are in pixels: the same numbers are weaker on larger images.
+
+    Args:
+        name: Of the profile.
+        width: Of an image, in pixels.
+        height: Of it.
+
+    Raises:
+        ValueError: An unknown name.
+    """
+    side = get_profile(name).side
+    if side is None or (width, height) == (side, side):
+        return None
+    return (
+        f"the strengths of {name} were chosen for images of {side} x {side} pixels, and these have {width} x {height}: "
+        "numbers cannot be compared with those of that benchmark; coco-c is for images of any size"
+    )

@@ -330,3 +330,22 @@ def test_a_grid_is_drawn(source, tmp_path):
     target = tmp_path / "grid.png"
     assert main(["corrupt", str(source / "0.png"), "--grid", str(target), "--corruptions", "contrast"]) == 0
     assert load(target).shape[0] > 2 * 48
+
+
+@pytest.mark.parametrize(
+    ("profile", "told"),
+    [
+        ("coco-c", None),
+        ("cifar-c", "the strengths of cifar-c were chosen for images of 32 x 32 pixels, and these have 64 x 48: "),
+        ("imagenet-c", "the strengths of imagenet-c were chosen for images of 224 x 224 pixels, and these have 64"),
+    ],
+)
+def test_images_of_another_size_than_the_profile_was_made_for_are_told(
+    source, tmp_path, monkeypatch, capsys, profile, told
+):
+    monkeypatch.setattr("dtn_det.cli.corrupt._asker", lambda console, ask: lambda estimate: False)
+    arguments = ["--profile", profile, "--corruptions", "contrast", "--severities", "1"]
+    assert main(["corrupt", str(source), str(tmp_path / "b"), *arguments]) == 0
+    out = capsys.readouterr().out
+    assert ("were chosen for" in out) == (told is not None)
+    assert told is None or told in out
