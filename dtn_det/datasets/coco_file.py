@@ -378,6 +378,8 @@ class _Reader:
         if mask.fault is not None:
             self.changed = True
             self.faults.append(MaskFault(place_of(row), mask.fault))
+            what = "segmentations that COCO's evaluation cannot take were left out"
+            self._tell("unusable_masks", what, f"{place_of(row)}: {mask.fault}")
         if isinstance(mask.value, dict):
             size = [image.get("height"), image.get("width")]
             if None not in size and mask.value["size"] != size:

@@ -45,6 +45,8 @@ def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[
         if path.stat().st_size > LARGEST:
             continue
         file = _read(settings, path)
+        if _takes_masks(cfg, dataloaders, settings):
+            file.check_masks()
         remarks += file.remarks
         if file.changed:
             copy = Path(folder).absolute() / "annotations" / path.name
@@ -115,6 +117,20 @@ def _read(settings: Mapping[str, Any], path: Path) -> CocoFile:
     if folder is not None and settings.get("indices") is None:
         check_images(path, [os.path.join(folder, image["file_name"]) for image in _used(settings, file)])
     return file
+
+
+def _takes_masks(cfg: Mapping[str, Any], dataloaders: Sequence[str], settings: Mapping[str, Any]) -> bool:
+    """Whether a data set's pipeline or one of the evaluators reads masks."""
+    steps = settings.get("pipeline") or ()
+    if any(isinstance(step, Mapping) and step.get("with_mask") for step in steps):
+        return True
+    for loader in dataloaders:
+        metrics: Any = cfg.get(loader.replace("_dataloader", "_evaluator")) or ()
+        for metric in [metrics] if isinstance(metrics, Mapping) else metrics:
+            kinds = metric.get("metric", ()) if isinstance(metric, Mapping) else ()
+            if "segm" in ([kinds] if isinstance(kinds, str) else kinds):
+                return True
+    return False
 
 
 def _used(settings: Mapping[str, Any], file: CocoFile) -> list[Mapping[str, Any]]:

@@ -218,7 +218,7 @@ def _selected(
         truth,
         pipeline,
         file,
-        (*remarks, *file.remarks, *narrowing, *_unusable_masks(file)),
+        (*remarks, *file.remarks, *narrowing),
     )
 
 
@@ -231,13 +231,6 @@ def _narrowed(ids: Sequence[Id | None], file: CocoFile) -> tuple[str, tuple[Rema
     what = "images were left out by the config (indices or a filter of the data set), so numbers are of a part"
     remark = Remark("images_narrowed", what, str(file.path), len(left_out), tuple(left_out[:3]), partial=True)
     return f"{len(ids)} of {counted(len(file.images), 'image')}", (remark,)
-
-
-def _unusable_masks(file: CocoFile) -> tuple[Remark, ...]:
-    faults = file.mask_faults
-    what = "segmentations that COCO's evaluation cannot take were left out"
-    places = tuple(f"{fault.place}: {fault.reason}" for fault in faults[:3])
-    return (Remark("unusable_masks", what, str(file.path), len(faults), places),) if faults else ()
 
 
 def choose(keys: Sequence[object], limit: int | None, seed: int) -> list[int]:

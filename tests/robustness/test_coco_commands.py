@@ -23,6 +23,8 @@ from PIL import Image
 
 from dtn_det.corruptions.coco_layout import list_coco
 from dtn_det.datasets.coco_file import AnnotationError, read_coco_file
+from dtn_det.datasets.coco_values import identifier
+from dtn_det.datasets.config_files import check_files
 from dtn_det.robustness.coco_cells import COCO_METRICS, CellDetections, CocoScorer
 from dtn_det.robustness.coco_trial import try_evaluation
 from dtn_det.robustness.detection_data import read_data
@@ -45,11 +47,12 @@ def config(folder: Path, name: str) -> Config:
     init_default_scope("mmdet")
     dataset = {"type": "CocoDataset", "data_root": str(folder), "ann_file": name, "data_prefix": {"img": ""}}
     dataset |= {"metainfo": {"classes": CLASSES}, "pipeline": [{"type": "LoadImageFromFile"}], "test_mode": True}
-    return Config({"test_dataloader": {"dataset": dataset}, "test_evaluator": {"type": "CocoMetric"}})
+    evaluator = {"type": "CocoMetric", "metric": ["bbox", "segm"]}
+    return Config({"test_dataloader": {"dataset": dataset}, "test_evaluator": evaluator})
 
 
 def answers(folder: Path, name: str) -> list[object]:
-    """What reader, `mpc` and `corrupt` say: image ids in order, or their sentence."""
+    """What reader, `mpc`, `tools/` and `corrupt` say: image ids in order, or their sentence."""
     path = folder / name
 
     def by_reader() -> list[str]:
@@ -66,12 +69,19 @@ def answers(folder: Path, name: str) -> list[object]:
         ]
         return [one.key for one in data.truth.images]
 
+    def by_tools() -> list[str]:
+        cfg = config(folder, name)
+        check_files(cfg, ["test_dataloader"], folder / "work")
+        settings = cfg.test_dataloader.dataset
+        content = json.loads((folder / settings.ann_file).read_text())
+        return [str(identifier(row["id"])) for row in content["images"]]
+
     def by_corrupt() -> list[str]:
         source = list_coco(folder, [path])
         return [str(image.key) for image in sorted(source.images, key=lambda image: image.target.name)]
 
     found: list[object] = []
-    for ask in (by_reader, by_mpc, by_corrupt):
+    for ask in (by_reader, by_mpc, by_tools, by_corrupt):
         try:
             found.append(ask())
         except AnnotationError as error:
@@ -80,10 +90,10 @@ def answers(folder: Path, name: str) -> list[object]:
 
 
 @pytest.mark.parametrize("name", ODD_FILES)
-def test_reader_mpc_and_corrupt_agree(name, images):
+def test_reader_mpc_tools_and_corrupt_agree(name, images):
     (images / "annotations/odd.json").write_text(text_of(odd_content(name)))
-    reader, mpc, corrupt = answers(images, "annotations/odd.json")
-    assert reader == mpc
+    reader, mpc, tools, corrupt = answers(images, "annotations/odd.json")
+    assert reader == mpc == tools
     if ODD_FILES[name].refusal is None:
         assert len(reader) == 6
     else:
@@ -145,8 +155,8 @@ def test_backslashes_of_windows(images):
     for row in content["images"]:
         row["file_name"] = row["file_name"].replace("/", "\\")
     (images / "annotations/odd.json").write_text(text_of(content))
-    reader, mpc, corrupt = answers(images, "annotations/odd.json")
-    assert reader == mpc == corrupt == ["1", "2", "3", "4", "5", "6"]
+    reader, mpc, tools, corrupt = answers(images, "annotations/odd.json")
+    assert reader == mpc == tools == corrupt == ["1", "2", "3", "4", "5", "6"]
     data = read_data(config(images, "annotations/odd.json"), "test")
     assert data.truth.images[0].file == "sub/1.jpg"
     assert data.file_sizes() == [(images / f"sub/{number}.jpg").stat().st_size for number in range(1, 7)]
