@@ -84,6 +84,7 @@ def test_weights_are_kept_and_their_names_too(vit: nn.Module) -> None:
         "var_norm_weight",
         "pos_proj.weight",
         "pos_proj.bias",
+        "_extra_state",
     }
 
 
