@@ -60,6 +60,7 @@ FAMILIES = (
                               "mlp_ratio": (2, 2, 1)}, ((120, 120), (240, 240))),
     Family("davit_tiny", _PYRAMID | {"embed_dims": (16, 32, 48, 64)}, sized=False, slack=1),
     Family("edgenext_xx_small", {"dims": (8, 16, 24, 32), "depths": (2, 2, 2, 2)}, sized=False, slack=1),
+    Family("efficientformer_l1", {"depths": (1, 1, 1, 1), "num_vit": 1}, ((224, 224),), sized=False, slack=1),
     Family("gcvit_xxtiny", {}, ((224, 224),), slack=1),
     Family("hieradet_small", {"embed_dim": 16, "stages": (1, 1, 2, 1), "global_att_blocks": (3,)}, sized=False,
            slack=1),
@@ -75,11 +76,10 @@ FAMILIES = (
     Family("swinv2_tiny_window8_256", _SWIN, behind="WindowAttention"),
     Family("swinv2_cr_tiny_224", _SWIN | {"window_size": (4, 4)}, ((128, 128), (128, 256)),
            behind="WindowMultiHeadAttention"),
-    Family("tiny_vit_5m_224", {}, sized=False, slack=1),
-    Family("twins_pcpvt_small", _PYRAMID),
+    Family("tiny_vit_5m_224", {}, sized=False, slack=1, behind="Attention"),
+    Family("twins_pcpvt_small", _PYRAMID, slack=1),
     Family("twins_svt_small", _PYRAMID | {"wss": (4, 4, 4, 4)}),
-    Family("volo_d1_224", {"layers": (1, 1, 1, 1), "embed_dims": (24, 48, 48, 48), "num_heads": (3, 6, 6, 6)},
-           slack=1),
+    Family("volo_d1_224", {}, ((64, 96),), slack=1),
     Family("xcit_nano_12_p16_224", {"depth": 2}, ((128, 192), (192, 128)), slack=1),
 )  # fmt: skip
 
