@@ -37,6 +37,8 @@ class Fit:
         unexpected: Names of the state dict that the model lacks.
         misshapen: Name, shape in the state dict and shape in the model.
         not_numbers: Names of weights with NaN.
+        other_types: Name and type of weights that are whole or complex numbers where the model has real ones, or of
+            which the file has the shape alone.
         known: How many names of the model the state dict has.
         left_out: Names that only training needs.
         held: Names of the state dict.
@@ -48,6 +50,7 @@ class Fit:
     unexpected: tuple[str, ...] = ()
     misshapen: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
     not_numbers: tuple[str, ...] = ()
+    other_types: tuple[tuple[str, str], ...] = ()
     known: int = 0
     left_out: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
@@ -56,7 +59,7 @@ class Fit:
 
     def __bool__(self) -> bool:
         """Whether it fits."""
-        return not (self.missing or self.unexpected or self.misshapen or self.not_numbers)
+        return not (self.missing or self.unexpected or self.misshapen or self.not_numbers or self.other_types)
 
     def problems(self) -> str:
         """What does not fit, counted, with a few names of each kind."""
@@ -66,6 +69,7 @@ class Fit:
             "unexpected": self.unexpected,
             "of another shape": shapes,
             "not of numbers": self.not_numbers,
+            "of another type": [f"{name} {kind}" for name, kind in self.other_types],
         }
         return "; ".join(
             f"{len(names)} {kind} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
@@ -81,6 +85,8 @@ class Fit:
             return "The training has diverged."
         if self.other_depth:
             return "It is of a model of another size: one has more blocks than the other."
+        if self.other_types:
+            return "It is quantized, or its weights are elsewhere."
         norms = self._norms()
         if norms:
             return norms
@@ -112,7 +118,7 @@ class Fit:
     @property
     def num_classes(self) -> int | None:
         """The other number of classes of the state dict, where this is all that does not fit."""
-        others = self.missing or self.unexpected or self.not_numbers
+        others = self.missing or self.unexpected or self.not_numbers or self.other_types
         return None if others or self._rows is None else self._rows[0]
 
     @property
@@ -153,6 +159,9 @@ def compare_weights(
         for name in beyond
         if name.endswith(EXTRA_STATE) and (found := unpack_options(state[name])) is not None
     }
+    if any(name.endswith(EXTRA_STATE) for name in own):
+        # The model has such norms too, so their names are others.
+        others = {}
     left_out = tuple(name for name in beyond if _OF_TRAINING.match(name))
     own_beyond = {name for name in beyond if any(buffer.endswith(f".{name}") for buffer in of_model)}
     own_beyond |= {name for name in beyond if name.endswith(_OWN_BUFFERS[:-1])}
@@ -168,6 +177,7 @@ def compare_weights(
             if state[name].shape != own[name].shape and not name.endswith(EXTRA_STATE)
         ),
         not_numbers=tuple(name for name in both if state[name].is_floating_point() and _has_nan(state[name])),
+        other_types=tuple((name, kind) for name in both if (kind := _other_type(state[name], own[name]))),
         known=len(both),
         left_out=left_out,
         held=tuple(state),
@@ -189,4 +199,13 @@ def _blocks(names: Iterable[str]) -> set[str]:
 
 
 def _has_nan(values: Tensor) -> bool:
-    return bool(torch.isnan(values).any())
+    return not values.is_meta and bool(torch.isnan(values).any())
+
+
+def _other_type(value: Tensor, own: Tensor) -> str:
+    """The type of a weight that cannot become the model's, nothing where it can."""
+    if value.is_meta:
+        return "without values"
+    if own.is_floating_point() and not value.is_floating_point():
+        return str(value.dtype).removeprefix("torch.")
+    return ""

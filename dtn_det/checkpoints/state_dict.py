@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from dtn_det.checkpoints.errors import CheckpointError
@@ -19,6 +21,16 @@ AVERAGED_PLACES = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "model_state_dict_ema"),
     *("ema_model_state_dict", "ema_model", "ema", "averaged_state_dict", "shadow", "teacher"),
 )
+
+# Where Lightning's WeightAveraging keeps the weights of the optimizer, the average being in ``state_dict``.
+_LIGHTNINGS = "current_model_state"
+
+# Other keys, as programs of people's own call them.
+_AVERAGED_KEY = re.compile(r"(^|[._-])(ema|swa|averaged?|shadow|teacher|polyak)([._-]|$)", re.IGNORECASE)
+_OF_TRAINING_KEY = re.compile(
+    r"^opt|optim|sched|scaler|loss|criterion|metric|rng|random|grad|meta|hyper|args|config|callback"
+)
+_FEWEST = 2
 
 # Counters of averages, which are no weights.
 _COUNTERS = frozenset({"steps", "n_averaged", "num_updates", "decay"})
@@ -49,22 +61,33 @@ def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None
 
     Args:
         content: A state dict, or a dict with one under a key of :data:`PLAIN_PLACES` or :data:`AVERAGED_PLACES`,
-            perhaps nested.
+            perhaps nested, or else under the only other key that has one.
         wanted: Which of the two kinds; None for the average where there is one.
 
     Returns:
         The state dict, with the names of the file.
 
     Raises:
-        CheckpointError: No state dict, or none of the kind that is wanted.
+        CheckpointError: No state dict, several of names that do not tell, or none of the kind that is wanted.
     """
     plain = next(((key, state) for key in PLAIN_PLACES if (state := _weights(content.get(key)))), None)
     averaged = next(((key, state) for key in AVERAGED_PLACES if (state := _weights(content.get(key)))), None)
     if plain and averaged and _is_mmengines(content):
         # What EMAHook calls so holds the weights that it put in the place of the average.
         plain, averaged = averaged, plain
+    if plain and not averaged and (moved := _weights(content.get(_LIGHTNINGS))):
+        plain, averaged = (_LIGHTNINGS, moved), plain
+    others = dict(_others(content))
+    nested = [key for key in others if not {*PLAIN_PLACES, *AVERAGED_PLACES}.isdisjoint(content.get(key, ()))]
+    if not plain and not averaged and len(others) == len(nested) == 1:
+        inner = choose_weights(content[nested[0]], wanted)
+        return replace(inner, place=f"{nested[0]}.{inner.place}", other=inner.other and f"{nested[0]}.{inner.other}")
+    averaged = averaged or _only({key: state for key, state in others.items() if _AVERAGED_KEY.search(key)})
+    bare = _tensors(content)
+    if plain is None:
+        unnamed = {key: state for key, state in others.items() if not _AVERAGED_KEY.search(key)}
+        plain = _only({key: state for key, state in unnamed.items() if len(state) > len(bare)})
     if plain is None and averaged is None:
-        bare = _tensors(content)
         if not bare:
             raise CheckpointError(
                 f"expected a state dict, or one under {', '.join(map(repr, PLAIN_PLACES[:3]))} or the like, got a "
@@ -88,6 +111,33 @@ def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None
     return Chosen(state, said, place, "" if other is None else other[0])
 
 
+def _others(content: Mapping[str, Any]) -> Iterator[tuple[str, StateDict]]:
+    """State dicts under keys that nobody has agreed on, without those of what else training saves."""
+    for key, value in content.items():
+        key = str(key)
+        if key in PLAIN_PLACES or key in AVERAGED_PLACES or key == _LIGHTNINGS or _OF_TRAINING_KEY.search(key.lower()):
+            continue
+        state = _weights(value)
+        if len(state) >= _FEWEST:
+            yield key, state
+    callbacks = content.get("callbacks")
+    for name, value in callbacks.items() if isinstance(callbacks, Mapping) else ():
+        for key, inner in value.items() if isinstance(value, Mapping) else ():
+            if _AVERAGED_KEY.search(str(key)) and len(state := _weights(inner)) >= _FEWEST:
+                yield f"callbacks.{name}.{key}", state
+
+
+def _only(states: Mapping[str, StateDict]) -> tuple[str, StateDict] | None:
+    """The only one of some state dicts, None where there is none."""
+    if len(states) > 1:
+        raise CheckpointError(
+            f"expected one state dict, or one under {', '.join(map(repr, PLAIN_PLACES[:3]))}, got several, under "
+            f"{', '.join(map(repr, states))}: write the one that is meant to a file of its own, with "
+            f"torch.save({{'state_dict': torch.load(FILE)[KEY]}}, NEW_FILE)"
+        )
+    return next(iter(states.items()), None)
+
+
 def _is_mmengines(content: Mapping[str, Any]) -> bool:
     average = content.get("ema_state_dict")
     return isinstance(average, Mapping) and isinstance(content.get("state_dict"), Mapping) and "steps" in average
@@ -105,4 +155,5 @@ def _weights(value: object) -> StateDict:
 
 def _tensors(content: Mapping[str, Any]) -> StateDict:
     found = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    found = {key: value if value.layout is torch.strided else value.to_dense() for key, value in found.items()}
     return {} if set(found) <= _COUNTERS else {key: value for key, value in found.items() if key not in _COUNTERS}

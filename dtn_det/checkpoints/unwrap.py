@@ -17,7 +17,8 @@ from dtn_det.layers.norm_options import EXTRA_STATE
 # Of the prefixes that fit some names, those that fit most.
 _TRIED = 6
 _AVERAGED_NAME = re.compile(r"(^|[._])(ema|teacher|averaged|shadow)([._]|$)")
-_COMPILED = re.compile(r"(^|\.)_orig_mod\.")
+# Of torch.compile, activation checkpointing and FSDP, which wrap any module within a model.
+_COMPILED = re.compile(r"(^|\.)(?:(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.)+")
 _IN_PARALLEL = re.compile(r"(^|\.)module\.")
 
 
@@ -47,9 +48,9 @@ def unwrap_names(
 ) -> Unwrapped:
     """Take off what wrappers put before names, where the names then are the model's and were not before.
 
-    Known are ``_orig_mod.`` of ``torch.compile`` and ``module.`` of data parallelism anywhere in a name; any other
-    prefix, such as ``model.`` of Lightning or ``backbone.`` of OpenMMLab, is found by the names of the model, and so is
-    one that the model has and the file lacks.
+    Known are ``_orig_mod.`` of ``torch.compile``, the names of activation checkpointing and FSDP, and ``module.`` of
+    data parallelism anywhere in a name; any other prefix, such as ``model.`` of Lightning or ``backbone.`` of
+    OpenMMLab, is found by the names of the model, and so is one that the model has and the file lacks.
 
     Args:
         state: Names and tensors of a file.

@@ -113,6 +113,83 @@ def test_the_average_of_another_library_is_no_swap() -> None:
         choose_weights({"state_dict_ema": {"a": ONE}}, "plain")
 
 
+STATE = {"a.weight": ONE, "b.weight": ONE}
+MEAN = {"a.weight": TWO, "b.weight": TWO}
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "other"),
+    [
+        ({"params": STATE, "params_ema": MEAN}, "params_ema", "params"),
+        ({"model": STATE, "swa_model": {**MEAN, "n_averaged": ONE}}, "swa_model", "model"),
+        ({"state_dict": STATE, "callbacks": {"EMA": {"ema_weights": MEAN}}}, "callbacks.EMA.ema_weights", "state_dict"),
+        ({"state_dict": MEAN, "current_model_state": STATE}, "state_dict", "current_model_state"),
+        ({"checkpoint": {"model": STATE, "model_ema": MEAN}}, "checkpoint.model_ema", "checkpoint.model"),
+    ],
+)
+def test_averages_under_names_of_peoples_own(content: Any, place: str, other: str) -> None:
+    found = choose_weights(content)
+    assert (found.state, found.kind, found.place, found.other) == (MEAN, "ema", place, other)
+    assert choose_weights(content, "plain").state == STATE
+
+
+def test_the_only_state_dict_is_taken_whatever_its_key() -> None:
+    moments = {"a": ONE, "b": ONE}
+    content = {"epoch": ONE, "best_weights": STATE, "opt_state": moments, "lr_scheduler": moments}
+    assert choose_weights(content).state == STATE
+    assert choose_weights({"a": {"state_dict": STATE}}).place == "a.state_dict"
+    with pytest.raises(CheckpointError, match=r"got several, under 'generator', 'critic': write the one that is meant"):
+        choose_weights({"generator": STATE, "critic": STATE})
+
+
+def test_the_advice_for_one_of_several_state_dicts_works(tmp_path: Path) -> None:
+    path = save({"generator": STATE, "critic": MEAN}, tmp_path)
+    torch.save({"state_dict": torch.load(path)["critic"]}, tmp_path / "new.pth")
+    assert choose_weights(torch.load(tmp_path / "new.pth")).state == MEAN
+
+
+@pytest.mark.parametrize("wrapper", ["_checkpoint_wrapped_module", "_fsdp_wrapped_module._checkpoint_wrapped_module"])
+def test_modules_that_are_wrapped_within_a_model(wrapper: str, tmp_path: Path) -> None:
+    model = net()
+    state = {re.sub(r"^(blocks\.\d+\.)", rf"\1{wrapper}.", name): value for name, value in model.state_dict().items()}
+    assert any(wrapper in name for name in state)
+    other = net()
+    load_weights(other, save({f"_fsdp_wrapped_module.{name}": value for name, value in state.items()}, tmp_path))
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda value: (100 * value).to(torch.int8), "int8"),
+        (lambda value: value.to(torch.complex64), "complex64"),
+        (lambda value: value.to("meta"), "without values"),
+    ],
+)
+def test_weights_that_cannot_become_those_of_the_model(change: Any, kind: str, tmp_path: Path) -> None:
+    state = net().state_dict()
+    name = next(name for name, value in state.items() if value.ndim == 2)
+    path = save({**state, name: change(state[name])}, tmp_path)
+    with pytest.raises(CheckpointError, match=rf"1 of another type \({re.escape(name)} {kind}\)\. It is quantized, or"):
+        load_weights(net(), path)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+def test_sparse_weights_are_filled(tmp_path: Path) -> None:
+    state = net().state_dict()
+    name = next(name for name, value in state.items() if value.ndim == 2)
+    model = net()
+    load_weights(model, save({**state, name: state[name].to_sparse()}, tmp_path))
+    assert torch.equal(model.state_dict()[name], state[name])
+
+
+def test_other_names_of_the_same_norm_are_no_other_norm(tmp_path: Path) -> None:
+    state = {f"{name}_" if name.endswith("bias") else name: value for name, value in net().state_dict().items()}
+    with pytest.raises(CheckpointError) as error:
+        load_weights(net(), save(state, tmp_path))
+    assert "the model has LayerNorm" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("names", "wanted"),
     [
