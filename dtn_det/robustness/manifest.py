@@ -18,6 +18,7 @@ FORMAT = 1
 _LONGEST, _LISTED = 120, 5
 _HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 _NOT_COMPARED = ("versions", "facts", "remarks", "recognised", "protocol", "images_hash", "earlier_data_hashes")
+_BY_TEXT = "earlier versions took numbered folders by the text order of their names, as --classes sorted does"
 _MEANINGS = {
     "data_hash": "names, sizes and labels of the images",
     "weights_hash": "the weights of the model",
@@ -151,10 +152,14 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     """Lines that say in which fields two manifests differ, apart from those that runs do not compare."""
     lines = []
     old_fields, new_fields = _flat(found), _flat(wanted)
+    if _same_labels(old_fields, new_fields):
+        new_fields["classes"] = old_fields["classes"]
     for key in sorted({*old_fields, *new_fields}):
         old, new = old_fields.get(key), new_fields.get(key)
         if old != new:
             meaning = f" ({_MEANINGS[key]})" if key in _MEANINGS else ""
+            if key == "data_hash" and _numbered_by_text(found, wanted):
+                meaning = f" ({_MEANINGS[key]}; {_BY_TEXT})"
             if key == "corruption":
                 meaning = _engines(str(old), str(new))
             if isinstance(old, list | tuple) and isinstance(new, list | tuple):
@@ -163,6 +168,22 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
                 text = f"the store has {_short(old)}, this run {_short(new)}"
             lines.append(f"{key}: {text}{meaning}")
     return lines
+
+
+def _same_labels(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether two ways to number class folders gave every image the same label, which its hash covers."""
+    ways = (old.get("classes"), new.get("classes"))
+    return old.get("data_hash") == new.get("data_hash") and set(ways) == {"folder", "sorted"}
+
+
+def _numbered_by_text(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a store may be of a version that numbered all folders by the text order of their names.
+
+    Such stores do not say as what the folder was recognised.
+    """
+    kinds = {remark.get("kind") for remark in wanted.get("remarks", ())}
+    classes = {one.get("protocol", {}).get("classes") for one in (found, wanted)}
+    return not found.get("recognised") and classes == {"folder"} and "numbered_folders" in kinds
 
 
 def _lists(old: Sequence[object], new: Sequence[object]) -> str:

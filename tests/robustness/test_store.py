@@ -17,6 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtn_det.datasets.remarks import Remark
 from dtn_det.files import locked
 from dtn_det.robustness.cells import Cell, sweep_cells
 from dtn_det.robustness.manifest import ModelManifest, StoreManifest, differences, hash_lines, hash_weights
@@ -208,6 +209,21 @@ def test_differences_are_told_so_that_people_can_read_them() -> None:
     )
     (order,) = differences({"cells": cells}, {"cells": cells[::-1]})
     assert order == "cells: the store has 5, this run 5, in another order"
+
+
+def test_a_store_of_folders_that_were_numbered_by_the_order_of_their_names() -> None:
+    """Earlier versions called that `folder`; the labels are those of `sorted` today."""
+    old = {"data_hash": "a", "protocol": {"classes": "folder"}}
+    told = [Remark("numbered_folders", "folders are numbered as they are named", "data", 12).to_dict()]
+    (line,) = differences(old, {"data_hash": "b", "protocol": {"classes": "folder"}, "remarks": told})
+    assert line.endswith(
+        "earlier versions took numbered folders by the text order of their names, as --classes sorted does)"
+    )
+    assert differences(old, {"data_hash": "a", "protocol": {"classes": "sorted"}, "remarks": told}) == []
+    newer = {**old, "recognised": {"dataset": ""}}
+    (line,) = differences(newer, {"data_hash": "b", "protocol": {"classes": "folder"}, "remarks": told})
+    assert line.endswith("(names, sizes and labels of the images)")
+    assert len(differences(old, {"data_hash": "a", "protocol": {"classes": "imagenet"}})) == 1
 
 
 def test_what_is_damaged_or_absent_is_named(tmp_path: Path) -> None:
