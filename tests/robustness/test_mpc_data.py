@@ -20,6 +20,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
 from dtn_det.cli.main import main
+from dtn_det.config_options import parse_options
 from dtn_det.corruptions.coco_layout import list_coco
 from dtn_det.robustness import detection_run
 from dtn_det.robustness.coco_cells import evaluate_cells
@@ -231,13 +232,13 @@ def test_other_protocols_are_refused_by_name(detector, options, message):
     cfg = Config.fromfile(detector[0])
     init_default_scope("mmdet")
     cfg.test_evaluator = {"type": "CocoMetric"}
-    cfg.merge_from_dict(detection_run._cfg_options(options))
+    cfg.merge_from_dict(parse_options(options))
     with pytest.raises(ValueError, match="expected") as caught:
         read_data(cfg, "test")
     assert message in str(caught.value)
     # What the message advises works.
     advised = str(caught.value).partition("--cfg-options ")[2].split()
-    cfg.merge_from_dict(detection_run._cfg_options(advised))
+    cfg.merge_from_dict(parse_options(advised))
     assert len(read_data(cfg, "test").indices) == 5
 
 
