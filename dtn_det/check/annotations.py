@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det.check.result import CheckResult
-from dtn_det.corruptions.coco_layout import image_folder
+from dtn_det.corruptions.coco_layout import ANNOTATION_FOLDER, image_folder
 from dtn_det.datasets.class_names import ClassNameError
 from dtn_det.datasets.coco_file import AnnotationError, CocoFile, read_coco_file
+from dtn_det.datasets.coco_sizes import image_size
 from dtn_det.datasets.remarks import Remark
 
 if TYPE_CHECKING:
@@ -34,19 +35,22 @@ def check_annotations(path: Path, target: Target | None = None, root: Path | Non
     except AnnotationError as error:
         return CheckResult(str(path), *_other(path), problems=(str(error),))
     file, problems = _with_images(file, root)
+    masks = target is not None and target.gives_masks
     if not file.annotations:
         problems.append(f"expected objects in {path}, got none: such a file serves `corrupt` alone")
     else:
-        problems += _trial(file)
+        problems += _trial(file, masks)
     facts = dict(_facts(file))
     if target is None or not target.is_detector:
         return CheckResult(str(path), "coco", _TITLE, facts, file.remarks, problems)
-    fault, told = _against(path, target)
+    fault, told = _against(file, target)
     problems += [fault] if fault else []
     return CheckResult(str(path), "coco", _TITLE, facts, (*file.remarks, *told), problems, fits=not fault)
 
 
 _TITLE = "COCO annotation file"
+_SIZES = 200
+"""Images whose size is held against what the file says."""
 
 
 def _facts(file: CocoFile) -> Iterator[tuple[str, Any]]:
@@ -63,46 +67,71 @@ def _facts(file: CocoFile) -> Iterator[tuple[str, Any]]:
 
 def _with_images(file: CocoFile, root: Path | None) -> tuple[CocoFile, list[str]]:
     """The file with the names that its images have on this machine, and what is missing."""
-    for place in (root,) if root is not None else (file.path.parent.parent, file.path.parent):
+    near = (file.path.parent, file.path.parent.parent)
+    around = near[::-1] if near[0].name == ANNOTATION_FOLDER else near
+    problems: list[str] = []
+    for place in around if root is None else (root,):
         try:
-            folder = image_folder(place, file)
+            folder = image_folder(place, file, "name the folder of the data set, or fetch the images")
         except (FileNotFoundError, ValueError) as error:
-            problem = str(error)
+            problems.append(str(error))
             continue
         file = file.with_folder(folder)
         missing = [row["file_name"] for row in file.images if not (folder / row["file_name"]).is_file()]
         if not missing:
-            return file, []
+            return file, _other_sizes(file, folder)
         return file, [
             f"expected all images of {file.path} in {folder}, got {len(missing):,} of {len(file.images):,} missing, "
             f"such as {missing[0]}: fetch them"
         ]
-    return file, [problem]
+    return file, problems[:1]
 
 
-def _trial(file: CocoFile) -> list[str]:
-    """Why the evaluation would fail, or nothing."""
+def _other_sizes(file: CocoFile, folder: Path) -> list[str]:
+    """Which of some images at equal distances have another size than the file says, or nothing."""
+    part = file.images[:: max(1, len(file.images) // _SIZES)]
+    for row in part:
+        size = image_size(folder / row["file_name"])
+        if size is not None and "height" in row and "width" in row and size != (row["height"], row["width"]):
+            return [
+                f"expected {row['width']} x {row['height']} pixels in {folder / row['file_name']}, as {file.path} says "
+                f"of image {row['id']}, got {size[1]} x {size[0]}: mend the annotations or the file"
+            ]
+    return []
+
+
+def _trial(file: CocoFile, masks: bool) -> list[str]:
+    """Why the evaluation would fail, or nothing.
+
+    Args:
+        file: The annotations.
+        masks: Whether a model gives masks.
+    """
     from dtn_det.robustness.coco_trial import try_evaluation
     from dtn_det.robustness.coco_truth import truth_of
 
     try:
         truth = truth_of(file, [row["id"] for row in file.images], [row["id"] for row in file.categories])
-        try_evaluation(file.path, truth, masks=any(row.get("segmentation") for row in file.annotations))
+        truth.check_objects(file.path)
+        if masks:
+            file.check_masks()
+            truth.check_masks(file.path)
+        try_evaluation(file.path, truth, masks=truth.has_masks)
     except ValueError as error:
         return [str(error)]
     return []
 
 
-def _against(path: Path, target: Target) -> tuple[str, tuple[Remark, ...]]:
+def _against(file: CocoFile, target: Target) -> tuple[str, tuple[Remark, ...]]:
     """Why a file does not fit a detector's config, if so, and what `mpc` would do about the order of its classes."""
     from dtn_det.datasets.config_classes import classes_in_evaluation
 
     assert target.config is not None
-    config = copy.deepcopy(target.config)
+    path, config = file.path, copy.deepcopy(target.config)
     for key in ("test_dataloader", "test_evaluator"):
         _name_file(config.get(key), path)
     try:
-        found = classes_in_evaluation(config, "test")
+        found = classes_in_evaluation(config, "test", read={path.resolve(): file})
     except ClassNameError as error:
         return str(error), ()
     if found is None or not found.differing:

@@ -33,6 +33,11 @@ class Target:
         """Whether it is a config of MMDetection."""
         return self.config is not None and self.config.get("default_scope") != "mmpretrain"
 
+    @property
+    def gives_masks(self) -> bool:
+        """Whether it is a config of a detector with a head for masks."""
+        return self.is_detector and self.config is not None and _has_mask_head(self.config.model)
+
     def num_classes(self) -> int | None:
         """Classes that a classifier tells apart, None where it does not say."""
         if self.config is None:
@@ -102,3 +107,9 @@ def _without_weights(node: Any) -> Any:
     if isinstance(node, list | tuple):
         return type(node)(_without_weights(value) for value in node)
     return node
+
+
+def _has_mask_head(node: Any) -> bool:
+    if isinstance(node, dict):
+        return bool(node.get("mask_head")) or any(map(_has_mask_head, node.values()))
+    return isinstance(node, list | tuple) and any(map(_has_mask_head, node))

@@ -10,6 +10,7 @@ from dtn_det.corruptions.layouts import Source, SourceImage, sort_images
 from dtn_det.corruptions.stream import Key
 from dtn_det.datasets.coco_file import CocoFile, read_coco_file
 from dtn_det.datasets.coco_values import Id
+from dtn_det.datasets.missing_images import is_elsewhere, twin_of
 
 ANNOTATION_FOLDER = "annotations"
 _SAMPLE = 50
@@ -87,7 +88,10 @@ def _resolve(root: Path, path: Path) -> Path:
 def _name(file: CocoFile, text: str) -> PurePosixPath:
     name = PurePosixPath(text)
     if name.is_absolute() or ".." in name.parts:
-        raise ValueError(f"expected file names below the image folder, got {text!r} in {file.path}")
+        raise ValueError(
+            f"expected file names below the image folder, got {text!r} in {file.path}: write file_name relative to the "
+            "folder of the images"
+        )
     return name
 
 
@@ -110,8 +114,18 @@ def _given_folder(root: Path, images: Path) -> Path:
     return folder
 
 
-def image_folder(root: Path, file: CocoFile) -> Path:
-    """The folder, at most two levels down, that holds most of the images."""
+def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
+    """The folder, at most two levels down, that holds most of the images.
+
+    Args:
+        root: Where to look.
+        file: That names the images.
+        advice: What the user can do where it is not found, as the end of a sentence; that of `corrupt` by default.
+
+    Raises:
+        FileNotFoundError: No folder holds any.
+        ValueError: Several hold as many, or a name is not below the folder.
+    """
     names = [str(_name(file, image["file_name"])) for image in file.images]
     sample = names[:: max(1, len(names) // _SAMPLE)]
     below = [path for pattern in ("*", "*/*") for path in sorted(root.glob(pattern)) if path.is_dir()]
@@ -119,9 +133,15 @@ def image_folder(root: Path, file: CocoFile) -> Path:
     hits = {folder: sum(_is_there(folder, name) for name in sample) for folder in folders}
     best = max(hits.values())
     if best == 0:
+        first = file.images[0]["file_name"]
+        twin = next((twin for folder in folders if (twin := twin_of(folder / first)) is not None), None)
+        why = advice or "name their folder with --images"
+        if is_elsewhere(first):
+            why = "these are URLs; fetch the images and write the names of their files as file_name"
+        elif twin is not None:
+            why = f"there is {twin.name}, so write the names as the files have them, as file_name"
         raise FileNotFoundError(
-            f"expected the images of {file.path} in {root} or a folder in it, got none, such as {sample[0]!r}: "
-            "name their folder with --images"
+            f"expected the images of {file.path} in {root} or a folder in it, got none, such as {first!r}: {why}"
         )
     candidates = [folder for folder in folders if hits[folder] == best]
     # Splits of a set often number their images alike: instances_val.json then belongs to val/.
@@ -129,7 +149,9 @@ def image_folder(root: Path, file: CocoFile) -> Path:
     chosen = candidates if len(candidates) == 1 else named
     if len(chosen) != 1:
         places = ", ".join(str(folder.relative_to(root)) for folder in candidates)
-        raise ValueError(f"expected one folder with the images of {file.path}, got {places}: choose with --images")
+        raise ValueError(
+            f"expected one folder with the images of {file.path}, got {places}: {advice or 'choose with --images'}"
+        )
     return chosen[0]
 
 

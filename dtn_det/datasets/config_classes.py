@@ -7,7 +7,10 @@ import mmap
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dtn_det._optional import require
@@ -20,6 +23,7 @@ from dtn_det.datasets.class_names import (
     labels_in_evaluation,
     labels_in_training,
 )
+from dtn_det.datasets.coco_file import CocoFile
 from dtn_det.datasets.remarks import Remark
 
 LABEL_ORDER = "classes_in_label_order"
@@ -100,7 +104,11 @@ def classes_in_training(cfg: Mapping[str, Any]) -> LabelNames | None:
 
 
 def classes_in_evaluation(
-    cfg: Mapping[str, Any], split: str, checkpoint: str = "", content: Mapping[str, Any] | None = None
+    cfg: Mapping[str, Any],
+    split: str,
+    checkpoint: str = "",
+    content: Mapping[str, Any] | None = None,
+    read: Mapping[Path, CocoFile] = MappingProxyType({}),
 ) -> LabelNames | None:
     """What the labels of a trained detector mean; None where the evaluated set is not of COCO's format.
 
@@ -109,6 +117,7 @@ def classes_in_evaluation(
         split: ``'test'`` or ``'val'``.
         checkpoint: Path of the checkpoint.
         content: What it holds.
+        read: Files that were read already, as the evaluation takes them: without categories that it leaves out.
 
     Raises:
         ClassNameError: See :func:`dtn_det.datasets.class_names.labels_in_evaluation`.
@@ -117,9 +126,17 @@ def classes_in_evaluation(
     if not tested:
         return None
     tested += evaluator_classes(cfg, f"{split}_evaluator", tested)
+    tested = [_as_read(one, read.get(Path(one.file).resolve())) for one in tested]
     names, in_order = checkpoint_classes(content or {})
     model = ModelClasses(head_numbers(cfg.get("model")), checkpoint, names, in_order)
     return labels_in_evaluation(tested, training_classes(cfg, tested[0]), model)
+
+
+def _as_read(one: NamedSet, file: CocoFile | None) -> NamedSet:
+    """A set without the categories that the reader of its file left out."""
+    if file is None or len(file.categories) == len(one.categories):
+        return one
+    return replace(one, categories=tuple(str(row["name"]) for row in file.categories))
 
 
 def training_classes(cfg: Mapping[str, Any], tested: NamedSet) -> list[NamedSet]:

@@ -10,6 +10,7 @@ from typing import Any
 from dtn_det._optional import require
 from dtn_det.datasets.coco_file import CocoFile, read_coco_file
 from dtn_det.datasets.config_classes import coco_class, innermost_settings
+from dtn_det.datasets.missing_images import check_images
 from dtn_det.datasets.remarks import Remark
 from dtn_det.files import write_json
 from dtn_det.input_errors import InputError
@@ -41,10 +42,10 @@ def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[
         InputError: A file without objects, or images that are missing.
     """
     remarks: list[Remark] = []
-    for settings, path in _files(cfg, dataloaders):
+    for where, settings, path in _files(cfg, dataloaders):
         if path.stat().st_size > LARGEST:
             continue
-        file = _read(settings, path)
+        file = _read(where, settings, path)
         if _takes_masks(cfg, dataloaders, settings):
             file.check_masks()
         remarks += file.remarks
@@ -67,46 +68,28 @@ def explain_failure(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> str |
         The fault, or None where the files are sound.
     """
     try:
-        for settings, path in _files(cfg, dataloaders):
+        for where, settings, path in _files(cfg, dataloaders):
             if path.stat().st_size > LARGEST:
-                _read(settings, path)
+                _read(where, settings, path)
     except ValueError as error:
         return str(error)
     return None
 
 
-def check_images(annotations: str | os.PathLike[str], paths: Sequence[str]) -> None:
-    """See that images are there.
-
-    Args:
-        annotations: The file that names them, for the message.
-        paths: Of the images; those elsewhere than on this machine are passed over.
-
-    Raises:
-        InputError: Some are missing; the message counts them.
-    """
-    missing = [path for path in paths if "://" not in path and not os.path.isfile(path)]
-    if missing:
-        raise InputError(
-            f"expected all images of {os.fspath(annotations)}, got {len(missing)} of {len(paths)} missing, such as "
-            f"{missing[0]}: fetch them, or name the right folder with --data-root"
-        )
-
-
-def _files(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple[Any, Path]]:
-    """The settings of each data set of COCO's format, and its file on this machine."""
+def _files(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple[str, Any, Path]]:
+    """The key and the settings of each data set of COCO's format, and its file on this machine."""
     if cfg.get("default_scope") == "mmpretrain":
         return
     for loader in dataloaders:
-        for _, settings in innermost_settings(cfg, loader):
+        for where, settings in innermost_settings(cfg, loader):
             name = settings.get("ann_file")
             if isinstance(name, str) and coco_class(settings.get("type")) is not None:
                 path = Path(os.path.join(settings.get("data_root") or "", name))
                 if path.is_file():
-                    yield settings, path
+                    yield where, settings, path
 
 
-def _read(settings: Mapping[str, Any], path: Path) -> CocoFile:
+def _read(where: str, settings: Mapping[str, Any], path: Path) -> CocoFile:
     """The content of a data set's file, which must have objects, and images that are there."""
     folder = _image_folder(settings)
     file = read_coco_file(path, folder)
@@ -115,7 +98,8 @@ def _read(settings: Mapping[str, Any], path: Path) -> CocoFile:
             f"expected objects in {path}, got none in {len(file.images)} images: there is nothing to evaluate"
         )
     if folder is not None and settings.get("indices") is None:
-        check_images(path, [os.path.join(folder, image["file_name"]) for image in _used(settings, file)])
+        names = [str(image["file_name"]) for image in _used(settings, file)]
+        check_images(path, [os.path.join(folder, name) for name in names], names, f"{where}.data_prefix.img")
     return file
 
 

@@ -17,6 +17,7 @@ from dtn_det._optional import require
 from dtn_det.datasets.coco_file import AnnotationError, CocoFile, read_coco_file
 from dtn_det.datasets.coco_values import Id, evaluation_ids, identifier
 from dtn_det.robustness.manifest import hash_lines
+from dtn_det.robustness.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow
@@ -66,18 +67,24 @@ class CocoTruth:
 
     @cached_property
     def _objects(self) -> Counter[str]:
-        """Objects in all images, and those without a segmentation."""
+        """Objects in all images, those without a segmentation, and those that are no crowds."""
         found: Counter[str] = Counter()
         for image in self.images:
             objects = json.loads(image.annotations)
             found["all"] += len(objects)
             found["without masks"] += sum(not one.get("segmentation") for one in objects)
+            found["to find"] += sum(not one.get("iscrowd") for one in objects)
         return found
 
     @property
     def num_objects(self) -> int:
         """Objects in all images."""
         return self._objects["all"]
+
+    @property
+    def num_to_find(self) -> int:
+        """Objects in all images that count, which crowds do not: detections in these are passed over."""
+        return self._objects["to find"]
 
     @property
     def num_without_masks(self) -> int:
@@ -88,6 +95,38 @@ class CocoTruth:
     def has_masks(self) -> bool:
         """Whether every object has a segmentation, so that masks can be evaluated."""
         return not self.num_without_masks
+
+    def check_objects(self, path: str | Path) -> None:
+        """See that there are objects to be found.
+
+        Args:
+            path: The annotation file, for the message.
+
+        Raises:
+            ValueError: There are none.
+        """
+        if not self.num_to_find:
+            crowds = f" but {self.num_objects} crowds" if self.num_objects else ""
+            raise ValueError(
+                f"expected objects in {path}, got none{crowds} in {counted(len(self.images), 'image')}: there is "
+                "nothing to evaluate"
+            )
+
+    def check_masks(self, path: str | Path) -> None:
+        """See that all objects have a segmentation, or none has.
+
+        Args:
+            path: The annotation file, for the message.
+
+        Raises:
+            ValueError: Some have.
+        """
+        objects, without = self.num_objects, self.num_without_masks
+        if 0 < without < objects:
+            raise ValueError(
+                f"expected a segmentation of each object in {path}, got {without} of {objects} without: add them, or "
+                "take all of them away to evaluate boxes alone"
+            )
 
     @property
     def categories_json(self) -> str:

@@ -99,7 +99,7 @@ def store_manifest(data: DetectionData, cells: tuple[Cell, ...], corruptor: Corr
     """What all detectors of a store share.
 
     Raises:
-        FileNotFoundError: Images are missing.
+        InputError: Images are missing.
     """
     sizes = data.file_sizes()
     return StoreManifest(

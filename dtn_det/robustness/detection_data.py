@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from dtn_det.corruptions.engine import Corruptor
 from dtn_det.datasets.class_names import NamedSet, check_set
 from dtn_det.datasets.coco_file import CocoFile, read_coco_file
 from dtn_det.datasets.coco_values import Id, identifier
+from dtn_det.datasets.missing_images import check_images, is_elsewhere
 from dtn_det.datasets.remarks import Remark
 from dtn_det.robustness.cells import Cell
 from dtn_det.robustness.coco_truth import CocoTruth, truth_of
@@ -41,6 +42,7 @@ class DetectionData:
         pipeline: The config of the test pipeline.
         file: The annotations, as they were read.
         remarks: What is to be told of them.
+        where: Key of the data set in the config.
     """
 
     name: str
@@ -51,6 +53,7 @@ class DetectionData:
     pipeline: tuple[dict[str, Any], ...]
     file: CocoFile
     remarks: tuple[Remark, ...] = ()
+    where: str = "test_dataloader.dataset"
 
     @property
     def pipeline_json(self) -> str:
@@ -61,16 +64,14 @@ class DetectionData:
         """Bytes of the file of each image, 0 for those elsewhere.
 
         Raises:
-            FileNotFoundError: Images are missing.
+            InputError: Images are missing.
         """
-        paths = [str(self.dataset.get_data_info(index)["img_path"]) for index in self.indices]
-        missing = [path for path in paths if "://" not in path and not os.path.isfile(path)]
-        if missing:
-            raise FileNotFoundError(
-                f"expected all images of {self.dataset.ann_file}, got {len(missing)} of {len(paths)} missing, such as "
-                f"{missing[0]}: fetch them, or name the right folder with --data-root"
-            )
-        return [0 if "://" in path else os.path.getsize(path) for path in paths]
+        found = [self.dataset.get_data_info(index) for index in self.indices]
+        paths = [str(info["img_path"]) for info in found]
+        names = {str(identifier(image["id"])): str(image["file_name"]) for image in self.file.images}
+        called = [names.get(str(identifier(info["img_id"])), "") for info in found]
+        check_images(self.dataset.ann_file, paths, called, f"{self.where}.data_prefix.img")
+        return [0 if is_elsewhere(path) else os.path.getsize(path) for path in paths]
 
     def images(self, cells: Sequence[Cell], corruptor: Corruptor) -> DetectionImages:
         """The images under every cell, for worker processes.
@@ -129,7 +130,8 @@ def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int
         )
     file.check_sizes()
     dataset = _dataset(settings, file, plain=kind is coco_class)
-    return _selected(dataset, file, pipeline, limit, limit_seed, remarks)
+    found = _selected(dataset, file, pipeline, limit, limit_seed, remarks)
+    return replace(found, where=f"{split}_dataloader.dataset")
 
 
 def _paths(settings: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -204,11 +206,7 @@ def _selected(
     limited = len(indices) < len(ids)
     selection = f"limit={len(indices)} of {len(ids)} seed={limit_seed}" if limited else narrowed or "all"
     truth = truth_of(file, [ids[index] for index in indices], dataset.cat_ids)
-    if not truth.num_objects:
-        raise ValueError(
-            f"expected objects in {dataset.ann_file}, got none in {counted(len(indices), 'image')}: there is nothing "
-            "to evaluate"
-        )
+    truth.check_objects(dataset.ann_file)
     name = os.path.relpath(dataset.ann_file, dataset.data_root) if dataset.data_root else dataset.ann_file
     return DetectionData(
         str(name),

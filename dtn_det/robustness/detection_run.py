@@ -184,15 +184,10 @@ def _has_masks(data: DetectionData, detector: Detector, warn: Callable[[str], No
     """
     if getattr(detector.model, "with_mask", False):
         data.file.check_masks()
-    objects, without = data.truth.num_objects, data.truth.num_without_masks
-    if without and getattr(detector.model, "with_mask", False):
-        if without < objects:
-            raise ValueError(
-                f"expected a segmentation of each object in {data.name}, got {without} of {objects} without: add them, "
-                "or take all of them away to evaluate boxes alone"
-            )
+    if data.truth.num_without_masks and getattr(detector.model, "with_mask", False):
+        data.truth.check_masks(data.name)
         warn(f"the objects of {data.name} have no segmentation, so only boxes are evaluated, not masks")
-    return not without
+    return data.truth.has_masks
 
 
 def _config(options: DetectionOptions) -> Config:

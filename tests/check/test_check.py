@@ -115,6 +115,34 @@ class TestAnnotations:
         assert "iscrowd" in problem
         assert f"annotation {content['annotations'][1]['id']}" in problem
 
+    def test_images_of_another_size_are_a_problem(self, tmp_path: Path) -> None:
+        path = write_coco(tmp_path / "coco", plain_content())
+        write_image(tmp_path / "coco/val/sub/3.jpg", (480, 640))
+        (problem,) = check(path).problems
+        assert problem.startswith("expected 640 x 480 pixels in ")
+        assert problem.endswith("says of image 3, got 480 x 640: mend the annotations or the file")
+
+    def test_names_that_are_not_those_of_the_files(self, tmp_path: Path) -> None:
+        content = plain_content()
+        path = write_coco(tmp_path / "coco", content)
+        for new, advice in (
+            ("sub/1.JPG", "there is 1.jpg, so write the names as the files have them, as file_name"),
+            ("https://a/1.jpg", "these are URLs; fetch the images and write the names of their files as file_name"),
+            ("none.jpg", "name the folder of the data set, or fetch the images"),
+            ("/x/1.jpg", "write file_name relative to the folder of the images"),
+        ):
+            for row in content["images"]:
+                row["file_name"] = new
+            path.write_text(json.dumps(content))
+            assert check(path).problems[0].endswith(f": {advice}")
+
+    def test_crowds_alone_cannot_be_evaluated(self, tmp_path: Path) -> None:
+        content = plain_content()
+        for row in content["annotations"]:
+            row["iscrowd"] = 1
+        (problem,) = check(write_coco(tmp_path / "coco", content)).problems
+        assert problem.endswith("got none but 26 crowds in 6 images: there is nothing to evaluate")
+
     def test_what_would_be_filled_in_is_told(self, tmp_path: Path) -> None:
         content = plain_content()
         for annotation in content["annotations"]:
@@ -162,6 +190,18 @@ class TestAgainstDetector:
         result = check(write_coco(tmp_path, content), target)
         assert result.fits is fits
         assert result.is_good is fits
+
+    def test_a_category_that_the_reader_leaves_out_does_not_count(self, target: Target, tmp_path: Path) -> None:
+        """Exports begin with a category of the project's name, which has no objects."""
+        names = target.config.test_dataloader.dataset.metainfo["classes"]
+        content = plain_content()
+        content["categories"] = [{"id": 0, "name": names[0], "supercategory": "none"}]
+        content["categories"] += [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+        for row in content["annotations"]:
+            row["category_id"] = 1
+        result = check(write_coco(tmp_path / "coco", content), target)
+        assert (result.fits, list(result.problems)) == (True, [])
+        assert "category_names_twice" in [remark.kind for remark in result.remarks]
 
     def test_checkpoints_are_held_against_the_config(self, target: Target, project_root: Path, tmp_path: Path) -> None:
         model = target.build()

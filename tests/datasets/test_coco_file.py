@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from odd_coco_files import ODD_FILES, expected_content, odd_content, text_of
+from odd_coco_files import ODD_FILES, expected_content, odd_content, plain_content, text_of
 
 pytest.importorskip("pycocotools")
 
@@ -169,6 +169,28 @@ def test_captions_and_panoptic_segments_are_no_objects(tmp_path):
     found = read_coco_file(write(tmp_path / "coco.json", content))
     assert found.annotations == ()
     assert found.content()["annotations"] == content["annotations"]
+
+
+def test_images_and_boxes_that_are_hardly_meant_so_are_told(tmp_path):
+    def remarks(change):
+        content = plain_content()
+        change(content)
+        return {one.kind: one.count for one in read_coco_file(write(tmp_path / "a.json", content)).remarks}
+
+    def boxes(way):
+        return lambda content: [row.update(bbox=way(row["bbox"])) for row in content["annotations"]]
+
+    assert remarks(lambda content: None) == {}
+    assert remarks(lambda content: content["images"].append({**content["images"][0], "id": 99})) == {"same_files": 1}
+    fractions = remarks(boxes(lambda box: [box[0] / 640, box[1] / 480, box[2] / 640, box[3] / 480]))
+    assert fractions == {"boxes_of_fractions": 26}
+    content = plain_content()
+    corners = [(x + x + w > 640 or y + y + h > 480) for x, y, w, h in (row["bbox"] for row in content["annotations"])]
+    assert sum(corners) > 3
+    found = remarks(boxes(lambda box: [box[0], box[1], box[0] + box[2], box[1] + box[3]]))
+    assert found["boxes_beyond_image"] == pytest.approx(sum(corners), abs=1)
+    # A few boxes leave their image in many sets.
+    assert remarks(lambda content: content["annotations"][0].update(bbox=[600, 400, 100, 100])) == {}
 
 
 def test_ids_keep_their_order_in_the_evaluation():
