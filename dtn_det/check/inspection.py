@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dtn_det.check.result import CheckResult
+from dtn_det.checkpoints.files import CHECKPOINT_SUFFIXES, INDEX_END, holds_weights
 
 if TYPE_CHECKING:
     from dtn_det.check.model import Target
-
-CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
 
 
 def inspect_path(path: Path, target: Target | None = None, classes: str | None = None) -> list[CheckResult]:
@@ -19,7 +18,7 @@ def inspect_path(path: Path, target: Target | None = None, classes: str | None =
     Nothing is run, and nothing is written.
 
     Args:
-        path: A folder of images, a COCO data set, an annotation file, a checkpoint or a store.
+        path: A folder of images, a COCO data set, an annotation file, a checkpoint or the folder of one, or a store.
         target: Model that it is held against.
         classes: How the classes of folders are numbered, see :data:`dtn_det.datasets.label_maps.CLASSES`.
 
@@ -35,13 +34,17 @@ def inspect_path(path: Path, target: Target | None = None, classes: str | None =
         from dtn_det.check.stores import check_store
 
         return [check_store(path)]
+    if path.is_dir() and holds_weights(path):
+        from dtn_det.check.checkpoints import check_checkpoint
+
+        return [check_checkpoint(path, target)]
     if path.is_dir():
         from dtn_det.check.folders import check_folder
 
         return check_folder(path, classes, target)
     if not path.is_file():
         raise FileNotFoundError(f"expected a file or folder, got {path}: there is no such thing; check the path")
-    if path.suffix.lower() in CHECKPOINT_SUFFIXES or path.name.endswith(".index.json"):
+    if path.suffix.lower() in CHECKPOINT_SUFFIXES or path.name.endswith(INDEX_END):
         from dtn_det.check.checkpoints import check_checkpoint
 
         return [check_checkpoint(path, target)]

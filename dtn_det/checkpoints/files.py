@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,37 @@ CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors")
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 """What weights are called in folders of Hugging Face; in parts, these names with ``.index.json`` are the index."""
+
+
+INDEX_END = ".index.json"
+"""How the index of weights in parts ends: a JSON file that says in which part each tensor is."""
+
+_PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)")
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether a folder is a model of Hugging Face: with weights of the usual names, or with a config beside others."""
+    if any((folder / f"{name}{end}").is_file() for name in FOLDER_FILES for end in ("", INDEX_END)):
+        return True
+    weights = (path for end in (".safetensors", ".bin") for path in folder.glob(f"*{end}"))
+    return (folder / "config.json").is_file() and any(path.is_file() for path in weights)
+
+
+def check_no_part(path: Path) -> None:
+    """See that a file is not one of several parts of a model's weights.
+
+    Raises:
+        CheckpointError: Its name says that it is.
+    """
+    part = _PART.search(path.name)
+    if part is None or int(part[2]) < 2:
+        return
+    index = path.with_name(f"{path.name[: part.start()]}{path.name[part.end() :]}{INDEX_END}")
+    do = f"name the index, {index}" if index.is_file() else f"fetch the others and {index.name}, and name that file"
+    raise CheckpointError(
+        f"expected all weights of a model, got {path}, which is part {int(part[1])} of {int(part[2])}: {do}, or the "
+        f"folder {path.parent}"
+    )
 
 
 def is_whole(path: str | os.PathLike[str]) -> bool:
@@ -28,21 +60,22 @@ def check_checkpoint(path: str) -> str:
     """Return the path of a checkpoint, which must be one that was written to its end, unless it is a URL.
 
     Args:
-        path: A file, a folder of Hugging Face, or a URL.
+        path: A file, the index of several, a folder of Hugging Face, or a URL.
 
     Raises:
         CheckpointNotFoundError: There is no such file.
-        CheckpointError: The file is not a checkpoint, or was cut off.
+        CheckpointError: The file is not a checkpoint, one of several parts, or was cut off.
     """
     if "://" in path:
         return path
     file = Path(path).expanduser()
-    if any((file / f"{name}{end}").is_file() for name in FOLDER_FILES for end in ("", ".index.json")):
+    if holds_weights(file) or (file.name.endswith(INDEX_END) and file.is_file()):
         return path
     if not file.is_file():
         found = sorted(str(other) for other in file.parent.glob("*.pth"))
         there = f"; in {str(file.parent)!r} there are {', '.join(found)}" if found else ""
         raise CheckpointNotFoundError(f"expected a checkpoint, got {path!r}: there is no such file{there}")
+    check_no_part(file)
     if not (_is_safetensors(file) or _is_old_format(file) or is_whole(file)):
         if file.suffix not in CHECKPOINT_SUFFIXES:
             raise CheckpointError(

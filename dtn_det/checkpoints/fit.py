@@ -13,11 +13,12 @@ from torch import Tensor
 from dtn_det.checkpoints.names import some
 from dtn_det.layers.norm_options import EXTRA_STATE, unpack_options
 
-# Buffers that a model makes for itself, and that some releases do not save or others still do.
-_OWN_BUFFERS = (
+OWN_BUFFERS = (
     *("num_batches_tracked", "relative_position_index", "relative_coords_table", "attention_bias_idxs", "attn_mask"),
     EXTRA_STATE,
 )
+"""Ends of the names of buffers that a model makes for itself, and that some releases do not save or others still do."""
+
 # Whole modules that only training has.
 _OF_TRAINING = re.compile(r"(aux\w*|\w+_aux\w*|criterion\w*|loss\w*|\w+_loss|metrics?|teacher\w*|\w*ema)\.")
 _BLOCK = re.compile(r"\.\d+(?=\.)")
@@ -164,9 +165,9 @@ def compare_weights(
         others = {}
     left_out = tuple(name for name in beyond if _OF_TRAINING.match(name))
     own_beyond = {name for name in beyond if any(buffer.endswith(f".{name}") for buffer in of_model)}
-    own_beyond |= {name for name in beyond if name.endswith(_OWN_BUFFERS[:-1])}
+    own_beyond |= {name for name in beyond if name.endswith(OWN_BUFFERS[:-1])}
     unexpected = tuple(name for name in beyond if name not in own_beyond and name not in left_out)
-    missing = tuple(n for n in own if n not in state and n not in may_lack and not n.endswith(_OWN_BUFFERS))
+    missing = tuple(n for n in own if n not in state and n not in may_lack and not n.endswith(OWN_BUFFERS))
     both = [name for name in own if name in state]
     return Fit(
         missing=missing,

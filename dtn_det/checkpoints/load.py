@@ -12,6 +12,7 @@ from torch import nn
 from dtn_det.checkpoints.errors import CheckpointError, MisfitError
 from dtn_det.checkpoints.fit import Fit, compare_weights
 from dtn_det.checkpoints.names import StateDict
+from dtn_det.checkpoints.quantised import check_floating_point
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.checkpoints.trained_config import trained_options
@@ -91,6 +92,7 @@ def fit_weights(
     model = inner_model(model)
     own = model.state_dict()
     found = find_weights(own, content, source, weights)
+    check_floating_point(found.state, own, architecture(model), source)
     fit = compare_weights(found.state, own, [name for name, _ in model.named_buffers()])
     if not fit:
         raise misfit(fit, model, source, advice)
@@ -116,7 +118,7 @@ def misfit(fit: Fit, model: nn.Module, source: str, advice: str) -> MisfitError:
     """The error of a checkpoint that does not fit."""
     cause = fit.cause()
     return MisfitError(
-        f"expected the weights of {_architecture(model)} in {source}, got others: {fit.problems()}. "
+        f"expected the weights of {architecture(model)} in {source}, got others: {fit.problems()}. "
         f"{cause}{' ' if cause else ''}{advice[:1].upper()}{advice[1:]}",
         fit.num_classes,
     )
@@ -210,8 +212,8 @@ def _left_out(fit: Fit, found: Weights, source: str) -> tuple[Remark, ...]:
     return (Remark("weights_left_out", what, source, len(names), names[:3]),)
 
 
-def _architecture(model: nn.Module) -> str:
-    """Classes of a model and of what it wraps."""
+def architecture(model: nn.Module) -> str:
+    """How messages call a model: its class and that of what it wraps."""
     inner = getattr(model, "backbone", None) or getattr(model, "model", None)
     name = type(model).__name__
     return f"{name} with {type(inner).__name__}" if isinstance(inner, nn.Module) else name

@@ -21,11 +21,15 @@ from torch import Tensor
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
-from dtn_det.checkpoints.files import FOLDER_FILES
+from dtn_det.checkpoints.files import FOLDER_FILES, INDEX_END, check_no_part
+from dtn_det.checkpoints.names import some
 
 
 def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a ``.safetensors`` file, one written by ``torch.save``, or a folder of Hugging Face, onto the CPU.
+    """Read a ``.safetensors`` file, one written by ``torch.save``, or a model of Hugging Face, onto the CPU.
+
+    Weights in several parts are named by their index (``model.safetensors.index.json``) or their folder. The index
+    decides which part each tensor is taken from, and what it does not name is left out.
 
     Args:
         source: Path, or URL with ``file://``, ``http://`` or ``https://``. What is downloaded is kept in torch's hub
@@ -37,7 +41,7 @@ def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointNotFoundError: No such file.
         CheckpointError: A scheme that is not supported, a URL that cannot be fetched, a damaged file, or one with other
-            objects than tensors and plain data.
+            objects than tensors and plain data, or one of several parts.
         ImportError: A ``.safetensors`` file without the safetensors package.
     """
     path = _local_path(os.fspath(source))
@@ -45,6 +49,9 @@ def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
         return _read_folder(path)
     if not path.is_file():
         raise CheckpointNotFoundError(f"expected a checkpoint file at {path}, got none: check the path")
+    if path.name.endswith(INDEX_END):
+        return _read_parts(path)
+    check_no_part(path)
     return _read_file(path)
 
 
@@ -56,7 +63,7 @@ def is_readable(source: str | os.PathLike[str]) -> bool:
 def _read_folder(folder: Path) -> dict[str, Any]:
     """The weights of a model of Hugging Face, in one file or in parts with an index."""
     for name in FOLDER_FILES:
-        index = folder / f"{name}.index.json"
+        index = folder / f"{name}{INDEX_END}"
         if index.is_file():
             return _read_parts(index)
         if (folder / name).is_file():
@@ -69,11 +76,12 @@ def _read_folder(folder: Path) -> dict[str, Any]:
 def _read_parts(index: Path) -> dict[str, Any]:
     try:
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        parts = sorted({Path(str(place)).name for place in places.values()})
+        part_of = {str(name): Path(str(place)).name for name, place in places.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"expected {index} to have a weight_map of names and files, got {_cause(error)}: fetch it again"
         ) from error
+    parts = sorted({*part_of.values()})
     lacking = [part for part in parts if not (index.parent / part).is_file()]
     if lacking:
         raise CheckpointNotFoundError(
@@ -81,7 +89,15 @@ def _read_parts(index: Path) -> dict[str, Any]:
         )
     state: dict[str, Any] = {}
     for part in parts:
-        state.update(_read_file(index.parent / part))
+        content = _read_file(index.parent / part)
+        # Parts may still hold what an earlier index took from them.
+        state.update((name, value) for name, value in content.items() if part_of.get(name) == part)
+    absent = [name for name in part_of if name not in state]
+    if absent:
+        raise CheckpointError(
+            f"expected the tensors that {index} names in its parts, got {len(absent):,} missing ({some(absent)}): "
+            "fetch the parts and the index again, all of one version"
+        )
     return state
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.errors import CheckpointError
-from dtn_det.checkpoints.load import fit_weights, inner_model, with_options
+from dtn_det.checkpoints.load import architecture, fit_weights, inner_model, with_options
+from dtn_det.checkpoints.quantised import check_floating_point
 from dtn_det.checkpoints.read import is_readable, read_checkpoint
 from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.checkpoints.weights import find_weights
@@ -87,7 +88,9 @@ def _load(
         loaded = fit_weights(model, content, source, weights=weights, advice=advice)
         given, remarks = _for_hooks(content, loaded.state, weights), loaded.remarks
     else:
-        found = find_weights(model.state_dict(), content, source, weights)
+        own = model.state_dict()
+        found = find_weights(own, content, source, weights)
+        check_floating_point(found.state, own, architecture(model), source)
         for norm in model.modules():
             if isinstance(norm, TokenNorm):
                 norm.keeps_options = True

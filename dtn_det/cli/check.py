@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "--classes",
-        choices=("imagenet", "folder", "sorted"),
+        choices=("imagenet", "folder", "sorted", "natural"),
         help="how class folders are numbered, as of `dtn-det mce` [what their names tell]",
     )
     parser.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE", help="values that replace those of the config")

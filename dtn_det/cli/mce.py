@@ -48,10 +48,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     data.add_argument("--clean", type=Path, metavar="DIR", help="the clean images, where --data has corrupted ones")
     data.add_argument(
         "--classes",
-        choices=("imagenet", "folder", "sorted"),
-        help="numbered by ImageNet's wnids, by the names of the folders (whole numbers are the classes, words are "
-        "sorted), or by the text order of any names as torchvision's ImageFolder does [imagenet where there are wnids "
-        "or a thousand numbers, else folder]",
+        choices=("imagenet", "folder", "sorted", "natural"),
+        help="numbered by ImageNet's wnids, by the names of the folders (whole numbers from 0 or 1 are the classes, "
+        "words are sorted), by the text order of any names as torchvision's ImageFolder does (10 before 2), or by "
+        "their natural order as timm does (2 before 10) [imagenet where there are wnids or a thousand numbers, else "
+        "folder]",
     )
     sweep_options.add_images(data)
     how = parser.add_argument_group("corruptions")

@@ -12,12 +12,11 @@ from dtn_det.datasets.choosing import choose_paths, selection_name
 from dtn_det.datasets.folder_advice import not_sorted
 from dtn_det.datasets.folder_contents import look
 from dtn_det.datasets.image_files import SUFFIXES, OtherFiles, by_folders, quoted, walk_images
-from dtn_det.datasets.label_maps import LabelMap, map_labels, naming
+from dtn_det.datasets.label_maps import IMAGENET_CLASSES, LabelMap, map_labels, naming, natural_order
 from dtn_det.datasets.recognise import READ_BY_CLASS, Recognised, recognise
 from dtn_det.datasets.remarks import Remark
 
 _READS = "class folders of clean images, or corrupted ones in <corruption>/<severity>"
-_IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,8 @@ def label_images(found: Recognised, classes: str | None, limit: int | None, limi
     check_clean(found, classes)
     listing = list_clean(found)
     classes = classes or found.classes
-    labels = map_labels(listing.folders, classes, found.root)
+    listed = () if classes == "imagenet" else found.listed_classes
+    labels = map_labels({*listing.folders, *listed}, classes, found.root)
     keys = choose_paths(list(listing.paths), limit, limit_seed)
     return LabelledImages(
         tuple(LabelledImage(key, listing.paths[key], labels.numbers[key.partition("/")[0]]) for key in keys),
@@ -161,7 +161,7 @@ def list_clean(found: Recognised) -> Listing:
         ValueError: There are none, some lie in no class folder, or an image's class is not told.
     """
     if found.kind == "tiny_imagenet_val":
-        return _list_tiny(found.root)
+        return _list_tiny(found)
     contents = look(found.root)
     if contents.images:
         raise ValueError(_loose(contents.images, found.root))
@@ -212,46 +212,91 @@ def tiny_annotations(root: Path) -> dict[str, str]:
     return classes
 
 
-def _list_tiny(root: Path) -> Listing:
+def _list_tiny(found: Recognised) -> Listing:
+    root = found.root
     classes = tiny_annotations(root)
+    strangers = sorted({*classes.values()} - {*found.listed_classes}) if found.listed_classes else []
+    if strangers:
+        raise ValueError(
+            f"expected the classes of {root / 'val_annotations.txt'} to be among those of wnids.txt, got "
+            f"{quoted(strangers)} besides: fetch both files again"
+        )
     others = OtherFiles()
     base = str(root)
-    found = {path.removeprefix("images/"): os.path.join(base, path) for path in walk_images(base, "images/", others)}
-    unknown = sorted({*found} - {*classes})
-    if unknown or not found:
+    paths = {path.removeprefix("images/"): os.path.join(base, path) for path in walk_images(base, "images/", others)}
+    unknown = sorted({*paths} - {*classes})
+    if unknown or not paths:
         raise ValueError(
             f"expected the images of val_annotations.txt in {root / 'images'}, got {quoted(unknown) or 'none'}: fetch "
             "the set again"
         )
-    keys = {f"{classes[name]}/{name}": path for name, path in found.items()}
+    keys = {f"{classes[name]}/{name}": path for name, path in paths.items()}
     return Listing({key: keys[key] for key in sorted(keys, key=by_folders)}, tuple(sorted({*classes.values()})), others)
 
 
 def _remarks(found: Recognised, listing: Listing, labels: LabelMap) -> Iterator[Remark]:
     where = str(found.root)
     yield from listing.others.remarks(where)
-    empty = sorted({*listing.folders} - listing.filled)
+    empty = sorted({*labels.numbers} - listing.filled)
     if empty:
         yield Remark("empty_class_folders", "class folders without images keep their numbers", where, len(empty), empty)
-    folders = labels.numbers
-    if labels.classes == "imagenet" and len(listing.filled) < _IMAGENET_CLASSES:
+    if labels.classes == "imagenet" and len(listing.filled) < IMAGENET_CLASSES:
         yield Remark(
             "part_of_the_classes",
-            f"of ImageNet's {_IMAGENET_CLASSES:,} classes have images",
+            f"of ImageNet's {IMAGENET_CLASSES:,} classes have images",
             where,
             len(listing.filled),
             partial=True,
         )
-    if naming(folders) == "numbers" and sorted(folders) != sorted(folders, key=int):
-        how = "by the text order of their names" if labels.classes == "sorted" else "as they are named"
-        other = "folder" if labels.classes == "sorted" else "sorted"
-        name = next(name for place, name in enumerate(sorted(folders)) if int(name) != place)
-        yield Remark(
-            "numbered_folders",
-            f"folders are numbered {how}: {name!r} is class {folders[name]} (--classes {other} numbers them otherwise)",
-            where,
-            len(folders),
-        )
+    yield from order_remarks(labels, where)
+
+
+def order_remarks(labels: LabelMap, where: str) -> Iterator[Remark]:
+    """How folders were numbered, where other programs number them otherwise.
+
+    Args:
+        labels: The numbers.
+        where: What the folders lie in.
+    """
+    folders = labels.numbers
+    by_text, natural = sorted(folders), natural_order(folders)
+    if naming(folders) != "numbers":
+        if labels.classes in ("sorted", "natural") and by_text != natural:
+            what = f"folders are numbered by the {in_order(labels.classes, by_text, natural)}"
+            other = "sorted" if labels.classes == "natural" else "natural"
+            yield Remark("order_of_names", f"{what} (--classes {other} numbers them otherwise)", where, len(folders))
+        return
+    first = min(map(int, folders))
+    name = next((name for place, name in enumerate(by_text) if int(name) - first != place), by_text[0])
+    if by_text == natural and not labels.from_one:
+        return
+    how, other = "from 1 on" if labels.from_one else "as they are named", "sorted"
+    if labels.classes == "sorted" and by_text != natural:
+        how, other = f"by the {in_order('sorted', by_text, natural)}", "natural"
+    turn = f" (--classes {other} numbers them otherwise)" if by_text != natural else ""
+    if labels.from_one and len(folders) == IMAGENET_CLASSES:
+        turn += "; ImageNet's devkit numbers its classes so, in another order than models are trained in"
+    yield Remark(
+        "numbered_folders",
+        f"folders are numbered {how}: {name!r} is class {folders[name]}{turn}",
+        where,
+        len(folders),
+    )
+
+
+def in_order(order: str, by_text: Sequence[str], natural: Sequence[str]) -> str:
+    """Text or natural order, with two names whose places the orders exchange.
+
+    Args:
+        order: ``'sorted'`` or ``'natural'``.
+        by_text: Names in text order.
+        natural: The same in natural order, which is another.
+    """
+    place = next(n for n, (one, other) in enumerate(zip(by_text, natural, strict=True)) if one != other)
+    first, second = by_text[place], natural[place]
+    if order == "sorted":
+        return f"text order of their names, in which {first!r} is before {second!r}"
+    return f"natural order of their names, in which {second!r} is before {first!r}"
 
 
 def _loose(names: tuple[str, ...], root: Path) -> str:

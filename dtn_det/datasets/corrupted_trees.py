@@ -13,6 +13,7 @@ from dtn_det.datasets.class_folders import (
     LabelledImage,
     LabelledImages,
     file_size,
+    order_remarks,
     same_stem,
     stem,
 )
@@ -128,7 +129,7 @@ def list_tree(
     )
     lines = [f"{image.key} {image.label}" for image in images]
     lines += [f"{cell} {file_size(folders[cell] / image.key)}" for cell in cells for image in images[:_SIZED]]
-    remarks = (*tree.found.remarks, *others.remarks(first), *_remarks(tree))
+    remarks = (*tree.found.remarks, *others.remarks(first), *order_remarks(labels, base), *_remarks(tree))
     selection = selection_name(limit, len(keys), limit_seed)
     return LabelledImages(images, labels, selection, len(keys), len(present), remarks), lines
 

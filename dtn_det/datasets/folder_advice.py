@@ -6,11 +6,12 @@ from pathlib import Path
 
 from dtn_det.datasets.folder_contents import look
 
-_SORT_IMAGENET = (
+SORT_IMAGENET = (
     "sort ImageNet's validation images into DIR/<wnid>/ first, with valprep.sh of "
     "https://github.com/soumith/imagenetloader.torch run in that folder, or with torchvision.datasets.ImageNet("
     "DIR, 'val') where DIR has ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz"
 )
+"""How ImageNet's validation images get into folders of their classes."""
 
 
 def advice(kind: str, root: Path) -> str:
@@ -48,5 +49,5 @@ def advice(kind: str, root: Path) -> str:
 def not_sorted(names: tuple[str, ...]) -> str:
     """What to do with images that lie in no class folder."""
     if any(name.startswith("ILSVRC2012_val_") for name in names):
-        return _SORT_IMAGENET
+        return SORT_IMAGENET
     return "move each into the folder of its class"

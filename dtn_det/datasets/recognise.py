@@ -68,6 +68,7 @@ class Recognised:
         folders: Names of the class folders, of those in one cell of a corrupted tree.
         classes: How the classes are numbered if nobody says so: see :data:`dtn_det.datasets.label_maps.CLASSES`;
             nothing where there are none.
+        listed_classes: All classes of Tiny-ImageNet, sorted, where its ``wnids.txt`` lies in the folder or beside it.
         sizes: Width and height of a few images.
         corruptions: The corrupted images, where there are some.
         remarks: What was decided on the way.
@@ -79,6 +80,7 @@ class Recognised:
     dataset: str = ""
     folders: tuple[str, ...] = ()
     classes: str = ""
+    listed_classes: tuple[str, ...] = ()
     sizes: frozenset[tuple[int, int]] = frozenset()
     corruptions: CorruptionFolders | None = None
     remarks: tuple[Remark, ...] = ()
@@ -171,11 +173,15 @@ def _class_folders(root: Path, folders: tuple[str, ...]) -> Recognised:
     dataset = _dataset(root, folders, names)
     if not dataset and _is_tiny(folders, sizes):
         dataset, classes = "Tiny-ImageNet", "folder"
+    wnids = _listed_classes(root)
+    wnids = wnids if len(wnids) == _TINY_CLASSES and {*folders} <= {*wnids} else ()
+    if not dataset and wnids:
+        dataset, classes = "Tiny-ImageNet", "folder"
     kind = naming(folders)
     count = f"{len(folders):,} class folder{'' if len(folders) == 1 else 's'}"
     how = {"wnids": "named by wnids", "numbers": "named by whole numbers", "names": "named by words"}[kind]
     title = f"{dataset}, {count} {how}" if dataset else f"{count} {how} ({listed(folders, 3)})"
-    return Recognised("class_folders", root, title, dataset, folders, classes, sizes)
+    return Recognised("class_folders", root, title, dataset, folders, classes, wnids, sizes)
 
 
 def _dataset(root: Path, folders: Sequence[str], names: Sequence[str]) -> str:
@@ -213,9 +219,21 @@ def _tiny_imagenet(root: Path, contents: Contents) -> Recognised | None:
             sizes = image_sizes(sample_images(folder, ("images",)))
             title = "Tiny-ImageNet's validation images as downloaded (val_annotations.txt names their classes)"
             remarks = () if folder == root else _other_splits(root, contents)
-            found = Recognised("tiny_imagenet_val", folder, title, "Tiny-ImageNet", classes="folder", sizes=sizes)
-            return replace(found, remarks=remarks)
+            wnids = _listed_classes(folder)
+            return Recognised(
+                "tiny_imagenet_val", folder, title, "Tiny-ImageNet", (), "folder", wnids, sizes, None, remarks
+            )
     return None
+
+
+def _listed_classes(root: Path) -> tuple[str, ...]:
+    """The classes in the ``wnids.txt`` of Tiny-ImageNet, which lies beside its splits."""
+    for folder in (root, root.resolve().parent):
+        path = folder / "wnids.txt"
+        names = path.read_text(errors="replace").split() if path.is_file() else []
+        if names and all(map(WNID.fullmatch, names)):
+            return tuple(sorted(set(names)))
+    return ()
 
 
 def _corrupted(root: Path, found: CorruptionFolders) -> Recognised:

@@ -16,6 +16,7 @@ from dtn_det.checkpoints.backbone_keys import Family, backbone_weights, convert
 from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.fit import compare_weights
 from dtn_det.checkpoints.load import with_options
+from dtn_det.checkpoints.quantised import check_floating_point
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.tables import resize_tables
 from dtn_det.layers import DTN, ShiftedPatchTokenization, TokenNorm
@@ -92,6 +93,7 @@ def load_pretrained(
     try:
         found = backbone_weights(checkpoint, family, init_cfg.get("prefix"), init_cfg.get("weights"))
         state = convert(found.state, family)
+        check_floating_point(state, backbone.state_dict(), "the model", "the file")
         state = {key: value for key, value in state.items() if key in shapes or not _OUTPUT_NORM.match(key)}
         state = resize_tables(state, shapes, grids)
         if not scales & set(state):

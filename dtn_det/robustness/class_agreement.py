@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dtn_det.datasets.class_folders import LabelledImages
+from dtn_det.datasets.class_folders import LabelledImages, in_order
 from dtn_det.datasets.image_files import quoted
-from dtn_det.datasets.label_maps import NUMBER, naming
+from dtn_det.datasets.label_maps import NUMBER, naming, natural_order
 from dtn_det.datasets.recognise import Recognised
 from dtn_det.datasets.remarks import Remark
 from dtn_det.robustness.classifiers import Classifier
@@ -49,8 +49,11 @@ class ClassSet:
             "imagenet": "numbered as ImageNet's, for they are named by its wnids or by numbers",
             "folder": "numbered by the folders' names",
             "sorted": "numbered by the text order of the folders' names",
+            "natural": "numbered by the natural order of the folders' names",
         }[labels.classes]
         advice = "name a model of these classes"
+        if labels.classes != "imagenet" and number > self.number and self.found.kind == "class_folders":
+            advice += f", or make an empty folder in {self.found.root} for each class that has no images there"
         if labels.classes == "imagenet" and number == folders:
             advice = f"take --classes folder, which numbers the {folders:,} folders by their names"
         elif labels.classes != "imagenet" and number == _IMAGENET and kind == "wnids":
@@ -94,7 +97,9 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
         ValueError: The names differ.
     """
     theirs, ours = model.class_names, classes.images.labels.names
-    if not theirs or classes.images.labels.classes == "sorted" or len(theirs) != len(ours):
+    if not theirs:
+        return _align_order(model, classes)
+    if classes.images.labels.classes in ("sorted", "natural") or len(theirs) != len(ours):
         return model, ()
     if {naming([name]) for name in theirs} != {naming([name]) for name in ours}:
         return model, ()
@@ -122,6 +127,45 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
         tuple(moved),
     )
     return replace(model, forward=_Reordered(model, order)), (remark,)
+
+
+def _align_order(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remark, ...]]:
+    """Take the answers in the order in which the training of a model numbered its folders."""
+    labels, where = classes.images.labels, str(classes.found.root)
+    by_text, natural = sorted(labels.numbers), natural_order(labels.numbers)
+    if by_text == natural or naming(labels.numbers) != "names":
+        return model, ()
+    if labels.classes in ("sorted", "natural"):
+        if model.class_order in ("", labels.classes):
+            return model, ()
+        what = f"{model.name} was trained on folders in the {in_order(model.class_order, by_text, natural)}"
+        return model, (Remark("order_of_training", f"model, {what}; --classes {model.class_order} takes it", where),)
+    if model.class_order == "sorted":
+        return model, ()
+    text_order, other = (in_order(order, by_text, natural) for order in ("sorted", "natural"))
+    if model.class_order == "":
+        what = (
+            f"orders of classes are possible for {model.name}, which does not tell its own: taken was the {text_order} "
+            f"(torchvision, mmpretrain; --classes sorted), and not the {other} (timm; --classes natural)"
+        )
+        training = {**model.training, "class order": "text order, for the checkpoint tells none"}
+        return replace(model, training=training), (Remark("order_in_doubt", what, where, 2),)
+    remark = Remark(
+        "order_of_training",
+        f"classes of {model.name}, a checkpoint of timm's training, were numbered by the {other}",
+        where,
+        len(natural),
+    )
+    order = [natural.index(name) for name in labels.names]
+    return (
+        replace(
+            model,
+            forward=_Reordered(model, order),
+            protocol={**model.protocol, "class_order": "natural"},
+            training={**model.training, "class order": "natural order, that of timm's training"},
+        ),
+        (remark,),
+    )
 
 
 class _Reordered:

@@ -63,6 +63,8 @@ class Classifier:
         training: How it was trained, where that is known, and which of several weights were taken.
         num_classes: Of its answers, where it says so.
         class_names: In the order of its answers, where its checkpoint or config names them.
+        class_order: How its training numbered folders of classes, where that is known: ``'sorted'`` or ``'natural'``,
+            see :data:`dtn_det.datasets.label_maps.CLASSES`; else nothing.
         remarks: What was decided as the checkpoint was read.
     """
 
@@ -76,6 +78,7 @@ class Classifier:
     training: Mapping[str, str] = field(default_factory=dict)
     num_classes: int | None = None
     class_names: tuple[str, ...] = ()
+    class_order: str = ""
     remarks: tuple[Remark, ...] = ()
 
     def logits(self, images: Tensor) -> object:

@@ -78,6 +78,7 @@ def load_mmpretrain(source: str, num_classes: int, weights: WeightsKind | None =
         training={**training_facts(config, loaded.content), **loaded.facts},
         num_classes=_num_classes(model),
         class_names=_class_names(config, loaded.content),
+        class_order="sorted",
         remarks=loaded.remarks,
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,8 @@ def _classifier(
         training=(loaded.facts if loaded else {}) if checkpoint else _training(model),
         num_classes=_num_classes(model),
         class_names=_class_names(model),
+        # Random weights know no classes.
+        class_order="sorted" if checkpoint == RANDOM else class_order(loaded.content) if loaded else "",
         remarks=loaded.remarks if loaded else (),
     )
 
@@ -168,6 +172,32 @@ def _class_names(model: Any) -> tuple[str, ...]:
     """Those in the folder or on the hub that the weights are from, where they are named."""
     names = getattr(model, "pretrained_cfg", {}).get("label_names")
     return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+
+
+def class_order(content: Mapping[str, Any]) -> str:
+    """How the training that wrote a checkpoint numbered folders of classes, where it was timm's script.
+
+    timm's own reader of folders sorts their names naturally, torchvision's (``--dataset torch/folder``) as text; the
+    classes of other data sets, and those of a ``--class-map``, have no order of names.
+
+    Args:
+        content: What the checkpoint holds.
+
+    Returns:
+        ``'natural'``, ``'sorted'``, or nothing where that is not known.
+    """
+    # Other scripts write some of these, ImageNet's example of PyTorch `epoch` and `arch`, but not all.
+    written = isinstance(content.get("arch"), str) and isinstance(content.get("version"), int) and "epoch" in content
+    if not written:
+        return ""
+    args = content.get("args")
+    args = vars(args) if isinstance(args, argparse.Namespace) else args if isinstance(args, Mapping) else {}
+    if args.get("class_map"):
+        return ""
+    dataset = str(args.get("dataset") or "").lower()
+    if dataset.startswith(("torch/", "torch:")):
+        return "sorted" if dataset[len("torch/") :] in ("folder", "image_folder") else ""
+    return "natural" if dataset in ("", "folder", "image_folder") else ""
 
 
 def _training(model: Any) -> dict[str, str]:

@@ -173,7 +173,7 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 def _same_labels(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether two ways to number class folders gave every image the same label, which its hash covers."""
     ways = (old.get("classes"), new.get("classes"))
-    return old.get("data_hash") == new.get("data_hash") and set(ways) == {"folder", "sorted"}
+    return old.get("data_hash") == new.get("data_hash") and set(ways) <= {"folder", "sorted", "natural"}
 
 
 def _numbered_by_text(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

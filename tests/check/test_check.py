@@ -234,6 +234,22 @@ class TestCheckpoints:
         assert not result.is_good
         assert "a.pth" in result.problems[0]
 
+    def test_a_folder_of_hugging_face_is_a_checkpoint(self, tmp_path: Path) -> None:
+        parts = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+        for name, file in parts.items():
+            pytest.importorskip("safetensors.torch").save_file({name: torch.zeros(3)}, tmp_path / file)
+        (tmp_path / "config.json").write_text("{}")
+        result = check(tmp_path)
+        assert result.kind == "checkpoint"
+        assert "got none of model.safetensors, pytorch_model.bin and their index" in result.problems[0]
+        index = tmp_path / "model.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": parts}))
+        for path in (tmp_path, index):
+            result = check(path)
+            assert (result.kind, result.is_good, result.facts["tensors"]) == ("checkpoint", True, 2)
+        result = check(tmp_path / parts["a"])
+        assert "which is part 1 of 2" in result.problems[0]
+
 
 class TestCommand:
     def test_text_and_exit_code(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

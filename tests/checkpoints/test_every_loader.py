@@ -205,12 +205,27 @@ def spoiled(state: State) -> State:
     return {**state, name: torch.full_like(state[name], float("nan"))}
 
 
+def quantised(dtype: torch.dtype, **beside: Tensor) -> Callable[[State], State]:
+    def make(state: State) -> State:
+        name = next(name for name in state if name.endswith("weight") and state[name].ndim > 1)
+        return {**state, name: state[name].to(dtype), **{f"{name}_{end}": value for end, value in beside.items()}}
+
+    return make
+
+
 REFUSED: dict[str, tuple[Callable[[State], Any], str]] = {
     "empty": (lambda state: {}, "expected a state dict, or one under"),
     "no weights": (lambda state: {"epoch": 3, "state_dict": {}}, "expected a state dict, or one under"),
     "none of the names": (lambda state: {"a.b": torch.ones(1), "c": torch.ones(2)}, "a.b, c"),
     "a name less": (lambda state: dict(list(state.items())[1:]), "1 missing ("),
     "a name more": (lambda state: {**state, "strange.weight": torch.ones(1)}, "1 unexpected (strange.weight)"),
+    "int8": (quantised(torch.int8), "got 1 as int8 ("),
+    "packed in uint8": (quantised(torch.uint8), "got 1 as uint8 ("),
+    "8-bit floats": (quantised(torch.float8_e4m3fn), "): they are quantised; load them with the library that"),
+    "8-bit floats and scales": (
+        quantised(torch.float8_e5m2, scale=torch.ones(1)),
+        "weight_scale beside them: they are",
+    ),
     "not of numbers": (spoiled, "1 not of numbers ("),
 }
 

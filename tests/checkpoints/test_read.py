@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 
 import dtn_det
 from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
+from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.checkpoints.read import read_checkpoint
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.tensor([True])}
@@ -111,6 +113,7 @@ def test_distributed_run_fetches_once(tmp_path: Path, server: Server) -> None:
     code = f"""
 import sys, torch
 from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
+from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.checkpoints.read import read_checkpoint
 store = "file://{tmp_path / "store"}"
 torch.distributed.init_process_group("gloo", init_method=store, rank=int(sys.argv[1]), world_size=2)
@@ -229,3 +232,63 @@ def test_pickle_of_another_program(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": {1, 2, np.random.default_rng}}))
     with pytest.raises(CheckpointError, match="to be a checkpoint of tensors and plain data"):
         read_checkpoint(tmp_path / "a.pkl")
+
+
+PARTS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+
+
+def write_parts(folder: Path, stale: bool = False, index: dict | None = None) -> Path:
+    """Weights in two parts; stale ones in the second are those that the index has in the first."""
+    save = pytest.importorskip("safetensors.torch").save_file
+    folder.mkdir()
+    old = {"a.weight": torch.full((2, 3), 9.0), "gone": torch.ones(1)} if stale else {}
+    save({"a.weight": STATE["a.weight"]}, folder / PARTS[0])
+    save({"b": STATE["b"], **old}, folder / PARTS[1])
+    places = {"a.weight": PARTS[0], "b": PARTS[1]} if index is None else index
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    return folder
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_the_index_decides_what_is_taken_from_which_part(tmp_path: Path, stale: bool) -> None:
+    folder = write_parts(tmp_path / "model", stale)
+    assert_is_state(read_checkpoint(folder))
+    index = folder / "model.safetensors.index.json"
+    assert_is_state(read_checkpoint(index))
+    assert [check_checkpoint(str(path)) for path in (folder, index)] == [str(folder), str(index)]
+
+
+@pytest.mark.parametrize("read", [read_checkpoint, lambda path: check_checkpoint(str(path))])
+def test_one_part_alone_is_told_with_what_to_name(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    folder = write_parts(tmp_path / "model")
+    with pytest.raises(CheckpointError, match=r"which is part 1 of 2: name the index, .*\.index\.json, or the folder"):
+        read(folder / PARTS[0])
+    (folder / "model.safetensors.index.json").unlink()
+    with pytest.raises(CheckpointError, match=r"which is part 2 of 2: fetch the others and model\.safetensors\.index"):
+        read(folder / PARTS[1])
+
+
+def test_a_single_part_is_whole(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors.torch").save_file(STATE, tmp_path / "model-00001-of-00001.safetensors")
+    assert_is_state(read_checkpoint(tmp_path / "model-00001-of-00001.safetensors"))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"metadata": {}}', '{"weight_map": ["a"]}'])
+def test_an_index_that_is_none(tmp_path: Path, text: str) -> None:
+    folder = write_parts(tmp_path / "model")
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"index\.json to have a weight_map of names and files, got .*: fetch it"):
+        read_checkpoint(folder)
+
+
+def test_parts_that_lack(tmp_path: Path) -> None:
+    folder = write_parts(tmp_path / "model")
+    (folder / PARTS[1]).unlink()
+    with pytest.raises(CheckpointNotFoundError, match=rf"the parts that .* names, got none of {PARTS[1]}: fetch the"):
+        read_checkpoint(folder)
+
+
+def test_tensors_that_their_part_lacks(tmp_path: Path) -> None:
+    folder = write_parts(tmp_path / "model", index={"a.weight": PARTS[0], "b": PARTS[0], "c": PARTS[1]})
+    with pytest.raises(CheckpointError, match=r"that .* names in its parts, got 2 missing \(b, c\): fetch the parts"):
+        read_checkpoint(folder)

@@ -11,7 +11,7 @@ from PIL import Image
 from dtn_det.corruptions.reading import BadImageError, read_image
 from dtn_det.datasets.class_folders import list_images
 from dtn_det.datasets.corrupted_trees import match_clean
-from dtn_det.datasets.label_maps import imagenet_wnids
+from dtn_det.datasets.label_maps import imagenet_wnids, natural_order
 
 pytest.importorskip("timm", reason="ImageNet's classes come from timm")
 
@@ -47,7 +47,13 @@ def test_a_thousand_numbers_are_those_of_imagenet(tmp_path: Path) -> None:
             None,
             r"expected folders named 0 to 2 for 3 classes in .*, got none for '2', and '0', '1', '3'",
         ),
-        (["1", "2"], None, r"got none for '0', and '1', '2': rename them .* with --classes sorted"),
+        (
+            ["0", "90", "270"],
+            None,
+            r"expected folders named 0 to 2 .* make an empty folder for each class that has no images, or number .* 2 "
+            r"before 10 as timm does with --classes natural, or 10 before 2 as torchvision .* with --classes sorted",
+        ),
+        (["1", "3"], None, r"expected folders named 1 to 2 for 2 classes in .*, got none for '2', and '1', '3'"),
         (
             ["1", "01", "0"],
             None,
@@ -61,6 +67,69 @@ def test_numbers_that_are_no_classes_are_refused(tmp_path: Path, names: list[str
     with pytest.raises(ValueError, match=message):
         list_images(tmp_path, classes)
     assert len(list_images(tmp_path, "sorted").images) == 2 * len(names)
+    if "01" not in names:
+        assert list_images(tmp_path, "natural").labels.names == tuple(sorted(names, key=int))
+
+
+def test_numbers_from_one_on_are_the_classes_in_their_order(tmp_path: Path) -> None:
+    names = [str(number) for number in range(1, 13)]
+    write_classes(tmp_path, names)
+    assert labels(tmp_path) == {name: int(name) - 1 for name in names}
+    (remark,) = list_images(tmp_path).remarks
+    assert remark.sentence() == (
+        f"{tmp_path}: 12 folders are numbered from 1 on: '10' is class 9 (--classes sorted numbers them otherwise)"
+    )
+    assert labels(tmp_path, "natural") == labels(tmp_path)
+    assert labels(tmp_path, "sorted") == {name: place for place, name in enumerate(sorted(names))}
+    (remark,) = list_images(tmp_path, "sorted").remarks
+    assert remark.sentence() == (
+        f"{tmp_path}: 12 folders are numbered by the text order of their names, in which '10' is before '2': '10' is "
+        "class 1 (--classes natural numbers them otherwise)"
+    )
+
+
+def test_padded_numbers_from_one_on_have_one_order(tmp_path: Path) -> None:
+    write_classes(tmp_path, [f"{number:02}" for number in range(1, 13)])
+    (remark,) = list_images(tmp_path).remarks
+    assert remark.sentence() == f"{tmp_path}: 12 folders are numbered from 1 on: '01' is class 0"
+
+
+@pytest.mark.parametrize("classes", [None, "folder", "imagenet"])
+def test_the_numbers_of_imagenets_devkit_are_refused(tmp_path: Path, classes: str | None) -> None:
+    link_classes(tmp_path / "val", map(str, range(1, 1001)), "x.jpeg")
+    with pytest.raises(ValueError, match=r"got 1 to 1000: the devkit of ILSVRC2012 .* valprep.sh .* --classes natural"):
+        list_images(tmp_path / "val", classes)
+    images = list_images(tmp_path / "val", "natural")
+    assert all(image.label == int(image.key.partition("/")[0]) - 1 for image in images.images)
+    (remark,) = images.remarks
+    assert remark.what.startswith("folders are numbered from 1 on: '10' is class 9")
+    assert "ImageNet's devkit numbers its classes so" in remark.what
+
+
+def test_natural_order_is_that_of_timms_training() -> None:
+    natural_key = pytest.importorskip("timm.utils.misc").natural_key
+    names = ["class10", "Class2", "b", "A", "a10b2", "a10b10", "a9", "007x", "8", "x\u0663", "x10", "_"]
+    assert natural_order(names) == sorted(names, key=natural_key)
+    # No number to Python, though a digit to Unicode.
+    assert natural_order(["\u00b2b", "a"]) == ["a", "\u00b2b"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "order", "words"),
+    [
+        ("sorted", ["c1", "c10", "c2"], "text order of their names, in which 'c10' is before 'c2' (--classes natural"),
+        ("natural", ["c1", "c2", "c10"], "natural order of their names, in which 'c2' is before 'c10' (--classes sort"),
+    ],
+)
+def test_an_order_that_was_asked_for_is_told_with_the_other(
+    tmp_path: Path, classes: str, order: list[str], words: str
+) -> None:
+    write_classes(tmp_path, order)
+    images = list_images(tmp_path, classes)
+    assert images.labels.names == tuple(order)
+    assert labels(tmp_path, classes) == {name: place for place, name in enumerate(order)}
+    (remark,) = images.remarks
+    assert words in remark.what
 
 
 def test_one_name_in_two_forms_is_one_class(tmp_path: Path) -> None:

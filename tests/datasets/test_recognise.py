@@ -110,6 +110,38 @@ def test_tiny_imagenet_as_downloaded_is_read_with_its_classes(tmp_path: Path) ->
     assert recognise(root).profile == "tiny-imagenet-c"
 
 
+def test_wnids_txt_names_the_classes_that_have_no_images(tmp_path: Path) -> None:
+    root = tiny_imagenet(tmp_path)
+    more = (*WNIDS, "n01440764", "n09999999")
+    (root / "wnids.txt").write_text("\n".join(reversed(more)))
+    order = sorted({*more})
+    for folder in (root, root / "val"):
+        images = list_images(folder)
+        assert images.labels.names == tuple(order)
+        assert {image.label for image in images.images} == {order.index(wnid) for wnid in WNIDS}
+        assert "empty_class_folders" in [remark.kind for remark in images.remarks]
+
+
+def test_wnids_txt_of_another_set_is_told(tmp_path: Path) -> None:
+    root = tiny_imagenet(tmp_path)
+    (root / "wnids.txt").write_text("\n".join(WNIDS[1:]))
+    with pytest.raises(
+        ValueError, match=rf"to be among those of wnids.txt, got '{WNIDS[0]}' besides: fetch both files"
+    ):
+        list_images(root)
+
+
+def test_some_class_folders_of_tiny_imagenet_have_all_its_classes(tmp_path: Path) -> None:
+    listed = sorted({*imagenet_wnids()[::5]})
+    link_classes(tmp_path / "val", listed[:8], "a.JPEG")
+    assert recognise(tmp_path / "val").classes == "imagenet"
+    (tmp_path / "wnids.txt").write_text("\n".join(listed))
+    images = list_images(tmp_path / "val")
+    assert (images.num_classes, images.num_folders) == (200, 8)
+    assert recognise(tmp_path / "val").dataset == "Tiny-ImageNet"
+    assert list_images(tmp_path / "val", "imagenet").num_classes == 1000
+
+
 @pytest.mark.parametrize("line", ["val_0.JPEG", "val_0.JPEG\tcat\t1", f"val_0.JPEG\t{WNIDS[1]}"])
 def test_annotations_of_tiny_imagenet_that_are_damaged_are_named(tmp_path: Path, line: str) -> None:
     root = tiny_imagenet(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import unicodedata
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from dtn_det.datasets.recognise import recognise
 from dtn_det.robustness.class_agreement import ClassSet, align, check_number
 from dtn_det.robustness.classifiers import Classifier, View
 from dtn_det.robustness.classifiers_loading import load_classifiers
+from dtn_det.robustness.classifiers_timm import class_order
 
 
 class Place(nn.Module):
@@ -132,6 +134,106 @@ def test_classes_in_a_checkpoint_of_mmpretrain(tmp_path: Path) -> None:
     assert _class_names(config, {"meta": {"CLASSES": ["a", "b"]}}) == ("a", "b")
     assert _class_names(config, {"meta": {"epoch": 3}}) == ("bee", "ant")
     assert _class_names(Config({}), {}) == ()
+
+
+TWELVE = tuple(f"class{number}" for number in range(1, 13))
+
+
+def test_timms_training_numbers_folders_naturally(tmp_path: Path) -> None:
+    classes = classes_of(write_folders(tmp_path, TWELVE))
+    # Its second class is class2, the fifth in text order.
+    one = dataclasses.replace(model(12, place=1), class_order="natural")
+    aligned, (remark,) = align(one, classes)
+    assert answer(aligned) == classes.images.labels.numbers["class2"] == 4
+    assert aligned.protocol["class_order"] == "natural"
+    assert aligned.training == {"class order": "natural order, that of timm's training"}
+    assert remark.sentence() == (
+        f"{tmp_path}: 12 classes of place, a checkpoint of timm's training, were numbered by the natural order of their"
+        " names, in which 'class2' is before 'class10'"
+    )
+    natural = classes_of(tmp_path, "natural")
+    assert align(one, natural) == (one, ())
+    assert natural.images.labels.numbers["class2"] == 1
+    _, (remark,) = align(one, classes_of(tmp_path, "sorted"))
+    assert "was trained on folders in the natural order" in remark.what
+    assert "--classes natural" in remark.what
+
+
+def test_an_order_that_nobody_tells_is_told_with_the_other(tmp_path: Path) -> None:
+    classes = classes_of(write_folders(tmp_path, TWELVE))
+    one = model(12)
+    same, (remark,) = align(one, classes)
+    assert same.forward is one.forward
+    assert same.training == {"class order": "text order, for the checkpoint tells none"}
+    assert remark.what == (
+        "orders of classes are possible for place, which does not tell its own: taken was the text order of their "
+        "names, in which 'class10' is before 'class2' (torchvision, mmpretrain; --classes sorted), and not the natural "
+        "order of their names, in which 'class2' is before 'class10' (timm; --classes natural)"
+    )
+    for chosen in ("sorted", "natural"):
+        assert align(one, classes_of(tmp_path, chosen)) == (one, ())
+    by_mmpretrain = dataclasses.replace(one, class_order="sorted")
+    assert align(by_mmpretrain, classes) == (by_mmpretrain, ())
+
+
+def test_names_of_one_order_need_no_word(tmp_path: Path) -> None:
+    for order in ("", "natural", "sorted"):
+        one = dataclasses.replace(model(3), class_order=order)
+        assert align(one, classes_of(write_folders(tmp_path, ("ant", "bee", "cat")))) == (one, ())
+
+
+TIMMS = {"epoch": 3, "arch": "vit", "version": 2}
+
+
+@pytest.mark.parametrize(
+    ("content", "order"),
+    [
+        (TIMMS, "natural"),
+        ({**TIMMS, "args": argparse.Namespace(dataset="", class_map="")}, "natural"),
+        ({**TIMMS, "args": {"dataset": "folder"}}, "natural"),
+        ({**TIMMS, "args": argparse.Namespace(dataset="torch/image_folder")}, "sorted"),
+        ({**TIMMS, "args": argparse.Namespace(dataset="torch/cifar10")}, ""),
+        ({**TIMMS, "args": argparse.Namespace(dataset="tfds/imagenet2012")}, ""),
+        ({**TIMMS, "args": argparse.Namespace(dataset="", class_map="map.txt")}, ""),
+        ({"epoch": 3, "arch": "vit", "best_acc1": 70.0}, ""),
+        ({}, ""),
+    ],
+)
+def test_what_timms_training_writes_tells_the_order(content: dict, order: str) -> None:
+    pytest.importorskip("timm")
+    assert class_order(content) == order
+
+
+def test_a_checkpoint_of_timms_training_brings_its_order(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    classes = classes_of(write_folders(tmp_path / "val", TWELVE))
+    state = timm.create_model("test_vit", num_classes=12).state_dict()
+    torch.save({**TIMMS, "state_dict": state}, tmp_path / "best.pth.tar")
+    torch.save({"state_dict": state}, tmp_path / "bare.pth")
+    kinds = []
+    for name in ("best.pth.tar", "bare.pth"):
+        (one,), remarks = load_classifiers([f"timm:test_vit@{tmp_path / name}"], ["m"], classes, 160)
+        kinds.append([remark.kind for remark in remarks])
+        image = torch.randint(256, (1, 3, 160, 160), dtype=torch.uint8)
+        with torch.inference_mode():
+            raw = load_classifiers(
+                [f"timm:test_vit@{tmp_path / name}"], ["m"], classes_of(tmp_path / "val", "natural"), 160
+            )
+            theirs, ours = raw[0][0].forward(image), one.forward(image)
+        numbers = classes.images.labels.numbers
+        if name == "best.pth.tar":
+            assert [ours[0, numbers[key]] for key in TWELVE] == [theirs[0, place] for place in range(12)]
+        else:
+            assert torch.equal(ours, theirs)
+    assert kinds == [["order_of_training"], ["order_in_doubt"]]
+
+
+def test_an_empty_folder_stands_for_a_class_without_images(tmp_path: Path) -> None:
+    write_folders(tmp_path, ("ant", "cat"))
+    with pytest.raises(ValueError, match=r"or make an empty folder in .* for each class that has no images there"):
+        check_number(model(3), classes_of(tmp_path), 32)
+    (tmp_path / "bee").mkdir()
+    check_number(model(3), classes_of(tmp_path), 32)
 
 
 def test_the_order_changes_nothing_else(tmp_path: Path) -> None:
