@@ -38,8 +38,8 @@ class Fit:
         unexpected: Names of the state dict that the model lacks.
         misshapen: Name, shape in the state dict and shape in the model.
         not_numbers: Names of weights with NaN.
-        other_types: Name and type of weights that are whole or complex numbers where the model has real ones, or of
-            which the file has the shape alone.
+        other_types: Name and type of weights that are complex numbers where the model has real ones, or of which the
+            file has the shape alone.
         known: How many names of the model the state dict has.
         left_out: Names that only training needs.
         held: Names of the state dict.
@@ -87,7 +87,7 @@ class Fit:
         if self.other_depth:
             return "It is of a model of another size: one has more blocks than the other."
         if self.other_types:
-            return "It is quantized, or its weights are elsewhere."
+            return "Its weights are of another kind of numbers, or elsewhere."
         norms = self._norms()
         if norms:
             return norms
@@ -207,6 +207,6 @@ def _other_type(value: Tensor, own: Tensor) -> str:
     """The type of a weight that cannot become the model's, nothing where it can."""
     if value.is_meta:
         return "without values"
-    if own.is_floating_point() and not value.is_floating_point():
+    if own.is_floating_point() and value.is_complex():
         return str(value.dtype).removeprefix("torch.")
     return ""

@@ -38,6 +38,7 @@ def check_floating_point(state: Mapping[str, Tensor], own: Mapping[str, Tensor],
         if value.is_floating_point()
         and name in state
         and state[name].dtype not in _FLOATS
+        and not state[name].is_complex()
         and not name.endswith(OWN_BUFFERS)
     ]
     packed = [name for name in state if name not in own and _PACKED.search(name)]

@@ -131,7 +131,7 @@ def _list_classes(found: Recognised, layout: str) -> Source:
     listing = list_clean(found)
     images = sort_images([_source_image(Path(path), key) for key, path in listing.paths.items()])
     remarks = (*found.remarks, *listing.others.remarks(found.root))
-    return Source(layout, images, remarks=remarks, classes=listing.folders)
+    return Source(layout, images, remarks=remarks, classes=tuple(sorted({*listing.folders, *found.listed_classes})))
 
 
 def sort_images(images: Sequence[SourceImage]) -> tuple[SourceImage, ...]:

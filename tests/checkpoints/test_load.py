@@ -161,7 +161,6 @@ def test_modules_that_are_wrapped_within_a_model(wrapper: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
-        (lambda value: (100 * value).to(torch.int8), "int8"),
         (lambda value: value.to(torch.complex64), "complex64"),
         (lambda value: value.to("meta"), "without values"),
     ],
@@ -170,7 +169,43 @@ def test_weights_that_cannot_become_those_of_the_model(change: Any, kind: str, t
     state = net().state_dict()
     name = next(name for name, value in state.items() if value.ndim == 2)
     path = save({**state, name: change(state[name])}, tmp_path)
-    with pytest.raises(CheckpointError, match=rf"1 of another type \({re.escape(name)} {kind}\)\. It is quantized, or"):
+    with pytest.raises(
+        CheckpointError, match=rf"1 of another type \({re.escape(name)} {kind}\)\. Its weights are of another"
+    ):
+        load_weights(net(), path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("scales", [False, True])
+def test_quantised_weights_are_refused_with_their_names_and_scales(
+    dtype: torch.dtype, scales: bool, tmp_path: Path
+) -> None:
+    state = net().state_dict()
+    name = next(name for name, value in state.items() if value.ndim == 2)
+    beside = {f"{name}_scale": torch.ones(1)} if scales else {}
+    path = save({**state, name: state[name].to(dtype), **beside}, tmp_path)
+    kind = str(dtype).removeprefix("torch.")
+    told = rf", with the scales {re.escape(name)}_scale beside them" if scales else ""
+    message = rf"got 1 as {kind} \({re.escape(name)}\){told}: they are quantised; .* dequantise them, and save"
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(net(), path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_16_bits_or_more_are_read(dtype: torch.dtype, tmp_path: Path) -> None:
+    state = {
+        name: value.to(dtype) if value.is_floating_point() else value for name, value in net().state_dict().items()
+    }
+    load_weights(net(), save(state, tmp_path))
+
+
+def test_packed_weights_of_other_names_are_quantised_too(tmp_path: Path) -> None:
+    state = net().state_dict()
+    name = next(name for name, value in state.items() if value.ndim == 2)
+    module = name.removesuffix("weight")
+    packed = {f"{module}qweight": torch.ones(1, 2, dtype=torch.int32), f"{module}scales": torch.ones(2)}
+    path = save({**{key: value for key, value in state.items() if key != name}, **packed}, tmp_path)
+    with pytest.raises(CheckpointError, match=r"as int32 \(.*qweight\), with the scales .*scales beside them"):
         load_weights(net(), path)
 
 

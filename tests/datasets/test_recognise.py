@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from odd_folders import WNIDS, arrays, coco, link_classes, tiny_imagenet, val_files, write_classes, write_image
 
+from dtn_det.corruptions.layouts import list_folder
 from dtn_det.datasets.class_folders import list_images
 from dtn_det.datasets.label_maps import imagenet_subset, imagenet_wnids
 from dtn_det.datasets.recognise import recognise
@@ -120,6 +121,8 @@ def test_wnids_txt_names_the_classes_that_have_no_images(tmp_path: Path) -> None
         assert images.labels.names == tuple(order)
         assert {image.label for image in images.images} == {order.index(wnid) for wnid in WNIDS}
         assert "empty_class_folders" in [remark.kind for remark in images.remarks]
+        # A corrupted tree is numbered by them too.
+        assert list_folder(folder, "imagenet").classes == tuple(order)
 
 
 def test_wnids_txt_of_another_set_is_told(tmp_path: Path) -> None:

@@ -219,7 +219,8 @@ def test_a_store_of_folders_that_were_numbered_by_the_order_of_their_names() -> 
     assert line.endswith(
         "earlier versions took numbered folders by the text order of their names, as --classes sorted does)"
     )
-    assert differences(old, {"data_hash": "a", "protocol": {"classes": "sorted"}, "remarks": told}) == []
+    for same in ("sorted", "natural"):
+        assert differences(old, {"data_hash": "a", "protocol": {"classes": same}, "remarks": told}) == []
     newer = {**old, "recognised": {"dataset": ""}}
     (line,) = differences(newer, {"data_hash": "b", "protocol": {"classes": "folder"}, "remarks": told})
     assert line.endswith("(names, sizes and labels of the images)")
