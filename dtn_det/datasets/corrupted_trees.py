@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dtn_det.corruptions.catalog import SEVERITIES
 from dtn_det.corruptions.manifest import read_manifest
 from dtn_det.datasets.choosing import choose_paths, selection_name
 from dtn_det.datasets.class_folders import (
@@ -94,11 +95,11 @@ def list_tree(
         ValueError: A cell is missing, cells hold different images, or a class is not known.
     """
     root, folders = tree.found.root, tree.folders
-    absent = [f"{name} {severity}" for name, severity in cells if (name, severity) not in folders]
+    absent = [cell for cell in cells if cell not in folders]
     if absent:
         raise ValueError(
-            f"expected a folder for each corruption and severity in {root}, got none for {', '.join(absent)}: fetch "
-            "what is missing, or choose with --corruptions and --severities"
+            f"expected a folder for each corruption and severity in {root}, got none for {_by_corruption(absent)}: "
+            f"fetch what is missing, or choose with {_choice(cells, folders)}"
         )
     first = folders[cells[0]]
     others = OtherFiles()
@@ -115,7 +116,8 @@ def list_tree(
             f"{tree.num_images}: write it again with the same `dtn-det corrupt` command, which adds the classes to "
             "corruptions.json and keeps the images, or name the clean images with --clean"
         )
-    labels = map_labels(known or {*present, *subfolders(first)}, classes, first)
+    # Of all cells that are taken, so that their order does not change the numbers.
+    labels = map_labels(known or {name for cell in cells for name in subfolders(folders[cell])}, classes, root)
     unknown = sorted(present - {*labels.numbers})
     if unknown:
         raise ValueError(
@@ -132,6 +134,28 @@ def list_tree(
     remarks = (*tree.found.remarks, *others.remarks(first), *order_remarks(labels, base), *_remarks(tree))
     selection = selection_name(limit, len(keys), limit_seed)
     return LabelledImages(images, labels, selection, len(keys), len(present), remarks), lines
+
+
+def _by_corruption(cells: Iterable[tuple[str, int]]) -> str:
+    """Cells as ``fog 1, 2; snow``, where corruptions without any severity stand alone."""
+    by_name: dict[str, list[int]] = {}
+    for name, severity in cells:
+        by_name.setdefault(name, []).append(severity)
+    whole = [name for name, severities in by_name.items() if len(severities) == len(SEVERITIES)]
+    parts = [f"{name} {', '.join(map(str, sorted(by_name[name])))}" for name in by_name if name not in whole]
+    return "; ".join([*parts, *([", ".join(whole)] if whole else [])])
+
+
+def _choice(wanted: Cells, folders: Collection[tuple[str, int]]) -> str:
+    """The options that take the wanted corruptions that are there, at the severities that all of them have."""
+    there: dict[str, set[int]] = {}
+    for name, severity in wanted:
+        if (name, severity) in folders:
+            there.setdefault(name, set()).add(severity)
+    common = set.intersection(*there.values()) if there else set()
+    if not common:
+        return "--corruptions and --severities"
+    return f"--corruptions {' '.join(there)} --severities {' '.join(map(str, sorted(common)))}"
 
 
 def match_clean(images: LabelledImages, listed_clean: LabelledImages, clean: Path) -> dict[str, str]:

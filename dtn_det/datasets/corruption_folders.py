@@ -12,7 +12,7 @@ from dtn_det.datasets.folder_contents import Contents, look, peek
 from dtn_det.datasets.image_files import subfolders
 from dtn_det.datasets.label_maps import NUMBER, WNID
 
-SEVERITY = re.compile(r"(?:severity|sev|s|level)?[_\- ]?([1-5])", re.IGNORECASE)
+SEVERITY = re.compile(r"(?:severity|sev|s|level)?[_\- ]?0*([1-5])", re.IGNORECASE)
 _MAGNITUDE = re.compile(r"\d+(\.\d+)?")
 
 _C_BAR = frozenset(

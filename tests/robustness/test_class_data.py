@@ -107,6 +107,8 @@ def test_validation_images_that_are_not_sorted_say_how_to_sort_them(tmp_path: Pa
         ("weather/fog", "severity1"),
         ("FOG", "s1"),
         ("weather/Fog", "Severity-1"),
+        ("fog", "01"),
+        ("fog", "severity_01"),
     ],
 )
 def test_variants_of_the_layout(tmp_path: Path, corruption: str, severity: str) -> None:
@@ -138,6 +140,30 @@ def test_cells_that_are_not_there_are_named(tmp_path: Path) -> None:
     tree = open_tree(recognise(tmp_path))
     with pytest.raises(ValueError, match="got none for fog 2"):
         list_tree(tree, CELLS, "imagenet", None, 0)
+
+
+def test_the_advice_for_a_part_of_a_tree_takes_what_is_there(tmp_path: Path) -> None:
+    for cell in ("fog/1", "fog/2", "fog/3", "contrast/2", "contrast/3"):
+        write_folders(tmp_path / cell)
+    tree = open_tree(recognise(tmp_path))
+    wanted = [Cell(name, severity) for name in ("snow", "fog", "contrast") for severity in range(1, 6)]
+    message = (
+        "got none for fog 4, 5; contrast 1, 4, 5; snow: fetch what is missing, or choose with --corruptions fog "
+        "contrast --severities 2 3$"
+    )
+    with pytest.raises(ValueError, match=message):
+        list_tree(tree, wanted, "imagenet", None, 0)
+    there = [cell for cell in wanted if cell.corruption != "snow" and cell.severity in (2, 3)]
+    assert list_tree(tree, there, "imagenet", None, 0)[0].num_found == 8
+
+
+def test_a_folder_without_images_counts_in_whichever_cell_it_is(tmp_path: Path) -> None:
+    for severity in ("1", "2"):
+        write_folders(tmp_path / "fog" / severity)
+    (tmp_path / "fog" / "2" / "another").mkdir()
+    tree = open_tree(recognise(tmp_path))
+    for cells, number in ((CELLS, 5), (CELLS[::-1], 5), (CELLS[1:], 5), (CELLS[:1], 4)):
+        assert list_tree(tree, cells, "folder", None, 0)[0].num_classes == number
 
 
 def test_images_that_differ_between_cells_are_named(tmp_path: Path) -> None:
