@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from dtn_det.corruptions import Corruptor
     from dtn_det.corruptions.image import ByteImage
+    from dtn_det.corruptions.trees import Tree
+
+_OF_SMALL_IMAGES = ("cifar-c", "tiny-imagenet-c")
+"""Profiles with which `dtn-det mce` makes of clean images what is written here: images of their own size."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -113,19 +117,8 @@ def _tree(args: argparse.Namespace) -> int:
     tell(tree.source.remarks, functools.partial(_say, console))
     if not tree.cropped:
         _tell_size(console, tree.corruptor.profile, tree.source.images[0].path)
-    if tree.source.layout == "plain" and tree.source.classes and args.profile is None and not tree.cropped:
-        _say(
-            console,
-            f"{args.src} has class folders ({', '.join(tree.source.classes[:3])}, ...) that are not ImageNet's, so its "
-            "images keep their sizes. For the images that `dtn-det mce` makes of clean ones, pass --profile "
-            "imagenet-c --resize --format jpeg; it reads what is written either way",
-        )
-    elif args.layout == "auto" and tree.source.layout == "plain" and args.profile is None:
-        _say(
-            console,
-            f"{args.src} has neither annotations/*.json nor class folders such as n01440764, so it is taken for plain "
-            "images. For ImageNet's in one folder, pass --profile imagenet-c --resize --format jpeg",
-        )
+    if tree.source.layout == "plain" and args.profile is None:
+        _tell_plain(console, args, tree)
     workers = args.workers if args.workers is not None else sweep_options.num_cores()
     bad = write_tree(tree, workers, console, _asker(console, ask=not args.yes))
     if bad:
@@ -134,6 +127,24 @@ def _tree(args: argparse.Namespace) -> int:
             _say(console, f"  {outcome.image.name}: {outcome.error}")
         return 1
     return 0
+
+
+def _tell_plain(console: Console, args: argparse.Namespace, tree: Tree) -> None:
+    """Say how to get images as in ImageNet-C where these are others."""
+    if not tree.source.classes:
+        if args.layout == "auto":
+            _say(
+                console,
+                f"{args.src} has neither annotations/*.json nor class folders such as n01440764, so it is taken for "
+                "plain images. For ImageNet's in one folder, pass --profile imagenet-c --resize --format jpeg",
+            )
+    elif not tree.cropped and tree.corruptor.profile not in _OF_SMALL_IMAGES:
+        _say(
+            console,
+            f"{args.src} has class folders ({', '.join(tree.source.classes[:3])}, ...) that are not ImageNet's, so its "
+            "images keep their sizes. For the images that `dtn-det mce` makes of clean ones, pass --profile "
+            "imagenet-c --resize --format jpeg; it reads what is written either way",
+        )
 
 
 def _tell_size(console: Console, profile: str, path: Path) -> None:

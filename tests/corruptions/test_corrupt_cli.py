@@ -288,6 +288,15 @@ def test_what_was_taken_for_granted_is_said_first(tmp_path, capsys):
     assert second.startswith("1 files to write")
 
 
+@pytest.mark.parametrize(("side", "told"), [(32, False), (64, False), (100, True)])
+def test_what_mce_makes_of_clean_images_is_told_where_it_differs(side, told, tmp_path, capsys):
+    for name in ("ant", "bee"):
+        save(tmp_path / "a" / name / "1.png", np.full((side, side, 3), 90, np.uint8))
+    what = ["--corruptions", "contrast", "--severities", "1", "--workers", "1"]
+    assert main(["corrupt", str(tmp_path / "a"), str(tmp_path / "b"), *what]) == 0
+    assert ("pass --profile imagenet-c --resize --format jpeg" in capsys.readouterr().out) == told
+
+
 def test_a_tree_that_does_not_fit_on_the_disk_is_refused(source, tmp_path, capsys, monkeypatch):
     usage = os.statvfs_result((4096, 4096, 10, 1, 1, 10**6, 10**6, 10**6, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda path: usage)
