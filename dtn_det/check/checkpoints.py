@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dtn_det.check.model import Target
 from dtn_det.check.result import CheckResult
-from dtn_det.checkpoints.errors import CheckpointError
-from dtn_det.checkpoints.load import fit_weights
+from dtn_det.checkpoints.errors import CheckpointError, MisfitError
+from dtn_det.checkpoints.load import Loaded, fit_weights
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.state_dict import Chosen, choose_weights
 from dtn_det.checkpoints.trained_config import trained_options
+from dtn_det.datasets.remarks import Remark
 from dtn_det.layers.norm_options import EXTRA_STATE, describe_options, unpack_options
 
 _TITLE = "checkpoint"
@@ -35,10 +37,22 @@ def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
     if target is None:
         return CheckResult(str(path), "checkpoint", _TITLE, facts)
     try:
-        loaded = fit_weights(target.build(), content, str(path))
+        loaded = _fitted(path, content, target)
     except (CheckpointError, ValueError) as error:
         return CheckResult(str(path), "checkpoint", _TITLE, facts, problems=(str(error),), fits=False)
     return CheckResult(str(path), "checkpoint", _TITLE, facts, loaded.remarks, fits=True)
+
+
+def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
+    """Weights against a model, of timm's with as many classes as they have: `dtn-det mce` builds these so."""
+    try:
+        return fit_weights(target.build(), content, str(path))
+    except MisfitError as error:
+        if target.config is not None or error.num_classes is None:
+            raise
+        loaded = fit_weights(target.build(error.num_classes), content, str(path))
+        what = f"classes in the file; {target.source} fits as dtn-det mce builds it for data of so many"
+        return replace(loaded, remarks=(*loaded.remarks, Remark("other_classes", what, str(path), error.num_classes)))
 
 
 def _facts(content: Mapping[str, Any], chosen: Chosen) -> Iterator[tuple[str, Any]]:

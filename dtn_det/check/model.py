@@ -46,8 +46,11 @@ class Target:
         numbers = set(dict(class_numbers(self.config)).values())
         return numbers.pop() if len(numbers) == 1 else None
 
-    def build(self) -> nn.Module:
+    def build(self, num_classes: int | None = None) -> nn.Module:
         """The model with random weights, whatever its config would load.
+
+        Args:
+            num_classes: Of a model of timm; None for those of its pretrained weights.
 
         Raises:
             ValueError: It does not build.
@@ -55,7 +58,8 @@ class Target:
         try:
             model: nn.Module
             if self.config is None:
-                model = require("timm", "cls").create_model(self.source.removeprefix(TIMM), pretrained=False)
+                settings = {"pretrained": False, **({} if num_classes is None else {"num_classes": num_classes})}
+                model = require("timm", "cls").create_model(self.source.removeprefix(TIMM), **settings)
             else:
                 library = "mmdet" if self.is_detector else "mmpretrain"
                 registry = require(f"{library}.registry", "det" if self.is_detector else "cls").MODELS

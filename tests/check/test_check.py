@@ -228,6 +228,16 @@ class TestCheckpoints:
         assert facts["others under"] == "state_dict"
         assert (facts["tensors"], facts["numbers"], facts["types"], facts["epoch"]) == (2, 8, ["float32"], 7)
 
+    def test_another_number_of_classes_fits_a_model_of_timm(self, tmp_path: Path) -> None:
+        """`mce timm:NAME@FILE` builds the model with the classes of the data."""
+        timm = pytest.importorskip("timm")
+        torch.save(timm.create_model("test_resnet", num_classes=10).state_dict(), tmp_path / "a.pth")
+        result = check(tmp_path / "a.pth", read_target("timm:test_resnet"))
+        assert (result.fits, list(result.problems)) == (True, [])
+        assert [(remark.kind, remark.count) for remark in result.remarks] == [("other_classes", 10)]
+        torch.save(timm.create_model("test_vit", num_classes=10).state_dict(), tmp_path / "b.pth")
+        assert check(tmp_path / "b.pth", read_target("timm:test_resnet")).fits is False
+
     def test_a_damaged_file_is_a_problem(self, tmp_path: Path) -> None:
         (tmp_path / "a.pth").write_bytes(b"PK\x03\x04 and no more")
         result = check(tmp_path / "a.pth")
