@@ -77,8 +77,7 @@ def make_report(
                 f"expected --out to be empty or the folder of an earlier report, got {out} with {foreign[0]!r} in it: "
                 "name another"
             )
-        if (out / _FILES[-1]).exists():
-            _say(console, f"the report in {out} is replaced")
+        earlier = (out / _FILES[-1]).exists()
         with stages(console) as add_stage:
             count = len(sources.models)
             show = add_stage("Computing numbers and intervals", count)
@@ -97,6 +96,9 @@ def make_report(
                 gallery = make_samples(sources, data, pairs, clean=clean, frost=frost, seed=options.seed)
                 show(1)
             show = add_stage("Writing tables, figures, and the page", 3)
+            # Nothing is lost where a name or a picture was wrong.
+            if earlier:
+                _say(console, f"the report in {out} is replaced")
             for name in _FOLDERS:
                 shutil.rmtree(out / name, ignore_errors=True)
             published = published_for(report) if with_published else ()
