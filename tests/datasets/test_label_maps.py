@@ -88,6 +88,13 @@ def test_numbers_from_one_on_are_the_classes_in_their_order(tmp_path: Path) -> N
     )
 
 
+def test_numbers_with_gaps_are_told_by_their_natural_order(tmp_path: Path) -> None:
+    (remark,) = list_images(write_classes(tmp_path, ("0", "90", "270")), "natural").remarks
+    assert remark.what.startswith(
+        "folders are numbered by the natural order of their names, in which '90' is before '270': '270' is class 2 ("
+    )
+
+
 def test_padded_numbers_from_one_on_have_one_order(tmp_path: Path) -> None:
     write_classes(tmp_path, [f"{number:02}" for number in range(1, 13)])
     (remark,) = list_images(tmp_path).remarks
