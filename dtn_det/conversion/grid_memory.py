@@ -20,6 +20,38 @@ Grid = tuple[int, int]
 _MAX_GRIDS = 64
 
 
+@dataclass(frozen=True)
+class PatchLayout:
+    """What a host was told of the patches of its images.
+
+    Attributes:
+        grid: `(H, W)` of all images; padding may stand behind it. None where there is no such grid.
+        batch: Number of images.
+        source: The arguments that say so.
+        problem: Why there is no grid, as what was got.
+    """
+
+    grid: Grid | None
+    batch: int
+    source: str
+    problem: str = ""
+
+
+@dataclass
+class ToldLayout:
+    """A layout and who was told it.
+
+    Attributes:
+        path: Of the module that was told.
+        layout: What it was told.
+        readers: Norms that have read it outside of a bracketed pass.
+    """
+
+    path: str
+    layout: PatchLayout
+    readers: set[str] = field(default_factory=set)
+
+
 @dataclass
 class SeenGrid:
     """A grid that a hook has seen.
@@ -27,11 +59,13 @@ class SeenGrid:
     Attributes:
         grid: `(H, W)`.
         batch: Number of images.
+        padded: Whether padding may stand behind the grid.
         readers: Norms that have read it outside of a bracketed pass.
     """
 
     grid: Grid
     batch: int
+    padded: bool = False
     readers: set[str] = field(default_factory=set)
 
 
@@ -45,7 +79,9 @@ class GridMemory:
     Attributes:
         outermost: By thread, the path of the outermost module whose call runs.
         seen: By thread, host and width, the grid of the current forward pass.
-        pending: By host and width, the grids of the passes whose activations a backward pass to come may compute again.
+        layouts: By thread and host, what was told of patches in the current forward pass.
+        pending: By host and width, the grids of the passes whose activations a backward pass to come may compute again,
+            and whether padding may stand behind them.
         used_again: Whether a backward pass has computed activations again since.
         surpluses: Tokens beyond the grid that norms have met.
         mask: `(B, L)`, True for the tokens that count.
@@ -53,10 +89,33 @@ class GridMemory:
 
     outermost: dict[int, str] = field(default_factory=dict)
     seen: dict[tuple[int, str, int], SeenGrid] = field(default_factory=dict)
-    pending: dict[tuple[str, int], list[Grid]] = field(default_factory=dict)
+    layouts: dict[tuple[int, str], ToldLayout] = field(default_factory=dict)
+    pending: dict[tuple[str, int], list[tuple[Grid, bool]]] = field(default_factory=dict)
     used_again: bool = False
     surpluses: set[int] = field(default_factory=set)
     mask: Tensor | None = None
+
+    def tell_layout(self, host: str, path: str, layout: PatchLayout | None) -> None:
+        """Keep what a module was told of patches; a module inside of one that was told more in this call has no say."""
+        key = current_thread(), host
+        told = self.layouts.get(key)
+        if told is not None and path != told.path and path.startswith(f"{told.path}." if told.path else ""):
+            return
+        if layout is None:
+            self.layouts.pop(key, None)
+        else:
+            self.layouts[key] = ToldLayout(path, layout)
+
+    def read_layout(self, hosts: tuple[str, ...], name: str) -> PatchLayout | None:
+        """What the nearest of the hosts around a norm was told of patches in this pass."""
+        thread = current_thread()
+        told = next((self.layouts[thread, host] for host in hosts if (thread, host) in self.layouts), None)
+        if told is None or thread in self.outermost:
+            return told.layout if told else None
+        if name in told.readers:
+            return None  # a second pass, in which nothing was told
+        told.readers.add(name)
+        return told.layout
 
     def record(self, host: str, width: int, grid: Grid, batch: int) -> None:
         """Keep the grid of tokens of a width in a host."""
@@ -64,12 +123,16 @@ class GridMemory:
         if _computes_again() and thread not in self.outermost:
             return
         self.seen[thread, host, width] = SeenGrid(grid, batch)
+        self.keep_for_backward(host, width, grid)
+
+    def keep_for_backward(self, host: str, width: int, grid: Grid, padded: bool = False) -> None:
+        """Keep a grid for a backward pass that computes activations again."""
         if not torch.compiler.is_compiling() and torch.is_grad_enabled() and not _computes_again():
             if self.used_again:
                 self.pending, self.used_again = {}, False
             known = self.pending.setdefault((host, width), [])
-            if grid not in known:
-                self.pending[host, width] = [*known[1 - _MAX_GRIDS :], grid]
+            if (grid, padded) not in known:
+                self.pending[host, width] = [*known[1 - _MAX_GRIDS :], (grid, padded)]
 
     def find(self, hosts: tuple[str, ...], width: int, name: str, num_tokens: int) -> SeenGrid | None:
         """The grid of the tokens that a norm gets, None if none was seen in this pass.
@@ -111,18 +174,27 @@ class GridMemory:
     def _forget(self, thread: int) -> None:
         for key in [key for key in self.seen if key[0] == thread]:
             del self.seen[key]
+        for told in [told for told in self.layouts if told[0] == thread]:
+            del self.layouts[told]
 
     def _pending_grid(self, hosts: tuple[str, ...], width: int, num_tokens: int) -> SeenGrid | None:
         self.used_again = True
         known = next((self.pending[host, width] for host in hosts if (host, width) in self.pending), [])
-        fitting = [one for one in known if num_tokens - one[0] * one[1] in self.surpluses]
+        fitting = [
+            (grid, padded)
+            for grid, padded in known
+            if any(
+                num_tokens - surplus >= grid[0] * grid[1] if padded else num_tokens - surplus == grid[0] * grid[1]
+                for surplus in self.surpluses
+            )
+        ]
         if len(fitting) > 1:
             raise ValueError(
                 f"expected one grid of {num_tokens} tokens while activations are computed again, got "
-                f"{' and '.join(map(str, fitting))}: with activation checkpointing, run the backward pass of one image "
+                f"{' and '.join(str(grid) for grid, _ in fitting)}: with activation checkpointing, run the backward pass of one image "
                 "size before the forward pass of another, or put passes that need no gradient under torch.no_grad()"
             )
-        return SeenGrid(fitting[0], -1) if fitting else None
+        return SeenGrid(fitting[0][0], -1, fitting[0][1]) if fitting else None
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dtn_det.conversion.grid_memory import BlockGrid, Grid, GridMemory
+from dtn_det.conversion.grid_memory import BlockGrid, Grid, GridMemory, PatchLayout
 from dtn_det.conversion.hosts import ExtraTokens, arguments
 
 GridFunction = Callable[[int], Grid]
@@ -172,9 +172,10 @@ class GiveGrid:
             self._learn_layout(self.block, x)
         if x.dim() != 3 or len(args) > 1 or kwargs.get("hw_shape") is not None:
             return args, kwargs
-        grid = self._grid(x)
-        if self.extra.suffix and _side(x.shape[1]) != grid[0] * grid[1]:
-            args = (x.roll(self.extra.suffix, 1),)
+        grid, padded = self._grid(x)
+        behind = _behind(x, grid, self.extra) if padded or self.extra.suffix else 0
+        if behind:
+            args = (x.roll(behind, 1),)
         return args, {**kwargs, "hw_shape": grid}
 
     def _learn_layout(self, block: BlockGrid, x: Tensor) -> None:
@@ -183,14 +184,24 @@ class GiveGrid:
         if unclear is not None and (_side(x.shape[1]), _side(x.shape[2])) == unclear[0]:
             block.tell(unclear[0])
 
-    def _grid(self, x: Tensor) -> Grid:
+    def _grid(self, x: Tensor) -> tuple[Grid, bool]:
+        """The grid, and whether padding may stand behind it."""
         num_tokens = _side(x.shape[1])
-        grid: Grid | None
-        if self.fixed is not None:
-            grid = self.fixed(num_tokens) if callable(self.fixed) else self.fixed
+        layout = self.memory.read_layout(self.hosts, self.name)
+        if layout is not None:
+            grid, padded = self._of_layout(layout, x), True
+        elif self.fixed is not None:
+            grid, padded = self._fixed(num_tokens), False
+            if num_tokens != grid[0] * grid[1]:
+                # Where activations are computed again, those of a padded batch are not told so any more.
+                seen = self.memory.find(self.hosts, self.width, self.name, num_tokens)
+                padded = seen is not None and seen.padded
         else:
-            grid = self._of_block() or self._of_pass(x, num_tokens)
+            told = self._of_block()
+            grid, padded = (told, False) if told else self._of_pass(x, num_tokens)
         surplus = num_tokens - grid[0] * grid[1]
+        if padded and surplus >= self.extra.total:
+            surplus = self.extra.total
         if surplus not in (0, self.extra.total):
             extra = f" and {self.extra}" if self.extra.total else ""
             raise ValueError(
@@ -200,7 +211,37 @@ class GiveGrid:
             )
         if not torch.compiler.is_compiling():
             self.memory.surpluses.add(surplus)
-        return grid
+        return grid, padded
+
+    def _fixed(self, num_tokens: int) -> Grid:
+        if callable(self.fixed):
+            return self.fixed(num_tokens)
+        assert self.fixed is not None
+        return self.fixed[0], self.fixed[1]
+
+    def _of_layout(self, layout: PatchLayout, x: Tensor) -> Grid:
+        """The grid that all images have by what the host was told, which a given one must not contradict."""
+        if layout.grid is None:
+            raise ValueError(
+                f"expected images of one grid at {self.name!r}, their patches row by row and padding, if any, behind "
+                f"them, got {layout.problem}: batch images of one grid together, or pass one image at a time, cut to "
+                "its patches"
+            )
+        if self.fixed is not None:
+            given = self._fixed(_side(x.shape[1]))
+            if given != layout.grid:
+                raise ValueError(
+                    f"expected images of the grid {given[0]} x {given[1]} that convert_norm was given, at "
+                    f"{self.name!r}, got {layout.grid[0]} x {layout.grid[1]} by {layout.source}: convert the model "
+                    "without grid="
+                )
+        if _side(x.shape[0]) != layout.batch:
+            raise ValueError(
+                f"expected the tokens of {self.name!r} as (B, N, C) with B = {layout.batch}, the number of images by "
+                f"{layout.source}, got {tuple(x.shape)}: leave this norm out with layers="
+            )
+        self.memory.keep_for_backward(self.hosts[0], self.width, layout.grid, padded=True)
+        return layout.grid
 
     def _of_block(self) -> Grid | None:
         if self.block is None:
@@ -214,7 +255,7 @@ class GiveGrid:
             )
         return self.block.grid
 
-    def _of_pass(self, x: Tensor, num_tokens: int) -> Grid:
+    def _of_pass(self, x: Tensor, num_tokens: int) -> tuple[Grid, bool]:
         seen = self.memory.find(self.hosts, self.width, self.name, num_tokens)
         if seen is None:
             raise ValueError(
@@ -229,21 +270,24 @@ class GiveGrid:
                 f"grid was seen, got {tuple(x.shape)}: DTN needs the tokens of an image in one row, so pass grid= to "
                 "convert_norm, or leave this norm out with layers="
             )
-        return seen.grid
+        return seen.grid, seen.padded
 
 
 @dataclass
 class RestoreOrder:
-    """A forward hook on a norm whose host has tokens behind the grid, which :class:`GiveGrid` brought to the front."""
+    """A forward hook on a norm whose host has tokens behind the grid, which :class:`GiveGrid` brought to the front.
+
+    Attributes:
+        extra: Tokens of the model beyond the grid; others behind it are padding.
+    """
 
     extra: ExtraTokens
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Tensor) -> Tensor | None:
         """Bring them back behind the grid."""
         grid = kwargs.get("hw_shape")
-        if output.dim() != 3 or grid is None or _side(output.shape[1]) == grid[0] * grid[1]:
-            return None
-        return output.roll(-self.extra.suffix, 1)
+        behind = _behind(output, grid, self.extra) if output.dim() == 3 and grid is not None else 0
+        return output.roll(-behind, 1) if behind else None
 
 
 @dataclass
@@ -289,6 +333,12 @@ def has_grid_hooks(model: nn.Module) -> bool:
     """Whether norms of a model are given their grid already."""
     hooks = (hook for module in model.modules() for hook in module._forward_pre_hooks.values())
     return any(isinstance(hook, GiveGrid) for hook in hooks)
+
+
+def _behind(x: Tensor, grid: Grid, extra: ExtraTokens) -> int:
+    """The number of tokens behind the grid."""
+    surplus = _side(x.shape[1]) - grid[0] * grid[1]
+    return surplus - extra.prefix if surplus else 0
 
 
 def _argument(name: str, position: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -17,7 +17,7 @@ from dtn_det.conversion.grids import (
     RecordOutput,
     RestoreOrder,
 )
-from dtn_det.conversion.hosts import ExtraTokens, extra_tokens
+from dtn_det.conversion.hosts import ExtraTokens, arguments, extra_tokens
 from dtn_det.conversion.loading import keep_start_of_norms
 from dtn_det.conversion.norm_plan import (
     Groups,
@@ -28,6 +28,7 @@ from dtn_det.conversion.norm_plan import (
     check_order,
     plan_norms,
 )
+from dtn_det.conversion.patch_layout import RecordLayout, tells_layout
 from dtn_det.layers import DTN, DyT, RMSNorm, ScaleNorm, TokenGroupNorm, TokenLayerNorm, from_layer_norm
 from dtn_det.layers.token_norms.factory import token_norm_class
 
@@ -149,7 +150,7 @@ def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str
     if not sites:
         return
     fixed = None if isinstance(grid, str) else grid
-    hosts = _watch_embeddings(model, memory, sites, plan.blocks) if fixed is None else frozenset({""})
+    hosts, padded = _watch_embeddings(model, memory, sites, plan.blocks, fixed is None)
     blocks: dict[str, BlockGrid] = {}
     extras = {path: extra_tokens(model.get_submodule(path)) for path in hosts}
     for site in sites:
@@ -161,7 +162,7 @@ def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str
         give = GiveGrid(site.name, memory, around, site.stream, extra, blocks.get(site.block or ""), fixed)
         norm = model.get_submodule(site.name)
         norm.register_forward_pre_hook(give, with_kwargs=True)
-        if extra.suffix:
+        if extra.suffix or padded:
             norm.register_forward_hook(RestoreOrder(extra), with_kwargs=True)
 
 
@@ -172,12 +173,13 @@ def _watch_block(block: nn.Module, target: BlockGrid, width: int) -> None:
 
 
 def _watch_embeddings(
-    model: nn.Module, memory: GridMemory, sites: list[NormSite], blocks: tuple[str, ...]
-) -> frozenset[str]:
-    """Record the grids that modules outside of blocks give: patch embeddings, pooling, merging.
+    model: nn.Module, memory: GridMemory, sites: list[NormSite], blocks: tuple[str, ...], watch_grids: bool
+) -> tuple[frozenset[str], bool]:
+    """Record the grids that modules outside of blocks give (patch embeddings, pooling, merging) or are told.
 
     Returns:
-        The paths of the hosts: the parts of the model that make tokens and have the blocks that take them.
+        The paths of the hosts, which are the parts of the model that make tokens and have the blocks that take them,
+        and whether batches may be padded.
     """
     modules = dict(model.named_modules())
     inside = tuple(f"{path}." for path in blocks)
@@ -190,11 +192,20 @@ def _watch_embeddings(
         if name and not f"{name}.".startswith(inside) and not isinstance(module, nn.ModuleList | nn.Sequential):
             host = next((path for path in _paths_around(name) if path in above), "")
             hosts.add(host)
-            module.register_forward_hook(RecordOutput(memory, host, widths))
+            if watch_grids:
+                module.register_forward_hook(RecordOutput(memory, host, widths))
+    tellers = [name for name, module in modules.items() if tells_layout(module) and not f"{name}.".startswith(inside)]
+    for name in tellers:
+        host = next((path for path in (name, *_paths_around(name)) if path in above), "")
+        hosts.add(host)
+        record = RecordLayout(memory, host, name, arguments(modules[name]))
+        modules[name].register_forward_pre_hook(record, with_kwargs=True)
+    if not watch_grids and not tellers:
+        return frozenset({""}), False
     for path in sorted(hosts | {path for host in hosts for path in _paths_around(host) if path in above}):
         modules[path].register_forward_pre_hook(StartPass(memory, path), prepend=True)
         modules[path].register_forward_hook(EndPass(memory, path), always_call=True)
-    return frozenset(hosts)
+    return frozenset(hosts), bool(tellers)
 
 
 def _paths_around(name: str) -> tuple[str, ...]:

@@ -58,7 +58,8 @@ def wrong_cells(model: nn.Module, images: Tensor, slack: int = 0, **arguments: A
         A sentence for each token that depends on others; empty where all is well.
     """
     wrong: list[str] = []
-    # With one image, gradients through flattened maps and batch norms come out wrong in torch 2.12 on the CPU.
+    # Two images: with one, the gradients of this check pointed at other cells for EfficientFormer and XCiT in torch 2.12
+    # on the CPU, and not with two. The cause was not found.
     images = images.repeat(2, 1, 1, 1).requires_grad_()
     for name, norm, x, grid in _first_calls(model, images, arguments):
         height, width = grid

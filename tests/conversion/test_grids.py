@@ -19,7 +19,7 @@ _SMALL = {"embed_dim": 24, "depth": 2, "num_heads": 3}
 _STAGES = {"depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
 
 
-def _grids(model: nn.Module, x: Tensor) -> dict[int, set[Any]]:
+def _grids(model: nn.Module, x: Tensor | dict[str, Tensor]) -> dict[int, set[Any]]:
     """By width, the grids that norms were told or got as maps."""
     found: dict[int, set[Any]] = {}
     with norm_calls(model) as calls, torch.no_grad():
@@ -62,7 +62,7 @@ class _Host(nn.Module):
         return out
 
 
-def test_a_naflex_vit_is_told_the_grid_of_an_image_and_refuses_patches_afterwards() -> None:
+def test_a_naflex_vit_is_told_the_grid_of_an_image_and_that_of_patches_afterwards() -> None:
     model = timm.create_model("naflexvit_base_patch16_gap", **_SMALL)
     model = convert_norm(model, layers="blocks").eval()
     image = torch.randn(1, 3, 128, 192)
@@ -73,13 +73,7 @@ def test_a_naflex_vit_is_told_the_grid_of_an_image_and_refuses_patches_afterward
         "patch_valid": torch.ones(1, 96, dtype=torch.bool),
     }
     assert _grids(model, image) == {24: {(8, 12)}}
-    with pytest.raises(ValueError, match=r"expected to see the grid of the tokens of 'blocks.0.norm1' in this forward"):
-        model(patches)
-    model.forward_features(image)
-    with pytest.raises(ValueError, match=r"expected to see the grid of the tokens of 'blocks.0.norm1' in this forward"):
-        model.forward_features(
-            patches["patches"], patch_coord=patches["patch_coord"], patch_valid=patches["patch_valid"]
-        )
+    assert _grids(model, patches) == {24: {(12, 8)}}
     assert _grids(model, torch.randn(1, 3, 192, 128)) == {24: {(12, 8)}}
 
 
