@@ -189,10 +189,11 @@ class GridMemory:
             )
         ]
         if len(fitting) > 1:
+            found = " and ".join(str(grid) for grid, _ in fitting)
             raise ValueError(
-                f"expected one grid of {num_tokens} tokens while activations are computed again, got "
-                f"{' and '.join(str(grid) for grid, _ in fitting)}: with activation checkpointing, run the backward pass of one image "
-                "size before the forward pass of another, or put passes that need no gradient under torch.no_grad()"
+                f"expected one grid of {num_tokens} tokens while activations are computed again, got {found}: with "
+                "activation checkpointing, run the backward pass of one image size before the forward pass of another, "
+                "or put passes that need no gradient under torch.no_grad()"
             )
         return SeenGrid(fitting[0][0], -1, fitting[0][1]) if fitting else None
 

@@ -173,7 +173,7 @@ class GiveGrid:
         if x.dim() != 3 or len(args) > 1 or kwargs.get("hw_shape") is not None:
             return args, kwargs
         grid, padded = self._grid(x)
-        behind = _behind(x, grid, self.extra) if padded or self.extra.suffix else 0
+        behind = tokens_behind(x, grid, self.extra) if padded or self.extra.suffix else 0
         if behind:
             args = (x.roll(behind, 1),)
         return args, {**kwargs, "hw_shape": grid}
@@ -286,7 +286,7 @@ class RestoreOrder:
     def __call__(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Tensor) -> Tensor | None:
         """Bring them back behind the grid."""
         grid = kwargs.get("hw_shape")
-        behind = _behind(output, grid, self.extra) if output.dim() == 3 and grid is not None else 0
+        behind = tokens_behind(output, grid, self.extra) if output.dim() == 3 and grid is not None else 0
         return output.roll(-behind, 1) if behind else None
 
 
@@ -335,7 +335,7 @@ def has_grid_hooks(model: nn.Module) -> bool:
     return any(isinstance(hook, GiveGrid) for hook in hooks)
 
 
-def _behind(x: Tensor, grid: Grid, extra: ExtraTokens) -> int:
+def tokens_behind(x: Tensor, grid: Grid, extra: ExtraTokens) -> int:
     """The number of tokens behind the grid."""
     surplus = _side(x.shape[1]) - grid[0] * grid[1]
     return surplus - extra.prefix if surplus else 0

@@ -29,6 +29,7 @@ from dtn_det.conversion.norm_plan import (
     plan_norms,
 )
 from dtn_det.conversion.patch_layout import RecordLayout, tells_layout
+from dtn_det.conversion.placement import VerifyPlaces, code_from_outside
 from dtn_det.layers import DTN, DyT, RMSNorm, ScaleNorm, TokenGroupNorm, TokenLayerNorm, from_layer_norm
 from dtn_det.layers.token_norms.factory import token_norm_class
 
@@ -150,7 +151,10 @@ def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str
     if not sites:
         return
     fixed = None if isinstance(grid, str) else grid
-    hosts, padded = _watch_embeddings(model, memory, sites, plan.blocks, fixed is None)
+    modules = dict(model.named_modules())
+    inside = tuple(f"{path}." for path in plan.blocks)
+    outside = {path: module for path, module in modules.items() if not f"{path}.".startswith(inside)}
+    hosts, padded = _watch_embeddings(modules, outside, memory, sites, plan.blocks, fixed is None)
     blocks: dict[str, BlockGrid] = {}
     extras = {path: extra_tokens(model.get_submodule(path)) for path in hosts}
     for site in sites:
@@ -164,6 +168,25 @@ def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str
         norm.register_forward_pre_hook(give, with_kwargs=True)
         if extra.suffix or padded:
             norm.register_forward_hook(RestoreOrder(extra), with_kwargs=True)
+    _verify_places(model, outside, sites, plan.blocks)
+
+
+def _verify_places(
+    model: nn.Module, outside: dict[str, nn.Module], sites: list[NormSite], blocks: tuple[str, ...]
+) -> None:
+    """Let the first image tell whether code that is of no known library puts tokens where the norms are told."""
+    first = next((site for site in sites if site.block is not None), None)
+    if first is None or first.block is None:
+        return
+    methods = code_from_outside(outside.values())
+    if not methods:
+        return
+    hooks = model.get_submodule(first.name)._forward_pre_hooks.values()
+    extra = next(hook.extra for hook in hooks if isinstance(hook, GiveGrid))
+    stage = first.block.rpartition(".")[0]
+    entry = next(path for path in blocks if path.rpartition(".")[0] == stage)
+    verify = VerifyPlaces(methods, first.name, entry, extra)
+    model.register_forward_pre_hook(verify, with_kwargs=True, prepend=True)
 
 
 def _watch_block(block: nn.Module, target: BlockGrid, width: int) -> None:
@@ -173,7 +196,12 @@ def _watch_block(block: nn.Module, target: BlockGrid, width: int) -> None:
 
 
 def _watch_embeddings(
-    model: nn.Module, memory: GridMemory, sites: list[NormSite], blocks: tuple[str, ...], watch_grids: bool
+    modules: dict[str, nn.Module],
+    outside: dict[str, nn.Module],
+    memory: GridMemory,
+    sites: list[NormSite],
+    blocks: tuple[str, ...],
+    watch_grids: bool,
 ) -> tuple[frozenset[str], bool]:
     """Record the grids that modules outside of blocks give (patch embeddings, pooling, merging) or are told.
 
@@ -181,20 +209,18 @@ def _watch_embeddings(
         The paths of the hosts, which are the parts of the model that make tokens and have the blocks that take them,
         and whether batches may be padded.
     """
-    modules = dict(model.named_modules())
-    inside = tuple(f"{path}." for path in blocks)
     # An element of a list, such as a stage, also makes tokens for those behind it.
     above = {path for block in blocks for path in _paths_around(block) if not path.rpartition(".")[2].isdigit()}
     above = {path for path in above if path and not isinstance(modules[path], nn.ModuleList | nn.Sequential)}
     widths = frozenset(site.stream for site in sites)
     hosts = {""}
-    for name, module in modules.items():
-        if name and not f"{name}.".startswith(inside) and not isinstance(module, nn.ModuleList | nn.Sequential):
+    for name, module in outside.items():
+        if name and not isinstance(module, nn.ModuleList | nn.Sequential):
             host = next((path for path in _paths_around(name) if path in above), "")
             hosts.add(host)
             if watch_grids:
                 module.register_forward_hook(RecordOutput(memory, host, widths))
-    tellers = [name for name, module in modules.items() if tells_layout(module) and not f"{name}.".startswith(inside)]
+    tellers = [name for name, module in outside.items() if tells_layout(module)]
     for name in tellers:
         host = next((path for path in (name, *_paths_around(name)) if path in above), "")
         hosts.add(host)

@@ -44,7 +44,9 @@ def read_layout(told: Mapping[str, Any]) -> PatchLayout | None:
     """
     valid_name = next((name for name in _VALID if _is_tensor(told.get(name), 2)), None)
     valid = None if valid_name is None else told[valid_name].bool()
-    coordinates, shapes, cells = told.get(_COORDINATES), told.get(_SHAPES), told.get(_CELLS)
+    coordinates: Any = told.get(_COORDINATES)
+    shapes: Any = told.get(_SHAPES)
+    cells: Any = told.get(_CELLS)
     if _is_tensor(coordinates, 3):
         return _of_coordinates(coordinates, valid)
     if isinstance(shapes, list | tuple) and shapes:

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from dtn_det import convert_norm
 from dtn_det.checkpoints.backbone_keys import backbone_weights, convert, detect_format
+from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.pvt_keys import pvt_official_to_mmdet
 from dtn_det.checkpoints.swin_keys import merging_to_unfold_order, swin_official_to_mmdet, swin_timm_to_official
 from dtn_det.checkpoints.tables import resize_grid, resize_tables, without_class_token
@@ -97,6 +99,32 @@ def test_merging_order_is_that_of_unfold(channels: int, rows: int) -> None:
     authors = torch.einsum("rc,bchw->brhw", weight, torch.cat(quarters, dim=1)).flatten(2)
     unfolded = nn.functional.unfold(x, 2, stride=2)
     torch.testing.assert_close(merging_to_unfold_order(weight) @ unfolded, authors)
+
+
+@pytest.mark.parametrize("norm", ["dtn", "gn"])
+def test_groups_of_a_merging_norm_would_mix_and_are_refused(norm: str) -> None:
+    # DTN without its options, as in older checkpoints, tells its groups by its gates.
+    timm = pytest.importorskip("timm")
+    settings = {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), "num_classes": 0}
+
+    def weights(groups: int) -> dict[str, Tensor]:
+        model = timm.create_model("swin_tiny_patch4_window7_224", **settings)
+        state = convert_norm(model, norm, layers=r"downsample\.norm", num_groups=groups).state_dict()
+        return {key: value for key, value in state.items() if norm == "gn" or "_extra_state" not in key}
+
+    with pytest.raises(CheckpointError, match=r"one group, got 4 groups in 'layers.0.downsample.norm': .*=1"):
+        convert(weights(4), "swin")
+    converted = convert(weights(1), "swin")
+    assert "stages.0.downsample.norm.weight" in converted
+
+
+def test_statistics_of_a_merging_norm_move_with_its_channels() -> None:
+    names = ("weight", "bias", "running_mean", "running_var")
+    values = torch.arange(8.0)
+    state = {f"layers.0.downsample.norm.{name}": values for name in names}
+    found = swin_official_to_mmdet({**state, "layers.0.downsample.norm.mean_weight": torch.arange(3.0)})
+    assert found.pop("stages.0.downsample.norm.mean_weight").tolist() == [0, 1, 2]
+    assert {tuple(value.tolist()) for value in found.values()} == {(0, 4, 2, 6, 1, 5, 3, 7)}
 
 
 @pytest.mark.parametrize(("positions", "left"), [(50, 49), (49, 49), (3136, 3136), (48, 48), (2, 1), (1, 1)])

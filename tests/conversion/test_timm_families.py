@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conversion_models import pass_attention_by, wrong_cells
+from conversion_models import pass_by, wrong_cells
 
 from dtn_det import convert_norm
 
@@ -28,7 +28,7 @@ class Family:
         sizes: Of images, in pixels.
         sized: Whether the model is built for one size of images, `img_size`.
         slack: Cells that a token may come from beside its own, where patches overlap.
-        behind: The class of attention that the norms stand behind.
+        behind: Classes or names of the modules in a block that mix tokens before they come to its norms.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Family:
     sizes: tuple[tuple[int, int], ...] = ((64, 96), (96, 64))
     sized: bool = True
     slack: int = 0
-    behind: str | None = None
+    behind: tuple[str, ...] = ()
 
 
 FAMILIES = (
@@ -73,10 +73,10 @@ FAMILIES = (
     Family("pvt_v2_b0", _PYRAMID, sized=False, slack=1),
     Family("qwen3_vit_88m", {**_VIT, "embed_dim": 48}, ((128, 192), (192, 128)), sized=False),
     Family("swin_tiny_patch4_window7_224", _SWIN),
-    Family("swinv2_tiny_window8_256", _SWIN, behind="WindowAttention"),
+    Family("swinv2_tiny_window8_256", _SWIN, behind=("WindowAttention",)),
     Family("swinv2_cr_tiny_224", _SWIN | {"window_size": (4, 4)}, ((128, 128), (128, 256)),
-           behind="WindowMultiHeadAttention"),
-    Family("tiny_vit_5m_224", {}, sized=False, slack=1, behind="Attention"),
+           behind=("WindowMultiHeadAttention",)),
+    Family("tiny_vit_5m_224", {}, sized=False, slack=1, behind=("Attention", "local_conv")),
     Family("twins_pcpvt_small", _PYRAMID, slack=1),
     Family("twins_svt_small", _PYRAMID | {"wss": (4, 4, 4, 4)}),
     Family("volo_d1_224", {}, ((64, 96),), slack=1),
@@ -93,5 +93,5 @@ def test_tokens_lie_where_norms_are_told(family: Family) -> None:
             settings = {"img_size": size} if family.sized else {}
             model = convert_norm(timm.create_model(family.name, num_classes=2, **family.kwargs, **settings)).eval()
             if family.behind:
-                pass_attention_by(model, family.behind)
+                pass_by(model, family.behind)
         assert wrong_cells(model, torch.randn(1, 3, *size), family.slack) == []
