@@ -180,6 +180,11 @@ def _clean_accuracy(file: Path) -> float:
 
 def _mmdet(file: Path) -> _Model:
     content = json.loads(file.read_text()) if file.suffix == ".json" else read_plain_pickle(file)
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f"expected MMDetection's results in {file} (corruption, severity, COCO metrics), got a "
+            f"{type(content).__name__}: check that it is the `_results` file of test_robustness.py on a COCO set"
+        )
     model = _Model("detection")
     empty: list[tuple[str, int]] = []
     where = ""

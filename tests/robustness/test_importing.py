@@ -147,6 +147,14 @@ def test_a_cell_without_metrics_is_one_without_detections(tmp_path, capsys):
     assert (remark.kind, remark.count, remark.examples) == ("no_detections", 1, ("fog 5",))
 
 
+def test_a_list_is_no_result_of_mmdetections_script(tmp_path):
+    (tmp_path / "a.json").write_text("[]")
+    with pytest.raises(
+        ValueError, match=r"in .*a\.json \(corruption, severity, COCO metrics\), got a list: check that"
+    ):
+        import_files([tmp_path / "a.json"], "mmdet")
+
+
 def test_cells_that_contradict_each_other_or_hold_no_metrics_are_named(tmp_path):
     content = mmdet_results(float)
     content["fog"][0] = {}
