@@ -76,7 +76,7 @@ def read_target(source: str, data_root: str | None = None, options: Mapping[str,
     """Read what the user named as the model.
 
     Args:
-        source: Path of a config of MMDetection or mmpretrain, or ``timm:NAME``.
+        source: Path of a config of MMDetection or mmpretrain, or ``timm:NAME``, whose ``@FILE`` is left out.
         data_root: Folder in place of the config's ``data_root``.
         options: Of ``--cfg-options``.
 
@@ -87,8 +87,10 @@ def read_target(source: str, data_root: str | None = None, options: Mapping[str,
     if source.startswith(TIMM):
         from dtn_det.robustness.classifiers_timm import check_name
 
-        check_name(source.removeprefix(TIMM))
-        return Target(source)
+        # `dtn-det mce` takes a checkpoint behind the name; here it is a path of its own.
+        name = source.removeprefix(TIMM).partition("@")[0]
+        check_name(name)
+        return Target(f"{TIMM}{name}")
     from dtn_det import launch
 
     config = launch.load_config(source, dict(options or {}))

@@ -138,6 +138,20 @@ def _only(states: Mapping[str, StateDict]) -> tuple[str, StateDict] | None:
     return next(iter(states.items()), None)
 
 
+def averages_without_names(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Keys of averages that are lists of tensors, as torch_ema writes them, and so cannot be given to a model.
+
+    Args:
+        content: What the file holds.
+    """
+    lists = {
+        str(key): value.get("shadow_params")
+        for key, value in content.items()
+        if isinstance(value, Mapping) and isinstance(value.get("shadow_params"), list | tuple)
+    }
+    return tuple(key for key, values in lists.items() if any(isinstance(value, Tensor) for value in values or ()))
+
+
 def _is_mmengines(content: Mapping[str, Any]) -> bool:
     average = content.get("ema_state_dict")
     return isinstance(average, Mapping) and isinstance(content.get("state_dict"), Mapping) and "steps" in average

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.names import StateDict
-from dtn_det.checkpoints.state_dict import Chosen, WeightsKind, choose_weights
+from dtn_det.checkpoints.state_dict import Chosen, WeightsKind, averages_without_names, choose_weights
 from dtn_det.checkpoints.unwrap import Unwrapped, unwrap_names
 from dtn_det.datasets.remarks import Remark
 
@@ -24,10 +24,12 @@ class Weights:
     Attributes:
         chosen: Which state dict of the file.
         named: Which names in it.
+        unnamed: Keys of averages that are lists without names, which cannot be taken.
     """
 
     chosen: Chosen
     named: Unwrapped
+    unnamed: tuple[str, ...] = ()
 
     @property
     def state(self) -> StateDict:
@@ -57,9 +59,14 @@ class Weights:
         return {} if self.kind is None else {"weights": f"{self.kind} ({place})"}
 
     def remarks(self, source: str) -> tuple[Remark, ...]:
-        """That an average was taken, or one of two state dicts."""
+        """That an average was taken, or one of two state dicts, or that an average could not be."""
         if self.kind is None:
-            return ()
+            what = (
+                "average of the weights (EMA) is a list without names, which cannot be matched to a model: the weights "
+                "without average were taken; write a state dict of the averaged model to evaluate that"
+            )
+            named = tuple(map(repr, self.unnamed))
+            return (Remark("average_without_names", what, source, len(named), named),) if named else ()
         by_key = self.chosen.kind is not None
         place, other = (self.chosen.place, self.chosen.other) if by_key else (self.named.prefix, self.named.other)
         if other:
@@ -89,7 +96,8 @@ def find_weights(
         chosen = choose_weights(content, wanted)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
-    found = Weights(chosen, unwrap_names(chosen.state, {name: value.shape for name, value in own.items()}, wanted))
+    named = unwrap_names(chosen.state, {name: value.shape for name, value in own.items()}, wanted)
+    found = Weights(chosen, named, averages_without_names(content))
     try:
         found.check_kind(wanted)
     except CheckpointError as error:

@@ -55,6 +55,10 @@ class TestFolders:
         assert result.fits is False
         assert "got 1,000 classes in 'timm:resnet10t'" in result.problems[0]
 
+    def test_a_checkpoint_behind_the_name_is_left_out(self) -> None:
+        pytest.importorskip("timm")
+        assert read_target("timm:resnet10t@a.pth").source == "timm:resnet10t"
+
     def test_a_part_of_imagenet_fits_a_model_of_imagenet(self, tmp_path: Path) -> None:
         pytest.importorskip("timm")
         write_classes(tmp_path / "val", WNIDS)

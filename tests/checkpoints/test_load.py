@@ -19,6 +19,7 @@ from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.checkpoints.state_dict import choose_weights
 from dtn_det.checkpoints.trained_config import config_value, trained_options
 from dtn_det.checkpoints.unwrap import unwrap_names
+from dtn_det.checkpoints.weights import find_weights
 from dtn_det.datasets.remarks import tell
 from dtn_det.layers import DTN, build_token_norm
 from dtn_det.layers.norm_options import EXTRA_STATE
@@ -131,6 +132,16 @@ def test_averages_under_names_of_peoples_own(content: Any, place: str, other: st
     found = choose_weights(content)
     assert (found.state, found.kind, found.place, found.other) == (MEAN, "ema", place, other)
     assert choose_weights(content, "plain").state == STATE
+
+
+def test_an_average_without_names_is_told() -> None:
+    average = {"decay": 0.9, "num_updates": 3, "shadow_params": [TWO, TWO]}
+    found = find_weights(STATE, {"model": STATE, "ema": average}, "a.pth")
+    assert found.state == STATE
+    (remark,) = found.remarks("a.pth")
+    assert "list without names" in remark.sentence()
+    assert "('ema')" in remark.sentence()
+    assert find_weights(STATE, {"model": STATE}, "a.pth").remarks("a.pth") == ()
 
 
 def test_the_only_state_dict_is_taken_whatever_its_key() -> None:
