@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dtn_det.check.result import CheckResult
 from dtn_det.corruptions.coco_layout import ANNOTATION_FOLDER, image_folder
 from dtn_det.datasets.class_names import ClassNameError
-from dtn_det.datasets.coco_file import AnnotationError, CocoFile, read_coco_file
+from dtn_det.datasets.coco_file import AnnotationError, CocoFile, place_of, read_coco_file
 from dtn_det.datasets.coco_sizes import image_size
 from dtn_det.datasets.remarks import Remark
 
@@ -44,6 +44,7 @@ def check_annotations(path: Path, target: Target | None = None, root: Path | Non
     if target is None or not target.is_detector:
         return CheckResult(str(path), "coco", _TITLE, facts, file.remarks, problems)
     fault, told = _against(file, target)
+    told += _without_masks(file) if masks else ()
     problems += [fault] if fault else []
     return CheckResult(str(path), "coco", _TITLE, facts, (*file.remarks, *told), problems, fits=not fault)
 
@@ -141,6 +142,18 @@ def _against(file: CocoFile, target: Target) -> tuple[str, tuple[Remark, ...]]:
         "tools/test.py refuses the file"
     )
     return "", (Remark("class_order", what, str(path), len(found.names)),)
+
+
+def _without_masks(file: CocoFile) -> tuple[Remark, ...]:
+    """That a detector with masks finds objects without."""
+    without = [place_of(row) for row in file.annotations if not row.get("segmentation")]
+    if not without:
+        return ()
+    what = (
+        "objects have no segmentation: dtn-det mpc evaluates boxes alone, and tools/train.py and tools/test.py refuse "
+        "the file for a detector with masks"
+    )
+    return (Remark("objects_without_masks", what, str(file.path), len(without), tuple(without[:3]), partial=True),)
 
 
 def _name_file(node: Any, path: Path) -> None:

@@ -64,7 +64,7 @@ class Target:
                 library = "mmdet" if self.is_detector else "mmpretrain"
                 registry = require(f"{library}.registry", "det" if self.is_detector else "cls").MODELS
                 model = registry.build(_settings(self.config))
-        except (KeyError, TypeError, AssertionError, RuntimeError) as error:
+        except (KeyError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
             raise ValueError(
                 f"expected a model that builds in {self.source}, got {type(error).__name__}: {error}: mend the config, "
                 "or name another"
@@ -100,7 +100,8 @@ def read_target(source: str, data_root: str | None = None, options: Mapping[str,
 
 
 def _settings(config: Config) -> Any:
-    settings = _without_weights(config.model)
+    # Detectors read the parts of their settings as attributes.
+    settings = require("mmengine.config", "det").ConfigDict(_without_weights(config.model))
     if config.get("data_preprocessor"):
         settings.setdefault("data_preprocessor", config.data_preprocessor)
     return settings

@@ -112,7 +112,7 @@ def labels_in_training(training: Sequence[NamedSet], others: Sequence[NamedSet],
     """
     first = training[0]
     for one in (*training, *others):
-        check_set(one)
+        check_set(one, model.heads)
         _check_same_names(first, one)
     _check_heads(first, model)
     for one in (*training[1:], *others):
@@ -141,7 +141,7 @@ def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet
     """
     first = tested[0]
     for one in tested:
-        check_set(one)
+        check_set(one, model.heads)
         _check_same_names(first, one)
     _check_heads(first, model)
     if model.names is not None:
@@ -214,8 +214,12 @@ def order_remark(found: LabelNames) -> Remark:
     return Remark("class_order", what, one.file, count, one.labels[:3])
 
 
-def check_set(one: NamedSet) -> None:
+def check_set(one: NamedSet, heads: Mapping[str, int] | None = None) -> None:
     """See that a file has each name of the config once.
+
+    Args:
+        one: The set.
+        heads: Numbers of classes by their keys in the config, for the message.
 
     Raises:
         ClassNameError: It has not.
@@ -232,8 +236,8 @@ def check_set(one: NamedSet) -> None:
             f"expected the {len(one.wanted)} classes of the config among the categories in {one}, got "
             f"{len(one.categories)} without {_shown(missing)}{_near(missing, one.categories)}: "
             + (
-                f"set metainfo.classes of {one.where}, and num_classes of the model, to the names in the file, "
-                f"{_shown(one.categories)}"
+                f"set metainfo.classes of {one.where} to the names in the file, {_shown(one.categories)}, and "
+                + (" ".join(f"{key}={len(one.categories)}" for key in heads or {}) or "num_classes of the model")
                 if len(missing) == len(one.wanted)
                 else "rename or add them in the file, where a category needs no objects but its place in the order, "
                 "or change metainfo.classes of all data sets"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dtn_det._optional import require
-from dtn_det.datasets.coco_file import CocoFile, read_coco_file
+from dtn_det.datasets.coco_file import CocoFile, place_of, read_coco_file
 from dtn_det.datasets.config_classes import coco_class, innermost_settings
 from dtn_det.datasets.missing_images import check_images
 from dtn_det.datasets.remarks import Remark
@@ -48,6 +48,7 @@ def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[
         file = _read(where, settings, path)
         if _takes_masks(cfg, dataloaders, settings):
             file.check_masks()
+            _check_has_masks(where, file)
         remarks += file.remarks
         if file.changed:
             copy = Path(folder).absolute() / "annotations" / path.name
@@ -115,6 +116,17 @@ def _takes_masks(cfg: Mapping[str, Any], dataloaders: Sequence[str], settings: M
             if "segm" in ([kinds] if isinstance(kinds, str) else kinds):
                 return True
     return False
+
+
+def _check_has_masks(where: str, file: CocoFile) -> None:
+    """See that each object has a mask, for MMDetection asks each for one where it reads masks."""
+    without = [row for row in file.annotations if not row.get("segmentation")]
+    if without:
+        raise InputError(
+            f"expected a segmentation of each object in {file.path} ({where}), whose masks the config reads, got "
+            f"{len(without):,} of {len(file.annotations):,} objects without, such as {place_of(without[0])}: add them, "
+            "or name the config of a detector without masks"
+        )
 
 
 def _used(settings: Mapping[str, Any], file: CocoFile) -> list[Mapping[str, Any]]:

@@ -223,6 +223,18 @@ class TestAgainstDetector:
         assert "expected the config of a classifier" in result.problems[0]
 
 
+def test_a_detector_with_masks(project_root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mmdet")
+    masks = read_target(str(project_root / "configs/dtn_pvtv2/mask-rcnn_pvtv2-b0_fpn_1x_coco.py"))
+    torch.save(masks.build().state_dict(), tmp_path / "a.pth")
+    assert check(tmp_path / "a.pth", masks).fits is True
+    content = plain_content()
+    for annotation in content["annotations"]:
+        annotation.pop("segmentation", None)
+    told = {remark.kind: remark for remark in check(write_coco(tmp_path, content), masks).remarks}
+    assert told["objects_without_masks"].count == len(content["annotations"])
+
+
 class TestCheckpoints:
     def test_an_average_is_named(self, tmp_path: Path) -> None:
         state = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}

@@ -143,6 +143,13 @@ def test_names_of_more_words_are_compared_without_dashes() -> None:
         check_set(one)
 
 
+def test_classes_of_another_set_are_told_with_the_keys_of_the_heads() -> None:
+    one = NamedSet("test_dataloader.dataset", "a.json", ("cat", "dog", "cow"), ("disc", "ball"))
+    message = r"to the names in the file, 'disc', 'ball', and model\.bbox_head\.num_classes=2$"
+    with pytest.raises(ClassNameError, match=message):
+        labels_in_evaluation([one], [], ModelClasses({"model.bbox_head.num_classes": 3}))
+
+
 def test_a_class_that_the_config_lists_twice() -> None:
     with pytest.raises(ClassNameError, match=r"expected each class of .* once in the config, got 'disc' more than"):
         check_set(replace(TRAIN, wanted=(*CLASSES, "disc")))

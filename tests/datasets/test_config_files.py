@@ -159,3 +159,18 @@ def test_other_configs_are_passed_over(cfg: Config, root: Path, tmp_path: Path) 
         assert check_files(cfg, ["train_dataloader", "no_dataloader"], tmp_path) == ()
     cfg.default_scope = "mmpretrain"
     assert check_files(cfg, LOADERS, tmp_path) == ()
+
+
+@pytest.mark.parametrize("reader", ["pipeline", "evaluator"])
+def test_objects_without_masks_are_told_before_masks_are_read(cfg: Config, root: Path, reader: str) -> None:
+    if reader == "pipeline":
+        cfg.train_dataloader.dataset.pipeline = [{"type": "LoadAnnotations", "with_bbox": True, "with_mask": True}]
+    else:
+        cfg.test_evaluator[0].metric = ["bbox", "segm"]
+    with pytest.raises(InputError, match=r"got 2 of 2 objects without, such as annotation 1 of image 0: add them"):
+        check_files(cfg, LOADERS, root)
+    content = json.loads((root / "a.json").read_text())
+    for row in content["annotations"]:
+        row["segmentation"] = [[1, 2, 11, 2, 11, 22, 1, 22]]
+    (root / "a.json").write_text(json.dumps(content))
+    assert check_files(cfg, LOADERS, root) == ()
