@@ -110,7 +110,7 @@ def table(found: Iterable[Answer]) -> str:
     lines = [
         f"timm {release}: of {total} models with a LayerNorm, {converted} are converted.",
         "",
-        "| family | models | become DTN | norms of the first | why others stay |",
+        "| family | models | converted models | DTN norms of the first | why others are not converted |",
         "|---|---|---|---|---|",
     ]
     for family, members in sorted(families.items()):
