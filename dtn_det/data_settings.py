@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from difflib import SequenceMatcher
+from pathlib import Path
 from typing import Any
+
+from dtn_det.datasets.image_files import listed, subfolders
 
 
 def innermost_datasets(node: Any) -> Iterator[dict[str, Any]]:
@@ -33,6 +37,47 @@ def data_paths(dataloader: Any) -> Iterator[tuple[str, str]]:
                 yield root, path
         if not prefix and (folder := class_folder(dataset)) is not None:
             yield root, folder
+
+
+def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str) -> str:
+    """How to name what lies in a data set's folder in place of a file or folder that does not.
+
+    Args:
+        cfg: The config.
+        dataloader: Key of the dataloader whose data are missing.
+        root: Folder of the data set.
+        missing: The annotation file or image folder that the config names.
+
+    Returns:
+        The end of a sentence, empty where nothing like it is there or the config wraps the data set, so that no option
+        can be told.
+    """
+    dataset = (cfg.get(dataloader) or {}).get("dataset") or {}
+    if "dataset" in dataset or "datasets" in dataset or not os.path.isdir(root):
+        return ""
+    annotations = dataset.get("ann_file")
+    if (
+        isinstance(annotations, str)
+        and annotations
+        and os.path.join(dataset.get("data_root") or "", annotations) == missing
+    ):
+        found = sorted(
+            str(path.relative_to(root)) for pattern in ("*.json", "*/*.json") for path in Path(root).glob(pattern)
+        )
+        if not found:
+            return ""
+        nearest = max(found, key=lambda name: SequenceMatcher(None, name, annotations).ratio())
+        options = f"{dataloader}.dataset.ann_file={nearest}"
+        evaluator = cfg.get(dataloader.replace("_dataloader", "_evaluator"))
+        if isinstance(evaluator, dict) and "ann_file" in evaluator:
+            options += f" {dataloader.replace('_dataloader', '_evaluator')}.ann_file={os.path.join(root, nearest)}"
+        return f", or an annotation file that is there ({listed(found)}), such as --cfg-options {options}"
+    prefixes = dataset.get("data_prefix")
+    for key, prefix in prefixes.items() if isinstance(prefixes, dict) else ():
+        if os.path.join(dataset.get("data_root") or "", prefix) == missing and (found := subfolders(root)):
+            option = f"{dataloader}.dataset.data_prefix.{key}=FOLDER/"
+            return f", or a folder that is there ({listed(found)}) by --cfg-options {option}"
+    return ""
 
 
 def class_folder(dataset: Mapping[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ from dtn_det._optional import require
 from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.files import check_checkpoint, is_whole
 from dtn_det.config_options import check_option_keys, ineffective_options
-from dtn_det.data_settings import data_paths
+from dtn_det.data_settings import data_paths, other_names
 from dtn_det.datasets.config_folders import check_class_folders
 from dtn_det.datasets.remarks import tell
 
@@ -196,11 +196,18 @@ def check_data(cfg: Config, dataloaders: Sequence[str], given_root: str | None =
         )
         raise FileNotFoundError(
             f"expected --data-root {given_root!r} to hold {expected}, got a folder without {lacking}: name the folder "
-            "of the dataset in which they lie"
+            f"of the dataset in which they lie{other_names(cfg, name, folder, path)}"
         )
+    place = root.rstrip("/") or os.path.dirname(path)
+    # A link onto a folder would be made inside it.
+    cure = (
+        f"its folder {place!r} is there without it"
+        if os.path.lexists(place)
+        else f"link the dataset to {place!r} (ln -s)"
+    )
     raise FileNotFoundError(
-        f"expected the data of {name} at {path!r}, got nothing there: link the dataset to "
-        f"{root.rstrip('/') or os.path.dirname(path)!r} (ln -s), or name its folder with --data-root DIR"
+        f"expected the data of {name} at {path!r}, got nothing there: {cure}; "
+        f"name the dataset's folder with --data-root DIR{other_names(cfg, name, place, path)}"
     )
 
 

@@ -93,10 +93,26 @@ def read_target(source: str, data_root: str | None = None, options: Mapping[str,
         return Target(f"{TIMM}{name}")
     from dtn_det import launch
 
-    config = launch.load_config(source, dict(options or {}))
+    try:
+        config = launch.load_config(source, dict(options or {}))
+    except FileNotFoundError as error:
+        if is_timm_name(source):
+            raise FileNotFoundError(f"{error}; timm has a model of that name: {TIMM}{source}") from error
+        raise
     if data_root is not None:
         launch.set_data_root(config, data_root)
     return Target(source, config)
+
+
+def is_timm_name(text: str) -> bool:
+    """Whether timm, where it is installed, has a model of a name."""
+    from dtn_det.robustness.classifiers_timm import check_name
+
+    try:
+        check_name(text)
+    except (ImportError, ValueError):
+        return False
+    return True
 
 
 def _settings(config: Config) -> Any:

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     import contextlib
     import sys
 
-    from dtn_det.check import inspect_path
+    from dtn_det.check import inspect_paths
     from dtn_det.check.model import read_target
     from dtn_det.config_options import parse_options
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         target = None
         if args.config is not None:
             target = read_target(args.config, options=parse_options(args.cfg_options))
-        results = [result for path in args.paths for result in inspect_path(path, target, args.classes)]
+        results = inspect_paths(args.paths, target, args.classes)
     if args.json:
         print(json.dumps([result.to_dict() for result in results], indent=2))
     else:

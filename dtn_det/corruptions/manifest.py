@@ -14,6 +14,8 @@ MANIFEST = "corruptions.json"
 MANIFEST_VERSION = 1
 # Entries that trees of earlier versions lack.
 _ADDED = ("classes",)
+# A tree may be continued with another limit.
+_NOT_COMPARED = ("limit",)
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Manifest:
         images: Digest of their keys and targets.
         classes: All class folders of the clean images, where there are some: the tree may hold a part of them, and
             classes are numbered among all. Trees of earlier versions have none.
+        limit: Images of each corruption and severity that were asked for; None for all, and in earlier versions. Not
+            compared, so that a tree can be continued with a higher limit.
     """
 
     identity: str
@@ -38,11 +42,12 @@ class Manifest:
     num_images: int
     images: str
     classes: tuple[str, ...] = ()
+    limit: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file."""
         content = {"version": MANIFEST_VERSION, **asdict(self), "classes": list(self.classes)}
-        return {key: value for key, value in content.items() if key != "classes" or value}
+        return {key: value for key, value in content.items() if key not in ("classes", "limit") or value}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -70,7 +75,7 @@ def check_folder(folder: Path, manifest: Manifest) -> None:
         return
     wanted = manifest.to_json()
     stored = {**{key: wanted[key] for key in _ADDED if key in wanted}, **stored}
-    differing = [key for key in {**wanted, **stored} if wanted.get(key) != stored.get(key)]
+    differing = [key for key in {**wanted, **stored} if key not in _NOT_COMPARED and wanted.get(key) != stored.get(key)]
     if differing:
         changes = "; ".join(f"{key} was {stored.get(key)!r}, is {wanted.get(key)!r}" for key in differing)
         raise ValueError(

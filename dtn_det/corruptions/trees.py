@@ -67,6 +67,7 @@ class Tree:
             len(source.images),
             source.digest,
             source.classes,
+            self.limit if self.limit is not None and self.limit < len(source.images) else None,
         )
 
     @property

@@ -143,6 +143,8 @@ def check_clean(found: Recognised, classes: str | None = None) -> None:
     if found.kind == "corrupted" or found.kind not in READ_BY_CLASS:
         if found.kind == "images" and (images := look(found.root).images):
             raise ValueError(_loose(images, found.root))
+        if found.kind == "empty" and any(name.endswith(".npz") for name in look(found.root).others):
+            raise ValueError(found.refusal(_READS))
         if found.kind in ("images", "empty"):
             raise ValueError(no_images(found.root, OtherFiles()))
         raise ValueError(found.refusal(_READS))
@@ -302,7 +304,10 @@ def in_order(order: str, by_text: Sequence[str], natural: Sequence[str]) -> str:
 
 
 def _loose(names: tuple[str, ...], root: Path) -> str:
-    return f"expected each image in a folder named by its class, got {names[0]!r} in {root} itself: {not_sorted(names)}"
+    return (
+        f"expected each image in a folder named by its class, got {names[0]!r} in {root} itself: "
+        f"{not_sorted(names, root)}"
+    )
 
 
 def same_stem(keys: Sequence[str]) -> dict[str, list[str]]:

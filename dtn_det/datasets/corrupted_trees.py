@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dtn_det.corruptions.catalog import SEVERITIES
+from dtn_det.corruptions.identity import Identity
 from dtn_det.corruptions.manifest import read_manifest
 from dtn_det.datasets.choosing import choose_paths, selection_name
 from dtn_det.datasets.class_folders import (
@@ -40,6 +41,8 @@ class CorruptedTree:
         profile: Benchmark of that identity, or None.
         classes: All class folders of the clean images, where the tree tells: it may hold a part of them.
         num_images: Clean images that it was made of, where it tells.
+        limit: How many of those it was made for, where it tells: ``dtn-det corrupt --limit``.
+        seed: Of the corruptions and of the choice of these images.
     """
 
     found: Recognised
@@ -47,6 +50,8 @@ class CorruptedTree:
     profile: str | None
     classes: tuple[str, ...] = ()
     num_images: int | None = None
+    limit: int | None = None
+    seed: int = 0
 
     @property
     def folders(self) -> Mapping[tuple[str, int], Path]:
@@ -65,9 +70,10 @@ def open_tree(found: Recognised) -> CorruptedTree:
     known = tuple(map(str, classes)) if isinstance(classes, list) else ()
     if not isinstance(identity, str):
         return CorruptedTree(found, "files", None, known)
-    number = manifest.get("num_images")
-    number = number if isinstance(number, int) else None
-    return CorruptedTree(found, f"files made with {identity}", identity.split()[0], known, number)
+    number, limit = (value if isinstance(value := manifest.get(key), int) else None for key in ("num_images", "limit"))
+    parsed = Identity.parse(identity)
+    seed = 0 if parsed is None else parsed.seed
+    return CorruptedTree(found, f"files made with {identity}", identity.split()[0], known, number, limit, seed)
 
 
 def list_tree(
@@ -132,8 +138,34 @@ def list_tree(
     lines = [f"{image.key} {image.label}" for image in images]
     lines += [f"{cell} {file_size(folders[cell] / image.key)}" for cell in cells for image in images[:_SIZED]]
     remarks = (*tree.found.remarks, *others.remarks(first), *order_remarks(labels, base), *_remarks(tree))
-    selection = selection_name(limit, len(keys), limit_seed)
+    selection = _selection(tree, len(keys), limit, limit_seed)
     return LabelledImages(images, labels, selection, len(keys), len(present), remarks), lines
+
+
+def _selection(tree: CorruptedTree, present: int, limit: int | None, limit_seed: int) -> str:
+    """How the images are called that are taken, also where the tree was made of a part of the clean ones."""
+    if (taken := selection_name(limit, present, limit_seed)) != "all":
+        return taken if present >= (tree.num_images or 0) else f"{taken} in the tree, of {tree.num_images} clean images"
+    if tree.num_images is None or present >= tree.num_images:
+        return "all"
+    if tree.limit == present:
+        return selection_name(present, tree.num_images, tree.seed)
+    return f"{present} of {tree.num_images} in the tree"
+
+
+def unused_clean(images: LabelledImages, clean: LabelledImages, folder: Path) -> tuple[Remark, ...]:
+    """Tell how many clean images have no corrupted ones in a tree.
+
+    Args:
+        images: Those of the tree.
+        clean: The clean ones, each of which belongs to at most one of the tree.
+        folder: Of the clean ones.
+    """
+    unused = clean.num_found - images.num_found
+    if unused <= 0:
+        return ()
+    what = f"clean images out of {clean.num_found:,} have no corrupted ones in the tree and were left out"
+    return (Remark("unused_clean", what, str(folder), unused),)
 
 
 def _by_corruption(cells: Iterable[tuple[str, int]]) -> str:

@@ -42,12 +42,40 @@ def advice(kind: str, root: Path) -> str:
         inner = next((name for name in ("test", *look(root).folders) if (root / name).is_dir()), "test")
         return f"name one of them, such as {root / inner}"
     if kind == "images":
-        return not_sorted(look(root).images)
+        return not_sorted(look(root).images, root)
+    if kind == "unsorted":
+        return (
+            f"{SORT_IMAGENET}; an image whose name begins with a wnid, such as n01440764_10.JPEG, goes into the folder "
+            "of that wnid"
+        )
+    if kind == "empty" and any(name.endswith(".npz") for name in look(root).others):
+        return (
+            "npz archives are not read; unpack their images into class folders, or name a folder of class folders, as "
+            "tools/prepare_small_data.py of the repository makes them of CIFAR's own archive"
+        )
     return "name the folder that holds the class folders"
 
 
-def not_sorted(names: tuple[str, ...]) -> str:
-    """What to do with images that lie in no class folder."""
+def not_sorted(names: tuple[str, ...], root: Path) -> str:
+    """What to do with images that lie in no class folder.
+
+    Args:
+        names: Of the images.
+        root: Their folder.
+    """
     if any(name.startswith("ILSVRC2012_val_") for name in names):
         return SORT_IMAGENET
+    if files := annotations_beside(root):
+        more = f", one of {len(files)}" if len(files) > 1 else ""
+        return (
+            f"the annotations of these images seem to lie in {files[0]}{more}: `dtn-det check {files[0]}` says what "
+            "they hold, and `dtn-det mpc` evaluates detectors on them"
+        )
     return "move each into the folder of its class"
+
+
+def annotations_beside(root: Path) -> list[Path]:
+    """Annotation files beside a folder of images or the folder above it, as COCO has them, the likeliest first."""
+    here = root.resolve()
+    files = [file for folder in (here.parent, here.parent.parent) for file in folder.glob("annotations/*.json")]
+    return sorted(files, key=lambda file: (here.name not in file.stem, not file.name.startswith("instances"), file))

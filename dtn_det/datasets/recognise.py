@@ -18,7 +18,7 @@ from dtn_det.datasets.corruption_folders import (
     is_severity,
 )
 from dtn_det.datasets.folder_advice import advice
-from dtn_det.datasets.folder_contents import Contents, image_sizes, look, peek, sample_images, square_side
+from dtn_det.datasets.folder_contents import Contents, image_sizes, look, peek, sample_images, spread, square_side
 from dtn_det.datasets.image_files import listed, subfolders
 from dtn_det.datasets.label_maps import WNID, guess_numbering, imagenet_subset, naming
 from dtn_det.datasets.remarks import Remark
@@ -34,6 +34,7 @@ Kind = Literal[
     "coco",
     "splits",
     "images",
+    "unsorted",
     "empty",
 ]
 
@@ -41,7 +42,9 @@ READ_BY_CLASS = ("class_folders", "tiny_imagenet_val", "corrupted")
 """Kinds whose images have classes that are known."""
 
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+_SPLIT_LIKE = re.compile(r"(train|training|val|valid|validation|test|testing)([-_.\d].*)?", re.IGNORECASE)
 _ILSVRC = "ILSVRC2012_val_"
+_TRAINING = re.compile(r"n\d{8}(?=_)")
 _RENDITION = re.compile(
     r"(art|cartoon|deviantart|embroidery|graffiti|graphic|misc|origami|painting|sculpture|sketch|sticker|tattoo|toy"
     r"|videogame)_\d+\."
@@ -158,12 +161,47 @@ def _folders(root: Path, contents: Contents) -> Recognised:
     if contents.folders and {name.lower() for name in contents.folders} <= _SPLITS:
         return _splits(root, contents)
     if contents.folders and not contents.images:
-        return _class_folders(root, contents.folders)
+        return _unsorted(root, contents.folders) or _class_folders(root, contents.folders)
     if contents.images or contents.folders:
         unsorted = any(name.startswith(_ILSVRC) for name in contents.images)
         what = "images that are in no class folder" if contents.images else "folders without images"
         return Recognised("images", root, what, "ImageNet" if unsorted else "", contents.folders)
     return Recognised("empty", root, f"a folder without images ({listed(contents.others)})")
+
+
+def _unsorted(root: Path, folders: tuple[str, ...]) -> Recognised | None:
+    """Parts of ImageNet that lie side by side: folders named like splits, whose files have names of ImageNet."""
+    if not all(map(_SPLIT_LIKE.fullmatch, folders)):
+        return None
+    names = [peek(root / folder).images for folder in folders]
+    if not any(names) or not all(map(_of_several_classes, filter(None, names))):
+        return None
+    title = f"images of ImageNet that are not sorted into classes, in folders named like splits ({listed(folders)})"
+    return Recognised("unsorted", root, title, "ImageNet", folders)
+
+
+def _of_several_classes(names: Sequence[str]) -> bool:
+    """Whether all files are named as by ImageNet, and their names do not tell that they are of one class."""
+    if all(name.startswith(_ILSVRC) for name in names):
+        return True
+    wnids = [match[0] if (match := _TRAINING.match(name)) else "" for name in names]
+    return all(wnids) and len(set(wnids)) > 1
+
+
+def _mixed_folders(root: Path, folders: Sequence[str]) -> tuple[Remark, ...]:
+    """Tell of folders named by words that hold training images of several of ImageNet's classes."""
+    mixed = []
+    for folder in spread(folders):
+        names = peek(root / folder).images
+        if names and not names[0].startswith(_ILSVRC) and _of_several_classes(names):
+            mixed.append(folder)
+    if not mixed:
+        return ()
+    what = (
+        "of the folders that were looked at have images of several of ImageNet's classes, by the wnids in the files' "
+        "names; each folder is taken as one class"
+    )
+    return (Remark("several_wnids", what, str(root), len(mixed), mixed),)
 
 
 def _class_folders(root: Path, folders: tuple[str, ...]) -> Recognised:
@@ -181,7 +219,8 @@ def _class_folders(root: Path, folders: tuple[str, ...]) -> Recognised:
     count = f"{len(folders):,} class folder{'' if len(folders) == 1 else 's'}"
     how = {"wnids": "named by wnids", "numbers": "named by whole numbers", "names": "named by words"}[kind]
     title = f"{dataset}, {count} {how}" if dataset else f"{count} {how} ({listed(folders, 3)})"
-    return Recognised("class_folders", root, title, dataset, folders, classes, wnids, sizes)
+    remarks = _mixed_folders(root, folders) if kind == "names" else ()
+    return Recognised("class_folders", root, title, dataset, folders, classes, wnids, sizes, remarks=remarks)
 
 
 def _dataset(root: Path, folders: Sequence[str], names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from dtn_det.corruptions.identity import engine_changes
 from dtn_det.reports.contents import Task
 from dtn_det.robustness.importing_store import Imported, read_imported
+from dtn_det.robustness.manifest import StoreManifest
 from dtn_det.robustness.store import ModelStore, Store, StoreError
 
 
@@ -118,10 +119,11 @@ def _check_alike(stores: Sequence[Store]) -> None:
         assert first is not None
         one, other = first.manifest, store.manifest
         different = []
+        annotations_alone = _same_images(one, other)
         if one.data_hash != other.data_hash:
-            sets = (f"{manifest.data} ({manifest.num_images:,} images)" for manifest in (one, other))
-            different.append(f"data set: {' and '.join(sets)}")
-        if one.selection != other.selection:
+            different.append(_data_difference(one, other))
+        # The hash covers which images were taken, and earlier versions called some selections "all".
+        if one.data_hash != other.data_hash and one.selection != other.selection:
             different.append(f"selection: {one.selection} and {other.selection}")
         if one.corruption != other.corruption:
             changes = engine_changes(one.corruption, other.corruption)
@@ -135,7 +137,37 @@ def _check_alike(stores: Sequence[Store]) -> None:
         ]
         if different:
             lines = "".join(f"\n  {line}" for line in different)
+            cure = "make one report for each"
+            if annotations_alone and len(different) == 1:
+                cure = (
+                    f"run the `dtn-det mpc` command of {_with_older_annotations(first, store)} again: it takes the "
+                    "annotations as they are now and keeps the detections"
+                )
             raise ReportError(
                 f"expected stores of the same images and corruptions in one report, got {first.folder} and "
-                f"{store.folder} that differ:{lines}\nmake one report for each"
+                f"{store.folder} that differ:{lines}\n{cure}"
             )
+
+
+def _same_images(one: StoreManifest, other: StoreManifest) -> bool:
+    """Whether the annotations alone tell two data sets of detectors apart, so that `mpc` can replace them."""
+    same = one.data == other.data and bool(one.images_hash) and one.images_hash == other.images_hash
+    return same and one.data_hash != other.data_hash
+
+
+def _data_difference(one: StoreManifest, other: StoreManifest) -> str:
+    """In what two data sets differ, which may have the same name and as many images."""
+    first, second = (f"{manifest.data} ({manifest.num_images:,} images)" for manifest in (one, other))
+    if _same_images(one, other):
+        return f"annotations: {first} had others when each was evaluated, of the same images"
+    if first == second:
+        return f"data set: both are called {first}, and their files or labels differ"
+    return f"data set: {first} and {second}"
+
+
+def _with_older_annotations(first: Store, second: Store) -> str:
+    """The store that is behind, as far as the stores tell."""
+    for older, newer in ((first, second), (second, first)):
+        if older.manifest.data_hash in newer.manifest.earlier_data_hashes:
+            return str(older.folder)
+    return "the store whose annotations are the older ones"

@@ -11,7 +11,7 @@ from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.profiles import get_profile
 from dtn_det.datasets.class_folders import LabelledImages, check_clean, label_images, list_images
-from dtn_det.datasets.corrupted_trees import CorruptedTree, clean_lines, list_tree, match_clean, open_tree
+from dtn_det.datasets.corrupted_trees import CorruptedTree, clean_lines, list_tree, match_clean, open_tree, unused_clean
 from dtn_det.datasets.folder_contents import square_side
 from dtn_det.datasets.label_maps import imagenet_wnids
 from dtn_det.datasets.recognise import Recognised, recognise
@@ -149,7 +149,10 @@ def _from_tree(run: ClassificationRun, cells: tuple[Cell, ...], tree: CorruptedT
         remarks += _chosen_profile(run, found, profile)
     if cropped_after:
         remarks += (_cropped_after(found, side),)
-    clean = {} if run.clean is None or twins is None else match_clean(images, twins, run.clean)
+    clean = {}
+    if run.clean is not None and twins is not None:
+        clean = match_clean(images, twins, run.clean)
+        remarks += unused_clean(images, twins, run.clean)
     cells = cells if run.clean is not None else corrupted
     folders = {(name, severity): tree.folders[name, severity] for name, severity in corrupted}
     source = CorruptedOnDisk(folders, cells, clean, side, cropped_after)

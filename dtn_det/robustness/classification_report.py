@@ -118,12 +118,19 @@ def _number(value: float | None, factor: float = 1) -> str:
 
 def _caption(store: Store, choice: BaselineChoice) -> str:
     manifest = store.manifest
-    parts = [f"baseline {choice.name}" if choice.name else "no baseline: name one with --baseline for CE and mCE"]
+    parts = [f"baseline {choice.name}" if choice.name else f"no baseline: {_how_to_get_one(list(store.models()))}"]
     if not any(cell.severity == 0 for cell in manifest.cells):
         parts.append("no clean images: name them with --clean for the clean error and relative mCE")
     parts.append(f"{counted(manifest.num_images, 'image')} ({manifest.selection})")
     parts.append(datetime.now(timezone.utc).strftime("%Y-%m-%d"))
     return "; ".join(parts)
+
+
+def _how_to_get_one(models: Sequence[str]) -> str:
+    """What to do for corruption errors where AlexNet's do not fit the data."""
+    if len(models) < 2:
+        return "CE and mCE need another model in this store, named with --baseline"
+    return f"name one of {', '.join(models)} with --baseline for CE and mCE"
 
 
 def _say(console: Console, text: str) -> None:

@@ -197,7 +197,7 @@ def _config(options: DetectionOptions) -> Config:
     check_loader(cfg, options.split)
     if options.data_root:
         launch.set_data_root(cfg, options.data_root)
-    launch.check_data(cfg, [f"{options.split}_dataloader"])
+    launch.check_data(cfg, [f"{options.split}_dataloader"], options.data_root)
     return cfg
 
 

@@ -154,6 +154,9 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     old_fields, new_fields = _flat(found), _flat(wanted)
     if _same_labels(old_fields, new_fields):
         new_fields["classes"] = old_fields["classes"]
+    # The hash covers which images were taken; earlier versions called a corrupted tree of a part of them "all".
+    if old_fields.get("data_hash") == new_fields.get("data_hash") and old_fields.get("selection") == "all":
+        new_fields["selection"] = "all"
     for key in sorted({*old_fields, *new_fields}):
         old, new = old_fields.get(key), new_fields.get(key)
         if old != new:

@@ -313,3 +313,34 @@ def test_lines_say_everything() -> None:
         "  problem: stop",
         "  fits the model: no",
     ]
+
+
+def test_a_missing_path_among_others_is_a_problem_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_classes(tmp_path / "pets", CATS)
+    paths = [str(tmp_path / name) for name in ("pets", "nope", "pets")]
+    assert main(["check", *paths, "--json"]) == 1
+    results = json.loads(capsys.readouterr().out)
+    assert [(one["path"], len(one["problems"])) for one in results] == [(paths[0], 0), (paths[1], 1), (paths[2], 0)]
+    assert (
+        results[1]["problems"][0]
+        == f"expected a file or folder, got {paths[1]}: there is no such thing; check the path"
+    )
+
+
+def test_an_image_is_named_and_what_can_be_done_with_it(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.png")
+    result = check(path)
+    assert (result.kind, result.title, result.is_good) == ("image", "an image", False)
+    assert f"name its folder, {tmp_path}, or see the image under every" in result.problems[0]
+    command = result.problems[0].partition("`dtn-det ")[2].rstrip("`").replace("grid.png", str(tmp_path / "grid.png"))
+    assert main([*command.split(), "--corruptions", "fog", "--severities", "1"]) == 0
+
+
+def test_a_name_of_timm_without_its_prefix_is_told() -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(FileNotFoundError, match=r"'resnet18': there is no such file.* of that name: timm:resnet18$"):
+        read_target("resnet18")
+    with pytest.raises(FileNotFoundError, match=r"there is no such file(?!.*timm)"):
+        read_target("resnet18.py")

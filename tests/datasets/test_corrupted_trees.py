@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from odd_folders import write_classes
 
+from dtn_det.cli.main import main
 from dtn_det.datasets.class_folders import list_images
 from dtn_det.datasets.corrupted_trees import list_tree, open_tree
 from dtn_det.datasets.recognise import recognise
 from dtn_det.robustness.classification_data import ClassificationRun, prepare
+from dtn_det.robustness.manifest import differences
 
 CELL = ("fog", 1)
 
@@ -54,3 +56,56 @@ def test_other_classes_than_the_clean_ones_are_named(tree: Path) -> None:
     write_manifest(tree, classes=["ant", "bee"])
     with pytest.raises(ValueError, match=r"the clean images have too \(ant, bee\), got 'cat' besides: move them away"):
         list_tree(open_tree(recognise(tree)), [CELL])
+
+
+def write_half(tmp_path: Path, *options: str) -> tuple[Path, Path]:
+    """Six clean images, and a tree of those that ``dtn-det corrupt`` took with the options."""
+    clean, tree = write_classes(tmp_path / "clean", ("ant", "bee", "cat"), size=(32, 32)), tmp_path / "half"
+    arguments = ["--corruptions", "fog", "--severities", "1", "--workers", "1", "--yes", *options]
+    assert main(["corrupt", str(clean), str(tree), *arguments]) == 0
+    return clean, tree
+
+
+def run_on(data: Path, clean: Path | None = None, **options: int) -> ClassificationRun:
+    return ClassificationRun((), data, Path("store"), clean, corruptions=("fog",), severities=(1,), **options)
+
+
+def test_a_tree_of_a_part_is_called_as_the_part_that_is_corrupted_on_the_fly(tmp_path: Path) -> None:
+    clean, tree = write_half(tmp_path, "--limit", "4", "--seed", "3")
+    here = prepare(run_on(clean, limit=4, limit_seed=3)).images
+    there = prepare(run_on(tree, clean))
+    assert [image.key for image in there.images.images] == [image.key for image in here.images]
+    assert there.images.selection == here.selection == "limit=4 of 6 seed=3"
+    (remark,) = (remark for remark in there.remarks if remark.kind == "unused_clean")
+    assert remark.count == 2
+    assert remark.sentence().endswith("2 clean images out of 6 have no corrupted ones in the tree and were left out")
+    assert not [remark for remark in prepare(run_on(tree)).remarks if remark.kind == "unused_clean"]
+    assert prepare(run_on(tree, limit=2)).images.selection == "limit=2 of 4 seed=0 in the tree, of 6 clean images"
+
+
+def test_a_tree_of_all_images_is_whole(tmp_path: Path) -> None:
+    clean, tree = write_half(tmp_path, "--limit", "6")
+    prepared = prepare(run_on(tree, clean))
+    assert prepared.images.selection == "all"
+    assert not [remark for remark in prepared.remarks if remark.kind == "unused_clean"]
+
+
+def test_a_tree_is_continued_with_a_higher_limit(tmp_path: Path) -> None:
+    write_half(tmp_path, "--limit", "4")
+    arguments = ["--corruptions", "fog", "--severities", "1", "--workers", "1", "--yes"]
+    assert main(["corrupt", str(tmp_path / "clean"), str(tmp_path / "half"), *arguments]) == 0
+    assert prepare(run_on(tmp_path / "half")).images.selection == "all"
+    assert main(["corrupt", str(tmp_path / "clean"), str(tmp_path / "half"), *arguments, "--limit", "2"]) == 0
+    assert prepare(run_on(tmp_path / "half")).images.selection == "all"
+
+
+def test_a_part_of_unknown_choice_is_still_a_part(tree: Path) -> None:
+    write_manifest(tree, classes=["ant", "bee", "cat"])
+    assert prepare(run_on(tree)).images.selection == "4 of 6 in the tree"
+
+
+def test_stores_that_called_a_part_all_are_continued() -> None:
+    old = {"data_hash": "1", "selection": "all"}
+    assert not differences(old, {"data_hash": "1", "selection": "limit=4 of 6 seed=0"})
+    assert len(differences(old, {"data_hash": "2", "selection": "limit=4 of 6 seed=0"})) == 2
+    assert differences({**old, "selection": "limit=4 of 6 seed=0"}, old)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from odd_folders import WNIDS, arrays, coco, link_classes, tiny_imagenet, val_files, write_classes, write_image
 
+from dtn_det.check import inspect_path
 from dtn_det.corruptions.layouts import list_folder
 from dtn_det.datasets.class_folders import list_images
 from dtn_det.datasets.label_maps import imagenet_subset, imagenet_wnids
@@ -193,6 +194,48 @@ def test_tiny_imagenet_c_tells_its_profile_its_classes_and_that_it_has_no_clean_
 def test_what_has_no_classes_says_what_to_do(tmp_path: Path, make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         list_images(make(tmp_path / "data"))
+
+
+def test_npz_archives_are_named(tmp_path: Path) -> None:
+    (tmp_path / "images.npz").write_bytes(b"")
+    with pytest.raises(
+        ValueError, match=r"got a folder without images \(images.npz\) in .*: npz archives are not read;"
+    ):
+        list_images(tmp_path)
+
+
+def test_images_beside_annotations_name_the_file(tmp_path: Path) -> None:
+    coco(tmp_path)
+    file = tmp_path / "annotations" / "instances_val2017.json"
+    for other in ("captions_val2017.json", "instances_train2017.json"):
+        (file.parent / other).write_text("{}")
+    with pytest.raises(ValueError, match=rf"seem to lie in {file}, one of 3: `dtn-det check {file}` says"):
+        list_images(tmp_path / "val2017")
+    (found,) = inspect_path(file)
+    assert (found.path, found.kind) == (str(file), "coco")
+
+
+def test_parts_of_imagenet_are_no_classes(tmp_path: Path) -> None:
+    training = ("n01616318_vulture.JPEG", "n01740131_night_snake.JPEG")
+    write_classes(tmp_path / "sample", ("train_fullsize",), training)
+    write_classes(tmp_path / "sample", ("val227",), val_files())
+    assert recognise(tmp_path / "sample").kind == "unsorted"
+    with pytest.raises(
+        ValueError, match=r"got images of ImageNet that are not sorted .*val227\) in .*: sort ImageNet's"
+    ):
+        list_images(tmp_path / "sample")
+    # Classes whose names begin like those of splits.
+    for number, name in enumerate(("test_tube", "train_station")):
+        write_classes(tmp_path / "things", (name,), (f"n0000000{number}_1.JPEG", f"n0000000{number}_2.JPEG"))
+    assert list_images(tmp_path / "things").num_classes == 2
+    assert not recognise(tmp_path / "things").remarks
+
+
+def test_folders_of_several_of_imagenets_classes_are_told(tmp_path: Path) -> None:
+    write_classes(tmp_path / "pets", ("cat",), ("n02123045_1.JPEG", "n02123159_2.JPEG"))
+    write_classes(tmp_path / "pets", ("dog",), ("n02110185_1.JPEG", "n02110185_2.JPEG"))
+    (remark,) = list_images(tmp_path / "pets").remarks
+    assert (remark.kind, remark.count, list(remark.examples), remark.partial) == ("several_wnids", 1, ["cat"], False)
 
 
 def test_of_several_splits_val_is_taken_and_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -259,7 +260,8 @@ def test_labels_tell_models_of_one_name_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "told"),
     [
-        ("data_hash", "other", r"data set: pictures \(40 images\) and pictures \(40 images\)"),
+        ("data_hash", "other", r"data set: both are called pictures \(40 images\), and their files or labels differ"),
+        ("data", "photos", r"data set: pictures \(40 images\) and photos \(40 images\)"),
         ("selection", "limit=40 of 50 seed=0", "selection: all and limit=40 of 50 seed=0"),
         ("corruption", "cifar-c seed=1", "corruption: .* and cifar-c seed=1"),
         ("protocol", {"classes": "folder", "num_classes": "100"}, "num_classes: 10 and 100"),
@@ -267,9 +269,32 @@ def test_labels_tell_models_of_one_name_apart(tmp_path: Path) -> None:
 )
 def test_stores_that_do_not_go_together(tmp_path: Path, field: str, value: object, told: str) -> None:
     first = classifier_store(tmp_path / "a", {"one": 0})
-    second = classifier_store(tmp_path / "b", {"two": 0}, **{field: value})
+    other_hash = {"data_hash": "other"} if field in ("data", "selection") else {}
+    second = classifier_store(tmp_path / "b", {"two": 0}, **{field: value, **other_hash})
     with pytest.raises(ReportError, match=rf"expected stores of the same images and corruptions(.|\n)*{told}"):
         collect([first, second])
+
+
+def test_stores_whose_annotations_alone_differ_say_how_to_bring_them_together(tmp_path: Path) -> None:
+    first, second = (detector_store(tmp_path / name, {name: 0}) for name in ("a", "b"))
+    for folder, changes in ((first, {}), (second, {"data_hash": "new"})):
+        file = folder / "store.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "images_hash": "same", **changes}))
+    told = r"annotations: boxes \(24 images\) had others when .*\nrun the `dtn-det mpc` command of the store whose anno"
+    with pytest.raises(ReportError, match=told):
+        collect([first, second])
+    content = json.loads((second / "store.json").read_text())
+    content["earlier_data_hashes"] = [json.loads((first / "store.json").read_text())["data_hash"]]
+    (second / "store.json").write_text(json.dumps(content))
+    for order in ((first, second), (second, first)):
+        with pytest.raises(ReportError, match=rf"run the `dtn-det mpc` command of {first} again: it takes"):
+            collect(order)
+
+
+def test_one_selection_by_two_names_is_one(tmp_path: Path) -> None:
+    first = classifier_store(tmp_path / "a", {"one": 0})
+    second = classifier_store(tmp_path / "b", {"two": 0}, selection="limit=40 of 50 seed=0")
+    assert len(collect([first, second], QUICK).models) == 2
 
 
 def test_tasks_are_not_mixed(tmp_path: Path) -> None:

@@ -326,7 +326,7 @@ def test_a_resnet_with_random_weights_on_real_images(
     out = capsys.readouterr().out
     # They are of too few classes for AlexNet's errors.
     said = " ".join(out.split())
-    assert "no baseline: name one with --baseline for CE and mCE; 2 images" in said
+    assert "no baseline: CE and mCE need another model in this store, named with --baseline; 2 images" in said
     assert f"got images of {len({key.partition('/')[0] for key in labels})} of ImageNet's 1,000 classes" in said
     store = Store.open(tmp_path / "store")
     table = store.images().to_pylist()

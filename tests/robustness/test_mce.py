@@ -157,6 +157,13 @@ def test_several_models_share_a_run_and_one_is_the_baseline(mce) -> None:
     assert "100.00" in means
 
 
+def test_a_table_without_a_baseline_names_the_models_that_may_be_one(mce) -> None:
+    _, alone, _ = mce()
+    assert "no baseline: CE and mCE need another model in this store" in " ".join(alone.split())
+    _, both, _ = mce(model="python:little_models:other")
+    assert "no baseline: name one of other, small with --baseline for CE and mCE" in " ".join(both.split())
+
+
 def test_more_models_than_a_line_holds_go_on_in_another_table(mce, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     names = ["first", "second", "third", "fourth"]
@@ -193,6 +200,20 @@ def test_a_limit_marks_every_number_as_partial(mce) -> None:
     for title in ("mean error %", "clean error %"):
         number = next(index for index, line in enumerate(lines) if f"│ {title}" in line)
         assert "partial" in lines[number + 1]
+
+
+def test_a_tree_of_a_part_is_marked_as_that_part_is(mce, tmp_path: Path) -> None:
+    _, here, _ = mce("--limit", "5", store="here")
+    cells = ["--corruptions", "gaussian_noise", "contrast", "--severities", "2", "--workers", "1", "--yes"]
+    assert main(["corrupt", str(tmp_path / "data"), str(tmp_path / "tree"), "--limit", "5", *cells]) == 0
+    _, there, said = mce("--data", str(tmp_path / "tree"), "--clean", str(tmp_path / "data"), store="there")
+    for out in (here, there):
+        assert "5 images (limit=5 of 8 seed=0)" in " ".join(out.split())
+        assert "small: partial (limit=5 of 8 seed=0)" in out
+        lines = out.splitlines()
+        clean = next(index for index, line in enumerate(lines) if "│ clean error %" in line)
+        assert "partial" in lines[clean + 1]
+    assert "3 clean images out of 8 have no corrupted ones" in there + said
 
 
 def test_partial_cells_are_marked_in_the_mean(mce) -> None:

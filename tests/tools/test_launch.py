@@ -198,8 +198,36 @@ def test_missing_images_are_named(coco: Path, tmp_path: Path) -> None:
     (tmp_path / "train2017").symlink_to(coco / "train2017")
     cfg = resolve(RETINANET)
     launch.set_data_root(cfg, str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"the data of val_dataloader at '.*val2017/', got nothing there: link"):
+    with pytest.raises(
+        FileNotFoundError, match=r"the data of val_dataloader at '.*val2017/', got nothing there: its f"
+    ):
         launch.check_data(cfg, TRAIN_AND_VAL)
+
+
+def test_the_annotation_files_that_are_there_are_named(coco: Path, tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "my_val2017.json").symlink_to(coco / "annotations" / "instances_val2017.json")
+    (tmp_path / "annotations" / "captions.json").write_text("{}")
+    (tmp_path / "pictures").symlink_to(coco / "val2017")
+    cfg = resolve(RETINANET)
+    launch.set_data_root(cfg, str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"got a folder without annotations/instances_val2017.json") as error:
+        launch.check_data(cfg, ["test_dataloader"], str(tmp_path))
+    assert "ln -s" not in str(error.value)
+    assert "file that is there (annotations/captions.json, annotations/my_val2017.json), such" in str(error.value)
+    follow(cfg, str(error.value).partition("--cfg-options ")[2])
+    with pytest.raises(
+        FileNotFoundError, match=r"without val2017/: .* that is there \(annotations, pictures\)"
+    ) as error:
+        launch.check_data(cfg, ["test_dataloader"], str(tmp_path))
+    follow(cfg, str(error.value).partition("--cfg-options ")[2].replace("FOLDER", "pictures"))
+    launch.check_data(cfg, ["test_dataloader"], str(tmp_path))
+    assert Path(cfg.test_evaluator.ann_file).is_file()
+
+
+def follow(cfg: Config, options: str) -> None:
+    """Do as a message says."""
+    cfg.merge_from_dict(dict(option.split("=") for option in options.split()))
 
 
 def test_what_the_named_folder_lacks_is_said(
