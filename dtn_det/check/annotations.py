@@ -41,12 +41,13 @@ def check_annotations(path: Path, target: Target | None = None, root: Path | Non
     else:
         problems += _trial(file, masks)
     facts = dict(_facts(file))
+    remarks = (*file.remarks, *(() if masks else _mask_faults(file)))
     if target is None or not target.is_detector:
-        return CheckResult(str(path), "coco", _TITLE, facts, file.remarks, problems)
+        return CheckResult(str(path), "coco", _TITLE, facts, remarks, problems)
     fault, told = _against(file, target)
     told += _without_masks(file) if masks else ()
     problems += [fault] if fault else []
-    return CheckResult(str(path), "coco", _TITLE, facts, (*file.remarks, *told), problems, fits=not fault)
+    return CheckResult(str(path), "coco", _TITLE, facts, (*remarks, *told), problems, fits=not fault)
 
 
 _TITLE = "COCO annotation file"
@@ -142,6 +143,15 @@ def _against(file: CocoFile, target: Target) -> tuple[str, tuple[Remark, ...]]:
         "tools/test.py refuses the file"
     )
     return "", (Remark("class_order", what, str(path), len(found.names)),)
+
+
+def _mask_faults(file: CocoFile) -> tuple[Remark, ...]:
+    """That segmentations cannot be evaluated, which stops a detector with masks alone."""
+    if not file.mask_faults:
+        return ()
+    places = tuple(f"{fault.place}: {fault.reason}" for fault in file.mask_faults[:3])
+    what = "segmentations cannot be evaluated, with which a detector with masks stops; boxes count"
+    return (Remark("mask_faults", what, str(file.path), len(file.mask_faults), places),)
 
 
 def _without_masks(file: CocoFile) -> tuple[Remark, ...]:

@@ -10,12 +10,17 @@ from dtn_det.check.annotations import check_annotations
 from dtn_det.check.result import CheckResult
 from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
 from dtn_det.corruptions.coco_layout import find_annotations
+from dtn_det.corruptions.reading import BadImageError, read_image
 from dtn_det.datasets.class_folders import LabelledImages, label_images
 from dtn_det.datasets.corrupted_trees import list_tree, open_tree
+from dtn_det.datasets.folder_contents import spread
 from dtn_det.datasets.recognise import Recognised, recognise
 
 if TYPE_CHECKING:
     from dtn_det.check.model import Target
+
+_LOOKED_AT = 100
+"""Images of a folder that are read."""
 
 
 def check_folder(root: Path, classes: str | None = None, target: Target | None = None) -> list[CheckResult]:
@@ -46,7 +51,8 @@ def check_folder(root: Path, classes: str | None = None, target: Target | None =
     facts |= _class_facts(found, images)
     fault = _against(found, images, target)
     fits = None if target is None or fault is None else not fault
-    problems = (fault,) if fault else ()
+    problems = [fault] if fault else []
+    problems += _unreadable(images)
     return [CheckResult(str(root), found.kind, found.title, facts, images.remarks, problems, fits)]
 
 
@@ -79,6 +85,20 @@ def _class_facts(found: Recognised, images: LabelledImages) -> dict[str, Any]:
         "classes": images.num_classes,
         "numbered by": images.labels.classes,
     }
+
+
+def _unreadable(images: LabelledImages) -> list[str]:
+    """What a command would stop with at one of some images, which are looked at in whole, or nothing."""
+    bad = []
+    looked_at = spread(images.images, _LOOKED_AT)
+    for image in looked_at:
+        try:
+            read_image(Path(image.path), upright=False)
+        except BadImageError as error:
+            bad.append(f"{image.path}: {error}")
+    if not bad:
+        return []
+    return [f"expected images that can be read, got {len(bad)} of {len(looked_at)} looked at that cannot; {bad[0]}"]
 
 
 def _against(found: Recognised, images: LabelledImages, target: Target | None) -> str | None:

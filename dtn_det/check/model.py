@@ -35,8 +35,10 @@ class Target:
 
     @property
     def gives_masks(self) -> bool:
-        """Whether it is a config of a detector with a head for masks."""
-        return self.is_detector and self.config is not None and _has_mask_head(self.config.model)
+        """Whether it is a config of a detector whose masks are evaluated: it has a head for them, or a metric."""
+        if self.config is None or not self.is_detector:
+            return False
+        return _has_mask_head(self.config.model) or _evaluates_masks(self.config.get("test_evaluator"))
 
     def num_classes(self) -> int | None:
         """Classes that a classifier tells apart, None where it does not say."""
@@ -130,6 +132,12 @@ def _without_weights(node: Any) -> Any:
     if isinstance(node, list | tuple):
         return type(node)(_without_weights(value) for value in node)
     return node
+
+
+def _evaluates_masks(evaluators: Any) -> bool:
+    listed = [evaluators] if isinstance(evaluators, dict) else evaluators or []
+    kinds = [one.get("metric", ()) for one in listed if isinstance(one, dict)]
+    return any("segm" in ([kind] if isinstance(kind, str) else kind) for kind in kinds)
 
 
 def _has_mask_head(node: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dtn_det.datasets.folder_contents import look
+from dtn_det.datasets.folder_contents import look, peek
 
 SORT_IMAGENET = (
     "sort ImageNet's validation images into DIR/<wnid>/ first, with valprep.sh of "
@@ -39,8 +39,11 @@ def advice(kind: str, root: Path) -> str:
     if kind == "coco":
         return "evaluate detectors on it with `dtn-det mpc`, or name a folder of class folders"
     if kind == "splits":
-        inner = next((name for name in ("test", *look(root).folders) if (root / name).is_dir()), "test")
-        return f"name one of them, such as {root / inner}"
+        folders = [root / name for name in ("test", *look(root).folders) if (root / name).is_dir()]
+        sorted_ones = [folder for folder in folders if peek(folder).folders and not peek(folder).images]
+        if not sorted_ones:
+            return "sort the images of one of them into a folder of each class, and name it"
+        return f"name one of them that has class folders, such as {sorted_ones[0]}"
     if kind == "images":
         return not_sorted(look(root).images, root)
     if kind == "unsorted":

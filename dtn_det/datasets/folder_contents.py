@@ -7,11 +7,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from dtn_det.datasets.image_files import is_folder, is_image_name, is_litter
 
 _ENOUGH = 64
 _SAMPLES = 8
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def peek(folder: str | os.PathLike[str]) -> Contents:
         return Contents((), (), ())
 
 
-def spread(items: Sequence[str], count: int = _SAMPLES) -> Sequence[str]:
+def spread(items: Sequence[T], count: int = _SAMPLES) -> Sequence[T]:
     """A few items from the whole of a list, the first and the last among them."""
     if len(items) <= count:
         return items

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dtn_det.check import CheckResult, inspect_path
 from dtn_det.check.model import Target, read_target
@@ -86,6 +89,20 @@ class TestFolders:
         result = check(tiny_imagenet(tmp_path / "tiny"))
         assert (result.kind, result.is_good, result.facts["images"]) == ("tiny_imagenet_val", True, 2 * len(WNIDS))
 
+    def test_images_that_commands_stop_at(self, tmp_path: Path) -> None:
+        write_classes(tmp_path / "deep", CATS)
+        Image.fromarray(np.full((40, 36), 4080, np.uint16)).save(tmp_path / "deep" / "cat" / "c.png")
+        (problem,) = check(tmp_path / "deep").problems
+        assert "got 1 of 5 looked at that cannot" in problem
+        assert "c.png: expected 8 bits a channel, got mode I;16" in problem
+
+    def test_the_split_that_is_named_can_be_read(self, tmp_path: Path) -> None:
+        write_classes(tmp_path / "data" / "train", CATS)
+        write_image(tmp_path / "data" / "test" / "a.png")
+        (problem,) = check(tmp_path / "data").problems
+        assert problem.endswith(f"such as {tmp_path / 'data' / 'train'}")
+        assert check(tmp_path / "data" / "train").is_good
+
     def test_numbers_with_a_gap_are_a_problem(self, tmp_path: Path) -> None:
         link_classes(tmp_path / "numbers", ("0", "1", "3"), "a.png")
         result = check(tmp_path / "numbers")
@@ -154,6 +171,11 @@ class TestAnnotations:
         result = check(write_coco(tmp_path, content))
         assert result.is_good
         assert [remark.kind for remark in result.remarks] == ["areas_filled"]
+
+    def test_masks_that_cannot_be_evaluated(self, tmp_path: Path) -> None:
+        result = check(write_coco(tmp_path, odd_content("run lengths beyond the mask")))
+        assert result.is_good
+        assert "mask_faults" in [remark.kind for remark in result.remarks]
 
     def test_results_of_a_detector_are_called_so(self, tmp_path: Path) -> None:
         path = tmp_path / "bbox.json"
@@ -233,6 +255,14 @@ def test_a_detector_with_masks(project_root: Path, tmp_path: Path) -> None:
         annotation.pop("segmentation", None)
     told = {remark.kind: remark for remark in check(write_coco(tmp_path, content), masks).remarks}
     assert told["objects_without_masks"].count == len(content["annotations"])
+
+
+def test_a_metric_of_masks_asks_for_masks(target: Target, tmp_path: Path) -> None:
+    assert target.config is not None
+    config = copy.deepcopy(target.config)
+    config.test_evaluator = [{"type": "CocoMetric", "metric": ["bbox", "segm"]}]
+    result = check(write_coco(tmp_path, odd_content("run lengths beyond the mask")), Target("a.py", config))
+    assert any("run lengths of 10,000,004 pixels" in problem for problem in result.problems)
 
 
 class TestCheckpoints:

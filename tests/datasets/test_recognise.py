@@ -184,7 +184,7 @@ def test_tiny_imagenet_c_tells_its_profile_its_classes_and_that_it_has_no_clean_
         (lambda root: write_image(root / val_files()[0]).parent, r"got 'ILSVRC2012_val_00000001.JPEG' .*valprep\.sh"),
         (
             lambda root: write_classes(root / "train", ("cat", "dog")).parent,
-            r"got the splits of a data set \(train\) in .*: name one of them, such as .*train",
+            r"got the splits of a data set \(train\) in .*: name one of them that has class folders, such as .*train",
         ),
         (lambda root: write_classes(root, ("train", "test")), r"got the splits of a data set \(test, train\)"),
         (lambda root: root.mkdir() or root, r"expected images \(.jpg, .* in .*, got none: name the folder"),
