@@ -68,10 +68,10 @@ def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str
             return ""
         nearest = max(found, key=lambda name: SequenceMatcher(None, name, annotations).ratio())
         options = f"{dataloader}.dataset.ann_file={nearest}"
-        # The whole path, for --data-root replaces the beginning of one that lies below the config's own root.
-        evaluator = cfg.get(dataloader.replace("_dataloader", "_evaluator"))
-        if isinstance(evaluator, dict) and "ann_file" in evaluator:
-            options += f" {dataloader.replace('_dataloader', '_evaluator')}.ann_file={os.path.abspath(os.path.join(root, nearest))}"
+        evaluator = dataloader.replace("_dataloader", "_evaluator")
+        if isinstance(settings := cfg.get(evaluator), dict) and "ann_file" in settings:
+            # The whole path, for --data-root replaces the beginning of one that lies below the config's own root.
+            options += f" {evaluator}.ann_file={os.path.abspath(os.path.join(root, nearest))}"
         return f", or an annotation file that is there ({listed(found)}), such as --cfg-options {options}"
     prefixes = dataset.get("data_prefix")
     for key, prefix in prefixes.items() if isinstance(prefixes, dict) else ():
