@@ -6,6 +6,7 @@ import copy
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,8 @@ from dtn_det.check.result import CheckResult
 from dtn_det.corruptions.coco_layout import ANNOTATION_FOLDER, image_folder
 from dtn_det.datasets.class_names import ClassNameError
 from dtn_det.datasets.coco_file import AnnotationError, CocoFile, place_of, read_coco_file
-from dtn_det.datasets.coco_sizes import image_size
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.coco_orientation import find_orientations, read_header
+from dtn_det.datasets.remarks import Remark, agreeing
 
 if TYPE_CHECKING:
     from dtn_det.check.model import Target
@@ -36,8 +37,10 @@ def check_annotations(path: Path, target: Target | None = None, root: Path | Non
         return CheckResult(str(path), *_other(path), problems=(str(error),))
     file, problems = _with_images(file, root)
     masks = target is not None and target.gives_masks
-    if not file.annotations:
-        problems.append(f"expected objects in {path}, got none: such a file serves `corrupt` alone")
+    try:
+        file.check_objects()
+    except AnnotationError as error:
+        problems.append(f"{error} (`corrupt` takes it)")
     else:
         problems += _trial(file, masks)
     facts = dict(_facts(file))
@@ -80,12 +83,18 @@ def _with_images(file: CocoFile, root: Path | None) -> tuple[CocoFile, list[str]
             continue
         file = file.with_folder(folder)
         missing = [row["file_name"] for row in file.images if not (folder / row["file_name"]).is_file()]
-        if not missing:
-            return file, _other_sizes(file, folder)
-        return file, [
-            f"expected all images of {file.path} in {folder}, got {len(missing):,} of {len(file.images):,} missing, "
-            f"such as {missing[0]}: fetch them"
-        ]
+        if missing:
+            return file, [
+                f"expected all images of {file.path} in {folder}, got {len(missing):,} of {len(file.images):,} "
+                f"missing, such as {missing[0]}: fetch them"
+            ]
+        orientations = find_orientations(file.path, file.images, folder)
+        file = replace(file, remarks=(*file.remarks, *orientations.remarks()))
+        try:
+            orientations.check()
+        except AnnotationError as error:
+            return file, [str(error)]
+        return file, _other_sizes(file, folder)
     return file, problems[:1]
 
 
@@ -93,7 +102,8 @@ def _other_sizes(file: CocoFile, folder: Path) -> list[str]:
     """Which of some images at equal distances have another size than the file says, or nothing."""
     part = file.images[:: max(1, len(file.images) // _SIZES)]
     for row in part:
-        size = image_size(folder / row["file_name"])
+        header = read_header(folder / row["file_name"])
+        size = None if header is None else header.read
         if size is not None and "height" in row and "width" in row and size != (row["height"], row["width"]):
             return [
                 f"expected {row['width']} x {row['height']} pixels in {folder / row['file_name']}, as {file.path} says "
@@ -138,8 +148,9 @@ def _against(file: CocoFile, target: Target) -> tuple[str, tuple[Remark, ...]]:
         return str(error), ()
     if found is None or not found.differing:
         return "", ()
+    stand = agreeing(len(found.names), "{category stands|categories stand}")
     what = (
-        f"categories stand in another order than in {found.source}: dtn-det mpc goes by their names, and "
+        f"{stand} in another order than in {found.source}: dtn-det mpc goes by their names, and "
         "tools/test.py refuses the file"
     )
     return "", (Remark("class_order", what, str(path), len(found.names)),)

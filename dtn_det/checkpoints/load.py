@@ -17,7 +17,7 @@ from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.checkpoints.trained_config import trained_options
 from dtn_det.checkpoints.weights import Weights, find_weights
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.layers.norm_options import EXTRA_STATE, Options, describe_options, other_options, unpack_options
 from dtn_det.layers.token_norm import TokenNorm
 
@@ -197,9 +197,12 @@ def _other_options(source: str, found: Options, own: Options, advice: str) -> Ch
 
 def _options_remark(source: str, kind: str, found: str, own: str, count: int, policy: OptionsPolicy) -> Remark:
     if policy == "take":
-        what = f"norms {kind} take {found} from it, with which they were trained; the model was built with {own}"
+        take = agreeing(count, f"{{norm {kind} takes|norms {kind} take}}")
+        trained = agreeing(count, "{it was|they were} trained")
+        what = f"{take} {found} from it, with which {trained}; the model was built with {own}"
     else:
-        what = f"norms {kind} keep {own} of the model; it was trained with {found}, so outputs are others at first"
+        keep = agreeing(count, f"{{norm {kind} keeps|norms {kind} keep}}")
+        what = f"{keep} {own} of the model; it was trained with {found}, so outputs are others at first"
     return Remark("norm_options", what, source, count)
 
 
@@ -208,7 +211,10 @@ def _left_out(fit: Fit, found: Weights, source: str) -> tuple[Remark, ...]:
     names = (*fit.left_out, *(name for name in found.named.left_out if not (other and name.startswith(other))))
     if not names:
         return ()
-    what = "weights that the model does not have, which are those of training or of what is around it, were left out"
+    what = agreeing(
+        len(names),
+        "{weight|weights} that the model does not have, of training or of what is around it, {was|were} left out",
+    )
     return (Remark("weights_left_out", what, source, len(names), names[:3]),)
 
 

@@ -8,7 +8,10 @@ from pathlib import Path, PurePosixPath
 
 from dtn_det.corruptions.layouts import Source, SourceImage, sort_images
 from dtn_det.corruptions.stream import Key
+from dtn_det.datasets.coco_errors import counted_remark
 from dtn_det.datasets.coco_file import CocoFile, read_coco_file
+from dtn_det.datasets.coco_names import is_there
+from dtn_det.datasets.coco_orientation import find_orientations
 from dtn_det.datasets.coco_values import Id
 from dtn_det.datasets.missing_images import is_elsewhere, twin_of
 
@@ -43,16 +46,31 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
         file = read_coco_file(path)
         folder = image_folder(root, file) if images is None else _given_folder(root, images)
         file = file.with_folder(folder)
-        remarks += list(file.remarks)
+        orientations = find_orientations(path, file.images, folder)
+        orientations.check()
+        remarks += [*file.remarks, *orientations.remarks()]
+        own: dict[PurePosixPath, Key] = {}
+        shared = set()
         for image in file.images:
             key = _key(image["id"])
             target = PurePosixPath(folder.relative_to(root).as_posix()) / _name(file, image["file_name"])
+            if target in own:
+                # One file has one corrupted copy, whatever number of ids it is listed under.
+                shared.add(target)
+                key = own[target]
+            own[target] = key
             known = found.setdefault(target, SourceImage(folder / image["file_name"], key, target))
             if known.key != key:
                 raise ValueError(
-                    f"expected one id for the image {target}, got {known.key!r} and {key!r} in the annotation files: "
-                    "corrupt them into a folder each"
+                    f"expected one id for the image {target}, got {known.key!r} and {key!r} in two annotation files: "
+                    "corrupt each file's images into a folder of their own, with one --annotations at a time"
                 )
+        if shared:
+            what = (
+                "{image file of several ids is|image files of several ids are} corrupted once, with the randomness of "
+                "the first id; dtn-det mpc on the clean images gives each id its own"
+            )
+            remarks.append(counted_remark(path, "files_corrupted_once", what, sorted(map(str, shared))))
         # What other readers would stumble over is written as they can read it.
         files[_target(root, path)] = json.dumps(file.content()).encode() if file.changed else path
     return Source("coco", sort_images(list(found.values())), files, tuple(remarks))
@@ -89,8 +107,8 @@ def _name(file: CocoFile, text: str) -> PurePosixPath:
     name = PurePosixPath(text)
     if name.is_absolute() or ".." in name.parts:
         raise ValueError(
-            f"expected file names below the image folder, got {text!r} in {file.path}: write file_name relative to the "
-            "folder of the images"
+            f"expected file names below the image folder, got {text!r} in {file.path}: put the images into one folder, "
+            "each once, under the last parts of their paths, or write file_name relative to the folder of the images"
         )
     return name
 
@@ -126,13 +144,14 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
         FileNotFoundError: No folder holds any.
         ValueError: Several hold as many, or a name is not below the folder.
     """
-    names = [str(_name(file, image["file_name"])) for image in file.images]
+    names = [image["file_name"] for image in file.images]
     sample = names[:: max(1, len(names) // _SAMPLE)]
     below = [path for pattern in ("*", "*/*") for path in sorted(root.glob(pattern)) if path.is_dir()]
     folders = [root, *below]
-    hits = {folder: sum(_is_there(folder, name) for name in sample) for folder in folders}
+    hits = {folder: sum(is_there(folder, name) for name in sample) for folder in folders}
     best = max(hits.values())
     if best == 0:
+        _name(file, sample[0])
         first = file.images[0]["file_name"]
         twin = next((twin for folder in folders if (twin := twin_of(folder / first)) is not None), None)
         why = advice or "name their folder with --images"
@@ -153,7 +172,3 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
             f"expected one folder with the images of {file.path}, got {places}: {advice or 'choose with --images'}"
         )
     return chosen[0]
-
-
-def _is_there(folder: Path, name: str) -> bool:
-    return (folder / name).is_file() or ("\\" in name and (folder / name.replace("\\", "/")).is_file())

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dtn_det.corruptions.image import SMALLEST_SIDE
+from dtn_det.datasets.coco_orientation import STORED_FORMATS
 
 # Pillow has no mode for deep colours: it drops the lower bits while it reads, and only the layout in the file, such as
 # RGB;16B, tells. BGR;16 is another matter: 16 bits a pixel.
@@ -75,7 +76,8 @@ def read_image(path: Path, *, upright: bool) -> Image.Image:
             if frames > 1:
                 raise BadImageError(f"expected one picture, got {frames} in the file: keep the one that is meant")
             image = to_rgb(file)
-            return ImageOps.exif_transpose(image) if upright else image
+            turned = upright and file.format not in STORED_FORMATS
+            return ImageOps.exif_transpose(image) if turned else image
     except BadImageError:
         raise
     except FileNotFoundError:

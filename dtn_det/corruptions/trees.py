@@ -20,7 +20,7 @@ from dtn_det.corruptions.manifest import MANIFEST, Manifest, check_folder
 from dtn_det.corruptions.tree_size import check_space, estimate
 from dtn_det.corruptions.tree_worker import Job, Outcome, write_images
 from dtn_det.datasets.recognise import READ_BY_CLASS, Recognised, recognise
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.files import is_temporary, locked, write_bytes, write_json
 from dtn_det.interrupts import interrupts_remembered
 from dtn_det.progress import duration, meter, size
@@ -337,7 +337,8 @@ def _with_suffixes(source: Source, file_format: str) -> Source:
     endings = sorted({image.target.suffix.lower() for image in others})
     remark = Remark(
         "written_as_png",
-        f"images are written as .png, for {', '.join(endings)} is read and not written",
+        f"{agreeing(len(others), '{image is|images are}')} written as .png, for {', '.join(endings)} is read and not "
+        "written",
         str(others[0].path.parent),
         len(others),
         tuple(str(image.target) for image in others[:3]),

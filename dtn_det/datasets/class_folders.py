@@ -14,7 +14,7 @@ from dtn_det.datasets.folder_contents import look
 from dtn_det.datasets.image_files import SUFFIXES, OtherFiles, by_folders, quoted, walk_images
 from dtn_det.datasets.label_maps import IMAGENET_CLASSES, LabelMap, map_labels, naming, natural_order
 from dtn_det.datasets.recognise import READ_BY_CLASS, Recognised, recognise
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, agreeing
 
 _READS = "class folders of clean images, or corrupted ones in <corruption>/<severity>"
 
@@ -241,11 +241,14 @@ def _remarks(found: Recognised, listing: Listing, labels: LabelMap) -> Iterator[
     yield from listing.others.remarks(where)
     empty = sorted({*labels.numbers} - listing.filled)
     if empty:
-        yield Remark("empty_class_folders", "class folders without images keep their numbers", where, len(empty), empty)
+        what = agreeing(
+            len(empty), "class {folder without images keeps its number|folders without images keep their numbers}"
+        )
+        yield Remark("empty_class_folders", what, where, len(empty), empty)
     if labels.classes == "imagenet" and len(listing.filled) < IMAGENET_CLASSES:
         yield Remark(
             "part_of_the_classes",
-            f"of ImageNet's {IMAGENET_CLASSES:,} classes have images",
+            f"of ImageNet's {IMAGENET_CLASSES:,} classes {agreeing(len(listing.filled), '{has|have}')} images",
             where,
             len(listing.filled),
             partial=True,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, agreeing
 
 Evidence = Literal["training file", "checkpoint", "config"]
 
@@ -206,11 +206,11 @@ def differing_order(found: LabelNames) -> ClassNameError | None:
 def order_remark(found: LabelNames) -> Remark:
     """What is told where labels are taken by names, for a file has another order of categories."""
     one = found.differing[0]
-    what = (
-        f"categories stand in another order than the labels of the model, known from {found.source}; labels were "
-        "matched by name"
-    )
     count = sum(name != other for name, other in zip(found.names, one.labels, strict=True))
+    stand = agreeing(count, "{category stands|categories stand}")
+    what = (
+        f"{stand} in another order than the labels of the model, known from {found.source}; labels were matched by name"
+    )
     return Remark("class_order", what, one.file, count, one.labels[:3])
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dtn_det.datasets.coco_errors import AnnotationError, MaskFault, counted_remark, place_of
+from dtn_det.datasets.coco_errors import AnnotationError, MaskFault, check_objects, counted_remark, place_of
+from dtn_det.datasets.coco_names import find_names
+from dtn_det.datasets.coco_orientation import read_header
 from dtn_det.datasets.coco_reading import CocoReader, Row
-from dtn_det.datasets.coco_sizes import image_size
 from dtn_det.datasets.remarks import Remark
 
 __all__ = ["AnnotationError", "CocoFile", "MaskFault", "place_of", "read_coco_file"]
@@ -54,6 +55,15 @@ class CocoFile:
         rows = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
         return {**{key: list(value) for key, value in rows.items()}, **self.rest}
 
+    def check_objects(self) -> None:
+        """See that there is something that can be found.
+
+        Raises:
+            AnnotationError: There are no objects, or crowds alone.
+        """
+        crowds = sum(row["iscrowd"] for row in self.annotations)
+        check_objects(self.path, len(self.annotations), crowds, len(self.images))
+
     def check_masks(self) -> None:
         """See that every segmentation can be evaluated.
 
@@ -85,31 +95,44 @@ class CocoFile:
     def with_folder(self, folder: Path) -> CocoFile:
         r"""The same with what the images themselves tell.
 
-        Backslashes of Windows become slashes where that names a file that exists, and sizes that the file lacks are
-        those of the images, turned as their EXIF data say.
+        Backslashes of Windows become slashes where that names a file that exists, paths of other machines lead to the
+        images of the same base names (see :func:`dtn_det.datasets.coco_names.find_names`), and sizes that the file
+        lacks are those of the images, turned as their EXIF data say.
 
         Args:
             folder: That the file names are relative to.
         """
-        slashes, sized = [], []
+        names = find_names((image["file_name"] for image in self.images), folder)
+        sized = []
         images = []
         for image in self.images:
             name = image["file_name"]
-            if "\\" in name and not (folder / name).exists() and (folder / name.replace("\\", "/")).exists():
-                slashes.append(name)
-                image = {**image, "file_name": name.replace("\\", "/")}
+            found = names.slashes.get(name) or names.elsewhere.get(name)
+            if found is not None:
+                image = {**image, "file_name": found}
             if "height" not in image or "width" not in image:
-                size = image_size(folder / image["file_name"])
-                if size is not None:
+                header = read_header(folder / image["file_name"])
+                if header is not None:
                     sized.append(f"image {image['id']}")
-                    image = {**image, "height": size[0], "width": size[1]}
+                    height, width = header.read
+                    image = {**image, "height": height, "width": width}
             images.append(image)
         remarks = []
-        if slashes:
-            what = "file names with backslashes were read with slashes"
-            remarks.append(counted_remark(self.path, "backslashes", what, slashes))
+        if names.slashes:
+            what = "file {name with backslashes was|names with backslashes were} read with slashes"
+            remarks.append(counted_remark(self.path, "backslashes", what, list(names.slashes)))
+        if names.elsewhere:
+            what = (
+                "{file name of another machine was read as that of the one image with its last part|file names of "
+                "another machine were read as those of the images with their last parts}"
+            )
+            examples = [f"{name} as {found}" for name, found in names.elsewhere.items()]
+            remarks.append(counted_remark(self.path, "names_elsewhere", what, examples))
         if sized:
-            what = "images without a height or width got those of their files"
+            what = (
+                "{image without a height or width got those of its file|images without a height or width got those of "
+                "their files}"
+            )
             remarks.append(counted_remark(self.path, "sizes_filled", what, sized))
         if not remarks:
             return self

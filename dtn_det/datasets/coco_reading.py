@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,9 @@ class CocoReader:
         self._tell_other_boxes(annotations, images)
         for key, image in images.items():
             if not image.keys().isdisjoint(_LVIS):
-                what = "images with LVIS's lists of categories, which COCO's evaluation ignores"
+                what = "{image|images} with LVIS's lists of categories, which COCO's evaluation ignores"
                 self._tell("federated", what, f"image {key}")
+        self._tell_of_crowds(annotations, categories)
         read = ("images", "categories") if others else ("images", "annotations", "categories")
         rest = {key: value for key, value in content.items() if key not in read}
         return {
@@ -102,7 +104,13 @@ class CocoReader:
                 raise AnnotationError(self.path, "a file name of each image", f"{name!r}", f"image {key}")
             row = self._with_size({**row, "id": key} if type(row["id"]) is not type(key) else row, key)
             if key in found:
-                self._twice(f"image {key}", found[key], row, "images_twice", "images that are listed twice count once")
+                self._twice(
+                    f"image {key}",
+                    found[key],
+                    row,
+                    "images_twice",
+                    "{image that is listed twice counts|images that are listed twice count} once",
+                )
                 continue
             found[key] = row
         self._check_kinds(found, "images")
@@ -112,9 +120,13 @@ class CocoReader:
         """Count images that name the file of another: each is evaluated, against its own objects alone."""
         first: dict[str, Id] = {}
         for key, row in images.items():
-            if first.setdefault(row["file_name"], key) != key:
-                what = "images name the file of another image; each is evaluated against its own objects alone"
-                self._tell("same_files", what, f"image {key}: {row['file_name']} as image {first[row['file_name']]}")
+            name = posixpath.normpath(row["file_name"].replace("\\", "/"))
+            if first.setdefault(name, key) != key:
+                what = (
+                    "{image names|images name} the file of another image; each is evaluated against its own objects "
+                    "alone"
+                )
+                self._tell("same_files", what, f"image {key}: {name} as image {first[name]}")
 
     def _tell_other_boxes(self, annotations: Sequence[Row], images: Mapping[Id, Row]) -> None:
         """Count boxes that reach beyond their image where these are so many that boxes are written in another way."""
@@ -128,12 +140,12 @@ class CocoReader:
                 beyond.append(place_of(row))
             inside += width <= 1 and height <= 1 and x <= 1 and y <= 1
         if annotations and inside == len(annotations):
-            what = "boxes lie in the first pixel, as fractions of the image do; pixels are expected"
+            what = "{box lies|boxes lie} in the first pixel, as fractions of the image do; pixels are expected"
             self.told["boxes_of_fractions"] = (what, [place_of(row) for row in annotations])
         if len(beyond) > _MANY_BEYOND * len(annotations):
             what = (
-                "boxes reach beyond their image, as corners (x1, y1, x2, y2) read as (x, y, width, height) do; the "
-                "latter are expected"
+                "{box reaches beyond its|boxes reach beyond their} image, as corners (x1, y1, x2, y2) read as (x, y, "
+                "width, height) do; the latter are expected"
             )
             self.told["boxes_beyond_image"] = (what, beyond)
 
@@ -164,7 +176,7 @@ class CocoReader:
                 row = {**row, "id": key, "name": str(row["name"])}
                 self.changed = True
             if key in found:
-                what = "categories that are listed twice count once"
+                what = "{category that is listed twice counts|categories that are listed twice count} once"
                 self._twice(f"category {key}", found[key], row, "categories_twice", what)
                 continue
             found[key] = row
@@ -221,7 +233,10 @@ class CocoReader:
                 place_of(row),
             )
         self._tell(
-            f"annotations_without_{what}", f"annotations of {what} ids that are not listed were left out", place_of(row)
+            f"annotations_without_{what}",
+            f"{{annotation of an id|annotations of ids}} of {'images' if what == 'image' else 'categories'} not listed "
+            "{was|were} left out",
+            place_of(row),
         )
 
     def _object(self, row: Row, image: Id, category: Id, image_row: Row) -> Row:
@@ -250,7 +265,7 @@ class CocoReader:
         if corners[2] <= 0 or corners[3] <= 0:
             self._tell(
                 "boxes_without_extent",
-                "boxes without width or height, which no detection can match, count as missed",
+                "{box|boxes} without width or height, which no detection can match, {counts|count} as missed",
                 place_of(row),
             )
         if not new:
@@ -261,6 +276,21 @@ class CocoReader:
         self.changed |= bool(new)
         return merged
 
+    def _tell_of_crowds(self, annotations: Sequence[Row], categories: Mapping[Id, Row]) -> None:
+        """Categories of which nothing can be found."""
+        crowds: set[Id] = set()
+        others: set[Id] = set()
+        for row in annotations:
+            (crowds if row["iscrowd"] else others).add(row["category_id"])
+        what = (
+            "{category has crowds alone (iscrowd 1), which COCO's evaluation ignores, so it counts|categories have "
+            "crowds alone (iscrowd 1), which COCO's evaluation ignores, so they count} like one without objects; set "
+            "iscrowd to 0 where they are single objects"
+        )
+        for key, row in categories.items():
+            if key in crowds and key not in others:
+                self._tell("crowds_alone", what, row["name"])
+
     def _mask(self, row: Row, image: Row) -> Row:
         if "segmentation" not in row:
             return {}
@@ -268,14 +298,15 @@ class CocoReader:
         if mask.fault is not None:
             self.changed = True
             self.faults.append(MaskFault(place_of(row), mask.fault))
-            what = "segmentations that COCO's evaluation cannot take were left out"
+            what = "{segmentation|segmentations} that COCO's evaluation cannot take {was|were} left out"
             self._tell("unusable_masks", what, f"{place_of(row)}: {mask.fault}")
         if isinstance(mask.value, dict):
             size = [image.get("height"), image.get("width")]
             if None not in size and mask.value["size"] != size:
                 self._tell(
                     "masks_of_other_size",
-                    "masks of another size than their image, which no detection can match, count as missed",
+                    "{mask of another size than its|masks of another size than their} image, which no detection can "
+                    "match, {counts|count} as missed",
                     place_of(row),
                 )
         same = mask.value is row["segmentation"] and mask.value is not None
@@ -290,7 +321,8 @@ class CocoReader:
             found = mask_area(mask, image.get("height"), image.get("width")) if mask else None
             _, _, width, height = merged["bbox"]
             found = width * height if found is None else found
-            self._tell("areas_filled", "objects without an area got that of their mask or box", place_of(row))
+            what = "{object without an area got that of its|objects without an area got that of their} mask or box"
+            self._tell("areas_filled", what, place_of(row))
         else:
             found = number(value)
         if found is None:
@@ -307,8 +339,8 @@ class CocoReader:
             if key in seen:
                 self._tell(
                     "annotation_ids_twice",
-                    "annotations with the id of another were given ids of their own; pycocotools would count the last "
-                    "one in place of the others",
+                    "{annotation with the id of another was given an id of its|annotations with the id of another were "
+                    "given ids of their} own; pycocotools would count the last one in place of the others",
                     place_of(row),
                 )
             elif key == 0:
@@ -342,7 +374,10 @@ class CocoReader:
                 raise AnnotationError(self.path, "one category of each name", got, f"the categories {name!r}")
             left_out |= set(keys) - set(chosen)
             self._tell(
-                "category_names_twice", "categories without objects that share another's name were left out", name
+                "category_names_twice",
+                "{category without objects that shares|categories without objects that share} another's name "
+                "{was|were} left out",
+                name,
             )
         self.changed = True
         return {key: row for key, row in categories.items() if key not in left_out}

@@ -24,7 +24,7 @@ from dtn_det.datasets.class_names import (
     labels_in_training,
 )
 from dtn_det.datasets.coco_file import CocoFile
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, agreeing
 
 LABEL_ORDER = "classes_in_label_order"
 """Key beside ``classes`` in a data set's metainfo, and so in checkpoints: true where they are in the labels' order."""
@@ -240,8 +240,9 @@ def list_in_label_order(cfg: Any, found: LabelNames) -> tuple[Remark, ...]:
             changed.append(where)
     if not changed:
         return ()
+    lists = agreeing(len(changed), "{data set lists its|data sets list their}")
     what = (
-        f"data sets list their classes in another order than the categories in {found.source}, by which MMDetection "
+        f"{lists} classes in another order than the categories in {found.source}, by which MMDetection "
         "numbers them; this run and its checkpoints list them in the order of the file"
     )
     return (Remark("class_order", what, "the config", len(changed), tuple(changed)),)

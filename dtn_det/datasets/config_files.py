@@ -9,6 +9,7 @@ from typing import Any
 
 from dtn_det._optional import require
 from dtn_det.datasets.coco_file import CocoFile, place_of, read_coco_file
+from dtn_det.datasets.coco_orientation import find_orientations, ignores_orientation
 from dtn_det.datasets.config_classes import coco_class, innermost_settings
 from dtn_det.datasets.missing_images import check_images
 from dtn_det.datasets.remarks import Remark
@@ -50,6 +51,8 @@ def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[
             file.check_masks()
             _check_has_masks(where, file)
         remarks += file.remarks
+        if settings.get("test_mode"):
+            remarks += _check_orientations(where, settings, file)
         if file.changed:
             copy = Path(folder).absolute() / "annotations" / path.name
             write_json(copy, file.content())
@@ -94,14 +97,22 @@ def _read(where: str, settings: Mapping[str, Any], path: Path) -> CocoFile:
     """The content of a data set's file, which must have objects, and images that are there."""
     folder = _image_folder(settings)
     file = read_coco_file(path, folder)
-    if not file.annotations:
-        raise InputError(
-            f"expected objects in {path}, got none in {len(file.images)} images: there is nothing to evaluate"
-        )
+    file.check_objects()
     if folder is not None and settings.get("indices") is None:
         names = [str(image["file_name"]) for image in _used(settings, file)]
         check_images(path, [os.path.join(folder, name) for name in names], names, f"{where}.data_prefix.img")
     return file
+
+
+def _check_orientations(where: str, settings: Mapping[str, Any], file: CocoFile) -> tuple[Remark, ...]:
+    """See that images are annotated as the pipeline loads them."""
+    folder = _image_folder(settings)
+    if folder is None:
+        return ()
+    as_stored, place = ignores_orientation(settings.get("pipeline") or ())
+    found = find_orientations(file.path, file.images, folder, as_stored=as_stored)
+    found.check(f"{where}.pipeline.{place}.color_type")
+    return found.remarks()
 
 
 def _takes_masks(cfg: Mapping[str, Any], dataloaders: Sequence[str], settings: Mapping[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from dtn_det.datasets.config_classes import checkpoint_classes
 from dtn_det.datasets.config_lists import check_image_lists
 from dtn_det.datasets.folder_contents import look
 from dtn_det.datasets.image_files import SUFFIXES, OtherFiles, is_litter, listed, quoted, walk_images
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, agreeing
 
 _NAMES_SHOWN = 5
 # Of mmpretrain's CustomDataset.
@@ -161,12 +161,14 @@ def _left_out(dataset: Mapping[str, Any], folder: str, names: Sequence[str]) -> 
             others.add(path)
     if others.count:
         endings = sorted(others.count)
+        count = sum(others.count.values())
         yield Remark(
             "not_read_by_mmpretrain",
-            f"images are passed over by mmpretrain for their endings ({listed(endings)}): add dataset.extensions to "
+            agreeing(count, "{image is|images are} passed over by mmpretrain for {its ending|their endings}")
+            + f" ({listed(endings)}): add dataset.extensions to "
             f"the config, such as ({', '.join(repr(one) for one in SUFFIXES[:3])}, {endings[0]!r})",
             folder,
-            sum(others.count.values()),
+            count,
             tuple(others.example[ending] for ending in endings),
             partial=True,
         )

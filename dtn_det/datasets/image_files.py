@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, agreeing
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 SUFFIXES = (
@@ -24,6 +24,7 @@ _LITTER = frozenset(
 )
 _NO_ENDING = "no ending"
 _SHOWN = 5
+_PASSED_OVER = "{file that does not end like an image was|files that do not end like images were} passed over"
 
 
 def is_image_name(name: str) -> bool:
@@ -58,15 +59,16 @@ class OtherFiles:
         """One remark that says how many files of which endings there are, or none."""
         if not self.count:
             return ()
+        count = sum(self.count.values())
         endings = sorted(self.count, key=lambda ending: (-self.count[ending], ending))
         listed = ", ".join(f"{self.count[ending]:,} {ending}" for ending in endings[:_SHOWN])
         more = f" and {len(endings) - _SHOWN} more endings" if len(endings) > _SHOWN else ""
         return (
             Remark(
                 "other_files",
-                f"files that do not end like images were passed over: {listed}{more}",
+                f"{agreeing(count, _PASSED_OVER)}: {listed}{more}",
                 str(where),
-                sum(self.count.values()),
+                count,
                 tuple(self.example[ending] for ending in endings),
             ),
         )

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dtn_det.datasets.coco_names import base_name, is_foreign
 from dtn_det.input_errors import InputError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -45,6 +46,13 @@ def check_images(
 def _advice(annotations: Path, path: str, name: str, option: str) -> str:
     if is_elsewhere(name):
         return f"the file names URLs ({name!r}); fetch the images and write the names of their files as file_name"
+    if is_foreign(name):
+        around = path[: -len(name)] if path.endswith(name) and path != name else annotations.parent
+        return (
+            f"{name!r} is a path of another machine, and not exactly one image below {around} is its "
+            f"{base_name(name)!r}; put the images there, each once, under the last parts of their paths, or write "
+            "file_name relative to the folder of the images"
+        )
     twin = twin_of(Path(path))
     if twin is not None:
         return f"there is {twin.name}, so write the names as the files have them, as file_name"

@@ -21,7 +21,7 @@ from dtn_det.datasets.folder_advice import advice
 from dtn_det.datasets.folder_contents import Contents, image_sizes, look, peek, sample_images, spread, square_side
 from dtn_det.datasets.image_files import listed, subfolders
 from dtn_det.datasets.label_maps import WNID, guess_numbering, imagenet_subset, naming
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, agreeing
 
 Kind = Literal[
     "class_folders",
@@ -291,7 +291,10 @@ def _corrupted(root: Path, found: CorruptionFolders) -> Recognised:
         remarks = (
             Remark(
                 "unknown_corruptions",
-                "folders of corruptions that dtn-det does not know were passed over",
+                agreeing(
+                    len(found.unknown),
+                    "{folder of a corruption|folders of corruptions} that dtn-det does not know {was|were} passed over",
+                ),
                 str(root),
                 len(found.unknown),
                 found.unknown,
@@ -334,5 +337,8 @@ def _other_splits(root: Path, contents: Contents) -> tuple[Remark, ...]:
     others = tuple(name for name in contents.folders if name != "val")
     if not others:
         return ()
-    what = "folders beside val were passed over: name one of them to take it"
+    what = agreeing(
+        len(others),
+        "{folder beside val was passed over: name it|folders beside val were passed over: name one of them} to take it",
+    )
     return (Remark("split", what, str(root), len(others), others),)

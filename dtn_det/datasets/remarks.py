@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 _SHOWN = 3
+_FORMS = re.compile(r"\{([^{}|]*)\|([^{}|]*)\}")
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class Remark:
     Attributes:
         kind: Short identifier for programs, such as ``'other_image_formats'``.
         what: Sentence for people without count and examples, such as ``'files with endings that are not read were
-            passed over'``.
+            passed over'``; it agrees with the count, see :func:`agreeing`.
         where: File or folder.
         count: How often it happened, at least 1.
         examples: A few of the places.
@@ -43,6 +45,19 @@ class Remark:
     def from_dict(cls, values: Mapping[str, Any]) -> Remark:
         """The inverse of :meth:`to_dict`."""
         return cls(**{**values, "examples": tuple(values.get("examples", ()))})
+
+
+def agreeing(count: int, text: str) -> str:
+    """A sentence about one thing or many.
+
+    Args:
+        count: How many there are.
+        text: With both forms of each word that depends on that.
+
+    >>> agreeing(1, "{image was|images were} left out"), agreeing(2, "{image was|images were} left out")
+    ('image was left out', 'images were left out')
+    """
+    return _FORMS.sub(lambda forms: forms[1 if count == 1 else 2], text)
 
 
 def tell(remarks: Iterable[Remark], say: Callable[[str], None]) -> None:

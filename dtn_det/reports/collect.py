@@ -146,8 +146,16 @@ def _detectors(
         if models:
             kept = [pair for pair in pairs if pair[0] in models and pair[1] in models]
             section, told = detection_section(kind, models, kept, options.level)
+            if section.numbers.empty:
+                remarks.append(f"{KIND_TITLES[kind]}: left out, for every average precision is undefined (-1)")
+                continue
             sections.append(section)
             remarks += [f"{KIND_TITLES[kind]}: {text}" for text in told]
+    if not sections:
+        raise ReportError(
+            f"expected an average precision of {', '.join(sources.models)}, got none, or -1 in every cell, as COCO's "
+            "evaluation writes where there is nothing to find: evaluate a set that has objects"
+        )
     return tuple(sections), bad, tuple(remarks)
 
 

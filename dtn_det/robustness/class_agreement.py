@@ -13,7 +13,7 @@ from dtn_det.datasets.class_folders import LabelledImages, in_order
 from dtn_det.datasets.image_files import quoted
 from dtn_det.datasets.label_maps import NUMBER, naming, natural_order
 from dtn_det.datasets.recognise import Recognised
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.robustness.classifiers import Classifier
 
 _IMAGENET = 1000
@@ -121,7 +121,8 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
     moved = [name for number, name in enumerate(ours) if order[number] != number]
     remark = Remark(
         "classes_by_name",
-        f"classes have other numbers in {model.name} than in the folders: its answers were taken by name",
+        agreeing(len(moved), "{class has another number|classes have other numbers}")
+        + f" in {model.name} than in the folders: its answers were taken by name",
         str(classes.found.root),
         len(moved),
         tuple(moved),

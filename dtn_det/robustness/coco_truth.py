@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
+from dtn_det.datasets.coco_errors import check_objects
 from dtn_det.datasets.coco_file import AnnotationError, CocoFile, read_coco_file
 from dtn_det.datasets.coco_values import Id, evaluation_ids, identifier
 from dtn_det.robustness.manifest import hash_lines
-from dtn_det.robustness.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow
@@ -67,13 +67,13 @@ class CocoTruth:
 
     @cached_property
     def _objects(self) -> Counter[str]:
-        """Objects in all images, those without a segmentation, and those that are no crowds."""
+        """Objects in all images, those without a segmentation, and crowds."""
         found: Counter[str] = Counter()
         for image in self.images:
             objects = json.loads(image.annotations)
             found["all"] += len(objects)
             found["without masks"] += sum(not one.get("segmentation") for one in objects)
-            found["to find"] += sum(not one.get("iscrowd") for one in objects)
+            found["crowds"] += sum(bool(one.get("iscrowd")) for one in objects)
         return found
 
     @property
@@ -82,9 +82,9 @@ class CocoTruth:
         return self._objects["all"]
 
     @property
-    def num_to_find(self) -> int:
-        """Objects in all images that count, which crowds do not: detections in these are passed over."""
-        return self._objects["to find"]
+    def num_crowds(self) -> int:
+        """Objects in all images that are crowds, in which detections are passed over."""
+        return self._objects["crowds"]
 
     @property
     def num_without_masks(self) -> int:
@@ -103,14 +103,9 @@ class CocoTruth:
             path: The annotation file, for the message.
 
         Raises:
-            ValueError: There are none.
+            AnnotationError: There are none, or crowds alone.
         """
-        if not self.num_to_find:
-            crowds = f" but {self.num_objects} crowds" if self.num_objects else ""
-            raise ValueError(
-                f"expected objects in {path}, got none{crowds} in {counted(len(self.images), 'image')}: there is "
-                "nothing to evaluate"
-            )
+        check_objects(Path(path), self.num_objects, self.num_crowds, len(self.images))
 
     def check_masks(self, path: str | Path) -> None:
         """See that all objects have a segmentation, or none has.

@@ -16,9 +16,10 @@ from dtn_det._optional import require
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.datasets.class_names import NamedSet, check_set
 from dtn_det.datasets.coco_file import CocoFile, read_coco_file
+from dtn_det.datasets.coco_orientation import Orientations, find_orientations, ignores_orientation
 from dtn_det.datasets.coco_values import Id, identifier
 from dtn_det.datasets.missing_images import check_images, is_elsewhere
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.robustness.cells import Cell
 from dtn_det.robustness.coco_truth import CocoTruth, truth_of
 from dtn_det.robustness.detection_evaluator import check_protocol
@@ -59,6 +60,19 @@ class DetectionData:
     def pipeline_json(self) -> str:
         """The pipeline as text: another one gives other numbers."""
         return json.dumps(self.pipeline, default=str, sort_keys=True)
+
+    def orientations(self) -> Orientations:
+        """What the images of the sweep say about how they are turned."""
+        as_stored, _ = ignores_orientation(self.pipeline)
+        rows = [
+            {"id": image.key, "file_name": path, "height": image.height, "width": image.width}
+            for image, path in zip(self.truth.images, self._paths(), strict=True)
+            if not is_elsewhere(path)
+        ]
+        return find_orientations(self.file.path, rows, Path(), as_stored=as_stored)
+
+    def _paths(self) -> list[str]:
+        return [str(self.dataset.get_data_info(index)["img_path"]) for index in self.indices]
 
     def file_sizes(self) -> list[int]:
         """Bytes of the file of each image, 0 for those elsewhere.
@@ -123,15 +137,12 @@ def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int
         )
     remarks = check_protocol(cfg, split, kind)
     file = read_coco_file(*_paths(settings))
-    if not file.annotations:
-        raise ValueError(
-            f"expected objects in {file.path}, got none in {counted(len(file.images), 'image')}: there is nothing to "
-            "evaluate"
-        )
+    file.check_objects()
     file.check_sizes()
     dataset = _dataset(settings, file, plain=kind is coco_class)
     found = _selected(dataset, file, pipeline, limit, limit_seed, remarks)
-    return replace(found, where=f"{split}_dataloader.dataset")
+    found = replace(found, where=f"{split}_dataloader.dataset")
+    return replace(found, remarks=(*found.remarks, *found.orientations().remarks()))
 
 
 def _paths(settings: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -226,7 +237,11 @@ def _narrowed(ids: Sequence[Id | None], file: CocoFile) -> tuple[str, tuple[Rema
     left_out = [str(row["id"]) for row in file.images if row["id"] not in taken]
     if not left_out:
         return "", ()
-    what = "images were left out by the config (indices or a filter of the data set), so numbers are of a part"
+    what = agreeing(
+        len(left_out),
+        "{image was|images were} left out by the config (indices or a filter of the data set), so numbers are of a "
+        "part",
+    )
     remark = Remark("images_narrowed", what, str(file.path), len(left_out), tuple(left_out[:3]), partial=True)
     return f"{len(ids)} of {counted(len(file.images), 'image')}", (remark,)
 

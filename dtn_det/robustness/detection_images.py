@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.transforms import ImageCorruption
+from dtn_det.datasets.coco_orientation import orientation_fault
 from dtn_det.robustness.cells import Cell
 
 Transform = Callable[[dict[str, Any]], dict[str, Any] | None]
@@ -92,7 +93,7 @@ class DetectionImages(Dataset[CellImages | BadImage]):
             if "://" not in path:
                 check_complete(Path(path))
             loaded = _run(self.load, results)
-            _check_size(loaded["img"], self.sizes[number])
+            _check_size(Path(path), loaded["img"], self.sizes[number])
             corrupted = [_corrupt(corruption, loaded) for corruption in self.corruptions]
         except Exception as error:  # each backend has its own kinds
             return BadImage(number, f"{path}: {_reason(error)}", "image")
@@ -171,11 +172,13 @@ def _run(steps: Sequence[Transform], results: dict[str, Any]) -> dict[str, Any]:
     return results
 
 
-def _check_size(image: Any, size: tuple[int, int]) -> None:
+def _check_size(path: Path, image: Any, size: tuple[int, int]) -> None:
     if min(size) > 0 and tuple(image.shape[:2]) != size:
         height, width = image.shape[:2]
+        turned = orientation_fault(path, (height, width), size)
         raise ValueError(
-            f"expected {size[1]} x {size[0]} pixels as the annotations say, got {width} x {height}: mend the "
+            turned
+            or f"expected {size[1]} x {size[0]} pixels as the annotations say, got {width} x {height}: mend the "
             "annotations or the file"
         )
 

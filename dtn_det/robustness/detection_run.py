@@ -19,6 +19,7 @@ from dtn_det.config_options import parse_options
 from dtn_det.corruptions.engine import ChannelOrder, Corruptor
 from dtn_det.corruptions.selection import select_corruptions, select_severities
 from dtn_det.datasets.class_names import LabelNames, ModelClasses, NamedSet, labels_in_evaluation, order_remark
+from dtn_det.datasets.coco_orientation import ignores_orientation
 from dtn_det.datasets.config_classes import head_numbers, training_classes
 from dtn_det.datasets.remarks import tell
 from dtn_det.progress import meter
@@ -115,6 +116,9 @@ def prepare_detection(
     corruptor = Corruptor(options.profile, options.seed, None, options.channel_order, frost, engine=options.engine)
     cfg = _config(options)
     data = read_data(cfg, options.split, options.limit, options.limit_seed)
+    if options.on_bad_image == "fail":
+        _, place = ignores_orientation(data.pipeline)
+        data.orientations().check(f"{options.split}_dataloader.dataset.pipeline.{place}.color_type")
     images = data.images(cells, corruptor)
     manifest = store_manifest(data, cells, corruptor, options.unit_size)
     detector = build_detector(cfg, options.checkpoint, device, options.amp, options.weights)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
 from dtn_det.corruptions.catalog import ALL, SEVERITIES
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.robustness.cells import CLEAN
 from dtn_det.robustness.coco_cells import COCO_METRICS, KINDS
 from dtn_det.robustness.importing_pickle import read_plain_pickle
@@ -226,7 +226,11 @@ def _add_cells_without_detections(model: _Model, cells: Sequence[tuple[str, int]
             model.add(kind, corruption, severity, values, file)
     named = tuple(f"{corruption} {severity}" for corruption, severity in cells if corruption in (CLEAN, *ALL))
     if named:
-        what = "cells hold no metrics, as MMDetection writes where a detector finds nothing, and have AP 0"
+        what = agreeing(
+            len(named),
+            "{cell holds|cells hold} no metrics, as MMDetection writes where a detector finds nothing, and "
+            "{has|have} AP 0",
+        )
         model.remarks.append(Remark("no_detections", what, file.name, len(named), named))
 
 

@@ -150,7 +150,11 @@ class TestAnnotations:
             ("sub/1.JPG", "there is 1.jpg, so write the names as the files have them, as file_name"),
             ("https://a/1.jpg", "these are URLs; fetch the images and write the names of their files as file_name"),
             ("none.jpg", "name the folder of the data set, or fetch the images"),
-            ("/x/1.jpg", "write file_name relative to the folder of the images"),
+            (
+                "/x/none.jpg",
+                "put the images into one folder, each once, under the last parts of their paths, or write "
+                "file_name relative to the folder of the images",
+            ),
         ):
             for row in content["images"]:
                 row["file_name"] = new
@@ -162,7 +166,10 @@ class TestAnnotations:
         for row in content["annotations"]:
             row["iscrowd"] = 1
         (problem,) = check(write_coco(tmp_path / "coco", content)).problems
-        assert problem.endswith("got none but 26 crowds in 6 images: there is nothing to evaluate")
+        assert (
+            "got 26 crowds (iscrowd 1) and nothing else: COCO's evaluation ignores crowds, so set iscrowd to 0"
+            in problem
+        )
 
     def test_what_would_be_filled_in_is_told(self, tmp_path: Path) -> None:
         content = plain_content()

@@ -91,8 +91,8 @@ def old(model: nn.Module) -> dict[str, Tensor]:
         (
             lambda s: {"criterion.weight": ONE, **{f"model.{k}": v for k, v in s.items()}},
             {},
-            "1 weights that the model does not have, which are those of training or of what is around it, were left "
-            "out (criterion.weight)",
+            "1 weight that the model does not have, of training or of what is around it, was left out "
+            "(criterion.weight)",
         ),
     ],
 )

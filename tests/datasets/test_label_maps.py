@@ -152,7 +152,7 @@ def test_an_empty_class_folder_keeps_its_number(tmp_path: Path) -> None:
     assert labels(tmp_path) == {"ant": 0, "cat": 2}
     assert images.num_classes == 3
     (remark,) = images.remarks
-    assert remark.sentence() == f"{tmp_path}: 1 class folders without images keep their numbers (bee)"
+    assert remark.sentence() == f"{tmp_path}: 1 class folder without images keeps its number (bee)"
 
 
 def test_a_part_of_imagenets_classes_is_told(tmp_path: Path) -> None:

@@ -93,9 +93,7 @@ def test_splits_beside_val_are_told(tmp_path: Path) -> None:
     assert not [remark for remark in list_images(tmp_path).remarks if remark.kind == "split"]
     write_classes(tmp_path / "train", WNIDS)
     (remark,) = [remark for remark in list_images(tmp_path).remarks if remark.kind == "split"]
-    assert (
-        remark.sentence() == f"{tmp_path}: 1 folders beside val were passed over: name one of them to take it (train)"
-    )
+    assert remark.sentence() == f"{tmp_path}: 1 folder beside val was passed over: name it to take it (train)"
 
 
 def test_tiny_imagenet_as_downloaded_is_read_with_its_classes(tmp_path: Path) -> None:

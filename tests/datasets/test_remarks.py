@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dtn_det.datasets.remarks import Remark, tell
+from dtn_det.datasets.remarks import Remark, agreeing, tell
 from dtn_det.robustness.cells import Cell
 from dtn_det.robustness.manifest import StoreManifest, differences
 
@@ -30,3 +30,8 @@ def test_manifest_keeps_remarks_and_reads_stores_without() -> None:
     old = {key: value for key, value in _manifest().to_dict().items() if key != "remarks"}
     assert StoreManifest.from_dict(old).remarks == ()
     assert differences(old, _manifest(REMARK).to_dict()) == []
+
+
+def test_words_agree_with_the_count() -> None:
+    text = "{image was|images were} left out"
+    assert (agreeing(1, text), agreeing(2, text)) == ("image was left out", "images were left out")

@@ -15,6 +15,8 @@ from dtn_det.cli.main import main
 from dtn_det.corruptions import ALL
 from dtn_det.metrics import mean_corruption_error, mean_performance_under_corruption
 from dtn_det.reports.collect import ReportOptions, collect
+from dtn_det.reports.page.render import render_page
+from dtn_det.reports.tables.report_tables import report_tables
 from dtn_det.robustness import importing_pickle
 from dtn_det.robustness.importing import import_files
 from dtn_det.robustness.importing_pickle import UnsafePickleError, read_plain_pickle
@@ -125,6 +127,39 @@ def test_pickles_of_mmdetection(value, protocol, tmp_path):
     assert (results.frames["segm"]["APs"] == -1).all()
 
 
+@pytest.mark.parametrize("small", [-1.0, 0.1])
+def test_a_report_of_a_kind_without_ap(small, tmp_path):
+    content = mmdet_results(float)
+    for cells in content.values():
+        for metrics in cells.values():
+            metrics["coco/segm_mAP_s"] = small
+    file = write_pickle(tmp_path / "mine_results.pkl", content)
+    assert main(["import", str(file), "--store", str(tmp_path / "store"), "--format", "mmdet"]) == 0
+    report = collect([tmp_path / "store"])
+    tables = {table.title: table for table in report_tables(report)}
+    assert "Boxes: summary" in tables
+    assert render_page(report)
+    if small > 0:
+        (row,) = tables["Masks: summary"].rows
+        assert [column.heading for column in tables["Masks: summary"].columns] == ["P APs", "mPC APs", "rPC APs"]
+        assert [cell.value for cell in row.cells] == pytest.approx([10, 10, 100])
+    else:
+        assert "Masks: summary" not in tables
+        assert any("left out, for every average precision is undefined (-1)" in text for text in report.remarks)
+
+
+def test_a_report_of_no_ap_at_all_says_so(tmp_path, capsys):
+    content = mmdet_results(float)
+    for cells in content.values():
+        for severity in cells:
+            cells[severity] = {"coco/segm_mAP_s": -1.0}
+    file = write_pickle(tmp_path / "mine_results.pkl", content)
+    assert main(["import", str(file), "--store", str(tmp_path / "store"), "--format", "mmdet"]) == 0
+    assert main(["report", str(tmp_path / "store"), "--out", str(tmp_path / "report")]) == 1
+    err = capsys.readouterr().err
+    assert "expected an average precision of mine_results, got none, or -1 in every cell" in " ".join(err.split())
+
+
 def test_a_cell_without_metrics_is_one_without_detections(tmp_path, capsys):
     """CocoMetric of MMDetection ends without metrics where a detector finds nothing; AP is 0 there."""
     content = mmdet_results(float)
@@ -132,8 +167,8 @@ def test_a_cell_without_metrics_is_one_without_detections(tmp_path, capsys):
     file = write_pickle(tmp_path / "weak_results.pkl", content)
     assert main(["import", str(file), "--store", str(tmp_path / "store"), "--format", "mmdet"]) == 0
     out = capsys.readouterr().out
-    assert "weak_results.pkl: 1 cells hold no metrics" in out
-    assert "have AP 0 (fog 5)" in out
+    assert "weak_results.pkl: 1 cell holds no metrics" in out
+    assert "has AP 0 (fog 5)" in out
     results = read_imported(tmp_path / "store")["weak_results"]
     boxes, masks = (results.frames[kind].set_index(["corruption", "severity"]) for kind in ("bbox", "segm"))
     assert boxes.loc[("fog", 5), ["AP", "AP50"]].tolist() == [0, 0]

@@ -99,6 +99,8 @@ def findings(report: Report, sections: Sequence[Numbers]) -> list[Finding]:
     """What was found of the first pairs of each section."""
     found = []
     for numbers in sections:
+        if not numbers.sets:
+            continue
         section = numbers.section
         kind = f"{KIND_TITLES[section.kind]}: " if len(report.sections) > 1 else ""
         measure = corruption_measure(numbers, numbers.sets[0])

@@ -99,7 +99,11 @@ def metrics_table(numbers: Numbers, which: CorruptionSet) -> Table:
 
 def _columns(numbers: Numbers) -> tuple[_Shown, ...]:
     if numbers.section.kind != "top1":
-        return _precision_columns("AP")
+        # Imported results may lack AP itself.
+        having = (
+            metric for metric in METRICS if any(key[2] in (f"P {metric}", f"mPC {metric}") for key in numbers.found)
+        )
+        return _precision_columns(next(having, METRICS[0]))
     with_baseline = any(key[2] == "mCE" for key in numbers.found)
     down = Column("error", "%", 1, "down", span="corrupted")
     return (
