@@ -15,6 +15,7 @@ from dtn_det.checkpoints.load import Loaded, fit_weights
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.state_dict import Chosen, choose_weights
 from dtn_det.checkpoints.trained_config import trained_options
+from dtn_det.checkpoints.whole import check_whole
 from dtn_det.datasets.remarks import Remark
 from dtn_det.layers.norm_options import EXTRA_STATE, describe_options, unpack_options
 
@@ -35,12 +36,20 @@ def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
         return CheckResult(str(path), "checkpoint", "a checkpoint that cannot be read", problems=(str(error),))
     facts = dict(_facts(content, chosen))
     if target is None:
-        return CheckResult(str(path), "checkpoint", _TITLE, facts)
+        problems = tuple(_not_whole(path, chosen))
+        return CheckResult(str(path), "checkpoint", _TITLE, facts, problems=problems)
     try:
         loaded = _fitted(path, content, target)
     except (CheckpointError, ValueError) as error:
         return CheckResult(str(path), "checkpoint", _TITLE, facts, problems=(str(error),), fits=False)
     return CheckResult(str(path), "checkpoint", _TITLE, facts, loaded.remarks, fits=True)
+
+
+def _not_whole(path: Path, chosen: Chosen) -> Iterator[str]:
+    try:
+        check_whole(chosen.state)
+    except CheckpointError as error:
+        yield f"{path}: {error}"
 
 
 def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:

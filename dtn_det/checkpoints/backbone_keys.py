@@ -14,10 +14,10 @@ from torch import Tensor
 from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.names import StateDict, some
 from dtn_det.checkpoints.pvt_keys import pvt_official_to_mmdet, pvt_timm_to_official
-from dtn_det.checkpoints.state_dict import WeightsKind, choose_weights
+from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.checkpoints.swin_keys import swin_official_to_mmdet, swin_timm_to_official
 from dtn_det.checkpoints.unwrap import Unwrapped, unwrap_by
-from dtn_det.checkpoints.weights import Weights
+from dtn_det.checkpoints.weights import Weights, choose_whole
 
 Family = Literal["swin", "pvt"]
 
@@ -51,15 +51,16 @@ def backbone_weights(
         Names as their authors gave them, and tensors.
 
     Raises:
-        CheckpointError: No weights, or none with the prefix, or none of the kind that is wanted.
+        CheckpointError: No weights, or none with the prefix, or none of the kind that is wanted, or not of a whole
+            model.
     """
-    chosen = choose_weights(content, wanted)
+    chosen, pruned = choose_whole(content, wanted)
     if prefix is not None:
         taken = {name.removeprefix(prefix): v for name, v in chosen.state.items() if name.startswith(prefix)}
         if not taken:
             raise CheckpointError(f"expected keys that start with {prefix!r}, got {some(chosen.state)}")
-        return Weights(chosen, Unwrapped(taken, prefix))
-    found = Weights(chosen, unwrap_by(chosen.state, _name_of(family), wanted))
+        return Weights(chosen, Unwrapped(taken, prefix), pruned=pruned)
+    found = Weights(chosen, unwrap_by(chosen.state, _name_of(family), wanted), pruned=pruned)
     found.check_kind(wanted)
     return found
 

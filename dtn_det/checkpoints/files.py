@@ -17,6 +17,9 @@ FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 """What weights are called in folders of Hugging Face; in parts, these names with ``.index.json`` are the index."""
 
 
+ADAPTER_CONFIG = "adapter_config.json"
+"""What PEFT writes beside an adapter, which is no model of its own."""
+
 INDEX_END = ".index.json"
 """How the index of weights in parts ends: a JSON file that says in which part each tensor is."""
 
@@ -24,7 +27,12 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)")
 
 
 def holds_weights(folder: Path) -> bool:
-    """Whether a folder is a model of Hugging Face: with weights of the usual names, or with a config beside others."""
+    """Whether a folder is a model of Hugging Face: with weights of the usual names, or with a config beside others.
+
+    The folder of an adapter counts as one, so that reading it can say why it cannot be taken.
+    """
+    if (folder / ADAPTER_CONFIG).is_file():
+        return True
     if any((folder / f"{name}{end}").is_file() for name in FOLDER_FILES for end in ("", INDEX_END)):
         return True
     weights = (path for end in (".safetensors", ".bin") for path in folder.glob(f"*{end}"))

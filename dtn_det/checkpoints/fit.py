@@ -94,8 +94,10 @@ class Fit:
         classes = self._classes()
         if classes:
             return classes
-        if self.misshapen:
+        if self.misshapen and not (self.missing or self.unexpected):
             return "It is of a model of another size."
+        if self.misshapen:
+            return "It is of another model, or of another version of the library that names its weights."
         return ""
 
     def _norms(self) -> str:

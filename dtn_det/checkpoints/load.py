@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import nn
@@ -15,6 +15,7 @@ from dtn_det.checkpoints.names import StateDict
 from dtn_det.checkpoints.quantised import check_floating_point
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.checkpoints.timm_layout import in_own_layout
 from dtn_det.checkpoints.trained_config import trained_options
 from dtn_det.checkpoints.weights import Weights, find_weights
 from dtn_det.datasets.remarks import Remark, agreeing
@@ -93,16 +94,38 @@ def fit_weights(
     own = model.state_dict()
     found = find_weights(own, content, source, weights)
     check_floating_point(found.state, own, architecture(model), source)
-    fit = compare_weights(found.state, own, [name for name, _ in model.named_buffers()])
+    state, fit, renamed = _compared(model, found.state, own, source)
     if not fit:
         raise misfit(fit, model, source, advice)
-    taken = with_options(model, found.state, content, source, options, advice)
+    taken = with_options(model, state, content, source, options, advice)
     return Loaded(
         content,
         taken.state,
         {**found.fact(), **taken.facts},
-        (*found.remarks(source), *_left_out(fit, found, source), *taken.remarks),
+        (*found.remarks(source), *renamed, *_left_out(fit, found, source), *taken.remarks),
     )
+
+
+def _compared(
+    model: nn.Module, state: StateDict, own: StateDict, source: str
+) -> tuple[StateDict, Fit, tuple[Remark, ...]]:
+    """Weights against a model, renamed by timm where only then they fit, but perhaps for the number of classes."""
+    buffers = [name for name, _ in model.named_buffers()]
+    fit = compare_weights(state, own, buffers)
+    if not (fit.missing or fit.unexpected):
+        return state, fit, ()
+    before = {name: value for name, value in state.items() if name not in fit.left_out}
+    renamed = in_own_layout(model, before)
+    if renamed is None:
+        return state, fit, ()
+    then = compare_weights(renamed, own, buffers)
+    if not then and then.num_classes is None:
+        return state, fit, ()
+    what = f"weights are in another layout and were renamed by checkpoint_filter_fn of {type(model).__module__}"
+    names = [name for name in renamed if renamed[name] is not before.get(name)]
+    check_floating_point(renamed, own, architecture(model), source)
+    remark = Remark("renamed_by_timm", what, source, len(names), names[:3])
+    return renamed, replace(then, left_out=fit.left_out), (remark,)
 
 
 def inner_model(model: nn.Module) -> nn.Module:

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
-from dtn_det.checkpoints.files import FOLDER_FILES, INDEX_END, check_no_part
+from dtn_det.checkpoints.files import ADAPTER_CONFIG, FOLDER_FILES, INDEX_END, check_no_part
 from dtn_det.checkpoints.names import some
+from dtn_det.checkpoints.whole import MERGE
 
 
 def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
@@ -68,6 +69,11 @@ def _read_folder(folder: Path) -> dict[str, Any]:
             return _read_parts(index)
         if (folder / name).is_file():
             return _read_file(folder / name)
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise CheckpointError(
+            f"expected the weights of a model in the folder {folder}, got {ADAPTER_CONFIG} and an adapter such as "
+            f"LoRA, which adds to the weights of another checkpoint: {MERGE}"
+        )
     raise CheckpointNotFoundError(
         f"expected weights in the folder {folder}, got none of {', '.join(FOLDER_FILES)} and their index: name a file"
     )

@@ -11,7 +11,7 @@ from dtn_det.checkpoints.load import architecture, fit_weights, inner_model, wit
 from dtn_det.checkpoints.quantised import check_floating_point
 from dtn_det.checkpoints.read import is_readable, read_checkpoint
 from dtn_det.checkpoints.state_dict import WeightsKind
-from dtn_det.checkpoints.weights import find_weights
+from dtn_det.checkpoints.weights import PRUNED, find_weights
 from dtn_det.datasets.remarks import Remark, tell
 from dtn_det.layers.token_norm import TokenNorm
 
@@ -82,6 +82,7 @@ def _load(
             )
         plain = {**content, "ema_state_dict": None}
         loaded = fit_weights(model, plain, source, advice=advice, options="refuse")
+        remarks = tuple(remark for remark in loaded.remarks if remark.kind == PRUNED)
         same = set(loaded.state) == set(content["state_dict"])
         given = dict(content) if same else {**content, "state_dict": loaded.state}
     elif purpose == "test":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +12,11 @@ from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.names import StateDict
 from dtn_det.checkpoints.state_dict import Chosen, WeightsKind, averages_without_names, choose_weights
 from dtn_det.checkpoints.unwrap import Unwrapped, unwrap_names
+from dtn_det.checkpoints.whole import apply_masks, check_whole
 from dtn_det.datasets.remarks import Remark
+
+PRUNED = "pruned_weights"
+"""Kind of the remark on weights that are pruned."""
 
 _SAID = {"ema": "the average of the weights (EMA)", "plain": "the weights without average"}
 
@@ -25,11 +29,13 @@ class Weights:
         chosen: Which state dict of the file.
         named: Which names in it.
         unnamed: Keys of averages that are lists without names, which cannot be taken.
+        pruned: Names of weights that the file has as weights and masks, which were multiplied.
     """
 
     chosen: Chosen
     named: Unwrapped
     unnamed: tuple[str, ...] = ()
+    pruned: tuple[str, ...] = ()
 
     @property
     def state(self) -> StateDict:
@@ -59,6 +65,17 @@ class Weights:
         return {} if self.kind is None else {"weights": f"{self.kind} ({place})"}
 
     def remarks(self, source: str) -> tuple[Remark, ...]:
+        """Which of several state dicts was taken, and that weights were pruned."""
+        return (*self._of_average(source), *self._of_pruning(source))
+
+    def _of_pruning(self, source: str) -> tuple[Remark, ...]:
+        what = (
+            "weights are pruned, kept as X_orig and X_mask: the model takes their product X, as "
+            "torch.nn.utils.prune.remove makes it"
+        )
+        return (Remark(PRUNED, what, source, len(self.pruned), self.pruned[:3]),) if self.pruned else ()
+
+    def _of_average(self, source: str) -> tuple[Remark, ...]:
         """That an average was taken, or one of two state dicts, or that an average could not be."""
         if self.kind is None:
             what = (
@@ -78,6 +95,29 @@ class Weights:
         return ()
 
 
+def choose_whole(
+    content: Mapping[str, Any], wanted: WeightsKind | None = None, own: Iterable[str] = ()
+) -> tuple[Chosen, tuple[str, ...]]:
+    """Choose the state dict of a checkpoint, with masks of pruning applied.
+
+    Args:
+        content: What the file holds.
+        wanted: See :func:`find_weights`.
+        own: Names of the model, where it is known.
+
+    Returns:
+        The state dict with the names of the file, and the names of weights that masks were applied to.
+
+    Raises:
+        CheckpointError: There is none, or none of the kind that is wanted, or it is an adapter or without values.
+    """
+    chosen = choose_weights(content, wanted)
+    own = tuple(own)
+    check_whole(chosen.state, own)
+    state, pruned = apply_masks(chosen.state, own)
+    return replace(chosen, state=state), pruned
+
+
 def find_weights(
     own: Mapping[str, Tensor], content: Mapping[str, Any], source: str, wanted: WeightsKind | None = None
 ) -> Weights:
@@ -90,14 +130,14 @@ def find_weights(
         wanted: ``'ema'`` or ``'plain'`` of a checkpoint with both; None for the average where there is one.
 
     Raises:
-        CheckpointError: There is none, or none of the kind that is wanted.
+        CheckpointError: There is none, or none of the kind that is wanted, or it is not of a whole model.
     """
     try:
-        chosen = choose_weights(content, wanted)
+        chosen, pruned = choose_whole(content, wanted, own)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
     named = unwrap_names(chosen.state, {name: value.shape for name, value in own.items()}, wanted)
-    found = Weights(chosen, named, averages_without_names(content))
+    found = Weights(chosen, named, averages_without_names(content), pruned)
     try:
         found.check_kind(wanted)
     except CheckpointError as error:

@@ -143,10 +143,26 @@ READ: dict[str, Callable[[State], Any]] = {
     "lightning with average": lambda state: {
         "state_dict": {**under("model.", zeros(state)), **under("ema_model.", state)}
     },
+    "pruned": lambda state: {"state_dict": under("module.", pruned(state))},
 }
 
 
-KINDS = ("state_dict", "compiled parts", "lightning", "timm with average", "mmengine with average", "a name less")
+def pruned(state: State) -> State:
+    """As ``torch.nn.utils.prune`` leaves it, with other values where the mask is zero."""
+    found: State = {}
+    for name, value in state.items():
+        if name.endswith("weight") and value.ndim > 1:
+            mask = (value != 0).to(value.dtype)
+            found |= {f"{name}_orig": torch.where(value == 0, 7.0, value), f"{name}_mask": mask}
+        else:
+            found[name] = value
+    return found
+
+
+KINDS = (
+    *("state_dict", "compiled parts", "lightning", "timm with average", "mmengine with average", "pruned"),
+    *("a name less", "adapter"),
+)
 
 
 def pairs(files: Iterable[str]) -> list[tuple[str, str]]:
@@ -156,7 +172,7 @@ def pairs(files: Iterable[str]) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def states() -> dict[str, State]:
-    """The weights of each loader's model, none of them zero."""
+    """The weights of each loader's model, zero in the first row of matrices alone."""
     found = {}
     for name, load in LOADERS.items():
         torch.manual_seed(3)
@@ -164,6 +180,8 @@ def states() -> dict[str, State]:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.normal_()
+                if parameter.ndim > 1:
+                    parameter[0] = 0  # as of a pruned model
         found[name] = {key: value.clone() for key, value in model.state_dict().items()}
     return found
 
@@ -213,6 +231,22 @@ def quantised(dtype: torch.dtype, **beside: Tensor) -> Callable[[State], State]:
     return make
 
 
+def adapted(state: State) -> State:
+    """As PEFT leaves the state dict of a model with LoRA."""
+    name = next(name for name in state if name.endswith("weight") and state[name].ndim == 2)
+    layer = f"base_model.model.{name.removesuffix('.weight')}"
+    rows, columns = state[name].shape
+    shapes = {"A": (2, columns), "B": (rows, 2)}
+    lora = {f"{layer}.lora_{part}.default.weight": torch.ones(shape) for part, shape in shapes.items()}
+    rest = under("base_model.model.", {other: value for other, value in state.items() if other != name})
+    return {**rest, f"{layer}.base_layer.weight": state[name], **lora}
+
+
+def emptied(state: State) -> State:
+    """As DeepSpeed leaves the state dict of each process."""
+    return {name: torch.empty(0) if value.ndim > 1 else value for name, value in state.items()}
+
+
 REFUSED: dict[str, tuple[Callable[[State], Any], str]] = {
     "empty": (lambda state: {}, "expected a state dict, or one under"),
     "no weights": (lambda state: {"epoch": 3, "state_dict": {}}, "expected a state dict, or one under"),
@@ -226,6 +260,8 @@ REFUSED: dict[str, tuple[Callable[[State], Any], str]] = {
         quantised(torch.float8_e5m2, scale=torch.ones(1)),
         "weight_scale beside them: they are",
     ),
+    "adapter": (adapted, "got 3 tensors in the names of an adapter such as LoRA ("),
+    "ZeRO-3": (lambda state: {"module": emptied(state)}, "as DeepSpeed ZeRO-3 writes where the values are"),
     "not of numbers": (spoiled, "1 not of numbers ("),
 }
 

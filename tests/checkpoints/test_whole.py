@@ -1,0 +1,191 @@
+"""Pruned weights, adapters, empty tensors, and layouts that timm renames."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from dtn_det.check.inspection import inspect_path
+from dtn_det.check.model import Target
+from dtn_det.checkpoints.errors import CheckpointError, MisfitError
+from dtn_det.checkpoints.load import load_weights
+from dtn_det.checkpoints.runner import read_by_package
+from dtn_det.checkpoints.whole import apply_masks, check_whole
+from dtn_det.robustness.classifiers import ClassCountError
+
+timm = pytest.importorskip("timm")
+
+ONE = torch.ones(1)
+
+
+def two_layers() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+
+
+def save(content: Any, path: Path) -> str:
+    torch.save(content, path)
+    return str(path)
+
+
+def test_pruned_weights_are_those_of_torch(tmp_path: Path) -> None:
+    there, here = two_layers(), two_layers()
+    prune.l1_unstructured(there[0], "weight", 0.5)
+    prune.random_unstructured(there[1], "bias", 0.5)
+    loaded = load_weights(here, save({"state_dict": there.state_dict()}, tmp_path / "a.pth"))
+    x = torch.randn(3, 4)
+    assert torch.equal(here(x), there(x))
+    (remark,) = loaded.remarks
+    assert (remark.kind, remark.count, set(remark.examples)) == ("pruned_weights", 2, {"0.weight", "1.bias"})
+
+
+def test_going_on_from_a_pruned_checkpoint_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("mmengine")
+    there, here, said = two_layers(), two_layers(), []
+    prune.l1_unstructured(there[0], "weight", 0.5)
+    runner: Any = SimpleNamespace(
+        model=here, rank=0, logger=logging.getLogger("test"), call_hook=lambda name, checkpoint: None
+    )
+    runner.load_checkpoint = None
+    read_by_package(runner, "resume", "take another", said.append)
+    runner.load_checkpoint(save({"state_dict": there.state_dict()}, tmp_path / "a.pth"))
+    assert torch.equal(here[0].weight, there[0].weight)
+    assert "1 weights are pruned, kept as X_orig and X_mask" in said[0]
+
+
+def test_a_model_that_is_pruned_itself_takes_weights_and_masks(tmp_path: Path) -> None:
+    there, here = two_layers(), two_layers()
+    prune.l1_unstructured(there[0], "weight", 0.5)
+    prune.random_unstructured(here[0], "weight", 0.1)
+    loaded = load_weights(here, save(there.state_dict(), tmp_path / "a.pth"))
+    assert torch.equal(here[0].weight_mask, there[0].weight_mask)
+    assert loaded.remarks == ()
+
+
+def test_masks_keep_the_type_and_need_their_weight() -> None:
+    half = {"a_orig": ONE.half(), "a_mask": ONE}
+    assert apply_masks(half)[0]["a"].dtype == torch.float16
+    for state in ({"a_mask": ONE}, {"a_orig": ONE}, {"a": ONE, **half}, {"a_orig": ONE, "a_mask": torch.ones(2)}):
+        found, pruned = apply_masks(state)
+        assert (found, pruned) == (state, ())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "base_model.model.q.lora_A.weight",
+        "q.lora_B.default.weight",
+        "q.lora_A",
+        "base_model.model.head.modules_to_save.default.weight",
+        "base_model.model.q.base_layer.weight",
+    ],
+)
+def test_adapters_are_told_by_their_names(name: str) -> None:
+    with pytest.raises(CheckpointError, match=r"an adapter such as LoRA .*save the state_dict\(\) of model.merge_and_"):
+        check_whole({"a.weight": ONE, name: ONE})
+    check_whole({name: ONE}, own=[name])
+
+
+def test_modules_of_dla_and_empty_buffers_are_no_such_thing() -> None:
+    check_whole({"base_layer.0.weight": ONE, "observer.min_val": torch.empty(0)})
+
+
+def test_the_folder_of_an_adapter(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    with pytest.raises(CheckpointError, match=r"got adapter_config.json and an adapter .*\.merge_and_unload\(\)"):
+        load_weights(two_layers(), str(tmp_path))
+    (result,) = inspect_path(tmp_path)
+    assert "adapter_config.json and an adapter such as LoRA" in result.problems[0]
+
+
+def test_check_tells_files_that_are_not_whole(tmp_path: Path) -> None:
+    torch.save({"module": {"a.weight": torch.empty(0), "a.bias": ONE}}, tmp_path / "a.pth")
+    (result,) = inspect_path(tmp_path / "a.pth")
+    assert "run the zero_to_fp32.py" in result.problems[0]
+
+
+SWIN: dict[str, Any] = {
+    "img_size": 32,
+    "patch_size": 2,
+    "window_size": 4,
+    "embed_dim": 8,
+    "depths": (1, 1, 1),
+    "num_heads": (1, 2, 2),
+}
+
+
+def swin(**options: Any) -> nn.Module:
+    from timm.models.swin_transformer import SwinTransformer
+
+    torch.manual_seed(1)
+    model: nn.Module = SwinTransformer(**{**SWIN, "num_classes": 5, **options})
+    return model
+
+
+def authors_layout(model: nn.Module) -> dict[str, Tensor]:
+    """Downsampling at the end of the stage before, the classifier as `head`, and a buffer that timm makes itself."""
+    found = {"layers.0.blocks.0.attn.relative_position_index": torch.zeros(16, 16, dtype=torch.int64)}
+    for name, value in model.state_dict().items():
+        if ".downsample." in name:
+            stage = int(name.split(".")[1])
+            name = name.replace(f"layers.{stage}.", f"layers.{stage - 1}.", 1)
+        found[name.replace("head.fc.", "head.")] = value
+    return found
+
+
+@pytest.mark.parametrize("wrap", [lambda s: {"model": s}, lambda s: {f"module.{name}": v for name, v in s.items()}])
+def test_swin_of_its_authors_fits_timms(wrap: Any, tmp_path: Path) -> None:
+    there, here = swin(), swin()
+    with torch.no_grad():
+        for parameter in there.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    loaded = load_weights(here, save(wrap(authors_layout(there)), tmp_path / "a.pth"))
+    here.eval(), there.eval()
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.equal(here(x), there(x))
+    (remark,) = loaded.remarks
+    assert remark.kind == "renamed_by_timm"
+    assert remark.what.endswith("were renamed by checkpoint_filter_fn of timm.models.swin_transformer")
+    assert "layers.1.downsample.norm.weight" in remark.examples
+
+
+def test_another_number_of_classes_in_that_layout(tmp_path: Path) -> None:
+    path = save(authors_layout(swin(num_classes=3)), tmp_path / "a.pth")
+    with pytest.raises(MisfitError, match=r"It has 3 classes or outputs of head\.fc, the model 5") as error:
+        load_weights(swin(), path)
+    assert error.value.num_classes == 3
+
+
+@pytest.mark.parametrize("other", [{"window_size": 2}, {"patch_size": 4}, {"embed_dim": 16}])
+def test_what_timm_would_resize_is_refused_and_not_called_another_size(other: dict, tmp_path: Path) -> None:
+    path = save(authors_layout(swin(**other)), tmp_path / "a.pth")
+    with pytest.raises(MisfitError) as error:
+        load_weights(swin(), path)
+    assert "It is of another model, or of another version of the library that names its weights" in str(error.value)
+    assert "another size" not in str(error.value)
+
+
+def test_the_same_names_in_other_shapes_are_of_another_size(tmp_path: Path) -> None:
+    path = save(swin(embed_dim=16).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(MisfitError, match="It is of a model of another size"):
+        load_weights(swin(), path)
+
+
+def test_mce_and_check_take_that_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dtn_det.robustness.classifiers_loading import load_classifier
+
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: swin(num_classes=options.get("num_classes", 7)))
+    path = save({"model": authors_layout(swin())}, tmp_path / "old.pth")
+    classifier = load_classifier(f"timm:swin_tiny_patch4_window7_224@{path}", 5)
+    assert [remark.kind for remark in classifier.remarks] == ["renamed_by_timm"]
+    with pytest.raises(ClassCountError):
+        load_classifier(f"timm:swin_tiny_patch4_window7_224@{path}", 4)
+    (result,) = inspect_path(Path(path), Target("timm:swin_tiny_patch4_window7_224"))
+    assert (result.fits, [remark.kind for remark in result.remarks]) == (True, ["renamed_by_timm", "other_classes"])
