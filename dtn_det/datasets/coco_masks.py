@@ -124,3 +124,39 @@ def mask_area(mask: Any, height: int | None, width: int | None) -> int | None:
     if not height or not width:
         return None
     return int(masks.area(masks.merge(masks.frPyObjects(mask, height, width))))
+
+
+def mask_extent(mask: Any) -> tuple[float, float, float, float] | None:
+    """The x, y, width and height in pixels of a sound mask; None where it is empty or pycocotools is missing."""
+    if isinstance(mask, list):
+        corners = [_coordinates(part) for part in mask]
+        across = [x for xs, _ in corners for x in xs]
+        down = [y for _, ys in corners for y in ys]
+        return min(across), min(down), max(across) - min(across), max(down) - min(down)
+    try:
+        from pycocotools import mask as masks
+    except ImportError:
+        return None
+    height, width = mask["size"]
+    runs = masks.frPyObjects(mask, height, width) if isinstance(mask["counts"], list) else mask
+    if not masks.area(runs):
+        return None
+    x, y, across, down = masks.toBbox(runs).tolist()
+    return x, y, across, down
+
+
+def outlined_area(mask: Any) -> float:
+    """The area in square pixels within the outlines of a sound mask, those that overlap counted each."""
+    if isinstance(mask, dict):
+        return mask_area(mask, None, None) or 0
+    total = 0.0
+    for part in mask:
+        xs, ys = _coordinates(part)
+        pairs = zip(xs, ys, [*xs[1:], *xs[:1]], [*ys[1:], *ys[:1]], strict=True)
+        total += abs(sum(x * below - right * y for x, y, right, below in pairs)) / 2
+    return total
+
+
+def _coordinates(polygon: list[float]) -> tuple[list[float], list[float]]:
+    """The x and y of each corner, without a last number that has no partner, which pycocotools ignores."""
+    return polygon[: len(polygon) - len(polygon) % 2 : 2], polygon[1::2]

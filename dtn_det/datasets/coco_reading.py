@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dtn_det.datasets.coco_boxes import contradictions
 from dtn_det.datasets.coco_errors import AnnotationError, MaskFault, counted_remark, place_of
 from dtn_det.datasets.coco_masks import mask_area, read_mask
 from dtn_det.datasets.coco_values import Id, are_of_one_kind, box, crowd_flag, identifier, number, whole_number
 
 Row = dict[str, Any]
 
-# Pixels by which boxes may leave their image, and the share of boxes beyond at which that is no accident.
-_ROUNDING, _MANY_BEYOND = 2, 0.1
 _LVIS = ("not_exhaustive_category_ids", "neg_category_ids")
 
 
@@ -48,7 +47,8 @@ class CocoReader:
         annotations = self._annotations([] if others else rows, images, categories)
         categories = self._one_of_each_name(categories, annotations)
         self._tell_same_files(images)
-        self._tell_other_boxes(annotations, images)
+        for kind, what, places in contradictions(annotations, images):
+            self.told[kind] = (what, places)
         for key, image in images.items():
             if not image.keys().isdisjoint(_LVIS):
                 what = "{image|images} with LVIS's lists of categories, which COCO's evaluation ignores"
@@ -127,27 +127,6 @@ class CocoReader:
                     "alone"
                 )
                 self._tell("same_files", what, f"image {key}: {name} as image {first[name]}")
-
-    def _tell_other_boxes(self, annotations: Sequence[Row], images: Mapping[Id, Row]) -> None:
-        """Count boxes that reach beyond their image where these are so many that boxes are written in another way."""
-        beyond, inside = [], 0
-        for row in annotations:
-            image = images[row["image_id"]]
-            if "height" not in image or "width" not in image:
-                return
-            x, y, width, height = row["bbox"]
-            if x + width > image["width"] + _ROUNDING or y + height > image["height"] + _ROUNDING:
-                beyond.append(place_of(row))
-            inside += width <= 1 and height <= 1 and x <= 1 and y <= 1
-        if annotations and inside == len(annotations):
-            what = "{box lies|boxes lie} in the first pixel, as fractions of the image do; pixels are expected"
-            self.told["boxes_of_fractions"] = (what, [place_of(row) for row in annotations])
-        if len(beyond) > _MANY_BEYOND * len(annotations):
-            what = (
-                "{box reaches beyond its|boxes reach beyond their} image, as corners (x1, y1, x2, y2) read as (x, y, "
-                "width, height) do; the latter are expected"
-            )
-            self.told["boxes_beyond_image"] = (what, beyond)
 
     def _with_size(self, row: Row, key: Id) -> Row:
         height, width = row.get("height"), row.get("width")

@@ -216,13 +216,19 @@ ODD_FILES: dict[str, OddFile] = {
     "run lengths as text": OddFile(runs_as(str)),
     "compressed run lengths": OddFile(_compressed),
     "boxes and polygons as text": OddFile(_numbers_as_text),
-    "an odd number of coordinates": OddFile(first("annotations", segmentation=[[10, 10, 60, 10, 60, 70, 5]])),
-    "a second polygon of two points": OddFile(
-        first("annotations", segmentation=[[10, 10, 60, 10, 60, 70], [1, 1, 5, 5]])
+    "an odd number of coordinates": OddFile(
+        first("annotations", segmentation=[[10, 10, 60, 10, 60, 70, 5]]), remarks=("boxes_beside_masks",)
     ),
-    "a polygon outside the image": OddFile(first("annotations", segmentation=[[900, 900, 960, 900, 960, 970]])),
+    "a second polygon of two points": OddFile(
+        first("annotations", segmentation=[[10, 10, 60, 10, 60, 70], [1, 1, 5, 5]]), remarks=("boxes_beside_masks",)
+    ),
+    "a polygon outside the image": OddFile(
+        first("annotations", segmentation=[[900, 900, 960, 900, 960, 970]]), remarks=("boxes_beside_masks",)
+    ),
+    "areas of 1": OddFile(of_all("annotations", "area", lambda one: 1.0), remarks=("areas_beside_boxes",)),
+    "an area beyond the box": OddFile(first("annotations", area=1e6), remarks=("areas_beside_boxes",)),
     "a box without width": OddFile(first("annotations", bbox=[5, 5, 0, 9]), remarks=("boxes_without_extent",)),
-    "a negative area": OddFile(first("annotations", area=-4)),
+    "a negative area": OddFile(first("annotations", area=-4), remarks=("areas_beside_boxes",)),
     "a mask of another size": OddFile(
         crowd_mask(size=[240, 320], counts=[240 * 320 - 80, 80]), remarks=("masks_of_other_size",)
     ),

@@ -189,8 +189,10 @@ def test_images_and_boxes_that_are_hardly_meant_so_are_told(tmp_path):
     assert sum(corners) > 3
     found = remarks(boxes(lambda box: [box[0], box[1], box[0] + box[2], box[1] + box[3]]))
     assert found["boxes_beyond_image"] == pytest.approx(sum(corners), abs=1)
+    polygon = [600, 400, 700, 400, 700, 500, 600, 500]
+    beyond = {"bbox": [600, 400, 100, 100], "segmentation": [polygon], "area": 1e4}
     # A few boxes leave their image in many sets.
-    assert remarks(lambda content: content["annotations"][0].update(bbox=[600, 400, 100, 100])) == {}
+    assert remarks(lambda content: content["annotations"][0].update(beyond)) == {}
 
 
 def test_ids_keep_their_order_in_the_evaluation():
