@@ -160,7 +160,7 @@ def test_a_run_killed_on_the_way_continues_with_identical_records(finished, dete
 
 def test_two_processes_give_the_records_of_one(finished, detector, tmp_path):
     folder = tmp_path / "store"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29671"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     done = subprocess.run(
         [*torchrun, *command(detector, folder, "--workers", "0", "--launcher", "pytorch")],
         env=environment(),
