@@ -46,6 +46,9 @@ _REARRANGING = {
     "gathers its tokens in groups": ("GroupViTStage",),
 }
 
+# Argument by which Qwen2-VL and those after it take the grids of the images whose patches are packed into one row.
+_PACKED = "grid_thw"
+
 
 @dataclass(frozen=True)
 class ExtraTokens:
@@ -135,7 +138,8 @@ def rearranges(model: nn.Module) -> tuple[str, str] | None:
         for name in names:
             if name in kinds:
                 return name, deed
-    return None
+    packing = (kind.__name__ for kind in _kinds(model) if _PACKED in _names(kind.forward))
+    return next(((name, "puts the patches of several images into one row, block by block") for name in packing), None)
 
 
 def reads_frames(model: nn.Module) -> bool:

@@ -318,8 +318,12 @@ def _selects(layers: Layers, name: str, module: nn.Module) -> bool:
     return re.search(layers, name) is not None
 
 
-def check_order(model: nn.Module) -> None:
+def check_order(model: nn.Module, grid_is_given: bool = False) -> None:
     """See that the tokens of a model stay in the order of their grid.
+
+    Args:
+        model: The model.
+        grid_is_given: Whether the user gives the grid, which makes one of the frames of a video, and orders no tokens.
 
     Raises:
         ValueError: It is one of those that are known to rearrange them, or reads videos.
@@ -332,7 +336,7 @@ def check_order(model: nn.Module) -> None:
             f"expected tokens in the order of their grid, got {part}{type(model).__name__}, which {deed}: DTN has no "
             "grid there; choose another model or another norm"
         )
-    if reads_frames(model):
+    if not grid_is_given and reads_frames(model):
         raise ValueError(
             f"expected a model of single images, got {type(model).__name__}, which reads videos: its tokens are no "
             "grid of one image; choose another model, or pass grid= to convert_norm"

@@ -89,8 +89,8 @@ def convert_norm(
         )
     check_layers(layers)
     _check_grid(grid)
-    if grid is None and token_norm_class(norm) is DTN:
-        check_order(model)
+    if grid != "sequence" and token_norm_class(norm) is DTN:
+        check_order(model, grid_is_given=grid is not None)
     if grid == "sequence":
         _check_sees_all(model, norm)
     plan = plan_norms(model, norm, layers=layers, num_groups=num_groups, grid=grid)

@@ -188,6 +188,18 @@ def test_models_without_a_grid_are_refused(kind: str, config: str, settings: dic
     assert not any(isinstance(module, DTN) for module in model.modules())
 
 
+@pytest.mark.parametrize("grid", [None, (4, 8)])
+def test_packed_patches_of_several_images_are_no_grid(grid: tuple[int, int] | None) -> None:
+    module = pytest.importorskip("transformers.models.qwen2_vl.modeling_qwen2_vl")
+    config = transformers.Qwen2VLConfig(
+        vision_config={"depth": 1, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 2}
+    ).vision_config
+    model = module.Qwen2VisionTransformerPretrainedModel(config)
+    reason = "which puts the patches of several images into one row, block by block: DTN has no grid there"
+    with pytest.raises(ValueError, match=reason):
+        convert_norm(model, layers="blocks", grid=grid)
+
+
 def test_the_queries_of_a_detector_have_no_grid() -> None:
     model = build(
         "ConditionalDetrModel", "ConditionalDetrConfig", use_timm_backbone=False, use_pretrained_backbone=False,
