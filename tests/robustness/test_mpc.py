@@ -243,7 +243,7 @@ def test_missing_annotations_and_images(detector, coco, tmp_path, capsys):
     assert "expected images in" in text
     (root / "coco.json").unlink()
     text = failed(capsys, detector, tmp_path / "store", "--data-root", str(root))
-    assert "expected the data of test_dataloader" in text
+    assert f"expected --data-root {str(root)!r} to hold coco.json" in text
 
 
 def test_an_empty_data_set_and_other_categories(detector, coco, tmp_path, capsys):
