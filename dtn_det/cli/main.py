@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command.needs_models:
             # MMDetection prints as it loads; standard output is for the command's own.
             with contextlib.redirect_stdout(sys.stderr):
+                require("mmdet", extra="det")
                 require("mmdet.models", extra="det")
         code = importlib.import_module(command.module).run(args)
         sys.stdout.flush()
