@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dtn_det import launch
 from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.files import check_checkpoint
+from dtn_det.checkpoints.load import fit_weights
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.cli.sweep_options import add_weights
@@ -58,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(remarks, runner.logger.warning)
         advice = f"test it with its own config instead of {args.config}, and the --cfg-options of its training"
         read_by_package(runner, "test", advice, runner.logger.info, args.weights, content)
-        # Before the data is read, for this may fail.
-        runner.load_checkpoint(cfg.load_from)
+        # Before the data is read, for this may fail. The Runner loads them once its hooks are ready.
+        fit_weights(runner.model, content, cfg.load_from, weights=args.weights, advice=advice, options="keep")
         runner.test()
     except (CheckpointError, ClassNameError, InputError) as error:
         print(f"tools/test.py: error: {error}", file=sys.stderr)
