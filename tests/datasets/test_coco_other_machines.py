@@ -69,7 +69,7 @@ class TestNames:
         [
             "..\\..\\label-studio\\upload\\4\\",
             "/data/local-files/?d=set%2Fupload%2F",
-            "/home/somebody/images/",
+            "/srv/somebody/images/",
             "C:\\Users\\somebody\\",
             "../upload/",
         ],
