@@ -13,12 +13,12 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 # The last four let the compiler vectorise sums; NaN and infinity keep their meaning.
 FLAGS = ["-std=c++17", "-O3", "-g0", "-pthread", "-Wno-psabi"]
 FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"]
-CSRC = "dtn_det/layers/csrc"
+CSRC = "dtn_det/layers/kernels/csrc"
 
 setup(
     ext_modules=[
         Extension(
-            f"dtn_det.layers._dtn_cpu_{name}",
+            f"dtn_det.layers.kernels._dtn_cpu_{name}",
             sources=[f"{CSRC}/dtn_cpu.cpp"],
             depends=sorted(glob(f"{CSRC}/*.h")),
             extra_compile_args=FLAGS + flags,

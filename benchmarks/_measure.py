@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from dtn_det.layers import native
+from dtn_det.layers.kernels import cpu as native
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ import torch
 from _measure import setup_line
 from mmengine.runner import Runner
 
-from dtn_det import launch
 from dtn_det.robustness.cells import Cell, sweep_cells
-from dtn_det.robustness.coco_cells import evaluate_cells
-from dtn_det.robustness.detection_run import DetectionOptions, run_detection
-from dtn_det.robustness.store import Store
+from dtn_det.robustness.detection.evaluation import evaluate_cells
+from dtn_det.robustness.detection.run import DetectionOptions, run_detection
+from dtn_det.robustness.store.store import Store
+from dtn_det.training import launch
 
 ALL_CELLS = 76
 

@@ -28,13 +28,13 @@ from corruptions import picture  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from dtn_det.corruptions import Corruptor  # noqa: E402
-from dtn_det.datasets.class_folders import LabelledImages, list_images  # noqa: E402
+from dtn_det.datasets.folders.class_folders import LabelledImages, list_images  # noqa: E402
 from dtn_det.robustness.cells import CLEAN, sweep_cells  # noqa: E402
-from dtn_det.robustness.classification_images import CorruptedHere, read_clean  # noqa: E402
-from dtn_det.robustness.classification_task import ClassificationTask  # noqa: E402
-from dtn_det.robustness.classifiers import Classifier, View  # noqa: E402
-from dtn_det.robustness.manifest import StoreManifest  # noqa: E402
-from dtn_det.robustness.store import Store  # noqa: E402
+from dtn_det.robustness.classification.images import CorruptedHere, read_clean  # noqa: E402
+from dtn_det.robustness.classification.models.classifier import Classifier, View  # noqa: E402
+from dtn_det.robustness.classification.task import ClassificationTask  # noqa: E402
+from dtn_det.robustness.store.manifest import StoreManifest  # noqa: E402
+from dtn_det.robustness.store.store import Store  # noqa: E402
 from dtn_det.robustness.sweep import run_sweep  # noqa: E402
 
 CELLS = sweep_cells()

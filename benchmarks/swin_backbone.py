@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from _measure import interleaved, peak_memory, ratio, setup_line
 
-from dtn_det.models import DTNSwinTransformer
+from dtn_det.backbones import DTNSwinTransformer
 
 
 def build(norm: str, shape: tuple[int, int], device: str) -> Callable[[], object]:

@@ -24,8 +24,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from dtn_det.conversion.hosts import rearranges
-from dtn_det.conversion.norm_plan import NoNormToConvertError, plan_norms
+from dtn_det.conversion.hosts.traits import rearranges
+from dtn_det.conversion.plan import NoNormToConvertError, plan_norms
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "classification.md"
 START, END = "<!-- timm -->", "<!-- end -->"

@@ -17,17 +17,17 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from dtn_det._notices import drop_notices
+from dtn_det.system.notices import drop_notices
 
 NAMES: Mapping[str, Mapping[str, str]] = {
     "MODELS": {
         "DTN": "dtn_det.layers.DTN",
-        "DTNSwinTransformer": "dtn_det.models.DTNSwinTransformer",
-        "DTNPyramidVisionTransformer": "dtn_det.models.DTNPyramidVisionTransformer",
-        "DTNPyramidVisionTransformerV2": "dtn_det.models.DTNPyramidVisionTransformerV2",
+        "DTNSwinTransformer": "dtn_det.backbones.DTNSwinTransformer",
+        "DTNPyramidVisionTransformer": "dtn_det.backbones.DTNPyramidVisionTransformer",
+        "DTNPyramidVisionTransformerV2": "dtn_det.backbones.DTNPyramidVisionTransformerV2",
         "ConvertedModel": "dtn_det.conversion.config.converted_model",
-        "SmallT2TViT": "dtn_det.classifiers.t2t.SmallT2TViT",
-        "NormPooling": "dtn_det.classifiers.pooling.NormPooling",
+        "SmallT2TViT": "dtn_det.training.parts.t2t.SmallT2TViT",
+        "NormPooling": "dtn_det.training.parts.pooling.NormPooling",
         "SequenceClassifier": "dtn_det.sequence.classifier.SequenceClassifier",
     },
     "TRANSFORMS": {
@@ -35,7 +35,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
         # MMDetection up to 3.3 has one of its own, which goes first in its scope.
         "Corrupt": "dtn_det.corruptions.transforms.MMDetCorrupt",
     },
-    "HOOKS": {"ClassifierEMAHook": "dtn_det.classifiers.average.ClassifierEMAHook"},
+    "HOOKS": {"ClassifierEMAHook": "dtn_det.training.parts.average.ClassifierEMAHook"},
     "DATASETS": {"ListOps": "dtn_det.sequence.dataset.ListOpsDataset"},
     "PARAM_SCHEDULERS": {"InverseSqrtLR": "dtn_det.sequence.schedule.InverseSqrtLR"},
 }

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from dtn_det._optional import require
 from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.datasets.remarks import Remark
-from dtn_det.launch import load_config
 from dtn_det.layers import DTN
-from dtn_det.robustness.classifiers_mmpretrain import load_mmpretrain
+from dtn_det.robustness.classification.models.mmpretrain import load_mmpretrain
+from dtn_det.training.launch import load_config
 
 # Largest difference of logits between a model and its export, in units of the largest logit.
 TOLERANCE = 1e-4

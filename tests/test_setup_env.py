@@ -60,7 +60,7 @@ class Project:
     def __init__(self, folder: Path, root: Path) -> None:
         self.root, self.stub = folder / "project", folder / "stub"
         (self.root / "tools").mkdir(parents=True)
-        (self.root / "dtn_det/layers/csrc").mkdir(parents=True)
+        (self.root / "dtn_det/layers/kernels/csrc").mkdir(parents=True)
         for name in (
             "constraints.txt",
             "pyproject.toml",
@@ -69,7 +69,7 @@ class Project:
             "tools/mmcv_build.py",
         ):
             shutil.copy(root / name, self.root / name)
-        (self.root / "dtn_det/layers/csrc/dtn_cpu.cpp").write_text("int zero() { return 0; }\n")
+        (self.root / "dtn_det/layers/kernels/csrc/dtn_cpu.cpp").write_text("int zero() { return 0; }\n")
         (self.stub / "include").mkdir(parents=True)
         (self.stub / "include/Python.h").touch()
         self.bin = self.stub / "bin"
@@ -138,7 +138,7 @@ class TestStages:
         for done in (first, second):
             assert done.stdout.rstrip().endswith("; to use it: source .venv/bin/activate")
 
-    @pytest.mark.parametrize("source", ["setup.py", "dtn_det/layers/csrc/dtn_cpu.cpp", "pyproject.toml"])
+    @pytest.mark.parametrize("source", ["setup.py", "dtn_det/layers/kernels/csrc/dtn_cpu.cpp", "pyproject.toml"])
     def test_changed_sources_install_the_package_again_and_nothing_else(self, ready: Project, source: str) -> None:
         with (ready.root / source).open("a") as file:
             file.write("\n")

@@ -272,7 +272,7 @@ if stage mmcv "mmcv $(pin onedl-mmcv)'s operators" constraints.txt tools/mmcv_bu
   through
 fi
 sources=(constraints.txt pyproject.toml)
-for source in setup.py dtn_det/layers/csrc/*; do [ ! -f "$source" ] || sources+=("$source"); done
+for source in setup.py dtn_det/layers/kernels/csrc/*; do [ ! -f "$source" ] || sources+=("$source"); done
 if stage package "dtn-det, the detection packages and the tools of the tests" "${sources[@]}"; then
   : >"$state/logs/$current.log"
   install --no-build-isolation --editable '.[all,dev]'

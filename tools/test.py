@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from dtn_det import launch
 from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.checkpoints.load import fit_weights
@@ -12,12 +11,13 @@ from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.cli.sweep_options import add_weights
 from dtn_det.datasets.class_names import ClassNameError
-from dtn_det.datasets.config_classes import check_evaluation
-from dtn_det.datasets.config_files import check_files, explain_failure
-from dtn_det.datasets.config_folders import check_trained_folders
+from dtn_det.datasets.configs.classes import check_evaluation
+from dtn_det.datasets.configs.files import check_files, explain_failure
+from dtn_det.datasets.configs.folders import check_trained_folders
 from dtn_det.datasets.remarks import tell
-from dtn_det.input_errors import InputError
-from dtn_det.test_time_augmentation import enable_tta
+from dtn_det.errors import InputError
+from dtn_det.training import launch
+from dtn_det.training.tta import enable_tta
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -4,15 +4,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from dtn_det import launch
 from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.files import check_checkpoint
-from dtn_det.datasets.config_classes import prepare_training
-from dtn_det.datasets.config_files import check_files, explain_failure
+from dtn_det.datasets.configs.classes import prepare_training
+from dtn_det.datasets.configs.files import check_files, explain_failure
 from dtn_det.datasets.remarks import tell
-from dtn_det.input_errors import InputError
-from dtn_det.schedules import schedule_warning
-from dtn_det.training import INTERRUPTED, conversions_noted, train
+from dtn_det.errors import InputError
+from dtn_det.training import launch
+from dtn_det.training.run import INTERRUPTED, conversions_noted, train
+from dtn_det.training.schedules import schedule_warning
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

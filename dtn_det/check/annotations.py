@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det.check.result import CheckResult
-from dtn_det.corruptions.coco_layout import ANNOTATION_FOLDER, image_folder
+from dtn_det.corrupted_folders.coco_layout import ANNOTATION_FOLDER, image_folder
 from dtn_det.datasets.class_names import ClassNameError
-from dtn_det.datasets.coco_file import AnnotationError, CocoFile, place_of, read_coco_file
-from dtn_det.datasets.coco_orientation import find_orientations, read_header
+from dtn_det.datasets.coco.file import AnnotationError, CocoFile, place_of, read_coco_file
+from dtn_det.datasets.coco.orientation import find_orientations, read_header
 from dtn_det.datasets.remarks import Remark, agreeing
 
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ def _trial(file: CocoFile, masks: bool) -> list[str]:
         file: The annotations.
         masks: Whether a model gives masks.
     """
-    from dtn_det.robustness.coco_trial import try_evaluation
-    from dtn_det.robustness.coco_truth import truth_of
+    from dtn_det.robustness.detection.trial import try_evaluation
+    from dtn_det.robustness.detection.truth import truth_of
 
     try:
         truth = truth_of(file, [row["id"] for row in file.images], [row["id"] for row in file.categories])
@@ -136,7 +136,7 @@ def _trial(file: CocoFile, masks: bool) -> list[str]:
 
 def _against(file: CocoFile, target: Target) -> tuple[str, tuple[Remark, ...]]:
     """Why a file does not fit a detector's config, if so, and what `mpc` would do about the order of its classes."""
-    from dtn_det.datasets.config_classes import classes_in_evaluation
+    from dtn_det.datasets.configs.classes import classes_in_evaluation
 
     assert target.config is not None
     path, config = file.path, copy.deepcopy(target.config)

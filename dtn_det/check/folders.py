@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from dtn_det.check.annotations import check_annotations
 from dtn_det.check.result import CheckResult
+from dtn_det.corrupted_folders.coco_layout import find_annotations
 from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
-from dtn_det.corruptions.coco_layout import find_annotations
 from dtn_det.corruptions.reading import BadImageError, read_image
-from dtn_det.datasets.class_folders import LabelledImages, label_images
-from dtn_det.datasets.corrupted_trees import list_tree, open_tree
-from dtn_det.datasets.folder_contents import spread
-from dtn_det.datasets.recognise import Recognised, recognise
+from dtn_det.datasets.folders.class_folders import LabelledImages, label_images
+from dtn_det.datasets.folders.contents import spread
+from dtn_det.datasets.folders.corrupted_trees import list_tree, open_tree
+from dtn_det.datasets.folders.recognise import Recognised, recognise
 
 if TYPE_CHECKING:
     from dtn_det.check.model import Target
@@ -28,7 +28,8 @@ def check_folder(root: Path, classes: str | None = None, target: Target | None =
 
     Args:
         root: The folder.
-        classes: How classes are numbered, see :data:`dtn_det.datasets.label_maps.CLASSES`; None for what names tell.
+        classes: How classes are numbered, see :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None for what
+            names tell.
         target: Model that the classes are held against.
 
     Returns:
@@ -103,7 +104,7 @@ def _unreadable(images: LabelledImages) -> list[str]:
 
 def _against(found: Recognised, images: LabelledImages, target: Target | None) -> str | None:
     """Why a model does not fit, nothing where it does, None where that cannot be told."""
-    from dtn_det.robustness.class_agreement import ClassSet
+    from dtn_det.robustness.classification.class_agreement import ClassSet
 
     if target is None:
         return None

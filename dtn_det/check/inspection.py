@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dtn_det.check.result import CheckResult
 from dtn_det.checkpoints.files import CHECKPOINT_SUFFIXES, INDEX_END, holds_weights
-from dtn_det.datasets.image_files import is_image_name
+from dtn_det.datasets.folders.image_files import is_image_name
 
 if TYPE_CHECKING:
     from dtn_det.check.model import Target
@@ -41,7 +41,7 @@ def inspect_path(path: Path, target: Target | None = None, classes: str | None =
     Args:
         path: A folder of images, a COCO data set, an annotation file, a checkpoint or the folder of one, or a store.
         target: Model that it is held against.
-        classes: How the classes of folders are numbered, see :data:`dtn_det.datasets.label_maps.CLASSES`.
+        classes: How the classes of folders are numbered, see :data:`dtn_det.datasets.folders.label_maps.CLASSES`.
 
     Returns:
         One result, and one more for each annotation file of a COCO data set.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
-from dtn_det.datasets.config_folders import class_numbers
+from dtn_det.datasets.configs.folders import class_numbers
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -87,13 +87,13 @@ def read_target(source: str, data_root: str | None = None, options: Mapping[str,
         FileNotFoundError: There is no such config.
     """
     if source.startswith(TIMM):
-        from dtn_det.robustness.classifiers_timm import check_name
+        from dtn_det.robustness.classification.models.timm import check_name
 
         # `dtn-det mce` takes a checkpoint behind the name; here it is a path of its own.
         name = source.removeprefix(TIMM).partition("@")[0]
         check_name(name)
         return Target(f"{TIMM}{name}")
-    from dtn_det import launch
+    from dtn_det.training import launch
 
     try:
         config = launch.load_config(source, dict(options or {}))
@@ -108,7 +108,7 @@ def read_target(source: str, data_root: str | None = None, options: Mapping[str,
 
 def is_timm_name(text: str) -> bool:
     """Whether timm, where it is installed, has a model of a name."""
-    from dtn_det.robustness.classifiers_timm import check_name
+    from dtn_det.robustness.classification.models.timm import check_name
 
     try:
         check_name(text)

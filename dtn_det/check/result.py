@@ -16,8 +16,8 @@ class CheckResult:
     Attributes:
         path: The file or folder.
         kind: What it is, for programs: ``'coco'``, ``'class_folders'``, ``'corrupted'``, ``'checkpoint'``,
-            ``'store'``, or another kind of :class:`dtn_det.datasets.recognise.Recognised`; empty where it was not
-            recognised.
+            ``'store'``, or another kind of :class:`dtn_det.datasets.folders.recognise.Recognised`; empty where it
+            was not recognised.
         title: What it is, for people.
         facts: Numbers and names that describe it, by what they are called.
         remarks: What a command would leave out, fill in or decide.

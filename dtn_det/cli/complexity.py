@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dtn_det.complexity import Complexity
+    from dtn_det.cost.complexity import Complexity
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,8 +34,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table in the chosen format."""
-    from dtn_det.complexity import config_complexity
-    from dtn_det.launch import load_config
+    from dtn_det.cost.complexity import config_complexity
+    from dtn_det.training.launch import load_config
 
     # What MMDetection prints meanwhile must not end up in the JSON.
     with contextlib.redirect_stdout(sys.stderr):
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 def print_tables(result: Complexity) -> None:
     """Print to the terminal what `to_markdown` writes."""
     from dtn_det._optional import require
-    from dtn_det.complexity import HEADINGS, dtn_parts
+    from dtn_det.cost.complexity import HEADINGS, dtn_parts
 
     table_class = require("rich.table", "cli").Table
     console = require("rich.console", "cli").Console()

@@ -16,9 +16,9 @@ from dtn_det.cli import sweep_options
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from dtn_det.corrupted_folders.trees import Tree
     from dtn_det.corruptions import Corruptor
     from dtn_det.corruptions.image import ByteImage
-    from dtn_det.corruptions.trees import Tree
 
 _OF_SMALL_IMAGES = ("cifar-c", "tiny-imagenet-c")
 """Profiles with which `dtn-det mce` makes of clean images what is written here: images of their own size."""
@@ -71,12 +71,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det corrupt`."""
     from dtn_det._optional import require
-    from dtn_det.interrupts import interrupts_remembered
+    from dtn_det.system.interrupts import interrupts_remembered
 
     with interrupts_remembered():
         for module in ("cv2", "numba", "scipy", "PIL", "rich"):
             require(module, "corruptions")
-        importlib.import_module("dtn_det.corruptions.trees")
+        importlib.import_module("dtn_det.corrupted_folders.trees")
     if args.grid is not None:
         return _grid(args)
     if args.dst is None:
@@ -95,8 +95,8 @@ def _corruptor(args: argparse.Namespace, profile: str) -> Corruptor:
 def _tree(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from dtn_det.corrupted_folders.trees import plan_tree, write_tree
     from dtn_det.corruptions.selection import select_corruptions, select_severities
-    from dtn_det.corruptions.trees import plan_tree, write_tree
     from dtn_det.datasets.remarks import tell
 
     tree = plan_tree(
@@ -196,9 +196,9 @@ def _grid(args: argparse.Namespace) -> int:
 
 
 def _one_image(args: argparse.Namespace) -> int:
-    from dtn_det.corruptions.encoding import corrupt_to_file
+    from dtn_det.corrupted_folders.encoding import corrupt_to_file
     from dtn_det.corruptions.selection import select_corruptions, select_severities
-    from dtn_det.files import write_bytes
+    from dtn_det.system.files import write_bytes
 
     names, severities = select_corruptions(args.corruptions or ["benchmark"]), select_severities(args.severities)
     if len(names) != 1 or len(severities) != 1:
@@ -234,8 +234,8 @@ def _check_target(source: Path, target: Path) -> None:
 
 
 def _write(source: Path, target: Path, image: ByteImage) -> None:
-    from dtn_det.corruptions.encoding import encode
-    from dtn_det.files import write_bytes
+    from dtn_det.corrupted_folders.encoding import encode
+    from dtn_det.system.files import write_bytes
 
     _check_target(source, target)
     write_bytes(target, encode(image, target.suffix))

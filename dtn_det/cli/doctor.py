@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dtn_det.doctor import Check
+    from dtn_det.doctor.checks import Check
 
 STYLES = {"ok": "green", "absent": "dim", "warning": "yellow", "error": "bold red"}
 
@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Check the installation; returns 0 where nothing is broken."""
-    from dtn_det.doctor import diagnose, is_healthy
+    from dtn_det.doctor.checks import diagnose, is_healthy
 
     checks = diagnose()
     healthy = is_healthy(checks)

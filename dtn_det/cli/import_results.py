@@ -33,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
     for module in ("pandas", "pyarrow"):
         require(module, "eval")
     from dtn_det.datasets.remarks import tell
-    from dtn_det.robustness.importing import import_files
-    from dtn_det.robustness.importing_store import MMDET_DETECTIONS, MMDET_RULE, write_imported
+    from dtn_det.robustness.importing.read import import_files
+    from dtn_det.robustness.importing.write import MMDET_DETECTIONS, MMDET_RULE, write_imported
 
     for results in import_files(args.files, args.format, args.name):
         write_imported(args.store, results)

@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from dtn_det.datasets.remarks import tell
-    from dtn_det.looks.looks import look
-    from dtn_det.looks.subject import load_subject
-    from dtn_det.looks.write import check_folder, choose, notes, write_looks
+    from dtn_det.inspection.look import look
+    from dtn_det.inspection.subject import load_subject
+    from dtn_det.inspection.write import check_folder, choose, notes, write_looks
 
     check_folder(args.out)
     # MMDetection prints as it builds; standard output is for the command's own.

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     require("rich", "cli")
     from rich.console import Console
 
-    from dtn_det.robustness.file_errors import file_errors_told
+    from dtn_det.robustness.store.file_errors import file_errors_told
     from dtn_det.sequence.listops import FILES, ListOps, write_listops
 
     settings = ListOps(**{key: value for key, value in vars(args).items() if key in ListOps.__dataclass_fields__})

@@ -65,7 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det mce`."""
-    from dtn_det.interrupts import interrupts_remembered
+    from dtn_det.system.interrupts import interrupts_remembered
 
     with interrupts_remembered():
         for module, extra in REQUIRED:
@@ -79,9 +79,9 @@ def run(args: argparse.Namespace) -> int:
         from rich.console import Console
 
         from dtn_det.corruptions.selection import select_corruptions, select_severities
-        from dtn_det.robustness.classification_data import ClassificationRun
-        from dtn_det.robustness.classification_run import run_classification
-        from dtn_det.robustness.file_errors import file_errors_told
+        from dtn_det.robustness.classification.data import ClassificationRun
+        from dtn_det.robustness.classification.run import run_classification
+        from dtn_det.robustness.store.file_errors import file_errors_told
 
     values = {key: value for key, value in vars(args).items() if key in ClassificationRun.__dataclass_fields__}
     wanted = ClassificationRun(

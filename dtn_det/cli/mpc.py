@@ -46,13 +46,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det mpc`."""
-    from dtn_det.interrupts import interrupts_remembered
+    from dtn_det.system.interrupts import interrupts_remembered
 
     with interrupts_remembered():
         for module, extra in REQUIRED:
             require(module, extra)
-        from dtn_det.robustness.detection_run import DetectionOptions, run_detection
-        from dtn_det.robustness.file_errors import file_errors_told
+        from dtn_det.robustness.detection.run import DetectionOptions, run_detection
+        from dtn_det.robustness.store.file_errors import file_errors_told
 
     values = {key: value for key, value in vars(args).items() if key in DetectionOptions.__dataclass_fields__}
     values["profile"] = args.profile or "coco-c"

@@ -1,9 +1,9 @@
 """Conversions of built models."""
 
 from dtn_det.conversion.attention import convert_attention, plan_attention
-from dtn_det.conversion.norm_plan import NormPlan, NormSite, plan_norms
 from dtn_det.conversion.norms import convert_norm
-from dtn_det.conversion.replacement import Replacements
+from dtn_det.conversion.plan import NormPlan, NormSite, plan_norms
+from dtn_det.conversion.replace import Replacements
 from dtn_det.conversion.tokenization import convert_tokenization, plan_tokenization
 
 __all__ = [

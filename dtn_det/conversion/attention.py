@@ -6,14 +6,14 @@ import logging
 
 from torch import nn
 
-from dtn_det.conversion.norm_plan import Layers
-from dtn_det.conversion.replacement import Replacements, known_hosts, plan_replacements
+from dtn_det.conversion.plan import Layers
+from dtn_det.conversion.replace import Replacements, known_hosts, plan_replacements
 
 _LOGGER = logging.getLogger(__name__)
 _SOURCES = {
-    "timm": "dtn_det.conversion.timm_attention",
-    "mmpretrain": "dtn_det.conversion.mmpretrain_attention",
-    "mmdet": "dtn_det.models.locality",
+    "timm": "dtn_det.conversion.hosts.timm_attention",
+    "mmpretrain": "dtn_det.conversion.hosts.mmpretrain_attention",
+    "mmdet": "dtn_det.backbones.attention",
 }
 _MODELS = (
     "timm's ViT, DeiT, DeiT III, PiT, Swin or CaiT, mmpretrain's ViT, DeiT, T2T-ViT or Swin, or MMDetection's Swin, "

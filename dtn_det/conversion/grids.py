@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dtn_det.conversion.grid_memory import BlockGrid, Grid, GridMemory, PatchLayout
-from dtn_det.conversion.hosts import ExtraTokens, arguments
+from dtn_det.conversion.hosts.traits import ExtraTokens, arguments
 
 GridFunction = Callable[[int], Grid]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from dtn_det.conversion.replacement import Replace
+from dtn_det.conversion.replace import Replace
 from dtn_det.layers.lsa import head_scale
 
 

@@ -17,9 +17,11 @@ from dtn_det.conversion.grids import (
     RecordOutput,
     RestoreOrder,
 )
-from dtn_det.conversion.hosts import ExtraTokens, arguments, extra_tokens
+from dtn_det.conversion.hosts.traits import ExtraTokens, arguments, extra_tokens
 from dtn_det.conversion.loading import keep_start_of_norms
-from dtn_det.conversion.norm_plan import (
+from dtn_det.conversion.patch_layout import RecordLayout, tells_layout
+from dtn_det.conversion.placement import VerifyPlaces, code_from_outside
+from dtn_det.conversion.plan import (
     Groups,
     Layers,
     NormPlan,
@@ -28,8 +30,6 @@ from dtn_det.conversion.norm_plan import (
     check_order,
     plan_norms,
 )
-from dtn_det.conversion.patch_layout import RecordLayout, tells_layout
-from dtn_det.conversion.placement import VerifyPlaces, code_from_outside
 from dtn_det.layers import DTN, DyT, RMSNorm, ScaleNorm, TokenGroupNorm, TokenLayerNorm, from_layer_norm
 from dtn_det.layers.token_norms.factory import token_norm_class
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dtn_det.conversion.grid_memory import Grid, GridMemory, PatchLayout
-from dtn_det.conversion.hosts import arguments
+from dtn_det.conversion.hosts.traits import arguments
 
 # timm's NaFlexVit: coordinates (B, N, 2) and validity (B, N). SigLIP 2: grids (B, 2) and validity (B, N).
 # Idefics and its kin: validity of the cells of a grid (B, H, W).

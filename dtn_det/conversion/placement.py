@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dtn_det.conversion.grid_memory import Grid
 from dtn_det.conversion.grids import tokens_behind
-from dtn_det.conversion.hosts import ExtraTokens
+from dtn_det.conversion.hosts.traits import ExtraTokens
 
 _LIBRARIES = frozenset(
     ("torch", "torchvision", "timm", "transformers", "huggingface_hub", "mmpretrain", "mmdet", "mmcv", "mmengine")

@@ -7,15 +7,15 @@ import logging
 from torch import nn
 
 from dtn_det.conversion.grids import has_grid_hooks
-from dtn_det.conversion.norm_plan import Layers
-from dtn_det.conversion.replacement import Replacements, known_hosts, plan_replacements
+from dtn_det.conversion.plan import Layers
+from dtn_det.conversion.replace import Replacements, known_hosts, plan_replacements
 
 _LOGGER = logging.getLogger(__name__)
 _SOURCES = {
-    "timm": "dtn_det.conversion.timm_tokenization",
-    "mmcv": "dtn_det.conversion.mmcv_tokenization",
-    "mmpretrain": "dtn_det.conversion.mmpretrain_tokenization",
-    "mmdet": "dtn_det.conversion.mmdet_tokenization",
+    "timm": "dtn_det.conversion.hosts.timm_tokenization",
+    "mmcv": "dtn_det.conversion.hosts.mmcv_tokenization",
+    "mmpretrain": "dtn_det.conversion.hosts.mmpretrain_tokenization",
+    "mmdet": "dtn_det.conversion.hosts.mmdet_tokenization",
 }
 _MODELS = (
     "timm's ViT, DeiT, DeiT III, PiT, Swin or CaiT, mmpretrain's ViT, DeiT, T2T-ViT or Swin, or MMDetection's Swin or "

@@ -10,7 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from dtn_det.corruptions import (
+from dtn_det.corruptions import rival
+from dtn_det.corruptions.catalog import GROUPS, check_name, check_severity
+from dtn_det.corruptions.effects import (
     blur,
     color,
     defocus,
@@ -20,17 +22,15 @@ from dtn_det.corruptions import (
     frost,
     motion,
     noise,
-    rival,
     snow,
     spatter,
     zoom,
 )
-from dtn_det.corruptions.catalog import GROUPS, check_name, check_severity
-from dtn_det.corruptions.frost_textures import texture_name
+from dtn_det.corruptions.effects.frost_textures import texture_name
+from dtn_det.corruptions.effects.jpeg import round_trip
+from dtn_det.corruptions.effects.order import Order
 from dtn_det.corruptions.identity import Identity
 from dtn_det.corruptions.image import ByteImage, check_image
-from dtn_det.corruptions.jpeg import round_trip
-from dtn_det.corruptions.order import Order
 from dtn_det.corruptions.profiles import PROFILES, Profile, engines, get_profile
 from dtn_det.corruptions.stream import Key, Stream
 

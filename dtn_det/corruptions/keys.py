@@ -5,7 +5,7 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import PurePath
 
-from dtn_det.datasets.label_maps import WNID
+from dtn_det.datasets.folders.label_maps import WNID
 
 
 def image_key(path: str | PathLike[str], root: str | PathLike[str] | None = None) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dtn_det.corruptions.image import SMALLEST_SIDE
-from dtn_det.datasets.coco_orientation import STORED_FORMATS
+from dtn_det.datasets.coco.orientation import STORED_FORMATS
 
 # Pillow has no mode for deep colours: it drops the lower bits while it reads, and only the layout in the file, such as
 # RGB;16B, tells. BGR;16 is another matter: 16 bits a pixel.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from dtn_det.datasets.image_files import by_folders
+from dtn_det.datasets.folders.image_files import by_folders
 
 
 def choose_paths(paths: Sequence[str], limit: int | None, seed: int) -> Sequence[str]:

@@ -3,7 +3,7 @@
 MMDetection numbers the classes of a data set by the order of ``categories`` in its annotation file, of which it takes
 those whose names the config lists; the order in the config does not matter to it. So a label means what the training
 file's order says, and a file of another order gives every label another name without a word. This module decides by
-names, from facts alone; :mod:`dtn_det.datasets.config_classes` gathers them.
+names, from facts alone; :mod:`dtn_det.datasets.configs.classes` gathers them.
 """
 
 from __future__ import annotations

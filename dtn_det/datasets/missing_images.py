@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dtn_det.datasets.coco_names import base_name, is_foreign
-from dtn_det.input_errors import InputError
+from dtn_det.datasets.coco.names import base_name, is_foreign
+from dtn_det.errors import InputError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 

@@ -15,7 +15,7 @@ import numpy as np
 from dtn_det._optional import require
 from dtn_det.demo.outlines import CLASSES, BoolArray
 from dtn_det.demo.shapes import Scene, draw_scene
-from dtn_det.files import write_bytes, write_json
+from dtn_det.system.files import write_bytes, write_json
 
 MANIFEST = "manifest.json"
 # Raise it when the same seed gives another set: sets of an older version are then not taken for current ones.

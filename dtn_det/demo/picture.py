@@ -9,11 +9,11 @@ from typing import Any
 from dtn_det._optional import require
 from dtn_det.demo.outlines import CLASSES
 from dtn_det.demo.plan import LABELS, Layout
-from dtn_det.files import write_bytes
 from dtn_det.robustness.cells import CLEAN, Cell
-from dtn_det.robustness.coco_cells import CocoScorer, read_cells
-from dtn_det.robustness.coco_truth import CocoTruth
-from dtn_det.robustness.store import Store
+from dtn_det.robustness.detection.evaluation import CocoScorer, read_cells
+from dtn_det.robustness.detection.truth import CocoTruth
+from dtn_det.robustness.store.store import Store
+from dtn_det.system.files import write_bytes
 
 NUM_IMAGES = 4
 SCORE_THRESHOLD = 0.25

@@ -19,11 +19,11 @@ from dtn_det.demo.plan import CONFIGS, LABELS, Layout, Plan, config_folder, open
 from dtn_det.demo.processes import run_models
 from dtn_det.demo.progress import Progress as Step
 from dtn_det.demo.worker import evaluated, is_trained
-from dtn_det.files import locked
-from dtn_det.progress import AddStage, Stage, stages
 from dtn_det.reports.collect import ReportOptions
 from dtn_det.reports.contents import Report
 from dtn_det.reports.write import make_report
+from dtn_det.system.files import locked
+from dtn_det.system.progress import AddStage, Stage, stages
 
 DATASET_ENTRIES = {"annotations", *SPLITS, MANIFEST}
 COCO_CONFIG = "configs/dtn_swin/mask-rcnn_dtn-swin-t-p4-w7_fpn_1x_coco.py"

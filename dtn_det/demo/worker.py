@@ -20,8 +20,8 @@ from dtn_det.checkpoints.files import is_whole
 from dtn_det.demo.dataset import DatasetSpec
 from dtn_det.demo.plan import CONFIGS, LABELS, Layout, Plan, config_folder, load_config
 from dtn_det.demo.progress import Progress, Report
-from dtn_det.files import write_json
-from dtn_det.robustness.store import Store
+from dtn_det.robustness.store.store import Store
+from dtn_det.system.files import write_json
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -45,7 +45,7 @@ def run_job(model: str, plan: Plan, layout: Layout, report: Report) -> None:
 
 def prepare_config(model: str, plan: Plan, layout: Layout) -> Config:
     """The model's config with the paths, the seed and the length of the plan."""
-    from dtn_det import launch
+    from dtn_det.training import launch
 
     cfg = load_config(model)
     launch.set_data_root(cfg, str(layout.data))
@@ -83,7 +83,7 @@ def evaluate(plan: Plan, layout: Layout, model: str, report: Report) -> None:
     import torch
     from rich.console import Console
 
-    from dtn_det.robustness.detection_run import DetectionOptions, prepare_detection
+    from dtn_det.robustness.detection.run import DetectionOptions, prepare_detection
     from dtn_det.robustness.sweep import Rank, run_sweep
 
     corruptor, cells = plan.corruptor, plan.cells()

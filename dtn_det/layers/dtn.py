@@ -8,10 +8,10 @@ from typing import Literal, TypedDict, get_args
 import torch
 from torch import Tensor, nn
 
-from dtn_det.layers import operators
-from dtn_det.layers.axis_kernels import PositionProjection
-from dtn_det.layers.separable import dynamic_token_norm, layer_norm
-from dtn_det.layers.sequences import normalize_runs, valid_runs
+from dtn_det.layers.kernels import operator as operators
+from dtn_det.layers.masked_runs import normalize_runs, valid_runs
+from dtn_det.layers.plain import dynamic_token_norm, layer_norm
+from dtn_det.layers.positions import PositionProjection
 from dtn_det.layers.token_norm import (
     TokenNorm,
     check_groups,

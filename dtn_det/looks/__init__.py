@@ -1,1 +1,1 @@
-"""What a trained model looks like inside: gates, positional kernels, token magnitudes, attention."""
+"""Former name of :mod:`dtn_det.inspection`, kept for code that imports ``dtn_det.looks.looks``."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dtn_det._compiled import compiled_exactly
+from dtn_det.system.compiled import compiled_exactly
 
 UNMATCHED, TRUE_POSITIVE, IGNORED = 0, 1, 2
 """Of a detection: without ground truth, matched to one that counts, matched to one that does not."""

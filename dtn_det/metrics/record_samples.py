@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dtn_det._compiled import compiled
 from dtn_det.metrics.calibration import BINS, bin_of, check_bins, confidences, numbers
 from dtn_det.metrics.cells import Cell
 from dtn_det.metrics.resampling import REPLICATES, Samples, check_cells, digest, weights
+from dtn_det.system.compiled import compiled
 
 # Replicates and images whose sums fit into a core's cache.
 _TOGETHER = 128

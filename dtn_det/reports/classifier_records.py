@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtn_det.metrics.cells import Cell
-from dtn_det.robustness.store import ModelStore, StoreError
-from dtn_det.robustness.store_files import BAD_IMAGES
+from dtn_det.robustness.store.files import BAD_IMAGES
+from dtn_det.robustness.store.store import ModelStore, StoreError
 
 _COLUMNS = {
     "correct": np.bool_,
@@ -31,7 +31,7 @@ class ClassifierRecords:
         images: Numbers of the images that it answered, (images,), rising.
         cells: Of the columns.
         columns: By name ``(images, cells)``: ``correct``, ``correct_top5``, ``confidence``, ``true_probability``,
-            ``squared_norm`` as in :func:`dtn_det.robustness.classification_records.records_schema`.
+            ``squared_norm`` as in :func:`dtn_det.robustness.classification.records.records_schema`.
         bad: Images that were left out: number to what is wrong with each.
     """
 

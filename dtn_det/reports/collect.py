@@ -20,15 +20,15 @@ from dtn_det.reports.detection import numbers_of_frame as detector_of_frame
 from dtn_det.reports.detector_records import DetectorNumbers, numbers_of_stores
 from dtn_det.reports.pairs import find_pairs, in_order, parse_pairs
 from dtn_det.reports.sources import ReportError, Sources, open_sources
-from dtn_det.robustness.classification_baseline import (
+from dtn_det.robustness.classification.baseline import (
     BaselineChoice,
     baseline_remarks,
     choose_baseline,
     count_labels,
 )
-from dtn_det.robustness.coco_cells import bad_images
-from dtn_det.robustness.importing_store import MMDET_DETECTIONS, MMDET_RULE, Imported
-from dtn_det.robustness.store import ModelStore
+from dtn_det.robustness.detection.evaluation import bad_images
+from dtn_det.robustness.importing.write import MMDET_DETECTIONS, MMDET_RULE, Imported
+from dtn_det.robustness.store.store import ModelStore
 
 Pairs = Sequence[tuple[str, str]]
 

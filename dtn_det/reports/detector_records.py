@@ -15,9 +15,9 @@ from dtn_det.metrics.cells import Cell
 from dtn_det.metrics.resampling import REPLICATES
 from dtn_det.reports.contents import Kind
 from dtn_det.reports.rows import point_samples
-from dtn_det.robustness.coco_cells import CocoScorer, bad_images, cell_groups, in_processes, read_cells
-from dtn_det.robustness.coco_truth import CocoTruth
-from dtn_det.robustness.store import ModelStore, Store, StoreError
+from dtn_det.robustness.detection.evaluation import CocoScorer, bad_images, cell_groups, in_processes, read_cells
+from dtn_det.robustness.detection.truth import CocoTruth
+from dtn_det.robustness.store.store import ModelStore, Store, StoreError
 
 DetectorNumbers = Mapping[str, Samples]
 """Average precisions of one detector and kind, by metric; those without ground truth are left out."""

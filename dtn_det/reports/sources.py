@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dtn_det.corruptions.identity import engine_changes
 from dtn_det.reports.contents import Task
-from dtn_det.robustness.importing_store import Imported, read_imported
-from dtn_det.robustness.manifest import StoreManifest
-from dtn_det.robustness.store import ModelStore, Store, StoreError
+from dtn_det.robustness.importing.write import Imported, read_imported
+from dtn_det.robustness.store.manifest import StoreManifest
+from dtn_det.robustness.store.store import ModelStore, Store, StoreError
 
 
 class ReportError(ValueError):

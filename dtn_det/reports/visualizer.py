@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dtn_det._optional import require
 from dtn_det.corruptions.catalog import GROUPS
-from dtn_det.drawing import pixels
 from dtn_det.metrics import CLEAN
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures import draw_figures
 from dtn_det.reports.rows import SETS
+from dtn_det.system.drawing import pixels
 
 if TYPE_CHECKING:
     from mmengine.visualization import Visualizer

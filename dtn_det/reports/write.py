@@ -9,8 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dtn_det.files import is_temporary, locked, write_text
-from dtn_det.progress import stages
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.contents import Report
 from dtn_det.reports.figures.write import write_figures
@@ -25,6 +23,8 @@ from dtn_det.reports.samples import make_samples
 from dtn_det.reports.sources import ReportError, open_sources
 from dtn_det.reports.tables import Table, report_tables
 from dtn_det.reports.visualizer import log_report
+from dtn_det.system.files import is_temporary, locked, write_text
+from dtn_det.system.progress import stages
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from dtn_det.robustness.store import ModelStore, Store, StoreError
-from dtn_det.worker_processes import end_with_parent, interrupts_blocked, worker_died, worker_environment
+from dtn_det.robustness.store.store import ModelStore, Store, StoreError
+from dtn_det.system.processes import end_with_parent, interrupts_blocked, worker_died, worker_environment
 
 if TYPE_CHECKING:
     import pyarrow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dtn_det.input_errors import InputError
+from dtn_det.errors import InputError
 
 
 def check_integers(least: int = 1, **values: int) -> None:

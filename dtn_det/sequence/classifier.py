@@ -12,7 +12,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from dtn_det.conversion.convert import convert
-from dtn_det.input_errors import InputError
+from dtn_det.errors import InputError
 from dtn_det.sequence.checks import check_integers
 from dtn_det.sequence.encoders import CLASS_TOKEN, PADDING, Sizes, build_encoder
 from dtn_det.sequence.reading import NUM_CLASSES

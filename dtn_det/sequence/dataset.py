@@ -9,7 +9,7 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmpretrain.structures import DataSample
 
-from dtn_det.input_errors import InputError
+from dtn_det.errors import InputError
 from dtn_det.sequence.reading import read_listops
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dtn_det._optional import require
-from dtn_det.input_errors import InputError
+from dtn_det.errors import InputError
 from dtn_det.sequence.checks import check_integers, check_rate
 from dtn_det.sequence.reading import VOCABULARY
 

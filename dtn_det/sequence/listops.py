@@ -24,11 +24,11 @@ from typing import Final
 import numpy as np
 from rich.console import Console
 
-from dtn_det.files import locked, write_json, write_text
-from dtn_det.interrupts import interrupts_remembered
-from dtn_det.progress import meter
 from dtn_det.sequence.trees import sample_expression
-from dtn_det.worker_processes import end_with_parent, interrupts_blocked, worker_environment
+from dtn_det.system.files import locked, write_json, write_text
+from dtn_det.system.interrupts import interrupts_remembered
+from dtn_det.system.processes import end_with_parent, interrupts_blocked, worker_environment
+from dtn_det.system.progress import meter
 
 MANIFEST: Final = "listops.json"
 HEADER: Final = "Source\tTarget\r\n"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from dtn_det.input_errors import InputError
+from dtn_det.errors import InputError
 from dtn_det.sequence.trees import END, OPERATORS
 
 VOCABULARY: Final = ("", *OPERATORS, END, *map(str, range(10)))

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from odd_coco_files import odd_content, plain_content
+from odd_folders import WNIDS, arrays, link_classes, tiny_imagenet, write_classes, write_image
 from PIL import Image
 
 from dtn_det.check import CheckResult, inspect_path
 from dtn_det.check.model import Target, read_target
 from dtn_det.cli.main import main
 from dtn_det.datasets.remarks import Remark
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "datasets"))
-from odd_coco_files import odd_content, plain_content
-from odd_folders import WNIDS, arrays, link_classes, tiny_imagenet, write_classes, write_image
 
 CATS = ("cat", "dog")
 MISSING = [f"{name} {severity}" for name in ("fog",) for severity in (2, 3, 4, 5)]

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dtn_det import launch
 from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.layers.norm_options import EXTRA_STATE
+from dtn_det.training import launch
 
 pytest.importorskip("mmpretrain")
 timm = pytest.importorskip("timm")
@@ -30,13 +30,13 @@ State = dict[str, Tensor]
 
 
 def timm_model(path: Path | None, weights: Any = None) -> nn.Module:
-    from dtn_det.robustness.classifiers_loading import load_classifier
+    from dtn_det.robustness.classification.models.loading import load_classifier
 
     return load_classifier(f"timm:resnet10t@{path or 'random'}", 10, weights).network
 
 
 def classifier(path: Path | None, weights: Any = None) -> nn.Module:
-    from dtn_det.robustness.classifiers_mmpretrain import load_mmpretrain
+    from dtn_det.robustness.classification.models.mmpretrain import load_mmpretrain
 
     if path is None:
         from mmengine.registry import MODELS, DefaultScope
@@ -49,7 +49,7 @@ def classifier(path: Path | None, weights: Any = None) -> nn.Module:
 def detector(path: Path | None, weights: Any = None) -> nn.Module:
     from mmdet.registry import MODELS
 
-    from dtn_det.robustness.detection_model import build_detector
+    from dtn_det.robustness.detection.model import build_detector
 
     cfg = launch.load_config(str(DETECTOR))
     if path is None:

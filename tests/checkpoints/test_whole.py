@@ -19,7 +19,7 @@ from dtn_det.checkpoints.errors import CheckpointError, MisfitError
 from dtn_det.checkpoints.load import load_weights
 from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.checkpoints.whole import apply_masks, check_whole
-from dtn_det.robustness.classifiers import ClassCountError
+from dtn_det.robustness.classification.models.classifier import ClassCountError
 
 timm = pytest.importorskip("timm")
 
@@ -179,7 +179,7 @@ def test_the_same_names_in_other_shapes_are_of_another_size(tmp_path: Path) -> N
 
 
 def test_mce_and_check_take_that_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dtn_det.robustness.classifiers_loading import load_classifier
+    from dtn_det.robustness.classification.models.loading import load_classifier
 
     monkeypatch.setattr(timm, "create_model", lambda name, **options: swin(num_classes=options.get("num_classes", 7)))
     path = save({"model": authors_layout(swin())}, tmp_path / "old.pth")

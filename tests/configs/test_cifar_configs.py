@@ -24,11 +24,11 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 from torch import nn
 
-from dtn_det import launch
 from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.load import load_weights
 from dtn_det.layers import DTN
-from dtn_det.robustness.classifiers_mmpretrain import load_mmpretrain
+from dtn_det.robustness.classification.models.mmpretrain import load_mmpretrain
+from dtn_det.training import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "configs" / "dtn_cifar"
@@ -258,7 +258,7 @@ def test_weights_of_modules_for_training_alone_are_left_aside(tmp_path: Path) ->
 def test_command_line_finds_the_backbone() -> None:
     """It leaves registration out of `import dtn_det`, which is what `custom_imports` does."""
     script = (
-        "from dtn_det.launch import load_config\n"
+        "from dtn_det.training.launch import load_config\n"
         f"cfg = load_config({str(path_of('dtn-' + SWIN))!r})\n"
         "from mmpretrain.registry import MODELS\n"
         "print(type(MODELS.build(cfg.model).backbone).__name__)\n"

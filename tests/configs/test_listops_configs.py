@@ -23,10 +23,10 @@ from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 from rich.console import Console
 from torch import nn
 
-from dtn_det import launch
 from dtn_det.layers import DTN
 from dtn_det.sequence import ListOps, write_listops
 from dtn_det.sequence.schedule import InverseSqrtLR
+from dtn_det.training import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "configs" / "dtn_listops"

@@ -248,7 +248,7 @@ def test_value_shortcut_of_t2t_stays() -> None:
 
 def test_own_backbones_are_what_their_option_makes() -> None:
     registry = pytest.importorskip("mmdet.registry")
-    pytest.importorskip("dtn_det.models")
+    pytest.importorskip("dtn_det.backbones")
     tiny = {
         "embed_dims": 8,
         "depths": (1, 1),

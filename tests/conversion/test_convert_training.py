@@ -73,7 +73,14 @@ def test_gradients_are_those_of_one_process(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(Path(dtn_det.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(rank), str(tmp_path / "store"), str(Path(__file__).parent)],
+            [
+                sys.executable,
+                "-c",
+                WORKER,
+                str(rank),
+                str(tmp_path / "store"),
+                str(Path(__file__).parents[1] / "support"),
+            ],
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -10,7 +10,7 @@ from conversion_models import move_off_start, norm_calls, small_vit
 from torch import Tensor, nn
 
 from dtn_det import convert_norm, plan_norms
-from dtn_det.conversion.hosts import ExtraTokens, extra_tokens
+from dtn_det.conversion.hosts.traits import ExtraTokens, extra_tokens
 from dtn_det.layers import DTN
 
 timm = pytest.importorskip("timm")

@@ -247,7 +247,7 @@ def test_mmpretrain(backbone: str) -> None:
 
 def test_own_backbones_are_what_their_option_makes() -> None:
     registry = pytest.importorskip("mmdet.registry")
-    pytest.importorskip("dtn_det.models")
+    pytest.importorskip("dtn_det.backbones")
     cfg = {
         "type": "mmdet.DTNSwinTransformer",
         "embed_dims": 8,
@@ -262,7 +262,7 @@ def test_own_backbones_are_what_their_option_makes() -> None:
 
 def test_classifier_of_timm_becomes_the_backbone_of_a_detector(tmp_path: Path) -> None:
     registry = pytest.importorskip("mmdet.registry")
-    pytest.importorskip("dtn_det.models")
+    pytest.importorskip("dtn_det.backbones")
     classifier = convert_attention(
         convert_tokenization(build("swin_tiny_patch4_window7_224", img_size=64, window_size=2))
     )

@@ -31,8 +31,8 @@ def test_sizes_whose_enlargement_is_too_short():
     import numpy as np
 
     from dtn_det.corruptions import corrupt
+    from dtn_det.corruptions.effects.zoom import zoom_samples
     from dtn_det.corruptions.profiles import PROFILES
-    from dtn_det.corruptions.zoom import zoom_samples
 
     found = 0
     for name, position in (("snow", 2), ("zoom_blur", None)):

@@ -14,14 +14,14 @@ from PIL import Image
 from rich.console import Console
 from tree_files import load, picture, plain_folder
 
+from dtn_det.corrupted_folders.manifest import read_manifest
+from dtn_det.corrupted_folders.trees import plan_tree, write_tree
 from dtn_det.corruptions import PROFILES, Corruptor
 from dtn_det.corruptions.identity import Identity, engine_changes
-from dtn_det.corruptions.manifest import read_manifest
-from dtn_det.corruptions.trees import plan_tree, write_tree
 from dtn_det.reports.samples import make_samples
 from dtn_det.reports.sources import ReportError, open_sources
 from dtn_det.robustness.cells import CLEAN
-from dtn_det.robustness.store import Store, StoreError
+from dtn_det.robustness.store.store import Store, StoreError
 
 FILES = Path(__file__).parent / "engine_1"
 OLD = "coco-c no-jpeg rgb seed=0 frost=procedural engine=1"

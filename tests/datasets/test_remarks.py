@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dtn_det.datasets.remarks import Remark, agreeing, tell
 from dtn_det.robustness.cells import Cell
-from dtn_det.robustness.manifest import StoreManifest, differences
+from dtn_det.robustness.store.manifest import StoreManifest, differences
 
 REMARK = Remark("other", "files were passed over", "val", 4, ("a.txt", "b.txt", "c.txt", "d.txt"))
 

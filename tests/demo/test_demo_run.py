@@ -21,8 +21,8 @@ from dtn_det.demo import processes, run
 from dtn_det.demo.dataset import DatasetSpec, is_intact
 from dtn_det.demo.plan import CONFIGS, LABELS, Layout, Plan
 from dtn_det.demo.run import next_command, run_demo
-from dtn_det.files import locked
-from dtn_det.robustness.store import Store
+from dtn_det.robustness.store.store import Store
+from dtn_det.system.files import locked
 
 for name in ("mmdet", "numba", "plotly"):
     pytest.importorskip(name)

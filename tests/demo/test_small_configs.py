@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import dtn_det  # noqa: F401  (registers the backbones)
-from dtn_det import launch
+from dtn_det.training import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS = {

@@ -1,6 +1,6 @@
 import pytest
 
-from dtn_det.layers import native
+from dtn_det.layers.kernels import cpu as native
 
 
 @pytest.fixture(params=["native", "plain"])

@@ -6,7 +6,10 @@ import pytest
 import torch
 from dense_dtn import randomize
 
-from dtn_det.layers import DTN, gpu, operators, separable
+from dtn_det.layers import DTN
+from dtn_det.layers import plain as separable
+from dtn_det.layers.kernels import gpu
+from dtn_det.layers.kernels import operator as operators
 
 pytestmark = [
     pytest.mark.gpu,

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dtn_det.layers import DTN, native, operators
+from dtn_det.layers import DTN
+from dtn_det.layers.kernels import cpu as native
+from dtn_det.layers.kernels import operator as operators
 
 pytestmark = pytest.mark.skipif(not native.status().available, reason=f"compiled kernels: {native.status().detail}")
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dtn_det.layers import gpu, operators, triton_launch
+from dtn_det.layers.kernels import gpu, triton_launch
+from dtn_det.layers.kernels import operator as operators
 
 needs_triton = pytest.mark.skipif(triton_launch.load()[0] is None, reason=f"Triton: {triton_launch.load()[1]}")
 
@@ -17,7 +18,7 @@ needs_triton = pytest.mark.skipif(triton_launch.load()[0] is None, reason=f"Trit
 @needs_triton
 def test_interpreted_kernels_agree_with_the_plain_form():
     # Triton decides between compiling and interpreting when it is imported.
-    file = Path(__file__).parent / "interpreted_triton.py"
+    file = Path(__file__).parents[1] / "support" / "interpreted_triton.py"
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},

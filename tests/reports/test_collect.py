@@ -20,9 +20,9 @@ from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.pairs import find_pairs, parse_pairs
 from dtn_det.reports.sources import ReportError
 from dtn_det.robustness.cells import sweep_cells
-from dtn_det.robustness.coco_cells import evaluate_cells
-from dtn_det.robustness.importing_store import Imported, ImportSource, write_imported
-from dtn_det.robustness.store import Store, StoreError
+from dtn_det.robustness.detection.evaluation import evaluate_cells
+from dtn_det.robustness.importing.write import Imported, ImportSource, write_imported
+from dtn_det.robustness.store.store import Store, StoreError
 
 QUICK = ReportOptions(replicates=50)
 

@@ -12,8 +12,8 @@ import pytest
 from made_up import classification_report
 from PIL import Image
 
-from dtn_det.drawing import COLUMN, PAGE
 from dtn_det.reports.figures import FIGURES, write, write_figures
+from dtn_det.system.drawing import COLUMN, PAGE
 
 
 def test_files_are_complete_and_say_what_they_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +41,7 @@ def test_files_are_complete_and_say_what_they_show(tmp_path: Path, monkeypatch: 
 _SAME = """
 import hashlib, sys
 from made_up import classification_report
-from dtn_det.drawing import rendered
+from dtn_det.system.drawing import rendered
 from dtn_det.reports.figures import draw_figures
 
 def digests(date):
@@ -56,7 +56,7 @@ def digests(date):
 def test_files_are_the_same_in_every_process_whatever_the_settings() -> None:
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), *sys.path)),
+        "PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[1] / "support"), *sys.path)),
         "PYTHONHASHSEED": "123",
         "MPLBACKEND": "svg",
     }

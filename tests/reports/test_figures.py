@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from dtn_det.corruptions.catalog import BENCHMARK, EXTRA, GROUPS
-from dtn_det.drawing import COLUMN, PAGE, TEXT, drawing
 from dtn_det.metrics.comparisons import holm
 from dtn_det.reports.contents import Report, ReportModel
 from dtn_det.reports.figures import FIGURES, Drawn, draw_figures
 from dtn_det.reports.figures.forest import draw_forest
+from dtn_det.system.drawing import COLUMN, PAGE, TEXT, drawing
 
 TWINS = [(f"net{number}", f"dtn-net{number}") for number in range(10)]
 TWENTY = [name for pair in TWINS for name in pair]

@@ -10,10 +10,10 @@ import pytest
 from made_up import classification_report, detection_report
 from PIL import Image
 
-from dtn_det.drawing import COLUMN
 from dtn_det.reports.contents import Report
 from dtn_det.reports.figures import draw_figures
 from dtn_det.reports.visualizer import log_report, report_scalars
+from dtn_det.system.drawing import COLUMN
 
 pytest.importorskip("mmengine")
 pytest.importorskip("tensorboard")

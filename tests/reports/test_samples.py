@@ -13,17 +13,17 @@ from PIL import Image
 from report_stores import classifier_answers, classifier_store, detector_store
 
 from dtn_det.corruptions import ALL, Corruptor
-from dtn_det.datasets.class_folders import list_images
-from dtn_det.datasets.corrupted_trees import list_tree, open_tree
-from dtn_det.datasets.recognise import recognise
+from dtn_det.datasets.folders.class_folders import list_images
+from dtn_det.datasets.folders.corrupted_trees import list_tree, open_tree
+from dtn_det.datasets.folders.recognise import recognise
 from dtn_det.reports.samples import make_samples
 from dtn_det.reports.samples.gallery import thumbnail
 from dtn_det.reports.sources import ReportError, open_sources
 from dtn_det.robustness.cells import CLEAN, Cell, sweep_cells
-from dtn_det.robustness.coco_truth import CocoTruth
-from dtn_det.robustness.detection_images import image_corruption
-from dtn_det.robustness.manifest import hash_lines
-from dtn_det.robustness.store import Store
+from dtn_det.robustness.detection.images import image_corruption
+from dtn_det.robustness.detection.truth import CocoTruth
+from dtn_det.robustness.store.manifest import hash_lines
+from dtn_det.robustness.store.store import Store
 
 CLASSES = ("bird", "cat", "ship")
 CELLS = sweep_cells(("gaussian_noise", "fog"), (1, 5))

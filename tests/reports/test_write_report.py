@@ -16,7 +16,7 @@ from dtn_det.reports import write
 from dtn_det.reports.collect import ReportOptions
 from dtn_det.reports.sources import ReportError
 from dtn_det.reports.tables import report_tables
-from dtn_det.robustness.store import StoreError
+from dtn_det.robustness.store.store import StoreError
 
 QUICK = ReportOptions(replicates=5)
 

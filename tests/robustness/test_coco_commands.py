@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +13,19 @@ import pytest
 pytest.importorskip("mmdet", reason="detectors need MMDetection")
 pytest.importorskip("pycocotools")
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "datasets"))
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from odd_coco_files import ODD_FILES, expected_content, odd_content, text_of
 from PIL import Image
 
-from dtn_det.corruptions.coco_layout import list_coco
-from dtn_det.datasets.coco_file import AnnotationError, read_coco_file
-from dtn_det.datasets.coco_values import identifier
-from dtn_det.datasets.config_files import check_files
-from dtn_det.robustness.coco_cells import COCO_METRICS, CellDetections, CocoScorer
-from dtn_det.robustness.coco_trial import try_evaluation
-from dtn_det.robustness.detection_data import read_data
+from dtn_det.corrupted_folders.coco_layout import list_coco
+from dtn_det.datasets.coco.file import AnnotationError, read_coco_file
+from dtn_det.datasets.coco.values import identifier
+from dtn_det.datasets.configs.files import check_files
+from dtn_det.robustness.detection.data import read_data
+from dtn_det.robustness.detection.evaluation import COCO_METRICS, CellDetections, CocoScorer
+from dtn_det.robustness.detection.trial import try_evaluation
 
 CLASSES = ("disc", "square", "bar")
 

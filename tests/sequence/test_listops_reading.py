@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dtn_det.input_errors import InputError
+from dtn_det.errors import InputError
 from dtn_det.sequence import VOCABULARY, read_listops
 
 HEADER = "Source\tTarget\n"

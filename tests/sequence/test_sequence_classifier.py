@@ -17,7 +17,7 @@ from mmengine.registry import MODELS
 from mmpretrain.structures import DataSample
 
 import dtn_det  # noqa: F401  registers the classifier
-from dtn_det.input_errors import InputError
+from dtn_det.errors import InputError
 from dtn_det.layers import DTN
 from dtn_det.layers.token_norm import TokenNorm
 from dtn_det.sequence.classifier import SequenceClassifier

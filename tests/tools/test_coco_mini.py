@@ -19,7 +19,7 @@ from mmdet.registry import DATASETS
 from mmdet.utils import register_all_modules
 from test_tools_run import scalars
 
-from dtn_det import launch
+from dtn_det.training import launch
 
 MASK_RCNN = "mask-rcnn_dtn-swin-t-p4-w7_fpn_1x_coco"
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")

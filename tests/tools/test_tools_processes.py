@@ -16,7 +16,7 @@ import mmdet
 import pytest
 from tiny_coco import NUM_IMAGES, tiny_config
 
-from dtn_det import launch
+from dtn_det.training import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 RETINANET = "retinanet_dtn-pvtv2-b0_fpn_1x_coco"

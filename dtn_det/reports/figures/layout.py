@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dtn_det._optional import require
-from dtn_det.drawing import COLUMN, GREY, PALE, TEXT, new_figure
 from dtn_det.reports.figures.notes import signs
 from dtn_det.reports.figures.subject import Subject
 from dtn_det.reports.figures.text import MINUS, fitted, width, wrapped
+from dtn_det.system.drawing import COLUMN, GREY, PALE, TEXT, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

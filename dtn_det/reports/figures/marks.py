@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dtn_det.drawing import COLOURS, GREY, MARKERS, PALE
+from dtn_det.system.drawing import COLOURS, GREY, MARKERS, PALE
 
 MOST_HIGHLIGHTED = 8
 """Curves that can be told apart; further models are grey."""

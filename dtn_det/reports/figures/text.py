@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from dtn_det._optional import require
-from dtn_det.drawing import FONT, TEXT
+from dtn_det.system.drawing import FONT, TEXT
 
 MINUS = "\N{MINUS SIGN}"
 _ELLIPSIS = "…"

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dtn_det.drawing import rendered
-from dtn_det.files import write_bytes
 from dtn_det.reports.contents import KIND_TITLES, Report, Section
 from dtn_det.reports.figures.clean_corrupted import draw_clean_corrupted
 from dtn_det.reports.figures.corruptions import draw_corruptions
@@ -19,6 +17,8 @@ from dtn_det.reports.figures.notes import about_files
 from dtn_det.reports.figures.reliability import draw_reliability
 from dtn_det.reports.figures.severities import draw_severities
 from dtn_det.reports.figures.subject import NothingToDrawError, Subject
+from dtn_det.system.drawing import rendered
+from dtn_det.system.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from dtn_det._optional import require
-from dtn_det.files import write_text
 from dtn_det.reports.contents import Report
 from dtn_det.reports.page.figures import figure_data
 from dtn_det.reports.page.findings import facts, findings, lead, page_title, provenance
@@ -28,6 +27,7 @@ from dtn_det.reports.page.tables import (
 from dtn_det.reports.published import PublishedRow
 from dtn_det.reports.samples.gallery import Gallery
 from dtn_det.reports.tables.numbers import Numbers
+from dtn_det.system.files import write_text
 
 _SCRIPTS = ("page.js", "tables.js", "plots.js", "figures.js", "gallery.js")
 

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from dtn_det._optional import require
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import ByteImage
-from dtn_det.datasets.class_folders import LabelledImage
+from dtn_det.datasets.folders.class_folders import LabelledImage
 from dtn_det.reports.classifier_records import ClassifierRecords, read_records
 from dtn_det.reports.samples.gallery import Answer, Disagreement, Gallery, Picture, SampleImage, thumbnail
 from dtn_det.reports.samples.picking import pick
 from dtn_det.reports.sources import ReportError
 from dtn_det.robustness.cells import CLEAN, Cell
-from dtn_det.robustness.classification_data import ClassificationRun, Prepared, prepare
-from dtn_det.robustness.classification_images import SIDES
-from dtn_det.robustness.manifest import StoreManifest
-from dtn_det.robustness.store import ModelStore
+from dtn_det.robustness.classification.data import ClassificationRun, Prepared, prepare
+from dtn_det.robustness.classification.images import SIDES
+from dtn_det.robustness.store.manifest import StoreManifest
+from dtn_det.robustness.store.store import ModelStore
 
 LONGEST = 224
 """Pixels of the longer side of a picture, at most."""

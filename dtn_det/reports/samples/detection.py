@@ -19,8 +19,8 @@ from dtn_det.reports.samples.matching import Objects, match
 from dtn_det.reports.samples.picking import pick
 from dtn_det.reports.sources import ReportError
 from dtn_det.robustness.cells import CLEAN, Cell
-from dtn_det.robustness.coco_truth import CocoTruth
-from dtn_det.robustness.store import ModelStore
+from dtn_det.robustness.detection.truth import CocoTruth
+from dtn_det.robustness.store.store import ModelStore
 
 LONGEST = 320
 """Pixels of the longer side of a picture, at most."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dtn_det.reports.samples.gallery import Gallery
 from dtn_det.reports.sources import ReportError, Sources
-from dtn_det.robustness.store import ModelStore
+from dtn_det.robustness.store.store import ModelStore
 
 
 def make_samples(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from dtn_det.robustness.store import ModelStore
+from dtn_det.robustness.store.store import ModelStore
 
 
 def shared_images(models: Mapping[str, ModelStore]) -> list[int]:

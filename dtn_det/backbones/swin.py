@@ -1,0 +1,199 @@
+"""Swin Transformer with Dynamic Token Normalization, for MMDetection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from mmdet.models.backbones.swin import ShiftWindowMSA, SwinBlock, SwinTransformer
+from mmdet.registry import MODELS
+from mmengine.model import BaseModule
+from mmengine.utils import to_2tuple
+from torch import Tensor, nn
+
+from dtn_det.backbones.attention import localize
+from dtn_det.backbones.checkpoint import load_pretrained, pretrained_init_cfg
+from dtn_det.backbones.stage_norms import apply_norm, check_arguments, maybe_checkpoint, stage_groups, token_norm_from
+from dtn_det.checkpoints.tables import resize_grid
+from dtn_det.conversion.hosts.openmmlab_patches import tokenization_of
+
+
+class DTNSwinBlock(SwinBlock):  # type: ignore[misc]
+    """A Swin block whose norms are told the grid of the tokens.
+
+    Args:
+        block: MMDetection's block; its attention and feed-forward layers are taken over.
+        norm1: Norm before the attention, DTN or LayerNorm.
+        norm2: Norm before the feed-forward layers.
+        shift_small_maps: See :class:`DTNSwinTransformer`.
+    """
+
+    def __init__(self, block: SwinBlock, norm1: nn.Module, norm2: nn.Module, shift_small_maps: bool = True) -> None:
+        BaseModule.__init__(self)
+        self.with_cp = block.with_cp
+        self.shift_small_maps = shift_small_maps
+        # In the order of the parent, so that parameters are listed as in MMDetection.
+        self.norm1 = norm1
+        self.attn = block.attn
+        self.norm2 = norm2
+        self.ffn = block.ffn
+
+    def forward(self, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
+        """``(B, H * W, C)`` tokens of the grid ``hw_shape`` to the same shape."""
+
+        def inner(x: Tensor) -> Tensor:
+            x = x + self._attend(apply_norm(self.norm1, x, hw_shape), hw_shape)
+            out: Tensor = self.ffn(apply_norm(self.norm2, x, hw_shape), identity=x)
+            return out
+
+        return maybe_checkpoint(inner, x, self.with_cp)
+
+    def _attend(self, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
+        if self.shift_small_maps or min(hw_shape) > self.attn.window_size:
+            out: Tensor = self.attn(x, hw_shape)
+            return out
+        return attend_without_shift(self.attn, x, hw_shape)
+
+
+def attend_without_shift(attn: ShiftWindowMSA, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
+    """Window attention on the windows as they lie, whatever the shift of ``attn``.
+
+    Args:
+        attn: MMDetection's window attention.
+        x: ``(B, H * W, C)``.
+        hw_shape: ``(H, W)``.
+
+    Returns:
+        ``(B, H * W, C)``.
+    """
+    batch, _, channels = x.shape
+    height, width = hw_shape
+    window = attn.window_size
+    x = F.pad(x.view(batch, height, width, channels), (0, 0, 0, -width % window, 0, -height % window))
+    padded_height, padded_width = x.shape[1:3]
+    windows = attn.w_msa(attn.window_partition(x).view(-1, window * window, channels))
+    x = attn.window_reverse(windows.view(-1, window, window, channels), padded_height, padded_width)
+    out: Tensor = attn.drop(x[:, :height, :width].reshape(batch, height * width, channels))
+    return out
+
+
+@MODELS.register_module()
+class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
+    """Swin Transformer whose block norms are DTN in the chosen stages.
+
+    DTN replaces ``norm1`` and ``norm2`` of the blocks. The norms of the patch embedding, of the patch merging and of
+    the outputs stay LayerNorm: the first two normalise single patches and the last belong to the detector. Swin: Liu
+    et al., arXiv:2103.14030; DTN: Shao et al., arXiv:2112.02624. Unlike its parent it takes any image size together
+    with ``use_abs_pos_embed``, returns itself from ``train()`` and ``eval()``, applies ``frozen_stages`` from the
+    start (DistributedDataParallel looks at the parameters before the first ``train()``), and loads every checkpoint
+    format of :mod:`dtn_det.checkpoints.backbone_keys` with all keys accounted for.
+
+    Args:
+        dtn_cfg: ``num_groups`` (an int, one int per stage, or ``'heads'``, the default: the attention heads of the
+            stage) and DTN's keyword arguments ``head_rms``, ``unbiased``, ``only_var``, ``init`` and ``eps`` (default:
+            that of ``norm_cfg``). Start from LayerNorm weights with ``dict(init='layernorm')``. ``type`` puts another
+            norm of tokens in DTN's place, see :func:`dtn_det.layers.build_token_norm`; DTN's arguments may stay.
+        dtn_stages: Stages whose block norms become DTN; ``()`` gives the LayerNorm twin.
+        shift_small_maps: Whether blocks with shifted windows also shift a map that is no larger than a window in one
+            of its directions. MMDetection does, and so does this class by default; the classifiers of the authors,
+            of timm and of torchvision do not. Set False to reproduce their features: at 224 pixels it changes stage 4.
+            On maps that are not square this is the authors' rule; timm and torchvision decide by direction.
+        spt: Shifted Patch Tokenization (Lee et al., arXiv:2112.13492) instead of the patch embedding, with its norm,
+            and of every patch merging.
+        lsa: Locality Self-Attention of the same paper: a learned scale per head, no attention of a token to itself.
+        pretrain_img_size: Image size whose patch grid ``use_abs_pos_embed`` has an embedding for; it is resized
+            for other sizes.
+        pretrained: As in MMDetection, deprecated there: use ``init_cfg``.
+        init_cfg: ``dict(type='Pretrained', checkpoint=PATH_OR_URL)``, see
+            :func:`dtn_det.backbones.checkpoint.load_pretrained`.
+        **kwargs: Arguments of ``mmdet.models.backbones.SwinTransformer``. ``convert_weights`` is accepted and not
+            needed: the format of a checkpoint is told from its keys.
+
+    Raises:
+        ValueError: Arguments that do not fit.
+        TypeError: An argument that does not exist.
+    """
+
+    patch_embed: Any
+
+    def __init__(
+        self,
+        *,
+        dtn_cfg: Mapping[str, Any] | None = None,
+        dtn_stages: Sequence[int] = (0, 1, 2, 3),
+        shift_small_maps: bool = True,
+        spt: bool = False,
+        lsa: bool = False,
+        pretrain_img_size: int | tuple[int, int] = 224,
+        pretrained: str | None = None,
+        init_cfg: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_arguments(type(self), kwargs)
+        image_size: tuple[int, int] = to_2tuple(pretrain_img_size)
+        super().__init__(pretrain_img_size=image_size, init_cfg=pretrained_init_cfg(init_cfg, pretrained), **kwargs)
+        patch_height, patch_width = self.patch_embed.projection.kernel_size
+        self.position_grid = (image_size[0] // patch_height, image_size[1] // patch_width)
+        if spt:
+            self.patch_embed = tokenization_of(self.patch_embed)
+            for stage in self.stages[:-1]:
+                stage.downsample = tokenization_of(stage.downsample)
+        self.dtn_stages = tuple(dtn_stages)
+        num_heads = [stage.blocks[0].attn.w_msa.num_heads for stage in self.stages]
+        groups = stage_groups(
+            dtn_cfg, self.dtn_stages, widths=self.num_features, num_heads=num_heads, default_groups="heads"
+        )
+        if not -1 <= self.frozen_stages <= len(self.stages):
+            raise ValueError(f"expected frozen_stages from -1 to {len(self.stages)}, got {self.frozen_stages}")
+        for index, stage in enumerate(self.stages):
+            for position, block in enumerate(stage.blocks):
+                if lsa:
+                    localize(block.attn.w_msa)
+                norm1, norm2 = block.norm1, block.norm2
+                if index in groups:
+                    norm1 = token_norm_from(norm1, groups[index], dtn_cfg)
+                    norm2 = token_norm_from(norm2, groups[index], dtn_cfg)
+                stage.blocks[position] = DTNSwinBlock(block, norm1, norm2, shift_small_maps)
+        self._freeze_stages()
+
+    def init_weights(self) -> None:
+        """Load the checkpoint of ``init_cfg``, or initialise as MMDetection does; DTN keeps its own start."""
+        if self.init_cfg is None:
+            super().init_weights()
+        else:
+            grids = {"absolute_pos_embed": self.position_grid} if self.use_abs_pos_embed else {}
+            load_pretrained(self, self.init_cfg, "swin", grids)
+
+    def train(self, mode: bool = True) -> DTNSwinTransformer:
+        """Set the mode, keep frozen stages in evaluation mode, and return the module, which the parent does not."""
+        super().train(mode)
+        return self
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Images to the feature maps of the stages in ``out_indices``.
+
+        A tuple, where MMDetection's class gives a list: mmpretrain's necks and heads take no other.
+
+        Args:
+            x: ``(B, 3, H, W)``, any size.
+
+        Returns:
+            Maps ``(B, C_i, H_i, W_i)`` with ``H_i = ceil(H / 2 ** (i + 2))``.
+        """
+        x, hw_shape = self.patch_embed(x)
+        if self.use_abs_pos_embed:
+            x = x + self._position_embedding(hw_shape)
+        x = self.drop_after_pos(x)
+        outs = []
+        for i, stage in enumerate(self.stages):
+            x, hw_shape, out, out_hw_shape = stage(x, hw_shape)
+            if i in self.out_indices:
+                out = getattr(self, f"norm{i}")(out)
+                outs.append(out.transpose(1, 2).reshape(x.shape[0], -1, *out_hw_shape).contiguous())
+        return tuple(outs)
+
+    def _position_embedding(self, hw_shape: tuple[int, int]) -> Tensor:
+        """``(1, H * W, C)``, resized from the grid of ``pretrain_img_size``."""
+        embedding: Tensor = self.absolute_pos_embed
+        return embedding if hw_shape == self.position_grid else resize_grid(embedding, self.position_grid, hw_shape)

@@ -1,0 +1,1 @@
+"""What conversions know of each library's models: timm, mmpretrain, MMDetection and Hugging Face."""

@@ -1,0 +1,60 @@
+"""Shifted Patch Tokenization for the patch embeddings and patch mergings of mmcv, mmpretrain and MMDetection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from dtn_det.conversion.replace import put
+from dtn_det.layers import ShiftedPatchTokenization
+
+
+def tokenization_of(part: Any) -> ShiftedPatchTokenization:
+    """What takes the place of a patch embedding, with its norm, or of a patch merging.
+
+    Args:
+        part: ``PatchEmbed`` or ``PatchMerging``, which give tokens and their grid as the new layer does.
+
+    Returns:
+        The new layer, on the device and of the dtype of the old one.
+
+    Raises:
+        ValueError: Patches that overlap, leave gaps or are not square, or a norm behind a merging as in Swin v2.
+    """
+    merging = hasattr(part, "sampler")
+    layer = part.sampler if merging else part.projection
+    patch, stride, padding, dilation = (
+        _pair(value) for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    )
+    if patch[0] != patch[1] or patch != stride or padding != (0, 0) or dilation != (1, 1):
+        raise ValueError(
+            f"expected square patches side by side for Shifted Patch Tokenization, got patches of {patch[0]} x "
+            f"{patch[1]} with stride {stride[0]}, padding {padding[0]} and dilation {dilation[0]}: patches that "
+            "overlap, as those of PVTv2, see their neighbours as they are; use Locality Self-Attention alone"
+        )
+    if getattr(part, "use_post_norm", False):
+        raise ValueError(
+            "expected a patch merging that normalises its input, got one with use_post_norm=True, as in Swin v2: use "
+            "Swin"
+        )
+    like = part.reduction.weight if merging else layer.weight
+    tokenization = ShiftedPatchTokenization(
+        part.in_channels if merging else layer.in_channels,
+        part.out_channels if merging else part.embed_dims,
+        patch[0],
+        eps=part.norm.eps if isinstance(part.norm, nn.LayerNorm) else 1e-5,
+        device=like.device,
+        dtype=like.dtype,
+    )
+    tokenization.init_weights()
+    return tokenization.train(part.training).requires_grad_(like.requires_grad)
+
+
+def put_tokenization(model: nn.Module, name: str) -> None:
+    """Replace the patch embedding or patch merging at a path of a model, see :func:`tokenization_of`."""
+    put(model, name, tokenization_of(model.get_submodule(name)))
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return value if isinstance(value, tuple) else (value, value)

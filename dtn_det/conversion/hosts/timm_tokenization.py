@@ -1,0 +1,161 @@
+"""Shifted Patch Tokenization in timm's patch embeddings, patch mergings and poolings (arXiv:2112.13492)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from timm.layers import Format, PatchEmbed, nchw_to, to_2tuple
+from timm.models.pit import ConvEmbedding, Pooling, PoolingVisionTransformer
+from timm.models.swin_transformer import PatchMerging
+from torch import Tensor, nn
+
+from dtn_det.conversion.replace import Replace
+from dtn_det.layers import ShiftedPatchTokenization
+from dtn_det.layers.spt import shifted_patches
+
+
+class _Shifted(nn.Module):
+    """What the hosts share: the norm and the linear layer of :class:`dtn_det.layers.ShiftedPatchTokenization`."""
+
+    patch_norm: nn.LayerNorm
+    patch_linear: nn.Linear
+    patch_map: nn.Identity
+    spt_patch: int
+
+    def _map(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, dim, H', W')``, contiguous with channels last."""
+        tokens = self.patch_linear(self.patch_norm(shifted_patches(x, self.spt_patch, self.spt_patch // 2)))
+        # Hooks see the map here, as they do behind the convolution that was in this place.
+        out: Tensor = self.patch_map(tokens.permute(0, 3, 1, 2))
+        return out
+
+
+class SPTPatchEmbed(_Shifted, PatchEmbed):  # type: ignore[misc]
+    """The patch embedding of ViT, DeiT, DeiT III, CaiT and Swin as Shifted Patch Tokenization."""
+
+    img_size: Any
+    grid_size: Any
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` images to tokens in the layout that the model wants."""
+        size = (x.shape[2], x.shape[3])
+        if self.img_size is not None and self.strict_img_size:
+            if size != tuple(self.img_size):
+                raise ValueError(
+                    f"expected images of {self.img_size[0]} x {self.img_size[1]} pixels, got {size[0]} x {size[1]}: "
+                    "build the model with img_size= or dynamic_img_size=True"
+                )
+            # What is beyond the last whole patch has no position embedding.
+            height, width = (side * self.spt_patch for side in self.grid_size)
+            x = x[:, :, :height, :width]
+        out: Tensor = nchw_to(self._map(x), Format.NLC if self.flatten else self.output_fmt)
+        return out
+
+    def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
+        """Change the size of images; that of patches stays."""
+        if patch_size is not None and to_2tuple(patch_size) != self.patch_size:
+            raise ValueError(
+                f"expected to keep patches of {self.spt_patch} pixels, got patch_size={patch_size!r}: change the patch "
+                "size before convert_tokenization"
+            )
+        super().set_input_size(img_size=img_size)
+
+
+class SPTPatchMerging(_Shifted, PatchMerging):  # type: ignore[misc]
+    """Swin's patch merging as Shifted Patch Tokenization, shifted by one token."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, H, W, C)`` to ``(B, H / 2, W / 2, out_dim)``, sides rounded up."""
+        return self._map(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class SPTConvEmbedding(_Shifted, ConvEmbedding):  # type: ignore[misc]
+    """PiT's patch embedding as Shifted Patch Tokenization, with patches of its stride."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` images to ``(B, dim, H', W')``."""
+        return self._map(x)
+
+
+class SPTPooling(_Shifted, Pooling):  # type: ignore[misc]
+    """PiT's pooling as Shifted Patch Tokenization; the class token keeps its projection."""
+
+    fc: nn.Linear
+
+    def forward(self, x: Tensor, cls_token: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, C, H, W)`` and class tokens ``(B, n, C)`` to ``(B, dim, H / 2, W / 2)`` and ``(B, n, dim)``."""
+        return self._map(x), self.fc(cls_token)
+
+
+def _become(module: Any, kind: type[nn.Module], like: Tensor, widths: tuple[int, int], patch: int, eps: float) -> None:
+    """Turn a module into `kind`, a subclass of its class, in place.
+
+    Args:
+        module: The module.
+        kind: What it becomes.
+        like: A weight whose device, dtype and trainability the new ones take.
+        widths: Channels of the map and of a token.
+        patch: Side of a patch.
+        eps: Of the norm.
+    """
+    spt = ShiftedPatchTokenization(*widths, patch, eps=eps, device=like.device, dtype=like.dtype)
+    spt.init_weights()
+    spt.train(module.training).requires_grad_(like.requires_grad)
+    module.__class__ = kind
+    module.spt_patch = patch
+    module.patch_norm, module.patch_linear, module.patch_map = spt.patch_norm, spt.patch_linear, nn.Identity()
+
+
+def _patch_embed(model: nn.Module, name: str) -> None:
+    embed: Any = model.get_submodule(name)
+    height, width = embed.patch_size
+    if height != width:
+        raise ValueError(f"expected square patches for Shifted Patch Tokenization at {name!r}, got {height} x {width}")
+    conv = embed.proj
+    _become(embed, SPTPatchEmbed, conv.weight, (conv.in_channels, conv.out_channels), height, _eps(embed.norm))
+    del embed.proj
+    embed.norm = nn.Identity()
+    if embed.img_size is None or not embed.strict_img_size:
+        embed.dynamic_img_pad = True
+
+
+def _patch_merging(model: nn.Module, name: str) -> None:
+    merging: Any = model.get_submodule(name)
+    weight = merging.reduction.weight
+    _become(merging, SPTPatchMerging, weight, (merging.dim, merging.out_dim), 2, _eps(merging.norm))
+    del merging.reduction, merging.norm
+
+
+def _conv_embedding(model: nn.Module, name: str) -> None:
+    embed: Any = model.get_submodule(name)
+    conv = embed.conv
+    stride = conv.stride[0]
+    _become(embed, SPTConvEmbedding, conv.weight, (conv.in_channels, conv.out_channels), stride, _eps(None))
+    del embed.conv
+    embed.height, embed.width = embed.grid_size = tuple(-(-side // stride) for side in embed.img_size)
+    embed.patch_size = (stride, stride)
+    host = model.get_submodule(name.rpartition(".")[0])
+    if isinstance(host, PoolingVisionTransformer) and host.pos_embed.shape[2:] != embed.grid_size:
+        old = host.pos_embed
+        resized = F.interpolate(old.detach(), size=embed.grid_size, mode="bicubic", align_corners=False)
+        host.pos_embed = nn.Parameter(resized, requires_grad=old.requires_grad)
+
+
+def _pooling(model: nn.Module, name: str) -> None:
+    pooling: Any = model.get_submodule(name)
+    conv = pooling.conv
+    _become(pooling, SPTPooling, conv.weight, (conv.in_channels, conv.out_channels), conv.stride[0], _eps(None))
+    del pooling.conv
+
+
+def _eps(norm: nn.Module | None) -> float:
+    return norm.eps if isinstance(norm, nn.LayerNorm) else 1e-5
+
+
+HOSTS: dict[type[nn.Module], Replace] = {
+    PatchEmbed: _patch_embed,
+    PatchMerging: _patch_merging,
+    ConvEmbedding: _conv_embedding,
+    Pooling: _pooling,
+}

@@ -1,0 +1,421 @@
+"""Which norms of a built model become others, in how many groups, and why the others stay."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import nn
+
+from dtn_det.conversion.hosts.traits import attends_to_others, reads, reads_frames, reads_images, rearranges
+from dtn_det.layers.dtn import DTN
+from dtn_det.layers.token_norm import TokenNorm
+from dtn_det.layers.token_norms.factory import takes_groups, token_norm_class
+
+Layers = str | Callable[[str, nn.Module], bool]
+Groups = Literal["heads"] | int | Callable[[str, nn.Module], int]
+
+_HEADS = ("num_heads", "num_attention_heads", "n_heads", "heads")
+_BATCH_NORM_BRANCHES = ("qkv", "ln1", "linear1")
+
+
+@dataclass(frozen=True)
+class NormSite:
+    """A norm that becomes another.
+
+    Attributes:
+        name: Its path in the model.
+        width: Channels that it normalises.
+        num_groups: Groups of DTN and GroupNorm, 1 for the others.
+        block: Path of the block that it belongs to, None outside of blocks.
+        stream: Channels of the tokens of that block, from which those of a norm inside of an MLP may differ.
+    """
+
+    name: str
+    width: int
+    num_groups: int
+    block: str | None
+    stream: int
+
+
+@dataclass(frozen=True)
+class NormPlan:
+    """What a conversion does to a model; print it to read it.
+
+    Attributes:
+        model: Class of the model.
+        norm: Name of the new norm.
+        replaced: The norms that become others.
+        kept: Path and reason of each norm that stays.
+        blocks: Paths of the transformer blocks.
+    """
+
+    model: str
+    norm: str
+    replaced: tuple[NormSite, ...]
+    kept: tuple[tuple[str, str], ...] = field(default=())
+    blocks: tuple[str, ...] = field(default=())
+
+    def __str__(self) -> str:
+        lines = [f"{self.model}: {len(self.replaced)} norms become {self.norm}, {len(self.kept)} stay"]
+        groups = " in {} groups" if takes_groups(self.norm) else ""
+        lines += [f"  {site.name}: {site.width} channels{groups.format(site.num_groups)}" for site in self.replaced]
+        lines += [f"  {name} stays: {reason}" for name, reason in self.kept]
+        return "\n".join(lines)
+
+
+class NoNormToConvertError(ValueError):
+    """A model has no norm that would become another.
+
+    Attributes:
+        plan: What is known of its norms.
+    """
+
+    def __init__(self, message: str, plan: NormPlan) -> None:
+        super().__init__(message)
+        self.plan = plan
+
+    def __reduce__(self) -> tuple[type[NoNormToConvertError], tuple[str, NormPlan]]:
+        """Both arguments, for pickle."""
+        return type(self), (str(self), self.plan)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A transformer block: an element of a list of modules with an attention of its own.
+
+    Attributes:
+        path: Of the block.
+        module: The block.
+        attention: Its innermost attention.
+    """
+
+    path: str
+    module: nn.Module
+    attention: nn.Module
+
+    @property
+    def stage(self) -> str:
+        return self.path.rpartition(".")[0]
+
+    @property
+    def is_class_attention(self) -> bool:
+        name = type(self.attention).__name__.lower()
+        return "classatt" in name
+
+
+def plan_norms(
+    model: nn.Module,
+    norm: str = "dtn",
+    *,
+    layers: Layers = "authors",
+    num_groups: Groups = "heads",
+    grid: object = None,
+) -> NormPlan:
+    """Choose the norms that a conversion replaces. The model is left as it is.
+
+    Arguments and errors as in :func:`dtn_det.convert_norm`.
+    """
+    if not takes_groups(norm):
+        num_groups = 1
+    modules = dict(model.named_modules())
+    blocks = {block.path: block for block in _blocks(modules)}
+    norms = _layer_norms(modules)
+    if not norms:
+        return _batch_norm_plan(model, modules, norm, layers, num_groups)
+    strangers = _reasons_of_strangers(modules, blocks) if _needs_image(norm, grid) else {}
+    own = {path: block for path, block in blocks.items() if path not in strangers}
+    chosen = _authors_blocks(own, grid == "sequence") if layers == "authors" else frozenset(own)
+    replaced: list[NormSite] = []
+    kept: list[tuple[str, str]] = []
+    converted: dict[str, nn.Module] = {}
+    block_of = {name: _block_of(name, modules, blocks) for name in norms}
+    widths = _stream_widths(norms, block_of)
+    for name, module in norms.items():
+        block = block_of[name]
+        stream = widths.get(block.path) if block is not None else None
+        reason = _reason_to_stay(name, module, modules, block, stream)
+        if block is not None and block.path in strangers:
+            reason = strangers[block.path]
+        if layers in _PLACEMENTS:
+            asked = block is not None and block.path in chosen
+            if reason is None and not asked:
+                reason = "the authors keep LayerNorm in this block"
+        else:
+            asked = _selects(layers, name, module)
+            if reason in (None, *_OVERRULED):
+                reason = None if asked else "not among the layers"
+        if asked and isinstance(module, TokenNorm):
+            converted[name] = module
+        if reason is None:
+            attention = block.attention if block else None
+            width = module.normalized_shape[0]
+            groups = _groups(num_groups, name, module, width, attention)
+            replaced.append(NormSite(name, width, groups, block.path if block else None, stream or width))
+        else:
+            kept.append((name, reason))
+    _check_first(type(model).__name__, converted)
+    return _checked(NormPlan(type(model).__name__, norm, tuple(replaced), tuple(kept), tuple(blocks)), layers)
+
+
+_PLACEMENTS = ("authors", "blocks")
+_INSIDE_MLP = "normalises hidden channels of its block"
+_OVERRULED = ("not in a block", "inside the attention", "sees the class token alone", _INSIDE_MLP)
+
+
+def _needs_image(norm: str, grid: object) -> bool:
+    """Whether norms must be those of an image's tokens: DTN looks for their grid, and nobody has given one."""
+    return grid is None and token_norm_class(norm) is DTN
+
+
+def _reasons_of_strangers(modules: dict[str, nn.Module], blocks: dict[str, _Block]) -> dict[str, str]:
+    """Path and reason of the blocks whose tokens are not those of an image."""
+    reasons: dict[str, str] = {}
+    of_stage: dict[str, str | None] = {}
+    for path, block in blocks.items():
+        # Blocks themselves take tokens, so what those of a stage read is the same.
+        if block.stage not in of_stage:
+            of_stage[block.stage] = reads(modules, path)
+        what = of_stage[block.stage]
+        if what is not None:
+            advice = "" if reads_images(modules) else ": pass grid='sequence'"
+            reasons[path] = f"normalises {what}, which has no grid{advice}"
+        elif attends_to_others(block.module):
+            reasons[path] = "is in a decoder, whose tokens have no grid"
+    return reasons
+
+
+def _reason_to_stay(
+    name: str, module: nn.LayerNorm, modules: dict[str, nn.Module], block: _Block | None, stream: int | None
+) -> str | None:
+    if isinstance(module, TokenNorm):
+        return "is converted already"
+    if len(module.normalized_shape) != 1:
+        return f"normalises {len(module.normalized_shape)} axes"
+    if type(module).__name__.endswith("2d"):
+        return "normalises maps (B, C, H, W)"
+    if block is None:
+        return "not in a block"
+    if any(_heads(modules[path]) for path in _ancestors(name) if path.startswith(block.path + ".")):
+        return "inside the attention"
+    if module.normalized_shape[0] != stream:
+        return _INSIDE_MLP
+    return "sees the class token alone" if block.is_class_attention else None
+
+
+def _checked(plan: NormPlan, layers: Layers) -> NormPlan:
+    if plan.replaced:
+        return plan
+    reasons = sorted({reason for _, reason in plan.kept}) or ["it has none"]
+    names = ", ".join(name for name, _ in plan.kept[:6])
+    raise NoNormToConvertError(
+        f"expected norms to replace in {plan.model} with layers={layers!r}, got none ({'; '.join(reasons)})"
+        + (f": its norms are {names}{', ...' if len(plan.kept) > 6 else ''}" if names else ": choose another model")
+        + (_advice_on_layers(layers, plan.kept[0][0]) if names and layers not in _PLACEMENTS else ""),
+        plan,
+    )
+
+
+def _advice_on_layers(layers: Layers, first: str) -> str:
+    if callable(layers):
+        return "; write a function that is true for some of them"
+    close = difflib.get_close_matches(str(layers).strip().lower(), _PLACEMENTS, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    parent = re.escape(first.rpartition(".")[0] + ".") if "." in first else re.escape(first)
+    return f"; write 'authors', 'blocks', or a regular expression that is found in such names, layers=r'{parent}'"
+
+
+def _check_first(model: str, converted: dict[str, nn.Module]) -> None:
+    """See that none of the norms that are to become others has become one already."""
+    if not converted:
+        return
+    first = next(iter(converted))
+    others = f" and {len(converted) - 1} more" if len(converted) > 1 else ""
+    raise ValueError(
+        f"expected a {model} with LayerNorm in the places to convert, got norms that are converted already, "
+        f"{type(converted[first]).__name__} at {first!r}{others}: build the model again and convert it once, or choose "
+        "norms that are left with layers="
+    )
+
+
+def _layer_norms(modules: dict[str, nn.Module]) -> dict[str, nn.LayerNorm]:
+    return {name: module for name, module in modules.items() if name and isinstance(module, nn.LayerNorm)}
+
+
+def _ancestors(name: str) -> Iterator[str]:
+    """Paths of the modules around one, the nearest first, without the model itself."""
+    while "." in name:
+        name = name.rpartition(".")[0]
+        yield name
+
+
+def _heads(module: nn.Module) -> int | None:
+    """Heads of an attention, None for other modules."""
+    for name in _HEADS:
+        value = getattr(module, name, None)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return None
+
+
+def _blocks(modules: dict[str, nn.Module]) -> Iterator[_Block]:
+    for path, module in modules.items():
+        parent, _, last = path.rpartition(".")
+        if not last.isdigit() or not isinstance(modules[parent], nn.ModuleList | nn.Sequential):
+            continue
+        attention = _own_attention(module)
+        if attention is not None:
+            yield _Block(path, module, attention)
+
+
+def _stream_widths(norms: dict[str, nn.LayerNorm], block_of: dict[str, _Block | None]) -> dict[str, int]:
+    """By the path of a block, the width of its outermost norm, of the first where there are several."""
+    outermost: dict[str, tuple[int, int]] = {}
+    for name, norm in norms.items():
+        block = block_of[name]
+        if block is not None and len(norm.normalized_shape) == 1:
+            depth, _ = outermost.get(block.path, (len(name), 0))
+            if name.count(".") < depth:
+                outermost[block.path] = name.count("."), norm.normalized_shape[0]
+    return {path: width for path, (_, width) in outermost.items()}
+
+
+def _own_attention(module: nn.Module) -> nn.Module | None:
+    """The innermost attention of a block; what lies in lists of modules belongs to blocks of their own."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList | nn.Sequential):
+            continue
+        found = _own_attention(child)
+        if found is not None:
+            return found
+        if _heads(child):
+            return child
+    return None
+
+
+def _block_of(name: str, modules: dict[str, nn.Module], blocks: dict[str, _Block]) -> _Block | None:
+    return next((blocks[path] for path in _ancestors(name) if path in blocks), None)
+
+
+def _authors_blocks(blocks: dict[str, _Block], sequence: bool) -> frozenset[str]:
+    """Blocks of the authors' placement: ViT 10 of 12, pyramids all stages but the last, Swin and sequences all."""
+    own = [block for block in blocks.values() if not block.is_class_attention]
+    stages = list(dict.fromkeys(block.stage for block in own))
+    if sequence or any("swin" in type(block.module).__name__.lower() for block in own):
+        return frozenset(block.path for block in own)
+    if len(stages) > 1:
+        return frozenset(block.path for block in own if block.stage != stages[-1])
+    return frozenset(block.path for block in own[: max(1, len(own) * 10 // 12)])
+
+
+def _selects(layers: Layers, name: str, module: nn.Module) -> bool:
+    if callable(layers):
+        return bool(layers(name, module))
+    return re.search(layers, name) is not None
+
+
+def check_order(model: nn.Module, grid_is_given: bool = False) -> None:
+    """See that the tokens of a model stay in the order of their grid.
+
+    Args:
+        model: The model.
+        grid_is_given: Whether the user gives the grid, which makes one of the frames of a video, and orders no tokens.
+
+    Raises:
+        ValueError: It is one of those that are known to rearrange them, or reads videos.
+    """
+    found = rearranges(model)
+    if found is not None:
+        kind, deed = found
+        part = "" if kind == type(model).__name__ else f"{kind} of "
+        raise ValueError(
+            f"expected tokens in the order of their grid, got {part}{type(model).__name__}, which {deed}: DTN has no "
+            "grid there; choose another model or another norm"
+        )
+    if not grid_is_given and reads_frames(model):
+        raise ValueError(
+            f"expected a model of single images, got {type(model).__name__}, which reads videos: its tokens are no "
+            "grid of one image; choose another model, or pass grid= to convert_norm"
+        )
+
+
+def check_layers(layers: Layers) -> None:
+    """See that `layers` is a function or a regular expression.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if callable(layers):
+        return
+    if not isinstance(layers, str):
+        raise ValueError(
+            "expected layers to be 'authors', 'blocks', a function or a regular expression, got "
+            f"{layers!r}: write the blocks 0 and 1 as layers=r'blocks\\.(0|1)\\.'"
+        )
+    try:
+        re.compile(layers)
+    except re.error as error:
+        raise ValueError(
+            f"expected layers to be 'authors', 'blocks', a function or a regular expression, got {layers!r} ({error})"
+        ) from error
+
+
+def _groups(
+    num_groups: Groups, name: str, module: nn.Module, width: int, attention: nn.Module | None, nearest: bool = False
+) -> int:
+    if num_groups == "heads":
+        heads = _heads(attention) if attention is not None else None
+        if heads is None:
+            raise ValueError(
+                f"expected an attention beside {name!r} to take the groups from, got none: pass num_groups as a number "
+                "or as a function of name and norm, or leave this norm out with layers"
+            )
+        groups = max(n for n in range(1, heads + 1) if width % n == 0) if nearest else heads
+    else:
+        groups = num_groups(name, module) if callable(num_groups) else num_groups
+    if not isinstance(groups, int) or isinstance(groups, bool):
+        raise ValueError(f"expected num_groups to be 'heads', an integer or a function that gives one, got {groups!r}")
+    if groups < 1 or width % groups:
+        source = "the heads of its attention" if num_groups == "heads" else "num_groups"
+        raise ValueError(
+            f"expected groups that divide the width {width} of {name!r}, got {groups} ({source}): pass num_groups as a "
+            "divisor, or as a function of name and norm"
+        )
+    return groups
+
+
+def is_linear_batch_norm(module: nn.Module) -> bool:
+    """Whether a module is LeViT's linear layer with the BatchNorm that follows it (timm, mmpretrain)."""
+    linear, norm = getattr(module, "linear", None), getattr(module, "bn", None)
+    return isinstance(linear, nn.Linear) and isinstance(norm, nn.BatchNorm1d)
+
+
+def _batch_norm_plan(
+    model: nn.Module, modules: dict[str, nn.Module], norm: str, layers: Layers, num_groups: Groups
+) -> NormPlan:
+    """The plan for LeViT, which has BatchNorm behind every linear layer.
+
+    Where others normalise the tokens at the start of the attention and of the feed-forward layers, it does so behind
+    their first linear layer: these norms are replaced. Those behind the last ones scale the branch, from 0 on, and
+    stay. The feed-forward layers take the heads of the attention before them, or the nearest lower divisor of their
+    width.
+    """
+    replaced: list[NormSite] = []
+    kept: list[tuple[str, str]] = []
+    attention: nn.Module | None = None
+    for name, module in modules.items():
+        attention = module if _heads(module) and not _own_attention(module) else attention
+        if not name or not is_linear_batch_norm(module):
+            continue
+        chosen = name.rpartition(".")[2] in _BATCH_NORM_BRANCHES if layers in ("authors", "blocks") else None
+        if chosen if chosen is not None else _selects(layers, name, module):
+            width = module.get_parameter("linear.weight").shape[0]
+            groups = _groups(num_groups, name, module, width, attention, nearest=True)
+            replaced.append(NormSite(name, width, groups, None, width))
+        else:
+            kept.append((name, "ends a branch" if chosen is not None else "not among the layers"))
+    return _checked(NormPlan(type(model).__name__, norm, tuple(replaced), tuple(kept)), layers)

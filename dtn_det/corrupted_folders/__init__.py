@@ -1,0 +1,1 @@
+"""Corrupted copies of image folders: layouts, workers, size estimates and manifests."""

@@ -1,0 +1,174 @@
+"""COCO's layout: annotation files that name images in folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from dtn_det.corrupted_folders.layouts import Source, SourceImage, sort_images
+from dtn_det.corruptions.stream import Key
+from dtn_det.datasets.coco.errors import counted_remark
+from dtn_det.datasets.coco.file import CocoFile, read_coco_file
+from dtn_det.datasets.coco.names import is_there
+from dtn_det.datasets.coco.orientation import find_orientations
+from dtn_det.datasets.coco.values import Id
+from dtn_det.datasets.missing_images import is_elsewhere, twin_of
+
+ANNOTATION_FOLDER = "annotations"
+_SAMPLE = 50
+
+
+def find_annotations(root: Path) -> list[Path]:
+    """The JSON files in ``annotations`` below a folder."""
+    return sorted((root / ANNOTATION_FOLDER).glob("*.json"))
+
+
+def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = None) -> Source:
+    """List the images that annotation files name.
+
+    Args:
+        root: Folder of the data set.
+        annotations: The annotation files, by their own paths or relative to ``root``; none for the only one in
+            ``root/annotations``.
+        images: Folder that the file names are relative to, itself relative to ``root``; None to look for it.
+
+    Raises:
+        AnnotationError: A file is no COCO annotation file, or has what COCO's evaluation cannot take.
+        ValueError: It is in doubt which file or which image folder is meant.
+        FileNotFoundError: A file or folder is missing.
+    """
+    paths = [_resolve(root, path) for path in annotations] or _only(root)
+    found: dict[PurePosixPath, SourceImage] = {}
+    files: dict[PurePosixPath, Path | bytes] = {}
+    remarks = []
+    for path in paths:
+        file = read_coco_file(path)
+        folder = image_folder(root, file) if images is None else _given_folder(root, images)
+        file = file.with_folder(folder)
+        orientations = find_orientations(path, file.images, folder)
+        orientations.check()
+        remarks += [*file.remarks, *orientations.remarks()]
+        own: dict[PurePosixPath, Key] = {}
+        shared = set()
+        for image in file.images:
+            key = _key(image["id"])
+            target = PurePosixPath(folder.relative_to(root).as_posix()) / _name(file, image["file_name"])
+            if target in own:
+                # One file has one corrupted copy, whatever number of ids it is listed under.
+                shared.add(target)
+                key = own[target]
+            own[target] = key
+            known = found.setdefault(target, SourceImage(folder / image["file_name"], key, target))
+            if known.key != key:
+                raise ValueError(
+                    f"expected one id for the image {target}, got {known.key!r} and {key!r} in two annotation files: "
+                    "corrupt each file's images into a folder of their own, with one --annotations at a time"
+                )
+        if shared:
+            what = (
+                "{image file of several ids is|image files of several ids are} corrupted once, with the randomness of "
+                "the first id; dtn-det mpc on the clean images gives each id its own"
+            )
+            remarks.append(counted_remark(path, "files_corrupted_once", what, sorted(map(str, shared))))
+        # What other readers would stumble over is written as they can read it.
+        files[_target(root, path)] = json.dumps(file.content()).encode() if file.changed else path
+    return Source("coco", sort_images(list(found.values())), files, tuple(remarks))
+
+
+def rename_images(annotations: bytes, suffix: str) -> bytes:
+    """An annotation file whose images end in another suffix."""
+    content = json.loads(annotations)
+    for image in content["images"]:
+        image["file_name"] = str(PurePosixPath(image["file_name"]).with_suffix(suffix))
+    return json.dumps(content).encode()
+
+
+def _only(root: Path) -> list[Path]:
+    found = find_annotations(root)
+    if not found:
+        raise FileNotFoundError(
+            f"expected annotation files in {root / ANNOTATION_FOLDER}, got none: name them with --annotations"
+        )
+    if len(found) > 1:
+        names = ", ".join(f"{ANNOTATION_FOLDER}/{path.name}" for path in found)
+        raise ValueError(f"expected --annotations to choose out of {names}, got none: name those you want corrupted")
+    return found
+
+
+def _resolve(root: Path, path: Path) -> Path:
+    for candidate in (path, root / path):
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(f"expected --annotations to name a file, got {path}: neither it nor {root / path} is one")
+
+
+def _name(file: CocoFile, text: str) -> PurePosixPath:
+    name = PurePosixPath(text)
+    if name.is_absolute() or ".." in name.parts:
+        raise ValueError(
+            f"expected file names below the image folder, got {text!r} in {file.path}: put the images into one folder, "
+            "each once, under the last parts of their paths, or write file_name relative to the folder of the images"
+        )
+    return name
+
+
+def _key(number: Id) -> Key:
+    """An id as the engine takes it."""
+    return str(number) if isinstance(number, float) else number
+
+
+def _target(root: Path, path: Path) -> PurePosixPath:
+    """Where an annotation file goes: where it was, or to ``annotations`` if it came from elsewhere."""
+    path, root = path.resolve(), root.resolve()
+    inside = path.is_relative_to(root)
+    return PurePosixPath(path.relative_to(root).as_posix() if inside else f"{ANNOTATION_FOLDER}/{path.name}")
+
+
+def _given_folder(root: Path, images: Path) -> Path:
+    folder = root / images
+    if not folder.is_dir() or not folder.resolve().is_relative_to(root.resolve()):
+        raise FileNotFoundError(f"expected --images to name a folder in {root}, got {images}")
+    return folder
+
+
+def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
+    """The folder, at most two levels down, that holds most of the images.
+
+    Args:
+        root: Where to look.
+        file: That names the images.
+        advice: What the user can do where it is not found, as the end of a sentence; that of `corrupt` by default.
+
+    Raises:
+        FileNotFoundError: No folder holds any.
+        ValueError: Several hold as many, or a name is not below the folder.
+    """
+    names = [image["file_name"] for image in file.images]
+    sample = names[:: max(1, len(names) // _SAMPLE)]
+    below = [path for pattern in ("*", "*/*") for path in sorted(root.glob(pattern)) if path.is_dir()]
+    folders = [root, *below]
+    hits = {folder: sum(is_there(folder, name) for name in sample) for folder in folders}
+    best = max(hits.values())
+    if best == 0:
+        _name(file, sample[0])
+        first = file.images[0]["file_name"]
+        twin = next((twin for folder in folders if (twin := twin_of(folder / first)) is not None), None)
+        why = advice or "name their folder with --images"
+        if is_elsewhere(first):
+            why = "these are URLs; fetch the images and write the names of their files as file_name"
+        elif twin is not None:
+            why = f"there is {twin.name}, so write the names as the files have them, as file_name"
+        raise FileNotFoundError(
+            f"expected the images of {file.path} in {root} or a folder in it, got none, such as {first!r}: {why}"
+        )
+    candidates = [folder for folder in folders if hits[folder] == best]
+    # Splits of a set often number their images alike: instances_val.json then belongs to val/.
+    named = [folder for folder in candidates if folder != root and folder.name in file.path.stem]
+    chosen = candidates if len(candidates) == 1 else named
+    if len(chosen) != 1:
+        places = ", ".join(str(folder.relative_to(root)) for folder in candidates)
+        raise ValueError(
+            f"expected one folder with the images of {file.path}, got {places}: {advice or 'choose with --images'}"
+        )
+    return chosen[0]

@@ -1,0 +1,155 @@
+"""Image folders as they come: which images they hold, and where each goes in a corrupted tree."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from dtn_det.corruptions.stream import Key
+from dtn_det.datasets.choosing import choose_paths
+from dtn_det.datasets.folders.class_folders import list_clean, no_images
+from dtn_det.datasets.folders.image_files import OtherFiles, quoted, walk_images
+from dtn_det.datasets.folders.label_maps import WNID
+from dtn_det.datasets.folders.recognise import Recognised, recognise
+from dtn_det.datasets.remarks import Remark
+
+LAYOUTS = ("imagenet", "coco", "plain")
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """An image to be corrupted.
+
+    Attributes:
+        path: Where it is.
+        key: Its identity.
+        target: Its path within the folder of one corruption and severity.
+    """
+
+    path: Path
+    key: Key
+    target: PurePosixPath
+
+    @property
+    def name(self) -> str:
+        """Its path as text that can be printed, whatever bytes it holds."""
+        return str(self.path).encode("utf-8", "backslashreplace").decode()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder of images.
+
+    Attributes:
+        layout: One of :data:`LAYOUTS`.
+        images: All of them, sorted by target.
+        annotations: COCO's annotation files, by their paths within the folder of one corruption and severity; the
+            content of those that are not copied as they stand.
+        remarks: What was left out or decided.
+        classes: All class folders, those without images too, where there are some.
+    """
+
+    layout: str
+    images: tuple[SourceImage, ...]
+    annotations: dict[PurePosixPath, Path | bytes] = field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
+    classes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Tells sets of images apart by their keys and targets, wherever they lie."""
+        digest = hashlib.sha256()
+        for image in self.images:
+            digest.update(f"{image.key}\0{image.target}\0".encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+def list_folder(root: Path, layout: str) -> Source:
+    """List a folder in ImageNet's layout, class folders that are named by WordNet ids, or a plain one.
+
+    Links are followed; hidden files, and files that do not end like an image, are passed over.
+
+    Args:
+        root: The folder, for ImageNet's layout also one with the class folders in ``val``.
+        layout: ``'imagenet'`` or ``'plain'``.
+
+    Raises:
+        ValueError: It holds no images, or for ImageNet's layout no class folders, or other folders beside them.
+        OSError: A folder cannot be read.
+    """
+    found = recognise(root)
+    return list_recognised(found, layout) if layout == "imagenet" else list_plain(root, found)
+
+
+def list_recognised(found: Recognised, layout: str) -> Source:
+    """List the images of a folder that was looked at, where it says that they lie.
+
+    Args:
+        found: What the folder was recognised as.
+        layout: ``'imagenet'`` or ``'plain'``.
+
+    Raises:
+        ValueError: See :func:`list_folder`.
+    """
+    return _list_classes(found, layout) if layout == "imagenet" else list_plain(found.root, found)
+
+
+def list_plain(root: Path, found: Recognised) -> Source:
+    """List all images below a folder, whatever else it was recognised as.
+
+    Args:
+        root: The folder.
+        found: What it was recognised as, for the classes of its images.
+
+    Raises:
+        ValueError: It holds no images.
+    """
+    others = OtherFiles()
+    paths = list(walk_images(str(root), "", others))
+    if not paths:
+        raise ValueError(no_images(root, others))
+    images = sort_images([_source_image(root / path, path) for path in paths])
+    same = found.root == root
+    classes = found.folders if found.kind == "class_folders" and same else ()
+    return Source("plain", images, remarks=(*(found.remarks if same else ()), *others.remarks(root)), classes=classes)
+
+
+def _list_classes(found: Recognised, layout: str) -> Source:
+    strangers = [name for name in found.folders if not WNID.fullmatch(name)]
+    if found.kind != "tiny_imagenet_val" and (found.classes != "imagenet" and len(strangers) == len(found.folders)):
+        raise ValueError(
+            f"expected class folders such as n01440764 in {found.root} for --layout imagenet, got none: "
+            "name the folder that holds them, or take --layout plain"
+        )
+    if strangers and len(strangers) < len(found.folders):
+        raise ValueError(
+            f"expected class folders such as n01440764 in {found.root}, got {quoted(strangers)} beside them: move them "
+            "away, or take --layout plain"
+        )
+    listing = list_clean(found)
+    images = sort_images([_source_image(Path(path), key) for key, path in listing.paths.items()])
+    remarks = (*found.remarks, *listing.others.remarks(found.root))
+    return Source(layout, images, remarks=remarks, classes=tuple(sorted({*listing.folders, *found.listed_classes})))
+
+
+def sort_images(images: Sequence[SourceImage]) -> tuple[SourceImage, ...]:
+    """Sort images by target."""
+    return tuple(sorted(images, key=lambda image: image.target))
+
+
+def choose(source: Source, limit: int | None, seed: int) -> tuple[SourceImage, ...]:
+    """The images of a source, or a fixed, random part of them; a smaller part is contained in any larger one.
+
+    Raises:
+        ValueError: A limit below 1.
+    """
+    if limit is None:
+        return source.images
+    by_target = {str(image.target): image for image in source.images}
+    return tuple(by_target[target] for target in choose_paths(list(by_target), limit, seed))
+
+
+def _source_image(path: Path, key: str) -> SourceImage:
+    return SourceImage(path, key, PurePosixPath(key))

@@ -1,0 +1,90 @@
+"""What the images of a corrupted tree were made with, kept in the tree."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dtn_det.corruptions.identity import Identity, engine_changes
+from dtn_det.system.files import is_temporary
+
+MANIFEST = "corruptions.json"
+MANIFEST_VERSION = 1
+# Entries that trees of earlier versions lack.
+_ADDED = ("classes",)
+# A tree may be continued with another limit.
+_NOT_COMPARED = ("limit",)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What all images of a tree have in common.
+
+    Attributes:
+        identity: Of the corruptor.
+        layout: See :data:`dtn_det.corrupted_folders.layouts.LAYOUTS`.
+        cropped: The clean images went through :func:`dtn_det.corruptions.imagenet_crop.resize_and_crop`.
+        file_format: ``'source'``, ``'jpeg'`` or ``'png'``.
+        num_images: Clean images that the tree may hold in each corruption and severity.
+        images: Digest of their keys and targets.
+        classes: All class folders of the clean images, where there are some: the tree may hold a part of them, and
+            classes are numbered among all. Trees of earlier versions have none.
+        limit: Images of each corruption and severity that were asked for; None for all, and in earlier versions. Not
+            compared, so that a tree can be continued with a higher limit.
+    """
+
+    identity: str
+    layout: str
+    cropped: bool
+    file_format: str
+    num_images: int
+    images: str
+    classes: tuple[str, ...] = ()
+    limit: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of the file."""
+        content = {"version": MANIFEST_VERSION, **asdict(self), "classes": list(self.classes)}
+        return {key: value for key, value in content.items() if key not in ("classes", "limit") or value}
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest in a folder, or None if the folder is not a corrupted tree."""
+    try:
+        content = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def check_folder(folder: Path, manifest: Manifest) -> None:
+    """See that a folder is empty or a tree of this manifest.
+
+    Raises:
+        ValueError: It holds other files, or images that were made otherwise.
+    """
+    stored = read_manifest(folder)
+    if stored is None:
+        foreign = sorted(path.name for path in folder.iterdir() if not is_temporary(path.name))
+        if foreign:
+            raise ValueError(
+                f"expected DST to be empty or a corrupted tree, got {folder} with {foreign[0]!r} in it: name another"
+            )
+        return
+    wanted = manifest.to_json()
+    stored = {**{key: wanted[key] for key in _ADDED if key in wanted}, **stored}
+    differing = [key for key in {**wanted, **stored} if key not in _NOT_COMPARED and wanted.get(key) != stored.get(key)]
+    if differing:
+        changes = "; ".join(f"{key} was {stored.get(key)!r}, is {wanted.get(key)!r}" for key in differing)
+        raise ValueError(
+            f"expected the settings that the images in {folder} were made with, got others ({changes}): "
+            f"name another DST, or delete this one{_engines(str(stored.get('identity')), manifest.identity)}"
+        )
+
+
+def _engines(stored: str, wanted: str) -> str:
+    """How to go on with a tree of an earlier engine, or nothing where the engine changed nothing."""
+    changes, identity = engine_changes(stored, wanted), Identity.parse(stored)
+    return f", or go on with it by --engine {identity.engine} ({changes})" if changes and identity is not None else ""

@@ -1,0 +1,362 @@
+"""Corrupted copies of image folders: ``<corruption>/<severity>/...``."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from rich.console import Console
+
+from dtn_det.corrupted_folders.coco_layout import list_coco, rename_images
+from dtn_det.corrupted_folders.encoding import WRITABLE
+from dtn_det.corrupted_folders.estimate import check_space, estimate
+from dtn_det.corrupted_folders.layouts import LAYOUTS, Source, SourceImage, choose, list_plain, list_recognised
+from dtn_det.corrupted_folders.manifest import MANIFEST, Manifest, check_folder
+from dtn_det.corrupted_folders.worker import Job, Outcome, write_images
+from dtn_det.corruptions.engine import Corruptor
+from dtn_det.datasets.folders.recognise import READ_BY_CLASS, Recognised, recognise
+from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.system.files import is_temporary, locked, write_bytes, write_json
+from dtn_det.system.interrupts import interrupts_remembered
+from dtn_det.system.progress import duration, meter, size
+
+FORMATS = ("source", "jpeg", "png")
+PROFILES_BY_LAYOUT = {"imagenet": "imagenet-c", "coco": "coco-c", "plain": "coco-c"}
+"""The benchmark that a layout suggests."""
+
+_SMALL_PROFILES = ("cifar-c", "tiny-imagenet-c")
+_NOT_CLEAN = ("corrupted", "unknown_corruptions", "one_corruption", "one_cell")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A corrupted tree to be written.
+
+    Attributes:
+        destination: Its folder.
+        source: The clean images, with the targets that the file format asks for.
+        corruptor: How.
+        cells: Corruptions and severities.
+        cropped: Resize and crop the clean images as for ImageNet-C.
+        file_format: ``'source'`` for files of the same kind as the clean ones, ``'jpeg'`` or ``'png'``.
+        limit: Corrupt no more than so many images, chosen at random, always the same.
+    """
+
+    destination: Path
+    source: Source
+    corruptor: Corruptor
+    cells: tuple[tuple[str, int], ...]
+    cropped: bool
+    file_format: str
+    limit: int | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is the same for all its images."""
+        source = self.source
+        return Manifest(
+            self.corruptor.identity,
+            source.layout,
+            self.cropped,
+            self.file_format,
+            len(source.images),
+            source.digest,
+            source.classes,
+            self.limit if self.limit is not None and self.limit < len(source.images) else None,
+        )
+
+    @property
+    def summary(self) -> str:
+        """What the files will be, for the eye."""
+        images = "resized to 256 and cropped to 224" if self.cropped else "of their own size"
+        files = "files as the source" if self.file_format == "source" else f"{self.file_format} files"
+        return f"{self.source.layout} layout, images {images}, {files}; {self.corruptor.identity}"
+
+    @property
+    def job(self) -> Job:
+        """What is done to each image."""
+        # MMDetection turns images as their EXIF data say; ImageNet-C was made from the pixels as they are stored.
+        upright = self.source.layout != "imagenet" and not self.cropped
+        return Job(self.destination, self.corruptor, self.cells, self.cropped, upright)
+
+
+def find_layout(found: Recognised) -> str:
+    """The layout of a folder: COCO's with annotation files, ImageNet's with its class folders, else plain.
+
+    Raises:
+        ValueError: Its images are corrupted already, or are no files.
+    """
+    if found.kind in _NOT_CLEAN:
+        raise ValueError(
+            f"expected clean images, got {found.title} in {found.root}: name a folder of clean ones, or corrupt these "
+            "as they are with --layout plain"
+        )
+    if found.kind == "arrays":
+        raise ValueError(found.refusal("a folder of images"))
+    if found.kind == "coco":
+        return "coco"
+    return "imagenet" if found.classes == "imagenet" or found.kind == "tiny_imagenet_val" else "plain"
+
+
+def plan_tree(
+    root: Path,
+    destination: Path,
+    corruptions: Sequence[str],
+    severities: Sequence[int],
+    *,
+    layout: str = "auto",
+    annotations: Sequence[Path] = (),
+    images: Path | None = None,
+    corruptor: Callable[[str], Corruptor] = Corruptor,
+    crop: bool | None = None,
+    file_format: str | None = None,
+    limit: int | None = None,
+) -> Tree:
+    """Look at a folder of images and settle what will be written.
+
+    Args:
+        root: The clean images.
+        destination: Folder of the tree.
+        corruptions: Names.
+        severities: From 1 to 5.
+        layout: ``'auto'`` or one of :data:`LAYOUTS`.
+        annotations: COCO's annotation files, see :func:`list_coco`.
+        images: COCO's image folder.
+        corruptor: Makes the corruptor from the name of the benchmark that the layout suggests.
+        crop: Resize and crop as for ImageNet-C; None for ImageNet's layout with the profile ``imagenet-c``.
+        file_format: One of :data:`FORMATS`; None for JPEG in ImageNet's layout and that of the source otherwise.
+        limit: See :class:`Tree`.
+
+    Raises:
+        ValueError: Something does not fit.
+        FileNotFoundError: There is no such folder, or an annotation file or image folder is missing.
+    """
+    check_folders(root, destination)
+    found = recognise(root)
+    as_it_is = layout == "plain"
+    if layout == "auto":
+        layout = "coco" if annotations else find_layout(found)
+    if layout not in LAYOUTS:
+        raise ValueError(f"expected a layout out of auto, {', '.join(LAYOUTS)}, got {layout!r}")
+    if layout != "coco" and (annotations or images is not None):
+        raise ValueError(f"expected --layout coco with --annotations or --images, got {layout!r}: leave them out")
+    if layout == "coco":
+        source = list_coco(root, annotations, images)
+    else:
+        source = list_plain(root, found) if as_it_is else list_recognised(found, layout)
+    chosen = corruptor(_suggested_profile(found, layout))
+    file_format = file_format or ("jpeg" if layout == "imagenet" else "source")
+    if crop is None:
+        crop = layout == "imagenet" and chosen.profile == "imagenet-c"
+    cells = tuple((name, severity) for name in corruptions for severity in severities)
+    return Tree(destination, _with_suffixes(source, file_format), chosen, cells, crop, file_format, limit)
+
+
+def _suggested_profile(found: Recognised, layout: str) -> str:
+    """That of the layout, but for class folders of images as small as those of a smaller benchmark."""
+    small = found.profile if found.kind in READ_BY_CLASS and found.profile in _SMALL_PROFILES else None
+    return small or PROFILES_BY_LAYOUT[layout]
+
+
+def check_folders(root: Path, destination: Path) -> None:
+    """See that one folder can be corrupted into another.
+
+    Raises:
+        FileNotFoundError: The first does not exist.
+        ValueError: It is empty, or the second lies within the first, is the same or a link that leads nowhere.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"expected SRC to be a folder of images, got {root}: there is no such folder")
+    if not any(root.iterdir()):
+        raise ValueError(f"expected SRC to hold images, got the empty folder {root}")
+    if destination.is_symlink() and not os.path.exists(destination):
+        raise ValueError(f"expected DST to be a folder, got {destination}, a link that leads nowhere: name another")
+    # Path.resolve raises where a link leads to itself.
+    if Path(os.path.realpath(destination)).is_relative_to(os.path.realpath(root)):
+        raise ValueError(f"expected DST to lie outside SRC, got {destination} for SRC {root}: name another")
+
+
+def write_tree(tree: Tree, workers: int, console: Console, confirm: Callable[[str], bool]) -> tuple[Outcome, ...]:
+    """Write a tree, or what is missing of it.
+
+    Every file is complete or absent at any moment, and what an earlier call wrote is not written again: a call that was
+    killed is continued by the same call.
+
+    Args:
+        tree: What to write.
+        workers: Number of processes.
+        console: Where the estimate and the progress go.
+        confirm: Asked with the estimate before anything is written.
+
+    Returns:
+        The images that could not be corrupted.
+
+    Raises:
+        ValueError: The folder holds something else, or another process works in it.
+        OSError: It does not fit on the disk, or cannot be written.
+        RuntimeError: A process died.
+    """
+    if workers < 1:
+        raise ValueError(f"expected at least 1 worker, got {workers}")
+    images, clashes = split_clashes(tree.source, choose(tree.source, tree.limit, tree.corruptor.seed))
+    total = len(images) * len(tree.cells)
+    with locked(tree.destination, "DST"):
+        check_folder(tree.destination, tree.manifest)
+        present = sweep(tree, images)
+        with interrupts_remembered():
+            announcement = _announce(tree, images, total - present, workers)
+        if not confirm(announcement):
+            return ()
+        write_json(tree.destination / MANIFEST, tree.manifest.to_json())
+        _write_annotations(tree)
+        bad = [*clashes, *_write(tree, images, workers, console)]
+    return tuple(sorted(bad, key=lambda outcome: outcome.image.target))
+
+
+def _announce(tree: Tree, images: Sequence[SourceImage], missing: int, workers: int) -> str:
+    cost = estimate(tree.job, images) if missing else None
+    if cost is None:
+        return f"{missing:,} files to write"
+    num_bytes = missing * cost.num_bytes
+    check_space(tree.destination, num_bytes, missing)
+    workers = _num_processes(workers, images)
+    time = duration(missing * cost.seconds / workers)
+    processes = f"{workers} process{'' if workers == 1 else 'es'}"
+    return f"{missing:,} files to write, about {size(num_bytes)}, about {time} with {processes}"
+
+
+def _num_processes(workers: int, images: Sequence[SourceImage]) -> int:
+    return min(workers, len(images))
+
+
+def _write(tree: Tree, images: Sequence[SourceImage], workers: int, console: Console) -> list[Outcome]:
+    bad: list[Outcome] = []
+    total = len(images) * len(tree.cells)
+    if not images:
+        return bad
+    try:
+        with (
+            interrupts_remembered() as check,
+            contextlib.closing(write_images(tree.job, images, _num_processes(workers, images))) as outcomes,
+            meter(console, "Corrupting", total, "files") as advance,
+        ):
+            for outcome in outcomes:
+                check()
+                advance(len(tree.cells))
+                if outcome.error is not None:
+                    bad.append(outcome)
+    except KeyboardInterrupt:
+        console.print("Interrupted: what is written stays, and the same command continues.", soft_wrap=True)
+        raise
+    except OSError as error:
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"{error}"
+        raise OSError(
+            f"expected to write to {tree.destination}, got an error ({reason}): what is written stays, and the same "
+            "command continues"
+        ) from error
+    return bad
+
+
+def sweep(tree: Tree, images: Sequence[SourceImage]) -> int:
+    """Delete what a kill left half-written, and count the files of these images that are there in the tree's cells."""
+    present = 0
+    for path in _files(tree.destination):
+        if is_temporary(os.path.basename(path)):
+            os.unlink(path)
+    targets = {str(image.target) for image in images}
+    for name, severity in tree.cells:
+        folder = tree.destination / name / str(severity)
+        start = len(str(folder)) + 1
+        present += sum(path[start:] in targets for path in _files(folder))
+    return present
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for parent, _, names in os.walk(folder):
+        yield from (os.path.join(parent, name) for name in names)
+
+
+def _write_annotations(tree: Tree) -> None:
+    """One copy of each annotation file, and a link to it in each cell."""
+    renamed = {"jpeg": ".jpg", "png": ".png"}.get(tree.file_format)
+    for target, file in tree.source.annotations.items():
+        copy = tree.destination / target
+        content = file.read_bytes() if isinstance(file, Path) else file
+        content = content if renamed is None else rename_images(content, renamed)
+        if not copy.exists() or copy.read_bytes() != content:
+            write_bytes(copy, content)
+        for name, severity in tree.cells:
+            link = tree.destination / name / str(severity) / target
+            if link.exists():
+                continue
+            link.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                link.symlink_to(os.path.relpath(copy, link.parent))
+            # Not all file systems have links.
+            except OSError:
+                write_bytes(link, content)
+
+
+def split_clashes(source: Source, images: Sequence[SourceImage]) -> tuple[list[SourceImage], list[Outcome]]:
+    """Tell images that can be written from those whose target is the folder of another image's target.
+
+    A file format brings this about: ``a.png`` becomes ``a.jpg``, and there is a folder ``a.jpg``.
+    """
+    folders = {folder for image in source.images for folder in image.target.parents}
+    good = [image for image in images if image.target not in folders]
+    return good, [
+        Outcome(image, error=f"would become {image.target}, which is a folder: rename it, or take --format source")
+        for image in images
+        if image.target in folders
+    ]
+
+
+def _with_suffixes(source: Source, file_format: str) -> Source:
+    """The source with targets of the suffix that a file format asks for.
+
+    Raises:
+        ValueError: An unknown format, or two images would get one target.
+    """
+    if file_format not in FORMATS:
+        raise ValueError(f"expected a file format out of {', '.join(FORMATS)}, got {file_format!r}")
+    if file_format != "source":
+        # The files of ImageNet-C are named so.
+        suffix = ".png" if file_format == "png" else ".JPEG" if source.layout == "imagenet" else ".jpg"
+        return _renamed_images(source, {image.target: suffix for image in source.images}, "take --format source")
+    # COCO's annotation files name the images.
+    if source.layout == "coco":
+        return source
+    others = [image for image in source.images if image.target.suffix.lower() not in WRITABLE]
+    if not others:
+        return source
+    endings = sorted({image.target.suffix.lower() for image in others})
+    remark = Remark(
+        "written_as_png",
+        f"{agreeing(len(others), '{image is|images are}')} written as .png, for {', '.join(endings)} is read and not "
+        "written",
+        str(others[0].path.parent),
+        len(others),
+        tuple(str(image.target) for image in others[:3]),
+    )
+    renamed = _renamed_images(source, {image.target: ".png" for image in others}, "convert them")
+    return replace(renamed, remarks=(*renamed.remarks, remark))
+
+
+def _renamed_images(source: Source, suffixes: Mapping[PurePosixPath, str], advice: str) -> Source:
+    """The source with other endings of some targets."""
+    images = tuple(
+        replace(image, target=image.target.with_suffix(suffixes[image.target])) if image.target in suffixes else image
+        for image in source.images
+    )
+    (target, count), *_ = Counter(image.target for image in images).most_common(1)
+    if count > 1:
+        raise ValueError(
+            f"expected images whose names differ in more than their suffix, got {count} that would become {target}: "
+            f"rename them, or {advice}"
+        )
+    return replace(source, images=images)

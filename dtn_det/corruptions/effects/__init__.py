@@ -1,0 +1,1 @@
+"""The nineteen corruptions, one file for each kind."""

@@ -1,0 +1,85 @@
+"""Corruptions of single pixels: brightness, contrast and saturate."""
+
+from __future__ import annotations
+
+import functools
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dtn_det.corruptions.compiled import compiled
+from dtn_det.corruptions.effects.order import Order
+from dtn_det.corruptions.image import ByteImage, to_bytes
+
+
+def contrast(image: ByteImage, order: Order) -> ByteImage:
+    """Draw every value towards the mean of its channel over the image."""
+    (share,) = order.parameters
+    means = np.array(cv2.mean(image)[:3]) / 255  # (3,)
+    levels = np.arange(256, dtype=np.float64)[:, None] / 255
+    table = to_bytes(((levels - means) * share + means).clip(0, 1) * 255)  # (256, 3)
+    corrupted: ByteImage = cv2.LUT(image, table[None])
+    return corrupted
+
+
+def brightness(image: ByteImage, order: Order) -> ByteImage:
+    """Raise the value of HSV. Hue and saturation stay, so all channels of a pixel grow by the factor of the largest."""
+    (offset,) = order.parameters
+    corrupted = np.empty_like(image)
+    _look_up(image.reshape(-1, 3), _brightness_table(offset), corrupted.reshape(-1, 3))
+    return corrupted
+
+
+@functools.lru_cache(maxsize=16)
+def _brightness_table(offset: float) -> ByteImage:
+    """``(256, 256)``: the output by the largest channel of the pixel and by the level."""
+    levels = np.arange(256, dtype=np.float64) / 255
+    value = levels[:, None]
+    raised = np.minimum(value + offset, 1)
+    # Black has no colour to keep: it becomes grey.
+    factor = np.divide(raised, value, out=np.zeros_like(value), where=value > 0)
+    table = np.where(value > 0, factor * levels, raised)
+    return to_bytes(table.clip(0, 1) * 255)
+
+
+@compiled
+def _look_up(pixels: ByteImage, table: ByteImage, out: ByteImage) -> None:
+    for i in range(pixels.shape[0]):
+        red, green, blue = pixels[i, 0], pixels[i, 1], pixels[i, 2]
+        row = table[max(red, green, blue)]
+        out[i, 0], out[i, 1], out[i, 2] = row[red], row[green], row[blue]
+
+
+def saturate(image: ByteImage, order: Order) -> ByteImage:
+    """Scale and shift the saturation of HSV."""
+    factor, offset = order.parameters
+    corrupted = np.empty_like(image)
+    _saturate(image.reshape(-1, 3), _saturation_table(factor, offset), corrupted.reshape(-1, 3))
+    return corrupted
+
+
+@functools.lru_cache(maxsize=16)
+def _saturation_table(factor: float, offset: float) -> npt.NDArray[np.float32]:
+    """``(256, 256)``: by what a channel's distance from the largest one grows, by the largest and the smallest."""
+    largest, smallest = np.arange(256.0)[:, None], np.arange(256.0)[None]
+    saturation = np.divide(largest - smallest, largest, out=np.zeros((256, 256)), where=largest > 0)
+    wanted = np.clip(saturation * factor + offset, 0, 1)
+    growth = np.divide(wanted, saturation, out=np.zeros_like(wanted), where=saturation > 0)
+    return np.where(largest == smallest, wanted, growth).astype(np.float32)
+
+
+@compiled
+def _saturate(pixels: ByteImage, table: npt.NDArray[np.float32], out: ByteImage) -> None:
+    for i in range(pixels.shape[0]):
+        red, green, blue = pixels[i, 0], pixels[i, 1], pixels[i, 2]
+        largest, smallest = max(red, green, blue), min(red, green, blue)
+        growth = table[largest, smallest]
+        top = np.float32(largest)
+        if largest == smallest:
+            # Grey has hue 0, red, in HSV: the other two channels lose what saturation it gets.
+            out[i, 0] = largest
+            out[i, 1] = out[i, 2] = np.uint8(top * (np.float32(1) - growth))
+        else:
+            for c in range(3):
+                out[i, c] = np.uint8(max(top - (top - np.float32(pixels[i, c])) * growth, np.float32(0)))

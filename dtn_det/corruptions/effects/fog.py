@@ -1,0 +1,136 @@
+"""Fog: a fractal haze over the image."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from dtn_det.corruptions.compiled import compiled
+from dtn_det.corruptions.effects.order import Order
+from dtn_det.corruptions.image import ByteImage, FloatImage
+from dtn_det.corruptions.stream import Stream
+
+ROUGHNESS = 100.0**2
+"""Amplitude of the displacements at the coarsest scale; the map spans about three times as much."""
+
+NEGLIGIBLE = 20.0
+"""Amplitude from which on a scale may be left out where it is not seen: less than 0.1 % of what the map spans."""
+
+
+def fog(image: ByteImage, order: Order) -> ByteImage:
+    """Add a haze and darken the sum so that the brightest value stays the brightest."""
+    strength, decay = order.parameters
+    haze = fractal_haze(image.shape[0], image.shape[1], decay, order.stream)
+    brightest = float(image.max()) / 255
+    share = brightest / (brightest + strength)
+    foggy = np.empty_like(image)
+    _blend(image, haze, share, 255 * strength * share, foggy)
+    return foggy
+
+
+def fractal_haze(height: int, width: int, decay: float, stream: Stream) -> FloatImage:
+    """The upper left corner of a periodic diamond-square map whose side is a power of two.
+
+    The map is scaled to 0 ... 1 as a whole. Scales whose displacements are too small to move its extremes are therefore
+    only made for the corner.
+
+    Args:
+        height: Of the corner, in pixels.
+        width: Of the corner, in pixels.
+        decay: The displacements of a scale are ``decay`` squared times as small as those of the scale before.
+        stream: Random numbers.
+
+    Returns:
+        ``(height, width)``, 0 ... 1.
+    """
+    scales = (max(height, width) - 1).bit_length()
+    amplitudes = [ROUGHNESS / decay ** (2 * scale) for scale in range(scales)]
+    needed = [[_points_needed(length, scales - scale) for length in (height, width)] for scale in range(scales)]
+    # A corner that fills nearly all of its map wraps around at the coarse scales.
+    whole = sum(amplitudes[scale] >= NEGLIGIBLE or max(needed[scale]) > 2**scale + 2 for scale in range(scales))
+    # One row and column more on each side than the period: neighbours of the outermost points.
+    points: FloatImage = np.zeros((3, 3), np.float32)
+    for amplitude in amplitudes[:whole]:
+        points = _refine(points, np.float32(amplitude), _noise(stream, points), True)
+    lowest, highest = points.min(), points.max()
+    for scale in range(whole, scales):
+        rows, columns = needed[scale]
+        points = np.ascontiguousarray(points[:rows, :columns])
+        points = _refine(points, np.float32(amplitudes[scale]), _noise(stream, points), False)
+    corner = points[1 : height + 1, 1 : width + 1]
+    lowest, highest = min(lowest, corner.min()), max(highest, corner.max())
+    haze: FloatImage = (corner - lowest) * np.float32(1 / (highest - lowest))
+    return haze
+
+
+def _points_needed(length: int, scales: int) -> int:
+    """How many points of an axis, the one before the first among them, determine ``length`` pixels ``scales`` later."""
+    last = length - 1
+    for _ in range(scales):
+        # An even point lies between two odd ones, an odd one between two points of the scale before.
+        last = last // 2 + 1
+    return last + 2
+
+
+def _noise(stream: Stream, points: FloatImage) -> npt.NDArray[np.uint16]:
+    """Uniform numbers for the new points that each old one brings, three at most: 16 bits each are plenty."""
+    rows, columns = points.shape
+    count = 3 * (rows - 1) * (columns - 1)
+    return stream.bits((count + 1) // 2).view("<u2")[:count].reshape(3, rows - 1, columns - 1)
+
+
+@compiled
+def _refine(points: FloatImage, amplitude: np.float32, noise: npt.NDArray[np.uint16], periodic: bool) -> FloatImage:
+    """Halve the distance of the points: each new one is the mean of its four neighbours and a displacement.
+
+    The first and the last row and column of what is taken only serve as neighbours; they are made new where the map is
+    periodic, and otherwise only the first ones are.
+    """
+    rows, columns = points.shape[0] - 1, points.shape[1] - 1
+    scale = amplitude * np.float32(2.0**-15)
+    quarter = np.float32(0.25)
+    # The middle of each square of four points.
+    middle = np.empty((rows, columns), np.float32)
+    for i in range(rows):
+        for j in range(columns):
+            total = points[i, j] + points[i, j + 1] + points[i + 1, j] + points[i + 1, j + 1]
+            middle[i, j] = total * quarter + (np.float32(noise[0, i, j]) * scale - amplitude)
+    if periodic:
+        middle[0] = middle[-1]
+        middle[:, 0] = middle[:, -1]
+    # The middle of each edge, from the points at its ends and the middles of the squares at its sides.
+    more = 1 if periodic else 0
+    fine = np.empty((2 * rows - 1 + more, 2 * columns - 1 + more), np.float32)
+    for i in range(rows):
+        if i > 0:
+            even = fine[2 * i - 1]
+            total = points[i, 0] + points[i, 1] + middle[i - 1, 0] + middle[i, 0]
+            even[0] = total * quarter + (np.float32(noise[1, i, 0]) * scale - amplitude)
+            for j in range(1, columns):
+                total = points[i, j] + points[i, j + 1] + middle[i - 1, j] + middle[i, j]
+                even[2 * j - 1] = points[i, j]
+                even[2 * j] = total * quarter + (np.float32(noise[1, i, j]) * scale - amplitude)
+        odd = fine[2 * i]
+        odd[0] = middle[i, 0]
+        for j in range(1, columns):
+            total = points[i, j] + points[i + 1, j] + middle[i, j - 1] + middle[i, j]
+            odd[2 * j - 1] = total * quarter + (np.float32(noise[2, i, j]) * scale - amplitude)
+            odd[2 * j] = middle[i, j]
+    if periodic:
+        fine[:, 0] = fine[:, -2]
+        fine[:, -1] = fine[:, 1]
+        fine[0] = fine[-2]
+        fine[-1] = fine[1]
+    return fine
+
+
+@compiled
+def _blend(image: ByteImage, haze: FloatImage, share: float, strength: float, out: ByteImage) -> None:
+    height, width = haze.shape
+    keep, add = np.float32(share), np.float32(strength)
+    for row in range(height):
+        for column in range(width):
+            value = haze[row, column] * add
+            for c in range(3):
+                # At most the brightest value of the image, so there is nothing to clip.
+                out[row, column, c] = np.uint8(np.float32(image[row, column, c]) * keep + value)

@@ -1,0 +1,83 @@
+"""Snow: falling flakes and whitened surroundings."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from dtn_det.corruptions.compiled import compiled
+from dtn_det.corruptions.effects.motion import blur_along
+from dtn_det.corruptions.effects.order import Order
+from dtn_det.corruptions.effects.zoom import zoom_samples
+from dtn_det.corruptions.image import ByteImage, FloatImage
+
+
+def snow(image: ByteImage, order: Order) -> ByteImage:
+    """Whiten the image and lay a layer of flakes over it twice, the second time turned upside down."""
+    *_, radius, sigma, share = order.parameters
+    flakes = _flakes(image.shape[0], image.shape[1], order)
+    streaks = blur_along(flakes, int(radius), sigma, order.stream.uniform(-135, -45))
+    snowy = np.empty_like(image)
+    _blend(image, streaks, share, snowy)
+    return snowy
+
+
+def _flakes(height: int, width: int, order: Order) -> FloatImage:
+    """The flakes at rest: enlarged normal noise that exceeds a threshold. ``(height, width)``, 0 ... 255."""
+    mean, deviation, factor, threshold = order.parameters[:4]
+    upper, down = zoom_samples(height, factor, centred=order.profile.original)
+    left, across = zoom_samples(width, factor, centred=order.profile.original)
+    # All other noise would be cropped away.
+    noise = order.stream.normals((int(upper[-1] - upper[0]) + 2, int(left[-1] - left[0]) + 2))
+    # At some sizes the enlargement ends a pixel before the image does, where then no flakes fall.
+    flakes = np.zeros((height, width), np.float32)
+    # The original generator hands the flakes to its blur as an 8-bit image.
+    in_bytes = order.profile.original
+    scales = np.array([mean, deviation, threshold], np.float32) * 255
+    _enlarge(noise, upper - upper[0], down, left - left[0], across, scales, in_bytes, flakes)
+    return flakes
+
+
+@compiled
+def _enlarge(
+    noise: FloatImage,
+    upper: npt.NDArray[np.uint32],
+    down: npt.NDArray[np.float32],
+    left: npt.NDArray[np.uint32],
+    across: npt.NDArray[np.float32],
+    scales: npt.NDArray[np.float32],
+    in_bytes: bool,
+    out: FloatImage,
+) -> None:
+    mean, deviation, threshold = scales
+    blended = np.empty(noise.shape[1], np.float32)
+    for row in range(upper.size):
+        above, below, share = noise[upper[row]], noise[upper[row] + 1], down[row]
+        for column in range(noise.shape[1]):
+            blended[column] = mean + deviation * (above[column] + share * (below[column] - above[column]))
+        for column in range(left.size):
+            before = blended[left[column]]
+            value = before + across[column] * (blended[left[column] + 1] - before)
+            value = np.float32(0) if value < threshold else min(value, np.float32(255))
+            out[row, column] = np.floor(value) if in_bytes else value
+
+
+@compiled
+def _blend(image: ByteImage, streaks: FloatImage, share: float, out: ByteImage) -> None:
+    height, width = streaks.shape
+    keep, whiten = np.float32(share), np.float32(1 - share)
+    layer = np.empty(width, np.float32)
+    for row in range(height):
+        for column in range(width):
+            upright, turned = streaks[row, column], streaks[height - 1 - row, width - 1 - column]
+            layer[column] = np.floor(upright + np.float32(0.5)) + np.floor(turned + np.float32(0.5))
+        for column in range(width):
+            red = np.float32(image[row, column, 0])
+            green = np.float32(image[row, column, 1])
+            blue = np.float32(image[row, column, 2])
+            grey = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+            pale = grey * np.float32(1.5) + np.float32(127.5)
+            for c in range(3):
+                value = np.float32(image[row, column, c])
+                value = keep * value + whiten * max(value, pale) + layer[column]
+                out[row, column, c] = np.uint8(min(value, np.float32(255)))

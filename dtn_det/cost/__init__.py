@@ -1,0 +1,1 @@
+"""What a model costs: FLOPs, parameters, and facts about its training."""

@@ -1,0 +1,374 @@
+"""FLOPs and parameters of a detector, by part and kind of module, beside those of its LayerNorm twin.
+
+MMEngine's analyzer counts everything but DTN, on a trace in which each DTN layer does what LayerNorm would: its total
+is that of the LayerNorm twin. DTN's share, most of which the analyzer does not see, is counted on paper
+(:mod:`dtn_det.cost.dtn_flops`) from the grids that the trace met.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dtn_det._optional import require
+from dtn_det.cost.dtn_flops import DTNFlops, dtn_flops
+from dtn_det.layers import DTN
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mmengine.config import Config
+
+CONVENTION = "one multiply-add = one FLOP, one image, DTN's axis filters over their full range"
+HEADINGS = ("part", "kind", "params (M)", "FLOPs (G)", "LN params (M)", "LN FLOPs (G)")
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+# Parts of the class name of a module, in the order in which they are tried.
+KINDS_BY_NAME = (("Attention", "attention"), ("MSA", "attention"), ("FFN", "ffn"), ("Mlp", "ffn"), ("Patch", "patches"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of module in one part of the detector.
+
+    Attributes:
+        part: Such as `backbone.stages.0`, `neck`, `roi_head.mask_head`.
+        kind: `dtn`, `norm`, `attention`, `ffn`, `patches`, `conv`, `linear` or `other`.
+        params: Parameters.
+        flops: FLOPs.
+        ln_params: Parameters of the LayerNorm twin.
+        ln_flops: FLOPs of the LayerNorm twin.
+    """
+
+    part: str
+    kind: str
+    params: int
+    flops: int
+    ln_params: int
+    ln_flops: int
+
+    def texts(self) -> tuple[str, ...]:
+        """The cells of a table as :data:`HEADINGS` names them."""
+        values = (self.params / 1e6, self.flops / 1e9, self.ln_params / 1e6, self.ln_flops / 1e9)
+        return self.part, self.kind, *(f"{value:.3f}" for value in values)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One DTN layer: where it is, the grid it meets, what it costs."""
+
+    name: str
+    height: int
+    width: int
+    channels: int
+    num_groups: int
+    flops: DTNFlops
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """FLOPs and parameters of a detector.
+
+    Attributes:
+        model: Class of the detector and of its backbone.
+        shape: Input `(H, W)`.
+        rows: In the order of the model's parts.
+        layers: The DTN layers.
+    """
+
+    model: str
+    shape: tuple[int, int]
+    rows: tuple[Row, ...]
+    layers: tuple[Layer, ...]
+
+    @property
+    def title(self) -> str:
+        """What was counted, and how."""
+        return f"{self.model}, input {self.shape[0]} x {self.shape[1]}; {CONVENTION}"
+
+    @property
+    def total(self) -> Row:
+        """The sum of all rows."""
+        fields = ("params", "flops", "ln_params", "ln_flops")
+        return Row("total", "", *(sum(getattr(row, field) for row in self.rows) for field in fields))
+
+    @property
+    def dtn(self) -> DTNFlops:
+        """The sum over the DTN layers."""
+        fields = DTNFlops.__dataclass_fields__
+        return DTNFlops(**{field: sum(getattr(layer.flops, field) for layer in self.layers) for field in fields})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {**asdict(self), "total": asdict(self.total), "dtn": asdict(self.dtn), "convention": CONVENTION}
+
+    def to_frame(self) -> pd.DataFrame:
+        """One line per row, and the total."""
+        frame: pd.DataFrame = require("pandas", "cli").DataFrame([asdict(row) for row in (*self.rows, self.total)])
+        return frame
+
+    def to_csv(self) -> str:
+        """The table as CSV."""
+        csv: str = self.to_frame().to_csv(index=False)
+        return csv
+
+    def to_markdown(self) -> str:
+        """The tables as Markdown, in millions of parameters and billions of FLOPs."""
+        lines = [self.title, "", f"| {' | '.join(HEADINGS)} |", "|---|---|---:|---:|---:|---:|"]
+        lines += [f"| {' | '.join(row.texts())} |" for row in (*self.rows, self.total)]
+        if self.layers:
+            lines += ["", f"{len(self.layers)} DTN layers:", "", "| part of DTN | FLOPs (G) |", "|---|---:|"]
+            lines += [f"| {name} | {value / 1e9:.3f} |" for name, value in dtn_parts(self.dtn)]
+        return "\n".join(lines)
+
+
+def dtn_parts(cost: DTNFlops) -> list[tuple[str, int]]:
+    """The parts of DTN's cost with a heading each."""
+    return [
+        ("axis filters, mean", cost.mean_filter),
+        ("axis filters, second moment", cost.square_filter),
+        ("axis matrices", cost.axis_matrices),
+        ("elementwise", cost.elementwise),
+        ("total", cost.total),
+        ("LayerNorm in its place", cost.layer_norm),
+        ("with N x N matrices instead", cost.dense),
+    ]
+
+
+def config_complexity(cfg: Config, shape: tuple[int, int] = (800, 1280)) -> Complexity:
+    """Count the FLOPs and parameters of a config's detector, without loading weights.
+
+    Two-stage detectors are counted as in published figures: the box heads with all the proposals that the test settings
+    allow (1000), however untrained weights would rank them, the mask heads with the boxes that they keep (100).
+
+    Args:
+        cfg: Any MMDetection config.
+        shape: Input `(H, W)`.
+
+    Raises:
+        ValueError: A config without a model, a shape too small, or a detector that cannot be traced.
+    """
+    if "model" not in cfg:
+        raise ValueError("expected a config with a model, got none: name a whole config, not a part of one")
+    if min(shape) < 32:
+        raise ValueError(f"expected an input of at least 32 x 32 pixels, got {shape[0]} x {shape[1]}")
+    scope = cfg.get("default_scope", "mmdet")
+    require("mmdet.utils", "det").register_all_modules(init_default_scope=scope == "mmdet")
+    settings = _keep_all_proposals(cfg.model)
+    with torch.random.fork_rng(devices=[]), _quiet():
+        torch.manual_seed(0)
+        model = require("mmdet.registry", "det").MODELS.build(settings)
+        model = require("mmengine.model", "det").revert_sync_batchnorm(model).eval()
+        images = torch.rand(1, 3, *shape)
+    return model_complexity(model, images)
+
+
+def model_complexity(model: nn.Module, images: Tensor) -> Complexity:
+    """Count the FLOPs and parameters of a detector.
+
+    Args:
+        model: An MMDetection detector in evaluation mode.
+        images: `(1, 3, H, W)`.
+
+    Raises:
+        ValueError: The detector cannot be traced.
+    """
+    analyzer = require("mmengine.analysis", "det").FlopAnalyzer
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, DTN)}
+    grids: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    with as_layer_norm(norms, grids), _traceable(model, images), _quiet():
+        try:
+            handler = analyzer(model, (images,))
+            handler.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
+            handler.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+            counted = handler.by_module()
+        except Exception as error:
+            raise ValueError(
+                f"expected a detector that takes images alone and can be traced at {tuple(images.shape[-2:])}, got "
+                f"{type(model).__name__} ({type(error).__name__}: {error}): try another --shape"
+            ) from error
+    layers = tuple(dtn_layer(name, norms[name], grid) for name, met in grids.items() for grid in met)
+    backbone = type(getattr(model, "backbone", model)).__name__
+    height, width = images.shape[-2:]
+    return Complexity(f"{type(model).__name__} ({backbone})", (height, width), _rows(model, counted, layers), layers)
+
+
+def _attention_flops(inputs: list[Any], outputs: list[Any]) -> int:
+    """The two matrix products of a fused attention: MMEngine knows them only where they are apart."""
+    query, key, value = (tensor.type().sizes() for tensor in inputs[:3])
+    flops: int = math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+    return flops
+
+
+def dtn_layer(name: str, norm: DTN, grid: tuple[int, int, int]) -> Layer:
+    """What one DTN layer costs.
+
+    Args:
+        name: Of the layer.
+        norm: The layer.
+        grid: Height and width of the tokens that it met, and tokens before them.
+    """
+    height, width, num_prefix = grid
+    flops = dtn_flops(
+        height,
+        width,
+        norm.num_features,
+        norm.num_groups,
+        num_prefix=num_prefix,
+        head_rms=norm.head_rms,
+        only_var=norm.only_var,
+    )
+    return Layer(name, height, width, norm.num_features, norm.num_groups, flops)
+
+
+@contextlib.contextmanager
+def as_layer_norm(norms: dict[str, DTN], grids: dict[str, list[tuple[int, int, int]]]) -> Iterator[None]:
+    """Have the DTN layers do what LayerNorm would, and note the grids they meet: `(H, W, prefix tokens)`."""
+
+    def forward(
+        norm: DTN, name: str, x: Tensor, hw_shape: tuple[int, int] | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        height, width, num_prefix = norm._grid(x, hw_shape)
+        grids[name].append((int(height), int(width), int(num_prefix)))
+        return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+    try:
+        for name, norm in norms.items():
+            norm.forward = functools.partial(forward, norm, name)  # type: ignore[method-assign]
+        yield
+    finally:
+        for norm in norms.values():
+            del norm.forward
+
+
+@contextlib.contextmanager
+def _traceable(model: nn.Module, images: Tensor) -> Iterator[None]:
+    """Let the detector's forward take images alone, as tracing needs it."""
+    height, width = images.shape[-2:]
+    sizes = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), (height, width))
+    sample = require("mmdet.structures", "det").DetDataSample(
+        metainfo={**sizes, "scale_factor": (1.0, 1.0), "img_id": 0}
+    )
+    # Some detectors look for objects even where they do not learn from them.
+    sample.gt_instances = require("mmengine.structures", "det").InstanceData(
+        bboxes=images.new_zeros(0, 4), labels=images.new_zeros(0, dtype=torch.long)
+    )
+    model.forward = functools.partial(model.forward, data_samples=[sample], mode="tensor")
+    cascade_class = require("mmdet.models.roi_heads", "det").CascadeRoIHead
+    cascades: list[Any] = [module for module in model.modules() if type(module) is cascade_class and module.with_mask]
+    for cascade in cascades:
+        cascade._mask_forward = functools.partial(_masks_of_kept_boxes, cascade._mask_forward, cascade.test_cfg)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        del model.forward
+        for cascade in cascades:
+            del cascade._mask_forward
+
+
+def _masks_of_kept_boxes(
+    forward: Callable[..., dict[str, Tensor]], test_cfg: dict[str, Any], stage: int, x: Any, rois: Tensor
+) -> dict[str, Tensor]:
+    """The mask heads of a cascade on as many boxes as an image may keep.
+
+    MMDetection's plain forward runs them on every proposal, which neither inference nor published figures do; the rest
+    of the boxes get empty masks, so that their number is the expected one.
+    """
+    kept = rois[: test_cfg["max_per_img"]]
+    result = forward(stage, x, kept)
+    masks = result["mask_preds"]
+    result["mask_preds"] = torch.cat([masks, masks.new_zeros(len(rois) - len(kept), *masks.shape[1:])])
+    return result
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the warnings of tracing, which do not touch the count."""
+    logger = logging.getLogger("mmengine")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _keep_all_proposals(model: Any) -> Any:
+    """The model's settings with a region proposal step that suppresses none but the surplus."""
+    settings = model.copy()
+    rpn = (settings.get("test_cfg") or {}).get("rpn")
+    if rpn and "nms" in rpn:
+        test_cfg = {**settings["test_cfg"], "rpn": {**rpn, "nms": {**rpn["nms"], "iou_threshold": 1.0}}}
+        settings["test_cfg"] = test_cfg
+    return settings
+
+
+def _rows(model: nn.Module, counted: dict[str, int], layers: tuple[Layer, ...]) -> tuple[Row, ...]:
+    dtn_cost: dict[str, int] = defaultdict(int)
+    for layer in layers:
+        dtn_cost[layer.name] += layer.flops.total - layer.flops.layer_norm
+    sums: dict[tuple[str, str], list[int]] = {}
+    seen: set[int] = set()
+
+    def add(part: str, kind: str, params: int, flops: int, ln_params: int, ln_flops: int) -> None:
+        row = sums.setdefault((part, kind), [0, 0, 0, 0])
+        for index, value in enumerate((params, flops, ln_params, ln_flops)):
+            row[index] += value
+
+    def walk(name: str, module: nn.Module, inherited: str | None) -> None:
+        kind = inherited or _kind(module)
+        part = _part(model, name)
+        # What a parameter or an operation belongs to is decided once: at the outermost module that has a kind.
+        children = {f"{name}.{child}".lstrip("."): inner for child, inner in module.named_children()}
+        own = counted.get(name, 0) - sum(counted.get(child, 0) for child in children)
+        params = [p for p in module.parameters(recurse=False) if id(p) not in seen]
+        seen.update(map(id, params))
+        size = sum(p.numel() for p in params)
+        if isinstance(module, DTN):
+            add(part, "dtn", size, own + dtn_cost[name], module.weight.numel() + module.bias.numel(), own)
+        else:
+            # The positional coefficients, inside DTN, have no counterpart in LayerNorm.
+            add(part, kind or "other", size, own, 0 if kind == "dtn" else size, own)
+        for child, inner in children.items():
+            walk(child, inner, kind)
+
+    walk("", model, None)
+    return tuple(Row(part, kind, *values) for (part, kind), values in sums.items() if any(values))
+
+
+def _kind(module: nn.Module) -> str | None:
+    if isinstance(module, DTN):
+        return "dtn"
+    if isinstance(module, NORMS):
+        return "norm"
+    for fragment, kind in KINDS_BY_NAME:
+        if fragment in type(module).__name__:
+            return kind
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return "conv"
+    return "linear" if isinstance(module, nn.Linear) else None
+
+
+def _part(model: nn.Module, name: str) -> str:
+    """The part of the detector a module belongs to: a child, a stage of the backbone, or a head of the RoIs."""
+    names = name.split(".")
+    if names[0] == "":
+        return type(model).__name__
+    depth = 1
+    if names[0] in ("backbone", "roi_head") and len(names) > 1:
+        depth = 2
+        if names[0] == "backbone" and isinstance(model.get_submodule(".".join(names[:2])), nn.ModuleList):
+            depth = 3
+    return ".".join(names[:depth])

@@ -1,0 +1,1 @@
+"""COCO annotation files: one reader for all commands."""

@@ -1,0 +1,155 @@
+"""The one reader of COCO annotation files.
+
+It takes what pycocotools 2.0.11 evaluates, refuses the rest with the object's name, and tells what it filled in or left
+out. Every command reads COCO files through it, so that they agree on each file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dtn_det.datasets.coco.errors import AnnotationError, MaskFault, check_objects, counted_remark, place_of
+from dtn_det.datasets.coco.names import find_names
+from dtn_det.datasets.coco.orientation import read_header
+from dtn_det.datasets.coco.reading import CocoReader, Row
+from dtn_det.datasets.remarks import Remark
+
+__all__ = ["AnnotationError", "CocoFile", "MaskFault", "place_of", "read_coco_file"]
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """The content of a COCO annotation file.
+
+    Rows keep whatever else the file says about them. Ids are those of the file: integers of any size or texts, or
+    fractions; see :func:`dtn_det.datasets.coco.values.evaluation_ids`.
+
+    Attributes:
+        path: The file.
+        images: One for each id; ``id``, ``file_name`` with slashes, and ``height`` and ``width`` as integers, or
+            without these keys where the file has no such size.
+        annotations: The objects of these images and categories; ``id``, ``image_id``, ``category_id``, ``bbox`` of
+            four finite numbers (x, y, width, height), ``area``, ``iscrowd`` (0 or 1), and ``segmentation`` where there
+            is one that can be evaluated.
+        categories: One for each id; ``id`` and ``name``.
+        remarks: What was left out, filled in or decided.
+        mask_faults: Of annotations whose segmentation cannot be evaluated. They count as boxes alone.
+        changed: Whether other readers would see something else in the file, or fail on it.
+        rest: Other keys of the file, such as ``info``, and annotations that are no objects, such as captions.
+    """
+
+    path: Path
+    images: tuple[Row, ...]
+    annotations: tuple[Row, ...]
+    categories: tuple[Row, ...]
+    remarks: tuple[Remark, ...] = ()
+    mask_faults: tuple[MaskFault, ...] = ()
+    changed: bool = False
+    rest: Mapping[str, Any] = field(default_factory=dict)
+
+    def content(self) -> dict[str, Any]:
+        """The file as every reader of COCO files can read it, to be written as JSON."""
+        rows = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
+        return {**{key: list(value) for key, value in rows.items()}, **self.rest}
+
+    def check_objects(self) -> None:
+        """See that there is something that can be found.
+
+        Raises:
+            AnnotationError: There are no objects, or crowds alone.
+        """
+        crowds = sum(row["iscrowd"] for row in self.annotations)
+        check_objects(self.path, len(self.annotations), crowds, len(self.images))
+
+    def check_masks(self) -> None:
+        """See that every segmentation can be evaluated.
+
+        Raises:
+            AnnotationError: One cannot.
+        """
+        if self.mask_faults:
+            first, count = self.mask_faults[0], len(self.mask_faults)
+            more = f" and {count - 1:,} more" if count > 1 else ""
+            raise AnnotationError(
+                self.path, "segmentations that COCO's evaluation takes", first.reason, first.place + more
+            )
+
+    def check_sizes(self) -> None:
+        """See that every image has a height and a width.
+
+        Raises:
+            AnnotationError: One has not.
+        """
+        for image in self.images:
+            if "height" not in image or "width" not in image:
+                raise AnnotationError(
+                    self.path,
+                    "the width and height of each image",
+                    "none, and no file to read them from",
+                    f"image {image['id']} ({image['file_name']})",
+                )
+
+    def with_folder(self, folder: Path) -> CocoFile:
+        r"""The same with what the images themselves tell.
+
+        Backslashes of Windows become slashes where that names a file that exists, paths of other machines lead to the
+        images of the same base names (see :func:`dtn_det.datasets.coco.names.find_names`), and sizes that the file
+        lacks are those of the images, turned as their EXIF data say.
+
+        Args:
+            folder: That the file names are relative to.
+        """
+        names = find_names((image["file_name"] for image in self.images), folder)
+        sized = []
+        images = []
+        for image in self.images:
+            name = image["file_name"]
+            found = names.slashes.get(name) or names.elsewhere.get(name)
+            if found is not None:
+                image = {**image, "file_name": found}
+            if "height" not in image or "width" not in image:
+                header = read_header(folder / image["file_name"])
+                if header is not None:
+                    sized.append(f"image {image['id']}")
+                    height, width = header.read
+                    image = {**image, "height": height, "width": width}
+            images.append(image)
+        remarks = []
+        if names.slashes:
+            what = "file {name with backslashes was|names with backslashes were} read with slashes"
+            remarks.append(counted_remark(self.path, "backslashes", what, list(names.slashes)))
+        if names.elsewhere:
+            what = (
+                "{file name of another machine was read as that of the one image with its last part|file names of "
+                "another machine were read as those of the images with their last parts}"
+            )
+            examples = [f"{name} as {found}" for name, found in names.elsewhere.items()]
+            remarks.append(counted_remark(self.path, "names_elsewhere", what, examples))
+        if sized:
+            what = (
+                "{image without a height or width got those of its file|images without a height or width got those of "
+                "their files}"
+            )
+            remarks.append(counted_remark(self.path, "sizes_filled", what, sized))
+        if not remarks:
+            return self
+        return replace(self, images=tuple(images), remarks=(*self.remarks, *remarks), changed=True)
+
+
+def read_coco_file(path: Path, images: Path | None = None) -> CocoFile:
+    """Read a COCO annotation file.
+
+    Args:
+        path: The file.
+        images: Folder that its file names are relative to, see :meth:`CocoFile.with_folder`; None where it is not
+            known.
+
+    Raises:
+        AnnotationError: It is no COCO file, or COCO's evaluation could not take it.
+        OSError: It cannot be read.
+    """
+    found = CocoFile(**CocoReader(path).read())
+    return found if images is None else found.with_folder(images)

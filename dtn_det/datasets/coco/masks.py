@@ -1,0 +1,162 @@
+"""Segmentations of COCO files: which ones pycocotools evaluates, and what is wrong with the others."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from dtn_det.datasets.coco.values import are_numbers, number, whole_number
+
+_LARGEST_COORDINATE = 1e6
+# COCO writes run lengths as numbers of six bits; the last character of each has the highest bit unset.
+_RUNS = re.compile(r"(?:[P-o]{0,6}[0-O])+")
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A segmentation as it is evaluated.
+
+    Attributes:
+        value: Polygons, each at least two points, or run lengths with their size; None where there is none.
+        fault: Why pycocotools cannot evaluate it; None for a sound one, and where there is none.
+    """
+
+    value: Any = None
+    fault: str | None = None
+
+
+def read_mask(value: object) -> Mask:
+    """Read the ``segmentation`` of an annotation.
+
+    Args:
+        value: As in the file.
+
+    Returns:
+        The mask: what pycocotools 2.0.11 evaluates, with numbers for texts and whole numbers where it truncates.
+    """
+    if value is None or value in ([], {}, ""):
+        return Mask()
+    if isinstance(value, list):
+        return _polygons(value)
+    if isinstance(value, dict):
+        return _runs(value)
+    return Mask(fault=f"a segmentation that is neither polygons nor run lengths ({value!r:.40})")
+
+
+def _polygons(parts: list[Any]) -> Mask:
+    if not all(isinstance(part, list) for part in parts):
+        return Mask(fault="a flat list of coordinates in place of a list of polygons: put it in one more pair of []")
+    if any(isinstance(one, list) for part in parts for one in part[:1]):
+        return Mask(fault="a list of points in place of one of coordinates: write a polygon as [x1, y1, x2, y2, ...]")
+    found = []
+    for part in parts:
+        numbers = part if are_numbers(part) else [number(one) for one in part]
+        if None in numbers:
+            return Mask(fault="a polygon with a coordinate that is no number")
+        if numbers and max(max(numbers), -min(numbers)) > _LARGEST_COORDINATE:
+            return Mask(fault=f"a polygon with a coordinate beyond {_LARGEST_COORDINATE:,.0f}")
+        found.append(numbers)
+    # pycocotools looks at the first alone, and takes four numbers for a box, which it then cannot read.
+    if len(found[0]) < 5:
+        return Mask(fault=f"a first polygon of {len(found[0])} coordinates, which is less than three points")
+    return Mask(parts if all(new is old for new, old in zip(found, parts, strict=True)) else found)
+
+
+def _runs(value: dict[str, Any]) -> Mask:
+    size, counts = value.get("size"), value.get("counts")
+    sides = [whole_number(side) for side in size] if isinstance(size, list) and len(size) == 2 else [None]
+    if any(side is None or side < 1 for side in sides):
+        return Mask(fault=f"run lengths with the size {size!r:.40} in place of [height, width]")
+    pixels = int(sides[0] or 0) * int(sides[1] or 0)
+    if isinstance(counts, str):
+        runs = _decoded(counts)
+        if runs is None:
+            return Mask(fault="compressed run lengths that are damaged or cut off")
+        kept: Any = counts
+    elif isinstance(counts, list):
+        found = counts if are_numbers(counts) else [number(one) for one in counts]
+        if None in found:
+            return Mask(fault="run lengths that are no numbers")
+        runs = [int(one) for one in found if one is not None]
+        kept = counts if all(type(one) is int for one in counts) else runs
+    else:
+        return Mask(fault="run lengths without a list or text `counts`")
+    total = sum(runs)
+    # Of fewer pixels pycocotools never ends to count.
+    if total != pixels or min(runs) < 0:
+        return Mask(fault=f"run lengths of {total:,} pixels in a mask of {pixels:,}")
+    same = kept is counts and sides == size and all(type(side) is int for side in size or ())
+    return Mask(value if same else {"size": sides, "counts": kept})
+
+
+def _decoded(text: str) -> list[int] | None:
+    """The runs of COCO's compressed form (cocoapi, common/maskApi.c, rleFrString); None where it is damaged."""
+    if not text:
+        return []
+    if not _RUNS.fullmatch(text):
+        return None
+    runs: list[int] = []
+    value = shift = 0
+    for byte in text.encode():
+        code = byte - 48
+        value |= (code & 0x1F) << shift
+        shift += 5
+        if code & 0x20:
+            continue
+        if code & 0x10:
+            value |= -1 << shift
+        # From the fourth on, a run is written as the difference to the one two places before.
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    return runs
+
+
+def mask_area(mask: Any, height: int | None, width: int | None) -> int | None:
+    """Pixels of a sound mask, as COCO's own code counts them; None where that code or the image's size is missing."""
+    try:
+        from pycocotools import mask as masks
+    except ImportError:
+        return None
+    if isinstance(mask, dict):
+        runs = mask["counts"] if isinstance(mask["counts"], list) else _decoded(mask["counts"]) or []
+        return sum(runs[1::2])
+    if not height or not width:
+        return None
+    return int(masks.area(masks.merge(masks.frPyObjects(mask, height, width))))
+
+
+def mask_extent(mask: Any) -> tuple[float, float, float, float] | None:
+    """The x, y, width and height in pixels of a sound mask; None where it is empty or pycocotools is missing."""
+    if isinstance(mask, list):
+        corners = [_coordinates(part) for part in mask]
+        across = [x for xs, _ in corners for x in xs]
+        down = [y for _, ys in corners for y in ys]
+        return min(across), min(down), max(across) - min(across), max(down) - min(down)
+    try:
+        from pycocotools import mask as masks
+    except ImportError:
+        return None
+    height, width = mask["size"]
+    runs = masks.frPyObjects(mask, height, width) if isinstance(mask["counts"], list) else mask
+    if not masks.area(runs):
+        return None
+    x, y, across, down = masks.toBbox(runs).tolist()
+    return x, y, across, down
+
+
+def outlined_area(mask: Any) -> float:
+    """The area in square pixels within the outlines of a sound mask, those that overlap counted each."""
+    if isinstance(mask, dict):
+        return mask_area(mask, None, None) or 0
+    total = 0.0
+    for part in mask:
+        xs, ys = _coordinates(part)
+        pairs = zip(xs, ys, [*xs[1:], *xs[:1]], [*ys[1:], *ys[:1]], strict=True)
+        total += abs(sum(x * below - right * y for x, y, right, below in pairs)) / 2
+    return total
+
+
+def _coordinates(polygon: list[float]) -> tuple[list[float], list[float]]:
+    """The x and y of each corner, without a last number that has no partner, which pycocotools ignores."""
+    return polygon[: len(polygon) - len(polygon) % 2 : 2], polygon[1::2]

@@ -1,0 +1,188 @@
+"""Images that are stored turned, with an EXIF orientation that says how they are shown, and the sizes in COCO files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dtn_det.datasets.coco.errors import AnnotationError, counted_remark
+from dtn_det.datasets.remarks import Remark
+
+STORED_FORMATS = ("WEBP",)
+"""Formats in which OpenCV 4.12 passes over EXIF's orientation."""
+
+_ORIENTATION = 274
+_TURNED = range(2, 9)
+_SIDES_SWAPPED = range(5, 9)
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What an image file says before its pixels.
+
+    Attributes:
+        stored: Height and width of the stored pixels.
+        orientation: EXIF's, from 1 to 8; 1 where there is none.
+        is_turned: Whether OpenCV 4.12, and so MMDetection, turns such a file as its orientation says: all but WebP.
+    """
+
+    stored: tuple[int, int]
+    orientation: int = 1
+    is_turned: bool = True
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Height and width of the picture as it is shown."""
+        return self.stored[::-1] if self.orientation in _SIDES_SWAPPED else self.stored
+
+    @property
+    def read(self) -> tuple[int, int]:
+        """Height and width of the picture as MMDetection reads it by default."""
+        return self.shown if self.is_turned else self.stored
+
+
+@dataclass(frozen=True)
+class Orientations:
+    """What became of the EXIF orientations of a set's images.
+
+    Attributes:
+        path: The annotation file.
+        as_stored: Whether images are read as they are stored, and not as they are shown.
+        swapped: Images whose annotated size is the other one of the two.
+        undecided: Images whose size is the same both ways, so that only the boxes could tell.
+        agreeing: Number of images whose annotated size tells that they are annotated as they are read.
+    """
+
+    path: Path
+    as_stored: bool
+    swapped: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
+    agreeing: int = 0
+
+    def check(self, option: str = "") -> None:
+        """See that no image is annotated with the size of its other orientation.
+
+        Args:
+            option: Of the config, where the way in which images are loaded can be changed.
+
+        Raises:
+            AnnotationError: One is; the message names the orientation and what to do.
+        """
+        if self.swapped:
+            more = f" and {len(self.swapped) - 1:,} more" if len(self.swapped) > 1 else ""
+            read = "as they are stored" if self.as_stored else "as their EXIF orientation shows them"
+            raise AnnotationError(
+                self.path,
+                f"the width and height of images that are read {read}",
+                "width and height swapped",
+                self.swapped[0] + more,
+                orientation_advice(self.as_stored, option),
+            )
+
+    def remarks(self) -> tuple[Remark, ...]:
+        """What nothing but the boxes tells."""
+        if not self.undecided or self.agreeing:
+            return ()
+        read = "as {it is|they are} stored" if self.as_stored else "as it shows {it|them}"
+        what = (
+            f"{{image has|images have}} an EXIF orientation that the size does not tell, and {{is|are}} read {read}: "
+            "boxes must be of the picture as it is read"
+        )
+        return (counted_remark(self.path, "exif_orientation", what, self.undecided),)
+
+
+def read_header(path: Path) -> ImageHeader | None:
+    """The size and orientation of an image file; None for one that cannot be read."""
+    try:
+        from PIL import Image
+
+        with Image.open(path) as image:
+            width, height = image.size
+            orientation = image.getexif().get(_ORIENTATION)
+            is_turned = image.format not in STORED_FORMATS
+    except Exception:  # Pillow meets broken files with many kinds of errors; who needs the image tells
+        return None
+    return ImageHeader((height, width), orientation if orientation in _TURNED else 1, is_turned)
+
+
+def find_orientations(
+    path: Path, images: Iterable[Mapping[str, Any]], folder: Path, *, as_stored: bool = False
+) -> Orientations:
+    """Look at the headers of images.
+
+    Args:
+        path: The annotation file.
+        images: Its rows.
+        folder: That file names are relative to.
+        as_stored: See :class:`Orientations`.
+    """
+    swapped, undecided, agreeing = [], [], 0
+    for row in images:
+        header = read_header(folder / row["file_name"])
+        if header is None or header.orientation == 1:
+            continue
+        place = f"image {row['id']} ({row['file_name']}, EXIF orientation {header.orientation})"
+        if header.stored == header.shown:
+            undecided.append(place)
+            continue
+        read, other = (
+            (header.stored, header.shown) if as_stored or not header.is_turned else (header.shown, header.stored)
+        )
+        size = (row.get("height"), row.get("width"))
+        agreeing += size == read
+        if size == other:
+            swapped.append(place)
+    return Orientations(path, as_stored, tuple(swapped), tuple(undecided), agreeing)
+
+
+def orientation_advice(as_stored: bool, option: str = "") -> str:
+    """What to do about sizes that are swapped.
+
+    Args:
+        as_stored: See :class:`Orientations`.
+        option: Of the config.
+    """
+    if as_stored:
+        return (
+            "swap width and height in the file if the boxes are of the stored pixels; if they are of the picture as it "
+            f"is shown, save the images turned{f', or leave {option} at its default' if option else ''}"
+        )
+    load = f"load those with --cfg-options {option}=color_ignore_orientation, or " if option else ""
+    return (
+        "swap width and height in the file if the boxes are of the picture as it is shown; if they are of the stored "
+        f"pixels, {load}save the images without their EXIF orientation"
+    )
+
+
+def orientation_fault(path: Path, got: tuple[int, int], expected: tuple[int, int]) -> str | None:
+    """What an image's EXIF orientation has to do with its size being another than annotated; None for nothing.
+
+    Args:
+        path: The image.
+        got: Height and width as it was read.
+        expected: Height and width as annotated.
+    """
+    if got == expected or got != expected[::-1]:
+        return None
+    header = read_header(path)
+    if header is None or header.stored == header.shown or expected not in (header.stored, header.shown):
+        return None
+    as_stored = got == header.stored
+    read = "as it is stored" if as_stored else f"as its EXIF orientation {header.orientation} shows it"
+    return (
+        f"expected {expected[1]} x {expected[0]} pixels as the annotations say, got {got[1]} x {got[0]} {read}: "
+        + orientation_advice(as_stored)
+    )
+
+
+def ignores_orientation(pipeline: Sequence[Mapping[str, Any]]) -> tuple[bool, int]:
+    """Whether a pipeline of MMDetection loads images as they are stored, and the place of the step that loads."""
+    for place, step in enumerate(pipeline):
+        kind = step.get("type")
+        if str(getattr(kind, "__name__", kind)).startswith("LoadImage"):
+            color = str(step.get("color_type", "color"))
+            backend = step.get("imdecode_backend")
+            return color == "unchanged" or "ignore_orientation" in color or backend in ("turbojpeg", "tifffile"), place
+    return False, 0

@@ -1,0 +1,367 @@
+"""From the text of a COCO file to rows that every reader understands the same way."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dtn_det.datasets.coco.boxes import contradictions
+from dtn_det.datasets.coco.errors import AnnotationError, MaskFault, counted_remark, place_of
+from dtn_det.datasets.coco.masks import mask_area, read_mask
+from dtn_det.datasets.coco.values import Id, are_of_one_kind, box, crowd_flag, identifier, number, whole_number
+
+Row = dict[str, Any]
+
+_LVIS = ("not_exhaustive_category_ids", "neg_category_ids")
+
+
+class CocoReader:
+    """The passes over one COCO file, which gather what is to be told.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.told: dict[str, tuple[str, list[str]]] = {}
+        self.faults: list[MaskFault] = []
+        self.changed = False
+
+    def read(self) -> dict[str, Any]:
+        """The attributes of a :class:`dtn_det.datasets.coco.file.CocoFile`.
+
+        Raises:
+            AnnotationError: It is no COCO file, or COCO's evaluation could not take it.
+            OSError: It cannot be read.
+        """
+        content = self._content()
+        images = self._images(content["images"])
+        categories = self._categories(content.get("categories") or [])
+        rows = content.get("annotations") or []
+        # Captions, and segments of panoptic files, which name no boxes.
+        others = bool(rows) and not any("bbox" in row or "category_id" in row for row in rows)
+        annotations = self._annotations([] if others else rows, images, categories)
+        categories = self._one_of_each_name(categories, annotations)
+        self._tell_same_files(images)
+        for kind, what, places in contradictions(annotations, images):
+            self.told[kind] = (what, places)
+        for key, image in images.items():
+            if not image.keys().isdisjoint(_LVIS):
+                what = "{image|images} with LVIS's lists of categories, which COCO's evaluation ignores"
+                self._tell("federated", what, f"image {key}")
+        self._tell_of_crowds(annotations, categories)
+        read = ("images", "categories") if others else ("images", "annotations", "categories")
+        rest = {key: value for key, value in content.items() if key not in read}
+        return {
+            "path": self.path,
+            "images": tuple(images.values()),
+            "annotations": tuple(annotations),
+            "categories": tuple(categories.values()),
+            "remarks": tuple(
+                counted_remark(self.path, kind, what, places) for kind, (what, places) in self.told.items()
+            ),
+            "mask_faults": tuple(self.faults),
+            "changed": self.changed,
+            "rest": rest,
+        }
+
+    def _content(self) -> dict[str, Any]:
+        expected = "a COCO annotation file"
+        try:
+            text = self.path.read_bytes()
+            content = json.loads(text)
+            # Others read UTF-8 alone, without a mark of the byte order.
+            self.changed = json.detect_encoding(text) != "utf-8"
+        except (ValueError, RecursionError) as error:
+            raise AnnotationError(self.path, "JSON", f"something else ({error})", "", "name another file") from None
+        if not isinstance(content, dict):
+            got = f"a {type(content).__name__}"
+            advice = "name the file with the images; lists are what detectors write"
+            raise AnnotationError(self.path, expected, got, "", advice)
+        for key in ("images", "annotations", "categories"):
+            rows = content.get(key, [] if key != "images" else None)
+            if rows is not None and not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+                raise AnnotationError(self.path, f"a list of objects `{key}`", f"{rows!r:.60}")
+        if not content.get("images"):
+            raise AnnotationError(self.path, "images", "none", "", "name another file")
+        return content
+
+    def _tell(self, kind: str, what: str, place: str) -> None:
+        self.told.setdefault(kind, (what, []))[1].append(place)
+
+    def _images(self, rows: Sequence[Row]) -> dict[Id, Row]:
+        found: dict[Id, Row] = {}
+        for place, row in enumerate(rows):
+            key = identifier(row.get("id"))
+            if key is None:
+                raise AnnotationError(self.path, "an id of each image", f"{row.get('id')!r}", f"images[{place}]")
+            name = row.get("file_name")
+            if not isinstance(name, str) or not name:
+                raise AnnotationError(self.path, "a file name of each image", f"{name!r}", f"image {key}")
+            row = self._with_size({**row, "id": key} if type(row["id"]) is not type(key) else row, key)
+            if key in found:
+                self._twice(
+                    f"image {key}",
+                    found[key],
+                    row,
+                    "images_twice",
+                    "{image that is listed twice counts|images that are listed twice count} once",
+                )
+                continue
+            found[key] = row
+        self._check_kinds(found, "images")
+        return found
+
+    def _tell_same_files(self, images: Mapping[Id, Row]) -> None:
+        """Count images that name the file of another: each is evaluated, against its own objects alone."""
+        first: dict[str, Id] = {}
+        for key, row in images.items():
+            name = posixpath.normpath(row["file_name"].replace("\\", "/"))
+            if first.setdefault(name, key) != key:
+                what = (
+                    "{image names|images name} the file of another image; each is evaluated against its own objects "
+                    "alone"
+                )
+                self._tell("same_files", what, f"image {key}: {name} as image {first[name]}")
+
+    def _with_size(self, row: Row, key: Id) -> Row:
+        height, width = row.get("height"), row.get("width")
+        if type(height) is int and type(width) is int and height > 0 and width > 0:
+            return row
+        row = dict(row)
+        self.changed = True
+        for side in ("height", "width"):
+            value = row.pop(side, None)
+            found = whole_number(value)
+            if found is None and value is not None:
+                raise AnnotationError(self.path, f"a whole number as {side}", f"{value!r}", f"image {key}")
+            if found is not None and found > 0:
+                row[side] = found
+        return row
+
+    def _categories(self, rows: Sequence[Row]) -> dict[Id, Row]:
+        found: dict[Id, Row] = {}
+        for place, row in enumerate(rows):
+            key = identifier(row.get("id"))
+            if key is None:
+                raise AnnotationError(self.path, "an id of each category", f"{row.get('id')!r}", f"categories[{place}]")
+            if row.get("name") in (None, ""):
+                raise AnnotationError(self.path, "a name of each category", f"{row.get('name')!r}", f"category {key}")
+            if type(row["id"]) is not type(key) or not isinstance(row["name"], str):
+                row = {**row, "id": key, "name": str(row["name"])}
+                self.changed = True
+            if key in found:
+                what = "{category that is listed twice counts|categories that are listed twice count} once"
+                self._twice(f"category {key}", found[key], row, "categories_twice", what)
+                continue
+            found[key] = row
+        self._check_kinds(found, "categories")
+        return found
+
+    def _twice(self, place: str, first: Row, second: Row, kind: str, what: str) -> None:
+        if first != second:
+            got = f"two that differ, {_short(first)} and {_short(second)}"
+            raise AnnotationError(self.path, "each id once", got, place)
+        self.changed = True
+        self._tell(kind, what, place)
+
+    def _check_kinds(self, ids: Mapping[Id, Row], what: str) -> None:
+        if not are_of_one_kind(ids):
+            text = next(one for one in ids if isinstance(one, str))
+            other = next(one for one in ids if not isinstance(one, str))
+            raise AnnotationError(
+                self.path, f"ids of {what} that are all numbers or all texts", f"{other!r} and {text!r}"
+            )
+
+    def _annotations(self, rows: Sequence[Row], images: Mapping[Id, Row], categories: Mapping[Id, Row]) -> list[Row]:
+        found = []
+        for place, row in enumerate(rows):
+            image, category = identifier(row.get("image_id")), identifier(row.get("category_id"))
+            if identifier(row.get("id")) is None:
+                raise AnnotationError(
+                    self.path, "an id of each annotation", f"{row.get('id')!r}", f"annotations[{place}]"
+                )
+            if image is None:
+                raise AnnotationError(
+                    self.path, "an image_id of each annotation", f"{row.get('image_id')!r}", f"annotation {row['id']}"
+                )
+            if category is None:
+                raise AnnotationError(
+                    self.path, "a category_id of each annotation", f"{row.get('category_id')!r}", place_of(row)
+                )
+            if image not in images:
+                self._left_out(image, images, "image", row)
+            elif category not in categories:
+                self._left_out(category, categories, "category", row)
+            else:
+                found.append(self._object(row, image, category, images[image]))
+        return self._with_own_ids(found)
+
+    def _left_out(self, key: Id, known: Mapping[Id, Row], what: str, row: Row) -> None:
+        other = number(key) if isinstance(key, str) else str(key)
+        if other is not None and other in known:
+            raise AnnotationError(
+                self.path,
+                f"{what} ids of annotations as those of the {'images' if what == 'image' else 'categories'} "
+                "are written",
+                f"{key!r} for {other!r}",
+                place_of(row),
+            )
+        self._tell(
+            f"annotations_without_{what}",
+            f"{{annotation of an id|annotations of ids}} of {'images' if what == 'image' else 'categories'} not listed "
+            "{was|were} left out",
+            place_of(row),
+        )
+
+    def _object(self, row: Row, image: Id, category: Id, image_row: Row) -> Row:
+        """An annotation with all that evaluation reads; the row itself where that is there."""
+        new: Row = {}
+        if type(row["image_id"]) is not type(image) or type(row["category_id"]) is not type(category):
+            new |= {"image_id": image, "category_id": category}
+        corners = box(row.get("bbox"))
+        if corners is None:
+            raise AnnotationError(
+                self.path,
+                "a box of four numbers of each annotation",
+                f"bbox {row.get('bbox')!r:.80}",
+                place_of(row),
+            )
+        if corners is not row["bbox"]:
+            new["bbox"] = corners
+        crowd = crowd_flag(row)
+        if crowd is None:
+            got = f"iscrowd {row['iscrowd']!r:.40}"
+            raise AnnotationError(self.path, "iscrowd 0 or 1 of each annotation", got, place_of(row))
+        if row.get("iscrowd") is not crowd:
+            new["iscrowd"] = crowd
+        new |= self._mask(row, image_row)
+        new |= self._area(row, {**row, **new}, image_row)
+        if corners[2] <= 0 or corners[3] <= 0:
+            self._tell(
+                "boxes_without_extent",
+                "{box|boxes} without width or height, which no detection can match, {counts|count} as missed",
+                place_of(row),
+            )
+        if not new:
+            return row
+        merged = {**row, **new}
+        if merged.get("segmentation", "") is None:
+            del merged["segmentation"], new["segmentation"]
+        self.changed |= bool(new)
+        return merged
+
+    def _tell_of_crowds(self, annotations: Sequence[Row], categories: Mapping[Id, Row]) -> None:
+        """Categories of which nothing can be found."""
+        crowds: set[Id] = set()
+        others: set[Id] = set()
+        for row in annotations:
+            (crowds if row["iscrowd"] else others).add(row["category_id"])
+        what = (
+            "{category has crowds alone (iscrowd 1), which COCO's evaluation ignores, so it counts|categories have "
+            "crowds alone (iscrowd 1), which COCO's evaluation ignores, so they count} like one without objects; set "
+            "iscrowd to 0 where they are single objects"
+        )
+        for key, row in categories.items():
+            if key in crowds and key not in others:
+                self._tell("crowds_alone", what, row["name"])
+
+    def _mask(self, row: Row, image: Row) -> Row:
+        if "segmentation" not in row:
+            return {}
+        mask = read_mask(row["segmentation"])
+        if mask.fault is not None:
+            self.changed = True
+            self.faults.append(MaskFault(place_of(row), mask.fault))
+            what = "{segmentation|segmentations} that COCO's evaluation cannot take {was|were} left out"
+            self._tell("unusable_masks", what, f"{place_of(row)}: {mask.fault}")
+        if isinstance(mask.value, dict):
+            size = [image.get("height"), image.get("width")]
+            if None not in size and mask.value["size"] != size:
+                self._tell(
+                    "masks_of_other_size",
+                    "{mask of another size than its|masks of another size than their} image, which no detection can "
+                    "match, {counts|count} as missed",
+                    place_of(row),
+                )
+        same = mask.value is row["segmentation"] and mask.value is not None
+        return {} if same else {"segmentation": mask.value}
+
+    def _area(self, row: Row, merged: Row, image: Row) -> Row:
+        value = row.get("area")
+        if type(value) in (int, float):
+            found = number(value)
+        elif value is None:
+            mask = merged.get("segmentation")
+            found = mask_area(mask, image.get("height"), image.get("width")) if mask else None
+            _, _, width, height = merged["bbox"]
+            found = width * height if found is None else found
+            what = "{object without an area got that of its|objects without an area got that of their} mask or box"
+            self._tell("areas_filled", what, place_of(row))
+        else:
+            found = number(value)
+        if found is None:
+            raise AnnotationError(
+                self.path, "a finite number as area of each annotation", f"area {value!r:.40}", place_of(row)
+            )
+        return {} if found is value else {"area": found}
+
+    def _with_own_ids(self, rows: list[Row]) -> list[Row]:
+        """The annotations with an id each."""
+        seen: set[Id | None] = set()
+        for row in rows:
+            key = identifier(row["id"])
+            if key in seen:
+                self._tell(
+                    "annotation_ids_twice",
+                    "{annotation with the id of another was given an id of its|annotations with the id of another were "
+                    "given ids of their} own; pycocotools would count the last one in place of the others",
+                    place_of(row),
+                )
+            elif key == 0:
+                self._tell(
+                    "annotation_id_zero",
+                    "annotation with the id 0 was given another, for pycocotools counts it as missed even where it is "
+                    "found",
+                    place_of(row),
+                )
+            seen.add(key)
+        if len(seen) == len(rows) and 0 not in seen:
+            return rows
+        self.changed = True
+        return [{**row, "id": place + 1} for place, row in enumerate(rows)]
+
+    def _one_of_each_name(self, categories: dict[Id, Row], annotations: Sequence[Row]) -> dict[Id, Row]:
+        """The categories without those that share a name with another and have no objects."""
+        by_name: dict[str, list[Id]] = {}
+        for key, row in categories.items():
+            by_name.setdefault(row["name"], []).append(key)
+        if len(by_name) == len(categories):
+            return categories
+        used = {identifier(row["category_id"]) for row in annotations}
+        left_out = set()
+        for name, keys in by_name.items():
+            if len(keys) == 1:
+                continue
+            chosen = [key for key in keys if key in used] or keys[:1]
+            if len(chosen) > 1:
+                got = f"the ids {', '.join(map(str, chosen))}, which have objects each"
+                raise AnnotationError(self.path, "one category of each name", got, f"the categories {name!r}")
+            left_out |= set(keys) - set(chosen)
+            self._tell(
+                "category_names_twice",
+                "{category without objects that shares|categories without objects that share} another's name "
+                "{was|were} left out",
+                name,
+            )
+        self.changed = True
+        return {key: row for key, row in categories.items() if key not in left_out}
+
+
+def _short(row: Row) -> str:
+    shown: Callable[[Any], str] = lambda value: f"{value!r:.40}"  # noqa: E731
+    return "{" + ", ".join(f"{key}: {shown(value)}" for key, value in list(row.items())[:4]) + "}"

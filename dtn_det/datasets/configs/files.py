@@ -1,0 +1,169 @@
+"""The COCO files of a config before MMDetection reads them: faults in the words of every command, mended copies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dtn_det._optional import require
+from dtn_det.datasets.coco.file import CocoFile, place_of, read_coco_file
+from dtn_det.datasets.coco.orientation import find_orientations, ignores_orientation
+from dtn_det.datasets.configs.classes import coco_class, innermost_settings
+from dtn_det.datasets.missing_images import check_images
+from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import InputError
+from dtn_det.system.files import write_json
+
+LARGEST = 64 << 20
+"""Bytes of the largest file that is read before MMDetection reads it.
+
+COCO's val2017 has 20 MB and takes a second. Its train2017, with 450 MB, would take as long again as MMDetection needs
+for it, and is looked at only where a run fails: see :func:`explain_failure`.
+"""
+
+
+def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[str]) -> tuple[Remark, ...]:
+    """See that the COCO files of a run can be read and that their images are there.
+
+    Where MMDetection would stumble over what other readers take, such as an object without an area, the data sets and
+    evaluators of the config get a copy that it can read.
+
+    Args:
+        cfg: The config; changed in place.
+        dataloaders: Keys such as ``"train_dataloader"``.
+        folder: Where copies are written.
+
+    Returns:
+        What was left out, filled in or decided.
+
+    Raises:
+        AnnotationError: A file that is no COCO file, or that COCO's evaluation could not take.
+        InputError: A file without objects, or images that are missing.
+    """
+    remarks: list[Remark] = []
+    for where, settings, path in _files(cfg, dataloaders):
+        if path.stat().st_size > LARGEST:
+            continue
+        file = _read(where, settings, path)
+        if _takes_masks(cfg, dataloaders, settings):
+            file.check_masks()
+            _check_has_masks(where, file)
+        remarks += file.remarks
+        if settings.get("test_mode"):
+            remarks += _check_orientations(where, settings, file)
+        if file.changed:
+            copy = Path(folder).absolute() / "annotations" / path.name
+            write_json(copy, file.content())
+            settings["ann_file"] = str(copy)
+            _replace_in_evaluators(cfg, dataloaders, path, copy)
+    return tuple(dict.fromkeys(remarks))
+
+
+def explain_failure(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> str | None:
+    """What is wrong with the large files of a run that has failed, which :func:`check_files` passed over.
+
+    Args:
+        cfg: The config.
+        dataloaders: Keys such as ``"train_dataloader"``.
+
+    Returns:
+        The fault, or None where the files are sound.
+    """
+    try:
+        for where, settings, path in _files(cfg, dataloaders):
+            if path.stat().st_size > LARGEST:
+                _read(where, settings, path)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _files(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple[str, Any, Path]]:
+    """The key and the settings of each data set of COCO's format, and its file on this machine."""
+    if cfg.get("default_scope") == "mmpretrain":
+        return
+    for loader in dataloaders:
+        for where, settings in innermost_settings(cfg, loader):
+            name = settings.get("ann_file")
+            if isinstance(name, str) and coco_class(settings.get("type")) is not None:
+                path = Path(os.path.join(settings.get("data_root") or "", name))
+                if path.is_file():
+                    yield where, settings, path
+
+
+def _read(where: str, settings: Mapping[str, Any], path: Path) -> CocoFile:
+    """The content of a data set's file, which must have objects, and images that are there."""
+    folder = _image_folder(settings)
+    file = read_coco_file(path, folder)
+    file.check_objects()
+    if folder is not None and settings.get("indices") is None:
+        names = [str(image["file_name"]) for image in _used(settings, file)]
+        check_images(path, [os.path.join(folder, name) for name in names], names, f"{where}.data_prefix.img")
+    return file
+
+
+def _check_orientations(where: str, settings: Mapping[str, Any], file: CocoFile) -> tuple[Remark, ...]:
+    """See that images are annotated as the pipeline loads them."""
+    folder = _image_folder(settings)
+    if folder is None:
+        return ()
+    as_stored, place = ignores_orientation(settings.get("pipeline") or ())
+    found = find_orientations(file.path, file.images, folder, as_stored=as_stored)
+    found.check(f"{where}.pipeline.{place}.color_type")
+    return found.remarks()
+
+
+def _takes_masks(cfg: Mapping[str, Any], dataloaders: Sequence[str], settings: Mapping[str, Any]) -> bool:
+    """Whether a data set's pipeline or one of the evaluators reads masks."""
+    steps = settings.get("pipeline") or ()
+    if any(isinstance(step, Mapping) and step.get("with_mask") for step in steps):
+        return True
+    for loader in dataloaders:
+        metrics: Any = cfg.get(loader.replace("_dataloader", "_evaluator")) or ()
+        for metric in [metrics] if isinstance(metrics, Mapping) else metrics:
+            kinds = metric.get("metric", ()) if isinstance(metric, Mapping) else ()
+            if "segm" in ([kinds] if isinstance(kinds, str) else kinds):
+                return True
+    return False
+
+
+def _check_has_masks(where: str, file: CocoFile) -> None:
+    """See that each object has a mask, for MMDetection asks each for one where it reads masks."""
+    without = [row for row in file.annotations if not row.get("segmentation")]
+    if without:
+        raise InputError(
+            f"expected a segmentation of each object in {file.path} ({where}), whose masks the config reads, got "
+            f"{len(without):,} of {len(file.annotations):,} objects without, such as {place_of(without[0])}: add them, "
+            "or name the config of a detector without masks"
+        )
+
+
+def _used(settings: Mapping[str, Any], file: CocoFile) -> list[Mapping[str, Any]]:
+    """The images that a data set reads: training may leave those without objects out."""
+    if settings.get("test_mode") or not (settings.get("filter_cfg") or {}).get("filter_empty_gt"):
+        return list(file.images)
+    having = {row["image_id"] for row in file.annotations}
+    return [image for image in file.images if image["id"] in having]
+
+
+def _image_folder(settings: Mapping[str, Any]) -> Path | None:
+    """The folder of the images, None where they are elsewhere or their names are made otherwise."""
+    coco = require("mmdet.datasets", "det").CocoDataset
+    if coco_class(settings.get("type")).parse_data_info is not coco.parse_data_info or settings.get("backend_args"):
+        return None
+    prefix = settings.get("data_prefix") or {}
+    images = prefix.get("img") or prefix.get("img_path") or "" if isinstance(prefix, Mapping) else prefix
+    folder = os.path.join(settings.get("data_root") or "", images)
+    return None if "://" in folder else Path(folder)
+
+
+def _replace_in_evaluators(cfg: Any, dataloaders: Sequence[str], path: Path, copy: Path) -> None:
+    for key in [loader.replace("_dataloader", "_evaluator") for loader in dataloaders]:
+        metrics: Any = cfg.get(key) or ()
+        listed: list[Any] = [metrics] if isinstance(metrics, Mapping) else list(metrics)
+        for metric in listed:
+            file = metric.get("ann_file") if isinstance(metric, Mapping) else None
+            if isinstance(file, str) and os.path.isfile(file) and os.path.samefile(file, path):
+                metric["ann_file"] = str(copy)

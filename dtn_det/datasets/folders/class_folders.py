@@ -1,0 +1,326 @@
+"""The reader of class folders: clean images with their classes, for every command that needs them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dtn_det.datasets.choosing import choose_paths, selection_name
+from dtn_det.datasets.folders.advice import not_sorted
+from dtn_det.datasets.folders.contents import look
+from dtn_det.datasets.folders.image_files import SUFFIXES, OtherFiles, by_folders, quoted, walk_images
+from dtn_det.datasets.folders.label_maps import IMAGENET_CLASSES, LabelMap, map_labels, naming, natural_order
+from dtn_det.datasets.folders.recognise import READ_BY_CLASS, Recognised, recognise
+from dtn_det.datasets.remarks import Remark, agreeing
+
+_READS = "class folders of clean images, or corrupted ones in <corruption>/<severity>"
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image with its class.
+
+    Attributes:
+        key: Its identity, ``<folder>/<file>`` with the ending, for one class may hold ``1.jpg`` and ``1.png``.
+        path: Where it is.
+        label: Number of its class.
+    """
+
+    key: str
+    path: str
+    label: int
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """The images of an evaluation.
+
+    Attributes:
+        images: In the order of their keys, folder by folder.
+        labels: How the classes are numbered and called.
+        selection: Which of the folder's images these are: ``'all'`` or ``'limit=500 of 50000 seed=0'``.
+        num_found: Images in the folder before the selection.
+        num_folders: Classes with images in the folder before the selection.
+        remarks: What was left out, filled in or decided.
+    """
+
+    images: tuple[LabelledImage, ...]
+    labels: LabelMap
+    selection: str
+    num_found: int
+    num_folders: int
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """Of the label set, which may be more than there are folders."""
+        return self.labels.num_classes
+
+    def lines(self) -> Iterator[str]:
+        """Lines that tell sets of images apart by names, sizes and labels."""
+        return (f"{image.key} {file_size(image.path)} {image.label}" for image in self.images)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All images of some class folders.
+
+    Attributes:
+        paths: Where each image is, by its key, folder by folder.
+        folders: Of all classes, those without images too, sorted.
+        others: Files that are no images.
+    """
+
+    paths: dict[str, str]
+    folders: tuple[str, ...]
+    others: OtherFiles
+
+    @property
+    def filled(self) -> set[str]:
+        """The folders with images."""
+        return {key.partition("/")[0] for key in self.paths}
+
+
+def file_size(path: str | Path) -> int:
+    """Bytes of a file; -1 for a link that leads nowhere, which is told when its turn comes."""
+    try:
+        return os.stat(path).st_size
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return -1
+        raise
+
+
+def list_images(
+    root: Path, classes: str | None = None, limit: int | None = None, limit_seed: int = 0
+) -> LabelledImages:
+    """List a folder of class folders with clean images.
+
+    Args:
+        root: The folder, or one with the class folders in ``val``.
+        classes: One of :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None for what the names tell.
+        limit: Take so many images, chosen at random, always the same ones.
+        limit_seed: Of that choice.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: It is something else, holds no images, or a class folder whose class is not known.
+    """
+    return label_images(recognise(root), classes, limit, limit_seed)
+
+
+def label_images(found: Recognised, classes: str | None, limit: int | None, limit_seed: int) -> LabelledImages:
+    """The clean images of a folder that was recognised: see :func:`list_images`."""
+    check_clean(found, classes)
+    listing = list_clean(found)
+    classes = classes or found.classes
+    listed = () if classes == "imagenet" else found.listed_classes
+    labels = map_labels({*listing.folders, *listed}, classes, found.root)
+    keys = choose_paths(list(listing.paths), limit, limit_seed)
+    return LabelledImages(
+        tuple(LabelledImage(key, listing.paths[key], labels.numbers[key.partition("/")[0]]) for key in keys),
+        labels,
+        selection_name(limit, len(listing.paths), limit_seed),
+        len(listing.paths),
+        len(listing.filled),
+        (*found.remarks, *_remarks(found, listing, labels)),
+    )
+
+
+def check_clean(found: Recognised, classes: str | None = None) -> None:
+    """See that a folder holds clean images whose classes are known, and whose protocol is that of class folders.
+
+    Args:
+        found: What the folder is.
+        classes: How the user wants them numbered.
+
+    Raises:
+        ValueError: It is something else; the sentence says what, and what to do.
+    """
+    if found.kind == "corrupted" or found.kind not in READ_BY_CLASS:
+        if found.kind == "images" and (images := look(found.root).images):
+            raise ValueError(_loose(images, found.root))
+        if found.kind == "empty" and any(name.endswith(".npz") for name in look(found.root).others):
+            raise ValueError(found.refusal(_READS))
+        if found.kind in ("images", "empty"):
+            raise ValueError(no_images(found.root, OtherFiles()))
+        raise ValueError(found.refusal(_READS))
+    if found.dataset in ("ImageNet-R", "ImageNet-A") and classes in (None, "imagenet"):
+        raise ValueError(
+            f"expected {_READS}, got {found.title} in {found.root}: published numbers of {found.dataset} choose among "
+            "the logits of its 200 classes, which is not evaluated yet; name other images, or take --classes folder "
+            f"for a model of the {len(found.folders)} classes of these folders alone"
+        )
+
+
+def list_clean(found: Recognised) -> Listing:
+    """List the images of class folders, or of Tiny-ImageNet's validation set as downloaded.
+
+    Raises:
+        ValueError: There are none, some lie in no class folder, or an image's class is not told.
+    """
+    if found.kind == "tiny_imagenet_val":
+        return _list_tiny(found)
+    contents = look(found.root)
+    if contents.images:
+        raise ValueError(_loose(contents.images, found.root))
+    return list_folders(found.root, contents.folders)
+
+
+def list_folders(root: Path, folders: Sequence[str]) -> Listing:
+    """List the images of class folders, whatever lies beside them.
+
+    Raises:
+        ValueError: There are none.
+    """
+    others = OtherFiles()
+    base = str(root)
+    keys = [key for name in folders for key in walk_images(base, f"{name}/", others)]
+    if not keys:
+        raise ValueError(no_images(root, others))
+    keys.sort(key=by_folders)
+    return Listing({key: os.path.join(base, key) for key in keys}, tuple(folders), others)
+
+
+def no_images(root: Path, others: OtherFiles) -> str:
+    """What to say of a folder in which no file ends like an image."""
+    passed = "".join(f"; {remark.what}" for remark in others.remarks(root))
+    return f"expected images ({', '.join(SUFFIXES)}) in {root}, got none{passed}: name the folder that holds them"
+
+
+def tiny_annotations(root: Path) -> dict[str, str]:
+    """The class of each of Tiny-ImageNet's validation images by its file name.
+
+    Args:
+        root: The folder with ``val_annotations.txt``.
+
+    Raises:
+        ValueError: A line names no file and class, or a file twice.
+    """
+    classes: dict[str, str] = {}
+    path = root / "val_annotations.txt"
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        name, _, rest = line.partition("\t")
+        wnid = rest.partition("\t")[0]
+        if naming([wnid]) != "wnids" or classes.get(name, wnid) != wnid:
+            raise ValueError(
+                f"expected a file name and its wnid in line {number} of {path}, each file once, got {line!r}: fetch "
+                "the file again"
+            )
+        classes[name] = wnid
+    return classes
+
+
+def _list_tiny(found: Recognised) -> Listing:
+    root = found.root
+    classes = tiny_annotations(root)
+    strangers = sorted({*classes.values()} - {*found.listed_classes}) if found.listed_classes else []
+    if strangers:
+        raise ValueError(
+            f"expected the classes of {root / 'val_annotations.txt'} to be among those of wnids.txt, got "
+            f"{quoted(strangers)} besides: fetch both files again"
+        )
+    others = OtherFiles()
+    base = str(root)
+    paths = {path.removeprefix("images/"): os.path.join(base, path) for path in walk_images(base, "images/", others)}
+    unknown = sorted({*paths} - {*classes})
+    if unknown or not paths:
+        raise ValueError(
+            f"expected the images of val_annotations.txt in {root / 'images'}, got {quoted(unknown) or 'none'}: fetch "
+            "the set again"
+        )
+    keys = {f"{classes[name]}/{name}": path for name, path in paths.items()}
+    return Listing({key: keys[key] for key in sorted(keys, key=by_folders)}, tuple(sorted({*classes.values()})), others)
+
+
+def _remarks(found: Recognised, listing: Listing, labels: LabelMap) -> Iterator[Remark]:
+    where = str(found.root)
+    yield from listing.others.remarks(where)
+    empty = sorted({*labels.numbers} - listing.filled)
+    if empty:
+        what = agreeing(
+            len(empty), "class {folder without images keeps its number|folders without images keep their numbers}"
+        )
+        yield Remark("empty_class_folders", what, where, len(empty), empty)
+    if labels.classes == "imagenet" and len(listing.filled) < IMAGENET_CLASSES:
+        yield Remark(
+            "part_of_the_classes",
+            f"of ImageNet's {IMAGENET_CLASSES:,} classes {agreeing(len(listing.filled), '{has|have}')} images",
+            where,
+            len(listing.filled),
+            partial=True,
+        )
+    yield from order_remarks(labels, where)
+
+
+def order_remarks(labels: LabelMap, where: str) -> Iterator[Remark]:
+    """How folders were numbered, where other programs number them otherwise.
+
+    Args:
+        labels: The numbers.
+        where: What the folders lie in.
+    """
+    folders = labels.numbers
+    by_text, natural = sorted(folders), natural_order(folders)
+    if naming(folders) != "numbers":
+        if labels.classes in ("sorted", "natural") and by_text != natural:
+            what = f"folders are numbered by the {in_order(labels.classes, by_text, natural)}"
+            other = "sorted" if labels.classes == "natural" else "natural"
+            yield Remark("order_of_names", f"{what} (--classes {other} numbers them otherwise)", where, len(folders))
+        return
+    first = min(map(int, folders))
+    name = next((name for place, name in enumerate(by_text) if int(name) - first != place), by_text[0])
+    if by_text == natural and not labels.from_one:
+        return
+    how, other = "from 1 on" if labels.from_one else "as they are named", "sorted"
+    if labels.classes == "sorted" and by_text != natural:
+        how, other = f"by the {in_order('sorted', by_text, natural)}", "natural"
+    elif labels.classes == "natural" and by_text != natural and not labels.from_one:
+        how = f"by the {in_order('natural', by_text, natural)}"
+    turn = f" (--classes {other} numbers them otherwise)" if by_text != natural else ""
+    if labels.from_one and len(folders) == IMAGENET_CLASSES:
+        turn += "; ImageNet's devkit numbers its classes so, in another order than models are trained in"
+    yield Remark(
+        "numbered_folders",
+        f"folders are numbered {how}: {name!r} is class {folders[name]}{turn}",
+        where,
+        len(folders),
+    )
+
+
+def in_order(order: str, by_text: Sequence[str], natural: Sequence[str]) -> str:
+    """Text or natural order, with two names whose places the orders exchange.
+
+    Args:
+        order: ``'sorted'`` or ``'natural'``.
+        by_text: Names in text order.
+        natural: The same in natural order, which is another.
+    """
+    place = next(n for n, (one, other) in enumerate(zip(by_text, natural, strict=True)) if one != other)
+    first, second = by_text[place], natural[place]
+    if order == "sorted":
+        return f"text order of their names, in which {first!r} is before {second!r}"
+    return f"natural order of their names, in which {second!r} is before {first!r}"
+
+
+def _loose(names: tuple[str, ...], root: Path) -> str:
+    return (
+        f"expected each image in a folder named by its class, got {names[0]!r} in {root} itself: "
+        f"{not_sorted(names, root)}"
+    )
+
+
+def same_stem(keys: Sequence[str]) -> dict[str, list[str]]:
+    """Keys by what they are without their endings."""
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        found.setdefault(stem(key), []).append(key)
+    return found
+
+
+def stem(key: str) -> str:
+    """A key without the ending of its file."""
+    return os.path.splitext(key)[0]

@@ -1,0 +1,295 @@
+"""Corrupted images on disk: ImageNet-C as published, its variants, and what ``dtn-det corrupt`` writes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dtn_det.corrupted_folders.manifest import read_manifest
+from dtn_det.corruptions.catalog import SEVERITIES
+from dtn_det.corruptions.identity import Identity
+from dtn_det.datasets.choosing import choose_paths, selection_name
+from dtn_det.datasets.folders.class_folders import (
+    LabelledImage,
+    LabelledImages,
+    file_size,
+    order_remarks,
+    same_stem,
+    stem,
+)
+from dtn_det.datasets.folders.image_files import OtherFiles, listed, quoted, subfolders, walk_images
+from dtn_det.datasets.folders.label_maps import map_labels
+from dtn_det.datasets.folders.recognise import Recognised
+from dtn_det.datasets.remarks import Remark
+
+# Images whose files' sizes go into the identity of the tree; those of all would take minutes.
+_SIZED = 100
+_TINY = "Tiny-ImageNet-C"
+
+Cells = Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class CorruptedTree:
+    """A folder with the images of each cell.
+
+    Attributes:
+        found: What the folder was recognised as.
+        identity: What the images were made with, where the tree tells.
+        profile: Benchmark of that identity, or None.
+        classes: All class folders of the clean images, where the tree tells: it may hold a part of them.
+        num_images: Clean images that it was made of, where it tells.
+        limit: How many of those it was made for, where it tells: ``dtn-det corrupt --limit``.
+        seed: Of the corruptions and of the choice of these images.
+    """
+
+    found: Recognised
+    identity: str
+    profile: str | None
+    classes: tuple[str, ...] = ()
+    num_images: int | None = None
+    limit: int | None = None
+    seed: int = 0
+
+    @property
+    def folders(self) -> Mapping[tuple[str, int], Path]:
+        """Of each corruption and severity."""
+        return {} if self.found.corruptions is None else self.found.corruptions.cells
+
+
+def open_tree(found: Recognised) -> CorruptedTree:
+    """Read what a corrupted tree tells of itself.
+
+    Args:
+        found: What the folder was recognised as, of the kind ``'corrupted'``.
+    """
+    manifest = read_manifest(found.root) or {}
+    identity, classes = manifest.get("identity"), manifest.get("classes")
+    known = tuple(map(str, classes)) if isinstance(classes, list) else ()
+    if not isinstance(identity, str):
+        return CorruptedTree(found, "files", None, known)
+    number, limit = (value if isinstance(value := manifest.get(key), int) else None for key in ("num_images", "limit"))
+    parsed = Identity.parse(identity)
+    seed = 0 if parsed is None else parsed.seed
+    return CorruptedTree(found, f"files made with {identity}", identity.split()[0], known, number, limit, seed)
+
+
+def list_tree(
+    tree: CorruptedTree,
+    cells: Cells,
+    classes: str | None = None,
+    limit: int | None = None,
+    limit_seed: int = 0,
+    clean: LabelledImages | None = None,
+) -> tuple[LabelledImages, list[str]]:
+    """The images that all cells of a tree hold.
+
+    Args:
+        tree: The tree.
+        cells: Corruptions and severities that are wanted.
+        classes: See :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None for what the folders' names tell.
+        limit: Take so many images.
+        limit_seed: Of that choice.
+        clean: The clean images beside it: their classes are all that there are, of which a tree may hold a part.
+
+    Returns:
+        The images, and lines that tell them apart: names, labels and the sizes of some files.
+
+    Raises:
+        ValueError: A cell is missing, cells hold different images, or a class is not known.
+    """
+    root, folders = tree.found.root, tree.folders
+    absent = [cell for cell in cells if cell not in folders]
+    if absent:
+        raise ValueError(
+            f"expected a folder for each corruption and severity in {root}, got none for {_by_corruption(absent)}: "
+            f"fetch what is missing, or choose with {_choice(cells, folders)}"
+        )
+    first = folders[cells[0]]
+    others = OtherFiles()
+    keys = _common_keys(tree, cells, others)
+    present = {key.partition("/")[0] for key in keys}
+    classes = classes or tree.found.classes
+    known = {*tree.classes}
+    # Where the clean images lack a class, it is told which images are missing.
+    if not known and clean is not None and present <= clean.labels.numbers.keys():
+        known = {*clean.labels.numbers}
+    if not known and classes != "imagenet" and (tree.num_images or 0) > len(keys):
+        raise ValueError(
+            f"expected all images of {root}, among whose class folders the classes are numbered, got {len(keys)} of "
+            f"{tree.num_images}: write it again with the same `dtn-det corrupt` command, which adds the classes to "
+            "corruptions.json and keeps the images, or name the clean images with --clean"
+        )
+    # Of all cells that are taken, so that their order does not change the numbers.
+    labels = map_labels(known or {name for cell in cells for name in subfolders(folders[cell])}, classes, root)
+    unknown = sorted(present - {*labels.numbers})
+    if unknown:
+        raise ValueError(
+            f"expected class folders in {root} that the clean images have too ({listed(sorted(known))}), got "
+            f"{quoted(unknown)} besides: move them away, or name the clean images of these classes with --clean"
+        )
+    base = str(first)
+    images = tuple(
+        LabelledImage(key, os.path.join(base, key), labels.numbers[key.partition("/")[0]])
+        for key in choose_paths(keys, limit, limit_seed)
+    )
+    lines = [f"{image.key} {image.label}" for image in images]
+    lines += [f"{cell} {file_size(folders[cell] / image.key)}" for cell in cells for image in images[:_SIZED]]
+    remarks = (*tree.found.remarks, *others.remarks(first), *order_remarks(labels, base), *_remarks(tree))
+    selection = _selection(tree, len(keys), limit, limit_seed)
+    return LabelledImages(images, labels, selection, len(keys), len(present), remarks), lines
+
+
+def _selection(tree: CorruptedTree, present: int, limit: int | None, limit_seed: int) -> str:
+    """How the images are called that are taken, also where the tree was made of a part of the clean ones."""
+    if (taken := selection_name(limit, present, limit_seed)) != "all":
+        return taken if present >= (tree.num_images or 0) else f"{taken} in the tree, of {tree.num_images} clean images"
+    if tree.num_images is None or present >= tree.num_images:
+        return "all"
+    if tree.limit == present:
+        return selection_name(present, tree.num_images, tree.seed)
+    return f"{present} of {tree.num_images} in the tree"
+
+
+def unused_clean(images: LabelledImages, clean: LabelledImages, folder: Path) -> tuple[Remark, ...]:
+    """Tell how many clean images have no corrupted ones in a tree.
+
+    Args:
+        images: Those of the tree.
+        clean: The clean ones, each of which belongs to at most one of the tree.
+        folder: Of the clean ones.
+    """
+    unused = clean.num_found - images.num_found
+    if unused <= 0:
+        return ()
+    what = f"clean images out of {clean.num_found:,} have no corrupted ones in the tree and were left out"
+    return (Remark("unused_clean", what, str(folder), unused),)
+
+
+def _by_corruption(cells: Iterable[tuple[str, int]]) -> str:
+    """Cells as ``fog 1, 2; snow``, where corruptions without any severity stand alone."""
+    by_name: dict[str, list[int]] = {}
+    for name, severity in cells:
+        by_name.setdefault(name, []).append(severity)
+    whole = [name for name, severities in by_name.items() if len(severities) == len(SEVERITIES)]
+    parts = [f"{name} {', '.join(map(str, sorted(by_name[name])))}" for name in by_name if name not in whole]
+    return "; ".join([*parts, *([", ".join(whole)] if whole else [])])
+
+
+def _choice(wanted: Cells, folders: Collection[tuple[str, int]]) -> str:
+    """The options that take the wanted corruptions that are there, at the severities that all of them have."""
+    there: dict[str, set[int]] = {}
+    for name, severity in wanted:
+        if (name, severity) in folders:
+            there.setdefault(name, set()).add(severity)
+    common = set.intersection(*there.values()) if there else set()
+    if not common:
+        return "--corruptions and --severities"
+    return f"--corruptions {' '.join(there)} --severities {' '.join(map(str, sorted(common)))}"
+
+
+def match_clean(images: LabelledImages, listed_clean: LabelledImages, clean: Path) -> dict[str, str]:
+    """The clean image of each corrupted one: that of the same class folder and name.
+
+    An image of another ending is taken where only one has the name and no other corrupted image is its own.
+
+    Args:
+        images: The corrupted ones.
+        listed_clean: The clean ones.
+        clean: Their folder, for messages.
+
+    Returns:
+        Paths by the keys of the corrupted images.
+
+    Raises:
+        ValueError: One is missing, or in doubt.
+    """
+    found = {image.key: image.path for image in listed_clean.images}
+    wanted = [image.key for image in images.images]
+    by_stem = same_stem(list(found))
+    partners: dict[str, str] = {}
+    missing = []
+    for key in wanted:
+        if key in found:
+            partners[key] = key
+            continue
+        near = by_stem.get(stem(key), [])
+        if len(near) > 1:
+            raise ValueError(
+                f"expected one clean image for {key} in {clean}, got {quoted(near)}: give the corrupted and the clean "
+                "images the same endings"
+            )
+        if near:
+            partners[key] = near[0]
+        else:
+            missing.append(stem(key))
+    twice = _taken_twice(partners)
+    if twice:
+        raise ValueError(
+            f"expected a clean image in {clean} for each of {quoted(twice)}, got one for all: give the corrupted and "
+            "the clean images the same endings"
+        )
+    if missing:
+        raise ValueError(
+            f"expected the clean images in {clean}, got {len(missing)} of {len(wanted)} missing "
+            f"({listed(missing)}): name their folder with --clean, or leave --clean out"
+        )
+    return {key: found[partner] for key, partner in partners.items()}
+
+
+def clean_lines(clean: Mapping[str, str]) -> Iterator[str]:
+    """Lines that tell sets of clean images apart by names and sizes."""
+    return (f"{stem(key)} {file_size(path)}" for key, path in clean.items())
+
+
+def _taken_twice(partners: Mapping[str, str]) -> list[str]:
+    """Corrupted images that would share a clean one."""
+    takers: dict[str, list[str]] = {}
+    for key, partner in partners.items():
+        takers.setdefault(partner, []).append(key)
+    return next((keys for keys in takers.values() if len(keys) > 1), [])
+
+
+def _common_keys(tree: CorruptedTree, cells: Cells, others: OtherFiles) -> list[str]:
+    first = tree.folders[cells[0]]
+    keys = sorted(_keys(first, others))
+    if not keys:
+        raise ValueError(f"expected images in class folders in {first}, got none: check the tree")
+    reference = set(keys)
+    faults = []
+    for cell in cells[1:]:
+        found = set(_keys(tree.folders[cell], OtherFiles()))
+        for what, names in (("lacks", reference - found), ("has besides", found - reference)):
+            if names:
+                faults.append(f"\n  {tree.folders[cell]} {what} {len(names)}: {listed(sorted(names))}")
+    if faults:
+        hint = ""
+        if tree.found.dataset == _TINY and any(cell[0] == "frost" for cell in cells):
+            hint = (
+                "; frost in the first archive of Tiny-ImageNet-C has ImageNet's 1,000 classes (hendrycks/robustness#60)"
+            )
+        raise ValueError(
+            f"expected the same {len(keys):,} image{'' if len(keys) == 1 else 's'} for each corruption and severity as "
+            f"in {first}, got:{''.join(faults)}\nfetch the tree again, or choose whole parts with --corruptions and "
+            f"--severities{hint}"
+        )
+    return keys
+
+
+def _keys(folder: Path, others: OtherFiles) -> Iterator[str]:
+    """Class folder and name of each image."""
+    base = str(folder)
+    for inner in subfolders(folder):
+        yield from walk_images(base, f"{inner}/", others)
+
+
+def _remarks(tree: CorruptedTree) -> Iterator[Remark]:
+    if tree.found.dataset == _TINY and tree.profile is None:
+        yield Remark(
+            "no_clean_twin",
+            f"clean twin is missing: {_TINY} was not made of Tiny-ImageNet's validation images "
+            "(hendrycks/robustness#39), so a clean error of those is of other pictures",
+            str(tree.found.root),
+        )

@@ -1,0 +1,141 @@
+"""Folders of corrupted images: which corruption and severity each is for, and those that dtn-det does not know."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dtn_det.corruptions.catalog import ALL
+from dtn_det.datasets.folders.contents import Contents, look, peek
+from dtn_det.datasets.folders.image_files import subfolders
+from dtn_det.datasets.folders.label_maps import NUMBER, WNID
+
+SEVERITY = re.compile(r"(?:severity|sev|s|level)?[_\- ]?0*([1-5])", re.IGNORECASE)
+_MAGNITUDE = re.compile(r"\d+(\.\d+)?")
+
+_C_BAR = frozenset(
+    (
+        *("blue_noise_sample", "brownish_noise", "caustic_refraction", "checkerboard_cutout"),
+        *("cocentric_sine_waves", "inverse_sparkles", "perlin_noise", "plasma_noise"),
+        *("single_frequency_greyscale", "sparkles", "pinch_and_twirl", "ripple", "circular_motion_blur", "lines"),
+        "transverse_chromatic_abberation",
+    )
+)
+"""Corruptions of ImageNet-C-bar and CIFAR-10-C-bar, spelled as their authors do:
+github.com/facebookresearch/augmentation-corruption."""
+
+_3DCC = frozenset(
+    (
+        *("near_focus", "far_focus", "fog_3d", "flash", "color_quant", "low_light", "xy_motion_blur"),
+        *("z_motion_blur", "iso_noise", "bit_error", "h265_abr", "h265_crf"),
+    )
+)
+"""Corruptions of ImageNet-3DCC: github.com/EPFL-VILAB/3DCommonCorruptions."""
+
+OTHER_BENCHMARKS = {"C-bar": _C_BAR, "3DCC": _3DCC}
+"""Corruptions of other benchmarks by their names."""
+
+
+@dataclass(frozen=True)
+class CorruptionFolders:
+    """The folders of corrupted images in a folder.
+
+    Attributes:
+        cells: Of each corruption and severity that dtn-det knows.
+        unknown: Names of folders that hold severities or magnitudes of other corruptions.
+    """
+
+    cells: dict[tuple[str, int], Path]
+    unknown: tuple[str, ...] = ()
+
+
+def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
+    """Find folders such as ``fog/1``, within group folders such as ``weather`` too.
+
+    Corruptions are found in any case, with dashes or blanks for underscores, and severities as ``severity_1`` for
+    ``1``. Folders of others, such as ``plasma_noise/1`` or ``sparkles/1.00``, are known by what lies in them: numbers
+    alone, and in those the folders of the classes.
+
+    Args:
+        root: The folder.
+        contents: What lies in it.
+
+    Raises:
+        ValueError: Two folders are for one cell.
+    """
+    cells: dict[tuple[str, int], Path] = {}
+    unknown = []
+    for name, folder in _candidates(root, contents):
+        if name in ALL:
+            for cell, inner in _severities(name, folder):
+                if cell in cells:
+                    raise ValueError(
+                        f"expected one folder for {name} at severity {cell[1]} in {root}, got {cells[cell]} and "
+                        f"{inner}: move one away"
+                    )
+                cells[cell] = inner
+        elif _holds_magnitudes(folder, name):
+            unknown.append(folder.name)
+    return CorruptionFolders(cells, tuple(sorted(set(unknown))))
+
+
+def benchmark_of(names: Sequence[str]) -> str:
+    """The benchmark whose corruptions have these names, or nothing."""
+    found = {normalized(name) for name in names}
+    return next((benchmark for benchmark, known in OTHER_BENCHMARKS.items() if found & known), "")
+
+
+def is_corruption(name: str) -> bool:
+    """Whether a folder is named by a corruption of any benchmark."""
+    name = normalized(name)
+    return name in ALL or any(name in known for known in OTHER_BENCHMARKS.values())
+
+
+def normalized(name: str) -> str:
+    """A corruption's name as dtn-det writes it."""
+    return re.sub(r"[\- ]+", "_", name.strip()).lower()
+
+
+def holds_classes(folder: Path) -> bool:
+    """Whether a folder holds folders, and no images beside them."""
+    contents = peek(folder)
+    return bool(contents.folders) and not contents.images
+
+
+def is_severity(name: str) -> bool:
+    """Whether a folder is named by a severity or the magnitude of a corruption."""
+    return bool(SEVERITY.fullmatch(name) or _MAGNITUDE.fullmatch(name))
+
+
+def _candidates(root: Path, contents: Contents) -> Iterator[tuple[str, Path]]:
+    for folder in contents.folders:
+        if WNID.fullmatch(folder) or NUMBER.fullmatch(folder):
+            continue
+        path, name = root / folder, normalized(folder)
+        yield name, path
+        if name in ALL:
+            continue
+        inner = peek(path)
+        if not inner.images:
+            yield from ((normalized(one), path / one) for one in inner.folders if not is_severity(one))
+
+
+def _severities(name: str, folder: Path) -> Iterator[tuple[tuple[str, int], Path]]:
+    for inner in subfolders(folder):
+        match = SEVERITY.fullmatch(inner)
+        if match is not None:
+            yield (name, int(match[1])), folder / inner
+
+
+def _holds_magnitudes(folder: Path, name: str) -> bool:
+    contents = peek(folder)
+    if contents.images or not contents.folders or not all(is_severity(inner) for inner in contents.folders):
+        return False
+    return is_corruption(name) or all(holds_classes(folder / inner) for inner in contents.folders)
+
+
+def look_for_corruptions(root: Path) -> CorruptionFolders:
+    """:func:`find_corruptions` of a folder that was not looked into yet."""
+    return find_corruptions(root, look(root))

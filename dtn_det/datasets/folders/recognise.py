@@ -1,0 +1,344 @@
+"""What a folder of images is, from the evidence in it: names, structure, file types and sizes of images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from dtn_det.corruptions.catalog import SEVERITIES
+from dtn_det.datasets.folders.advice import advice
+from dtn_det.datasets.folders.contents import Contents, image_sizes, look, peek, sample_images, spread, square_side
+from dtn_det.datasets.folders.corruption_folders import (
+    CorruptionFolders,
+    benchmark_of,
+    find_corruptions,
+    holds_classes,
+    is_corruption,
+    is_severity,
+)
+from dtn_det.datasets.folders.image_files import listed, subfolders
+from dtn_det.datasets.folders.label_maps import WNID, guess_numbering, imagenet_subset, naming
+from dtn_det.datasets.remarks import Remark, agreeing
+
+Kind = Literal[
+    "class_folders",
+    "tiny_imagenet_val",
+    "corrupted",
+    "unknown_corruptions",
+    "one_corruption",
+    "one_cell",
+    "arrays",
+    "coco",
+    "splits",
+    "images",
+    "unsorted",
+    "empty",
+]
+
+READ_BY_CLASS = ("class_folders", "tiny_imagenet_val", "corrupted")
+"""Kinds whose images have classes that are known."""
+
+_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+_SPLIT_LIKE = re.compile(r"(train|training|val|valid|validation|test|testing)([-_.\d].*)?", re.IGNORECASE)
+_ILSVRC = "ILSVRC2012_val_"
+_TRAINING = re.compile(r"n\d{8}(?=_)")
+_RENDITION = re.compile(
+    r"(art|cartoon|deviantart|embroidery|graffiti|graphic|misc|origami|painting|sculpture|sketch|sticker|tattoo|toy"
+    r"|videogame)_\d+\."
+)
+_NATURAL_ADVERSARIAL = re.compile(r"0\.\d+_.+_0\.\d+\.")
+_SKETCH = re.compile(r"sketch_\d+\.")
+_TINY_SIDE, _TINY_CLASSES = 64, 200
+_ALL_CLASSES = 1000
+
+PROFILES_BY_SIDE = {32: "cifar-c", 64: "tiny-imagenet-c", 224: "imagenet-c"}
+"""The benchmark whose images are squares of a side."""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a folder is.
+
+    Attributes:
+        kind: Its structure.
+        root: The folder that holds the class folders, which may be ``val`` in the folder that was named.
+        title: What it is, for people.
+        dataset: Name of the data set, such as ``'ImageNet'``, ``'ImageNet-V2'`` or ``'Tiny-ImageNet-C'``, where names
+            of folders or files or sizes of images tell, else nothing.
+        folders: Names of the class folders, of those in one cell of a corrupted tree.
+        classes: How the classes are numbered if nobody says so: see
+            :data:`dtn_det.datasets.folders.label_maps.CLASSES`; nothing where there are none.
+        listed_classes: All classes of Tiny-ImageNet, sorted, where its ``wnids.txt`` lies in the folder or beside it.
+        sizes: Width and height of a few images.
+        corruptions: The corrupted images, where there are some.
+        remarks: What was decided on the way.
+    """
+
+    kind: Kind
+    root: Path
+    title: str
+    dataset: str = ""
+    folders: tuple[str, ...] = ()
+    classes: str = ""
+    listed_classes: tuple[str, ...] = ()
+    sizes: frozenset[tuple[int, int]] = frozenset()
+    corruptions: CorruptionFolders | None = None
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def profile(self) -> str | None:
+        """The benchmark that the size of the images belongs to, where all that were looked at have one of those."""
+        side = square_side(self.sizes)
+        return None if side is None else PROFILES_BY_SIDE.get(side)
+
+    def advice(self) -> str:
+        """What to do with the folder where images with their classes are wanted."""
+        return advice(self.kind, self.root)
+
+    def refusal(self, reader: str) -> str:
+        """One sentence that says why a command cannot read the images with their classes, and what to do.
+
+        Args:
+            reader: What was to be read, such as ``'clean or corrupted images in class folders'``.
+        """
+        return f"expected {reader}, got {self.title} in {self.root}: {self.advice()}"
+
+
+def recognise(root: Path) -> Recognised:
+    """Say what a folder is.
+
+    Only names, a few entries of each folder, and the headers of a few images are looked at.
+
+    Args:
+        root: The folder.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: Two folders are for the same corruption and severity.
+        OSError: It cannot be read.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"expected a folder of images, got {root}: there is no such folder")
+    contents = look(root)
+    if not (contents.folders or contents.images or contents.others):
+        return Recognised("empty", root, "an empty folder")
+    found = _structure(root, contents)
+    return found if found is not None else _folders(root, contents)
+
+
+def _structure(root: Path, contents: Contents) -> Recognised | None:
+    """What structure or file types alone tell, before folders are taken for classes."""
+    if (tiny := _tiny_imagenet(root, contents)) is not None:
+        return tiny
+    arrays = [name for name in contents.others if name.endswith(".npy")]
+    if arrays and not contents.folders:
+        many = f"{len(arrays)} arrays such as {arrays[0]}"
+        return Recognised("arrays", root, f"CIFAR-C as NumPy arrays ({many})")
+    if "annotations" in contents.folders and any(n.endswith(".json") for n in peek(root / "annotations").others):
+        return Recognised("coco", root, "a COCO data set (annotations/*.json)")
+    found = find_corruptions(root, contents)
+    if found.cells:
+        return _corrupted(root, found)
+    if found.unknown:
+        benchmark = benchmark_of(found.unknown)
+        named = f" of {benchmark}" if benchmark else ""
+        title = f"images corrupted already, by corruptions{named} that dtn-det does not know ({listed(found.unknown)})"
+        return Recognised("unknown_corruptions", root, title, benchmark, corruptions=found)
+    return _part_of_a_tree(root, contents)
+
+
+def _folders(root: Path, contents: Contents) -> Recognised:
+    """Class folders, or images that are in none."""
+    kind = naming(contents.folders)
+    if kind == "wnids":
+        return _class_folders(root, contents.folders)
+    inner = root / "val"
+    if "val" in contents.folders and naming(inside := tuple(subfolders(inner))) == "wnids":
+        return replace(_class_folders(inner, inside), remarks=_other_splits(root, contents))
+    if contents.folders and {name.lower() for name in contents.folders} <= _SPLITS:
+        return _splits(root, contents)
+    if contents.folders and not contents.images:
+        return _unsorted(root, contents.folders) or _class_folders(root, contents.folders)
+    if contents.images or contents.folders:
+        unsorted = any(name.startswith(_ILSVRC) for name in contents.images)
+        what = "images that are in no class folder" if contents.images else "folders without images"
+        return Recognised("images", root, what, "ImageNet" if unsorted else "", contents.folders)
+    return Recognised("empty", root, f"a folder without images ({listed(contents.others)})")
+
+
+def _unsorted(root: Path, folders: tuple[str, ...]) -> Recognised | None:
+    """Parts of ImageNet that lie side by side: folders named like splits, whose files have names of ImageNet."""
+    if not all(map(_SPLIT_LIKE.fullmatch, folders)):
+        return None
+    names = [peek(root / folder).images for folder in folders]
+    if not any(names) or not all(map(_of_several_classes, filter(None, names))):
+        return None
+    title = f"images of ImageNet that are not sorted into classes, in folders named like splits ({listed(folders)})"
+    return Recognised("unsorted", root, title, "ImageNet", folders)
+
+
+def _of_several_classes(names: Sequence[str]) -> bool:
+    """Whether all files are named as by ImageNet, and their names do not tell that they are of one class."""
+    if all(name.startswith(_ILSVRC) for name in names):
+        return True
+    wnids = [match[0] if (match := _TRAINING.match(name)) else "" for name in names]
+    return all(wnids) and len(set(wnids)) > 1
+
+
+def _mixed_folders(root: Path, folders: Sequence[str]) -> tuple[Remark, ...]:
+    """Tell of folders named by words that hold training images of several of ImageNet's classes."""
+    mixed = []
+    for folder in spread(folders):
+        names = peek(root / folder).images
+        if names and not names[0].startswith(_ILSVRC) and _of_several_classes(names):
+            mixed.append(folder)
+    if not mixed:
+        return ()
+    what = (
+        "of the folders that were looked at have images of several of ImageNet's classes, by the wnids in the files' "
+        "names; each folder is taken as one class"
+    )
+    return (Remark("several_wnids", what, str(root), len(mixed), mixed),)
+
+
+def _class_folders(root: Path, folders: tuple[str, ...]) -> Recognised:
+    paths = sample_images(root, folders)
+    sizes, names = image_sizes(paths), [path.name for path in paths]
+    classes = guess_numbering(folders)
+    dataset = _dataset(root, folders, names)
+    if not dataset and _is_tiny(folders, sizes):
+        dataset, classes = "Tiny-ImageNet", "folder"
+    wnids = _listed_classes(root)
+    wnids = wnids if len(wnids) == _TINY_CLASSES and {*folders} <= {*wnids} else ()
+    if not dataset and wnids:
+        dataset, classes = "Tiny-ImageNet", "folder"
+    kind = naming(folders)
+    count = f"{len(folders):,} class folder{'' if len(folders) == 1 else 's'}"
+    how = {"wnids": "named by wnids", "numbers": "named by whole numbers", "names": "named by words"}[kind]
+    title = f"{dataset}, {count} {how}" if dataset else f"{count} {how} ({listed(folders, 3)})"
+    remarks = _mixed_folders(root, folders) if kind == "names" else ()
+    return Recognised("class_folders", root, title, dataset, folders, classes, wnids, sizes, remarks=remarks)
+
+
+def _dataset(root: Path, folders: Sequence[str], names: Sequence[str]) -> str:
+    """The set of ImageNet's classes that folders and files are named like, or nothing."""
+    kind = naming(folders)
+    if names and all(name.startswith(_ILSVRC) for name in names):
+        return "ImageNet"
+    if kind == "numbers":
+        return "ImageNet-V2" if len(folders) == _ALL_CLASSES else ""
+    if kind != "wnids":
+        return ""
+    if names and len(folders) > _TINY_CLASSES and all(_SKETCH.match(name) for name in names):
+        return "ImageNet-Sketch"
+    for dataset, pattern in (("ImageNet-R", _RENDITION), ("ImageNet-A", _NATURAL_ADVERSARIAL)):
+        known = imagenet_subset(dataset.lower().replace("-", "_"))
+        named = root.name.lower() == dataset.lower() or bool(names and all(pattern.match(name) for name in names))
+        if known and (set(folders) == known or (named and set(folders) <= known)):
+            return dataset
+    return ""
+
+
+def _is_tiny(folders: Sequence[str], sizes: frozenset[tuple[int, int]]) -> bool:
+    wnids = sum(WNID.fullmatch(name) is not None for name in folders)
+    return wnids == len(folders) == _TINY_CLASSES and square_side(sizes) == _TINY_SIDE
+
+
+def _tiny_imagenet(root: Path, contents: Contents) -> Recognised | None:
+    """Tiny-ImageNet as downloaded, whose validation images are named with their classes in a file."""
+    for folder, names in ((root, contents), (root / "val", None)):
+        if names is None:
+            if "val" not in contents.folders:
+                continue
+            names = peek(folder)
+        if "val_annotations.txt" in names.others and "images" in names.folders:
+            sizes = image_sizes(sample_images(folder, ("images",)))
+            title = "Tiny-ImageNet's validation images as downloaded (val_annotations.txt names their classes)"
+            remarks = () if folder == root else _other_splits(root, contents)
+            wnids = _listed_classes(folder)
+            return Recognised(
+                "tiny_imagenet_val", folder, title, "Tiny-ImageNet", (), "folder", wnids, sizes, None, remarks
+            )
+    return None
+
+
+def _listed_classes(root: Path) -> tuple[str, ...]:
+    """The classes in the ``wnids.txt`` of Tiny-ImageNet, which lies beside its splits."""
+    for folder in (root, root.resolve().parent):
+        path = folder / "wnids.txt"
+        names = path.read_text(errors="replace").split() if path.is_file() else []
+        if names and all(map(WNID.fullmatch, names)):
+            return tuple(sorted(set(names)))
+    return ()
+
+
+def _corrupted(root: Path, found: CorruptionFolders) -> Recognised:
+    first = found.cells[min(found.cells)]
+    folders = tuple(subfolders(first))
+    inside = _class_folders(first, folders)
+    tiny = inside.dataset == "Tiny-ImageNet"
+    dataset = "Tiny-ImageNet-C" if tiny else "ImageNet-C" if inside.classes == "imagenet" else ""
+    corruptions = len({name for name, _ in found.cells})
+    title = (
+        f"{dataset or 'images'} corrupted already ({corruptions} corruption{'' if corruptions == 1 else 's'}; "
+        f"{inside.title})"
+    )
+    remarks: tuple[Remark, ...] = ()
+    if found.unknown:
+        remarks = (
+            Remark(
+                "unknown_corruptions",
+                agreeing(
+                    len(found.unknown),
+                    "{folder of a corruption|folders of corruptions} that dtn-det does not know {was|were} passed over",
+                ),
+                str(root),
+                len(found.unknown),
+                found.unknown,
+            ),
+        )
+    return replace(
+        inside, kind="corrupted", root=root, title=title, dataset=dataset, corruptions=found, remarks=remarks
+    )
+
+
+def _part_of_a_tree(root: Path, contents: Contents) -> Recognised | None:
+    """One corruption or one severity of a corrupted tree, whose images are no clean ones."""
+    folders = contents.folders
+    if not folders or contents.images:
+        return None
+    severities = len(folders) <= len(SEVERITIES) and all(is_severity(name) for name in folders)
+    if severities and all(holds_classes(root / name) for name in folders):
+        title = f"the severities of one corruption ({listed(folders)})"
+        return Recognised("one_corruption", root, title)
+    here = root.resolve()
+    if is_severity(here.name) and is_corruption(here.parent.name):
+        title = f"images corrupted already, those of {here.parent.name} at severity {here.name}"
+        return Recognised("one_cell", root, title)
+    return None
+
+
+def _splits(root: Path, contents: Contents) -> Recognised:
+    """The splits of a data set: ``val`` is taken, as for ImageNet; others must be named."""
+    inner = root / "val"
+    if "val" in contents.folders and holds_classes(inner):
+        found = recognise(inner)
+        return replace(found, remarks=(*found.remarks, *_other_splits(root, contents)))
+    return Recognised(
+        "splits", root, f"the splits of a data set ({listed(contents.folders)})", folders=contents.folders
+    )
+
+
+def _other_splits(root: Path, contents: Contents) -> tuple[Remark, ...]:
+    """Say so where ``val`` is not all that there is."""
+    others = tuple(name for name in contents.folders if name != "val")
+    if not others:
+        return ()
+    what = agreeing(
+        len(others),
+        "{folder beside val was passed over: name it|folders beside val were passed over: name one of them} to take it",
+    )
+    return (Remark("split", what, str(root), len(others), others),)

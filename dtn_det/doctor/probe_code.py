@@ -1,0 +1,135 @@
+"""The pieces of code by which `dtn-det doctor` tries the packages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+BUILD_TOOLS: Final = "install 'setuptools>=80,<82' wheel ninja psutil packaging"
+"""Arguments of pip for what the build of mmcv needs first."""
+
+INSTALLABLE: Final = {
+    "mmcv": "onedl-mmcv",
+    "mmengine": "onedl-mmengine",
+    "mmdet": "onedl-mmdetection",
+    "cv2": "opencv-python-headless",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "numpy": "numpy",
+}
+"""Distributions by import name, for a package whose probe lacks another package."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Code that tries a package.
+
+    Attributes:
+        name: Name of the check.
+        module: Import name; a `ModuleNotFoundError` for it means that the package is not installed.
+        distributions: Distributions that bring it, the one to install first.
+        extra: Extra of this package that installs it; `None` for what must always be there.
+        code: What is tried; see `dtn_det.doctor.probe.run_probe`.
+    """
+
+    name: str
+    module: str
+    distributions: tuple[str, ...]
+    extra: str | None
+    code: str
+
+
+_TORCH = """
+import torch
+assert float((torch.ones(2, 2) @ torch.ones(2, 2)).sum()) == 8.0, "torch multiplies matrices wrongly"
+facts["cuda"] = torch.version.cuda
+facts["devices"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+facts["note"] = f"CUDA {torch.version.cuda}" if torch.version.cuda else "built for the CPU"
+"""
+_LAYERS = """
+import torch
+from dtn_det.layers import DTN, native
+layer = DTN(8, num_groups=2)
+assert torch.isfinite(layer(torch.randn(1, 6, 8), hw_shape=(2, 3))).all(), "the layer gives values that are not finite"
+status = native.status()
+facts["native"], facts["native_available"] = status.detail, status.available
+"""
+_TORCHVISION = """
+import torch, torchvision
+boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.1], [4.0, 4.0, 5.0, 5.0]])
+kept = torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5)
+assert kept.tolist() == [0, 2], f"nms kept {kept.tolist()} where [0, 2] is right"
+facts["note"] = "its operators run"
+"""
+_MMCV = """
+import torch
+import mmcv._ext
+from mmcv.ops import deform_conv2d, nms, roi_align
+boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.1], [4.0, 4.0, 5.0, 5.0]])
+scores = torch.tensor([0.9, 0.8, 0.7])
+kept = nms(boxes, scores, 0.5)[1]
+assert kept.tolist() == [0, 2], f"nms kept {kept.tolist()} where [0, 2] is right"
+pooled = roi_align(torch.ones(1, 1, 8, 8), torch.tensor([[0.0, 1.0, 1.0, 5.0, 5.0]]), (2, 2))
+assert torch.allclose(pooled, torch.ones(1, 1, 2, 2)), "roi_align of ones is not one"
+convolved = deform_conv2d(torch.ones(1, 1, 4, 4), torch.zeros(1, 18, 4, 4), torch.ones(1, 1, 3, 3), 1, 1, 1)
+assert float(convolved[0, 0, 1, 1]) == 9.0, "deform_conv2d without offsets is not a convolution"
+facts["note"] = "nms, roi_align and deform_conv2d run"
+facts["cuda_error"] = None
+if torch.cuda.is_available():
+    try:
+        nms(boxes.cuda(), scores.cuda(), 0.5)
+    except Exception as error:
+        facts["cuda_error"] = str(error).splitlines()[0]
+"""
+_MMDET = """
+import mmdet.models
+import dtn_det.backbones
+from mmdet.registry import MODELS
+names = [name for name in MODELS.module_dict if name.startswith("DTN")]
+assert names, "no DTN backbone in MMDetection's registry"
+facts["note"] = f"{len(names)} DTN backbones registered"
+"""
+_CV2 = """
+import cv2, numpy
+assert cv2.resize(numpy.ones((4, 4, 3), numpy.uint8), (2, 2)).shape == (2, 2, 3)
+"""
+_NUMBA = """
+import numba
+double = numba.njit(lambda value: 2 * value)
+assert double(3) == 6, "compiled code computes wrongly"
+facts["note"] = "compiles"
+"""
+_IMAGECORRUPTIONS = """
+import numpy
+from imagecorruptions import corrupt
+assert corrupt(numpy.full((64, 64, 3), 128, numpy.uint8), corruption_name="gaussian_noise").shape == (64, 64, 3)
+"""
+
+
+def _imported(module: str, distribution: str, extra: str) -> Probe:
+    return Probe(module, module, (distribution,), extra, f"import {module}")
+
+
+PROBES: Final = (
+    Probe("torch", "torch", ("torch",), None, _TORCH),
+    Probe("dtn_det.layers", "dtn_det", ("dtn-det",), None, _LAYERS),
+    Probe("numpy", "numpy", ("numpy",), None, "import numpy"),
+    Probe("torchvision", "torchvision", ("torchvision",), "det", _TORCHVISION),
+    _imported("mmengine", "onedl-mmengine", "det"),
+    Probe("mmcv operators", "mmcv", ("onedl-mmcv", "mmcv", "mmcv-lite"), "det", _MMCV),
+    Probe("mmdet", "mmdet", ("onedl-mmdetection", "mmdet"), "det", _MMDET),
+    Probe("opencv", "cv2", ("opencv-python-headless", "opencv-python"), "det", _CV2),
+    _imported("faster_coco_eval", "faster-coco-eval", "det"),
+    _imported("safetensors", "safetensors", "det"),
+    _imported("rich", "rich", "cli"),
+    _imported("pandas", "pandas", "cli"),
+    _imported("tabulate", "tabulate", "cli"),
+    _imported("timm", "timm", "cls"),
+    _imported("transformers", "transformers", "cls"),
+    Probe("mmpretrain", "mmpretrain", ("onedl-mmpretrain", "mmpretrain"), "cls", "import mmpretrain.models"),
+    Probe("numba", "numba", ("numba",), "corruptions", _NUMBA),
+    Probe("scipy", "scipy", ("scipy",), "corruptions", "import scipy.ndimage, scipy.fft"),
+    Probe("pillow", "PIL", ("pillow",), "corruptions", "import PIL.Image, PIL.ImageFont"),
+    Probe("imagecorruptions", "imagecorruptions", ("imagecorruptions-imaug",), "imagecorruptions", _IMAGECORRUPTIONS),
+)
+"""What `dtn-det doctor` tries, in the order of its report."""

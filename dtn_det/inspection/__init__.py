@@ -1,0 +1,1 @@
+"""What a trained model looks like inside: gates, positional kernels, token magnitudes, attention."""

@@ -1,0 +1,205 @@
+"""The transformer blocks of a network: where they are, their norms, and how to read their attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from dtn_det.inspection.global_attention import reduced_pieces, vit_pieces
+from dtn_det.inspection.pieces import AttentionPiece
+from dtn_det.inspection.window_attention import window_pieces
+from dtn_det.layers import DTN, TokenLayerNorm, TokenNorm
+
+Call = tuple[tuple[Any, ...], Mapping[str, Any]]
+"""Positional and keyword arguments of a module's forward."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A transformer block.
+
+    Attributes:
+        name: Path of its module in the network.
+        stage: Number of its stage, from 1.
+        index: Number of the block in its stage, from 1.
+        stride: Pixels of the network's input between neighbouring tokens.
+        module: The block.
+        norms: The norms before attention and before the feed-forward layers, by their names in the block.
+        attention: The module from whose call the attention is recomputed.
+        kind: ``window``, ``spatial reduction`` or ``global``.
+        num_heads: Attention heads.
+        pieces: From the call of ``attention`` and the grid to the attention of one image.
+        key_ratio: Ratio of the grid of the tokens to that of the keys.
+        num_prefix: Class, distillation and register tokens before those of the grid.
+        class_token: Whether the first of them is a class token.
+        takes_grid: Whether the block is called with the grid of its tokens; else it follows from the input's size.
+    """
+
+    name: str
+    stage: int
+    index: int
+    stride: int
+    module: nn.Module
+    norms: Mapping[str, nn.LayerNorm]
+    attention: nn.Module
+    kind: str
+    num_heads: int
+    pieces: Callable[[Call, tuple[int, int]], Iterator[AttentionPiece]]
+    key_ratio: int = 1
+    num_prefix: int = 0
+    class_token: bool = False
+    takes_grid: bool = True
+
+
+def find_blocks(network: nn.Module, source: str) -> tuple[Block, ...]:
+    """The blocks of the Swin, PVT or ViT in a network, in the order in which they run.
+
+    Args:
+        network: A detector, a classifier or a backbone.
+        source: What the user named, for the message.
+
+    Raises:
+        ValueError: There is no such backbone, or one whose norms are no LayerNorms.
+    """
+    for name, module in network.named_modules():
+        for ancestor in type(module).__mro__:
+            blocks_of = _FAMILIES.get(f"{ancestor.__module__}.{ancestor.__qualname__}")
+            if blocks_of is not None:
+                return tuple(_checked(block, source) for block in blocks_of(module, f"{name}." if name else ""))
+    backbone = getattr(network, "backbone", network)
+    raise ValueError(
+        f"expected a backbone with Swin's, PVT's or ViT's blocks in {source}, got {type(backbone).__name__}: name a "
+        "config such as configs/dtn_swin/retinanet_dtn-swin-t-p4-w7_fpn_1x_coco.py"
+    )
+
+
+def _checked(block: Block, source: str) -> Block:
+    for name, norm in block.norms.items():
+        is_other = isinstance(norm, TokenNorm) and not isinstance(norm, DTN | TokenLayerNorm)
+        if is_other or not isinstance(norm, nn.LayerNorm):
+            raise ValueError(
+                f"expected LayerNorm or DTN as {block.name}.{name} of {source}, got {type(norm).__name__}: name a "
+                "model with one of these"
+            )
+    return block
+
+
+def _swin(backbone: Any, prefix: str) -> Iterator[Block]:
+    stride = _stride(backbone.patch_embed)
+    for stage, sequence in enumerate(backbone.stages):
+        for index, module in enumerate(sequence.blocks):
+            attention = module.attn
+            yield Block(
+                name=f"{prefix}stages.{stage}.blocks.{index}",
+                stage=stage + 1,
+                index=index + 1,
+                stride=stride,
+                module=module,
+                norms={"norm1": module.norm1, "norm2": module.norm2},
+                attention=attention.w_msa,
+                kind="window",
+                num_heads=attention.w_msa.num_heads,
+                pieces=partial(_read_windows, attention),
+            )
+        if sequence.downsample is not None:
+            stride *= _stride(sequence.downsample)
+
+
+def _read_windows(attention: Any, call: Call, grid: tuple[int, int]) -> Iterator[AttentionPiece]:
+    args, kwargs = call
+    mask: Tensor | None = kwargs.get("mask", args[1] if len(args) > 1 else None)
+    return window_pieces(attention, args[0], mask, grid)
+
+
+def _pvt(backbone: Any, prefix: str) -> Iterator[Block]:
+    stride = 1
+    for stage, (patch_embed, layers, _) in enumerate(backbone.layers):
+        stride *= _stride(patch_embed)
+        # A position embedding comes before the blocks in PVT, and not in PVTv2.
+        places = [place for place, module in enumerate(layers) if hasattr(module, "attn")]
+        for index, place in enumerate(places):
+            module = layers[place]
+            yield Block(
+                name=f"{prefix}layers.{stage}.1.{place}",
+                stage=stage + 1,
+                index=index + 1,
+                stride=stride,
+                module=module,
+                norms={"norm1": module.norm1, "norm2": module.norm2},
+                attention=module.attn,
+                kind="spatial reduction",
+                num_heads=module.attn.num_heads,
+                pieces=partial(_read_reduced, module.attn),
+                key_ratio=module.attn.sr_ratio,
+            )
+
+
+def _read_reduced(attention: Any, call: Call, grid: tuple[int, int]) -> Iterator[AttentionPiece]:
+    return reduced_pieces(attention, call[0][0], grid)
+
+
+def _timm_vit(backbone: Any, prefix: str) -> Iterator[Block]:
+    class_token = backbone.cls_token is not None
+    stride = _stride(backbone.patch_embed)
+    return _vit(prefix, "blocks", backbone.blocks, stride, backbone.num_prefix_tokens, class_token)
+
+
+def _mmpretrain_vit(backbone: Any, prefix: str) -> Iterator[Block]:
+    class_token = backbone.cls_token is not None
+    stride = _stride(backbone.patch_embed)
+    return _vit(prefix, "layers", backbone.layers, stride, backbone.num_extra_tokens, class_token)
+
+
+def _vit(prefix: str, layers: str, modules: Any, stride: int, num_prefix: int, class_token: bool) -> Iterator[Block]:
+    for index, module in enumerate(modules):
+        attention: Any = getattr(module, "attn", None)
+        if not isinstance(getattr(attention, "qkv", None), nn.Linear):
+            raise ValueError(
+                f"expected blocks of ViT with one projection for queries, keys and values, got {type(module).__name__} "
+                f"with {type(attention).__name__}: name a plain ViT"
+            )
+        yield Block(
+            name=f"{prefix}{layers}.{index}",
+            stage=1,
+            index=index + 1,
+            stride=stride,
+            module=module,
+            norms={"norm1": module.norm1, "norm2": module.norm2},
+            attention=attention,
+            kind="global",
+            num_heads=attention.num_heads,
+            pieces=partial(_read_vit, attention, num_prefix, class_token),
+            num_prefix=num_prefix,
+            class_token=class_token,
+            takes_grid=False,
+        )
+
+
+def _read_vit(
+    attention: Any, num_prefix: int, class_token: bool, call: Call, grid: tuple[int, int]
+) -> Iterator[AttentionPiece]:
+    return vit_pieces(attention, call[0][0], grid, num_prefix, class_token)
+
+
+# By name, for none of these packages needs to be installed.
+_FAMILIES: Mapping[str, Callable[[Any, str], Iterator[Block]]] = {
+    "mmdet.models.backbones.swin.SwinTransformer": _swin,
+    "mmdet.models.backbones.pvt.PyramidVisionTransformer": _pvt,
+    "timm.models.vision_transformer.VisionTransformer": _timm_vit,
+    "mmpretrain.models.backbones.vision_transformer.VisionTransformer": _mmpretrain_vit,
+}
+
+
+def _stride(part: Any) -> int:
+    """Of a patch embedding or patch merging, in the pixels or tokens that it takes."""
+    for name in ("projection", "proj", "sampler"):
+        if hasattr(part, name):
+            stride = getattr(part, name).stride
+            return int(stride[0] if isinstance(stride, tuple) else stride)
+    # Shifted Patch Tokenization; timm's modules keep a pair under this name.
+    patch = part.patch_size
+    return int(patch[0] if isinstance(patch, tuple) else patch)

@@ -1,0 +1,142 @@
+"""Figures laid over the image: token magnitudes under three norms, attention that tokens receive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det._optional import require
+from dtn_det.inspection.frames import NORMS
+from dtn_det.inspection.layout import thin_bar
+from dtn_det.inspection.look import BlockLook, Looks
+from dtn_det.inspection.magnitudes import spread
+from dtn_det.system.drawing import COLUMN, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+OPACITY = 0.7
+COLOUR_MAP = "PuOr_r"
+TALLEST = 2.0
+"""Height of a panel over its width at which taller images are drawn smaller."""
+
+
+def draw_magnitudes(looks: Looks, chosen: Sequence[BlockLook], norm_name: str) -> Figure:
+    """The size of each token over the mean, under LN, IN and DTN, a row for each chosen block.
+
+    All panels share one scale, which DTN's values set: it is DTN that stands between the two others.
+
+    Args:
+        looks: The image.
+        chosen: Blocks.
+        norm_name: Which of their norms.
+    """
+    relative = {
+        (block.name, field): sizes / sizes[block.inside].mean()
+        for block in chosen
+        for field in NORMS
+        for sizes in [getattr(block.norms[norm_name].magnitudes, field).mean(axis=0)]
+    }
+    of_dtn = np.concatenate([np.abs(relative[block.name, "dtn"][block.inside] - 1) for block in chosen])
+    limit = max(0.01, float(np.quantile(of_dtn, 0.99)))
+    untrained = [block for block in chosen if block.norms[norm_name].kind != "DTN"]
+    figure, axes = _panels(looks, len(chosen), len(NORMS) + 1)
+    image: Any = None
+    for row, block in zip(axes, chosen, strict=True):
+        row[0].imshow(looks.subject.picture)
+        row[0].set_ylabel(block.title.replace(", ", "\n"))
+        for axis, field in zip(row[1:], NORMS, strict=True):
+            sizes = relative[block.name, field]
+            image = _lay_over(axis, looks, sizes, block.stride, vmin=1 - limit, vmax=1 + limit)
+            star = "*" if field == "dtn" and block in untrained else ""
+            text = f"sd {100 * spread(sizes[block.inside]):.1f} %{star}"
+            axis.set_xlabel(text, labelpad=1.5, fontsize=6)
+    for axis, title in zip(axes[0], ("image", *NORMS.values()), strict=True):
+        axis.set_title(title, loc="center")
+    label = f"token magnitude over its mean, {norm_name}{' (* untrained DTN)' if untrained else ''}"
+    thin_bar(figure, image, axes, label, extend="both")
+    return figure
+
+
+def draw_received(looks: Looks, chosen: Sequence[BlockLook]) -> Figure:
+    """The attention that each token receives from all others, the mean over heads, for each chosen block."""
+    maps = [(block.title, block.attention.received.mean(axis=0), _key_stride(block)) for block in chosen]
+    return _attention_figure(looks, maps, "attention received over that under uniform attention")
+
+
+def draw_class_attention(looks: Looks, block: BlockLook) -> Figure:
+    """The attention of the class token in one block, for the mean over heads and for each head.
+
+    Args:
+        looks: The image.
+        block: One with a class token.
+
+    Raises:
+        ValueError: It has none.
+    """
+    found = block.attention.class_map
+    if found is None:
+        raise ValueError(f"expected a block with a class token, got {block.name} without: choose another")
+    stride = _key_stride(block)
+    maps = [("all heads", found.mean(axis=0), stride)]
+    maps += [(f"head {head + 1}", each, stride) for head, each in enumerate(found)]
+    return _attention_figure(looks, maps, f"attention of the class token over its mean, block {block.index}")
+
+
+def _attention_figure(looks: Looks, maps: Sequence[tuple[str, NDArray[Any], int]], label: str) -> Figure:
+    """The image and maps of ratios to 1, on a scale of powers of 2."""
+    count = len(maps) + 1
+    columns = count if count < 5 else 3 if count in (5, 6, 9) else 4
+    figure, axes = _panels(looks, -(-count // columns), columns)
+    axes.flat[0].imshow(looks.subject.picture)
+    axes.flat[0].set_title("image", loc="center")
+    largest = np.quantile(np.concatenate([values.ravel() for _, values, _ in maps]), 0.99)
+    steps = int(np.clip(np.ceil(np.log2(max(1.0, float(largest)))), 1, 4))
+    norm = require("matplotlib.colors", "report").LogNorm(2.0**-steps, 2.0**steps, clip=True)
+    image: Any = None
+    for axis, (title, values, stride) in zip(axes.flat[1:], maps, strict=False):
+        image = _lay_over(axis, looks, values, stride, norm=norm)
+        axis.set_title(title, loc="center")
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    bar = thin_bar(figure, image, axes, label, extend="both")
+    powers = range(-steps, steps + 1)
+    bar.set_ticks(
+        [2.0**power for power in powers], labels=[f"{2**power}" if power >= 0 else f"1/{2**-power}" for power in powers]
+    )
+    bar.minorticks_off()
+    return figure
+
+
+def _key_stride(block: BlockLook) -> int:
+    """Pixels between the keys, which a spatial reduction puts further apart than the tokens."""
+    return block.stride * block.key_ratio
+
+
+def _panels(looks: Looks, rows: int, columns: int) -> tuple[Figure, Any]:
+    """Rows of panels as wide as a column together, each with room for a line of text, and room for a colour bar."""
+    height, width, _ = looks.subject.picture.shape
+    panel = (COLUMN - 0.3) / columns * min(height / width, TALLEST)
+    figure = new_figure(rows * (panel + 0.17) + 0.45)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.spines[:].set_visible(False)
+    return figure, axes
+
+
+def _lay_over(axis: Any, looks: Looks, values: NDArray[Any], stride: int, **scale: Any) -> Any:
+    """Draw a map over the grey image; what lies beyond the image's borders is cut off."""
+    height, width, _ = looks.subject.picture.shape
+    grey = looks.subject.picture.astype(np.float64) @ (0.299, 0.587, 0.114)
+    axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
+    rows, columns = values.shape
+    extent = (-0.5, columns * stride - 0.5, rows * stride - 0.5, -0.5)
+    image = axis.imshow(values, extent=extent, alpha=OPACITY, cmap=COLOUR_MAP, **scale)
+    axis.set_xlim(-0.5, width - 0.5)
+    axis.set_ylim(height - 0.5, -0.5)
+    return image

@@ -1,0 +1,207 @@
+"""The numbers behind the figures, as data frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det._optional import require
+from dtn_det.inspection.learned import moments
+from dtn_det.inspection.look import BlockLook, Looks, NormLook
+from dtn_det.inspection.magnitudes import spread
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NORMS = {"layer_norm": "LN", "instance_norm": "IN", "dtn": "DTN"}
+"""The names of the fields of :class:`~dtn_det.inspection.magnitudes.Magnitudes` that hold normalised tokens."""
+SMALLEST_WEIGHT = 1e-6
+"""Weights of a kernel below this are left out of the table."""
+
+
+def gates_frame(looks: Looks) -> pd.DataFrame:
+    """One row per DTN layer and group; ``mean_gate`` is empty where the mean is LayerNorm's alone."""
+    rows = []
+    for block, norm in looks.norms:
+        if norm.gates is None:
+            continue
+        for group, var in enumerate(norm.gates.var):
+            mean = None if norm.gates.mean is None else float(norm.gates.mean[group])
+            rows.append({**_norm(block, norm), "group": group + 1, "mean_gate": mean, "var_gate": float(var)})
+    return _frame(rows)
+
+
+def kernels_frame(looks: Looks) -> pd.DataFrame:
+    """One row per DTN layer and group: coefficients, and the mean and deviation of the offsets in tokens."""
+    rows = []
+    for block, norm in looks.norms:
+        kernels = norm.kernels
+        if kernels is None:
+            continue
+        row_mean, row_sd = moments(kernels.rows, kernels.row_offsets)
+        column_mean, column_sd = moments(kernels.columns, kernels.column_offsets)
+        for group, (a_x, a_y, a_d) in enumerate(kernels.coefficients):
+            rows.append(
+                {
+                    **_norm(block, norm),
+                    "group": group + 1,
+                    "a_x": a_x,
+                    "a_y": a_y,
+                    "a_d": a_d,
+                    "right": column_mean[group],
+                    "right_sd": column_sd[group],
+                    "down": row_mean[group],
+                    "down_sd": row_sd[group],
+                }
+            )
+    return _frame(rows)
+
+
+def axis_kernels_frame(looks: Looks) -> pd.DataFrame:
+    """One row per DTN layer, group, axis and offset: the weight of the tokens at that offset."""
+    parts = []
+    for block, norm in looks.norms:
+        if norm.kernels is None:
+            continue
+        axes = (
+            ("right", norm.kernels.columns, norm.kernels.column_offsets),
+            ("down", norm.kernels.rows, norm.kernels.row_offsets),
+        )
+        for axis, weights, offsets in axes:
+            group, place = np.nonzero(weights >= SMALLEST_WEIGHT)
+            columns = {"group": group + 1, "axis": axis, "offset": offsets[place], "weight": weights[group, place]}
+            parts.append(_frame({**_norm(block, norm), **columns}))
+    return _joined(parts)
+
+
+def kernel_maps_frame(looks: Looks, radius: int) -> pd.DataFrame:
+    """One row per DTN layer, group and offset of at most ``radius``: the weight of one neighbouring token."""
+    parts = []
+    for block, norm in looks.norms:
+        if norm.kernels is not None:
+            group, down, right, weight = _cells(norm.kernels.window(radius))
+            columns = {"group": group + 1, "down": down - radius, "right": right - radius, "weight": weight}
+            parts.append(_frame({**_norm(block, norm), **columns}))
+    return _joined(parts)
+
+
+def magnitudes_frame(chosen: Sequence[BlockLook], norm_name: str) -> pd.DataFrame:
+    """One row per chosen block and token: its size before a norm and after each of three, the mean over groups."""
+    parts = []
+    for block in chosen:
+        norm = block.norms[norm_name]
+        row, column = (index.ravel() for index in np.indices(block.inside.shape))
+        fields = {"tokens": "input", **NORMS}
+        sizes = {title: getattr(norm.magnitudes, field).mean(axis=0).ravel() for field, title in fields.items()}
+        columns = {"row": row, "column": column, "inside": block.inside.ravel(), **sizes}
+        parts.append(_frame({**_norm(block, norm), **columns}))
+    return _joined(parts)
+
+
+def spread_frame(looks: Looks) -> pd.DataFrame:
+    """One row per norm: how unequal the sizes of the image's tokens are, the deviation over the mean."""
+    rows = []
+    for block, norm in looks.norms:
+        magnitudes = norm.magnitudes
+        fields = {"tokens": "input", **NORMS}
+        spreads = {
+            title: spread(getattr(magnitudes, field).mean(axis=0)[block.inside]) for field, title in fields.items()
+        }
+        rows.append({**_norm(block, norm), "kind": norm.kind, **spreads})
+    return _frame(rows)
+
+
+def distance_frame(looks: Looks) -> pd.DataFrame:
+    """One row per block and head: mean attention distance in tokens and in pixels of the network's input."""
+    rows = []
+    for block in looks.blocks:
+        look = block.attention
+        for head, tokens in enumerate(look.distance):
+            rows.append(
+                {
+                    **_block(block),
+                    "attention": block.kind,
+                    "head": head + 1,
+                    "tokens": tokens,
+                    "pixels": tokens * block.stride,
+                    "uniform_tokens": look.uniform_distance,
+                    "uniform_pixels": look.uniform_distance * block.stride,
+                    "stride": block.stride,
+                    "on_map": look.on_map[head],
+                }
+            )
+    return _frame(rows)
+
+
+def received_frame(chosen: Sequence[BlockLook]) -> pd.DataFrame:
+    """One row per chosen block and key: the attention that it receives over that under uniform attention, all heads."""
+    parts = []
+    for block in chosen:
+        received = block.attention.received.mean(axis=0)
+        row, column = (index.ravel() for index in np.indices(received.shape))
+        parts.append(_frame({**_block(block), "row": row, "column": column, "over_uniform": received.ravel()}))
+    return _joined(parts)
+
+
+def class_attention_frame(chosen: Sequence[BlockLook]) -> pd.DataFrame:
+    """One row per chosen block with a class token, head and key: the class token's attention over its mean."""
+    parts = []
+    for block in chosen:
+        if block.attention.class_map is not None:
+            head, row, column, value = _cells(block.attention.class_map)
+            parts.append(
+                _frame({**_block(block), "head": head + 1, "row": row, "column": column, "over_uniform": value})
+            )
+    return _joined(parts)
+
+
+def _block(block: BlockLook) -> dict[str, Any]:
+    return {"layer": block.name, "stage": block.stage, "block": block.index}
+
+
+def _norm(block: BlockLook, norm: NormLook) -> dict[str, Any]:
+    return {**_block(block), "norm": norm.name}
+
+
+def _cells(maps: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Indices along the three axes and values of all cells."""
+    first, second, third = (index.ravel() for index in np.indices(maps.shape))
+    return first, second, third, maps.ravel()
+
+
+def _frame(rows: Any) -> pd.DataFrame:
+    frame: pd.DataFrame = require("pandas", "cli").DataFrame(rows)
+    return frame
+
+
+def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    frame: pd.DataFrame = require("pandas", "cli").concat(parts, ignore_index=True)
+    return frame
+
+
+def all_frames(looks: Looks, chosen: Sequence[BlockLook], norm_name: str, radius: int) -> dict[str, pd.DataFrame]:
+    """Every table by the name of its file.
+
+    Args:
+        looks: All looks.
+        chosen: Blocks whose maps are wanted.
+        norm_name: Which of their norms.
+        radius: Of the two-dimensional kernels, in tokens.
+    """
+    frames = {
+        "attention_distance": distance_frame(looks),
+        "magnitudes": magnitudes_frame(chosen, norm_name),
+        "magnitude_spread": spread_frame(looks),
+        "attention_received": received_frame(chosen),
+    }
+    if any(block.attention.class_map is not None for block in chosen):
+        frames["class_attention"] = class_attention_frame(chosen)
+    if looks.has_dtn:
+        frames["gates"] = gates_frame(looks)
+        frames["kernels"] = kernels_frame(looks)
+        frames["kernel_axes"] = axis_kernels_frame(looks)
+        frames["kernel_maps"] = kernel_maps_frame(looks, radius)
+    return dict(sorted(frames.items()))

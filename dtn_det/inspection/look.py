@@ -1,0 +1,165 @@
+"""All looks at a model from one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dtn_det.inspection.attention import AttentionLook, look_at_attention
+from dtn_det.inspection.blocks import Block, find_blocks
+from dtn_det.inspection.learned import Gates, Kernels, read_gates, read_kernels
+from dtn_det.inspection.magnitudes import Magnitudes, token_magnitudes
+from dtn_det.inspection.observe import observe
+from dtn_det.inspection.pieces import AttentionPiece
+from dtn_det.inspection.subject import Subject
+from dtn_det.layers import DTN
+
+
+@dataclass(frozen=True)
+class NormLook:
+    """A norm of a block.
+
+    Attributes:
+        name: Its name in the block.
+        kind: ``DTN`` or ``LN``.
+        magnitudes: Of its input under three norms.
+        gates: Of a DTN.
+        kernels: Of a DTN.
+    """
+
+    name: str
+    kind: str
+    magnitudes: Magnitudes
+    gates: Gates | None
+    kernels: Kernels | None
+
+
+@dataclass(frozen=True)
+class BlockLook:
+    """A block on one image.
+
+    Attributes:
+        name: Path of its module in the network.
+        title: For figures.
+        stage: Number of its stage, from 1.
+        index: Number of the block in its stage, from 1.
+        stride: Pixels of the network's input between neighbouring tokens.
+        key_ratio: Ratio of the grid of the tokens to that of the keys.
+        kind: Of its attention.
+        inside: ``(H, W)``, the tokens of the image; the others are those of the padding around it.
+        norms: By their names in the block.
+        attention: Of all heads.
+    """
+
+    name: str
+    title: str
+    stage: int
+    index: int
+    stride: int
+    key_ratio: int
+    kind: str
+    inside: NDArray[np.bool_]
+    norms: Mapping[str, NormLook]
+    attention: AttentionLook
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What there is to see in a model on an image.
+
+    Attributes:
+        subject: The model and the image.
+        blocks: In the order in which they run.
+    """
+
+    subject: Subject
+    blocks: tuple[BlockLook, ...]
+
+    @property
+    def norms(self) -> Iterator[tuple[BlockLook, NormLook]]:
+        """All norms with their blocks."""
+        return ((block, norm) for block in self.blocks for norm in block.norms.values())
+
+    @property
+    def has_dtn(self) -> bool:
+        """Whether a norm is DTN, so that there are gates and kernels."""
+        return any(norm.kind == "DTN" for _, norm in self.norms)
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether there is a class token whose attention can be drawn."""
+        return any(block.attention.class_map is not None for block in self.blocks)
+
+
+def look(subject: Subject) -> Looks:
+    """Run the model once and collect everything.
+
+    Raises:
+        ValueError: The model has no backbone that is known here.
+    """
+    blocks = find_blocks(subject.network, subject.model)
+    norms: dict[str, dict[str, NormLook]] = {block.name: {} for block in blocks}
+    attention: dict[str, AttentionLook] = {}
+    inside: dict[str, NDArray[np.bool_]] = {}
+
+    def on_norm(block: Block, name: str, tokens: Tensor) -> None:
+        norm = block.norms[name]
+        dtn = norm if isinstance(norm, DTN) else None
+        norms[block.name][name] = NormLook(
+            name=name,
+            kind="LN" if dtn is None else "DTN",
+            magnitudes=token_magnitudes(tokens, norm, block.num_heads),
+            gates=None if dtn is None else read_gates(dtn),
+            kernels=None if dtn is None else read_kernels(dtn, (tokens.shape[0], tokens.shape[1])),
+        )
+
+    def on_attention(block: Block, pieces: Iterator[AttentionPiece], grid: tuple[int, int]) -> None:
+        key_grid = (grid[0] // block.key_ratio, grid[1] // block.key_ratio)
+        inside[block.name] = tokens_inside(grid, block.stride, subject.picture.shape[:2])
+        attention[block.name] = look_at_attention(pieces, key_grid, torch.from_numpy(inside[block.name]))
+
+    observe(blocks, subject.run, subject.input_size, on_norm, on_attention)
+    several = len({block.stage for block in blocks}) > 1
+    return Looks(
+        subject,
+        tuple(
+            BlockLook(
+                block.name,
+                f"stage {block.stage}, block {block.index}" if several else f"block {block.index}",
+                block.stage,
+                block.index,
+                block.stride,
+                block.key_ratio,
+                block.kind,
+                inside[block.name],
+                {name: norms[block.name][name] for name in block.norms},
+                attention[block.name],
+            )
+            for block in blocks
+        ),
+    )
+
+
+def tokens_inside(grid: tuple[int, int], stride: int, size: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Which tokens have their centre within the image, and not in the padding around it.
+
+    Args:
+        grid: ``(H, W)``.
+        stride: Pixels between tokens.
+        size: Height and width of the image in pixels.
+
+    Returns:
+        ``(H, W)``.
+
+    Example:
+        >>> tokens_inside((1, 3), 4, (4, 9))
+        array([[ True,  True, False]])
+    """
+    rows, columns = ((np.arange(length) + 0.5) * stride < side for length, side in zip(grid, size, strict=True))
+    inside: NDArray[np.bool_] = rows[:, None] & columns[None, :]
+    return inside

@@ -1,0 +1,221 @@
+"""The model and the image that are looked at."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from dtn_det._optional import require
+from dtn_det.checkpoints.files import check_checkpoint
+from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.datasets.remarks import Remark
+from dtn_det.training.launch import is_classifier, load_config
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network that is ready to see one image.
+
+    Attributes:
+        model: What the user named, without folders.
+        checkpoint: Likewise.
+        image: Likewise.
+        network: In evaluation mode.
+        run: One forward pass on the image, as far as the backbone.
+        picture: ``(h, w, 3)`` uint8 RGB, the image at the size at which the network sees it, without padding.
+        input_size: ``(H, W)`` of the network's input, padding included.
+        image_size: ``(H, W)`` of the file.
+        remarks: What was decided as the checkpoint was read.
+    """
+
+    model: str
+    checkpoint: str
+    image: str
+    network: nn.Module
+    run: Callable[[], object]
+    picture: NDArray[np.uint8]
+    input_size: tuple[int, int]
+    image_size: tuple[int, int]
+    remarks: tuple[Remark, ...] = ()
+
+
+def load_subject(
+    model: str, checkpoint: str, image: str, device: str = "cpu", weights: WeightsKind | None = None
+) -> Subject:
+    """Build a model, give it its weights, and prepare an image as the model's own test pipeline does.
+
+    Args:
+        model: Config of MMDetection or mmpretrain, or ``timm:NAME``.
+        checkpoint: Path or URL of its weights; ``random`` for untrained weights of timm.
+        image: Path of an image.
+        device: Of torch.
+        weights: Of a file with an average, too: see :func:`dtn_det.checkpoints.load.load_weights`.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: An argument is something else, or they do not fit together.
+        CheckpointError: The checkpoint cannot be read or does not fit.
+    """
+    image_size = check_image(image)
+    target = check_device(device)
+    names = {"checkpoint": Path(checkpoint).name, "image": Path(image).name, "image_size": image_size}
+    if model.startswith("timm:"):
+        source = f"{model}@{checkpoint}"
+        return _classifier(source, IMAGENET_CLASSES, image, target, {**names, "model": model}, weights)
+    names["model"] = Path(model).stem
+    config = load_config(model)
+    check_checkpoint(checkpoint)
+    if not isinstance(config.get("model"), Mapping):
+        raise ValueError(f"expected a config with a model, got {model} without: name that of a detector or classifier")
+    if is_classifier(config):
+        classes = (config.model.get("head") or {}).get("num_classes", IMAGENET_CLASSES)
+        return _classifier(f"{model}@{checkpoint}", classes, image, target, names, weights)
+    return _detector(config, model, checkpoint, image, target, names, weights)
+
+
+def check_image(path: str) -> tuple[int, int]:
+    """Read an image to its end, and return its ``(H, W)``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no image, or damaged.
+    """
+    pillow = require("PIL.Image", "det")
+    if not Path(path).is_file():
+        what = "a folder" if Path(path).is_dir() else "nothing there"
+        raise FileNotFoundError(f"expected an image, got {path!r}, which is {what}: name a JPEG or PNG file")
+    try:
+        with pillow.open(path) as file:
+            file.load()
+            width, height = file.size
+    # Pillow meets broken files with many kinds of errors.
+    except Exception as error:
+        raise ValueError(
+            f"expected an image, got {path!r}, which cannot be read ({type(error).__name__}: {error}): name a JPEG or "
+            "PNG file that opens elsewhere"
+        ) from error
+    return height, width
+
+
+def check_device(device: str) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"expected a device that torch can use, got {device!r} ({reason}): leave out --device"
+        ) from error
+    return found
+
+
+def _detector(
+    config: Config,
+    model: str,
+    checkpoint: str,
+    image: str,
+    device: torch.device,
+    names: Mapping[str, Any],
+    weights: WeightsKind | None,
+) -> Subject:
+    from dtn_det.robustness.detection.model import build_detector
+
+    scope = require("mmengine.registry", "det").DefaultScope
+    with scope.overwrite_default_scope(config.get("default_scope", "mmdet")):
+        sample = _through_pipeline(config, model, image)
+        built = build_detector(config, checkpoint, device, weights=weights)
+    detector: Any = built.model
+    if not hasattr(detector, "backbone"):
+        raise ValueError(
+            f"expected a detector with a backbone in {model}, got {type(detector).__name__} without: name the config "
+            "of the detector itself"
+        )
+    pixels: torch.Tensor = sample["inputs"]  # (3, h, w), BGR
+    data = {"inputs": [pixels], "data_samples": [sample["data_samples"]]}
+    prepared: torch.Tensor = detector.data_preprocessor(data, False)["inputs"]
+    picture = pixels.flip(0).permute(1, 2, 0).clamp(0, 255).to(torch.uint8).contiguous().numpy()
+    return Subject(
+        network=detector,
+        run=lambda: detector.backbone(prepared),
+        picture=picture,
+        input_size=(prepared.shape[-2], prepared.shape[-1]),
+        remarks=built.remarks,
+        **names,
+    )
+
+
+def _through_pipeline(config: Config, model: str, image: str) -> dict[str, Any]:
+    """The image as the test pipeline packs it, without annotations."""
+    dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
+    if not dataset.get("pipeline"):
+        raise ValueError(
+            f"expected one data set with a pipeline in test_dataloader of {model}, got none: name a config that can be "
+            "tested"
+        )
+    transforms = require("mmdet.registry", "det").TRANSFORMS
+    annotations = require("mmcv.transforms", "det").LoadAnnotations
+    result: dict[str, Any] | None = {"img_path": image, "img_id": 0}
+    try:
+        for settings in copy.deepcopy(list(dataset["pipeline"])):
+            step = transforms.build(settings)
+            if not isinstance(step, annotations) and result is not None:
+                result = step(result)
+    except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
+        raise ValueError(
+            f"expected the test pipeline of {model} to take {image!r}, got {type(error).__name__}: {error}: name a "
+            "config whose pipeline begins with LoadImageFromFile"
+        ) from error
+    if result is None or not isinstance(result.get("inputs"), torch.Tensor):
+        raise ValueError(
+            f"expected the test pipeline of {model} to end in PackDetInputs with one image, got another end: leave "
+            "test-time augmentation out"
+        )
+    return result
+
+
+def _classifier(
+    source: str,
+    classes: int,
+    image: str,
+    device: torch.device,
+    names: Mapping[str, Any],
+    weights: WeightsKind | None,
+) -> Subject:
+    from dtn_det.robustness.classification.models.loading import load_classifier
+
+    classifier = load_classifier(source, classes, weights)
+    pillow = require("PIL.Image", "cls")
+    with pillow.open(image) as file:
+        pixels = file.convert("RGB")
+    if classifier.view.size is not None:
+        height, width = classifier.view.size
+        pixels = pixels.resize((width, height), pillow.Resampling[classifier.view.interpolation.upper()])
+    picture = np.array(pixels, dtype=np.uint8)
+    network = classifier.network.to(device)
+    inputs = torch.from_numpy(picture).permute(2, 0, 1).unsqueeze(0).to(device)
+    return Subject(
+        network=network,
+        run=lambda: classifier.forward(inputs),
+        picture=picture,
+        input_size=(picture.shape[0], picture.shape[1]),
+        remarks=classifier.remarks,
+        **names,
+    )

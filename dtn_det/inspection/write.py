@@ -1,0 +1,191 @@
+"""The folder of an inspection: figures, tables, and what they were made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dtn_det.inspection.draw_distance import draw_distance
+from dtn_det.inspection.draw_learned import draw_axis_kernels, draw_gates, draw_kernels
+from dtn_det.inspection.draw_maps import draw_class_attention, draw_magnitudes, draw_received
+from dtn_det.inspection.frames import all_frames
+from dtn_det.inspection.look import BlockLook, Looks
+from dtn_det.system.drawing import FORMATS, drawing, rendered
+from dtn_det.system.files import write_bytes, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIGURES = {
+    "gates": "Gates of DTN",
+    "kernels": "Positional kernels of DTN",
+    "kernel_axes": "Positional kernels of DTN by axis",
+    "magnitudes": "Token magnitudes under three norms",
+    "attention_distance": "Mean attention distances",
+    "attention_received": "Attention that tokens receive",
+    "class_attention": "Attention of the class token",
+}
+"""Titles by the name of the files."""
+TABLES = (*FIGURES, "kernel_maps", "magnitude_spread")
+FACTS = "inspect.json"
+RADIUS = 3
+"""Tokens to each side of the kernels in the figures."""
+MOST_CHOSEN = 4
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is drawn of a network of many layers.
+
+    Attributes:
+        blocks: In the order in which they run.
+        norm: Name of the norm in each of them.
+    """
+
+    blocks: tuple[BlockLook, ...]
+    norm: str
+
+
+def choose(looks: Looks, patterns: Sequence[str] | None, norm: str) -> Choice:
+    """The blocks that are drawn.
+
+    Args:
+        looks: All.
+        patterns: Names of blocks, in which ``*`` stands for anything. None takes the last block of each stage, or, of
+            a network with one stage, up to four blocks spread evenly from the first to the last.
+        norm: Name of the norm in each block.
+
+    Raises:
+        ValueError: A pattern fits no block.
+    """
+    blocks = looks.blocks
+    if patterns is not None:
+        for pattern in patterns:
+            if not any(fnmatchcase(block.name, pattern) for block in blocks):
+                names = ", ".join(block.name for block in blocks)
+                raise ValueError(f"expected --blocks to name blocks of the model, got {pattern!r}: it has {names}")
+        chosen = [block for block in blocks if any(fnmatchcase(block.name, pattern) for pattern in patterns)]
+        return Choice(tuple(chosen), norm)
+    last = {block.stage: block for block in blocks}
+    if len(last) > 1:
+        return Choice(tuple(last.values()), norm)
+    steps = min(MOST_CHOSEN, len(blocks))
+    places = {round(step * (len(blocks) - 1) / max(1, steps - 1)) for step in range(steps)}
+    return Choice(tuple(blocks[place] for place in sorted(places)), norm)
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a folder can be written to, before minutes go into what is to be written.
+
+    Raises:
+        ValueError: It is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"expected --out to be a folder, got the file {folder}: name another")
+
+
+def write_looks(looks: Looks, choice: Choice, folder: Path) -> list[Path]:
+    """Write everything; the files of an inspection that the folder already has are replaced.
+
+    Args:
+        looks: All looks.
+        choice: What is drawn.
+        folder: Made if it does not exist.
+
+    Returns:
+        The files, in the order of their names.
+    """
+    frames = all_frames(looks, choice.blocks, choice.norm, RADIUS)
+    files = {f"{name}.csv": frame.to_csv(index=False, float_format="%.6g").encode() for name, frame in frames.items()}
+    about = f"{looks.subject.model}, {looks.subject.checkpoint}, {looks.subject.image}"
+    with drawing():
+        for name, draw in figures(looks, choice).items():
+            files |= {f"{name}.{kind}": data for kind, data in rendered(draw(), FIGURES[name], about).items()}
+    check_folder(folder)
+    for name in _known_files():
+        (folder / name).unlink(missing_ok=True)
+    for name, data in files.items():
+        write_bytes(folder / name, data)
+    write_text(folder / FACTS, json.dumps(facts(looks, choice, sorted(files)), indent=2) + "\n")
+    return [folder / name for name in sorted([*files, FACTS])]
+
+
+def figures(looks: Looks, choice: Choice) -> dict[str, Callable[[], Figure]]:
+    """What draws each figure that there is of a model, by the name of its files.
+
+    Args:
+        looks: All looks.
+        choice: What is drawn.
+    """
+    blocks, norm = choice.blocks, choice.norm
+    found: dict[str, Callable[[], Figure]] = {
+        "magnitudes": lambda: draw_magnitudes(looks, blocks, norm),
+        "attention_distance": lambda: draw_distance(looks),
+    }
+    with_class = [block for block in blocks if block.attention.class_map is not None]
+    if with_class:
+        found["class_attention"] = lambda: draw_class_attention(looks, with_class[-1])
+    found["attention_received"] = lambda: draw_received(looks, blocks)
+    if looks.has_dtn:
+        found["gates"] = lambda: draw_gates(looks)
+    if any(block.norms[norm].kernels is not None for block in blocks):
+        found["kernels"] = lambda: draw_kernels(blocks, norm, RADIUS)
+        found["kernel_axes"] = lambda: draw_axis_kernels(blocks, norm, RADIUS)
+    return found
+
+
+def _known_files() -> list[str]:
+    drawings = [f"{name}.{kind}" for name in FIGURES for kind in FORMATS]
+    return [*drawings, *(f"{name}.csv" for name in TABLES), FACTS]
+
+
+def facts(looks: Looks, choice: Choice, files: Sequence[str]) -> dict[str, Any]:
+    """What the figures were made from, ready for JSON.
+
+    Args:
+        looks: All looks.
+        choice: What is drawn.
+        files: Names of the figures and tables.
+    """
+    subject = looks.subject
+    kinds = [norm.kind for _, norm in looks.norms]
+    return {
+        "model": subject.model,
+        "checkpoint": subject.checkpoint,
+        "image": subject.image,
+        "image_size": list(subject.image_size),
+        "seen_size": list(subject.picture.shape[:2]),
+        "input_size": list(subject.input_size),
+        "blocks": len(looks.blocks),
+        "dtn_norms": kinds.count("DTN"),
+        "ln_norms": kinds.count("LN"),
+        "class_token": looks.has_class_token,
+        "drawn_blocks": [block.name for block in choice.blocks],
+        "drawn_norm": choice.norm,
+        "notes": notes(looks, choice),
+        "files": list(files),
+        "versions": {"dtn-det": metadata.version("dtn-det"), "torch": str(torch.__version__)},
+    }
+
+
+def notes(looks: Looks, choice: Choice) -> list[str]:
+    """What there is not, and why."""
+    found = []
+    if not looks.has_dtn:
+        found.append("no gates and no kernels: every norm of the blocks is LayerNorm")
+    starting = [block.title for block in choice.blocks if block.norms[choice.norm].kind == "LN"]
+    if starting:
+        found.append(
+            f"{', '.join(starting)}: {choice.norm} is LayerNorm, so the map of DTN is that of an untrained one "
+            "(gates at 0.5, kernels at their start)"
+        )
+    if not looks.has_class_token:
+        found.append("no class token: attention_received tells how much attention each token gets from all others")
+    return found

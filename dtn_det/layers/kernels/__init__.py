@@ -1,0 +1,1 @@
+"""The operator behind DTN: one interface, compiled CPU kernels and Triton kernels behind it."""

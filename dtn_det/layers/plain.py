@@ -1,0 +1,196 @@
+"""DTN in plain PyTorch: two small matrix products per axis, on any device, differentiable by autograd.
+
+This form serves masks, double gradients, ``torch.export`` and ONNX; :mod:`dtn_det.layers.kernels.cpu` and
+:mod:`dtn_det.layers.kernels.gpu` compute the same numbers faster. All functions are pure.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dtn_det.layers.positions import axis_attention
+
+
+class Moments(NamedTuple):
+    """Mean and variance, broadcastable against the tokens they belong to."""
+
+    mean: Tensor
+    var: Tensor
+
+
+def group_rms_normalize(x: Tensor, num_groups: int, eps: float) -> Tensor:
+    """Divide each group of channels by its root mean square.
+
+    Args:
+        x: ``(..., C)``.
+        num_groups: Number of groups ``G`` that divide ``C``.
+        eps: Added to the mean square.
+
+    Returns:
+        ``(..., C)``.
+    """
+    grouped = split_groups(x, num_groups)
+    return (grouped * torch.rsqrt(grouped.square().mean(-1, keepdim=True) + eps)).flatten(-2)
+
+
+def split_groups(x: Tensor, num_groups: int) -> Tensor:
+    """``(..., C) -> (..., G, D)``."""
+    return x.reshape(*x.shape[:-1], num_groups, x.shape[-1] // num_groups)
+
+
+def intra_token_moments(x: Tensor, unbiased: bool) -> Moments:
+    """LayerNorm's statistics: over the channels of each token.
+
+    Args:
+        x: ``(..., C)``.
+        unbiased: Divide by ``C - 1`` instead of ``C``.
+
+    Returns:
+        Moments of shape ``(..., 1)``.
+    """
+    var, mean = torch.var_mean(x, dim=-1, correction=int(unbiased), keepdim=True)
+    return Moments(mean, var)
+
+
+def inter_token_moments(x: Tensor, coefficients: Tensor, mask: Tensor | None = None) -> Moments:
+    """Statistics over neighbouring tokens, weighted by the positional matrix of each group.
+
+    The variance does not change when a constant is added to a channel, so the mean over the image is subtracted first:
+    ``E[x^2] - E[x]^2`` would cancel otherwise.
+
+    Args:
+        x: ``(B, H, W, C)``, float32 or float64.
+        coefficients: ``(G, 3)``, the columns are ``a_x``, ``a_y``, ``a_d``.
+        mask: ``(B, H, W)`` booleans, True for the tokens that take part.
+
+    Returns:
+        Moments of shape ``(B, H, W, C)``.
+    """
+    _, height, width, _ = x.shape
+    num_groups = coefficients.shape[0]
+    a_x, a_y, a_d = coefficients.to(x.dtype).unbind(1)
+    rows = axis_attention(a_y, a_d, height, None if mask is None else mask.any(dim=2))  # ([B,] G, H, H)
+    cols = axis_attention(a_x, a_d, width, None if mask is None else mask.any(dim=1))  # ([B,] G, W, W)
+
+    if mask is None:
+        centre = x.mean(dim=(1, 2), keepdim=True).detach()
+    else:
+        weight = mask.unsqueeze(-1).to(x.dtype)  # (B, H, W, 1)
+        # Replaced, not multiplied by 0: padding may hold NaN.
+        x = x.masked_fill(~mask.unsqueeze(-1), 0)
+        count = weight.sum(dim=(1, 2), keepdim=True).clamp_min(1)
+        centre = (x.sum(dim=(1, 2), keepdim=True) / count).detach()
+    centred = x - centre
+    if mask is not None:
+        centred = centred * weight
+    # (B, H, W, C) -> (B, G, H, W, D)
+    grouped = split_groups(centred, num_groups).permute(0, 3, 1, 2, 4)
+    stacked = torch.cat([grouped, grouped.square()], dim=-1)  # (B, G, H, W, 2D)
+    mixed = _mix(rows, cols, stacked)
+    if mask is not None:
+        share = _mix(rows, cols, weight.unsqueeze(1).expand(-1, num_groups, -1, -1, -1))  # (B, G, H, W, 1)
+        mixed = mixed / share.clamp_min(torch.finfo(x.dtype).tiny)
+    mean, square = mixed.chunk(2, dim=-1)
+    var = (square - mean.square()).clamp_min(0)
+    # (B, G, H, W, D) -> (B, H, W, C)
+    mean = mean.permute(0, 2, 3, 1, 4).reshape(x.shape)
+    var = var.permute(0, 2, 3, 1, 4).reshape(x.shape)
+    return Moments(mean + centre, var)
+
+
+def _mix(rows: Tensor, cols: Tensor, grouped: Tensor) -> Tensor:
+    """Apply ``rows (x) cols``: ``([B,] G, H, H)`` and ``([B,] G, W, W)`` to ``(B, G, H, W, K)``."""
+    mixed = cols.unsqueeze(-3) @ grouped  # over W: ([B,] G, 1, W, W) @ (B, G, H, W, K)
+    return (rows @ mixed.flatten(-2)).reshape(mixed.shape)  # over H: ([B,] G, H, H) @ (B, G, H, W*K)
+
+
+def expand_gate(gate: Tensor, channels: int) -> Tensor:
+    """Sigmoid of the gate of each group, repeated for its channels: ``(G,) -> (C,)``."""
+    return torch.sigmoid(gate).repeat_interleave(channels // gate.shape[0], output_size=channels)
+
+
+def blend(intra: Moments, inter: Moments, mean_gate: Tensor | None, var_gate: Tensor) -> Moments:
+    """Gate the two kinds of statistics (Eq. 4 of the paper); without ``mean_gate`` the mean is LayerNorm's alone.
+
+    Args:
+        intra: Moments ``(..., 1)``.
+        inter: Moments ``(..., C)``.
+        mean_gate: ``(C,)`` in [0, 1], the share of the intra-token mean, or None.
+        var_gate: ``(C,)`` in [0, 1], the share of the intra-token variance.
+    """
+    mean = intra.mean if mean_gate is None else torch.lerp(inter.mean, intra.mean.expand_as(inter.mean), mean_gate)
+    return Moments(mean, torch.lerp(inter.var, intra.var.expand_as(inter.var), var_gate))
+
+
+def normalize(x: Tensor, moments: Moments, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """``weight (x - mean) / sqrt(var + eps) + bias`` (Eq. 1 of the paper)."""
+    return (x - moments.mean) * torch.rsqrt(moments.var + eps) * weight + bias
+
+
+def layer_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, *, eps: float, head_rms: bool, unbiased: bool
+) -> Tensor:
+    """What tokens without a place in the grid get: the statistics of their own normalised groups.
+
+    Args:
+        x: ``(..., C)``.
+        weight: ``(C,)``.
+        bias: ``(C,)``.
+        num_groups: ``G``.
+        eps: Added to variances and mean squares.
+        head_rms: Divide each group by its root mean square first.
+        unbiased: Unbiased variance.
+    """
+    if head_rms:
+        x = group_rms_normalize(x, num_groups, eps)
+    return normalize(x, intra_token_moments(x, unbiased), weight, bias, eps)
+
+
+def dynamic_token_norm(
+    x: Tensor,
+    coefficients: Tensor,
+    mean_gate: Tensor | None,
+    var_gate: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    eps: float,
+    head_rms: bool,
+    unbiased: bool,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """The whole layer on a grid of tokens.
+
+    Args:
+        x: ``(B, H, W, C)``, float32 or float64; the other tensors have the same dtype.
+        coefficients: ``(G, 3)``, the positional coefficients.
+        mean_gate: ``(G,)`` logits, or None when the mean is LayerNorm's alone.
+        var_gate: ``(G,)`` logits.
+        weight: ``(C,)``.
+        bias: ``(C,)``.
+        eps: Added to variances and mean squares.
+        head_rms: Divide each group by its root mean square first.
+        unbiased: Unbiased intra-token variance.
+        mask: ``(B, H, W)`` booleans, True for valid tokens. The others get LayerNorm statistics.
+
+    Returns:
+        ``(B, H, W, C)``.
+    """
+    channels = x.shape[-1]
+    if head_rms:
+        x = group_rms_normalize(x, coefficients.shape[0], eps)
+    intra = intra_token_moments(x, unbiased)
+    inter = inter_token_moments(x, coefficients, mask)
+    blended = blend(
+        intra,
+        inter,
+        None if mean_gate is None else expand_gate(mean_gate, channels),
+        expand_gate(var_gate, channels),
+    )
+    if mask is not None:
+        valid = mask.unsqueeze(-1)
+        blended = Moments(*(torch.where(valid, mixed, own) for mixed, own in zip(blended, intra, strict=True)))
+    return normalize(x, blended, weight, bias, eps)

@@ -1,0 +1,1 @@
+"""Classifiers under every corruption: mCE on ImageNet-C and sets like it."""

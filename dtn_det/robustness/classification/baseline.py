@@ -1,0 +1,142 @@
+"""What corruption errors are divided by: decided here for the table of `mce` and for reports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dtn_det.metrics import BASELINES
+from dtn_det.robustness.store.manifest import StoreManifest
+from dtn_det.robustness.store.store import Store, StoreError
+
+ALEXNET = "alexnet"
+
+NUM_IMAGES, NUM_CLASSES, SIDE = 50_000, 1000, 224
+"""Of ImageNet's validation set, on which AlexNet's errors were measured."""
+
+_ORIGINAL = "imagenet-c"
+
+
+@dataclass(frozen=True)
+class BaselineChoice:
+    """Whose errors divide the corruption errors.
+
+    Attributes:
+        name: ``'alexnet'``, a model, or None for no corruption errors.
+        reason: Why AlexNet's published errors are not taken where classes are ImageNet's, or nothing.
+        caveat: What is not certain of AlexNet's errors as the baseline of these images, or nothing.
+    """
+
+    name: str | None
+    reason: str = ""
+    caveat: str = ""
+
+
+def choose_baseline(
+    wanted: str | None, models: Sequence[str], manifests: Sequence[StoreManifest], num_labels: int | None = None
+) -> BaselineChoice:
+    """AlexNet for ImageNet-C unless another is named; none for what AlexNet was not measured on.
+
+    Args:
+        wanted: What the user named.
+        models: Names of the models that may be one.
+        manifests: Of the stores: data and corruptions.
+        num_labels: Classes that occur in the list of images, for stores that do not say how many classes the data has.
+
+    Raises:
+        ValueError: What the user named is none of these, or AlexNet was measured on other images or classes.
+    """
+    fault = next(filter(None, (alexnet_fault(manifest, num_labels) for manifest in manifests)), "")
+    imagenet = any(manifest.protocol.get("classes") == "imagenet" for manifest in manifests)
+    fits = not fault
+    if wanted is None:
+        name = ALEXNET if fits else None
+        return BaselineChoice(name, fault if imagenet else "", _caveat(manifests) if fits else "")
+    if wanted in models:
+        return BaselineChoice(wanted)
+    if wanted in BASELINES and fits:
+        return BaselineChoice(wanted, caveat=_caveat(manifests))
+    if wanted in BASELINES and fault:
+        raise ValueError(
+            f"expected another --baseline than {wanted}, whose errors are known for ImageNet-C alone, got {fault}: "
+            f"name one of the models ({', '.join(models)})"
+        )
+    known = [*(BASELINES if fits else ()), *models]
+    raise ValueError(f"expected --baseline out of {', '.join(known)}, got {wanted!r}")
+
+
+def alexnet_fault(manifest: StoreManifest, num_labels: int | None = None) -> str:
+    """Why AlexNet's errors are no baseline for the data of a store, or nothing.
+
+    They are of the 50,000 validation images of all 1,000 classes, resized to 256, cropped to 224 and then corrupted as
+    for ImageNet-C.
+
+    Args:
+        manifest: Of the store.
+        num_labels: Classes that occur in its list of images, where they are known.
+    """
+    protocol, found = manifest.protocol, manifest.recognised
+    if protocol.get("classes") != "imagenet":
+        return f"classes by {protocol.get('classes')} and profile {_profile(manifest)}"
+    classes = int(found["num_classes_found"]) if "num_classes_found" in found else None
+    if classes is None and manifest.selection == "all":
+        classes = num_labels
+    if classes is not None and classes < NUM_CLASSES:
+        return f"images of {classes} of ImageNet's {NUM_CLASSES:,} classes"
+    dataset = found.get("dataset", "").removesuffix("-C")
+    if dataset not in ("", "ImageNet"):
+        return f"the images of {dataset}"
+    if _profile(manifest) != _ORIGINAL:
+        return f"profile {_profile(manifest)}"
+    side, cropping = _side(manifest), protocol.get("clean", "")
+    if side is not None and side != SIDE:
+        return f"images of {side} x {side}"
+    return "images that were corrupted before they were cropped" if cropping.endswith("after the corruption") else ""
+
+
+def count_labels(store: Store) -> int | None:
+    """Classes that occur in the list of images of a store, or None where it does not tell."""
+    try:
+        images = store.images()
+    except StoreError:
+        return None
+    return len(images["label"].unique()) if "label" in images.column_names else None
+
+
+def baseline_remarks(choice: BaselineChoice) -> list[str]:
+    """What must be known of the baseline beside the numbers."""
+    remarks = []
+    if choice.reason:
+        remarks.append(
+            f"no CE and mCE against AlexNet, whose errors are known for ImageNet-C alone: got {choice.reason}"
+        )
+    if choice.caveat:
+        remarks.append(f"CE and mCE: {choice.caveat}")
+    return remarks
+
+
+def _caveat(manifests: Sequence[StoreManifest]) -> str:
+    for manifest in manifests:
+        found = manifest.recognised
+        images = int(found.get("num_images_found", NUM_IMAGES))
+        if images != NUM_IMAGES:
+            return f"AlexNet's errors are of {NUM_IMAGES:,} images, and these are from {images:,}"
+        if found and found.get("dataset", "") == "":
+            return "AlexNet's errors are of ImageNet's validation images, and these files are not named like them"
+        if "no-jpeg" in manifest.corruption:
+            return "AlexNet's errors are of JPEG files, and these images were not compressed"
+    return ""
+
+
+def _profile(manifest: StoreManifest) -> str:
+    """The benchmark of the images; files of which nothing is known are those of ImageNet-C as published."""
+    if "profile" in manifest.recognised:
+        return manifest.recognised["profile"]
+    words = manifest.corruption.removeprefix("files").removeprefix(" made with ").split()
+    return words[0] if words else _ORIGINAL
+
+
+def _side(manifest: StoreManifest) -> int | None:
+    sides = re.findall(r"\d+", manifest.protocol.get("clean", ""))
+    return int(sides[-1]) if sides else None

@@ -1,0 +1,203 @@
+"""Whether a model's classes are those of the data: their number, and their names where the model tells them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dtn_det.datasets.folders.class_folders import LabelledImages, in_order
+from dtn_det.datasets.folders.image_files import quoted
+from dtn_det.datasets.folders.label_maps import NUMBER, naming, natural_order
+from dtn_det.datasets.folders.recognise import Recognised
+from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.robustness.classification.models.classifier import Classifier
+
+_IMAGENET = 1000
+
+
+@dataclass(frozen=True)
+class ClassSet:
+    """The classes of the data, as models must have them.
+
+    Attributes:
+        found: What the folder was recognised as.
+        images: With the numbers and names of the classes.
+    """
+
+    found: Recognised
+    images: LabelledImages
+
+    @property
+    def number(self) -> int:
+        """Of the classes."""
+        return self.images.num_classes
+
+    def fault(self, number: int, name: str) -> str:
+        """What to say of a model of another number of classes.
+
+        Args:
+            number: Of the model's classes.
+            name: Of the model or its checkpoint.
+        """
+        labels, folders = self.images.labels, len(self.images.labels.numbers)
+        kind = naming(labels.numbers)
+        how = {
+            "imagenet": "numbered as ImageNet's, for they are named by its wnids or by numbers",
+            "folder": "numbered by the folders' names",
+            "sorted": "numbered by the text order of the folders' names",
+            "natural": "numbered by the natural order of the folders' names",
+        }[labels.classes]
+        advice = "name a model of these classes"
+        if labels.classes != "imagenet" and number > self.number and self.found.kind == "class_folders":
+            advice += f", or make an empty folder in {self.found.root} for each class that has no images there"
+        if labels.classes == "imagenet" and number == folders:
+            advice = f"take --classes folder, which numbers the {folders:,} folders by their names"
+        elif labels.classes != "imagenet" and number == _IMAGENET and kind == "wnids":
+            advice = "take --classes imagenet, which numbers the folders by ImageNet's wnids"
+        return (
+            f"expected a model of {self.number:,} classes for {self.found.title} in {self.found.root} ({how}), got "
+            f"{number:,} classes in {name!r}: {advice}"
+        )
+
+
+def check_number(model: Classifier, classes: ClassSet, side: int) -> None:
+    """See that a model has as many classes as the data, before anything is evaluated.
+
+    Args:
+        model: Where it does not say how many it has, it answers to one black image.
+        classes: Of the data.
+        side: Of the images.
+
+    Raises:
+        ValueError: It has another number.
+    """
+    number = model.num_classes if model.num_classes is not None else _count_logits(model, side)
+    if number is not None and number != classes.number:
+        raise ValueError(classes.fault(number, model.name))
+
+
+def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remark, ...]]:
+    """Bring a model's logits to the order of the data's classes, where it tells its classes by name.
+
+    Names are compared without regard to case, to blanks, dashes and underscores, and to the forms in which Unicode
+    writes one letter. Numbers against words, and wnids against words, say nothing: the numbers of the classes hold.
+
+    Args:
+        model: The model.
+        classes: Of the data.
+
+    Returns:
+        The model, and what was decided.
+
+    Raises:
+        ValueError: The names differ.
+    """
+    theirs, ours = model.class_names, classes.images.labels.names
+    if not theirs:
+        return _align_order(model, classes)
+    if classes.images.labels.classes in ("sorted", "natural") or len(theirs) != len(ours):
+        return model, ()
+    if {naming([name]) for name in theirs} != {naming([name]) for name in ours}:
+        return model, ()
+    their_names, our_names = [_plain(name) for name in theirs], [_plain(name) for name in ours]
+    if len({*our_names}) < len(our_names):
+        # Case or blanks tell classes apart here.
+        their_names, our_names = list(theirs), list(ours)
+    if their_names == our_names:
+        return model, ()
+    missing = [name for name, plain in zip(ours, our_names, strict=True) if plain not in their_names]
+    if missing or len({*their_names}) < len(their_names):
+        more = [name for name, plain in zip(theirs, their_names, strict=True) if plain not in our_names]
+        raise ValueError(
+            f"expected the classes of {model.name!r}, as its checkpoint names them, in {classes.found.root}, got "
+            f"{quoted(missing)} in place of {quoted(more)}: rename the folders, or number them by the text order of "
+            "their names, whatever they are, with --classes sorted"
+        )
+    order = [their_names.index(name) for name in our_names]
+    moved = [name for number, name in enumerate(ours) if order[number] != number]
+    remark = Remark(
+        "classes_by_name",
+        agreeing(len(moved), "{class has another number|classes have other numbers}")
+        + f" in {model.name} than in the folders: its answers were taken by name",
+        str(classes.found.root),
+        len(moved),
+        tuple(moved),
+    )
+    return replace(model, forward=_Reordered(model, order)), (remark,)
+
+
+def _align_order(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remark, ...]]:
+    """Take the answers in the order in which the training of a model numbered its folders."""
+    labels, where = classes.images.labels, str(classes.found.root)
+    by_text, natural = sorted(labels.numbers), natural_order(labels.numbers)
+    if by_text == natural or naming(labels.numbers) != "names":
+        return model, ()
+    if labels.classes in ("sorted", "natural"):
+        if model.class_order in ("", labels.classes):
+            return model, ()
+        what = f"{model.name} was trained on folders in the {in_order(model.class_order, by_text, natural)}"
+        return model, (Remark("order_of_training", f"model, {what}; --classes {model.class_order} takes it", where),)
+    if model.class_order == "sorted":
+        return model, ()
+    text_order, other = (in_order(order, by_text, natural) for order in ("sorted", "natural"))
+    if model.class_order == "":
+        what = (
+            f"orders of classes are possible for {model.name}, which does not tell its own: taken was the {text_order} "
+            f"(torchvision, mmpretrain; --classes sorted), and not the {other} (timm; --classes natural)"
+        )
+        training = {**model.training, "class order": "text order, for the checkpoint tells none"}
+        return replace(model, training=training), (Remark("order_in_doubt", what, where, 2),)
+    remark = Remark(
+        "order_of_training",
+        f"classes of {model.name}, a checkpoint of timm's training, were numbered by the {other}",
+        where,
+        len(natural),
+    )
+    order = [natural.index(name) for name in labels.names]
+    return (
+        replace(
+            model,
+            forward=_Reordered(model, order),
+            protocol={**model.protocol, "class_order": "natural"},
+            training={**model.training, "class order": "natural order, that of timm's training"},
+        ),
+        (remark,),
+    )
+
+
+class _Reordered:
+    """The logits of a model in the order of other class numbers."""
+
+    def __init__(self, model: Classifier, order: Sequence[int]) -> None:
+        self.model, self.order = model, torch.tensor(order)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        logits = self.model.forward(images)
+        # What is no tensor of logits is told where logits are checked.
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] != len(self.order):
+            return logits
+        return logits.index_select(1, self.order.to(logits.device))
+
+
+def _count_logits(model: Classifier, side: int) -> int | None:
+    """How many logits a model gives, or None where it fails, which is told when its turn comes."""
+    height, width = model.view.of(side).size or (side, side)
+    device = next((weights.device for weights in model.network.parameters()), None)
+    try:
+        with torch.inference_mode():
+            logits = model.forward(torch.zeros(1, 3, height, width, dtype=torch.uint8, device=device))
+    # A model is code of anyone.
+    except (Exception, SystemExit):
+        return None
+    return int(logits.shape[1]) if isinstance(logits, Tensor) and logits.ndim == 2 else None
+
+
+def _plain(name: str) -> str:
+    if NUMBER.fullmatch(name):
+        return str(int(name))
+    folded = unicodedata.normalize("NFC", name).casefold()
+    return unicodedata.normalize("NFC", folded).replace("_", " ").replace("-", " ").strip()

@@ -1,0 +1,1 @@
+"""Classifiers from timm, mmpretrain or the user's code, under one interface."""

@@ -1,0 +1,170 @@
+"""Classifiers from anywhere under one interface: 8-bit images in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dtn_det.cost.facts import ModelFacts, forward_flops
+from dtn_det.datasets.remarks import Remark
+from dtn_det.robustness.store.manifest import ModelManifest, hash_weights
+from dtn_det.robustness.wording import counted
+from dtn_det.system.processes import worker_died
+
+
+class ClassCountError(ValueError):
+    """A checkpoint of another number of classes than the data.
+
+    Args:
+        name: Of the checkpoint.
+        number: Of its classes.
+        wanted: Of the data's.
+    """
+
+    def __init__(self, name: str, number: int, wanted: int) -> None:
+        super().__init__(
+            f"expected weights of {wanted:,} classes, got {number:,} in {name}: name a checkpoint of the data's classes"
+        )
+        self.name, self.number = name, number
+
+
+@dataclass(frozen=True)
+class View:
+    """What a worker makes of a corrupted image for a model. Models of equal views share it.
+
+    Attributes:
+        size: Height and width that the image is resized to if it has others; None to leave any as it is.
+        interpolation: Of Pillow: ``nearest``, ``bilinear``, ``bicubic`` or ``lanczos``.
+    """
+
+    size: tuple[int, int] | None = None
+    interpolation: str = "bilinear"
+
+    def of(self, side: int) -> View:
+        """The same for square images of a known side: where nothing is resized, all views are equal."""
+        return View() if self.size in (None, (side, side)) else self
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model that can be evaluated.
+
+    Attributes:
+        name: How reports call it.
+        source: What the user named.
+        network: What holds the weights.
+        forward: ``(N, 3, H, W)`` uint8 RGB on the network's device, not contiguous, to logits ``(N, classes)``.
+        view: What workers prepare.
+        protocol: What its numbers depend on besides weights and images.
+        versions: Libraries that it runs on.
+        training: How it was trained, where that is known, and which of several weights were taken.
+        num_classes: Of its answers, where it says so.
+        class_names: In the order of its answers, where its checkpoint or config names them.
+        class_order: How its training numbered folders of classes, where that is known: ``'sorted'`` or ``'natural'``,
+            see :data:`dtn_det.datasets.folders.label_maps.CLASSES`; else nothing.
+        remarks: What was decided as the checkpoint was read.
+    """
+
+    name: str
+    source: str
+    network: nn.Module
+    forward: Callable[[Tensor], Tensor]
+    view: View
+    protocol: Mapping[str, str]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    training: Mapping[str, str] = field(default_factory=dict)
+    num_classes: int | None = None
+    class_names: tuple[str, ...] = ()
+    class_order: str = ""
+    remarks: tuple[Remark, ...] = ()
+
+    def logits(self, images: Tensor) -> object:
+        """The model's answer to images; whatever it raises is told with its name.
+
+        Raises:
+            ValueError: The model fails.
+            torch.OutOfMemoryError: The accelerator's memory is full.
+        """
+        try:
+            return self.forward(images)
+        except torch.OutOfMemoryError:
+            raise
+        # A model is code of anyone.
+        except (Exception, SystemExit) as error:
+            if worker_died(error):
+                raise
+            raise ValueError(
+                f"expected the model {self.name!r} to answer to images of shape {tuple(images.shape)}, got "
+                f"{type(error).__name__}: {error}: mend it, or name another. Finished units are kept"
+            ) from error
+
+    def manifest(self, protocol: Mapping[str, str], versions: Mapping[str, str]) -> ModelManifest:
+        """Its entry in a store.
+
+        Args:
+            protocol: Settings of the run that numbers depend on.
+            versions: Libraries of the run.
+        """
+        return ModelManifest(
+            name=self.name,
+            source=self.source,
+            weights_hash=hash_weights(self.network.state_dict()),
+            num_parameters=sum(parameter.numel() for parameter in self.network.parameters()),
+            protocol={**self.protocol, **protocol},
+            versions={**versions, **self.versions},
+        )
+
+    def facts(self, side: int) -> ModelFacts:
+        """What reports tell besides.
+
+        Args:
+            side: Of the corrupted images.
+        """
+        height, width = self.view.of(side).size or (side, side)
+        device = next((weights.device for weights in self.network.parameters()), None)
+        flops = forward_flops(
+            self.network, self.forward, torch.zeros(1, 3, height, width, dtype=torch.uint8, device=device)
+        )
+        return ModelFacts(flops, "" if flops is None else f"{height}x{width}", self.training)
+
+
+class Normalizer:
+    """Takes 8-bit images to the numbers that a network was trained on, on whatever device they are.
+
+    Args:
+        mean: Of each channel, for images in [0, 1].
+        std: Likewise.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.mean = torch.tensor(mean).view(1, -1, 1, 1)
+        self.std = torch.tensor(std).view(1, -1, 1, 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """``(N, C, H, W)`` uint8 to float32."""
+        scaled = images.contiguous().float().div_(255)
+        return scaled.sub_(self.mean.to(images.device)).div_(self.std.to(images.device))
+
+
+def check_logits(logits: object, num_images: int, num_classes: int, name: str) -> Tensor:
+    """A model's output, which must be one number for each image and class.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not isinstance(logits, Tensor):
+        raise ValueError(
+            f"expected the model {name!r} to return a tensor of logits, got {type(logits).__name__}: wrap it"
+        )
+    if tuple(logits.shape) != (num_images, num_classes):
+        raise ValueError(
+            f"expected {num_classes} logits for each of {counted(num_images, 'image')} from the model {name!r}, got "
+            f"the shape {tuple(logits.shape)}: name a model for this data set, or number the classes as it does with "
+            "--classes"
+        )
+    if logits.is_complex():
+        raise ValueError(f"expected real logits from the model {name!r}, got {logits.dtype}: convert them in it")
+    return logits

@@ -1,0 +1,101 @@
+"""From what the user names to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.datasets.remarks import Remark
+from dtn_det.metrics import BASELINES
+from dtn_det.robustness.classification.class_agreement import ClassSet, align, check_number
+from dtn_det.robustness.classification.models.classifier import ClassCountError, Classifier
+from dtn_det.robustness.store.files import check_name
+from dtn_det.robustness.wording import counted
+
+
+def load_classifier(source: str, num_classes: int, weights: WeightsKind | None = None) -> Classifier:
+    """Load a model.
+
+    Args:
+        source: ``timm:NAME``, ``timm:NAME@FILE``, ``timm:NAME@random``, ``timm:local-dir:FOLDER``,
+            ``CONFIG@CHECKPOINT`` of mmpretrain, or ``python:MODULE:FUNCTION``.
+        num_classes: Of the data set.
+        weights: Of files with an average, too: see :func:`dtn_det.checkpoints.load.load_weights`.
+
+    Raises:
+        ValueError: It is none of these, or cannot be loaded.
+    """
+    if source.startswith("timm:"):
+        from dtn_det.robustness.classification.models.timm import load_timm
+
+        return load_timm(source, num_classes, weights)
+    if source.startswith("python:"):
+        from dtn_det.robustness.classification.models.python import load_python
+
+        return load_python(source)
+    if source.endswith(".py") or ".py@" in source:
+        from dtn_det.robustness.classification.models.mmpretrain import load_mmpretrain
+
+        return load_mmpretrain(source, num_classes, weights)
+    raise ValueError(
+        f"expected MODEL to be timm:NAME, timm:NAME@FILE, timm:local-dir:FOLDER, CONFIG.py@CHECKPOINT or "
+        f"python:MODULE:FUNCTION, got {source!r}"
+    )
+
+
+def load_classifiers(
+    sources: Sequence[str],
+    names: Sequence[str] | None,
+    classes: ClassSet,
+    side: int,
+    weights: WeightsKind | None = None,
+) -> tuple[list[Classifier], tuple[Remark, ...]]:
+    """Load models, name them, and see that their classes are those of the data.
+
+    Args:
+        sources: See :func:`load_classifier`.
+        names: How reports call them; None for names made of the sources.
+        classes: Of the data.
+        side: Of the images.
+        weights: See :func:`load_classifier`.
+
+    Returns:
+        The models, whose answers are in the order of the data's classes, and what was decided on the way.
+
+    Raises:
+        ValueError: One cannot be loaded or has other classes, two would have one name, or one that of a published
+            baseline.
+    """
+    if names is not None and len(names) != len(sources):
+        wanted = counted(len(sources), "model")
+        raise ValueError(f"expected --names for {wanted}, got {len(names)}: give each model one name")
+    for name in names or ():
+        check_name(name)
+    models = [_load(source, classes, weights) for source in sources]
+    if names is not None:
+        models = [replace(model, name=name) for model, name in zip(models, names, strict=True)]
+    called = [model.name for model in models]
+    twice = sorted({name for name in called if called.count(name) > 1})
+    if twice:
+        raise ValueError(f"expected models of different names, got {', '.join(twice)} twice: name them with --names")
+    taken = [name for name in called if name in BASELINES]
+    if taken:
+        raise ValueError(
+            f"expected another name than {taken[0]!r}, which stands for published errors: give one with --names"
+        )
+    aligned: list[Classifier] = []
+    remarks: list[Remark] = []
+    for model in models:
+        check_number(model, classes, side)
+        model, told = align(model, classes)
+        aligned.append(model)
+        remarks += told
+    return aligned, tuple(remarks)
+
+
+def _load(source: str, classes: ClassSet, weights: WeightsKind | None) -> Classifier:
+    try:
+        return load_classifier(source, classes.number, weights)
+    except ClassCountError as error:
+        raise ValueError(classes.fault(error.number, error.name)) from error

@@ -1,0 +1,164 @@
+"""Models of mmpretrain: ``CONFIG@CHECKPOINT``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dtn_det._optional import require
+from dtn_det.checkpoints.load import load_weights
+from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.cost.facts import training_facts
+from dtn_det.datasets.configs.classes import checkpoint_classes
+from dtn_det.robustness.classification.models.classifier import Classifier, View
+from dtn_det.training.data_settings import innermost_datasets
+from dtn_det.training.launch import load_config
+
+_LOADING = ("LoadImageFromFile",)
+_PACKING = ("PackInputs", "PackClsInputs")
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+
+def load_mmpretrain(source: str, num_classes: int, weights: WeightsKind | None = None) -> Classifier:
+    """Build the model of a config of mmpretrain.
+
+    Its test pipeline says what size the model takes. Images of that size are left alone; others are resized to it in
+    one step, for the crop around the object is what the corrupted images are already.
+
+    Args:
+        source: ``CONFIG@CHECKPOINT``.
+        num_classes: Of the data set, for messages.
+        weights: Of a file with an average, too: see :func:`dtn_det.checkpoints.load.load_weights`.
+
+    Raises:
+        ValueError: The config is no classifier's, or its test pipeline has steps that are not known here.
+        CheckpointError: The checkpoint does not fit.
+    """
+    path, checkpoint = split_source(source)
+    if not checkpoint:
+        raise ValueError(f"expected CONFIG@CHECKPOINT for a model of mmpretrain, got {source!r}: name the checkpoint")
+    config = load_config(path)
+    registry = require("mmpretrain.registry", "cls")
+    require("mmpretrain.models", "cls")
+    view = pipeline_view(_test_pipeline(config, path), path)
+    settings = {**config.model}
+    preprocessor = settings.setdefault("data_preprocessor", {**(config.get("data_preprocessor") or {})})
+    preprocessor.setdefault("type", "ClsDataPreprocessor")
+    # The checkpoint follows; what the backbone would start from is not needed.
+    settings.pop("init_cfg", None)
+    try:
+        # A detector that was built before leaves MMDetection as the scope in which bare names are looked up.
+        with require("mmengine.registry", "cls").DefaultScope.overwrite_default_scope("mmpretrain"):
+            model = registry.MODELS.build(settings)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"expected the model of {path} to be one of mmpretrain, got {error}") from error
+    # mmpretrain's wrappers of timm's and Hugging Face's models have a loss in the place of a head.
+    if not hasattr(model, "extract_feat") or not (getattr(model, "head", None) or getattr(model, "loss_module", None)):
+        kind = type(model).__name__
+        raise ValueError(f"expected a classifier in {path}, got {kind} without a head: name another config")
+    loaded = load_weights(model, checkpoint, weights=weights, advice=f"name the checkpoint of {path}")
+    model.eval()
+    to_rgb = bool(preprocessor.get("to_rgb", False))
+    return Classifier(
+        name=f"{Path(path).stem}@{Path(checkpoint).stem}",
+        source=source,
+        network=model,
+        forward=lambda images: _logits(model, images),
+        view=view,
+        protocol={
+            "input": "as corrupted" if view.size is None else f"{view.size[0]}x{view.size[1]} {view.interpolation}",
+            "normalization": f"mean {preprocessor.get('mean')} std {preprocessor.get('std')} to_rgb {to_rgb}",
+            "classes": str(num_classes),
+        },
+        versions={name: metadata.version(f"onedl-{name}") for name in ("mmpretrain", "mmengine")},
+        training={**training_facts(config, loaded.content), **loaded.facts},
+        num_classes=_num_classes(model),
+        class_names=_class_names(config, loaded.content),
+        class_order="sorted",
+        remarks=loaded.remarks,
+    )
+
+
+def _num_classes(model: Any) -> int | None:
+    """Of the head; those of several labels or tasks are counted by their answers."""
+    number = getattr(getattr(model, "head", None), "num_classes", None)
+    return number if isinstance(number, int) else None
+
+
+def _class_names(config: Any, content: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes in the order in which the model was trained: those in its checkpoint, else those of its config."""
+    names, _ = checkpoint_classes(content)
+    if not names:
+        dataset = next(innermost_datasets(config.get("train_dataloader")), {})
+        names = dataset.get("classes") or (dataset.get("metainfo") or {}).get("classes")
+    if isinstance(names, str) or not names:
+        return ()
+    return tuple(map(str, names))
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """Config and checkpoint of ``CONFIG.py@CHECKPOINT``, where folders may have an ``@`` in their names too."""
+    path, suffix, checkpoint = source.partition(".py@")
+    return path + suffix.rstrip("@"), checkpoint
+
+
+def pipeline_view(pipeline: Sequence[Mapping[str, Any]], path: str) -> View:
+    """The size that a test pipeline ends with, and how it resizes.
+
+    Args:
+        pipeline: Its steps.
+        path: Of the config, for messages.
+
+    Raises:
+        ValueError: A step that is not known here.
+    """
+    size: tuple[int, int] | None = None
+    interpolation = "bilinear"
+    for step in pipeline:
+        kind = str(step.get("type")).rpartition(".")[2]
+        if kind in (*_LOADING, *_PACKING):
+            continue
+        if kind == "ResizeEdge":
+            size = None
+        elif kind == "CenterCrop":
+            size = _pair(step["crop_size"])
+        elif kind == "Resize":
+            # mmcv's scale is (width, height).
+            size = _pair(step["scale"])[::-1]
+        else:
+            known = ", ".join((*_LOADING, "ResizeEdge", "Resize", "CenterCrop", *_PACKING))
+            raise ValueError(
+                f"expected a test pipeline of {known} in {path}, got {kind}: wrap the model as python:MODULE:FUNCTION"
+            )
+        named = step.get("interpolation", "bilinear")
+        interpolation = named if named in _INTERPOLATIONS and kind != "CenterCrop" else interpolation
+    return View(size, interpolation)
+
+
+def _test_pipeline(config: Any, path: str) -> Sequence[Mapping[str, Any]]:
+    loader = config.get("test_dataloader") or config.get("val_dataloader") or {}
+    pipeline = (loader.get("dataset") or {}).get("pipeline")
+    if pipeline is None or config.get("model") is None:
+        raise ValueError(
+            f"expected a config of mmpretrain with `model` and `test_dataloader`, got {path} without: name another"
+        )
+    steps: Sequence[Mapping[str, Any]] = pipeline
+    return steps
+
+
+def _logits(model: Any, images: Tensor) -> Tensor:
+    # BGR as mmpretrain's pipelines load it; the preprocessor brings it to the model's order.
+    prepared = model.data_preprocessor({"inputs": images.flip(1).contiguous()})["inputs"]
+    logits: Tensor = model(prepared, mode="tensor")
+    return logits
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    if isinstance(value, int):
+        return value, value
+    first, second = value
+    return first, second

@@ -1,0 +1,93 @@
+"""How far an evaluation of classifiers is, and what its numbers will be about."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from dtn_det.metrics import CellError, mean_corruption_error, mean_error
+from dtn_det.robustness.classification.baseline import ALEXNET
+from dtn_det.robustness.classification.tally import Tally, tally
+from dtn_det.robustness.store.store import ModelStore
+from dtn_det.robustness.sweep import Rank
+from dtn_det.system.progress import duration, stages
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_SHOWN = 3
+
+
+class SweepProgress:
+    """Follows a sweep of classifiers.
+
+    Args:
+        models: The models of the store.
+        baseline: See :func:`dtn_det.robustness.classification.results.results`.
+        rank: This process, which sees its own units.
+    """
+
+    def __init__(self, models: Sequence[ModelStore], baseline: str | None, rank: Rank) -> None:
+        self.tallies: dict[str, Tally] = {model.manifest.name: tally(model) for model in models}
+        if baseline is not None and baseline not in (ALEXNET, *self.tallies):
+            self.tallies[baseline] = tally(models[0].store.model(baseline))
+        self.names = [model.manifest.name for model in models]
+        self.baseline, self.rank = baseline, rank
+        self.num_cells = len(models[0].store.manifest.cells)
+
+    def add(self, number: int, records: Mapping[str, pyarrow.Table]) -> None:
+        """Count a unit that was committed."""
+        for name, table in records.items():
+            self.tallies[name].add(table)
+
+    @contextmanager
+    def shown(self, console: Console, num_images: int) -> Iterator[Callable[[], None]]:
+        """Show the progress within the block.
+
+        Args:
+            console: Where to.
+            num_images: Images of this process.
+
+        Yields:
+            A function to be called after each image.
+        """
+        title = "Evaluating" if self.rank.count == 1 else f"Evaluating (process 1 of {self.rank.count})"
+        with stages(console) as add_stage:
+            stage = add_stage(f"{title} images", num_images)
+            stage(0, note=f"{self.num_cells} cells each")
+            started, done = time.monotonic(), 0
+
+            def on_image() -> None:
+                nonlocal done
+                done += 1
+                rate = done / max(time.monotonic() - started, 1e-9)
+                parts = [f"{rate:,.1f} images/s x {self.num_cells} cells = {rate * self.num_cells:,.0f}/s"]
+                if console.is_terminal and done < num_images:
+                    parts.append(f"{duration((num_images - done) / rate)} left")
+                stage(done, note=", ".join([*parts, *self.estimate()]))
+
+            yield on_image
+
+    def estimate(self) -> list[str]:
+        """The numbers as they would be if the finished units were all, one text for each of the first models."""
+        texts = []
+        for name in self.names[:_SHOWN]:
+            number = self._estimate(name)
+            if number is not None:
+                texts.append(f"{name} {number} (estimate)" if len(self.names) > 1 else f"{number} (estimate)")
+        return texts
+
+    def _estimate(self, name: str) -> str | None:
+        frame = self.tallies[name].frame()
+        try:
+            if self.baseline is None:
+                return f"mean error {100 * mean_error(frame, allow_partial=True).value:.1f} %"
+            baseline = self.baseline if self.baseline == ALEXNET else self.tallies[self.baseline].frame()
+            return f"mCE {mean_corruption_error(frame, baseline, allow_partial=True).value:.1f}"
+        # There is nothing yet, only hold-out corruptions, or a baseline without errors or of other images so far.
+        except (CellError, ValueError):
+            return None

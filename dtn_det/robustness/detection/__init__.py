@@ -1,0 +1,1 @@
+"""Detectors under every corruption: mPC on COCO-C."""

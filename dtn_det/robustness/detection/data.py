@@ -1,0 +1,290 @@
+"""The images of a config's data set that a sweep sees, with their ground truth."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dtn_det._optional import require
+from dtn_det.corruptions.engine import Corruptor
+from dtn_det.datasets.class_names import NamedSet, check_set
+from dtn_det.datasets.coco.file import CocoFile, read_coco_file
+from dtn_det.datasets.coco.orientation import Orientations, find_orientations, ignores_orientation
+from dtn_det.datasets.coco.values import Id, identifier
+from dtn_det.datasets.missing_images import check_images, is_elsewhere
+from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.robustness.cells import Cell
+from dtn_det.robustness.detection.evaluator import check_protocol
+from dtn_det.robustness.detection.images import DetectionImages
+from dtn_det.robustness.detection.truth import CocoTruth, truth_of
+from dtn_det.robustness.wording import counted
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+
+@dataclass(frozen=True)
+class DetectionData:
+    """A COCO set of a config, and the pipeline that its images go through.
+
+    Attributes:
+        name: The annotation file, for people.
+        dataset: Of MMDetection, without a pipeline.
+        indices: Of the images of the sweep in it.
+        selection: How these were chosen among those of the file; ``'all'``, or what reports mark numbers with.
+        truth: What is to be found in those images.
+        pipeline: The config of the test pipeline.
+        file: The annotations, as they were read.
+        remarks: What is to be told of them.
+        where: Key of the data set in the config.
+    """
+
+    name: str
+    dataset: Any
+    indices: tuple[int, ...]
+    selection: str
+    truth: CocoTruth
+    pipeline: tuple[dict[str, Any], ...]
+    file: CocoFile
+    remarks: tuple[Remark, ...] = ()
+    where: str = "test_dataloader.dataset"
+
+    @property
+    def pipeline_json(self) -> str:
+        """The pipeline as text: another one gives other numbers."""
+        return json.dumps(self.pipeline, default=str, sort_keys=True)
+
+    def orientations(self) -> Orientations:
+        """What the images of the sweep say about how they are turned."""
+        as_stored, _ = ignores_orientation(self.pipeline)
+        rows = [
+            {"id": image.key, "file_name": path, "height": image.height, "width": image.width}
+            for image, path in zip(self.truth.images, self._paths(), strict=True)
+            if not is_elsewhere(path)
+        ]
+        return find_orientations(self.file.path, rows, Path(), as_stored=as_stored)
+
+    def _paths(self) -> list[str]:
+        return [str(self.dataset.get_data_info(index)["img_path"]) for index in self.indices]
+
+    def file_sizes(self) -> list[int]:
+        """Bytes of the file of each image, 0 for those elsewhere.
+
+        Raises:
+            InputError: Images are missing.
+        """
+        found = [self.dataset.get_data_info(index) for index in self.indices]
+        paths = [str(info["img_path"]) for info in found]
+        names = {str(identifier(image["id"])): str(image["file_name"]) for image in self.file.images}
+        called = [names.get(str(identifier(info["img_id"])), "") for info in found]
+        check_images(self.dataset.ann_file, paths, called, f"{self.where}.data_prefix.img")
+        return [0 if is_elsewhere(path) else os.path.getsize(path) for path in paths]
+
+    def images(self, cells: Sequence[Cell], corruptor: Corruptor) -> DetectionImages:
+        """The images under every cell, for worker processes.
+
+        Raises:
+            ValueError: The pipeline does not load an image, or does not build.
+        """
+        load, rest = _built(self.pipeline)
+        sizes = [(image.height, image.width) for image in self.truth.images]
+        return DetectionImages(self.dataset, self.indices, sizes, load, rest, cells, corruptor)
+
+
+def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int = 0) -> DetectionData:
+    """Read the data set of a config's dataloader.
+
+    Args:
+        cfg: The config.
+        split: `test` or `val`.
+        limit: Take no more than so many images, chosen at random, always the same.
+        limit_seed: Of that choice.
+
+    Raises:
+        ValueError: There is no such dataloader, the set is no COCO set or evaluated by other rules than COCO's, its
+            file is damaged, it has no images, or its categories are not those of the config.
+    """
+    check_loader(cfg, split)
+    settings = copy.deepcopy(cfg[f"{split}_dataloader"]["dataset"])
+    if "pipeline" not in settings or not settings.get("ann_file"):
+        wrapped = "dataset" in settings or "datasets" in settings
+        raise ValueError(
+            f"expected one data set with a pipeline and an ann_file in {split}_dataloader, got "
+            f"{settings.get('type')!r}"
+            + (", which repeats, narrows or joins others: give it the settings of one of them" if wrapped else "")
+            + (
+                ": name the annotation file of one COCO set with --cfg-options"
+                if not wrapped
+                else f", as {split}_dataloader.dataset, in the config"
+            )
+        )
+    pipeline = tuple(_plain(step) for step in settings["pipeline"])
+    settings.update(pipeline=[], test_mode=True, lazy_init=False)
+    datasets = require("mmdet.registry", "det").DATASETS
+    coco_class = require("mmdet.datasets", "det").CocoDataset
+    kind = datasets.get(settings["type"]) if isinstance(settings["type"], str) else settings["type"]
+    if kind is None or not issubclass(kind, coco_class):
+        raise ValueError(
+            f"expected a data set of COCO's format, got {settings['type']!r}: convert its annotations, and use "
+            "CocoDataset"
+        )
+    remarks = check_protocol(cfg, split, kind)
+    file = read_coco_file(*_paths(settings))
+    file.check_objects()
+    file.check_sizes()
+    dataset = _dataset(settings, file, plain=kind is coco_class)
+    found = _selected(dataset, file, pipeline, limit, limit_seed, remarks)
+    found = replace(found, where=f"{split}_dataloader.dataset")
+    return replace(found, remarks=(*found.remarks, *found.orientations().remarks()))
+
+
+def _paths(settings: Mapping[str, Any]) -> tuple[Path, Path]:
+    """The annotation file and the image folder of a data set's settings, joined as MMEngine joins them."""
+    root = settings.get("data_root") or ""
+    prefix = settings.get("data_prefix") or {}
+    images = prefix.get("img") or prefix.get("img_path") or ""
+    return Path(os.path.join(root, settings["ann_file"])), Path(os.path.join(root, images))
+
+
+def _dataset(settings: dict[str, Any], file: CocoFile, *, plain: bool) -> Any:
+    """MMDetection's data set of a file's content, which stands in another file where MMDetection would stumble.
+
+    A plain `CocoDataset` gets the images alone, for the evaluation has the objects. Others may go by these.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if plain or file.changed:
+            place = Path(folder) / file.path.name
+            content = file.content()
+            place.write_text(json.dumps({**content, "annotations": []} if plain else content))
+            settings = {**settings, "ann_file": str(place)}
+        try:
+            dataset = require("mmdet.registry", "det").DATASETS.build(settings)
+        except (KeyError, TypeError, ValueError, AssertionError, IndexError) as error:
+            raise ValueError(
+                f"expected COCO annotations in {file.path} that {settings['type']} takes, got "
+                f"{type(error).__name__}: {error}: check the settings of the data set"
+            ) from error
+    dataset.ann_file = str(file.path)
+    return dataset
+
+
+def check_loader(cfg: Config, split: str) -> None:
+    """See that a config has a dataloader whose parts are of the right types.
+
+    Raises:
+        ValueError: It has none, or a part is something else.
+    """
+    loader = cfg.get(f"{split}_dataloader")
+    if not loader:
+        raise ValueError(f"expected {split}_dataloader in the config, got none: choose another --split")
+    dataset = loader.get("dataset") if isinstance(loader, dict) else None
+    pipeline = dataset.get("pipeline", []) if isinstance(dataset, dict) else None
+    if not isinstance(pipeline, list | tuple) or not all(isinstance(step, dict) for step in pipeline):
+        raise ValueError(
+            f"expected {split}_dataloader with a dataset, and in it a pipeline of steps, got {loader!r:.200}: mend the "
+            "config or --cfg-options"
+        )
+
+
+def _selected(
+    dataset: Any,
+    file: CocoFile,
+    pipeline: tuple[dict[str, Any], ...],
+    limit: int | None,
+    limit_seed: int,
+    remarks: tuple[Remark, ...],
+) -> DetectionData:
+    classes = tuple(dataset.metainfo["classes"])
+    names = tuple(str(row["name"]) for row in file.categories)
+    check_set(NamedSet("the data set", str(dataset.ann_file), classes, names))
+    if not len(dataset):
+        raise ValueError(f"expected images in {dataset.ann_file}, got an empty data set: name another")
+    ids = [identifier(dataset.get_data_info(index)["img_id"]) for index in range(len(dataset))]
+    if len(set(ids)) < len(ids):
+        raise ValueError(
+            f"expected each image of {dataset.ann_file} once, got {len(ids) - len(set(ids))} twice: mend `indices` of "
+            "the data set"
+        )
+    narrowed, narrowing = _narrowed(ids, file)
+    indices = tuple(choose(ids, limit, limit_seed))
+    limited = len(indices) < len(ids)
+    selection = f"limit={len(indices)} of {len(ids)} seed={limit_seed}" if limited else narrowed or "all"
+    truth = truth_of(file, [ids[index] for index in indices], dataset.cat_ids)
+    truth.check_objects(dataset.ann_file)
+    name = os.path.relpath(dataset.ann_file, dataset.data_root) if dataset.data_root else dataset.ann_file
+    return DetectionData(
+        str(name),
+        dataset,
+        indices,
+        f"{selection}, {narrowed}" if limited and narrowed else selection,
+        truth,
+        pipeline,
+        file,
+        (*remarks, *file.remarks, *narrowing),
+    )
+
+
+def _narrowed(ids: Sequence[Id | None], file: CocoFile) -> tuple[str, tuple[Remark, ...]]:
+    """How few of a file's images the config takes; nothing where it takes all."""
+    taken = set(ids)
+    left_out = [str(row["id"]) for row in file.images if row["id"] not in taken]
+    if not left_out:
+        return "", ()
+    what = agreeing(
+        len(left_out),
+        "{image was|images were} left out by the config (indices or a filter of the data set), so numbers are of a "
+        "part",
+    )
+    remark = Remark("images_narrowed", what, str(file.path), len(left_out), tuple(left_out[:3]), partial=True)
+    return f"{len(ids)} of {counted(len(file.images), 'image')}", (remark,)
+
+
+def choose(keys: Sequence[object], limit: int | None, seed: int) -> list[int]:
+    """Places of the images that a limit leaves, in ascending order; which ones follows from their keys and the seed.
+
+    Raises:
+        ValueError: A limit below 1.
+    """
+    if limit is None:
+        return list(range(len(keys)))
+    if limit < 1:
+        raise ValueError(f"expected --limit to be at least 1, got {limit}")
+
+    def rank(place: int) -> bytes:
+        return hashlib.blake2b(f"{seed} {keys[place]}".encode("utf-8", "surrogateescape")).digest()
+
+    return sorted(sorted(range(len(keys)), key=rank)[:limit])
+
+
+def _built(pipeline: Sequence[dict[str, Any]]) -> tuple[list[Any], list[Any]]:
+    """The steps up to the loading of the image, and those after it without the loading of annotations."""
+    transforms = require("mmdet.registry", "det").TRANSFORMS
+    annotations = require("mmcv.transforms", "det").LoadAnnotations
+    try:
+        steps = [transforms.build(dict(step)) for step in pipeline]
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise ValueError(f"expected a test pipeline that builds, got {type(error).__name__}: {error}") from error
+    loads = [place for place, step in enumerate(steps) if type(step).__name__.startswith("LoadImage")]
+    if len(loads) != 1:
+        names = ", ".join(type(step).__name__ for step in steps)
+        raise ValueError(
+            f"expected a test pipeline with one LoadImageFromFile, after which images are corrupted, got {names}"
+        )
+    rest = [step for step in steps[loads[0] + 1 :] if not isinstance(step, annotations)]
+    return steps[: loads[0] + 1], rest
+
+
+def _plain(value: Any) -> Any:
+    """Settings without the classes of mmengine, which print otherwise in other versions."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(inner) for inner in value)
+    return value

@@ -1,0 +1,372 @@
+"""COCO's evaluation of every cell, from the records of a store."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det._optional import require
+from dtn_det.robustness.detection.records import schema
+from dtn_det.robustness.detection.truth import CocoTruth
+from dtn_det.robustness.store.store import ModelStore, Store, StoreError
+from dtn_det.system.processes import end_with_parent, interrupts_blocked, worker_environment
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow
+
+COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""Columns of the tables, in the order of COCO's summary."""
+
+KINDS = ("bbox", "segm")
+"""Boxes and masks."""
+
+# The records of so many bytes on disk are read at once; as Python objects they take some twenty times that.
+_GROUP_BYTES = 8e6
+# Categories are evaluated together while their number times that of their objects and detections is below this, for
+# COCO's evaluation keeps something for each image and category. More take more memory, and hardly less time.
+_GROUP_PAIRS = 40_000
+# Starting a process takes as long as evaluating records of about this many bytes.
+_PROCESS_BYTES = 20e6
+
+
+W = TypeVar("W")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class CellDetections:
+    """The detections of one cell, those of an image side by side.
+
+    Attributes:
+        cell: Its number.
+        image: Number of the image of each detection.
+        boxes: x1, y1, x2, y2, (detections, 4).
+        scores: (detections,).
+        labels: (detections,).
+        masks: Run lengths, None for a model without masks.
+        mask_scores: (detections,).
+    """
+
+    cell: int
+    image: NDArray[np.int32]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    masks: list[bytes] | None
+    mask_scores: NDArray[np.float32]
+
+    def of_labels(self, labels: Sequence[int]) -> CellDetections:
+        """Those of some labels."""
+        rows = np.flatnonzero(np.isin(self.labels, labels))
+        return CellDetections(
+            self.cell,
+            self.image[rows],
+            self.boxes[rows],
+            self.scores[rows],
+            self.labels[rows],
+            None if self.masks is None else [self.masks[row] for row in rows],
+            self.mask_scores[rows],
+        )
+
+
+def evaluate_cells(
+    model: ModelStore, *, processes: int = 1, on_cell: Callable[[int], None] = lambda count: None
+) -> dict[str, pd.DataFrame]:
+    """Evaluate a detector under every cell of its store.
+
+    Args:
+        model: All units of which are finished.
+        processes: That evaluate at the same time; one cell is in the memory of each.
+        on_cell: Called with the number of cells that were just done.
+
+    Returns:
+        Tables with `corruption`, `severity`, `num_images` and :data:`COCO_METRICS` as fractions (-1 where there is
+        nothing to find), for `bbox`, and for `segm` if the model gives masks. Images that could not be read are left
+        out.
+
+    Raises:
+        StoreError: Units are missing, or no image could be read.
+    """
+    missing = model.pending()
+    if missing:
+        total = model.store.manifest.num_units
+        raise StoreError(
+            f"expected all {total} units of {model.manifest.name!r}, got {total - len(missing)}: start its run again, "
+            "which continues"
+        )
+    truth = CocoTruth.of(model.store)
+    bad = bad_images(model)
+    if len(bad) == len(truth.images):
+        raise StoreError(f"expected images that can be read, got {len(bad)} bad ones of {len(truth.images)}")
+    groups = cell_groups(model)
+    size = sum(path.stat().st_size for path in model.folder.glob("unit-*.parquet"))
+    rows: list[tuple[int, str, list[float]]] = []
+    if processes > 1 and size > _PROCESS_BYTES:
+        work = [(str(model.store.folder), model.manifest.name, group, sorted(bad)) for group in groups]
+        for group, done in zip(groups, in_processes(_group_rows, work, min(processes, len(work))), strict=True):
+            rows += done
+            on_cell(len(group))
+    else:
+        scorer = CocoScorer(truth, bad)
+        for group in groups:
+            for found in read_cells(model, group):
+                rows += scorer.rows(found)
+                on_cell(1)
+    return _frames(model, rows, len(truth.images) - len(bad))
+
+
+def bad_images(model: ModelStore) -> dict[int, str]:
+    """Numbers of the images that could not be evaluated, and why."""
+    found = {}
+    for table in model.batches(["image", "error"]):
+        errors = table["error"]
+        if errors.null_count < len(errors):
+            rows = table.to_pylist()
+            found.update({row["image"]: row["error"] for row in rows if row["error"] is not None})
+    return found
+
+
+class CocoScorer:
+    """COCO's evaluation of the cells of one data set, in little more memory than its detections and objects take.
+
+    Args:
+        truth: The images and their objects.
+        bad: Numbers of images to leave out.
+    """
+
+    def __init__(self, truth: CocoTruth, bad: Sequence[int] | dict[int, str] = ()) -> None:
+        self.truth = truth
+        self.coco = truth.coco()
+        self.ids = [image.id for number, image in enumerate(truth.images) if number not in bad]
+        self.categories = [number for number, _ in truth.categories]
+        objects: dict[int, list[int]] = {number: [] for number in self.categories}
+        for annotation in self.coco.anns.values():
+            objects[annotation["category_id"]].append(annotation["image_id"])
+        self._images_of = [np.array(objects[number], np.int64) for number in self.categories]
+
+    def rows(self, found: CellDetections) -> list[tuple[int, str, list[float]]]:
+        """Number of the cell, kind, and metrics; for boxes, and for masks if there are any."""
+        kinds = KINDS if found.masks is not None else KINDS[:1]
+        return [(found.cell, kind, self.metrics(found, kind)) for kind in kinds]
+
+    def metrics(self, found: CellDetections, kind: str) -> list[float]:
+        """The :data:`COCO_METRICS` of one cell, with a few categories at a time in the memory."""
+        parts = [self._curves(found, kind, labels) for labels in self._label_groups(found)]
+        precision, recall = (np.concatenate(curves, axis=-3) for curves in zip(*parts, strict=True))
+        evaluator = require("faster_coco_eval", "det").COCOeval_faster(iouType=kind, print_function=_say_nothing)
+        evaluator.eval = {"precision": precision, "recall": recall}
+        evaluator.summarize()
+        return [float(value) for value in evaluator.stats[: len(COCO_METRICS)]]
+
+    def _label_groups(self, found: CellDetections) -> list[list[int]]:
+        """The labels in the order of their categories' ids, in which COCO's evaluation has them, cut into groups."""
+        detections = np.bincount(found.labels, minlength=len(self.categories))
+        groups: list[list[int]] = [[]]
+        inside = 0
+        for label in np.argsort(self.categories).tolist():
+            inside += len(self._images_of[label]) + int(detections[label])
+            if groups[-1] and (len(groups[-1]) + 1) * inside > _GROUP_PAIRS:
+                groups.append([])
+                inside = len(self._images_of[label]) + int(detections[label])
+            groups[-1].append(label)
+        return groups
+
+    def _curves(
+        self, found: CellDetections, kind: str, labels: Sequence[int]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Precision (thresholds, recalls, labels, areas, limits) and recall, the same without recalls."""
+        part = found.of_labels(labels)
+        ids = np.array([self.truth.images[number].id for number in np.unique(part.image).tolist()], np.int64)
+        # Images that have nothing of these categories, neither objects nor detections, do not count.
+        ids = np.intersect1d(np.concatenate([ids, *(self._images_of[label] for label in labels)]), self.ids)
+        evaluator = self.evaluator(
+            part, kind, ids.tolist() or self.ids[:1], [self.categories[label] for label in labels]
+        )
+        evaluator.accumulate()
+        return evaluator.eval["precision"], evaluator.eval["recall"]
+
+    def evaluator(
+        self,
+        found: CellDetections,
+        kind: str,
+        images: Sequence[int] | None = None,
+        categories: Sequence[int] | None = None,
+    ) -> Any:
+        """faster-coco-eval's `COCOeval` of one cell after its `evaluate()`, with the settings of COCO.
+
+        Args:
+            found: Detections of the cell.
+            kind: One of :data:`KINDS`.
+            images: Ids of those that count; all if None.
+            categories: Their ids, likewise.
+        """
+        results = self.results(found, kind)
+        detections = self.coco.loadRes(results) if results else self._nothing()
+        evaluator = require("faster_coco_eval", "det").COCOeval_faster(
+            self.coco, detections, kind, print_function=_say_nothing, separate_eval=True
+        )
+        evaluator.params.imgIds = self.ids if images is None else images
+        evaluator.params.catIds = self.categories if categories is None else categories
+        evaluator.evaluate()
+        return evaluator
+
+    def _nothing(self) -> Any:
+        """The results of a cell without detections, which faster-coco-eval before 1.8 cannot load."""
+        empty = require("faster_coco_eval", "det").COCO()
+        empty.dataset = {**self.coco.dataset, "annotations": []}
+        empty.createIndex()
+        return empty
+
+    def results(self, found: CellDetections, kind: str) -> list[dict[str, Any]]:
+        """The detections of one cell in COCO's result format."""
+        images = [self.truth.images[number] for number in found.image.tolist()]
+        labels = [self.categories[label] for label in found.labels.tolist()]
+        if kind == "segm":
+            assert found.masks is not None
+            return [
+                {
+                    "image_id": image.id,
+                    "category_id": category,
+                    "score": score,
+                    "segmentation": {"size": [image.height, image.width], "counts": counts},
+                }
+                for image, category, score, counts in zip(
+                    images, labels, found.mask_scores.tolist(), found.masks, strict=True
+                )
+            ]
+        return [
+            {"image_id": image.id, "category_id": category, "score": score, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            for image, category, score, (x1, y1, x2, y2) in zip(
+                images, labels, found.scores.tolist(), found.boxes.tolist(), strict=True
+            )
+        ]
+
+
+def read_cells(model: ModelStore, cells: Sequence[int]) -> Iterator[CellDetections]:
+    """The detections of some cells, read in one pass over the records."""
+    parts: dict[int, list[CellDetections]] = {cell: [] for cell in cells}
+    for table in model.batches():
+        absent = set(schema().names) - set(table.column_names)
+        if absent:
+            raise StoreError(
+                f"expected detections in {model.folder}, got records without {', '.join(sorted(absent))}: delete the "
+                "folder and evaluate the model again"
+            )
+        numbers = table["cell"].to_numpy()
+        for cell in cells:
+            parts[cell].append(_detections(cell, table.take(np.flatnonzero(numbers == cell))))
+    for cell in cells:
+        yield _joined(parts.pop(cell))
+
+
+def _detections(cell: int, rows: pyarrow.Table) -> CellDetections:
+    compute = require("pyarrow.compute", "eval")
+    counts = compute.list_value_length(rows["scores"]).to_numpy()
+    image = np.repeat(rows["image"].to_numpy(), counts)
+    scores = _flat(rows["scores"], np.float32)
+    masks, mask_scores = rows["masks"], rows["mask_scores"]
+    # An image without detections or a bad one has no masks either way.
+    with_masks = bool(masks.null_count < len(masks))
+    own_scores = len(mask_scores) > mask_scores.null_count
+    return CellDetections(
+        cell,
+        image,
+        _flat(rows["boxes"], np.float32).reshape(-1, 4),
+        scores,
+        _flat(rows["labels"], np.int32),
+        compute.list_flatten(masks).to_pylist() if with_masks else None,
+        _flat(mask_scores, np.float32) if own_scores else scores,
+    )
+
+
+def _flat(column: Any, kind: Any) -> NDArray[Any]:
+    values: NDArray[Any] = require("pyarrow.compute", "eval").list_flatten(column).to_numpy()
+    return values.astype(kind, copy=False)
+
+
+def _joined(parts: list[CellDetections]) -> CellDetections:
+    with_masks = any(part.masks is not None for part in parts)
+    return CellDetections(
+        parts[0].cell,
+        np.concatenate([part.image for part in parts]),
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        [mask for part in parts for mask in part.masks or ()] if with_masks else None,
+        np.concatenate([part.mask_scores for part in parts]),
+    )
+
+
+def cell_groups(model: ModelStore) -> list[list[int]]:
+    """Cells that are read together: few enough for the memory, many enough not to read the files too often."""
+    count = len(model.store.manifest.cells)
+    size = sum(path.stat().st_size for path in model.folder.glob("unit-*.parquet"))
+    together = max(1, min(count, int(_GROUP_BYTES / max(1.0, size / count))))
+    return [list(range(start, min(start + together, count))) for start in range(0, count, together)]
+
+
+_Work = tuple[str, str, list[int], list[int]]
+_Rows = list[tuple[int, str, list[float]]]
+
+
+def in_processes(
+    function: Callable[[W], R], work: Sequence[W], processes: int, advice: str = "start again with fewer --workers"
+) -> Iterator[R]:
+    """What a function of a module makes of each piece of work, in their order, by processes of one thread each.
+
+    Args:
+        function: What they call.
+        work: Its arguments.
+        processes: That work at the same time.
+        advice: What to do where memory is short.
+
+    Raises:
+        ChildProcessError: A process died.
+    """
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
+        with worker_environment(), interrupts_blocked():  # processes start here and inherit it
+            found = pool.map(function, work)
+        try:
+            yield from found
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                f"expected processes that evaluate to live, got one that died ({error}): memory is short, perhaps. The "
+                f"detections are kept: {advice}"
+            ) from error
+        finally:
+            # After an error or an interrupt, what is not begun is not needed.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _group_rows(work: _Work) -> _Rows:
+    folder, name, cells, bad = work
+    model = Store.open(Path(folder)).model(name)
+    scorer = CocoScorer(CocoTruth.of(model.store), bad)
+    return [row for found in read_cells(model, cells) for row in scorer.rows(found)]
+
+
+def _frames(
+    model: ModelStore, rows: Sequence[tuple[int, str, list[float]]], num_images: int
+) -> dict[str, pd.DataFrame]:
+    pandas = require("pandas", "eval")
+    cells = model.store.manifest.cells
+    frames = {}
+    for kind in KINDS:
+        values = [(*cells[cell], num_images, *metrics) for cell, found, metrics in rows if found == kind]
+        if values:
+            columns = ["corruption", "severity", "num_images", *COCO_METRICS]
+            frames[kind] = pandas.DataFrame(values, columns=columns)
+    return frames
+
+
+def _say_nothing(*args: object) -> None:
+    """Instead of the progress that faster-coco-eval prints."""

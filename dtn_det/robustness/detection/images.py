@@ -1,0 +1,194 @@
+"""Images under every cell, through a detector's own test pipeline; what worker processes make."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from dtn_det.corruptions.engine import Corruptor
+from dtn_det.corruptions.transforms import ImageCorruption
+from dtn_det.datasets.coco.orientation import orientation_fault
+from dtn_det.robustness.cells import Cell
+
+Transform = Callable[[dict[str, Any]], dict[str, Any] | None]
+
+# The last bytes of complete files. OpenCV reads cut off ones without an error and fills up with grey.
+_ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}
+
+
+@dataclass(frozen=True)
+class CellImages:
+    """One image under every cell.
+
+    Attributes:
+        number: Of the image.
+        inputs: What the pipeline made, (cells, channels, height, width).
+        sample: Its meta information, the same under every cell.
+    """
+
+    number: int
+    inputs: torch.Tensor
+    sample: Any
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that could not be evaluated.
+
+    Attributes:
+        number: Of the image.
+        reason: What is wrong with which file.
+        fault: `image`, or `pipeline` where the image itself is sound.
+    """
+
+    number: int
+    reason: str
+    fault: str
+
+
+class DetectionImages(Dataset[CellImages | BadImage]):
+    """The images of a sweep, each loaded once and corrupted at its native resolution.
+
+    Args:
+        dataset: Of MMDetection, without a pipeline.
+        indices: Of the images of the sweep in it, in the order of their numbers.
+        sizes: Height and width of each as annotated.
+        load: Steps up to the loading of the image.
+        rest: Steps after it.
+        cells: Conditions.
+        corruptor: How images are corrupted.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        indices: Sequence[int],
+        sizes: Sequence[tuple[int, int]],
+        load: Sequence[Transform],
+        rest: Sequence[Transform],
+        cells: Sequence[Cell],
+        corruptor: Corruptor,
+    ) -> None:
+        self.dataset, self.indices, self.sizes = dataset, indices, sizes
+        self.load, self.rest = load, rest
+        self.corruptions = [image_corruption(cell, corruptor) for cell in cells]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, number: int) -> CellImages | BadImage:
+        """The image of a number under every cell."""
+        results = self.dataset.get_data_info(self.indices[number])
+        path = str(results.get("img_path"))
+        # Only evaluation needs the objects, and it has them from the annotation file.
+        results.pop("instances", None)
+        try:
+            if "://" not in path:
+                check_complete(Path(path))
+            loaded = _run(self.load, results)
+            _check_size(Path(path), loaded["img"], self.sizes[number])
+            corrupted = [_corrupt(corruption, loaded) for corruption in self.corruptions]
+        except Exception as error:  # each backend has its own kinds
+            return BadImage(number, f"{path}: {_reason(error)}", "image")
+        try:
+            return self._packed(number, loaded, corrupted)
+        except Exception as error:
+            return BadImage(number, f"{path}: {_reason(error)}", "pipeline")
+
+    def _packed(self, number: int, loaded: dict[str, Any], corrupted: Sequence[Any]) -> CellImages:
+        rest = {key: value for key, value in loaded.items() if key != "img"}
+        inputs, sample = None, None
+        for place, image in enumerate(corrupted):
+            packed = _run(self.rest, {**copy.deepcopy(rest), "img": image})
+            if not isinstance(packed.get("inputs"), torch.Tensor):
+                raise ValueError("expected a pipeline that packs one tensor an image: leave test-time augmentation out")
+            if inputs is None:
+                # One tensor for all cells: each one that goes to another process takes a file descriptor.
+                inputs = packed["inputs"].new_empty((len(corrupted), *packed["inputs"].shape))
+                sample = packed["data_samples"]
+            elif inputs.shape[1:] != packed["inputs"].shape:
+                raise ValueError("expected a pipeline without randomness, got inputs of two sizes: fix the scale")
+            inputs[place] = packed["inputs"]
+        assert inputs is not None  # the clean cell is always there
+        return CellImages(number, inputs, sample)
+
+
+def image_corruption(cell: Cell, corruptor: Corruptor) -> ImageCorruption:
+    """The transform that makes a cell's images."""
+    # The transform leaves images alone at severity 0, whatever the name.
+    name = cell.corruption if cell.severity else "gaussian_noise"
+    return ImageCorruption(
+        name,
+        cell.severity,
+        corruptor.profile,
+        corruptor.seed,
+        corruptor.jpeg,
+        corruptor.channel_order,
+        corruptor.frost_folder,
+        corruptor.backend,
+        engine=corruptor.engine,
+    )
+
+
+def check_complete(path: Path) -> None:
+    """Check that an image file was not cut off.
+
+    Raises:
+        ValueError: It was, or it is empty.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(2)
+        if not start:
+            raise ValueError("expected an image, got an empty file")
+        if start not in _ENDS:
+            return
+        end = _ENDS[start]
+        file.seek(0, 2)
+        file.seek(-min(len(end), file.tell()), 2)
+        if file.read() == end:
+            return
+    # Some writers append to a complete file, so only decoding tells.
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except Exception as error:  # Pillow meets broken files with many kinds
+        raise ValueError(f"expected a complete image, got one that is damaged or was cut off ({error})") from error
+
+
+def _run(steps: Sequence[Transform], results: dict[str, Any]) -> dict[str, Any]:
+    for step in steps:
+        done = step(results)
+        if done is None:
+            raise ValueError(f"expected a result of {type(step).__name__}, got None: it drops the image")
+        results = done
+    return results
+
+
+def _check_size(path: Path, image: Any, size: tuple[int, int]) -> None:
+    if min(size) > 0 and tuple(image.shape[:2]) != size:
+        height, width = image.shape[:2]
+        turned = orientation_fault(path, (height, width), size)
+        raise ValueError(
+            turned
+            or f"expected {size[1]} x {size[0]} pixels as the annotations say, got {width} x {height}: mend the "
+            "annotations or the file"
+        )
+
+
+def _corrupt(corruption: ImageCorruption, loaded: Mapping[str, Any]) -> Any:
+    return corruption(dict(loaded))["img"]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    text = str(error)
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -1,0 +1,158 @@
+"""A detector of a config with the weights of a checkpoint, and its detections."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dtn_det._optional import require
+from dtn_det.checkpoints.load import load_weights
+from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.cost.facts import training_facts
+from dtn_det.datasets.configs.classes import checkpoint_classes
+from dtn_det.datasets.remarks import Remark
+from dtn_det.robustness.wording import counted
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A model that is ready to detect.
+
+    Attributes:
+        model: Of MMDetection, in evaluation mode.
+        device: Where it is.
+        amp: Whether it runs in mixed precision.
+        settings: Hash of its config, test settings included.
+        classes: Those that it was trained on, where the checkpoint tells.
+        classes_in_label_order: Whether these are known to be in the order of its labels.
+        training: How it was trained, where config and checkpoint tell, and which of several weights were taken.
+        remarks: What was decided as the checkpoint was read.
+    """
+
+    model: torch.nn.Module
+    device: torch.device
+    amp: bool
+    settings: str
+    classes: tuple[str, ...] | None = None
+    classes_in_label_order: bool = False
+    training: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def precision(self) -> str:
+        """For the manifest."""
+        return "mixed" if self.amp else "float32"
+
+    @torch.no_grad()
+    def detect(self, inputs: torch.Tensor, sample: Any) -> list[Any]:
+        """The detections of one image under several conditions.
+
+        Args:
+            inputs: (conditions, channels, height, width).
+            sample: The image's meta information.
+
+        Returns:
+            MMDetection's `pred_instances` for each condition.
+
+        Raises:
+            ValueError: The accelerator has too little memory, or the model gives what is no number.
+        """
+        samples = [sample.new() for _ in inputs]
+        step: Any = self.model.test_step
+        try:
+            with self._memory(len(inputs)), self._precision():
+                done = step({"inputs": list(inputs), "data_samples": samples})
+            found = [one.pred_instances for one in done]
+            for one in found:
+                _check_finite("boxes and scores", (one.bboxes, one.scores))
+        except FloatingPointError as error:
+            path = sample.metainfo.get("img_path")
+            advice = "try without --amp" if self.amp else "check the checkpoint"
+            raise ValueError(f"expected {error} that are numbers, got others for {path}: {advice}") from error
+        return found
+
+    @contextlib.contextmanager
+    def _memory(self, count: int) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"expected {counted(count, 'image')} at once to fit into the memory of {self.device}, got: "
+                f"{str(error).splitlines()[0]} Free the device and start again to continue; or give a smaller "
+                "--batch-size and another --name, for what is finished was made with this one. It is kept"
+            ) from error
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(self.device.type) if self.amp else contextlib.nullcontext()
+
+
+def build_detector(
+    cfg: Config, checkpoint: str, device: torch.device, amp: bool = False, weights: WeightsKind | None = None
+) -> Detector:
+    """Build a config's model once and give it the weights of a checkpoint.
+
+    Args:
+        cfg: The config.
+        checkpoint: Path or URL.
+        device: Where it runs.
+        amp: Run in mixed precision.
+        weights: Of a file with an average, too: see :func:`dtn_det.checkpoints.load.load_weights`.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read or does not fit.
+        ValueError: The model does not build, or mixed precision is asked of the CPU.
+    """
+    if amp and device.type == "cpu":
+        raise ValueError("expected a GPU for --amp, got none: leave it out")
+    if not isinstance(cfg.get("model"), dict):
+        raise ValueError(f"expected `model` in the config, got {cfg.get('model')!r}: name another config")
+    settings = dict(cfg.model)
+    if cfg.get("data_preprocessor") is not None:
+        settings.setdefault("data_preprocessor", cfg.data_preprocessor)
+    try:
+        model = require("mmdet.registry", "det").MODELS.build(settings)
+    except (KeyError, TypeError, AssertionError, ImportError) as error:
+        raise ValueError(f"expected a model in the config that builds, got {type(error).__name__}: {error}") from error
+    loaded = load_weights(model, checkpoint, weights=weights, advice="name the config that it was trained with")
+    # Scores that are NaN pass no threshold, so that such a model would seem to find nothing.
+    for part in ("backbone", "neck"):
+        if isinstance(getattr(model, part, None), torch.nn.Module):
+            getattr(model, part).register_forward_hook(partial(_check_features, part))
+    text = json.dumps(json.loads(json.dumps(settings, default=str)), sort_keys=True)
+    settings_hash = hashlib.sha256(text.encode()).hexdigest()
+    training = {**training_facts(cfg, loaded.content), **loaded.facts}
+    classes = checkpoint_classes(loaded.content)
+    return Detector(model.to(device).eval(), device, amp, settings_hash, *classes, training, loaded.remarks)
+
+
+def _check_features(part: str, module: torch.nn.Module, inputs: Any, output: Any) -> None:
+    """A hook that sees to it that features are numbers."""
+    _check_finite(f"features of the {part}", output if isinstance(output, list | tuple) else (output,))
+
+
+def _check_finite(what: str, values: Sequence[Any]) -> None:
+    """Raise a FloatingPointError for NaN and infinity."""
+    if not all(torch.isfinite(one).all() for one in values if isinstance(one, torch.Tensor)):
+        raise FloatingPointError(what)
+
+
+def model_source(config: str, checkpoint: str) -> str:
+    """How the manifest names a model: without folders, for a model stays the same where it is moved."""
+    return f"{Path(config).name} {os.path.basename(checkpoint)}"
+
+
+def batches(count: int, size: int) -> Sequence[slice]:
+    """The conditions of an image in batches. No batch has two images, so none is padded for another's sake."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]

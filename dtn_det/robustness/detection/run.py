@@ -1,0 +1,237 @@
+"""`dtn-det mpc` from its options to its tables."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dtn_det._optional import require
+from dtn_det.checkpoints.files import check_checkpoint
+from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.corruptions.engine import ChannelOrder, Corruptor
+from dtn_det.corruptions.selection import select_corruptions, select_severities
+from dtn_det.datasets.class_names import LabelNames, ModelClasses, NamedSet, labels_in_evaluation, order_remark
+from dtn_det.datasets.coco.orientation import ignores_orientation
+from dtn_det.datasets.configs.classes import head_numbers, training_classes
+from dtn_det.datasets.remarks import tell
+from dtn_det.robustness.cells import sweep_cells
+from dtn_det.robustness.detection.data import DetectionData, check_loader, read_data
+from dtn_det.robustness.detection.evaluation import bad_images, evaluate_cells
+from dtn_det.robustness.detection.facts import detection_facts
+from dtn_det.robustness.detection.model import Detector, build_detector, model_source
+from dtn_det.robustness.detection.new_annotations import take_new_annotations
+from dtn_det.robustness.detection.report import print_tables
+from dtn_det.robustness.detection.task import DetectionTask, OnBadImage, model_manifest, store_manifest
+from dtn_det.robustness.detection.trial import try_evaluation
+from dtn_det.robustness.rank import joined
+from dtn_det.robustness.store.store import ModelStore, Store
+from dtn_det.robustness.sweep import Rank, run_sweep
+from dtn_det.system.progress import meter
+from dtn_det.training import launch
+from dtn_det.training.config_options import parse_options
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class DetectionOptions:
+    """The options of `dtn-det mpc`."""
+
+    config: str
+    checkpoint: str
+    store: Path
+    name: str | None = None
+    data_root: str | None = None
+    split: str = "test"
+    limit: int | None = None
+    limit_seed: int = 0
+    on_bad_image: OnBadImage = "fail"
+    corruptions: Sequence[str] | None = None
+    severities: Sequence[int] = (1, 2, 3, 4, 5)
+    profile: str = "coco-c"
+    seed: int = 0
+    frost: Path | None = None
+    engine: int | None = None
+    channel_order: ChannelOrder = "rgb"
+    workers: int = 0
+    batch_size: int = 4
+    unit_size: int = 16
+    device: str | None = None
+    amp: bool = False
+    cfg_options: Sequence[str] | None = None
+    launcher: str = "none"
+    weights: WeightsKind | None = None
+
+
+def run_detection(options: DetectionOptions) -> int:
+    """Evaluate what the store lacks, then print the tables.
+
+    Returns:
+        The exit code: 1 if images were left out because they are bad.
+
+    Raises:
+        ValueError: Options, data, checkpoint, or a store that do not fit; each with what to do.
+        OSError: A file is missing or cannot be written.
+    """
+    Store.check(options.store)
+    console = require("rich.console", "eval").Console()
+    with joined(options.launcher, options.device) as (rank, device):
+        # What MMDetection prints, and the progress, are none of the result.
+        with contextlib.redirect_stdout(sys.stderr):
+            model, task = prepare_detection(options, rank, device, console)
+            _sweep_units(model, task, options.workers, rank, console)
+            frames = _evaluated(model, options.workers, console) if rank.is_first else {}
+        if not rank.is_first:
+            return 0
+        bad = bad_images(model)
+        print_tables(model, frames, bad, console)
+    return 1 if bad else 0
+
+
+def prepare_detection(
+    options: DetectionOptions, rank: Rank, device: torch.device, console: Console
+) -> tuple[ModelStore, DetectionTask]:
+    """Open the store, or make it, and build what evaluates its images.
+
+    Args:
+        options: What to evaluate.
+        rank: This process.
+        device: Where the model runs.
+        console: Where warnings go.
+
+    Raises:
+        ValueError: Options, data, checkpoint, or a store that do not fit.
+        OSError: A file is missing.
+    """
+    cells = sweep_cells(select_corruptions(options.corruptions or ["benchmark"]), select_severities(options.severities))
+    frost = None if options.frost is None else str(options.frost)
+    corruptor = Corruptor(options.profile, options.seed, None, options.channel_order, frost, engine=options.engine)
+    cfg = _config(options)
+    data = read_data(cfg, options.split, options.limit, options.limit_seed)
+    if options.on_bad_image == "fail":
+        _, place = ignores_orientation(data.pipeline)
+        data.orientations().check(f"{options.split}_dataloader.dataset.pipeline.{place}.color_type")
+    images = data.images(cells, corruptor)
+    manifest = store_manifest(data, cells, corruptor, options.unit_size)
+    detector = build_detector(cfg, options.checkpoint, device, options.amp, options.weights)
+    labels = _labels(cfg, options, data, detector)
+
+    def say(text: str) -> None:
+        if rank.is_first:
+            console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def warn(text: str) -> None:
+        say(f"warning: {text}")
+
+    places = labels.places([name for _, name in data.truth.categories])
+    tell(detector.remarks, say)
+    if places is not None:
+        tell([order_remark(labels)], say)
+    masks = _has_masks(data, detector, warn)
+    tell(data.remarks, say)
+    if rank.is_first:
+        with_masks = masks and getattr(detector.model, "with_mask", False)
+        try_evaluation(data.file.path, data.truth, masks=with_masks)
+        take_new_annotations(options.store, manifest, data, say)
+    name = options.name or Path(options.config).stem
+    source = model_source(options.config, options.checkpoint)
+    model = _opened(
+        options.store,
+        manifest,
+        data.truth.table(),
+        model_manifest(name, source, detector, data, options.batch_size, labels),
+        rank,
+    )
+    if rank.is_first and not model.manifest.facts:
+        training = {**detector.training, "label order": labels.evidence}
+        known = replace(detector, training=training)
+        model = model.with_facts(detection_facts(cfg, known, data.images(sweep_cells(()), corruptor)))
+    task = DetectionTask(
+        images,
+        len(cells),
+        len(data.truth.categories),
+        detector,
+        options.batch_size,
+        options.on_bad_image,
+        masks,
+        places=places,
+    )
+    return model, task
+
+
+def _labels(cfg: Config, options: DetectionOptions, data: DetectionData, detector: Detector) -> LabelNames:
+    """What the labels of the detector mean.
+
+    Raises:
+        ClassNameError: It cannot be known, or the names do not agree.
+    """
+    categories = tuple(name for _, name in data.truth.categories)
+    where = f"{options.split}_dataloader.dataset"
+    tested = NamedSet(where, str(data.dataset.ann_file), tuple(data.dataset.metainfo["classes"]), categories)
+    model = ModelClasses(head_numbers(cfg.model), options.checkpoint, detector.classes, detector.classes_in_label_order)
+    return labels_in_evaluation([tested], training_classes(cfg, tested), model)
+
+
+def _has_masks(data: DetectionData, detector: Detector, warn: Callable[[str], None]) -> bool:
+    """Whether there are masks to compare a model's with.
+
+    Raises:
+        ValueError: The model gives masks, and only some of the objects have one.
+    """
+    if getattr(detector.model, "with_mask", False):
+        data.file.check_masks()
+    if data.truth.num_without_masks and getattr(detector.model, "with_mask", False):
+        data.truth.check_masks(data.name)
+        warn(f"the objects of {data.name} have no segmentation, so only boxes are evaluated, not masks")
+    return data.truth.has_masks
+
+
+def _config(options: DetectionOptions) -> Config:
+    check_checkpoint(options.checkpoint)
+    cfg = launch.load_config(options.config, parse_options(options.cfg_options))
+    require("mmengine.registry", "det").init_default_scope(cfg.get("default_scope") or "mmdet")
+    check_loader(cfg, options.split)
+    if options.data_root:
+        launch.set_data_root(cfg, options.data_root)
+    launch.check_data(cfg, [f"{options.split}_dataloader"], options.data_root)
+    return cfg
+
+
+def _opened(store: Path, manifest: Any, images: Any, model: Any, rank: Rank) -> ModelStore:
+    """Let the first process make what is not there, then open it in all of them."""
+    if rank.is_first:
+        opened = Store.create(store, manifest, images).add_model(model)
+    rank.barrier()
+    if not rank.is_first:
+        opened = Store.create(store, manifest, images).add_model(model)
+    rank.barrier()
+    return opened
+
+
+def _sweep_units(model: ModelStore, task: DetectionTask, workers: int, rank: Rank, console: Console) -> None:
+    manifest = model.store.manifest
+    pending = model.pending()
+    if rank.is_first and len(pending) < manifest.num_units:
+        console.print(manifest.progress(pending), highlight=False)
+    own = pending[rank.number :: rank.count]
+    images = sum(len(manifest.unit(number)) for number in own)
+    total, workers = images * len(manifest.cells), min(workers, images)
+    if not rank.is_first or not total:
+        run_sweep(model.store, [model], task, workers=workers, rank=rank)
+        return
+    title = f"{model.manifest.name} under {len(manifest.cells)} cells"
+    with meter(console, title, total, "images") as advance:
+        run_sweep(model.store, [model], replace(task, on_image=advance), workers=workers, rank=rank)
+
+
+def _evaluated(model: ModelStore, processes: int, console: Console) -> Any:
+    with meter(console, "COCO evaluation", len(model.store.manifest.cells), "cells") as advance:
+        return evaluate_cells(model, processes=processes, on_cell=advance)

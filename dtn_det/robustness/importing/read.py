@@ -1,0 +1,297 @@
+"""Results of other tools, read into tables: RobustBench, MMDetection, and the text that evaluation scripts print."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dtn_det._optional import require
+from dtn_det.corruptions.catalog import ALL, SEVERITIES
+from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.robustness.cells import CLEAN
+from dtn_det.robustness.detection.evaluation import COCO_METRICS, KINDS
+from dtn_det.robustness.importing.pickles import read_plain_pickle
+from dtn_det.robustness.importing.write import COCO_DETECTIONS, MMDET_DETECTIONS, Imported, ImportSource
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MMDET_METRICS = {"mAP": "AP", "mAP_50": "AP50", "mAP_75": "AP75", "mAP_s": "APs", "mAP_m": "APm", "mAP_l": "APl"}
+# "Gaussian Noise" and "JPEG Compression" of printed tables.
+_TITLE = {name.replace("_", " "): name for name in ALL}
+_NUMBER = r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?"
+
+
+@dataclass
+class _Model:
+    """Cells of one model as they are read."""
+
+    task: str
+    rows: dict[str, dict[tuple[str, int | None], dict[str, float]]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
+    detections: str = ""
+
+    def add(self, kind: str, corruption: str, severity: int | None, values: Mapping[str, float], file: Path) -> None:
+        """One cell, a fraction for each metric.
+
+        Raises:
+            ValueError: No fraction, no severity, or a cell that came before with another value.
+        """
+        where = f"{corruption} {'' if severity is None else severity}".strip()
+        if corruption not in (CLEAN, *ALL):
+            self.left_out.append(corruption)
+            return
+        if severity is not None and severity not in ((0,) if corruption == CLEAN else SEVERITIES):
+            raise ValueError(f"expected severities 1 to 5 in {file}, got {where}: mend the file")
+        for metric, value in values.items():
+            none = value == -1 and kind in KINDS
+            if not (math.isfinite(value) and (none or 0 <= value <= 1)):
+                raise ValueError(
+                    f"expected fractions (or percent where usual) in {file}, got {metric} {value} at {where}"
+                )
+        cells = self.rows.setdefault(kind, {})
+        if cells.setdefault((corruption, severity), dict(values)) != dict(values):
+            raise ValueError(f"expected one result for {where} in {file}, got two that differ: mend the file")
+
+
+def import_files(files: Sequence[Path], file_format: str, name: str | None = None) -> list[Imported]:
+    """Read results of other tools.
+
+    Args:
+        files: Of one format.
+        file_format: `robustbench` (CSV of accuracies; JSON files beside it give clean accuracies), `mmdet` (pickle or
+            JSON of `test_robustness.py`) or `text` (what Hendrycks' test.py or game-of-noise print).
+        name: Of the model, where the files hold one, or which one of several to take; None: as the files say.
+
+    Raises:
+        ValueError: Files that cannot be read as that, or a name that does not fit.
+        FileNotFoundError: There is no such file.
+    """
+    readers: dict[str, Callable[[Sequence[Path]], dict[str, _Model]]] = {
+        "robustbench": _robustbench,
+        "mmdet": _each(_mmdet),
+        "text": _each(_text),
+    }
+    if file_format not in readers:
+        raise ValueError(f"expected a format out of {', '.join(readers)}, got {file_format!r}")
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"expected a file of results, got {str(file)!r}: there is no such file")
+    models = readers[file_format](files)
+    if name is not None:
+        models = _named(models, name)
+    hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return [_imported(key, model, hashes, file_format) for key, model in models.items()]
+
+
+def _named(models: dict[str, _Model], name: str) -> dict[str, _Model]:
+    if len(models) == 1:
+        return {name: next(iter(models.values()))}
+    if name not in models:
+        raise ValueError(f"expected --name to be one of the models in the files, {', '.join(models)}, got {name!r}")
+    return {name: models[name]}
+
+
+def _imported(name: str, model: _Model, hashes: Mapping[str, str], file_format: str) -> Imported:
+    pandas = require("pandas", "eval")
+    frames: dict[str, pd.DataFrame] = {}
+    means = False
+    for kind, cells in model.rows.items():
+        rows = [{"corruption": key[0], "severity": key[1], **values} for key, values in cells.items()]
+        frames[kind] = pandas.DataFrame(rows).astype({"severity": "Int8"})
+        means |= any(severity is None for _, severity in cells)
+    if not any(key[0] != CLEAN for cells in model.rows.values() for key in cells):
+        raise ValueError(
+            f"expected results under corruptions in {', '.join(hashes)}, got none: check --format ({file_format})"
+        )
+    left_out = tuple(dict.fromkeys(model.left_out))
+    source = ImportSource(dict(hashes), file_format, means, left_out, model.detections, tuple(model.remarks))
+    return Imported(name, model.task, source, frames)
+
+
+def _each(read: Callable[[Path], _Model]) -> Callable[[Sequence[Path]], dict[str, _Model]]:
+    def read_all(files: Sequence[Path]) -> dict[str, _Model]:
+        models = {file.stem: read(file) for file in files}
+        if len(models) < len(files):
+            raise ValueError("expected files of different names, got one twice: import them one by one with --name")
+        return models
+
+    return read_all
+
+
+def _robustbench(files: Sequence[Path]) -> dict[str, _Model]:
+    models: dict[str, _Model] = {}
+    for file in files:
+        if file.suffix != ".json":
+            for name, model in _robustbench_csv(file).items():
+                if name in models:
+                    raise ValueError(f"expected each model once, got {name!r} in two files: import them one by one")
+                models[name] = model
+    for file in files:
+        if file.suffix == ".json":
+            if file.stem not in models:
+                raise ValueError(f"expected {file} beside a CSV file with a row {file.stem!r}, got none: name both")
+            accuracy = _clean_accuracy(file)
+            models[file.stem].add("top1", CLEAN, 0, {"error": 1 - accuracy / 100}, file)
+    return models
+
+
+def _robustbench_csv(file: Path) -> dict[str, _Model]:
+    try:
+        with file.open(newline="") as stream:
+            lines = [line for line in csv.reader(stream) if any(line)]
+        names, severities = lines[0][1:], [int(value) for value in lines[1][1:]]
+        models: dict[str, _Model] = {}
+        for line in lines[2:]:
+            model = models.setdefault(line[0], _Model("classification"))
+            for name, severity, text in zip(names, severities, line[1:], strict=True):
+                if text:
+                    model.add("top1", name, severity, {"error": 1 - float(text)}, file)
+    except (IndexError, UnicodeDecodeError, csv.Error, TypeError) as error:
+        raise _not_robustbench(file, error) from error
+    except ValueError as error:
+        if str(error).startswith("expected"):
+            raise
+        raise _not_robustbench(file, error) from error
+    return models
+
+
+def _not_robustbench(file: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"expected RobustBench's unaggregated results in {file} (a row of corruptions, a row of severities, a row of "
+        f"accuracies for each model), got {error}: name another file"
+    )
+
+
+def _clean_accuracy(file: Path) -> float:
+    try:
+        return float(json.loads(file.read_text())["clean_acc"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"expected RobustBench's model information with clean_acc in {file}, got {error}") from error
+
+
+def _mmdet(file: Path) -> _Model:
+    content = json.loads(file.read_text()) if file.suffix == ".json" else read_plain_pickle(file)
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f"expected MMDetection's results in {file} (corruption, severity, COCO metrics), got a "
+            f"{type(content).__name__}: check that it is the `_results` file of test_robustness.py on a COCO set"
+        )
+    model = _Model("detection")
+    empty: list[tuple[str, int]] = []
+    where = ""
+    try:
+        for corruption, severities in content.items():
+            for key, metrics in severities.items():
+                where = f" at {corruption} {key}"
+                severity = int(key)
+                cell = (CLEAN, 0) if severity == 0 else (str(corruption), severity)
+                if isinstance(metrics, Mapping) and not metrics:
+                    empty.append(cell)
+                    continue
+                found = _mmdet_metrics(metrics)
+                model.detections = model.detections or _detections_counted(metrics)
+                for kind, values in found.items():
+                    model.add(kind, *cell, values, file)
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
+        if str(error).startswith("expected"):
+            raise
+        raise ValueError(
+            f"expected MMDetection's results in {file} (corruption, severity, COCO metrics), got {error}{where}: check "
+            "that it is the `_results` file of test_robustness.py on a COCO set"
+        ) from error
+    _add_cells_without_detections(model, list(dict.fromkeys(empty)), file)
+    return model
+
+
+def _add_cells_without_detections(model: _Model, cells: Sequence[tuple[str, int]], file: Path) -> None:
+    """Give cells without metrics AP 0: MMDetection's CocoMetric ends without any where a detector finds nothing.
+
+    Metrics that the data set does not have, such as that of small objects where there are none, stay -1.
+    """
+    if not model.rows:
+        return
+    for kind, found in list(model.rows.items()):
+        some = next(iter(found.values()))
+        for corruption, severity in cells:
+            values = {metric: -1.0 if value == -1 else 0.0 for metric, value in some.items()}
+            model.add(kind, corruption, severity, values, file)
+    named = tuple(f"{corruption} {severity}" for corruption, severity in cells if corruption in (CLEAN, *ALL))
+    if named:
+        what = agreeing(
+            len(named),
+            "{cell holds|cells hold} no metrics, as MMDetection writes where a detector finds nothing, and "
+            "{has|have} AP 0",
+        )
+        model.remarks.append(Remark("no_detections", what, file.name, len(named), named))
+
+
+def _detections_counted(metrics: Mapping[str, Any]) -> str:
+    """Which of an image's detections the metrics count: see :attr:`ImportSource.detections`."""
+    return COCO_DETECTIONS if any(key in KINDS for key in metrics) else MMDET_DETECTIONS
+
+
+def _mmdet_metrics(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Metrics by kind: `coco/bbox_mAP_50` of MMDetection 3, or `{'bbox': {'AP50': ...}}` of its first version."""
+    found: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        if key in KINDS and isinstance(value, Mapping):
+            found[key] = {name: float(value[name]) for name in COCO_METRICS if name in value}
+            continue
+        kind, _, metric = key.rpartition("/")[2].partition("_")
+        if kind in KINDS and metric in _MMDET_METRICS:
+            found.setdefault(kind, {})[_MMDET_METRICS[metric]] = float(value)
+    if not found:
+        raise KeyError(f"no bbox or segm metrics among {', '.join(map(str, metrics))}")
+    return found
+
+
+def _text(file: Path) -> _Model:
+    model = _Model("classification")
+    average: list[float] = []
+    try:
+        lines = file.read_text().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"expected text in {file}, got other bytes: check --format") from error
+    for line in lines:
+        if line.startswith("=Average"):
+            # A numpy float of today prints as np.float64(0.5).
+            average = [
+                float(number) for number in re.findall(_NUMBER, line.replace("float64", "").replace("float32", ""))
+            ]
+        elif found := re.match(rf"Distortion: (\w+)\s*\|.*?({_NUMBER})\s*$", line):
+            _hendrycks_line(model, found[1], float(found[2]), average, file)
+            average = []
+        elif found := re.match(rf"Clean dataset error \(%\): ({_NUMBER})", line):
+            model.add("top1", CLEAN, 0, {"error": float(found[1]) / 100}, file)
+        elif found := re.match(rf"([\w ]+): Top1 accuracy:? ({_NUMBER}), Top5 accuracy:? ({_NUMBER})", line):
+            _accuracy_line(model, found[1], float(found[2]), float(found[3]), file)
+    return model
+
+
+def _hendrycks_line(model: _Model, name: str, percent: float, average: Sequence[float], file: Path) -> None:
+    """`=Average (errors)` and the line after it; without the former only the mean is known."""
+    if not average:
+        model.add("top1", name, None, {"error": percent / 100}, file)
+        return
+    if len(average) != len(SEVERITIES) or abs(100 * sum(average) / len(average) - percent) > 0.006:
+        raise ValueError(f"expected 5 errors with the mean {percent} % of {name} in {file}, got {average}")
+    for severity, error in zip(SEVERITIES, average, strict=True):
+        model.add("top1", name, severity, {"error": error}, file)
+
+
+def _accuracy_line(model: _Model, title: str, top1: float, top5: float, file: Path) -> None:
+    values = {"error": 1 - top1 / 100, "top5_error": 1 - top5 / 100}
+    name = _TITLE.get(title.lower(), title)
+    if title == "ImageNet val":
+        model.add("top1", CLEAN, 0, values, file)
+    elif not title.startswith(("Full ", "ImageNet-C")):
+        model.add("top1", name, None, values, file)

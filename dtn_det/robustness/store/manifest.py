@@ -1,0 +1,248 @@
+"""What a store of results was made from. Two runs may share a store only if all of it agrees."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from dtn_det.cost.facts import ModelFacts
+from dtn_det.datasets.remarks import Remark
+from dtn_det.robustness.cells import Cell
+
+FORMAT = 1
+"""Version of the files in a store."""
+
+_LONGEST, _LISTED = 120, 5
+_HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
+_NOT_COMPARED = ("versions", "facts", "remarks", "recognised", "protocol", "images_hash", "earlier_data_hashes")
+_BY_TEXT = "earlier versions took numbered folders by the text order of their names, as --classes sorted does"
+_MEANINGS = {
+    "data_hash": "names, sizes and labels of the images",
+    "weights_hash": "the weights of the model",
+    "clean_images": "names and sizes of the clean images",
+}
+
+
+@dataclass(frozen=True)
+class StoreManifest:
+    """The data and conditions that all models of a store share.
+
+    Attributes:
+        task: ``'classification'`` or ``'detection'``.
+        data: Name of the data set, for people.
+        data_hash: Of the list of its files and labels: see :func:`hash_lines`.
+        num_images: Images of the sweep, after any selection.
+        selection: How they were chosen: ``'all'`` or ``'limit=500 seed=0'``.
+        corruption: Identity of the corruptions: :attr:`dtn_det.corruptions.Corruptor.identity`, or that of the folder
+            that they were read from.
+        cells: Conditions, in the order of their numbers in the records.
+        unit_size: Images that are finished and written together.
+        protocol: What else the numbers depend on, by name.
+        format: Version of the files.
+        remarks: What the readers of the data left out, filled in or decided. Runs do not compare them, for the hash of
+            the data tells sets apart, and stores of earlier versions have none.
+        recognised: What the folder of the data was recognised as, by name, such as ``dataset``; likewise.
+        images_hash: Of what detections depend on in the data: images without their annotations. Empty in stores of
+            earlier versions and for classifiers.
+        earlier_data_hashes: Of annotations that were replaced by others of the same images, the oldest first.
+    """
+
+    task: str
+    data: str
+    data_hash: str
+    num_images: int
+    selection: str
+    corruption: str
+    cells: tuple[Cell, ...]
+    unit_size: int
+    protocol: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+    remarks: tuple[Remark, ...] = ()
+    recognised: Mapping[str, str] = field(default_factory=dict)
+    images_hash: str = ""
+    earlier_data_hashes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_images < 1 or self.unit_size < 1 or not self.cells:
+            raise ValueError(
+                f"expected at least one image, one image a unit and one cell, got {self.num_images}, {self.unit_size} "
+                f"and {len(self.cells)}"
+            )
+
+    @property
+    def num_units(self) -> int:
+        """Units of the sweep; the last may be smaller."""
+        return -(-self.num_images // self.unit_size)
+
+    def unit(self, number: int) -> range:
+        """The images of a unit."""
+        return range(number * self.unit_size, min((number + 1) * self.unit_size, self.num_images))
+
+    def progress(self, pending: Iterable[int]) -> str:
+        """How much of the sweep is done.
+
+        Args:
+            pending: Numbers of the units that are not.
+        """
+        units = list(pending)
+        text = f"{self.num_units - len(units):,} of {self.num_units:,} units are done already"
+        left = sum(len(self.unit(number)) for number in units)
+        return f"{text}, {left:,} of {self.num_images:,} images are left" if left else text
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        plain = {
+            "cells": [list(cell) for cell in self.cells],
+            "protocol": dict(self.protocol),
+            "recognised": dict(self.recognised),
+        }
+        return {**asdict(self), **plain, "remarks": [remark.to_dict() for remark in self.remarks]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StoreManifest:
+        """The inverse of :meth:`to_dict`."""
+        cells = tuple(Cell(name, severity) for name, severity in values["cells"])
+        remarks = tuple(Remark.from_dict(remark) for remark in values.get("remarks", ()))
+        earlier = tuple(values.get("earlier_data_hashes", ()))
+        return cls(**{**values, "cells": cells, "remarks": remarks, "earlier_data_hashes": earlier})
+
+
+@dataclass(frozen=True)
+class ModelManifest:
+    """One model of a store.
+
+    Attributes:
+        name: How reports call it.
+        source: What the user named: ``timm:resnet50``, a config with a checkpoint.
+        weights_hash: See :func:`hash_weights`.
+        num_parameters: Of the model.
+        protocol: What else its numbers depend on: input size, preprocessing, batch size, precision.
+        versions: Libraries of the run that began it; a resumed run may have others and warns.
+        facts: What reports tell besides; stores of earlier versions have none, and runs do not compare them.
+    """
+
+    name: str
+    source: str
+    weights_hash: str
+    num_parameters: int
+    protocol: Mapping[str, str]
+    versions: Mapping[str, str]
+    facts: ModelFacts = field(default_factory=ModelFacts)
+
+    def __post_init__(self) -> None:
+        for name, kind in (("name", str), ("weights_hash", str), ("protocol", Mapping), ("versions", Mapping)):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"{name} is {getattr(self, name)!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        plain = {"protocol": dict(self.protocol), "versions": dict(self.versions), "facts": self.facts.to_dict()}
+        return {**asdict(self), **plain}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelManifest:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{**values, "facts": ModelFacts.from_dict(values.get("facts", {}))})
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Lines that say in which fields two manifests differ, apart from those that runs do not compare."""
+    lines = []
+    old_fields, new_fields = _flat(found), _flat(wanted)
+    if _same_labels(old_fields, new_fields):
+        new_fields["classes"] = old_fields["classes"]
+    # The hash covers which images were taken; earlier versions called a corrupted tree of a part of them "all".
+    if old_fields.get("data_hash") == new_fields.get("data_hash") and old_fields.get("selection") == "all":
+        new_fields["selection"] = "all"
+    for key in sorted({*old_fields, *new_fields}):
+        old, new = old_fields.get(key), new_fields.get(key)
+        if old != new:
+            meaning = f" ({_MEANINGS[key]})" if key in _MEANINGS else ""
+            if key == "data_hash" and _numbered_by_text(found, wanted):
+                meaning = f" ({_MEANINGS[key]}; {_BY_TEXT})"
+            if key == "corruption":
+                meaning = _engines(str(old), str(new))
+            if isinstance(old, list | tuple) and isinstance(new, list | tuple):
+                text = _lists(old, new)
+            else:
+                text = f"the store has {_short(old)}, this run {_short(new)}"
+            lines.append(f"{key}: {text}{meaning}")
+    return lines
+
+
+def _same_labels(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether two ways to number class folders gave every image the same label, which its hash covers."""
+    ways = (old.get("classes"), new.get("classes"))
+    return old.get("data_hash") == new.get("data_hash") and set(ways) <= {"folder", "sorted", "natural"}
+
+
+def _numbered_by_text(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a store may be of a version that numbered all folders by the text order of their names.
+
+    Such stores do not say as what the folder was recognised.
+    """
+    kinds = {remark.get("kind") for remark in wanted.get("remarks", ())}
+    classes = {one.get("protocol", {}).get("classes") for one in (found, wanted)}
+    return not found.get("recognised") and classes == {"folder"} and "numbered_folders" in kinds
+
+
+def _lists(old: Sequence[object], new: Sequence[object]) -> str:
+    """How two lists differ, such as those of the cells."""
+    text = f"the store has {len(old)}, this run {len(new)}"
+    missing = [item for item in old if item not in new], [item for item in new if item not in old]
+    for who, items in zip(("the store", "this run"), missing, strict=True):
+        if items:
+            named = [" ".join(map(str, item)) if isinstance(item, list | tuple) else str(item) for item in items]
+            more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
+            text += f"; only {who} has {', '.join(named[:_LISTED])}{more}"
+    return text if any(missing) else f"{text}, in another order"
+
+
+def _engines(old: str, new: str) -> str:
+    """What the engine of corruptions changed since the store was begun, and how to go on with the store."""
+    # The engine loads slowly, and most stores agree.
+    from dtn_det.corruptions.identity import Identity, engine_changes
+
+    changes, identity = engine_changes(old, new), Identity.parse(old)
+    if not changes:
+        return ""
+    return f" ({changes}{'' if identity is None else f'; --engine {identity.engine} goes on with the store'})"
+
+
+def _flat(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that count, those of the protocol among them."""
+    fields = {key: value for key, value in manifest.items() if key not in _NOT_COMPARED}
+    return {**fields, **manifest.get("protocol", {})}
+
+
+def _short(value: object) -> str:
+    text = _HASH.sub(r"\1", repr(value))
+    return text if len(text) <= _LONGEST else f"{text[:80]} ... ({len(text)} characters)"
+
+
+def hash_lines(lines: Iterable[str]) -> str:
+    """SHA-256 of lines of text, such as the paths, sizes and labels of a data set's files."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def hash_weights(state_dict: Mapping[str, object]) -> str:
+    """SHA-256 of a model's parameters and buffers: the same for the same weights in any file."""
+    import torch
+
+    from dtn_det.layers.norm_options import EXTRA_STATE
+
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        tensor = state_dict[name]
+        # Options of norms are no weights, and stores of versions that did not save them stay what they are.
+        if not isinstance(tensor, torch.Tensor) or name.rpartition(".")[2] == EXTRA_STATE:
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,342 @@
+"""Results on disk: one Parquet file for each unit of images, complete or absent.
+
+Layout of the folder::
+
+    store.json                       StoreManifest
+    images.parquet                   key and label of every image
+    models/NAME/model.json           ModelManifest
+    models/NAME/unit-000012.parquet  records of the images of unit 12 under every cell
+
+A unit is written under another name, flushed and renamed, so a kill or a full disk leaves units that are complete and
+none that is not, and a run that starts again repeats at most the unit it was in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dtn_det.cost.facts import ModelFacts
+from dtn_det.robustness.store.file_errors import advice
+from dtn_det.robustness.store.files import (
+    StoreError,
+    bad_images_of,
+    check_name,
+    folder_name,
+    parquet_bytes,
+    read_json,
+    read_parquet,
+)
+from dtn_det.robustness.store.manifest import FORMAT, ModelManifest, StoreManifest, differences
+from dtn_det.system.files import is_temporary, locked, write_bytes, write_json
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = ["ModelStore", "Store", "StoreError"]
+
+_UNIT = re.compile(r"unit-(\d{6,})\.parquet")
+
+
+@dataclass(frozen=True)
+class Store:
+    """An existing store.
+
+    Attributes:
+        folder: Where it lies.
+        manifest: What all its models share.
+    """
+
+    folder: Path
+    manifest: StoreManifest
+
+    @classmethod
+    def open(cls, folder: Path) -> Store:
+        """Open an existing store.
+
+        Raises:
+            StoreError: There is none, it is damaged, or of another version.
+        """
+        path = folder / "store.json"
+        if not path.is_file():
+            raise StoreError(f"expected a store of results in {folder}, got no store.json there: check the path")
+        values = read_json(path)
+        if values.get("format") != FORMAT:
+            raise StoreError(
+                f"expected a store of format {FORMAT} in {folder}, got format {values.get('format')!r}: read it with "
+                "the version of dtn-det that wrote it, or evaluate again into another folder"
+            )
+        try:
+            return cls(folder, StoreManifest.from_dict(values))
+        except (TypeError, KeyError, ValueError) as error:
+            raise StoreError(
+                f"expected a manifest in {path}, got one that is damaged ({error}): put back a copy of it, or evaluate "
+                "again into another folder"
+            ) from error
+
+    @classmethod
+    def check(cls, folder: Path) -> None:
+        """See before a run that a folder can become a store or is one.
+
+        Raises:
+            StoreError: It holds something else, is a file, or a store that cannot be opened.
+        """
+        if (folder / "store.json").is_file():
+            cls.open(folder)
+        elif folder.is_dir():
+            others = {entry.name for entry in folder.iterdir() if not is_temporary(entry.name)}
+            # Results of other tools may have been imported before.
+            others -= {"images.parquet", "aggregates"}
+            if others:
+                raise StoreError(
+                    f"expected {folder} to be empty or a store, got {', '.join(sorted(others)[:5])} in it: name "
+                    "another folder with --store"
+                )
+        elif folder.exists():
+            raise StoreError(f"expected --store to be a folder, got the file {folder}: name another")
+
+    @classmethod
+    def create(cls, folder: Path, manifest: StoreManifest, images: pyarrow.Table) -> Store:
+        """Start a store, or go on with one that was made from the same things.
+
+        Args:
+            folder: Empty, absent, or a store.
+            manifest: What the run is made from.
+            images: Key and label of every image, in the order of their numbers.
+
+        Raises:
+            StoreError: The folder holds something else, or a store made from other things.
+            ValueError: Another process is about to begin a store there.
+        """
+        cls.check(folder)
+        path = folder / "store.json"
+        if not path.is_file():
+            with locked(folder, "--store"):
+                # Again, for another process may have begun one meanwhile.
+                cls.check(folder)
+                if not path.is_file():
+                    write_bytes(folder / "images.parquet", parquet_bytes(images))
+                    # Last, for its presence says that the store is there.
+                    write_json(path, manifest.to_dict())
+        store = cls.open(folder)
+        found = differences(store.manifest.to_dict(), manifest.to_dict())
+        if found:
+            lines = "".join(f"\n  {line}" for line in found)
+            raise StoreError(
+                f"expected the store {folder} to be made from the same data and settings, got:{lines}\n"
+                "name another folder with --store, or give the options of the first run"
+            )
+        store._mend_images(images)
+        return store
+
+    def with_other_labels(self, manifest: StoreManifest, images: pyarrow.Table) -> Store:
+        """The same store with other labels of the same images; all records stay.
+
+        Args:
+            manifest: The new one, which keeps the hash of what it replaces.
+            images: Key and labels of every image.
+
+        Raises:
+            ValueError: Another process writes this store.
+        """
+        with locked(self.folder, "--store"):
+            write_bytes(self.folder / "images.parquet", parquet_bytes(images))
+            write_json(self.folder / "store.json", manifest.to_dict())
+        return Store(self.folder, manifest)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep other processes from writing meanwhile, and clear away what killed ones left."""
+        with locked(self.folder, "--store"):
+            for file in self.folder.rglob(".*"):
+                if is_temporary(file.name) and file.is_file():
+                    file.unlink(missing_ok=True)
+            yield
+
+    def images(self) -> pyarrow.Table:
+        """Key and label of every image.
+
+        Raises:
+            StoreError: The file is damaged or absent.
+        """
+        path = self.folder / "images.parquet"
+        try:
+            table: pyarrow.Table = read_parquet(path)
+        except Exception as error:  # pyarrow raises its own kinds, OSError and ValueError
+            raise StoreError(
+                f"expected the list of images in {path}, got: {error}. Start the run again, which writes it anew"
+            ) from error
+        return table
+
+    def _mend_images(self, images: pyarrow.Table) -> None:
+        """Write the list of images again where it is damaged; the manifest has said that they are the same."""
+        try:
+            sound = self.images().equals(images)
+        except StoreError:
+            sound = False
+        if not sound:
+            write_bytes(self.folder / "images.parquet", parquet_bytes(images))
+
+    def models(self) -> dict[str, ModelStore]:
+        """The models that have begun, by name.
+
+        Raises:
+            StoreError: A manifest is damaged, or two models have one name.
+        """
+        found: dict[str, ModelStore] = {}
+        for path in sorted((self.folder / "models").glob("*/model.json")):
+            model = ModelStore(self, path.parent, _model_manifest(path))
+            name = model.manifest.name
+            if name in found:
+                raise StoreError(
+                    f"expected models of different names, got {name!r} in {found[name].folder} and in {path.parent}: "
+                    "delete one of the two folders"
+                )
+            found[name] = model
+        return found
+
+    def model(self, name: str) -> ModelStore:
+        """A model by its name.
+
+        Raises:
+            StoreError: It is not in the store.
+        """
+        models = self.models()
+        if name not in models:
+            raise StoreError(f"expected a model out of {', '.join(models) or '(none)'} in {self.folder}, got {name!r}")
+        return models[name]
+
+    def add_model(self, manifest: ModelManifest) -> ModelStore:
+        """Start a model, or go on with it.
+
+        Raises:
+            StoreError: A model of this name was made from other weights or settings.
+            ValueError: A model of this name is begun by a process at work.
+        """
+        check_name(manifest.name)
+        model = self.models().get(manifest.name)
+        folder = self.folder / "models" / folder_name(manifest.name) if model is None else model.folder
+        path = folder / "model.json"
+        if model is not None:
+            lines = differences(model.manifest.to_dict(), manifest.to_dict())
+            if not lines:
+                return model
+            # Alone, for the records of a run at work would otherwise come under another manifest.
+            with locked(self.folder, "--store"):
+                # What was begun and has nothing to show, on a full GPU for example, may be begun otherwise.
+                if model.finished():
+                    text = "".join(f"\n  {line}" for line in lines)
+                    raise StoreError(
+                        f"expected the model {manifest.name!r} of the store {self.folder} to be the same, got:{text}\n"
+                        "give this one another name, or name another folder with --store"
+                    )
+                write_json(path, manifest.to_dict())
+                return ModelStore(self, folder, manifest)
+        write_json(path, manifest.to_dict())
+        return ModelStore(self, folder, manifest)
+
+
+@dataclass(frozen=True)
+class ModelStore:
+    """The records of one model.
+
+    Attributes:
+        store: What it belongs to.
+        folder: Where its files lie.
+        manifest: What it was made from.
+    """
+
+    store: Store
+    folder: Path
+    manifest: ModelManifest
+
+    def with_facts(self, facts: ModelFacts) -> ModelStore:
+        """The same model with facts in its manifest; its records stay what they are."""
+        manifest = replace(self.manifest, facts=facts)
+        write_json(self.folder / "model.json", manifest.to_dict())
+        return replace(self, manifest=manifest)
+
+    def finished(self) -> set[int]:
+        """Numbers of the units that are done."""
+        matches = (_UNIT.fullmatch(path.name) for path in self.folder.iterdir() if path.is_file())
+        numbers = {int(match[1]) for match in matches if match}
+        return {number for number in numbers if number < self.store.manifest.num_units}
+
+    def pending(self) -> list[int]:
+        """Numbers of the units that are still to be done."""
+        done = self.finished()
+        return [number for number in range(self.store.manifest.num_units) if number not in done]
+
+    def write(self, number: int, records: pyarrow.Table) -> None:
+        """Commit the records of a unit.
+
+        Args:
+            number: Of the unit.
+            records: One row for each image and cell: columns ``image`` and ``cell`` and those of the task. An image
+                without rows stands under :data:`BAD_IMAGES` in the metadata.
+
+        Raises:
+            OSError: They could not be written, on a full disk for example; what was there before is still there.
+        """
+        path = self.folder / f"unit-{number:06d}.parquet"
+        try:
+            write_bytes(path, parquet_bytes(records))
+        except OSError as error:
+            raise OSError(
+                f"expected to write {path}, got: {error.strerror}. All finished units are kept: {advice(error)}"
+            ) from error
+
+    def read(self, number: int, columns: list[str] | None = None) -> pyarrow.Table:
+        """The records of a unit, seen to be those of its images, each once under every cell.
+
+        Args:
+            number: Of the unit.
+            columns: Those that are wanted; all if None.
+
+        Raises:
+            StoreError: The file is damaged, or has other rows.
+        """
+        path = self.folder / f"unit-{number:06d}.parquet"
+        wanted = None if columns is None else list(dict.fromkeys((*columns, "image", "cell")))
+        try:
+            table: pyarrow.Table = read_parquet(path, wanted)
+            self._check_rows(number, table)
+            return table if columns is None else table.select(columns)
+        except Exception as error:  # pyarrow raises its own kinds, OSError and ValueError
+            raise StoreError(f"expected records in {path}, got: {error}. Delete the file and start again") from error
+
+    def _check_rows(self, number: int, table: pyarrow.Table) -> None:
+        """Raise a ValueError unless each image of a unit is there once under every cell, or bad."""
+        unit, count = self.store.manifest.unit(number), len(self.store.manifest.cells)
+        if table["image"].null_count or table["cell"].null_count:
+            raise ValueError("rows without an image or a cell")
+        image, cell = (table[name].to_numpy().astype(np.int64) for name in ("image", "cell"))
+        inside = (image >= unit.start) & (image < unit.stop) & (cell >= 0) & (cell < count)
+        if not inside.all():
+            raise ValueError("rows of other images or cells")
+        rows = np.bincount((image - unit.start) * count + cell, minlength=len(unit) * count)
+        wanted = np.ones((len(unit), count), np.int64)
+        wanted[[bad - unit.start for bad in bad_images_of(table)]] = 0
+        if not np.array_equal(rows, wanted.reshape(-1)):
+            raise ValueError(f"{int((rows != wanted.reshape(-1)).sum())} rows that are missing or come twice")
+
+    def batches(self, columns: list[str] | None = None) -> Iterator[pyarrow.Table]:
+        """The records of all finished units, in their order, one unit at a time."""
+        for number in sorted(self.finished()):
+            yield self.read(number, columns)
+
+
+def _model_manifest(path: Path) -> ModelManifest:
+    try:
+        return ModelManifest.from_dict(read_json(path))
+    except (TypeError, KeyError) as error:
+        raise StoreError(
+            f"expected a manifest in {path}, got one that is damaged ({error}): put back a copy of it, or delete the "
+            f"folder {path.parent} and evaluate the model again"
+        ) from error

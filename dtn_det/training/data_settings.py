@@ -1,0 +1,99 @@
+"""Where the dataloaders of a config look for their files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+from dtn_det.datasets.folders.image_files import listed, subfolders
+
+
+def innermost_datasets(node: Any) -> Iterator[dict[str, Any]]:
+    """The innermost dataset settings of a dataloader, through wrappers such as RepeatDataset and ConcatDataset."""
+    if not isinstance(node, dict):
+        return
+    for key in ("dataset", "datasets"):
+        inner = node.get(key)
+        for child in inner if isinstance(inner, list | tuple) else [inner]:
+            if isinstance(child, dict):
+                if "dataset" in child or "datasets" in child:
+                    yield from innermost_datasets(child)
+                else:
+                    yield child
+
+
+def data_paths(dataloader: Any) -> Iterator[tuple[str, str]]:
+    """Root and path of each annotation file and image folder on this machine."""
+    for dataset in innermost_datasets(dataloader):
+        root = dataset.get("data_root") or ""
+        # mmpretrain's folders of classes are one string, MMDetection's images are dict(img=...).
+        prefix = dataset.get("data_prefix") or {}
+        prefixes = [prefix] if isinstance(prefix, str) else prefix.values()
+        for part in (dataset.get("ann_file"), *prefixes):
+            if isinstance(part, str) and part and "://" not in (path := os.path.join(root, part)):
+                yield root, path
+        if not prefix and (folder := class_folder(dataset)) is not None:
+            yield root, folder
+
+
+def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str) -> str:
+    """How to name what lies in a data set's folder in place of a file or folder that does not.
+
+    Args:
+        cfg: The config.
+        dataloader: Key of the dataloader whose data are missing.
+        root: Folder of the data set.
+        missing: The annotation file or image folder that the config names.
+
+    Returns:
+        The end of a sentence, empty where nothing like it is there or the config wraps the data set, so that no option
+        can be told.
+    """
+    dataset = (cfg.get(dataloader) or {}).get("dataset") or {}
+    if "dataset" in dataset or "datasets" in dataset or not os.path.isdir(root):
+        return ""
+    annotations = dataset.get("ann_file")
+    if (
+        isinstance(annotations, str)
+        and annotations
+        and os.path.join(dataset.get("data_root") or "", annotations) == missing
+    ):
+        found = sorted(
+            str(path.relative_to(root)) for pattern in ("*.json", "*/*.json") for path in Path(root).glob(pattern)
+        )
+        if not found:
+            return ""
+        nearest = max(found, key=lambda name: SequenceMatcher(None, name, annotations).ratio())
+        options = f"{dataloader}.dataset.ann_file={nearest}"
+        evaluator = dataloader.replace("_dataloader", "_evaluator")
+        if isinstance(settings := cfg.get(evaluator), dict) and "ann_file" in settings:
+            # The whole path, for --data-root replaces the beginning of one that lies below the config's own root.
+            options += f" {evaluator}.ann_file={os.path.abspath(os.path.join(root, nearest))}"
+        return f", or an annotation file that is there ({listed(found)}), such as --cfg-options {options}"
+    prefixes = dataset.get("data_prefix")
+    for key, prefix in prefixes.items() if isinstance(prefixes, dict) else ():
+        if os.path.join(dataset.get("data_root") or "", prefix) == missing and (found := subfolders(root)):
+            option = f"{dataloader}.dataset.data_prefix.{key}=FOLDER/"
+            return f", or a folder that is there ({listed(found)}) by --cfg-options {option}"
+    return ""
+
+
+def class_folder(dataset: Mapping[str, Any]) -> str | None:
+    """The folder with the folders of classes of a dataset of mmpretrain, None where it has another form.
+
+    mmpretrain's ImageNet knows them by its ``split``, unless there are lists of images in ``meta``.
+    """
+    root, prefix = dataset.get("data_root") or "", dataset.get("data_prefix") or ""
+    kind = str(dataset.get("type")).rpartition(".")[2]
+    if kind not in ("CustomDataset", "ImageNet") or dataset.get("ann_file") or not dataset.get("with_label", True):
+        return None
+    if kind == "ImageNet" and (split := dataset.get("split")):
+        if split == "test" or os.path.exists(os.path.join(root, "meta", f"{split}.txt")):
+            return None
+        prefix = prefix or split
+    if not isinstance(prefix, str) or not (root or prefix) or "://" in root + prefix:
+        return None
+    return os.path.join(root, prefix)

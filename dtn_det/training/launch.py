@@ -1,0 +1,363 @@
+"""What `tools/train.py` and `tools/test.py` share: read a config, prepare it for the run, build the Runner.
+
+Everything that can be wrong with the arguments is checked here, before minutes go into building a model, and raised as
+`FileNotFoundError` or `ValueError` with what to do about it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dtn_det._optional import require
+from dtn_det.checkpoints.errors import CheckpointError
+from dtn_det.checkpoints.files import check_checkpoint, is_whole
+from dtn_det.datasets.configs.folders import check_class_folders
+from dtn_det.datasets.remarks import tell
+from dtn_det.training.config_options import check_option_keys, ineffective_options
+from dtn_det.training.data_settings import data_paths, other_names
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that training and testing have in common, named as in MMDetection."""
+    parser.add_argument("config", help="path of the config")
+    parser.add_argument("--work-dir", help="folder for logs and checkpoints; work_dirs/NAME_OF_THE_CONFIG by default")
+    parser.add_argument("--data-root", help="folder of the dataset, in place of the config's data_root")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=_key_value_action(),
+        metavar="KEY=VALUE",
+        help="values that replace those of the config, e.g. train_dataloader.batch_size=4 or key='[a,b]'",
+    )
+    parser.add_argument("--launcher", choices=LAUNCHERS, default="none", help="how the processes are started")
+    parser.add_argument(
+        "--local_rank", "--local-rank", type=int, default=0, help="set by some launchers; leave it to them"
+    )
+
+
+def _key_value_action() -> type[argparse.Action]:
+    """MMEngine's action for `KEY=VALUE`, with an error where it has none."""
+    action: type[argparse.Action] = require("mmengine.config", "det").DictAction
+
+    class KeyValueAction(action):  # type: ignore[valid-type,misc]
+        def __call__(
+            self,
+            parser: argparse.ArgumentParser,
+            namespace: argparse.Namespace,
+            values: Sequence[str],
+            option_string: str | None = None,
+        ) -> None:
+            for value in values:
+                key, equals, text = value.partition("=")
+                if not key or not equals:
+                    parser.exit(2, f"{parser.prog}: error: expected --cfg-options as key=value, got {value!r}\n")
+                if text.count("[") != text.count("]") or text.count("(") != text.count(")"):
+                    parser.exit(
+                        2,
+                        f"{parser.prog}: error: expected --cfg-options as key=value, got {value!r}, in which a bracket "
+                        'is open: put quotes around a value with spaces or brackets, key="[a,b]"\n',
+                    )
+            super().__call__(parser, namespace, values, option_string)
+
+    return KeyValueAction
+
+
+def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
+    """Read a config and merge the values of `--cfg-options` into it, with a warning for those that change nothing.
+
+    Args:
+        path: The config's file.
+        options: Dotted keys and their values.
+
+    Returns:
+        The resolved config, with its `custom_imports` done.
+
+    Raises:
+        FileNotFoundError: There is no such file; the message names configs of a similar name.
+        ValueError: The path is a folder, the file is not a config, or an option does not fit it.
+        ImportError: The config inherits from one of a package that is not installed.
+    """
+    file = Path(path)
+    if file.is_dir():
+        configs = sorted(str(inner) for inner in file.glob("*.py"))
+        which = f"the configs in it, such as {configs[0]}" if configs else "your configs, such as FOLDER/NAME.py"
+        raise ValueError(f"expected a config file, got the folder {path!r}: name one of {which}")
+    if not file.is_file():
+        raise FileNotFoundError(f"expected a config file, got {path!r}: there is no such file{_similar_configs(file)}")
+    if file.suffix not in (".py", ".json", ".yaml", ".yml"):
+        raise ValueError(f"expected a config that ends in .py, .json or .yaml, got {path!r}")
+    try:
+        cfg: Config = require("mmengine.config", "det").Config.fromfile(path)
+    except ModuleNotFoundError as error:
+        # A base such as "mmpretrain::..."; MMEngine says to install the package, and not how.
+        if "mmpretrain" in str(error):
+            require("mmpretrain", "cls")
+        raise
+    except ImportError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(
+            f"expected a config in {path!r}, got {type(error).__name__}: {error}: mend the file, or name another"
+        ) from error
+    if is_classifier(cfg):
+        require("mmpretrain.models", "cls")
+    elif cfg.get("default_scope") == "mmdet":
+        require("mmdet.models", "det")
+    if options:
+        check_option_keys(cfg, options)
+        for sentence in ineffective_options(cfg, options):
+            if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+                print(f"warning: {sentence}", file=sys.stderr)
+        try:
+            cfg.merge_from_dict(options)
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(
+                f"expected --cfg-options to fit the config, got {options} ({error}): "
+                "the config that a run leaves in its work-dir shows every key"
+            ) from error
+    return cfg
+
+
+def is_classifier(cfg: Config) -> bool:
+    """Whether the config is one of mmpretrain, whose hooks and metrics have other names than MMDetection's."""
+    return bool(cfg.get("default_scope") == "mmpretrain")
+
+
+def set_work_dir(cfg: Config, config_path: str, work_dir: str | None) -> None:
+    """Set where the run writes: the argument, else the config's own, else `work_dirs/NAME_OF_THE_CONFIG`."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(config_path).stem)
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Point every dataloader and evaluator to another folder of the same layout.
+
+    Args:
+        cfg: Config whose top-level `data_root` is the folder to replace; changed in place.
+        root: The new folder.
+
+    Raises:
+        FileNotFoundError: `root` is not a folder.
+        ValueError: The config has no `data_root`.
+    """
+    if not Path(root).is_dir():
+        raise FileNotFoundError(f"expected --data-root to be a folder, got {root!r}: there is no such folder")
+    old = cfg.get("data_root")
+    if not old:
+        raise ValueError(
+            "expected a config with a top-level data_root for --data-root to replace, got none: set the paths of "
+            "each dataloader and evaluator with --cfg-options"
+        )
+    # With the slash, so that data/coco is not found in data/coco_mini.
+    old, new = old.rstrip("/") + "/", root.rstrip("/") + "/"
+    for key in [key for key in cfg if key.endswith(("_dataloader", "_evaluator"))]:
+        cfg[key] = _replace_prefix(cfg[key], old, new)
+    cfg.data_root = new
+
+
+def check_data(cfg: Config, dataloaders: Sequence[str], given_root: str | None = None) -> None:
+    """Check that the files and folders of the dataloaders exist, and that folders of classes are the classifier's.
+
+    Args:
+        cfg: The config.
+        dataloaders: Keys such as `"train_dataloader"`; those the config lacks are passed over.
+        given_root: The folder that `--data-root` named, which :func:`set_data_root` put into the config.
+
+    Raises:
+        FileNotFoundError: A file or folder is missing.
+        ValueError: The folders of classes are not those of the model; see
+            :func:`dtn_det.datasets.configs.folders.check_class_folders`.
+    """
+    paths = [(name, root, path) for name in dataloaders for root, path in data_paths(cfg.get(name))]
+    missing = [(name, root, path) for name, root, path in paths if not os.path.exists(path)]
+    if not missing:
+        tell(check_class_folders(cfg, dataloaders), lambda text: print(text, file=sys.stderr))
+        return
+    name, root, path = missing[0]
+    folder = None if given_root is None else given_root.rstrip("/") + "/"
+    if folder is not None and path.startswith(folder):
+        expected, lacking = (
+            ", ".join(dict.fromkeys(path.removeprefix(folder) for _, _, path in found if path.startswith(folder)))
+            for found in (paths, missing)
+        )
+        raise FileNotFoundError(
+            f"expected --data-root {given_root!r} to hold {expected}, got a folder without {lacking}: name the folder "
+            f"of the dataset in which they lie{other_names(cfg, name, folder, path)}"
+        )
+    place = root.rstrip("/") or os.path.dirname(path)
+    # A link onto a folder would be made inside it.
+    cure = (
+        f"its folder {place!r} is there without it"
+        if os.path.lexists(place)
+        else f"link the dataset to {place!r} (ln -s)"
+    )
+    raise FileNotFoundError(
+        f"expected the data of {name} at {path!r}, got nothing there: {cure}; "
+        f"name the dataset's folder with --data-root DIR{other_names(cfg, name, place, path)}"
+    )
+
+
+def enable_amp(cfg: Config) -> None:
+    """Switch to mixed precision with dynamic loss scaling."""
+    cfg.optim_wrapper.type = "AmpOptimWrapper"
+    cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+
+
+def check_amp(cfg: Config) -> None:
+    """Check that the device can do what the optimizer wrapper asks for.
+
+    Raises:
+        ValueError: Mixed precision without an accelerator.
+    """
+    if cfg.optim_wrapper.get("type") == "AmpOptimWrapper" and not _has_accelerator():
+        raise ValueError(
+            "expected a GPU for mixed precision (AmpOptimWrapper), got none: leave out --amp, use the config without "
+            "'amp-' in its name, or add --cfg-options optim_wrapper.type=OptimWrapper"
+        )
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate by the batch size of the run over that of the config.
+
+    Raises:
+        ValueError: The config does not say what its batch size is.
+    """
+    scale = cfg.get("auto_scale_lr")
+    if not scale or "base_batch_size" not in scale:
+        raise ValueError(
+            "expected a config with auto_scale_lr.base_batch_size for --auto-scale-lr, got none: add "
+            "--cfg-options auto_scale_lr.base_batch_size=16, the batch size the learning rate was chosen for"
+        )
+    scale.enable = True
+
+
+def set_resume(cfg: Config, resume: str | None) -> None:
+    """Continue a run: `"auto"` from the last checkpoint of the work_dir, or from a path.
+
+    Raises:
+        CheckpointNotFoundError: There is no such checkpoint.
+        CheckpointError: The file is not a checkpoint, or was cut off.
+    """
+    if resume is None:
+        return
+    cfg.resume = True
+    if resume == "auto":
+        cfg.load_from = None
+        return
+    if Path(resume).is_file() and not is_whole(resume):
+        raise CheckpointError(
+            f"expected --resume to name a checkpoint of a training run, got {resume!r}, which is none or was cut off: "
+            "take the one before it, or --resume without a path for the last one in the work-dir"
+        )
+    cfg.load_from = check_checkpoint(resume)
+
+
+def set_output(cfg: Config, out: str | None) -> None:
+    """Have testing write the predictions to a pickle file, beside the config's evaluators.
+
+    Raises:
+        ValueError: The name does not end in `.pkl` or `.pickle`.
+    """
+    if out is None:
+        return
+    if not out.endswith((".pkl", ".pickle")):
+        raise ValueError(f"expected --out to end in .pkl or .pickle, got {out!r}")
+    evaluators = cfg.test_evaluator
+    evaluators = list(evaluators) if isinstance(evaluators, list | tuple) else [evaluators]
+    dump = "DumpResults" if is_classifier(cfg) else "DumpDetResults"
+    cfg.test_evaluator = [*evaluators, {"type": dump, "out_file_path": out}]
+
+
+def enable_visualization(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
+    """Have testing show the images with their predictions, or write them to a folder.
+
+    Raises:
+        ValueError: The config has no visualization hook.
+    """
+    hook = (cfg.get("default_hooks") or {}).get("visualization")
+    if hook is None:
+        raise ValueError(
+            "expected default_hooks.visualization in the config for --show and --show-dir, got none: add "
+            f"--cfg-options default_hooks.visualization.type={'' if is_classifier(cfg) else 'Det'}VisualizationHook"
+        )
+    if is_classifier(cfg):
+        # Of mmpretrain, which by itself draws one image in 5000.
+        hook.update(enable=True, interval=1)
+        folder = "out_dir"
+    else:
+        hook.update(draw=True)
+        folder = "test_out_dir"
+    if show:
+        hook.update(show=True, wait_time=wait_time)
+    if show_dir:
+        hook[folder] = show_dir
+
+
+def build_runner(cfg: Config, launcher: str, local_rank: int = 0) -> Runner:
+    """Build the config's Runner.
+
+    MMEngine's start-up of several processes needs a GPU each; without one they are joined here, over gloo.
+
+    Args:
+        cfg: The prepared config.
+        launcher: One of :data:`LAUNCHERS`.
+        local_rank: Rank on this machine, for launchers that pass it as an argument.
+    """
+    os.environ.setdefault("LOCAL_RANK", str(local_rank))
+    cfg.launcher = launcher
+    if launcher == "pytorch" and not _has_accelerator():
+        _join_cpu_processes(cfg)
+    if "runner_type" in cfg:
+        runner: Runner = require("mmengine.registry", "det").RUNNERS.build(cfg)
+        return runner
+    return require("mmengine.runner", "det").Runner.from_cfg(cfg)
+
+
+def _join_cpu_processes(cfg: Config) -> None:
+    import torch.distributed
+
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    # A DistributedDataParallel without a GPU must not be told a device, and MMEngine tells it one unless this is set.
+    cfg.model_wrapper_cfg = {
+        "type": "MMDistributedDataParallel",
+        "broadcast_buffers": False,
+        "find_unused_parameters": cfg.get("find_unused_parameters", False),
+        **(cfg.get("model_wrapper_cfg") or {}),
+        "device_ids": None,
+    }
+
+
+def _has_accelerator() -> bool:
+    device: str = require("mmengine.device", "det").get_device()
+    return device != "cpu"
+
+
+def _replace_prefix(node: Any, old: str, new: str) -> Any:
+    if isinstance(node, dict):
+        return type(node)({key: _replace_prefix(value, old, new) for key, value in node.items()})
+    if isinstance(node, list | tuple):
+        return type(node)(_replace_prefix(value, old, new) for value in node)
+    if isinstance(node, str) and f"{node}/".startswith(old):
+        return new + node[len(old) :]
+    return node
+
+
+def _similar_configs(file: Path) -> str:
+    names = {str(path.name): str(path) for path in Path("configs").glob("*/*.py")}
+    close = difflib.get_close_matches(file.name, names, n=3)
+    return f"; did you mean {' or '.join(names[name] for name in close)}?" if close else ""

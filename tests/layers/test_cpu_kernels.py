@@ -1,0 +1,138 @@
+"""The compiled kernels: choice of library, fallback, threads."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from dense_dtn import randomize
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from dtn_det.layers import DTN
+from dtn_det.layers import plain as separable
+from dtn_det.layers.kernels import cpu as native
+
+needs_kernels = pytest.mark.skipif(not native.status().available, reason=f"compiled kernels: {native.status().detail}")
+
+
+def run(threads, x, grad_y, layer):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        leaf = x.clone().requires_grad_()
+        y = layer(leaf)
+        return y.detach(), *torch.autograd.grad(y, [leaf, *layer.parameters()], grad_y)
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_kernels
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_results_are_the_same_for_any_number_of_threads(threads):
+    layer = DTN(48, 3)
+    randomize(layer, 0, 0.3)
+    x, grad_y = torch.randn(2, 2, 40, 33, 48)
+    for alone, shared in zip(run(1, x, grad_y, layer), run(threads, x, grad_y, layer), strict=True):
+        assert torch.equal(alone, shared)
+
+
+def plain(x, grad_y, layer):
+    """Output and gradients of the plain form, in the dtype of the layer."""
+    leaf = x.detach().to(layer.weight.dtype).requires_grad_()
+    y = separable.dynamic_token_norm(
+        leaf, layer.pos_proj(), layer.mean_norm_weight, layer.var_norm_weight, layer.weight, layer.bias,
+        eps=layer.eps, head_rms=layer.head_rms, unbiased=layer.unbiased,
+    )  # fmt: skip
+    wanted = [leaf, *layer.parameters()]
+    gradients = torch.autograd.grad(y, wanted, grad_y.to(y.dtype), allow_unused=True)
+    return y.detach(), *(torch.zeros_like(t) if g is None else g for t, g in zip(wanted, gradients, strict=True))
+
+
+@needs_kernels
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    groups=st.integers(1, 4),
+    depth=st.integers(1, 70),
+    head_rms=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_float32_is_as_accurate_as_the_plain_form(height, width, groups, depth, head_rms, seed):
+    """Both against float64: groups of a few channels can come close to 0, which magnifies rounding in any form."""
+    assume(groups * depth > 1)  # a single channel is its own mean: nothing but rounding is left to compare
+    torch.manual_seed(seed)
+    layer = DTN(groups * depth, groups, head_rms=head_rms)
+    randomize(layer, seed, 0.5)
+    x, grad_y = torch.randn(2, 1, height, width, groups * depth)
+    twin = DTN(groups * depth, groups, head_rms=head_rms, dtype=torch.float64)
+    twin.load_state_dict(layer.state_dict())
+    exact = plain(x, grad_y, twin)
+    scale = 1e-5 * max(1.0, *(want.abs().max().item() for want in exact[2:]))
+    for got, rival, want in zip(run(2, x, grad_y, layer), plain(x, grad_y, layer), exact, strict=True):
+        assert (got - want).abs().max() <= 4 * (rival - want).abs().max() + scale
+
+
+def test_every_instruction_set_agrees():
+    """Those that this processor has, one process each: a process loads one library."""
+    code = (
+        "import torch; from pathlib import Path; from dtn_det.layers import DTN, native\n"
+        "import sys; native.VARIANTS = native.VARIANTS[:int(sys.argv[1])]; native._LIBRARY = native._load()[0]\n"
+        "torch.manual_seed(0); layer = DTN(24, 2, dtype=torch.float64); x = torch.randn(1, 9, 11, 24).double()\n"
+        "x.requires_grad_(); y = layer(x); y.square().sum().backward();\n"
+        "print(y.sum().item(), x.grad.abs().sum().item(), layer.pos_proj.weight.grad.abs().sum().item())"
+    )
+    if not native.status().available:
+        pytest.skip(f"compiled kernels: {native.status().detail}")
+    outputs = []
+    for count in (1, 2, 3):
+        result = subprocess.run([sys.executable, "-c", code, str(count)], capture_output=True, text=True, check=True)
+        outputs.append([float(v) for v in result.stdout.split("\n")[-2].split()])
+    for values in outputs[1:]:
+        assert values == pytest.approx(outputs[0], rel=1e-12)
+
+
+def test_switched_off_by_the_environment():
+    code = (
+        "from dtn_det.layers import DTN, native; import torch\n"
+        "assert not native.status().available\n"
+        "print(native.status().detail); DTN(8)(torch.randn(1, 4, 8))"
+    )
+    environment = {**os.environ, "DTN_DET_NATIVE": "0"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "switched off by DTN_DET_NATIVE=0" in result.stdout
+
+
+def test_without_the_libraries_the_plain_form_runs(monkeypatch, tmp_path):
+    x, layer = torch.randn(1, 4, 8), DTN(8)
+    expected = layer(x)
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    library, detail = native._load()
+    assert library is None
+    assert detail == "not built: no C++ compiler at installation"
+    monkeypatch.setattr(native, "_LIBRARY", library)
+    monkeypatch.setattr(native, "_DETAIL", detail)
+    torch.testing.assert_close(layer(x), expected)
+    with pytest.raises(RuntimeError, match="expected DTN's compiled CPU kernels, but they are not built"):
+        native.forward(
+            x.reshape(1, 2, 2, 8), layer.pos_proj(), layer.mean_norm_weight, layer.var_norm_weight,
+            layer.weight, layer.bias, 1e-5, True, True, torch.float32, 2, 2,
+        )  # fmt: skip
+
+
+def test_a_broken_library_is_reported_and_not_used(monkeypatch, tmp_path):
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    (tmp_path / "_dtn_cpu_baseline.so").write_bytes(b"not a library")
+    with pytest.warns(RuntimeWarning, match="cannot be loaded.*install dtn-det again"):
+        assert native._load()[0] is None
+
+
+@pytest.mark.skipif(not native.status().available, reason=f"compiled kernels: {native.status().detail}")
+@pytest.mark.parametrize("name", ["weight", "bias", "var_norm_weight"])
+def test_parameters_of_another_length_are_refused(name):
+    layer = DTN(24, 3)
+    setattr(layer, name, torch.nn.Parameter(torch.ones(2)))
+    with pytest.raises(ValueError, match=r"of DTN to hold (24|3) values of torch.float32, got 2 of torch.float32"):
+        layer(torch.randn(2, 4, 24))
