@@ -30,9 +30,9 @@ test: lint typecheck ## lint, type check and all tests but the slow ones (PYTEST
 	@echo "[test] pytest, without the slow tests"
 	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
-test-all: lint typecheck ## as test, with the slow tests
+test-all: lint typecheck ## as test, with the slow tests and more examples of the tests by properties
 	@echo "[test] pytest, with the slow tests"
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --hypothesis-profile=full $(PYTEST_ARGS)
 
 lint: setup ## ruff: rules and format
 	@echo "[test] ruff check, ruff format --check"

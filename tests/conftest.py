@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 
-hypothesis.settings.register_profile("dev", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+# `pytest --hypothesis-profile=full`, as in `make test-all`, tries hypothesis' own number of examples, 100.
+_SAME_EXAMPLES = "CI" in os.environ
+hypothesis.settings.register_profile("full", deadline=None, derandomize=_SAME_EXAMPLES, print_blob=_SAME_EXAMPLES)
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("full"), max_examples=15)
+hypothesis.settings.load_profile("quick")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,6 +55,20 @@ def _seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_default_scope() -> Iterator[None]:
+    """Forget the scope of MMEngine's registries that a test or a shared fixture has set."""
+    _forget_default_scope()
+    yield
+    _forget_default_scope()
+
+
+def _forget_default_scope() -> None:
+    module = sys.modules.get("mmengine.registry.default_scope")
+    if module is not None:
+        module.DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(scope="session")

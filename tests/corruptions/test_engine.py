@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pictures import rmse, textured
 from PIL import Image
@@ -38,7 +38,6 @@ def test_names_and_groups_of_the_paper():
         assert all(len(rows) == 5 for rows in profile.table.values())
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     name=st.sampled_from(ALL),
     severity=st.integers(1, 5),

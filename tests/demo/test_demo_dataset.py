@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dtn_det.demo.dataset import GENERATOR_VERSION, DatasetSpec, is_intact, run_lengths, write_dataset
@@ -68,7 +68,6 @@ def test_seed_split_and_index_change_the_scene():
             assert not np.array_equal(image, other)
 
 
-@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), height=st.integers(32, 200), width=st.integers(32, 200))
 def test_every_scene_is_sound(seed, height, width):
     scene = draw_scene((seed,), height, width)
@@ -205,7 +204,6 @@ def test_detections_in_a_crowd_are_ignored(coco):
     assert all(entry.all() for entry in ignored)
 
 
-@settings(max_examples=50)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**31))
 def test_run_lengths_agree_with_pycocotools(height, width, seed):
     from pycocotools import mask as reference

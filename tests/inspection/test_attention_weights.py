@@ -9,7 +9,7 @@ from torch import Tensor, nn
 pytest.importorskip("mmdet", reason="Swin and PVT are MMDetection's")
 
 from dense_attention import dense, heads_of, joined
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mmdet.models.backbones.pvt import SpatialReductionAttention
 from mmdet.models.backbones.swin import ShiftWindowMSA, WindowMSA
@@ -53,7 +53,6 @@ def called_with(module: nn.Module, run: nn.Module, *args: object) -> tuple[Tenso
     return out, *seen[0]
 
 
-@settings(max_examples=15)
 @given(st.integers(1, 11), st.integers(1, 11), st.booleans(), st.integers(0, 1000))
 def test_shifted_windows_lie_where_they_were(height: int, width: int, shifted: bool, seed: int) -> None:
     module = random_weights(ShiftWindowMSA(8, 2, window_size=4, shift_size=2 if shifted else 0), seed)

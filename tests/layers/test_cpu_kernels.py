@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from dense_dtn import randomize
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dtn_det.layers import DTN
@@ -51,7 +51,6 @@ def plain(x, grad_y, layer):
 
 
 @needs_kernels
-@settings(max_examples=40, deadline=None)
 @given(
     height=st.integers(1, 60),
     width=st.integers(1, 60),

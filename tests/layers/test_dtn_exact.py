@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dtn_det.layers import DTN
 from dtn_det.layers.positions import axis_attention, local_coefficients
 
-fixture_ok = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+fixture_ok = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.usefixtures("backend")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dtn_det.layers import LocalitySelfAttention, locality_attention
@@ -39,7 +39,6 @@ def test_agrees_with_the_authors_module(shared_dir):
     torch.testing.assert_close(layer(x), y, rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     size=st.integers(2, 20),
     heads=st.integers(1, 4),

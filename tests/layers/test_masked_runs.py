@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dtn_det.layers import DTN
@@ -24,7 +24,6 @@ def plain(norm: DTN, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 @needs_kernels
-@settings(max_examples=25)
 @given(
     length=st.integers(1, 40),
     seed=st.integers(0, 1000),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -31,7 +31,6 @@ def in_parts(norm: DTN, x: Tensor, grid: tuple[int, int]) -> Tensor:
     return torch.cat([norm._normalize_prefix(x[:, :count]), norm(x[:, count:], grid)], dim=1)
 
 
-@settings(max_examples=40)
 @given(
     batch=st.integers(1, 3),
     count=st.integers(1, 4),

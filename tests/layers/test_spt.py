@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dtn_det.layers import ShiftedPatchTokenization, shift_patches
@@ -66,7 +66,6 @@ def test_agrees_with_the_authors_module(shared_dir, name):
     torch.testing.assert_close(tokens, y, rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     batch=st.integers(1, 2),
     channels=st.integers(1, 3),
@@ -90,7 +89,6 @@ def test_equals_the_definition_with_all_gradients(batch, channels, height, width
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=15, deadline=None)
 @given(height=st.integers(1, 7), width=st.integers(1, 7), num_prefix=st.integers(0, 2))
 def test_tokens_of_a_grid_are_a_map_and_prefix_tokens_go_their_own_way(height, width, num_prefix):
     layer = randomized(ShiftedPatchTokenization(3, 5, 2, prefix=True))

@@ -285,7 +285,6 @@ def test_running_statistics_of_another_dtype(dtype: torch.dtype) -> None:
     torch.testing.assert_close(norm.running_var, same.running_var)
 
 
-@settings(max_examples=20)
 @given(st.sampled_from(VARIANTS), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 5))
 def test_any_size(variant: str, batch: int, height: int, width: int, channels: int) -> None:
     norm = make(variant, channels, channels)

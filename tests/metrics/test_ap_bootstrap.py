@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from coco_sets import LIBRARIES, evaluated, random_set, stats, with_copies
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dtn_det.metrics import (
@@ -34,7 +34,6 @@ def same(found, expected):
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-@settings(max_examples=25)
 @given(seed=SEEDS, tied=st.booleans(), images=st.integers(1, 12))
 def test_all_images_give_the_ap_of_the_library(library, seed, tied, images):
     truth, found = random_set(seed, images, tied=tied)
@@ -43,7 +42,6 @@ def test_all_images_give_the_ap_of_the_library(library, seed, tied, images):
         same(average_precision(matches_from_evaluator(evaluator)), stats(evaluator))
 
 
-@settings(max_examples=40)
 @given(seed=SEEDS, tied=st.booleans(), data=st.data())
 def test_weights_are_copies(seed, tied, data):
     truth, found = random_set(seed, 8, tied=tied)

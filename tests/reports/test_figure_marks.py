@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dtn_det.corruptions.catalog import ALL, GROUPS
@@ -34,7 +34,6 @@ def test_twins_differ_in_filling_and_line() -> None:
     assert len({mark.colour for mark in marks.values()}) == 3
 
 
-@settings(max_examples=30)
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=8, unique=True), st.sampled_from([40, 70, 200]))
 def test_fitted_names_fit_and_differ(names: list[str], points: int) -> None:
     labels = fitted(names, points)

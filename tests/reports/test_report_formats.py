@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from made_up import classification_report, detection_report, renamed, rounded
 from markdown_it import MarkdownIt
@@ -281,7 +281,6 @@ def test_one_line():
     assert one_line(" a\r\n\tb\x1b[31m\u202ec\ud800 ") == "a b�[31m�c�"
 
 
-@settings(max_examples=25)
 @given(TEXTS)
 def test_csv_and_json_keep_any_text(text):
     table = Table("t", "", text, (Column(text),), (Group((Row(text, (Cell(1.0),)),), text),))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare, ks_2samp
 
@@ -50,7 +50,6 @@ def solve(source: str) -> tuple[int, int, int, list[int]]:
     return result, len(tokens), deepest, sizes
 
 
-@settings(max_examples=50)
 @given(seed=st.integers(0, 10**6), max_depth=st.integers(3, 10), max_args=st.integers(3, 10))
 def test_expression_is_what_it_says(seed: int, max_depth: int, max_args: int) -> None:
     one = draw(np.random.default_rng(seed), max_depth=max_depth, max_args=max_args, min_length=5)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pictures import photographs, textured
 from rival_agreement import both
@@ -70,7 +70,6 @@ def test_spares_the_scales_that_are_not_seen():
 
 
 @given(sides, sides, st.sampled_from([1.4, 2.0, 3.0]), st.integers(0, 2**32))
-@settings(max_examples=40, deadline=None)
 def test_haze_fills_the_range_of_its_map(height, width, decay, seed):
     haze = fog.fractal_haze(height, width, decay, Stream(seed, None, "fog", 1))
     assert haze.shape == (height, width)

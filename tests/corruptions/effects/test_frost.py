@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pictures import photographs, rmse, textured
 from PIL import Image
@@ -136,7 +136,6 @@ def test_rescaled_textures_are_kept_unless_they_are_huge():
     st.sampled_from(sorted(PROFILES)),
     st.integers(0, 2**32),
 )
-@settings(max_examples=40, deadline=None)
 def test_any_size_comes_out_the_same_each_time(size, severity, profile, seed):
     image = textured(*size)
     before = image.copy()

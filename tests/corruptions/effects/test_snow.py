@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pictures import full_size_photographs, photographs, rmse, textured
 from rival_agreement import both
@@ -89,7 +89,6 @@ def test_whitens_as_the_definition_says(severity):
     st.sampled_from(sorted(PROFILES)),
     st.integers(0, 2**32),
 )
-@settings(max_examples=40)
 def test_any_size_gives_a_brighter_image_of_its_shape(size, severity, profile, seed):
     image = textured(*size)
     before = image.copy()

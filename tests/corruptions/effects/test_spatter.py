@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pictures import photographs, rmse, textured
 from PIL import Image
@@ -72,7 +72,6 @@ def test_without_a_drop_the_image_stays(monkeypatch):
     st.sampled_from(sorted(PROFILES)),
     st.integers(0, 2**32),
 )
-@settings(max_examples=40, deadline=None)
 def test_any_size_comes_out_the_same_each_time(size, severity, profile, seed):
     image = textured(*size)
     before = image.copy()
