@@ -18,9 +18,9 @@ from dtn_det._optional import require
 from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.files import check_checkpoint, is_whole
 from dtn_det.datasets.configs.folders import check_class_folders
+from dtn_det.datasets.configs.settings import data_paths, other_names
 from dtn_det.datasets.remarks import tell
 from dtn_det.training.config_options import check_option_keys, ineffective_options
-from dtn_det.training.data_settings import data_paths, other_names
 
 if TYPE_CHECKING:
     from mmengine.config import Config

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from dtn_det.training.data_settings import innermost_datasets
+from dtn_det.datasets.configs.settings import innermost_datasets
 
 
 def check_image_lists(cfg: Mapping[str, Any], dataloaders: Sequence[str], numbers: Mapping[str, int]) -> None:

@@ -14,8 +14,8 @@ from dtn_det.checkpoints.load import load_weights
 from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.cost.facts import training_facts
 from dtn_det.datasets.configs.classes import checkpoint_classes
+from dtn_det.datasets.configs.settings import innermost_datasets
 from dtn_det.robustness.classification.models.classifier import Classifier, View
-from dtn_det.training.data_settings import innermost_datasets
 from dtn_det.training.launch import load_config
 
 _LOADING = ("LoadImageFromFile",)

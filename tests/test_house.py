@@ -1,0 +1,144 @@
+"""Rules of the package's structure: which modules and folders there are, what imports what, and unique names."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+FLOORS = (
+    "_optional",
+    "errors",
+    "system",
+    "_registry",
+    "layers",
+    "conversion",
+    "datasets",
+    "corruptions",
+    "corrupted_folders",
+    "checkpoints",
+    "backbones",
+    "training",
+    "sequence",
+    "metrics",
+    "cost",
+    "timm",
+    "robustness",
+    "export",
+    "inspection",
+    "looks",
+    "reports",
+    "check",
+    "doctor",
+    "demo",
+    "cli",
+)
+"""All folders and modules of the package, from the ground up: each imports from those before it alone."""
+
+MODULES = {"__init__", "_optional", "_registry", "errors", "export", "timm"}
+"""The only modules that lie beside the folders."""
+
+IMPORTS_UPWARDS = {
+    "datasets/folders/corrupted_trees.py": {"corruptions", "corrupted_folders"},
+    "datasets/folders/corruption_folders.py": {"corruptions"},
+    "datasets/folders/recognise.py": {"corruptions"},
+}
+"""Exceptions to :data:`FLOORS`, by file. The list may shrink, not grow."""
+
+SHARED_NAMES = {
+    "Cell",
+    "CellImages",
+    "Change",
+    "LSAWindowMSA",
+    "Layout",
+    "Measure",
+    "Moments",
+    "Number",
+    "Outcome",
+    "Plan",
+    "Row",
+    "Subject",
+    "View",
+}
+"""Names that more than one public class has. The list may shrink, not grow."""
+
+
+@pytest.fixture(scope="module")
+def modules(project_root: Path) -> dict[str, ast.Module]:
+    """The syntax trees of the package's modules, by path within the package."""
+    package = project_root / "dtn_det"
+    return {str(path.relative_to(package)): ast.parse(path.read_text()) for path in sorted(package.rglob("*.py"))}
+
+
+def floor(path: str) -> str:
+    """The folder of a module, or its own name where it lies beside the folders."""
+    return path.split("/")[0].removesuffix(".py")
+
+
+def imported_at_once(nodes: list[ast.stmt]) -> Iterator[str]:
+    """The folders and modules of the package that a module imports when it is imported itself."""
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module == "dtn_det":
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if (node.module or "").startswith("dtn_det."):
+                yield str(node.module).split(".")[1]
+        elif isinstance(node, ast.Import):
+            yield from (name.name.split(".")[1] for name in node.names if name.name.startswith("dtn_det."))
+        elif isinstance(node, ast.If):
+            yield from () if "TYPE_CHECKING" in ast.dump(node.test) else imported_at_once(node.body)
+            yield from imported_at_once(node.orelse)
+        elif isinstance(node, ast.Try):
+            yield from imported_at_once([*node.body, *(one for handler in node.handlers for one in handler.body)])
+        elif isinstance(node, ast.ClassDef | ast.With):
+            yield from imported_at_once(node.body)
+
+
+def test_no_module_or_folder_beside_the_listed_ones(modules: dict[str, ast.Module]) -> None:
+    assert {floor(path) for path in modules} == {"__init__", *FLOORS}
+    assert {path.removesuffix(".py") for path in modules if "/" not in path} == MODULES
+
+
+def test_no_import_goes_upwards(modules: dict[str, ast.Module]) -> None:
+    upwards = {}
+    for path, tree in modules.items():
+        if path == "__init__.py":
+            continue
+        allowed = FLOORS[: FLOORS.index(floor(path)) + 1]
+        if wrong := {name for name in imported_at_once(tree.body) if name not in allowed}:
+            upwards[path] = wrong
+    assert upwards == IMPORTS_UPWARDS, "take entries that are no longer needed from IMPORTS_UPWARDS"
+
+
+def test_the_package_itself_imports_the_registry_alone(modules: dict[str, ast.Module]) -> None:
+    assert set(imported_at_once(modules["__init__.py"].body)) == {"_registry"}
+
+
+def test_a_class_name_is_unique(modules: dict[str, ast.Module]) -> None:
+    places = defaultdict(list)
+    for path, tree in modules.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(path)
+    shared = {name: paths for name, paths in places.items() if len(paths) > 1}
+    assert {name: paths for name, paths in shared.items() if name not in SHARED_NAMES} == {}
+    assert sorted(SHARED_NAMES) == sorted(shared), "take names that are unique by now from SHARED_NAMES"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import dtn_det.cli.main", ["cli"]),
+        ("from dtn_det.reports import write", ["reports"]),
+        ("from dtn_det import export, layers", ["export", "layers"]),
+        ("if TYPE_CHECKING:\n    from dtn_det.cli import main\nelse:\n    import dtn_det.layers", ["layers"]),
+        ("try:\n    import dtn_det.demo\nexcept ImportError:\n    import dtn_det.doctor", ["demo", "doctor"]),
+        ("def later():\n    import dtn_det.cli", []),
+        ("import torch\nfrom . import near", []),
+    ],
+)
+def test_imports_are_found(source: str, expected: list[str]) -> None:
+    assert list(imported_at_once(ast.parse(source).body)) == expected
