@@ -48,10 +48,11 @@ facts["note"] = f"CUDA {torch.version.cuda}" if torch.version.cuda else "built f
 """
 _LAYERS = """
 import torch
-from dtn_det.layers import DTN, native
+from dtn_det.layers import DTN
+from dtn_det.layers.kernels import cpu
 layer = DTN(8, num_groups=2)
 assert torch.isfinite(layer(torch.randn(1, 6, 8), hw_shape=(2, 3))).all(), "the layer gives values that are not finite"
-status = native.status()
+status = cpu.status()
 facts["native"], facts["native_available"] = status.detail, status.available
 """
 _TORCHVISION = """

@@ -77,8 +77,8 @@ def test_float32_is_as_accurate_as_the_plain_form(height, width, groups, depth, 
 def test_every_instruction_set_agrees():
     """Those that this processor has, one process each: a process loads one library."""
     code = (
-        "import torch; from pathlib import Path; from dtn_det.layers import DTN, native\n"
-        "import sys; native.VARIANTS = native.VARIANTS[:int(sys.argv[1])]; native._LIBRARY = native._load()[0]\n"
+        "import torch; from pathlib import Path; from dtn_det.layers import DTN; from dtn_det.layers.kernels import cpu\n"
+        "import sys; cpu.VARIANTS = cpu.VARIANTS[:int(sys.argv[1])]; cpu._LIBRARY = cpu._load()[0]\n"
         "torch.manual_seed(0); layer = DTN(24, 2, dtype=torch.float64); x = torch.randn(1, 9, 11, 24).double()\n"
         "x.requires_grad_(); y = layer(x); y.square().sum().backward();\n"
         "print(y.sum().item(), x.grad.abs().sum().item(), layer.pos_proj.weight.grad.abs().sum().item())"
@@ -95,9 +95,9 @@ def test_every_instruction_set_agrees():
 
 def test_switched_off_by_the_environment():
     code = (
-        "from dtn_det.layers import DTN, native; import torch\n"
-        "assert not native.status().available\n"
-        "print(native.status().detail); DTN(8)(torch.randn(1, 4, 8))"
+        "from dtn_det.layers import DTN; from dtn_det.layers.kernels import cpu; import torch\n"
+        "assert not cpu.status().available\n"
+        "print(cpu.status().detail); DTN(8)(torch.randn(1, 4, 8))"
     )
     environment = {**os.environ, "DTN_DET_NATIVE": "0"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -39,9 +39,9 @@ def load() -> tuple[tuple[ModuleType, ModuleType] | None, str]:
         return None, "switched off by DTN_DET_NATIVE=0"
     try:
         triton = importlib.import_module("triton")
-        kernels = tuple(importlib.import_module(f"dtn_det.layers.triton_{name}") for name in ("kernels", "backward"))
     except ImportError as error:
         return None, f"not available: Triton cannot be imported ({error})"
+    kernels = tuple(importlib.import_module(f"dtn_det.layers.kernels.triton_{name}") for name in ("forward", "backward"))
     return (kernels[0], kernels[1]), f"Triton {triton.__version__}"
 
 
