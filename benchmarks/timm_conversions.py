@@ -25,7 +25,8 @@ from torch import nn
 from tqdm import tqdm
 
 from dtn_det.conversion.hosts.traits import rearranges
-from dtn_det.conversion.plan import NoNormToConvertError, plan_norms
+from dtn_det.conversion.plan import plan_norms
+from dtn_det.errors import NoNormToConvertError
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "classification.md"
 START, END = "<!-- timm -->", "<!-- end -->"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dtn_det._optional import require
 from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import ExportError
 from dtn_det.layers import DTN
 from dtn_det.robustness.classification.models.mmpretrain import load_mmpretrain
 from dtn_det.training.launch import load_config
@@ -41,10 +42,6 @@ class Exported:
     architecture: str
     differences: Mapping[str, float]
     remarks: tuple[Remark, ...] = ()
-
-
-class ExportError(ValueError):
-    """What was written does not give the numbers of the model."""
 
 
 def export_classifier(

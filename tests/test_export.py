@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 
 import dtn_det.timm  # noqa: F401  registers the models
 from dtn_det import export
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.cli.main import main
+from dtn_det.errors import CheckpointError
 
 _VIT = """dict(type="TimmClassifier", model_name="vit_small_patch16_224", img_size=32, patch_size=4, embed_dim=24,
     depth=2, num_heads=3, num_classes=5, drop_path_rate=0.1)"""

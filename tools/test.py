@@ -4,13 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.checkpoints.load import fit_weights
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.cli.sweep_options import add_weights
-from dtn_det.datasets.class_names import ClassNameError
 from dtn_det.datasets.configs.classes import check_evaluation
 from dtn_det.datasets.configs.files import check_files, explain_failure
 from dtn_det.datasets.configs.folders import check_trained_folders
@@ -62,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Before the data is read, for this may fail. The Runner loads them once its hooks are ready.
         fit_weights(runner.model, content, cfg.load_from, weights=args.weights, advice=advice, options="keep")
         runner.test()
-    except (CheckpointError, ClassNameError, InputError) as error:
+    except InputError as error:
         print(f"tools/test.py: error: {error}", file=sys.stderr)
         return 1
     # An error of the program keeps its traceback.

@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.datasets.configs.classes import prepare_training
 from dtn_det.datasets.configs.files import check_files, explain_failure
@@ -73,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         if warning is not None:
             runner.logger.warning(warning)
         return train(runner, args.config)
-    except (CheckpointError, InputError) as error:
+    except InputError as error:
         print(f"tools/train.py: error: {error}", file=sys.stderr)
         return 1
     # An error of the program keeps its traceback.

@@ -13,12 +13,12 @@ from mmengine.model.weight_init import PretrainedInit
 from torch import nn
 
 from dtn_det.checkpoints.backbone_keys import Family, backbone_weights, convert
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.fit import compare_weights
 from dtn_det.checkpoints.load import with_options
 from dtn_det.checkpoints.quantised import check_floating_point
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.tables import resize_tables
+from dtn_det.errors import CheckpointError
 from dtn_det.layers import DTN, ShiftedPatchTokenization, TokenNorm
 from dtn_det.layers.norm_options import EXTRA_STATE
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dtn_det.check.result import CheckResult
-from dtn_det.robustness.store.store import Store, StoreError
+from dtn_det.errors import StoreError
+from dtn_det.robustness.store.store import Store
 
 
 def check_store(folder: Path) -> CheckResult:

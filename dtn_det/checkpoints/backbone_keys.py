@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.names import StateDict, some
 from dtn_det.checkpoints.pvt_keys import pvt_official_to_mmdet, pvt_timm_to_official
 from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.checkpoints.swin_keys import swin_official_to_mmdet, swin_timm_to_official
 from dtn_det.checkpoints.unwrap import Unwrapped, unwrap_by
 from dtn_det.checkpoints.weights import Weights, choose_whole
+from dtn_det.errors import CheckpointError
 
 Family = Literal["swin", "pvt"]
 

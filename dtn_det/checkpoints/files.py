@@ -8,7 +8,7 @@ import re
 import zipfile
 from pathlib import Path
 
-from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
+from dtn_det.errors import CheckpointError, CheckpointNotFoundError
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors")
 """How checkpoints end; the last is read by safetensors, the others are written by `torch.save`."""

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from torch import nn
 
-from dtn_det.checkpoints.errors import CheckpointError, MisfitError
 from dtn_det.checkpoints.fit import Fit, compare_weights
 from dtn_det.checkpoints.names import StateDict
 from dtn_det.checkpoints.quantised import check_floating_point
@@ -19,6 +18,7 @@ from dtn_det.checkpoints.timm_layout import in_own_layout
 from dtn_det.checkpoints.trained_config import trained_options
 from dtn_det.checkpoints.weights import Weights, find_weights
 from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.errors import CheckpointError, MisfitError
 from dtn_det.layers.norm_options import EXTRA_STATE, Options, describe_options, other_options, unpack_options
 from dtn_det.layers.token_norm import TokenNorm
 

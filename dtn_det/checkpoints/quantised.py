@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.fit import OWN_BUFFERS
 from dtn_det.checkpoints.names import some
+from dtn_det.errors import CheckpointError
 
 _FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
 _PACKED = re.compile(r"\.(qweight|qzeros|weight_packed|zero_point|weight_zero_point|_packed_params\.\w+)$")

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from dtn_det._optional import require
-from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
 from dtn_det.checkpoints.files import ADAPTER_CONFIG, FOLDER_FILES, INDEX_END, check_no_part
 from dtn_det.checkpoints.names import some
 from dtn_det.checkpoints.whole import MERGE
+from dtn_det.errors import CheckpointError, CheckpointNotFoundError
 
 
 def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.names import StateDict, some
+from dtn_det.errors import CheckpointError
 
 WeightsKind = Literal["ema", "plain"]
 """The exponential moving average of the weights, or the weights that the optimizer moved."""

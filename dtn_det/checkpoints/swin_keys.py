@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.names import Rules, StateDict, rename
+from dtn_det.errors import CheckpointError
 from dtn_det.layers.norm_options import EXTRA_STATE, unpack_options
 
 _OF_MERGING = re.compile(r"\.downsample\.(?P<layer>reduction|norm)\.(?P<name>.+)$")

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.names import StateDict
 from dtn_det.checkpoints.state_dict import Chosen, WeightsKind, averages_without_names, choose_weights
 from dtn_det.checkpoints.unwrap import Unwrapped, unwrap_names
 from dtn_det.checkpoints.whole import apply_masks, check_whole
 from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import CheckpointError
 
 PRUNED = "pruned_weights"
 """Kind of the remark on weights that are pruned."""

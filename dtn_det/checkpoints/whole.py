@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.names import StateDict, some
+from dtn_det.errors import CheckpointError
 
 MERGE = (
     "with PEFT, load it into the model that it adapts, and save the state_dict() of model.merge_and_unload() as the "

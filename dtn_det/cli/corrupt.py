@@ -217,7 +217,8 @@ def _read(args: argparse.Namespace) -> ByteImage:
     import numpy as np
 
     from dtn_det.corruptions.imagenet_crop import resize_and_crop
-    from dtn_det.corruptions.reading import BadImageError, read_image
+    from dtn_det.corruptions.reading import read_image
+    from dtn_det.errors import BadImageError
 
     if args.src.is_dir():
         raise ValueError(f"expected SRC to be one image for --grid, got the folder {args.src}: name an image")

@@ -11,6 +11,7 @@ from typing import Literal
 from torch import nn
 
 from dtn_det.conversion.hosts.traits import attends_to_others, reads, reads_frames, reads_images, rearranges
+from dtn_det.errors import NoNormToConvertError
 from dtn_det.layers.dtn import DTN
 from dtn_det.layers.token_norm import TokenNorm
 from dtn_det.layers.token_norms.factory import takes_groups, token_norm_class
@@ -65,22 +66,6 @@ class NormPlan:
         lines += [f"  {site.name}: {site.width} channels{groups.format(site.num_groups)}" for site in self.replaced]
         lines += [f"  {name} stays: {reason}" for name, reason in self.kept]
         return "\n".join(lines)
-
-
-class NoNormToConvertError(ValueError):
-    """A model has no norm that would become another.
-
-    Attributes:
-        plan: What is known of its norms.
-    """
-
-    def __init__(self, message: str, plan: NormPlan) -> None:
-        super().__init__(message)
-        self.plan = plan
-
-    def __reduce__(self) -> tuple[type[NoNormToConvertError], tuple[str, NormPlan]]:
-        """Both arguments, for pickle."""
-        return type(self), (str(self), self.plan)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dtn_det.corruptions.image import SMALLEST_SIDE
 from dtn_det.datasets.coco.orientation import STORED_FORMATS
+from dtn_det.errors import BadImageError
 
 # Pillow has no mode for deep colours: it drops the lower bits while it reads, and only the layout in the file, such as
 # RGB;16B, tells. BGR;16 is another matter: 16 bits a pixel.
@@ -18,10 +19,6 @@ _TIFF_BITS_PER_SAMPLE = 258
 
 # Cameras put previews behind the picture.
 _FIRST_IS_MEANT = ("JPEG", "MPO")
-
-
-class BadImageError(ValueError):
-    """A file that cannot be corrupted; the message says why."""
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -14,14 +14,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.errors import ClassNameError
 
 Evidence = Literal["training file", "checkpoint", "config"]
 
 _SHOWN = 10
-
-
-class ClassNameError(ValueError):
-    """Names, order or number of classes that do not agree; the message says where and which."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Robustness in numbers: corruption errors, performance under corruption, calibration, and how sure they are."""
 
+from dtn_det.errors import CellError
 from dtn_det.metrics.ap_samples import ap_samples, average_precision
 from dtn_det.metrics.baselines import BASELINES, baseline_frame
 from dtn_det.metrics.calibration import calibration, expected_calibration_error, reliability
 from dtn_det.metrics.cells import CLEAN, all_cells
-from dtn_det.metrics.checks import CellError
 from dtn_det.metrics.classification import (
     corruption_error,
     mean_corruption_error,

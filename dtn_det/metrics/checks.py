@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtn_det._optional import require
+from dtn_det.errors import CellError
 from dtn_det.metrics.cells import CLEAN, Cell, CorruptionSet, all_cells, describe, is_cell, severity_of
 
 if TYPE_CHECKING:
@@ -25,17 +26,16 @@ _NO_SEVERITY = "no severity, as in means over the severities"
 _NO_NUMBERS = ("bool", "complex", "datetime", "timedelta", "str", "category")
 
 
-class CellError(ValueError):
-    """Cells that keep a number from being computed.
+def cell_error(what: str, problems: dict[str, tuple[tuple[object, object], ...]], hint: str) -> CellError:
+    """Make the error about the cells of a table.
 
-    Attributes:
-        problems: The cells of each fault, by its description.
+    Args:
+        what: Name of what the table holds, for the message.
+        problems: The cells of each fault, by the description of the fault.
+        hint: What to do, as the end of the sentence.
     """
-
-    def __init__(self, what: str, problems: dict[str, tuple[tuple[object, object], ...]], hint: str) -> None:
-        self.problems = problems
-        faults = "; ".join(f"{fault} ({len(cells)}): {describe(cells)}" for fault, cells in problems.items())
-        super().__init__(f"expected one sound row for each cell of {what}, got {faults}: {hint}")
+    faults = "; ".join(f"{fault} ({len(cells)}): {describe(cells)}" for fault, cells in problems.items())
+    return CellError(f"expected one sound row for each cell of {what}, got {faults}: {hint}", problems)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def raise_problems(what: str, problems: dict[str, Iterable[tuple[object, object]
         hints.append("get the results of each severity")
     if set(faults) - {"missing", "duplicated", _NO_SEVERITY}:
         hints.append("mend the rows listed")
-    raise CellError(what, faults, "; ".join(hints))
+    raise cell_error(what, faults, "; ".join(hints))
 
 
 def check_columns(frame: object, columns: Sequence[str], what: str) -> None:

@@ -17,7 +17,7 @@ from dtn_det.corruptions.catalog import SEVERITIES, group_of
 from dtn_det.metrics import formulas
 from dtn_det.metrics.baselines import resolve_baseline
 from dtn_det.metrics.cells import CorruptionSet, Layout, metric_name
-from dtn_det.metrics.checks import CellError, CellValues, checked_cells
+from dtn_det.metrics.checks import CellValues, cell_error, checked_cells
 from dtn_det.metrics.summary import Summary
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def chance_remark(clean_error: float, who: str = "the model") -> str:
 
 
 def check_denominators(values: NDArray[np.float64], layout: Layout, reason: str) -> None:
-    """Raise a :class:`~dtn_det.metrics.checks.CellError` for corruptions whose denominator is not positive.
+    """Raise a :class:`~dtn_det.errors.CellError` for corruptions whose denominator is not positive.
 
     Args:
         values: One for each corruption, (corruptions,).
@@ -181,7 +181,7 @@ def check_denominators(values: NDArray[np.float64], layout: Layout, reason: str)
     faulty = [name for name, value in zip(layout.corruptions, values, strict=True) if not value > 0]
     if faulty:
         cells = tuple((name, severity) for name in faulty for severity in SEVERITIES)
-        raise CellError("the baseline", {reason: cells}, "a ratio to it is undefined; choose another baseline")
+        raise cell_error("the baseline", {reason: cells}, "a ratio to it is undefined; choose another baseline")
 
 
 def _summary(

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dtn_det._optional import require
+from dtn_det.errors import CellError
 from dtn_det.metrics import formulas
 from dtn_det.metrics.cells import CLEAN, CorruptionSet, Layout, metric_name
-from dtn_det.metrics.checks import CellError, CellValues, checked_cells
+from dtn_det.metrics.checks import CellValues, cell_error, checked_cells
 from dtn_det.metrics.summary import Summary
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def performance_table(
 
 def no_clean_performance(metric: str) -> CellError:
     """The error of a model that finds nothing on clean images."""
-    return CellError("the model", {f"clean `{metric}` 0": (CLEAN,)}, "the rPC is undefined; report the mPC")
+    return cell_error("the model", {f"clean `{metric}` 0": (CLEAN,)}, "the rPC is undefined; report the mPC")
 
 
 def _checked(

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dtn_det.errors import StoreError
 from dtn_det.metrics.cells import Cell
 from dtn_det.robustness.store.files import BAD_IMAGES
-from dtn_det.robustness.store.store import ModelStore, StoreError
+from dtn_det.robustness.store.store import ModelStore
 
 _COLUMNS = {
     "correct": np.bool_,

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
+from dtn_det.errors import ReportError
 from dtn_det.metrics.resampling import LEVEL, REPLICATES
 from dtn_det.reports.classification import ClassifierNumbers, classification_section, numbers_of_records
 from dtn_det.reports.classification import numbers_of_frame as classifier_of_frame
@@ -19,7 +20,7 @@ from dtn_det.reports.detection import detection_section
 from dtn_det.reports.detection import numbers_of_frame as detector_of_frame
 from dtn_det.reports.detector_records import DetectorNumbers, numbers_of_stores
 from dtn_det.reports.pairs import find_pairs, in_order, parse_pairs
-from dtn_det.reports.sources import ReportError, Sources, open_sources
+from dtn_det.reports.sources import Sources, open_sources
 from dtn_det.robustness.classification.baseline import (
     BaselineChoice,
     baseline_remarks,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from dtn_det.errors import ReportError
 from dtn_det.metrics import METRICS
 from dtn_det.reports.contents import Kind, Report, Section
-from dtn_det.reports.sources import ReportError
 from dtn_det.reports.tables.changes import EACH_CORRUPTION, EACH_GROUP, OVERALL, Change, families
 from dtn_det.reports.tables.measures import corruption_measure
 from dtn_det.reports.tables.numbers import Numbers, joined_notes, model_note, shared_note

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dtn_det.errors import ReportError
 from dtn_det.reports.pairs import find_pairs
-from dtn_det.reports.sources import ReportError, open_sources
+from dtn_det.reports.sources import open_sources
 
 _HOW = "name them as STORE A B, STORE:A STORE:B, or --store STORE A B"
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dtn_det.errors import StoreError
 from dtn_det.metrics import METRICS, CocoMatches, Samples, ap_samples, average_precision, matches_from_evaluator
 from dtn_det.metrics.cells import Cell
 from dtn_det.metrics.resampling import REPLICATES
@@ -17,7 +18,7 @@ from dtn_det.reports.contents import Kind
 from dtn_det.reports.rows import point_samples
 from dtn_det.robustness.detection.evaluation import CocoScorer, bad_images, cell_groups, in_processes, read_cells
 from dtn_det.robustness.detection.truth import CocoTruth
-from dtn_det.robustness.store.store import ModelStore, Store, StoreError
+from dtn_det.robustness.store.store import ModelStore, Store
 
 DetectorNumbers = Mapping[str, Samples]
 """Average precisions of one detector and kind, by metric; those without ground truth are left out."""

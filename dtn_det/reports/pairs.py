@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dtn_det.reports.sources import ReportError
+from dtn_det.errors import ReportError
 
 # What stands for the norm in a model's name: `ln` and `dtn` as words, or `dtn` added to the name of the twin.
 _NORM = re.compile(r"(?<![a-z0-9])(dtn|ln|layernorm|layer-norm)(?![a-z0-9])[-_ ]?", re.IGNORECASE)

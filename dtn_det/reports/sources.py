@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dtn_det.corruptions.identity import engine_changes
+from dtn_det.errors import ReportError, StoreError
 from dtn_det.reports.contents import Task
 from dtn_det.robustness.importing.write import Imported, read_imported
 from dtn_det.robustness.store.manifest import StoreManifest
-from dtn_det.robustness.store.store import ModelStore, Store, StoreError
-
-
-class ReportError(ValueError):
-    """Stores or options from which no report can be made."""
+from dtn_det.robustness.store.store import ModelStore, Store
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dtn_det.errors import ReportError
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.contents import Report
 from dtn_det.reports.figures.write import write_figures
@@ -20,7 +21,7 @@ from dtn_det.reports.formats.terminal import print_tables
 from dtn_det.reports.page import write_page
 from dtn_det.reports.published import published_for
 from dtn_det.reports.samples import make_samples
-from dtn_det.reports.sources import ReportError, open_sources
+from dtn_det.reports.sources import open_sources
 from dtn_det.reports.tables import Table, report_tables
 from dtn_det.reports.visualizer import log_report
 from dtn_det.system.files import is_temporary, locked, write_text

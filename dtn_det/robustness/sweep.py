@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from dtn_det.robustness.store.store import ModelStore, Store, StoreError
+from dtn_det.errors import StoreError
+from dtn_det.robustness.store.store import ModelStore, Store
 from dtn_det.system.processes import end_with_parent, interrupts_blocked, worker_died, worker_environment
 
 if TYPE_CHECKING:

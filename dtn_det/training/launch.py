@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.files import check_checkpoint, is_whole
 from dtn_det.datasets.configs.folders import check_class_folders
 from dtn_det.datasets.configs.settings import data_paths, other_names
 from dtn_det.datasets.remarks import tell
+from dtn_det.errors import CheckpointError
 from dtn_det.training.config_options import check_option_keys, ineffective_options
 
 if TYPE_CHECKING:

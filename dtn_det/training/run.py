@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dtn_det._optional import require
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.runner import read_by_package
+from dtn_det.errors import CheckpointError
 from dtn_det.system.interrupts import interrupts_remembered
 
 if TYPE_CHECKING:

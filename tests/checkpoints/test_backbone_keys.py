@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from dtn_det import convert_norm
 from dtn_det.checkpoints.backbone_keys import backbone_weights, convert, detect_format
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.pvt_keys import pvt_official_to_mmdet
 from dtn_det.checkpoints.swin_keys import merging_to_unfold_order, swin_official_to_mmdet, swin_timm_to_official
 from dtn_det.checkpoints.tables import resize_grid, resize_tables, without_class_token
+from dtn_det.errors import CheckpointError
 
 ONE = torch.ones(1)
 

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.runner import read_by_package
+from dtn_det.errors import CheckpointError
 from dtn_det.layers.norm_options import EXTRA_STATE
 from dtn_det.training import launch
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.fit import compare_weights
 from dtn_det.checkpoints.load import load_weights
 from dtn_det.checkpoints.runner import read_by_package
@@ -21,6 +20,7 @@ from dtn_det.checkpoints.trained_config import config_value, trained_options
 from dtn_det.checkpoints.unwrap import unwrap_names
 from dtn_det.checkpoints.weights import find_weights
 from dtn_det.datasets.remarks import tell
+from dtn_det.errors import CheckpointError
 from dtn_det.layers import DTN, build_token_norm
 from dtn_det.layers.norm_options import EXTRA_STATE
 from dtn_det.robustness.store.manifest import hash_weights

@@ -19,9 +19,9 @@ import pytest
 import torch
 
 import dtn_det
-from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
 from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.checkpoints.read import read_checkpoint
+from dtn_det.errors import CheckpointError, CheckpointNotFoundError
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.tensor([True])}
 
@@ -112,7 +112,7 @@ def test_distributed_run_fetches_once(tmp_path: Path, server: Server) -> None:
     torch.save(STATE, tmp_path / "served" / "model.pth")
     code = f"""
 import sys, torch
-from dtn_det.checkpoints.errors import CheckpointError, CheckpointNotFoundError
+from dtn_det.errors import CheckpointError, CheckpointNotFoundError
 from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.checkpoints.read import read_checkpoint
 store = "file://{tmp_path / "store"}"

@@ -15,11 +15,10 @@ from torch.nn.utils import prune
 
 from dtn_det.check.inspection import inspect_path
 from dtn_det.check.model import Target
-from dtn_det.checkpoints.errors import CheckpointError, MisfitError
 from dtn_det.checkpoints.load import load_weights
 from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.checkpoints.whole import apply_masks, check_whole
-from dtn_det.robustness.classification.models.classifier import ClassCountError
+from dtn_det.errors import CheckpointError, ClassCountError, MisfitError
 
 timm = pytest.importorskip("timm")
 

@@ -24,8 +24,8 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 from torch import nn
 
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.load import load_weights
+from dtn_det.errors import CheckpointError
 from dtn_det.layers import DTN
 from dtn_det.robustness.classification.models.mmpretrain import load_mmpretrain
 from dtn_det.training import launch

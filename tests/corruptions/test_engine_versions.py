@@ -18,10 +18,11 @@ from dtn_det.corrupted_folders.manifest import read_manifest
 from dtn_det.corrupted_folders.trees import plan_tree, write_tree
 from dtn_det.corruptions import PROFILES, Corruptor
 from dtn_det.corruptions.identity import Identity, engine_changes
+from dtn_det.errors import ReportError, StoreError
 from dtn_det.reports.samples import make_samples
-from dtn_det.reports.sources import ReportError, open_sources
+from dtn_det.reports.sources import open_sources
 from dtn_det.robustness.cells import CLEAN
-from dtn_det.robustness.store.store import Store, StoreError
+from dtn_det.robustness.store.store import Store
 
 FILES = Path(__file__).parent / "engine_1"
 OLD = "coco-c no-jpeg rgb seed=0 frost=procedural engine=1"

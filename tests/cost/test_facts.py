@@ -13,13 +13,14 @@ from torch import nn
 from dtn_det.cli.main import main
 from dtn_det.cost.dtn_flops import dtn_flops
 from dtn_det.cost.facts import ModelFacts, forward_flops, training_facts
+from dtn_det.errors import StoreError
 from dtn_det.layers import DTN
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.formats.markdown import markdown
 from dtn_det.reports.tables.models import model_table
 from dtn_det.robustness.cells import Cell
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest, differences
-from dtn_det.robustness.store.store import Store, StoreError
+from dtn_det.robustness.store.store import Store
 
 FACTS = ModelFacts(1_500_000_000, "224x224", {"epochs": "12", "optimizer": "AdamW"})
 MODEL = ModelManifest("net", "timm:net", "weights", 5, {"batch_size": "4"}, {"torch": "2"})

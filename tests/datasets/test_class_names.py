@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from dtn_det.datasets.class_names import (
-    ClassNameError,
     ModelClasses,
     NamedSet,
     check_set,
@@ -15,6 +14,7 @@ from dtn_det.datasets.class_names import (
     labels_in_evaluation,
     labels_in_training,
 )
+from dtn_det.errors import ClassNameError
 
 CLASSES = ("disc", "square", "bar")
 OTHER = ("bar", "disc", "square")

@@ -12,11 +12,10 @@ from report_stores import classifier_store
 from rich.console import Console
 
 from dtn_det.cli.main import main
+from dtn_det.errors import ReportError, StoreError
 from dtn_det.reports import write
 from dtn_det.reports.collect import ReportOptions
-from dtn_det.reports.sources import ReportError
 from dtn_det.reports.tables import report_tables
-from dtn_det.robustness.store.store import StoreError
 
 QUICK = ReportOptions(replicates=5)
 

@@ -20,9 +20,10 @@ from odd_coco_files import ODD_FILES, expected_content, odd_content, text_of
 from PIL import Image
 
 from dtn_det.corrupted_folders.coco_layout import list_coco
-from dtn_det.datasets.coco.file import AnnotationError, read_coco_file
+from dtn_det.datasets.coco.file import read_coco_file
 from dtn_det.datasets.coco.values import identifier
 from dtn_det.datasets.configs.files import check_files
+from dtn_det.errors import AnnotationError
 from dtn_det.robustness.detection.data import read_data
 from dtn_det.robustness.detection.evaluation import COCO_METRICS, CellDetections, CocoScorer
 from dtn_det.robustness.detection.trial import try_evaluation

@@ -13,8 +13,8 @@ pytest.importorskip("mmpretrain.models", reason="the classifiers need mmpretrain
 
 from mmengine.config import Config
 
-from dtn_det.datasets.class_names import ClassNameError
 from dtn_det.datasets.configs.folders import check_trained_folders
+from dtn_det.errors import ClassNameError
 from dtn_det.training import launch
 
 ROOT = Path(__file__).resolve().parents[2]

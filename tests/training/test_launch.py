@@ -13,8 +13,8 @@ from config_catalog import CONFIGS, resolve
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.checkpoints.files import check_checkpoint
+from dtn_det.errors import CheckpointError
 from dtn_det.training import launch
 from dtn_det.training.tta import enable_tta
 

@@ -8,20 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dtn_det.datasets.remarks import Remark, agreeing
-
-
-class AnnotationError(ValueError):
-    """A COCO file that cannot be evaluated; the message names the file, the object and what to do.
-
-    Attributes:
-        path: The file.
-        place: The object, such as ``'annotation 17 of image 3'``; empty where it is the file as a whole.
-    """
-
-    def __init__(self, path: Path, expected: str, got: str, place: str = "", advice: str = "mend the file") -> None:
-        self.path, self.place = path, place
-        where = f" in {place}" if place else ""
-        super().__init__(f"expected {expected} in {path}, got {got}{where}: {advice}")
+from dtn_det.errors import AnnotationError
 
 
 @dataclass(frozen=True)

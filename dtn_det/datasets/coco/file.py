@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dtn_det.datasets.coco.errors import AnnotationError, MaskFault, check_objects, counted_remark, place_of
+from dtn_det.datasets.coco.errors import MaskFault, check_objects, counted_remark, place_of
 from dtn_det.datasets.coco.names import find_names
 from dtn_det.datasets.coco.orientation import read_header
 from dtn_det.datasets.coco.reading import CocoReader, Row
 from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import AnnotationError
 
 __all__ = ["AnnotationError", "CocoFile", "MaskFault", "place_of", "read_coco_file"]
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dtn_det.datasets.coco.boxes import contradictions
-from dtn_det.datasets.coco.errors import AnnotationError, MaskFault, counted_remark, place_of
+from dtn_det.datasets.coco.errors import MaskFault, counted_remark, place_of
 from dtn_det.datasets.coco.masks import mask_area, read_mask
 from dtn_det.datasets.coco.values import Id, are_of_one_kind, box, crowd_flag, identifier, number, whole_number
+from dtn_det.errors import AnnotationError
 
 Row = dict[str, Any]
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from dtn_det._optional import require
 from dtn_det.datasets.class_names import (
-    ClassNameError,
     LabelNames,
     ModelClasses,
     NamedSet,
@@ -25,6 +24,7 @@ from dtn_det.datasets.class_names import (
 )
 from dtn_det.datasets.coco.file import CocoFile
 from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.errors import ClassNameError
 
 LABEL_ORDER = "classes_in_label_order"
 """Key beside ``classes`` in a data set's metainfo, and so in checkpoints: true where they are in the labels' order."""

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dtn_det.datasets.class_names import ClassNameError
 from dtn_det.datasets.configs.classes import checkpoint_classes
 from dtn_det.datasets.configs.lists import check_image_lists
 from dtn_det.datasets.configs.settings import class_folder, innermost_datasets
 from dtn_det.datasets.folders.contents import look
 from dtn_det.datasets.folders.image_files import SUFFIXES, OtherFiles, is_litter, listed, quoted, walk_images
 from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.errors import ClassNameError
 
 _NAMES_SHOWN = 5
 # Of mmpretrain's CustomDataset.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures.layout import grid, model_legend, page, plain_ticks
 from dtn_det.reports.figures.notes import caption
-from dtn_det.reports.figures.subject import NothingToDrawError, Subject
+from dtn_det.reports.figures.subject import Subject
 from dtn_det.system.drawing import GREY, drawing
 
 if TYPE_CHECKING:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures.curves import corruption_points, draw_curve, has_curve, severity_axis
 from dtn_det.reports.figures.layout import grid, model_legend, page, plain_ticks
 from dtn_det.reports.figures.notes import caption
 from dtn_det.reports.figures.scopes import groups_of, title
-from dtn_det.reports.figures.subject import NothingToDrawError, Subject
+from dtn_det.reports.figures.subject import Subject
 from dtn_det.system.drawing import COLUMN, PAGE, drawing
 
 if TYPE_CHECKING:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures.differences import Change, Line, lines_of
 from dtn_det.reports.figures.layout import Entry, grid, handle, labels, page, pair_titles, plain_ticks
 from dtn_det.reports.figures.notes import caption
-from dtn_det.reports.figures.subject import NothingToDrawError, Subject
+from dtn_det.reports.figures.subject import Subject
 from dtn_det.reports.figures.text import MINUS, width
 from dtn_det.system.drawing import COLOURS, COLUMN, GREY, PAGE, drawing
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dtn_det.corruptions.catalog import GROUPS
+from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures.layout import grid, labels, model_legend, page, plain_ticks
 from dtn_det.reports.figures.notes import caption
 from dtn_det.reports.figures.scopes import title
-from dtn_det.reports.figures.subject import NothingToDrawError, Number, Subject
+from dtn_det.reports.figures.subject import Number, Subject
 from dtn_det.system.drawing import PAGE, drawing
 
 if TYPE_CHECKING:

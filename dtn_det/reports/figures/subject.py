@@ -8,14 +8,11 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from dtn_det.corruptions.catalog import ALL, EXTRA
+from dtn_det.errors import NothingToDrawError
 from dtn_det.metrics import CLEAN
 from dtn_det.reports.contents import Kind, Report, Section
 from dtn_det.reports.figures.marks import Mark, marks_of
 from dtn_det.reports.rows import SETS
-
-
-class NothingToDrawError(ValueError):
-    """A report lacks what a figure shows."""
 
 
 class Number(NamedTuple):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import KIND_TITLES, Report, Section
 from dtn_det.reports.figures.clean_corrupted import draw_clean_corrupted
 from dtn_det.reports.figures.corruptions import draw_corruptions
@@ -16,7 +17,7 @@ from dtn_det.reports.figures.heatmap import draw_heatmap
 from dtn_det.reports.figures.notes import about_files
 from dtn_det.reports.figures.reliability import draw_reliability
 from dtn_det.reports.figures.severities import draw_severities
-from dtn_det.reports.figures.subject import NothingToDrawError, Subject
+from dtn_det.reports.figures.subject import Subject
 from dtn_det.system.drawing import rendered
 from dtn_det.system.files import write_bytes
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import ByteImage
+from dtn_det.errors import ReportError
 from dtn_det.reports.samples.gallery import Answer, Box, Disagreement, Gallery, Picture, SampleImage, thumbnail
 from dtn_det.reports.samples.matching import Objects, match
 from dtn_det.reports.samples.picking import pick
-from dtn_det.reports.sources import ReportError
 from dtn_det.robustness.cells import CLEAN, Cell
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store.store import ModelStore

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dtn_det.errors import ReportError
 from dtn_det.reports.samples.gallery import Gallery
-from dtn_det.reports.sources import ReportError, Sources
+from dtn_det.reports.sources import Sources
 from dtn_det.robustness.store.store import ModelStore
 
 

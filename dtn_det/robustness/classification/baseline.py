@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dtn_det.errors import StoreError
 from dtn_det.metrics import BASELINES
 from dtn_det.robustness.store.manifest import StoreManifest
-from dtn_det.robustness.store.store import Store, StoreError
+from dtn_det.robustness.store.store import Store
 
 ALEXNET = "alexnet"
 

@@ -15,9 +15,10 @@ from torch.utils.data import Dataset
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import ByteImage
 from dtn_det.corruptions.imagenet_crop import resize_and_crop
-from dtn_det.corruptions.reading import BadImageError, read_image
+from dtn_det.corruptions.reading import read_image
 from dtn_det.datasets.folders.class_folders import LabelledImage
 from dtn_det.datasets.folders.image_files import printable
+from dtn_det.errors import BadImageError
 from dtn_det.robustness.cells import CLEAN, Cell
 from dtn_det.robustness.classification.models.classifier import View
 

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtn_det._optional import require
+from dtn_det.errors import StoreError
 from dtn_det.robustness.cells import Cell
 from dtn_det.robustness.store.files import bad_images_of
-from dtn_det.robustness.store.store import ModelStore, StoreError
+from dtn_det.robustness.store.store import ModelStore
 
 if TYPE_CHECKING:
     import pandas as pd

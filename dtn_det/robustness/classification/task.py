@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dtn_det._optional import require
-from dtn_det.corruptions.reading import BadImageError
 from dtn_det.datasets.folders.class_folders import LabelledImages
+from dtn_det.errors import BadImageError, DeviceMemoryError
 from dtn_det.robustness.classification.images import CellImages, Cells, Item
 from dtn_det.robustness.classification.models.classifier import Classifier, View, check_logits
 from dtn_det.robustness.classification.records import records_schema, score
@@ -23,10 +23,6 @@ from dtn_det.robustness.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow
-
-
-class DeviceMemoryError(ValueError):
-    """The accelerator's memory is full."""
 
 
 @dataclass

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtn_det._optional import require
+from dtn_det.errors import StoreError
 from dtn_det.robustness.detection.records import schema
 from dtn_det.robustness.detection.truth import CocoTruth
-from dtn_det.robustness.store.store import ModelStore, Store, StoreError
+from dtn_det.robustness.store.store import ModelStore, Store
 from dtn_det.system.processes import end_with_parent, interrupts_blocked, worker_environment
 
 if TYPE_CHECKING:

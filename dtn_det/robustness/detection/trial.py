@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dtn_det._optional import require
-from dtn_det.datasets.coco.file import AnnotationError
+from dtn_det.errors import AnnotationError
 from dtn_det.robustness.detection.evaluation import KINDS, CellDetections, CocoScorer
 from dtn_det.robustness.detection.truth import CocoTruth
 

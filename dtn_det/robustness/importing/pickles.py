@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from dtn_det.errors import UnsafePickleError
+
 _LARGEST = 64 * 1024 * 1024
 _KINDS = "biuf"
-
-
-class UnsafePickleError(ValueError):
-    """A pickle that asks for more than plain data."""
 
 
 def read_plain_pickle(path: Path) -> Any:

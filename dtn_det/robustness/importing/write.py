@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
 from dtn_det.datasets.remarks import Remark
-from dtn_det.robustness.store.files import StoreError, folder_name
+from dtn_det.errors import StoreError
+from dtn_det.robustness.store.files import folder_name
 from dtn_det.system.files import locked, write_bytes, write_json
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
+from dtn_det.errors import StoreError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -19,10 +20,6 @@ BAD_IMAGES = b"bad_images"
 # What a model's folder may be called on any file system.
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+@=-]+")
 _LONGEST_NAME = 80
-
-
-class StoreError(ValueError):
-    """A store that cannot be used as asked."""
 
 
 def bad_images_of(table: pyarrow.Table) -> dict[int, str]:

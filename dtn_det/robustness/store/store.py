@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dtn_det.cost.facts import ModelFacts
+from dtn_det.errors import StoreError
 from dtn_det.robustness.store.file_errors import advice
 from dtn_det.robustness.store.files import (
-    StoreError,
     bad_images_of,
     check_name,
     folder_name,

@@ -15,9 +15,10 @@ pytest.importorskip("pycocotools")
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from dtn_det.datasets.coco.file import AnnotationError, read_coco_file
+from dtn_det.datasets.coco.file import read_coco_file
 from dtn_det.datasets.coco.masks import read_mask
 from dtn_det.datasets.coco.values import evaluation_ids
+from dtn_det.errors import AnnotationError
 
 TAKEN = [name for name, odd in ODD_FILES.items() if odd.refusal is None or odd.boxes_only]
 

@@ -18,10 +18,9 @@ from PIL import Image
 from dtn_det.check.annotations import check_annotations
 from dtn_det.corrupted_folders.coco_layout import list_coco
 from dtn_det.corruptions.reading import read_image
-from dtn_det.datasets.coco.errors import AnnotationError
 from dtn_det.datasets.coco.file import read_coco_file
 from dtn_det.datasets.configs.files import check_files
-from dtn_det.errors import InputError
+from dtn_det.errors import AnnotationError, InputError
 from dtn_det.robustness.detection.data import read_data
 
 WIDE, HIGH, SQUARE = (64, 48), (48, 64), (48, 48)

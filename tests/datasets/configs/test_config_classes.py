@@ -16,7 +16,6 @@ from mmdet.datasets import CocoDataset
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
-from dtn_det.datasets.class_names import ClassNameError
 from dtn_det.datasets.configs import classes as config_classes
 from dtn_det.datasets.configs.classes import (
     LABEL_ORDER,
@@ -29,6 +28,7 @@ from dtn_det.datasets.configs.classes import (
     prepare_training,
     read_categories,
 )
+from dtn_det.errors import ClassNameError
 
 CLASSES = ("disc", "square", "bar")
 OTHER = ("bar", "disc", "square")

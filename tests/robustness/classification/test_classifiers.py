@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from dtn_det.checkpoints.errors import CheckpointError
 from dtn_det.cli.main import main
+from dtn_det.errors import CheckpointError
 from dtn_det.robustness.classification import slots as classification_slots
 from dtn_det.robustness.classification.images import see
 from dtn_det.robustness.classification.models.classifier import View

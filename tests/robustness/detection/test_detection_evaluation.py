@@ -12,6 +12,7 @@ pytest.importorskip("pycocotools")
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from dtn_det.errors import StoreError
 from dtn_det.metrics import mean_performance_under_corruption
 from dtn_det.robustness.cells import sweep_cells
 from dtn_det.robustness.detection import evaluation as coco_cells
@@ -20,7 +21,7 @@ from dtn_det.robustness.detection.records import ImageDetections, RecordRows
 from dtn_det.robustness.detection.report import cell_table, partial_images, summary_table
 from dtn_det.robustness.detection.truth import CocoTruth, read_truth
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest
-from dtn_det.robustness.store.store import Store, StoreError
+from dtn_det.robustness.store.store import Store
 
 CELLS = sweep_cells(["fog", "gaussian_blur"], [1, 5])
 

@@ -21,12 +21,13 @@ from mmengine.dataset import Compose
 
 from dtn_det.cli.main import main
 from dtn_det.corruptions import Corruptor
+from dtn_det.errors import StoreError
 from dtn_det.robustness.cells import Cell, sweep_cells
 from dtn_det.robustness.detection import data as detection_data
 from dtn_det.robustness.detection import run as detection_run
 from dtn_det.robustness.detection.evaluation import evaluate_cells, read_cells
 from dtn_det.robustness.detection.model import Detector, batches, build_detector
-from dtn_det.robustness.store.store import Store, StoreError
+from dtn_det.robustness.store.store import Store
 from dtn_det.robustness.sweep import run_sweep
 
 FEW = ("--corruptions", "fog", "impulse_noise", "--severities", "2", "5", "--unit-size", "2", "--device", "cpu")

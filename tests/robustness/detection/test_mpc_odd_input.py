@@ -17,9 +17,10 @@ import torch
 pytest.importorskip("mmdet", reason="detectors need MMDetection")
 
 from dtn_det.cli.main import main
+from dtn_det.errors import StoreError
 from dtn_det.robustness.detection import evaluation as coco_cells
 from dtn_det.robustness.detection.evaluation import evaluate_cells
-from dtn_det.robustness.store.store import Store, StoreError
+from dtn_det.robustness.store.store import Store
 
 FEW = ("--corruptions", "contrast", "--severities", "2", "--unit-size", "2", "--device", "cpu", "--workers", "0")
 

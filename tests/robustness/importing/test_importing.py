@@ -13,12 +13,13 @@ pytest.importorskip("pyarrow")
 
 from dtn_det.cli.main import main
 from dtn_det.corruptions import ALL
+from dtn_det.errors import StoreError, UnsafePickleError
 from dtn_det.metrics import mean_corruption_error, mean_performance_under_corruption
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.page.render import render_page
 from dtn_det.reports.tables.report_tables import report_tables
 from dtn_det.robustness.importing import pickles as importing_pickle
-from dtn_det.robustness.importing.pickles import UnsafePickleError, read_plain_pickle
+from dtn_det.robustness.importing.pickles import read_plain_pickle
 from dtn_det.robustness.importing.read import import_files
 from dtn_det.robustness.importing.write import (
     COCO_DETECTIONS,
@@ -27,7 +28,6 @@ from dtn_det.robustness.importing.write import (
     read_imported,
     write_imported,
 )
-from dtn_det.robustness.store.store import StoreError
 
 
 @pytest.fixture

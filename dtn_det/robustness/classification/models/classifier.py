@@ -15,22 +15,6 @@ from dtn_det.robustness.wording import counted
 from dtn_det.system.processes import worker_died
 
 
-class ClassCountError(ValueError):
-    """A checkpoint of another number of classes than the data.
-
-    Args:
-        name: Of the checkpoint.
-        number: Of its classes.
-        wanted: Of the data's.
-    """
-
-    def __init__(self, name: str, number: int, wanted: int) -> None:
-        super().__init__(
-            f"expected weights of {wanted:,} classes, got {number:,} in {name}: name a checkpoint of the data's classes"
-        )
-        self.name, self.number = name, number
-
-
 @dataclass(frozen=True)
 class View:
     """What a worker makes of a corrupted image for a model. Models of equal views share it.

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from dtn_det._optional import require
-from dtn_det.checkpoints.errors import MisfitError
 from dtn_det.checkpoints.load import Loaded, load_weights
 from dtn_det.checkpoints.state_dict import WeightsKind
-from dtn_det.robustness.classification.models.classifier import ClassCountError, Classifier, Normalizer, View
+from dtn_det.errors import ClassCountError, MisfitError
+from dtn_det.robustness.classification.models.classifier import Classifier, Normalizer, View
 from dtn_det.robustness.classification.models.hub import hub_asked_once
 
 RANDOM = "random"
