@@ -99,7 +99,7 @@ def photographs(folder: Path, count: int) -> list[np.ndarray]:
     """``(224, 224, 3)`` RGB of the first images of a folder."""
     from PIL import Image
 
-    from dtn_det.corruptions.imagenet_crop import resize_and_crop
+    from dtn_det.corruptions.image import resize_and_crop
 
     images = []
     for file in sorted(folder.iterdir())[:count]:

@@ -96,7 +96,7 @@ def _tree(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from dtn_det.corrupted_folders.trees import plan_tree, write_tree
-    from dtn_det.corruptions.selection import select_corruptions, select_severities
+    from dtn_det.corruptions.catalog import select_corruptions, select_severities
     from dtn_det.datasets.remarks import tell
 
     tree = plan_tree(
@@ -183,8 +183,8 @@ def _say(console: Console, text: str) -> None:
 def _grid(args: argparse.Namespace) -> int:
     import numpy as np
 
+    from dtn_det.corruptions.catalog import select_corruptions, select_severities
     from dtn_det.corruptions.grid import draw_grid
-    from dtn_det.corruptions.selection import select_corruptions, select_severities
 
     if args.dst is not None:
         raise ValueError(f"expected --grid without DST, got {args.dst}: leave one of them out")
@@ -197,7 +197,7 @@ def _grid(args: argparse.Namespace) -> int:
 
 def _one_image(args: argparse.Namespace) -> int:
     from dtn_det.corrupted_folders.encoding import corrupt_to_file
-    from dtn_det.corruptions.selection import select_corruptions, select_severities
+    from dtn_det.corruptions.catalog import select_corruptions, select_severities
     from dtn_det.system.files import write_bytes
 
     names, severities = select_corruptions(args.corruptions or ["benchmark"]), select_severities(args.severities)
@@ -216,8 +216,7 @@ def _one_image(args: argparse.Namespace) -> int:
 def _read(args: argparse.Namespace) -> ByteImage:
     import numpy as np
 
-    from dtn_det.corruptions.imagenet_crop import resize_and_crop
-    from dtn_det.corruptions.reading import read_image
+    from dtn_det.corruptions.image import read_image, resize_and_crop
     from dtn_det.errors import BadImageError
 
     if args.src.is_dir():

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
                 require("mmpretrain", "cls")
         from rich.console import Console
 
-        from dtn_det.corruptions.selection import select_corruptions, select_severities
+        from dtn_det.corruptions.catalog import select_corruptions, select_severities
         from dtn_det.robustness.classification.data import ClassificationRun
         from dtn_det.robustness.classification.run import run_classification
         from dtn_det.robustness.store.file_errors import file_errors_told

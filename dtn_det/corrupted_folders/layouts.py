@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from dtn_det.corruptions.stream import Key
+from dtn_det.corruptions.stream import WNID, Key
 from dtn_det.datasets.choosing import choose_paths
 from dtn_det.datasets.folders.class_folders import list_clean, no_images
 from dtn_det.datasets.folders.image_files import OtherFiles, quoted, walk_images
-from dtn_det.datasets.folders.label_maps import WNID
 from dtn_det.datasets.folders.recognise import Recognised, recognise
 from dtn_det.datasets.remarks import Remark
 

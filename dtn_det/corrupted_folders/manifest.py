@@ -25,7 +25,7 @@ class Manifest:
     Attributes:
         identity: Of the corruptor.
         layout: See :data:`dtn_det.corrupted_folders.layouts.LAYOUTS`.
-        cropped: The clean images went through :func:`dtn_det.corruptions.imagenet_crop.resize_and_crop`.
+        cropped: The clean images went through :func:`dtn_det.corruptions.image.resize_and_crop`.
         file_format: ``'source'``, ``'jpeg'`` or ``'png'``.
         num_images: Clean images that the tree may hold in each corruption and severity.
         images: Digest of their keys and targets.

@@ -18,9 +18,7 @@ import numpy as np
 from dtn_det.corrupted_folders.encoding import corrupt_to_file
 from dtn_det.corrupted_folders.layouts import SourceImage
 from dtn_det.corruptions.engine import Corruptor
-from dtn_det.corruptions.image import ByteImage
-from dtn_det.corruptions.imagenet_crop import resize_and_crop
-from dtn_det.corruptions.reading import read_image
+from dtn_det.corruptions.image import ByteImage, read_image, resize_and_crop
 from dtn_det.errors import BadImageError
 from dtn_det.system.files import write_bytes
 from dtn_det.system.processes import end_with_parent, interrupts_blocked, worker_environment

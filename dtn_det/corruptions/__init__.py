@@ -1,8 +1,18 @@
-"""All nineteen corruptions of ImageNet-C: faithful, reproducible, fast."""
+"""All nineteen corruptions of ImageNet-C: faithful, reproducible, fast.
+
+The names of the corruptions load at once; the engine, which compiles and needs the extra ``corruptions``, when it is
+first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from dtn_det.corruptions.catalog import ALL, BENCHMARK, EXTRA, GROUPS, SEVERITIES, group_of
-from dtn_det.corruptions.engine import ENGINE_VERSION, Corruptor, corrupt
 from dtn_det.corruptions.profiles import PROFILES
+
+if TYPE_CHECKING:
+    from dtn_det.corruptions.engine import ENGINE_VERSION, Corrupt, Corruptor, corrupt
 
 __all__ = [
     "ALL",
@@ -12,7 +22,16 @@ __all__ = [
     "GROUPS",
     "PROFILES",
     "SEVERITIES",
+    "Corrupt",
     "Corruptor",
     "corrupt",
     "group_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from dtn_det.corruptions import engine
+
+        return getattr(engine, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
+from PIL import Image
 
-from dtn_det.corruptions import rival
+from dtn_det.corruptions import imagecorruptions_backend
 from dtn_det.corruptions.catalog import GROUPS, check_name, check_severity
-from dtn_det.corruptions.effects import (
-    blur,
-    color,
-    defocus,
-    digital,
-    elastic,
-    fog,
-    frost,
-    motion,
-    noise,
-    snow,
-    spatter,
-    zoom,
-)
-from dtn_det.corruptions.effects.frost_textures import texture_name
-from dtn_det.corruptions.effects.jpeg import round_trip
-from dtn_det.corruptions.effects.order import Order
+from dtn_det.corruptions.effects import blur, color, defocus, digital, elastic, fog, frost, noise, snow, spatter
+from dtn_det.corruptions.effects.digital import round_trip
+from dtn_det.corruptions.effects.frost import texture_name
+from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.identity import Identity
-from dtn_det.corruptions.image import ByteImage, check_image
+from dtn_det.corruptions.image import ByteImage, check_image, to_rgb
 from dtn_det.corruptions.profiles import PROFILES, Profile, engines, get_profile
 from dtn_det.corruptions.stream import Key, Stream
 
@@ -79,7 +67,7 @@ class Corruptor:
         if self.backend not in ("dtn_det", "imagecorruptions"):
             raise ValueError(f"expected backend to be 'dtn_det' or 'imagecorruptions', got {self.backend!r}")
         if self.backend == "imagecorruptions":
-            rival.check(rules)
+            imagecorruptions_backend.check(rules)
             if self.engine is not None:
                 raise ValueError(
                     f"expected engine {self.engine} only with backend='dtn_det', got {self.backend!r}: leave one out"
@@ -105,7 +93,7 @@ class Corruptor:
         """What a result must carry, for numbers of other settings cannot be compared with it."""
         common = (self.profile, self.jpeg_quality, self.channel_order, int(self.seed))
         if self.backend == "imagecorruptions":
-            return str(Identity(*common, package=rival.version()))
+            return str(Identity(*common, package=imagecorruptions_backend.version()))
         return str(Identity(*common, texture_name(self.frost_folder), self.rules.engine))
 
     @classmethod
@@ -155,9 +143,9 @@ class Corruptor:
             image = np.ascontiguousarray(image[:, :, ::-1])
         stream = Stream(self.seed, key, name, severity)
         if self.backend == "imagecorruptions":
-            out = rival.corrupt(image, name, severity, stream)
+            out = imagecorruptions_backend.corrupt(image, name, severity, stream)
         else:
-            out = FUNCTIONS[name](image, Order(name, severity, self.rules, stream, self.frost_folder))
+            out = FUNCTIONS[name](image, EffectSettings(name, severity, self.rules, stream, self.frost_folder))
         if self.channel_order == "bgr":
             out = np.ascontiguousarray(out[:, :, ::-1])
         return out if self.jpeg_quality is None else round_trip(out, self.jpeg_quality)
@@ -211,13 +199,13 @@ def corrupt(
     return Corruptor(profile, seed, jpeg, channel_order, frost_folder, backend, engine)(image, name, severity, key)
 
 
-FUNCTIONS: Mapping[str, Callable[[ByteImage, Order], ByteImage]] = MappingProxyType(
+FUNCTIONS: Mapping[str, Callable[[ByteImage, EffectSettings], ByteImage]] = MappingProxyType(
     {
         **dict.fromkeys((*GROUPS["noise"], "speckle_noise"), noise.add_noise),
         "defocus_blur": defocus.defocus_blur,
         "glass_blur": blur.glass_blur,
-        "motion_blur": motion.motion_blur,
-        "zoom_blur": zoom.zoom_blur,
+        "motion_blur": blur.motion_blur,
+        "zoom_blur": blur.zoom_blur,
         "gaussian_blur": blur.gaussian_blur,
         "snow": snow.snow,
         "frost": frost.frost,
@@ -232,3 +220,55 @@ FUNCTIONS: Mapping[str, Callable[[ByteImage, Order], ByteImage]] = MappingProxyT
     }
 )
 """The function of each corruption."""
+
+
+Picture = TypeVar("Picture", np.ndarray, Image.Image)  # type: ignore[type-arg]
+
+
+@dataclass(frozen=True)
+class Corrupt:
+    """One corruption at one severity, to be called in the ``__getitem__`` of a data set.
+
+    It can be pickled, and gives the same pixels in any worker.
+
+    Attributes:
+        name: Corruption.
+        severity: 1 to 5, or 0 to leave images alone.
+        corruptor: How.
+
+    Raises:
+        ValueError: An unknown name or severity.
+
+    Example:
+        >>> fog = Corrupt("fog", 3)
+        >>> fog(Image.new("RGB", (224, 224)), "n01440764/ILSVRC2012_val_00000293.JPEG").size
+        (224, 224)
+    """
+
+    name: str
+    severity: int
+    corruptor: Corruptor = field(default_factory=Corruptor)
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        # A False or a 0.0 is a mistake, although it equals 0.
+        if isinstance(self.severity, bool | float) or self.severity != 0:
+            check_severity(self.severity)
+
+    def __call__(self, image: Picture, key: Key | None = None) -> Picture:
+        """Corrupt an image.
+
+        Args:
+            image: ``(H, W, 3)`` uint8 RGB array, or a Pillow image of 8 bits a channel.
+            key: Its identity, such as :func:`dtn_det.corruptions.stream.image_key` of its path.
+
+        Returns:
+            What came in: an array or a Pillow image in RGB.
+
+        Raises:
+            ValueError: An image that does not fit.
+        """
+        if isinstance(image, Image.Image):
+            rgb = to_rgb(image)
+            return rgb if self.severity == 0 else Image.fromarray(self(np.asarray(rgb), key))
+        return image if self.severity == 0 else self.corruptor(image, self.name, self.severity, key)

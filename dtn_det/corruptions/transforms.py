@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 
 from dtn_det._optional import require
+from dtn_det.corruptions.engine import Backend, ChannelOrder, Corrupt, Corruptor
+from dtn_det.corruptions.image import ByteImage, exact_bytes
+from dtn_det.corruptions.stream import Key, image_key
 
 require("mmcv", "det")  # before the import below fails with a name that tells nobody which extra is missing
 
 from mmcv.transforms import BaseTransform  # noqa: E402
-
-from dtn_det.corruptions.data import Corrupt  # noqa: E402
-from dtn_det.corruptions.engine import Backend, ChannelOrder, Corruptor  # noqa: E402
-from dtn_det.corruptions.image import ByteImage, exact_bytes  # noqa: E402
-from dtn_det.corruptions.keys import image_key  # noqa: E402
-from dtn_det.corruptions.stream import Key  # noqa: E402
 
 
 class ImageCorruption(BaseTransform):  # type: ignore[misc]
@@ -27,7 +24,7 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
     cut before they were corrupted.
 
     The random pattern of an image follows from its ``img_id``, or, where a data set gives none, from its ``img_path``
-    within ``data_root``: see :func:`dtn_det.corruptions.keys.image_key`. Both stay the same wherever the data lie and
+    within ``data_root``: see :func:`dtn_det.corruptions.stream.image_key`. Both stay the same wherever the data lie and
     in whatever order images come, and they are those of ``dtn-det corrupt``.
 
     Required key: ``img``, in BGR as MMCV loads it, of whole numbers from 0 to 255; of another type than uint8, the

@@ -9,9 +9,8 @@ from tree_files import load, picture, save
 
 from dtn_det.corrupted_folders.encoding import encode
 from dtn_det.corruptions import ALL, BENCHMARK, GROUPS
-from dtn_det.corruptions.imagenet_crop import resize_and_crop
-from dtn_det.corruptions.reading import read_image, to_rgb
-from dtn_det.corruptions.selection import select_corruptions, select_severities
+from dtn_det.corruptions.catalog import select_corruptions, select_severities
+from dtn_det.corruptions.image import read_image, resize_and_crop, to_rgb
 from dtn_det.errors import BadImageError
 
 

@@ -24,7 +24,7 @@ from dtn_det.corrupted_folders.manifest import read_manifest
 from dtn_det.corrupted_folders.trees import plan_tree, sweep, write_tree
 from dtn_det.corrupted_folders.worker import Job, write_image
 from dtn_det.corruptions import Corruptor
-from dtn_det.corruptions.imagenet_crop import resize_and_crop
+from dtn_det.corruptions.image import resize_and_crop
 
 CONSOLE = Console(file=open(os.devnull, "w"))  # noqa: SIM115
 

@@ -31,7 +31,7 @@ def test_sizes_whose_enlargement_is_too_short():
     import numpy as np
 
     from dtn_det.corruptions import corrupt
-    from dtn_det.corruptions.effects.zoom import zoom_samples
+    from dtn_det.corruptions.effects.blur import zoom_samples
     from dtn_det.corruptions.profiles import PROFILES
 
     found = 0

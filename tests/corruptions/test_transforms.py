@@ -14,8 +14,8 @@ from PIL import Image
 from tree_files import picture
 
 from dtn_det.corruptions import Corruptor
-from dtn_det.corruptions.data import Corrupt
-from dtn_det.corruptions.keys import image_key
+from dtn_det.corruptions.engine import Corrupt
+from dtn_det.corruptions.stream import image_key
 
 IMAGE = picture(1)
 FULL = IMAGE.copy()

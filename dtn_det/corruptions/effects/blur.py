@@ -1,20 +1,22 @@
-"""Gaussian blur and glass blur."""
+"""Gaussian blur, glass blur, motion blur and zoom blur; defocus blur has a file of its own."""
 
 from __future__ import annotations
+
+import math
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dtn_det.corruptions.compiled import compiled
-from dtn_det.corruptions.effects.order import Order
+from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.image import ByteImage, FloatImage, to_bytes
 from dtn_det.corruptions.stream import Stream
+from dtn_det.system.compiled import compiled
 
 
-def gaussian_blur(image: ByteImage, order: Order) -> ByteImage:
+def gaussian_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
     """Blur with a Gaussian."""
-    (sigma,) = order.parameters
+    (sigma,) = settings.parameters
     return to_bytes(gaussian_filter(image.astype(np.float32), sigma))
 
 
@@ -31,11 +33,11 @@ def gaussian_filter(image: FloatImage, sigma: float, truncate: float = 4.0) -> F
     return blurred
 
 
-def glass_blur(image: ByteImage, order: Order) -> ByteImage:
+def glass_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
     """Move pixels about within a few pixels, between two slight blurs."""
-    sigma, reach, rounds = order.parameters
+    sigma, reach, rounds = settings.parameters
     soft = to_bytes(gaussian_filter(image.astype(np.float32), sigma))
-    moved = _shuffle(soft, _offsets(order.stream, soft.shape[:2], int(reach), int(rounds)), int(reach), int(rounds))
+    moved = _shuffle(soft, _offsets(settings.stream, soft.shape[:2], int(reach), int(rounds)), int(reach), int(rounds))
     return to_bytes(gaussian_filter(moved.astype(np.float32), sigma))
 
 
@@ -63,3 +65,136 @@ def _shuffle(image: ByteImage, offsets: npt.NDArray[np.int8], reach: int, rounds
                 for c in range(3):
                     image[row, column, c] = image[other_row, other_column, c]
     return image
+
+
+Taps = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+
+def motion_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
+    """Blur along a random direction within 45 degrees of the horizontal."""
+    radius, sigma = settings.parameters
+    return to_bytes(blur_along(image.astype(np.float32), int(radius), sigma, settings.stream.uniform(-45, 45)))
+
+
+def blur_along(image: FloatImage, radius: int, sigma: float, angle: float) -> FloatImage:
+    """Average shifted copies of the image, edges repeated.
+
+    Args:
+        image: ``(H, W)`` or ``(H, W, C)``.
+        radius: The blur reaches ``2 radius`` pixels in one direction.
+        sigma: Of the weights, in pixels.
+        angle: In degrees from the horizontal.
+
+    Returns:
+        The shape of ``image``.
+    """
+    height, width = image.shape[:2]
+    rows = image.reshape(height, width, -1)
+    blurred = np.zeros_like(rows)
+    _average(rows, *taps(radius, sigma, angle, height, width), blurred)
+    return blurred.reshape(image.shape)
+
+
+def taps(radius: int, sigma: float, angle: float, height: int, width: int) -> Taps:
+    """Weights and shifts ``(rows, columns)`` of the copies: each steps one pixel further and rounds to whole pixels.
+
+    Copies that would leave the image are left out, as in `imagecorruptions`.
+    """
+    steps = np.arange(2 * radius + 1)
+    weight = np.exp(-(steps**2) / (2 * sigma**2))
+    weight /= weight.sum()
+    sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
+    down = -np.ceil(steps * sine - 0.5).astype(np.int64)
+    right = -np.ceil(steps * cosine - 0.5).astype(np.int64)
+    leaves = (np.abs(down) >= height) | (np.abs(right) >= width)
+    count = int(leaves.argmax()) if leaves.any() else len(steps)
+    return weight[:count].astype(np.float32), down[:count], right[:count]
+
+
+@compiled
+def _average(
+    image: FloatImage,
+    weight: npt.NDArray[np.float32],
+    down: npt.NDArray[np.int64],
+    right: npt.NDArray[np.int64],
+    out: FloatImage,
+) -> None:
+    height, width, channels = image.shape
+    for row in range(height):
+        target = out[row].reshape(-1)
+        for k in range(weight.size):
+            source = image[min(max(row - down[k], 0), height - 1)].reshape(-1)
+            # The part of the row whose sources lie within the image needs no clamping and runs in one sweep.
+            first, last = max(right[k], 0) * channels, min(width + right[k], width) * channels
+            shift = right[k] * channels
+            inner, from_inner, share = target[first:last], source[first - shift : last - shift], weight[k]
+            for i in range(inner.size):
+                inner[i] += share * from_inner[i]
+            for i in range(first):
+                target[i] += weight[k] * source[i % channels]
+            for i in range(last, width * channels):
+                target[i] += weight[k] * source[(width - 1) * channels + i % channels]
+
+
+Samples = tuple[npt.NDArray[np.uint32], npt.NDArray[np.float32]]
+
+
+def zoom_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
+    """Average the image and its enlargements, all cropped to its size."""
+    height, width, channels = image.shape
+    factors = settings.parameters
+    total = image.reshape(height, -1).astype(np.float32)
+    for factor in factors:
+        upper, down = zoom_samples(height, factor, centred=settings.profile.original)
+        left, across = zoom_samples(width, factor, centred=settings.profile.original)
+        values = (left[:, None] * channels + np.arange(channels, dtype=np.uint32)).reshape(-1)
+        _add_zoomed(image.reshape(height, -1), upper, down, values, across.repeat(channels), total)
+    return to_bytes(total * np.float32(1 / (len(factors) + 1))).reshape(image.shape)
+
+
+def zoom_samples(length: int, factor: float, *, centred: bool) -> Samples:
+    """Where the pixels of an enlarged axis come from: SciPy's ``zoom`` of order 1 on the middle of the axis.
+
+    Args:
+        length: Pixels of the axis, before and after.
+        factor: At least 1.
+        centred: Crop the enlargement around its centre, as the original generator does, or at its beginning, as
+            `imagecorruptions` does.
+
+    Returns:
+        Index of the pixel before and share of the pixel after it. At some sizes rounding makes the enlargement a pixel
+        too short or puts its last pixel just outside the crop, where SciPy sees nothing: the benchmarks' images lack
+        that pixel's share, so these arrays are ``(length,)`` or a little shorter.
+    """
+    crop = math.ceil(length / factor)
+    first = (length - crop) // 2
+    enlarged = round(crop * factor)
+    trim = (enlarged - length) // 2 if centred else 0
+    # The ends of the axis fall on the ends of the crop.
+    position = (np.arange(min(length, enlarged)) + trim) * ((crop - 1) / (enlarged - 1))
+    position = position[(position >= 0) & (position <= crop - 1)]
+    # The last pixel counts as the end of the step before it, so that there always is a pixel after.
+    before = np.minimum(np.floor(position), crop - 2)
+    return (before + first).astype(np.uint32), (position - before).astype(np.float32)
+
+
+@compiled
+def _add_zoomed(
+    image: ByteImage,
+    upper: npt.NDArray[np.uint32],
+    down: npt.NDArray[np.float32],
+    left: npt.NDArray[np.uint32],
+    across: npt.NDArray[np.float32],
+    total: npt.NDArray[np.float32],
+) -> None:
+    """``left`` and ``across`` hold one entry for each value of a row, ``(W * 3,)``."""
+    blended = np.empty(image.shape[1], dtype=np.float32)
+    for row in range(upper.size):
+        above, below, share = image[upper[row]], image[upper[row] + 1], down[row]
+        for i in range(blended.size):
+            blended[i] = np.float32(above[i]) + share * (np.float32(below[i]) - np.float32(above[i]))
+        line = total[row]
+        for i in range(left.size):
+            # Unsigned indices: a sign would cost a test for negative ones.
+            value = blended[left[i]]
+            line[i] += value + across[i] * (blended[left[i] + np.uint32(3)] - value)

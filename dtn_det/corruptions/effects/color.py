@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dtn_det.corruptions.compiled import compiled
-from dtn_det.corruptions.effects.order import Order
+from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.image import ByteImage, to_bytes
+from dtn_det.system.compiled import compiled
 
 
-def contrast(image: ByteImage, order: Order) -> ByteImage:
+def contrast(image: ByteImage, settings: EffectSettings) -> ByteImage:
     """Draw every value towards the mean of its channel over the image."""
-    (share,) = order.parameters
+    (share,) = settings.parameters
     means = np.array(cv2.mean(image)[:3]) / 255  # (3,)
     levels = np.arange(256, dtype=np.float64)[:, None] / 255
     table = to_bytes(((levels - means) * share + means).clip(0, 1) * 255)  # (256, 3)
@@ -23,9 +23,9 @@ def contrast(image: ByteImage, order: Order) -> ByteImage:
     return corrupted
 
 
-def brightness(image: ByteImage, order: Order) -> ByteImage:
+def brightness(image: ByteImage, settings: EffectSettings) -> ByteImage:
     """Raise the value of HSV. Hue and saturation stay, so all channels of a pixel grow by the factor of the largest."""
-    (offset,) = order.parameters
+    (offset,) = settings.parameters
     corrupted = np.empty_like(image)
     _look_up(image.reshape(-1, 3), _brightness_table(offset), corrupted.reshape(-1, 3))
     return corrupted
@@ -51,9 +51,9 @@ def _look_up(pixels: ByteImage, table: ByteImage, out: ByteImage) -> None:
         out[i, 0], out[i, 1], out[i, 2] = row[red], row[green], row[blue]
 
 
-def saturate(image: ByteImage, order: Order) -> ByteImage:
+def saturate(image: ByteImage, settings: EffectSettings) -> ByteImage:
     """Scale and shift the saturation of HSV."""
-    factor, offset = order.parameters
+    factor, offset = settings.parameters
     corrupted = np.empty_like(image)
     _saturate(image.reshape(-1, 3), _saturation_table(factor, offset), corrupted.reshape(-1, 3))
     return corrupted

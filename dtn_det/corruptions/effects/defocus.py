@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dtn_det.corruptions.compiled import compiled
-from dtn_det.corruptions.effects.order import Order
+from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.image import ByteImage, FloatImage, to_bytes
+from dtn_det.system.compiled import compiled
 
 # Half the side of the generators' kernel for radii up to 8.
 _CANVAS = 8
@@ -45,9 +45,9 @@ class Lens:
     reach: int
 
 
-def defocus_blur(image: ByteImage, order: Order) -> ByteImage:
+def defocus_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
     """Blur with a disk, the image mirrored at its edges."""
-    radius, antialiasing = order.parameters
+    radius, antialiasing = settings.parameters
     lens = make_lens(radius, antialiasing)
     margin, reach = len(lens.rim) // 2, lens.reach
     wide: ByteImage = cv2.copyMakeBorder(image, reach, reach, reach, reach, cv2.BORDER_REFLECT_101)

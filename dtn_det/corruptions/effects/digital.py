@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 from PIL import Image
 
-from dtn_det.corruptions.effects.jpeg import round_trip
-from dtn_det.corruptions.effects.order import Order
+from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.image import ByteImage
 
 
-def pixelate(image: ByteImage, order: Order) -> ByteImage:
+def pixelate(image: ByteImage, settings: EffectSettings) -> ByteImage:
     """Average blocks of pixels, then enlarge them again."""
-    (share,) = order.parameters
+    (share,) = settings.parameters
     height, width = image.shape[:2]
-    upwards = Image.Resampling.BOX if order.profile.original else Image.Resampling.NEAREST
+    upwards = Image.Resampling.BOX if settings.profile.original else Image.Resampling.NEAREST
     small = Image.fromarray(image).resize((int(width * share), int(height * share)), Image.Resampling.BOX)
     return np.array(small.resize((width, height), upwards))
 
 
-def jpeg_compression(image: ByteImage, order: Order) -> ByteImage:
+def jpeg_compression(image: ByteImage, settings: EffectSettings) -> ByteImage:
     """Save at low quality."""
-    (quality,) = order.parameters
+    (quality,) = settings.parameters
     return round_trip(image, int(quality))
+
+
+def round_trip(image: ByteImage, quality: int) -> ByteImage:
+    """Encode an RGB image and decode it again.
+
+    The published files of ImageNet-C were written with ``optimize=True`` as well: that packs the same coefficients more
+    tightly and changes no pixel.
+
+    Args:
+        image: ``(H, W, 3)``.
+        quality: 1 to 95.
+
+    Returns:
+        ``(H, W, 3)``.
+    """
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    file.seek(0)
+    with Image.open(file) as decoded:
+        return np.array(decoded)

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dtn_det.corruptions.compiled import compiled
-from dtn_det.corruptions.effects.order import Order
+from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.image import ByteImage, FloatImage, to_bytes
 from dtn_det.corruptions.stream import Stream
+from dtn_det.system.compiled import compiled
 
 # Sigmas at which the generators cut the smoothing kernel off.
 TRUNCATE = 3.0
@@ -22,21 +22,21 @@ LOST_ENERGY = 2e-5
 Basis = npt.NDArray[np.float32]
 
 
-def elastic_transform(image: ByteImage, order: Order) -> ByteImage:
+def elastic_transform(image: ByteImage, settings: EffectSettings) -> ByteImage:
     """Displace the pixels."""
     height, width = image.shape[:2]
-    amplitude, sigma, shift = order.parameters
+    amplitude, sigma, shift = settings.parameters
     values = image.astype(np.float32)
-    if order.profile.original:
-        values = _affine(values, shift, order.stream)
+    if settings.profile.original:
+        values = _affine(values, shift, settings.stream)
         sigmas = (sigma, sigma)
     else:
         amplitude *= 0.005 * height
         sigmas = (sigma / 100 * height, sigma / 100 * width)
     if amplitude == 0:
         return to_bytes(values)
-    across = amplitude * displacement((height, width), sigmas, order.stream)
-    down = amplitude * displacement((height, width), sigmas, order.stream)
+    across = amplitude * displacement((height, width), sigmas, settings.stream)
+    down = amplitude * displacement((height, width), sigmas, settings.stream)
     moved = np.empty_like(image)
     _sample(values, down, across, moved)
     return moved

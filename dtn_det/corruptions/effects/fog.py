@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dtn_det.corruptions.compiled import compiled
-from dtn_det.corruptions.effects.order import Order
+from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.image import ByteImage, FloatImage
 from dtn_det.corruptions.stream import Stream
+from dtn_det.system.compiled import compiled
 
 ROUGHNESS = 100.0**2
 """Amplitude of the displacements at the coarsest scale; the map spans about three times as much."""
@@ -17,10 +17,10 @@ NEGLIGIBLE = 20.0
 """Amplitude from which on a scale may be left out where it is not seen: less than 0.1 % of what the map spans."""
 
 
-def fog(image: ByteImage, order: Order) -> ByteImage:
+def fog(image: ByteImage, settings: EffectSettings) -> ByteImage:
     """Add a haze and darken the sum so that the brightest value stays the brightest."""
-    strength, decay = order.parameters
-    haze = fractal_haze(image.shape[0], image.shape[1], decay, order.stream)
+    strength, decay = settings.parameters
+    haze = fractal_haze(image.shape[0], image.shape[1], decay, settings.stream)
     brightest = float(image.max()) / 255
     share = brightest / (brightest + strength)
     foggy = np.empty_like(image)

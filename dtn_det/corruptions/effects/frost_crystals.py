@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dtn_det.corruptions.compiled import compiled
 from dtn_det.corruptions.image import FloatImage
 from dtn_det.corruptions.stream import Stream
+from dtn_det.system.compiled import compiled
 
 Strokes = npt.NDArray[np.float32]
 """``(N, 9)``: x and y of both ends, half the width at both, shade, what the shade gains from rim to rim, opacity."""

@@ -14,29 +14,29 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from dtn_det.corruptions.compiled import compiled
-from dtn_det.corruptions.effects.order import Order
+from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.image import ByteImage
 from dtn_det.corruptions.severities import Parameters
+from dtn_det.system.compiled import compiled
 
 LEVELS = 256
 
 Matrix = npt.NDArray[np.float64]
 
 
-def add_noise(image: ByteImage, order: Order) -> ByteImage:
+def add_noise(image: ByteImage, settings: EffectSettings) -> ByteImage:
     """Draw each value of the image from the distribution that the noise gives to its level.
 
     Args:
         image: ``(H, W, 3)``.
-        order: Of ``gaussian_noise``, ``shot_noise``, ``impulse_noise`` or ``speckle_noise``.
+        settings: Those of ``gaussian_noise``, ``shot_noise``, ``impulse_noise`` or ``speckle_noise``.
 
     Returns:
         ``(H, W, 3)``.
     """
     noisy = np.empty_like(image)
-    table = _alias_table(order.name, order.parameters)
-    _draw(image.reshape(-1), order.stream.bits(image.size), table, noisy.reshape(-1))
+    table = _alias_table(settings.name, settings.parameters)
+    _draw(image.reshape(-1), settings.stream.bits(image.size), table, noisy.reshape(-1))
     return noisy
 
 

@@ -5,34 +5,33 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dtn_det.corruptions.compiled import compiled
-from dtn_det.corruptions.effects.motion import blur_along
-from dtn_det.corruptions.effects.order import Order
-from dtn_det.corruptions.effects.zoom import zoom_samples
+from dtn_det.corruptions.effects.blur import blur_along, zoom_samples
+from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.image import ByteImage, FloatImage
+from dtn_det.system.compiled import compiled
 
 
-def snow(image: ByteImage, order: Order) -> ByteImage:
+def snow(image: ByteImage, settings: EffectSettings) -> ByteImage:
     """Whiten the image and lay a layer of flakes over it twice, the second time turned upside down."""
-    *_, radius, sigma, share = order.parameters
-    flakes = _flakes(image.shape[0], image.shape[1], order)
-    streaks = blur_along(flakes, int(radius), sigma, order.stream.uniform(-135, -45))
+    *_, radius, sigma, share = settings.parameters
+    flakes = _flakes(image.shape[0], image.shape[1], settings)
+    streaks = blur_along(flakes, int(radius), sigma, settings.stream.uniform(-135, -45))
     snowy = np.empty_like(image)
     _blend(image, streaks, share, snowy)
     return snowy
 
 
-def _flakes(height: int, width: int, order: Order) -> FloatImage:
+def _flakes(height: int, width: int, settings: EffectSettings) -> FloatImage:
     """The flakes at rest: enlarged normal noise that exceeds a threshold. ``(height, width)``, 0 ... 255."""
-    mean, deviation, factor, threshold = order.parameters[:4]
-    upper, down = zoom_samples(height, factor, centred=order.profile.original)
-    left, across = zoom_samples(width, factor, centred=order.profile.original)
+    mean, deviation, factor, threshold = settings.parameters[:4]
+    upper, down = zoom_samples(height, factor, centred=settings.profile.original)
+    left, across = zoom_samples(width, factor, centred=settings.profile.original)
     # All other noise would be cropped away.
-    noise = order.stream.normals((int(upper[-1] - upper[0]) + 2, int(left[-1] - left[0]) + 2))
+    noise = settings.stream.normals((int(upper[-1] - upper[0]) + 2, int(left[-1] - left[0]) + 2))
     # At some sizes the enlargement ends a pixel before the image does, where then no flakes fall.
     flakes = np.zeros((height, width), np.float32)
     # The original generator hands the flakes to its blur as an 8-bit image.
-    in_bytes = order.profile.original
+    in_bytes = settings.profile.original
     scales = np.array([mean, deviation, threshold], np.float32) * 255
     _enlarge(noise, upper - upper[0], down, left - left[0], across, scales, in_bytes, flakes)
     return flakes

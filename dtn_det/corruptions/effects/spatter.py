@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from dtn_det.corruptions.compiled import compiled
 from dtn_det.corruptions.effects.blur import gaussian_filter
-from dtn_det.corruptions.effects.order import Order
+from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.image import ByteImage, FloatImage
+from dtn_det.system.compiled import compiled
 
 WATER = np.array([175, 238, 238], np.float32)
 """Pale turquoise, RGB."""
@@ -21,12 +21,12 @@ MUD = np.array([63, 42, 20], np.float32)
 """Brown, RGB."""
 
 
-def spatter(image: ByteImage, order: Order) -> ByteImage:
+def spatter(image: ByteImage, settings: EffectSettings) -> ByteImage:
     """Splash water (the milder severities) or mud (the others) onto the image."""
-    mean, deviation, sigma, threshold, last, mud = order.parameters
+    mean, deviation, sigma, threshold, last, mud = settings.parameters
     height, width = image.shape[:2]
     noise = np.empty((height, width), np.float32)
-    bits = order.stream.bits((noise.size + 1) // 2).view("<u2")
+    bits = settings.stream.bits((noise.size + 1) // 2).view("<u2")
     _look_up(_normal_quantiles(mean, deviation), bits, noise.reshape(-1))
     # Beyond three sigmas lie 0.3 % of the weight.
     liquid = gaussian_filter(noise, sigma, truncate=3)

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dtn_det.corruptions.image import STORED_FORMATS
 from dtn_det.datasets.coco.errors import counted_remark
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import AnnotationError
-
-STORED_FORMATS = ("WEBP",)
-"""Formats in which OpenCV 4.12 passes over EXIF's orientation."""
 
 _ORIENTATION = 274
 _TURNED = range(2, 9)

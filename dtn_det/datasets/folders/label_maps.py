@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from dtn_det._optional import require
+from dtn_det.corruptions.stream import WNID
 from dtn_det.datasets.folders.advice import SORT_IMAGENET
 from dtn_det.datasets.folders.image_files import quoted
 
@@ -19,9 +20,6 @@ CLASSES = ("imagenet", "folder", "sorted", "natural")
 are the classes themselves, counted from 0 or from 1, and words are sorted; by the text order of any names, in which
 torchvision's ImageFolder and mmpretrain number ``10`` before ``2``; or by the natural order of any names, in which
 timm's training numbers ``2`` before ``10`` and does not tell capitals apart."""
-
-WNID = re.compile(r"n\d{8}")
-"""Name of a class folder of ImageNet."""
 
 IMAGENET_CLASSES = 1000
 """Of ImageNet-1k."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from dtn_det.corruptions.catalog import SEVERITIES
+from dtn_det.corruptions.stream import WNID
 from dtn_det.datasets.folders.advice import advice
 from dtn_det.datasets.folders.contents import Contents, image_sizes, look, peek, sample_images, spread, square_side
 from dtn_det.datasets.folders.corruption_folders import (
@@ -20,7 +21,7 @@ from dtn_det.datasets.folders.corruption_folders import (
     is_severity,
 )
 from dtn_det.datasets.folders.image_files import listed, subfolders
-from dtn_det.datasets.folders.label_maps import WNID, guess_numbering, imagenet_subset, naming
+from dtn_det.datasets.folders.label_maps import guess_numbering, imagenet_subset, naming
 from dtn_det.datasets.remarks import Remark, agreeing
 
 Kind = Literal[

@@ -13,9 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dtn_det.corruptions.engine import Corruptor
-from dtn_det.corruptions.image import ByteImage
-from dtn_det.corruptions.imagenet_crop import resize_and_crop
-from dtn_det.corruptions.reading import read_image
+from dtn_det.corruptions.image import ByteImage, read_image, resize_and_crop
 from dtn_det.datasets.folders.class_folders import LabelledImage
 from dtn_det.datasets.folders.image_files import printable
 from dtn_det.errors import BadImageError

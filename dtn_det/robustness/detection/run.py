@@ -14,8 +14,8 @@ import torch
 from dtn_det._optional import require
 from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.corruptions.catalog import select_corruptions, select_severities
 from dtn_det.corruptions.engine import ChannelOrder, Corruptor
-from dtn_det.corruptions.selection import select_corruptions, select_severities
 from dtn_det.datasets.class_names import LabelNames, ModelClasses, NamedSet, labels_in_evaluation, order_remark
 from dtn_det.datasets.coco.orientation import ignores_orientation
 from dtn_det.datasets.configs.classes import head_numbers, training_classes

@@ -9,7 +9,7 @@ from rival_agreement import both, summarize
 
 from dtn_det.corruptions import corrupt
 from dtn_det.corruptions.effects import frost
-from dtn_det.corruptions.effects.frost_textures import texture_set
+from dtn_det.corruptions.effects.frost import texture_set
 from dtn_det.corruptions.profiles import PROFILES, get_profile
 from dtn_det.corruptions.stream import Stream
 

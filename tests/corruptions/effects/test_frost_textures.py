@@ -9,8 +9,8 @@ import pytest
 
 from dtn_det.corruptions import Corruptor
 from dtn_det.corruptions.effects import frost_crystals
+from dtn_det.corruptions.effects.frost import FILES, _procedural, texture_set
 from dtn_det.corruptions.effects.frost_statistics import SHARES, TEXTURES, layout, quantiles, spectrum
-from dtn_det.corruptions.effects.frost_textures import FILES, _procedural, texture_set
 from dtn_det.corruptions.stream import Stream
 
 
@@ -69,7 +69,7 @@ def test_textures_that_ship_show_edges_and_not_clouds():
 
 def test_another_process_makes_the_same_textures():
     script = (
-        "import hashlib; from dtn_det.corruptions.effects.frost_textures import texture_set\n"
+        "import hashlib; from dtn_det.corruptions.effects.frost import texture_set\n"
         "print(hashlib.sha256(b''.join(t.tobytes() for t in texture_set(None).textures)).hexdigest())"
     )
     there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()[

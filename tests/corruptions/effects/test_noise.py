@@ -5,7 +5,7 @@ import pytest
 
 from dtn_det.corruptions import PROFILES
 from dtn_det.corruptions.effects import noise
-from dtn_det.corruptions.effects.order import Order
+from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.stream import Stream
 
 NOISES = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
@@ -58,7 +58,7 @@ def test_the_alias_table_holds_the_matrix(name):
 def test_draws_follow_the_matrix_and_are_independent():
     image = np.full((500, 500, 3), 100, dtype=np.uint8)
     profile = PROFILES["imagenet-c"]
-    noisy = noise.add_noise(image, Order("gaussian_noise", 2, profile, Stream(0, "a", "gaussian_noise", 2)))
+    noisy = noise.add_noise(image, EffectSettings("gaussian_noise", 2, profile, Stream(0, "a", "gaussian_noise", 2)))
     matrix = noise.transition_matrix("gaussian_noise", profile.parameters("gaussian_noise", 2))
     seen = np.bincount(noisy.reshape(-1), minlength=256) / noisy.size
     assert (np.abs(seen - matrix[100]) <= 6 * np.sqrt(matrix[100] / noisy.size) + 1e-6).all()

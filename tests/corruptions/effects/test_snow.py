@@ -9,7 +9,7 @@ from rival_agreement import both
 
 from dtn_det.corruptions import corrupt
 from dtn_det.corruptions.effects import snow
-from dtn_det.corruptions.effects.order import Order
+from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.profiles import PROFILES, get_profile
 from dtn_det.corruptions.stream import Stream
 
@@ -19,7 +19,7 @@ ORIGINAL = (44.9, 71.6, 72.4, 87.1, 98.9)
 
 
 def order(severity, profile="coco-c", key="a"):
-    return Order("snow", severity, get_profile(profile), Stream(0, key, "snow", severity))
+    return EffectSettings("snow", severity, get_profile(profile), Stream(0, key, "snow", severity))
 
 
 @pytest.mark.parametrize("severity", range(1, 6))

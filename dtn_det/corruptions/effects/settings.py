@@ -1,4 +1,4 @@
-"""What a corruption is told besides the image."""
+"""The settings that each corruption is called with, besides the image."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dtn_det.corruptions.stream import Stream
 
 
 @dataclass(frozen=True)
-class Order:
-    """One corruption of one image.
+class EffectSettings:
+    """How to corrupt one image.
 
     Attributes:
         name: Corruption.
