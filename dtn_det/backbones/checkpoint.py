@@ -12,12 +12,11 @@ from mmengine.logging import print_log
 from mmengine.model.weight_init import PretrainedInit
 from torch import nn
 
-from dtn_det.checkpoints.backbone_keys import Family, backbone_weights, convert
-from dtn_det.checkpoints.fit import compare_weights
+from dtn_det.checkpoints.backbone_keys import Family, backbone_weights, to_mmdet
+from dtn_det.checkpoints.fit import check_floating_point, compare_weights
+from dtn_det.checkpoints.key_maps import resize_tables
 from dtn_det.checkpoints.load import with_options
-from dtn_det.checkpoints.quantised import check_floating_point
 from dtn_det.checkpoints.read import read_checkpoint
-from dtn_det.checkpoints.tables import resize_tables
 from dtn_det.errors import CheckpointError
 from dtn_det.layers import DTN, ShiftedPatchTokenization, TokenNorm
 from dtn_det.layers.norm_options import EXTRA_STATE
@@ -92,7 +91,7 @@ def load_pretrained(
     fresh, new_patches = [], []
     try:
         found = backbone_weights(checkpoint, family, init_cfg.get("prefix"), init_cfg.get("weights"))
-        state = convert(found.state, family)
+        state = to_mmdet(found.state, family)
         check_floating_point(state, backbone.state_dict(), "the model", "the file")
         state = {key: value for key, value in state.items() if key in shapes or not _OUTPUT_NORM.match(key)}
         state = resize_tables(state, shapes, grids)

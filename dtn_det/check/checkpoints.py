@@ -12,9 +12,8 @@ from dtn_det.check.model import Target
 from dtn_det.check.result import CheckResult
 from dtn_det.checkpoints.load import Loaded, fit_weights
 from dtn_det.checkpoints.read import read_checkpoint
-from dtn_det.checkpoints.state_dict import Chosen, choose_weights
+from dtn_det.checkpoints.state_dict import Chosen, check_whole, choose_weights
 from dtn_det.checkpoints.trained_config import trained_options
-from dtn_det.checkpoints.whole import check_whole
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import CheckpointError, MisfitError
 from dtn_det.layers.norm_options import EXTRA_STATE, describe_options, unpack_options

@@ -11,12 +11,15 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from dtn_det.checkpoints.names import StateDict, some
-from dtn_det.checkpoints.pvt_keys import pvt_official_to_mmdet, pvt_timm_to_official
-from dtn_det.checkpoints.state_dict import WeightsKind
-from dtn_det.checkpoints.swin_keys import swin_official_to_mmdet, swin_timm_to_official
+from dtn_det.checkpoints.key_maps import (
+    pvt_official_to_mmdet,
+    pvt_timm_to_official,
+    swin_official_to_mmdet,
+    swin_timm_to_official,
+)
+from dtn_det.checkpoints.state_dict import StateDict, WeightsKind, choose_whole, some
 from dtn_det.checkpoints.unwrap import Unwrapped, unwrap_by
-from dtn_det.checkpoints.weights import Weights, choose_whole
+from dtn_det.checkpoints.weights import Weights
 from dtn_det.errors import CheckpointError
 
 Family = Literal["swin", "pvt"]
@@ -98,7 +101,7 @@ def detect_format(keys: Iterable[str], family: Family) -> str:
     return formats[0]
 
 
-def convert(state: Mapping[str, Tensor], family: Family) -> StateDict:
+def to_mmdet(state: Mapping[str, Tensor], family: Family) -> StateDict:
     """Bring a backbone's state dict into MMDetection's names and orders, whatever its format.
 
     Args:

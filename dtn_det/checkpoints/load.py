@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
-from dtn_det.checkpoints.fit import Fit, compare_weights
-from dtn_det.checkpoints.names import StateDict
-from dtn_det.checkpoints.quantised import check_floating_point
+from dtn_det.checkpoints.fit import OWN_BUFFERS, Fit, check_floating_point, compare_weights
 from dtn_det.checkpoints.read import read_checkpoint
-from dtn_det.checkpoints.state_dict import WeightsKind
-from dtn_det.checkpoints.timm_layout import in_own_layout
+from dtn_det.checkpoints.state_dict import StateDict, WeightsKind
 from dtn_det.checkpoints.trained_config import trained_options
 from dtn_det.checkpoints.weights import Weights, find_weights
 from dtn_det.datasets.remarks import Remark, agreeing
@@ -246,3 +245,32 @@ def architecture(model: nn.Module) -> str:
     inner = getattr(model, "backbone", None) or getattr(model, "model", None)
     name = type(model).__name__
     return f"{name} with {type(inner).__name__}" if isinstance(inner, nn.Module) else name
+
+
+def in_own_layout(model: nn.Module, state: Mapping[str, Tensor]) -> StateDict | None:
+    """Rename weights by the ``checkpoint_filter_fn`` of the module of timm that a model is from.
+
+    Such functions also resize and drop weights; a result with more or fewer numbers than the file is not taken.
+
+    Args:
+        model: The model.
+        state: Names and tensors that do not fit it.
+
+    Returns:
+        Names and tensors, or None: the model's module has no such function, or it does not know these weights.
+    """
+    convert = getattr(sys.modules.get(type(model).__module__), "checkpoint_filter_fn", None)
+    if convert is None:
+        return None
+    # It takes what it expects for given, and fails in any way on other files.
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = convert(dict(state), model)
+    except Exception:
+        return None
+    return dict(found) if _numbers(found) == _numbers(state) else None
+
+
+def _numbers(state: Mapping[str, Tensor]) -> int:
+    return sum(value.numel() for name, value in state.items() if not name.endswith(OWN_BUFFERS))

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.files import ADAPTER_CONFIG, FOLDER_FILES, INDEX_END, check_no_part
-from dtn_det.checkpoints.names import some
-from dtn_det.checkpoints.whole import MERGE
+from dtn_det.checkpoints.state_dict import MERGE, some
 from dtn_det.errors import CheckpointError, CheckpointNotFoundError
 
 

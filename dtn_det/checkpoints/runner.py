@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from dtn_det._optional import require
+from dtn_det.checkpoints.fit import check_floating_point
 from dtn_det.checkpoints.load import architecture, fit_weights, inner_model, with_options
-from dtn_det.checkpoints.quantised import check_floating_point
 from dtn_det.checkpoints.read import is_readable, read_checkpoint
 from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.checkpoints.weights import PRUNED, find_weights

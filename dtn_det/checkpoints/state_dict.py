@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from dtn_det.checkpoints.names import StateDict, some
 from dtn_det.errors import CheckpointError
+
+StateDict = dict[str, Tensor]
+"""Tensors by name."""
 
 WeightsKind = Literal["ema", "plain"]
 """The exponential moving average of the weights, or the weights that the optimizer moved."""
@@ -34,6 +36,20 @@ _FEWEST = 2
 
 # Counters of averages, which are no weights.
 _COUNTERS = frozenset({"steps", "n_averaged", "num_updates", "decay"})
+
+MERGE = (
+    "with PEFT, load it into the model that it adapts, and save the state_dict() of model.merge_and_unload() as the "
+    "checkpoint"
+)
+"""What can be done with an adapter, as the end of a sentence."""
+
+_ORIGINAL, _MASK = "_orig", "_mask"
+# `base_layer` alone is no sign: DLA has a module of that name.
+_OF_ADAPTER = re.compile(
+    r"(^|\.)(lora_\w+|modules_to_save|ia3_l|hada_w\d_\w|lokr_w\d\w*|vera_lambda_\w)(\.|$)"
+    r"|^base_model\.model\..*\.base_layer\."
+)
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -171,3 +187,83 @@ def _tensors(content: Mapping[str, Any]) -> StateDict:
     found = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     found = {key: value if value.layout is torch.strided else value.to_dense() for key, value in found.items()}
     return {} if set(found) <= _COUNTERS else {key: value for key, value in found.items() if key not in _COUNTERS}
+
+
+def apply_masks(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> tuple[StateDict, tuple[str, ...]]:
+    """Put the product of weights and masks in their place, as ``torch.nn.utils.prune.remove`` does.
+
+    Args:
+        state: Names and tensors of a file; a pruned weight ``X`` stands there as ``X_orig`` and ``X_mask``.
+        own: Names of the model; one that is pruned itself takes both as they are.
+
+    Returns:
+        The state dict, and the names ``X``.
+    """
+    pruned = {
+        original.removesuffix(_ORIGINAL): (value, mask)
+        for original, value in state.items()
+        if original.endswith(_ORIGINAL)
+        and (mask := state.get(original.removesuffix(_ORIGINAL) + _MASK)) is not None
+        and mask.shape == value.shape
+        and original.removesuffix(_ORIGINAL) not in state
+    }
+    if not pruned or any(name.endswith(_ORIGINAL) for name in own):
+        return dict(state), ()
+    gone = {name + end for name in pruned for end in (_ORIGINAL, _MASK)}
+    kept = {name: value for name, value in state.items() if name not in gone}
+    return {**kept, **{name: mask.to(value.dtype) * value for name, (value, mask) in pruned.items()}}, tuple(pruned)
+
+
+def check_whole(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> None:
+    """See that a state dict is neither an adapter nor one of which DeepSpeed's ZeRO-3 keeps the values elsewhere.
+
+    Args:
+        state: Names and tensors of a file.
+        own: Names of the model; one with adapters of its own takes those of the file.
+
+    Raises:
+        CheckpointError: It is.
+    """
+    adapters = [name for name in state if _OF_ADAPTER.search(name)]
+    if adapters and not any(map(_OF_ADAPTER.search, own)):
+        raise CheckpointError(
+            f"expected the weights of a model, got {len(adapters):,} tensors in the names of an adapter "
+            f"such as LoRA ({some(adapters, _SHOWN)}), which adds to the weights of another checkpoint: {MERGE}"
+        )
+    empty = [name for name, value in state.items() if tuple(value.shape) == (0,) and name.endswith("weight")]
+    if empty:
+        raise CheckpointError(
+            f"expected the weights of a model, got {len(empty):,} empty tensors ({some(empty, _SHOWN)}), as DeepSpeed "
+            "ZeRO-3 writes where the values are in a file of each process: run the zero_to_fp32.py that DeepSpeed has "
+            "put into the folder of the checkpoint, and name the file that it writes"
+        )
+
+
+def choose_whole(
+    content: Mapping[str, Any], wanted: WeightsKind | None = None, own: Iterable[str] = ()
+) -> tuple[Chosen, tuple[str, ...]]:
+    """Choose the state dict of a checkpoint, with masks of pruning applied.
+
+    Args:
+        content: What the file holds.
+        wanted: See :func:`find_weights`.
+        own: Names of the model, where it is known.
+
+    Returns:
+        The state dict with the names of the file, and the names of weights that masks were applied to.
+
+    Raises:
+        CheckpointError: There is none, or none of the kind that is wanted, or it is an adapter or without values.
+    """
+    chosen = choose_weights(content, wanted)
+    own = tuple(own)
+    check_whole(chosen.state, own)
+    state, pruned = apply_masks(chosen.state, own)
+    return replace(chosen, state=state), pruned
+
+
+def some(names: Iterable[str], limit: int = 8) -> str:
+    """Join names in alphabetical order, and count those beyond the limit."""
+    ordered = sorted(map(str, names))
+    more = f" and {len(ordered) - limit} more" if len(ordered) > limit else ""
+    return ", ".join(ordered[:limit]) + more

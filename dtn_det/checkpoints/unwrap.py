@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dtn_det.checkpoints.names import StateDict
-from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.checkpoints.state_dict import StateDict, WeightsKind
 from dtn_det.layers.norm_options import EXTRA_STATE
 
 # Of the prefixes that fit some names, those that fit most.

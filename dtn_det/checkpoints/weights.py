@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from dtn_det.checkpoints.names import StateDict
-from dtn_det.checkpoints.state_dict import Chosen, WeightsKind, averages_without_names, choose_weights
+from dtn_det.checkpoints.state_dict import (
+    Chosen,
+    StateDict,
+    WeightsKind,
+    averages_without_names,
+    choose_whole,
+)
 from dtn_det.checkpoints.unwrap import Unwrapped, unwrap_names
-from dtn_det.checkpoints.whole import apply_masks, check_whole
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import CheckpointError
 
@@ -93,29 +97,6 @@ class Weights:
         if self.kind == "ema":
             return (Remark("averaged_weights", f"state dict is there, {_SAID['ema']} under {place!r}", source),)
         return ()
-
-
-def choose_whole(
-    content: Mapping[str, Any], wanted: WeightsKind | None = None, own: Iterable[str] = ()
-) -> tuple[Chosen, tuple[str, ...]]:
-    """Choose the state dict of a checkpoint, with masks of pruning applied.
-
-    Args:
-        content: What the file holds.
-        wanted: See :func:`find_weights`.
-        own: Names of the model, where it is known.
-
-    Returns:
-        The state dict with the names of the file, and the names of weights that masks were applied to.
-
-    Raises:
-        CheckpointError: There is none, or none of the kind that is wanted, or it is an adapter or without values.
-    """
-    chosen = choose_weights(content, wanted)
-    own = tuple(own)
-    check_whole(chosen.state, own)
-    state, pruned = apply_masks(chosen.state, own)
-    return replace(chosen, state=state), pruned
 
 
 def find_weights(

@@ -16,9 +16,8 @@ from mmdet.models.backbones import pvt as mmdet_pvt
 from mmdet.models.backbones import swin as mmdet_swin
 from mmdet.registry import MODELS
 
-from dtn_det.checkpoints.backbone_keys import convert
-from dtn_det.checkpoints.pvt_keys import pvt_timm_to_official
-from dtn_det.checkpoints.swin_keys import swin_timm_to_official
+from dtn_det.checkpoints.backbone_keys import to_mmdet
+from dtn_det.checkpoints.key_maps import pvt_timm_to_official, swin_timm_to_official
 
 Randomise = Callable[..., nn.Module]
 State = dict[str, Tensor]
@@ -146,7 +145,7 @@ def test_official_swin_names_are_those_that_timm_and_mmdetection_know(timm_swin:
     for key, value in checkpoint_filter_fn(dict(official), timm_swin).items():
         torch.testing.assert_close(value, timm_swin.state_dict()[key], rtol=0, atol=0)
     theirs = mmdet_swin.swin_converter(official)
-    ours = convert(official, "swin")
+    ours = to_mmdet(official, "swin")
     assert ours
     for key, value in ours.items():
         assert torch.equal(value, theirs[f"backbone.{key}"]), key
@@ -180,7 +179,7 @@ def test_official_pvtv2(timm_pvtv2: nn.Module, images: Tensor, tmp_path: Path) -
     renamed = checkpoint_filter_fn(dict(official), timm_pvtv2)
     assert set(renamed) == set(timm_pvtv2.state_dict())
     theirs = mmdet_pvt.pvt_convert(official)
-    ours = convert(official, "pvt")
+    ours = to_mmdet(official, "pvt")
     assert set(ours) == set(theirs)
     assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
     backbone = load({**PVTV2_B0, "dtn_stages": ()}, official, tmp_path / "pvt_v2_b0.pth")
@@ -196,7 +195,7 @@ def test_official_pvt(randomise: Randomise, images: Tensor, tmp_path: Path) -> N
     model = randomise(transformers.PvtModel(config)).eval()
     official = official_pvt(model.state_dict())
     theirs = mmdet_pvt.pvt_convert(official)
-    ours = convert(official, "pvt")
+    ours = to_mmdet(official, "pvt")
     assert set(ours) == set(theirs)
     assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
 

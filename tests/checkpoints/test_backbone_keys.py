@@ -9,10 +9,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dtn_det import convert_norm
-from dtn_det.checkpoints.backbone_keys import backbone_weights, convert, detect_format
-from dtn_det.checkpoints.pvt_keys import pvt_official_to_mmdet
-from dtn_det.checkpoints.swin_keys import merging_to_unfold_order, swin_official_to_mmdet, swin_timm_to_official
-from dtn_det.checkpoints.tables import resize_grid, resize_tables, without_class_token
+from dtn_det.checkpoints.backbone_keys import backbone_weights, detect_format, to_mmdet
+from dtn_det.checkpoints.key_maps import (
+    merging_to_unfold_order,
+    pvt_official_to_mmdet,
+    resize_grid,
+    resize_tables,
+    swin_official_to_mmdet,
+    swin_timm_to_official,
+    without_class_token,
+)
 from dtn_det.errors import CheckpointError
 
 ONE = torch.ones(1)
@@ -72,9 +78,9 @@ def test_what_a_classifier_adds_is_dropped() -> None:
     extras += ["layers.0.blocks.0.attn.relative_position_index"]
     kept = ["stages.0.blocks.0.attn.w_msa.qkv.weight"]
     swin = {key: torch.ones(4, 4) for key in [*SWIN_KEYS["timm"][:1], *extras]}
-    assert list(convert(swin, "swin")) == kept
+    assert list(to_mmdet(swin, "swin")) == kept
     pvt = {key: torch.ones(4, 4) for key in ["block1.0.attn.q.weight", "head.bias", "cls_token", "norm.weight"]}
-    assert list(convert(pvt, "pvt")) == ["layers.0.1.0.attn.q.weight"], "a query without its keys stays recognisable"
+    assert list(to_mmdet(pvt, "pvt")) == ["layers.0.1.0.attn.q.weight"], "a query without its keys stays recognisable"
 
 
 def test_parameters_of_dtn_pass_through() -> None:
@@ -113,8 +119,8 @@ def test_groups_of_a_merging_norm_would_mix_and_are_refused(norm: str) -> None:
         return {key: value for key, value in state.items() if norm == "gn" or "_extra_state" not in key}
 
     with pytest.raises(CheckpointError, match=r"one group, got 4 groups in 'layers.0.downsample.norm': .*=1"):
-        convert(weights(4), "swin")
-    converted = convert(weights(1), "swin")
+        to_mmdet(weights(4), "swin")
+    converted = to_mmdet(weights(1), "swin")
     assert "stages.0.downsample.norm.weight" in converted
 
 

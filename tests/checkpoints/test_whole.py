@@ -17,7 +17,7 @@ from dtn_det.check.inspection import inspect_path
 from dtn_det.check.model import Target
 from dtn_det.checkpoints.load import load_weights
 from dtn_det.checkpoints.runner import read_by_package
-from dtn_det.checkpoints.whole import apply_masks, check_whole
+from dtn_det.checkpoints.state_dict import apply_masks, check_whole
 from dtn_det.errors import CheckpointError, ClassCountError, MisfitError
 
 timm = pytest.importorskip("timm")

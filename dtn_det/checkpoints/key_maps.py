@@ -1,0 +1,194 @@
+"""Key maps of Swin: of timm and of its authors to MMDetection's names. Pure functions on state dicts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dtn_det.checkpoints.state_dict import StateDict
+from dtn_det.errors import CheckpointError
+from dtn_det.layers.norm_options import EXTRA_STATE, unpack_options
+
+Rules = tuple[tuple[str, str], ...]
+
+_OF_MERGING = re.compile(r"\.downsample\.(?P<layer>reduction|norm)\.(?P<name>.+)$")
+
+_SWIN_RULES: Rules = (
+    (r"^patch_embed\.proj\.", "patch_embed.projection."),
+    (r"^layers\.", "stages."),
+    (r"\.attn\.", ".attn.w_msa."),
+    (r"\.mlp\.fc1\.", ".ffn.layers.0.0."),
+    (r"\.mlp\.fc2\.", ".ffn.layers.1."),
+)
+
+
+def swin_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
+    """Rename timm's Swin (0.9 and later) as the authors': stage ``i`` ends with what timm starts ``i + 1`` with."""
+
+    def of_the_stage_before(match: re.Match[str]) -> str:
+        return f"layers.{int(match[1]) - 1}.downsample."
+
+    return {re.sub(r"^layers\.(\d+)\.downsample\.", of_the_stage_before, key): value for key, value in state.items()}
+
+
+def swin_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
+    """The authors' Swin in MMDetection's names, with the channels of patch merging in the order of ``nn.Unfold``.
+
+    Raises:
+        CheckpointError: A norm of patch merging has several groups, between which channels would move.
+    """
+    out = {}
+    for key, value in state.items():
+        found = _OF_MERGING.search(key)
+        if found is not None and found["layer"] == "norm":
+            norm = key[: found.start("name")]
+            _check_one_group(state, norm)
+            # Statistics of BatchNorm are by channel too; parameters of groups, and options, are not.
+            by_channel = value.shape == state.get(f"{norm}weight", value[..., :0]).shape
+        else:
+            by_channel = found is not None and found["name"] == "weight"
+        if by_channel:
+            value = merging_to_unfold_order(value)
+        out[rename(key, _SWIN_RULES)] = value
+    return out
+
+
+def _check_one_group(state: Mapping[str, Tensor], norm: str) -> None:
+    """See that a norm of patch merging, whose names start with `norm`, has a single group."""
+    options = unpack_options(state.get(f"{norm}{EXTRA_STATE}")) or {}
+    said = options.get("num_groups")
+    gates = state.get(f"{norm}var_norm_weight")
+    groups = said if isinstance(said, int) else len(gates) if gates is not None else 1
+    if groups > 1:
+        raise CheckpointError(
+            f"expected norms of patch merging with one group, got {groups} groups in {norm.removesuffix('.')!r}: "
+            "MMDetection has the channels of patch merging in another order, in which those of a group do not lie "
+            "together, so load the checkpoint into the model that wrote it, or train that norm with num_groups=1"
+        )
+
+
+def merging_to_unfold_order(value: Tensor) -> Tensor:
+    """Reorder the last axis from (column, row, channel), as the authors concatenate, to (channel, row, column).
+
+    Args:
+        value: ``(..., 4 * C)``.
+
+    Returns:
+        ``(..., 4 * C)``.
+    """
+    return value.reshape(*value.shape[:-1], 2, 2, -1).transpose(-1, -3).reshape(value.shape)
+
+
+def pvt_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
+    """Rename timm's PVTv2 as the authors'."""
+    out = {}
+    for key, value in state.items():
+        key = re.sub(r"^patch_embed\.", "patch_embed1.", key)
+        key = re.sub(r"^stages\.(\d+)\.downsample\.", lambda m: f"patch_embed{int(m[1]) + 1}.", key)
+        key = re.sub(r"^stages\.(\d+)\.blocks\.", lambda m: f"block{int(m[1]) + 1}.", key)
+        key = re.sub(r"^stages\.(\d+)\.norm\.", lambda m: f"norm{int(m[1]) + 1}.", key)
+        out[re.sub(r"\.mlp\.dwconv\.", ".mlp.dwconv.dwconv.", key)] = value
+    return out
+
+
+def pvt_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
+    """The authors' PVT or PVTv2 in MMDetection's names.
+
+    Query and key-value projections become one, linear layers of the feed-forward part 1 x 1 convolutions, and the
+    class token's place goes from the position embedding of the last stage.
+    """
+    first_block = int(any(key.startswith("pos_embed") for key in state))
+    second_linear = 4 if any(".dwconv." in key for key in state) else 3
+    rules: Rules = (
+        (r"\.attn\.proj\.", ".attn.attn.out_proj."),
+        (r"\.mlp\.fc1\.", ".ffn.layers.0."),
+        (r"\.mlp\.dwconv\.dwconv\.", ".ffn.layers.1."),
+        (r"\.mlp\.fc2\.", f".ffn.layers.{second_linear}."),
+        (r"^(patch_embed\d+)\.proj\.", r"\1.projection."),
+    )
+    out = {}
+    for key, value in state.items():
+        if ".attn.kv." in key and key.replace(".kv.", ".q.") in state:
+            continue
+        if ".attn.q." in key and key.replace(".q.", ".kv.") in state:
+            value = torch.cat([value, state[key.replace(".q.", ".kv.")]])
+            key = key.replace(".attn.q.", ".attn.attn.in_proj_")
+        elif re.search(r"\.mlp\.fc[12]\.weight$", key):
+            value = value[:, :, None, None]
+        elif key.startswith("pos_embed"):
+            value = without_class_token(value)
+        key = rename(key, rules)
+        key = re.sub(r"^patch_embed(\d+)\.", lambda m: f"layers.{int(m[1]) - 1}.0.", key)
+        key = re.sub(r"^pos_embed(\d+)$", lambda m: f"layers.{int(m[1]) - 1}.1.0.pos_embed", key)
+        key = re.sub(r"^block(\d+)\.(\d+)\.", lambda m: f"layers.{int(m[1]) - 1}.1.{int(m[2]) + first_block}.", key)
+        out[re.sub(r"^norm(\d+)\.", lambda m: f"layers.{int(m[1]) - 1}.2.", key)] = value
+    return out
+
+
+def without_class_token(embedding: Tensor) -> Tensor:
+    """Drop the first position of ``(1, 1 + S * S, C)``; a square number of positions stays."""
+    positions = embedding.shape[1]
+    if _side(positions) is None and _side(positions - 1) is not None:
+        return embedding[:, 1:]
+    return embedding
+
+
+def resize_tables(
+    state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], grids: Mapping[str, tuple[int, int]]
+) -> StateDict:
+    """Resize, bicubically, relative-position tables and position embeddings whose size differs from the model's.
+
+    Args:
+        state: Names and tensors in MMDetection's names.
+        shapes: Shapes that the model has.
+        grids: Grid ``(H, W)`` of each position embedding in the model.
+
+    Returns:
+        A new dict. A table that cannot be resized (other heads or width, not of a square grid) stays as it is.
+    """
+    out = dict(state)
+    for key, value in state.items():
+        shape = shapes.get(key)
+        if shape is None or shape == value.shape:
+            continue
+        if key.endswith("relative_position_bias_table") and value.dim() == 2 and value.shape[1] == shape[1]:
+            old, new = _side(value.shape[0]), _side(shape[0])
+            if old is not None and new is not None:
+                out[key] = resize_grid(value[None], (old, old), (new, new))[0]
+        elif key in grids and value.dim() == 3 and value.shape[2] == shape[2]:
+            old = _side(value.shape[1])
+            if old is not None:
+                out[key] = resize_grid(value, (old, old), grids[key])
+    return out
+
+
+def resize_grid(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Resize a table of grid positions bicubically.
+
+    Args:
+        table: ``(1, old H * old W, C)``.
+        old: Its grid ``(H, W)``.
+        new: The grid wanted.
+
+    Returns:
+        ``(1, new H * new W, C)`` of the same dtype.
+    """
+    grid = table.float().transpose(1, 2).reshape(1, -1, *old)
+    resized = F.interpolate(grid, size=new, mode="bicubic", align_corners=False)
+    return resized.flatten(2).transpose(1, 2).to(table.dtype)
+
+
+def _side(area: int) -> int | None:
+    side = round(area**0.5)
+    return side if side * side == area else None
+
+
+def rename(key: str, rules: Rules) -> str:
+    """Apply regular expressions and their replacements to a name, one after the other."""
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
