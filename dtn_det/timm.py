@@ -4,7 +4,7 @@
 >>> model = timm.create_model("dtn_vit_small_patch16_224", num_classes=10)
 
 Each is timm's model of the name without ``dtn_``, converted. ``norm_cfg``, ``spt`` and ``lsa`` are those of a config,
-see :func:`dtn_det.conversion.convert.convert`; other arguments go to timm's model. There are no published weights of
+see :func:`dtn_det.conversion.config.convert`; other arguments go to timm's model. There are no published weights of
 DTN: ``pretrained=True`` starts from timm's LayerNorm weights with ``init='layernorm'``, with which the outputs are
 nearly those of LayerNorm. ``dtn_converted`` takes any other model of timm, as ``base``.
 """
@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from dtn_det._optional import require
-from dtn_det.conversion.convert import convert, norm_settings
+from dtn_det.conversion.config import convert, norm_settings
 from dtn_det.conversion.norms import LinearTokenNorm
 from dtn_det.layers.token_norm import TokenNorm
 

@@ -50,7 +50,6 @@ SHARED_NAMES = {
     "Cell",
     "CellImages",
     "Change",
-    "LSAWindowMSA",
     "Layout",
     "Measure",
     "Moments",

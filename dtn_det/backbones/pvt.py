@@ -16,10 +16,10 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from dtn_det.backbones.attention import localize
 from dtn_det.backbones.checkpoint import load_pretrained, pretrained_init_cfg
 from dtn_det.backbones.stage_norms import apply_norm, check_arguments, maybe_checkpoint, stage_groups, token_norm_from
-from dtn_det.conversion.hosts.openmmlab_patches import tokenization_of
+from dtn_det.conversion.hosts.mmcv import tokenization_of
+from dtn_det.conversion.hosts.mmdet import localize
 
 # The authors' groups for the widths 64, 128, 320 and 512, independent of the attention heads 1, 2, 5 and 8.
 AUTHORS_GROUPS = (4, 4, 5, 8)

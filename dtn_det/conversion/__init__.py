@@ -1,10 +1,14 @@
 """Conversions of built models."""
 
-from dtn_det.conversion.attention import convert_attention, plan_attention
 from dtn_det.conversion.norms import convert_norm
 from dtn_det.conversion.plan import NormPlan, NormSite, plan_norms
-from dtn_det.conversion.replace import Replacements
-from dtn_det.conversion.tokenization import convert_tokenization, plan_tokenization
+from dtn_det.conversion.spt_lsa import (
+    Replacements,
+    convert_attention,
+    convert_tokenization,
+    plan_attention,
+    plan_tokenization,
+)
 
 __all__ = [
     "NormPlan",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -18,7 +19,6 @@ from dtn_det.conversion.grids import (
     RestoreOrder,
 )
 from dtn_det.conversion.hosts.traits import ExtraTokens, arguments, extra_tokens
-from dtn_det.conversion.loading import keep_start_of_norms
 from dtn_det.conversion.patch_layout import RecordLayout, tells_layout
 from dtn_det.conversion.placement import VerifyPlaces, code_from_outside
 from dtn_det.conversion.plan import (
@@ -30,7 +30,9 @@ from dtn_det.conversion.plan import (
     check_order,
     plan_norms,
 )
+from dtn_det.conversion.spt_lsa import put
 from dtn_det.layers import DTN, DyT, RMSNorm, ScaleNorm, TokenGroupNorm, TokenLayerNorm, from_layer_norm
+from dtn_det.layers.token_norm import TokenNorm
 from dtn_det.layers.token_norms.factory import token_norm_class
 
 _LOGGER = logging.getLogger(__name__)
@@ -96,7 +98,7 @@ def convert_norm(
     plan = plan_norms(model, norm, layers=layers, num_groups=num_groups, grid=grid)
     norms = {site: _new_norm(model.get_submodule(site.name), site, norm, options) for site in plan.replaced}
     for site, module in norms.items():
-        _put(model, site.name, module)
+        put(model, site.name, module)
     _add_hooks(model, plan, grid)
     keep_start_of_norms(model)
     _LOGGER.info("%s", plan)
@@ -132,11 +134,6 @@ def _new_norm(old: nn.Module, site: NormSite, name: str, options: dict[str, Any]
     like.load_state_dict({"weight": batch_norm.weight, "bias": batch_norm.bias})
     like.train(batch_norm.training).requires_grad_(batch_norm.weight.requires_grad)
     return LinearTokenNorm(linear, from_layer_norm(like, name, site.num_groups, **options))
-
-
-def _put(model: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, module)
 
 
 def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str | None) -> None:
@@ -276,3 +273,33 @@ def _check_grid(grid: Any) -> None:
         raise ValueError(
             f"expected grid to be (H, W), a function of the number of tokens, 'sequence' or None, got {grid!r}"
         )
+
+
+@dataclass
+class LeaveTokenNorms:
+    """The `_init_weights` of a model, for all its modules but token norms.
+
+    It fills what a checkpoint lacks, by rules for LayerNorm that fit no other norm and fail without a bias. Token norms
+    fill themselves when transformers marks them as done.
+    """
+
+    host: nn.Module
+
+    def __call__(self, module: nn.Module) -> None:
+        """Fill a module."""
+        if not isinstance(module, TokenNorm):
+            host: Any = self.host
+            type(host)._init_weights(host, module)
+
+
+def keep_start_of_norms(model: nn.Module) -> None:
+    """See that loading a checkpoint of LayerNorm leaves the other parameters of converted norms at their start."""
+    for module in model.modules():
+        if hasattr(type(module), "_init_weights") and _is_of_transformers(type(module)):
+            module._init_weights = LeaveTokenNorms(module)  # type: ignore[assignment]
+
+
+def _is_of_transformers(kind: type[nn.Module]) -> bool:
+    return any(
+        base.__name__ == "PreTrainedModel" and base.__module__.startswith("transformers.") for base in kind.__mro__
+    )

@@ -11,7 +11,7 @@ from mmengine.model import BaseModel
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from dtn_det.conversion.convert import convert
+from dtn_det.conversion.config import convert
 from dtn_det.errors import InputError
 from dtn_det.sequence.checks import check_integers
 from dtn_det.sequence.encoders import CLASS_TOKEN, PADDING, Sizes, build_encoder
@@ -29,7 +29,7 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
     Args:
         encoder: ``type`` and options of :func:`~dtn_det.sequence.encoders.build_encoder`, with the fields of
             :class:`~dtn_det.sequence.encoders.Sizes`.
-        norm_cfg: Norms of the blocks, see :func:`dtn_det.conversion.convert.convert`; None or ``type='LN'`` for
+        norm_cfg: Norms of the blocks, see :func:`dtn_det.conversion.config.convert`; None or ``type='LN'`` for
             LayerNorm.
         num_classes: Classes.
         head_dims: Channels between the two linear layers.

@@ -17,8 +17,8 @@ from mmdet.models.backbones.pvt import SpatialReductionAttention
 from mmdet.models.backbones.swin import ShiftWindowMSA
 from mmdet.models.layers import PatchEmbed
 
-from dtn_det.backbones.attention import localize
-from dtn_det.conversion.hosts.openmmlab_patches import tokenization_of
+from dtn_det.conversion.hosts.mmcv import tokenization_of
+from dtn_det.conversion.hosts.mmdet import localize
 from dtn_det.layers import ShiftedPatchTokenization
 
 Build = Callable[..., nn.Module]

@@ -94,7 +94,7 @@ def test_spatial_reduction(ratio: int, bias: bool) -> None:
 
 def test_local_attention_of_windows_and_of_pvt() -> None:
     """With a scale per head of its own, and no weight on the diagonal."""
-    localize = pytest.importorskip("dtn_det.backbones.attention").localize
+    localize = pytest.importorskip("dtn_det.conversion.hosts.mmdet").localize
     window = ShiftWindowMSA(8, 2, window_size=4, shift_size=2)
     localize(window.w_msa)
     random_weights(window)

@@ -1,16 +1,17 @@
-"""Locality Self-Attention in place of the attention of MMDetection's backbones."""
+"""Locality Self-Attention and Shifted Patch Tokenization in MMDetection's backbones (Lee et al., arXiv:2112.13492)."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from mmdet.models.backbones.pvt import SpatialReductionAttention
 from mmdet.models.backbones.swin import WindowMSA
+from mmdet.models.layers import PatchEmbed, PatchMerging
 from mmdet.models.layers.transformer import nchw_to_nlc, nlc_to_nchw
 from torch import Tensor, nn
 
-from dtn_det.conversion.replace import Replace
+from dtn_det.conversion.hosts.mmcv import put_tokenization
+from dtn_det.conversion.spt_lsa import Hosts, become
 from dtn_det.layers import locality_attention
-from dtn_det.layers.lsa import head_scale
 from dtn_det.layers.lsa_windows import WindowLocality
 
 
@@ -49,23 +50,18 @@ class LSAReductionAttention(SpatialReductionAttention):  # type: ignore[misc]
         return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
 
 
+ATTENTION: Hosts = {
+    WindowMSA: become(LSAWindowMSA),
+    SpatialReductionAttention: become(
+        LSAReductionAttention, like="attn.in_proj_weight", start=lambda module: module.attn.head_dim**-0.5
+    ),
+}
+TOKENIZATION: Hosts = {PatchEmbed: put_tokenization, PatchMerging: put_tokenization}
+
+
 def localize(attention: WindowMSA | SpatialReductionAttention) -> None:
-    """Turn an attention module into Locality Self-Attention in place; weights stay, scales start at their old value.
+    """Turn an attention module of MMDetection's Swin or PVT into Locality Self-Attention, in place.
 
-    Args:
-        attention: Of MMDetection's Swin or PVT.
+    Its weights stay, and the learned scales start at the scale that it had.
     """
-    if isinstance(attention, WindowMSA):
-        value, like = attention.scale, attention.qkv.weight
-        attention.__class__ = LSAWindowMSA
-    else:
-        value, like = attention.attn.head_dim**-0.5, attention.attn.in_proj_weight
-        attention.__class__ = LSAReductionAttention
-    attention.scale = head_scale(attention.num_heads, value, like).requires_grad_(like.requires_grad)
-
-
-def _localize_at(model: nn.Module, name: str) -> None:
-    localize(model.get_submodule(name))
-
-
-HOSTS: dict[type[nn.Module], Replace] = {WindowMSA: _localize_at, SpatialReductionAttention: _localize_at}
+    ATTENTION[type(attention)](attention, "")

@@ -1,17 +1,22 @@
-"""Shifted Patch Tokenization for the patch embeddings and patch mergings of mmcv, mmpretrain and MMDetection."""
+"""Shifted Patch Tokenization in patch embeddings and patch mergings of mmcv.
+
+mmpretrain and MMDetection have classes with the same attributes, so their hosts use the functions of this module too.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from mmcv.cnn.bricks.transformer import PatchEmbed, PatchMerging
 from torch import nn
 
-from dtn_det.conversion.replace import put
+from dtn_det.conversion.spt_lsa import Hosts, put
+from dtn_det.errors import InputError
 from dtn_det.layers import ShiftedPatchTokenization
 
 
 def tokenization_of(part: Any) -> ShiftedPatchTokenization:
-    """What takes the place of a patch embedding, with its norm, or of a patch merging.
+    """Make the layer that takes the place of a patch embedding, with its norm, or of a patch merging.
 
     Args:
         part: ``PatchEmbed`` or ``PatchMerging``, which give tokens and their grid as the new layer does.
@@ -20,7 +25,8 @@ def tokenization_of(part: Any) -> ShiftedPatchTokenization:
         The new layer, on the device and of the dtype of the old one.
 
     Raises:
-        ValueError: Patches that overlap, leave gaps or are not square, or a norm behind a merging as in Swin v2.
+        InputError: The patches overlap, leave gaps or are not square, or the norm comes behind the merging, as in
+            Swin v2.
     """
     merging = hasattr(part, "sampler")
     layer = part.sampler if merging else part.projection
@@ -28,13 +34,13 @@ def tokenization_of(part: Any) -> ShiftedPatchTokenization:
         _pair(value) for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
     )
     if patch[0] != patch[1] or patch != stride or padding != (0, 0) or dilation != (1, 1):
-        raise ValueError(
+        raise InputError(
             f"expected square patches side by side for Shifted Patch Tokenization, got patches of {patch[0]} x "
             f"{patch[1]} with stride {stride[0]}, padding {padding[0]} and dilation {dilation[0]}: patches that "
             "overlap, as those of PVTv2, see their neighbours as they are; use Locality Self-Attention alone"
         )
     if getattr(part, "use_post_norm", False):
-        raise ValueError(
+        raise InputError(
             "expected a patch merging that normalises its input, got one with use_post_norm=True, as in Swin v2: use "
             "Swin"
         )
@@ -58,3 +64,7 @@ def put_tokenization(model: nn.Module, name: str) -> None:
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return value if isinstance(value, tuple) else (value, value)
+
+
+ATTENTION: Hosts = {}
+TOKENIZATION: Hosts = {PatchEmbed: put_tokenization, PatchMerging: put_tokenization}

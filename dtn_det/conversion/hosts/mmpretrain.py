@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from mmpretrain.models.backbones.t2t_vit import T2TModule
+from mmpretrain.models.utils.attention import MultiheadAttention, WindowMSA
 from mmpretrain.models.utils.embed import PatchMerging
 from torch import Tensor, nn
 
-from dtn_det.conversion.hosts.openmmlab_patches import put_tokenization
-from dtn_det.conversion.replace import Replace
-from dtn_det.layers import shift_patches
+from dtn_det.conversion.hosts.mmcv import put_tokenization
+from dtn_det.conversion.spt_lsa import Hosts, become
+from dtn_det.layers import locality_attention, shift_patches
+from dtn_det.layers.lsa_windows import WindowLocality
 
 _COPIES = 5
 
@@ -45,4 +47,26 @@ def _shift_image(model: nn.Module, name: str) -> None:
     module.__class__ = ShiftedT2TModule
 
 
-HOSTS: dict[type[nn.Module], Replace] = {T2TModule: _shift_image, PatchMerging: put_tokenization}
+class LSAMultiheadAttention(MultiheadAttention):  # type: ignore[misc]
+    """The attention of ViT, DeiT and T2T-ViT: a scale per head, no token attends to itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, N, input_dims)`` tokens to ``(B, N, embed_dims)``."""
+        q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.num_heads, self.head_dims).permute(2, 0, 3, 1, 4)
+        dropout_p = self.attn_drop if self.training else 0.0
+        out = locality_attention(q, k, v, self.scale, dropout_p=dropout_p)
+        out = self.out_drop(self.gamma1(self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))))
+        # There is one head where the input has another width.
+        projected: Tensor = v.squeeze(1) + out if self.v_shortcut else out
+        return projected
+
+
+class LSAPretrainWindowMSA(WindowLocality, WindowMSA):  # type: ignore[misc]
+    """Swin's window attention as Locality Self-Attention."""
+
+
+ATTENTION: Hosts = {
+    MultiheadAttention: become(LSAMultiheadAttention, start=lambda module: module.head_dims**-0.5),
+    WindowMSA: become(LSAPretrainWindowMSA),
+}
+TOKENIZATION: Hosts = {T2TModule: _shift_image, PatchMerging: put_tokenization}

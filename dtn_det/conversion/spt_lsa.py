@@ -1,0 +1,271 @@
+"""Shifted Patch Tokenization and Locality Self-Attention in built models: the two conversions of arXiv:2112.13492.
+
+:func:`convert_tokenization` and :func:`convert_attention` find modules by their exact classes. Which classes those are,
+and how one is replaced, is written in :mod:`dtn_det.conversion.hosts`, a module for each library.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from dtn_det.conversion.grids import has_grid_hooks
+from dtn_det.conversion.plan import Layers, check_layers
+from dtn_det.errors import InputError
+from dtn_det.layers.lsa import head_scale
+
+Replace = Callable[[nn.Module, str], None]
+"""A function that replaces a module; it gets the model and the path of the module."""
+
+Hosts = dict[type[nn.Module], Replace]
+"""The classes of one library whose modules can be replaced."""
+
+_LOGGER = logging.getLogger(__name__)
+_LIBRARIES = ("timm", "mmcv", "mmpretrain", "mmdet")
+
+
+@dataclass(frozen=True)
+class Replacements:
+    """What a conversion does to a model; print it to read it.
+
+    Attributes:
+        model: Class of the model.
+        target: Name of the new layers.
+        replaced: Path and class of each module that is replaced.
+        kept: Path and class of each module of the same kind that stays.
+    """
+
+    model: str
+    target: str
+    replaced: tuple[tuple[str, str], ...]
+    kept: tuple[tuple[str, str], ...] = field(default=())
+
+    def __str__(self) -> str:
+        lines = [f"{self.model}: {len(self.replaced)} modules become {self.target}, {len(self.kept)} stay"]
+        lines += [f"  {name}: {kind}" for name, kind in self.replaced]
+        lines += [f"  {name}: {kind} stays" for name, kind in self.kept]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """One of the two conversions.
+
+    Attributes:
+        argument: Name of the argument that chooses the new layer.
+        value: The only value of that argument.
+        table: Name of the table of hosts in each module of :mod:`dtn_det.conversion.hosts`.
+        target: Name of the new layers, for messages.
+        models: The models that can be converted, for messages.
+        kind: Regular expression that is found in the class names of all modules of the kind.
+    """
+
+    argument: str
+    value: str
+    table: Literal["ATTENTION", "TOKENIZATION"]
+    target: str
+    models: str
+    kind: str
+
+
+_TOKENIZATION = _Conversion(
+    "tokenization",
+    "spt",
+    "TOKENIZATION",
+    "Shifted Patch Tokenization",
+    "timm's ViT, DeiT, DeiT III, PiT, Swin or CaiT, mmpretrain's ViT, DeiT, T2T-ViT or Swin, or MMDetection's Swin or "
+    "PVT",
+    r"Patch(Embed|Merging)|Pooling$|ConvEmbedding|T2TModule",
+)
+_ATTENTION = _Conversion(
+    "attention",
+    "lsa",
+    "ATTENTION",
+    "Locality Self-Attention",
+    "timm's ViT, DeiT, DeiT III, PiT, Swin or CaiT, mmpretrain's ViT, DeiT, T2T-ViT or Swin, or MMDetection's Swin, "
+    "PVT or PVTv2",
+    r"(?i)attn|attention|msa$",
+)
+
+
+def convert_tokenization(model: nn.Module, tokenization: str = "spt", *, layers: Layers = "") -> nn.Module:
+    """Give a built model Shifted Patch Tokenization (Lee et al., arXiv:2112.13492), in place.
+
+    It takes the place of the patch embedding, with its norm, of timm's ViT, DeiT, DeiT III, CaiT and Swin, of Swin's
+    patch mergings, and of the patch embedding and the pooling layers of PiT, where the class token keeps its
+    projection; likewise in mmpretrain's ViT, DeiT and Swin and MMDetection's Swin and PVT. T2T-ViT of mmpretrain gets
+    the shifted copies of the image alone, as in the paper. The new weights start anew; all others stay. If the patches
+    of the old embedding overlap, as in PiT, the new ones have the size of its stride and do not overlap, and the
+    position embedding is resized to their grid.
+
+    What is replaced is logged at level INFO; :func:`plan_tokenization` gives it without changing the model.
+
+    Args:
+        model: A built model.
+        tokenization: ``'spt'``.
+        layers: Regular expression that is searched for in the path of a module, or a function of path and module; all
+            by default.
+
+    Returns:
+        The same model.
+
+    Raises:
+        InputError: Nothing can be replaced, the layer is not defined for the patches of the model, or an argument does
+            not fit.
+
+    Example:
+        >>> model = convert_tokenization(timm.create_model("vit_small_patch16_224"), "spt")
+    """
+    plan = plan_tokenization(model, tokenization, layers=layers)
+    if has_grid_hooks(model):
+        raise InputError(
+            f"expected to convert the tokens of {type(model).__name__} before its norms, got norms converted already: "
+            "they look for the module that makes the tokens; build the model again, convert_tokenization first"
+        )
+    return _replace(model, plan, _TOKENIZATION)
+
+
+def plan_tokenization(model: nn.Module, tokenization: str = "spt", *, layers: Layers = "") -> Replacements:
+    """Tell what :func:`convert_tokenization` would replace, with the same arguments and errors."""
+    return _plan(model, _TOKENIZATION, tokenization, layers)
+
+
+def convert_attention(model: nn.Module, attention: str = "lsa", *, layers: Layers = "") -> nn.Module:
+    """Turn the attention of a built model into Locality Self-Attention (Lee et al., arXiv:2112.13492), in place.
+
+    Modules become instances of subclasses of their own classes, so that weights, hooks and names stay, and each gets
+    ``scale``, one number per head that starts at the scale the module had. No token attends to itself any more. Two
+    kinds of attention get the scale alone: class attention, whose only query is the class token, and that of PVT where
+    its keys are spatially reduced. Known are the attention of timm's ViT, DeiT, DeiT III, PiT, Swin and CaiT, of
+    mmpretrain's ViT, DeiT, T2T-ViT and Swin, and of MMDetection's Swin, PVT and PVTv2.
+
+    What is replaced is logged at level INFO; :func:`plan_attention` gives it without changing the model.
+
+    Args:
+        model: A built model.
+        attention: ``'lsa'``.
+        layers: Regular expression that is searched for in the path of an attention, or a function of path and module;
+            all by default.
+
+    Returns:
+        The same model.
+
+    Raises:
+        InputError: Nothing can be replaced, or an argument does not fit.
+
+    Example:
+        >>> model = convert_attention(timm.create_model("vit_small_patch16_224"), "lsa")
+    """
+    return _replace(model, plan_attention(model, attention, layers=layers), _ATTENTION)
+
+
+def plan_attention(model: nn.Module, attention: str = "lsa", *, layers: Layers = "") -> Replacements:
+    """Tell what :func:`convert_attention` would replace, with the same arguments and errors."""
+    return _plan(model, _ATTENTION, attention, layers)
+
+
+def put(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Set the submodule of a model at a path."""
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)
+
+
+def become(
+    kind: type[nn.Module], like: str = "qkv.weight", start: Callable[[Any], float] = lambda module: module.scale
+) -> Replace:
+    """Make the function that turns an attention module into `kind`, with a learnable scale for each head.
+
+    Args:
+        kind: Subclass of the class of the module, with a ``forward`` of its own.
+        like: Path of the parameter whose device, dtype and trainability the scale takes.
+        start: Function that gives the scale that the module has.
+    """
+
+    def replace(model: nn.Module, name: str) -> None:
+        module: Any = model.get_submodule(name)
+        weight = module.get_parameter(like)
+        scale = head_scale(module.num_heads, start(module), weight).requires_grad_(weight.requires_grad)
+        module.__class__ = kind
+        module.scale = scale
+
+    return replace
+
+
+def _replace(model: nn.Module, plan: Replacements, conversion: _Conversion) -> nn.Module:
+    hosts = _known_hosts(model, conversion)
+    for name, _ in plan.replaced:
+        hosts[type(model.get_submodule(name))](model, name)
+    _LOGGER.info("%s", plan)
+    return model
+
+
+def _known_hosts(model: nn.Module, conversion: _Conversion) -> Hosts:
+    """The hosts of those libraries that the model is made of; no other is imported."""
+    packages = {type(module).__module__.partition(".")[0] for module in model.modules()}
+    hosts: Hosts = {}
+    for library in _LIBRARIES:
+        if library in packages:
+            hosts |= getattr(importlib.import_module(f"dtn_det.conversion.hosts.{library}"), conversion.table)
+    return hosts
+
+
+def _plan(model: nn.Module, conversion: _Conversion, value: str, layers: Layers) -> Replacements:
+    """Choose what a conversion replaces; a subclass of a host may do anything and is left alone."""
+    if value != conversion.value:
+        raise InputError(f"expected {conversion.argument} to be {conversion.value!r}, got {value!r}")
+    if not isinstance(model, nn.Module):
+        raise InputError(f"expected a built model (torch.nn.Module), got {type(model).__name__}: build it first")
+    check_layers(layers)
+    hosts = _known_hosts(model, conversion)
+    replaced: list[tuple[str, str]] = []
+    others: list[tuple[str, str]] = []
+    for name, module in model.named_modules():
+        selected = layers(name, module) if callable(layers) else re.search(layers, name)
+        if type(module) in hosts and selected and name:
+            replaced.append((name, type(module).__name__))
+        elif name and re.search(conversion.kind, type(module).__name__):
+            others.append((name, type(module).__name__))
+    # Modules inside of a replaced one, or around one, do not stay as they are.
+    kept = tuple(
+        (name, kind)
+        for name, kind in others
+        if not any(f"{one}.".startswith(f"{name}.") or name.startswith(f"{one}.") for one, _ in replaced)
+    )
+    if not replaced:
+        raise _nothing_to_replace(model, conversion, hosts, kept, layers)
+    return Replacements(type(model).__name__, conversion.target, tuple(replaced), kept)
+
+
+def _nothing_to_replace(
+    model: nn.Module,
+    conversion: _Conversion,
+    hosts: Mapping[type[nn.Module], Replace],
+    kept: Sequence[tuple[str, str]],
+    layers: Layers,
+) -> InputError:
+    model_class = type(model).__name__
+    if kept and all(kind.startswith(("LSA", "SPT", "Shifted")) for _, kind in kept):
+        return InputError(f"expected a {model_class} without {conversion.target}, got one that is converted already")
+    fitting = [name for name, module in model.named_modules() if name and type(module) in hosts]
+    if fitting:
+        return InputError(
+            f"expected layers to choose some of {_some(fitting)} of {model_class}, got {layers!r}, which chooses none "
+            "of them: write a regular expression that is found in such a path, or leave layers out"
+        )
+    kinds = [type(model.get_submodule(name)) for name, _ in kept]
+    classes = sorted({f"{kind.__module__}.{kind.__qualname__}" for kind in kinds})
+    found = f"{', '.join(classes)}, for which it is not written" if classes else "none of the kind"
+    return InputError(
+        f"expected modules of {model_class} that can become {conversion.target}, got {found}: each class needs a form "
+        f"of its own; take {conversion.models}"
+    )
+
+
+def _some(names: Sequence[str], number: int = 6) -> str:
+    return ", ".join(names[:number]) + (", ..." if len(names) > number else "")
