@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from dtn_det.check.result import CheckResult
 from dtn_det.corrupted_folders.coco_layout import ANNOTATION_FOLDER, image_folder
-from dtn_det.datasets.coco.file import CocoFile, place_of, read_coco_file
+from dtn_det.datasets.coco.file import CocoFile, read_coco_file
 from dtn_det.datasets.coco.orientation import find_orientations, read_header
+from dtn_det.datasets.coco.values import place_of
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import AnnotationError, ClassNameError
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from dtn_det.check.annotations import check_annotations
 from dtn_det.check.result import CheckResult
 from dtn_det.corrupted_folders.coco_layout import find_annotations
+from dtn_det.corrupted_folders.reading import list_tree, open_tree
 from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
 from dtn_det.corruptions.image import read_image
 from dtn_det.datasets.folders.class_folders import LabelledImages, label_images
-from dtn_det.datasets.folders.contents import spread
-from dtn_det.datasets.folders.corrupted_trees import list_tree, open_tree
+from dtn_det.datasets.folders.image_files import spread
 from dtn_det.datasets.folders.recognise import Recognised, recognise
 from dtn_det.errors import BadImageError
 

@@ -16,7 +16,7 @@ from dtn_det.cli import sweep_options
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dtn_det.corrupted_folders.trees import Tree
+    from dtn_det.corrupted_folders.plan import Tree
     from dtn_det.corruptions import Corruptor
     from dtn_det.corruptions.image import ByteImage
 
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     with interrupts_remembered():
         for module in ("cv2", "numba", "scipy", "PIL", "rich"):
             require(module, "corruptions")
-        importlib.import_module("dtn_det.corrupted_folders.trees")
+        importlib.import_module("dtn_det.corrupted_folders.writing")
     if args.grid is not None:
         return _grid(args)
     if args.dst is None:
@@ -95,7 +95,8 @@ def _corruptor(args: argparse.Namespace, profile: str) -> Corruptor:
 def _tree(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from dtn_det.corrupted_folders.trees import plan_tree, write_tree
+    from dtn_det.corrupted_folders.plan import plan_tree
+    from dtn_det.corrupted_folders.writing import write_tree
     from dtn_det.corruptions.catalog import select_corruptions, select_severities
     from dtn_det.datasets.remarks import tell
 
@@ -196,7 +197,7 @@ def _grid(args: argparse.Namespace) -> int:
 
 
 def _one_image(args: argparse.Namespace) -> int:
-    from dtn_det.corrupted_folders.encoding import corrupt_to_file
+    from dtn_det.corrupted_folders.worker import corrupt_to_file
     from dtn_det.corruptions.catalog import select_corruptions, select_severities
     from dtn_det.system.files import write_bytes
 
@@ -234,7 +235,7 @@ def _check_target(source: Path, target: Path) -> None:
 
 
 def _write(source: Path, target: Path, image: ByteImage) -> None:
-    from dtn_det.corrupted_folders.encoding import encode
+    from dtn_det.corrupted_folders.worker import encode
     from dtn_det.system.files import write_bytes
 
     _check_target(source, target)

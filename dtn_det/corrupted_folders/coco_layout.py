@@ -8,12 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from dtn_det.corrupted_folders.layouts import Source, SourceImage, sort_images
 from dtn_det.corruptions.stream import Key
-from dtn_det.datasets.coco.errors import counted_remark
 from dtn_det.datasets.coco.file import CocoFile, read_coco_file
-from dtn_det.datasets.coco.names import is_there
+from dtn_det.datasets.coco.names import is_elsewhere, is_there, twin_of
 from dtn_det.datasets.coco.orientation import find_orientations
 from dtn_det.datasets.coco.values import Id
-from dtn_det.datasets.missing_images import is_elsewhere, twin_of
+from dtn_det.datasets.remarks import counted_remark
 
 ANNOTATION_FOLDER = "annotations"
 _SAMPLE = 50

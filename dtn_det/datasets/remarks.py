@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 _SHOWN = 3
@@ -66,3 +67,8 @@ def tell(remarks: Iterable[Remark], say: Callable[[str], None]) -> None:
         f"{'warning' if remark.partial else 'note'}: {remark.sentence()}" for remark in remarks
     ):
         say(sentence)
+
+
+def counted_remark(path: Path, kind: str, what: str, examples: Sequence[str]) -> Remark:
+    """A remark on some objects of a file; ``what`` has both forms of words that depend on their number."""
+    return Remark(kind, agreeing(len(examples), what), str(path), len(examples), tuple(map(str, examples[:3])))

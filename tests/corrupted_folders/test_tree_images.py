@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from tree_files import load, picture, save
 
-from dtn_det.corrupted_folders.encoding import encode
+from dtn_det.corrupted_folders.worker import encode
 from dtn_det.corruptions import ALL, BENCHMARK, GROUPS
 from dtn_det.corruptions.catalog import select_corruptions, select_severities
 from dtn_det.corruptions.image import read_image, resize_and_crop, to_rgb

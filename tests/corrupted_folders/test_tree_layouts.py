@@ -9,7 +9,7 @@ from tree_files import coco_folder, imagenet_folder, picture, plain_folder, save
 
 from dtn_det.corrupted_folders.coco_layout import list_coco
 from dtn_det.corrupted_folders.layouts import choose, list_folder
-from dtn_det.corrupted_folders.trees import find_layout, plan_tree
+from dtn_det.corrupted_folders.plan import find_layout, plan_tree
 from dtn_det.datasets.folders.recognise import recognise
 
 

@@ -17,12 +17,12 @@ from PIL import Image
 from rich.console import Console
 from tree_files import coco_folder, imagenet_folder, load, picture, plain_folder, tree_hash
 
-from dtn_det.corrupted_folders import trees
-from dtn_det.corrupted_folders.estimate import check_space, estimate
+from dtn_det.corrupted_folders import writing
 from dtn_det.corrupted_folders.layouts import choose
 from dtn_det.corrupted_folders.manifest import read_manifest
-from dtn_det.corrupted_folders.trees import plan_tree, sweep, write_tree
+from dtn_det.corrupted_folders.plan import plan_tree
 from dtn_det.corrupted_folders.worker import Job, write_image
+from dtn_det.corrupted_folders.writing import check_space, estimate, sweep, write_tree
 from dtn_det.corruptions import Corruptor
 from dtn_det.corruptions.image import resize_and_crop
 
@@ -182,14 +182,14 @@ class TestWriting:
 
     @pytest.mark.parametrize("step", ["estimate", "write_images"])
     def test_an_interrupt_that_a_library_swallows_is_obeyed(self, tree, monkeypatch, step):
-        original = getattr(trees, step)
+        original = getattr(writing, step)
 
         def swallow(*args):
             with contextlib.suppress(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
             return original(*args)
 
-        monkeypatch.setattr(trees, step, swallow)
+        monkeypatch.setattr(writing, step, swallow)
         with pytest.raises(KeyboardInterrupt):
             write(tree)
         assert len([*tree.destination.rglob("*.png")]) < 12
@@ -203,7 +203,7 @@ class TestWriting:
             raise OSError(errno.ENOSPC, "No space left on device")
             yield
 
-        monkeypatch.setattr(trees, "write_images", fail)
+        monkeypatch.setattr(writing, "write_images", fail)
         with pytest.raises(OSError, match=r"expected to write to .*the disk is full.*the same command continues"):
             write(tree)
 
@@ -307,7 +307,7 @@ class TestSize:
 
     def test_a_tree_that_does_not_fit_leaves_nothing(self, tree, monkeypatch):
         monkeypatch.setattr(
-            "dtn_det.corrupted_folders.trees.check_space", lambda *args: check_space(tree.destination, 1e18, 1)
+            "dtn_det.corrupted_folders.writing.check_space", lambda *args: check_space(tree.destination, 1e18, 1)
         )
         with pytest.raises(OSError, match="expected room for"):
             write(tree)

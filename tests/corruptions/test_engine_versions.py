@@ -15,7 +15,8 @@ from rich.console import Console
 from tree_files import load, picture, plain_folder
 
 from dtn_det.corrupted_folders.manifest import read_manifest
-from dtn_det.corrupted_folders.trees import plan_tree, write_tree
+from dtn_det.corrupted_folders.plan import plan_tree
+from dtn_det.corrupted_folders.writing import write_tree
 from dtn_det.corruptions import PROFILES, Corruptor
 from dtn_det.corruptions.identity import Identity, engine_changes
 from dtn_det.errors import ReportError, StoreError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from odd_folders import WNIDS, arrays, coco, link_classes, tiny_imagenet, val_files, write_classes, write_image
 
-from dtn_det.corrupted_folders.trees import plan_tree
+from dtn_det.corrupted_folders.plan import plan_tree
 from dtn_det.datasets.configs.folders import check_class_folders
 from dtn_det.datasets.folders.recognise import recognise
 from dtn_det.robustness.classification.data import ClassificationRun, prepare

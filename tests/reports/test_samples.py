@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from report_stores import classifier_answers, classifier_store, detector_store
 
+from dtn_det.corrupted_folders.reading import list_tree, open_tree
 from dtn_det.corruptions import ALL, Corruptor
 from dtn_det.datasets.folders.class_folders import list_images
-from dtn_det.datasets.folders.corrupted_trees import list_tree, open_tree
 from dtn_det.datasets.folders.recognise import recognise
 from dtn_det.errors import ReportError
 from dtn_det.reports.samples import make_samples

@@ -11,14 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dtn_det.datasets.coco.errors import MaskFault, check_objects, counted_remark, place_of
 from dtn_det.datasets.coco.names import find_names
 from dtn_det.datasets.coco.orientation import read_header
 from dtn_det.datasets.coco.reading import CocoReader, Row
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.coco.shapes import MaskFault
+from dtn_det.datasets.remarks import Remark, agreeing, counted_remark
 from dtn_det.errors import AnnotationError
-
-__all__ = ["AnnotationError", "CocoFile", "MaskFault", "place_of", "read_coco_file"]
 
 
 @dataclass(frozen=True)
@@ -154,3 +152,25 @@ def read_coco_file(path: Path, images: Path | None = None) -> CocoFile:
     """
     found = CocoFile(**CocoReader(path).read())
     return found if images is None else found.with_folder(images)
+
+
+def check_objects(path: Path, objects: int, crowds: int, images: int) -> None:
+    """See that there is something that can be found.
+
+    Args:
+        path: The file.
+        objects: Number of all objects.
+        crowds: Number of those with iscrowd 1.
+        images: Number of images that they are in.
+
+    Raises:
+        AnnotationError: There are no objects, or crowds alone, which COCO's evaluation neither counts as found nor as
+            missed, and training learns nothing from.
+    """
+    if not objects:
+        got = agreeing(images, f"none in {images:,} {{image|images}}")
+        raise AnnotationError(path, "objects", got, "", "there is nothing to evaluate; name another file")
+    if crowds == objects:
+        got = agreeing(crowds, f"{{one crowd|{crowds:,} crowds}} (iscrowd 1) and nothing else")
+        advice = "COCO's evaluation ignores crowds, so set iscrowd to 0 where they are single objects"
+        raise AnnotationError(path, "objects", got, "", advice)

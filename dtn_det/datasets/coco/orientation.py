@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dtn_det.corruptions.image import STORED_FORMATS
-from dtn_det.datasets.coco.errors import counted_remark
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, counted_remark
 from dtn_det.errors import AnnotationError
 
 _ORIENTATION = 274

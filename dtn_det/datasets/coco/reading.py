@@ -8,10 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dtn_det.datasets.coco.boxes import contradictions
-from dtn_det.datasets.coco.errors import MaskFault, counted_remark, place_of
-from dtn_det.datasets.coco.masks import mask_area, read_mask
-from dtn_det.datasets.coco.values import Id, are_of_one_kind, box, crowd_flag, identifier, number, whole_number
+from dtn_det.datasets.coco.shapes import MaskFault, contradictions, mask_area, read_mask
+from dtn_det.datasets.coco.values import (
+    Id,
+    are_of_one_kind,
+    box,
+    crowd_flag,
+    identifier,
+    number,
+    place_of,
+    whole_number,
+)
+from dtn_det.datasets.remarks import counted_remark
 from dtn_det.errors import AnnotationError
 
 Row = dict[str, Any]

@@ -79,3 +79,8 @@ def evaluation_ids(ids: Sequence[Id]) -> dict[Id, int]:
     if all(isinstance(one, int) and 0 <= one < 2**31 for one in ids):
         return {one: int(one) for one in ids}
     return {one: place + 1 for place, one in enumerate(sorted(ids))}
+
+
+def place_of(annotation: Mapping[str, Any]) -> str:
+    """How messages name an annotation."""
+    return f"annotation {annotation.get('id')} of image {annotation.get('image_id')}"

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dtn_det._optional import require
-from dtn_det.datasets.coco.file import CocoFile, place_of, read_coco_file
+from dtn_det.datasets.coco.file import CocoFile, read_coco_file
+from dtn_det.datasets.coco.names import check_images
 from dtn_det.datasets.coco.orientation import find_orientations, ignores_orientation
+from dtn_det.datasets.coco.values import place_of
 from dtn_det.datasets.configs.classes import coco_class, innermost_settings
-from dtn_det.datasets.missing_images import check_images
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
 from dtn_det.system.files import write_json

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dtn_det.datasets.choosing import choose_paths, selection_name
-from dtn_det.datasets.folders.advice import not_sorted
-from dtn_det.datasets.folders.contents import look
-from dtn_det.datasets.folders.image_files import SUFFIXES, OtherFiles, by_folders, quoted, walk_images
+from dtn_det.datasets.folders.image_files import SUFFIXES, OtherFiles, by_folders, look, quoted, walk_images
 from dtn_det.datasets.folders.label_maps import IMAGENET_CLASSES, LabelMap, map_labels, naming, natural_order
-from dtn_det.datasets.folders.recognise import READ_BY_CLASS, Recognised, recognise
+from dtn_det.datasets.folders.recognise import READ_BY_CLASS, Recognised, not_sorted, recognise
 from dtn_det.datasets.remarks import Remark, agreeing
 
 _READS = "class folders of clean images, or corrupted ones in <corruption>/<severity>"

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from dtn_det.corruptions.catalog import ALL
 from dtn_det.corruptions.stream import WNID
-from dtn_det.datasets.folders.contents import Contents, look, peek
-from dtn_det.datasets.folders.image_files import subfolders
+from dtn_det.datasets.folders.image_files import Contents, look, peek, subfolders
 from dtn_det.datasets.folders.label_maps import NUMBER
 
 SEVERITY = re.compile(r"(?:severity|sev|s|level)?[_\- ]?0*([1-5])", re.IGNORECASE)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from dtn_det._optional import require
 from dtn_det.corruptions.stream import WNID
-from dtn_det.datasets.folders.advice import SORT_IMAGENET
 from dtn_det.datasets.folders.image_files import quoted
 
 CLASSES = ("imagenet", "folder", "sorted", "natural")
@@ -23,6 +22,13 @@ timm's training numbers ``2`` before ``10`` and does not tell capitals apart."""
 
 IMAGENET_CLASSES = 1000
 """Of ImageNet-1k."""
+
+SORT_IMAGENET = (
+    "sort ImageNet's validation images into DIR/<wnid>/ first, with valprep.sh of "
+    "https://github.com/soumith/imagenetloader.torch run in that folder, or with torchvision.datasets.ImageNet("
+    "DIR, 'val') where DIR has ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz"
+)
+"""How ImageNet's validation images get into folders of their classes."""
 
 _BY_ORDER = (
     "number the folders by the order of their names, 2 before 10 as timm does with --classes natural, or 10 before 2 "

@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dtn_det.checkpoints.state_dict import WeightsKind
-from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
-from dtn_det.corruptions.engine import Corruptor
-from dtn_det.corruptions.profiles import get_profile
-from dtn_det.datasets.folders.class_folders import LabelledImages, check_clean, label_images, list_images
-from dtn_det.datasets.folders.contents import square_side
-from dtn_det.datasets.folders.corrupted_trees import (
+from dtn_det.corrupted_folders.reading import (
     CorruptedTree,
     clean_lines,
     list_tree,
@@ -20,6 +15,11 @@ from dtn_det.datasets.folders.corrupted_trees import (
     open_tree,
     unused_clean,
 )
+from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
+from dtn_det.corruptions.engine import Corruptor
+from dtn_det.corruptions.profiles import get_profile
+from dtn_det.datasets.folders.class_folders import LabelledImages, check_clean, label_images, list_images
+from dtn_det.datasets.folders.image_files import square_side
 from dtn_det.datasets.folders.label_maps import imagenet_wnids
 from dtn_det.datasets.folders.recognise import Recognised, recognise
 from dtn_det.datasets.remarks import Remark

@@ -10,8 +10,7 @@ import torch
 from rich.console import Console
 
 from dtn_det._optional import require
-from dtn_det.datasets.folders.contents import square_side
-from dtn_det.datasets.folders.image_files import printable
+from dtn_det.datasets.folders.image_files import printable, square_side
 from dtn_det.datasets.remarks import tell
 from dtn_det.robustness.classification.baseline import BaselineChoice, choose_baseline
 from dtn_det.robustness.classification.class_agreement import ClassSet

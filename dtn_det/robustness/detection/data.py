@@ -16,9 +16,9 @@ from dtn_det._optional import require
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.datasets.class_names import NamedSet, check_set
 from dtn_det.datasets.coco.file import CocoFile, read_coco_file
+from dtn_det.datasets.coco.names import check_images, is_elsewhere
 from dtn_det.datasets.coco.orientation import Orientations, find_orientations, ignores_orientation
 from dtn_det.datasets.coco.values import Id, identifier
-from dtn_det.datasets.missing_images import check_images, is_elsewhere
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.robustness.cells import Cell
 from dtn_det.robustness.detection.evaluator import check_protocol

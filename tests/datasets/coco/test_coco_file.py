@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from dtn_det.datasets.coco.file import read_coco_file
-from dtn_det.datasets.coco.masks import read_mask
+from dtn_det.datasets.coco.shapes import read_mask
 from dtn_det.datasets.coco.values import evaluation_ids
 from dtn_det.errors import AnnotationError
 

@@ -8,9 +8,9 @@ import pytest
 from odd_folders import WNIDS, link_classes, write_classes, write_image
 from PIL import Image
 
+from dtn_det.corrupted_folders.reading import match_clean
 from dtn_det.corruptions.image import read_image
 from dtn_det.datasets.folders.class_folders import list_images
-from dtn_det.datasets.folders.corrupted_trees import match_clean
 from dtn_det.datasets.folders.label_maps import imagenet_wnids, natural_order
 from dtn_det.errors import BadImageError
 

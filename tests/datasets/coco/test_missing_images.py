@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dtn_det.datasets.missing_images import check_images, is_elsewhere
+from dtn_det.datasets.coco.names import check_images, is_elsewhere
 from dtn_det.errors import InputError
 
 OPTION = "test_dataloader.dataset.data_prefix.img"

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from rich.console import Console
-
-from dtn_det.corrupted_folders.coco_layout import list_coco, rename_images
-from dtn_det.corrupted_folders.encoding import WRITABLE
-from dtn_det.corrupted_folders.estimate import check_space, estimate
-from dtn_det.corrupted_folders.layouts import LAYOUTS, Source, SourceImage, choose, list_plain, list_recognised
-from dtn_det.corrupted_folders.manifest import MANIFEST, Manifest, check_folder
-from dtn_det.corrupted_folders.worker import Job, Outcome, write_images
+from dtn_det.corrupted_folders.coco_layout import list_coco
+from dtn_det.corrupted_folders.layouts import LAYOUTS, Source, list_plain, list_recognised
+from dtn_det.corrupted_folders.manifest import Manifest
+from dtn_det.corrupted_folders.worker import WRITABLE, Job
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.datasets.folders.recognise import READ_BY_CLASS, Recognised, recognise
 from dtn_det.datasets.remarks import Remark, agreeing
-from dtn_det.system.files import is_temporary, locked, write_bytes, write_json
-from dtn_det.system.interrupts import interrupts_remembered
-from dtn_det.system.progress import duration, meter, size
 
 FORMATS = ("source", "jpeg", "png")
 PROFILES_BY_LAYOUT = {"imagenet": "imagenet-c", "coco": "coco-c", "plain": "coco-c"}
@@ -179,141 +170,6 @@ def check_folders(root: Path, destination: Path) -> None:
     # Path.resolve raises where a link leads to itself.
     if Path(os.path.realpath(destination)).is_relative_to(os.path.realpath(root)):
         raise ValueError(f"expected DST to lie outside SRC, got {destination} for SRC {root}: name another")
-
-
-def write_tree(tree: Tree, workers: int, console: Console, confirm: Callable[[str], bool]) -> tuple[Outcome, ...]:
-    """Write a tree, or what is missing of it.
-
-    Every file is complete or absent at any moment, and what an earlier call wrote is not written again: a call that was
-    killed is continued by the same call.
-
-    Args:
-        tree: What to write.
-        workers: Number of processes.
-        console: Where the estimate and the progress go.
-        confirm: Asked with the estimate before anything is written.
-
-    Returns:
-        The images that could not be corrupted.
-
-    Raises:
-        ValueError: The folder holds something else, or another process works in it.
-        OSError: It does not fit on the disk, or cannot be written.
-        RuntimeError: A process died.
-    """
-    if workers < 1:
-        raise ValueError(f"expected at least 1 worker, got {workers}")
-    images, clashes = split_clashes(tree.source, choose(tree.source, tree.limit, tree.corruptor.seed))
-    total = len(images) * len(tree.cells)
-    with locked(tree.destination, "DST"):
-        check_folder(tree.destination, tree.manifest)
-        present = sweep(tree, images)
-        with interrupts_remembered():
-            announcement = _announce(tree, images, total - present, workers)
-        if not confirm(announcement):
-            return ()
-        write_json(tree.destination / MANIFEST, tree.manifest.to_json())
-        _write_annotations(tree)
-        bad = [*clashes, *_write(tree, images, workers, console)]
-    return tuple(sorted(bad, key=lambda outcome: outcome.image.target))
-
-
-def _announce(tree: Tree, images: Sequence[SourceImage], missing: int, workers: int) -> str:
-    cost = estimate(tree.job, images) if missing else None
-    if cost is None:
-        return f"{missing:,} files to write"
-    num_bytes = missing * cost.num_bytes
-    check_space(tree.destination, num_bytes, missing)
-    workers = _num_processes(workers, images)
-    time = duration(missing * cost.seconds / workers)
-    processes = f"{workers} process{'' if workers == 1 else 'es'}"
-    return f"{missing:,} files to write, about {size(num_bytes)}, about {time} with {processes}"
-
-
-def _num_processes(workers: int, images: Sequence[SourceImage]) -> int:
-    return min(workers, len(images))
-
-
-def _write(tree: Tree, images: Sequence[SourceImage], workers: int, console: Console) -> list[Outcome]:
-    bad: list[Outcome] = []
-    total = len(images) * len(tree.cells)
-    if not images:
-        return bad
-    try:
-        with (
-            interrupts_remembered() as check,
-            contextlib.closing(write_images(tree.job, images, _num_processes(workers, images))) as outcomes,
-            meter(console, "Corrupting", total, "files") as advance,
-        ):
-            for outcome in outcomes:
-                check()
-                advance(len(tree.cells))
-                if outcome.error is not None:
-                    bad.append(outcome)
-    except KeyboardInterrupt:
-        console.print("Interrupted: what is written stays, and the same command continues.", soft_wrap=True)
-        raise
-    except OSError as error:
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"{error}"
-        raise OSError(
-            f"expected to write to {tree.destination}, got an error ({reason}): what is written stays, and the same "
-            "command continues"
-        ) from error
-    return bad
-
-
-def sweep(tree: Tree, images: Sequence[SourceImage]) -> int:
-    """Delete what a kill left half-written, and count the files of these images that are there in the tree's cells."""
-    present = 0
-    for path in _files(tree.destination):
-        if is_temporary(os.path.basename(path)):
-            os.unlink(path)
-    targets = {str(image.target) for image in images}
-    for name, severity in tree.cells:
-        folder = tree.destination / name / str(severity)
-        start = len(str(folder)) + 1
-        present += sum(path[start:] in targets for path in _files(folder))
-    return present
-
-
-def _files(folder: Path) -> Iterator[str]:
-    for parent, _, names in os.walk(folder):
-        yield from (os.path.join(parent, name) for name in names)
-
-
-def _write_annotations(tree: Tree) -> None:
-    """One copy of each annotation file, and a link to it in each cell."""
-    renamed = {"jpeg": ".jpg", "png": ".png"}.get(tree.file_format)
-    for target, file in tree.source.annotations.items():
-        copy = tree.destination / target
-        content = file.read_bytes() if isinstance(file, Path) else file
-        content = content if renamed is None else rename_images(content, renamed)
-        if not copy.exists() or copy.read_bytes() != content:
-            write_bytes(copy, content)
-        for name, severity in tree.cells:
-            link = tree.destination / name / str(severity) / target
-            if link.exists():
-                continue
-            link.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                link.symlink_to(os.path.relpath(copy, link.parent))
-            # Not all file systems have links.
-            except OSError:
-                write_bytes(link, content)
-
-
-def split_clashes(source: Source, images: Sequence[SourceImage]) -> tuple[list[SourceImage], list[Outcome]]:
-    """Tell images that can be written from those whose target is the folder of another image's target.
-
-    A file format brings this about: ``a.png`` becomes ``a.jpg``, and there is a folder ``a.jpg``.
-    """
-    folders = {folder for image in source.images for folder in image.target.parents}
-    good = [image for image in images if image.target not in folders]
-    return good, [
-        Outcome(image, error=f"would become {image.target}, which is a folder: rename it, or take --format source")
-        for image in images
-        if image.target in folders
-    ]
 
 
 def _with_suffixes(source: Source, file_format: str) -> Source:

@@ -9,8 +9,8 @@ import pytest
 from odd_folders import write_classes
 
 from dtn_det.cli.main import main
+from dtn_det.corrupted_folders.reading import list_tree, open_tree
 from dtn_det.datasets.folders.class_folders import list_images
-from dtn_det.datasets.folders.corrupted_trees import list_tree, open_tree
 from dtn_det.datasets.folders.recognise import recognise
 from dtn_det.robustness.classification.data import ClassificationRun, prepare
 from dtn_det.robustness.store.manifest import differences
