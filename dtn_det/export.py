@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dtn_det._optional import require
 from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.datasets.remarks import Remark
-from dtn_det.errors import ExportError
+from dtn_det.errors import ExportError, InputError
 from dtn_det.layers import DTN
 from dtn_det.robustness.classification.models.mmpretrain import load_mmpretrain
 from dtn_det.training.launch import load_config
@@ -78,13 +78,13 @@ def export_classifier(
         ExportError: A file does not give the numbers of the model.
     """
     if image_size is not None and min(image_size) < 1:
-        raise ValueError(f"expected image_size of positive integers (H, W), got {image_size}: pass pixels")
+        raise InputError(f"expected image_size of positive integers (H, W), got {image_size}: pass pixels")
     cfg = load_config(config)
     classifier = load_mmpretrain(f"{config}@{checkpoint}", 0, weights)
     network = classifier.network.eval()
     size = image_size or classifier.view.size or _size_in(cfg.model)
     if size is None:
-        raise ValueError(
+        raise InputError(
             f"expected the image size in {config}, got a test pipeline and a model without: pass --image-size H W"
         )
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))

@@ -17,7 +17,7 @@ from dtn_det.checkpoints.fit import check_floating_point, compare_weights
 from dtn_det.checkpoints.key_maps import resize_tables
 from dtn_det.checkpoints.load import with_options
 from dtn_det.checkpoints.read import read_checkpoint
-from dtn_det.errors import CheckpointError
+from dtn_det.errors import CheckpointError, InputError
 from dtn_det.layers import DTN, ShiftedPatchTokenization, TokenNorm
 from dtn_det.layers.norm_options import EXTRA_STATE
 
@@ -41,7 +41,7 @@ def pretrained_init_cfg(init_cfg: Mapping[str, Any] | None, pretrained: str | No
         raise TypeError(f"expected pretrained to be a path, a URL or None, got {pretrained!r}: use init_cfg")
     if pretrained is not None:
         if init_cfg is not None:
-            raise ValueError("expected one of init_cfg and pretrained, got both: drop pretrained")
+            raise InputError("expected one of init_cfg and pretrained, got both: drop pretrained")
         return {"type": "Pretrained", "checkpoint": pretrained}
     if init_cfg is None or (isinstance(init_cfg, Mapping) and init_cfg.get("type", "Pretrained") is None):
         return None
@@ -51,7 +51,7 @@ def pretrained_init_cfg(init_cfg: Mapping[str, Any] | None, pretrained: str | No
         or init_cfg.get("type", "Pretrained") not in ("Pretrained", PretrainedInit)
         or not isinstance(init_cfg.get("checkpoint"), str)
     ):
-        raise ValueError(f"expected init_cfg=dict(type='Pretrained', checkpoint=PATH_OR_URL), got {init_cfg!r}")
+        raise InputError(f"expected init_cfg=dict(type='Pretrained', checkpoint=PATH_OR_URL), got {init_cfg!r}")
     return {"type": "Pretrained", **init_cfg}
 
 

@@ -20,6 +20,7 @@ from dtn_det.backbones.checkpoint import load_pretrained, pretrained_init_cfg
 from dtn_det.backbones.stage_norms import apply_norm, check_arguments, maybe_checkpoint, stage_groups, token_norm_from
 from dtn_det.conversion.hosts.mmcv import tokenization_of
 from dtn_det.conversion.hosts.mmdet import localize
+from dtn_det.errors import InputError
 
 # The authors' groups for the widths 64, 128, 320 and 512, independent of the attention heads 1, 2, 5 and 8.
 AUTHORS_GROUPS = (4, 4, 5, 8)
@@ -81,7 +82,7 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
             dtn_cfg, self.dtn_stages, widths=widths, num_heads=self.num_heads, default_groups=AUTHORS_GROUPS
         )
         if not -1 <= frozen_stages <= len(widths):
-            raise ValueError(f"expected frozen_stages from -1 to {len(widths)}, got {frozen_stages}")
+            raise InputError(f"expected frozen_stages from -1 to {len(widths)}, got {frozen_stages}")
         for index, (patch_embed, blocks, _) in enumerate(self.layers):
             set_eps(patch_embed.norm, embed_norm_eps)
             if spt:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dtn_det.errors import InputError
 from dtn_det.layers import TokenNorm, from_layer_norm
 from dtn_det.layers.token_norms import option_names, takes_groups
 
@@ -74,16 +75,16 @@ def stage_groups(
     known = _DTN_KEYS | option_names(name) | {"num_groups", "type"}
     unknown = sorted(set(cfg) - known)
     if unknown:
-        raise ValueError(f"expected dtn_cfg to have keys out of {sorted(known)}, got {', '.join(unknown)}")
+        raise InputError(f"expected dtn_cfg to have keys out of {sorted(known)}, got {', '.join(unknown)}")
     stages = list(dtn_stages)
     if len(set(stages)) != len(stages) or not all(isinstance(s, int) and 0 <= s < len(widths) for s in stages):
-        raise ValueError(
+        raise InputError(
             f"expected dtn_stages to be distinct stage indices from 0 to {len(widths) - 1}, got {tuple(stages)}"
         )
     groups = _groups_per_stage(cfg.get("num_groups", default_groups), num_heads)
     for stage in stages:
         if takes_groups(name) and (groups[stage] < 1 or widths[stage] % groups[stage]):
-            raise ValueError(
+            raise InputError(
                 f"expected num_groups to divide the width of its stage, got {groups[stage]} groups for stage {stage} "
                 f"of width {widths[stage]}: set dtn_cfg=dict(num_groups=...) to divisors of {tuple(widths)}"
             )
@@ -96,7 +97,7 @@ def _groups_per_stage(num_groups: Sequence[int] | str | int, num_heads: Sequence
     if isinstance(num_groups, int):
         return [num_groups] * len(num_heads)
     if isinstance(num_groups, str) or len(num_groups) != len(num_heads):
-        raise ValueError(
+        raise InputError(
             f"expected num_groups to be an int, 'heads' or {len(num_heads)} ints (one per stage), got {num_groups!r}"
         )
     return list(num_groups)
@@ -122,7 +123,7 @@ def token_norm_from(norm: nn.Module, num_groups: int, dtn_cfg: Mapping[str, Any]
     """
     name = norm_type(dtn_cfg)
     if not isinstance(norm, nn.LayerNorm):
-        raise ValueError(
+        raise InputError(
             f"expected norm_cfg to build a LayerNorm where {name} replaces it, got {type(norm).__name__}: use "
             f"norm_cfg=dict(type='LN')"
         )

@@ -17,6 +17,7 @@ from dtn_det.backbones.stage_norms import apply_norm, check_arguments, maybe_che
 from dtn_det.checkpoints.key_maps import resize_grid
 from dtn_det.conversion.hosts.mmcv import tokenization_of
 from dtn_det.conversion.hosts.mmdet import localize
+from dtn_det.errors import InputError
 
 
 class DTNSwinBlock(SwinBlock):  # type: ignore[misc]
@@ -145,7 +146,7 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
             dtn_cfg, self.dtn_stages, widths=self.num_features, num_heads=num_heads, default_groups="heads"
         )
         if not -1 <= self.frozen_stages <= len(self.stages):
-            raise ValueError(f"expected frozen_stages from -1 to {len(self.stages)}, got {self.frozen_stages}")
+            raise InputError(f"expected frozen_stages from -1 to {len(self.stages)}, got {self.frozen_stages}")
         for index, stage in enumerate(self.stages):
             for position, block in enumerate(stage.blocks):
                 if lsa:

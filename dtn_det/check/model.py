@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
 from dtn_det.datasets.configs.folders import class_numbers
+from dtn_det.errors import InputError
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -67,7 +68,7 @@ class Target:
                 registry = require(f"{library}.registry", "det" if self.is_detector else "cls").MODELS
                 model = registry.build(_settings(self.config))
         except (KeyError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
-            raise ValueError(
+            raise InputError(
                 f"expected a model that builds in {self.source}, got {type(error).__name__}: {error}: mend the config, "
                 "or name another"
             ) from error

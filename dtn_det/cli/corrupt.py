@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dtn_det.cli import sweep_options
+from dtn_det.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if args.grid is not None:
         return _grid(args)
     if args.dst is None:
-        raise ValueError("expected DST, the folder to write to, got none: name it, or --grid FILE for one image")
+        raise InputError("expected DST, the folder to write to, got none: name it, or --grid FILE for one image")
     return _one_image(args) if args.src.is_file() else _tree(args)
 
 
@@ -188,7 +189,7 @@ def _grid(args: argparse.Namespace) -> int:
     from dtn_det.corruptions.grid import draw_grid
 
     if args.dst is not None:
-        raise ValueError(f"expected --grid without DST, got {args.dst}: leave one of them out")
+        raise InputError(f"expected --grid without DST, got {args.dst}: leave one of them out")
     corruptor, image = _corruptor(args, "coco-c"), _read(args)
     names, severities = select_corruptions(args.corruptions or ["all"]), select_severities(args.severities)
     picture = draw_grid(image, names, severities, corruptor=corruptor, key=args.src.name)
@@ -203,7 +204,7 @@ def _one_image(args: argparse.Namespace) -> int:
 
     names, severities = select_corruptions(args.corruptions or ["benchmark"]), select_severities(args.severities)
     if len(names) != 1 or len(severities) != 1:
-        raise ValueError(
+        raise InputError(
             f"expected one corruption and one severity for one image, got {len(names)} and {len(severities)}: choose "
             "with --corruptions and --severities, or draw them all with --grid FILE"
         )
@@ -221,17 +222,17 @@ def _read(args: argparse.Namespace) -> ByteImage:
     from dtn_det.errors import BadImageError
 
     if args.src.is_dir():
-        raise ValueError(f"expected SRC to be one image for --grid, got the folder {args.src}: name an image")
+        raise InputError(f"expected SRC to be one image for --grid, got the folder {args.src}: name an image")
     try:
         image = read_image(args.src, upright=not args.resize)
     except BadImageError as error:
-        raise ValueError(f"expected SRC to be an image, got {args.src}: {error}") from None
+        raise InputError(f"expected SRC to be an image, got {args.src}: {error}") from None
     return np.array(resize_and_crop(image) if args.resize else image)
 
 
 def _check_target(source: Path, target: Path) -> None:
     if target.is_dir() or os.path.realpath(target) == os.path.realpath(source):
-        raise ValueError(f"expected the name of another file to write to, got {target}: name an image file")
+        raise InputError(f"expected the name of another file to write to, got {target}: name an image file")
 
 
 def _write(source: Path, target: Path, image: ByteImage) -> None:

@@ -18,6 +18,7 @@ from importlib import metadata
 from typing import Final
 
 from dtn_det._optional import require
+from dtn_det.errors import InputError
 
 EXIT_FAILURE: Final = 1
 EXIT_INTERRUPTED: Final = 130
@@ -119,7 +120,7 @@ def _report(error: Exception, *, debug: bool) -> int:
         traceback.print_exception(error)
     text = str(error)
     # The message of these is written for the user; that of any other tells little without its class.
-    if not text or not isinstance(error, ValueError | ImportError | OSError):
+    if not text or not isinstance(error, InputError | ImportError | OSError):
         text = f"{type(error).__name__}: {text}".rstrip(": ")
     print(f"dtn-det: error: {text}", file=sys.stderr)
     if not debug:

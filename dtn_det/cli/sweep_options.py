@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from dtn_det.errors import InputError
+
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
@@ -135,7 +137,7 @@ def checked_workers(args: argparse.Namespace) -> int:
         ("unit-size", args.unit_size, 1),
     ):
         if value < least:
-            raise ValueError(f"expected --{option} to be at least {least}, got {value}")
+            raise InputError(f"expected --{option} to be at least {least}, got {value}")
     return workers
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from dtn_det._optional import require
 from dtn_det.conversion.norms import convert_norm
 from dtn_det.conversion.spt_lsa import convert_attention, convert_tokenization
+from dtn_det.errors import InputError
 from dtn_det.layers.token_norms import option_names
 
 
@@ -35,7 +36,7 @@ def convert(
     """
     norm = norm_settings(norm_cfg)
     if norm and "type" not in norm:
-        raise ValueError(f"expected norm_cfg with a type, got {norm}: write norm_cfg=dict(type='dtn', ...)")
+        raise InputError(f"expected norm_cfg with a type, got {norm}: write norm_cfg=dict(type='dtn', ...)")
     # Tokens first: the norms look for the module that makes them.
     if spt:
         convert_tokenization(model, "spt")
@@ -57,7 +58,7 @@ def norm_settings(norm_cfg: Mapping[str, Any] | str | None) -> dict[str, Any]:
     if isinstance(norm_cfg, str):
         return {"type": norm_cfg}
     if norm_cfg is not None and not isinstance(norm_cfg, Mapping):
-        raise ValueError(f"expected norm_cfg to be a config or a name, got {norm_cfg!r}: write norm_cfg='dtn'")
+        raise InputError(f"expected norm_cfg to be a config or a name, got {norm_cfg!r}: write norm_cfg='dtn'")
     return dict(norm_cfg or {})
 
 
@@ -88,7 +89,7 @@ def converted_model(
         ValueError: A config that does not fit, or nothing that could be converted.
     """
     if not isinstance(model, Mapping) or "type" not in model:
-        raise ValueError(f"expected model to be a config with a type, got {model!r}: write model=dict(type=..., ...)")
+        raise InputError(f"expected model to be a config with a type, got {model!r}: write model=dict(type=..., ...)")
     settings = dict(model)
     if data_preprocessor is not None:
         settings.setdefault("data_preprocessor", data_preprocessor)
@@ -123,4 +124,4 @@ def _unknown_model(model: Mapping[str, Any], error: RuntimeError) -> Exception:
         return error
     close = difflib.get_close_matches(name, require("timm", "cls").list_models(), n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() has them all"
-    return ValueError(f"expected the name of a model of timm, got {name!r}: {hint}")
+    return InputError(f"expected the name of a model of timm, got {name!r}: {hint}")

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dtn_det.errors import InputError
+
 Grid = tuple[int, int]
 
 # Image sizes in flight between a forward pass and its backward pass.
@@ -190,7 +192,7 @@ class GridMemory:
         ]
         if len(fitting) > 1:
             found = " and ".join(str(grid) for grid, _ in fitting)
-            raise ValueError(
+            raise InputError(
                 f"expected one grid of {num_tokens} tokens while activations are computed again, got {found}: with "
                 "activation checkpointing, run the backward pass of one image size before the forward pass of another, "
                 "or put passes that need no gradient under torch.no_grad()"

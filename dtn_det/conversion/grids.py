@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dtn_det.conversion.grid_memory import BlockGrid, Grid, GridMemory, PatchLayout
 from dtn_det.conversion.hosts.traits import ExtraTokens, arguments
+from dtn_det.errors import InputError
 
 GridFunction = Callable[[int], Grid]
 
@@ -131,7 +132,7 @@ class RecordMask:
         """Keep the mask of this call, None if it has none."""
         mask = _argument(*self.argument, args, kwargs)
         if isinstance(mask, Tensor) and mask.dim() != 2:
-            raise ValueError(
+            raise InputError(
                 f"expected {self.argument[0]} of shape (B, L), one number a token, got {tuple(mask.shape)}: converted "
                 "norms cannot tell the padded tokens from it"
             )
@@ -204,7 +205,7 @@ class GiveGrid:
             surplus = self.extra.total
         if surplus not in (0, self.extra.total):
             extra = f" and {self.extra}" if self.extra.total else ""
-            raise ValueError(
+            raise InputError(
                 f"expected the tokens of {self.name!r} to be a grid of {grid[0]} x {grid[1]}{extra}, got "
                 f"{num_tokens}: DTN needs all tokens of the grid in their places, so turn off what drops or merges "
                 "tokens (patch_drop_rate), or pass grid= to convert_norm"
@@ -222,7 +223,7 @@ class GiveGrid:
     def _of_layout(self, layout: PatchLayout, x: Tensor) -> Grid:
         """The grid that all images have by what the host was told, which a given one must not contradict."""
         if layout.grid is None:
-            raise ValueError(
+            raise InputError(
                 f"expected images of one grid at {self.name!r}, their patches row by row and padding, if any, behind "
                 f"them, got {layout.problem}: batch images of one grid together, or pass one image at a time, cut to "
                 "its patches"
@@ -230,13 +231,13 @@ class GiveGrid:
         if self.fixed is not None:
             given = self._fixed(_side(x.shape[1]))
             if given != layout.grid:
-                raise ValueError(
+                raise InputError(
                     f"expected images of the grid {given[0]} x {given[1]} that convert_norm was given, at "
                     f"{self.name!r}, got {layout.grid[0]} x {layout.grid[1]} by {layout.source}: convert the model "
                     "without grid="
                 )
         if _side(x.shape[0]) != layout.batch:
-            raise ValueError(
+            raise InputError(
                 f"expected the tokens of {self.name!r} as (B, N, C) with B = {layout.batch}, the number of images by "
                 f"{layout.source}, got {tuple(x.shape)}: leave this norm out with layers="
             )
@@ -248,7 +249,7 @@ class GiveGrid:
             return None
         if self.block.unclear is not None:
             first, second = self.block.unclear
-            raise ValueError(
+            raise InputError(
                 f"expected to tell (B, H, W, C) from (B, C, H, W) at {self.name!r}, got a map of which both have C = "
                 f"{self.width} and which is a grid of {first[0]} x {first[1]} or of {second[0]} x {second[1]}: pass "
                 "grid=(H, W) to convert_norm"
@@ -258,14 +259,14 @@ class GiveGrid:
     def _of_pass(self, x: Tensor, num_tokens: int) -> tuple[Grid, bool]:
         seen = self.memory.find(self.hosts, self.width, self.name, num_tokens)
         if seen is None:
-            raise ValueError(
+            raise InputError(
                 f"expected to see the grid of the tokens of {self.name!r} in this forward pass, got "
                 f"{tuple(x.shape)} and nothing else: pass images through the whole model, or pass grid=(H, W), or a "
                 "function of the number of tokens, to convert_norm"
             )
         batch = _side(x.shape[0])
         if seen.batch not in (batch, -1):
-            raise ValueError(
+            raise InputError(
                 f"expected the tokens of {self.name!r} as (B, N, C) with B = {seen.batch}, the number of images whose "
                 f"grid was seen, got {tuple(x.shape)}: DTN needs the tokens of an image in one row, so pass grid= to "
                 "convert_norm, or leave this norm out with layers="
@@ -320,7 +321,7 @@ class GiveSequence:
             return None
         length = mask.shape[1]
         if mask.shape[0] != x.shape[0] or length > x.shape[1]:
-            raise ValueError(
+            raise InputError(
                 f"expected tokens of shape ({mask.shape[0]}, {length} or more, C) at {self.name!r}, as the attention "
                 f"mask has it, got {tuple(x.shape)}: pass a mask of the shape of the tokens, and turn off what splits "
                 "sequences (chunk_size_feed_forward, generation with a cache)"

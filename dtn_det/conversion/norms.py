@@ -31,6 +31,7 @@ from dtn_det.conversion.plan import (
     plan_norms,
 )
 from dtn_det.conversion.spt_lsa import put
+from dtn_det.errors import InputError
 from dtn_det.layers import DTN, DyT, RMSNorm, ScaleNorm, TokenGroupNorm, TokenLayerNorm, from_layer_norm
 from dtn_det.layers.token_norm import TokenNorm
 from dtn_det.layers.token_norms.factory import token_norm_class
@@ -83,9 +84,9 @@ def convert_norm(
         >>> model = convert_norm(timm.create_model("vit_small_patch16_224", pretrained=True), "dtn")
     """
     if not isinstance(model, nn.Module):
-        raise ValueError(f"expected a built model (torch.nn.Module), got {type(model).__name__}: build it first")
+        raise InputError(f"expected a built model (torch.nn.Module), got {type(model).__name__}: build it first")
     if not isinstance(norm, str):
-        raise ValueError(
+        raise InputError(
             f"expected the name of a norm, got {norm!r}: write its options behind it, convert_norm(model, 'dtn', "
             "init='local')"
         )
@@ -259,7 +260,7 @@ def _check_sees_all(model: nn.Module, norm: str) -> None:
         getattr(module, name, False) is True for module in model.modules() for name in ("is_causal", "is_decoder")
     )
     if causal or any(getattr(config, name, False) is True for name in ("is_decoder", "is_encoder_decoder")):
-        raise ValueError(
+        raise InputError(
             f"expected an encoder, got {type(model).__name__} with attention that must not see later tokens, at which "
             f"{norm} looks: convert an encoder, or take a norm within tokens (ln, rmsnorm, scalenorm, dyt)"
         )
@@ -270,7 +271,7 @@ def _check_grid(grid: Any) -> None:
         return
     sides = tuple(grid) if isinstance(grid, tuple | list) else ()
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise ValueError(
+        raise InputError(
             f"expected grid to be (H, W), a function of the number of tokens, 'sequence' or None, got {grid!r}"
         )
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dtn_det.conversion.grid_memory import Grid
 from dtn_det.conversion.grids import tokens_behind
 from dtn_det.conversion.hosts.traits import ExtraTokens
+from dtn_det.errors import InputError
 
 _LIBRARIES = frozenset(
     ("torch", "torchvision", "timm", "transformers", "huggingface_hub", "mmpretrain", "mmdet", "mmcv", "mmengine")
@@ -106,7 +107,7 @@ class VerifyPlaces:
         where = f"at {divmod(place, width)}" if place >= 0 else "among the tokens before the grid"
         self.done = False
         code = f"{', '.join(self.methods[:4])} {'do' if len(self.methods) > 1 else 'does'}"
-        raise ValueError(
+        raise InputError(
             f"expected the patches of an image row by row in a grid of {height} x {width} at {self.norm!r}, got the "
             f"patch {cell} of {name} {where}: see what {code} "
             "to the order of tokens, and let class tokens come before all patches, or convert to another norm than DTN"

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import nn
 
 from dtn_det.conversion.hosts.traits import attends_to_others, reads, reads_frames, reads_images, rearranges
-from dtn_det.errors import NoNormToConvertError
+from dtn_det.errors import InputError, NoNormToConvertError
 from dtn_det.layers.dtn import DTN
 from dtn_det.layers.token_norm import TokenNorm
 from dtn_det.layers.token_norms.factory import takes_groups, token_norm_class
@@ -220,7 +220,7 @@ def _check_first(model: str, converted: dict[str, nn.Module]) -> None:
         return
     first = next(iter(converted))
     others = f" and {len(converted) - 1} more" if len(converted) > 1 else ""
-    raise ValueError(
+    raise InputError(
         f"expected a {model} with LayerNorm in the places to convert, got norms that are converted already, "
         f"{type(converted[first]).__name__} at {first!r}{others}: build the model again and convert it once, or choose "
         "norms that are left with layers="
@@ -317,12 +317,12 @@ def check_order(model: nn.Module, grid_is_given: bool = False) -> None:
     if found is not None:
         kind, deed = found
         part = "" if kind == type(model).__name__ else f"{kind} of "
-        raise ValueError(
+        raise InputError(
             f"expected tokens in the order of their grid, got {part}{type(model).__name__}, which {deed}: DTN has no "
             "grid there; choose another model or another norm"
         )
     if not grid_is_given and reads_frames(model):
-        raise ValueError(
+        raise InputError(
             f"expected a model of single images, got {type(model).__name__}, which reads videos: its tokens are no "
             "grid of one image; choose another model, or pass grid= to convert_norm"
         )
@@ -337,14 +337,14 @@ def check_layers(layers: Layers) -> None:
     if callable(layers):
         return
     if not isinstance(layers, str):
-        raise ValueError(
+        raise InputError(
             "expected layers to be 'authors', 'blocks', a function or a regular expression, got "
             f"{layers!r}: write the blocks 0 and 1 as layers=r'blocks\\.(0|1)\\.'"
         )
     try:
         re.compile(layers)
     except re.error as error:
-        raise ValueError(
+        raise InputError(
             f"expected layers to be 'authors', 'blocks', a function or a regular expression, got {layers!r} ({error})"
         ) from error
 
@@ -355,7 +355,7 @@ def _groups(
     if num_groups == "heads":
         heads = _heads(attention) if attention is not None else None
         if heads is None:
-            raise ValueError(
+            raise InputError(
                 f"expected an attention beside {name!r} to take the groups from, got none: pass num_groups as a number "
                 "or as a function of name and norm, or leave this norm out with layers"
             )
@@ -363,10 +363,10 @@ def _groups(
     else:
         groups = num_groups(name, module) if callable(num_groups) else num_groups
     if not isinstance(groups, int) or isinstance(groups, bool):
-        raise ValueError(f"expected num_groups to be 'heads', an integer or a function that gives one, got {groups!r}")
+        raise InputError(f"expected num_groups to be 'heads', an integer or a function that gives one, got {groups!r}")
     if groups < 1 or width % groups:
         source = "the heads of its attention" if num_groups == "heads" else "num_groups"
-        raise ValueError(
+        raise InputError(
             f"expected groups that divide the width {width} of {name!r}, got {groups} ({source}): pass num_groups as a "
             "divisor, or as a function of name and norm"
         )

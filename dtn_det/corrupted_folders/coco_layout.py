@@ -13,6 +13,7 @@ from dtn_det.datasets.coco.names import is_elsewhere, is_there, twin_of
 from dtn_det.datasets.coco.orientation import find_orientations
 from dtn_det.datasets.coco.values import Id
 from dtn_det.datasets.remarks import counted_remark
+from dtn_det.errors import InputError
 
 ANNOTATION_FOLDER = "annotations"
 _SAMPLE = 50
@@ -60,7 +61,7 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
             own[target] = key
             known = found.setdefault(target, SourceImage(folder / image["file_name"], key, target))
             if known.key != key:
-                raise ValueError(
+                raise InputError(
                     f"expected one id for the image {target}, got {known.key!r} and {key!r} in two annotation files: "
                     "corrupt each file's images into a folder of their own, with one --annotations at a time"
                 )
@@ -91,7 +92,7 @@ def _only(root: Path) -> list[Path]:
         )
     if len(found) > 1:
         names = ", ".join(f"{ANNOTATION_FOLDER}/{path.name}" for path in found)
-        raise ValueError(f"expected --annotations to choose out of {names}, got none: name those you want corrupted")
+        raise InputError(f"expected --annotations to choose out of {names}, got none: name those you want corrupted")
     return found
 
 
@@ -105,7 +106,7 @@ def _resolve(root: Path, path: Path) -> Path:
 def _name(file: CocoFile, text: str) -> PurePosixPath:
     name = PurePosixPath(text)
     if name.is_absolute() or ".." in name.parts:
-        raise ValueError(
+        raise InputError(
             f"expected file names below the image folder, got {text!r} in {file.path}: put the images into one folder, "
             "each once, under the last parts of their paths, or write file_name relative to the folder of the images"
         )
@@ -167,7 +168,7 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
     chosen = candidates if len(candidates) == 1 else named
     if len(chosen) != 1:
         places = ", ".join(str(folder.relative_to(root)) for folder in candidates)
-        raise ValueError(
+        raise InputError(
             f"expected one folder with the images of {file.path}, got {places}: {advice or 'choose with --images'}"
         )
     return chosen[0]

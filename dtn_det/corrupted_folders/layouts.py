@@ -13,6 +13,7 @@ from dtn_det.datasets.folders.class_folders import list_clean, no_images
 from dtn_det.datasets.folders.image_files import OtherFiles, quoted, walk_images
 from dtn_det.datasets.folders.recognise import Recognised, recognise
 from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import InputError
 
 LAYOUTS = ("imagenet", "coco", "plain")
 
@@ -108,7 +109,7 @@ def list_plain(root: Path, found: Recognised) -> Source:
     others = OtherFiles()
     paths = list(walk_images(str(root), "", others))
     if not paths:
-        raise ValueError(no_images(root, others))
+        raise InputError(no_images(root, others))
     images = sort_images([_source_image(root / path, path) for path in paths])
     same = found.root == root
     classes = found.folders if found.kind == "class_folders" and same else ()
@@ -118,12 +119,12 @@ def list_plain(root: Path, found: Recognised) -> Source:
 def _list_classes(found: Recognised, layout: str) -> Source:
     strangers = [name for name in found.folders if not WNID.fullmatch(name)]
     if found.kind != "tiny_imagenet_val" and (found.classes != "imagenet" and len(strangers) == len(found.folders)):
-        raise ValueError(
+        raise InputError(
             f"expected class folders such as n01440764 in {found.root} for --layout imagenet, got none: "
             "name the folder that holds them, or take --layout plain"
         )
     if strangers and len(strangers) < len(found.folders):
-        raise ValueError(
+        raise InputError(
             f"expected class folders such as n01440764 in {found.root}, got {quoted(strangers)} beside them: move them "
             "away, or take --layout plain"
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dtn_det.corruptions.identity import Identity, engine_changes
+from dtn_det.errors import InputError
 from dtn_det.system.files import is_temporary
 
 MANIFEST = "corruptions.json"
@@ -69,7 +70,7 @@ def check_folder(folder: Path, manifest: Manifest) -> None:
     if stored is None:
         foreign = sorted(path.name for path in folder.iterdir() if not is_temporary(path.name))
         if foreign:
-            raise ValueError(
+            raise InputError(
                 f"expected DST to be empty or a corrupted tree, got {folder} with {foreign[0]!r} in it: name another"
             )
         return
@@ -78,7 +79,7 @@ def check_folder(folder: Path, manifest: Manifest) -> None:
     differing = [key for key in {**wanted, **stored} if key not in _NOT_COMPARED and wanted.get(key) != stored.get(key)]
     if differing:
         changes = "; ".join(f"{key} was {stored.get(key)!r}, is {wanted.get(key)!r}" for key in differing)
-        raise ValueError(
+        raise InputError(
             f"expected the settings that the images in {folder} were made with, got others ({changes}): "
             f"name another DST, or delete this one{_engines(str(stored.get('identity')), manifest.identity)}"
         )

@@ -15,6 +15,7 @@ from dtn_det.corrupted_folders.worker import WRITABLE, Job
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.datasets.folders.recognise import READ_BY_CLASS, Recognised, recognise
 from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.errors import InputError
 
 FORMATS = ("source", "jpeg", "png")
 PROFILES_BY_LAYOUT = {"imagenet": "imagenet-c", "coco": "coco-c", "plain": "coco-c"}
@@ -83,12 +84,12 @@ def find_layout(found: Recognised) -> str:
         ValueError: Its images are corrupted already, or are no files.
     """
     if found.kind in _NOT_CLEAN:
-        raise ValueError(
+        raise InputError(
             f"expected clean images, got {found.title} in {found.root}: name a folder of clean ones, or corrupt these "
             "as they are with --layout plain"
         )
     if found.kind == "arrays":
-        raise ValueError(found.refusal("a folder of images"))
+        raise InputError(found.refusal("a folder of images"))
     if found.kind == "coco":
         return "coco"
     return "imagenet" if found.classes == "imagenet" or found.kind == "tiny_imagenet_val" else "plain"
@@ -133,9 +134,9 @@ def plan_tree(
     if layout == "auto":
         layout = "coco" if annotations else find_layout(found)
     if layout not in LAYOUTS:
-        raise ValueError(f"expected a layout out of auto, {', '.join(LAYOUTS)}, got {layout!r}")
+        raise InputError(f"expected a layout out of auto, {', '.join(LAYOUTS)}, got {layout!r}")
     if layout != "coco" and (annotations or images is not None):
-        raise ValueError(f"expected --layout coco with --annotations or --images, got {layout!r}: leave them out")
+        raise InputError(f"expected --layout coco with --annotations or --images, got {layout!r}: leave them out")
     if layout == "coco":
         source = list_coco(root, annotations, images)
     else:
@@ -164,12 +165,12 @@ def check_folders(root: Path, destination: Path) -> None:
     if not root.is_dir():
         raise FileNotFoundError(f"expected SRC to be a folder of images, got {root}: there is no such folder")
     if not any(root.iterdir()):
-        raise ValueError(f"expected SRC to hold images, got the empty folder {root}")
+        raise InputError(f"expected SRC to hold images, got the empty folder {root}")
     if destination.is_symlink() and not os.path.exists(destination):
-        raise ValueError(f"expected DST to be a folder, got {destination}, a link that leads nowhere: name another")
+        raise InputError(f"expected DST to be a folder, got {destination}, a link that leads nowhere: name another")
     # Path.resolve raises where a link leads to itself.
     if Path(os.path.realpath(destination)).is_relative_to(os.path.realpath(root)):
-        raise ValueError(f"expected DST to lie outside SRC, got {destination} for SRC {root}: name another")
+        raise InputError(f"expected DST to lie outside SRC, got {destination} for SRC {root}: name another")
 
 
 def _with_suffixes(source: Source, file_format: str) -> Source:
@@ -179,7 +180,7 @@ def _with_suffixes(source: Source, file_format: str) -> Source:
         ValueError: An unknown format, or two images would get one target.
     """
     if file_format not in FORMATS:
-        raise ValueError(f"expected a file format out of {', '.join(FORMATS)}, got {file_format!r}")
+        raise InputError(f"expected a file format out of {', '.join(FORMATS)}, got {file_format!r}")
     if file_format != "source":
         # The files of ImageNet-C are named so.
         suffix = ".png" if file_format == "png" else ".JPEG" if source.layout == "imagenet" else ".jpg"
@@ -211,7 +212,7 @@ def _renamed_images(source: Source, suffixes: Mapping[PurePosixPath, str], advic
     )
     (target, count), *_ = Counter(image.target for image in images).most_common(1)
     if count > 1:
-        raise ValueError(
+        raise InputError(
             f"expected images whose names differ in more than their suffix, got {count} that would become {target}: "
             f"rename them, or {advice}"
         )

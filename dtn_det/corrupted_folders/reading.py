@@ -23,6 +23,7 @@ from dtn_det.datasets.folders.image_files import OtherFiles, listed, quoted, sub
 from dtn_det.datasets.folders.label_maps import map_labels
 from dtn_det.datasets.folders.recognise import Recognised
 from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import InputError
 
 # Images whose files' sizes go into the identity of the tree; those of all would take minutes.
 _SIZED = 100
@@ -103,7 +104,7 @@ def list_tree(
     root, folders = tree.found.root, tree.folders
     absent = [cell for cell in cells if cell not in folders]
     if absent:
-        raise ValueError(
+        raise InputError(
             f"expected a folder for each corruption and severity in {root}, got none for {_by_corruption(absent)}: "
             f"fetch what is missing, or choose with {_choice(cells, folders)}"
         )
@@ -117,7 +118,7 @@ def list_tree(
     if not known and clean is not None and present <= clean.labels.numbers.keys():
         known = {*clean.labels.numbers}
     if not known and classes != "imagenet" and (tree.num_images or 0) > len(keys):
-        raise ValueError(
+        raise InputError(
             f"expected all images of {root}, among whose class folders the classes are numbered, got {len(keys)} of "
             f"{tree.num_images}: write it again with the same `dtn-det corrupt` command, which adds the classes to "
             "corruptions.json and keeps the images, or name the clean images with --clean"
@@ -126,7 +127,7 @@ def list_tree(
     labels = map_labels(known or {name for cell in cells for name in subfolders(folders[cell])}, classes, root)
     unknown = sorted(present - {*labels.numbers})
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"expected class folders in {root} that the clean images have too ({listed(sorted(known))}), got "
             f"{quoted(unknown)} besides: move them away, or name the clean images of these classes with --clean"
         )
@@ -217,7 +218,7 @@ def match_clean(images: LabelledImages, listed_clean: LabelledImages, clean: Pat
             continue
         near = by_stem.get(stem(key), [])
         if len(near) > 1:
-            raise ValueError(
+            raise InputError(
                 f"expected one clean image for {key} in {clean}, got {quoted(near)}: give the corrupted and the clean "
                 "images the same endings"
             )
@@ -227,12 +228,12 @@ def match_clean(images: LabelledImages, listed_clean: LabelledImages, clean: Pat
             missing.append(stem(key))
     twice = _taken_twice(partners)
     if twice:
-        raise ValueError(
+        raise InputError(
             f"expected a clean image in {clean} for each of {quoted(twice)}, got one for all: give the corrupted and "
             "the clean images the same endings"
         )
     if missing:
-        raise ValueError(
+        raise InputError(
             f"expected the clean images in {clean}, got {len(missing)} of {len(wanted)} missing "
             f"({listed(missing)}): name their folder with --clean, or leave --clean out"
         )
@@ -256,7 +257,7 @@ def _common_keys(tree: CorruptedTree, cells: Cells, others: OtherFiles) -> list[
     first = tree.folders[cells[0]]
     keys = sorted(_keys(first, others))
     if not keys:
-        raise ValueError(f"expected images in class folders in {first}, got none: check the tree")
+        raise InputError(f"expected images in class folders in {first}, got none: check the tree")
     reference = set(keys)
     faults = []
     for cell in cells[1:]:
@@ -270,7 +271,7 @@ def _common_keys(tree: CorruptedTree, cells: Cells, others: OtherFiles) -> list[
             hint = (
                 "; frost in the first archive of Tiny-ImageNet-C has ImageNet's 1,000 classes (hendrycks/robustness#60)"
             )
-        raise ValueError(
+        raise InputError(
             f"expected the same {len(keys):,} image{'' if len(keys) == 1 else 's'} for each corruption and severity as "
             f"in {first}, got:{''.join(faults)}\nfetch the tree again, or choose whole parts with --corruptions and "
             f"--severities{hint}"

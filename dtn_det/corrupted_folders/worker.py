@@ -22,7 +22,7 @@ from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import ByteImage, read_image, resize_and_crop
 from dtn_det.corruptions.stream import Key
 from dtn_det.datasets.folders.image_files import JPEG_SUFFIXES
-from dtn_det.errors import BadImageError
+from dtn_det.errors import BadImageError, InputError
 from dtn_det.system.files import write_bytes
 from dtn_det.system.processes import end_with_parent, interrupts_blocked, worker_environment
 
@@ -251,5 +251,5 @@ def encode(image: ByteImage, suffix: str, jpeg_quality: int | None = None) -> by
         name, options = _FORMATS[suffix]
         picture.save(file, name, **options)
     else:
-        raise ValueError(f"expected a file name that ends in {', '.join(WRITABLE)}, got {suffix!r}: choose one")
+        raise InputError(f"expected a file name that ends in {', '.join(WRITABLE)}, got {suffix!r}: choose one")
     return file.getvalue()

@@ -17,6 +17,7 @@ from dtn_det.corrupted_folders.layouts import Source, SourceImage, choose
 from dtn_det.corrupted_folders.manifest import MANIFEST, check_folder
 from dtn_det.corrupted_folders.plan import Tree
 from dtn_det.corrupted_folders.worker import Job, Outcome, write_images
+from dtn_det.errors import InputError
 from dtn_det.system.files import is_temporary, locked, write_bytes, write_json
 from dtn_det.system.interrupts import interrupts_remembered
 from dtn_det.system.progress import duration, meter, size
@@ -43,7 +44,7 @@ def write_tree(tree: Tree, workers: int, console: Console, confirm: Callable[[st
         RuntimeError: A process died.
     """
     if workers < 1:
-        raise ValueError(f"expected at least 1 worker, got {workers}")
+        raise InputError(f"expected at least 1 worker, got {workers}")
     images, clashes = split_clashes(tree.source, choose(tree.source, tree.limit, tree.corruptor.seed))
     total = len(images) * len(tree.cells)
     with locked(tree.destination, "DST"):

@@ -11,6 +11,8 @@ import difflib
 from collections.abc import Iterable
 from types import MappingProxyType
 
+from dtn_det.errors import InputError
+
 GROUPS = MappingProxyType(
     {
         "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -47,13 +49,13 @@ def group_of(name: str) -> str:
 def check_name(name: str) -> None:
     """Raise a ValueError unless ``name`` is a corruption."""
     if name not in ALL:
-        raise ValueError(f"expected a corruption out of {', '.join(ALL)}, got {name!r}")
+        raise InputError(f"expected a corruption out of {', '.join(ALL)}, got {name!r}")
 
 
 def check_severity(severity: int) -> None:
     """Raise a ValueError unless ``severity`` is an integer from 1 to 5."""
     if isinstance(severity, bool) or not hasattr(severity, "__index__") or severity not in SEVERITIES:
-        raise ValueError(f"expected a severity from 1 to 5 (a clean image needs no corruption), got {severity!r}")
+        raise InputError(f"expected a severity from 1 to 5 (a clean image needs no corruption), got {severity!r}")
 
 
 SETS = {"all": ALL, "benchmark": BENCHMARK, **GROUPS}
@@ -82,11 +84,11 @@ def select_corruptions(words: Iterable[str]) -> tuple[str, ...]:
         else:
             close = difflib.get_close_matches(word, (*ALL, *SETS), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(
+            raise InputError(
                 f"expected corruptions out of {', '.join(ALL)}, or {', '.join(SETS)} for several, got {word!r}{hint}"
             )
     if not chosen:
-        raise ValueError(f"expected at least one corruption, got none: name some, or {', '.join(SETS)} for several")
+        raise InputError(f"expected at least one corruption, got none: name some, or {', '.join(SETS)} for several")
     return tuple(name for name in ALL if name in chosen)
 
 
@@ -101,5 +103,5 @@ def select_severities(severities: Iterable[int]) -> tuple[int, ...]:
         check_severity(severity)
         chosen.add(severity)
     if not chosen:
-        raise ValueError("expected at least one severity, got none: name some from 1 to 5")
+        raise InputError("expected at least one severity, got none: name some from 1 to 5")
     return tuple(severity for severity in SEVERITIES if severity in chosen)

@@ -21,6 +21,7 @@ from dtn_det.corruptions.identity import Identity
 from dtn_det.corruptions.image import ByteImage, check_image, to_rgb
 from dtn_det.corruptions.profiles import PROFILES, Profile, engines, get_profile
 from dtn_det.corruptions.stream import Key, Stream
+from dtn_det.errors import InputError
 
 ENGINE_VERSION = max(profile.engine for profile in PROFILES.values())
 """Raised whenever the same arguments give other pixels in a profile, which then carries this version."""
@@ -59,17 +60,17 @@ class Corruptor:
     def __post_init__(self) -> None:
         rules = self.rules
         if self.channel_order not in ("rgb", "bgr"):
-            raise ValueError(f"expected channel_order to be 'rgb' or 'bgr', got {self.channel_order!r}")
+            raise InputError(f"expected channel_order to be 'rgb' or 'bgr', got {self.channel_order!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer):
-            raise ValueError(f"expected seed to be an integer, got {self.seed!r}")
+            raise InputError(f"expected seed to be an integer, got {self.seed!r}")
         if self.jpeg is not None and not isinstance(self.jpeg, bool):
-            raise ValueError(f"expected jpeg to be True, False or None for the profile's habit, got {self.jpeg!r}")
+            raise InputError(f"expected jpeg to be True, False or None for the profile's habit, got {self.jpeg!r}")
         if self.backend not in ("dtn_det", "imagecorruptions"):
-            raise ValueError(f"expected backend to be 'dtn_det' or 'imagecorruptions', got {self.backend!r}")
+            raise InputError(f"expected backend to be 'dtn_det' or 'imagecorruptions', got {self.backend!r}")
         if self.backend == "imagecorruptions":
             imagecorruptions_backend.check(rules)
             if self.engine is not None:
-                raise ValueError(
+                raise InputError(
                     f"expected engine {self.engine} only with backend='dtn_det', got {self.backend!r}: leave one out"
                 )
         if self.frost_folder is not None:
@@ -110,13 +111,13 @@ class Corruptor:
         """
         wanted = Identity.parse(identity)
         if wanted is None:
-            raise ValueError(
+            raise InputError(
                 f"expected the identity of corruptions, such as {cls().identity!r}, got {identity!r}: they were not "
                 "made by this engine"
             )
         if wanted.engine is not None and wanted.engine not in engines(wanted.profile):
             found = replace(wanted, engine=get_profile(wanted.profile).engine)
-            raise ValueError(
+            raise InputError(
                 f"expected corruptions {identity!r}, got {str(found)!r} here: take the version that made them"
             )
         original = wanted.textures is not None and wanted.textures.startswith("original")
@@ -131,7 +132,7 @@ class Corruptor:
         )
         if corruptor.identity != identity:
             advice = "name the folder of the original frost textures" if original else "take the version that made them"
-            raise ValueError(f"expected corruptions {identity!r}, got {corruptor.identity!r} here: {advice}")
+            raise InputError(f"expected corruptions {identity!r}, got {corruptor.identity!r} here: {advice}")
         return corruptor
 
     def __call__(self, image: ByteImage, name: str, severity: int, key: Key | None = None) -> ByteImage:

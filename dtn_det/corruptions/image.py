@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dtn_det.errors import BadImageError
+from dtn_det.errors import BadImageError, InputError
 
 ByteImage = npt.NDArray[np.uint8]
 FloatImage = npt.NDArray[np.float32]
@@ -39,25 +39,25 @@ def check_image(image: object) -> ByteImage:
         ValueError: It is no such array, smaller than 32 x 32, or longer than 32,766 pixels.
     """
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"expected an array, got {type(image).__name__}: pass np.asarray(image)")
+        raise InputError(f"expected an array, got {type(image).__name__}: pass np.asarray(image)")
     if image.dtype != np.uint8:
-        raise ValueError(
+        raise InputError(
             f"expected an image of dtype uint8 with values from 0 to 255, got {image.dtype}: convert it, "
             "(255 * image).round().astype(np.uint8) for values from 0 to 1"
         )
     if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1):
-        raise ValueError(
+        raise InputError(
             f"expected an image of shape (H, W, 3), got the greyscale shape {image.shape}: repeat it, "
             "np.dstack([image] * 3)"
         )
     if image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"expected an image of shape (H, W, 3), got {image.shape}: pass one image with three channels")
+        raise InputError(f"expected an image of shape (H, W, 3), got {image.shape}: pass one image with three channels")
     if min(image.shape[:2]) < SMALLEST_SIDE:
-        raise ValueError(
+        raise InputError(
             f"expected an image of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, got {image.shape[:2]}: resize it"
         )
     if max(image.shape[:2]) > LARGEST_SIDE:
-        raise ValueError(f"expected an image of at most {LARGEST_SIDE} pixels a side, got {image.shape[:2]}: resize it")
+        raise InputError(f"expected an image of at most {LARGEST_SIDE} pixels a side, got {image.shape[:2]}: resize it")
     return np.ascontiguousarray(image)
 
 
@@ -85,7 +85,7 @@ def exact_bytes(image: npt.NDArray[np.generic]) -> ByteImage:
         values = f"{image.dtype} from {low:g} to {high:g}"
     else:
         values = f"{image.dtype} of shape {image.shape}"
-    raise ValueError(
+    raise InputError(
         f"expected whole numbers from 0 to 255, on which corruptions are defined, got {values}: convert the images to "
         "8 bits"
     )

@@ -12,6 +12,7 @@ from dtn_det._optional import require
 from dtn_det.corruptions.image import ByteImage
 from dtn_det.corruptions.profiles import Profile
 from dtn_det.corruptions.stream import Stream
+from dtn_det.errors import InputError
 
 _PACKAGE = "imagecorruptions"
 # They draw from generators of their own, which `corrupt` leaves unseeded.
@@ -28,7 +29,7 @@ def check(profile: Profile) -> None:
         ValueError: It makes other corruptions than those of the profile.
     """
     if profile.name not in ("coco-c", "imagenet-c"):
-        raise ValueError(
+        raise InputError(
             f"expected profile 'coco-c' (or 'imagenet-c', whose parameters the package has but for elastic_transform) "
             f"with backend='imagecorruptions', got {profile.name!r}: use backend='dtn_det'"
         )

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from dtn_det.corruptions.catalog import check_name, check_severity
 from dtn_det.corruptions.severities import CIFAR_C, COCO_C, IMAGENET_C, TINY_IMAGENET_C, Parameters, Table
+from dtn_det.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,13 @@ def get_profile(name: str, engine: int | None = None) -> Profile:
         ValueError: An unknown name, or a version that the profile has not had.
     """
     if name not in PROFILES:
-        raise ValueError(f"expected a profile out of {', '.join(PROFILES)}, got {name!r}")
+        raise InputError(f"expected a profile out of {', '.join(PROFILES)}, got {name!r}")
     latest = PROFILES[name]
     if engine is None or engine == latest.engine:
         return latest
     if engine not in engines(name):
         known = " or ".join(map(str, engines(name)))
-        raise ValueError(f"expected engine {known} for the profile {name}, got {engine!r}: leave it out for the latest")
+        raise InputError(f"expected engine {known} for the profile {name}, got {engine!r}: leave it out for the latest")
     return EARLIER_PROFILES[name, engine]
 
 

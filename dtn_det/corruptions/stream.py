@@ -13,6 +13,8 @@ from pathlib import PurePath
 import numpy as np
 import numpy.typing as npt
 
+from dtn_det.errors import InputError
+
 Key = str | int
 """What identifies an image: its path within the data set, or its id."""
 
@@ -32,7 +34,7 @@ def check_key(key: object) -> str | None:
         return str.__str__(key)
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         return str(int(key))
-    raise ValueError(
+    raise InputError(
         f"expected key to be a string or an integer that identifies the image, got {type(key).__name__}: pass its "
         "path within the data set, or its id"
     )
@@ -65,7 +67,7 @@ def image_key(path: str | PathLike[str], root: str | PathLike[str] | None = None
         try:
             return image.relative_to(root).as_posix()
         except ValueError:
-            raise ValueError(f"expected an image in {str(root)!r}, got {str(path)!r}: name its data root") from None
+            raise InputError(f"expected an image in {str(root)!r}, got {str(path)!r}: name its data root") from None
     folders = [index for index, part in enumerate(image.parts[:-1]) if WNID.fullmatch(part)]
     start = folders[-1] if folders else len(image.parts) - 1
     return PurePath(*image.parts[start:]).as_posix()

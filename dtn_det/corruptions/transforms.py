@@ -11,6 +11,7 @@ from dtn_det._optional import require
 from dtn_det.corruptions.engine import Backend, ChannelOrder, Corrupt, Corruptor
 from dtn_det.corruptions.image import ByteImage, exact_bytes
 from dtn_det.corruptions.stream import Key, image_key
+from dtn_det.errors import InputError
 
 require("mmcv", "det")  # before the import below fails with a name that tells nobody which extra is missing
 
@@ -84,14 +85,14 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
             return exact_bytes(results["img"])
         except ValueError as error:
             name = results.get("img_path", results.get("img_id", "an image"))
-            raise ValueError(f"{error} (got in {name})") from error
+            raise InputError(f"{error} (got in {name})") from error
 
     def _key(self, results: dict[str, Any]) -> Key:
         if results.get("img_id") is not None:
             return str(results["img_id"])
         if results.get("img_path") is not None:
             return image_key(results["img_path"], self.data_root)
-        raise ValueError(
+        raise InputError(
             f"expected 'img_id' or 'img_path' in the results, got {', '.join(map(repr, results))}: "
             "the data set must name its images"
         )

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from dtn_det._optional import require
 from dtn_det.cost.dtn_flops import DTNFlops, dtn_flops
+from dtn_det.errors import InputError
 from dtn_det.layers import DTN
 
 if TYPE_CHECKING:
@@ -158,9 +159,9 @@ def config_complexity(cfg: Config, shape: tuple[int, int] = (800, 1280)) -> Comp
         ValueError: A config without a model, a shape too small, or a detector that cannot be traced.
     """
     if "model" not in cfg:
-        raise ValueError("expected a config with a model, got none: name a whole config, not a part of one")
+        raise InputError("expected a config with a model, got none: name a whole config, not a part of one")
     if min(shape) < 32:
-        raise ValueError(f"expected an input of at least 32 x 32 pixels, got {shape[0]} x {shape[1]}")
+        raise InputError(f"expected an input of at least 32 x 32 pixels, got {shape[0]} x {shape[1]}")
     scope = cfg.get("default_scope", "mmdet")
     require("mmdet.utils", "det").register_all_modules(init_default_scope=scope == "mmdet")
     settings = _keep_all_proposals(cfg.model)
@@ -192,7 +193,7 @@ def model_complexity(model: nn.Module, images: Tensor) -> Complexity:
             handler.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
             counted = handler.by_module()
         except Exception as error:
-            raise ValueError(
+            raise InputError(
                 f"expected a detector that takes images alone and can be traced at {tuple(images.shape[-2:])}, got "
                 f"{type(model).__name__} ({type(error).__name__}: {error}): try another --shape"
             ) from error

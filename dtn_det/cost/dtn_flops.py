@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dtn_det.errors import InputError
+
 # FLOPs per element of the map, by step of the layer.
 TOKEN_MOMENTS = 3  # mean; subtract it, square and add up
 CENTRE = 2  # mean over the image; subtract it
@@ -81,9 +83,9 @@ def dtn_flops(
     sizes = {"height": height, "width": width, "channels": channels, "num_groups": num_groups}
     for name, size in sizes.items():
         if size < 1:
-            raise ValueError(f"expected {name} to be positive, got {size}")
+            raise InputError(f"expected {name} to be positive, got {size}")
     if num_prefix < 0:
-        raise ValueError(f"expected num_prefix to be 0 or more, got {num_prefix}")
+        raise InputError(f"expected num_prefix to be 0 or more, got {num_prefix}")
     tokens = height * width
     elements = tokens * channels
     prefix_elements = num_prefix * channels

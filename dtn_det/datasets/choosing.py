@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from dtn_det.datasets.folders.image_files import by_folders
+from dtn_det.errors import InputError
 
 
 def choose_paths(paths: Sequence[str], limit: int | None, seed: int) -> Sequence[str]:
@@ -22,7 +23,7 @@ def choose_paths(paths: Sequence[str], limit: int | None, seed: int) -> Sequence
     if limit is None:
         return paths
     if limit < 1:
-        raise ValueError(f"expected a limit of at least 1 image, got {limit}")
+        raise InputError(f"expected a limit of at least 1 image, got {limit}")
 
     def rank(path: str) -> bytes:
         return hashlib.blake2b(f"{seed}\0{path}".encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -15,6 +15,7 @@ import numpy as np
 from dtn_det._optional import require
 from dtn_det.demo.outlines import CLASSES, BoolArray
 from dtn_det.demo.shapes import Scene, draw_scene
+from dtn_det.errors import InputError
 from dtn_det.system.files import write_bytes, write_json
 
 MANIFEST = "manifest.json"
@@ -43,9 +44,9 @@ class DatasetSpec:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"expected a seed of at least 0 and below 2**32, got {self.seed}")
+            raise InputError(f"expected a seed of at least 0 and below 2**32, got {self.seed}")
         if min(self.num_train, self.num_val) < 1:
-            raise ValueError(f"expected at least one image per split, got {self.num_train} and {self.num_val}")
+            raise InputError(f"expected at least one image per split, got {self.num_train} and {self.num_val}")
 
     def sizes(self) -> dict[str, int]:
         """Number of images of each split."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
 from dtn_det.demo.dataset import GENERATOR_VERSION, DatasetSpec
+from dtn_det.errors import InputError
 from dtn_det.robustness.cells import Cell, sweep_cells
 from dtn_det.system.files import write_json
 
@@ -146,7 +147,7 @@ def open_folder(root: Path, plan: Plan, *, fresh: bool = False) -> Layout:
     settings = plan.settings()
     stored = read_settings(root)
     if stored is None and any(root.iterdir()):
-        raise ValueError(
+        raise InputError(
             f"expected --out to be empty or the folder of an earlier demonstration, got {root} with other files in it: "
             "name another"
         )
@@ -157,7 +158,7 @@ def open_folder(root: Path, plan: Plan, *, fresh: bool = False) -> Layout:
         changes = "; ".join(
             f"{key} was {json.dumps(stored.get(key))}, is {json.dumps(settings.get(key))}" for key in differing
         )
-        raise ValueError(
+        raise InputError(
             f"expected the settings that the results in {root} were made with, got others ({changes}): "
             "pass --fresh to delete those results, or --out for another folder"
         )

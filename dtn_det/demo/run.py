@@ -19,6 +19,7 @@ from dtn_det.demo.plan import CONFIGS, LABELS, Layout, Plan, config_folder, open
 from dtn_det.demo.processes import run_models
 from dtn_det.demo.progress import Progress as Step
 from dtn_det.demo.worker import evaluated, is_trained
+from dtn_det.errors import InputError
 from dtn_det.reports.collect import ReportOptions
 from dtn_det.reports.contents import Report
 from dtn_det.reports.write import make_report
@@ -93,7 +94,7 @@ def write_data_only(root: Path, spec: DatasetSpec, console: Console) -> None:
     with locked(root, "--data-only"):
         foreign = sorted({path.name for path in root.iterdir()} - DATASET_ENTRIES)
         if foreign:
-            raise ValueError(
+            raise InputError(
                 f"expected --data-only to be empty or a set written earlier, got {root} with {foreign[0]!r} in it: "
                 "name another"
             )

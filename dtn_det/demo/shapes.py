@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dtn_det.demo.outlines import CLASSES, DISTRACTORS, BoolArray, Outline
 from dtn_det.demo.textures import ByteArray, FloatArray, grid, paint, rotation
+from dtn_det.errors import InputError
 
 # Share of an object that must stay visible; more of a large one, which would not be large otherwise.
 MIN_VISIBLE = 0.8
@@ -148,7 +149,7 @@ def draw_scene(seed: tuple[int, ...], height: int, width: int) -> Scene:
         ValueError: An image smaller than 32 pixels.
     """
     if min(height, width) < 32:
-        raise ValueError(f"expected an image of at least 32 x 32 pixels, got {width} x {height}")
+        raise InputError(f"expected an image of at least 32 x 32 pixels, got {width} x {height}")
     rng = np.random.RandomState(list(seed))
     canvas = _Canvas(rng, height, width)
     kind = rng.random_sample()

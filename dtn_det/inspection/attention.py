@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dtn_det.errors import InputError
 from dtn_det.inspection.pieces import AttentionPiece
 
 
@@ -81,7 +82,7 @@ def look_at_attention(pieces: Iterable[AttentionPiece], key_grid: tuple[int, int
             row = weights[0, :, 0, on_grid[0]] * height * width
             class_map = row.cpu().double().reshape(-1, height, width).numpy()
     if count == 0:
-        raise ValueError("expected tokens inside the image, got none: name a larger image")
+        raise InputError("expected tokens inside the image, got none: name a larger image")
     ratio = received / uniform_received.clamp_min(torch.finfo(torch.float64).tiny)
     return AttentionLook(
         distance=(distance / count).numpy(),

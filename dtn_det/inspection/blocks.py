@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dtn_det.errors import InputError
 from dtn_det.inspection.global_attention import reduced_pieces, vit_pieces
 from dtn_det.inspection.pieces import AttentionPiece
 from dtn_det.inspection.window_attention import window_pieces
@@ -71,7 +72,7 @@ def find_blocks(network: nn.Module, source: str) -> tuple[Block, ...]:
             if blocks_of is not None:
                 return tuple(_checked(block, source) for block in blocks_of(module, f"{name}." if name else ""))
     backbone = getattr(network, "backbone", network)
-    raise ValueError(
+    raise InputError(
         f"expected a backbone with Swin's, PVT's or ViT's blocks in {source}, got {type(backbone).__name__}: name a "
         "config such as configs/dtn_swin/retinanet_dtn-swin-t-p4-w7_fpn_1x_coco.py"
     )
@@ -81,7 +82,7 @@ def _checked(block: Block, source: str) -> Block:
     for name, norm in block.norms.items():
         is_other = isinstance(norm, TokenNorm) and not isinstance(norm, DTN | TokenLayerNorm)
         if is_other or not isinstance(norm, nn.LayerNorm):
-            raise ValueError(
+            raise InputError(
                 f"expected LayerNorm or DTN as {block.name}.{name} of {source}, got {type(norm).__name__}: name a "
                 "model with one of these"
             )
@@ -158,7 +159,7 @@ def _vit(prefix: str, layers: str, modules: Any, stride: int, num_prefix: int, c
     for index, module in enumerate(modules):
         attention: Any = getattr(module, "attn", None)
         if not isinstance(getattr(attention, "qkv", None), nn.Linear):
-            raise ValueError(
+            raise InputError(
                 f"expected blocks of ViT with one projection for queries, keys and values, got {type(module).__name__} "
                 f"with {type(attention).__name__}: name a plain ViT"
             )

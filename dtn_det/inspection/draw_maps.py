@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtn_det._optional import require
+from dtn_det.errors import InputError
 from dtn_det.inspection.frames import NORMS
 from dtn_det.inspection.layout import thin_bar
 from dtn_det.inspection.look import BlockLook, Looks
@@ -79,7 +80,7 @@ def draw_class_attention(looks: Looks, block: BlockLook) -> Figure:
     """
     found = block.attention.class_map
     if found is None:
-        raise ValueError(f"expected a block with a class token, got {block.name} without: choose another")
+        raise InputError(f"expected a block with a class token, got {block.name} without: choose another")
     stride = _key_stride(block)
     maps = [("all heads", found.mean(axis=0), stride)]
     maps += [(f"head {head + 1}", each, stride) for head, each in enumerate(found)]

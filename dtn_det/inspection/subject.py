@@ -17,6 +17,7 @@ from dtn_det._optional import require
 from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import InputError
 from dtn_det.training.launch import is_classifier, load_config
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def load_subject(
     config = load_config(model)
     check_checkpoint(checkpoint)
     if not isinstance(config.get("model"), Mapping):
-        raise ValueError(f"expected a config with a model, got {model} without: name that of a detector or classifier")
+        raise InputError(f"expected a config with a model, got {model} without: name that of a detector or classifier")
     if is_classifier(config):
         classes = (config.model.get("head") or {}).get("num_classes", IMAGENET_CLASSES)
         return _classifier(f"{model}@{checkpoint}", classes, image, target, names, weights)
@@ -103,7 +104,7 @@ def check_image(path: str) -> tuple[int, int]:
             width, height = file.size
     # Pillow meets broken files with many kinds of errors.
     except Exception as error:
-        raise ValueError(
+        raise InputError(
             f"expected an image, got {path!r}, which cannot be read ({type(error).__name__}: {error}): name a JPEG or "
             "PNG file that opens elsewhere"
         ) from error
@@ -121,7 +122,7 @@ def check_device(device: str) -> torch.device:
         torch.empty(1, device=found)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
+        raise InputError(
             f"expected a device that torch can use, got {device!r} ({reason}): leave out --device"
         ) from error
     return found
@@ -144,7 +145,7 @@ def _detector(
         built = build_detector(config, checkpoint, device, weights=weights)
     detector: Any = built.model
     if not hasattr(detector, "backbone"):
-        raise ValueError(
+        raise InputError(
             f"expected a detector with a backbone in {model}, got {type(detector).__name__} without: name the config "
             "of the detector itself"
         )
@@ -166,7 +167,7 @@ def _through_pipeline(config: Config, model: str, image: str) -> dict[str, Any]:
     """The image as the test pipeline packs it, without annotations."""
     dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
     if not dataset.get("pipeline"):
-        raise ValueError(
+        raise InputError(
             f"expected one data set with a pipeline in test_dataloader of {model}, got none: name a config that can be "
             "tested"
         )
@@ -179,12 +180,12 @@ def _through_pipeline(config: Config, model: str, image: str) -> dict[str, Any]:
             if not isinstance(step, annotations) and result is not None:
                 result = step(result)
     except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
-        raise ValueError(
+        raise InputError(
             f"expected the test pipeline of {model} to take {image!r}, got {type(error).__name__}: {error}: name a "
             "config whose pipeline begins with LoadImageFromFile"
         ) from error
     if result is None or not isinstance(result.get("inputs"), torch.Tensor):
-        raise ValueError(
+        raise InputError(
             f"expected the test pipeline of {model} to end in PackDetInputs with one image, got another end: leave "
             "test-time augmentation out"
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dtn_det.errors import InputError
 from dtn_det.inspection.draw_distance import draw_distance
 from dtn_det.inspection.draw_learned import draw_axis_kernels, draw_gates, draw_kernels
 from dtn_det.inspection.draw_maps import draw_class_attention, draw_magnitudes, draw_received
@@ -70,7 +71,7 @@ def choose(looks: Looks, patterns: Sequence[str] | None, norm: str) -> Choice:
         for pattern in patterns:
             if not any(fnmatchcase(block.name, pattern) for block in blocks):
                 names = ", ".join(block.name for block in blocks)
-                raise ValueError(f"expected --blocks to name blocks of the model, got {pattern!r}: it has {names}")
+                raise InputError(f"expected --blocks to name blocks of the model, got {pattern!r}: it has {names}")
         chosen = [block for block in blocks if any(fnmatchcase(block.name, pattern) for pattern in patterns)]
         return Choice(tuple(chosen), norm)
     last = {block.stage: block for block in blocks}
@@ -88,7 +89,7 @@ def check_folder(folder: Path) -> None:
         ValueError: It is a file.
     """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"expected --out to be a folder, got the file {folder}: name another")
+        raise InputError(f"expected --out to be a folder, got the file {folder}: name another")
 
 
 def write_looks(looks: Looks, choice: Choice, folder: Path) -> list[Path]:

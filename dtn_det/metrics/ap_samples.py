@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dtn_det.errors import InputError
 from dtn_det.metrics.cells import Cell
 from dtn_det.metrics.coco_matches import CocoMatches
 from dtn_det.metrics.detection import METRICS
@@ -57,7 +58,7 @@ def average_precision(
     size = len(matches.images)
     counts = np.ones(size, dtype=np.int64) if weights is None else np.asarray(weights)
     if counts.shape[-1:] != (size,) or counts.ndim > 2 or counts.dtype.kind not in "iu" or (counts < 0).any():
-        raise ValueError(
+        raise InputError(
             f"expected weights of {size} images, whole numbers from 0 on, got {counts.dtype} of shape {counts.shape}"
         )
     where = [_indices(matches, metric) for metric in metrics]
@@ -111,7 +112,7 @@ def ap_samples(
     draws: list[NDArray[np.int32]] = []
     for cell, matches in cells:
         if names and matches.images != images:
-            raise ValueError(
+            raise InputError(
                 f"expected the images of {names[0]} in every cell, got others in {cell}: evaluate all alike"
             )
         images = matches.images
@@ -130,12 +131,12 @@ def ap_samples(
 
 def _indices(matches: CocoMatches, metric: str) -> tuple[int, NDArray[np.intp]]:
     if metric not in _SLICES:
-        raise ValueError(f"expected a metric out of {', '.join(_SLICES)}, got {metric!r}")
+        raise InputError(f"expected a metric out of {', '.join(_SLICES)}, got {metric!r}")
     area, threshold = _SLICES[metric]
     wanted = matches.iou_thresholds if threshold is None else threshold
     levels = np.flatnonzero(np.isclose(matches.iou_thresholds, wanted))
     if area not in matches.areas or not len(levels):
-        raise ValueError(
+        raise InputError(
             f"expected an evaluation with what {metric} needs (area range {area!r}"
             f"{f', IoU {threshold}' if threshold else ''}), got areas {', '.join(matches.areas)} and IoUs "
             f"{', '.join(f'{one:g}' for one in matches.iou_thresholds)}: leave it out or evaluate with COCO's settings"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dtn_det._optional import require
 from dtn_det.corruptions.catalog import EXTRA, SEVERITIES
+from dtn_det.errors import InputError
 from dtn_det.metrics.cells import CLEAN, Cell, CorruptionSet
 from dtn_det.metrics.checks import checked_cells, raise_problems
 
@@ -110,7 +111,7 @@ def resolve_baseline(
     if isinstance(baseline, str):
         _check_name(baseline)
         if column != "error":
-            raise ValueError(
+            raise InputError(
                 f"expected a table as the baseline of `{column}`, got {baseline!r}, which has top-1 errors"
             )
         return Baseline(baseline, alexnet_errors(cells), ALEXNET_CLEAN_ERROR)
@@ -120,7 +121,7 @@ def resolve_baseline(
     )
     raise_problems(what, {"missing": [cell for cell in cells if cell not in found.cells]})
     if None not in (num_images, found.num_images) and num_images != found.num_images:
-        raise ValueError(
+        raise InputError(
             f"expected a baseline of the model's {num_images} images, got one of {found.num_images}: "
             "evaluate both on the same images"
         )
@@ -148,6 +149,6 @@ def alexnet_errors(cells: tuple[Cell, ...]) -> NDArray[np.float64]:
 
 def _check_name(name: str) -> None:
     if name not in BASELINES:
-        raise ValueError(
+        raise InputError(
             f"expected a table of errors or the name of a baseline out of {', '.join(BASELINES)}, got {name!r}"
         )

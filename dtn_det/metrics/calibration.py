@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dtn_det._optional import require
+from dtn_det.errors import InputError
 from dtn_det.metrics.cells import describe
 from dtn_det.metrics.checks import check_columns
 
@@ -70,7 +71,7 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> 
     """
     scores, hits = confidences(confidence, correct)
     if scores.ndim != 1 or not len(scores):
-        raise ValueError(
+        raise InputError(
             f"expected one confidence and one `correct` for each of at least one image, got arrays of shapes "
             f"{scores.shape} and {hits.shape}"
         )
@@ -91,13 +92,13 @@ def confidences(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray[np.f
     """
     scores, hits = numbers("confidence", confidence), numbers("correct", correct)
     if scores.shape != hits.shape:
-        raise ValueError(
+        raise InputError(
             f"expected one confidence and one `correct` for each of at least one image, got arrays of shapes "
             f"{scores.shape} and {hits.shape}"
         )
     _check_range("confidence", scores, 1.0)
     if not np.isin(hits, (0, 1)).all():
-        raise ValueError(f"expected `correct` to be 0 or 1, got {hits[~np.isin(hits, (0, 1))][0]}")
+        raise InputError(f"expected `correct` to be 0 or 1, got {hits[~np.isin(hits, (0, 1))][0]}")
     return scores, hits
 
 
@@ -117,7 +118,7 @@ def numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
             raise TypeError(f"an array of {np.asarray(values).dtype}")
         found: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"expected `{name}` to be an array of numbers, got {error}: convert it") from error
+        raise InputError(f"expected `{name}` to be an array of numbers, got {error}: convert it") from error
     return found
 
 
@@ -152,7 +153,7 @@ def brier_scores(true_probability: ArrayLike, squared_norm: ArrayLike) -> NDArra
     """
     true, norm = numbers("true_probability", true_probability), numbers("squared_norm", squared_norm)
     if true.shape != norm.shape:
-        raise ValueError(f"expected as many `squared_norm` as `true_probability`, got {norm.shape} and {true.shape}")
+        raise InputError(f"expected as many `squared_norm` as `true_probability`, got {norm.shape} and {true.shape}")
     _check_range("true_probability", true, 1.0)
     _check_range("squared_norm", norm, 1.0)
     # Where the true class has everything, rounding can leave a trace below 0.
@@ -177,7 +178,7 @@ def calibration(records: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
     check_columns(records, ("corruption", "severity", *RECORD_COLUMNS), "the records")
     nowhere = int(records[["corruption", "severity"]].isna().any(axis=1).sum())
     if nowhere:
-        raise ValueError(f"expected a corruption and a severity in every record, got none in {nowhere}: add them")
+        raise InputError(f"expected a corruption and a severity in every record, got none in {nowhere}: add them")
     rows = []
     for (corruption, severity), cell in records.groupby(["corruption", "severity"], sort=False, observed=True):
         confidence, correct, true, norm = (cell[name] for name in RECORD_COLUMNS)
@@ -185,7 +186,7 @@ def calibration(records: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
             bent = reliability(confidence, correct, bins)
             losses, scores = log_losses(true), brier_scores(true, norm)
         except ValueError as error:
-            raise ValueError(f"{describe([(corruption, severity)])}: {error}") from error
+            raise InputError(f"{describe([(corruption, severity)])}: {error}") from error
         error_rate = 1.0 - float(np.mean(numbers("correct", correct)))
         means = (error_rate, bent.expected_calibration_error, float(losses.mean()), float(scores.mean()))
         rows.append((corruption, severity, *means, len(cell)))
@@ -203,12 +204,12 @@ def _edges(bins: int) -> NDArray[np.float64]:
 def check_bins(bins: int) -> None:
     """Raise a ValueError unless there is a bin."""
     if bins < 1:
-        raise ValueError(f"expected at least one bin, got {bins}")
+        raise InputError(f"expected at least one bin, got {bins}")
 
 
 def _check_range(name: str, values: NDArray[np.float64], most: float) -> None:
     faulty = ~((values >= 0) & (values <= most + _ROUNDING))
     if faulty.any():
-        raise ValueError(
+        raise InputError(
             f"expected `{name}` in [0, {most:g}], got {values[faulty][0]}: store probabilities after softmax"
         )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtn_det.corruptions.catalog import ALL, BENCHMARK, EXTRA, GROUPS, SEVERITIES
+from dtn_det.errors import InputError
 
 Cell = tuple[str, int]
 CorruptionSet = Literal["benchmark", "extra", "all"]
@@ -32,7 +33,7 @@ def corruptions_of(name: str) -> tuple[str, ...]:
         ValueError: An unknown name.
     """
     if not isinstance(name, str) or name not in SETS:
-        raise ValueError(f"expected corruptions to be one of {', '.join(SETS)}, got {name!r}")
+        raise InputError(f"expected corruptions to be one of {', '.join(SETS)}, got {name!r}")
     return SETS[name]
 
 

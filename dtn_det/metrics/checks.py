@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtn_det._optional import require
-from dtn_det.errors import CellError
+from dtn_det.errors import CellError, InputError
 from dtn_det.metrics.cells import CLEAN, Cell, CorruptionSet, all_cells, describe, is_cell, severity_of
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def checked_cells(
     raise_problems(what, problems)
     cells = tuple(cell for cell in wanted if cell in rows)
     if not cells:
-        raise ValueError(f"expected corrupted cells in {what}, got none: evaluate at least one corruption")
+        raise InputError(f"expected corrupted cells in {what}, got none: evaluate at least one corruption")
     return CellValues(
         cells,
         np.array([rows[cell] for cell in cells]),
@@ -159,17 +159,17 @@ def check_columns(frame: object, columns: Sequence[str], what: str) -> None:
         ValueError: It is none, or a column is absent or comes twice.
     """
     if not isinstance(frame, require("pandas", "eval").DataFrame):
-        raise ValueError(f"expected a pandas DataFrame as {what}, got {type(frame).__name__}: make one of it")
+        raise InputError(f"expected a pandas DataFrame as {what}, got {type(frame).__name__}: make one of it")
     names = [str(name) for name in frame.columns]
     absent = [str(name) for name in columns if str(name) not in names]
     if absent:
-        raise ValueError(
+        raise InputError(
             f"expected the columns {', '.join(map(str, columns))} in {what}, got {', '.join(names) or 'none'}: "
             f"add {', '.join(absent)}"
         )
     twice = [name for name in columns if names.count(name) > 1]
     if twice:
-        raise ValueError(f"expected each column of {what} once, got {', '.join(twice)} twice: drop one")
+        raise InputError(f"expected each column of {what} once, got {', '.join(twice)} twice: drop one")
 
 
 def _numbers(frame: pd.DataFrame, column: str, what: str) -> NDArray[np.float64]:
@@ -177,11 +177,11 @@ def _numbers(frame: pd.DataFrame, column: str, what: str) -> NDArray[np.float64]
     mixed = values.dtype == object
     strange = [one for one in values if (type(one).__name__ if mixed else str(values.dtype)).startswith(_NO_NUMBERS)]
     if strange:
-        raise ValueError(f"expected numbers in the column `{column}` of {what}, got {strange[0]!r}: convert them")
+        raise InputError(f"expected numbers in the column `{column}` of {what}, got {strange[0]!r}: convert them")
     try:
         return values.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"expected numbers in the column `{column}` of {what}, got {error}: convert them") from error
+        raise InputError(f"expected numbers in the column `{column}` of {what}, got {error}: convert them") from error
 
 
 def _where(cells: Sequence[tuple[str, object]], faulty: NDArray[np.bool_]) -> list[tuple[str, object]]:

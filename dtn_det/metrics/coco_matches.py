@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dtn_det.errors import InputError
 from dtn_det.system.compiled import compiled_exactly
 
 UNMATCHED, TRUE_POSITIVE, IGNORED = 0, 1, 2
@@ -119,10 +120,10 @@ def matches_from_evaluator(evaluator: Any) -> CocoMatches:
 
 def _check(evaluator: Any) -> None:
     if not getattr(evaluator, "ious", None):
-        raise ValueError("expected an evaluator whose evaluate() was called, got one without IoUs: call it first")
+        raise InputError("expected an evaluator whose evaluate() was called, got one without IoUs: call it first")
     kind, lvis = evaluator.params.iouType, getattr(evaluator, "lvis_style", False)
     if kind not in ("bbox", "segm") or lvis or not evaluator.params.useCats:
-        raise ValueError(
+        raise InputError(
             f"expected a COCO evaluation of boxes or masks by category, got iouType={kind!r}, "
             f"lvis_style={bool(lvis)}, useCats={int(evaluator.params.useCats)}: set these"
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
+from dtn_det.errors import InputError
+
 K = TypeVar("K", bound=Hashable)
 
 
@@ -29,7 +31,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """
     outside = [p_value for p_value in p_values if not 0 <= p_value <= 1]
     if outside:
-        raise ValueError(f"expected p-values in [0, 1], got {', '.join(map(str, outside))}")
+        raise InputError(f"expected p-values in [0, 1], got {', '.join(map(str, outside))}")
     adjusted = [0.0] * len(p_values)
     highest = 0.0
     for place, number in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtn_det._optional import require
+from dtn_det.errors import InputError
 from dtn_det.metrics import formulas
 from dtn_det.metrics.baselines import ALEXNET_CLEAN_ERROR, BASELINES, alexnet_errors
 from dtn_det.metrics.cells import CLEAN, Cell, CorruptionSet, Layout, all_cells
@@ -207,7 +208,7 @@ def _classification(
     against = None
     if baseline is not None:
         if model.metric != "error":
-            raise ValueError(f"expected top-1 errors to divide by a baseline, got `{model.metric}`: pass baseline=None")
+            raise InputError(f"expected top-1 errors to divide by a baseline, got `{model.metric}`: pass baseline=None")
         if relative and CLEAN not in model.cells:
             raise_problems("the model", {"missing (or leave the relative mCE out with relative=False)": [CLEAN]})
         against = _baseline_reader(model, baseline, chosen, relative)
@@ -280,7 +281,7 @@ def _baseline_reader(
         return partial(_select, baseline, cells)
     if not isinstance(baseline, str) or baseline not in BASELINES:
         got = repr(baseline) if isinstance(baseline, str) else type(baseline).__name__
-        raise ValueError(f"expected samples or a baseline out of {', '.join(BASELINES)}, got {got}")
+        raise InputError(f"expected samples or a baseline out of {', '.join(BASELINES)}, got {got}")
     errors = alexnet_errors(cells)
     return lambda _: (errors, np.array(ALEXNET_CLEAN_ERROR))
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dtn_det.errors import InputError
 from dtn_det.metrics.calibration import BINS, bin_of, check_bins, confidences, numbers
 from dtn_det.metrics.cells import Cell
 from dtn_det.metrics.resampling import REPLICATES, Samples, check_cells, digest, weights
@@ -45,7 +46,7 @@ def error_samples(
     """
     hits = np.asarray(correct)
     if hits.dtype != np.bool_:
-        raise ValueError(f"expected an array of booleans, got {hits.dtype}: compare predictions with labels")
+        raise InputError(f"expected an array of booleans, got {hits.dtype}: compare predictions with labels")
     return mean_samples({metric: ~hits}, cells, images, replicates=replicates, seed=seed)[metric]
 
 
@@ -78,7 +79,7 @@ def mean_samples(
         own = np.asarray(array) if exact else numbers(metric, array)
         _check_shape(own, cells, images)
         if not np.isfinite(own).all():
-            raise ValueError(f"expected finite values of `{metric}`, got NaN or infinity: mend the records")
+            raise InputError(f"expected finite values of `{metric}`, got NaN or infinity: mend the records")
         points.append(np.count_nonzero(own, axis=0) / size if exact else own.mean(0))
         # Sums of 0 and 1 are exact; what other numbers differ by from their mean is small, and so is what its sums are
         # off by.
@@ -191,9 +192,9 @@ def _add_to_bins(
 def _check_shape(values: NDArray[np.generic], cells: Sequence[Cell], images: Sequence[object]) -> tuple[Cell, ...]:
     found = check_cells(cells)
     if values.shape != (len(images), len(found)) or not len(images):
-        raise ValueError(
+        raise InputError(
             f"expected an array of {len(images)} images x {len(found)} cells (at least one each), got {values.shape}"
         )
     if len(set(images)) != len(images):
-        raise ValueError("expected each image once, got one twice: drop the copies, which would narrow the intervals")
+        raise InputError("expected each image once, got one twice: drop the copies, which would narrow the intervals")
     return found

@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from dtn_det.errors import InputError
 from dtn_det.metrics.cells import Cell, describe, is_cell, severity_of
 
 REPLICATES = 1000
@@ -94,7 +95,7 @@ def image_counts(num_images: int, replicates: int, seed: int, chunk: int) -> Ite
         ValueError: No image, no replicate, or a negative seed.
     """
     if num_images < 1 or replicates < 1 or seed < 0:
-        raise ValueError(
+        raise InputError(
             f"expected at least one image, one replicate and a seed of at least 0, got {num_images}, {replicates} and "
             f"{seed}"
         )
@@ -155,7 +156,7 @@ def check_cells(cells: Sequence[Cell]) -> tuple[Cell, ...]:
         faults = "; ".join(
             f"{what}: {describe(which)}" for what, which in (("unknown", unknown), ("twice", twice)) if which
         )
-        raise ValueError(
+        raise InputError(
             f"expected corruptions with severities 1 to 5, and ('clean', 0), each once, got {faults or 'none'}"
         )
     return tuple((str(name), int(str(severity))) for name, severity in found)
@@ -171,7 +172,7 @@ def _as_cell(value: object) -> tuple[object, object]:
 def check_samples(model: object) -> None:
     """Raise a ValueError for what is no :class:`Samples`, such as a table."""
     if not isinstance(model, Samples):
-        raise ValueError(
+        raise InputError(
             f"expected samples as error_samples and ap_samples make them, got {type(model).__name__}: an interval "
             "needs the records of the images"
         )
@@ -185,9 +186,9 @@ def check_paired(first: Samples, second: Samples) -> None:
         one, other = getattr(first, name), getattr(second, name)
         if one != other:
             hint = "evaluate both on the same images in the same order" if "images" in name else "draw both alike"
-            raise ValueError(f"expected two models with the same {name} to pair them, got {one} and {other}: {hint}")
+            raise InputError(f"expected two models with the same {name} to pair them, got {one} and {other}: {hint}")
     if len(first.values) != len(second.values):
-        raise ValueError(
+        raise InputError(
             f"expected as many replicates of both models, got {len(first.values)} and {len(second.values)}: "
             "draw both alike"
         )
@@ -219,9 +220,9 @@ def difference(point: float, values: NDArray[np.float64], level: float = LEVEL) 
 
 def _ends(values: NDArray[np.float64], level: float) -> tuple[float, float, NDArray[np.float64]]:
     if not 0 < level < 1:
-        raise ValueError(f"expected a level between 0 and 1, such as 0.95, got {level}")
+        raise InputError(f"expected a level between 0 and 1, such as 0.95, got {level}")
     kept = values[np.isfinite(values)]
     if not len(kept):
-        raise ValueError("expected a replicate on which the number is defined, got none: evaluate more images")
+        raise InputError("expected a replicate on which the number is defined, got none: evaluate more images")
     low, high = np.quantile(kept, ((1 - level) / 2, (1 + level) / 2))
     return float(low), float(high), kept

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES, check_name, check_severity
+from dtn_det.errors import InputError
 
 CLEAN = "clean"
 
@@ -34,5 +35,5 @@ def sweep_cells(corruptions: Sequence[str] = BENCHMARK, severities: Sequence[int
         check_severity(severity)
     for what, values in (("corruptions", corruptions), ("severities", severities)):
         if len(set(values)) != len(values):
-            raise ValueError(f"expected each of {what} once, got {list(values)}")
+            raise InputError(f"expected each of {what} once, got {list(values)}")
     return (Cell(CLEAN, 0), *(Cell(name, int(severity)) for name in corruptions for severity in severities))

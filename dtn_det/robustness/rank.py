@@ -10,6 +10,7 @@ from datetime import timedelta
 import torch
 
 from dtn_det._optional import require
+from dtn_det.errors import InputError
 from dtn_det.robustness.sweep import Rank, current_rank
 
 # Processes only wait for each other, at the end for the slowest one; the usual half hour may not do.
@@ -51,9 +52,9 @@ def pick_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
-        raise ValueError(f"expected a device such as cpu, cuda or cuda:1, got {name!r}") from error
+        raise InputError(f"expected a device such as cpu, cuda or cuda:1, got {name!r}") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
+        raise InputError(
             f"expected a device of this machine, got {name!r} where torch sees {torch.cuda.device_count()} GPUs: "
             "take --device cpu, or run `dtn-det doctor`"
         )
@@ -63,7 +64,7 @@ def pick_device(name: str | None) -> torch.device:
         # Each backend that is not there has its own kind.
         except Exception as error:
             reason = str(error).partition("\n")[0]
-            raise ValueError(
+            raise InputError(
                 f"expected a device of this machine, got {name!r}, with which torch cannot compute ({reason}): take "
                 "--device cpu"
             ) from error
@@ -72,11 +73,11 @@ def pick_device(name: str | None) -> torch.device:
 
 def _join(launcher: str, device: torch.device) -> None:
     if launcher == "pytorch" and "RANK" not in os.environ:
-        raise ValueError("expected --launcher pytorch under torchrun, got no RANK: torchrun --nproc-per-node N -m ...")
+        raise InputError("expected --launcher pytorch under torchrun, got no RANK: torchrun --nproc-per-node N -m ...")
     if device.type == "cuda":
         require("mmengine.dist", "det").init_dist(launcher, backend="gloo", timeout=_WAIT_SECONDS)
     elif launcher == "pytorch":
         # mmengine's start-up needs a GPU for each process.
         torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=_WAIT_SECONDS))
     else:
-        raise ValueError(f"expected GPUs with --launcher {launcher}, got the device {device}: start it with torchrun")
+        raise InputError(f"expected GPUs with --launcher {launcher}, got the device {device}: start it with torchrun")

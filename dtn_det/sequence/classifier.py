@@ -95,7 +95,7 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
             for sample, score in zip(samples, scores, strict=True):
                 sample.set_pred_score(score).set_pred_label(score.argmax())
             return samples
-        raise ValueError(f"expected mode tensor, predict, or loss with data_samples, got {mode!r}")
+        raise InputError(f"expected mode tensor, predict, or loss with data_samples, got {mode!r}")
 
     def _logits(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
         tokens = self._pad(inputs)

@@ -24,6 +24,7 @@ from typing import Final
 import numpy as np
 from rich.console import Console
 
+from dtn_det.errors import InputError
 from dtn_det.sequence.trees import sample_expression
 from dtn_det.system.files import locked, write_json, write_text
 from dtn_det.system.interrupts import interrupts_remembered
@@ -72,9 +73,9 @@ class ListOps:
         least = {"train": 1, "val": 1, "test": 1, "min_length": 1, "max_depth": 2, "max_args": 2, "seed": 0}
         for name, bound in least.items():
             if getattr(self, name) < bound:
-                raise ValueError(f"expected {name} to be at least {bound}, got {getattr(self, name)}")
+                raise InputError(f"expected {name} to be at least {bound}, got {getattr(self, name)}")
         if self.max_length - self.min_length < 2:
-            raise ValueError(
+            raise InputError(
                 f"expected lengths between min_length and max_length, both excluded, got {self.min_length} and "
                 f"{self.max_length}: raise max_length"
             )
@@ -134,7 +135,7 @@ def write_listops(folder: Path, settings: ListOps, workers: int, console: Consol
         RuntimeError: A process died.
     """
     if workers < 1:
-        raise ValueError(f"expected at least 1 worker, got {workers}")
+        raise InputError(f"expected at least 1 worker, got {workers}")
     manifest = {"generator": _GENERATOR, "numpy": np.__version__, **asdict(settings)}
     with locked(folder, "--out"):
         _check_folder(folder, manifest)
@@ -171,7 +172,7 @@ def _check_folder(folder: Path, manifest: dict[str, int | str]) -> None:
     if not path.exists():
         found = [name for name in FILES.values() if (folder / name).exists()]
         if found:
-            raise ValueError(
+            raise InputError(
                 f"expected a folder without ListOps files, got {folder} with {', '.join(found)} of another origin: "
                 "name another with --out"
             )
@@ -179,13 +180,13 @@ def _check_folder(folder: Path, manifest: dict[str, int | str]) -> None:
     try:
         there = dict(json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
-        raise ValueError(
+        raise InputError(
             f"expected the settings of a data set in {path}, got a damaged file: name another folder with --out, or "
             f"delete the whole of {folder}"
         ) from error
     if there != manifest:
         differing = ", ".join(key for key in manifest if there.get(key) != manifest[key])
-        raise ValueError(
+        raise InputError(
             f"expected {folder} to hold what these settings draw, got a data set of another {differing}: name another "
             "folder with --out, or delete the whole of this one"
         )
@@ -213,7 +214,7 @@ def _choose(parts: Path, settings: ListOps, workers: int, drawn: Callable[[int],
                 return chosen
             barren = 0 if new else barren + 1
             if barren == _PATIENCE:
-                raise ValueError(
+                raise InputError(
                     f"expected settings with {settings.total:,} different sequences, found {len(seen):,}: ask for "
                     "fewer, or for a wider range of lengths"
                 )

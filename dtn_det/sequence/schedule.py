@@ -6,6 +6,8 @@ from typing import Any
 
 from mmengine.optim import _ParamScheduler
 
+from dtn_det.errors import InputError
+
 # MMEngine's own for a scheduler without an end.
 INF = int(1e9)
 
@@ -27,7 +29,7 @@ class InverseSqrtLR(_ParamScheduler):  # type: ignore[misc]
 
     def __init__(self, optimizer: Any, begin: int, end: int = INF, **kwargs: Any) -> None:
         if begin < 1:
-            raise ValueError(f"expected begin of at least 1, the last step of a warm-up, got {begin}")
+            raise InputError(f"expected begin of at least 1, the last step of a warm-up, got {begin}")
         super().__init__(optimizer, "lr", begin, max(end, begin + 1), **kwargs)
 
     def _get_value(self) -> list[float]:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dtn_det.errors import InputError
+
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
@@ -60,14 +62,14 @@ def locked(folder: Path, option: str) -> Iterator[None]:
         ValueError: It is a file, or another process holds the lock.
     """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"expected {option} to be a folder, got the file {folder}: name another")
+        raise InputError(f"expected {option} to be a folder, got the file {folder}: name another")
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
+            raise InputError(
                 f"expected to be alone in {folder}, got another dtn-det at work there: wait for it, or name another "
                 f"folder with {option}"
             ) from None

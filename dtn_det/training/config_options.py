@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dtn_det._optional import require
+from dtn_det.errors import InputError
 
 # What MMEngine, MMDetection and mmpretrain read from a config besides the arguments of the Runner.
 _READ_ELSEWHERE = frozenset(
@@ -44,7 +45,7 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
         return None
     wrong = [text for text in texts if "=" not in text]
     if wrong:
-        raise ValueError(f"expected KEY=VALUE for --cfg-options, got {wrong[0]!r}")
+        raise InputError(f"expected KEY=VALUE for --cfg-options, got {wrong[0]!r}")
     found = argparse.Namespace()
     require("mmengine.config", "det").DictAction([], "options")(None, found, list(texts))
     options: dict[str, Any] = found.options
@@ -67,7 +68,7 @@ def check_option_keys(cfg: Mapping[str, Any], options: Iterable[str]) -> None:
         if key not in known and not key.startswith(_PREFIXES):
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]}{dot}{rest}?" if close else f"the config has {', '.join(sorted(cfg))}"
-            raise ValueError(
+            raise InputError(
                 f"expected --cfg-options that begin with a key of the config, got {option!r}, which nothing reads: "
                 f"{hint}"
             )

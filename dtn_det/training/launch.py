@@ -19,7 +19,7 @@ from dtn_det.checkpoints.files import check_checkpoint, is_whole
 from dtn_det.datasets.configs.folders import check_class_folders
 from dtn_det.datasets.configs.settings import data_paths, other_names
 from dtn_det.datasets.remarks import tell
-from dtn_det.errors import CheckpointError
+from dtn_det.errors import CheckpointError, InputError
 from dtn_det.training.config_options import check_option_keys, ineffective_options
 
 if TYPE_CHECKING:
@@ -93,11 +93,11 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
     if file.is_dir():
         configs = sorted(str(inner) for inner in file.glob("*.py"))
         which = f"the configs in it, such as {configs[0]}" if configs else "your configs, such as FOLDER/NAME.py"
-        raise ValueError(f"expected a config file, got the folder {path!r}: name one of {which}")
+        raise InputError(f"expected a config file, got the folder {path!r}: name one of {which}")
     if not file.is_file():
         raise FileNotFoundError(f"expected a config file, got {path!r}: there is no such file{_similar_configs(file)}")
     if file.suffix not in (".py", ".json", ".yaml", ".yml"):
-        raise ValueError(f"expected a config that ends in .py, .json or .yaml, got {path!r}")
+        raise InputError(f"expected a config that ends in .py, .json or .yaml, got {path!r}")
     try:
         cfg: Config = require("mmengine.config", "det").Config.fromfile(path)
     except ModuleNotFoundError as error:
@@ -108,7 +108,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
     except ImportError:
         raise
     except (Exception, SystemExit) as error:
-        raise ValueError(
+        raise InputError(
             f"expected a config in {path!r}, got {type(error).__name__}: {error}: mend the file, or name another"
         ) from error
     if is_classifier(cfg):
@@ -123,7 +123,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         try:
             cfg.merge_from_dict(options)
         except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise ValueError(
+            raise InputError(
                 f"expected --cfg-options to fit the config, got {options} ({error}): "
                 "the config that a run leaves in its work-dir shows every key"
             ) from error
@@ -158,7 +158,7 @@ def set_data_root(cfg: Config, root: str) -> None:
         raise FileNotFoundError(f"expected --data-root to be a folder, got {root!r}: there is no such folder")
     old = cfg.get("data_root")
     if not old:
-        raise ValueError(
+        raise InputError(
             "expected a config with a top-level data_root for --data-root to replace, got none: set the paths of "
             "each dataloader and evaluator with --cfg-options"
         )
@@ -224,7 +224,7 @@ def check_amp(cfg: Config) -> None:
         ValueError: Mixed precision without an accelerator.
     """
     if cfg.optim_wrapper.get("type") == "AmpOptimWrapper" and not _has_accelerator():
-        raise ValueError(
+        raise InputError(
             "expected a GPU for mixed precision (AmpOptimWrapper), got none: leave out --amp, use the config without "
             "'amp-' in its name, or add --cfg-options optim_wrapper.type=OptimWrapper"
         )
@@ -238,7 +238,7 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     """
     scale = cfg.get("auto_scale_lr")
     if not scale or "base_batch_size" not in scale:
-        raise ValueError(
+        raise InputError(
             "expected a config with auto_scale_lr.base_batch_size for --auto-scale-lr, got none: add "
             "--cfg-options auto_scale_lr.base_batch_size=16, the batch size the learning rate was chosen for"
         )
@@ -275,7 +275,7 @@ def set_output(cfg: Config, out: str | None) -> None:
     if out is None:
         return
     if not out.endswith((".pkl", ".pickle")):
-        raise ValueError(f"expected --out to end in .pkl or .pickle, got {out!r}")
+        raise InputError(f"expected --out to end in .pkl or .pickle, got {out!r}")
     evaluators = cfg.test_evaluator
     evaluators = list(evaluators) if isinstance(evaluators, list | tuple) else [evaluators]
     dump = "DumpResults" if is_classifier(cfg) else "DumpDetResults"
@@ -290,7 +290,7 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None, wait_tim
     """
     hook = (cfg.get("default_hooks") or {}).get("visualization")
     if hook is None:
-        raise ValueError(
+        raise InputError(
             "expected default_hooks.visualization in the config for --show and --show-dir, got none: add "
             f"--cfg-options default_hooks.visualization.type={'' if is_classifier(cfg) else 'Det'}VisualizationHook"
         )

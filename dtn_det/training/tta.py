@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+from dtn_det.errors import InputError
+
 if TYPE_CHECKING:
     from mmengine.config import Config
 
@@ -27,7 +29,7 @@ def enable_tta(cfg: Config) -> None:
     for evaluator in _as_list(cfg.test_evaluator):
         metrics = _as_list(evaluator.get("metric", []))
         if "segm" in metrics:
-            raise ValueError(
+            raise InputError(
                 f"expected an evaluator of boxes for --tta, which merges no masks, got metric={metrics}: "
                 "add --cfg-options test_evaluator.metric=bbox"
             )
@@ -49,7 +51,7 @@ def flip_pipeline(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The pipeline with its last step, `PackDetInputs`, done for the image as it is and for its mirror image."""
     last = pipeline[-1]["type"] if pipeline else None
     if last != "PackDetInputs":
-        raise ValueError(
+        raise InputError(
             f"expected a test pipeline that ends in PackDetInputs, got {last!r} at its end: "
             "give the config a tta_pipeline of its own"
         )

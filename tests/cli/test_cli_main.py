@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dtn_det.cli import main as cli
+from dtn_det.errors import InputError
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -71,7 +72,8 @@ def test_interrupt_exits_with_130(command: Callable[[Run], None], capsys: pytest
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ValueError("expected 3 classes, got 2"), "dtn-det: error: expected 3 classes, got 2\n"),
+        (InputError("expected 3 classes, got 2"), "dtn-det: error: expected 3 classes, got 2\n"),
+        (ValueError("math domain error"), "dtn-det: error: ValueError: math domain error\n"),
         (KeyError("bbox"), "dtn-det: error: KeyError: 'bbox'\n"),
         (RuntimeError(), "dtn-det: error: RuntimeError\n"),
     ],
@@ -91,7 +93,7 @@ def test_an_error_is_one_message(
 def test_debug_shows_the_traceback(
     command: Callable[[Run], None], capsys: pytest.CaptureFixture[str], argv: list[str]
 ) -> None:
-    command(failing(ValueError("expected 3 classes, got 2")))
+    command(failing(InputError("expected 3 classes, got 2")))
     assert cli.main(argv) == 1
     err = capsys.readouterr().err
     assert "Traceback" in err

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dtn_det.conversion.hosts.mmcv import put_tokenization
 from dtn_det.conversion.spt_lsa import Hosts, become
+from dtn_det.errors import InputError
 from dtn_det.layers import locality_attention, shift_patches
 from dtn_det.layers.lsa_windows import WindowLocality
 
@@ -31,7 +32,7 @@ def _shift_image(model: nn.Module, name: str) -> None:
     first = module.attention1
     norm, qkv = first.ln1, first.attn.qkv
     if type(norm) is not nn.LayerNorm:
-        raise ValueError(
+        raise InputError(
             f"expected a LayerNorm before the first attention of {name!r}, got {type(norm).__name__}: convert the "
             "tokenization before the norms"
         )

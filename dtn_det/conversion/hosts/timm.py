@@ -14,6 +14,7 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from dtn_det.conversion.spt_lsa import Hosts, become
+from dtn_det.errors import InputError
 from dtn_det.layers import ShiftedPatchTokenization, locality_attention
 from dtn_det.layers.lsa import diagonal_mask
 from dtn_det.layers.lsa_windows import WindowLocality
@@ -47,7 +48,7 @@ class SPTPatchEmbed(_Shifted, PatchEmbed):  # type: ignore[misc]
         size = (x.shape[2], x.shape[3])
         if self.img_size is not None and self.strict_img_size:
             if size != tuple(self.img_size):
-                raise ValueError(
+                raise InputError(
                     f"expected images of {self.img_size[0]} x {self.img_size[1]} pixels, got {size[0]} x {size[1]}: "
                     "build the model with img_size= or dynamic_img_size=True"
                 )
@@ -60,7 +61,7 @@ class SPTPatchEmbed(_Shifted, PatchEmbed):  # type: ignore[misc]
     def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
         """Change the size of images; that of patches stays."""
         if patch_size is not None and to_2tuple(patch_size) != self.patch_size:
-            raise ValueError(
+            raise InputError(
                 f"expected to keep patches of {self.spt_patch} pixels, got patch_size={patch_size!r}: change the patch "
                 "size before convert_tokenization"
             )
@@ -116,7 +117,7 @@ def _patch_embed(model: nn.Module, name: str) -> None:
     embed: Any = model.get_submodule(name)
     height, width = embed.patch_size
     if height != width:
-        raise ValueError(f"expected square patches for Shifted Patch Tokenization at {name!r}, got {height} x {width}")
+        raise InputError(f"expected square patches for Shifted Patch Tokenization at {name!r}, got {height} x {width}")
     conv = embed.proj
     _become(embed, SPTPatchEmbed, conv.weight, (conv.in_channels, conv.out_channels), height, _eps(embed.norm))
     del embed.proj

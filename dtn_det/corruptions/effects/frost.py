@@ -19,6 +19,7 @@ from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.image import ByteImage, FloatImage
 from dtn_det.corruptions.profiles import Profile
 from dtn_det.corruptions.stream import Stream
+from dtn_det.errors import InputError
 from dtn_det.system.compiled import compiled
 
 FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg", "frost6.jpg")
@@ -73,7 +74,7 @@ def _read(folder: Path) -> TextureSet:
         digest.update(content)
         picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
         if picture is None:
-            raise ValueError(f"expected a picture in {path}, got {len(content)} bytes that are none: copy it again")
+            raise InputError(f"expected a picture in {path}, got {len(content)} bytes that are none: copy it again")
         textures.append(_frozen(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)))
     return TextureSet(f"original:{digest.hexdigest()[:8]}", tuple(textures))
 

@@ -17,6 +17,7 @@ from scipy import stats
 from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.image import ByteImage
 from dtn_det.corruptions.severities import Parameters
+from dtn_det.errors import InputError
 from dtn_det.system.compiled import compiled
 
 LEVELS = 256
@@ -54,7 +55,7 @@ def transition_matrix(name: str, parameters: Parameters) -> Matrix:
         matrix = np.eye(LEVELS) * (1 - parameter)
         matrix[:, [0, -1]] += parameter / 2
         return matrix
-    raise ValueError(f"expected a noise, got {name!r}")
+    raise InputError(f"expected a noise, got {name!r}")
 
 
 def _normal_noise(level: Matrix, deviation: Matrix) -> Matrix:

@@ -17,7 +17,7 @@ from dtn_det.datasets.configs.classes import checkpoint_classes
 from dtn_det.datasets.configs.settings import class_folder, innermost_datasets
 from dtn_det.datasets.folders.image_files import SUFFIXES, OtherFiles, is_litter, listed, look, quoted, walk_images
 from dtn_det.datasets.remarks import Remark, agreeing
-from dtn_det.errors import ClassNameError
+from dtn_det.errors import ClassNameError, InputError
 
 _NAMES_SHOWN = 5
 # Of mmpretrain's CustomDataset.
@@ -54,7 +54,7 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
         found = _folders(folder)
         _check_strangers(folder, found)
         if first is not None and first[2] != found:
-            raise ValueError(
+            raise InputError(
                 f"expected {folder!r} for {loader} to have the classes of {first[1]!r} for {first[0]}, got "
                 f"{_difference(first[2], found)}: the sorted names of the folders number the classes, so they must be "
                 "the same"
@@ -63,7 +63,7 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
         for key, number in numbers.items():
             if len(found) != number:
                 options = " ".join(f"{name}={len(found)}" for name in numbers)
-                raise ValueError(
+                raise InputError(
                     f"expected folders of {number} classes ({key}) for {loader}, got {len(found)} in {folder!r}"
                     f"{_shown(found)}: {_other_than_classes(folder)}name the folder of the dataset with --data-root, "
                     f"or change the model with --cfg-options {options}"
@@ -115,7 +115,7 @@ def _check_strangers(folder: str, names: Sequence[str]) -> None:
     """Hidden folders, and what archivers leave, are classes to mmpretrain, and all later ones get other numbers."""
     strangers = [name for name in names if is_litter(name)]
     if strangers:
-        raise ValueError(
+        raise InputError(
             f"expected nothing but the folders of classes in {folder!r}, got {quoted(strangers)}, which mmpretrain "
             "takes for classes: move them away"
         )
@@ -130,7 +130,7 @@ def _check_names(dataset: Mapping[str, Any], loader: str, folder: str, found: Se
         place = next(
             n for n, (ours, theirs) in enumerate(zip(found, names, strict=True)) if _plain(ours) != _plain(theirs)
         )
-        raise ValueError(
+        raise InputError(
             f"expected the classes of {loader} in the order of the sorted folders of {folder!r}, by which mmpretrain "
             f"numbers them, got {names[place]!r} as class {place}, which is the folder {found[place]!r}: sort "
             "`classes`, or leave them out"
@@ -197,7 +197,7 @@ def _check_evaluators(cfg: Mapping[str, Any], dataloaders: Sequence[str], number
             topk = metric.get("topk", ()) if isinstance(metric, Mapping) else ()
             most = max([topk] if isinstance(topk, int) else topk, default=0)
             if numbers and most > min(numbers.values()):
-                raise ValueError(
+                raise InputError(
                     f"expected {path}.topk of at most {min(numbers.values())}, the number of classes, got {topk}: add "
                     f"--cfg-options {path}.topk=1"
                 )
@@ -265,7 +265,7 @@ def check_image_lists(cfg: Mapping[str, Any], dataloaders: Sequence[str], number
         for number, name, label in _lines(path):
             for key, classes in numbers.items():
                 if not 0 <= label < classes:
-                    raise ValueError(
+                    raise InputError(
                         f"expected labels of 0 to {classes - 1} ({key}) for {loader}, got {label} in line {number} of "
                         f"{path}: name the list of the model's classes, or change the model with --cfg-options "
                         f"{key}=NUMBER"
@@ -278,7 +278,7 @@ def check_image_lists(cfg: Mapping[str, Any], dataloaders: Sequence[str], number
                 continue
             other, where = seen.setdefault(folder, (label_or_none, path))
             if other != label_or_none:
-                raise ValueError(
+                raise InputError(
                     f"expected the label {other} for the folder {folder!r} as in {where}, got {label_or_none} in "
                     f"{path} for {loader}: number the classes of both lists alike"
                 )
@@ -305,7 +305,7 @@ def _lines(path: str) -> Iterator[tuple[int, str, int]]:
             try:
                 yield number, name, int(label)
             except ValueError:
-                raise ValueError(
+                raise InputError(
                     f"expected a path and a label in line {number} of {path}, got {line.strip()!r}: mend the line, or "
                     "add dataset.with_label=False"
                 ) from None

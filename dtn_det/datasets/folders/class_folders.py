@@ -13,6 +13,7 @@ from dtn_det.datasets.folders.image_files import SUFFIXES, OtherFiles, by_folder
 from dtn_det.datasets.folders.label_maps import IMAGENET_CLASSES, LabelMap, map_labels, naming, natural_order
 from dtn_det.datasets.folders.recognise import READ_BY_CLASS, Recognised, not_sorted, recognise
 from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.errors import InputError
 
 _READS = "class folders of clean images, or corrupted ones in <corruption>/<severity>"
 
@@ -140,14 +141,14 @@ def check_clean(found: Recognised, classes: str | None = None) -> None:
     """
     if found.kind == "corrupted" or found.kind not in READ_BY_CLASS:
         if found.kind == "images" and (images := look(found.root).images):
-            raise ValueError(_loose(images, found.root))
+            raise InputError(_loose(images, found.root))
         if found.kind == "empty" and any(name.endswith(".npz") for name in look(found.root).others):
-            raise ValueError(found.refusal(_READS))
+            raise InputError(found.refusal(_READS))
         if found.kind in ("images", "empty"):
-            raise ValueError(no_images(found.root, OtherFiles()))
-        raise ValueError(found.refusal(_READS))
+            raise InputError(no_images(found.root, OtherFiles()))
+        raise InputError(found.refusal(_READS))
     if found.dataset in ("ImageNet-R", "ImageNet-A") and classes in (None, "imagenet"):
-        raise ValueError(
+        raise InputError(
             f"expected {_READS}, got {found.title} in {found.root}: published numbers of {found.dataset} choose among "
             "the logits of its 200 classes, which is not evaluated yet; name other images, or take --classes folder "
             f"for a model of the {len(found.folders)} classes of these folders alone"
@@ -164,7 +165,7 @@ def list_clean(found: Recognised) -> Listing:
         return _list_tiny(found)
     contents = look(found.root)
     if contents.images:
-        raise ValueError(_loose(contents.images, found.root))
+        raise InputError(_loose(contents.images, found.root))
     return list_folders(found.root, contents.folders)
 
 
@@ -178,7 +179,7 @@ def list_folders(root: Path, folders: Sequence[str]) -> Listing:
     base = str(root)
     keys = [key for name in folders for key in walk_images(base, f"{name}/", others)]
     if not keys:
-        raise ValueError(no_images(root, others))
+        raise InputError(no_images(root, others))
     keys.sort(key=by_folders)
     return Listing({key: os.path.join(base, key) for key in keys}, tuple(folders), others)
 
@@ -204,7 +205,7 @@ def tiny_annotations(root: Path) -> dict[str, str]:
         name, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0]
         if naming([wnid]) != "wnids" or classes.get(name, wnid) != wnid:
-            raise ValueError(
+            raise InputError(
                 f"expected a file name and its wnid in line {number} of {path}, each file once, got {line!r}: fetch "
                 "the file again"
             )
@@ -217,7 +218,7 @@ def _list_tiny(found: Recognised) -> Listing:
     classes = tiny_annotations(root)
     strangers = sorted({*classes.values()} - {*found.listed_classes}) if found.listed_classes else []
     if strangers:
-        raise ValueError(
+        raise InputError(
             f"expected the classes of {root / 'val_annotations.txt'} to be among those of wnids.txt, got "
             f"{quoted(strangers)} besides: fetch both files again"
         )
@@ -226,7 +227,7 @@ def _list_tiny(found: Recognised) -> Listing:
     paths = {path.removeprefix("images/"): os.path.join(base, path) for path in walk_images(base, "images/", others)}
     unknown = sorted({*paths} - {*classes})
     if unknown or not paths:
-        raise ValueError(
+        raise InputError(
             f"expected the images of val_annotations.txt in {root / 'images'}, got {quoted(unknown) or 'none'}: fetch "
             "the set again"
         )

@@ -11,6 +11,7 @@ from dtn_det.corruptions.catalog import ALL
 from dtn_det.corruptions.stream import WNID
 from dtn_det.datasets.folders.image_files import Contents, look, peek, subfolders
 from dtn_det.datasets.folders.label_maps import NUMBER
+from dtn_det.errors import InputError
 
 SEVERITY = re.compile(r"(?:severity|sev|s|level)?[_\- ]?0*([1-5])", re.IGNORECASE)
 _MAGNITUDE = re.compile(r"\d+(\.\d+)?")
@@ -71,7 +72,7 @@ def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
         if name in ALL:
             for cell, inner in _severities(name, folder):
                 if cell in cells:
-                    raise ValueError(
+                    raise InputError(
                         f"expected one folder for {name} at severity {cell[1]} in {root}, got {cells[cell]} and "
                         f"{inner}: move one away"
                     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from dtn_det._optional import require
 from dtn_det.corruptions.stream import WNID
 from dtn_det.datasets.folders.image_files import quoted
+from dtn_det.errors import InputError
 
 CLASSES = ("imagenet", "folder", "sorted", "natural")
 """How classes are numbered: by ImageNet's list of wnids; by the names of the folders, where whole numbers without gaps
@@ -141,7 +142,7 @@ def _check_devkit(names: Sequence[str], root: Path | str) -> None:
     """Refuse folders 1 to 1000, which are most likely the ids of ImageNet's devkit: its classes in another order."""
     numbers = {int(name) for name in names}
     if numbers == {*range(1, IMAGENET_CLASSES + 1)}:
-        raise ValueError(
+        raise InputError(
             f"expected folders named by wnids, or 0 to 999, for ImageNet's classes in {root}, got 1 to 1000: the "
             "devkit of ILSVRC2012 numbers them so, but in another order than models are trained in; "
             f"{SORT_IMAGENET}; or, for classes of your own, take --classes natural, which makes folder 1 class 0"
@@ -154,7 +155,7 @@ def _map_numbers(names: Sequence[str], classes: str, root: Path | str) -> LabelM
     first = 1 if min(numbers.values()) == 1 else 0
     missing = sorted({*range(first, len(names) + first)} - {*numbers.values()})
     if missing:
-        raise ValueError(
+        raise InputError(
             f"expected folders named {first} to {len(names) + first - 1} for {len(names):,} classes in {root}, got "
             f"none for {quoted([str(number) for number in missing])}, and {quoted(names)}: make an empty folder for "
             f"each class that has no images, or {_BY_ORDER}"
@@ -168,7 +169,7 @@ def _check_forms(names: Sequence[str], root: Path | str) -> None:
     for name in names:
         other = seen.setdefault(unicodedata.normalize("NFC", name), name)
         if other != name:
-            raise ValueError(
+            raise InputError(
                 f"expected one folder for each class in {root}, got {other!a} and {name!a}, one name in two "
                 "forms of Unicode: move the images of one into the other"
             )
@@ -180,7 +181,7 @@ def _map_imagenet(names: Sequence[str], root: Path | str) -> LabelMap:
         numbers = _numbers(names, root)
         beyond = [name for name, number in numbers.items() if number >= len(wnids)]
         if beyond:
-            raise ValueError(
+            raise InputError(
                 f"expected folders named 0 to {len(wnids) - 1} for ImageNet's classes in {root}, got {quoted(beyond)}: "
                 f"name them so, or {_BY_ORDER}"
             )
@@ -188,7 +189,7 @@ def _map_imagenet(names: Sequence[str], root: Path | str) -> LabelMap:
     known = {wnid: number for number, wnid in enumerate(wnids)}
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"expected class folders of ImageNet-1k such as n01440764 in {root}, got {quoted(unknown)}: move them "
             "away, or number the classes by the folders' names with --classes folder"
         )
@@ -200,7 +201,7 @@ def _numbers(names: Sequence[str], root: Path | str) -> dict[str, int]:
     for name in names:
         other = numbers.setdefault(int(name), name)
         if other != name:
-            raise ValueError(
+            raise InputError(
                 f"expected one folder for class {int(name)} in {root}, got {other!r} and {name!r}: move the images of "
                 "one into the other"
             )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from dtn_det.errors import InputError
 from dtn_det.reports.contents import Provenance, Report, ReportModel, Section
 from dtn_det.reports.rows import differences_frame, numbers_frame, reliability_frame
 
@@ -58,10 +59,10 @@ def from_json(text: str) -> Report:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"expected a report in JSON, got other text ({error}): write the report again") from error
+        raise InputError(f"expected a report in JSON, got other text ({error}): write the report again") from error
     found = (content.get("format"), content.get("version")) if isinstance(content, dict) else ("no object", None)
     if found != (FORMAT, VERSION):
-        raise ValueError(
+        raise InputError(
             f"expected the format {FORMAT!r}, version {VERSION}, got {found[0]!r}, version {found[1]}: read it with "
             "the version of dtn-det that wrote it"
         )
@@ -75,7 +76,7 @@ def from_json(text: str) -> Report:
             remarks=tuple(content["remarks"]),
         )
     except (KeyError, TypeError) as error:
-        raise ValueError(f"expected a whole report, got one with a fault ({error}): write the report again") from error
+        raise InputError(f"expected a whole report, got one with a fault ({error}): write the report again") from error
 
 
 def _section(content: Mapping[str, Any]) -> Section:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dtn_det.errors import StoreError
+from dtn_det.errors import InputError, StoreError
 from dtn_det.metrics import BASELINES
 from dtn_det.robustness.store.manifest import StoreManifest
 from dtn_det.robustness.store.store import Store
@@ -59,12 +59,12 @@ def choose_baseline(
     if wanted in BASELINES and fits:
         return BaselineChoice(wanted, caveat=_caveat(manifests))
     if wanted in BASELINES and fault:
-        raise ValueError(
+        raise InputError(
             f"expected another --baseline than {wanted}, whose errors are known for ImageNet-C alone, got {fault}: "
             f"name one of the models ({', '.join(models)})"
         )
     known = [*(BASELINES if fits else ()), *models]
-    raise ValueError(f"expected --baseline out of {', '.join(known)}, got {wanted!r}")
+    raise InputError(f"expected --baseline out of {', '.join(known)}, got {wanted!r}")
 
 
 def alexnet_fault(manifest: StoreManifest, num_labels: int | None = None) -> str:

@@ -14,6 +14,7 @@ from dtn_det.datasets.folders.image_files import quoted
 from dtn_det.datasets.folders.label_maps import NUMBER, naming, natural_order
 from dtn_det.datasets.folders.recognise import Recognised
 from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.errors import InputError
 from dtn_det.robustness.classification.models.classifier import Classifier
 
 _IMAGENET = 1000
@@ -77,7 +78,7 @@ def check_number(model: Classifier, classes: ClassSet, side: int) -> None:
     """
     number = model.num_classes if model.num_classes is not None else _count_logits(model, side)
     if number is not None and number != classes.number:
-        raise ValueError(classes.fault(number, model.name))
+        raise InputError(classes.fault(number, model.name))
 
 
 def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remark, ...]]:
@@ -112,7 +113,7 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
     missing = [name for name, plain in zip(ours, our_names, strict=True) if plain not in their_names]
     if missing or len({*their_names}) < len(their_names):
         more = [name for name, plain in zip(theirs, their_names, strict=True) if plain not in our_names]
-        raise ValueError(
+        raise InputError(
             f"expected the classes of {model.name!r}, as its checkpoint names them, in {classes.found.root}, got "
             f"{quoted(missing)} in place of {quoted(more)}: rename the folders, or number them by the text order of "
             "their names, whatever they are, with --classes sorted"

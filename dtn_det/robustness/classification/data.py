@@ -23,6 +23,7 @@ from dtn_det.datasets.folders.image_files import square_side
 from dtn_det.datasets.folders.label_maps import imagenet_wnids
 from dtn_det.datasets.folders.recognise import Recognised, recognise
 from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import InputError
 from dtn_det.robustness.cells import Cell, sweep_cells
 from dtn_det.robustness.classification.images import SIDES, Cells, CorruptedHere, CorruptedOnDisk
 from dtn_det.robustness.store.manifest import hash_lines
@@ -120,7 +121,7 @@ def _check_wnids(classes: str) -> None:
 
 def _from_clean(run: ClassificationRun, cells: tuple[Cell, ...], found: Recognised) -> Prepared:
     if run.clean is not None:
-        raise ValueError(
+        raise InputError(
             f"expected --clean only with corrupted images on disk, got {run.data} without folders such as "
             "gaussian_noise/1: leave --clean out, the images in --data are clean"
         )
@@ -138,7 +139,7 @@ def _from_clean(run: ClassificationRun, cells: tuple[Cell, ...], found: Recognis
 
 def _from_tree(run: ClassificationRun, cells: tuple[Cell, ...], tree: CorruptedTree) -> Prepared:
     if run.seed or run.jpeg is not None or run.frost is not None or run.engine is not None:
-        raise ValueError(
+        raise InputError(
             f"expected --seed, --no-jpeg, --frost and --engine with clean images only, got the corrupted ones of "
             f"{run.data}: leave these options out"
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dtn_det._optional import require
+from dtn_det.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -51,7 +52,7 @@ def score(logits: Tensor, labels: Tensor, name: str) -> dict[str, Tensor]:
     """
     logits = logits.float()
     if not bool(torch.isfinite(logits).all()):
-        raise ValueError(
+        raise InputError(
             f"expected finite logits from the model {name!r}, got NaN or infinity: evaluate without --amp, or check "
             "its weights"
         )

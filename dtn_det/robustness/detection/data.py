@@ -20,6 +20,7 @@ from dtn_det.datasets.coco.names import check_images, is_elsewhere
 from dtn_det.datasets.coco.orientation import Orientations, find_orientations, ignores_orientation
 from dtn_det.datasets.coco.values import Id, identifier
 from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.errors import InputError
 from dtn_det.robustness.cells import Cell
 from dtn_det.robustness.detection.evaluator import check_protocol
 from dtn_det.robustness.detection.images import DetectionImages
@@ -115,7 +116,7 @@ def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int
     settings = copy.deepcopy(cfg[f"{split}_dataloader"]["dataset"])
     if "pipeline" not in settings or not settings.get("ann_file"):
         wrapped = "dataset" in settings or "datasets" in settings
-        raise ValueError(
+        raise InputError(
             f"expected one data set with a pipeline and an ann_file in {split}_dataloader, got "
             f"{settings.get('type')!r}"
             + (", which repeats, narrows or joins others: give it the settings of one of them" if wrapped else "")
@@ -131,7 +132,7 @@ def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int
     coco_class = require("mmdet.datasets", "det").CocoDataset
     kind = datasets.get(settings["type"]) if isinstance(settings["type"], str) else settings["type"]
     if kind is None or not issubclass(kind, coco_class):
-        raise ValueError(
+        raise InputError(
             f"expected a data set of COCO's format, got {settings['type']!r}: convert its annotations, and use "
             "CocoDataset"
         )
@@ -167,7 +168,7 @@ def _dataset(settings: dict[str, Any], file: CocoFile, *, plain: bool) -> Any:
         try:
             dataset = require("mmdet.registry", "det").DATASETS.build(settings)
         except (KeyError, TypeError, ValueError, AssertionError, IndexError) as error:
-            raise ValueError(
+            raise InputError(
                 f"expected COCO annotations in {file.path} that {settings['type']} takes, got "
                 f"{type(error).__name__}: {error}: check the settings of the data set"
             ) from error
@@ -183,11 +184,11 @@ def check_loader(cfg: Config, split: str) -> None:
     """
     loader = cfg.get(f"{split}_dataloader")
     if not loader:
-        raise ValueError(f"expected {split}_dataloader in the config, got none: choose another --split")
+        raise InputError(f"expected {split}_dataloader in the config, got none: choose another --split")
     dataset = loader.get("dataset") if isinstance(loader, dict) else None
     pipeline = dataset.get("pipeline", []) if isinstance(dataset, dict) else None
     if not isinstance(pipeline, list | tuple) or not all(isinstance(step, dict) for step in pipeline):
-        raise ValueError(
+        raise InputError(
             f"expected {split}_dataloader with a dataset, and in it a pipeline of steps, got {loader!r:.200}: mend the "
             "config or --cfg-options"
         )
@@ -205,10 +206,10 @@ def _selected(
     names = tuple(str(row["name"]) for row in file.categories)
     check_set(NamedSet("the data set", str(dataset.ann_file), classes, names))
     if not len(dataset):
-        raise ValueError(f"expected images in {dataset.ann_file}, got an empty data set: name another")
+        raise InputError(f"expected images in {dataset.ann_file}, got an empty data set: name another")
     ids = [identifier(dataset.get_data_info(index)["img_id"]) for index in range(len(dataset))]
     if len(set(ids)) < len(ids):
-        raise ValueError(
+        raise InputError(
             f"expected each image of {dataset.ann_file} once, got {len(ids) - len(set(ids))} twice: mend `indices` of "
             "the data set"
         )
@@ -255,7 +256,7 @@ def choose(keys: Sequence[object], limit: int | None, seed: int) -> list[int]:
     if limit is None:
         return list(range(len(keys)))
     if limit < 1:
-        raise ValueError(f"expected --limit to be at least 1, got {limit}")
+        raise InputError(f"expected --limit to be at least 1, got {limit}")
 
     def rank(place: int) -> bytes:
         return hashlib.blake2b(f"{seed} {keys[place]}".encode("utf-8", "surrogateescape")).digest()
@@ -270,11 +271,11 @@ def _built(pipeline: Sequence[dict[str, Any]]) -> tuple[list[Any], list[Any]]:
     try:
         steps = [transforms.build(dict(step)) for step in pipeline]
     except (KeyError, TypeError, ValueError, AssertionError) as error:
-        raise ValueError(f"expected a test pipeline that builds, got {type(error).__name__}: {error}") from error
+        raise InputError(f"expected a test pipeline that builds, got {type(error).__name__}: {error}") from error
     loads = [place for place, step in enumerate(steps) if type(step).__name__.startswith("LoadImage")]
     if len(loads) != 1:
         names = ", ".join(type(step).__name__ for step in steps)
-        raise ValueError(
+        raise InputError(
             f"expected a test pipeline with one LoadImageFromFile, after which images are corrupted, got {names}"
         )
     rest = [step for step in steps[loads[0] + 1 :] if not isinstance(step, annotations)]

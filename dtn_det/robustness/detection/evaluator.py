@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
 from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import InputError
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -37,7 +38,7 @@ def check_protocol(cfg: Config, split: str, dataset: type) -> tuple[Remark, ...]
     for name in _OTHER_PROTOCOLS:
         other = getattr(modules, name, None)
         if other is not None and issubclass(dataset, other):
-            raise ValueError(
+            raise InputError(
                 f"expected a data set of COCO's protocol in {split}_dataloader, got {dataset.__name__}, whose AP "
                 "follows other rules: test it with MMDetection, or evaluate its boxes as COCO does with --cfg-options "
                 f"{split}_dataloader.dataset.type=CocoDataset {split}_evaluator.type=CocoMetric"
@@ -59,19 +60,19 @@ def _check_evaluator(settings: Mapping[str, Any], key: str) -> list[Remark]:
     if name in _WRITERS:
         return []
     if name not in _COCO_CLASSES:
-        raise ValueError(
+        raise InputError(
             f"expected COCO's evaluation (CocoMetric) as {key}, got {name}, whose numbers follow other rules: test it "
             f"with MMDetection, or evaluate by COCO's rule with --cfg-options {key}.type=CocoMetric"
         )
     metric = settings.get("metric", "bbox")
     metrics = {metric} if isinstance(metric, str) else set(metric)
     if not metrics & _KINDS:
-        raise ValueError(
+        raise InputError(
             f"expected bbox or segm among the metrics of {key}, got {', '.join(sorted(metrics))}: ask for AP with "
             f"--cfg-options {key}.metric=bbox"
         )
     if settings.get("iou_thrs") is not None:
-        raise ValueError(
+        raise InputError(
             f"expected the IoU thresholds of COCO, 0.5 to 0.95, got {key}.iou_thrs={settings['iou_thrs']!r}: take them "
             f"with --cfg-options {key}.iou_thrs=None"
         )

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.transforms import ImageCorruption
 from dtn_det.datasets.coco.orientation import orientation_fault
+from dtn_det.errors import InputError
 from dtn_det.robustness.cells import Cell
 
 Transform = Callable[[dict[str, Any]], dict[str, Any] | None]
@@ -108,13 +109,13 @@ class DetectionImages(Dataset[CellImages | BadImage]):
         for place, image in enumerate(corrupted):
             packed = _run(self.rest, {**copy.deepcopy(rest), "img": image})
             if not isinstance(packed.get("inputs"), torch.Tensor):
-                raise ValueError("expected a pipeline that packs one tensor an image: leave test-time augmentation out")
+                raise InputError("expected a pipeline that packs one tensor an image: leave test-time augmentation out")
             if inputs is None:
                 # One tensor for all cells: each one that goes to another process takes a file descriptor.
                 inputs = packed["inputs"].new_empty((len(corrupted), *packed["inputs"].shape))
                 sample = packed["data_samples"]
             elif inputs.shape[1:] != packed["inputs"].shape:
-                raise ValueError("expected a pipeline without randomness, got inputs of two sizes: fix the scale")
+                raise InputError("expected a pipeline without randomness, got inputs of two sizes: fix the scale")
             inputs[place] = packed["inputs"]
         assert inputs is not None  # the clean cell is always there
         return CellImages(number, inputs, sample)
@@ -147,7 +148,7 @@ def check_complete(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(2)
         if not start:
-            raise ValueError("expected an image, got an empty file")
+            raise InputError("expected an image, got an empty file")
         if start not in _ENDS:
             return
         end = _ENDS[start]
@@ -160,14 +161,14 @@ def check_complete(path: Path) -> None:
         with Image.open(path) as image:
             image.load()
     except Exception as error:  # Pillow meets broken files with many kinds
-        raise ValueError(f"expected a complete image, got one that is damaged or was cut off ({error})") from error
+        raise InputError(f"expected a complete image, got one that is damaged or was cut off ({error})") from error
 
 
 def _run(steps: Sequence[Transform], results: dict[str, Any]) -> dict[str, Any]:
     for step in steps:
         done = step(results)
         if done is None:
-            raise ValueError(f"expected a result of {type(step).__name__}, got None: it drops the image")
+            raise InputError(f"expected a result of {type(step).__name__}, got None: it drops the image")
         results = done
     return results
 
@@ -176,7 +177,7 @@ def _check_size(path: Path, image: Any, size: tuple[int, int]) -> None:
     if min(size) > 0 and tuple(image.shape[:2]) != size:
         height, width = image.shape[:2]
         turned = orientation_fault(path, (height, width), size)
-        raise ValueError(
+        raise InputError(
             turned
             or f"expected {size[1]} x {size[0]} pixels as the annotations say, got {width} x {height}: mend the "
             "annotations or the file"

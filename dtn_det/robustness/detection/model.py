@@ -20,6 +20,7 @@ from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.cost.facts import training_facts
 from dtn_det.datasets.configs.classes import checkpoint_classes
 from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import InputError
 from dtn_det.robustness.wording import counted
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Detector:
         except FloatingPointError as error:
             path = sample.metainfo.get("img_path")
             advice = "try without --amp" if self.amp else "check the checkpoint"
-            raise ValueError(f"expected {error} that are numbers, got others for {path}: {advice}") from error
+            raise InputError(f"expected {error} that are numbers, got others for {path}: {advice}") from error
         return found
 
     @contextlib.contextmanager
@@ -88,7 +89,7 @@ class Detector:
         try:
             yield
         except torch.OutOfMemoryError as error:
-            raise ValueError(
+            raise InputError(
                 f"expected {counted(count, 'image')} at once to fit into the memory of {self.device}, got: "
                 f"{str(error).splitlines()[0]} Free the device and start again to continue; or give a smaller "
                 "--batch-size and another --name, for what is finished was made with this one. It is kept"
@@ -115,16 +116,16 @@ def build_detector(
         ValueError: The model does not build, or mixed precision is asked of the CPU.
     """
     if amp and device.type == "cpu":
-        raise ValueError("expected a GPU for --amp, got none: leave it out")
+        raise InputError("expected a GPU for --amp, got none: leave it out")
     if not isinstance(cfg.get("model"), dict):
-        raise ValueError(f"expected `model` in the config, got {cfg.get('model')!r}: name another config")
+        raise InputError(f"expected `model` in the config, got {cfg.get('model')!r}: name another config")
     settings = dict(cfg.model)
     if cfg.get("data_preprocessor") is not None:
         settings.setdefault("data_preprocessor", cfg.data_preprocessor)
     try:
         model = require("mmdet.registry", "det").MODELS.build(settings)
     except (KeyError, TypeError, AssertionError, ImportError) as error:
-        raise ValueError(f"expected a model in the config that builds, got {type(error).__name__}: {error}") from error
+        raise InputError(f"expected a model in the config that builds, got {type(error).__name__}: {error}") from error
     loaded = load_weights(model, checkpoint, weights=weights, advice="name the config that it was trained with")
     # Scores that are NaN pass no threshold, so that such a model would seem to find nothing.
     for part in ("backbone", "neck"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dtn_det._optional import require
+from dtn_det.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -47,7 +48,7 @@ def from_instances(instances: Any, num_categories: int, *, masks: bool = True) -
     boxes = instances.bboxes.float().cpu().numpy()
     labels = instances.labels.cpu().numpy().astype(np.int32)
     if len(labels) and (labels.min() < 0 or labels.max() >= num_categories):
-        raise ValueError(
+        raise InputError(
             f"expected labels below {num_categories}, the number of categories of the data set, got {labels.max()}: "
             "the config's classes are not those of its model"
         )

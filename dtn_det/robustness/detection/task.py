@@ -11,6 +11,7 @@ import numpy as np
 
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.datasets.class_names import LabelNames
+from dtn_det.errors import InputError
 from dtn_det.robustness.cells import Cell
 from dtn_det.robustness.detection.data import DetectionData
 from dtn_det.robustness.detection.images import BadImage, CellImages, DetectionImages
@@ -86,9 +87,9 @@ class DetectionTask:
 
     def _bad(self, rows: RecordRows, item: BadImage) -> None:
         if item.fault == "pipeline":
-            raise ValueError(f"expected the config's test pipeline to take every image, got {item.reason}")
+            raise InputError(f"expected the config's test pipeline to take every image, got {item.reason}")
         if self.on_bad_image == "fail":
-            raise ValueError(
+            raise InputError(
                 f"expected images that can be read, got {item.reason}: mend or replace the file, or go on without such "
                 "images with --on-bad-image record. All finished units are kept"
             )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dtn_det._optional import require
 from dtn_det.datasets.coco.file import CocoFile, check_objects, read_coco_file
 from dtn_det.datasets.coco.values import Id, evaluation_ids, identifier
-from dtn_det.errors import AnnotationError
+from dtn_det.errors import AnnotationError, InputError
 from dtn_det.robustness.store.manifest import hash_lines
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class CocoTruth:
         """
         objects, without = self.num_objects, self.num_without_masks
         if 0 < without < objects:
-            raise ValueError(
+            raise InputError(
                 f"expected a segmentation of each object in {path}, got {without} of {objects} without: add them, or "
                 "take all of them away to evaluate boxes alone"
             )

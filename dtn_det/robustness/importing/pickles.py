@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dtn_det.errors import UnsafePickleError
+from dtn_det.errors import InputError, UnsafePickleError
 
 _LARGEST = 64 * 1024 * 1024
 _KINDS = "biuf"
@@ -28,14 +28,14 @@ def read_plain_pickle(path: Path) -> Any:
         ValueError: It is no pickle, was cut off, or is too large.
     """
     if path.stat().st_size > _LARGEST:
-        raise ValueError(f"expected results of at most {_LARGEST >> 20} MB in {path}, got more: name another file")
+        raise InputError(f"expected results of at most {_LARGEST >> 20} MB in {path}, got more: name another file")
     try:
         with path.open("rb") as file:
             return _PlainUnpickler(file, encoding="latin1").load()
     except UnsafePickleError as error:
         raise UnsafePickleError(f"expected plain results in {path}, got {error}: nothing of it was run") from error
     except Exception as error:  # a damaged pickle fails in every way there is
-        raise ValueError(
+        raise InputError(
             f"expected a pickle of results in {path}, got {type(error).__name__}: {error}: name another file"
         ) from error
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dtn_det._optional import require
 from dtn_det.corruptions.catalog import ALL, SEVERITIES
 from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.errors import InputError
 from dtn_det.robustness.cells import CLEAN
 from dtn_det.robustness.detection.evaluation import COCO_METRICS, KINDS
 from dtn_det.robustness.importing.pickles import read_plain_pickle
@@ -50,16 +51,16 @@ class _Model:
             self.left_out.append(corruption)
             return
         if severity is not None and severity not in ((0,) if corruption == CLEAN else SEVERITIES):
-            raise ValueError(f"expected severities 1 to 5 in {file}, got {where}: mend the file")
+            raise InputError(f"expected severities 1 to 5 in {file}, got {where}: mend the file")
         for metric, value in values.items():
             none = value == -1 and kind in KINDS
             if not (math.isfinite(value) and (none or 0 <= value <= 1)):
-                raise ValueError(
+                raise InputError(
                     f"expected fractions (or percent where usual) in {file}, got {metric} {value} at {where}"
                 )
         cells = self.rows.setdefault(kind, {})
         if cells.setdefault((corruption, severity), dict(values)) != dict(values):
-            raise ValueError(f"expected one result for {where} in {file}, got two that differ: mend the file")
+            raise InputError(f"expected one result for {where} in {file}, got two that differ: mend the file")
 
 
 def import_files(files: Sequence[Path], file_format: str, name: str | None = None) -> list[Imported]:
@@ -81,7 +82,7 @@ def import_files(files: Sequence[Path], file_format: str, name: str | None = Non
         "text": _each(_text),
     }
     if file_format not in readers:
-        raise ValueError(f"expected a format out of {', '.join(readers)}, got {file_format!r}")
+        raise InputError(f"expected a format out of {', '.join(readers)}, got {file_format!r}")
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(f"expected a file of results, got {str(file)!r}: there is no such file")
@@ -96,7 +97,7 @@ def _named(models: dict[str, _Model], name: str) -> dict[str, _Model]:
     if len(models) == 1:
         return {name: next(iter(models.values()))}
     if name not in models:
-        raise ValueError(f"expected --name to be one of the models in the files, {', '.join(models)}, got {name!r}")
+        raise InputError(f"expected --name to be one of the models in the files, {', '.join(models)}, got {name!r}")
     return {name: models[name]}
 
 
@@ -109,7 +110,7 @@ def _imported(name: str, model: _Model, hashes: Mapping[str, str], file_format: 
         frames[kind] = pandas.DataFrame(rows).astype({"severity": "Int8"})
         means |= any(severity is None for _, severity in cells)
     if not any(key[0] != CLEAN for cells in model.rows.values() for key in cells):
-        raise ValueError(
+        raise InputError(
             f"expected results under corruptions in {', '.join(hashes)}, got none: check --format ({file_format})"
         )
     left_out = tuple(dict.fromkeys(model.left_out))
@@ -121,7 +122,7 @@ def _each(read: Callable[[Path], _Model]) -> Callable[[Sequence[Path]], dict[str
     def read_all(files: Sequence[Path]) -> dict[str, _Model]:
         models = {file.stem: read(file) for file in files}
         if len(models) < len(files):
-            raise ValueError("expected files of different names, got one twice: import them one by one with --name")
+            raise InputError("expected files of different names, got one twice: import them one by one with --name")
         return models
 
     return read_all
@@ -133,12 +134,12 @@ def _robustbench(files: Sequence[Path]) -> dict[str, _Model]:
         if file.suffix != ".json":
             for name, model in _robustbench_csv(file).items():
                 if name in models:
-                    raise ValueError(f"expected each model once, got {name!r} in two files: import them one by one")
+                    raise InputError(f"expected each model once, got {name!r} in two files: import them one by one")
                 models[name] = model
     for file in files:
         if file.suffix == ".json":
             if file.stem not in models:
-                raise ValueError(f"expected {file} beside a CSV file with a row {file.stem!r}, got none: name both")
+                raise InputError(f"expected {file} beside a CSV file with a row {file.stem!r}, got none: name both")
             accuracy = _clean_accuracy(file)
             models[file.stem].add("top1", CLEAN, 0, {"error": 1 - accuracy / 100}, file)
     return models
@@ -164,8 +165,8 @@ def _robustbench_csv(file: Path) -> dict[str, _Model]:
     return models
 
 
-def _not_robustbench(file: Path, error: Exception) -> ValueError:
-    return ValueError(
+def _not_robustbench(file: Path, error: Exception) -> InputError:
+    return InputError(
         f"expected RobustBench's unaggregated results in {file} (a row of corruptions, a row of severities, a row of "
         f"accuracies for each model), got {error}: name another file"
     )
@@ -175,13 +176,13 @@ def _clean_accuracy(file: Path) -> float:
     try:
         return float(json.loads(file.read_text())["clean_acc"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"expected RobustBench's model information with clean_acc in {file}, got {error}") from error
+        raise InputError(f"expected RobustBench's model information with clean_acc in {file}, got {error}") from error
 
 
 def _mmdet(file: Path) -> _Model:
     content = json.loads(file.read_text()) if file.suffix == ".json" else read_plain_pickle(file)
     if not isinstance(content, Mapping):
-        raise ValueError(
+        raise InputError(
             f"expected MMDetection's results in {file} (corruption, severity, COCO metrics), got a "
             f"{type(content).__name__}: check that it is the `_results` file of test_robustness.py on a COCO set"
         )
@@ -204,7 +205,7 @@ def _mmdet(file: Path) -> _Model:
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         if str(error).startswith("expected"):
             raise
-        raise ValueError(
+        raise InputError(
             f"expected MMDetection's results in {file} (corruption, severity, COCO metrics), got {error}{where}: check "
             "that it is the `_results` file of test_robustness.py on a COCO set"
         ) from error
@@ -260,7 +261,7 @@ def _text(file: Path) -> _Model:
     try:
         lines = file.read_text().splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"expected text in {file}, got other bytes: check --format") from error
+        raise InputError(f"expected text in {file}, got other bytes: check --format") from error
     for line in lines:
         if line.startswith("=Average"):
             # A numpy float of today prints as np.float64(0.5).
@@ -283,7 +284,7 @@ def _hendrycks_line(model: _Model, name: str, percent: float, average: Sequence[
         model.add("top1", name, None, {"error": percent / 100}, file)
         return
     if len(average) != len(SEVERITIES) or abs(100 * sum(average) / len(average) - percent) > 0.006:
-        raise ValueError(f"expected 5 errors with the mean {percent} % of {name} in {file}, got {average}")
+        raise InputError(f"expected 5 errors with the mean {percent} % of {name} in {file}, got {average}")
     for severity, error in zip(SEVERITIES, average, strict=True):
         model.add("top1", name, severity, {"error": error}, file)
 

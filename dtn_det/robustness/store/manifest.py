@@ -10,6 +10,7 @@ from typing import Any
 
 from dtn_det.cost.facts import ModelFacts
 from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import InputError
 from dtn_det.robustness.cells import Cell
 
 FORMAT = 1
@@ -67,7 +68,7 @@ class StoreManifest:
 
     def __post_init__(self) -> None:
         if self.num_images < 1 or self.unit_size < 1 or not self.cells:
-            raise ValueError(
+            raise InputError(
                 f"expected at least one image, one image a unit and one cell, got {self.num_images}, {self.unit_size} "
                 f"and {len(self.cells)}"
             )

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dtn_det.cost.facts import ModelFacts
-from dtn_det.errors import StoreError
+from dtn_det.errors import InputError, StoreError
 from dtn_det.robustness.store.file_errors import advice
 from dtn_det.robustness.store.files import (
     bad_images_of,
@@ -315,16 +315,16 @@ class ModelStore:
         """Raise a ValueError unless each image of a unit is there once under every cell, or bad."""
         unit, count = self.store.manifest.unit(number), len(self.store.manifest.cells)
         if table["image"].null_count or table["cell"].null_count:
-            raise ValueError("rows without an image or a cell")
+            raise InputError("rows without an image or a cell")
         image, cell = (table[name].to_numpy().astype(np.int64) for name in ("image", "cell"))
         inside = (image >= unit.start) & (image < unit.stop) & (cell >= 0) & (cell < count)
         if not inside.all():
-            raise ValueError("rows of other images or cells")
+            raise InputError("rows of other images or cells")
         rows = np.bincount((image - unit.start) * count + cell, minlength=len(unit) * count)
         wanted = np.ones((len(unit), count), np.int64)
         wanted[[bad - unit.start for bad in bad_images_of(table)]] = 0
         if not np.array_equal(rows, wanted.reshape(-1)):
-            raise ValueError(f"{int((rows != wanted.reshape(-1)).sum())} rows that are missing or come twice")
+            raise InputError(f"{int((rows != wanted.reshape(-1)).sum())} rows that are missing or come twice")
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pyarrow.Table]:
         """The records of all finished units, in their order, one unit at a time."""

@@ -7,6 +7,8 @@ from typing import Any
 from mmpretrain.models.backbones.t2t_vit import T2T_ViT, T2TModule, T2TTransformerLayer, get_sinusoid_encoding
 from torch import nn
 
+from dtn_det.errors import InputError
+
 _KERNEL = 9
 """Pixels of a soft split, 3 x 3."""
 
@@ -36,7 +38,7 @@ class SmallT2TViT(T2T_ViT):  # type: ignore[misc]
         self, *, img_size: int = 32, num_splits: int = 2, token_dims: int = 64, embed_dims: int = 256, **kwargs: Any
     ) -> None:
         if num_splits not in (2, 3):
-            raise ValueError(f"expected num_splits to be 2 or 3, got {num_splits}: take 2 for images of 32 pixels")
+            raise InputError(f"expected num_splits to be 2 or 3, got {num_splits}: take 2 for images of 32 pixels")
         super().__init__(img_size=img_size, embed_dims=embed_dims, t2t_cfg={"token_dims": token_dims}, **kwargs)
         _split_finely(self.tokens_to_token, kwargs.get("in_channels", 3), token_dims, num_splits)
         side = -(-img_size // 2**num_splits)

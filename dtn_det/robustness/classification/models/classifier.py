@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dtn_det.cost.facts import ModelFacts, forward_flops
 from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import InputError
 from dtn_det.robustness.store.manifest import ModelManifest, hash_weights
 from dtn_det.robustness.wording import counted
 from dtn_det.system.processes import worker_died
@@ -80,7 +81,7 @@ class Classifier:
         except (Exception, SystemExit) as error:
             if worker_died(error):
                 raise
-            raise ValueError(
+            raise InputError(
                 f"expected the model {self.name!r} to answer to images of shape {tuple(images.shape)}, got "
                 f"{type(error).__name__}: {error}: mend it, or name another. Finished units are kept"
             ) from error
@@ -140,15 +141,15 @@ def check_logits(logits: object, num_images: int, num_classes: int, name: str) -
         ValueError: It is something else.
     """
     if not isinstance(logits, Tensor):
-        raise ValueError(
+        raise InputError(
             f"expected the model {name!r} to return a tensor of logits, got {type(logits).__name__}: wrap it"
         )
     if tuple(logits.shape) != (num_images, num_classes):
-        raise ValueError(
+        raise InputError(
             f"expected {num_classes} logits for each of {counted(num_images, 'image')} from the model {name!r}, got "
             f"the shape {tuple(logits.shape)}: name a model for this data set, or number the classes as it does with "
             "--classes"
         )
     if logits.is_complex():
-        raise ValueError(f"expected real logits from the model {name!r}, got {logits.dtype}: convert them in it")
+        raise InputError(f"expected real logits from the model {name!r}, got {logits.dtype}: convert them in it")
     return logits

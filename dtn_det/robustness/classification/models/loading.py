@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.datasets.remarks import Remark
-from dtn_det.errors import ClassCountError
+from dtn_det.errors import ClassCountError, InputError
 from dtn_det.metrics import BASELINES
 from dtn_det.robustness.classification.class_agreement import ClassSet, align, check_number
 from dtn_det.robustness.classification.models.classifier import Classifier
@@ -39,7 +39,7 @@ def load_classifier(source: str, num_classes: int, weights: WeightsKind | None =
         from dtn_det.robustness.classification.models.mmpretrain import load_mmpretrain
 
         return load_mmpretrain(source, num_classes, weights)
-    raise ValueError(
+    raise InputError(
         f"expected MODEL to be timm:NAME, timm:NAME@FILE, timm:local-dir:FOLDER, CONFIG.py@CHECKPOINT or "
         f"python:MODULE:FUNCTION, got {source!r}"
     )
@@ -70,7 +70,7 @@ def load_classifiers(
     """
     if names is not None and len(names) != len(sources):
         wanted = counted(len(sources), "model")
-        raise ValueError(f"expected --names for {wanted}, got {len(names)}: give each model one name")
+        raise InputError(f"expected --names for {wanted}, got {len(names)}: give each model one name")
     for name in names or ():
         check_name(name)
     models = [_load(source, classes, weights) for source in sources]
@@ -79,10 +79,10 @@ def load_classifiers(
     called = [model.name for model in models]
     twice = sorted({name for name in called if called.count(name) > 1})
     if twice:
-        raise ValueError(f"expected models of different names, got {', '.join(twice)} twice: name them with --names")
+        raise InputError(f"expected models of different names, got {', '.join(twice)} twice: name them with --names")
     taken = [name for name in called if name in BASELINES]
     if taken:
-        raise ValueError(
+        raise InputError(
             f"expected another name than {taken[0]!r}, which stands for published errors: give one with --names"
         )
     aligned: list[Classifier] = []
@@ -99,4 +99,4 @@ def _load(source: str, classes: ClassSet, weights: WeightsKind | None) -> Classi
     try:
         return load_classifier(source, classes.number, weights)
     except ClassCountError as error:
-        raise ValueError(classes.fault(error.number, error.name)) from error
+        raise InputError(classes.fault(error.number, error.name)) from error

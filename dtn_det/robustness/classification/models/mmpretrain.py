@@ -15,6 +15,7 @@ from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.cost.facts import training_facts
 from dtn_det.datasets.configs.classes import checkpoint_classes
 from dtn_det.datasets.configs.settings import innermost_datasets
+from dtn_det.errors import InputError
 from dtn_det.robustness.classification.models.classifier import Classifier, View
 from dtn_det.training.launch import load_config
 
@@ -40,7 +41,7 @@ def load_mmpretrain(source: str, num_classes: int, weights: WeightsKind | None =
     """
     path, checkpoint = split_source(source)
     if not checkpoint:
-        raise ValueError(f"expected CONFIG@CHECKPOINT for a model of mmpretrain, got {source!r}: name the checkpoint")
+        raise InputError(f"expected CONFIG@CHECKPOINT for a model of mmpretrain, got {source!r}: name the checkpoint")
     config = load_config(path)
     registry = require("mmpretrain.registry", "cls")
     require("mmpretrain.models", "cls")
@@ -55,11 +56,11 @@ def load_mmpretrain(source: str, num_classes: int, weights: WeightsKind | None =
         with require("mmengine.registry", "cls").DefaultScope.overwrite_default_scope("mmpretrain"):
             model = registry.MODELS.build(settings)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"expected the model of {path} to be one of mmpretrain, got {error}") from error
+        raise InputError(f"expected the model of {path} to be one of mmpretrain, got {error}") from error
     # mmpretrain's wrappers of timm's and Hugging Face's models have a loss in the place of a head.
     if not hasattr(model, "extract_feat") or not (getattr(model, "head", None) or getattr(model, "loss_module", None)):
         kind = type(model).__name__
-        raise ValueError(f"expected a classifier in {path}, got {kind} without a head: name another config")
+        raise InputError(f"expected a classifier in {path}, got {kind} without a head: name another config")
     loaded = load_weights(model, checkpoint, weights=weights, advice=f"name the checkpoint of {path}")
     model.eval()
     to_rgb = bool(preprocessor.get("to_rgb", False))
@@ -131,7 +132,7 @@ def pipeline_view(pipeline: Sequence[Mapping[str, Any]], path: str) -> View:
             size = _pair(step["scale"])[::-1]
         else:
             known = ", ".join((*_LOADING, "ResizeEdge", "Resize", "CenterCrop", *_PACKING))
-            raise ValueError(
+            raise InputError(
                 f"expected a test pipeline of {known} in {path}, got {kind}: wrap the model as python:MODULE:FUNCTION"
             )
         named = step.get("interpolation", "bilinear")
@@ -143,7 +144,7 @@ def _test_pipeline(config: Any, path: str) -> Sequence[Mapping[str, Any]]:
     loader = config.get("test_dataloader") or config.get("val_dataloader") or {}
     pipeline = (loader.get("dataset") or {}).get("pipeline")
     if pipeline is None or config.get("model") is None:
-        raise ValueError(
+        raise InputError(
             f"expected a config of mmpretrain with `model` and `test_dataloader`, got {path} without: name another"
         )
     steps: Sequence[Mapping[str, Any]] = pipeline

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dtn_det.errors import InputError
 from dtn_det.robustness.classification.models.classifier import Classifier, View
 
 
@@ -28,19 +29,19 @@ def load_python(source: str) -> Classifier:
     """
     module_name, _, function_name = source.removeprefix("python:").partition(":")
     if not module_name or not function_name:
-        raise ValueError(f"expected python:MODULE:FUNCTION, got {source!r}: name the function that makes the model")
+        raise InputError(f"expected python:MODULE:FUNCTION, got {source!r}: name the function that makes the model")
     function = _function(module_name, function_name)
     try:
         made = function()
     # It is code of anyone.
     except (Exception, SystemExit) as error:
-        raise ValueError(
+        raise InputError(
             f"expected {source!r} to make a model when it is called without arguments, got {type(error).__name__}: "
             f"{error}: mend it"
         ) from error
     network, prepare = made if isinstance(made, tuple) and len(made) == 2 else (made, _unit_range)
     if not isinstance(network, nn.Module) or not callable(prepare):
-        raise ValueError(
+        raise InputError(
             f"expected {source!r} to return a torch module, or a module and a function that prepares its input, got "
             f"{type(made).__name__}"
         )
@@ -66,7 +67,7 @@ def _function(module_name: str, function_name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise _broken(module_name, error) from error
-        raise ValueError(
+        raise InputError(
             f"expected a module that can be imported in python:{module_name}:{function_name}, got none of the name "
             f"{error.name!r}: run in its folder or set PYTHONPATH"
         ) from error
@@ -77,9 +78,9 @@ def _function(module_name: str, function_name: str) -> Any:
             sys.path.remove("")
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise ValueError(f"expected a function {function_name!r} in the module {module_name!r}, got {function!r}")
+        raise InputError(f"expected a function {function_name!r} in the module {module_name!r}, got {function!r}")
     return function
 
 
-def _broken(module_name: str, error: BaseException) -> ValueError:
-    return ValueError(f"expected the module {module_name!r} to import, got {type(error).__name__}: {error}: mend it")
+def _broken(module_name: str, error: BaseException) -> InputError:
+    return InputError(f"expected the module {module_name!r} to import, got {type(error).__name__}: {error}: mend it")

@@ -15,7 +15,7 @@ from torch import nn
 from dtn_det._optional import require
 from dtn_det.checkpoints.load import Loaded, load_weights
 from dtn_det.checkpoints.state_dict import WeightsKind
-from dtn_det.errors import ClassCountError, MisfitError
+from dtn_det.errors import ClassCountError, InputError, MisfitError
 from dtn_det.robustness.classification.models.classifier import Classifier, Normalizer, View
 from dtn_det.robustness.classification.models.hub import hub_asked_once
 
@@ -49,7 +49,7 @@ def load_timm(source: str, num_classes: int, weights: WeightsKind | None = None)
         return _classifier(timm, source, Path(folder).resolve().name, "", _of_folder(timm, folder))
     name, at, checkpoint = source.removeprefix("timm:").partition("@")
     if at and not checkpoint:
-        raise ValueError(f"expected a file or {RANDOM!r} after '@' in {source!r}, got nothing: leave the '@' out")
+        raise InputError(f"expected a file or {RANDOM!r} after '@' in {source!r}, got nothing: leave the '@' out")
     check_name(name)
     loaded = None
     if checkpoint:
@@ -73,11 +73,11 @@ def check_name(name: str) -> None:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(name):
         hint = _near(architecture, timm.list_models()) or "timm.list_models() names them all"
-        raise ValueError(f"expected the name of a model of timm after 'timm:', got {name!r}; {hint}")
+        raise InputError(f"expected the name of a model of timm after 'timm:', got {name!r}; {hint}")
     if tag and not timm.is_model_pretrained(name):
         tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
         hint = _near(tag, tags) or f"timm has {', '.join(tags) or 'none'}"
-        raise ValueError(f"expected one of the pretrained weights of timm's {architecture!r}, got {tag!r}; {hint}")
+        raise InputError(f"expected one of the pretrained weights of timm's {architecture!r}, got {tag!r}; {hint}")
 
 
 def _near(name: str, known: list[str]) -> str:
@@ -106,13 +106,13 @@ def _load_classes(model: nn.Module, checkpoint: str, num_classes: int, weights: 
 def _pretrained(timm: Any, name: str) -> nn.Module:
     others = f"give a file, timm:{name}@FILE, or timm:{name}@{RANDOM} for random weights"
     if not timm.is_model_pretrained(name):
-        raise ValueError(f"expected a model that timm has pretrained weights of, got {name!r}: {others}")
+        raise InputError(f"expected a model that timm has pretrained weights of, got {name!r}: {others}")
     with hub_asked_once() as fault:
         try:
             model: nn.Module = timm.create_model(name, pretrained=True)
         # The hub's client raises errors of several packages.
         except Exception as error:
-            raise ValueError(
+            raise InputError(
                 f"expected the pretrained weights of timm's {name!r}, got {fault or f'{type(error).__name__}: {error}'}"
                 f"{' and no copy of an earlier download' if fault else ''}: check the network, or {others}"
             ) from error
@@ -121,7 +121,7 @@ def _pretrained(timm: Any, name: str) -> nn.Module:
 
 def _of_folder(timm: Any, folder: str) -> nn.Module:
     if not folder or not (Path(folder) / "config.json").is_file():
-        raise ValueError(
+        raise InputError(
             f"expected a folder that `dtn-det export` or timm has written after {_FOLDER!r}, got {folder!r} without a "
             "config.json: name another"
         )
@@ -129,7 +129,7 @@ def _of_folder(timm: Any, folder: str) -> nn.Module:
     try:
         model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
     except Exception as error:
-        raise ValueError(
+        raise InputError(
             f"expected a model of timm in the folder {folder!r}, got {type(error).__name__}: {error}: export it again, "
             "or name its config and checkpoint, CONFIG.py@CHECKPOINT"
         ) from error
