@@ -39,10 +39,9 @@ def run(args: argparse.Namespace) -> int:
     from rich.text import Text
 
     from dtn_det.reports.collect import ReportOptions, collect
-    from dtn_det.reports.compare import compare, comparison_json
-    from dtn_det.reports.compare_targets import find_targets
-    from dtn_det.reports.formats.compare_text import print_comparison
-    from dtn_det.reports.formats.plain import one_line
+    from dtn_det.reports.compare import compare, comparison_json, find_targets
+    from dtn_det.reports.formats.terminal import print_comparison
+    from dtn_det.reports.labels import one_line
 
     targets = find_targets(args.models, args.store)
     pair = (targets.first, targets.second)

@@ -19,6 +19,7 @@ from dtn_det.metrics.detection import (
     performance_table,
     relative_performance_under_corruption,
 )
+from dtn_det.metrics.formulas import Summary
 from dtn_det.metrics.intervals import (
     Intervals,
     Quantity,
@@ -29,7 +30,6 @@ from dtn_det.metrics.intervals import (
 )
 from dtn_det.metrics.record_samples import calibration_error_samples, error_samples, mean_samples
 from dtn_det.metrics.resampling import Difference, Interval, Samples
-from dtn_det.metrics.summary import Summary
 
 __all__ = [
     "BASELINES",

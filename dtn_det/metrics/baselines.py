@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from dtn_det._optional import require
 from dtn_det.corruptions.catalog import EXTRA, SEVERITIES
 from dtn_det.errors import InputError
-from dtn_det.metrics.cells import CLEAN, Cell, CorruptionSet
-from dtn_det.metrics.checks import checked_cells, raise_problems
+from dtn_det.metrics.cells import CLEAN, Cell, CorruptionSet, checked_cells, raise_problems
 
 if TYPE_CHECKING:
     import pandas as pd

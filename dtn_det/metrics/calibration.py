@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dtn_det._optional import require
 from dtn_det.errors import InputError
-from dtn_det.metrics.cells import describe
-from dtn_det.metrics.checks import check_columns
+from dtn_det.metrics.cells import check_columns, describe
 
 if TYPE_CHECKING:
     import pandas as pd

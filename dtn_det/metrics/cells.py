@@ -1,18 +1,24 @@
-"""Cells of a sweep: one corruption at one severity, or the clean images."""
+"""Cells of a sweep, and the one gate that every table of results passes: complete, unambiguous, in the right unit."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dtn_det._optional import require
 from dtn_det.corruptions.catalog import ALL, BENCHMARK, EXTRA, GROUPS, SEVERITIES
-from dtn_det.errors import InputError
+from dtn_det.errors import CellError, InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 Cell = tuple[str, int]
 CorruptionSet = Literal["benchmark", "extra", "all"]
@@ -108,3 +114,179 @@ class Layout:
             group: np.flatnonzero([name in members for name in self.corruptions]) for group, members in GROUPS.items()
         }
         return {group: indices for group, indices in found.items() if len(indices)}
+
+
+NO_GROUND_TRUTH = -1.0
+"""What COCO's evaluation gives where there is nothing to find, such as no small object."""
+
+_NO_SEVERITY = "no severity, as in means over the severities"
+
+# Types that NumPy would turn into numbers without a word, or with a warning at best.
+_NO_NUMBERS = ("bool", "complex", "datetime", "timedelta", "str", "category")
+
+
+def cell_error(what: str, problems: dict[str, tuple[tuple[object, object], ...]], hint: str) -> CellError:
+    """Make the error about the cells of a table.
+
+    Args:
+        what: Name of what the table holds, for the message.
+        problems: The cells of each fault, by the description of the fault.
+        hint: What to do, as the end of the sentence.
+    """
+    faults = "; ".join(f"{fault} ({len(cells)}): {describe(cells)}" for fault, cells in problems.items())
+    return CellError(f"expected one sound row for each cell of {what}, got {faults}: {hint}", problems)
+
+
+@dataclass(frozen=True)
+class CellValues:
+    """One number for each cell.
+
+    Attributes:
+        cells: The corrupted cells, in the paper's order.
+        values: Their values, (cells,).
+        clean: The value of the clean images, where there is one.
+        expected_cells: How many corrupted cells the whole set has.
+        num_images: Images behind each cell, where the table tells.
+    """
+
+    cells: tuple[Cell, ...]
+    values: NDArray[np.float64]
+    clean: float | None
+    expected_cells: int
+    num_images: int | None
+
+
+def checked_cells(
+    frame: pd.DataFrame,
+    column: str,
+    *,
+    corruptions: CorruptionSet = "benchmark",
+    needs_clean: bool = False,
+    allow_partial: bool = False,
+    at_most: float | None = 1.0,
+    coco: bool = False,
+    what: str = "the table",
+) -> CellValues:
+    """Read one column of a tidy table after looking at every row of it.
+
+    Args:
+        frame: Columns `corruption`, `severity`, the one asked for, and `num_images` where it is known. Clean images
+            are corruption `clean`, severity 0.
+        column: Name of the column.
+        corruptions: The set that must be complete; other corruptions may be there and are left out.
+        needs_clean: Whether the clean row must be there.
+        allow_partial: Accept missing corrupted cells.
+        at_most: The largest value that makes sense (1 for fractions); None: any.
+        coco: Whether -1 is COCO's mark rather than just negative.
+        what: Name of the table for messages.
+
+    Raises:
+        CellError: Missing, duplicated, unknown, NaN, negative or too large values, rows without a severity, or
+            differing image counts; the message lists all cells of all faults.
+        ValueError: No table, a column that is absent, comes twice or holds no numbers, or no corrupted cell is left.
+    """
+    check_columns(frame, ("corruption", "severity", column), what)
+    numbers = _numbers(frame, column, what)
+    names = [str(name) for name in frame["corruption"].tolist()]
+    found = [(name, severity_of(value)) for name, value in zip(names, frame["severity"].tolist(), strict=True)]
+    wanted = all_cells(corruptions)
+
+    problems: dict[str, Iterable[tuple[object, object]]] = {}
+    rows = dict(zip(found, numbers, strict=True))
+    needed = (*(() if allow_partial else wanted), *((CLEAN,) if needs_clean else ()))
+    problems["missing"] = [cell for cell in needed if cell not in rows]
+    problems["duplicated"] = [cell for cell, times in Counter(found).items() if times > 1]
+    without = [cell for cell in found if cell[1] is None]
+    problems[_NO_SEVERITY] = without
+    problems["unknown"] = [cell for cell in found if cell not in without and not is_cell(cell)]
+    problems[f"`{column}` not finite"] = _where(found, ~np.isfinite(numbers))
+    empty = (numbers == NO_GROUND_TRUTH) & coco
+    problems[f"`{column}` -1, COCO's mark for no ground truth of that size (leave this metric out)"] = _where(
+        found, empty
+    )
+    problems[f"`{column}` negative"] = _where(found, (numbers < 0) & ~empty)
+    if at_most is not None:
+        problems[f"`{column}` above {at_most:g} (percent where a fraction is expected?)"] = _where(
+            found, numbers > at_most
+        )
+    counts = _numbers(frame, "num_images", what) if "num_images" in frame.columns else None
+    if counts is not None:
+        sound = np.isfinite(counts) & (counts > 0) & (np.floor(counts) == counts)
+        most_common = _most_common(counts[sound])
+        problems["`num_images` not a positive whole number"] = _where(found, ~sound)
+        problems[f"`num_images` other than {most_common}"] = _where(found, sound & (counts != most_common))
+    raise_problems(what, problems)
+    cells = tuple(cell for cell in wanted if cell in rows)
+    if not cells:
+        raise InputError(f"expected corrupted cells in {what}, got none: evaluate at least one corruption")
+    return CellValues(
+        cells,
+        np.array([rows[cell] for cell in cells]),
+        float(rows[CLEAN]) if CLEAN in rows else None,
+        len(wanted),
+        int(counts[0]) if counts is not None else None,
+    )
+
+
+def raise_problems(what: str, problems: dict[str, Iterable[tuple[object, object]]]) -> None:
+    """Raise a :class:`CellError` of the faults that have cells.
+
+    Args:
+        what: Name of the table.
+        problems: Cells by fault.
+    """
+    faults = {fault: tuple(dict.fromkeys(cells)) for fault, cells in problems.items()}
+    faults = {fault: cells for fault, cells in faults.items() if cells}
+    if not faults:
+        return
+    hints = []
+    if "missing" in faults:
+        hints.append("evaluate what is missing, or allow partial results, which are labelled so")
+    if "duplicated" in faults:
+        hints.append("keep one row a cell (two models, or boxes and masks, are two tables)")
+    if _NO_SEVERITY in faults:
+        hints.append("get the results of each severity")
+    if set(faults) - {"missing", "duplicated", _NO_SEVERITY}:
+        hints.append("mend the rows listed")
+    raise cell_error(what, faults, "; ".join(hints))
+
+
+def check_columns(frame: object, columns: Sequence[str], what: str) -> None:
+    """See that a table is one and has each of some columns once.
+
+    Raises:
+        ValueError: It is none, or a column is absent or comes twice.
+    """
+    if not isinstance(frame, require("pandas", "eval").DataFrame):
+        raise InputError(f"expected a pandas DataFrame as {what}, got {type(frame).__name__}: make one of it")
+    names = [str(name) for name in frame.columns]
+    absent = [str(name) for name in columns if str(name) not in names]
+    if absent:
+        raise InputError(
+            f"expected the columns {', '.join(map(str, columns))} in {what}, got {', '.join(names) or 'none'}: "
+            f"add {', '.join(absent)}"
+        )
+    twice = [name for name in columns if names.count(name) > 1]
+    if twice:
+        raise InputError(f"expected each column of {what} once, got {', '.join(twice)} twice: drop one")
+
+
+def _numbers(frame: pd.DataFrame, column: str, what: str) -> NDArray[np.float64]:
+    values = frame[column]
+    mixed = values.dtype == object
+    strange = [one for one in values if (type(one).__name__ if mixed else str(values.dtype)).startswith(_NO_NUMBERS)]
+    if strange:
+        raise InputError(f"expected numbers in the column `{column}` of {what}, got {strange[0]!r}: convert them")
+    try:
+        return values.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"expected numbers in the column `{column}` of {what}, got {error}: convert them") from error
+
+
+def _where(cells: Sequence[tuple[str, object]], faulty: NDArray[np.bool_]) -> list[tuple[str, object]]:
+    return [cell for cell, fault in zip(cells, faulty, strict=True) if fault]
+
+
+def _most_common(counts: NDArray[np.float64]) -> int:
+    values, frequencies = np.unique(counts, return_counts=True)
+    return int(values[frequencies.argmax()]) if len(values) else 0

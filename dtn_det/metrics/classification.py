@@ -16,9 +16,8 @@ from dtn_det._optional import require
 from dtn_det.corruptions.catalog import SEVERITIES, group_of
 from dtn_det.metrics import formulas
 from dtn_det.metrics.baselines import resolve_baseline
-from dtn_det.metrics.cells import CorruptionSet, Layout, metric_name
-from dtn_det.metrics.checks import CellValues, cell_error, checked_cells
-from dtn_det.metrics.summary import Summary
+from dtn_det.metrics.cells import CellValues, CorruptionSet, Layout, cell_error, checked_cells, metric_name
+from dtn_det.metrics.formulas import Summary
 
 if TYPE_CHECKING:
     import pandas as pd

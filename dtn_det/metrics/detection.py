@@ -15,9 +15,8 @@ import numpy as np
 from dtn_det._optional import require
 from dtn_det.errors import CellError
 from dtn_det.metrics import formulas
-from dtn_det.metrics.cells import CLEAN, CorruptionSet, Layout, metric_name
-from dtn_det.metrics.checks import CellValues, cell_error, checked_cells
-from dtn_det.metrics.summary import Summary
+from dtn_det.metrics.cells import CLEAN, CellValues, CorruptionSet, Layout, cell_error, checked_cells, metric_name
+from dtn_det.metrics.formulas import Summary
 
 if TYPE_CHECKING:
     import pandas as pd

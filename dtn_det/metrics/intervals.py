@@ -14,10 +14,10 @@ from dtn_det._optional import require
 from dtn_det.errors import InputError
 from dtn_det.metrics import formulas
 from dtn_det.metrics.baselines import ALEXNET_CLEAN_ERROR, BASELINES, alexnet_errors
-from dtn_det.metrics.cells import CLEAN, Cell, CorruptionSet, Layout, all_cells
-from dtn_det.metrics.checks import raise_problems
+from dtn_det.metrics.cells import CLEAN, Cell, CorruptionSet, Layout, all_cells, raise_problems
 from dtn_det.metrics.classification import check_denominators
 from dtn_det.metrics.detection import no_clean_performance
+from dtn_det.metrics.formulas import partial_label
 from dtn_det.metrics.resampling import (
     LEVEL,
     Difference,
@@ -28,7 +28,6 @@ from dtn_det.metrics.resampling import (
     difference,
     interval,
 )
-from dtn_det.metrics.summary import partial_label
 
 if TYPE_CHECKING:
     import pandas as pd

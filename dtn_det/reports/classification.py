@@ -29,7 +29,7 @@ from dtn_det.metrics.classification import chance_remark, is_at_chance
 from dtn_det.metrics.resampling import LEVEL, REPLICATES
 from dtn_det.reports.classifier_records import ClassifierRecords
 from dtn_det.reports.contents import Section
-from dtn_det.reports.rows import (
+from dtn_det.reports.numbers import (
     Row,
     difference_rows,
     differences_frame,

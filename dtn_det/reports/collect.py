@@ -16,11 +16,9 @@ from dtn_det.reports.classification import ClassifierNumbers, classification_sec
 from dtn_det.reports.classification import numbers_of_frame as classifier_of_frame
 from dtn_det.reports.classifier_records import read_records
 from dtn_det.reports.contents import KIND_TITLES, Kind, Provenance, Report, ReportModel, Section
-from dtn_det.reports.detection import detection_section
+from dtn_det.reports.detection import DetectorNumbers, detection_section, numbers_of_stores
 from dtn_det.reports.detection import numbers_of_frame as detector_of_frame
-from dtn_det.reports.detector_records import DetectorNumbers, numbers_of_stores
-from dtn_det.reports.pairs import find_pairs, in_order, parse_pairs
-from dtn_det.reports.sources import Sources, open_sources
+from dtn_det.reports.sources import Sources, find_pairs, in_order, open_sources, parse_pairs
 from dtn_det.robustness.classification.baseline import (
     BaselineChoice,
     baseline_remarks,
@@ -42,7 +40,7 @@ class ReportOptions:
         models: Names of the models, in this order; all if empty.
         baseline: Whose errors divide the corruption errors: ``alexnet`` or a model; None: AlexNet for ImageNet-C.
         pairs: First and second model of each difference, as ``FIRST:SECOND``; None: see
-            :func:`dtn_det.reports.pairs.find_pairs`.
+            :func:`dtn_det.reports.sources.find_pairs`.
         replicates: Of the bootstrap; 0 for no intervals.
         seed: Of the bootstrap.
         level: Of the intervals.

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 Task = Literal["classification", "detection"]
 Kind = Literal["top1", "bbox", "segm"]
 Origin = Literal["measured", "imported"]
+Direction = Literal["up", "down", "none"]
+"""Which numbers are better."""
 
 KIND_TITLES: Mapping[Kind, str] = {"top1": "Classification", "bbox": "Boxes", "segm": "Masks"}
 """How readers call the kinds."""

@@ -1,18 +1,31 @@
-"""From the average precisions of detectors to the numbers of a report."""
+"""From the records of detectors to the numbers of a report, several conditions at the same time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dtn_det.metrics import CLEAN, METRICS, Samples, detection_differences, detection_intervals
-from dtn_det.metrics.resampling import LEVEL, interval
+from dtn_det.errors import StoreError
+from dtn_det.metrics import (
+    CLEAN,
+    METRICS,
+    CocoMatches,
+    Samples,
+    ap_samples,
+    average_precision,
+    detection_differences,
+    detection_intervals,
+    matches_from_evaluator,
+)
+from dtn_det.metrics.cells import Cell
+from dtn_det.metrics.resampling import LEVEL, REPLICATES, interval
 from dtn_det.reports.contents import Kind, Section
-from dtn_det.reports.detector_records import DetectorNumbers, with_truth
-from dtn_det.reports.rows import (
+from dtn_det.reports.numbers import (
     SETS,
     Row,
     difference_rows,
@@ -24,9 +37,147 @@ from dtn_det.reports.rows import (
     sets_of,
     unpaired,
 )
+from dtn_det.robustness.detection.evaluation import CocoScorer, bad_images, cell_groups, in_processes, read_cells
+from dtn_det.robustness.detection.truth import CocoTruth
+from dtn_det.robustness.store.store import ModelStore, Store
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+DetectorNumbers = Mapping[str, Samples]
+"""Average precisions of one detector and kind, by metric; those without ground truth are left out."""
+
+_KINDS: tuple[Kind, ...] = ("bbox", "segm")
+# Starting a process takes as long as so many bytes of records times so many replicates.
+_PROCESS_WORK = 4e6 * 1000
+
+
+class _Work(NamedTuple):
+    """Some cells of a model, in terms that another process understands."""
+
+    folder: str
+    model: str
+    cells: tuple[int, ...]
+    left_out: tuple[int, ...]
+    replicates: int
+    seed: int
+
+
+def numbers_of_stores(
+    models: Mapping[str, ModelStore],
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    processes: int = 1,
+    on_model: Callable[[str], None] = lambda name: None,
+) -> dict[str, dict[Kind, DetectorNumbers]]:
+    """Evaluate detectors under every cell, on the images of their finished units.
+
+    Args:
+        models: By the names that reports give them.
+        replicates: Of the bootstrap; 0 for none.
+        seed: Of the bootstrap.
+        processes: That evaluate at the same time, where there is enough to do; they import the main module.
+        on_model: Called with each name before its numbers are computed.
+
+    Raises:
+        StoreError: A model has no image that could be read, or damaged records.
+        ChildProcessError: A process died.
+    """
+    work = {name: list(_work(model, replicates, seed, processes)) for name, model in models.items()}
+    size = sum(path.stat().st_size for model in models.values() for path in model.folder.glob("unit-*.parquet"))
+    parts = [part for own in work.values() for part in own]
+    if processes > 1 and size * max(1, replicates) > _PROCESS_WORK:
+        advice = "free some of it and start again"
+        results = in_processes(_numbers_of_cells, parts, min(processes, len(parts)), advice)
+    else:
+        results = map(_numbers_of_cells, parts)
+    found = {}
+    for name, own in work.items():
+        on_model(name)
+        found[name] = _joined(list(itertools.islice(results, len(own))))
+    return found
+
+
+def with_truth(samples: Mapping[str, Samples]) -> DetectorNumbers:
+    """Those that are defined: COCO sets may have no small object, say."""
+    return {metric: one for metric, one in samples.items() if np.isfinite(one.point).all()}
+
+
+def _work(model: ModelStore, replicates: int, seed: int, processes: int) -> Iterator[_Work]:
+    manifest = model.store.manifest
+    left_out = {image for number in model.pending() for image in manifest.unit(number)} | bad_images(model).keys()
+    if len(left_out) == manifest.num_images:
+        raise StoreError(f"expected images that {model.manifest.name!r} has evaluated, got none in {model.folder}")
+    # Every process gets two parts of a model, so that none waits long for the other at the end.
+    most = -(-len(manifest.cells) // (2 * processes)) if processes > 1 else len(manifest.cells)
+    for group in cell_groups(model):
+        for start in range(0, len(group), most):
+            cells = tuple(group[start : start + most])
+            folder, name = str(model.store.folder), model.manifest.name
+            yield _Work(folder, name, cells, tuple(sorted(left_out)), replicates, seed)
+
+
+def _numbers_of_cells(work: _Work) -> dict[Kind, dict[str, Samples]]:
+    model = Store.open(Path(work.folder)).model(work.model)
+    scorer = CocoScorer(CocoTruth.of(model.store), work.left_out)
+    found: dict[Kind, dict[str, Samples]] = {}
+    for kind in _KINDS:
+        matches = _matches(model, scorer, kind, work.cells)
+        try:
+            if work.replicates:
+                found[kind] = ap_samples(matches, replicates=work.replicates, seed=work.seed)
+            else:
+                found[kind] = _point_samples(matches)
+        except _NoMasksError:
+            break
+    return found
+
+
+class _NoMasksError(Exception):
+    """A model gives boxes alone."""
+
+
+def _matches(
+    model: ModelStore, scorer: CocoScorer, kind: Kind, cells: Sequence[int]
+) -> Iterator[tuple[Cell, CocoMatches]]:
+    # One cell is in memory at a time, and so are the records that are read together.
+    for found in read_cells(model, cells):
+        if kind == "segm" and found.masks is None:
+            raise _NoMasksError
+        yield model.store.manifest.cells[found.cell], matches_from_evaluator(scorer.evaluator(found, kind))
+
+
+def _point_samples(cells: Iterable[tuple[Cell, CocoMatches]]) -> dict[str, Samples]:
+    names: list[Cell] = []
+    points = []
+    images = 0
+    for cell, matches in cells:
+        names.append(cell)
+        points.append(average_precision(matches, None, METRICS))
+        images = len(matches.images)
+    values = np.stack(points)
+    return {metric: point_samples(metric, names, values[:, index], images) for index, metric in enumerate(METRICS)}
+
+
+def _joined(parts: Sequence[Mapping[Kind, Mapping[str, Samples]]]) -> dict[Kind, DetectorNumbers]:
+    """The cells of all parts side by side; only of the kinds that all have."""
+    found: dict[Kind, DetectorNumbers] = {}
+    for kind in _KINDS:
+        if all(kind in part for part in parts):
+            found[kind] = with_truth(
+                {metric: _side_by_side([part[kind][metric] for part in parts]) for metric in METRICS}
+            )
+    return found
+
+
+def _side_by_side(samples: Sequence[Samples]) -> Samples:
+    return replace(
+        samples[0],
+        cells=tuple(cell for one in samples for cell in one.cells),
+        point=np.concatenate([one.point for one in samples]),
+        values=np.concatenate([one.values for one in samples], axis=1),
+    )
 
 
 def numbers_of_frame(frame: pd.DataFrame) -> DetectorNumbers:

@@ -11,7 +11,7 @@ from dtn_det.corruptions.catalog import GROUPS
 from dtn_det.metrics import CLEAN
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures import draw_figures
-from dtn_det.reports.rows import SETS
+from dtn_det.reports.numbers import SETS
 from dtn_det.system.drawing import pixels
 
 if TYPE_CHECKING:

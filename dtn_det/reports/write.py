@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 from dtn_det.errors import ReportError
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.contents import Report
-from dtn_det.reports.figures.write import write_figures
-from dtn_det.reports.formats.csv_tables import csv_table
-from dtn_det.reports.formats.json_report import to_json
+from dtn_det.reports.figures import write_figures
+from dtn_det.reports.formats.csv_json import csv_table, to_json
 from dtn_det.reports.formats.latex import latex, latex_document
 from dtn_det.reports.formats.markdown import markdown, markdown_document
 from dtn_det.reports.formats.terminal import print_tables
 from dtn_det.reports.page import write_page
-from dtn_det.reports.published import published_for
 from dtn_det.reports.samples import make_samples
 from dtn_det.reports.sources import open_sources
-from dtn_det.reports.tables import Table, report_tables
+from dtn_det.reports.tables import report_tables
+from dtn_det.reports.tables.published import published_for
+from dtn_det.reports.tables.table import Table
 from dtn_det.reports.visualizer import log_report
 from dtn_det.system.files import is_temporary, locked, write_text
 from dtn_det.system.progress import stages

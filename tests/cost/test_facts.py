@@ -17,7 +17,7 @@ from dtn_det.errors import StoreError
 from dtn_det.layers import DTN
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.formats.markdown import markdown
-from dtn_det.reports.tables.models import model_table
+from dtn_det.reports.tables.summary import model_table
 from dtn_det.robustness.cells import Cell
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest, differences
 from dtn_det.robustness.store.store import Store

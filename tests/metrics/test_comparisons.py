@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtn_det.metrics.comparisons import holm
+from dtn_det.metrics.resampling import holm
 
 P_VALUES = st.lists(st.floats(0, 1), max_size=30)
 

@@ -8,8 +8,7 @@ import pytest
 from metric_tables import grid
 
 from dtn_det.metrics import CLEAN, CellError, all_cells, mean_error, mean_performance_under_corruption
-from dtn_det.metrics.cells import corruptions_of, describe
-from dtn_det.metrics.checks import checked_cells
+from dtn_det.metrics.cells import checked_cells, corruptions_of, describe
 
 
 def test_a_sound_table_in_any_order_and_type():

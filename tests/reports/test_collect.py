@@ -16,9 +16,9 @@ from report_stores import CORRUPTIONS, SEVERITIES, classifier_answers, classifie
 from dtn_det.errors import ReportError, StoreError
 from dtn_det.metrics import calibration, mean_corruption_error, mean_error, mean_performance_under_corruption
 from dtn_det.metrics.resampling import image_counts
-from dtn_det.reports import detector_records
+from dtn_det.reports import detection
 from dtn_det.reports.collect import ReportOptions, collect
-from dtn_det.reports.pairs import find_pairs, parse_pairs
+from dtn_det.reports.sources import find_pairs, parse_pairs
 from dtn_det.robustness.cells import sweep_cells
 from dtn_det.robustness.detection.evaluation import evaluate_cells
 from dtn_det.robustness.importing.write import Imported, ImportSource, write_imported
@@ -195,7 +195,7 @@ def test_a_detector_that_finds_nothing_on_clean_images(tmp_path: Path) -> None:
 def test_processes_give_the_numbers_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = detector_store(tmp_path / "store", {"ln": 0, "dtn": 2}, masks=True, bad=(3,))
     alone = collect([store], replace(QUICK, replicates=10))
-    monkeypatch.setattr(detector_records, "_PROCESS_WORK", 0)
+    monkeypatch.setattr(detection, "_PROCESS_WORK", 0)
     begun: list[str] = []
     together = collect([store], replace(QUICK, replicates=10, processes=2), begun.append)
     assert begun == ["ln", "dtn"]
@@ -206,13 +206,13 @@ def test_processes_give_the_numbers_of_one(tmp_path: Path, monkeypatch: pytest.M
 
 def test_what_is_wrong_in_a_process_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = detector_store(tmp_path / "store", {"ln": 0})
-    monkeypatch.setattr(detector_records, "_PROCESS_WORK", 0)
-    monkeypatch.setattr(detector_records, "bad_images", lambda model: {})
+    monkeypatch.setattr(detection, "_PROCESS_WORK", 0)
+    monkeypatch.setattr(detection, "bad_images", lambda model: {})
     unit = next(store.glob("models/*/unit-000001.parquet"))
     unit.write_bytes(unit.read_bytes()[:-20])
     with pytest.raises(StoreError, match=r"expected records in .*unit-000001.parquet"):
         collect([store], replace(QUICK, processes=2))
-    monkeypatch.setattr(detector_records, "_numbers_of_cells", _die)
+    monkeypatch.setattr(detection, "_numbers_of_cells", _die)
     with pytest.raises(ChildProcessError, match=r"one that died .* free some of it and start again"):
         collect([store], replace(QUICK, processes=2))
 

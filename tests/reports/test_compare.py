@@ -15,12 +15,11 @@ from rich.console import Console
 from dtn_det.cli.main import main
 from dtn_det.corruptions.catalog import BENCHMARK, EXTRA
 from dtn_det.errors import ReportError
-from dtn_det.metrics.comparisons import holm
+from dtn_det.metrics.resampling import holm
 from dtn_det.reports.collect import ReportOptions, collect
-from dtn_det.reports.compare import Comparison, compare, comparison_json
-from dtn_det.reports.compare_targets import Targets, find_targets
-from dtn_det.reports.figures.scopes import title
-from dtn_det.reports.formats.compare_text import print_comparison, second_sentence, sentence
+from dtn_det.reports.compare import Comparison, Targets, compare, comparison_json, find_targets
+from dtn_det.reports.formats.terminal import print_comparison, second_sentence, sentence
+from dtn_det.reports.labels import title
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,13 @@ import pytest
 from made_up import classification_report
 from PIL import Image
 
-from dtn_det.reports.figures import FIGURES, write, write_figures
+from dtn_det.reports import figures
+from dtn_det.reports.figures import FIGURES, write_figures
 from dtn_det.system.drawing import COLUMN, PAGE
 
 
 def test_files_are_complete_and_say_what_they_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write, "FIGURES", {name: FIGURES[name] for name in ("severities", "heatmap", "forest")})
+    monkeypatch.setattr(figures, "FIGURES", {name: FIGURES[name] for name in ("severities", "heatmap", "forest")})
     name = "net<&>" + "long" * 40
     report = classification_report([name], images=30, baseline=None, corruptions=["fog"], replicates=10)
     files, left_out = write_figures(report, tmp_path / "figures")

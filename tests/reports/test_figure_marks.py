@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from dtn_det.corruptions.catalog import ALL, GROUPS
 from dtn_det.reports.figures.marks import MOST_HIGHLIGHTED, marks_of
-from dtn_det.reports.figures.scopes import groups_of, short, title
 from dtn_det.reports.figures.text import fitted, printable, shorten, width, wrapped
+from dtn_det.reports.labels import groups_of, short, title
 
 
 @given(st.integers(1, 40), st.integers(0, 20), st.booleans())

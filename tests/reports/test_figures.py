@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from dtn_det.corruptions.catalog import BENCHMARK, EXTRA, GROUPS
-from dtn_det.metrics.comparisons import holm
+from dtn_det.metrics.resampling import holm
 from dtn_det.reports.contents import Report, ReportModel
 from dtn_det.reports.figures import FIGURES, Drawn, draw_figures
 from dtn_det.reports.figures.forest import draw_forest

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtn_det.reports.samples.matching import Objects, match
+from dtn_det.reports.samples.detection import Objects, match
 
 
 def objects(*boxes, labels=None, crowd=()):

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from page_tree import Element, grid, parse, tags
 
 from dtn_det.corruptions.catalog import BENCHMARK, GROUPS
-from dtn_det.metrics.comparisons import holm
+from dtn_det.metrics.resampling import holm
+from dtn_det.reports.changes import Change
+from dtn_det.reports.numbers import Numbers
 from dtn_det.reports.page import render_page, write_page
 from dtn_det.reports.page.findings import _finding, findings
-from dtn_det.reports.published import published_rows
 from dtn_det.reports.samples import Answer, Box, Disagreement, Gallery, Picture, SampleImage
-from dtn_det.reports.tables.changes import Change
-from dtn_det.reports.tables.numbers import Numbers
+from dtn_det.reports.tables.published import published_rows
 from dtn_det.reports.tables.table import MINUS
 from dtn_det.robustness.cells import Cell
 

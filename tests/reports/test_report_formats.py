@@ -24,15 +24,15 @@ from made_up import classification_report, detection_report, renamed, rounded
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from dtn_det.reports.formats.csv_tables import csv_table
-from dtn_det.reports.formats.json_report import from_json, to_json
+from dtn_det.reports.formats.csv_json import csv_table, from_json, to_json
 from dtn_det.reports.formats.latex import FOLDER, latex, latex_document
 from dtn_det.reports.formats.latex_text import breakable, latex_text
 from dtn_det.reports.formats.markdown import escaped, escaped_line, markdown, markdown_document
-from dtn_det.reports.formats.plain import one_line
 from dtn_det.reports.formats.terminal import print_tables, terminal_table
-from dtn_det.reports.published import PublishedRow, published_for
-from dtn_det.reports.tables import Cell, Column, Group, Row, Table, report_tables
+from dtn_det.reports.labels import one_line
+from dtn_det.reports.tables import report_tables
+from dtn_det.reports.tables.published import PublishedRow, published_for
+from dtn_det.reports.tables.table import Cell, Column, Group, Row, Table
 
 GOLDEN = Path(__file__).parent / "golden"
 NASTY = r"""<script>alert("1")</script> & a_b|c*`d`[e](f) {\bf g} $h^2$ ~#%\ '--' é Ω 模型 🎉"""

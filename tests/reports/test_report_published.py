@@ -11,8 +11,8 @@ import pytest
 from made_up import classification_report, detection_report
 
 from dtn_det.metrics.baselines import ALEXNET_ERRORS
-from dtn_det.reports.published import published_for, published_rows
 from dtn_det.reports.tables import report_tables
+from dtn_det.reports.tables.published import published_for, published_rows
 
 NAMES = {
     "top1": {"error", "mCE", "relative mCE", "mean error", "FLOPs"},

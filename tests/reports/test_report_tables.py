@@ -13,13 +13,13 @@ from made_up import ALL, classification_report, classifier_records, detection_re
 
 from dtn_det.corruptions.catalog import BENCHMARK, EXTRA, GROUPS
 from dtn_det.metrics.calibration import log_losses
-from dtn_det.metrics.comparisons import holm
-from dtn_det.reports.figures.scopes import title
-from dtn_det.reports.published import PublishedRow
-from dtn_det.reports.tables import Cell, report_tables
+from dtn_det.metrics.resampling import holm
+from dtn_det.reports.labels import title
+from dtn_det.reports.tables import report_tables
 from dtn_det.reports.tables.corruptions import MOST_MODELS_AS_COLUMNS
-from dtn_det.reports.tables.digits import common_decimals, ranked, supported_decimals
-from dtn_det.reports.tables.table import Column, Table, cell_text, interval_text, number_text
+from dtn_det.reports.tables.parts import common_decimals, ranked, supported_decimals
+from dtn_det.reports.tables.published import PublishedRow
+from dtn_det.reports.tables.table import Cell, Column, Table, cell_text, interval_text, number_text
 
 
 @pytest.fixture(scope="module")

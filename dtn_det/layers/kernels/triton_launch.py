@@ -41,7 +41,9 @@ def load() -> tuple[tuple[ModuleType, ModuleType] | None, str]:
         triton = importlib.import_module("triton")
     except ImportError as error:
         return None, f"not available: Triton cannot be imported ({error})"
-    kernels = tuple(importlib.import_module(f"dtn_det.layers.kernels.triton_{name}") for name in ("forward", "backward"))
+    kernels = tuple(
+        importlib.import_module(f"dtn_det.layers.kernels.triton_{name}") for name in ("forward", "backward")
+    )
     return (kernels[0], kernels[1]), f"Triton {triton.__version__}"
 
 

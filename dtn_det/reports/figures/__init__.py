@@ -1,5 +1,94 @@
-"""Figures of a report for print."""
+"""All figures of a report, drawn and written."""
 
-from dtn_det.reports.figures.write import FIGURES, Drawn, draw_figures, write_figures
+from __future__ import annotations
 
-__all__ = ["FIGURES", "Drawn", "draw_figures", "write_figures"]
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dtn_det.errors import NothingToDrawError
+from dtn_det.reports.contents import KIND_TITLES, Report, Section
+from dtn_det.reports.figures.curves import draw_corruptions, draw_severities
+from dtn_det.reports.figures.data import Subject
+from dtn_det.reports.figures.forest import draw_forest
+from dtn_det.reports.figures.heatmap import draw_heatmap
+from dtn_det.reports.figures.means import draw_clean_corrupted, draw_groups
+from dtn_det.reports.figures.reliability import draw_reliability
+from dtn_det.reports.figures.text import about_files
+from dtn_det.system.drawing import rendered
+from dtn_det.system.files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Draw = Callable[[Report, Section], "Figure"]
+
+FIGURES: Mapping[str, tuple[str, Draw]] = {
+    "severities": ("Mean performance by severity", draw_severities),
+    "corruptions": ("Performance under each corruption by severity", draw_corruptions),
+    "heatmap": ("Every corruption and model", draw_heatmap),
+    "groups": ("Performance under each group of corruptions", draw_groups),
+    "clean_corrupted": ("Clean against corrupted performance", draw_clean_corrupted),
+    "reliability": ("Reliability of the confidences", draw_reliability),
+    "forest": ("Paired differences", draw_forest),
+}
+"""Titles and drawing functions by name; all are called within no style of their own and leave none behind."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The figures of a report.
+
+    Attributes:
+        figures: By name: that of :data:`FIGURES`, an underscore, and the kind of the section.
+        titles: Of each of them.
+        about: What their files say of them.
+        left_out: Names of those that there are not, and why.
+    """
+
+    figures: Mapping[str, Figure]
+    titles: Mapping[str, str]
+    about: Mapping[str, str]
+    left_out: Mapping[str, str]
+
+
+def draw_figures(report: Report) -> Drawn:
+    """Draw what there are numbers for."""
+    figures: dict[str, Figure] = {}
+    titles: dict[str, str] = {}
+    about: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    for section in report.sections:
+        for name, (title, draw) in FIGURES.items():
+            full = f"{name}_{section.kind}"
+            if name == "reliability" and report.task == "detection":
+                continue
+            try:
+                figures[full] = draw(report, section)
+            except NothingToDrawError as error:
+                left_out[full] = str(error)
+                continue
+            titles[full] = f"{title} ({KIND_TITLES[section.kind].lower()})"
+            about[full] = about_files(Subject.of(report, section))
+    return Drawn(figures, titles, about, left_out)
+
+
+def write_figures(report: Report, folder: Path) -> tuple[dict[str, list[Path]], Mapping[str, str]]:
+    """Write the figures as PDF, SVG and PNG; each file is complete or absent.
+
+    Args:
+        report: What is shown.
+        folder: Made if it does not exist.
+
+    Returns:
+        Files by figure; and the figures that the report has no numbers for, see :attr:`Drawn.left_out`.
+    """
+    drawn = draw_figures(report)
+    found: dict[str, list[Path]] = {}
+    for name, figure in drawn.figures.items():
+        for kind, data in rendered(figure, drawn.titles[name], drawn.about[name]).items():
+            path = folder / f"{name}.{kind}"
+            write_bytes(path, data)
+            found.setdefault(name, []).append(path)
+    return found, drawn.left_out

@@ -1,12 +1,22 @@
-"""A model's performance along the severities, in one panel."""
+"""The figures of the performance along the severities: of each corruption, and of all together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from dtn_det.corruptions.catalog import SEVERITIES
-from dtn_det.reports.figures.subject import Number, Subject
+from dtn_det.errors import NothingToDrawError
+from dtn_det.reports.contents import Report, Section
+from dtn_det.reports.figures.data import Number, Subject
+from dtn_det.reports.figures.layout import grid, model_legend, page, plain_ticks
+from dtn_det.reports.figures.text import caption
+from dtn_det.reports.labels import groups_of, title
+from dtn_det.system.drawing import COLUMN, PAGE, drawing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 Points = Mapping[int, Number]
 """By severity; 0 is clean."""
@@ -57,3 +67,80 @@ def severity_axis(axis: Any, curves: Iterable[Points]) -> None:
 def _points(clean: Number | None, corrupted: Mapping[int, Number | None]) -> Points:
     kept = {severity: number for severity, number in corrupted.items() if number is not None}
     return {0: clean, **kept} if clean is not None and kept else kept
+
+
+_PANEL = 1.05
+"""Inches of height."""
+_COLUMNS = 4
+
+
+@drawing()
+def draw_corruptions(report: Report, section: Section) -> Figure:
+    """A panel for each corruption, a row for each group: performance against severity, clean images at 0.
+
+    Raises:
+        NothingToDrawError: No model has numbers of two severities of a corruption, or of one and of the clean images.
+    """
+    subject = Subject.of(report, section)
+    curves = {
+        (model, corruption): points
+        for corruption in subject.corruptions
+        for model in subject.models
+        if has_curve(points := corruption_points(subject, model, corruption))
+    }
+    if not curves:
+        raise NothingToDrawError("there are no numbers of single severities, or of one alone")
+    rows = _rows(groups_of({corruption for _, corruption in curves}))
+    columns = max(map(len, rows))
+    wide = PAGE if columns > 2 else COLUMN
+    legend = model_legend(subject, "curve", wide)
+    figure = page(0.3 + _PANEL * len(rows), caption(subject, "bands"), legend, width_inches=wide)
+    panels = figure.subplots(len(rows), columns, sharex=True, sharey=True, squeeze=False)
+    for number, (names, axes) in enumerate(zip(rows, panels, strict=True)):
+        for axis in axes[len(names) :]:
+            axis.remove()
+        for column, corruption in enumerate(names):
+            axis = axes[column]
+            for model in subject.models:
+                if (model, corruption) in curves:
+                    draw_curve(axis, subject, model, curves[model, corruption])
+            axis.set_title(title(corruption))
+            severity_axis(axis, curves.values())
+            plain_ticks(axis.yaxis, 4)
+            grid(axis, "y")
+            lowest = not any(len(other) > column for other in rows[number + 1 :])
+            axis.tick_params(labelbottom=lowest)
+            axis.set_xlabel("severity" if lowest else "")
+    figure.supylabel(subject.measure.label())
+    return figure
+
+
+def _rows(groups: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """A row for each group, or full rows where the groups are small."""
+    if max(map(len, groups.values())) > 2:
+        return [list(names) for names in groups.values()]
+    every = [name for names in groups.values() for name in names]
+    return [every[start : start + _COLUMNS] for start in range(0, len(every), _COLUMNS)]
+
+
+@drawing()
+def draw_severities(report: Report, section: Section) -> Figure:
+    """Mean performance over the corruptions against their severity, with the clean images at 0.
+
+    Raises:
+        NothingToDrawError: No model has numbers of two severities, or of one and of the clean images.
+    """
+    subject = Subject.of(report, section)
+    points = {model: overall_points(subject, model) for model in subject.models}
+    if not any(map(has_curve, points.values())):
+        raise NothingToDrawError("there are no numbers of single severities, or of one alone")
+    figure = page(1.9, caption(subject, "bands"), model_legend(subject, "curve"))
+    axis = figure.subplots()
+    for model, curve in points.items():
+        draw_curve(axis, subject, model, curve)
+    severity_axis(axis, points.values())
+    axis.set_xlabel("severity of the corruption")
+    axis.set_ylabel(subject.measure.label("mean"))
+    plain_ticks(axis.yaxis, 6)
+    grid(axis, "y")
+    return figure

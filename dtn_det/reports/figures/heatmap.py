@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from dtn_det._optional import require
 from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
+from dtn_det.reports.figures.data import Number, Subject
 from dtn_det.reports.figures.layout import labels, page
-from dtn_det.reports.figures.notes import caption
-from dtn_det.reports.figures.scopes import groups_of, short, title
-from dtn_det.reports.figures.subject import Number, Subject
-from dtn_det.reports.figures.text import printable
+from dtn_det.reports.figures.text import caption, printable
+from dtn_det.reports.labels import groups_of, short, title
 from dtn_det.system.drawing import COLUMN, PAGE, drawing
 
 if TYPE_CHECKING:

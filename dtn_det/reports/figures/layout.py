@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dtn_det._optional import require
-from dtn_det.reports.figures.notes import signs
-from dtn_det.reports.figures.subject import Subject
-from dtn_det.reports.figures.text import MINUS, fitted, width, wrapped
+from dtn_det.reports.figures.data import Subject
+from dtn_det.reports.figures.text import MINUS, fitted, signs, width, wrapped
 from dtn_det.system.drawing import COLUMN, GREY, PALE, TEXT, new_figure
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
+from dtn_det.reports.figures.data import Subject
 from dtn_det.reports.figures.layout import handle, labels, page
-from dtn_det.reports.figures.notes import caption
-from dtn_det.reports.figures.subject import Subject
+from dtn_det.reports.figures.text import caption
 from dtn_det.system.drawing import COLOURS, COLUMN, GREY, PAGE, TEXT, drawing
 
 if TYPE_CHECKING:

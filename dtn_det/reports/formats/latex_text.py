@@ -6,7 +6,7 @@ import re
 import unicodedata
 from types import MappingProxyType
 
-from dtn_det.reports.formats.plain import one_line
+from dtn_det.reports.labels import one_line
 
 _ASCII = MappingProxyType(
     {

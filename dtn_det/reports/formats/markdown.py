@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from dtn_det._optional import require
-from dtn_det.reports.formats.plain import one_line
+from dtn_det.reports.labels import one_line
 from dtn_det.reports.tables.table import NO_NUMBER, Cell, Column, Row, Table, cell_text, interval_text
 
 _INLINE = re.compile(r"([\\`*_\[\]|~$#])")

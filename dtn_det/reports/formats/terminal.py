@@ -1,4 +1,4 @@
-"""Tables on a terminal."""
+"""Tables and comparisons of two models on a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
-from dtn_det.reports.formats.plain import one_line
+from dtn_det.reports.changes import Change, is_least, p_decimals
+from dtn_det.reports.compare import Comparison, Verdict
+from dtn_det.reports.labels import one_line
+from dtn_det.reports.tables.parts import supported_decimals
 from dtn_det.reports.tables.table import (
     ARROWS,
     NO_NUMBER,
@@ -18,12 +21,14 @@ from dtn_det.reports.tables.table import (
     Table,
     cell_text,
     interval_text,
+    number_text,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
+
 
 _LONGEST_LABEL = 32
 _UNBOUNDED = 10_000
@@ -121,3 +126,108 @@ def _cell(cell: Cell, column: Column, style: str) -> Text:
 def _text(text: str, style: str = "") -> Any:
     """Text that is never read as markup."""
     return require("rich.text", "cli").Text(one_line(text), style)
+
+
+_DECIMALS = 2
+# Widths of the columns; the bars have the rest.
+_LABEL, _VALUE, _INTERVAL = 18, 6, 17
+_LEAST_SIDE = 4
+_BLOCK, _HALF, _AXIS = "█", {"left": "▐", "right": "▌"}, "│"
+_VERDICT_STYLES: dict[Verdict, str] = {"better": "green", "worse": "red", "not shown": "dim", "untested": "dim"}
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Print the answer, then the groups and the corruptions by how much the second model gains.
+
+    With names that fit into a line, no more than 23 lines of 80 columns.
+    """
+    for line in (sentence(comparison), second_sentence(comparison)):
+        if line:
+            console.print(one_line(line), highlight=False, markup=False)
+    for row in _chart(comparison, console.width):
+        console.print(row, no_wrap=True, crop=True)
+    console.print(_footer(comparison), highlight=False, markup=False)
+
+
+def sentence(comparison: Comparison) -> str:
+    """The answer, such as ``DTN is better under corruption than LN: mPC +0.56 [0.08, 1.03], p = 0.014``."""
+    first, second = comparison.first, comparison.second
+    how = _described(comparison, comparison.overall)
+    if comparison.verdict == "better":
+        return f"{second} is better under corruption than {first}: {how}."
+    if comparison.verdict == "worse":
+        return f"{second} is worse under corruption than {first}: {how}."
+    if comparison.verdict == "not shown":
+        return f"No difference can be shown: {how} ({second} minus {first})."
+    return f"{how} ({second} minus {first}); without records of the same images, nothing is tested."
+
+
+def second_sentence(comparison: Comparison) -> str:
+    """Clean performance, and what corruptions take away relative to it or to the baseline; empty without either."""
+    changes = (comparison.clean, comparison.relative)
+    told = [_described(comparison, change) for change in changes if change is not None]
+    return f"{'; '.join(told)}." if told else ""
+
+
+def _described(comparison: Comparison, change: Change) -> str:
+    label = change.label.removesuffix(" AP")
+    label = {"P": "P (clean)", "Mean error": "mean error"}.get(label, label)
+    text = " ".join(filter(None, (label, _value(change), _interval(change))))
+    if change.p_value is None:
+        return text
+    replicates = comparison.report.provenance.replicates
+    sign = "≤" if is_least(change.p_value, replicates) else "="
+    return f"{text}, p {sign} {change.p_value:.{p_decimals(replicates)}f}"
+
+
+def _value(change: Change) -> str:
+    return number_text(change.value, supported_decimals(change.interval, _DECIMALS), signed=True)
+
+
+def _interval(change: Change) -> str:
+    if change.interval is None:
+        return ""
+    decimals = supported_decimals(change.interval, _DECIMALS)
+    return f"[{', '.join(number_text(end, decimals) for end in change.interval)}]"
+
+
+def _chart(comparison: Comparison, width: int) -> Iterator[Text]:
+    text = require("rich.text", "cli").Text
+    side = (width - _LABEL - _VALUE - _INTERVAL - len("*  │")) // 2
+    side = side if side >= _LEAST_SIDE else 0
+    changes = (*comparison.groups, *comparison.corruptions)
+    largest = max((abs(change.value) for change in changes), default=0.0)
+    head = f"{'change in points':>{_LABEL + _VALUE}}  {_percent(comparison.level):{_INTERVAL}}"
+    if side:
+        names = (one_line(f"{name} better") for name in (comparison.first, comparison.second))
+        left, right = (name if len(name) <= side - 1 else f"{name[: side - 2]}…" for name in names)
+        head += f"{left:>{side - 1}} {_AXIS} {right}"
+    yield text(head, "bold")
+    for change in changes:
+        verdict = comparison.verdict_on(change)
+        value = _value(change) + ("*" if verdict in ("better", "worse") else " ")
+        line = text(f"{change.label:{_LABEL}}", "bold" if change in comparison.groups else "")
+        line.append(f"{value:>{_VALUE + 1}} {_interval(change):{_INTERVAL}}")
+        if side:
+            line.append(_bar(change, comparison, side, largest), _VERDICT_STYLES[verdict])
+        yield line
+
+
+def _bar(change: Change, comparison: Comparison, side: int, largest: float) -> str:
+    """To the right where the second model is better."""
+    halves = round(2 * side * abs(change.value) / largest) if largest else 0
+    blocks = _BLOCK * (halves // 2)
+    if change.better(comparison.direction):
+        return f"{'':{side}}{_AXIS}{blocks}{_HALF['right'] * (halves % 2)}"
+    left = _HALF["left"] * (halves % 2) + blocks
+    return f"{left:>{side}}{_AXIS}"
+
+
+def _percent(level: float) -> str:
+    return f"{100 * level:g} % interval"
+
+
+def _footer(comparison: Comparison) -> str:
+    data = comparison.note or f"{comparison.report.provenance.num_images:,} images"
+    star = f"; * significant at {100 * (1 - comparison.level):g} % (Holm)"
+    return one_line(data + (star if comparison.verdict != "untested" else ""))

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dtn_det.corruptions.profiles import PROFILES
-from dtn_det.reports.contents import KIND_TITLES, Provenance, Report
-from dtn_det.reports.tables.changes import Change, families, least_p_value
-from dtn_det.reports.tables.digits import supported_decimals
-from dtn_det.reports.tables.measures import corruption_measure
-from dtn_det.reports.tables.numbers import Numbers
-from dtn_det.reports.tables.table import Direction, number_text
+from dtn_det.reports.changes import Change, families, least_p_value
+from dtn_det.reports.contents import KIND_TITLES, Direction, Provenance, Report
+from dtn_det.reports.measures import corruption_measure
+from dtn_det.reports.numbers import Numbers
+from dtn_det.reports.tables.parts import supported_decimals
+from dtn_det.reports.tables.table import number_text
 
 _NAMED = 2
 _MOST_FINDINGS = 3

@@ -8,7 +8,7 @@ from typing import Literal
 
 from dtn_det.metrics import METRICS
 from dtn_det.reports.contents import Kind
-from dtn_det.reports.tables.numbers import Numbers
+from dtn_det.reports.numbers import Numbers
 
 Better = Literal["lower", "higher"]
 

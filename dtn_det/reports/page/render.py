@@ -13,9 +13,9 @@ from typing import Any
 
 from dtn_det._optional import require
 from dtn_det.reports.contents import Report
-from dtn_det.reports.page.figures import figure_data
+from dtn_det.reports.numbers import Numbers
+from dtn_det.reports.page.data import figure_data, gallery_data
 from dtn_det.reports.page.findings import facts, findings, lead, page_title, provenance
-from dtn_det.reports.page.pictures import gallery_data
 from dtn_det.reports.page.tables import (
     cell_views,
     corruption_views,
@@ -24,9 +24,8 @@ from dtn_det.reports.page.tables import (
     severity_views,
     summary_views,
 )
-from dtn_det.reports.published import PublishedRow
 from dtn_det.reports.samples.gallery import Gallery
-from dtn_det.reports.tables.numbers import Numbers
+from dtn_det.reports.tables.published import PublishedRow
 from dtn_det.system.files import write_text
 
 _SCRIPTS = ("page.js", "tables.js", "plots.js", "figures.js", "gallery.js")

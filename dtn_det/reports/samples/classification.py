@@ -18,8 +18,7 @@ from dtn_det.corruptions.image import ByteImage
 from dtn_det.datasets.folders.class_folders import LabelledImage
 from dtn_det.errors import ReportError
 from dtn_det.reports.classifier_records import ClassifierRecords, read_records
-from dtn_det.reports.samples.gallery import Answer, Disagreement, Gallery, Picture, SampleImage, thumbnail
-from dtn_det.reports.samples.picking import pick
+from dtn_det.reports.samples.gallery import Answer, Disagreement, Gallery, Picture, SampleImage, pick, thumbnail
 from dtn_det.robustness.cells import CLEAN, Cell
 from dtn_det.robustness.classification.data import ClassificationRun, Prepared, prepare
 from dtn_det.robustness.classification.images import SIDES

@@ -1,16 +1,20 @@
-"""Corrupted images and what each model answered to them, ready to be shown."""
+"""Corrupted images and what each model answered to them, chosen and ready to be shown."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from dtn_det.corruptions.image import ByteImage
+from dtn_det.errors import ReportError
+from dtn_det.reports.sources import Sources
 from dtn_det.robustness.cells import Cell
+from dtn_det.robustness.store.store import ModelStore
 
 _LOSSLESS_SIDE = 64
 _QUALITY = 75
@@ -127,3 +131,71 @@ def thumbnail(pixels: ByteImage, longest: int) -> tuple[bytes, tuple[int, int]]:
     small = max(picture.size) <= _LOSSLESS_SIDE
     picture.save(buffer, "WEBP", lossless=small, quality=_QUALITY, method=4)
     return buffer.getvalue(), picture.size
+
+
+def shared_images(models: Mapping[str, ModelStore]) -> list[int]:
+    """Numbers of the images in units that all models have finished."""
+    finished = [
+        {number for unit in model.finished() for number in model.store.manifest.unit(unit)} for model in models.values()
+    ]
+    return sorted(set.intersection(*finished))
+
+
+def pick(models: Mapping[str, ModelStore], count: int, seed: int, fits: Callable[[int], bool]) -> list[int]:
+    """So many images that fit, in the order of their numbers.
+
+    Args:
+        models: That must have evaluated them.
+        count: Images.
+        seed: Of the choice.
+        fits: Whether an image fits.
+    """
+    found: list[int] = []
+    for number in np.random.default_rng(seed).permutation(shared_images(models)).tolist():
+        if len(found) == count:
+            break
+        if fits(number):
+            found.append(number)
+    return sorted(found)
+
+
+def make_samples(
+    sources: Sources,
+    data: Path,
+    pairs: Sequence[tuple[str, str]] = (),
+    *,
+    clean: Path | None = None,
+    frost: Path | None = None,
+    seed: int = 0,
+) -> Gallery:
+    """Make the sample images of a report again from the images that were evaluated.
+
+    Args:
+        sources: The models of the report.
+        data: Folder of the images: what ``dtn-det mce`` was given as ``--data``; for detectors the image folder, or the
+            folder that it lies in.
+        pairs: Compared models; of the first pair with records, the disagreements are shown.
+        clean: The clean images, where ``data`` has the corrupted ones of classifiers.
+        frost: Folder with the original frost textures, where those were used.
+        seed: Of the choice of the images.
+
+    Raises:
+        ReportError: Other images than those that were evaluated, or no model has records of images.
+        ValueError: Images or corruptions that cannot be made again.
+        FileNotFoundError: No such folder.
+    """
+    models = {name: model for name, model in sources.models.items() if isinstance(model, ModelStore)}
+    if not models:
+        raise ReportError(
+            "expected models with records of images for sample images, got imported results: leave out --data"
+        )
+    pair = next((pair for pair in pairs if pair[0] in models and pair[1] in models), None)
+    if sources.task == "classification":
+        from dtn_det.reports.samples.classification import classification_gallery
+
+        return classification_gallery(models, data, pair, clean=clean, frost=frost, seed=seed)
+    if clean is not None:
+        raise ReportError("expected --clean with classifiers only, got it with detectors: leave it out")
+    from dtn_det.reports.samples.detection import detection_gallery
+
+    return detection_gallery(models, data, pair, frost=frost, seed=seed)

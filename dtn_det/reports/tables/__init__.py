@@ -1,6 +1,55 @@
-"""Tables of a report: the paper's, and those that a reviewer asks for."""
+"""All tables of a report, in the order in which they are read."""
 
-from dtn_det.reports.tables.report_tables import report_tables
-from dtn_det.reports.tables.table import Cell, Column, Group, Row, Table
+from __future__ import annotations
 
-__all__ = ["Cell", "Column", "Group", "Row", "Table", "report_tables"]
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from dtn_det.reports.contents import Report, Section
+from dtn_det.reports.numbers import Numbers
+from dtn_det.reports.tables.corruptions import corruption_table, grid_table, severity_table
+from dtn_det.reports.tables.pairs import pair_table
+from dtn_det.reports.tables.parts import table_name
+from dtn_det.reports.tables.published import PublishedRow
+from dtn_det.reports.tables.summary import metrics_table, model_table, summary_table
+from dtn_det.reports.tables.table import Table
+
+
+def report_tables(report: Report, published: Sequence[PublishedRow] = ()) -> tuple[Table, ...]:
+    """Make every table.
+
+    Args:
+        report: What they show.
+        published: Rows to add to the summaries, set apart; only those of a section's kind are taken.
+    """
+    found = [_explained(table) for section in report.sections for table in _of_section(report, section, published)]
+    return (*found, model_table(report))
+
+
+def _explained(table: Table) -> Table:
+    """With a note about the marks that it has."""
+    marks = {mark for row in table.rows for cell in row.cells for mark in cell.marks}
+    if "best" not in marks:
+        return table
+    said = "Best in bold, second underlined." if "second" in marks else "Best in bold."
+    return replace(table, notes=(said, *table.notes))
+
+
+def _of_section(report: Report, section: Section, published: Sequence[PublishedRow]) -> Iterator[Table]:
+    numbers = Numbers.of(report, section)
+    rows = [row for row in published if row.kind == section.kind]
+    # The extra corruptions are never in a mean with the others.
+    for which in numbers.sets:
+        yield summary_table(numbers, which, rows if which == numbers.sets[0] else ())
+        yield corruption_table(numbers, which)
+        severities = severity_table(numbers, which)
+        if severities is not None:
+            yield severities
+        if section.kind != "top1":
+            yield metrics_table(numbers, which)
+        for number, pair in enumerate(section.pairs, 1):
+            yield pair_table(numbers, pair, which, table_name(report, section, f"pair-{number}", which))
+    for number, model in enumerate(numbers.models, 1):
+        grid = grid_table(numbers, model, table_name(report, section, f"cells-{number}"))
+        if grid is not None:
+            yield grid

@@ -1,4 +1,4 @@
-"""Numbers of each corruption, in the order and the groups of the paper's tables."""
+"""Tables of each corruption and of each severity, in the order and the groups of the paper's tables."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dtn_det.corruptions.catalog import GROUPS, SEVERITIES
 from dtn_det.metrics import CLEAN
 from dtn_det.metrics.cells import SETS, CorruptionSet
 from dtn_det.reports.contents import ReportModel
-from dtn_det.reports.figures.scopes import short, title
-from dtn_det.reports.tables.digits import common_decimals, ranked
-from dtn_det.reports.tables.footer import footer
-from dtn_det.reports.tables.measures import Measure, corruption_measure, performance_measure
-from dtn_det.reports.tables.naming import table_name, table_title
-from dtn_det.reports.tables.numbers import (
-    Numbers,
-    joined_notes,
-    model_note,
-    shared_note,
+from dtn_det.reports.labels import joined_notes, model_note, shared_note, short, title
+from dtn_det.reports.measures import Measure, corruption_measure, performance_measure
+from dtn_det.reports.numbers import Numbers
+from dtn_det.reports.tables.parts import (
+    common_decimals,
+    footer,
+    model_cell,
+    ranked,
+    table_name,
+    table_title,
     without_baseline_marks,
     without_shared_note,
 )
 from dtn_det.reports.tables.table import Cell, Column, Group, Row, Table
 
-_ALL = "All corruptions"
+_ALL_CORRUPTIONS = "All corruptions"
 
 MOST_MODELS_AS_COLUMNS = 6
 """With more models, these are the rows, as in papers that compare many."""
@@ -50,7 +50,9 @@ def corruption_table(numbers: Numbers, which: CorruptionSet) -> Table:
     report, section = numbers.report, numbers.section
     measure = corruption_measure(numbers, which)
     lines = list(_lines(numbers, which, measure))
-    cells = {line: [numbers.cell(model, which, line.name, line.scope) for model in numbers.models] for line in lines}
+    cells = {
+        line: [model_cell(numbers, model, which, line.name, line.scope) for model in numbers.models] for line in lines
+    }
     decimals = common_decimals((cell for own in cells.values() for cell in own), measure.decimals)
     reasons = [model.partial for model in numbers.models]
     best = {
@@ -84,13 +86,13 @@ def grid_table(numbers: Numbers, model: ReportModel, name: str) -> Table | None:
         which: CorruptionSet = "extra" if group == "extra" else "benchmark"
         rows = []
         for corruption in corruptions:
-            cells = [numbers.cell(model, which, measure.cell, corruption, severity) for severity in SEVERITIES]
-            mean = numbers.cell(model, which, measure.mean, corruption)
+            cells = [model_cell(numbers, model, which, measure.cell, corruption, severity) for severity in SEVERITIES]
+            mean = model_cell(numbers, model, which, measure.mean, corruption)
             if mean.value is not None:
                 rows.append(Row(title(corruption), (*cells, replace(mean, note="")), mean.note))
         if rows:
             groups.append(Group(tuple(rows), title(group)))
-    clean = numbers.cell(model, "benchmark", measure.cell, CLEAN[0])
+    clean = model_cell(numbers, model, "benchmark", measure.cell, CLEAN[0])
     if clean.value is not None:
         groups.insert(0, Group((Row("Clean", (*(Cell() for _ in SEVERITIES), clean)),)))
     every = [cell for group in groups for row in group.rows for cell in row.cells]
@@ -115,7 +117,7 @@ def _lines(numbers: Numbers, which: CorruptionSet, measure: Measure) -> Iterator
             yield _Line(title(group), title(name), short(name), measure.corruption, name, False)
         if present and which == "benchmark":
             yield _Line(title(group), f"{title(group)}: mean", "mean", measure.mean, group, True)
-    yield _Line(_ALL, measure.mean_title, measure.mean_title, measure.mean, "", True)
+    yield _Line(_ALL_CORRUPTIONS, measure.mean_title, measure.mean_title, measure.mean, "", True)
 
 
 def _models_as_columns(
@@ -132,7 +134,7 @@ def _models_as_columns(
 def _models_as_rows(
     models: Sequence[ReportModel], best: dict[_Line, tuple[Cell, ...]], column: Column
 ) -> tuple[tuple[Column, ...], tuple[Group, ...]]:
-    spans = [line.group if line.group != _ALL else "" for line in best]
+    spans = [line.group if line.group != _ALL_CORRUPTIONS else "" for line in best]
     columns = tuple(
         replace(column, heading=line.short, span=span, arrow_on_span=bool(span))
         for line, span in zip(best, spans, strict=True)
@@ -142,3 +144,52 @@ def _models_as_rows(
         cells, note = without_shared_note([own[place] for own in best.values()], of_one_model=True)
         rows.append(Row(model.name, cells, joined_notes(note, model_note(model, models))))
     return columns, (Group(tuple(rows)),)
+
+
+_ALL_SEVERITIES = 0
+
+
+def severity_table(numbers: Numbers, which: CorruptionSet) -> Table | None:
+    """One row a model and one column a severity: the mean error, or mPC and rPC; None without single severities."""
+    report, section = numbers.report, numbers.section
+    measure = performance_measure(section.kind)
+    having = {key[4] for key in numbers.found if key[1:4] == (which, measure.mean, "")}
+    severities = [severity for severity in SEVERITIES if severity in having]
+    if not severities:
+        return None
+    reasons = [model.partial for model in numbers.models]
+    groups = []
+    for name in (measure.mean,) if section.kind == "top1" else ("mPC AP", "rPC AP"):
+        columns = []
+        every = [
+            [model_cell(numbers, model, which, name, severity=severity) for model in numbers.models]
+            for severity in (*severities, _ALL_SEVERITIES)
+        ]
+        decimals = common_decimals((cell for cells in every for cell in cells), measure.decimals)
+        for cells in every:
+            best = ranked(cells, measure.direction, decimals, reasons)
+            columns.append([replace(cell, decimals=decimals) for cell in best])
+        if any(cell.value is not None for cells in columns for cell in cells):
+            groups.append(Group(_rows(numbers, columns), "" if section.kind == "top1" else name))
+    column = Column("", decimals=measure.decimals, direction=measure.direction)
+    shown = [replace(column, heading=str(severity), span="severity", arrow_on_span=True) for severity in severities]
+    title = "mean error (%) at each severity" if section.kind == "top1" else "mPC and rPC (%) at each severity"
+    return Table(
+        table_name(report, section, "severities", which),
+        table_title(section, title, which),
+        "Model",
+        (*shown, replace(column, heading="mean")),
+        tuple(groups),
+        shared_note(numbers.models),
+        (),
+        footer(report),
+    )
+
+
+def _rows(numbers: Numbers, columns: list[list[Cell]]) -> tuple[Row, ...]:
+    rows = []
+    for model, cells in zip(numbers.models, zip(*columns, strict=True), strict=True):
+        # The last one, the mean over severities, tells how many cells are missing in all.
+        own = tuple(replace(cell, note="") for cell in cells)
+        rows.append(Row(model.name, own, joined_notes(cells[-1].note, model_note(model, numbers.models))))
+    return tuple(rows)

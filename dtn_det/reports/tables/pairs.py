@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 from dtn_det.metrics.cells import CorruptionSet
-from dtn_det.reports.tables.changes import Change, Family, families, is_least, least_p_value, p_decimals
-from dtn_det.reports.tables.digits import supported_decimals
-from dtn_det.reports.tables.footer import footer
-from dtn_det.reports.tables.measures import corruption_measure
-from dtn_det.reports.tables.naming import table_title
-from dtn_det.reports.tables.numbers import Numbers, model_note, shared_note
+from dtn_det.reports.changes import Change, Family, families, is_least, least_p_value, p_decimals
+from dtn_det.reports.labels import model_note, shared_note
+from dtn_det.reports.measures import corruption_measure
+from dtn_det.reports.numbers import Numbers
+from dtn_det.reports.tables.parts import footer, supported_decimals, table_title
 from dtn_det.reports.tables.table import Cell, Column, Group, Mark, Row, Table
 
 _DECIMALS = 2

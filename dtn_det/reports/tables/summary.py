@@ -1,26 +1,26 @@
-"""One row a model: its size and its numbers over all corruptions."""
+"""Tables with one row for each model: what it is, and its numbers over all corruptions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dtn_det.metrics import CLEAN, METRICS
 from dtn_det.metrics.cells import CorruptionSet
-from dtn_det.reports.contents import ReportModel
-from dtn_det.reports.published import PublishedRow
-from dtn_det.reports.tables.digits import common_decimals, ranked
-from dtn_det.reports.tables.footer import footer
-from dtn_det.reports.tables.naming import table_name, table_title
-from dtn_det.reports.tables.numbers import (
-    Numbers,
-    joined_notes,
-    model_note,
-    shared_note,
+from dtn_det.reports.contents import Report, ReportModel
+from dtn_det.reports.labels import joined_notes, model_note, shared_note
+from dtn_det.reports.numbers import Numbers
+from dtn_det.reports.tables.parts import (
+    common_decimals,
+    footer,
+    model_cell,
+    ranked,
+    table_name,
+    table_title,
     without_baseline_marks,
     without_shared_note,
 )
-from dtn_det.reports.tables.published_rows import published_group
+from dtn_det.reports.tables.published import PublishedRow, published_group
 from dtn_det.reports.tables.table import Cell, Column, Group, Row, Table
 
 _MILLION, _BILLION = 1e6, 1e9
@@ -134,7 +134,7 @@ def _filled(
     reasons = [model.partial for model in numbers.models]
     columns, filled = [], []
     for one in shown:
-        cells = [numbers.cell(model, which, one.name, one.scope) for model in numbers.models]
+        cells = [model_cell(numbers, model, which, one.name, one.scope) for model in numbers.models]
         column = replace(one.column, decimals=common_decimals(cells, one.column.decimals))
         columns.append(column)
         ranks = ranked(cells, column.direction, column.decimals, reasons)
@@ -148,3 +148,47 @@ def _rows(numbers: Numbers, columns: Sequence[Sequence[Cell]]) -> tuple[Row, ...
         cells, note = without_shared_note(own, of_one_model=True)
         rows.append(Row(model.name, cells, joined_notes(note, model_note(model, numbers.models))))
     return tuple(rows)
+
+
+# Longer ones, such as whole pipelines, are in the report's JSON.
+_LONGEST_SETTING = 40
+_HASH_DIGITS = 12
+_FLOPS = "FLOPs are multiply-adds for one image of the size that is named."
+
+
+def model_table(report: Report) -> Table:
+    """One row a model."""
+    sizes = size_columns(report.models)
+    known = (
+        ("FLOPs at", [model.flops_at or None for model in report.models]),
+        ("training", [_settings(model.training) for model in report.models]),
+    )
+    told = [(heading, texts) for heading, texts in known if any(texts)]
+    columns = (
+        Column("source", align="left"),
+        *(column for column, _ in sizes),
+        *(Column(heading, align="left") for heading, _ in told),
+        Column("settings", align="left"),
+        Column("SHA-256 of weights", align="left"),
+    )
+    rows = []
+    for place, model in enumerate(report.models):
+        cells = (
+            Cell(_source(model)),
+            *(own[place] for _, own in sizes),
+            *(Cell(texts[place]) for _, texts in told),
+            Cell(_settings(model.settings)),
+            Cell(model.weights_hash[:_HASH_DIGITS] or None),
+        )
+        rows.append(Row(model.name, cells, model_note(model, report.models)))
+    groups = (Group(tuple(rows)),)
+    notes = (_FLOPS,) if any(model.flops_at for model in report.models) else ()
+    return Table("models", "Models", "Model", columns, groups, shared_note(report.models), notes, footer(report))
+
+
+def _source(model: ReportModel) -> str:
+    return model.source if model.origin == "measured" else f"imported from {model.source}"
+
+
+def _settings(settings: Mapping[str, str]) -> str | None:
+    return ", ".join(f"{key} {value}" for key, value in settings.items() if len(value) <= _LONGEST_SETTING) or None

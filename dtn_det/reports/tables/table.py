@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from dtn_det.reports.contents import Direction
+
 Mark = Literal["best", "second", "partial", "significant", "published", "bound"]
 """What is said of a number: ``bound`` calls it the largest it can be, as p-values of few replicates are."""
 
-Direction = Literal["up", "down", "none"]
 Align = Literal["left", "right", "center"]
 
 ARROWS: dict[Direction, str] = {"up": "↑", "down": "↓", "none": ""}

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from dtn_det.corruptions.catalog import GROUPS, SEVERITIES
 from dtn_det.metrics.cells import CorruptionSet
-from dtn_det.metrics.summary import Summary, partial_label
+from dtn_det.metrics.formulas import Summary, partial_label
 from dtn_det.robustness.classification.baseline import BaselineChoice, baseline_remarks
 from dtn_det.robustness.classification.results import ClassifierResult
 from dtn_det.robustness.store.store import Store

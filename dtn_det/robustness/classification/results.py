@@ -11,7 +11,7 @@ from dtn_det.errors import StoreError
 from dtn_det.metrics import mean_corruption_error, mean_error, relative_mean_corruption_error
 from dtn_det.metrics.cells import CorruptionSet
 from dtn_det.metrics.classification import chance_remark, is_at_chance
-from dtn_det.metrics.summary import Summary
+from dtn_det.metrics.formulas import Summary
 from dtn_det.robustness.classification.baseline import ALEXNET
 from dtn_det.robustness.classification.tally import Tally, tally
 from dtn_det.robustness.store.store import Store

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from dtn_det.corruptions.catalog import GROUPS
 from dtn_det.metrics import CLEAN, METRICS
 from dtn_det.metrics.cells import SETS, CorruptionSet
-from dtn_det.metrics.comparisons import holm
-from dtn_det.reports.figures.scopes import title
-from dtn_det.reports.tables.measures import corruption_measure
-from dtn_det.reports.tables.numbers import Numbers, number_cell
-from dtn_det.reports.tables.table import Direction
+from dtn_det.metrics.resampling import holm
+from dtn_det.reports.contents import Direction
+from dtn_det.reports.labels import title
+from dtn_det.reports.measures import corruption_measure
+from dtn_det.reports.numbers import Numbers
 
 OVERALL, EACH_GROUP, EACH_CORRUPTION, OTHER_METRICS = "Overall", "Groups", "Corruptions", "Other metrics"
 """Titles of the families."""
@@ -155,7 +155,7 @@ def _change(
         (low, high) if tested else None,
         p_value if tested else None,
         p_value if tested else None,
-        number_cell(first).note,
+        first.note,
     )
 
 

@@ -1,11 +1,13 @@
-"""Numbers of models as rows of :attr:`dtn_det.reports.contents.Section.numbers`."""
+"""The numbers of a section: as rows of its tidy tables, and found again by what they are."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +16,19 @@ from dtn_det._optional import require
 from dtn_det.corruptions.catalog import group_of
 from dtn_det.metrics import CLEAN, Difference, Interval, Intervals, Quantity, Samples, all_cells
 from dtn_det.metrics.cells import Cell, CorruptionSet
-from dtn_det.reports.contents import DIFFERENCE_COLUMNS, NUMBER_COLUMNS, RELIABILITY_COLUMNS
+from dtn_det.metrics.formulas import partial_label
+from dtn_det.reports.contents import (
+    DIFFERENCE_COLUMNS,
+    NUMBER_COLUMNS,
+    RELIABILITY_COLUMNS,
+    Report,
+    ReportModel,
+    Section,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 Row = tuple[Any, ...]
 
@@ -125,3 +136,74 @@ def _support(quantity: Quantity, which: CorruptionSet, cells: Collection[Cell]) 
         if quantity.scope in ("", cell[0], group_of(cell[0])) and quantity.severity in (0, cell[1])
     ]
     return sum(cell in cells for cell in wanted), len(wanted)
+
+
+class Number(NamedTuple):
+    """A number, the ends of its interval (NaN without one), and the cells behind it and of the whole set."""
+
+    value: float
+    low: float
+    high: float
+    cells: int
+    expected_cells: int
+
+    @property
+    def note(self) -> str:
+        """Which cells are missing, as ``partial (30/75)``; empty for a complete or undefined number."""
+        return partial_label(self.cells, self.expected_cells) if math.isfinite(self.value) else ""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers of one section.
+
+    Attributes:
+        report: The report.
+        section: One of its sections.
+        models: That have a number, in the report's order.
+        found: By model, set, name, scope and severity.
+    """
+
+    report: Report
+    section: Section
+    models: tuple[ReportModel, ...]
+    found: Mapping[tuple[str, str, str, str, int], Number]
+
+    @classmethod
+    def of(cls, report: Report, section: Section) -> Numbers:
+        """Sort the numbers of a section."""
+        found = {
+            (model, which, name, scope, int(severity)): Number(value, low, high, int(cells), int(expected))
+            for model, which, name, scope, severity, value, low, high, cells, expected in section.numbers.itertuples(
+                index=False
+            )
+        }
+        having = {key[0] for key in found}
+        return cls(report, section, tuple(model for model in report.models if model.name in having), found)
+
+    @cached_property
+    def differences(self) -> Mapping[tuple[str, str, str, str, str, int], tuple[float, float, float, float]]:
+        """Value, ends and p-value by first and second model, set, name, scope and severity."""
+        return {
+            (first, second, which, name, scope, int(severity)): (value, low, high, p_value)
+            for first, second, which, name, scope, severity, value, low, high, p_value in (
+                self.section.differences.itertuples(index=False)
+            )
+        }
+
+    @property
+    def sets(self) -> tuple[CorruptionSet, ...]:
+        """Sets of corruptions that have numbers, the benchmark first."""
+        having = {which for _, which, _, scope, _ in self.found if scope != "clean"}
+        return tuple(which for which in SETS if which in having)
+
+    def has(self, name: str, which: str) -> bool:
+        """Whether a model has such a number."""
+        return any(key[1:3] == (which, name) for key in self.found)
+
+    def get(self, model: str, which: str, name: str, scope: str = "", severity: int = 0) -> Number | None:
+        """A number of a model, or None; those of the clean images belong to every set."""
+        sets = (which, *SETS) if scope == "clean" or name.startswith("P ") else (which,)
+        return next(
+            (self.found[key] for one in sets if (key := (model, one, name, scope, severity)) in self.found), None
+        )

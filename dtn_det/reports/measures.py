@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from dtn_det.reports.contents import Kind
-from dtn_det.reports.tables.table import Direction
+from dtn_det.reports.contents import Direction, Kind
 
 if TYPE_CHECKING:
-    from dtn_det.reports.tables.numbers import Numbers
+    from dtn_det.reports.numbers import Numbers
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The figure of the performance under each group of corruptions."""
+"""The figures of means: under each group of corruptions, and clean against corrupted."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 from dtn_det.corruptions.catalog import GROUPS
 from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
+from dtn_det.reports.figures.data import Number, Subject
 from dtn_det.reports.figures.layout import grid, labels, model_legend, page, plain_ticks
-from dtn_det.reports.figures.notes import caption
-from dtn_det.reports.figures.scopes import title
-from dtn_det.reports.figures.subject import Number, Subject
-from dtn_det.system.drawing import PAGE, drawing
+from dtn_det.reports.figures.text import caption
+from dtn_det.reports.labels import title
+from dtn_det.system.drawing import GREY, PAGE, drawing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 MOST_SIDE_BY_SIDE = 4
 """Models whose points share a line; more have lines of their own."""
@@ -101,3 +102,38 @@ def _dot(axis: Any, subject: Subject, model: str, number: Number, place: float) 
     mark = subject.marks[model]
     low, high = number.reach
     axis.errorbar([number.value], [place], xerr=[[low], [high]], **{**mark.point, "color": mark.colour}, elinewidth=0.8)
+
+
+@drawing()
+def draw_clean_corrupted(report: Report, section: Section) -> Figure:
+    """A point a model with both intervals, and an arrow from the first to the second of each pair of twins.
+
+    Raises:
+        NothingToDrawError: No model has both numbers.
+    """
+    subject = Subject.of(report, section)
+    points = {
+        model: (clean, mean)
+        for model in subject.models
+        if (clean := subject.clean(model)) is not None and (mean := subject.mean(model)) is not None
+    }
+    if not points:
+        raise NothingToDrawError("no model has numbers of clean and of corrupted images")
+    figure = page(2.1, caption(subject, "bars"), model_legend(subject, "point"))
+    axis: Any = figure.subplots()
+    for model, (clean, mean) in points.items():
+        mark = subject.marks[model]
+        bars = {"xerr": [[end] for end in clean.reach], "yerr": [[end] for end in mean.reach]}
+        axis.errorbar([clean.value], [mean.value], **bars, **mark.point, ecolor=(mark.colour, 0.5), elinewidth=0.6)
+    for first, second in section.pairs:
+        # Twins alone: the arrows from a baseline to all others say nothing.
+        if not subject.marks[first].filled and first in points and second in points:
+            ends = [tuple(number.value for number in points[name]) for name in (second, first)]
+            style = {"arrowstyle": "-|>,head_width=0.12,head_length=0.25", "color": GREY, "linewidth": 0.6}
+            axis.annotate("", *ends, arrowprops={**style, "shrinkA": 3, "shrinkB": 3}, zorder=1.8)
+    axis.set_xlabel(subject.measure.label("clean"))
+    axis.set_ylabel(subject.measure.label("mean corrupted"))
+    plain_ticks(axis.xaxis, 6)
+    plain_ticks(axis.yaxis, 6)
+    grid(axis, "both")
+    return figure

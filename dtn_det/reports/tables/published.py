@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
 from dtn_det.reports.contents import Kind, Report
+from dtn_det.reports.tables.table import Cell, Group, Row
 
 _FILE = "published.json"
 _BENCHMARKS: Mapping[Kind, str] = {"top1": "ImageNet-C", "bbox": "COCO-C", "segm": "COCO-C"}
@@ -53,3 +54,32 @@ def published_for(report: Report) -> tuple[PublishedRow, ...]:
     classes = report.provenance.settings.get("classes", "imagenet")
     fitting = kinds if report.task == "detection" or classes == "imagenet" else set()
     return tuple(row for row in published_rows() if row.kind in fitting)
+
+
+def published_group(published: Sequence[PublishedRow], names: Sequence[str]) -> tuple[Group, tuple[str, ...]]:
+    """A group of rows without ranks, each with the number of its source, and the sources as notes.
+
+    Args:
+        published: At least one row.
+        names: Of the number that each column shows.
+    """
+    sources = list(dict.fromkeys(row.source for row in published))
+    rows = []
+    for one in published:
+        values = (one.values.get(name) for name in names)
+        cells = (
+            Cell() if value is None else Cell(value, marks=frozenset({"published"}), decimals=_decimals(value))
+            for value in values
+        )
+        rows.append(Row(one.model, tuple(cells), f"[{sources.index(one.source) + 1}]", source=one.source))
+    notes = (
+        f"Published rows are for {published[0].benchmark} or its clean images, were not measured here, and are not "
+        "ranked.",
+        *(f"[{number}] {source}" for number, source in enumerate(sources, 1)),
+    )
+    return Group(tuple(rows), "Published, not measured here"), notes
+
+
+def _decimals(value: float) -> int:
+    """Decimals that a value was written with."""
+    return len(repr(value).partition(".")[2])

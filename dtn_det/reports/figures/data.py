@@ -12,7 +12,7 @@ from dtn_det.errors import NothingToDrawError
 from dtn_det.metrics import CLEAN
 from dtn_det.reports.contents import Kind, Report, Section
 from dtn_det.reports.figures.marks import Mark, marks_of
-from dtn_det.reports.rows import SETS
+from dtn_det.reports.numbers import SETS
 
 
 class Number(NamedTuple):

@@ -1,0 +1,83 @@
+"""Texts that readers see: names of corruptions and of their groups, and any text on one line."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from types import MappingProxyType
+
+from dtn_det.corruptions.catalog import GROUPS
+from dtn_det.reports.contents import ReportModel
+
+SHORT = MappingProxyType(
+    {
+        "gaussian_noise": "Gauss.",
+        "shot_noise": "Shot",
+        "impulse_noise": "Impulse",
+        "defocus_blur": "Defocus",
+        "glass_blur": "Glass",
+        "motion_blur": "Motion",
+        "zoom_blur": "Zoom",
+        "brightness": "Bright",
+        "elastic_transform": "Elastic",
+        "jpeg_compression": "JPEG",
+        "speckle_noise": "Speckle",
+        "gaussian_blur": "Gauss.",
+    }
+)
+"""Under the name of their group, as in the paper's tables; all others are short already."""
+
+
+def title(scope: str) -> str:
+    """A corruption or a group as the start of a line: ``Gaussian noise``."""
+    words = scope.replace("_", " ")
+    return words.replace("jpeg", "JPEG") if words.startswith("jpeg") else words.capitalize()
+
+
+def short(corruption: str) -> str:
+    """A corruption in a column of its group: ``Gauss.``."""
+    return SHORT.get(corruption, title(corruption))
+
+
+def groups_of(corruptions: set[str]) -> dict[str, list[str]]:
+    """Groups that have some of the corruptions, and which, in the order of the paper's tables."""
+    found = {group: [name for name in names if name in corruptions] for group, names in GROUPS.items()}
+    return {group: names for group, names in found.items() if names}
+
+
+def shared_note(models: Sequence[ReportModel]) -> str:
+    """What must be read with all numbers of all models; empty if it is not the same for all."""
+    notes = {_note(model) for model in models}
+    return notes.pop() if len(notes) == 1 else ""
+
+
+def model_note(model: ReportModel, models: Sequence[ReportModel]) -> str:
+    """What must be read with all numbers of one of several models, unless it goes for all of them."""
+    return "" if shared_note(models) else _note(model)
+
+
+def joined_notes(*notes: str) -> str:
+    """Several notes as one: ``partial (30/75; limit=500 of 50000 seed=0)``."""
+    said = list(dict.fromkeys(note for note in notes if note))
+    if len(said) > 1 and all(note.startswith("partial (") and note.endswith(")") for note in said):
+        return f"partial ({'; '.join(note[len('partial (') : -1] for note in said)})"
+    return ", ".join(said)
+
+
+def _note(model: ReportModel) -> str:
+    partial = f"partial ({model.partial})" if model.partial else ""
+    return joined_notes(partial, "imported" if model.origin == "imported" else "")
+
+
+# Control, format (such as those that turn the direction of writing), surrogate, private and unassigned characters.
+_UNSHOWN = "C"
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def one_line(text: str) -> str:
+    """Text on one line, without characters that steer a terminal, hide or reorder what is read."""
+    shown = "".join(
+        _REPLACEMENT if unicodedata.category(sign).startswith(_UNSHOWN) and not sign.isspace() else sign
+        for sign in text
+    )
+    return " ".join(shown.split())

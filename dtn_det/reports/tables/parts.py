@@ -1,0 +1,167 @@
+"""What tables are put together from: cells with decimals, ranks and notes; titles, names and footers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+from dtn_det.metrics import BASELINES
+from dtn_det.metrics.cells import CorruptionSet
+from dtn_det.reports.contents import KIND_TITLES, Direction, Report, ReportModel, Section
+from dtn_det.reports.numbers import SETS, Number, Numbers
+from dtn_det.reports.tables.table import Cell, Mark
+
+_RANKED_WITH_SECOND = 3
+_CERTAIN = 1e-9
+_OF_BASELINE = ("CE", "mCE", "relative CE", "relative mCE")
+
+
+def supported_decimals(interval: tuple[float, float] | None, most: int) -> int:
+    """Decimals down to the second digit of half an interval's width, and no more than ``most``.
+
+    Args:
+        interval: Ends; None, or a width of 0, says nothing about digits.
+        most: That papers give such a number.
+    """
+    half = 0.0 if interval is None else (interval[1] - interval[0]) / 2
+    return max(0, min(most, 1 - math.floor(math.log10(half)))) if half > 0 else most
+
+
+def common_decimals(cells: Iterable[Cell], most: int) -> int:
+    """Decimals that all cells of a column can have."""
+    return min((supported_decimals(cell.interval, most) for cell in cells), default=most)
+
+
+def ranked(cells: Sequence[Cell], direction: Direction, decimals: int, reasons: Sequence[str] = ()) -> tuple[Cell, ...]:
+    """Mark the best number, and the second where at least three are compared; equal ones, as shown, share the mark.
+
+    Numbers of part of the cells or images are not compared with those of all, nor with those of another part.
+
+    Args:
+        cells: Of different models.
+        direction: Which numbers are better; ``none`` marks none.
+        decimals: That are shown.
+        reasons: Why each model's numbers are not of the whole data set.
+    """
+    reasons = reasons or [""] * len(cells)
+    having = [place for place, cell in enumerate(cells) if isinstance(cell.value, float)]
+    compared = [place for place in having if "partial" not in cells[place].marks]
+    if not compared and len({(cells[place].note, reasons[place]) for place in having}) == 1:
+        compared = having
+    if direction == "none" or len(compared) < 2:
+        return tuple(cells)
+    shown = {place: _shown(cells[place], decimals) for place in compared}
+    order = sorted(set(shown.values()), reverse=direction == "up")
+    marks: dict[float, Mark] = {order[0]: "best"}
+    if len(compared) >= _RANKED_WITH_SECOND and len(order) > 1:
+        marks[order[1]] = "second"
+    return tuple(
+        replace(cell, marks=cell.marks | {marks[shown[place]]}) if shown.get(place) in marks else cell
+        for place, cell in enumerate(cells)
+    )
+
+
+def _shown(cell: Cell, decimals: int) -> float:
+    assert isinstance(cell.value, float)
+    return float(f"{cell.value:.{decimals}f}")
+
+
+def model_cell(numbers: Numbers, model: ReportModel, which: str, name: str, scope: str = "", severity: int = 0) -> Cell:
+    """A number of a model as a cell; its note tells which cells are missing, its mark whether anything is."""
+    number = numbers.get(model.name, which, name, scope, severity)
+    return number_cell(number, partial=bool(model.partial))
+
+
+def without_baseline_marks(numbers: Numbers, name: str, cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """Cells of all models without the ranks of the baseline where its number is 100 by definition."""
+    if name not in _OF_BASELINE:
+        return tuple(cells)
+    ranks = {"best", "second"}
+    return tuple(
+        replace(cell, marks=cell.marks - ranks) if model.name == numbers.report.baseline else cell
+        for model, cell in zip(numbers.models, cells, strict=True)
+    )
+
+
+def number_cell(number: Number | None, partial: bool = False) -> Cell:
+    """A number as a cell.
+
+    Args:
+        number: None for an empty cell.
+        partial: Whether it is not that of the whole data set.
+    """
+    if number is None or not math.isfinite(number.value):
+        return Cell()
+    # A baseline's number against itself is certain.
+    certain = not number.high - number.low > _CERTAIN
+    interval = None if certain else (number.low, number.high)
+    note = number.note
+    return Cell(number.value, interval, frozenset({"partial"} if partial or note else ()), note)
+
+
+def without_shared_note(cells: Sequence[Cell], of_one_model: bool = False) -> tuple[tuple[Cell, ...], str]:
+    """Cells of a row without the note that they share, and that note, which then belongs to the row.
+
+    Args:
+        cells: Of the row.
+        of_one_model: Whether numbers without a note, such as those of the clean images, do not matter.
+    """
+    notes = {cell.note for cell in cells if cell.value is not None and (cell.note or not of_one_model)}
+    if len(notes) != 1:
+        return tuple(cells), ""
+    return tuple(replace(cell, note="") for cell in cells), notes.pop()
+
+
+_SUFFIXES = MappingProxyType(dict(zip(SETS, ("", ", the 4 extra corruptions"), strict=True)))
+
+
+def table_title(section: Section, text: str, which: CorruptionSet = SETS[0]) -> str:
+    """Title of a table, with the kind of its numbers and the set of corruptions unless it is the benchmark's."""
+    return f"{KIND_TITLES[section.kind]}: {text}{_SUFFIXES[which]}"
+
+
+def table_name(report: Report, section: Section, name: str, which: CorruptionSet = SETS[0]) -> str:
+    """Name of a table's files: that of its section comes first where there are several."""
+    kind = KIND_TITLES[section.kind].lower() if len(report.sections) > 1 else ""
+    return "-".join(filter(None, (kind, name, "" if which == SETS[0] else which)))
+
+
+def footer(report: Report) -> tuple[str, ...]:
+    """Data, corruptions, baseline, intervals, versions and date, one a line."""
+    about = report.provenance
+    lines = [f"Data: {_data(report)}.", f"Corruptions: {about.corruption}."]
+    if report.task == "classification":
+        lines.append(f"CE and relative CE: {_baseline(report.baseline)}.")
+    lines.append(_intervals(report))
+    versions = ", ".join(f"{library} {version}" for library, version in about.versions.items())
+    lines.append(f"Versions: {versions}. Report of {about.date}.")
+    return tuple(lines)
+
+
+def _data(report: Report) -> str:
+    about = report.provenance
+    if not about.num_images:
+        return about.data
+    chosen = "all" if about.selection == "all" else f"selection {about.selection}"
+    hashed = f", list of files {about.data_hash[:12]}" if about.data_hash else ""
+    return f"{about.data}, {about.num_images:,} images ({chosen}{hashed})"
+
+
+def _baseline(baseline: str | None) -> str:
+    if baseline is None:
+        return "none, as no baseline was named"
+    if baseline in BASELINES:
+        return "divided by AlexNet's published errors on ImageNet-C"
+    return f"divided by the errors of {baseline} on the same images"
+
+
+def _intervals(report: Report) -> str:
+    about = report.provenance
+    if not about.replicates:
+        return "Intervals: none."
+    return (
+        f"Intervals: {100 * about.level:g} %, percentile bootstrap over images, {about.replicates:,} replicates, "
+        f"seed {about.seed}."
+    )
