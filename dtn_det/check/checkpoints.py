@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dtn_det.check.inspection import CheckResult
 from dtn_det.check.model import Target
-from dtn_det.check.result import CheckResult
 from dtn_det.checkpoints.load import Loaded, fit_weights
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.state_dict import Chosen, check_whole, choose_weights
 from dtn_det.checkpoints.trained_config import trained_options
 from dtn_det.datasets.remarks import Remark
-from dtn_det.errors import CheckpointError, MisfitError
+from dtn_det.errors import CheckpointError, InputError, MisfitError
 from dtn_det.layers.norm_options import EXTRA_STATE, describe_options, unpack_options
 
 _TITLE = "checkpoint"
@@ -39,7 +39,7 @@ def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
         return CheckResult(str(path), "checkpoint", _TITLE, facts, problems=problems)
     try:
         loaded = _fitted(path, content, target)
-    except (CheckpointError, ValueError) as error:
+    except InputError as error:
         return CheckResult(str(path), "checkpoint", _TITLE, facts, problems=(str(error),), fits=False)
     return CheckResult(str(path), "checkpoint", _TITLE, facts, loaded.remarks, fits=True)
 

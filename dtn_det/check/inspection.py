@@ -1,18 +1,75 @@
-"""Which kind a path is of, and who looks at it."""
+"""`dtn-det check`: what a file or folder is, and who looks at it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dtn_det.check.result import CheckResult
 from dtn_det.checkpoints.files import CHECKPOINT_SUFFIXES, INDEX_END, holds_weights
 from dtn_det.datasets.folders.image_files import is_image_name
+from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import StoreError
 
 if TYPE_CHECKING:
     from dtn_det.check.model import Target
+
+# How many values of a fact are shown to people.
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One file or folder.
+
+    Attributes:
+        path: The file or folder.
+        kind: What it is, for programs: ``'coco'``, ``'class_folders'``, ``'corrupted'``, ``'checkpoint'``,
+            ``'store'``, or another kind of :class:`dtn_det.datasets.folders.recognise.Recognised`; empty where it
+            was not recognised.
+        title: What it is, for people.
+        facts: Numbers and names that describe it, by what they are called.
+        remarks: What a command would leave out, fill in or decide.
+        problems: Sentences that a command would stop with.
+        fits: Whether it fits the model; None where no model was named or the question makes no sense.
+    """
+
+    path: str
+    kind: str
+    title: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    remarks: Sequence[Remark] = ()
+    problems: Sequence[str] = ()
+    fits: bool | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether commands would take it, and the model fits if one was named."""
+        return not self.problems and self.fits is not False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result for JSON."""
+        return {
+            "path": self.path,
+            "kind": self.kind,
+            "title": self.title,
+            "facts": dict(self.facts),
+            "remarks": [remark.to_dict() for remark in self.remarks],
+            "problems": list(self.problems),
+            "fits": self.fits,
+        }
+
+    def lines(self) -> list[str]:
+        """The result as lines for people."""
+        lines = [f"{self.path}: {self.title}"]
+        lines += [f"  {name}: {_shown(value)}" for name, value in self.facts.items()]
+        lines += [f"  {'warning' if remark.partial else 'note'}: {remark.sentence()}" for remark in self.remarks]
+        lines += [f"  problem: {problem}" for problem in self.problems]
+        if self.fits is not None:
+            lines.append(f"  fits the model: {'yes' if self.fits else 'no'}")
+        return lines
 
 
 def inspect_paths(paths: Sequence[Path], target: Target | None = None, classes: str | None = None) -> list[CheckResult]:
@@ -52,8 +109,6 @@ def inspect_path(path: Path, target: Target | None = None, classes: str | None =
     """
     # Imported where they are needed: torch, which reads checkpoints, takes longer than looking at a folder.
     if (path / "store.json").is_file():
-        from dtn_det.check.stores import check_store
-
         return [check_store(path)]
     if path.is_dir() and holds_weights(path):
         from dtn_det.check.checkpoints import check_checkpoint
@@ -82,3 +137,39 @@ def inspect_path(path: Path, target: Target | None = None, classes: str | None =
     expected = f"a JSON file of annotations, or a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)})"
     problem = f"expected {expected}, got {path}: name the folder of images, or rename the file to what it is"
     return [CheckResult(str(path), "", "a file of another kind", problems=(problem,))]
+
+
+def check_store(folder: Path) -> CheckResult:
+    """Open a store of results and count what is left to evaluate."""
+    from dtn_det.robustness.store.store import Store
+
+    try:
+        store = Store.open(folder)
+        models = {name: store.model(name) for name in store.models()}
+        pending = {name: len(model.pending()) for name, model in models.items()}
+    except StoreError as error:
+        return CheckResult(str(folder), "store", "a store that cannot be opened", problems=(str(error),))
+    manifest = store.manifest
+    facts = {
+        "task": manifest.task,
+        "data": manifest.data,
+        "images": manifest.num_images,
+        "selection": manifest.selection,
+        "corruption": manifest.corruption,
+        "conditions": len(manifest.cells),
+        "models": [f"{name} ({_done(manifest.num_units, left)})" for name, left in pending.items()],
+    }
+    return CheckResult(str(folder), "store", "store of results", facts, manifest.remarks)
+
+
+def _done(units: int, pending: int) -> str:
+    return "complete" if not pending else f"{units - pending:,} of {units:,} units"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        if not value:
+            return "none"
+        more = f", ... ({len(value):,} in all)" if len(value) > _SHOWN else ""
+        return ", ".join(map(_shown, value[:_SHOWN])) + more
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
