@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from dtn_det.layers.kernels import cpu as native
+from dtn_det.layers.kernels import cpu
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def setup_line(device: str = "cpu") -> str:
     hardware = (
         torch.cuda.get_device_name() if device == "cuda" else f"{_processor()}, {torch.get_num_threads()} threads"
     )
-    kernels = native.status().detail
+    kernels = cpu.status().detail
     return (
         f"{hardware}; Python {platform.python_version()}, torch {torch.__version__}, kernels {kernels}; "
         f"commit {commit or 'unknown'}"

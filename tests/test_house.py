@@ -50,11 +50,9 @@ SHARED_NAMES = {
     "Change",
     "Layout",
     "Measure",
-    "Moments",
     "Number",
     "Outcome",
     "Plan",
-    "Row",
     "Subject",
     "View",
 }

@@ -16,7 +16,7 @@ from dtn_det.checkpoints.state_dict import Chosen, check_whole, choose_weights
 from dtn_det.checkpoints.trained_config import trained_options
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import CheckpointError, InputError, MisfitError
-from dtn_det.layers.norm_options import EXTRA_STATE, describe_options, unpack_options
+from dtn_det.layers.token_norm import EXTRA_STATE, describe_options, unpack_options
 
 _TITLE = "checkpoint"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dtn_det.checkpoints.state_dict import some
 from dtn_det.errors import CheckpointError
-from dtn_det.layers.norm_options import EXTRA_STATE, unpack_options
+from dtn_det.layers.token_norm import EXTRA_STATE, unpack_options
 
 OWN_BUFFERS = (
     *("num_batches_tracked", "relative_position_index", "relative_coords_table", "attention_bias_idxs", "attn_mask"),

@@ -18,8 +18,7 @@ from dtn_det.checkpoints.trained_config import trained_options
 from dtn_det.checkpoints.weights import Weights, find_weights
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import CheckpointError, MisfitError
-from dtn_det.layers.norm_options import EXTRA_STATE, Options, describe_options, other_options, unpack_options
-from dtn_det.layers.token_norm import TokenNorm
+from dtn_det.layers.token_norm import EXTRA_STATE, Options, TokenNorm, describe_options, other_options, unpack_options
 
 OptionsPolicy = Literal["take", "keep", "refuse"]
 """What is done where the norms of a checkpoint were trained with other options than the model's have."""

@@ -53,8 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from dtn_det.datasets.remarks import tell
-    from dtn_det.inspection.look import look
-    from dtn_det.inspection.subject import load_subject
+    from dtn_det.inspection import load_subject, look
     from dtn_det.inspection.write import check_folder, choose, notes, write_looks
 
     check_folder(args.out)

@@ -38,7 +38,7 @@ KINDS_BY_NAME = (("Attention", "attention"), ("MSA", "attention"), ("FFN", "ffn"
 
 
 @dataclass(frozen=True)
-class Row:
+class CostRow:
     """One kind of module in one part of the detector.
 
     Attributes:
@@ -88,7 +88,7 @@ class Complexity:
 
     model: str
     shape: tuple[int, int]
-    rows: tuple[Row, ...]
+    rows: tuple[CostRow, ...]
     layers: tuple[Layer, ...]
 
     @property
@@ -97,10 +97,10 @@ class Complexity:
         return f"{self.model}, input {self.shape[0]} x {self.shape[1]}; {CONVENTION}"
 
     @property
-    def total(self) -> Row:
+    def total(self) -> CostRow:
         """The sum of all rows."""
         fields = ("params", "flops", "ln_params", "ln_flops")
-        return Row("total", "", *(sum(getattr(row, field) for row in self.rows) for field in fields))
+        return CostRow("total", "", *(sum(getattr(row, field) for row in self.rows) for field in fields))
 
     @property
     def dtn(self) -> DTNFlops:
@@ -316,7 +316,7 @@ def _keep_all_proposals(model: Any) -> Any:
     return settings
 
 
-def _rows(model: nn.Module, counted: dict[str, int], layers: tuple[Layer, ...]) -> tuple[Row, ...]:
+def _rows(model: nn.Module, counted: dict[str, int], layers: tuple[Layer, ...]) -> tuple[CostRow, ...]:
     dtn_cost: dict[str, int] = defaultdict(int)
     for layer in layers:
         dtn_cost[layer.name] += layer.flops.total - layer.flops.layer_norm
@@ -346,7 +346,7 @@ def _rows(model: nn.Module, counted: dict[str, int], layers: tuple[Layer, ...]) 
             walk(child, inner, kind)
 
     walk("", model, None)
-    return tuple(Row(part, kind, *values) for (part, kind), values in sums.items() if any(values))
+    return tuple(CostRow(part, kind, *values) for (part, kind), values in sums.items() if any(values))
 
 
 def _kind(module: nn.Module) -> str | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dtn_det.errors import InputError
-from dtn_det.inspection.pieces import AttentionPiece
+from dtn_det.inspection.attention_weights import AttentionPiece
 
 
 @dataclass(frozen=True)

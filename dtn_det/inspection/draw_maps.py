@@ -1,28 +1,108 @@
-"""Figures laid over the image: token magnitudes under three norms, attention that tokens receive."""
+"""Figures of maps: positional kernels, and token magnitudes and attention laid over the image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from dtn_det._optional import require
 from dtn_det.errors import InputError
+from dtn_det.inspection.forward_pass import BlockLook, Looks
 from dtn_det.inspection.frames import NORMS
-from dtn_det.inspection.layout import thin_bar
-from dtn_det.inspection.look import BlockLook, Looks
-from dtn_det.inspection.magnitudes import spread
-from dtn_det.system.drawing import COLUMN, new_figure
+from dtn_det.inspection.norms import Kernels, spread
+from dtn_det.system.drawing import COLOURS, COLUMN, GREY, new_figure
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+MOST_GROUPS = 24
+"""Groups of a layer whose kernels are drawn; the tables have all."""
+COLUMNS = 8
+MARGIN = 0.35
+"""Inches to the left of the panels, for names."""
+SEQUENTIAL = "Blues"
 OPACITY = 0.7
-COLOUR_MAP = "PuOr_r"
+DIVERGING = "PuOr_r"
 TALLEST = 2.0
 """Height of a panel over its width at which taller images are drawn smaller."""
+
+
+def draw_kernels(chosen: Sequence[BlockLook], norm_name: str, radius: int) -> Figure:
+    """The weights of the neighbouring tokens, a map for each group of the chosen layers.
+
+    Args:
+        chosen: Blocks; those without DTN are passed over.
+        norm_name: Which of their norms.
+        radius: Tokens to each side.
+    """
+    layers = _with_kernels(chosen, norm_name)
+    maps = [kernels.window(radius)[:MOST_GROUPS] for _, kernels in layers]
+    rows = sum(-(-len(groups) // COLUMNS) for groups in maps)
+    figure = new_figure(rows * ((COLUMN - MARGIN) / COLUMNS + 0.02) + 0.5)
+    axes = figure.subplots(rows, COLUMNS, squeeze=False)
+    highest = max(float(groups.max()) for groups in maps)
+    image: Any = None
+    row = 0
+    for (block, _), groups in zip(layers, maps, strict=True):
+        axes[row, 0].set_ylabel(_short(block), rotation=0, ha="right", va="center")
+        lines = -(-len(groups) // COLUMNS)
+        for axis, weights in zip(axes[row : row + lines].flat, groups, strict=False):
+            image = axis.imshow(weights, cmap=SEQUENTIAL, vmin=0, vmax=highest)
+            axis.plot(radius, radius, marker="+", color=COLOURS[1], markersize=3.5, markeredgewidth=0.6)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.spines[:].set(visible=True, linewidth=0.3, color=GREY)
+        for axis in axes[row : row + lines].flat[len(groups) :]:
+            axis.set_visible(False)
+        row += lines
+    side = 2 * radius + 1
+    thin_bar(figure, image, axes, f"weight of each of the {side} x {side} tokens around +, {norm_name}")
+    return figure
+
+
+def draw_axis_kernels(chosen: Sequence[BlockLook], norm_name: str, radius: int) -> Figure:
+    """The weights along each axis, a line of cells for each group of the chosen layers.
+
+    Args:
+        chosen: Blocks; those without DTN are passed over.
+        norm_name: Which of their norms.
+        radius: Tokens to each side.
+    """
+    layers = _with_kernels(chosen, norm_name)
+    counts = [min(len(kernels.coefficients), MOST_GROUPS) for _, kernels in layers]
+    heights = [max(count, 3.5) for count in counts]
+    figure = new_figure(0.085 * sum(heights) + 0.1 * len(heights) + 0.75)
+    axes = figure.subplots(len(layers), 2, sharex=True, squeeze=False, height_ratios=heights)
+    highest = max(float(max(kernels.rows.max(), kernels.columns.max())) for _, kernels in layers)
+    image: Any = None
+    for row, (block, kernels), count in zip(axes, layers, counts, strict=True):
+        sides = ((kernels.columns, kernels.column_offsets), (kernels.rows, kernels.row_offsets))
+        for axis, (weights, offsets) in zip(row, sides, strict=True):
+            near = np.abs(offsets) <= radius
+            extent = (offsets[near][0] - 0.5, offsets[near][-1] + 0.5, count + 0.5, 0.5)
+            style = {"cmap": SEQUENTIAL, "vmin": 0, "vmax": highest, "aspect": "auto"}
+            image = axis.imshow(weights[:count, near], extent=extent, **style)
+            axis.axvline(0, color=COLOURS[1], linewidth=0.5, linestyle=":")
+            axis.spines[:].set(visible=True, linewidth=0.3, color=GREY)
+            axis.set_yticks([])
+            axis.tick_params(axis="x", length=0)
+        row[0].set_ylabel(_short(block), rotation=0, ha="right", va="center")
+        row[0].set_xlim(-radius - 0.5, radius + 0.5)
+    axes[-1, 0].set_xlabel("tokens to the right")
+    axes[-1, 1].set_xlabel("tokens down")
+    axes[-1, 0].set_xticks(range(-radius, radius + 1))
+    thin_bar(figure, image, axes, f"weight of the tokens at each offset, {norm_name}")
+    return figure
+
+
+def _with_kernels(chosen: Sequence[BlockLook], norm_name: str) -> list[tuple[BlockLook, Kernels]]:
+    return [(block, kernels) for block in chosen if (kernels := block.norms[norm_name].kernels) is not None]
+
+
+def _short(block: BlockLook) -> str:
+    return block.title.replace(", ", "\n")
 
 
 def draw_magnitudes(looks: Looks, chosen: Sequence[BlockLook], norm_name: str) -> Figure:
@@ -96,7 +176,7 @@ def _attention_figure(looks: Looks, maps: Sequence[tuple[str, NDArray[Any], int]
     axes.flat[0].set_title("image", loc="center")
     largest = np.quantile(np.concatenate([values.ravel() for _, values, _ in maps]), 0.99)
     steps = int(np.clip(np.ceil(np.log2(max(1.0, float(largest)))), 1, 4))
-    norm = require("matplotlib.colors", "report").LogNorm(2.0**-steps, 2.0**steps, clip=True)
+    norm = LogNorm(2.0**-steps, 2.0**steps, clip=True)
     image: Any = None
     for axis, (title, values, stride) in zip(axes.flat[1:], maps, strict=False):
         image = _lay_over(axis, looks, values, stride, norm=norm)
@@ -137,7 +217,28 @@ def _lay_over(axis: Any, looks: Looks, values: NDArray[Any], stride: int, **scal
     axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
     rows, columns = values.shape
     extent = (-0.5, columns * stride - 0.5, rows * stride - 0.5, -0.5)
-    image = axis.imshow(values, extent=extent, alpha=OPACITY, cmap=COLOUR_MAP, **scale)
+    image = axis.imshow(values, extent=extent, alpha=OPACITY, cmap=DIVERGING, **scale)
     axis.set_xlim(-0.5, width - 0.5)
     axis.set_ylim(height - 0.5, -0.5)
     return image
+
+
+def thin_bar(figure: Figure, image: Any, axes: Any, label: str, extend: str = "neither") -> Any:
+    """Add a colour bar below all panels.
+
+    Args:
+        figure: Of the panels.
+        image: What is coloured.
+        axes: The panels.
+        label: What the colours mean.
+        extend: Which ends have values beyond them: ``neither``, ``max`` or ``both``.
+
+    Returns:
+        Matplotlib's colour bar.
+    """
+    where: dict[str, Any] = {"location": "bottom", "aspect": 45, "fraction": 0.05, "pad": 0.02}
+    bar = figure.colorbar(image, ax=axes, extend=extend, ticks=MaxNLocator(6), **where)
+    bar.outline.set_linewidth(0.3)
+    bar.ax.tick_params(width=0.3)
+    bar.set_label(label)
+    return bar

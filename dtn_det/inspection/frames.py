@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from dtn_det._optional import require
-from dtn_det.inspection.learned import moments
-from dtn_det.inspection.look import BlockLook, Looks, NormLook
-from dtn_det.inspection.magnitudes import spread
-
-if TYPE_CHECKING:
-    import pandas as pd
+from dtn_det.inspection.forward_pass import BlockLook, Looks, NormLook
+from dtn_det.inspection.norms import offset_moments, spread
 
 NORMS = {"layer_norm": "LN", "instance_norm": "IN", "dtn": "DTN"}
-"""The names of the fields of :class:`~dtn_det.inspection.magnitudes.Magnitudes` that hold normalised tokens."""
+"""The names of the fields of :class:`~dtn_det.inspection.norms.Magnitudes` that hold normalised tokens."""
 SMALLEST_WEIGHT = 1e-6
 """Weights of a kernel below this are left out of the table."""
 
@@ -31,7 +27,7 @@ def gates_frame(looks: Looks) -> pd.DataFrame:
         for group, var in enumerate(norm.gates.var):
             mean = None if norm.gates.mean is None else float(norm.gates.mean[group])
             rows.append({**_norm(block, norm), "group": group + 1, "mean_gate": mean, "var_gate": float(var)})
-    return _frame(rows)
+    return pd.DataFrame(rows)
 
 
 def kernels_frame(looks: Looks) -> pd.DataFrame:
@@ -41,8 +37,8 @@ def kernels_frame(looks: Looks) -> pd.DataFrame:
         kernels = norm.kernels
         if kernels is None:
             continue
-        row_mean, row_sd = moments(kernels.rows, kernels.row_offsets)
-        column_mean, column_sd = moments(kernels.columns, kernels.column_offsets)
+        row_mean, row_sd = offset_moments(kernels.rows, kernels.row_offsets)
+        column_mean, column_sd = offset_moments(kernels.columns, kernels.column_offsets)
         for group, (a_x, a_y, a_d) in enumerate(kernels.coefficients):
             rows.append(
                 {
@@ -57,7 +53,7 @@ def kernels_frame(looks: Looks) -> pd.DataFrame:
                     "down_sd": row_sd[group],
                 }
             )
-    return _frame(rows)
+    return pd.DataFrame(rows)
 
 
 def axis_kernels_frame(looks: Looks) -> pd.DataFrame:
@@ -73,8 +69,8 @@ def axis_kernels_frame(looks: Looks) -> pd.DataFrame:
         for axis, weights, offsets in axes:
             group, place = np.nonzero(weights >= SMALLEST_WEIGHT)
             columns = {"group": group + 1, "axis": axis, "offset": offsets[place], "weight": weights[group, place]}
-            parts.append(_frame({**_norm(block, norm), **columns}))
-    return _joined(parts)
+            parts.append(pd.DataFrame({**_norm(block, norm), **columns}))
+    return pd.concat(parts, ignore_index=True)
 
 
 def kernel_maps_frame(looks: Looks, radius: int) -> pd.DataFrame:
@@ -84,8 +80,8 @@ def kernel_maps_frame(looks: Looks, radius: int) -> pd.DataFrame:
         if norm.kernels is not None:
             group, down, right, weight = _cells(norm.kernels.window(radius))
             columns = {"group": group + 1, "down": down - radius, "right": right - radius, "weight": weight}
-            parts.append(_frame({**_norm(block, norm), **columns}))
-    return _joined(parts)
+            parts.append(pd.DataFrame({**_norm(block, norm), **columns}))
+    return pd.concat(parts, ignore_index=True)
 
 
 def magnitudes_frame(chosen: Sequence[BlockLook], norm_name: str) -> pd.DataFrame:
@@ -97,8 +93,8 @@ def magnitudes_frame(chosen: Sequence[BlockLook], norm_name: str) -> pd.DataFram
         fields = {"tokens": "input", **NORMS}
         sizes = {title: getattr(norm.magnitudes, field).mean(axis=0).ravel() for field, title in fields.items()}
         columns = {"row": row, "column": column, "inside": block.inside.ravel(), **sizes}
-        parts.append(_frame({**_norm(block, norm), **columns}))
-    return _joined(parts)
+        parts.append(pd.DataFrame({**_norm(block, norm), **columns}))
+    return pd.concat(parts, ignore_index=True)
 
 
 def spread_frame(looks: Looks) -> pd.DataFrame:
@@ -111,7 +107,7 @@ def spread_frame(looks: Looks) -> pd.DataFrame:
             title: spread(getattr(magnitudes, field).mean(axis=0)[block.inside]) for field, title in fields.items()
         }
         rows.append({**_norm(block, norm), "kind": norm.kind, **spreads})
-    return _frame(rows)
+    return pd.DataFrame(rows)
 
 
 def distance_frame(looks: Looks) -> pd.DataFrame:
@@ -133,7 +129,7 @@ def distance_frame(looks: Looks) -> pd.DataFrame:
                     "on_map": look.on_map[head],
                 }
             )
-    return _frame(rows)
+    return pd.DataFrame(rows)
 
 
 def received_frame(chosen: Sequence[BlockLook]) -> pd.DataFrame:
@@ -142,8 +138,8 @@ def received_frame(chosen: Sequence[BlockLook]) -> pd.DataFrame:
     for block in chosen:
         received = block.attention.received.mean(axis=0)
         row, column = (index.ravel() for index in np.indices(received.shape))
-        parts.append(_frame({**_block(block), "row": row, "column": column, "over_uniform": received.ravel()}))
-    return _joined(parts)
+        parts.append(pd.DataFrame({**_block(block), "row": row, "column": column, "over_uniform": received.ravel()}))
+    return pd.concat(parts, ignore_index=True)
 
 
 def class_attention_frame(chosen: Sequence[BlockLook]) -> pd.DataFrame:
@@ -153,9 +149,9 @@ def class_attention_frame(chosen: Sequence[BlockLook]) -> pd.DataFrame:
         if block.attention.class_map is not None:
             head, row, column, value = _cells(block.attention.class_map)
             parts.append(
-                _frame({**_block(block), "head": head + 1, "row": row, "column": column, "over_uniform": value})
+                pd.DataFrame({**_block(block), "head": head + 1, "row": row, "column": column, "over_uniform": value})
             )
-    return _joined(parts)
+    return pd.concat(parts, ignore_index=True)
 
 
 def _block(block: BlockLook) -> dict[str, Any]:
@@ -170,16 +166,6 @@ def _cells(maps: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]
     """Indices along the three axes and values of all cells."""
     first, second, third = (index.ravel() for index in np.indices(maps.shape))
     return first, second, third, maps.ravel()
-
-
-def _frame(rows: Any) -> pd.DataFrame:
-    frame: pd.DataFrame = require("pandas", "cli").DataFrame(rows)
-    return frame
-
-
-def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    frame: pd.DataFrame = require("pandas", "cli").concat(parts, ignore_index=True)
-    return frame
 
 
 def all_frames(looks: Looks, chosen: Sequence[BlockLook], norm_name: str, radius: int) -> dict[str, pd.DataFrame]:

@@ -8,21 +8,30 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from dtn_det.errors import InputError
-from dtn_det.inspection.draw_distance import draw_distance
-from dtn_det.inspection.draw_learned import draw_axis_kernels, draw_gates, draw_kernels
-from dtn_det.inspection.draw_maps import draw_class_attention, draw_magnitudes, draw_received
-from dtn_det.inspection.frames import all_frames
-from dtn_det.inspection.look import BlockLook, Looks
-from dtn_det.system.drawing import FORMATS, drawing, rendered
-from dtn_det.system.files import write_bytes, write_text
+from dtn_det._optional import require
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+require("matplotlib", "report")  # before the imports below fail with a name that tells nobody which extra is missing
+require("pandas", "cli")
+
+from matplotlib.figure import Figure  # noqa: E402
+
+from dtn_det.errors import InputError  # noqa: E402
+from dtn_det.inspection.draw_depth import draw_distance, draw_gates  # noqa: E402
+from dtn_det.inspection.draw_maps import (  # noqa: E402
+    draw_axis_kernels,
+    draw_class_attention,
+    draw_kernels,
+    draw_magnitudes,
+    draw_received,
+)
+from dtn_det.inspection.forward_pass import BlockLook, Looks  # noqa: E402
+from dtn_det.inspection.frames import all_frames  # noqa: E402
+from dtn_det.system.drawing import FORMATS, drawing, rendered  # noqa: E402
+from dtn_det.system.files import write_bytes, write_text  # noqa: E402
 
 FIGURES = {
     "gates": "Gates of DTN",

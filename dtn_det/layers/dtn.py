@@ -8,7 +8,7 @@ from typing import Literal, TypedDict, get_args
 import torch
 from torch import Tensor, nn
 
-from dtn_det.layers.kernels import operator as operators
+from dtn_det.layers.kernels import operator
 from dtn_det.layers.masked_runs import normalize_runs, valid_runs
 from dtn_det.layers.plain import dynamic_token_norm, layer_norm
 from dtn_det.layers.positions import PositionProjection
@@ -144,7 +144,7 @@ class DTN(TokenNorm):
         dtype = compute_dtype(x)
         with without_autocast(x):
             if num_prefix and mask is None and self._has_kernels(x):
-                return operators.dynamic_token_norm(
+                return operator.dynamic_token_norm(
                     x, *self._tensors(dtype), **self._options(), out_dtype=out_dtype, hw_shape=(height, width)
                 )
             tokens, prefix = x, None
@@ -165,7 +165,7 @@ class DTN(TokenNorm):
         if self._has_kernels(grid):
             if mask is None:
                 hw_shape = (grid.shape[1], grid.shape[2])
-                return operators.dynamic_token_norm(
+                return operator.dynamic_token_norm(
                     grid, *tensors, **self._options(), out_dtype=out_dtype, hw_shape=hw_shape
                 )
             runs = valid_runs(mask)
@@ -175,7 +175,7 @@ class DTN(TokenNorm):
         return out.to(out_dtype)
 
     def _has_kernels(self, x: Tensor) -> bool:
-        return operators.is_usable(x, self.num_groups, self.head_rms, self.only_var)
+        return operator.is_usable(x, self.num_groups, self.head_rms, self.only_var)
 
     def _tensors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]:
         """Coefficients, gates, weight and bias, as the kernels take them."""

@@ -13,8 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from dtn_det.layers import plain as separable
-from dtn_det.layers.kernels import operator as operators
+from dtn_det.layers import plain
+from dtn_det.layers.kernels import operator
 
 Runs = tuple[tuple[int, int], ...]
 _Options = tuple[float, bool, bool]  # eps, head_rms, unbiased
@@ -92,7 +92,7 @@ def normalize_runs(
     """
     tensors = (coefficients, mean_gate, var_gate, weight, bias)
     if all(run == (0, x.shape[2]) for run in runs):
-        return operators.dynamic_token_norm(
+        return operator.dynamic_token_norm(
             x, *tensors, eps=eps, head_rms=head_rms, unbiased=unbiased, out_dtype=out_dtype, hw_shape=(1, x.shape[2])
         )
     result: Tensor = _NormalizeRuns.apply(x, *tensors, runs, (eps, head_rms, unbiased), out_dtype)  # type: ignore[no-untyped-call]
@@ -137,7 +137,7 @@ class _NormalizeRuns(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad_y,) = grad_outputs
         x, *tensors = ctx.saved_tensors
-        if operators.needs_plain_form(grad_y):
+        if operator.needs_plain_form(grad_y):
             return (*_differentiable_gradients(grad_y, ctx.saved_tensors, ctx.runs, ctx.options), None, None, None)
         own = (*layer_norm_gates(*tensors[:3]), *tensors[3:])
         grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -172,5 +172,5 @@ def _differentiable_gradients(
         mask[where] = inside
     with torch.enable_grad():
         tokens = x.to(parameters[0].dtype)
-        y = separable.dynamic_token_norm(tokens, *parameters, eps=eps, head_rms=head_rms, unbiased=unbiased, mask=mask)
-    return operators.gradients_of(y, tensors, grad_y)
+        y = plain.dynamic_token_norm(tokens, *parameters, eps=eps, head_rms=head_rms, unbiased=unbiased, mask=mask)
+    return operator.gradients_of(y, tensors, grad_y)

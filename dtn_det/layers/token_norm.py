@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,14 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dtn_det.layers.norm_options import (
-    EXTRA_STATE,
-    Options,
-    describe_options,
-    other_options,
-    pack_options,
-    unpack_options,
-)
+EXTRA_STATE = "_extra_state"
+"""PyTorch's name for what a module adds to its state dict."""
+
+Options = Mapping[str, object]
+"""Class of the norm under ``norm``, and its options by name."""
 
 
 class TokenNorm(nn.LayerNorm):
@@ -124,7 +122,7 @@ class TokenNorm(nn.LayerNorm):
                 setattr(self, name, value)
 
     def get_extra_state(self) -> Tensor:
-        """The options, for the state dict; see :func:`dtn_det.layers.norm_options.pack_options`."""
+        """The options, for the state dict; see :func:`dtn_det.layers.token_norm.pack_options`."""
         return pack_options(self.options())
 
     def set_extra_state(self, state: object) -> None:
@@ -167,6 +165,47 @@ class TokenNorm(nn.LayerNorm):
         )
         if prefix + EXTRA_STATE in missing_keys:
             missing_keys.remove(prefix + EXTRA_STATE)
+
+
+def pack_options(options: Options) -> Tensor:
+    """Write options as the bytes of their JSON.
+
+    A tensor passes through ``weights_only=True``, safetensors and everything that copies state dicts. It is on the CPU
+    whatever the default device, and is made anew each time, so that no average of weights changes it.
+
+    Returns:
+        ``(bytes,)``, uint8.
+    """
+    text = json.dumps(dict(options), sort_keys=True).encode("ascii")
+    return torch.tensor(list(text), dtype=torch.uint8, device="cpu")
+
+
+def unpack_options(state: object) -> dict[str, object] | None:
+    """The inverse of :func:`pack_options`, also of bytes that were cast to a floating-point dtype meanwhile.
+
+    Returns:
+        The options, or None where these are none.
+    """
+    if not isinstance(state, Tensor) or state.dim() != 1 or state.is_meta or not state.numel():
+        return None
+    numbers = state.detach().cpu().double()
+    if not bool(((numbers.round() == numbers) & (numbers >= 0) & (numbers < 128)).all()):
+        return None
+    try:
+        found = json.loads(bytes(int(number) for number in numbers.tolist()).decode("ascii"))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("norm"), str) else None
+
+
+def other_options(own: Options, found: Options) -> dict[str, object]:
+    """Those of ``found`` that ``own`` has with another value. What only one of them has is not compared."""
+    return {name: value for name, value in found.items() if name in own and own[name] != value}
+
+
+def describe_options(options: Options) -> str:
+    """Options for people, such as ``head_rms=True, unbiased=True``."""
+    return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
 
 def check_groups(num_features: int, num_groups: int) -> None:

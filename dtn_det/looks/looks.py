@@ -1,5 +1,5 @@
-"""Former place of :func:`dtn_det.inspection.look.look`."""
+"""Former place of :func:`dtn_det.inspection.look`."""
 
-from dtn_det.inspection.look import Looks, look
+from dtn_det.inspection import Looks, look
 
 __all__ = ["Looks", "look"]

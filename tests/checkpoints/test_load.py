@@ -22,7 +22,7 @@ from dtn_det.checkpoints.weights import find_weights
 from dtn_det.datasets.remarks import tell
 from dtn_det.errors import CheckpointError
 from dtn_det.layers import DTN, build_token_norm
-from dtn_det.layers.norm_options import EXTRA_STATE
+from dtn_det.layers.token_norm import EXTRA_STATE
 from dtn_det.robustness.store.manifest import hash_weights
 
 ONE, TWO = torch.ones(1), 2 * torch.ones(1)

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from dtn_det.inspection.attention import look_at_attention
-from dtn_det.inspection.pieces import AttentionPiece, Tokens, grid_tokens
-from dtn_det.inspection.window_attention import window_tokens
+from dtn_det.inspection.attention_weights import AttentionPiece, Tokens, grid_tokens, window_tokens
 
 CPU = torch.device("cpu")
 

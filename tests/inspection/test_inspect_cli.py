@@ -18,7 +18,7 @@ from mmengine.registry import DefaultScope
 
 import dtn_det.backbones  # noqa: F401  (registers the backbones)
 from dtn_det.cli.main import main
-from dtn_det.inspection.look import look
+from dtn_det.inspection.forward_pass import look
 from dtn_det.inspection.subject import check_device, check_image, load_subject
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,8 +17,8 @@ pytest.importorskip("mmdet", reason="Swin and PVT are MMDetection's")
 
 from small_networks import PVT, SWIN, build, subject_of, timm_vit
 
-from dtn_det.inspection import draw_learned, draw_maps, frames, write
-from dtn_det.inspection.look import Looks, look
+from dtn_det.inspection import draw_depth, draw_maps, frames, write
+from dtn_det.inspection.forward_pass import Looks, look
 from dtn_det.system import drawing
 
 DTN_FILES = {"gates", "kernels", "kernel_axes"}
@@ -159,7 +159,7 @@ def test_gates_without_a_mean() -> None:
     assert table["mean_gate"].isna().all()
     assert table["var_gate"].tolist() == [0.5] * 10
     with drawing.drawing():
-        figure = draw_learned.draw_gates(looks)
+        figure = draw_depth.draw_gates(looks)
     assert [text.get_text() for text in figure.axes[0].texts] == ["LN"] * 6
 
 

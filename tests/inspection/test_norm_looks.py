@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dtn_det.inspection.learned import moments, read_gates, read_kernels
-from dtn_det.inspection.magnitudes import spread, token_magnitudes
+from dtn_det.inspection.norms import offset_moments, read_gates, read_kernels, spread, token_magnitudes
 from dtn_det.layers import DTN
 from dtn_det.layers.positions import axis_attention
 
@@ -110,8 +109,8 @@ def test_where_kernels_look() -> None:
     with torch.no_grad():
         norm.pos_proj.weight.copy_(torch.tensor([[2.0, -4.0, -1.0]]))
     kernels = read_kernels(norm, (21, 21))
-    right, right_sd = moments(kernels.columns, kernels.column_offsets)
-    down, _ = moments(kernels.rows, kernels.row_offsets)
+    right, right_sd = offset_moments(kernels.columns, kernels.column_offsets)
+    down, _ = offset_moments(kernels.rows, kernels.row_offsets)
     assert right == pytest.approx(-1)
     assert down == pytest.approx(2)
     assert right_sd == pytest.approx(0.5**0.5, rel=1e-2)

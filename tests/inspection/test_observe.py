@@ -16,8 +16,7 @@ from small_networks import PVT, SWIN, SWIN_OF_MMDET, build, subject_of, timm_vit
 
 from dtn_det.conversion import convert_tokenization
 from dtn_det.inspection.blocks import Block, find_blocks
-from dtn_det.inspection.look import Looks, look
-from dtn_det.inspection.observe import observe
+from dtn_det.inspection.forward_pass import Looks, look, observe
 from dtn_det.inspection.subject import Subject
 from dtn_det.layers import DTN, build_token_norm
 

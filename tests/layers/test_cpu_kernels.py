@@ -10,11 +10,10 @@ from dense_dtn import randomize
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dtn_det.layers import DTN
-from dtn_det.layers import plain as separable
-from dtn_det.layers.kernels import cpu as native
+from dtn_det.layers import DTN, plain
+from dtn_det.layers.kernels import cpu
 
-needs_kernels = pytest.mark.skipif(not native.status().available, reason=f"compiled kernels: {native.status().detail}")
+needs_kernels = pytest.mark.skipif(not cpu.status().available, reason=f"compiled kernels: {cpu.status().detail}")
 
 
 def run(threads, x, grad_y, layer):
@@ -38,10 +37,10 @@ def test_results_are_the_same_for_any_number_of_threads(threads):
         assert torch.equal(alone, shared)
 
 
-def plain(x, grad_y, layer):
+def plain_form(x, grad_y, layer):
     """Output and gradients of the plain form, in the dtype of the layer."""
     leaf = x.detach().to(layer.weight.dtype).requires_grad_()
-    y = separable.dynamic_token_norm(
+    y = plain.dynamic_token_norm(
         leaf, layer.pos_proj(), layer.mean_norm_weight, layer.var_norm_weight, layer.weight, layer.bias,
         eps=layer.eps, head_rms=layer.head_rms, unbiased=layer.unbiased,
     )  # fmt: skip
@@ -68,23 +67,23 @@ def test_float32_is_as_accurate_as_the_plain_form(height, width, groups, depth, 
     x, grad_y = torch.randn(2, 1, height, width, groups * depth)
     twin = DTN(groups * depth, groups, head_rms=head_rms, dtype=torch.float64)
     twin.load_state_dict(layer.state_dict())
-    exact = plain(x, grad_y, twin)
+    exact = plain_form(x, grad_y, twin)
     scale = 1e-5 * max(1.0, *(want.abs().max().item() for want in exact[2:]))
-    for got, rival, want in zip(run(2, x, grad_y, layer), plain(x, grad_y, layer), exact, strict=True):
+    for got, rival, want in zip(run(2, x, grad_y, layer), plain_form(x, grad_y, layer), exact, strict=True):
         assert (got - want).abs().max() <= 4 * (rival - want).abs().max() + scale
 
 
 def test_every_instruction_set_agrees():
     """Those that this processor has, one process each: a process loads one library."""
     code = (
-        "import torch; from pathlib import Path; from dtn_det.layers import DTN; from dtn_det.layers.kernels import cpu\n"
-        "import sys; cpu.VARIANTS = cpu.VARIANTS[:int(sys.argv[1])]; cpu._LIBRARY = cpu._load()[0]\n"
+        "import sys, torch; from dtn_det.layers import DTN; from dtn_det.layers.kernels import cpu\n"
+        "cpu.VARIANTS = cpu.VARIANTS[:int(sys.argv[1])]; cpu._LIBRARY = cpu._load()[0]\n"
         "torch.manual_seed(0); layer = DTN(24, 2, dtype=torch.float64); x = torch.randn(1, 9, 11, 24).double()\n"
         "x.requires_grad_(); y = layer(x); y.square().sum().backward();\n"
         "print(y.sum().item(), x.grad.abs().sum().item(), layer.pos_proj.weight.grad.abs().sum().item())"
     )
-    if not native.status().available:
-        pytest.skip(f"compiled kernels: {native.status().detail}")
+    if not cpu.status().available:
+        pytest.skip(f"compiled kernels: {cpu.status().detail}")
     outputs = []
     for count in (1, 2, 3):
         result = subprocess.run([sys.executable, "-c", code, str(count)], capture_output=True, text=True, check=True)
@@ -107,28 +106,28 @@ def test_switched_off_by_the_environment():
 def test_without_the_libraries_the_plain_form_runs(monkeypatch, tmp_path):
     x, layer = torch.randn(1, 4, 8), DTN(8)
     expected = layer(x)
-    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
-    library, detail = native._load()
+    monkeypatch.setattr(cpu, "__file__", str(tmp_path / "cpu.py"))
+    library, detail = cpu._load()
     assert library is None
     assert detail == "not built: no C++ compiler at installation"
-    monkeypatch.setattr(native, "_LIBRARY", library)
-    monkeypatch.setattr(native, "_DETAIL", detail)
+    monkeypatch.setattr(cpu, "_LIBRARY", library)
+    monkeypatch.setattr(cpu, "_DETAIL", detail)
     torch.testing.assert_close(layer(x), expected)
     with pytest.raises(RuntimeError, match="expected DTN's compiled CPU kernels, but they are not built"):
-        native.forward(
+        cpu.forward(
             x.reshape(1, 2, 2, 8), layer.pos_proj(), layer.mean_norm_weight, layer.var_norm_weight,
             layer.weight, layer.bias, 1e-5, True, True, torch.float32, 2, 2,
         )  # fmt: skip
 
 
 def test_a_broken_library_is_reported_and_not_used(monkeypatch, tmp_path):
-    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    monkeypatch.setattr(cpu, "__file__", str(tmp_path / "cpu.py"))
     (tmp_path / "_dtn_cpu_baseline.so").write_bytes(b"not a library")
     with pytest.warns(RuntimeWarning, match="cannot be loaded.*install dtn-det again"):
-        assert native._load()[0] is None
+        assert cpu._load()[0] is None
 
 
-@pytest.mark.skipif(not native.status().available, reason=f"compiled kernels: {native.status().detail}")
+@pytest.mark.skipif(not cpu.status().available, reason=f"compiled kernels: {cpu.status().detail}")
 @pytest.mark.parametrize("name", ["weight", "bias", "var_norm_weight"])
 def test_parameters_of_another_length_are_refused(name):
     layer = DTN(24, 3)

@@ -6,10 +6,8 @@ import pytest
 import torch
 from dense_dtn import randomize
 
-from dtn_det.layers import DTN
-from dtn_det.layers import plain as separable
-from dtn_det.layers.kernels import gpu
-from dtn_det.layers.kernels import operator as operators
+from dtn_det.layers import DTN, plain
+from dtn_det.layers.kernels import gpu, operator
 
 pytestmark = [
     pytest.mark.gpu,
@@ -48,16 +46,16 @@ def leaves(shape, dtype=torch.float32, only_var=False, kernel_scale=0.3):
 def run(tensors, grad_y, head_rms=True, unbiased=True):
     """The kernels: the output and all gradients."""
     x, coefficients, mean_gate, *_ = tensors
-    assert operators.is_usable(x, coefficients.shape[0], head_rms, mean_gate is None)
+    assert operator.is_usable(x, coefficients.shape[0], head_rms, mean_gate is None)
     options = {"eps": 1e-5, "head_rms": head_rms, "unbiased": unbiased}
     hw_shape = (x.shape[1], x.shape[2])
-    y = operators.dynamic_token_norm(*tensors, **options, out_dtype=grad_y.dtype, hw_shape=hw_shape)
+    y = operator.dynamic_token_norm(*tensors, **options, out_dtype=grad_y.dtype, hw_shape=hw_shape)
     return [y.detach(), *torch.autograd.grad(y, [t for t in tensors if t is not None], grad_y)]
 
 
 def check(tensors, grad_y, tolerance, head_rms=True, unbiased=True):
     exact = [None if t is None else t.detach().double().requires_grad_() for t in tensors]
-    y = separable.dynamic_token_norm(*exact, eps=1e-5, head_rms=head_rms, unbiased=unbiased)
+    y = plain.dynamic_token_norm(*exact, eps=1e-5, head_rms=head_rms, unbiased=unbiased)
     wanted = [y.detach(), *torch.autograd.grad(y, [t for t in exact if t is not None], grad_y.double())]
     for i, (got, want) in enumerate(zip(run(tensors, grad_y, head_rms, unbiased), wanted, strict=True)):
         allowed = max(tolerance, torch.finfo(got.dtype).eps)

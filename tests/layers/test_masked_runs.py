@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtn_det.layers import DTN
-from dtn_det.layers.kernels import cpu as native
+from dtn_det.layers.kernels import cpu
 from dtn_det.layers.masked_runs import valid_runs
 from dtn_det.layers.plain import dynamic_token_norm
 
-needs_kernels = pytest.mark.skipif(not native.status().available, reason="needs the compiled kernels")
+needs_kernels = pytest.mark.skipif(not cpu.status().available, reason="needs the compiled kernels")
 
 
 def plain(norm: DTN, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dtn_det.layers import DTN, build_token_norm
-from dtn_det.layers.norm_options import EXTRA_STATE, pack_options, unpack_options
+from dtn_det.layers.token_norm import EXTRA_STATE, pack_options, unpack_options
 from dtn_det.layers.token_norms import TokenGroupNorm, TokenInstanceNorm
 
 X = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0))

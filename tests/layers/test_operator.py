@@ -3,12 +3,10 @@
 import pytest
 import torch
 
-from dtn_det.layers import DTN
-from dtn_det.layers import plain as separable
-from dtn_det.layers.kernels import cpu as native
-from dtn_det.layers.kernels import operator as operators
+from dtn_det.layers import DTN, plain
+from dtn_det.layers.kernels import cpu, operator
 
-pytestmark = pytest.mark.skipif(not native.status().available, reason=f"compiled kernels: {native.status().detail}")
+pytestmark = pytest.mark.skipif(not cpu.status().available, reason=f"compiled kernels: {cpu.status().detail}")
 
 
 def problem(dtype=torch.float64, low=None, only_var=False):
@@ -21,7 +19,7 @@ def problem(dtype=torch.float64, low=None, only_var=False):
 
 
 def run(tensors, out_dtype):
-    return operators.dynamic_token_norm(
+    return operator.dynamic_token_norm(
         *tensors, eps=1e-5, head_rms=True, unbiased=True, out_dtype=out_dtype, hw_shape=(3, 4)
     )
 
@@ -29,10 +27,10 @@ def run(tensors, out_dtype):
 @pytest.mark.parametrize("only_var", [False, True])
 def test_what_pytorch_asks_of_an_operator(only_var):
     torch.library.opcheck(
-        operators._forward, (*problem(torch.float32, only_var=only_var), 1e-5, True, True, torch.float32, 3, 4)
+        operator._forward, (*problem(torch.float32, only_var=only_var), 1e-5, True, True, torch.float32, 3, 4)
     )
     x, *parameters = problem(torch.float32, torch.bfloat16, only_var=only_var)
-    torch.library.opcheck(operators._forward, (x, *parameters, 1e-5, True, True, torch.float32, 3, 4))
+    torch.library.opcheck(operator._forward, (x, *parameters, 1e-5, True, True, torch.float32, 3, 4))
 
 
 @pytest.mark.parametrize("low", [torch.float16, torch.bfloat16])
@@ -47,7 +45,7 @@ def test_low_precision_input_is_computed_in_float32(low, keep):
     assert [g.dtype for g in gradients] == [low, *5 * [torch.float32]]
 
     full = [tensor.detach().float().requires_grad_() for tensor in tensors]
-    expected = separable.dynamic_token_norm(*full, eps=1e-5, head_rms=True, unbiased=True)
+    expected = plain.dynamic_token_norm(*full, eps=1e-5, head_rms=True, unbiased=True)
     eps = torch.finfo(low).eps
     torch.testing.assert_close(y.float(), expected, rtol=eps if keep else 1e-4, atol=eps if keep else 1e-4)
     for name, got, want in zip(

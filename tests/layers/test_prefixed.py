@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dtn_det.layers import DTN
-from dtn_det.layers.kernels import cpu as native
-from dtn_det.layers.kernels import operator as operators
+from dtn_det.layers.kernels import cpu, operator
 
-pytestmark = pytest.mark.skipif(not native.status().available, reason=f"compiled kernels: {native.status().detail}")
+pytestmark = pytest.mark.skipif(not cpu.status().available, reason=f"compiled kernels: {cpu.status().detail}")
 
 GRID = (3, 4)
 OPTIONS = (1e-5, True, True)
@@ -44,7 +43,7 @@ def test_outputs_and_gradients_are_those_of_the_parts(
 ) -> None:
     norm = layer(head_rms=head_rms, unbiased=unbiased, only_var=only_var)
     x = torch.randn(batch, count + grid[0] * grid[1], 6, dtype=torch.float64, requires_grad=True)
-    assert operators.is_usable(x, 2, head_rms, only_var)
+    assert operator.is_usable(x, 2, head_rms, only_var)
     grad_y = torch.randn_like(x)
     leaves = [x, *norm.parameters()]
     y, expected = norm(x, grid), in_parts(norm, x, grid)
@@ -67,9 +66,9 @@ def problem(only_var: bool = False, low: torch.dtype | None = None) -> list[Tens
 
 @pytest.mark.parametrize("only_var", [False, True])
 def test_what_pytorch_asks_of_an_operator(only_var: bool) -> None:
-    torch.library.opcheck(operators._forward, (*problem(only_var), *OPTIONS, torch.float64, *GRID))
+    torch.library.opcheck(operator._forward, (*problem(only_var), *OPTIONS, torch.float64, *GRID))
     low = problem(only_var, torch.bfloat16)
-    torch.library.opcheck(operators._forward, (*low, *OPTIONS, torch.float32, *GRID))
+    torch.library.opcheck(operator._forward, (*low, *OPTIONS, torch.float32, *GRID))
 
 
 @pytest.mark.parametrize("only_var", [False, True])
@@ -80,7 +79,7 @@ def test_gradients_of_gradients(only_var: bool) -> None:
     def function(*leaves: Tensor) -> Tensor:
         values = iter(leaves)
         given = [None if tensor is None else next(values) for tensor in tensors]
-        result: Tensor = operators._forward(*given, *OPTIONS, torch.float64, *GRID)
+        result: Tensor = operator._forward(*given, *OPTIONS, torch.float64, *GRID)
         return result
 
     assert torch.autograd.gradcheck(function, wanted)

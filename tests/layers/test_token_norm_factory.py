@@ -27,8 +27,8 @@ from dtn_det.layers import (
     from_layer_norm,
 )
 from dtn_det.layers.token_norms import option_names
+from dtn_det.layers.token_norms.base import AcrossTokensNorm, WithinTokenNorm
 from dtn_det.layers.token_norms.factory import ALIASES
-from dtn_det.layers.token_norms.grid_free import AcrossTokensNorm, WithinTokenNorm
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dtn_det.layers.kernels import gpu, triton_launch
-from dtn_det.layers.kernels import operator as operators
+from dtn_det.layers.kernels import KernelStatus, gpu, operator
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
 
@@ -32,12 +31,12 @@ def test_interpreted_kernels_agree_with_the_plain_form():
 
 def kernel_options(kernel, channels, head_rms, only_var):
     """The compile-time arguments of a kernel, as a launch sets them."""
-    plan = triton_launch.Plan(1, 5, 7, channels, 2)
+    plan = gpu.Tiling(1, 5, 7, channels, 2)
     values = {
         **plan.tile_options,
-        "BLOCK": triton_launch.AXIS_BLOCK,
+        "BLOCK": gpu.AXIS_BLOCK,
         "BLOCK_G": 2,
-        "COLUMNS": triton_launch.COLUMNS,
+        "COLUMNS": gpu.COLUMNS,
         "HEAD_RMS": head_rms,
         "ONLY_VAR": only_var,
     }
@@ -76,7 +75,7 @@ def test_kernels_compile_to_machine_code(name, capability, low, channels, head_r
     target = pytest.importorskip("triton.backends.compiler").GPUTarget("cuda", capability, 32)
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     module, kernel_name = name.split(".")
-    kernel = getattr(triton_launch.load()[0][["kernels", "backward"].index(module)], kernel_name)
+    kernel = getattr(gpu.load()[0][["kernels", "backward"].index(module)], kernel_name)
     options = kernel_options(kernel, channels, head_rms, only_var)
     signature = {p.name: "constexpr" if p.is_constexpr else argument_type(p.name, low) for p in kernel.params}
     aligned = [[["tt.divisibility", 16]] if signature[p.name].startswith("*") else None for p in kernel.params]
@@ -86,7 +85,7 @@ def test_kernels_compile_to_machine_code(name, capability, low, channels, head_r
         constexprs=options,
         attrs={(i,): attribute for i, attribute in enumerate(aligned) if attribute},
     )
-    compiled = compiler.compile(source, target=target, options={"num_warps": triton_launch.WARPS})
+    compiled = compiler.compile(source, target=target, options={"num_warps": gpu.WARPS})
     assert len(compiled.asm["cubin"]) > 1000
     assert ".local" not in compiled.asm["ptx"]  # nothing indexed at run time ends up in slow memory
 
@@ -95,7 +94,7 @@ def test_kernels_compile_to_machine_code(name, capability, low, channels, head_r
 @pytest.mark.parametrize("name", KERNELS)
 def test_sizes_that_change_from_image_to_image_need_no_new_compilation(name):
     module, kernel_name = name.split(".")
-    kernel = getattr(triton_launch.load()[0][["kernels", "backward"].index(module)], kernel_name)
+    kernel = getattr(gpu.load()[0][["kernels", "backward"].index(module)], kernel_name)
     sizes = [p for p in kernel.params if p.name in ("batch", "height", "width", "num_groups", "first_slot")]
     assert sizes
     assert all(p.do_not_specialize for p in sizes)
@@ -103,26 +102,26 @@ def test_sizes_that_change_from_image_to_image_need_no_new_compilation(name):
 
 def test_switched_off_by_the_environment(monkeypatch):
     monkeypatch.setenv("DTN_DET_NATIVE", "0")
-    triton_launch.load.cache_clear()
+    gpu.load.cache_clear()
     try:
-        assert triton_launch.load() == (None, "switched off by DTN_DET_NATIVE=0")
+        assert gpu.load() == (None, "switched off by DTN_DET_NATIVE=0")
         assert not gpu.try_out(0, torch.float32, 8, 2, True, False)
         with pytest.raises(RuntimeError, match="expected DTN's Triton kernels, but they are switched off"):
-            triton_launch.forward(*arguments(), 1e-5, True, True, torch.float32)
+            gpu.forward(*arguments(), 1e-5, True, True, torch.float32)
     finally:
-        triton_launch.load.cache_clear()
+        gpu.load.cache_clear()
         gpu.try_out.cache_clear()
 
 
 def test_without_triton_nothing_breaks(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
-    triton_launch.load.cache_clear()
+    gpu.load.cache_clear()
     try:
-        kernels, detail = triton_launch.load()
+        kernels, detail = gpu.load()
         assert kernels is None
         assert detail.startswith("not available: Triton cannot be imported")
     finally:
-        triton_launch.load.cache_clear()
+        gpu.load.cache_clear()
 
 
 def arguments():
@@ -143,7 +142,7 @@ def test_kernels_that_do_not_work_are_reported_once_and_not_used(fresh_try_out, 
         raise OSError("no compiler")
 
     monkeypatch.setattr(gpu, "trial_device", lambda index: torch.device("cpu"))
-    monkeypatch.setattr(triton_launch, "forward", fail)
+    monkeypatch.setattr(gpu, "forward", fail)
     with pytest.warns(RuntimeWarning, match=r"do not work on cpu \(OSError: no compiler\).*DTN_DET_NATIVE=0"):
         assert not fresh_try_out(0, torch.float32, 8, 2, True, False)
     with warnings.catch_warnings():
@@ -157,7 +156,7 @@ def test_a_full_device_is_no_reason_to_give_up(fresh_try_out, monkeypatch):
         raise torch.cuda.OutOfMemoryError("full")
 
     monkeypatch.setattr(gpu, "trial_device", lambda index: torch.device("cpu"))
-    monkeypatch.setattr(triton_launch, "forward", fail)
+    monkeypatch.setattr(gpu, "forward", fail)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         fresh_try_out(0, torch.float32, 8, 2, True, False)
 
@@ -184,23 +183,23 @@ def test_a_compiled_graph_takes_the_answer_as_a_constant(monkeypatch):
     [((1, 2, 2, 4096), 2, torch.float32), ((1, 2, 2, 8), 2, torch.float64), ((0, 2, 2, 8), 2, torch.float32)],
 )
 def test_what_the_kernels_do_not_cover(shape, groups, dtype):
-    assert not triton_launch.fits(torch.empty(shape, dtype=dtype, device="meta"), groups)
+    assert not gpu.fits(torch.empty(shape, dtype=dtype, device="meta"), groups)
 
 
 def test_a_map_too_large_for_32_bits_is_not_covered():
-    assert triton_launch.fits(torch.empty(8, 1000, 1000, 96, dtype=torch.float16, device="meta"), 3)
-    assert not triton_launch.fits(torch.empty(400, 1000, 1000, 96, dtype=torch.float16, device="meta"), 3)
+    assert gpu.fits(torch.empty(8, 1000, 1000, 96, dtype=torch.float16, device="meta"), 3)
+    assert not gpu.fits(torch.empty(400, 1000, 1000, 96, dtype=torch.float16, device="meta"), 3)
 
 
 def test_other_devices_run_the_plain_form():
     x = torch.empty(1, 2, 2, 8, device="meta")
     assert not gpu.is_usable(torch.empty(1, 2, 2, 8), 2, True, False)
-    assert not operators.is_usable(x, 2, True, False)
+    assert not operator.is_usable(x, 2, True, False)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
 def test_status_without_a_device():
-    assert gpu.status() == gpu.GpuStatus(False, "no CUDA device")
+    assert gpu.status() == KernelStatus(False, "no CUDA device")
 
 
 def test_the_trial_is_marked_as_pytorchs_compiler_marks_constants() -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dtn_det.layers import plain as separable
-from dtn_det.layers.kernels import triton_launch
+from dtn_det.layers import plain
+from dtn_det.layers.kernels import gpu
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, for values that a mask takes out
 
@@ -32,14 +32,14 @@ def problem(shape, coefficients=None, only_var=False, dtype=torch.float32, mean=
 
 
 def kernels(inputs, grad_y, head_rms=True, unbiased=True, out_dtype=torch.float32):
-    y = triton_launch.forward(*inputs, 1e-5, head_rms, unbiased, out_dtype)
-    return [y, *triton_launch.backward(grad_y.to(out_dtype), *inputs, 1e-5, head_rms, unbiased)]
+    y = gpu.forward(*inputs, 1e-5, head_rms, unbiased, out_dtype)
+    return [y, *gpu.backward(grad_y.to(out_dtype), *inputs, 1e-5, head_rms, unbiased)]
 
 
-def plain(inputs, grad_y, head_rms=True, unbiased=True):
+def plain_form(inputs, grad_y, head_rms=True, unbiased=True):
     """The plain form in float64."""
     leaves = [None if tensor is None else tensor.double().requires_grad_() for tensor in inputs]
-    y = separable.dynamic_token_norm(*leaves, eps=1e-5, head_rms=head_rms, unbiased=unbiased)
+    y = plain.dynamic_token_norm(*leaves, eps=1e-5, head_rms=head_rms, unbiased=unbiased)
     wanted = [leaf for leaf in leaves if leaf is not None]
     gradients = iter(torch.autograd.grad(y, wanted, grad_y.double()))
     return [y.detach(), *(torch.zeros(0) if leaf is None else next(gradients) for leaf in leaves)]
@@ -62,15 +62,15 @@ def check(got, want, tolerance=2e-6, **tolerances):
 def test_options(head_rms, only_var):
     inputs, grad_y = problem((1, 3, 5, 10, 2), only_var=only_var)
     unbiased = head_rms
-    check(kernels(inputs, grad_y, head_rms, unbiased), plain(inputs, grad_y, head_rms, unbiased))
+    check(kernels(inputs, grad_y, head_rms, unbiased), plain_form(inputs, grad_y, head_rms, unbiased))
 
 
 @pytest.mark.parametrize("shape", [ODD, (2, 3, 6, 5, 1), (1, 1, 13, 6, 2), (1, 13, 1, 6, 2), (2, 1, 1, 4, 2)])
 def test_tiles_that_span_rows_and_images(shape, monkeypatch):
-    monkeypatch.setattr(triton_launch, "TILE", NARROW_TILES)
-    monkeypatch.setattr(triton_launch, "TOKEN_TILE", NARROW_TILES)
+    monkeypatch.setattr(gpu, "TILE", NARROW_TILES)
+    monkeypatch.setattr(gpu, "TOKEN_TILE", NARROW_TILES)
     inputs, grad_y = problem(shape)
-    check(kernels(inputs, grad_y), plain(inputs, grad_y))
+    check(kernels(inputs, grad_y), plain_form(inputs, grad_y))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_tiles_that_span_rows_and_images(shape, monkeypatch):
 )
 def test_kernels_of_any_form(coefficients):
     inputs, grad_y = problem((1, 4, 9, 6, 2), coefficients)
-    check(kernels(inputs, grad_y), plain(inputs, grad_y))
+    check(kernels(inputs, grad_y), plain_form(inputs, grad_y))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -93,7 +93,7 @@ def test_low_precision_input_is_computed_in_float32(dtype):
     inputs, grad_y = problem((1, 4, 5, 12, 2), dtype=dtype, mean=3.0)
     got = kernels(inputs, grad_y)
     assert [tensor.dtype for tensor in got] == [torch.float32, dtype, *5 * [torch.float32]]
-    check(got, plain(inputs, grad_y), x=torch.finfo(dtype).eps)
+    check(got, plain_form(inputs, grad_y), x=torch.finfo(dtype).eps)
 
 
 def test_low_precision_output():
@@ -102,20 +102,20 @@ def test_low_precision_output():
     got = kernels(inputs, grad_y, out_dtype=torch.float16)
     assert got[0].dtype == torch.float16
     eps = torch.finfo(torch.float16).eps
-    check(got, plain(inputs, grad_y), x=eps, y=eps)
+    check(got, plain_form(inputs, grad_y), x=eps, y=eps)
 
 
 def test_large_means_cost_no_accuracy():
     # The input itself resolves 1e-4 of its spread; the statistics must not add to that.
     inputs, grad_y = problem((1, 5, 6, 16, 2), mean=1000.0)
-    check(kernels(inputs, grad_y, head_rms=False), plain(inputs, grad_y, head_rms=False), 1e-3)
+    check(kernels(inputs, grad_y, head_rms=False), plain_form(inputs, grad_y, head_rms=False), 1e-3)
 
 
 def test_steep_ramp():
     # The local mean changes by 10 spreads from token to token.
     inputs, grad_y = problem((1, 12, 12, 4, 1), (0.0, 0.0, -1.0))
     inputs[0] += 10 * torch.arange(144.0).reshape(1, 12, 12, 1)
-    check(kernels(inputs, grad_y, head_rms=False), plain(inputs, grad_y, head_rms=False), 1e-4)
+    check(kernels(inputs, grad_y, head_rms=False), plain_form(inputs, grad_y, head_rms=False), 1e-4)
 
 
 def test_a_constant_map_has_no_variance_over_its_neighbours():

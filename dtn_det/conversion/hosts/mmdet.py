@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dtn_det.conversion.hosts.mmcv import put_tokenization
 from dtn_det.conversion.spt_lsa import Hosts, become
 from dtn_det.layers import locality_attention
-from dtn_det.layers.lsa_windows import WindowLocality
+from dtn_det.layers.lsa import WindowLocality
 
 
 class LSAWindowMSA(WindowLocality, WindowMSA):  # type: ignore[misc]

@@ -13,7 +13,7 @@ from dtn_det.conversion.hosts.mmcv import put_tokenization
 from dtn_det.conversion.spt_lsa import Hosts, become
 from dtn_det.errors import InputError
 from dtn_det.layers import locality_attention, shift_patches
-from dtn_det.layers.lsa_windows import WindowLocality
+from dtn_det.layers.lsa import WindowLocality
 
 _COPIES = 5
 

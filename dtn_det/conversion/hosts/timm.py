@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from dtn_det.conversion.spt_lsa import Hosts, become
 from dtn_det.errors import InputError
 from dtn_det.layers import ShiftedPatchTokenization, locality_attention
-from dtn_det.layers.lsa import diagonal_mask
-from dtn_det.layers.lsa_windows import WindowLocality
+from dtn_det.layers.lsa import WindowLocality, diagonal_mask
 from dtn_det.layers.spt import shifted_patches
 
 

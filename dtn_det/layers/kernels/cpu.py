@@ -12,11 +12,12 @@ import ctypes
 import os
 import sys
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from dtn_det.layers.kernels import KernelStatus
 
 # Instruction sets in the order of `dtn_processor_level`: see setup.py.
 VARIANTS = ("baseline", "avx2", "avx512")
@@ -25,20 +26,7 @@ LIBRARY_PREFIX = "_dtn_cpu_"
 ELEMENTS_PER_THREAD = 1 << 14
 
 
-@dataclass(frozen=True)
-class NativeStatus:
-    """Whether the compiled kernels are in use.
-
-    Attributes:
-        available: They are.
-        detail: The library and its instruction set, or what is wrong.
-    """
-
-    available: bool
-    detail: str
-
-
-class _Shape(ctypes.Structure):
+class _DtnShape(ctypes.Structure):
     """``DtnShape`` of ``csrc/dtn_cpu.cpp``."""
 
     _fields_ = (
@@ -95,9 +83,9 @@ def _share_threads(library: ctypes.CDLL) -> None:
 _LIBRARY, _DETAIL = _load()
 
 
-def status() -> NativeStatus:
+def status() -> KernelStatus:
     """Whether the compiled kernels are in use on this machine, and why not."""
-    return NativeStatus(_LIBRARY is not None, _DETAIL)
+    return KernelStatus(_LIBRARY is not None, _DETAIL)
 
 
 def is_usable(x: Tensor) -> bool:
@@ -214,7 +202,7 @@ def _call(
     prefix = x.shape[1:-1].numel() - hw_shape[0] * hw_shape[1]
     groups = coefficients.shape[0]
     _check_sizes(tensors, (x.numel(), 3 * groups, groups, groups, channels, channels, x.numel()))
-    shape = _Shape(batch, prefix, *hw_shape, channels, groups, eps, head_rms, unbiased, mean_gate is None, threads)
+    shape = _DtnShape(batch, prefix, *hw_shape, channels, groups, eps, head_rms, unbiased, mean_gate is None, threads)
     pointers = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
     if function(ctypes.byref(shape), *pointers) != 0:
         raise MemoryError(f"expected memory for DTN on tokens of shape {tuple(x.shape)}, got none: use smaller images")

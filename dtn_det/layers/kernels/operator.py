@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from dtn_det.layers import plain as separable
-from dtn_det.layers.kernels import cpu as native
-from dtn_det.layers.kernels import gpu, triton_launch
+from dtn_det.layers import plain
+from dtn_det.layers.kernels import cpu, gpu
 
 
 def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> bool:
@@ -29,7 +28,7 @@ def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> boo
     if _is_transformed():
         return False
     if x.device.type == "cpu":
-        return native.is_usable(x)
+        return cpu.is_usable(x)
     # An exported graph must run where the kernels are not.
     if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return False
@@ -120,7 +119,7 @@ def _forward(
     width: int,
 ) -> Tensor:
     tensors = (coefficients, mean_gate, var_gate, weight, bias)
-    return native.forward(x, *tensors, eps, head_rms, unbiased, out_dtype, height, width)
+    return cpu.forward(x, *tensors, eps, head_rms, unbiased, out_dtype, height, width)
 
 
 @torch.library.custom_op("dtn_det::dynamic_token_norm_backward", mutates_args=(), device_types="cpu")
@@ -140,17 +139,17 @@ def _backward(
 ) -> list[Tensor]:
     """The gradients by the six tensors; an empty one stands for that of None."""
     tensors = (coefficients, mean_gate, var_gate, weight, bias)
-    return native.backward(grad_y, x, *tensors, eps, head_rms, unbiased, height, width)
+    return cpu.backward(grad_y, x, *tensors, eps, head_rms, unbiased, height, width)
 
 
 @_forward.register_kernel("cuda")
 def _forward_cuda(*arguments: Any) -> Tensor:
-    return triton_launch.forward(*arguments[:-2])
+    return gpu.forward(*arguments[:-2])
 
 
 @_backward.register_kernel("cuda")
 def _backward_cuda(*arguments: Any) -> list[Tensor]:
-    return triton_launch.backward(*arguments[:-2])
+    return gpu.backward(*arguments[:-2])
 
 
 @_forward.register_fake
@@ -160,7 +159,7 @@ def _forward_fake(x: Tensor, *arguments: Any) -> Tensor:
 
 @_backward.register_fake
 def _backward_fake(grad_y: Tensor, *arguments: Any) -> list[Tensor]:
-    return native.empty_gradients(*arguments[:6])
+    return cpu.empty_gradients(*arguments[:6])
 
 
 def _setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -174,7 +173,7 @@ def _autograd(ctx: torch.autograd.function.FunctionCtx, grad_y: Tensor) -> tuple
     if needs_plain_form(grad_y):
         gradients = _differentiable_gradients(grad_y, tensors, *options)
     else:
-        run = native.backward if _is_plain(grad_y, *tensors) else _backward
+        run = cpu.backward if _is_plain(grad_y, *tensors) else _backward
         found = list(run(grad_y, *tensors, *options))  # type: ignore[arg-type]
         gradients = [None if tensor is None else gradient for tensor, gradient in zip(tensors, found, strict=True)]
     return (*gradients, *(None,) * 6)
@@ -204,10 +203,10 @@ def _differentiable_gradients(
     with torch.enable_grad():
         sequence = x.reshape(batch, -1, channels).to(coefficients.dtype)
         prefix, tokens = sequence.split_with_sizes([sequence.shape[1] - height * width, height * width], dim=1)
-        grid = separable.dynamic_token_norm(tokens.reshape(batch, height, width, channels), *parameters, **options)
+        grid = plain.dynamic_token_norm(tokens.reshape(batch, height, width, channels), *parameters, **options)
         y = grid.reshape(tokens.shape)
         if prefix.shape[1]:
-            own = separable.layer_norm(prefix, weight, bias, coefficients.shape[0], **options)
+            own = plain.layer_norm(prefix, weight, bias, coefficients.shape[0], **options)
             y = torch.cat([own, y], dim=1)
         y = y.reshape(x.shape)
     return gradients_of(y, tensors, grad_y)
@@ -229,7 +228,7 @@ class _PlainTensors(torch.autograd.Function):
 
     @staticmethod
     def forward(*inputs: Any) -> Tensor:
-        return native.forward(*inputs)
+        return cpu.forward(*inputs)
 
     setup_context = staticmethod(_setup_context)
     backward = staticmethod(_autograd)

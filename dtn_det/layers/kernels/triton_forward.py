@@ -1,6 +1,6 @@
 # ruff: noqa: ANN001, ANN201, ANN202, N803
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped, import-not-found"
-"""Dynamic Token Normalization in Triton: the kernels, launched by :mod:`dtn_det.layers.kernels.triton_launch`.
+"""Dynamic Token Normalization in Triton: the kernels, launched by :mod:`dtn_det.layers.kernels.gpu`.
 
 A filter over an axis is a band: its weights are made in registers from four numbers per position (:func:`axis_kernel`),
 relative to the largest one, so no matrix is stored and nothing overflows. The variance over the neighbours is computed

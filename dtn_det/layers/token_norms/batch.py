@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dtn_det.layers.token_norms.grid_free import AcrossTokensNorm
-from dtn_det.layers.token_norms.moments import Moments, check_fraction, masked_moments, move, standardize
+from dtn_det.layers.plain import Moments
+from dtn_det.layers.token_norms.base import AcrossTokensNorm, check_fraction, masked_moments, move, standardize
 
 
 class _RunningMomentsNorm(AcrossTokensNorm):
@@ -62,7 +62,7 @@ class TokenBatchNorm(_RunningMomentsNorm):
         eps: Added to the variance.
         momentum: Weight of the new value in the running statistics, in [0, 1].
         include_prefix: Whether prefix tokens take part in the statistics, see
-            :class:`~dtn_det.layers.token_norms.grid_free.AcrossTokensNorm`.
+            :class:`~dtn_det.layers.token_norms.base.AcrossTokensNorm`.
         device: Where parameters and buffers are made.
         dtype: Their dtype.
 
@@ -126,7 +126,7 @@ class SwitchNorm(_RunningMomentsNorm):
         eps: Added to the mixed variance.
         momentum: Weight of the new value in the running statistics, in [0, 1].
         include_prefix: Whether prefix tokens take part in the statistics over tokens, see
-            :class:`~dtn_det.layers.token_norms.grid_free.AcrossTokensNorm`.
+            :class:`~dtn_det.layers.token_norms.base.AcrossTokensNorm`.
         device: Where parameters and buffers are made.
         dtype: Their dtype.
 

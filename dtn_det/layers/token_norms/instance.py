@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from dtn_det.layers.token_norm import check_groups
-from dtn_det.layers.token_norms.grid_free import AcrossTokensNorm
-from dtn_det.layers.token_norms.moments import masked_moments, standardize
+from dtn_det.layers.token_norms.base import AcrossTokensNorm, masked_moments, standardize
 
 Over = Literal["token", "image"]
 
@@ -23,7 +22,7 @@ class TokenInstanceNorm(AcrossTokensNorm):
         num_features: Channels ``C`` of a token.
         eps: Added to the variance.
         include_prefix: Whether prefix tokens take part in the statistics, see
-            :class:`~dtn_det.layers.token_norms.grid_free.AcrossTokensNorm`.
+            :class:`~dtn_det.layers.token_norms.base.AcrossTokensNorm`.
         device: Where the parameters are made.
         dtype: Their dtype.
 
@@ -68,7 +67,7 @@ class TokenGroupNorm(AcrossTokensNorm):
         eps: Added to the variance.
         over: ``'token'`` or ``'image'``.
         include_prefix: Whether prefix tokens take part in the statistics over an image, see
-            :class:`~dtn_det.layers.token_norms.grid_free.AcrossTokensNorm`.
+            :class:`~dtn_det.layers.token_norms.base.AcrossTokensNorm`.
         device: Where the parameters are made.
         dtype: Their dtype.
 

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 
-from dtn_det.layers.token_norms.grid_free import AcrossTokensNorm
-from dtn_det.layers.token_norms.moments import check_fraction, masked_mean
+from dtn_det.layers.token_norms.base import AcrossTokensNorm, check_fraction, masked_mean
 
 
 class PowerNorm(AcrossTokensNorm):
@@ -39,7 +38,7 @@ class PowerNorm(AcrossTokensNorm):
         warmup_steps: Forward passes in training mode before the running statistics take over.
         layer_scale: Divide each token by its root mean square over channels first.
         include_prefix: Whether prefix tokens take part in the statistics, see
-            :class:`~dtn_det.layers.token_norms.grid_free.AcrossTokensNorm`.
+            :class:`~dtn_det.layers.token_norms.base.AcrossTokensNorm`.
         device: Where parameters and buffers are made.
         dtype: Their dtype.
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dtn_det.layers.token_norms.grid_free import WithinTokenNorm
+from dtn_det.layers.token_norms.base import WithinTokenNorm
 
 
 class TokenLayerNorm(WithinTokenNorm):
