@@ -52,7 +52,6 @@ SHARED_NAMES = {
     "Measure",
     "Number",
     "Outcome",
-    "Plan",
     "Subject",
     "View",
 }
