@@ -51,7 +51,6 @@ SHARED_NAMES = {
     "Layout",
     "Measure",
     "Number",
-    "Outcome",
     "Subject",
     "View",
 }

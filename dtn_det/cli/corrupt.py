@@ -17,7 +17,7 @@ from dtn_det.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dtn_det.corrupted_folders.plan import Tree
+    from dtn_det.corrupted_folders.plan import TreePlan
     from dtn_det.corruptions import Corruptor
     from dtn_det.corruptions.image import ByteImage
 
@@ -131,7 +131,7 @@ def _tree(args: argparse.Namespace) -> int:
     return 0
 
 
-def _tell_plain(console: Console, args: argparse.Namespace, tree: Tree) -> None:
+def _tell_plain(console: Console, args: argparse.Namespace, tree: TreePlan) -> None:
     """Say how to get images as in ImageNet-C where these are others."""
     if not tree.source.classes:
         if args.layout == "auto":

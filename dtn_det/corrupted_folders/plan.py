@@ -26,7 +26,7 @@ _NOT_CLEAN = ("corrupted", "unknown_corruptions", "one_corruption", "one_cell")
 
 
 @dataclass(frozen=True)
-class Tree:
+class TreePlan:
     """A corrupted tree to be written.
 
     Attributes:
@@ -108,7 +108,7 @@ def plan_tree(
     crop: bool | None = None,
     file_format: str | None = None,
     limit: int | None = None,
-) -> Tree:
+) -> TreePlan:
     """Look at a folder of images and settle what will be written.
 
     Args:
@@ -122,7 +122,7 @@ def plan_tree(
         corruptor: Makes the corruptor from the name of the benchmark that the layout suggests.
         crop: Resize and crop as for ImageNet-C; None for ImageNet's layout with the profile ``imagenet-c``.
         file_format: One of :data:`FORMATS`; None for JPEG in ImageNet's layout and that of the source otherwise.
-        limit: See :class:`Tree`.
+        limit: See :class:`TreePlan`.
 
     Raises:
         ValueError: Something does not fit.
@@ -146,7 +146,7 @@ def plan_tree(
     if crop is None:
         crop = layout == "imagenet" and chosen.profile == "imagenet-c"
     cells = tuple((name, severity) for name in corruptions for severity in severities)
-    return Tree(destination, _with_suffixes(source, file_format), chosen, cells, crop, file_format, limit)
+    return TreePlan(destination, _with_suffixes(source, file_format), chosen, cells, crop, file_format, limit)
 
 
 def _suggested_profile(found: Recognised, layout: str) -> str:

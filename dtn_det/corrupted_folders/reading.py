@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dtn_det.corrupted_folders.manifest import read_manifest
 from dtn_det.corruptions.catalog import SEVERITIES
-from dtn_det.corruptions.identity import Identity
+from dtn_det.corruptions.identity import CorruptionOrigin
 from dtn_det.datasets.choosing import choose_paths, selection_name
 from dtn_det.datasets.folders.class_folders import (
     LabelledImage,
@@ -38,21 +38,32 @@ class CorruptedTree:
 
     Attributes:
         found: What the folder was recognised as.
-        identity: What the images were made with, where the tree tells.
-        profile: Benchmark of that identity, or None.
+        origin: What the images were made with, if the tree tells.
         classes: All class folders of the clean images, where the tree tells: it may hold a part of them.
         num_images: Clean images that it was made of, where it tells.
         limit: How many of those it was made for, where it tells: ``dtn-det corrupt --limit``.
-        seed: Of the corruptions and of the choice of these images.
     """
 
     found: Recognised
-    identity: str
-    profile: str | None
+    origin: CorruptionOrigin
     classes: tuple[str, ...] = ()
     num_images: int | None = None
     limit: int | None = None
-    seed: int = 0
+
+    @property
+    def identity(self) -> str:
+        """The line that a store keeps of what the images were made with."""
+        return str(self.origin)
+
+    @property
+    def profile(self) -> str | None:
+        """Name of the benchmark that the images were made for, or None if the tree does not tell."""
+        return None if self.origin.made_by is None else self.origin.made_by.profile
+
+    @property
+    def seed(self) -> int:
+        """Seed of the corruptions and of the choice of the clean images; 0 if the tree does not tell."""
+        return 0 if self.origin.made_by is None else self.origin.made_by.seed
 
     @property
     def folders(self) -> Mapping[tuple[str, int], Path]:
@@ -70,11 +81,9 @@ def open_tree(found: Recognised) -> CorruptedTree:
     identity, classes = manifest.get("identity"), manifest.get("classes")
     known = tuple(map(str, classes)) if isinstance(classes, list) else ()
     if not isinstance(identity, str):
-        return CorruptedTree(found, "files", None, known)
+        return CorruptedTree(found, CorruptionOrigin.of_files(None), known)
     number, limit = (value if isinstance(value := manifest.get(key), int) else None for key in ("num_images", "limit"))
-    parsed = Identity.parse(identity)
-    seed = 0 if parsed is None else parsed.seed
-    return CorruptedTree(found, f"files made with {identity}", identity.split()[0], known, number, limit, seed)
+    return CorruptedTree(found, CorruptionOrigin.of_files(identity), known, number, limit)
 
 
 def list_tree(

@@ -73,7 +73,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ImageOutcome:
     """What came of one image.
 
     Attributes:
@@ -87,7 +87,7 @@ class Outcome:
     error: str | None = None
 
 
-def write_image(job: Job, image: SourceImage, is_stopped: Callable[[], bool] = lambda: False) -> Outcome:
+def write_image(job: Job, image: SourceImage, is_stopped: Callable[[], bool] = lambda: False) -> ImageOutcome:
     """Write those corrupted files of an image that are not there yet.
 
     Args:
@@ -100,7 +100,7 @@ def write_image(job: Job, image: SourceImage, is_stopped: Callable[[], bool] = l
     """
     missing = [cell for cell in job.cells if not os.path.isfile(job.file(image, *cell))]
     if not missing:
-        return Outcome(image)
+        return ImageOutcome(image)
     pending: list[Future[None]] = []
     error = None
     with ThreadPoolExecutor(_WRITERS) as writers:
@@ -125,10 +125,10 @@ def write_image(job: Job, image: SourceImage, is_stopped: Callable[[], bool] = l
             error = f"cannot be written ({failure})"
         else:
             written += 1
-    return Outcome(image, written, error)
+    return ImageOutcome(image, written, error)
 
 
-def write_images(job: Job, images: Sequence[SourceImage], workers: int) -> Generator[Outcome, None, None]:
+def write_images(job: Job, images: Sequence[SourceImage], workers: int) -> Generator[ImageOutcome, None, None]:
     """Write the corrupted files of many images in processes of their own.
 
     Args:
@@ -147,7 +147,7 @@ def write_images(job: Job, images: Sequence[SourceImage], workers: int) -> Gener
     stop = context.Event()
     with worker_environment(), ProcessPoolExecutor(workers, context, _start, (job, stop)) as pool:
         try:
-            pending: set[Future[Outcome]] = set()
+            pending: set[Future[ImageOutcome]] = set()
             for image in images:
                 with interrupts_blocked():  # processes start here and inherit it
                     pending.add(pool.submit(_work, image))
@@ -179,7 +179,7 @@ def _start(job: Job, stop: Any) -> None:
     end_with_parent()
 
 
-def _work(image: SourceImage) -> Outcome:
+def _work(image: SourceImage) -> ImageOutcome:
     if _state is None:
         raise RuntimeError("expected a process that was prepared by write_images, got another one")
     job, stop = _state

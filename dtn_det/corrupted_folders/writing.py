@@ -15,15 +15,17 @@ from rich.console import Console
 from dtn_det.corrupted_folders.coco_layout import rename_images
 from dtn_det.corrupted_folders.layouts import Source, SourceImage, choose
 from dtn_det.corrupted_folders.manifest import MANIFEST, check_folder
-from dtn_det.corrupted_folders.plan import Tree
-from dtn_det.corrupted_folders.worker import Job, Outcome, write_images
+from dtn_det.corrupted_folders.plan import TreePlan
+from dtn_det.corrupted_folders.worker import ImageOutcome, Job, write_images
 from dtn_det.errors import InputError
 from dtn_det.system.files import is_temporary, locked, write_bytes, write_json
 from dtn_det.system.interrupts import interrupts_remembered
 from dtn_det.system.progress import duration, meter, size
 
 
-def write_tree(tree: Tree, workers: int, console: Console, confirm: Callable[[str], bool]) -> tuple[Outcome, ...]:
+def write_tree(
+    tree: TreePlan, workers: int, console: Console, confirm: Callable[[str], bool]
+) -> tuple[ImageOutcome, ...]:
     """Write a tree, or what is missing of it.
 
     Every file is complete or absent at any moment, and what an earlier call wrote is not written again: a call that was
@@ -49,7 +51,8 @@ def write_tree(tree: Tree, workers: int, console: Console, confirm: Callable[[st
     total = len(images) * len(tree.cells)
     with locked(tree.destination, "DST"):
         check_folder(tree.destination, tree.manifest)
-        present = sweep(tree, images)
+        remove_temporary_files(tree.destination)
+        present = count_present(tree, images)
         with interrupts_remembered():
             announcement = _announce(tree, images, total - present, workers)
         if not confirm(announcement):
@@ -60,7 +63,7 @@ def write_tree(tree: Tree, workers: int, console: Console, confirm: Callable[[st
     return tuple(sorted(bad, key=lambda outcome: outcome.image.target))
 
 
-def _announce(tree: Tree, images: Sequence[SourceImage], missing: int, workers: int) -> str:
+def _announce(tree: TreePlan, images: Sequence[SourceImage], missing: int, workers: int) -> str:
     cost = estimate(tree.job, images) if missing else None
     if cost is None:
         return f"{missing:,} files to write"
@@ -76,8 +79,8 @@ def _num_processes(workers: int, images: Sequence[SourceImage]) -> int:
     return min(workers, len(images))
 
 
-def _write(tree: Tree, images: Sequence[SourceImage], workers: int, console: Console) -> list[Outcome]:
-    bad: list[Outcome] = []
+def _write(tree: TreePlan, images: Sequence[SourceImage], workers: int, console: Console) -> list[ImageOutcome]:
+    bad: list[ImageOutcome] = []
     total = len(images) * len(tree.cells)
     if not images:
         return bad
@@ -104,12 +107,16 @@ def _write(tree: Tree, images: Sequence[SourceImage], workers: int, console: Con
     return bad
 
 
-def sweep(tree: Tree, images: Sequence[SourceImage]) -> int:
-    """Delete what a kill left half-written, and count the files of these images that are there in the tree's cells."""
-    present = 0
-    for path in _files(tree.destination):
+def remove_temporary_files(folder: Path) -> None:
+    """Delete the half-written files that a killed run left in a folder and below it."""
+    for path in _files(folder):
         if is_temporary(os.path.basename(path)):
             os.unlink(path)
+
+
+def count_present(tree: TreePlan, images: Sequence[SourceImage]) -> int:
+    """Count the corrupted files of some images that the tree holds already."""
+    present = 0
     targets = {str(image.target) for image in images}
     for name, severity in tree.cells:
         folder = tree.destination / name / str(severity)
@@ -123,7 +130,7 @@ def _files(folder: Path) -> Iterator[str]:
         yield from (os.path.join(parent, name) for name in names)
 
 
-def _write_annotations(tree: Tree) -> None:
+def _write_annotations(tree: TreePlan) -> None:
     """One copy of each annotation file, and a link to it in each cell."""
     renamed = {"jpeg": ".jpg", "png": ".png"}.get(tree.file_format)
     for target, file in tree.source.annotations.items():
@@ -144,7 +151,7 @@ def _write_annotations(tree: Tree) -> None:
                 write_bytes(link, content)
 
 
-def split_clashes(source: Source, images: Sequence[SourceImage]) -> tuple[list[SourceImage], list[Outcome]]:
+def split_clashes(source: Source, images: Sequence[SourceImage]) -> tuple[list[SourceImage], list[ImageOutcome]]:
     """Tell images that can be written from those whose target is the folder of another image's target.
 
     A file format brings this about: ``a.png`` becomes ``a.jpg``, and there is a folder ``a.jpg``.
@@ -152,7 +159,7 @@ def split_clashes(source: Source, images: Sequence[SourceImage]) -> tuple[list[S
     folders = {folder for image in source.images for folder in image.target.parents}
     good = [image for image in images if image.target not in folders]
     return good, [
-        Outcome(image, error=f"would become {image.target}, which is a folder: rename it, or take --format source")
+        ImageOutcome(image, error=f"would become {image.target}, which is a folder: rename it, or take --format source")
         for image in images
         if image.target in folders
     ]

@@ -1,4 +1,12 @@
-"""The line that says what images were corrupted by, and how two such lines differ."""
+"""The line by which stores and folders say what their images were corrupted by, written and read here alone.
+
+A store of results holds such a line in one of these forms, and the manifest of a corrupted folder holds the first:
+
+* ``imagenet-c jpeg85 rgb seed=0 frost=procedural engine=1``: the images were corrupted by this package's engine, or,
+  with ``imagecorruptions-imaug=1.1.5`` for the last two parts, by another package;
+* ``files made with imagenet-c jpeg85 ...``: the images were read from a folder whose manifest has that line;
+* ``files``: the images were read from a folder that does not tell, such as ImageNet-C as published.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +16,10 @@ from dataclasses import dataclass
 from dtn_det.corruptions.profiles import CHANGES
 
 _LINE = re.compile(
-    r"(?P<profile>\S+) (?:no-jpeg|jpeg(?P<quality>\d+)) (?P<order>rgb|bgr) seed=(?P<seed>-?\d+) "
-    r"(?:frost=(?P<textures>\S+) engine=(?P<engine>\d+)|(?P<package>.+))"
+    r"(?P<profile>\S+) (?:no-jpeg|jpeg(?P<quality>\d+)) (?P<order>rgb|bgr) seed=(?P<seed>-?\d+)"
+    r"(?: frost=(?P<textures>\S+) engine=(?P<engine>\d+)| (?P<package>.+))?"
 )
+_FILES, _MADE_WITH = "files", " made with "
 
 
 @dataclass(frozen=True)
@@ -18,13 +27,13 @@ class Identity:
     """All that the pixels of corrupted images depend on, besides the clean images; ``str`` gives the line.
 
     Attributes:
-        profile: Benchmark.
-        jpeg_quality: Of the JPEG round trip, or None without one.
+        profile: Name of the benchmark.
+        jpeg_quality: Quality of the JPEG round trip, or None without one.
         channel_order: ``'rgb'`` or ``'bgr'``.
-        seed: Of all randomness.
-        textures: Name of the frost textures; None where another package made the images.
+        seed: Seed of all randomness.
+        textures: Name of the frost textures; None if another package made the images.
         engine: Version of the engine since which the profile has had these pixels; None for another package.
-        package: That other package with its version, or None.
+        package: The other package with its version, or None.
     """
 
     profile: str
@@ -37,12 +46,14 @@ class Identity:
 
     def __str__(self) -> str:
         jpeg = "no-jpeg" if self.jpeg_quality is None else f"jpeg{self.jpeg_quality}"
-        maker = f"frost={self.textures} engine={self.engine}" if self.package is None else self.package
-        return f"{self.profile} {jpeg} {self.channel_order} seed={self.seed} {maker}"
+        maker = self.package
+        if self.engine is not None:
+            maker = f"frost={self.textures} engine={self.engine}"
+        return f"{self.profile} {jpeg} {self.channel_order} seed={self.seed}{'' if maker is None else f' {maker}'}"
 
     @classmethod
     def parse(cls, line: str) -> Identity | None:
-        """The identity of a line, or None if it is no such line."""
+        """Read a line of the first form; None for anything else."""
         match = _LINE.fullmatch(line)
         if match is None:
             return None
@@ -52,14 +63,52 @@ class Identity:
         )
 
 
+@dataclass(frozen=True)
+class CorruptionOrigin:
+    """Where corrupted images come from; ``str`` gives the line that a store holds.
+
+    Attributes:
+        from_files: True if the images were read from files, False if they were corrupted when they were evaluated.
+        made_by: What they were corrupted by; None if the files do not tell, or in words that this package never wrote.
+        text: The line.
+    """
+
+    from_files: bool
+    made_by: Identity | None
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def parse(cls, text: str) -> CorruptionOrigin:
+        """Read the line of a store, in any of its forms."""
+        if text == _FILES:
+            return cls(True, None, text)
+        line = text.removeprefix(_FILES + _MADE_WITH)
+        return cls(line != text, Identity.parse(line), text)
+
+    @classmethod
+    def of_files(cls, line: str | None) -> CorruptionOrigin:
+        """Describe images that are read from a folder.
+
+        Args:
+            line: The identity in the folder's manifest; None if the folder has no manifest.
+        """
+        return cls.parse(_FILES if line is None else f"{_FILES}{_MADE_WITH}{line}")
+
+
 def engine_changes(one: str, other: str) -> str:
-    """What the engine changed between the versions of two lines of one profile; empty if it changed nothing.
+    """Say what the engine changed between the versions that made the images of two stores or folders.
 
     Args:
-        one: Line of an identity, also that of a folder: ``files made with ...``.
-        other: The same.
+        one: Line of the first, in any form.
+        other: Line of the second.
+
+    Returns:
+        The changes in the profile that both have in common, as the end of a sentence; empty if there are none.
     """
-    found = [Identity.parse(line.removeprefix("files made with ")) for line in (one, other)]
+    found = [CorruptionOrigin.parse(line).made_by for line in (one, other)]
     versions = [identity.engine for identity in found if identity is not None and identity.engine is not None]
     profiles = {identity.profile for identity in found if identity is not None}
     if len(versions) < 2 or len(profiles) > 1:

@@ -1,36 +1,72 @@
-"""A fixed, random part of a data set's images."""
+"""A fixed, random part of a data set's images.
+
+Which images a part holds follows from the seed and from what names each image, so it is the same in every run, and a
+smaller part is contained in any larger one. Stores keep the number and the seed, and not the images: the texts that are
+hashed below must stay what they are, or stored runs could not be continued.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dtn_det.datasets.folders.image_files import by_folders
 from dtn_det.errors import InputError
 
 
 def choose_paths(paths: Sequence[str], limit: int | None, seed: int) -> Sequence[str]:
-    """All paths as they come, or a part of them, folder by folder; a smaller part is contained in any larger one.
+    """Choose images that are named by their paths, as those of class folders and of corrupted trees are.
 
     Args:
-        paths: Of the images, within the data set.
-        limit: How many to take; None for all.
-        seed: Of the choice.
+        paths: Paths of the images within the data set.
+        limit: How many to choose; None for all.
+        seed: Seed of the choice.
+
+    Returns:
+        The chosen paths, folder by folder; all of them as they came without a limit.
 
     Raises:
-        ValueError: A limit below 1.
+        InputError: The limit is below 1.
     """
     if limit is None:
         return paths
+    return sorted((paths[place] for place in _lowest(paths, limit, seed, _path_hash)), key=by_folders)
+
+
+def choose_ids(ids: Sequence[object], limit: int | None, seed: int) -> list[int]:
+    """Choose images that are named by ids, as those of COCO files are.
+
+    Args:
+        ids: Ids of the images.
+        limit: How many to choose; None for all.
+        seed: Seed of the choice.
+
+    Returns:
+        The places of the chosen images among ``ids``, in ascending order.
+
+    Raises:
+        InputError: The limit is below 1.
+    """
+    if limit is None:
+        return list(range(len(ids)))
+    return sorted(_lowest([str(one) for one in ids], limit, seed, _id_hash))
+
+
+def _lowest(names: Sequence[str], limit: int, seed: int, hash_of: Callable[[int, str], bytes]) -> list[int]:
+    """The places of the names with the lowest hashes."""
     if limit < 1:
         raise InputError(f"expected a limit of at least 1 image, got {limit}")
+    return sorted(range(len(names)), key=lambda place: hash_of(seed, names[place]))[:limit]
 
-    def rank(path: str) -> bytes:
-        return hashlib.blake2b(f"{seed}\0{path}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
-    return sorted(sorted(paths, key=rank)[:limit], key=by_folders)
+def _path_hash(seed: int, path: str) -> bytes:
+    return hashlib.blake2b(f"{seed}\0{path}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _id_hash(seed: int, text: str) -> bytes:
+    return hashlib.blake2b(f"{seed} {text}".encode("utf-8", "surrogateescape")).digest()
 
 
 def selection_name(limit: int | None, total: int, seed: int) -> str:
-    """How a selection is called in a store: ``'all'`` or ``'limit=500 of 50000 seed=0'``."""
+    """Name a selection as stores do: ``'all'`` or ``'limit=500 of 50000 seed=0'``."""
     return "all" if limit is None or limit >= total else f"limit={limit} of {total} seed={seed}"

@@ -22,7 +22,7 @@ from dtn_det.corrupted_folders.layouts import choose
 from dtn_det.corrupted_folders.manifest import read_manifest
 from dtn_det.corrupted_folders.plan import plan_tree
 from dtn_det.corrupted_folders.worker import Job, write_image
-from dtn_det.corrupted_folders.writing import check_space, estimate, sweep, write_tree
+from dtn_det.corrupted_folders.writing import check_space, count_present, estimate, remove_temporary_files, write_tree
 from dtn_det.corruptions import Corruptor
 from dtn_det.corruptions.image import resize_and_crop
 
@@ -144,7 +144,8 @@ class TestWriting:
         expected = tree_hash(tree.destination)
         (tree.destination / "contrast/1/.0.png.4711.tmp").write_bytes(b"half")
         (tree.destination / ".corruptions.json.4711.tmp").write_bytes(b"half")
-        assert sweep(tree, tree.source.images) == 12
+        remove_temporary_files(tree.destination)
+        assert count_present(tree, tree.source.images) == 12
         assert tree_hash(tree.destination) == expected
 
     def test_other_settings_are_refused_and_named(self, tree):
@@ -252,7 +253,7 @@ class TestAnnotations:
         root = coco_folder(tmp_path / "a")
         tree = plan_tree(root, tmp_path / "b", ["contrast"], [1, 2])
         assert write(tree) == ()
-        assert sweep(tree, tree.source.images) == 6
+        assert count_present(tree, tree.source.images) == 6
         tree.destination.rename(tmp_path / "c")  # the links move along
         for severity in (1, 2):
             path = tmp_path / f"c/contrast/{severity}/annotations/instances_val2017.json"
