@@ -32,6 +32,7 @@ from dtn_det.robustness.detection.evaluation import evaluate_cells
 from dtn_det.robustness.detection.run import DetectionOptions, run_detection
 from dtn_det.robustness.store.store import Store
 from dtn_det.training import launch
+from dtn_det.training.config import load_config
 
 ALL_CELLS = 76
 
@@ -67,7 +68,7 @@ def loop(
     config: str, checkpoint: str, root: str, annotations: str, cells: tuple[Cell, ...], backend: str, workers: int
 ) -> tuple[tuple[float, float], list[float]]:
     """MMDetection's loop: seconds by the wall and of all cores, and the AP of each cell."""
-    cfg = launch.load_config(config)
+    cfg = load_config(config)
     launch.set_data_root(cfg, root)
     cfg.test_dataloader.dataset.ann_file = annotations
     cfg.test_evaluator.ann_file = annotations
@@ -108,7 +109,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     cells = sweep_cells(severities=args.severities)
     work = Path(tempfile.mkdtemp())
-    cfg = launch.load_config(args.config)
+    cfg = load_config(args.config)
     root = Path(args.data_root).resolve()
     annotations = small_set(root, cfg.test_dataloader.dataset.ann_file, args.images, work)
     print(f"{args.images} images under {len(cells)} cells, {args.workers} workers; {setup_line()}")

@@ -8,6 +8,7 @@ of MMDetection and mmpretrain look up in the root registries whatever they do no
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import importlib.util
 import sys
@@ -15,9 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
-
-from dtn_det.system.notices import drop_notices
+from typing import Any, Final
 
 NAMES: Mapping[str, Mapping[str, str]] = {
     "MODELS": {
@@ -26,8 +25,8 @@ NAMES: Mapping[str, Mapping[str, str]] = {
         "DTNPyramidVisionTransformer": "dtn_det.backbones.DTNPyramidVisionTransformer",
         "DTNPyramidVisionTransformerV2": "dtn_det.backbones.DTNPyramidVisionTransformerV2",
         "ConvertedModel": "dtn_det.conversion.config.converted_model",
-        "SmallT2TViT": "dtn_det.training.parts.t2t.SmallT2TViT",
-        "NormPooling": "dtn_det.training.parts.pooling.NormPooling",
+        "SmallT2TViT": "dtn_det.training.parts.SmallT2TViT",
+        "NormPooling": "dtn_det.training.parts.NormPooling",
         "SequenceClassifier": "dtn_det.sequence.classifier.SequenceClassifier",
     },
     "TRANSFORMS": {
@@ -35,11 +34,17 @@ NAMES: Mapping[str, Mapping[str, str]] = {
         # MMDetection up to 3.3 has one of its own, which goes first in its scope.
         "Corrupt": "dtn_det.corruptions.transforms.MMDetCorrupt",
     },
-    "HOOKS": {"ClassifierEMAHook": "dtn_det.training.parts.average.ClassifierEMAHook"},
+    "HOOKS": {"ClassifierEMAHook": "dtn_det.training.parts.ClassifierEMAHook"},
     "DATASETS": {"ListOps": "dtn_det.sequence.dataset.ListOpsDataset"},
     "PARAM_SCHEDULERS": {"InverseSqrtLR": "dtn_det.sequence.schedule.InverseSqrtLR"},
 }
 """What configs name, by registry, and where it is."""
+
+NOTICES: Final = frozenset({"Could not import OneDL", "Could not import OneDL. Skipping OneDL datasets."})
+"""What MMDetection and mmpretrain print as they are imported, when they miss a data service that no extra brings.
+
+They mean to log at the level DEBUG, but MMEngine's `print_log` prints at every level.
+"""
 
 
 def register() -> None:
@@ -70,6 +75,20 @@ def _register_norm() -> None:
     """
     models = importlib.import_module("mmengine.registry").MODELS
     models.register_module(name="DTN", module=importlib.import_module("dtn_det.layers").DTN, force=True)
+
+
+def drop_notices() -> None:
+    """Make MMEngine's `print_log` leave out :data:`NOTICES` and print everything else.
+
+    A redirection of the standard output during imports would not do: the datasets are imported long after the models,
+    by whoever needs them first.
+    """
+    vars(importlib.import_module("mmengine.logging.logger"))["print"] = _print
+
+
+def _print(*values: Any, **options: Any) -> None:
+    if len(values) != 1 or not isinstance(values[0], str) or values[0] not in NOTICES:
+        builtins.print(*values, **options)
 
 
 def _imported_when_built(path: str) -> Callable[..., Any]:

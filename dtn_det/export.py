@@ -18,7 +18,7 @@ from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import ExportError, InputError
 from dtn_det.layers import DTN
 from dtn_det.robustness.classification.models.mmpretrain import load_mmpretrain
-from dtn_det.training.launch import load_config
+from dtn_det.training.config import load_config
 
 # Largest difference of logits between a model and its export, in units of the largest logit.
 TOLERANCE = 1e-4

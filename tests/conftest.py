@@ -8,12 +8,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
+from tool_scripts import load_tool
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -88,3 +90,23 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data folder at {folder} (set DTN_DET_SHARED to one)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def train_tool() -> ModuleType:
+    pytest.importorskip("mmdet", reason="the tool needs MMDetection")
+    return load_tool("train")
+
+
+@pytest.fixture(scope="session")
+def test_tool() -> ModuleType:
+    pytest.importorskip("mmdet", reason="the tool needs MMDetection")
+    return load_tool("test")
+
+
+@pytest.fixture(scope="session")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of a few images in COCO's format."""
+    from tiny_coco import write_coco
+
+    return write_coco(tmp_path_factory.mktemp("data") / "coco")

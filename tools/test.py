@@ -15,7 +15,8 @@ from dtn_det.datasets.configs.folders import check_trained_folders
 from dtn_det.datasets.remarks import tell
 from dtn_det.errors import InputError
 from dtn_det.training import launch
-from dtn_det.training.tta import enable_tta
+from dtn_det.training.config import load_config
+from dtn_det.training.launch import enable_tta
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -34,7 +35,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
-        cfg = launch.load_config(args.config, args.cfg_options)
+        cfg = load_config(args.config, args.cfg_options)
         launch.set_work_dir(cfg, args.config, args.work_dir)
         if args.data_root:
             launch.set_data_root(cfg, args.data_root)

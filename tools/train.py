@@ -10,8 +10,8 @@ from dtn_det.datasets.configs.files import check_files, explain_failure
 from dtn_det.datasets.remarks import tell
 from dtn_det.errors import InputError
 from dtn_det.training import launch
+from dtn_det.training.config import load_config, schedule_warning
 from dtn_det.training.run import INTERRUPTED, conversions_noted, train
-from dtn_det.training.schedules import schedule_warning
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        cfg = launch.load_config(args.config, args.cfg_options)
+        cfg = load_config(args.config, args.cfg_options)
         launch.set_work_dir(cfg, args.config, args.work_dir)
         if args.data_root:
             launch.set_data_root(cfg, args.data_root)

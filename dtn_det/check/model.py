@@ -95,9 +95,10 @@ def read_target(source: str, data_root: str | None = None, options: Mapping[str,
         check_name(name)
         return Target(f"{TIMM}{name}")
     from dtn_det.training import launch
+    from dtn_det.training.config import load_config
 
     try:
-        config = launch.load_config(source, dict(options or {}))
+        config = load_config(source, dict(options or {}))
     except FileNotFoundError as error:
         if is_timm_name(source):
             raise FileNotFoundError(f"{error}; timm has a model of that name: {TIMM}{source}") from error

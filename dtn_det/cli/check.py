@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     from dtn_det.check import inspect_paths
     from dtn_det.check.model import read_target
-    from dtn_det.training.config_options import parse_options
+    from dtn_det.training.config import parse_options
 
     # Libraries print as they load; standard output is for the results.
     with contextlib.redirect_stdout(sys.stderr):

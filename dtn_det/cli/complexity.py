@@ -35,7 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Print the table in the chosen format."""
     from dtn_det.cost.complexity import config_complexity
-    from dtn_det.training.launch import load_config
+    from dtn_det.training.config import load_config
 
     # What MMDetection prints meanwhile must not end up in the JSON.
     with contextlib.redirect_stdout(sys.stderr):

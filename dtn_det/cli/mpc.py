@@ -46,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det mpc`."""
-    from dtn_det.system.interrupts import interrupts_remembered
+    from dtn_det.system.processes import interrupts_remembered
 
     with interrupts_remembered():
         for module, extra in REQUIRED:

@@ -19,7 +19,7 @@ from dtn_det.corrupted_folders.plan import TreePlan
 from dtn_det.corrupted_folders.worker import ImageOutcome, Job, write_images
 from dtn_det.errors import InputError
 from dtn_det.system.files import is_temporary, locked, write_bytes, write_json
-from dtn_det.system.interrupts import interrupts_remembered
+from dtn_det.system.processes import interrupts_remembered
 from dtn_det.system.progress import duration, meter, size
 
 

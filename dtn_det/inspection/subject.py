@@ -18,7 +18,7 @@ from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
-from dtn_det.training.launch import is_classifier, load_config
+from dtn_det.training.config import is_classifier, load_config
 
 if TYPE_CHECKING:
     from mmengine.config import Config

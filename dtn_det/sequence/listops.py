@@ -27,8 +27,7 @@ from rich.console import Console
 from dtn_det.errors import InputError
 from dtn_det.sequence.trees import sample_expression
 from dtn_det.system.files import locked, write_json, write_text
-from dtn_det.system.interrupts import interrupts_remembered
-from dtn_det.system.processes import end_with_parent, interrupts_blocked, worker_environment
+from dtn_det.system.processes import end_with_parent, interrupts_blocked, interrupts_remembered, worker_environment
 from dtn_det.system.progress import meter
 
 MANIFEST: Final = "listops.json"

@@ -1,4 +1,4 @@
-"""What `tools/train.py` and `tools/test.py` share: read a config, prepare it for the run, build the Runner.
+"""Prepare a config for a run as the arguments of `tools/train.py` and `tools/test.py` ask, and build the Runner.
 
 Everything that can be wrong with the arguments is checked here, before minutes go into building a model, and raised as
 `FileNotFoundError` or `ValueError` with what to do about it.
@@ -7,7 +7,7 @@ Everything that can be wrong with the arguments is checked here, before minutes 
 from __future__ import annotations
 
 import argparse
-import difflib
+import copy
 import os
 import sys
 from collections.abc import Sequence
@@ -20,13 +20,14 @@ from dtn_det.datasets.configs.folders import check_class_folders
 from dtn_det.datasets.configs.settings import data_paths, other_names
 from dtn_det.datasets.remarks import tell
 from dtn_det.errors import CheckpointError, InputError
-from dtn_det.training.config_options import check_option_keys, ineffective_options
+from dtn_det.training.config import is_classifier
 
 if TYPE_CHECKING:
     from mmengine.config import Config
     from mmengine.runner import Runner
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
+PACK_META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,67 +75,6 @@ def _key_value_action() -> type[argparse.Action]:
     return KeyValueAction
 
 
-def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
-    """Read a config and merge the values of `--cfg-options` into it, with a warning for those that change nothing.
-
-    Args:
-        path: The config's file.
-        options: Dotted keys and their values.
-
-    Returns:
-        The resolved config, with its `custom_imports` done.
-
-    Raises:
-        FileNotFoundError: There is no such file; the message names configs of a similar name.
-        ValueError: The path is a folder, the file is not a config, or an option does not fit it.
-        ImportError: The config inherits from one of a package that is not installed.
-    """
-    file = Path(path)
-    if file.is_dir():
-        configs = sorted(str(inner) for inner in file.glob("*.py"))
-        which = f"the configs in it, such as {configs[0]}" if configs else "your configs, such as FOLDER/NAME.py"
-        raise InputError(f"expected a config file, got the folder {path!r}: name one of {which}")
-    if not file.is_file():
-        raise FileNotFoundError(f"expected a config file, got {path!r}: there is no such file{_similar_configs(file)}")
-    if file.suffix not in (".py", ".json", ".yaml", ".yml"):
-        raise InputError(f"expected a config that ends in .py, .json or .yaml, got {path!r}")
-    try:
-        cfg: Config = require("mmengine.config", "det").Config.fromfile(path)
-    except ModuleNotFoundError as error:
-        # A base such as "mmpretrain::..."; MMEngine says to install the package, and not how.
-        if "mmpretrain" in str(error):
-            require("mmpretrain", "cls")
-        raise
-    except ImportError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise InputError(
-            f"expected a config in {path!r}, got {type(error).__name__}: {error}: mend the file, or name another"
-        ) from error
-    if is_classifier(cfg):
-        require("mmpretrain.models", "cls")
-    elif cfg.get("default_scope") == "mmdet":
-        require("mmdet.models", "det")
-    if options:
-        check_option_keys(cfg, options)
-        for sentence in ineffective_options(cfg, options):
-            if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
-                print(f"warning: {sentence}", file=sys.stderr)
-        try:
-            cfg.merge_from_dict(options)
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise InputError(
-                f"expected --cfg-options to fit the config, got {options} ({error}): "
-                "the config that a run leaves in its work-dir shows every key"
-            ) from error
-    return cfg
-
-
-def is_classifier(cfg: Config) -> bool:
-    """Whether the config is one of mmpretrain, whose hooks and metrics have other names than MMDetection's."""
-    return bool(cfg.get("default_scope") == "mmpretrain")
-
-
 def set_work_dir(cfg: Config, config_path: str, work_dir: str | None) -> None:
     """Set where the run writes: the argument, else the config's own, else `work_dirs/NAME_OF_THE_CONFIG`."""
     if work_dir is not None:
@@ -152,7 +92,7 @@ def set_data_root(cfg: Config, root: str) -> None:
 
     Raises:
         FileNotFoundError: `root` is not a folder.
-        ValueError: The config has no `data_root`.
+        InputError: The config has no `data_root`.
     """
     if not Path(root).is_dir():
         raise FileNotFoundError(f"expected --data-root to be a folder, got {root!r}: there is no such folder")
@@ -179,7 +119,7 @@ def check_data(cfg: Config, dataloaders: Sequence[str], given_root: str | None =
 
     Raises:
         FileNotFoundError: A file or folder is missing.
-        ValueError: The folders of classes are not those of the model; see
+        InputError: The folders of classes are not those of the model; see
             :func:`dtn_det.datasets.configs.folders.check_class_folders`.
     """
     paths = [(name, root, path) for name in dataloaders for root, path in data_paths(cfg.get(name))]
@@ -221,7 +161,7 @@ def check_amp(cfg: Config) -> None:
     """Check that the device can do what the optimizer wrapper asks for.
 
     Raises:
-        ValueError: Mixed precision without an accelerator.
+        InputError: Mixed precision without an accelerator.
     """
     if cfg.optim_wrapper.get("type") == "AmpOptimWrapper" and not _has_accelerator():
         raise InputError(
@@ -234,7 +174,7 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     """Scale the learning rate by the batch size of the run over that of the config.
 
     Raises:
-        ValueError: The config does not say what its batch size is.
+        InputError: The config does not say what its batch size is.
     """
     scale = cfg.get("auto_scale_lr")
     if not scale or "base_batch_size" not in scale:
@@ -270,23 +210,21 @@ def set_output(cfg: Config, out: str | None) -> None:
     """Have testing write the predictions to a pickle file, beside the config's evaluators.
 
     Raises:
-        ValueError: The name does not end in `.pkl` or `.pickle`.
+        InputError: The name does not end in `.pkl` or `.pickle`.
     """
     if out is None:
         return
     if not out.endswith((".pkl", ".pickle")):
         raise InputError(f"expected --out to end in .pkl or .pickle, got {out!r}")
-    evaluators = cfg.test_evaluator
-    evaluators = list(evaluators) if isinstance(evaluators, list | tuple) else [evaluators]
     dump = "DumpResults" if is_classifier(cfg) else "DumpDetResults"
-    cfg.test_evaluator = [*evaluators, {"type": dump, "out_file_path": out}]
+    cfg.test_evaluator = [*_as_list(cfg.test_evaluator), {"type": dump, "out_file_path": out}]
 
 
 def enable_visualization(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
     """Have testing show the images with their predictions, or write them to a folder.
 
     Raises:
-        ValueError: The config has no visualization hook.
+        InputError: The config has no visualization hook.
     """
     hook = (cfg.get("default_hooks") or {}).get("visualization")
     if hook is None:
@@ -305,6 +243,53 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None, wait_tim
         hook.update(show=True, wait_time=wait_time)
     if show_dir:
         hook[folder] = show_dir
+
+
+def enable_tta(cfg: Config) -> None:
+    """Change a config so that testing merges the boxes of augmented views.
+
+    The config's own `tta_model` and `tta_pipeline` are used where it has them; else each image is seen as it is and
+    mirrored, and the boxes are merged by non-maximum suppression.
+
+    Args:
+        cfg: Config with a `test_dataloader`; changed in place.
+
+    Raises:
+        InputError: The evaluator asks for masks, which MMDetection does not merge, or the test pipeline does not end in
+            `PackDetInputs`.
+    """
+    for evaluator in _as_list(cfg.test_evaluator):
+        metrics = _as_list(evaluator.get("metric", []))
+        if "segm" in metrics:
+            raise InputError(
+                f"expected an evaluator of boxes for --tta, which merges no masks, got metric={metrics}: "
+                "add --cfg-options test_evaluator.metric=bbox"
+            )
+    dataset = cfg.test_dataloader.dataset
+    while "dataset" in dataset:
+        dataset = dataset["dataset"]
+    if "tta_pipeline" not in cfg:
+        cfg.tta_pipeline = flip_pipeline(dataset.pipeline)
+    if "tta_model" not in cfg:
+        cfg.tta_model = {
+            "type": "DetTTAModel",
+            "tta_cfg": {"nms": {"type": "nms", "iou_threshold": 0.5}, "max_per_img": 100},
+        }
+    dataset.pipeline = cfg.tta_pipeline
+    cfg.model = {**cfg.tta_model, "module": cfg.model}
+
+
+def flip_pipeline(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The pipeline with its last step, `PackDetInputs`, done for the image as it is and for its mirror image."""
+    last = pipeline[-1]["type"] if pipeline else None
+    if last != "PackDetInputs":
+        raise InputError(
+            f"expected a test pipeline that ends in PackDetInputs, got {last!r} at its end: "
+            "give the config a tta_pipeline of its own"
+        )
+    flips = [{"type": "RandomFlip", "prob": 1.0}, {"type": "RandomFlip", "prob": 0.0}]
+    pack = [{"type": "PackDetInputs", "meta_keys": PACK_META_KEYS}]
+    return [*copy.deepcopy(pipeline[:-1]), {"type": "TestTimeAug", "transforms": [flips, pack]}]
 
 
 def build_runner(cfg: Config, launcher: str, local_rank: int = 0) -> Runner:
@@ -347,6 +332,10 @@ def _has_accelerator() -> bool:
     return device != "cpu"
 
 
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
 def _replace_prefix(node: Any, old: str, new: str) -> Any:
     if isinstance(node, dict):
         return type(node)({key: _replace_prefix(value, old, new) for key, value in node.items()})
@@ -355,9 +344,3 @@ def _replace_prefix(node: Any, old: str, new: str) -> Any:
     if isinstance(node, str) and f"{node}/".startswith(old):
         return new + node[len(old) :]
     return node
-
-
-def _similar_configs(file: Path) -> str:
-    names = {str(path.name): str(path) for path in Path("configs").glob("*/*.py")}
-    close = difflib.get_close_matches(file.name, names, n=3)
-    return f"; did you mean {' or '.join(names[name] for name in close)}?" if close else ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dtn_det._optional import require
 from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.errors import CheckpointError
-from dtn_det.system.interrupts import interrupts_remembered
+from dtn_det.system.processes import interrupts_remembered
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner

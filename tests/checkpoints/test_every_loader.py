@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.errors import CheckpointError
 from dtn_det.layers.token_norm import EXTRA_STATE
-from dtn_det.training import launch
+from dtn_det.training.config import load_config
 
 pytest.importorskip("mmpretrain")
 timm = pytest.importorskip("timm")
@@ -42,7 +42,7 @@ def classifier(path: Path | None, weights: Any = None) -> nn.Module:
         from mmengine.registry import MODELS, DefaultScope
 
         with DefaultScope.overwrite_default_scope("mmpretrain"):
-            return MODELS.build(launch.load_config(str(CLASSIFIER)).model)
+            return MODELS.build(load_config(str(CLASSIFIER)).model)
     return load_mmpretrain(f"{CLASSIFIER}@{path}", 10, weights).network
 
 
@@ -51,7 +51,7 @@ def detector(path: Path | None, weights: Any = None) -> nn.Module:
 
     from dtn_det.robustness.detection.model import build_detector
 
-    cfg = launch.load_config(str(DETECTOR))
+    cfg = load_config(str(DETECTOR))
     if path is None:
         return MODELS.build(cfg.model)
     return build_detector(cfg, str(path), torch.device("cpu"), weights=weights).model

@@ -28,7 +28,7 @@ from dtn_det.checkpoints.load import load_weights
 from dtn_det.errors import CheckpointError
 from dtn_det.layers import DTN
 from dtn_det.robustness.classification.models.mmpretrain import load_mmpretrain
-from dtn_det.training import launch
+from dtn_det.training.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "configs" / "dtn_cifar"
@@ -64,7 +64,7 @@ def build(cfg: Config) -> nn.Module:
 
 @pytest.mark.parametrize(("layer_norm", "dynamic"), PAIRS)
 def test_pair_differs_in_the_norm_alone(layer_norm: str, dynamic: str) -> None:
-    plain, dtn = (launch.load_config(str(path_of(name))).to_dict() for name in (layer_norm, dynamic))
+    plain, dtn = (load_config(str(path_of(name))).to_dict() for name in (layer_norm, dynamic))
     if layer_norm == VIT:
         assert dtn["model"]["norm_cfg"].pop("type") == "dtn"
         assert plain["model"]["norm_cfg"].pop("type") == "LN"
@@ -86,7 +86,7 @@ def test_options_that_the_documents_name(name: str, norm: str) -> None:
         options = {"model.spt": True, "model.lsa": True, "model.norm_cfg.type": norm}
     else:
         options = {"model.backbone.spt": True, "model.backbone.lsa": True, "model.backbone.dtn_cfg.type": norm}
-    cfg = shrink(launch.load_config(str(path_of(name if norm == "LN" else f"dtn-{name}")), options))
+    cfg = shrink(load_config(str(path_of(name if norm == "LN" else f"dtn-{name}")), options))
     model = build(cfg)
     assert any(isinstance(module, DTN) for module in model.modules()) == (norm == "dtn")
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
@@ -98,7 +98,7 @@ def test_options_that_the_documents_name(name: str, norm: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_metafile_and_readme_agree_with_the_config(name: str) -> None:
-    cfg = launch.load_config(str(path_of(name)))
+    cfg = load_config(str(path_of(name)))
     models = yaml.safe_load((FOLDER / "metafile.yml").read_text())["Models"]
     (metadata,) = [model["Metadata"] for model in models if model["Name"] == name]
     parameters = sum(parameter.numel() for parameter in build(cfg).parameters())
@@ -119,7 +119,7 @@ def test_metafile_and_readme_agree_with_the_config(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_one_step_trains_the_whole_model(name: str) -> None:
     torch.manual_seed(0)
-    cfg = shrink(launch.load_config(str(path_of(name))))
+    cfg = shrink(load_config(str(path_of(name))))
     model = build(cfg).train()
     norms = [norm for norm in model.modules() if isinstance(norm, DTN)]
     assert len(norms) == (0 if not name.startswith("dtn-") else 6 if VIT in name else 4)
@@ -154,27 +154,11 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "cifar10"
 
 
-@pytest.fixture
-def tools(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ModuleType]:
-    monkeypatch.syspath_prepend(str(ROOT / "tests" / "tools"))
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    modules = []
-    for name in ("train", "test"):
-        spec = spec_from_file_location(f"cifar_tools_{name}", ROOT / "tools" / f"{name}.py")
-        module = module_from_spec(spec)
-        spec.loader.exec_module(module)
-        modules.append(module)
-    train, test = modules
-    return train, test
-
-
 @pytest.mark.parametrize("name", [SWIN, f"dtn-{SWIN}", f"dtn-{VIT}"])
 def test_tools_train_and_test_and_the_sweep_loads(
-    name: str, images: Path, tools: tuple[ModuleType, ModuleType], tmp_path: Path
+    name: str, images: Path, train_tool: ModuleType, test_tool: ModuleType, tmp_path: Path
 ) -> None:
-    train, test = tools
-    cfg = shrink(launch.load_config(str(path_of(name))))
+    cfg = shrink(load_config(str(path_of(name))))
     cfg.train_cfg.update(max_epochs=1, val_interval=1)
     cfg.default_hooks.checkpoint.interval = 1
     cfg.visualizer.name = f"{name}_{tmp_path.name}"
@@ -182,12 +166,12 @@ def test_tools_train_and_test_and_the_sweep_loads(
     cfg.dump(str(config))
     work = tmp_path / "work"
     where = ["--data-root", str(images), "--work-dir", str(work)]
-    assert train.main([str(config), *where]) == 0
+    assert train_tool.main([str(config), *where]) == 0
     (log,) = work.glob("*/*.log")
     assert (" - TimmClassifier: 6 norms become dtn, 3 stay" in log.read_text()) == (VIT in name)
     checkpoint = work / "epoch_1.pth"
     painted = ["--out", str(tmp_path / "out.pkl"), "--show-dir", str(tmp_path / "painted")]
-    assert test.main([str(config), str(checkpoint), *where, *painted]) == 0
+    assert test_tool.main([str(config), str(checkpoint), *where, *painted]) == 0
     predictions = pickle.loads((tmp_path / "out.pkl").read_bytes())
     assert len(predictions) == 2 * NUM_CLASSES
     assert len(list((tmp_path / "painted").glob("*.png"))) > 0
@@ -202,22 +186,21 @@ def test_tools_train_and_test_and_the_sweep_loads(
 
 
 def test_weights_of_another_architecture_are_refused(
-    images: Path, tools: tuple[ModuleType, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, test_tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, test = tools
-    state = build(launch.load_config(str(path_of(SWIN)))).state_dict()
+    state = build(load_config(str(path_of(SWIN)))).state_dict()
     torch.save({"state_dict": state}, tmp_path / "swin.pth")
     where = ["--data-root", str(images), "--work-dir", str(tmp_path / "work")]
-    assert test.main([str(path_of(VIT)), str(tmp_path / "swin.pth"), *where]) == 1
+    assert test_tool.main([str(path_of(VIT)), str(tmp_path / "swin.pth"), *where]) == 1
     message = capsys.readouterr().err
     assert f"expected the weights of TimmClassifier with VisionTransformer in {tmp_path / 'swin.pth'}" in message
     assert "got others: 56 missing (cls_token, pos_embed, patch_embed.proj.weight, ...)" in message
     assert "none of which the model has. Test it with its own config instead of" in message
-    assert test.main([str(path_of(f"dtn-{SWIN}")), str(tmp_path / "swin.pth"), *where]) == 1
+    assert test_tool.main([str(path_of(f"dtn-{SWIN}")), str(tmp_path / "swin.pth"), *where]) == 1
     assert "DTNSwinTransformer" in capsys.readouterr().err
     state["backbone.stages.0.blocks.0.norm1.weight"] = torch.zeros(3)
     torch.save(state, tmp_path / "narrow.pth")
-    assert test.main([str(path_of(SWIN)), str(tmp_path / "narrow.pth"), *where]) == 1
+    assert test_tool.main([str(path_of(SWIN)), str(tmp_path / "narrow.pth"), *where]) == 1
     assert "norm1.weight (3,) instead of (64,)" in capsys.readouterr().err
 
 
@@ -231,23 +214,22 @@ def test_weights_of_another_architecture_are_refused(
     ],
 )
 def test_weights_of_the_twin_are_refused(
-    name: str, trained: str, message: str, images: Path, tools: tuple[ModuleType, ModuleType], tmp_path: Path
+    name: str, trained: str, message: str, images: Path, test_tool: ModuleType, tmp_path: Path
 ) -> None:
-    model = build(launch.load_config(str(path_of(name))))
+    model = build(load_config(str(path_of(name))))
     if trained == "scales":  # of LSA
         state = {**model.state_dict(), "blocks.0.attn.scale": torch.ones(4)}
     else:
-        state = build(launch.load_config(str(path_of(trained)))).state_dict()
+        state = build(load_config(str(path_of(trained)))).state_dict()
     torch.save({"state_dict": state}, tmp_path / "twin.pth")
     with pytest.raises(CheckpointError, match=rf"in .*twin\.pth, got others: {message}"):
         load_weights(model, str(tmp_path / "twin.pth"))
-    _, test = tools
     where = ["--data-root", str(images), "--work-dir", str(tmp_path / "work")]
-    assert test.main([str(path_of(name)), str(tmp_path / "twin.pth"), *where]) == 1
+    assert test_tool.main([str(path_of(name)), str(tmp_path / "twin.pth"), *where]) == 1
 
 
 def test_weights_of_modules_for_training_alone_are_left_aside(tmp_path: Path) -> None:
-    model = build(launch.load_config(str(path_of(VIT))))
+    model = build(load_config(str(path_of(VIT))))
     model.model.norm.register_buffer("old", torch.zeros(1), persistent=False)
     extra = ["steps", "auxiliary_head.weight", "norm.old"]
     torch.save({**model.state_dict(), **{key: torch.zeros(1) for key in extra}}, tmp_path / "more.pth")
@@ -258,7 +240,7 @@ def test_weights_of_modules_for_training_alone_are_left_aside(tmp_path: Path) ->
 def test_command_line_finds_the_backbone() -> None:
     """It leaves registration out of `import dtn_det`, which is what `custom_imports` does."""
     script = (
-        "from dtn_det.training.launch import load_config\n"
+        "from dtn_det.training.config import load_config\n"
         f"cfg = load_config({str(path_of('dtn-' + SWIN))!r})\n"
         "from mmpretrain.registry import MODELS\n"
         "print(type(MODELS.build(cfg.model).backbone).__name__)\n"

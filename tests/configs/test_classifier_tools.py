@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 import config_catalog as detectors
 import numpy as np
@@ -20,18 +18,12 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
+from tool_scripts import load_tool
 
 from dtn_det.layers import DTN
 
 CLASSES = ("ant", "bee", "cat")
 SIZE = 64
-
-
-def load_tool(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"classifier_tools_{name}", ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def write_images(root: Path, splits: Sequence[str], size: int, per_class: int = 3) -> Path:

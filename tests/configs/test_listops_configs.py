@@ -6,7 +6,6 @@ import math
 import pickle
 import re
 import shutil
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
@@ -27,6 +26,7 @@ from dtn_det.layers import DTN
 from dtn_det.sequence import ListOps, write_listops
 from dtn_det.sequence.schedule import InverseSqrtLR
 from dtn_det.training import launch
+from dtn_det.training.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "configs" / "dtn_listops"
@@ -36,7 +36,7 @@ PICO = "pico_1xb32-4k"
 
 
 def load(name: str) -> Config:
-    return launch.load_config(str(FOLDER / f"{name}.py"))
+    return load_config(str(FOLDER / f"{name}.py"))
 
 
 def build(cfg: Config) -> nn.Module:
@@ -124,18 +124,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def tools() -> dict[str, ModuleType]:
-    modules = {}
-    for name in ("train", "test"):
-        spec = spec_from_file_location(f"listops_tools_{name}", ROOT / "tools" / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        modules[name] = module_from_spec(spec)
-        spec.loader.exec_module(modules[name])
-    return modules
-
-
 def options(iterations: int, name: str) -> list[str]:
     return [
         "--cfg-options",
@@ -147,27 +135,27 @@ def options(iterations: int, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_tools_train_resume_and_test(encoder: str, data: Path, tools: dict[str, ModuleType], tmp_path: Path) -> None:
+def test_tools_train_resume_and_test(
+    encoder: str, data: Path, train_tool: ModuleType, test_tool: ModuleType, tmp_path: Path
+) -> None:
     config = str(FOLDER / f"dtn-{encoder}-{PICO}_listops.py")
     where = ["--data-root", str(data), "--work-dir", str(tmp_path)]
-    assert tools["train"].main([config, *where, *options(2, f"{tmp_path.name}a")]) == 0
-    assert tools["train"].main([config, *where, "--resume", *options(4, f"{tmp_path.name}b")]) == 0
+    assert train_tool.main([config, *where, *options(2, f"{tmp_path.name}a")]) == 0
+    assert train_tool.main([config, *where, "--resume", *options(4, f"{tmp_path.name}b")]) == 0
     assert (tmp_path / "iter_4.pth").is_file()
     out = tmp_path / "out.pkl"
-    assert tools["test"].main([config, str(tmp_path / "iter_4.pth"), *where, "--out", str(out)]) == 0
+    assert test_tool.main([config, str(tmp_path / "iter_4.pth"), *where, "--out", str(out)]) == 0
     predictions = pickle.loads(out.read_bytes())
     assert len(predictions) == 40
     assert all(0 <= int(one["pred_label"]) < 10 and one["pred_score"].shape == (10,) for one in predictions)
 
 
-def test_what_tools_say(
-    data: Path, tools: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_tools_say(data: Path, train_tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = str(FOLDER / f"transformer-{PICO}_listops.py")
-    assert tools["train"].main([config, "--data-root", str(tmp_path)]) == 2
+    assert train_tool.main([config, "--data-root", str(tmp_path)]) == 2
     assert "to hold basic_train.tsv, basic_val.tsv, got a folder without" in capsys.readouterr().err
     if not torch.cuda.is_available():
-        assert tools["train"].main([config, "--data-root", str(data), "--amp"]) == 2
+        assert train_tool.main([config, "--data-root", str(data), "--amp"]) == 2
         assert "expected a GPU for mixed precision" in capsys.readouterr().err
 
 
@@ -180,7 +168,7 @@ def complaint(capsys: pytest.CaptureFixture[str], tool: str) -> str:
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_training_on_a_broken_row_ends_with_one_message(
-    split: str, data: Path, tools: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    split: str, data: Path, train_tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(data, tmp_path / "data")
     with (tmp_path / "data" / f"basic_{split}.tsv").open("a") as file:
@@ -188,12 +176,12 @@ def test_training_on_a_broken_row_ends_with_one_message(
     number = {"train": 98, "val": 42}[split]
     config = str(FOLDER / f"transformer-{PICO}_listops.py")
     where = ["--data-root", str(tmp_path / "data"), "--work-dir", str(tmp_path / "work")]
-    assert tools["train"].main([config, *where, *options(2, f"{tmp_path.name}broken")]) == 1
+    assert train_tool.main([config, *where, *options(2, f"{tmp_path.name}broken")]) == 1
     assert re.search(rf"got '12' in .*basic_{split}\.tsv, line {number}: mend the row", complaint(capsys, "train"))
 
 
 def test_testing_on_a_broken_row_ends_with_one_message(
-    data: Path, tools: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, test_tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(data, tmp_path / "data")
     (tmp_path / "data" / "basic_test.tsv").write_text("Source\tTarget\n[MAX 1 2 ]\t12\n")
@@ -201,16 +189,16 @@ def test_testing_on_a_broken_row_ends_with_one_message(
     torch.save({"state_dict": build(load(name)).state_dict()}, tmp_path / "weights.pth")
     where = ["--data-root", str(tmp_path / "data"), "--work-dir", str(tmp_path / "work")]
     where += ["--cfg-options", f"visualizer.name={tmp_path.name}broken"]
-    assert tools["test"].main([str(FOLDER / f"{name}.py"), str(tmp_path / "weights.pth"), *where]) == 1
+    assert test_tool.main([str(FOLDER / f"{name}.py"), str(tmp_path / "weights.pth"), *where]) == 1
     assert "got '12' in" in complaint(capsys, "test")
 
 
 def test_training_with_settings_that_do_not_fit_ends_with_one_message(
-    data: Path, tools: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, train_tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["--data-root", str(data), "--work-dir", str(tmp_path)]
     extra = [*options(2, f"{tmp_path.name}chunk"), "model.encoder.chunk_length=0"]
-    assert tools["train"].main([str(FOLDER / f"reformer-{PICO}_listops.py"), *where, *extra]) == 1
+    assert train_tool.main([str(FOLDER / f"reformer-{PICO}_listops.py"), *where, *extra]) == 1
     assert "expected chunk_length to be an integer of at least 1, got 0: change it" in complaint(capsys, "train")
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("mmpretrain.models", reason="the classifiers need mmpretrain
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from dtn_det.training.launch import load_config
+from dtn_det.training.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("dtn_imagenet", "spt_lsa")

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from dtn_det.system.interrupts import interrupts_remembered
+from dtn_det.system.processes import interrupts_remembered
 
 
 def swallow() -> None:

@@ -20,6 +20,7 @@ from mmdet.utils import register_all_modules
 from test_tools_run import scalars
 
 from dtn_det.training import launch
+from dtn_det.training.config import load_config
 
 MASK_RCNN = "mask-rcnn_dtn-swin-t-p4-w7_fpn_1x_coco"
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
@@ -102,7 +103,7 @@ def train_and_test(
 
 
 def test_coco_config_reads_crowds_and_leaves_out_images_without_objects(coco_mini: Path) -> None:
-    cfg = launch.load_config(str(CONFIGS[MASK_RCNN]))
+    cfg = load_config(str(CONFIGS[MASK_RCNN]))
     launch.set_data_root(cfg, str(coco_mini))
     register_all_modules()
     content = json.loads((coco_mini / "annotations" / "instances_train2017.json").read_text())

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -10,18 +9,14 @@ from types import ModuleType
 
 import pytest
 import torch
+from tool_scripts import load_tool
 
 pytest.importorskip("setuptools")
 
 
 @pytest.fixture
-def build(project_root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("mmcv_build", project_root / "tools" / "mmcv_build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def build() -> ModuleType:
+    return load_tool("mmcv_build")
 
 
 @pytest.fixture

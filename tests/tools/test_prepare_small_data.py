@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tool_scripts import load_tool
 
 PER_BATCH = 3
 
 
 @pytest.fixture
-def tool(prepare_tool: ModuleType) -> ModuleType:
-    return prepare_tool
+def tool() -> ModuleType:
+    return load_tool("prepare_small_data")
 
 
 def pixels(seed: int, number: int = PER_BATCH) -> np.ndarray:

@@ -120,7 +120,7 @@ def test_interrupt_before_the_training(
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_tool.launch, "load_config", interrupt)
+    monkeypatch.setattr(train_tool, "load_config", interrupt)
     assert train_tool.main(["config.py"]) == 130
     assert capsys.readouterr().err == "interrupted before training began\n"
 

@@ -15,7 +15,7 @@ from mmengine.registry import MODELS
 from mmpretrain.models.backbones.t2t_vit import T2TModule
 
 import dtn_det  # noqa: F401  registers the parts
-from dtn_det.training.parts.average import outer_names
+from dtn_det.training.parts import outer_names
 
 
 def t2t(**changed: Any) -> nn.Module:

@@ -16,7 +16,8 @@ from mmengine.registry import RUNNERS
 from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.errors import CheckpointError
 from dtn_det.training import launch
-from dtn_det.training.tta import enable_tta
+from dtn_det.training.config import load_config
+from dtn_det.training.launch import enable_tta
 
 ROOT = Path(__file__).resolve().parents[2]
 RETINANET = "retinanet_dtn-swin-t-p4-w7_fpn_1x_coco"
@@ -30,13 +31,13 @@ def test_config_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         FileNotFoundError, match=r"got 'configs/dtn_pvt/retinanet_dtn-pvt-t_1x.py': there is no such file; did"
     ):
-        launch.load_config("configs/dtn_pvt/retinanet_dtn-pvt-t_1x.py")
+        load_config("configs/dtn_pvt/retinanet_dtn-pvt-t_1x.py")
 
 
 def test_unlike_names_are_not_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     with pytest.raises(FileNotFoundError, match=r"there is no such file$"):
-        launch.load_config("zzz.py")
+        load_config("zzz.py")
 
 
 def test_config_must_not_be_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,19 +47,19 @@ def test_config_must_not_be_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
         match=r"expected a config file, got the folder 'configs/dtn_pvt/': name one of the configs in it, such as "
         r"configs/dtn_pvt/mask-rcnn_dtn-pvt-s_fpn_1x_coco.py$",
     ):
-        launch.load_config("configs/dtn_pvt/")
+        load_config("configs/dtn_pvt/")
     with pytest.raises(ValueError, match=r"got the folder .*: name one of your configs, such as FOLDER/NAME.py$"):
-        launch.load_config(str(tmp_path))
+        load_config(str(tmp_path))
 
 
 def test_config_must_be_a_config(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").touch()
     with pytest.raises(ValueError, match=r"expected a config that ends in .py, .json or .yaml, got .*weights.pth"):
-        launch.load_config(str(tmp_path / "weights.pth"))
+        load_config(str(tmp_path / "weights.pth"))
 
 
 def test_options_are_merged() -> None:
-    cfg = launch.load_config(
+    cfg = load_config(
         str(CONFIGS[RETINANET]),
         {"train_dataloader.batch_size": 7, "train_dataloader.dataset.pipeline.2.scale": (96, 64)},
     )
@@ -69,7 +70,7 @@ def test_options_are_merged() -> None:
 @pytest.mark.parametrize("key", ["train_dataloader.batch_size.x", "train_dataloader.dataset.pipeline.99.scale"])
 def test_options_must_fit_the_config(key: str) -> None:
     with pytest.raises(ValueError, match="expected --cfg-options to fit the config, got"):
-        launch.load_config(str(CONFIGS[RETINANET]), {key: 1})
+        load_config(str(CONFIGS[RETINANET]), {key: 1})
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_options_must_fit_the_config(key: str) -> None:
 )
 def test_options_must_begin_with_a_key_of_the_config(key: str, hint: str) -> None:
     with pytest.raises(ValueError, match=hint):
-        launch.load_config(str(CONFIGS[RETINANET]), {key: 1})
+        load_config(str(CONFIGS[RETINANET]), {key: 1})
 
 
 @pytest.mark.parametrize(
@@ -114,19 +115,19 @@ def test_options_that_change_nothing_are_told(
     config: str, options: dict[str, object], advice: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = ROOT / "configs/dtn_bccd/atss_swin-nano_fpn_24e_bccd.py" if config == "bccd" else CONFIGS[config]
-    cfg = launch.load_config(str(path), options)
+    cfg = load_config(str(path), options)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(
         f"warning: --cfg-options {next(iter(options))} changes nothing in the run, for the value of "
     )
     assert line.endswith(f": {advice}")
-    without = launch.load_config(str(path))
+    without = load_config(str(path))
     assert {key: cfg[key] for key in cfg if key in RUN} == {key: without[key] for key in without if key in RUN}
 
 
 def test_options_with_an_effect_give_no_warning(capsys: pytest.CaptureFixture[str]) -> None:
     options = {"train_dataloader.batch_size": 1, "find_unused_parameters": True, "tta_model.type": "x", "work_dir": "a"}
-    launch.load_config(str(CONFIGS[RETINANET]), {**options, "train_dataloader.dataset.pipeline.2.scale": (96, 64)})
+    load_config(str(CONFIGS[RETINANET]), {**options, "train_dataloader.dataset.pipeline.2.scale": (96, 64)})
     assert capsys.readouterr().err == ""
 
 
@@ -134,7 +135,7 @@ def test_options_with_an_effect_give_no_warning(capsys: pytest.CaptureFixture[st
     "key", ["experiment_name", "tta_model.type", "find_unused_parameters", "model_wrapper_cfg.type"]
 )
 def test_options_may_add_what_mmengine_reads(key: str) -> None:
-    assert key.partition(".")[0] in launch.load_config(str(CONFIGS[RETINANET]), {key: "x"})
+    assert key.partition(".")[0] in load_config(str(CONFIGS[RETINANET]), {key: "x"})
 
 
 def test_work_dir_is_the_argument_then_the_configs_then_the_name() -> None:

@@ -10,6 +10,7 @@ import pytest
 from mmengine.config import Config
 
 from dtn_det.training import launch
+from dtn_det.training.config import load_config
 
 
 def test_classifiers_have_their_own_output_and_visualization() -> None:
@@ -58,11 +59,11 @@ def test_classifiers_need_mmpretrain(text: str, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(sys, "meta_path", [WithoutMMPretrain(), *sys.meta_path])
     (tmp_path / "config.py").write_text(text)
     with pytest.raises(ImportError, match=r"needs `mmpretrain`: pip install .dtn-det\[cls\]"):
-        launch.load_config(str(tmp_path / "config.py"))
+        load_config(str(tmp_path / "config.py"))
 
 
 def test_another_package_of_a_base_is_named_by_mmengine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmengine.config.config.is_installed", lambda package: "mmdet" not in package)
     (tmp_path / "config.py").write_text('_base_ = "mmdet::_base_/default_runtime.py"')
     with pytest.raises(ModuleNotFoundError, match=r"mmdet.* is not installed"):
-        launch.load_config(str(tmp_path / "config.py"))
+        load_config(str(tmp_path / "config.py"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from dtn_det.training.schedules import schedule_warning
+from dtn_det.training.config import schedule_warning
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("dtn_*/*.py"))
 COSINE = {"type": "CosineAnnealingLR", "begin": 5, "end": 30, "T_max": 25}

@@ -34,7 +34,7 @@ from dtn_det.robustness.store.store import ModelStore, Store
 from dtn_det.robustness.sweep import Rank, run_sweep
 from dtn_det.system.progress import meter
 from dtn_det.training import launch
-from dtn_det.training.config_options import parse_options
+from dtn_det.training.config import load_config, parse_options
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -196,7 +196,7 @@ def _has_masks(data: DetectionData, detector: Detector, warn: Callable[[str], No
 
 def _config(options: DetectionOptions) -> Config:
     check_checkpoint(options.checkpoint)
-    cfg = launch.load_config(options.config, parse_options(options.cfg_options))
+    cfg = load_config(options.config, parse_options(options.cfg_options))
     require("mmengine.registry", "det").init_default_scope(cfg.get("default_scope") or "mmdet")
     check_loader(cfg, options.split)
     if options.data_root:

@@ -27,7 +27,7 @@ from dtn_det.robustness.detection.evaluation import evaluate_cells
 from dtn_det.robustness.detection.model import build_detector
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store.store import Store
-from dtn_det.training.config_options import parse_options
+from dtn_det.training.config import parse_options
 
 FEW = ("--corruptions", "contrast", "--severities", "2", "--unit-size", "2", "--device", "cpu", "--workers", "0")
 

@@ -17,7 +17,7 @@ from dtn_det.datasets.configs.classes import checkpoint_classes
 from dtn_det.datasets.configs.settings import innermost_datasets
 from dtn_det.errors import InputError
 from dtn_det.robustness.classification.models.classifier import Classifier, View
-from dtn_det.training.launch import load_config
+from dtn_det.training.config import load_config
 
 _LOADING = ("LoadImageFromFile",)
 _PACKING = ("PackInputs", "PackClsInputs")

@@ -1,16 +1,20 @@
-"""T2T-ViT for small images."""
+"""Parts of classifiers that mmpretrain lacks; configs name them, and this module is imported when one is built."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mmpretrain.engine.hooks import EMAHook
 from mmpretrain.models.backbones.t2t_vit import T2T_ViT, T2TModule, T2TTransformerLayer, get_sinusoid_encoding
-from torch import nn
+from torch import Tensor, nn
 
 from dtn_det.errors import InputError
 
 _KERNEL = 9
 """Pixels of a soft split, 3 x 3."""
+_AVERAGED = "module."
+_WRAPPED = "module.model."
 
 
 class SmallT2TViT(T2T_ViT):  # type: ignore[misc]
@@ -60,3 +64,57 @@ def _split_finely(module: T2TModule, in_channels: int, token_dims: int, num_spli
 
 def _soft_split() -> nn.Unfold:
     return nn.Unfold(kernel_size=(3, 3), stride=(2, 2), padding=(1, 1))
+
+
+class NormPooling(nn.Module):
+    """LayerNorm of every token, then their mean.
+
+    MMDetection's PVT leaves out the last norm of the classifier, since a detector's neck takes the maps as they are.
+
+    Args:
+        in_channels: Channels of the last map.
+        eps: Of the norm.
+    """
+
+    def __init__(self, in_channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(in_channels, eps=eps)
+
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor]:
+        """Maps ``(B, C_i, H_i, W_i)``, of which the last counts, to ``(B, C)``."""
+        return (self.norm(maps[-1].flatten(2).transpose(1, 2)).mean(dim=1),)
+
+
+class ClassifierEMAHook(EMAHook):  # type: ignore[misc]
+    """mmpretrain's ``EMAHook``, which fails to save with ``TimmClassifier``.
+
+    That class leaves its own ``model.`` out of the names of its weights, but not where the average holds a copy of it.
+    Checkpoints get the same names for both, which loading completes in both.
+
+    Args and errors as ``mmpretrain.engine.EMAHook``.
+    """
+
+    def _swap_ema_state_dict(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["ema_state_dict"] = outer_names(checkpoint["ema_state_dict"], checkpoint["state_dict"])
+        super()._swap_ema_state_dict(checkpoint)
+
+
+def outer_names(average: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The weights of an average under the names of its model.
+
+    Args:
+        average: Weights by name, ``module.`` before those of the model.
+        names: Of the weights of the model.
+
+    Returns:
+        The same values; ``module.model.x`` is ``module.x`` where the model has ``x`` and no ``model.x``.
+    """
+    known = set(names)
+    renamed = {
+        name: _AVERAGED + inner
+        for name in average
+        if name.startswith(_WRAPPED)
+        and (inner := name.removeprefix(_WRAPPED)) in known
+        and name.removeprefix(_AVERAGED) not in known
+    }
+    return {renamed.get(name, name): value for name, value in average.items()}

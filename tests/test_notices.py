@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("mmdet")
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 # The datasets print their notice late, when a Runner or a user imports them.
 AND_DATASETS = "; import mmdet.datasets, mmpretrain.datasets"
 
@@ -32,7 +32,7 @@ def output(*command: str) -> str:
 
 
 def test_the_notices_exist() -> None:
-    """If this fails, the packages have mended it and `dtn_det.system.notices` can go."""
+    """If this fails, the packages have mended it and `dtn_det._registry.drop_notices` can go."""
     assert "Could not import OneDL" in output("-c", "import mmdet.datasets")
 
 
@@ -50,7 +50,7 @@ def test_complexity_prints_its_table_alone() -> None:
 def test_other_lines_pass(capsys: pytest.CaptureFixture[str]) -> None:
     from mmengine.logging import print_log
 
-    from dtn_det.system.notices import NOTICES, drop_notices
+    from dtn_det._registry import NOTICES, drop_notices
 
     drop_notices()
     for notice in NOTICES:
