@@ -28,8 +28,10 @@ from dtn_det.robustness.classification.baseline import (
 from dtn_det.robustness.detection.evaluation import bad_images
 from dtn_det.robustness.importing.write import MMDET_DETECTIONS, MMDET_RULE, Imported
 from dtn_det.robustness.store.store import ModelStore
+from dtn_det.robustness.wording import counted
 
 Pairs = Sequence[tuple[str, str]]
+_BadImages = dict[str, Mapping[int, str]]
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,15 @@ class ReportOptions:
 
 
 def collect(
-    stores: Sequence[str | Path],
+    stores: Sequence[str | Path] | Sources,
     options: ReportOptions | None = None,
     on_model: Callable[[str], None] = lambda name: None,
 ) -> Report:
     """Compute everything that a report says.
 
     Args:
-        stores: Folders with results, each perhaps as ``LABEL=FOLDER`` to call its models ``LABEL/NAME``.
+        stores: Folders with results, each perhaps as ``LABEL=FOLDER`` to call its models ``LABEL/NAME``; or what
+            :func:`~dtn_det.reports.sources.open_sources` made of them.
         options: What to show.
         on_model: Called with each model's name before its records are read.
 
@@ -73,12 +76,35 @@ def collect(
         StoreError: A store is damaged.
     """
     options = options or ReportOptions()
+    sources = stores if isinstance(stores, Sources) else open_sources(stores, options.models)
+    report = collect_sources(sources, options, on_model)
+    if not report.sections:
+        raise ReportError(
+            f"expected an average precision of {', '.join(sources.models)}, got none, or -1 in every cell, as COCO's "
+            "evaluation writes where there is nothing to find: evaluate a set that has objects"
+        )
+    return report
+
+
+def collect_sources(
+    sources: Sources,
+    options: ReportOptions,
+    on_model: Callable[[str], None] = lambda name: None,
+    on_cells: Callable[[int], None] = lambda count: None,
+) -> Report:
+    """Do as :func:`collect` with sources that are open; a report of detectors without an average precision is empty.
+
+    Args:
+        sources: The models.
+        options: What to show.
+        on_model: Called with each model's name before its records are read.
+        on_cells: Called with the number of conditions of detectors that were just evaluated.
+    """
     if options.replicates < 0 or options.seed < 0 or not 0 < options.level < 1:
         raise ReportError(
             f"expected at least 0 replicates, a seed of at least 0 and a level between 0 and 1, got "
             f"{options.replicates}, {options.seed} and {options.level}"
         )
-    sources = open_sources(stores, options.models)
     names = list(sources.models)
     choice = _baseline(sources, options.baseline)
     baseline = choice.name
@@ -89,19 +115,19 @@ def collect(
     if sources.task == "classification":
         sections, bad, remarks = _classifiers(sources, baseline, pairs, options, on_model)
     else:
-        sections, bad, remarks = _detectors(sources, pairs, options, on_model)
-    models = tuple(_described(name, model, bad.get(name, 0)) for name, model in sources.models.items())
+        sections, bad, remarks = _detectors(sources, pairs, options, on_model, on_cells)
+    models = tuple(_described(name, model, len(bad.get(name, ()))) for name, model in sources.models.items())
     partial = [f"{model.name}: partial ({model.partial})" for model in models if model.partial]
     told = [text for name, model in sources.models.items() for text in _of_import(name, model)]
     told = [*partial, *baseline_remarks(choice), *told, *remarks]
-    return Report(sources.task, _provenance(sources, options), models, sections, baseline, tuple(told))
+    return Report(sources.task, _provenance(sources, options), models, sections, baseline, tuple(told), bad)
 
 
 def _classifiers(
     sources: Sources, baseline: str | None, pairs: Pairs, options: ReportOptions, on_model: Callable[[str], None]
-) -> tuple[tuple[Section, ...], dict[str, int], tuple[str, ...]]:
+) -> tuple[tuple[Section, ...], _BadImages, tuple[str, ...]]:
     numbers: dict[str, ClassifierNumbers] = {}
-    bad: dict[str, int] = {}
+    bad: _BadImages = {}
     measured = [model for model in sources.models.values() if isinstance(model, ModelStore)]
     # The records of one model are read while those of another are condensed; those of two are in memory.
     with ThreadPoolExecutor(1) as reader:
@@ -114,7 +140,7 @@ def _classifiers(
             records = waiting.popleft().result()
             measured.pop(0)
             waiting.extend(reader.submit(read_records, following) for following in measured[:1])
-            bad[name] = len(records.bad)
+            bad[name] = records.bad
             numbers[name] = numbers_of_records(name, records, options.replicates, options.seed)
     classes = {int(store.manifest.protocol.get("num_classes", "0")) for store in sources.stores}
     number = classes.pop() if len(classes) == 1 else None
@@ -123,12 +149,16 @@ def _classifiers(
 
 
 def _detectors(
-    sources: Sources, pairs: Pairs, options: ReportOptions, on_model: Callable[[str], None]
-) -> tuple[tuple[Section, ...], dict[str, int], tuple[str, ...]]:
+    sources: Sources,
+    pairs: Pairs,
+    options: ReportOptions,
+    on_model: Callable[[str], None],
+    on_cells: Callable[[int], None],
+) -> tuple[tuple[Section, ...], _BadImages, tuple[str, ...]]:
     numbers: dict[Kind, dict[str, DetectorNumbers]] = {"bbox": {}, "segm": {}}
-    bad: dict[str, int] = {}
+    bad: _BadImages = {}
     stores = {name: model for name, model in sources.models.items() if isinstance(model, ModelStore)}
-    measured = numbers_of_stores(stores, options.replicates, options.seed, options.processes, on_model)
+    measured = numbers_of_stores(stores, options.replicates, options.seed, options.processes, on_model, on_cells)
     for name, model in sources.models.items():
         if isinstance(model, Imported):
             on_model(name)
@@ -137,7 +167,7 @@ def _detectors(
             }
         else:
             found = measured[name]
-            bad[name] = len(bad_images(model))
+            bad[name] = bad_images(model)
         for kind, metrics in found.items():
             numbers[kind][name] = metrics
     sections, remarks = [], []
@@ -150,11 +180,6 @@ def _detectors(
                 continue
             sections.append(section)
             remarks += [f"{KIND_TITLES[kind]}: {text}" for text in told]
-    if not sections:
-        raise ReportError(
-            f"expected an average precision of {', '.join(sources.models)}, got none, or -1 in every cell, as COCO's "
-            "evaluation writes where there is nothing to find: evaluate a set that has objects"
-        )
     return tuple(sections), bad, tuple(remarks)
 
 
@@ -198,7 +223,7 @@ def _described(name: str, model: ModelStore | Imported, bad: int) -> ReportModel
     if pending:
         reasons.append(f"{store.num_units - pending} of {store.num_units} units of images")
     if bad:
-        reasons.append(f"{bad} bad images left out")
+        reasons.append(f"{counted(bad, 'bad image')} left out")
     return ReportModel(
         name,
         "measured",

@@ -127,6 +127,7 @@ class Report:
         sections: One for classifiers; boxes, and masks where a model gives them, for detectors.
         baseline: Whose errors divide the corruption errors: ``alexnet``, a model's name, or None for no such numbers.
         remarks: What a reader must know: partial results, numbers that are undefined and why.
+        bad_images: By model, what is wrong with each image that was left out of its numbers, by the image's number.
     """
 
     task: Task
@@ -135,6 +136,7 @@ class Report:
     sections: tuple[Section, ...]
     baseline: str | None
     remarks: tuple[str, ...] = ()
+    bad_images: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     def model(self, name: str) -> ReportModel:
         """A model by its name.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +48,8 @@ DetectorNumbers = Mapping[str, Samples]
 """Average precisions of one detector and kind, by metric; those without ground truth are left out."""
 
 _KINDS: tuple[Kind, ...] = ("bbox", "segm")
-# Starting a process takes as long as so many bytes of records times so many replicates.
+# Starting a process takes as long as evaluating so many bytes of records, or as resampling so many so many times.
+_PROCESS_BYTES = 20e6
 _PROCESS_WORK = 4e6 * 1000
 
 
@@ -70,6 +70,7 @@ def numbers_of_stores(
     seed: int = 0,
     processes: int = 1,
     on_model: Callable[[str], None] = lambda name: None,
+    on_cells: Callable[[int], None] = lambda count: None,
 ) -> dict[str, dict[Kind, DetectorNumbers]]:
     """Evaluate detectors under every cell, on the images of their finished units.
 
@@ -79,6 +80,7 @@ def numbers_of_stores(
         seed: Of the bootstrap.
         processes: That evaluate at the same time, where there is enough to do; they import the main module.
         on_model: Called with each name before its numbers are computed.
+        on_cells: Called with the number of conditions that were just evaluated.
 
     Raises:
         StoreError: A model has no image that could be read, or damaged records.
@@ -87,15 +89,19 @@ def numbers_of_stores(
     work = {name: list(_work(model, replicates, seed, processes)) for name, model in models.items()}
     size = sum(path.stat().st_size for model in models.values() for path in model.folder.glob("unit-*.parquet"))
     parts = [part for own in work.values() for part in own]
-    if processes > 1 and size * max(1, replicates) > _PROCESS_WORK:
+    if processes > 1 and (size > _PROCESS_BYTES or size * replicates > _PROCESS_WORK):
         advice = "free some of it and start again"
         results = in_processes(_numbers_of_cells, parts, min(processes, len(parts)), advice)
     else:
         results = map(_numbers_of_cells, parts)
-    found = {}
+    found: dict[str, dict[Kind, DetectorNumbers]] = {}
     for name, own in work.items():
         on_model(name)
-        found[name] = _joined(list(itertools.islice(results, len(own))))
+        parts_done = []
+        for part in own:
+            parts_done.append(next(results))
+            on_cells(len(part.cells))
+        found[name] = _joined(parts_done)
     return found
 
 

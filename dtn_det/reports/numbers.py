@@ -162,15 +162,17 @@ class Numbers:
         section: One of its sections.
         models: That have a number, in the report's order.
         found: By model, set, name, scope and severity.
+        more_decimals: Shown of numbers without an interval beyond those that papers give.
     """
 
     report: Report
     section: Section
     models: tuple[ReportModel, ...]
     found: Mapping[tuple[str, str, str, str, int], Number]
+    more_decimals: int = 0
 
     @classmethod
-    def of(cls, report: Report, section: Section) -> Numbers:
+    def of(cls, report: Report, section: Section, more_decimals: int = 0) -> Numbers:
         """Sort the numbers of a section."""
         found = {
             (model, which, name, scope, int(severity)): Number(value, low, high, int(cells), int(expected))
@@ -179,7 +181,9 @@ class Numbers:
             )
         }
         having = {key[0] for key in found}
-        return cls(report, section, tuple(model for model in report.models if model.name in having), found)
+        return cls(
+            report, section, tuple(model for model in report.models if model.name in having), found, more_decimals
+        )
 
     @cached_property
     def differences(self) -> Mapping[tuple[str, str, str, str, str, int], tuple[float, float, float, float]]:

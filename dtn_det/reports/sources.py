@@ -70,8 +70,7 @@ def open_sources(stores: Sequence[str | Path], chosen: Sequence[str] = ()) -> So
     if len(set(chosen)) < len(chosen):
         raise ReportError(f"expected each of --models once, got {', '.join(chosen)}")
     taken = {name: models[name] for name in chosen} if chosen else models
-    task = _task(taken)
-    sources = Sources(task, taken)
+    sources = Sources(_task(taken), taken)
     _check_alike(sources.stores)
     return sources
 
@@ -102,7 +101,19 @@ def _task(models: Mapping[str, ModelStore | Imported]) -> Task:
     if len(tasks) > 1:
         listed = " and ".join(f"{task} ({name})" for task, name in tasks.items())
         raise ReportError(f"expected models of one task in a report, got {listed}: make one report for each")
-    task = next(iter(tasks))
+    return _known_task(next(iter(tasks)))
+
+
+def task_of(store: Store) -> Task:
+    """The task of a store.
+
+    Raises:
+        StoreError: One that no report can be made of.
+    """
+    return _known_task(store.manifest.task)
+
+
+def _known_task(task: str) -> Task:
     if task == "classification":
         return "classification"
     if task == "detection":

@@ -88,7 +88,7 @@ def make_report(
                 show(len(begun), note=name)
                 begun.append(name)
 
-            report = collect(stores, options, on_model)
+            report = collect(sources, options, on_model)
             show(count)
             gallery = None
             if data is not None:

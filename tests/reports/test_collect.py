@@ -132,11 +132,11 @@ def test_unfinished_and_bad_images_are_told(tmp_path: Path) -> None:
     store = classifier_store(tmp_path / "store", {"a": 0}, units=[0, 2], bad=[3])
     classifier_store(store, {"b": 1}, bad=[3])
     report = collect([store], QUICK)
-    assert report.model("a").partial == "2 of 3 units of images, 1 bad images left out"
+    assert report.model("a").partial == "2 of 3 units of images, 1 bad image left out"
     assert report.model("b").partial == "1 bad images left out"
     assert report.model("b").bad_images == 1
     assert report.remarks[:2] == (
-        "a: partial (2 of 3 units of images, 1 bad images left out)",
+        "a: partial (2 of 3 units of images, 1 bad image left out)",
         "b: partial (1 bad images left out)",
     )
     assert "b and a: no difference, they were evaluated on other images (23 and 39)" in report.remarks
@@ -224,7 +224,7 @@ def _die(work: object) -> None:
 def test_detectors_that_have_begun(tmp_path: Path) -> None:
     store = detector_store(tmp_path / "store", {"net": 0}, units=[0, 1], bad=[2])
     report = collect([store], replace(QUICK, replicates=5))
-    assert report.model("net").partial == "2 of 3 units of images, 1 bad images left out"
+    assert report.model("net").partial == "2 of 3 units of images, 1 bad image left out"
     only_bad = detector_store(tmp_path / "bad", {"net": 0}, bad=range(24))
     with pytest.raises(StoreError, match="expected images that 'net' has evaluated, got none"):
         collect([only_bad], QUICK)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from dtn_det.reports.contents import Report, Section
+from dtn_det.reports.measures import corruption_measure, performance_measure
 from dtn_det.reports.numbers import Numbers
 from dtn_det.reports.tables.corruptions import corruption_table, grid_table, severity_table
 from dtn_det.reports.tables.pairs import pair_table
@@ -24,6 +25,29 @@ def report_tables(report: Report, published: Sequence[PublishedRow] = ()) -> tup
     """
     found = [_explained(table) for section in report.sections for table in _of_section(report, section, published)]
     return (*found, model_table(report))
+
+
+def sweep_tables(report: Report) -> tuple[Table, ...]:
+    """Make the tables that a sweep prints when it ends: fewer than a report's, with a decimal more.
+
+    Of classifiers, the summary and, under each corruption, the error and the corruption error; of detectors, every
+    average precision, and AP under each corruption and severity.
+    """
+    found: list[Table] = []
+    for section in report.sections:
+        numbers = Numbers.of(report, section, more_decimals=1)
+        performance = performance_measure(section.kind)
+        for which in numbers.sets:
+            if section.kind == "top1":
+                measures = dict.fromkeys((performance, corruption_measure(numbers, which)))
+                found.append(summary_table(numbers, which))
+                found += [corruption_table(numbers, which, measure) for measure in measures]
+            else:
+                found.append(metrics_table(numbers, which))
+        if section.kind != "top1":
+            grids = (grid_table(numbers, model, "cells") for model in numbers.models)
+            found += [grid for grid in grids if grid is not None]
+    return tuple(map(_explained, found))
 
 
 def _explained(table: Table) -> Table:

@@ -42,18 +42,25 @@ class _Line:
     is_mean: bool
 
 
-def corruption_table(numbers: Numbers, which: CorruptionSet) -> Table:
+def corruption_table(numbers: Numbers, which: CorruptionSet, measure: Measure | None = None) -> Table:
     """Each corruption and the mean of each group, all severities together.
 
     Models are the columns if there are few of them, and the rows otherwise.
+
+    Args:
+        numbers: Of a section.
+        which: Set of corruptions.
+        measure: What is shown; None: corruption errors where there is a baseline, performance otherwise.
     """
     report, section = numbers.report, numbers.section
-    measure = corruption_measure(numbers, which)
+    measure = measure or corruption_measure(numbers, which)
     lines = list(_lines(numbers, which, measure))
     cells = {
         line: [model_cell(numbers, model, which, line.name, line.scope) for model in numbers.models] for line in lines
     }
-    decimals = common_decimals((cell for own in cells.values() for cell in own), measure.decimals)
+    decimals = common_decimals(
+        (cell for own in cells.values() for cell in own), measure.decimals + numbers.more_decimals
+    )
     reasons = [model.partial for model in numbers.models]
     best = {
         line: without_baseline_marks(numbers, line.name, ranked(own, measure.direction, decimals, reasons))
@@ -96,7 +103,7 @@ def grid_table(numbers: Numbers, model: ReportModel, name: str) -> Table | None:
     if clean.value is not None:
         groups.insert(0, Group((Row("Clean", (*(Cell() for _ in SEVERITIES), clean)),)))
     every = [cell for group in groups for row in group.rows for cell in row.cells]
-    decimals = common_decimals(every, measure.decimals)
+    decimals = common_decimals(every, measure.decimals + numbers.more_decimals)
     column = Column("", decimals=decimals, direction=measure.direction)
     severities = (
         replace(column, heading=str(severity), span="severity", arrow_on_span=True) for severity in SEVERITIES

@@ -135,7 +135,7 @@ def _filled(
     columns, filled = [], []
     for one in shown:
         cells = [model_cell(numbers, model, which, one.name, one.scope) for model in numbers.models]
-        column = replace(one.column, decimals=common_decimals(cells, one.column.decimals))
+        column = replace(one.column, decimals=common_decimals(cells, one.column.decimals + numbers.more_decimals))
         columns.append(column)
         ranks = ranked(cells, column.direction, column.decimals, reasons)
         filled.append(without_baseline_marks(numbers, one.name, ranks))

@@ -1,0 +1,87 @@
+"""The results of a sweep that has just ended, on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dtn_det.metrics import BASELINES
+from dtn_det.reports.collect import ReportOptions, collect_sources
+from dtn_det.reports.formats.terminal import print_tables
+from dtn_det.reports.sources import Sources, task_of
+from dtn_det.reports.tables import sweep_tables
+from dtn_det.robustness.detection.counts import rule_note
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dtn_det.reports.contents import Report
+    from dtn_det.robustness.store.store import Store
+
+_BAD_SHOWN = 10
+
+
+def print_sweep_results(
+    console: Console,
+    store: Store,
+    names: Sequence[str],
+    *,
+    baseline: str | None = None,
+    replicates: int = 0,
+    processes: int = 1,
+    on_cells: Callable[[int], None] = lambda count: None,
+) -> Report:
+    """Print the numbers of some models of a store: what ``dtn-det mce`` and ``dtn-det mpc`` show when they end.
+
+    The numbers are those of a report, by the same code. Without replicates there are no intervals, and each condition
+    is evaluated once: about the time of reading the records for classifiers, and of COCO's matching for detectors.
+
+    Args:
+        console: Where to.
+        store: With the records; of units that are not finished, nothing is shown, and the numbers say `partial`.
+        names: Of the models, in this order.
+        baseline: Whose errors divide the corruption errors of classifiers: ``alexnet``, or a model of the store, which
+            need not be among `names`; None: AlexNet where its errors are those of the data, else none.
+        replicates: Of the bootstrap.
+        processes: That evaluate detectors at the same time, where there is enough to do.
+        on_cells: Called with the number of conditions of detectors that were just evaluated.
+
+    Returns:
+        What was printed. Its ``bad_images`` are those that were left out.
+
+    Raises:
+        ReportError: Another baseline.
+        StoreError: A model is not in the store or has no records, or these are damaged.
+    """
+    wanted = [*names, *([baseline] if baseline not in (None, *BASELINES, *names) else [])]
+    stored = store.models()
+    # A name that is no model of the store is refused with all others that may be the baseline.
+    sources = Sources(task_of(store), {name: store.model(name) for name in wanted if name in names or name in stored})
+    options = ReportOptions(models=wanted, baseline=baseline, pairs=(), replicates=replicates, processes=processes)
+    found = collect_sources(sources, options, on_cells=on_cells)
+    report = replace(found, models=tuple(model for model in found.models if model.name in names))
+    tables = sweep_tables(report)
+    if tables:
+        print_tables(console, tables)
+    for text in (*report.remarks, *_rules(store, names)):
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+    for name in names:
+        _print_bad_images(console, name, report)
+    return report
+
+
+def _rules(store: Store, names: Sequence[str]) -> list[str]:
+    if store.manifest.task != "detection":
+        return []
+    notes = {name: rule_note(store.model(name)) for name in names}
+    return [f"{name}: {note}" for name, note in notes.items() if note]
+
+
+def _print_bad_images(console: Console, name: str, report: Report) -> None:
+    bad = report.bad_images.get(name, {})
+    lines = [f"left out of {name}: image {number}, {reason}" for number, reason in sorted(bad.items())]
+    if len(lines) > _BAD_SHOWN:
+        lines[_BAD_SHOWN:] = [f"and {len(lines) - _BAD_SHOWN:,} more"]
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
