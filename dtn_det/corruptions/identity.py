@@ -80,13 +80,16 @@ class CorruptionOrigin:
     def __str__(self) -> str:
         return self.text
 
+    @property
+    def is_untold(self) -> bool:
+        """True if the images were read from files that do not tell what they were corrupted by."""
+        return self.text == _FILES
+
     @classmethod
     def parse(cls, text: str) -> CorruptionOrigin:
         """Read the line of a store, in any of its forms."""
-        if text == _FILES:
-            return cls(True, None, text)
         line = text.removeprefix(_FILES + _MADE_WITH)
-        return cls(line != text, Identity.parse(line), text)
+        return cls(text == _FILES or line != text, Identity.parse(line), text)
 
     @classmethod
     def of_files(cls, line: str | None) -> CorruptionOrigin:

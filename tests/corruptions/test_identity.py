@@ -34,12 +34,14 @@ def test_each_form_is_read_and_written_back(line: str, identity: Identity, from_
 
 def test_files_that_do_not_tell() -> None:
     assert CorruptionOrigin.parse("files") == CorruptionOrigin.of_files(None) == CorruptionOrigin(True, None, "files")
+    assert CorruptionOrigin.parse("files").is_untold
 
 
 @pytest.mark.parametrize("text", ["as imported", "filesystem", "files made with ImageMagick", "coco-c jpeg85 seed=0"])
 def test_words_that_were_never_written(text: str) -> None:
     origin = CorruptionOrigin.parse(text)
     assert origin.made_by is None
+    assert not origin.is_untold
     assert origin.from_files == text.startswith("files made")
     assert str(origin) == text
 

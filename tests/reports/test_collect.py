@@ -344,7 +344,7 @@ def test_alexnet_divides_the_errors_on_imagenet_c(tmp_path: Path) -> None:
     store = classifier_store(
         tmp_path / "store",
         {"net": 0},
-        corruption="imagenet-c seed=0 jpeg=85",
+        corruption="imagenet-c jpeg85 rgb seed=0 frost=procedural engine=1",
         protocol={"classes": "imagenet", "num_classes": "1000"},
     )
     report = collect([store], QUICK)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dtn_det.corruptions.profiles import PROFILES
+from dtn_det.corruptions.identity import CorruptionOrigin
 from dtn_det.reports.changes import Change, families, least_p_value
 from dtn_det.reports.contents import KIND_TITLES, Direction, Provenance, Report
 from dtn_det.reports.measures import corruption_measure
@@ -146,16 +145,15 @@ def _finding(
     )
 
 
-def _corruption_facts(identity: str) -> Iterator[tuple[str, str]]:
-    """What the identity of the corruptions says, as far as it is one of the engine's."""
-    profile = next((name for name in PROFILES if name in identity.split()), None)
-    yield "Profile", profile or identity
-    jpeg = re.search(r"\b(no-jpeg|jpeg=?\d+)\b", identity)
-    if jpeg is not None:
-        yield "JPEG step", "none" if jpeg[1] == "no-jpeg" else f"quality {re.sub('[^0-9]', '', jpeg[1])}"
-    seed = re.search(r"\bseed=(-?\d+)\b", identity)
-    if seed is not None:
-        yield "Seed", seed[1]
+def _corruption_facts(text: str) -> Iterator[tuple[str, str]]:
+    """The facts in the line that says what the images were corrupted by; the line itself if it tells none."""
+    made_by = CorruptionOrigin.parse(text).made_by
+    if made_by is None:
+        yield "Profile", text
+        return
+    yield "Profile", made_by.profile
+    yield "JPEG step", "none" if made_by.jpeg_quality is None else f"quality {made_by.jpeg_quality}"
+    yield "Seed", str(made_by.seed)
 
 
 def _setting(key: str, value: str) -> str:

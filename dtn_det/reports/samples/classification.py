@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dtn_det._optional import require
 from dtn_det.corruptions.engine import Corruptor
+from dtn_det.corruptions.identity import CorruptionOrigin
 from dtn_det.corruptions.image import ByteImage
 from dtn_det.datasets.folders.class_folders import LabelledImage
 from dtn_det.errors import ReportError
@@ -86,7 +87,7 @@ def _prepared(models: Mapping[str, ModelStore], data: Path, clean: Path | None, 
     limit = _LIMIT.fullmatch(first.selection)
     if limit is not None:
         run = replace(run, limit=int(limit[1]), limit_seed=int(limit[2]))
-    if first.corruption.startswith("files"):
+    if CorruptionOrigin.parse(first.corruption).from_files:
         run = replace(run, profile=_profile(first))
     else:
         corruptor = Corruptor.from_identity(first.corruption, frost)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dtn_det.corruptions.identity import CorruptionOrigin
 from dtn_det.errors import InputError, StoreError
 from dtn_det.metrics import BASELINES
 from dtn_det.robustness.store.manifest import StoreManifest
@@ -125,7 +126,8 @@ def _caveat(manifests: Sequence[StoreManifest]) -> str:
             return f"AlexNet's errors are of {NUM_IMAGES:,} images, and these are from {images:,}"
         if found and found.get("dataset", "") == "":
             return "AlexNet's errors are of ImageNet's validation images, and these files are not named like them"
-        if "no-jpeg" in manifest.corruption:
+        made_by = CorruptionOrigin.parse(manifest.corruption).made_by
+        if made_by is not None and made_by.jpeg_quality is None:
             return "AlexNet's errors are of JPEG files, and these images were not compressed"
     return ""
 
@@ -134,8 +136,10 @@ def _profile(manifest: StoreManifest) -> str:
     """The benchmark of the images; files of which nothing is known are those of ImageNet-C as published."""
     if "profile" in manifest.recognised:
         return manifest.recognised["profile"]
-    words = manifest.corruption.removeprefix("files").removeprefix(" made with ").split()
-    return words[0] if words else _ORIGINAL
+    origin = CorruptionOrigin.parse(manifest.corruption)
+    if origin.made_by is not None:
+        return origin.made_by.profile
+    return _ORIGINAL if origin.is_untold else manifest.corruption
 
 
 def _side(manifest: StoreManifest) -> int | None:
