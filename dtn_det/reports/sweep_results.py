@@ -54,7 +54,9 @@ def print_sweep_results(
         ReportError: Another baseline.
         StoreError: A model is not in the store or has no records, or these are damaged.
     """
-    wanted = [*names, *([baseline] if baseline not in (None, *BASELINES, *names) else [])]
+    wanted = list(names)
+    if baseline is not None and baseline not in (*BASELINES, *names):
+        wanted.append(baseline)
     stored = store.models()
     # A name that is no model of the store is refused with all others that may be the baseline.
     sources = Sources(task_of(store), {name: store.model(name) for name in wanted if name in names or name in stored})
