@@ -148,27 +148,40 @@ def _robustbench(files: Sequence[Path]) -> dict[str, _Model]:
 def _robustbench_csv(file: Path) -> dict[str, _Model]:
     try:
         with file.open(newline="") as stream:
-            lines = [line for line in csv.reader(stream) if any(line)]
-        names, severities = lines[0][1:], [int(value) for value in lines[1][1:]]
-        models: dict[str, _Model] = {}
-        for line in lines[2:]:
-            model = models.setdefault(line[0], _Model("classification"))
-            for name, severity, text in zip(names, severities, line[1:], strict=True):
-                if text:
-                    model.add("top1", name, severity, {"error": 1 - float(text)}, file)
-    except (IndexError, UnicodeDecodeError, csv.Error, TypeError) as error:
-        raise _not_robustbench(file, error) from error
-    except ValueError as error:
-        if str(error).startswith("expected"):
-            raise
-        raise _not_robustbench(file, error) from error
+            rows = [row for row in csv.reader(stream) if any(row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise _not_robustbench(file, f"no CSV ({error})") from error
+    if len(rows) < 2:
+        raise _not_robustbench(file, agreeing(len(rows), f"{len(rows)} {{row|rows}}"))
+    names = rows[0][1:]
+    severities = [_robustbench_number(file, value, "severity", "row 2") for value in rows[1][1:]]
+    models: dict[str, _Model] = {}
+    for row in rows[1:]:
+        if len(row) != len(names) + 1:
+            raise _not_robustbench(file, f"{len(row)} values for {len(names) + 1} columns in the row {row[0]!r}")
+    for row in rows[2:]:
+        model = models.setdefault(row[0], _Model("classification"))
+        for name, severity, text in zip(names, severities, row[1:], strict=True):
+            if text:
+                accuracy = _robustbench_number(file, text, "accuracy", f"the row {row[0]!r}")
+                model.add("top1", name, int(severity), {"error": 1 - accuracy}, file)
     return models
 
 
-def _not_robustbench(file: Path, error: Exception) -> InputError:
+def _robustbench_number(file: Path, text: str, what: str, where: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if math.isnan(number) or (what == "severity" and not number.is_integer()):
+        raise _not_robustbench(file, f"{text!r} as {what} in {where}")
+    return number
+
+
+def _not_robustbench(file: Path, got: str) -> InputError:
     return InputError(
         f"expected RobustBench's unaggregated results in {file} (a row of corruptions, a row of severities, a row of "
-        f"accuracies for each model), got {error}: name another file"
+        f"accuracies for each model), got {got}: name another file, or another --format"
     )
 
 

@@ -333,9 +333,17 @@ def test_bad_files_of_results(tmp_path):
     assert "expected text in" in error(b"\xff\xfe\x00", "text")
     table = ",fog,fog\n,1,2\nA,0.5,0.4\nB,0.5,0.4\n"
     assert "one of the models in the files, A, B" in error(table, "robustbench", "C")
-    assert "expected RobustBench's unaggregated results" in error(",fog\n,1\nA,x\n", "robustbench")
-    assert "expected RobustBench's unaggregated results" in error(",fog,fog\n,1,2\nA,0.5\n", "robustbench")
-    assert "expected RobustBench's unaggregated results" in error("", "robustbench")
+    for content, got in [
+        (",fog\n,1\nA,x\n", "got 'x' as accuracy in the row 'A': name another file, or another --format"),
+        (",fog,fog\n,1,2\nA,0.5\n", "got 2 values for 3 columns in the row 'A'"),
+        ("", "got 0 rows"),
+        ("model,error\n", "got 1 row:"),
+        ("model,corruption,error\nA,fog,0.5\nB,fog,0.4\n", "got 'fog' as severity in row 2"),
+        (",fog\n,1.5\nA,0.5\n", "got '1.5' as severity in row 2"),
+    ]:
+        message = error(content, "robustbench")
+        assert "expected RobustBench's unaggregated results" in message
+        assert got in message
     assert "expected a format out of" in error("", "other")
     (tmp_path / "X.json").write_text('{"clean_acc": "70"}')
     with pytest.raises(ValueError, match="beside a CSV file with a row 'X'"):
