@@ -17,8 +17,6 @@ from dtn_det.conversion.grid_memory import BlockGrid, Grid, GridMemory, PatchLay
 from dtn_det.conversion.hosts.traits import ExtraTokens, arguments
 from dtn_det.errors import InputError
 
-GridFunction = Callable[[int], Grid]
-
 # Arguments by which blocks are told their grid: timm's PVTv2 (feat_size) and Twins (size), MMDetection and mmpretrain
 # (hw_shape), Hugging Face (input_dimensions; height and width), XCiT (H and W).
 _PAIRS = ("hw_shape", "feat_size", "size", "input_dimensions", "patch_resolution")
@@ -162,7 +160,7 @@ class GiveGrid:
     width: int
     extra: ExtraTokens
     block: BlockGrid | None
-    fixed: Grid | GridFunction | None = None
+    fixed: Grid | Callable[[int], Grid] | None = None
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -12,7 +12,6 @@ from dtn_det.conversion.grid_memory import BlockGrid, EndBlock, EndPass, Grid, G
 from dtn_det.conversion.grids import (
     GiveGrid,
     GiveSequence,
-    GridFunction,
     RecordInput,
     RecordMask,
     RecordOutput,
@@ -21,18 +20,9 @@ from dtn_det.conversion.grids import (
 from dtn_det.conversion.hosts.traits import ExtraTokens, arguments, extra_tokens
 from dtn_det.conversion.patch_layout import RecordLayout, tells_layout
 from dtn_det.conversion.placement import VerifyPlaces, code_from_outside
-from dtn_det.conversion.plan import (
-    Groups,
-    Layers,
-    NormPlan,
-    NormSite,
-    check_layers,
-    check_order,
-    plan_norms,
-)
+from dtn_det.conversion.plan import GridFunction, Groups, Layers, NormPlan, NormSite, plan_norms
 from dtn_det.conversion.spt_lsa import put
-from dtn_det.errors import InputError
-from dtn_det.layers import DTN, DyT, RMSNorm, ScaleNorm, TokenGroupNorm, TokenLayerNorm, from_layer_norm
+from dtn_det.layers import DTN, from_layer_norm
 from dtn_det.layers.token_norm import TokenNorm
 from dtn_det.layers.token_norms.factory import token_norm_class
 
@@ -83,19 +73,6 @@ def convert_norm(
     Example:
         >>> model = convert_norm(timm.create_model("vit_small_patch16_224", pretrained=True), "dtn")
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"expected a built model (torch.nn.Module), got {type(model).__name__}: build it first")
-    if not isinstance(norm, str):
-        raise InputError(
-            f"expected the name of a norm, got {norm!r}: write its options behind it, convert_norm(model, 'dtn', "
-            "init='local')"
-        )
-    check_layers(layers)
-    _check_grid(grid)
-    if grid != "sequence" and token_norm_class(norm) is DTN:
-        check_order(model, grid_is_given=grid is not None)
-    if grid == "sequence":
-        _check_sees_all(model, norm)
     plan = plan_norms(model, norm, layers=layers, num_groups=num_groups, grid=grid)
     norms = {site: _new_norm(model.get_submodule(site.name), site, norm, options) for site in plan.replaced}
     for site, module in norms.items():
@@ -249,31 +226,6 @@ def _watch_mask(model: nn.Module, memory: GridMemory, plan: NormPlan) -> None:
     _LOGGER.warning(
         "%s takes no attention_mask, so its padded tokens count like all others in the norms", type(model).__name__
     )
-
-
-def _check_sees_all(model: nn.Module, norm: str) -> None:
-    """See that tokens of a model may look at those behind them, as norms with statistics over tokens do."""
-    if token_norm_class(norm) in (TokenLayerNorm, TokenGroupNorm, ScaleNorm, RMSNorm, DyT):
-        return
-    config = getattr(model, "config", None)
-    causal = any(
-        getattr(module, name, False) is True for module in model.modules() for name in ("is_causal", "is_decoder")
-    )
-    if causal or any(getattr(config, name, False) is True for name in ("is_decoder", "is_encoder_decoder")):
-        raise InputError(
-            f"expected an encoder, got {type(model).__name__} with attention that must not see later tokens, at which "
-            f"{norm} looks: convert an encoder, or take a norm within tokens (ln, rmsnorm, scalenorm, dyt)"
-        )
-
-
-def _check_grid(grid: Any) -> None:
-    if grid is None or grid == "sequence" or callable(grid):
-        return
-    sides = tuple(grid) if isinstance(grid, tuple | list) else ()
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise InputError(
-            f"expected grid to be (H, W), a function of the number of tokens, 'sequence' or None, got {grid!r}"
-        )
 
 
 @dataclass

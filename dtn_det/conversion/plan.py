@@ -1,4 +1,4 @@
-"""Which norms of a built model become others, in how many groups, and why the others stay."""
+"""The plan of a conversion: which norms of a built model become others, in how many groups, and why the rest stay."""
 
 from __future__ import annotations
 
@@ -6,21 +6,32 @@ import difflib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
-from dtn_det.conversion.hosts.traits import attends_to_others, reads, reads_frames, reads_images, rearranges
+from dtn_det.conversion.grid_memory import Grid
+from dtn_det.conversion.hosts.traits import attends_to_others, check_order, hides_later_tokens, reads, reads_images
 from dtn_det.errors import InputError, NoNormToConvertError
-from dtn_det.layers.dtn import DTN
+from dtn_det.layers import DTN, DyT, RMSNorm, ScaleNorm, TokenGroupNorm, TokenLayerNorm
 from dtn_det.layers.token_norm import TokenNorm
 from dtn_det.layers.token_norms.factory import takes_groups, token_norm_class
 
 Layers = str | Callable[[str, nn.Module], bool]
-Groups = Literal["heads"] | int | Callable[[str, nn.Module], int]
+"""A choice of modules: a regular expression that is searched for in their paths, or a function of path and module."""
 
+Groups = Literal["heads"] | int | Callable[[str, nn.Module], int]
+"""A number of groups: that of the attention's heads, a number, or a function of path and norm."""
+
+GridFunction = Callable[[int], Grid]
+"""A function that gives the grid for a number of tokens."""
+
+# Attributes by which attention modules of the libraries say how many heads they have.
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "heads")
+# LeViT's linear layers that start a branch, by their names in timm and mmpretrain.
 _BATCH_NORM_BRANCHES = ("qkv", "ln1", "linear1")
+# Norms whose statistics are of each token alone.
+_WITHIN_TOKENS = (TokenLayerNorm, TokenGroupNorm, ScaleNorm, RMSNorm, DyT)
 
 
 @dataclass(frozen=True)
@@ -30,9 +41,9 @@ class NormSite:
     Attributes:
         name: Its path in the model.
         width: Channels that it normalises.
-        num_groups: Groups of DTN and GroupNorm, 1 for the others.
+        num_groups: Number of groups of DTN or GroupNorm, 1 for the others.
         block: Path of the block that it belongs to, None outside of blocks.
-        stream: Channels of the tokens of that block, from which those of a norm inside of an MLP may differ.
+        stream: Channels of the tokens of that block; a norm inside of its MLP may normalise another number.
     """
 
     name: str
@@ -44,7 +55,7 @@ class NormSite:
 
 @dataclass(frozen=True)
 class NormPlan:
-    """What a conversion does to a model; print it to read it.
+    """The norms that a conversion replaces in a model, and those that it keeps; print it to read it.
 
     Attributes:
         model: Class of the model.
@@ -98,12 +109,18 @@ def plan_norms(
     *,
     layers: Layers = "authors",
     num_groups: Groups = "heads",
-    grid: object = None,
+    grid: Grid | GridFunction | str | None = None,
 ) -> NormPlan:
-    """Choose the norms that a conversion replaces. The model is left as it is.
+    """Choose the norms that a conversion replaces, without changing the model.
 
-    Arguments and errors as in :func:`dtn_det.convert_norm`.
+    The arguments are those of :func:`dtn_det.convert_norm`, which refuses the same models with the same errors.
+
+    Raises:
+        NoNormToConvertError: Nothing is to be replaced; the error carries the plan with the reasons.
+        InputError: The model has no grid for the new norm, a norm to replace was converted before, groups do not divide
+            a width, or an argument does not fit.
     """
+    _check_arguments(model, norm, layers, grid)
     if not takes_groups(norm):
         num_groups = 1
     modules = dict(model.named_modules())
@@ -149,6 +166,36 @@ def plan_norms(
 _PLACEMENTS = ("authors", "blocks")
 _INSIDE_MLP = "normalises hidden channels of its block"
 _OVERRULED = ("not in a block", "inside the attention", "sees the class token alone", _INSIDE_MLP)
+
+
+def _check_arguments(model: Any, norm: Any, layers: Layers, grid: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise InputError(f"expected a built model (torch.nn.Module), got {type(model).__name__}: build it first")
+    if not isinstance(norm, str):
+        raise InputError(
+            f"expected the name of a norm, got {norm!r}: write its options behind it, convert_norm(model, 'dtn', "
+            "init='local')"
+        )
+    check_layers(layers)
+    _check_grid(grid)
+    if grid == "sequence":
+        if token_norm_class(norm) not in _WITHIN_TOKENS and hides_later_tokens(model):
+            raise InputError(
+                f"expected an encoder, got {type(model).__name__} with attention that must not see later tokens, at "
+                f"which {norm} looks: convert an encoder, or take a norm within tokens (ln, rmsnorm, scalenorm, dyt)"
+            )
+    elif token_norm_class(norm) is DTN:
+        check_order(model, grid_is_given=grid is not None)
+
+
+def _check_grid(grid: Any) -> None:
+    if grid is None or grid == "sequence" or callable(grid):
+        return
+    sides = tuple(grid) if isinstance(grid, tuple | list) else ()
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise InputError(
+            f"expected grid to be (H, W), a function of the number of tokens, 'sequence' or None, got {grid!r}"
+        )
 
 
 def _needs_image(norm: str, grid: object) -> bool:
@@ -303,36 +350,11 @@ def _selects(layers: Layers, name: str, module: nn.Module) -> bool:
     return re.search(layers, name) is not None
 
 
-def check_order(model: nn.Module, grid_is_given: bool = False) -> None:
-    """See that the tokens of a model stay in the order of their grid.
-
-    Args:
-        model: The model.
-        grid_is_given: Whether the user gives the grid, which makes one of the frames of a video, and orders no tokens.
-
-    Raises:
-        ValueError: It is one of those that are known to rearrange them, or reads videos.
-    """
-    found = rearranges(model)
-    if found is not None:
-        kind, deed = found
-        part = "" if kind == type(model).__name__ else f"{kind} of "
-        raise InputError(
-            f"expected tokens in the order of their grid, got {part}{type(model).__name__}, which {deed}: DTN has no "
-            "grid there; choose another model or another norm"
-        )
-    if not grid_is_given and reads_frames(model):
-        raise InputError(
-            f"expected a model of single images, got {type(model).__name__}, which reads videos: its tokens are no "
-            "grid of one image; choose another model, or pass grid= to convert_norm"
-        )
-
-
 def check_layers(layers: Layers) -> None:
-    """See that `layers` is a function or a regular expression.
+    """Check that `layers` is a function or a regular expression.
 
     Raises:
-        ValueError: It is neither.
+        InputError: It is neither.
     """
     if callable(layers):
         return

@@ -11,6 +11,7 @@ from conversion_models import move_off_start, norm_calls, wrong_cells
 from torch import nn
 
 from dtn_det import convert_norm, plan_norms
+from dtn_det.errors import InputError
 from dtn_det.layers import DTN, TOKEN_NORMS
 
 transformers = pytest.importorskip("transformers")
@@ -24,7 +25,8 @@ def build(name: str, config: str, **kwargs: Any) -> nn.Module:
     return model.eval()
 
 
-# Model, config, its arguments, arguments of the forward pass, and the grids by width at 64 x 96 pixels.
+# Model, config, its arguments, arguments of the forward pass, and the grids by width at 64 x 96 pixels. BEiT,
+# Data2Vec and PVT take images of their own size alone, and that of PVT is square.
 _IMAGES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any], dict[int, tuple[int, int]]]] = {
     "vit": ("ViTModel", "ViTConfig", {**_VIT, "image_size": 32, "patch_size": 8}, _ANY_SIZE, {24: (8, 12)}),
     "deit": ("DeiTModel", "DeiTConfig", {**_VIT, "image_size": 32, "patch_size": 8}, _ANY_SIZE, {24: (8, 12)}),
@@ -90,18 +92,21 @@ _IMAGES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any], dict[int, tup
 
 
 _OVERLAPPING = ("pvt-v2", "segformer", "glpn")
+_OF_ONE_SIZE = ("beit", "data2vec", "pvt")
 
 
 @pytest.mark.parametrize("name", _IMAGES)
-def test_norms_see_the_grid_of_an_image_that_is_not_square(name: str) -> None:
+def test_norms_see_the_grid_of_images_of_two_shapes(name: str) -> None:
     kind, config, settings, arguments, grids = _IMAGES[name]
     model = convert_norm(build(kind, config, **settings))
-    # This PVT takes no images but those of its own size, which is square.
-    images = torch.randn(1, 3, 64, 64 if name == "pvt" else 96)
-    with norm_calls(model) as calls, torch.no_grad():
-        model(images, **arguments)
-    assert {shape[-1]: told or tuple(shape[1:3]) for _, shape, told in calls} == grids
-    assert wrong_cells(model, images, slack=name in _OVERLAPPING, **arguments) == []
+    for turned in (False,) if name in _OF_ONE_SIZE else (False, True):
+        height, width = (96, 64) if turned else (64, 64 if name == "pvt" else 96)
+        images = torch.randn(1, 3, height, width)
+        with norm_calls(model) as calls, torch.no_grad():
+            model(images, **arguments)
+        told = {shape[-1]: told or tuple(shape[1:3]) for _, shape, told in calls}
+        assert told == {channels: grid[::-1] if turned else grid for channels, grid in grids.items()}
+        assert wrong_cells(model, images, slack=name in _OVERLAPPING, **arguments) == []
 
 
 _CLIP = {"image_size": 64, "patch_size": 8}
@@ -183,8 +188,9 @@ def test_text_is_no_picture(name: str, layers: str) -> None:
 )  # fmt: skip
 def test_models_without_a_grid_are_refused(kind: str, config: str, settings: dict[str, Any], reason: str) -> None:
     model = build(kind, config, **settings)
-    with pytest.raises(ValueError, match=reason):
-        convert_norm(model)
+    for refused in (convert_norm, plan_norms):
+        with pytest.raises(InputError, match=reason):
+            refused(model)
     assert not any(isinstance(module, DTN) for module in model.modules())
 
 
@@ -196,8 +202,10 @@ def test_packed_patches_of_several_images_are_no_grid(grid: tuple[int, int] | No
     ).vision_config
     model = module.Qwen2VisionTransformerPretrainedModel(config)
     reason = "which puts the patches of several images into one row, block by block: DTN has no grid there"
-    with pytest.raises(ValueError, match=reason):
-        convert_norm(model, layers="blocks", grid=grid)
+    for refused in (convert_norm, plan_norms):
+        with pytest.raises(InputError, match=reason):
+            refused(model, layers="blocks", grid=grid)
+    assert len(plan_norms(model, "rmsnorm", layers="blocks").replaced) == 2
 
 
 def test_the_queries_of_a_detector_have_no_grid() -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from dtn_det.errors import InputError
+
 _PREFIX_ATTRIBUTES = ("num_prefix_tokens", "num_extra_tokens")
 # Parameters of timm, mmpretrain and Hugging Face that become tokens in front of the grid, and behind it (YOLOS).
 _PREFIX_PARAMETERS = re.compile(
@@ -131,6 +133,32 @@ def attends_to_others(block: nn.Module) -> bool:
     return any(_OTHER_TOKENS.search(name) for name, _ in block.named_children())
 
 
+def check_order(model: nn.Module, grid_is_given: bool = False) -> None:
+    """Check that the tokens of a model stay in the order of their grid.
+
+    Args:
+        model: A built model.
+        grid_is_given: True if the user gives the grid. Then videos are taken, whose frames stand in one grid; a model
+            that rearranges its tokens is refused all the same.
+
+    Raises:
+        InputError: The model is known to rearrange its tokens, or it reads videos.
+    """
+    found = rearranges(model)
+    if found is not None:
+        kind, deed = found
+        part = "" if kind == type(model).__name__ else f"{kind} of "
+        raise InputError(
+            f"expected tokens in the order of their grid, got {part}{type(model).__name__}, which {deed}: DTN has no "
+            "grid there; choose another model or another norm"
+        )
+    if not grid_is_given and reads_frames(model):
+        raise InputError(
+            f"expected a model of single images, got {type(model).__name__}, which reads videos: its tokens are no "
+            "grid of one image; choose another model, or pass grid= to convert_norm"
+        )
+
+
 def rearranges(model: nn.Module) -> tuple[str, str] | None:
     """Class and deed of a module that is known to take tokens out of the order of their grid."""
     kinds = {base.__name__ for kind in _kinds(model) for base in kind.__mro__}
@@ -153,6 +181,14 @@ def reads_frames(model: nn.Module) -> bool:
         if config is not None
         for name in _FRAMES
     )
+
+
+def hides_later_tokens(model: nn.Module) -> bool:
+    """Return whether some attention of a model must not see later tokens, as in decoders of text."""
+    if any(getattr(module, name, False) is True for module in model.modules() for name in ("is_causal", "is_decoder")):
+        return True
+    config = getattr(model, "config", None)
+    return any(getattr(config, name, False) is True for name in ("is_decoder", "is_encoder_decoder"))
 
 
 def _kinds(model: nn.Module) -> set[type[nn.Module]]:
