@@ -19,7 +19,7 @@ from dtn_det.checkpoints.load import with_options
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.errors import CheckpointError, InputError
 from dtn_det.layers import DTN, ShiftedPatchTokenization, TokenNorm
-from dtn_det.layers.token_norm import EXTRA_STATE
+from dtn_det.layers.options import EXTRA_STATE
 
 # Norms of the feature maps that a detector takes from Swin.
 _OUTPUT_NORM = re.compile(r"norm\d+\.")

@@ -16,7 +16,7 @@ from dtn_det.checkpoints.state_dict import Chosen, check_whole, choose_weights
 from dtn_det.checkpoints.trained_config import trained_options
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import CheckpointError, InputError, MisfitError
-from dtn_det.layers.token_norm import EXTRA_STATE, describe_options, unpack_options
+from dtn_det.layers.options import CLASS_KEYS, EXTRA_STATE, describe_options, unpack_options
 
 _TITLE = "checkpoint"
 
@@ -86,13 +86,14 @@ def _facts(content: Mapping[str, Any], chosen: Chosen) -> Iterator[tuple[str, An
 
 
 def _options(content: Mapping[str, Any], chosen: Chosen) -> Iterator[tuple[str, Any]]:
-    """The options that the norms were trained with, where the file holds them."""
+    """The options that norms and other layers were trained with, if the file holds them."""
     packed = [unpack_options(value) for name, value in chosen.state.items() if name.endswith(EXTRA_STATE)]
-    told = {describe_options(options) for options in packed if options}
-    if not told and (options := trained_options(content)):
-        told = {describe_options(options)}
-    if told:
-        yield "options of norms", sorted(told)
+    for key in CLASS_KEYS:
+        told = {describe_options(options) for options in packed if options and key in options}
+        if key == "norm" and not told and (options := trained_options(content)):
+            told = {describe_options(options)}
+        if told:
+            yield f"options of {key}s", sorted(told)
 
 
 def _training(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

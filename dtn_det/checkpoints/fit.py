@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dtn_det.checkpoints.state_dict import some
 from dtn_det.errors import CheckpointError
-from dtn_det.layers.token_norm import EXTRA_STATE, unpack_options
+from dtn_det.layers.options import EXTRA_STATE, unpack_options
 
 OWN_BUFFERS = (
     *("num_batches_tracked", "relative_position_index", "relative_coords_table", "attention_bias_idxs", "attn_mask"),
@@ -161,14 +161,9 @@ def compare_weights(
     # Wrappers of other libraries leave the name of what they wrap out of state dicts, but not out of buffers' names.
     of_model = tuple(f".{name}" for name in buffers)
     beyond = [name for name in state if name not in own]
-    others = {
-        found["norm"]: None
-        for name in beyond
-        if name.endswith(EXTRA_STATE) and (found := unpack_options(state[name])) is not None
-    }
-    if any(name.endswith(EXTRA_STATE) for name in own):
-        # The model has such norms too, so their names are others.
-        others = {}
+    # A model that has such norms itself may call them by other names.
+    own_norms = any(_norm_of(own, name) for name in own)
+    others = {} if own_norms else {norm: None for name in beyond if (norm := _norm_of(state, name))}
     left_out = tuple(name for name in beyond if _OF_TRAINING.match(name))
     own_beyond = {name for name in beyond if any(buffer.endswith(f".{name}") for buffer in of_model)}
     own_beyond |= {name for name in beyond if name.endswith(OWN_BUFFERS[:-1])}
@@ -188,9 +183,16 @@ def compare_weights(
         known=len(both),
         left_out=left_out,
         held=tuple(state),
-        other_norms=tuple(map(str, others)),
+        other_norms=tuple(others),
         other_depth=_lacks_blocks(unexpected, own) or _lacks_blocks(missing, state),
     )
+
+
+def _norm_of(state: Mapping[str, Tensor], name: str) -> str | None:
+    """The class of a norm whose options stand under a name, or None."""
+    options = unpack_options(state[name]) if name.endswith(EXTRA_STATE) else None
+    norm = (options or {}).get("norm")
+    return norm if isinstance(norm, str) else None
 
 
 def _lacks_blocks(names: Iterable[str], others: Iterable[str]) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dtn_det.checkpoints.state_dict import StateDict
 from dtn_det.errors import CheckpointError
-from dtn_det.layers.token_norm import EXTRA_STATE, unpack_options
+from dtn_det.layers.options import EXTRA_STATE, unpack_options
 
 Rules = tuple[tuple[str, str], ...]
 

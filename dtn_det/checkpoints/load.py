@@ -18,7 +18,8 @@ from dtn_det.checkpoints.trained_config import trained_options
 from dtn_det.checkpoints.weights import Weights, find_weights
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import CheckpointError, MisfitError
-from dtn_det.layers.token_norm import EXTRA_STATE, Options, TokenNorm, describe_options, other_options, unpack_options
+from dtn_det.layers.options import EXTRA_STATE, CarriesOptions, describe_options, other_options, unpack_options
+from dtn_det.layers.token_norm import TokenNorm
 
 OptionsPolicy = Literal["take", "keep", "refuse"]
 """What is done where the norms of a checkpoint were trained with other options than the model's have."""
@@ -153,76 +154,79 @@ def with_options(
     policy: OptionsPolicy,
     advice: str = NORM_OF_THE_MODEL,
 ) -> Loaded:
-    """Compare the options of norms with those of a checkpoint: its extra state, or else the config that it holds.
+    """Compare the options of norms, and of other layers that carry some, with those of a checkpoint.
+
+    A checkpoint has them in its extra state. The options of norms are looked for in the config of the checkpoint else.
 
     Args:
-        model: The model; ``'take'`` sets the options of its norms.
+        model: The model; ``'take'`` sets the options of its layers.
         state: Names and tensors, in the names of the model.
-        content: What the file holds.
-        source: How messages call it.
-        policy: What is done where options differ.
-        advice: End of the message.
+        content: Content of the file.
+        source: Name of the file, for messages.
+        policy: What is done if options differ.
+        advice: What the user can do if they must not differ, as the end of a sentence.
 
     Returns:
-        The state without what would have the layers warn again.
+        The state dict without what would make the layers warn again.
 
     Raises:
-        CheckpointError: Weights of another norm, unless ``policy`` is ``'keep'``; other options with ``'refuse'``.
+        CheckpointError: The weights are of another norm and ``policy`` is not ``'keep'``, or the options differ and it
+            is ``'refuse'``.
     """
     of_config = trained_options(content)
     state = dict(state)
-    counted: Counter[tuple[str, str, str]] = Counter()
-    for prefix, norm in norms_by_key(model).items():
-        found = unpack_options(state.get(prefix + EXTRA_STATE)) or of_config
-        if found is None:
-            continue
-        own = norm.options()
-        others = other_options(own, found)
+    counted: Counter[tuple[str, str, str, str]] = Counter()
+    for prefix, layer in _layers_by_key(model).items():
+        found = unpack_options(state.get(prefix + EXTRA_STATE))
+        if found is None and isinstance(layer, TokenNorm):
+            found = of_config
+        own = layer.options()
+        others = {} if found is None else other_options(own, found)
         if not others:
             continue
         before = {name: own[name] for name in others}
-        if policy == "refuse" or ("norm" in others and policy == "take"):
-            raise _other_options(source, others, before, advice)
+        if policy == "refuse" or (layer.class_key in others and policy == "take"):
+            raise CheckpointError(
+                f"expected the {layer.class_key}s of the model in {source}, got {describe_options(others)} where the "
+                f"model has {describe_options(before)}: {advice}"
+            )
         if policy == "take":
-            norm.take_options(others)
+            layer.take_options(others)
         else:
             state.pop(prefix + EXTRA_STATE, None)
-        counted[type(norm).__name__, describe_options(others), describe_options(before)] += 1
-    facts = {"norm options": "; ".join(f"{kind} {told}" for kind, told, _ in counted)} if policy == "take" else {}
+        counted[layer.class_key, type(layer).__name__, describe_options(others), describe_options(before)] += 1
+    facts: dict[str, str] = {}
+    for word, kind, told, _ in counted if policy == "take" else ():
+        facts[f"{word} options"] = "; ".join(filter(None, (facts.get(f"{word} options"), f"{kind} {told}")))
     remarks = tuple(_options_remark(source, *key, count, policy) for key, count in counted.items())
-    return Loaded(content, state, facts if counted else {}, remarks)
+    return Loaded(content, state, facts, remarks)
 
 
-def norms_by_key(model: nn.Module) -> dict[str, TokenNorm]:
-    """The norms of tokens of a model by what their names in its state dict begin with.
+def _layers_by_key(model: nn.Module) -> dict[str, CarriesOptions]:
+    """The layers that carry options, by what their names in the model's state dict begin with.
 
     Names of modules would not do: wrappers of other libraries leave their own part out of state dicts.
     """
-    norms = [module for module in model.modules() if isinstance(module, TokenNorm)]
-    places = {id(value): name for name, value in model.state_dict(keep_vars=True).items()} if norms else {}
+    layers = [module for module in model.modules() if isinstance(module, CarriesOptions)]
+    places = {id(value): name for name, value in model.state_dict(keep_vars=True).items()} if layers else {}
     found = {}
-    for norm in norms:
-        for name, parameter in norm.named_parameters(recurse=False):
+    for layer in layers:
+        for name, parameter in layer.named_parameters():
             if id(parameter) in places:
-                found[places[id(parameter)].removesuffix(name)] = norm
+                found[places[id(parameter)].removesuffix(name)] = layer
                 break
     return found
 
 
-def _other_options(source: str, found: Options, own: Options, advice: str) -> CheckpointError:
-    return CheckpointError(
-        f"expected the norms of the model in {source}, got {describe_options(found)} where the model has "
-        f"{describe_options(own)}: {advice}"
-    )
-
-
-def _options_remark(source: str, kind: str, found: str, own: str, count: int, policy: OptionsPolicy) -> Remark:
+def _options_remark(
+    source: str, word: str, kind: str, found: str, own: str, count: int, policy: OptionsPolicy
+) -> Remark:
     if policy == "take":
-        take = agreeing(count, f"{{norm {kind} takes|norms {kind} take}}")
+        take = agreeing(count, f"{{{word} {kind} takes|{word}s {kind} take}}")
         trained = agreeing(count, "{it was|they were} trained")
         what = f"{take} {found} from it, with which {trained}; the model was built with {own}"
     else:
-        keep = agreeing(count, f"{{norm {kind} keeps|norms {kind} keep}}")
+        keep = agreeing(count, f"{{{word} {kind} keeps|{word}s {kind} keep}}")
         what = f"{keep} {own} of the model; it was trained with {found}, so outputs are others at first"
     return Remark("norm_options", what, source, count)
 

@@ -13,7 +13,7 @@ from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.checkpoints.weights import PRUNED, find_weights
 from dtn_det.datasets.remarks import Remark, tell
 from dtn_det.errors import CheckpointError
-from dtn_det.layers.token_norm import TokenNorm
+from dtn_det.layers.options import CarriesOptions
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
@@ -92,9 +92,9 @@ def _load(
         own = model.state_dict()
         found = find_weights(own, content, source, weights)
         check_floating_point(found.state, own, architecture(model), source)
-        for norm in model.modules():
-            if isinstance(norm, TokenNorm):
-                norm.keeps_options = True
+        for layer in model.modules():
+            if isinstance(layer, CarriesOptions):
+                layer.keeps_options = True
         kept = with_options(model, found.state, content, source, "keep")
         given, remarks = _for_hooks(content, kept.state, weights), (*found.remarks(source), *kept.remarks)
     runner.call_hook("after_load_checkpoint", checkpoint=given)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dtn_det.checkpoints.state_dict import StateDict, WeightsKind
-from dtn_det.layers.token_norm import EXTRA_STATE
+from dtn_det.layers.options import EXTRA_STATE
 
 # Of the prefixes that fit some names, those that fit most.
 _TRIED = 6

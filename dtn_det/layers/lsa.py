@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dtn_det.layers.options import CarriesOptions
+
 
 def locality_attention(
     q: Tensor,
@@ -110,11 +112,12 @@ def _compute_dtype(v: Tensor) -> torch.dtype:
     return v.dtype
 
 
-class LocalitySelfAttention(nn.Module):
+class LocalitySelfAttention(CarriesOptions):
     """Multi-head self-attention with a learned scale per head and without the tokens' attention to themselves.
 
     Lee et al., "Vision Transformer for Small-Size Datasets" (arXiv:2112.13492, Eqs. 10 to 12). The mask is made for
-    each call and no part of the state dict, so the number of tokens may change from call to call.
+    each call and no part of the state dict, so the number of tokens may change from call to call. Whether there is one
+    is part of it, see :class:`dtn_det.layers.options.CarriesOptions`.
 
     Args:
         dim: Channels ``C`` of a token.
@@ -137,6 +140,8 @@ class LocalitySelfAttention(nn.Module):
         >>> LocalitySelfAttention(192, num_heads=12)(torch.randn(2, 65, 192)).shape
         torch.Size([2, 65, 192])
     """
+
+    decisive = ("mask_diagonal",)
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dtn_det.layers.options import CarriesOptions
 from dtn_det.layers.token_norm import check_eps
 
 
@@ -57,12 +58,13 @@ def shifted_patches(x: Tensor, patch_size: int, shift: int) -> Tensor:
     return torch.stack(views, dim=-2).flatten(3)
 
 
-class ShiftedPatchTokenization(nn.Module):
+class ShiftedPatchTokenization(CarriesOptions):
     """Patches of a map and of its four shifted copies, normalised and projected to one token each.
 
     ``Linear(LayerNorm(patches of shift_patches(x)))`` of Lee et al., "Vision Transformer for Small-Size Datasets"
     (arXiv:2112.13492, Eqs. 7 to 9). It takes the place of a patch embedding, of Swin's patch merging and of PiT's
-    pooling. Sizes that are no multiple of the patch are padded with zeros on the right and at the bottom first.
+    pooling. Sizes that are no multiple of the patch are padded with zeros on the right and at the bottom first. Its
+    state dict holds the shift, see :class:`dtn_det.layers.options.CarriesOptions`.
 
     Args:
         in_channels: Channels ``C`` of the map.
@@ -89,6 +91,8 @@ class ShiftedPatchTokenization(nn.Module):
         >>> tokens.shape, hw_shape
         (torch.Size([2, 56, 192]), (8, 7))
     """
+
+    decisive = ("shift",)
 
     def __init__(
         self,

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
-import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-EXTRA_STATE = "_extra_state"
-"""PyTorch's name for what a module adds to its state dict."""
-
-Options = Mapping[str, object]
-"""Class of the norm under ``norm``, and its options by name."""
+from dtn_det.layers.options import CarriesOptions
 
 
-class TokenNorm(nn.LayerNorm):
+class TokenNorm(CarriesOptions, nn.LayerNorm):
     """A norm of tokens that can be told their grid: ``norm(x, hw_shape=None, mask=None)``.
 
     Hosts ask ``isinstance(norm, TokenNorm)`` before they hand on the grid. Being an ``nn.LayerNorm``, it falls under
     the rules for norm layers (no weight decay on its own parameters), and ``SyncBatchNorm.convert_sync_batchnorm``,
     whose layers take no tokens, leaves it alone.
 
-    Its state dict holds, under PyTorch's ``_extra_state``, the options that decide its numbers and that no weight
-    shows (:attr:`decisive`). Loading a state dict of other options takes those, with which the weights were trained,
-    and warns; with :attr:`keeps_options` it warns and keeps its own. Files without them load as they always did.
-
-    Attributes:
-        decisive: Names of those options, which are attributes too.
-        keeps_options: Whether loading leaves the options as the layer was built.
+    Its state dict holds the options that decide its numbers and that no weight shows, see
+    :class:`dtn_det.layers.options.CarriesOptions`.
 
     Args:
         num_features: Channels ``C`` of a token.
@@ -45,8 +34,8 @@ class TokenNorm(nn.LayerNorm):
         ValueError: ``num_features`` is no positive integer, or ``eps`` no number from 0.
     """
 
+    class_key: ClassVar[str] = "norm"
     decisive: ClassVar[tuple[str, ...]] = ("eps",)
-    keeps_options: bool = False
 
     def __init__(
         self,
@@ -110,102 +99,6 @@ class TokenNorm(nn.LayerNorm):
             ValueError: A shape or dtype that does not fit.
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward: override it")
-
-    def options(self) -> dict[str, object]:
-        """The options that decide the numbers, by name, and the class under ``norm``."""
-        return {"norm": type(self).__name__, **{name: getattr(self, name) for name in self.decisive}}
-
-    def take_options(self, found: Options) -> None:
-        """Set the options to those of the same class; what the layer does not have is passed over."""
-        for name, value in other_options(self.options(), found).items():
-            if name != "norm":
-                setattr(self, name, value)
-
-    def get_extra_state(self) -> Tensor:
-        """The options, for the state dict; see :func:`dtn_det.layers.token_norm.pack_options`."""
-        return pack_options(self.options())
-
-    def set_extra_state(self, state: object) -> None:
-        """Compare the options of a state dict with the layer's, and take them or keep them."""
-        found = unpack_options(state)
-        if found is None:
-            warnings.warn(
-                f"expected the options of {type(self).__name__} in the state dict, got what is none: the layer keeps "
-                "its own; see that they are those of the training",
-                stacklevel=2,
-            )
-            return
-        own = self.options()
-        others = other_options(own, found)
-        if not others:
-            return
-        before = {name: own[name] for name in others}
-        said = f"the state dict is of {describe_options(others)}, the model was built with {describe_options(before)}"
-        if "norm" in others:
-            warnings.warn(f"{said}: weights with the same names go from one norm into another", stacklevel=2)
-        elif self.keeps_options:
-            warnings.warn(f"{said}: the model keeps its own, which gives other outputs at first", stacklevel=2)
-        else:
-            self.take_options(others)
-            warnings.warn(f"{said}: the model takes those of the state dict", stacklevel=2)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: Mapping[str, Any],
-        prefix: str,
-        local_metadata: Mapping[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Load as PyTorch does; files that were written before options were stored have none, and miss nothing."""
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-        if prefix + EXTRA_STATE in missing_keys:
-            missing_keys.remove(prefix + EXTRA_STATE)
-
-
-def pack_options(options: Options) -> Tensor:
-    """Write options as the bytes of their JSON.
-
-    A tensor passes through ``weights_only=True``, safetensors and everything that copies state dicts. It is on the CPU
-    whatever the default device, and is made anew each time, so that no average of weights changes it.
-
-    Returns:
-        ``(bytes,)``, uint8.
-    """
-    text = json.dumps(dict(options), sort_keys=True).encode("ascii")
-    return torch.tensor(list(text), dtype=torch.uint8, device="cpu")
-
-
-def unpack_options(state: object) -> dict[str, object] | None:
-    """The inverse of :func:`pack_options`, also of bytes that were cast to a floating-point dtype meanwhile.
-
-    Returns:
-        The options, or None where these are none.
-    """
-    if not isinstance(state, Tensor) or state.dim() != 1 or state.is_meta or not state.numel():
-        return None
-    numbers = state.detach().cpu().double()
-    if not bool(((numbers.round() == numbers) & (numbers >= 0) & (numbers < 128)).all()):
-        return None
-    try:
-        found = json.loads(bytes(int(number) for number in numbers.tolist()).decode("ascii"))
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) and isinstance(found.get("norm"), str) else None
-
-
-def other_options(own: Options, found: Options) -> dict[str, object]:
-    """Those of ``found`` that ``own`` has with another value. What only one of them has is not compared."""
-    return {name: value for name, value in found.items() if name in own and own[name] != value}
-
-
-def describe_options(options: Options) -> str:
-    """Options for people, such as ``head_rms=True, unbiased=True``."""
-    return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
 
 def check_groups(num_features: int, num_groups: int) -> None:

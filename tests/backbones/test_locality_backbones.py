@@ -20,6 +20,7 @@ from mmdet.models.layers import PatchEmbed
 from dtn_det.conversion.hosts.mmcv import tokenization_of
 from dtn_det.conversion.hosts.mmdet import localize
 from dtn_det.layers import ShiftedPatchTokenization
+from dtn_det.layers.options import EXTRA_STATE
 
 Build = Callable[..., nn.Module]
 Randomise = Callable[..., nn.Module]
@@ -97,7 +98,8 @@ def test_only_what_the_options_name_is_new(build: Build, name: str, options: dic
     plain, ours = build(name).state_dict(), build(name, **options).state_dict()
     added, gone = set(ours) - set(plain), set(plain) - set(ours)
     new_scales = {key for key in added if key.endswith(".scale")}
-    assert added == new_scales | patches(ours)
+    shifts = {f"{key.rsplit('.', 2)[0]}.{EXTRA_STATE}" for key in patches(ours)}
+    assert added == new_scales | patches(ours) | shifts
     assert bool(patches(ours)) == ("spt" in options)
     stems = {key.rsplit(".", 2)[0] for key in patches(ours)}
     assert {key.rsplit(".", 2)[0] for key in gone} == stems
@@ -218,7 +220,7 @@ def test_plain_checkpoint_tells_what_is_new(
     start = {key: value.clone() for key, value in backbone.state_dict().items()}
     backbone.init_weights()
     for key, value in backbone.state_dict().items():
-        kept = key in patches(start) or key.endswith(".scale")
+        kept = key in patches(start) or key.endswith(".scale") or (key.endswith(EXTRA_STATE) and key not in trained)
         assert torch.equal(value, start[key] if kept else trained[key]), key
     told = f"no scales of Locality Self-Attention, and {BLOCKS[name]} keep their start" in warnings_and_infos["info"][0]
     assert told == ("lsa" in options)

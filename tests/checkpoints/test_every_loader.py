@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.errors import CheckpointError
-from dtn_det.layers.token_norm import EXTRA_STATE
+from dtn_det.layers.options import EXTRA_STATE
 from dtn_det.training.config import load_config
 
 pytest.importorskip("mmpretrain")

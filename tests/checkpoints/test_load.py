@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dtn_det.checkpoints.fit import compare_weights
-from dtn_det.checkpoints.load import load_weights
+from dtn_det.checkpoints.load import fit_weights, load_weights
 from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.checkpoints.state_dict import choose_weights
 from dtn_det.checkpoints.trained_config import config_value, trained_options
@@ -21,8 +21,8 @@ from dtn_det.checkpoints.unwrap import unwrap_names
 from dtn_det.checkpoints.weights import find_weights
 from dtn_det.datasets.remarks import tell
 from dtn_det.errors import CheckpointError
-from dtn_det.layers import DTN, build_token_norm
-from dtn_det.layers.token_norm import EXTRA_STATE
+from dtn_det.layers import DTN, ShiftedPatchTokenization, build_token_norm
+from dtn_det.layers.options import EXTRA_STATE
 from dtn_det.robustness.store.manifest import hash_weights
 
 ONE, TWO = torch.ones(1), 2 * torch.ones(1)
@@ -302,6 +302,25 @@ def test_a_model_takes_the_options_of_its_checkpoint(tmp_path: Path) -> None:
         "head_rms=False, unbiased=False"
     )
     assert loaded.facts == {"norm options": "DTN head_rms=True, unbiased=True"}
+
+
+def test_a_model_takes_the_shift_of_its_patches(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trained, other = (nn.Sequential(ShiftedPatchTokenization(3, 8, 4, shift=shift)) for shift in (1, 2))
+    path = save(trained.state_dict(), tmp_path)
+    loaded = load_weights(other, path)
+    x = torch.randn(1, 3, 8, 8)
+    assert torch.equal(other(x)[0], trained(x)[0])
+    (remark,) = loaded.remarks
+    assert remark.what == (
+        "layer ShiftedPatchTokenization takes shift=1 from it, with which it was trained; the model was built with "
+        "shift=2"
+    )
+    assert loaded.facts == {"layer options": "ShiftedPatchTokenization shift=1"}
+    with pytest.raises(CheckpointError, match=r"expected the layers of .*, got shift=1 where the model has shift=2"):
+        fit_weights(nn.Sequential(ShiftedPatchTokenization(3, 8, 4)), trained.state_dict(), path, options="refuse")
+    old = {name: value for name, value in trained.state_dict().items() if not name.endswith(EXTRA_STATE)}
+    assert load_weights(other, save(old, tmp_path)).remarks == ()
 
 
 CONFIG = """

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dtn_det.layers import DTN, build_token_norm
-from dtn_det.layers.token_norm import EXTRA_STATE, pack_options, unpack_options
+from dtn_det.layers import DTN, LocalitySelfAttention, ShiftedPatchTokenization, build_token_norm
+from dtn_det.layers.options import EXTRA_STATE, pack_options, unpack_options
 from dtn_det.layers.token_norms import TokenGroupNorm, TokenInstanceNorm
 
 X = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0))
@@ -171,3 +171,34 @@ def test_a_compiled_model_follows_the_options_that_it_loads() -> None:
         warnings.simplefilter("ignore")
         compiled.load_state_dict({f"_orig_mod.{name}": value for name, value in norm.state_dict().items()})
     torch.testing.assert_close(compiled(X), norm(X))
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "x", "name", "value", "own"),
+    [
+        (ShiftedPatchTokenization, (3, 8, 4), torch.arange(96.0).sin().reshape(1, 3, 4, 8), "shift", 1, 2),
+        (LocalitySelfAttention, (8, 2), X, "mask_diagonal", False, True),
+    ],
+    ids=["spt", "lsa"],
+)
+def test_other_layers_carry_their_options_too(
+    kind: type[nn.Module], arguments: tuple[int, ...], x: Tensor, name: str, value: object, own: object
+) -> None:
+    def output(layer: nn.Module) -> Tensor:
+        out = layer(x)
+        return out[0] if isinstance(out, tuple) else out
+
+    trained_layer, plain = kind(*arguments, **{name: value}), kind(*arguments)
+    assert unpack_options(trained_layer.state_dict()[EXTRA_STATE]) == {"layer": kind.__name__, name: value}
+    said = f"the state dict is of {name}={value!r}, the model was built with {name}={own!r}: the model takes those"
+    with pytest.warns(UserWarning, match=said):
+        plain.load_state_dict(trained_layer.state_dict())
+    torch.testing.assert_close(output(plain), output(trained_layer), rtol=0, atol=0)
+    # A file that was written before options were stored.
+    old = {key: tensor for key, tensor in trained_layer.state_dict().items() if key != EXTRA_STATE}
+    again = kind(*arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again.load_state_dict(old)
+    assert getattr(again, name) == own
+    assert not torch.equal(output(again), output(trained_layer))

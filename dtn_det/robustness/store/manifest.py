@@ -236,7 +236,7 @@ def hash_weights(state_dict: Mapping[str, object]) -> str:
     """SHA-256 of a model's parameters and buffers: the same for the same weights in any file."""
     import torch
 
-    from dtn_det.layers.token_norm import EXTRA_STATE
+    from dtn_det.layers.options import EXTRA_STATE
 
     digest = hashlib.sha256()
     for name in sorted(state_dict):

@@ -1,0 +1,135 @@
+"""Options of layers that decide their numbers and that no weight shows, carried in state dicts beside the weights."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+EXTRA_STATE = "_extra_state"
+"""PyTorch's name for what a module adds to its state dict."""
+
+Options = Mapping[str, object]
+"""Options of a layer by name, and the name of its class under ``norm``, or ``layer`` if it is no norm of tokens."""
+
+CLASS_KEYS = ("norm", "layer")
+"""Names under which options hold the class of the layer."""
+
+
+class CarriesOptions(nn.Module):
+    """A layer whose state dict holds, under PyTorch's ``_extra_state``, its class and the options in :attr:`decisive`.
+
+    Loading a state dict of other options takes those, with which the weights were trained, and warns; with
+    :attr:`keeps_options` it warns and keeps its own. Files without options load as they did before options were stored.
+
+    Attributes:
+        class_key: Name under which the options hold the class.
+        decisive: Names of the options, which are attributes of the layer too.
+        keeps_options: True if loading leaves the options as the layer was built.
+    """
+
+    class_key: ClassVar[str] = "layer"
+    decisive: ClassVar[tuple[str, ...]] = ()
+    keeps_options: bool = False
+
+    def options(self) -> dict[str, object]:
+        """Return the options that decide the numbers, by name, and the class of the layer."""
+        return {self.class_key: type(self).__name__, **{name: getattr(self, name) for name in self.decisive}}
+
+    def take_options(self, found: Options) -> None:
+        """Set the options to those of a layer of the same class; options that this layer lacks are passed over."""
+        for name, value in other_options(self.options(), found).items():
+            if name not in CLASS_KEYS:
+                setattr(self, name, value)
+
+    def get_extra_state(self) -> Tensor:
+        """Return the options for the state dict, see :func:`pack_options`."""
+        return pack_options(self.options())
+
+    def set_extra_state(self, state: object) -> None:
+        """Compare the options of a state dict with the layer's, and take them or keep the layer's own."""
+        found = unpack_options(state)
+        if found is None:
+            warnings.warn(
+                f"expected the options of {type(self).__name__} in the state dict, got what is none: the layer keeps "
+                "its own; see that they are those of the training",
+                stacklevel=2,
+            )
+            return
+        own = self.options()
+        others = other_options(own, found)
+        if not others:
+            return
+        before = {name: own[name] for name in others}
+        said = f"the state dict is of {describe_options(others)}, the model was built with {describe_options(before)}"
+        if self.class_key in others:
+            kind = "norm" if self.class_key == "norm" else "layer"
+            warnings.warn(f"{said}: weights with the same names go from one {kind} into another", stacklevel=2)
+        elif self.keeps_options:
+            warnings.warn(f"{said}: the model keeps its own, which gives other outputs at first", stacklevel=2)
+        else:
+            self.take_options(others)
+            warnings.warn(f"{said}: the model takes those of the state dict", stacklevel=2)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Load as PyTorch does; files that were written before options were stored have none, and miss nothing."""
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        if prefix + EXTRA_STATE in missing_keys:
+            missing_keys.remove(prefix + EXTRA_STATE)
+
+
+def pack_options(options: Options) -> Tensor:
+    """Write options as the bytes of their JSON.
+
+    A tensor passes through ``weights_only=True``, safetensors and everything that copies state dicts. It is on the CPU
+    whatever the default device, and is made anew each time, so that no average of weights changes it.
+
+    Returns:
+        ``(bytes,)``, uint8.
+    """
+    text = json.dumps(dict(options), sort_keys=True).encode("ascii")
+    return torch.tensor(list(text), dtype=torch.uint8, device="cpu")
+
+
+def unpack_options(state: object) -> dict[str, object] | None:
+    """Read what :func:`pack_options` wrote, also if its bytes were cast to a floating-point dtype meanwhile.
+
+    Returns:
+        The options, or None if ``state`` holds none.
+    """
+    if not isinstance(state, Tensor) or state.dim() != 1 or state.is_meta or not state.numel():
+        return None
+    numbers = state.detach().cpu().double()
+    if not bool(((numbers.round() == numbers) & (numbers >= 0) & (numbers < 128)).all()):
+        return None
+    try:
+        found = json.loads(bytes(int(number) for number in numbers.tolist()).decode("ascii"))
+    except ValueError:
+        return None
+    named = isinstance(found, dict) and any(isinstance(found.get(key), str) for key in CLASS_KEYS)
+    return found if named else None
+
+
+def other_options(own: Options, found: Options) -> dict[str, object]:
+    """Return those of ``found`` that ``own`` has with another value. What only one of them has is not compared."""
+    return {name: value for name, value in found.items() if name in own and own[name] != value}
+
+
+def describe_options(options: Options) -> str:
+    """Write options for people, such as ``head_rms=True, unbiased=True``."""
+    return ", ".join(f"{name}={value!r}" for name, value in options.items())
