@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from dtn_det.corruptions.stream import WNID, Key
 from dtn_det.datasets.choosing import choose_paths
 from dtn_det.datasets.folders.class_folders import list_clean, no_images
-from dtn_det.datasets.folders.image_files import OtherFiles, quoted, walk_images
+from dtn_det.datasets.folders.image_files import OtherFiles, mask_remarks, quoted, walk_images
 from dtn_det.datasets.folders.recognise import Recognised, recognise
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
@@ -113,7 +113,8 @@ def list_plain(root: Path, found: Recognised) -> Source:
     images = sort_images([_source_image(root / path, path) for path in paths])
     same = found.root == root
     classes = found.folders if found.kind == "class_folders" and same else ()
-    return Source("plain", images, remarks=(*(found.remarks if same else ()), *others.remarks(root)), classes=classes)
+    remarks = (*(found.remarks if same else ()), *others.remarks(root), *mask_remarks(paths, root))
+    return Source("plain", images, remarks=remarks, classes=classes)
 
 
 def _list_classes(found: Recognised, layout: str) -> Source:
@@ -130,7 +131,8 @@ def _list_classes(found: Recognised, layout: str) -> Source:
         )
     listing = list_clean(found)
     images = sort_images([_source_image(Path(path), key) for key, path in listing.paths.items()])
-    remarks = (*found.remarks, *listing.others.remarks(found.root))
+    where = found.root
+    remarks = (*found.remarks, *listing.others.remarks(where), *mask_remarks(listing.paths, where))
     return Source(layout, images, remarks=remarks, classes=tuple(sorted({*listing.folders, *found.listed_classes})))
 
 

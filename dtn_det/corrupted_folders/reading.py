@@ -19,7 +19,7 @@ from dtn_det.datasets.folders.class_folders import (
     same_stem,
     stem,
 )
-from dtn_det.datasets.folders.image_files import OtherFiles, listed, quoted, subfolders, walk_images
+from dtn_det.datasets.folders.image_files import OtherFiles, listed, mask_remarks, quoted, subfolders, walk_images
 from dtn_det.datasets.folders.label_maps import map_labels
 from dtn_det.datasets.folders.recognise import Recognised
 from dtn_det.datasets.remarks import Remark
@@ -147,7 +147,13 @@ def list_tree(
     )
     lines = [f"{image.key} {image.label}" for image in images]
     lines += [f"{cell} {file_size(folders[cell] / image.key)}" for cell in cells for image in images[:_SIZED]]
-    remarks = (*tree.found.remarks, *others.remarks(first), *order_remarks(labels, base), *_remarks(tree))
+    remarks = (
+        *tree.found.remarks,
+        *others.remarks(first),
+        *mask_remarks(keys, first),
+        *order_remarks(labels, base),
+        *_remarks(tree),
+    )
     selection = _selection(tree, len(keys), limit, limit_seed)
     return LabelledImages(images, labels, selection, len(keys), len(present), remarks), lines
 

@@ -15,7 +15,17 @@ from typing import Any
 
 from dtn_det.datasets.configs.classes import checkpoint_classes
 from dtn_det.datasets.configs.settings import class_folder, innermost_datasets
-from dtn_det.datasets.folders.image_files import SUFFIXES, OtherFiles, is_litter, listed, look, quoted, walk_images
+from dtn_det.datasets.folders.image_files import (
+    SUFFIXES,
+    OtherFiles,
+    is_litter,
+    listed,
+    look,
+    mask_remarks,
+    quoted,
+    walk_images,
+)
+from dtn_det.datasets.folders.recognise import READ_BY_CLASS, recognise
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import ClassNameError, InputError
 
@@ -150,13 +160,17 @@ def _plain(name: str) -> str:
 
 
 def _left_out(dataset: Mapping[str, Any], folder: str, names: Sequence[str]) -> Iterator[Remark]:
-    """Images that mmpretrain does not read, because of their endings."""
+    """Tell of images that mmpretrain does not read because of their endings, and of those that may be masks."""
     extensions = tuple(str(one).lower() for one in dataset.get("extensions", _EXTENSIONS))
     others = OtherFiles()
     walks = (walk_images(folder, f"{name}/", OtherFiles()) for name in names)
+    taken = []
     for path in itertools.islice(itertools.chain.from_iterable(walks), _MOST_FILES):
-        if not path.lower().endswith(extensions):
+        if path.lower().endswith(extensions):
+            taken.append(path)
+        else:
             others.add(path)
+    yield from mask_remarks(taken, folder)
     if others.count:
         endings = sorted(others.count)
         count = sum(others.count.values())
@@ -174,11 +188,6 @@ def _left_out(dataset: Mapping[str, Any], folder: str, names: Sequence[str]) -> 
 
 def _other_than_classes(folder: str) -> str:
     """What the folder is if it holds no class folders, with what to do, or nothing."""
-    # The names of corruptions come with their code, which needs more libraries than training does.
-    try:
-        from dtn_det.datasets.folders.recognise import READ_BY_CLASS, recognise
-    except ImportError:
-        return ""
     found = recognise(Path(folder))
     if found.kind == "tiny_imagenet_val":
         return f"these are {found.title}; sort them with tools/prepare_small_data.py tiny-imagenet, or "

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dtn_det.datasets.choosing import choose_paths, selection_name
-from dtn_det.datasets.folders.image_files import SUFFIXES, OtherFiles, by_folders, look, quoted, walk_images
+from dtn_det.datasets.folders.image_files import (
+    SUFFIXES,
+    OtherFiles,
+    by_folders,
+    look,
+    mask_remarks,
+    quoted,
+    walk_images,
+)
 from dtn_det.datasets.folders.label_maps import IMAGENET_CLASSES, LabelMap, map_labels, naming, natural_order
 from dtn_det.datasets.folders.recognise import READ_BY_CLASS, Recognised, not_sorted, recognise
 from dtn_det.datasets.remarks import Remark, agreeing
@@ -238,6 +246,7 @@ def _list_tiny(found: Recognised) -> Listing:
 def _remarks(found: Recognised, listing: Listing, labels: LabelMap) -> Iterator[Remark]:
     where = str(found.root)
     yield from listing.others.remarks(where)
+    yield from mask_remarks(listing.paths, where)
     empty = sorted({*labels.numbers} - listing.filled)
     if empty:
         what = agreeing(

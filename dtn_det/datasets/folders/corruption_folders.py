@@ -45,11 +45,14 @@ class CorruptionFolders:
 
     Attributes:
         cells: Of each corruption and severity that dtn-det knows.
-        unknown: Names of folders that hold severities or magnitudes of other corruptions.
+        unknown: Names of folders that hold severities or magnitudes of other corruptions, and paths such as ``fog/6``
+            of severities that a known corruption does not have and that lie alone.
+        beside: Paths of folders beside the severities of a known corruption, such as ``fog/0`` and ``fog/6``.
     """
 
     cells: dict[tuple[str, int], Path]
     unknown: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
@@ -67,19 +70,29 @@ def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
         ValueError: Two folders are for one cell.
     """
     cells: dict[tuple[str, int], Path] = {}
-    unknown = []
+    unknown: set[str] = set()
+    beside: set[str] = set()
     for name, folder in _candidates(root, contents):
         if name in ALL:
-            for cell, inner in _severities(name, folder):
+            severities = {inner: SEVERITY.fullmatch(inner) for inner in subfolders(folder)}
+            others = [str((folder / inner).relative_to(root)) for inner, match in severities.items() if match is None]
+            if len(others) < len(severities):
+                beside.update(others)
+            elif _holds_magnitudes(folder, name):
+                unknown.update(others)
+            for inner, match in severities.items():
+                if match is None:
+                    continue
+                cell = (name, int(match[1]))
                 if cell in cells:
                     raise InputError(
                         f"expected one folder for {name} at severity {cell[1]} in {root}, got {cells[cell]} and "
-                        f"{inner}: move one away"
+                        f"{folder / inner}: move one away"
                     )
-                cells[cell] = inner
+                cells[cell] = folder / inner
         elif _holds_magnitudes(folder, name):
-            unknown.append(folder.name)
-    return CorruptionFolders(cells, tuple(sorted(set(unknown))))
+            unknown.add(folder.name)
+    return CorruptionFolders(cells, tuple(sorted(unknown)), tuple(sorted(beside)))
 
 
 def benchmark_of(names: Sequence[str]) -> str:
@@ -121,13 +134,6 @@ def _candidates(root: Path, contents: Contents) -> Iterator[tuple[str, Path]]:
         inner = peek(path)
         if not inner.images:
             yield from ((normalized(one), path / one) for one in inner.folders if not is_severity(one))
-
-
-def _severities(name: str, folder: Path) -> Iterator[tuple[tuple[str, int], Path]]:
-    for inner in subfolders(folder):
-        match = SEVERITY.fullmatch(inner)
-        if match is not None:
-            yield (name, int(match[1])), folder / inner
 
 
 def _holds_magnitudes(folder: Path, name: str) -> bool:

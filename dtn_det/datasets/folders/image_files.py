@@ -1,11 +1,15 @@
-"""Which files of a folder are images, what else lies in it, and how large the images are, without listing all of it."""
+"""Which files of a folder are images, what else lies in it, and how large the images are.
+
+This module has the one list of endings of image files. It counts what it passes over, so that readers can tell of it.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TypeVar
@@ -18,34 +22,40 @@ SUFFIXES = (
     *(".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".tga", ".avif"),
 )
-"""Endings, in lower case, of the files that are read as images: those of pictures that Pillow reads."""
+"""Endings, in lower case, of the files that are read as images: those of the formats that Pillow reads."""
 
-# Made by file browsers and archivers on the way of the data: nothing that a data set consists of.
+# File browsers and archivers leave these behind.
 _LITTER = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
 )
+# Such as benign (1)_mask.png or 17-seg_2.png, beside benign (1).png or 17.jpg.
+_MASK = re.compile(r"(.+)[_\- ](?:masks?|seg|gt)(?:[_\- ]?\d+)?", re.IGNORECASE)
 _NO_ENDING = "no ending"
 _SHOWN = 5
 _PASSED_OVER = "{file that does not end like an image was|files that do not end like images were} passed over"
+# Entries of a folder that tell what kind of folder it is, and items that stand for a long list.
+_ENOUGH, _SAMPLES = 64, 8
+
+T = TypeVar("T")
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's name ends like that of an image."""
+    """Tell whether a file's name ends like that of an image."""
     return name.lower().endswith(SUFFIXES)
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder is hidden, or was left by a file browser or an archiver."""
+    """Tell whether a file or folder is hidden, or was left behind by a file browser or an archiver."""
     return name.startswith(".") or name.lower() in _LITTER
 
 
 @dataclass
 class OtherFiles:
-    """Files that are passed over because they do not end like images, by their endings.
+    """Counts files that are passed over because they do not end like images.
 
     Attributes:
-        count: Of each ending, in lower case.
-        example: The first one of each by its path.
+        count: Number of files of each ending, in lower case.
+        example: The first path of each ending.
     """
 
     count: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -58,7 +68,7 @@ class OtherFiles:
         self.example[ending] = min(path, self.example.get(ending, path))
 
     def remarks(self, where: object) -> tuple[Remark, ...]:
-        """One remark that says how many files of which endings there are, or none."""
+        """Return one remark that says how many files of which endings there are, or none."""
         if not self.count:
             return ()
         count = sum(self.count.values())
@@ -76,11 +86,32 @@ class OtherFiles:
         )
 
 
-def walk_images(root: str, prefix: str, others: OtherFiles) -> Iterator[str]:
-    """The images below a folder, by their paths within ``root``, folder by folder in no order.
+def mask_remarks(paths: Iterable[str], where: object) -> tuple[Remark, ...]:
+    """Return a remark on images that are named like the masks of others, such as ``1_mask.png`` beside ``1.png``.
 
-    Links are followed, and one that leads to a folder on the way to itself ends there. Litter and other files are
-    passed over.
+    Nobody but the user knows whether they are masks, so they are taken as images.
+
+    Args:
+        paths: Paths of the images.
+        where: The folder that the paths are relative to.
+    """
+    stems = {os.path.splitext(path)[0]: path for path in paths}
+    masks = [path for stem, path in stems.items() if (match := _MASK.fullmatch(stem)) and match[1] in stems]
+    if not masks:
+        return ()
+    what = agreeing(
+        len(masks),
+        "{image is named like the mask of the image beside it and was taken as an image: move it away if it is a mask"
+        "|images are named like masks of the images beside them and were taken as images: move them away if they are "
+        "masks}",
+    )
+    return (Remark("named_like_masks", what, str(where), len(masks), tuple(sorted(masks)[:3])),)
+
+
+def walk_images(root: str, prefix: str, others: OtherFiles) -> Iterator[str]:
+    """Yield the images below a folder by their paths within ``root``, folder by folder in no order.
+
+    Links are followed, and a link to a folder that contains it ends there. Litter and other files are passed over.
 
     Args:
         root: The folder of the data set.
@@ -115,57 +146,51 @@ def _walk(folder: str, prefix: str, others: OtherFiles, above: frozenset[tuple[i
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; a link that leads to itself is none."""
+    """Tell whether an entry is a folder or a link to one; a link that leads to itself is no folder."""
     try:
         return entry.is_dir()
-    # Named like an image, it is told when its turn comes.
+    # If it is named like an image, reading it will fail with a message.
     except OSError:
         return False
 
 
 def subfolders(folder: str | os.PathLike[str]) -> list[str]:
-    """Names of the folders in a folder, litter aside, sorted.
+    """Return the sorted names of the folders in a folder, without litter.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The folder cannot be read.
     """
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if not is_litter(entry.name) and is_folder(entry))
 
 
 def by_folders(path: str) -> list[str]:
-    """The key that sorts paths folder by folder."""
+    """Return the key that sorts paths folder by folder."""
     return path.split("/")
 
 
 def listed(names: Sequence[str], shown: int = _SHOWN) -> str:
-    """The first names of a list, and how many more there are."""
+    """Join the first names of a list, and say how many more there are."""
     more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
 
 
 def quoted(names: Sequence[str], shown: int = _SHOWN) -> str:
-    """:func:`listed` with quotes around each."""
+    """Do as :func:`listed`, with quotes around each name."""
     return listed([repr(name) for name in names], shown)
 
 
 def printable(path: str) -> str:
-    """A path as text, with escapes for bytes that are none."""
+    """Return a path as text, with escapes for bytes that are no text."""
     return path.encode("utf-8", "backslashreplace").decode()
-
-
-_ENOUGH = 64
-_SAMPLES = 8
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Contents:
-    """Names of what lies in a folder, litter aside, each list sorted.
+    """Sorted names of what lies in a folder, without litter.
 
     Attributes:
-        folders: Folders, and links to them.
+        folders: Folders, and links to folders.
         images: Files that end like images.
         others: Other files.
     """
@@ -183,7 +208,7 @@ def look(folder: str | os.PathLike[str], most: int | None = None) -> Contents:
         most: Look at no more than so many entries, in the order in which the file system names them; None for all.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The folder cannot be read.
     """
     folders: list[str] = []
     images: list[str] = []
@@ -198,23 +223,23 @@ def look(folder: str | os.PathLike[str], most: int | None = None) -> Contents:
 
 
 def peek(folder: str | os.PathLike[str]) -> Contents:
-    """Look at a few entries of a folder, enough to tell folders of folders from folders of images."""
+    """Look at a few entries of a folder, enough to tell a folder of folders from a folder of images."""
     try:
         return look(folder, _ENOUGH)
-    # What cannot be read is told when its turn comes.
+    # Whoever reads the whole folder tells that it cannot be read.
     except OSError:
         return Contents((), (), ())
 
 
 def spread(items: Sequence[T], count: int = _SAMPLES) -> Sequence[T]:
-    """A few items from the whole of a list, the first and the last among them."""
+    """Return a few items from the whole of a list, the first and the last among them."""
     if len(items) <= count:
         return items
     return [items[number * (len(items) - 1) // (count - 1)] for number in range(count)]
 
 
 def sample_images(root: Path, folders: Sequence[str]) -> list[Path]:
-    """An image of each of a few folders, the first by its name among a few."""
+    """Return one image of each of a few folders."""
     found = (_first_image(root / folder, depth=2) for folder in spread(folders))
     return [path for path in found if path is not None]
 
@@ -228,12 +253,12 @@ def _first_image(folder: Path, depth: int) -> Path | None:
 
 
 def image_sizes(paths: Sequence[Path]) -> frozenset[tuple[int, int]]:
-    """Width and height of images, from their headers; those that cannot be read are told when their turn comes."""
+    """Read the widths and heights of images from their headers; images that cannot be read are left out."""
     from PIL import Image
 
     sizes = set()
     for path in paths:
-        # Whoever opens a pipe waits for the other end, and Pillow meets bad files with many kinds of errors.
+        # Opening a pipe would wait for the other end, and Pillow raises many kinds of errors at bad files.
         if not path.is_file():
             continue
         try:
@@ -245,7 +270,7 @@ def image_sizes(paths: Sequence[Path]) -> frozenset[tuple[int, int]]:
 
 
 def square_side(sizes: frozenset[tuple[int, int]]) -> int | None:
-    """The side of images that are squares of one size, else None."""
+    """Return the side of images that are squares of one size, else None."""
     if len(sizes) != 1:
         return None
     ((width, height),) = sizes

@@ -295,20 +295,23 @@ def _corrupted(root: Path, found: CorruptionFolders) -> Recognised:
         f"{dataset or 'images'} corrupted already ({corruptions} corruption{'' if corruptions == 1 else 's'}; "
         f"{inside.title})"
     )
-    remarks: tuple[Remark, ...] = ()
-    if found.unknown:
-        remarks = (
-            Remark(
-                "unknown_corruptions",
-                agreeing(
-                    len(found.unknown),
-                    "{folder of a corruption|folders of corruptions} that dtn-det does not know {was|were} passed over",
-                ),
-                str(root),
-                len(found.unknown),
-                found.unknown,
-            ),
-        )
+    passed_over = (
+        (
+            "unknown_corruptions",
+            "{folder of a corruption|folders of corruptions} that dtn-det does not know {was|were} passed over",
+            found.unknown,
+        ),
+        (
+            "other_severities",
+            "{folder beside those of severities 1 to 5 was|folders beside those of severities 1 to 5 were} passed over",
+            found.beside,
+        ),
+    )
+    remarks = tuple(
+        Remark(kind, agreeing(len(names), what), str(root), len(names), names)
+        for kind, what, names in passed_over
+        if names
+    )
     return replace(
         inside, kind="corrupted", root=root, title=title, dataset=dataset, corruptions=found, remarks=remarks
     )

@@ -58,6 +58,30 @@ def test_folders_of_known_and_unknown_corruptions_tell_what_is_passed_over(tmp_p
     assert (remark.kind, remark.examples) == ("unknown_corruptions", ("plasma_noise",))
 
 
+@pytest.mark.parametrize("group", ["", "weather/"])
+def test_folders_beside_the_severities_are_told(tmp_path: Path, group: str) -> None:
+    for severity in (*range(7), "clean"):
+        write_classes(tmp_path / f"{group}fog" / str(severity), WNIDS[:2])
+    found = recognise(tmp_path)
+    assert found.kind == "corrupted"
+    assert found.corruptions is not None
+    assert sorted(found.corruptions.cells) == [("fog", severity) for severity in range(1, 6)]
+    (remark,) = found.remarks
+    assert remark.kind == "other_severities"
+    assert remark.sentence() == (
+        f"{tmp_path}: 3 folders beside those of severities 1 to 5 were passed over "
+        f"({group}fog/0, {group}fog/6, {group}fog/clean)"
+    )
+
+
+def test_severities_that_no_corruption_has_are_refused(tmp_path: Path) -> None:
+    for severity in (0, 6):
+        write_classes(tmp_path / "fog" / str(severity), WNIDS[:2])
+    found = recognise(tmp_path)
+    assert found.kind == "unknown_corruptions"
+    assert found.title.endswith("by corruptions that dtn-det does not know (fog/0, fog/6)")
+
+
 def test_sets_of_imagenet_are_told_by_names(tmp_path: Path) -> None:
     renditions, adversarial = (sorted(imagenet_subset(name)) for name in ("imagenet_r", "imagenet_a"))
     assert len(renditions) == len(adversarial) == 200
