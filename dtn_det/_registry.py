@@ -27,7 +27,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
         "ConvertedModel": "dtn_det.conversion.config.converted_model",
         "SmallT2TViT": "dtn_det.training.parts.SmallT2TViT",
         "NormPooling": "dtn_det.training.parts.NormPooling",
-        "SequenceClassifier": "dtn_det.sequence.classifier.SequenceClassifier",
+        "SequenceClassifier": "dtn_det.sequence.parts.SequenceClassifier",
     },
     "TRANSFORMS": {
         "ImageCorruption": "dtn_det.corruptions.transforms.ImageCorruption",
@@ -35,8 +35,8 @@ NAMES: Mapping[str, Mapping[str, str]] = {
         "Corrupt": "dtn_det.corruptions.transforms.MMDetCorrupt",
     },
     "HOOKS": {"ClassifierEMAHook": "dtn_det.training.parts.ClassifierEMAHook"},
-    "DATASETS": {"ListOps": "dtn_det.sequence.dataset.ListOpsDataset"},
-    "PARAM_SCHEDULERS": {"InverseSqrtLR": "dtn_det.sequence.schedule.InverseSqrtLR"},
+    "DATASETS": {"ListOps": "dtn_det.sequence.parts.ListOpsDataset"},
+    "PARAM_SCHEDULERS": {"InverseSqrtLR": "dtn_det.sequence.parts.InverseSqrtLR"},
 }
 """What configs name, by registry, and where it is."""
 

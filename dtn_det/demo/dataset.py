@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from dtn_det._optional import require
-from dtn_det.demo.outlines import CLASSES, BoolArray
-from dtn_det.demo.shapes import Scene, draw_scene
+from dtn_det.demo.shapes import CLASSES, BoolArray, Scene, draw_scene
 from dtn_det.errors import InputError
 from dtn_det.system.files import write_bytes, write_json
 

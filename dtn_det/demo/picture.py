@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 from dtn_det._optional import require
-from dtn_det.demo.outlines import CLASSES
 from dtn_det.demo.plan import LABELS, Layout
+from dtn_det.demo.shapes import CLASSES
 from dtn_det.robustness.cells import CLEAN, Cell
 from dtn_det.robustness.detection.evaluation import CocoScorer, read_cells
 from dtn_det.robustness.detection.truth import CocoTruth

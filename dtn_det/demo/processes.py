@@ -10,11 +10,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from dtn_det.demo.dataset import DatasetSpec
 from dtn_det.demo.plan import Layout, Plan
-from dtn_det.demo.progress import Progress
-from dtn_det.demo.worker import encode_job
 
 ENVIRONMENT = {
     # One thread each, so that sums are made in the same order on every machine.
@@ -25,6 +26,26 @@ ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
 }
 LOG_LINES_SHOWN = 15
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is.
+
+    Attributes:
+        stage: ``'train'`` or ``'evaluate'``.
+        done: Steps done.
+        total: Steps in all.
+        note: A few words, such as the loss.
+    """
+
+    stage: str
+    done: int
+    total: int
+    note: str = ""
+
+
+Report = Callable[[Progress], None]
 
 
 def run_models(models: Sequence[str], plan: Plan, layout: Layout, on_progress: Callable[[str, Progress], None]) -> None:
@@ -83,6 +104,20 @@ def _read(model: str, process: subprocess.Popen[str], events: queue.Queue[tuple[
                 events.put((model, Progress(**json.loads(line))))
     finally:
         events.put((model, None))
+
+
+def encode_job(model: str, plan: Plan, layout: Layout) -> str:
+    """The command-line argument of the process."""
+    return json.dumps({"model": model, "plan": asdict(plan), "root": str(layout.root)})
+
+
+def decode_job(text: str) -> tuple[str, Plan, Layout]:
+    """Inverse of :func:`encode_job`."""
+    job = json.loads(text)
+    plan: dict[str, Any] = job["plan"]
+    plan["data"] = DatasetSpec(**plan["data"])
+    plan["corruptions"], plan["severities"] = tuple(plan["corruptions"]), tuple(plan["severities"])
+    return job["model"], Plan(**plan), Layout(Path(job["root"]))
 
 
 def _failure(model: str, code: int, log: Path) -> str:

@@ -1,17 +1,91 @@
-"""Scenes of the demonstration set: an image and its annotations from a seed."""
+"""Scenes of the demonstration set: the outlines of its classes, and an image with its annotations from a seed."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
-from dtn_det.demo.outlines import CLASSES, DISTRACTORS, BoolArray, Outline
 from dtn_det.demo.textures import ByteArray, FloatArray, grid, paint, rotation
 from dtn_det.errors import InputError
+
+BoolArray = npt.NDArray[np.bool_]
+Outline = Callable[[FloatArray, FloatArray], BoolArray]
+
+# Unit vectors at 90 + 72 k degrees, written out because sines differ between C libraries.
+_FIFTHS = (
+    (0.0, 1.0),
+    (-0.9510565162951535, 0.3090169943749475),
+    (-0.5877852522924732, -0.8090169943749473),
+    (0.587785252292473, -0.8090169943749475),
+    (0.9510565162951535, 0.3090169943749472),
+)
+_SQRT_3 = 1.7320508075688772
+
+
+def disc(u: FloatArray, v: FloatArray) -> BoolArray:
+    """A full circle."""
+    return u * u + v * v <= 1
+
+
+def ring(u: FloatArray, v: FloatArray) -> BoolArray:
+    """A circle with a hole of half its radius."""
+    r2 = u * u + v * v
+    return (r2 <= 1) & (r2 >= 0.25)
+
+
+def square(u: FloatArray, v: FloatArray) -> BoolArray:
+    """A square inscribed in the circle, slightly enlarged."""
+    inside: BoolArray = np.maximum(np.abs(u), np.abs(v)) <= 0.8
+    return inside
+
+
+def triangle(u: FloatArray, v: FloatArray) -> BoolArray:
+    """An equilateral triangle inscribed in the circle."""
+    return (v >= -0.5) & (_SQRT_3 * np.abs(u) + v <= 1)
+
+
+def star(u: FloatArray, v: FloatArray) -> BoolArray:
+    """A pentagram: the points on the inner side of at least four of its five lines."""
+    inner = 0.3090169943749474  # distance of the lines from the centre
+    sides = np.stack([x * u + y * v >= -inner for x, y in _FIFTHS])
+    inside: BoolArray = sides.sum(axis=0) >= 4
+    return inside
+
+
+def cross(u: FloatArray, v: FloatArray) -> BoolArray:
+    """A plus sign."""
+    a, b = np.abs(u), np.abs(v)
+    inside: BoolArray = (np.maximum(a, b) <= 0.95) & (np.minimum(a, b) <= 0.3)
+    return inside
+
+
+def bar(u: FloatArray, v: FloatArray) -> BoolArray:
+    """A long thin rectangle: a distractor."""
+    return (np.abs(u) <= 1) & (np.abs(v) <= 0.12)
+
+
+def lens(u: FloatArray, v: FloatArray) -> BoolArray:
+    """A flat ellipse: a distractor."""
+    return u * u + 9 * v * v <= 1
+
+
+CLASSES: dict[str, Outline] = {
+    "disc": disc,
+    "square": square,
+    "triangle": triangle,
+    "star": star,
+    "ring": ring,
+    "cross": cross,
+}
+"""The classes in the order of their COCO category ids, which start at 1."""
+
+DISTRACTORS: tuple[Outline, ...] = (bar, lens)
+"""Shapes that are drawn and belong to no class."""
 
 # Share of an object that must stay visible; more of a large one, which would not be large otherwise.
 MIN_VISIBLE = 0.8
@@ -43,7 +117,7 @@ class Annotation:
     """One object of a scene.
 
     Attributes:
-        label: Index into :data:`dtn_det.demo.outlines.CLASSES`.
+        label: Index into :data:`CLASSES`.
         mask: ``(H, W)``, the visible pixels.
         is_crowd: Whether it is a group of objects annotated as one region.
     """

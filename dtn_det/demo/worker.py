@@ -16,16 +16,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmengine.hooks import Hook
+from mmengine.runner import Runner, set_random_seed
+
 from dtn_det.checkpoints.files import is_whole
-from dtn_det.demo.dataset import DatasetSpec
 from dtn_det.demo.plan import CONFIGS, LABELS, Layout, Plan, config_folder, load_config
-from dtn_det.demo.progress import Progress, Report
+from dtn_det.demo.processes import Progress, Report, decode_job
 from dtn_det.robustness.store.store import Store
 from dtn_det.system.files import write_json
 
 if TYPE_CHECKING:
     from mmengine.config import Config
-    from mmengine.runner import Runner
 
 
 def run_job(model: str, plan: Plan, layout: Layout, report: Report) -> None:
@@ -64,14 +65,12 @@ def is_trained(layout: Layout, model: str) -> bool:
 
 def train(cfg: Config, layout: Layout, model: str, report: Report) -> None:
     """Train through MMDetection's Runner, from the last checkpoint if there is one."""
-    from dtn_det.demo.hooks import ProgressHook, ReseedHook
-
     checkpoint = _last_checkpoint(layout.model(model))
     if checkpoint is not None:
         cfg.load_from, cfg.resume = str(checkpoint), True
     # The clean evaluation is a stage of its own.
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    runner = _runner(cfg)
+    runner = Runner.from_cfg(cfg)
     runner.register_hook(ReseedHook(cfg.randomness["seed"]))
     runner.register_hook(ProgressHook(report))
     runner.train()
@@ -118,31 +117,43 @@ def evaluated(layout: Layout, model: str, plan: Plan) -> int:
     return sum(len(store.manifest.unit(number)) for number in finished) * len(plan.cells())
 
 
-def _runner(cfg: Config) -> Runner:
-    from mmengine.runner import Runner
-
-    runner: Runner = Runner.from_cfg(cfg)
-    return runner
-
-
 def _last_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of the last epoch that was written to its end."""
     found = sorted(folder.glob("epoch_*.pth"), key=lambda path: int(path.stem.removeprefix("epoch_")))
     return next((path for path in reversed(found) if is_whole(path)), None)
 
 
-def encode_job(model: str, plan: Plan, layout: Layout) -> str:
-    """The command-line argument of the process."""
-    return json.dumps({"model": model, "plan": asdict(plan), "root": str(layout.root)})
+class ReseedHook(Hook):  # type: ignore[misc]
+    """Seeds all generators at the start of every epoch.
+
+    A training that was killed and resumed then draws the same numbers as one that ran through.
+
+    Args:
+        seed: Seed of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Seed by run and epoch."""
+        set_random_seed((self.seed * 1000 + runner.epoch) % 2**32)
 
 
-def decode_job(text: str) -> tuple[str, Plan, Layout]:
-    """Inverse of :func:`encode_job`."""
-    job = json.loads(text)
-    plan: dict[str, Any] = job["plan"]
-    plan["data"] = DatasetSpec(**plan["data"])
-    plan["corruptions"], plan["severities"] = tuple(plan["corruptions"]), tuple(plan["severities"])
-    return job["model"], Plan(**plan), Layout(Path(job["root"]))
+class ProgressHook(Hook):  # type: ignore[misc]
+    """Reports every iteration.
+
+    Args:
+        report: Called with the progress.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Report the iteration and its loss."""
+        loss = f"loss {float(outputs['loss']):.2f}" if outputs else ""
+        self.report(Progress("train", runner.iter + 1, runner.max_iters, loss))
 
 
 def _die_with_parent() -> None:

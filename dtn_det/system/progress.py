@@ -14,10 +14,8 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 LOG_SECONDS = 15.0
@@ -26,70 +24,11 @@ LOG_SECONDS = 15.0
 Advance = Callable[[int], None]
 
 
-@contextmanager
-def meter(console: Console, title: str, total: int, unit: str, log_seconds: float = LOG_SECONDS) -> Iterator[Advance]:
-    """Show the progress of what happens within the block.
-
-    Args:
-        console: Where to; a bar if it is a terminal, lines otherwise.
-        title: What is done.
-        total: Steps in all.
-        unit: What a step is, in the plural.
-        log_seconds: Least time between two lines.
-
-    Yields:
-        A function to be called with the number of steps that were just done.
-    """
-    if console.is_terminal:
-        with _bar(console, title, total, unit) as advance:
-            yield advance
-    else:
-        with _lines(console, title, total, unit, log_seconds) as advance:
-            yield advance
-
-
-@contextmanager
-def _bar(console: Console, title: str, total: int, unit: str) -> Iterator[Advance]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    started = time.monotonic()
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=total, rate="")
-        done = 0
-
-        def advance(steps: int) -> None:
-            nonlocal done
-            done += steps
-            rate = done / max(time.monotonic() - started, 1e-9)
-            progress.update(task, advance=steps, rate=f"{rate:,.0f} {unit}/s")
-
-        yield advance
-
-
-@contextmanager
-def _lines(console: Console, title: str, total: int, unit: str, log_seconds: float) -> Iterator[Advance]:
-    line = _Line(console, title, total, log_seconds, unit, begun=True)
-    done = 0
-
-    def advance(steps: int) -> None:
-        nonlocal done
-        done += steps
-        line.update(done)
-
-    yield advance
-
-
 class Stage(Protocol):
-    """Tells how far a stage is."""
+    """Shows how far a stage is."""
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Report.
+        """Show the state of the stage.
 
         Args:
             done: Steps done.
@@ -101,14 +40,16 @@ class Stage(Protocol):
 class AddStage(Protocol):
     """Adds a stage; see :func:`stages`."""
 
-    def __call__(self, title: str, total: int | None, *, done: int = 0, note: str = "") -> Stage:
-        """Add.
+    def __call__(self, title: str, total: int | None, *, done: int = 0, note: str = "", unit: str = "") -> Stage:
+        """Add a stage and return the function that shows how far it is.
 
         Args:
             title: What is done.
             total: Steps in all, or None where that is not known yet.
             done: Steps that were done before.
             note: A few words.
+            unit: What a step is, in the plural. With a unit the stage begins at once and its speed is shown; without
+                one it begins with its first step, for which it may wait long.
         """
 
 
@@ -117,8 +58,8 @@ def stages(console: Console, log_seconds: float = LOG_SECONDS) -> Iterator[AddSt
     """Show the progress of several stages, some of them at the same time.
 
     Args:
-        console: Where to; a bar for each stage if it is a terminal, otherwise lines: a stage's first step, its last,
-            and some between.
+        console: A terminal gets a bar for each stage; anything else gets lines: a stage's first step, its last, and
+            some between.
         log_seconds: Least time between two lines of a stage.
 
     Yields:
@@ -135,66 +76,102 @@ def stages(console: Console, log_seconds: float = LOG_SECONDS) -> Iterator[AddSt
         with Progress(*columns, console=console) as progress:
             yield partial(_add_bar, progress)
     else:
-        yield partial(_add_line, console, log_seconds)
+        yield partial(_add_lines, console, log_seconds)
 
 
-def _add_bar(progress: Progress, title: str, total: int | None, *, done: int = 0, note: str = "") -> Stage:
-    task = progress.add_task(title, start=done == total, total=total, completed=done, note=note)
+@contextmanager
+def meter(console: Console, title: str, total: int, unit: str, log_seconds: float = LOG_SECONDS) -> Iterator[Advance]:
+    """Show the progress and the speed of the one stage that happens within the block.
+
+    Args:
+        console: As for :func:`stages`.
+        title: What is done.
+        total: Steps in all.
+        unit: What a step is, in the plural.
+        log_seconds: Least time between two lines.
+
+    Yields:
+        A function to be called with the number of steps that were just done.
+    """
+    done = 0
+    with stages(console, log_seconds) as add_stage:
+        stage = add_stage(title, total, unit=unit)
+
+        def advance(steps: int) -> None:
+            nonlocal done
+            done += steps
+            stage(done)
+
+        yield advance
+
+
+class _Count:
+    """How far a stage is, and since when; its speed leaves out the steps that were done before it began."""
+
+    def __init__(self, total: int | None, unit: str, *, begun: bool) -> None:
+        self.total, self.unit, self.begun = total, unit, begun
+        self.done = self.first = 0
+        self.started = self.now = time.monotonic()
+
+    def update(self, done: int, total: int | None) -> None:
+        self.done, self.now = done, time.monotonic()
+        self.total = self.total if total is None else total
+        if not self.begun:
+            self.begun, self.started, self.first = True, self.now, done
+
+    def words(self, note: str) -> list[str]:
+        """The speed, the note and the time that is left, as far as there are such."""
+        rate = (self.done - self.first) / max(self.now - self.started, 1e-9)
+        words = [f"{rate:,.0f} {self.unit}/s"] if self.unit else []
+        words += [note] if note else []
+        if self.total is not None and rate > 0 and self.done < self.total:
+            words.append(f"{duration((self.total - self.done) / rate)} left")
+        return words
+
+
+def _add_bar(
+    progress: Progress, title: str, total: int | None, *, done: int = 0, note: str = "", unit: str = ""
+) -> Stage:
+    begun = done == total or bool(unit)
+    task = progress.add_task(title, start=begun, total=total, completed=done, note=note)
+    count = _Count(total, unit, begun=begun)
 
     def update(done: int, total: int | None = None, note: str = "") -> None:
+        count.update(done, total)
         progress.start_task(task)
-        progress.update(task, completed=done, total=total, note=note)
+        progress.update(task, completed=done, total=total, note=", ".join(count.words(note)) if unit else note)
 
     return update
 
 
-def _add_line(
-    console: Console, log_seconds: float, title: str, total: int | None, *, done: int = 0, note: str = ""
+def _add_lines(
+    console: Console,
+    log_seconds: float,
+    title: str,
+    total: int | None,
+    *,
+    done: int = 0,
+    note: str = "",
+    unit: str = "",
 ) -> Stage:
-    finished = done == total
-    line = _Line(console, title, total, log_seconds, begun=finished)
-    if finished:
-        line.update(done, note=note)
-    return line.update
+    count = _Count(total, unit, begun=done == total or bool(unit))
+    shown = count.started
 
+    def update(done: int, total: int | None = None, note: str = "") -> None:
+        nonlocal shown
+        is_first = not count.begun
+        count.update(done, total)
+        if is_first or done == count.total or count.now - shown >= log_seconds:
+            shown = count.now
+            text = f"{title}: {done:,}"
+            if count.total is not None:
+                text += f" of {count.total:,}{f' {unit}' if unit else ''} ({done / count.total:.0%})"
+            text = ", ".join([text, *count.words(note)])
+            console.print(text, soft_wrap=True, highlight=False, markup=False)
 
-class _Line:
-    """The lines of a log about one stage, not more than one in `log_seconds`, but for its first and last.
-
-    A stage that has not `begun` does so with its first update, for which it may wait long.
-    """
-
-    def __init__(
-        self, console: Console, title: str, total: int | None, log_seconds: float, unit: str = "", *, begun: bool
-    ) -> None:
-        self.console, self.title, self.total, self.log_seconds, self.unit = console, title, total, log_seconds, unit
-        self.started = self.shown = time.monotonic()
-        self.first = 0
-        self.begun = begun
-
-    def update(self, done: int, total: int | None = None, note: str = "") -> None:
-        now = time.monotonic()
-        self.total = self.total if total is None else total
-        first_of_all = not self.begun
-        if first_of_all:
-            self.begun, self.started, self.first = True, now, done
-        if first_of_all or done == self.total or now - self.shown >= self.log_seconds:
-            self.shown = now
-            self.console.print(self._text(done, note, now), soft_wrap=True, highlight=False, markup=False)
-
-    def _text(self, done: int, note: str, now: float) -> str:
-        rate = (done - self.first) / max(now - self.started, 1e-9)
-        unit = f" {self.unit}" if self.unit else ""
-        text = f"{self.title}: {done:,}"
-        if self.total is not None:
-            text += f" of {self.total:,}{unit} ({done / self.total:.0%})"
-        if unit:
-            text += f", {rate:,.0f}{unit}/s"
-        if note:
-            text += f", {note}"
-        if self.total is not None and rate > 0 and done < self.total:
-            text += f", {duration((self.total - done) / rate)} left"
-        return text
+    if done == total:
+        update(done, note=note)
+    return update
 
 
 def duration(seconds: float) -> str:

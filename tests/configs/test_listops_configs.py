@@ -24,7 +24,7 @@ from torch import nn
 
 from dtn_det.layers import DTN
 from dtn_det.sequence import ListOps, write_listops
-from dtn_det.sequence.schedule import InverseSqrtLR
+from dtn_det.sequence.parts import InverseSqrtLR
 from dtn_det.training import launch
 from dtn_det.training.config import load_config
 

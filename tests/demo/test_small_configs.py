@@ -73,7 +73,7 @@ def test_no_norm_decays_and_the_positions_do(folder, name):
 
 
 def test_classes_are_those_of_the_generator():
-    from dtn_det.demo.outlines import CLASSES
+    from dtn_det.demo.shapes import CLASSES
 
     assert resolve("dtn_demo", PAIRS["dtn_demo"][0]).classes == tuple(CLASSES)
 

@@ -1,23 +1,31 @@
-"""A classifier of sequences for MMEngine: `dict(type="SequenceClassifier", encoder=..., norm_cfg=...)`."""
+"""The parts of a training on sequences that configs name: the classifier, the data set and the learning rate.
+
+``dict(type="SequenceClassifier", encoder=..., norm_cfg=...)``, ``dict(type="ListOps", data_root=..., ann_file=...)``
+and ``dict(type="InverseSqrtLR", begin=...)``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from mmengine.dataset import BaseDataset
 from mmengine.model import BaseModel
+from mmengine.optim import _ParamScheduler
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from dtn_det.conversion.config import convert
 from dtn_det.errors import InputError
-from dtn_det.sequence.checks import check_integers
-from dtn_det.sequence.encoders import CLASS_TOKEN, PADDING, Sizes, build_encoder
-from dtn_det.sequence.reading import NUM_CLASSES
+from dtn_det.sequence.encoders import CLASS_TOKEN, PADDING, Sizes, build_encoder, check_integers
+from dtn_det.sequence.reading import NUM_CLASSES, read_listops
 
 Mode = Literal["tensor", "loss", "predict"]
+# MMEngine's own for a scheduler without an end.
+INF = int(1e9)
 
 
 class SequenceClassifier(BaseModel):  # type: ignore[misc]
@@ -126,3 +134,66 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
         first = sequences.new_full((len(sequences), 1), CLASS_TOKEN)
         tokens = torch.cat([first, sequences[:, :longest]], dim=1)
         return F.pad(tokens, (0, self.length - tokens.shape[1]), value=PADDING)
+
+
+class ListOpsDataset(BaseDataset):  # type: ignore[misc]
+    """Sequences and labels of one file; an item is what :class:`SequenceClassifier` takes.
+
+    Args:
+        ann_file: The TSV file, see :func:`~dtn_det.sequence.reading.read_listops`.
+        max_tokens: Most tokens of a sequence, as for the encoder.
+        **kwargs: Further arguments of MMEngine's ``BaseDataset``, such as ``data_root`` and ``indices``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        InputError: A row that is none of ListOps, or too long; the message names file and line.
+    """
+
+    METAINFO = {"classes": tuple(map(str, range(10)))}  # noqa: RUF012
+
+    def __init__(self, ann_file: str, max_tokens: int | None = None, **kwargs: Any) -> None:
+        self.max_tokens = max_tokens
+        super().__init__(ann_file, **kwargs)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Tokens as bytes, and the label, of each sequence."""
+        rows = read_listops(Path(self.ann_file), self.max_tokens)
+        found = [{"tokens": tokens, "gt_label": label} for tokens, label in rows]
+        if not found:
+            raise InputError(f"expected sequences in {self.ann_file}, got none behind its header: draw them again")
+        return found
+
+    def prepare_data(self, idx: int) -> dict[str, Any]:
+        """``inputs``: token numbers ``(L,)``, int64; ``data_samples``: the label."""
+        row = self.get_data_info(idx)
+        tokens = torch.frombuffer(bytearray(row["tokens"]), dtype=torch.uint8).long()
+        return {"inputs": tokens, "data_samples": DataSample().set_gt_label(row["gt_label"])}
+
+
+class InverseSqrtLR(_ParamScheduler):  # type: ignore[misc]
+    """A learning rate that falls with the square root of the step: ``lr * sqrt(begin / step)`` from ``begin`` on.
+
+    At ``begin`` it is that of the optimizer, where a linear warm-up ends.
+
+    Args:
+        optimizer: The optimizer or its wrapper.
+        begin: Step of the run at which it begins, at least 1.
+        end: Step at which it ends; a run that is shorter than ``begin`` never gets there.
+        **kwargs: Further arguments of MMEngine's schedulers.
+
+    Raises:
+        ValueError: ``begin`` below 1.
+    """
+
+    def __init__(self, optimizer: Any, begin: int, end: int = INF, **kwargs: Any) -> None:
+        if begin < 1:
+            raise InputError(f"expected begin of at least 1, the last step of a warm-up, got {begin}")
+        super().__init__(optimizer, "lr", begin, max(end, begin + 1), **kwargs)
+
+    def _get_value(self) -> list[float]:
+        if self.last_step == 0:
+            return [group["lr"] for group in self.optimizer.param_groups]
+        # `last_step` counts from `begin` on.
+        step = self.begin + self.last_step
+        factor = ((step - 1) / step) ** 0.5
+        return [group["lr"] * factor for group in self.optimizer.param_groups]
