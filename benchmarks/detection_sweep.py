@@ -27,9 +27,10 @@ import torch
 from _measure import setup_line
 from mmengine.runner import Runner
 
-from dtn_det.robustness.cells import Cell, sweep_cells
+from dtn_det.corruptions.cells import Cell, sweep_cells
 from dtn_det.robustness.detection.evaluation import evaluate_cells
-from dtn_det.robustness.detection.run import DetectionOptions, run_detection
+from dtn_det.robustness.detection.run import run_detection
+from dtn_det.robustness.options import DetectionOptions
 from dtn_det.robustness.store.store import Store
 from dtn_det.training import launch
 from dtn_det.training.config import load_config
@@ -116,9 +117,9 @@ def main() -> None:
     for repeat in range(args.repeats):
         seconds, points = {}, {}
         options = DetectionOptions(
-            args.config,
-            args.checkpoint,
-            work / f"store{repeat}",
+            config=args.config,
+            checkpoint=args.checkpoint,
+            store=work / f"store{repeat}",
             data_root=str(root),
             severities=args.severities,
             workers=args.workers,

@@ -22,9 +22,9 @@ from rich.console import Console
 
 from dtn_det.corruptions import Corruptor
 from dtn_det.corruptions.catalog import ALL
+from dtn_det.corruptions.cells import sweep_cells
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.write import make_report
-from dtn_det.robustness.cells import sweep_cells
 from dtn_det.robustness.classification.records import records_schema
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest
 from dtn_det.robustness.store.store import ModelStore, Store

@@ -28,8 +28,8 @@ from corruptions import picture  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from dtn_det.corruptions import Corruptor  # noqa: E402
+from dtn_det.corruptions.cells import CLEAN, sweep_cells  # noqa: E402
 from dtn_det.datasets.folders.class_folders import LabelledImages, list_images  # noqa: E402
-from dtn_det.robustness.cells import CLEAN, sweep_cells  # noqa: E402
 from dtn_det.robustness.classification.images import CorruptedHere, read_clean  # noqa: E402
 from dtn_det.robustness.classification.models.classifier import Classifier, View  # noqa: E402
 from dtn_det.robustness.classification.task import ClassificationTask  # noqa: E402
@@ -56,7 +56,7 @@ def corrupt_images(
     """The engine alone: images that are in memory, pixels that nobody takes."""
     corruptor = Corruptor()
     clean = [read_clean(path, 224) for path in paths]
-    names = [cell for cell in CELLS if cell.corruption != CLEAN]
+    names = [cell for cell in CELLS if cell != CLEAN]
     for name, severity in names:
         corruptor(clean[0], name, severity, "0")
     ready.wait()

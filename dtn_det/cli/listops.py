@@ -38,13 +38,13 @@ def run(args: argparse.Namespace) -> int:
     require("rich", "cli")
     from rich.console import Console
 
-    from dtn_det.robustness.store.file_errors import file_errors_told
     from dtn_det.sequence.listops import FILES, ListOps, write_listops
+    from dtn_det.system.files import reporting_file_errors
 
     settings = ListOps(**{key: value for key, value in vars(args).items() if key in ListOps.__dataclass_fields__})
     console = Console()
     workers = args.workers if args.workers is not None else sweep_options.num_cores()
-    with file_errors_told():
+    with reporting_file_errors():
         drawn = write_listops(args.out, settings, workers, console)
     text = f"{', '.join(FILES.values())} {'written to' if drawn else 'are complete in'} {args.out}"
     console.print(text, soft_wrap=True, highlight=False, markup=False)

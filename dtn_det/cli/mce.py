@@ -78,20 +78,11 @@ def run(args: argparse.Namespace) -> int:
                 require("mmpretrain", "cls")
         from rich.console import Console
 
-        from dtn_det.corruptions.catalog import select_corruptions, select_severities
-        from dtn_det.robustness.classification.data import ClassificationRun
         from dtn_det.robustness.classification.run import run_classification
-        from dtn_det.robustness.store.file_errors import file_errors_told
+        from dtn_det.robustness.options import ClassificationOptions
+        from dtn_det.system.files import reporting_file_errors
 
-    values = {key: value for key, value in vars(args).items() if key in ClassificationRun.__dataclass_fields__}
-    wanted = ClassificationRun(
-        **{
-            **values,
-            "corruptions": select_corruptions(args.corruptions or ["benchmark"]),
-            "severities": select_severities(args.severities),
-            "workers": sweep_options.checked_workers(args),
-            "records_bad": args.on_bad_image == "record",
-        }
-    )
-    with file_errors_told():
-        return 1 if run_classification(wanted, Console(), args.launcher, args.device) else 0
+    values = {key: value for key, value in vars(args).items() if key in ClassificationOptions.__dataclass_fields__}
+    options = ClassificationOptions(**{**values, **sweep_options.resolved(args)})
+    with reporting_file_errors():
+        return 1 if run_classification(options, Console()) else 0

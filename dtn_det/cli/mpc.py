@@ -51,11 +51,11 @@ def run(args: argparse.Namespace) -> int:
     with interrupts_remembered():
         for module, extra in REQUIRED:
             require(module, extra)
-        from dtn_det.robustness.detection.run import DetectionOptions, run_detection
-        from dtn_det.robustness.store.file_errors import file_errors_told
+        from dtn_det.robustness.detection.run import run_detection
+        from dtn_det.robustness.options import DetectionOptions
+        from dtn_det.system.files import reporting_file_errors
 
     values = {key: value for key, value in vars(args).items() if key in DetectionOptions.__dataclass_fields__}
-    values["profile"] = args.profile or "coco-c"
-    options = DetectionOptions(**{**values, "workers": sweep_options.checked_workers(args)})
-    with file_errors_told():
+    options = DetectionOptions(**{**values, **sweep_options.resolved(args)})
+    with reporting_file_errors():
         return run_detection(options)

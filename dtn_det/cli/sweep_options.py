@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from dtn_det.errors import InputError
 
@@ -119,6 +120,21 @@ def add_run(group: argparse._ArgumentGroup, *, batch_size: int, batch: str, unit
     group.add_argument("--device", help="cpu, cuda:0, ... [a GPU if there is one]")
     group.add_argument("--amp", action="store_true", help="mixed precision")
     group.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none", help="[%(default)s]")
+
+
+def resolved(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that both sweeps take, checked, with the names of groups of corruptions resolved.
+
+    Raises:
+        ValueError: A number is too small, or a name or severity is unknown.
+    """
+    from dtn_det.corruptions.catalog import select_corruptions, select_severities
+
+    return {
+        "corruptions": select_corruptions(args.corruptions or ["benchmark"]),
+        "severities": select_severities(args.severities),
+        "workers": checked_workers(args),
+    }
 
 
 def checked_workers(args: argparse.Namespace) -> int:

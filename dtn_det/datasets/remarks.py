@@ -61,6 +61,15 @@ def agreeing(count: int, text: str) -> str:
     return _FORMS.sub(lambda forms: forms[1 if count == 1 else 2], text)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "image"), counted(50_000, "image")
+    ('1 image', '50,000 images')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def tell(remarks: Iterable[Remark], say: Callable[[str], None]) -> None:
     """Say each remark once, as a line that begins with ``note:``, or with ``warning:`` where numbers become partial."""
     for sentence in dict.fromkeys(

@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 from dtn_det._optional import require
+from dtn_det.corruptions.cells import CLEAN
 from dtn_det.demo.plan import LABELS, Layout
 from dtn_det.demo.shapes import CLASSES
-from dtn_det.robustness.cells import CLEAN, Cell
 from dtn_det.robustness.detection.evaluation import CocoScorer, read_cells
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store.store import Store
@@ -62,7 +62,7 @@ def _clean_boxes(layout: Layout, model: str) -> list[dict[str, Any]]:
     """The detections on the clean images, in COCO's result format."""
     store = Store.open(layout.store(model))
     scorer = CocoScorer(CocoTruth.of(store))
-    (found,) = read_cells(store.model(LABELS[model]), [store.manifest.cells.index(Cell(CLEAN, 0))])
+    (found,) = read_cells(store.model(LABELS[model]), [store.manifest.cells.index(CLEAN)])
     return scorer.results(found, "bbox")
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
+from dtn_det.corruptions.cells import Cell, sweep_cells
 from dtn_det.demo.dataset import GENERATOR_VERSION, DatasetSpec
 from dtn_det.errors import InputError
-from dtn_det.robustness.cells import Cell, sweep_cells
 from dtn_det.system.files import write_json
 
 if TYPE_CHECKING:

@@ -82,7 +82,8 @@ def evaluate(plan: Plan, layout: Layout, model: str, report: Report) -> None:
     import torch
     from rich.console import Console
 
-    from dtn_det.robustness.detection.run import DetectionOptions, prepare_detection
+    from dtn_det.robustness.detection.run import prepare_detection
+    from dtn_det.robustness.options import DetectionOptions
     from dtn_det.robustness.sweep import Rank, run_sweep
 
     corruptor, cells = plan.corruptor, plan.cells()

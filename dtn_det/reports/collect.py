@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
+from dtn_det.datasets.remarks import counted
 from dtn_det.errors import ReportError
 from dtn_det.metrics.resampling import LEVEL, REPLICATES
 from dtn_det.reports.classification import ClassifierNumbers, classification_section, numbers_of_records
@@ -28,7 +29,6 @@ from dtn_det.robustness.classification.baseline import (
 from dtn_det.robustness.detection.evaluation import bad_images
 from dtn_det.robustness.importing.write import MMDET_DETECTIONS, MMDET_RULE, Imported
 from dtn_det.robustness.store.store import ModelStore
-from dtn_det.robustness.wording import counted
 
 Pairs = Sequence[tuple[str, str]]
 _BadImages = dict[str, Mapping[int, str]]

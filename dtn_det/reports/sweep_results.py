@@ -11,7 +11,7 @@ from dtn_det.reports.collect import ReportOptions, collect_sources
 from dtn_det.reports.formats.terminal import print_tables
 from dtn_det.reports.sources import Sources, task_of
 from dtn_det.reports.tables import sweep_tables
-from dtn_det.robustness.detection.counts import rule_note
+from dtn_det.robustness.detection.records import rule_note
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,10 +12,12 @@ from dtn_det.cli.main import main
 from dtn_det.corrupted_folders.reading import list_tree, open_tree
 from dtn_det.datasets.folders.class_folders import list_images
 from dtn_det.datasets.folders.recognise import recognise
-from dtn_det.robustness.classification.data import ClassificationRun, prepare
+from dtn_det.robustness.classification.data import prepare
+from dtn_det.robustness.options import ClassificationOptions
 from dtn_det.robustness.store.manifest import differences
 
 CELL = ("fog", 1)
+FEW = {"corruptions": ("fog",), "severities": (1,)}
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def test_the_tree_tells_all_classes(tree: Path) -> None:
 
 def test_the_clean_images_tell_all_classes(tmp_path: Path, tree: Path) -> None:
     clean = write_classes(tmp_path / "clean", ("ant", "bee", "cat"))
-    run = ClassificationRun((), tree, Path("store"), clean, corruptions=("fog",), severities=(1,))
+    run = ClassificationOptions(models=(), data=tree, store=Path("store"), clean=clean, **FEW)
     images = prepare(run).images
     assert {image.key.partition("/")[0]: image.label for image in images.images} == {"ant": 0, "cat": 2}
 
@@ -66,8 +68,8 @@ def write_half(tmp_path: Path, *options: str) -> tuple[Path, Path]:
     return clean, tree
 
 
-def run_on(data: Path, clean: Path | None = None, **options: int) -> ClassificationRun:
-    return ClassificationRun((), data, Path("store"), clean, corruptions=("fog",), severities=(1,), **options)
+def run_on(data: Path, clean: Path | None = None, **options: int) -> ClassificationOptions:
+    return ClassificationOptions(models=(), data=data, store=Path("store"), clean=clean, **FEW, **options)
 
 
 def test_a_tree_of_a_part_is_called_as_the_part_that_is_corrupted_on_the_fly(tmp_path: Path) -> None:

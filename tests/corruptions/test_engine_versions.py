@@ -18,11 +18,11 @@ from dtn_det.corrupted_folders.manifest import read_manifest
 from dtn_det.corrupted_folders.plan import plan_tree
 from dtn_det.corrupted_folders.writing import write_tree
 from dtn_det.corruptions import PROFILES, Corruptor
+from dtn_det.corruptions.cells import CLEAN
 from dtn_det.corruptions.identity import Identity, engine_changes
 from dtn_det.errors import ReportError, StoreError
 from dtn_det.reports.samples import make_samples
 from dtn_det.reports.sources import open_sources
-from dtn_det.robustness.cells import CLEAN
 from dtn_det.robustness.store.store import Store
 
 FILES = Path(__file__).parent / "engine_1"
@@ -152,7 +152,7 @@ class TestStore:
         for sample in gallery.images:
             clean = load(images / sample.key)
             for one in sample.pictures:
-                if one.cell.corruption == CLEAN:
+                if one.cell == CLEAN:
                     continue
                 shown = load(io.BytesIO(one.webp))
                 key = sample.key.removesuffix(".jpg")

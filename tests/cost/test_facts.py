@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dtn_det.cli.main import main
+from dtn_det.corruptions.cells import Cell
 from dtn_det.cost.dtn_flops import dtn_flops
 from dtn_det.cost.facts import ModelFacts, forward_flops, training_facts
 from dtn_det.errors import StoreError
@@ -18,7 +19,6 @@ from dtn_det.layers import DTN
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.formats.markdown import markdown
 from dtn_det.reports.tables.summary import model_table
-from dtn_det.robustness.cells import Cell
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest, differences
 from dtn_det.robustness.store.store import Store
 

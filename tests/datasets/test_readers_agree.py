@@ -11,7 +11,8 @@ from odd_folders import WNIDS, arrays, coco, link_classes, tiny_imagenet, val_fi
 from dtn_det.corrupted_folders.plan import plan_tree
 from dtn_det.datasets.configs.folders import check_class_folders
 from dtn_det.datasets.folders.recognise import recognise
-from dtn_det.robustness.classification.data import ClassificationRun, prepare
+from dtn_det.robustness.classification.data import prepare
+from dtn_det.robustness.options import ClassificationOptions
 
 pytest.importorskip("timm", reason="ImageNet's classes come from timm")
 
@@ -74,7 +75,7 @@ MCE_READS = frozenset(
 
 def mce_labels(root: Path) -> dict[str, int] | str:
     """Key and class of each clean image that `mce` takes, or why it takes none."""
-    run = ClassificationRun(models=(), data=root, store=Path("store"), corruptions=("fog",), severities=(1,))
+    run = ClassificationOptions(models=(), data=root, store=Path("store"), corruptions=("fog",), severities=(1,))
     try:
         prepared = prepare(run)
     except ValueError as error:
@@ -129,7 +130,7 @@ def test_one_folder_has_one_answer(tmp_path: Path, name: str) -> None:
 
 
 def _remarks(root: Path) -> tuple:
-    run = ClassificationRun(models=(), data=root, store=Path("store"), corruptions=("fog",), severities=(1,))
+    run = ClassificationOptions(models=(), data=root, store=Path("store"), corruptions=("fog",), severities=(1,))
     return prepare(run).remarks
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dtn_det.corruptions.cells import Cell
 from dtn_det.datasets.remarks import Remark, agreeing, tell
-from dtn_det.robustness.cells import Cell
 from dtn_det.robustness.store.manifest import StoreManifest, differences
 
 REMARK = Remark("other", "files were passed over", "val", 4, ("a.txt", "b.txt", "c.txt", "d.txt"))

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pytest
 from report_stores import CORRUPTIONS, SEVERITIES, classifier_answers, classifier_store, detector_store
 
+from dtn_det.corruptions.cells import sweep_cells
 from dtn_det.errors import ReportError, StoreError
 from dtn_det.metrics import calibration, mean_corruption_error, mean_error, mean_performance_under_corruption
 from dtn_det.metrics.resampling import image_counts
 from dtn_det.reports import detection
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.sources import find_pairs, parse_pairs
-from dtn_det.robustness.cells import sweep_cells
 from dtn_det.robustness.detection.evaluation import evaluate_cells
 from dtn_det.robustness.importing.write import Imported, ImportSource, write_imported
 from dtn_det.robustness.store.store import Store

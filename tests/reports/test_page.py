@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from page_tree import Element, grid, parse, tags
 
 from dtn_det.corruptions.catalog import BENCHMARK, GROUPS
+from dtn_det.corruptions.cells import Cell
 from dtn_det.metrics.resampling import holm
 from dtn_det.reports.changes import Change
 from dtn_det.reports.numbers import Numbers
@@ -26,7 +27,6 @@ from dtn_det.reports.page.findings import _finding, findings
 from dtn_det.reports.samples import Answer, Box, Disagreement, Gallery, Picture, SampleImage
 from dtn_det.reports.tables.published import published_rows
 from dtn_det.reports.tables.table import MINUS
-from dtn_det.robustness.cells import Cell
 
 NASTY = (
     "<script>alert(1)</script>",

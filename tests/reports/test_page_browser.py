@@ -19,10 +19,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from dtn_det.corruptions.cells import sweep_cells
 from dtn_det.reports.page import write_page
 from dtn_det.reports.samples import Answer, Box, Disagreement, Gallery, Picture, SampleImage
 from dtn_det.reports.samples.gallery import thumbnail
-from dtn_det.robustness.cells import sweep_cells
 
 pytestmark = pytest.mark.browser
 

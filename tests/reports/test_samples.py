@@ -14,13 +14,13 @@ from report_stores import classifier_answers, classifier_store, detector_store
 
 from dtn_det.corrupted_folders.reading import list_tree, open_tree
 from dtn_det.corruptions import ALL, Corruptor
+from dtn_det.corruptions.cells import CLEAN, Cell, sweep_cells
 from dtn_det.datasets.folders.class_folders import list_images
 from dtn_det.datasets.folders.recognise import recognise
 from dtn_det.errors import ReportError
 from dtn_det.reports.samples import make_samples
 from dtn_det.reports.samples.gallery import thumbnail
 from dtn_det.reports.sources import open_sources
-from dtn_det.robustness.cells import CLEAN, Cell, sweep_cells
 from dtn_det.robustness.detection.images import image_corruption
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store.manifest import hash_lines
@@ -69,9 +69,7 @@ class TestClassifiers:
             assert image.size == (32, 32)
             assert [picture.cell for picture in image.pictures] == list(CELLS)
             for picture in image.pictures:
-                wanted = (
-                    clean if picture.cell.corruption == CLEAN else Corruptor("cifar-c")(clean, *picture.cell, image.key)
-                )
+                wanted = clean if picture.cell == CLEAN else Corruptor("cifar-c")(clean, *picture.cell, image.key)
                 assert np.array_equal(pixels(picture), wanted)
 
     def test_answers_are_those_of_the_records(self, store, pictures):
@@ -295,7 +293,7 @@ class TestThumbnails:
         shades = Image.fromarray(rng.integers(0, 255, (shape[0] // 6, shape[1] // 6, 3), np.uint8))
         photo = np.array(shades.resize(shape[::-1], Image.Resampling.BICUBIC))
         corruptor = Corruptor("coco-c")
-        cells = [cell for cell in sweep_cells(ALL, (1, 3, 5)) if cell.corruption != CLEAN]
+        cells = [cell for cell in sweep_cells(ALL, (1, 3, 5)) if cell != CLEAN]
         count = sum(len(thumbnail(corruptor(photo, *cell), longest)[0]) for cell in cells)
         # Five severities of each image, and those on which two models differ; base64 adds a third, plotly takes 2 MB.
         assert (count * 5 / 3 * images + 8 * count / len(cells)) * 4 / 3 < 12e6

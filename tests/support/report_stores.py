@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as arrow
 
 from dtn_det.corruptions import Corruptor
-from dtn_det.robustness.cells import Cell, sweep_cells
+from dtn_det.corruptions.cells import Cell, sweep_cells
 from dtn_det.robustness.classification.records import records_schema
 from dtn_det.robustness.detection.records import ImageDetections, RecordRows
 from dtn_det.robustness.detection.truth import CocoTruth, read_truth

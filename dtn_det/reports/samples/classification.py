@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtn_det._optional import require
+from dtn_det.corruptions.cells import CLEAN, Cell
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.identity import CorruptionOrigin
 from dtn_det.corruptions.image import ByteImage
@@ -20,9 +21,9 @@ from dtn_det.datasets.folders.class_folders import LabelledImage
 from dtn_det.errors import ReportError
 from dtn_det.reports.classifier_records import ClassifierRecords, read_records
 from dtn_det.reports.samples.gallery import Answer, Disagreement, Gallery, Picture, SampleImage, pick, thumbnail
-from dtn_det.robustness.cells import CLEAN, Cell
-from dtn_det.robustness.classification.data import ClassificationRun, Prepared, prepare
+from dtn_det.robustness.classification.data import Prepared, prepare
 from dtn_det.robustness.classification.images import SIDES
+from dtn_det.robustness.options import ClassificationOptions
 from dtn_det.robustness.store.manifest import StoreManifest
 from dtn_det.robustness.store.store import ModelStore
 
@@ -74,8 +75,8 @@ def _prepared(models: Mapping[str, ModelStore], data: Path, clean: Path | None, 
     """The images, seen to be those of the stores."""
     manifests = [model.store.manifest for model in models.values()]
     first = manifests[0]
-    cells = dict.fromkeys(cell for manifest in manifests for cell in manifest.cells if cell.corruption != CLEAN)
-    run = ClassificationRun(
+    cells = dict.fromkeys(cell for manifest in manifests for cell in manifest.cells if cell != CLEAN)
+    run = ClassificationOptions(
         models=(),
         data=data,
         store=Path(),

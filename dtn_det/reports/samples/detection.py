@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dtn_det.corruptions.cells import CLEAN, Cell
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import ByteImage
 from dtn_det.errors import ReportError
 from dtn_det.reports.samples.gallery import Answer, Box, Disagreement, Gallery, Picture, SampleImage, pick, thumbnail
-from dtn_det.robustness.cells import CLEAN, Cell
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store.store import ModelStore
 
@@ -255,7 +255,7 @@ class _Scene:
         clean = _read(self.paths[number])
         pictures, size = [], (0, 0)
         for cell in cells:
-            pixels = clean if cell.corruption == CLEAN else self.corruptor(clean, *cell, str(image.id))
+            pixels = clean if cell == CLEAN else self.corruptor(clean, *cell, str(image.id))
             webp, size = thumbnail(pixels, LONGEST)
             scale = size[0] / clean.shape[1]
             answers = {name: self._answer(name, number, cell, objects, scale) for name in self.of}

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dtn_det.corruptions.cells import Cell
 from dtn_det.corruptions.image import ByteImage
 from dtn_det.errors import ReportError
 from dtn_det.reports.sources import Sources
-from dtn_det.robustness.cells import Cell
 from dtn_det.robustness.store.store import ModelStore
 
 _LOSSLESS_SIDE = 64

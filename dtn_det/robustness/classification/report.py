@@ -10,12 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from dtn_det.corruptions.catalog import GROUPS, SEVERITIES
+from dtn_det.datasets.remarks import counted
 from dtn_det.metrics.cells import CorruptionSet
 from dtn_det.metrics.formulas import Summary, partial_label
 from dtn_det.robustness.classification.baseline import BaselineChoice, baseline_remarks
 from dtn_det.robustness.classification.results import ClassifierResult
 from dtn_det.robustness.store.store import Store
-from dtn_det.robustness.wording import counted
 
 _BAD_SHOWN = 10
 _ABSENT = "-"

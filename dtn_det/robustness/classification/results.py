@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dtn_det.corruptions.catalog import BENCHMARK, EXTRA
+from dtn_det.datasets.remarks import counted
 from dtn_det.errors import StoreError
 from dtn_det.metrics import mean_corruption_error, mean_error, relative_mean_corruption_error
 from dtn_det.metrics.cells import CorruptionSet
 from dtn_det.metrics.classification import chance_remark, is_at_chance
 from dtn_det.metrics.formulas import Summary
 from dtn_det.robustness.classification.baseline import ALEXNET
-from dtn_det.robustness.classification.tally import Tally, tally
+from dtn_det.robustness.classification.progress import Tally, tally
 from dtn_det.robustness.store.store import Store
-from dtn_det.robustness.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ class ClassifierResult:
 
     Attributes:
         name: Of the model.
-        frame: Its errors: see :meth:`dtn_det.robustness.classification.tally.Tally.frame`.
+        frame: Its errors: see :meth:`dtn_det.robustness.classification.progress.Tally.frame`.
         errors: Mean errors, by set of corruptions.
         corruption_errors: mCE, by set of corruptions; empty without a baseline.
         relative: Relative mCE, likewise, where there are clean images.

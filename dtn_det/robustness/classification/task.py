@@ -13,13 +13,13 @@ from torch.utils.data import Dataset
 
 from dtn_det._optional import require
 from dtn_det.datasets.folders.class_folders import LabelledImages
+from dtn_det.datasets.remarks import counted
 from dtn_det.errors import BadImageError, DeviceMemoryError
-from dtn_det.robustness.classification.images import CellImages, Cells, Item
+from dtn_det.robustness.classification.images import CellImages, Cells, Item, ViewSlots
 from dtn_det.robustness.classification.models.classifier import Classifier, View, check_logits
 from dtn_det.robustness.classification.records import records_schema, score
-from dtn_det.robustness.classification.slots import ViewSlots
+from dtn_det.robustness.options import OnBadImage
 from dtn_det.robustness.store.files import BAD_IMAGES
-from dtn_det.robustness.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow
@@ -37,7 +37,7 @@ class ClassificationTask:
         device: Where they are.
         batch_size: Most images that a model gets at once.
         amp: Run the models in mixed precision.
-        records_bad: Leave bad images out and say so, instead of ending the run.
+        on_bad_image: What to do about an image that cannot be read.
         unit_size: Most images of a unit.
         on_image: Called after each image.
     """
@@ -49,7 +49,7 @@ class ClassificationTask:
     device: torch.device
     batch_size: int
     amp: bool
-    records_bad: bool
+    on_bad_image: OnBadImage
     unit_size: int
     on_image: Callable[[], None] = lambda: None
     _slots: ViewSlots = field(init=False, repr=False)
@@ -96,7 +96,7 @@ class ClassificationTask:
             self.on_image()
             if item.error is None:
                 group.append(item)
-            elif self.records_bad:
+            elif self.on_bad_image == "record":
                 bad[item.image] = item.error
                 self._slots.release(item.slot)
             else:

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from dtn_det.corruptions.cells import Cell
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.transforms import ImageCorruption
 from dtn_det.datasets.coco.orientation import orientation_fault
 from dtn_det.errors import InputError
-from dtn_det.robustness.cells import Cell
 
 Transform = Callable[[dict[str, Any]], dict[str, Any] | None]
 

@@ -17,11 +17,12 @@ import torch
 from dtn_det._optional import require
 from dtn_det.checkpoints.load import load_weights
 from dtn_det.checkpoints.state_dict import WeightsKind
-from dtn_det.cost.facts import training_facts
+from dtn_det.cost.complexity import config_complexity
+from dtn_det.cost.facts import ModelFacts, training_facts
 from dtn_det.datasets.configs.classes import checkpoint_classes
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, counted
 from dtn_det.errors import InputError
-from dtn_det.robustness.wording import counted
+from dtn_det.robustness.detection.images import BadImage, DetectionImages
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -157,3 +158,27 @@ def model_source(config: str, checkpoint: str) -> str:
 def batches(count: int, size: int) -> Sequence[slice]:
     """The conditions of an image in batches. No batch has two images, so none is padded for another's sake."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def detection_facts(cfg: Config, detector: Detector, images: DetectionImages) -> ModelFacts:
+    """How a detector was trained, and what it costs for the first image, as it comes out of the pipeline.
+
+    Args:
+        cfg: Its config.
+        detector: The model.
+        images: Under one cell.
+
+    Returns:
+        Without the cost, where the image is bad or the detector cannot be traced.
+    """
+    first = images[0]
+    if isinstance(first, BadImage):
+        return ModelFacts(training=detector.training)
+    preprocess: Any = detector.model.data_preprocessor
+    padded = preprocess({"inputs": [first.inputs[0]], "data_samples": [first.sample.new()]}, False)["inputs"]
+    height, width = padded.shape[-2:]
+    try:
+        flops = config_complexity(cfg, (height, width)).total.flops
+    except ValueError:
+        return ModelFacts(training=detector.training)
+    return ModelFacts(flops, f"{height}x{width}", detector.training)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from dtn_det._optional import require
 from dtn_det.corruptions.catalog import ALL, EXTRA, SEVERITIES
+from dtn_det.corruptions.cells import CLEAN
+from dtn_det.datasets.remarks import counted
 from dtn_det.metrics import (
     METRICS,
     Summary,
@@ -14,9 +16,7 @@ from dtn_det.metrics import (
     relative_performance_under_corruption,
 )
 from dtn_det.metrics.cells import CorruptionSet
-from dtn_det.robustness.cells import CLEAN
-from dtn_det.robustness.detection.counts import rule_note
-from dtn_det.robustness.wording import counted
+from dtn_det.robustness.detection.records import rule_note
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ def summary_table(frame: pd.DataFrame, title: str, selected: str = "") -> Table:
     table.add_column("metric")
     sets: list[tuple[CorruptionSet, str]] = []
     present = set(frame["corruption"])
-    if present - {CLEAN, *EXTRA}:
+    if present - {CLEAN.corruption, *EXTRA}:
         sets.append(("benchmark", ""))
     if present & set(EXTRA):
         sets.append(("extra", " (4 extra)"))
@@ -90,7 +90,7 @@ def summary_table(frame: pd.DataFrame, title: str, selected: str = "") -> Table:
         table.add_column(f"rPC{suffix} %", justify="right")
     table.add_column("", no_wrap=True)
     for metric in METRICS:
-        clean = float(frame.loc[frame["corruption"] == CLEAN, metric].iloc[0])
+        clean = float(frame.loc[frame["corruption"] == CLEAN.corruption, metric].iloc[0])
         cells, missing = [_percent(clean)], []
         for corruptions, _ in sets:
             if (frame[metric] == -1).any():

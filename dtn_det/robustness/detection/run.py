@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,25 +13,22 @@ import torch
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.files import check_checkpoint
-from dtn_det.checkpoints.state_dict import WeightsKind
-from dtn_det.corruptions.catalog import select_corruptions, select_severities
-from dtn_det.corruptions.engine import ChannelOrder, Corruptor
+from dtn_det.corruptions.cells import sweep_cells
+from dtn_det.corruptions.engine import Corruptor
 from dtn_det.datasets.class_names import LabelNames, ModelClasses, NamedSet, labels_in_evaluation, order_remark
 from dtn_det.datasets.coco.orientation import ignores_orientation
 from dtn_det.datasets.configs.classes import head_numbers, training_classes
 from dtn_det.datasets.remarks import tell
-from dtn_det.robustness.cells import sweep_cells
 from dtn_det.robustness.detection.data import DetectionData, check_loader, read_data
 from dtn_det.robustness.detection.evaluation import bad_images, evaluate_cells
-from dtn_det.robustness.detection.facts import detection_facts
-from dtn_det.robustness.detection.model import Detector, build_detector, model_source
-from dtn_det.robustness.detection.new_annotations import take_new_annotations
+from dtn_det.robustness.detection.manifests import model_manifest, store_manifest, take_new_annotations
+from dtn_det.robustness.detection.model import Detector, build_detector, detection_facts, model_source
 from dtn_det.robustness.detection.report import print_tables
-from dtn_det.robustness.detection.task import DetectionTask, OnBadImage, model_manifest, store_manifest
+from dtn_det.robustness.detection.task import DetectionTask
 from dtn_det.robustness.detection.trial import try_evaluation
-from dtn_det.robustness.rank import joined
+from dtn_det.robustness.options import DetectionOptions
 from dtn_det.robustness.store.store import ModelStore, Store
-from dtn_det.robustness.sweep import Rank, run_sweep
+from dtn_det.robustness.sweep import Rank, joined, run_sweep
 from dtn_det.system.progress import meter
 from dtn_det.training import launch
 from dtn_det.training.config import load_config, parse_options
@@ -39,36 +36,6 @@ from dtn_det.training.config import load_config, parse_options
 if TYPE_CHECKING:
     from mmengine.config import Config
     from rich.console import Console
-
-
-@dataclass(frozen=True)
-class DetectionOptions:
-    """The options of `dtn-det mpc`."""
-
-    config: str
-    checkpoint: str
-    store: Path
-    name: str | None = None
-    data_root: str | None = None
-    split: str = "test"
-    limit: int | None = None
-    limit_seed: int = 0
-    on_bad_image: OnBadImage = "fail"
-    corruptions: Sequence[str] | None = None
-    severities: Sequence[int] = (1, 2, 3, 4, 5)
-    profile: str = "coco-c"
-    seed: int = 0
-    frost: Path | None = None
-    engine: int | None = None
-    channel_order: ChannelOrder = "rgb"
-    workers: int = 0
-    batch_size: int = 4
-    unit_size: int = 16
-    device: str | None = None
-    amp: bool = False
-    cfg_options: Sequence[str] | None = None
-    launcher: str = "none"
-    weights: WeightsKind | None = None
 
 
 def run_detection(options: DetectionOptions) -> int:
@@ -111,9 +78,10 @@ def prepare_detection(
         ValueError: Options, data, checkpoint, or a store that do not fit.
         OSError: A file is missing.
     """
-    cells = sweep_cells(select_corruptions(options.corruptions or ["benchmark"]), select_severities(options.severities))
+    cells = sweep_cells(options.corruptions, options.severities)
     frost = None if options.frost is None else str(options.frost)
-    corruptor = Corruptor(options.profile, options.seed, None, options.channel_order, frost, engine=options.engine)
+    profile = options.profile or "coco-c"
+    corruptor = Corruptor(profile, options.seed, None, options.channel_order, frost, engine=options.engine)
     cfg = _config(options)
     data = read_data(cfg, options.split, options.limit, options.limit_seed)
     if options.on_bad_image == "fail":

@@ -1,30 +1,21 @@
-"""The sweep of a detector over every cell: mPC on COCO-C."""
+"""A detector in the loop of a sweep."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dtn_det.corruptions.engine import Corruptor
-from dtn_det.datasets.class_names import LabelNames
 from dtn_det.errors import InputError
-from dtn_det.robustness.cells import Cell
-from dtn_det.robustness.detection.data import DetectionData
 from dtn_det.robustness.detection.images import BadImage, CellImages, DetectionImages
 from dtn_det.robustness.detection.model import Detector, batches
 from dtn_det.robustness.detection.records import ImageDetections, RecordRows, from_instances
-from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest, hash_weights
+from dtn_det.robustness.options import OnBadImage
 
 if TYPE_CHECKING:
     import pyarrow
-
-TASK = "detection"
-
-OnBadImage = Literal["fail", "record"]
 
 
 @dataclass(frozen=True)
@@ -94,68 +85,3 @@ class DetectionTask:
                 "images with --on-bad-image record. All finished units are kept"
             )
         rows.add_bad(item.number, range(self.num_cells), item.reason)
-
-
-def store_manifest(data: DetectionData, cells: tuple[Cell, ...], corruptor: Corruptor, unit_size: int) -> StoreManifest:
-    """What all detectors of a store share.
-
-    Raises:
-        InputError: Images are missing.
-    """
-    sizes = data.file_sizes()
-    return StoreManifest(
-        task=TASK,
-        data=data.name,
-        data_hash=data.truth.hash(sizes),
-        num_images=len(data.indices),
-        selection=data.selection,
-        corruption=corruptor.identity,
-        cells=cells,
-        unit_size=unit_size,
-        protocol={"categories": data.truth.categories_json},
-        remarks=data.remarks,
-        images_hash=data.truth.images_hash(sizes),
-    )
-
-
-def model_manifest(
-    name: str, source: str, detector: Detector, data: DetectionData, batch_size: int, labels: LabelNames
-) -> ModelManifest:
-    """What a detector's numbers were made from.
-
-    Where its labels are in another order than the categories of the data, their names are part of that: a store of
-    numbers that were taken by places does not go on.
-    """
-    state: dict[str, Any] = detector.model.state_dict()
-    categories = tuple(name for _, name in data.truth.categories)
-    own_order = {} if labels.names == categories else {"labels": json.dumps(labels.names, ensure_ascii=False)}
-    return ModelManifest(
-        name=name,
-        source=source,
-        weights_hash=hash_weights(state),
-        num_parameters=sum(parameter.numel() for parameter in detector.model.parameters()),
-        protocol={
-            "model settings": detector.settings,
-            "pipeline": data.pipeline_json,
-            "batch size": str(batch_size),
-            "precision": detector.precision,
-            "device": detector.device.type,
-            **own_order,
-        },
-        versions=versions(),
-    )
-
-
-def versions() -> dict[str, str]:
-    """Libraries that the numbers may depend on."""
-    from importlib import metadata
-
-    import torch
-
-    found = {"torch": str(torch.__version__)}
-    for package in ("dtn-det", "numpy", "opencv-python-headless", "onedl-mmdetection", "onedl-mmcv", "mmdet", "mmcv"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

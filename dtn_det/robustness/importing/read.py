@@ -6,23 +6,108 @@ import csv
 import hashlib
 import json
 import math
+import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dtn_det._optional import require
 from dtn_det.corruptions.catalog import ALL, SEVERITIES
+from dtn_det.corruptions.cells import CLEAN
 from dtn_det.datasets.remarks import Remark, agreeing
-from dtn_det.errors import InputError
-from dtn_det.robustness.cells import CLEAN
+from dtn_det.errors import InputError, UnsafePickleError
 from dtn_det.robustness.detection.evaluation import COCO_METRICS, KINDS
-from dtn_det.robustness.importing.pickles import read_plain_pickle
 from dtn_det.robustness.importing.write import COCO_DETECTIONS, MMDET_DETECTIONS, Imported, ImportSource
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_LARGEST = 64 * 1024 * 1024
+_KINDS = "biuf"
+
+
+def read_plain_pickle(path: Path) -> Any:
+    """Read a pickle.
+
+    Args:
+        path: Of at most 64 MB.
+
+    Returns:
+        Plain containers and Python's numbers; numpy's arrays become lists.
+
+    Raises:
+        UnsafePickleError: It would run code, or create other objects.
+        ValueError: It is no pickle, was cut off, or is too large.
+    """
+    if path.stat().st_size > _LARGEST:
+        raise InputError(f"expected results of at most {_LARGEST >> 20} MB in {path}, got more: name another file")
+    try:
+        with path.open("rb") as file:
+            return _PlainUnpickler(file, encoding="latin1").load()
+    except UnsafePickleError as error:
+        raise UnsafePickleError(f"expected plain results in {path}, got {error}: nothing of it was run") from error
+    except Exception as error:  # a damaged pickle fails in every way there is
+        raise InputError(
+            f"expected a pickle of results in {path}, got {type(error).__name__}: {error}: name another file"
+        ) from error
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Gives a file no function but stand-ins that build plain data, made anew for each file."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The stand-in of a name; all other names are refused."""
+        # numpy 2 moved its core: files name the place that their numpy had.
+        place = (module.replace("numpy.core", "numpy._core"), name)
+        stand_ins: dict[tuple[str, str], Any] = {
+            ("collections", "OrderedDict"): lambda *items: dict(*items),
+            ("numpy", "dtype"): lambda code, *_: _Kind(code),
+            ("numpy", "ndarray"): "ndarray",
+            ("numpy._core.multiarray", "scalar"): lambda kind, content: kind.numbers(content)[0],
+            ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Values(),
+            # Of protocol 5: bytes, kind, shape, order.
+            ("numpy._core.numeric", "_frombuffer"): lambda content, kind, *_: _Values(kind.numbers(content)),
+            ("_codecs", "encode"): lambda text, encoding="latin1": text.encode("latin1"),
+        }
+        if place not in stand_ins:
+            raise UnsafePickleError(f"{module}.{name}, which is no plain data")
+        return stand_ins[place]
+
+
+class _Kind:
+    """Stands in for a numpy dtype of numbers."""
+
+    __slots__ = ("code", "order")
+
+    def __init__(self, code: Any) -> None:
+        found = np.dtype(code) if isinstance(code, str) and len(code) <= 4 else None
+        if found is None or found.kind not in _KINDS:
+            raise UnsafePickleError(f"an array of {code!r}, which are no numbers")
+        self.code, self.order = found.str[1:], found.byteorder
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|", "="):
+            self.order = state[1]
+
+    def numbers(self, content: Any) -> list[Any]:
+        """The numbers of raw bytes."""
+        raw = content.encode("latin1") if isinstance(content, str) else content
+        values: list[Any] = np.frombuffer(raw, np.dtype(self.order + self.code)).tolist()
+        return values
+
+
+class _Values(list[Any]):
+    """Stands in for a numpy array; its numbers in one row."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, _, kind, _, content = state
+        self[:] = kind.numbers(content)
+
 
 _MMDET_METRICS = {"mAP": "AP", "mAP_50": "AP50", "mAP_75": "AP75", "mAP_s": "APs", "mAP_m": "APm", "mAP_l": "APl"}
 # "Gaussian Noise" and "JPEG Compression" of printed tables.
@@ -47,10 +132,10 @@ class _Model:
             ValueError: No fraction, no severity, or a cell that came before with another value.
         """
         where = f"{corruption} {'' if severity is None else severity}".strip()
-        if corruption not in (CLEAN, *ALL):
+        if corruption not in (CLEAN.corruption, *ALL):
             self.left_out.append(corruption)
             return
-        if severity is not None and severity not in ((0,) if corruption == CLEAN else SEVERITIES):
+        if severity is not None and severity not in ((0,) if corruption == CLEAN.corruption else SEVERITIES):
             raise InputError(f"expected severities 1 to 5 in {file}, got {where}: mend the file")
         for metric, value in values.items():
             none = value == -1 and kind in KINDS
@@ -109,7 +194,7 @@ def _imported(name: str, model: _Model, hashes: Mapping[str, str], file_format: 
         rows = [{"corruption": key[0], "severity": key[1], **values} for key, values in cells.items()]
         frames[kind] = pandas.DataFrame(rows).astype({"severity": "Int8"})
         means |= any(severity is None for _, severity in cells)
-    if not any(key[0] != CLEAN for cells in model.rows.values() for key in cells):
+    if not any(key[0] != CLEAN.corruption for cells in model.rows.values() for key in cells):
         raise InputError(
             f"expected results under corruptions in {', '.join(hashes)}, got none: check --format ({file_format})"
         )
@@ -141,7 +226,7 @@ def _robustbench(files: Sequence[Path]) -> dict[str, _Model]:
             if file.stem not in models:
                 raise InputError(f"expected {file} beside a CSV file with a row {file.stem!r}, got none: name both")
             accuracy = _clean_accuracy(file)
-            models[file.stem].add("top1", CLEAN, 0, {"error": 1 - accuracy / 100}, file)
+            models[file.stem].add("top1", *CLEAN, {"error": 1 - accuracy / 100}, file)
     return models
 
 
@@ -207,7 +292,7 @@ def _mmdet(file: Path) -> _Model:
             for key, metrics in severities.items():
                 where = f" at {corruption} {key}"
                 severity = int(key)
-                cell = (CLEAN, 0) if severity == 0 else (str(corruption), severity)
+                cell = CLEAN if severity == 0 else (str(corruption), severity)
                 if isinstance(metrics, Mapping) and not metrics:
                     empty.append(cell)
                     continue
@@ -238,7 +323,9 @@ def _add_cells_without_detections(model: _Model, cells: Sequence[tuple[str, int]
         for corruption, severity in cells:
             values = {metric: -1.0 if value == -1 else 0.0 for metric, value in some.items()}
             model.add(kind, corruption, severity, values, file)
-    named = tuple(f"{corruption} {severity}" for corruption, severity in cells if corruption in (CLEAN, *ALL))
+    named = tuple(
+        f"{corruption} {severity}" for corruption, severity in cells if corruption in (CLEAN.corruption, *ALL)
+    )
     if named:
         what = agreeing(
             len(named),
@@ -285,7 +372,7 @@ def _text(file: Path) -> _Model:
             _hendrycks_line(model, found[1], float(found[2]), average, file)
             average = []
         elif found := re.match(rf"Clean dataset error \(%\): ({_NUMBER})", line):
-            model.add("top1", CLEAN, 0, {"error": float(found[1]) / 100}, file)
+            model.add("top1", *CLEAN, {"error": float(found[1]) / 100}, file)
         elif found := re.match(rf"([\w ]+): Top1 accuracy:? ({_NUMBER}), Top5 accuracy:? ({_NUMBER})", line):
             _accuracy_line(model, found[1], float(found[2]), float(found[3]), file)
     return model
@@ -306,6 +393,6 @@ def _accuracy_line(model: _Model, title: str, top1: float, top5: float, file: Pa
     values = {"error": 1 - top1 / 100, "top5_error": 1 - top5 / 100}
     name = _TITLE.get(title.lower(), title)
     if title == "ImageNet val":
-        model.add("top1", CLEAN, 0, values, file)
+        model.add("top1", *CLEAN, values, file)
     elif not title.startswith(("Full ", "ImageNet-C")):
         model.add("top1", name, None, values, file)

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dtn_det.corruptions.cells import Cell
 from dtn_det.cost.facts import ModelFacts
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
-from dtn_det.robustness.cells import Cell
 
 FORMAT = 1
 """Version of the files in a store."""

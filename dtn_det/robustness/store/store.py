@@ -24,7 +24,6 @@ import numpy as np
 
 from dtn_det.cost.facts import ModelFacts
 from dtn_det.errors import InputError, StoreError
-from dtn_det.robustness.store.file_errors import advice
 from dtn_det.robustness.store.files import (
     bad_images_of,
     check_name,
@@ -34,7 +33,7 @@ from dtn_det.robustness.store.files import (
     read_parquet,
 )
 from dtn_det.robustness.store.manifest import FORMAT, ModelManifest, StoreManifest, differences
-from dtn_det.system.files import is_temporary, locked, write_bytes, write_json
+from dtn_det.system.files import advice, is_temporary, locked, write_bytes, write_json
 
 if TYPE_CHECKING:
     import pyarrow

@@ -194,8 +194,8 @@ class TestOrientations:
 
 
 def images_of(data) -> Any:
+    from dtn_det.corruptions.cells import sweep_cells
     from dtn_det.corruptions.engine import Corruptor
-    from dtn_det.robustness.cells import sweep_cells
 
     return data.images(sweep_cells(()), Corruptor("coco-c"))
 

@@ -13,7 +13,8 @@ from dtn_det.corrupted_folders.layouts import list_folder
 from dtn_det.datasets.folders.class_folders import list_images
 from dtn_det.datasets.folders.label_maps import imagenet_subset, imagenet_wnids
 from dtn_det.datasets.folders.recognise import recognise
-from dtn_det.robustness.classification.data import ClassificationRun, prepare
+from dtn_det.robustness.classification.data import prepare
+from dtn_det.robustness.options import ClassificationOptions
 
 pytest.importorskip("timm", reason="ImageNet's classes come from timm")
 
@@ -271,7 +272,9 @@ def test_of_several_splits_val_is_taken_and_told(tmp_path: Path) -> None:
 
 def test_tiny_imagenet_c_says_that_its_clean_twin_is_missing(tmp_path: Path) -> None:
     link_classes(tmp_path / "tree" / "fog" / "1", imagenet_wnids()[:200], "test_1.JPEG", (64, 64))
-    run = ClassificationRun((), tmp_path / "tree", tmp_path / "store", corruptions=("fog",), severities=(1,))
+    run = ClassificationOptions(
+        models=(), data=tmp_path / "tree", store=tmp_path / "store", corruptions=("fog",), severities=(1,)
+    )
     prepared = prepare(run)
     assert (prepared.side, prepared.classes, prepared.images.num_classes) == (64, "folder", 200)
     assert {remark.kind for remark in prepared.remarks} == {"no_clean_twin", "profile_by_size"}

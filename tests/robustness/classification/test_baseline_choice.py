@@ -8,8 +8,8 @@ import pyarrow as arrow
 import pytest
 
 from dtn_det.corruptions import Corruptor
+from dtn_det.corruptions.cells import sweep_cells
 from dtn_det.metrics.classification import is_at_chance
-from dtn_det.robustness.cells import sweep_cells
 from dtn_det.robustness.classification.baseline import baseline_remarks, choose_baseline, count_labels
 from dtn_det.robustness.store.manifest import StoreManifest
 from dtn_det.robustness.store.store import Store

@@ -12,11 +12,11 @@ from class_folders import WNIDS, picture, write_folders
 
 from dtn_det.cli.main import main
 from dtn_det.corrupted_folders.reading import list_tree, open_tree
+from dtn_det.corruptions.cells import Cell
 from dtn_det.datasets.folders.class_folders import list_images
 from dtn_det.datasets.folders.corruption_folders import look_for_corruptions
 from dtn_det.datasets.folders.label_maps import imagenet_wnids
 from dtn_det.datasets.folders.recognise import recognise
-from dtn_det.robustness.cells import Cell
 from dtn_det.robustness.store.store import Store
 
 CELLS = (Cell("fog", 1), Cell("fog", 2))

@@ -19,14 +19,13 @@ from safetensors.torch import save_file
 
 from dtn_det.cli.main import main
 from dtn_det.errors import CheckpointError
-from dtn_det.robustness.classification import slots as classification_slots
-from dtn_det.robustness.classification.images import see
+from dtn_det.robustness.classification import images as classification_images
+from dtn_det.robustness.classification.images import ViewSlots, see
 from dtn_det.robustness.classification.models.classifier import View
-from dtn_det.robustness.classification.models.hub import hub_asked_once
 from dtn_det.robustness.classification.models.loading import load_classifier
 from dtn_det.robustness.classification.models.mmpretrain import pipeline_view, split_source
+from dtn_det.robustness.classification.models.timm import hub_asked_once
 from dtn_det.robustness.classification.records import records_schema, score
-from dtn_det.robustness.classification.slots import ViewSlots
 from dtn_det.robustness.store.store import Store
 
 timm = pytest.importorskip("timm")
@@ -287,7 +286,7 @@ def test_too_little_shared_memory_is_told_before_the_start(monkeypatch: pytest.M
     def little(folder: object) -> SimpleNamespace:
         return SimpleNamespace(f_bavail=64, f_frsize=2**20)
 
-    monkeypatch.setattr(classification_slots.os, "statvfs", little)
+    monkeypatch.setattr(classification_images.os, "statvfs", little)
     ViewSlots([View()], 76, 224, 5, shared=True)
     with pytest.raises(OSError, match=r"expected 80\.1 MB of shared memory in /dev/shm for 7 images .* got 67\.1 MB"):
         ViewSlots([View()], 76, 224, 7, shared=True)

@@ -13,9 +13,9 @@ from class_folders import WNIDS, picture, write_folders
 from PIL import Image
 
 from dtn_det.cli.main import main
+from dtn_det.robustness.classification.images import ViewSlots
 from dtn_det.robustness.classification.models.classifier import View
 from dtn_det.robustness.classification.results import results
-from dtn_det.robustness.classification.slots import ViewSlots
 from dtn_det.robustness.store.store import Store
 
 MODEL = """

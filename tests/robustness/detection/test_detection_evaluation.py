@@ -12,9 +12,9 @@ pytest.importorskip("pycocotools")
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from dtn_det.corruptions.cells import sweep_cells
 from dtn_det.errors import StoreError
 from dtn_det.metrics import mean_performance_under_corruption
-from dtn_det.robustness.cells import sweep_cells
 from dtn_det.robustness.detection import evaluation as coco_cells
 from dtn_det.robustness.detection.evaluation import COCO_METRICS, CocoScorer, evaluate_cells, read_cells
 from dtn_det.robustness.detection.records import ImageDetections, RecordRows

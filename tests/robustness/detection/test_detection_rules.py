@@ -20,7 +20,7 @@ import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from mmdet.evaluation import CocoMetric
 
-from dtn_det.robustness.detection.counts import most_of_one_class, rule_note
+from dtn_det.robustness.detection.records import most_of_one_class, rule_note
 from dtn_det.robustness.detection.report import print_tables
 
 

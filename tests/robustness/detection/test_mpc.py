@@ -18,11 +18,12 @@ pytest.importorskip("mmdet", reason="detectors need MMDetection")
 
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
 
 from dtn_det.cli.main import main
 from dtn_det.corruptions import Corruptor
+from dtn_det.corruptions.cells import Cell, sweep_cells
 from dtn_det.errors import StoreError
-from dtn_det.robustness.cells import Cell, sweep_cells
 from dtn_det.robustness.detection import data as detection_data
 from dtn_det.robustness.detection import run as detection_run
 from dtn_det.robustness.detection.evaluation import evaluate_cells, read_cells
@@ -84,6 +85,7 @@ def test_detections_are_those_of_mmdetection_with_the_corruption_in_its_pipeline
     tiny = build_detector(cfg, detector[1], torch.device("cpu")).model
     cell = store.manifest.cells.index(Cell("impulse_noise", 5))
     (found,) = read_cells(model, [cell])
+    init_default_scope("mmdet")
     for corrupted, number_of_cell in ((False, 0), (True, cell)):
         pipeline = Compose([settings.pipeline[0], *([step] if corrupted else []), *settings.pipeline[1:]])
         (found,) = read_cells(model, [number_of_cell])

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
+
 from dtn_det.cli.main import main
 from dtn_det.corruptions import ALL
 from dtn_det.errors import StoreError, UnsafePickleError
@@ -18,9 +19,8 @@ from dtn_det.metrics import mean_corruption_error, mean_performance_under_corrup
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.page.render import render_page
 from dtn_det.reports.tables import report_tables
-from dtn_det.robustness.importing import pickles as importing_pickle
-from dtn_det.robustness.importing.pickles import read_plain_pickle
-from dtn_det.robustness.importing.read import import_files
+from dtn_det.robustness.importing import read as importing_read
+from dtn_det.robustness.importing.read import import_files, read_plain_pickle
 from dtn_det.robustness.importing.write import (
     COCO_DETECTIONS,
     MMDET_DETECTIONS,
@@ -283,7 +283,7 @@ def test_damaged_and_huge_pickles(tmp_path, monkeypatch):
     file.write_bytes(b"no pickle")
     with pytest.raises(ValueError, match="expected a pickle of results"):
         read_plain_pickle(file)
-    monkeypatch.setattr(importing_pickle, "_LARGEST", 4)
+    monkeypatch.setattr(importing_read, "_LARGEST", 4)
     with pytest.raises(ValueError, match="expected results of at most 0 MB"):
         read_plain_pickle(file)
 

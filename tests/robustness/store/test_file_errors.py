@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from dtn_det.robustness.store.file_errors import advice, file_errors_told
+from dtn_det.system.files import advice, reporting_file_errors
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,13 @@ from dtn_det.robustness.store.file_errors import advice, file_errors_told
     ],
 )
 def test_errors_of_the_system_are_told(number, name, message):
-    with pytest.raises(OSError, match=f"^expected .*{message}"), file_errors_told():
+    with pytest.raises(OSError, match=f"^expected .*{message}"), reporting_file_errors():
         raise OSError(number, os.strerror(number), name)
 
 
 @pytest.mark.parametrize("error", [OSError("a message of its own"), BrokenPipeError(errno.EPIPE, "Broken pipe")])
 def test_others_pass(error):
-    with pytest.raises(type(error)) as caught, file_errors_told():
+    with pytest.raises(type(error)) as caught, reporting_file_errors():
         raise error
     assert caught.value is error
 

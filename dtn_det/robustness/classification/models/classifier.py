@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from dtn_det.cost.facts import ModelFacts, forward_flops
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, counted
 from dtn_det.errors import InputError
 from dtn_det.robustness.store.manifest import ModelManifest, hash_weights
-from dtn_det.robustness.wording import counted
 from dtn_det.system.processes import worker_died
 
 

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dtn_det.checkpoints.state_dict import WeightsKind
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, counted
 from dtn_det.errors import ClassCountError, InputError
 from dtn_det.metrics import BASELINES
 from dtn_det.robustness.classification.class_agreement import ClassSet, align, check_number
 from dtn_det.robustness.classification.models.classifier import Classifier
 from dtn_det.robustness.store.files import check_name
-from dtn_det.robustness.wording import counted
 
 
 def load_classifier(source: str, num_classes: int, weights: WeightsKind | None = None) -> Classifier:

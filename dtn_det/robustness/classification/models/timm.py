@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Mapping
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,6 @@ from dtn_det.checkpoints.load import Loaded, load_weights
 from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.errors import ClassCountError, InputError, MisfitError
 from dtn_det.robustness.classification.models.classifier import Classifier, Normalizer, View
-from dtn_det.robustness.classification.models.hub import hub_asked_once
 
 RANDOM = "random"
 """In place of a checkpoint: random weights, always the same."""
@@ -209,3 +212,47 @@ def _training(model: Any) -> dict[str, str]:
 def _interpolation(name: str) -> str:
     # timm's 'random' is for training.
     return name if name in ("nearest", "bilinear", "bicubic", "lanczos") else "bilinear"
+
+
+_SECONDS = 5.0
+
+
+@contextmanager
+def hub_asked_once() -> Iterator[str]:
+    """Let the hub's client take what it has kept if the hub does not answer, instead of asking again for a minute.
+
+    Its warnings are held back meanwhile, for what it raises in the end says the same.
+
+    Yields:
+        Why the hub does not answer, or nothing.
+    """
+    constants = require("huggingface_hub.constants", "cls")
+    utils = require("huggingface_hub.utils", "cls")
+    verbosity, offline = utils.logging.get_verbosity(), constants.HF_HUB_OFFLINE
+    fault = "it is switched off by HF_HUB_OFFLINE" if offline else _fault(constants.ENDPOINT)
+    utils.logging.set_verbosity_error()
+    try:
+        _switch(constants, utils, offline or bool(fault))
+        yield f"no answer from {constants.ENDPOINT} ({fault})" if fault else ""
+    finally:
+        utils.logging.set_verbosity(verbosity)
+        _switch(constants, utils, offline)
+
+
+def _switch(constants: object, utils: object, offline: bool) -> None:
+    """What the variable HF_HUB_OFFLINE does, which is read only once."""
+    constants.HF_HUB_OFFLINE = offline  # type: ignore[attr-defined]
+    # Sessions hold what they were begun with; later versions of the client ask each time.
+    getattr(utils, "reset_sessions", lambda: None)()
+
+
+def _fault(endpoint: str) -> str:
+    """Why there is no connection, or nothing: an error that the hub itself sends, or of certificates, is none."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_SECONDS).close()
+    except urllib.error.HTTPError:
+        return ""
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        return "" if isinstance(reason, ssl.SSLError) else str(reason)
+    return ""

@@ -8,8 +8,6 @@ from typing import NamedTuple
 from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES, check_name, check_severity
 from dtn_det.errors import InputError
 
-CLEAN = "clean"
-
 
 class Cell(NamedTuple):
     """One condition under which every image is evaluated.
@@ -21,6 +19,10 @@ class Cell(NamedTuple):
 
     corruption: str
     severity: int
+
+
+CLEAN = Cell("clean", 0)
+"""The cell of the clean images."""
 
 
 def sweep_cells(corruptions: Sequence[str] = BENCHMARK, severities: Sequence[int] = SEVERITIES) -> tuple[Cell, ...]:
@@ -36,4 +38,4 @@ def sweep_cells(corruptions: Sequence[str] = BENCHMARK, severities: Sequence[int
     for what, values in (("corruptions", corruptions), ("severities", severities)):
         if len(set(values)) != len(values):
             raise InputError(f"expected each of {what} once, got {list(values)}")
-    return (Cell(CLEAN, 0), *(Cell(name, int(severity)) for name in corruptions for severity in severities))
+    return (CLEAN, *(Cell(name, int(severity)) for name in corruptions for severity in severities))

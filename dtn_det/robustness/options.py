@@ -1,0 +1,110 @@
+"""The options of a sweep, as the commands `dtn-det mce` and `dtn-det mpc` take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
+
+if TYPE_CHECKING:
+    from dtn_det.checkpoints.state_dict import WeightsKind
+    from dtn_det.corruptions.engine import ChannelOrder
+
+OnBadImage = Literal["fail", "record"]
+"""What to do about an image that cannot be read: end the run, or leave the image out and say so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """What sweeps of classifiers and of detectors have in common.
+
+    Attributes:
+        store: Folder of the results.
+        corruptions: Names of the corruptions, in this order.
+        severities: From 1 to 5.
+        profile: Benchmark whose corruptions are applied; None for the usual one of the data.
+        seed: Seed of the corruptions' randomness.
+        frost: Folder of frost textures, None for those that are made here.
+        engine: Version of the corruptions; None for the newest.
+        limit: Take no more than so many images, chosen at random, always the same.
+        limit_seed: Seed of that choice.
+        on_bad_image: What to do about an image that cannot be read.
+        workers: Processes that load and corrupt images; 0 does it in the main process.
+        batch_size: Most images (of classifiers) or conditions of an image (of detectors) that a model sees at once.
+        unit_size: Images that are finished and written together.
+        amp: Run the models in mixed precision.
+        device: Where the models run, such as ``cpu``; None for a GPU where there is one.
+        launcher: What started the processes: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+        weights: Which weights of a checkpoint with an average are taken.
+    """
+
+    store: Path
+    corruptions: Sequence[str] = BENCHMARK
+    severities: Sequence[int] = SEVERITIES
+    profile: str | None = None
+    seed: int = 0
+    frost: Path | None = None
+    engine: int | None = None
+    limit: int | None = None
+    limit_seed: int = 0
+    on_bad_image: OnBadImage = "fail"
+    workers: int = 0
+    batch_size: int
+    unit_size: int
+    amp: bool = False
+    device: str | None = None
+    launcher: str = "none"
+    weights: WeightsKind | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationOptions(SweepOptions):
+    """The options of `dtn-det mce`.
+
+    Attributes:
+        models: What the user named: see :func:`dtn_det.robustness.classification.models.loading.load_classifier`.
+        data: Folder of the clean or of the corrupted images.
+        clean: Folder of the clean images beside corrupted ones.
+        classes: How classes are numbered: see :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to recognise.
+        names: What reports call the models.
+        baseline: Whose errors divide the corruption errors; None for AlexNet's where they fit.
+        jpeg: Compress corrupted images as JPEG; None for what the benchmark does.
+    """
+
+    models: Sequence[str]
+    data: Path
+    clean: Path | None = None
+    classes: str | None = None
+    names: Sequence[str] | None = None
+    baseline: str | None = None
+    jpeg: bool | None = None
+    batch_size: int = 128
+    unit_size: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionOptions(SweepOptions):
+    """The options of `dtn-det mpc`.
+
+    Attributes:
+        config: Config of MMDetection.
+        checkpoint: Path or URL of the weights.
+        name: What reports call the model; None for the name of the config.
+        data_root: Folder of the data set, in place of the config's.
+        split: Dataloader of the config, ``test`` or ``val``.
+        channel_order: Order of the channels that corruptions see.
+        cfg_options: Values that replace those of the config, as ``KEY=VALUE``.
+    """
+
+    config: str
+    checkpoint: str
+    name: str | None = None
+    data_root: str | None = None
+    split: str = "test"
+    channel_order: ChannelOrder = "rgb"
+    cfg_options: Sequence[str] | None = None
+    batch_size: int = 4
+    unit_size: int = 16
