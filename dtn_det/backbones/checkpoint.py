@@ -13,7 +13,7 @@ from mmengine.model.weight_init import PretrainedInit
 from torch import nn
 
 from dtn_det.checkpoints.backbone_keys import Family, backbone_weights, to_mmdet
-from dtn_det.checkpoints.fit import check_floating_point, compare_weights
+from dtn_det.checkpoints.fit import check_floating_point, compare_weights, with_tied_names
 from dtn_det.checkpoints.key_maps import resize_tables
 from dtn_det.checkpoints.load import with_options
 from dtn_det.checkpoints.read import read_checkpoint
@@ -94,7 +94,7 @@ def load_pretrained(
         state = to_mmdet(found.state, family)
         check_floating_point(state, backbone.state_dict(), "the model", "the file")
         state = {key: value for key, value in state.items() if key in shapes or not _OUTPUT_NORM.match(key)}
-        state = resize_tables(state, shapes, grids)
+        state = with_tied_names(resize_tables(state, shapes, grids), backbone.state_dict())
         if not scales & set(state):
             optional |= scales
         for name, module in backbone.named_modules():

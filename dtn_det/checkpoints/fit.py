@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dtn_det.checkpoints.state_dict import some
+from dtn_det.checkpoints.state_dict import StateDict, some
 from dtn_det.errors import CheckpointError
 from dtn_det.layers.options import EXTRA_STATE, unpack_options
 
@@ -42,6 +42,7 @@ class Fit:
         unexpected: Names of the state dict that the model lacks.
         misshapen: Name, shape in the state dict and shape in the model.
         not_numbers: Names of weights with NaN.
+        untied: Pairs of names that the model gives to one tensor, and the state dict to different ones.
         other_types: Name and type of weights that are complex numbers where the model has real ones, or of which the
             file has the shape alone.
         known: How many names of the model the state dict has.
@@ -56,6 +57,7 @@ class Fit:
     misshapen: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
     not_numbers: tuple[str, ...] = ()
     other_types: tuple[tuple[str, str], ...] = ()
+    untied: tuple[tuple[str, str], ...] = ()
     known: int = 0
     left_out: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
@@ -64,7 +66,8 @@ class Fit:
 
     def __bool__(self) -> bool:
         """Whether it fits."""
-        return not (self.missing or self.unexpected or self.misshapen or self.not_numbers or self.other_types)
+        others = self.not_numbers or self.other_types or self.untied
+        return not (self.missing or self.unexpected or self.misshapen or others)
 
     def problems(self) -> str:
         """What does not fit, counted, with a few names of each kind."""
@@ -75,6 +78,7 @@ class Fit:
             "of another shape": shapes,
             "not of numbers": self.not_numbers,
             "of another type": [f"{name} {kind}" for name, kind in self.other_types],
+            "different where the model has one tensor": [f"{name} and {other}" for name, other in self.untied],
         }
         return "; ".join(
             f"{len(names)} {kind} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
@@ -98,6 +102,8 @@ class Fit:
         classes = self._classes()
         if classes:
             return classes
+        if self.untied:
+            return "It is of a model whose modules do not share weights, where those of this one do."
         if self.misshapen and not (self.missing or self.unexpected):
             return "It is of a model of another size."
         if self.misshapen:
@@ -125,7 +131,7 @@ class Fit:
     @property
     def num_classes(self) -> int | None:
         """The other number of classes of the state dict, where this is all that does not fit."""
-        others = self.missing or self.unexpected or self.not_numbers or self.other_types
+        others = self.missing or self.unexpected or self.not_numbers or self.other_types or self.untied
         return None if others or self._rows is None else self._rows[0]
 
     @property
@@ -149,7 +155,8 @@ def compare_weights(
     """Hold a state dict against that of a model.
 
     Buffers that models make for themselves may be missing or left over, and modules that only training has may be left
-    over; anything else decides the numbers.
+    over; so may names that the model gives to a tensor that has another name in the state dict. Anything else decides
+    the numbers.
 
     Args:
         state: Names and tensors, in the names of the model.
@@ -158,6 +165,7 @@ def compare_weights(
         optional: Further names of the model that may be missing.
     """
     may_lack = set(optional)
+    state = with_tied_names(state, own)
     # Wrappers of other libraries leave the name of what they wrap out of state dicts, but not out of buffers' names.
     of_model = tuple(f".{name}" for name in buffers)
     beyond = [name for name in state if name not in own]
@@ -180,12 +188,53 @@ def compare_weights(
         ),
         not_numbers=tuple(name for name in both if state[name].is_floating_point() and _has_nan(state[name])),
         other_types=tuple((name, kind) for name in both if (kind := _other_type(state[name], own[name]))),
+        untied=tuple(_untied(state, own)),
         known=len(both),
         left_out=left_out,
         held=tuple(state),
         other_norms=tuple(others),
         other_depth=_lacks_blocks(unexpected, own) or _lacks_blocks(missing, state),
     )
+
+
+def with_tied_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> StateDict:
+    """Give the tensors of a state dict all the names that the model has for them.
+
+    Modules that share a parameter have a name for it each. Files of safetensors and of Hugging Face's models hold such
+    a tensor once, under one of its names.
+
+    Args:
+        state: Names and tensors, in the names of the model.
+        own: State dict of the model, whose tensors are those of the model itself.
+
+    Returns:
+        The names and tensors, and each missing name of the model whose tensor is one that the state dict names.
+    """
+    known = {_storage(value): name for name, value in own.items() if name in state}
+    known.pop(None, None)
+    tied = {
+        name: known[_storage(value)] for name, value in own.items() if name not in state and _storage(value) in known
+    }
+    return {**state, **{name: state[other] for name, other in tied.items()}}
+
+
+def _untied(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """Find names that a model gives to one tensor and a state dict to different ones, of which only one can be used."""
+    first: dict[tuple[object, ...], str] = {}
+    for name, value in own.items():
+        place = _storage(value)
+        if name not in state or place is None:
+            continue
+        one, other = state[first.setdefault(place, name)], state[name]
+        if one is not other and not (one.is_meta or other.is_meta) and not torch.equal(one, other):
+            yield first[place], name
+
+
+def _storage(value: Tensor) -> tuple[object, ...] | None:
+    """Return what is equal for two views of the same numbers; None for a tensor without numbers."""
+    if value.is_meta or not value.numel():
+        return None
+    return value.device, value.dtype, value.data_ptr(), value.shape, value.stride()
 
 
 def _norm_of(state: Mapping[str, Tensor], name: str) -> str | None:

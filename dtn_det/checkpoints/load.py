@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from dtn_det.checkpoints.fit import OWN_BUFFERS, Fit, check_floating_point, compare_weights
+from dtn_det.checkpoints.fit import OWN_BUFFERS, Fit, check_floating_point, compare_weights, with_tied_names
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.state_dict import StateDict, WeightsKind
 from dtn_det.checkpoints.trained_config import trained_options
@@ -117,6 +117,7 @@ def _compared(
     renamed = in_own_layout(model, before)
     if renamed is None:
         return state, fit, ()
+    renamed = with_tied_names(renamed, own)
     then = compare_weights(renamed, own, buffers)
     if not then and then.num_classes is None:
         return state, fit, ()

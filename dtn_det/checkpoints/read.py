@@ -126,11 +126,20 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file under all their names.
+
+    ``safetensors.torch.save_model`` writes a tensor that has several names once, and each further name into the
+    metadata of the file as a pair of that name and the name under which the tensor stands.
+    """
     safetensors = require("safetensors", "det")
     try:
         tensors: dict[str, Tensor] = require("safetensors.torch", "det").load_file(path)
+        with safetensors.safe_open(path, "pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise _damaged(path, error) from error
+    stored = set(tensors)
+    tensors |= {alias: tensors[name] for alias, name in metadata.items() if alias not in stored and name in stored}
     return tensors
 
 

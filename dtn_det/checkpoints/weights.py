@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
+from dtn_det.checkpoints.fit import with_tied_names
 from dtn_det.checkpoints.state_dict import (
     Chosen,
     StateDict,
@@ -118,6 +119,7 @@ def find_weights(
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
     named = unwrap_names(chosen.state, {name: value.shape for name, value in own.items()}, wanted)
+    named = replace(named, state=with_tied_names(named.state, own))
     found = Weights(chosen, named, averages_without_names(content), pruned)
     try:
         found.check_kind(wanted)

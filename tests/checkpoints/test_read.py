@@ -17,9 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_model, save_file, save_model
+from torch import nn
 
 import dtn_det
 from dtn_det.checkpoints.files import check_checkpoint
+from dtn_det.checkpoints.load import load_weights
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.errors import CheckpointError, CheckpointNotFoundError
 
@@ -114,6 +118,7 @@ def test_distributed_run_fetches_once(tmp_path: Path, server: Server) -> None:
 import sys, torch
 from dtn_det.errors import CheckpointError, CheckpointNotFoundError
 from dtn_det.checkpoints.files import check_checkpoint
+from dtn_det.checkpoints.load import load_weights
 from dtn_det.checkpoints.read import read_checkpoint
 store = "file://{tmp_path / "store"}"
 torch.distributed.init_process_group("gloo", init_method=store, rank=int(sys.argv[1]), world_size=2)
@@ -292,3 +297,62 @@ def test_tensors_that_their_part_lacks(tmp_path: Path) -> None:
     folder = write_parts(tmp_path / "model", index={"a.weight": PARTS[0], "b": PARTS[0], "c": PARTS[1]})
     with pytest.raises(CheckpointError, match=r"that .* names in its parts, got 2 missing \(b, c\): fetch the parts"):
         read_checkpoint(folder)
+
+
+def tied(shared: bool = True) -> nn.Module:
+    """Two levels whose convolutions are one module, beside norms of their own, as of RTMDet's head."""
+    torch.manual_seed(5)
+    levels = [nn.Sequential(nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2)) for _ in range(2)]
+    if shared:
+        levels[1][0] = levels[0][0]
+    return nn.ModuleDict({"levels": nn.ModuleList(levels), "last": nn.Linear(2, 2)})
+
+
+def test_names_that_safetensors_keeps_in_the_metadata_alone(tmp_path: Path) -> None:
+    there, oracle, here = tied(), tied(), tied()
+    with torch.no_grad():
+        for parameter in there.parameters():
+            parameter.normal_()
+    save_model(there, str(tmp_path / "a.safetensors"))
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert len(file.keys()) == len(there.state_dict()) - 2
+    load_model(oracle, tmp_path / "a.safetensors")
+    state = read_checkpoint(tmp_path / "a.safetensors")
+    assert list(state) != list(there.state_dict())
+    assert set(state) == set(there.state_dict())
+    loaded = load_weights(here, str(tmp_path / "a.safetensors"))
+    assert loaded.remarks == ()
+    for name, value in there.state_dict().items():
+        assert torch.equal(state[name], value)
+        assert torch.equal(here.state_dict()[name], value)
+        assert torch.equal(oracle.state_dict()[name], value)
+
+
+def test_other_metadata_names_no_tensors(tmp_path: Path) -> None:
+    metadata = {"format": "pt", "b": "a", "c": "none", "a": "d", "e": "b"}
+    save_file({"a": torch.ones(1), "d": torch.zeros(1)}, tmp_path / "a.safetensors", metadata)
+    state = read_checkpoint(tmp_path / "a.safetensors")
+    assert {name: float(value) for name, value in state.items()} == {"a": 1, "b": 1, "d": 0}
+
+
+@pytest.mark.parametrize("absent", ["levels.0.0", "levels.1.0"])
+def test_one_name_of_a_tensor_is_enough_in_any_file(absent: str, tmp_path: Path) -> None:
+    """As of `pytorch_model.bin`, which holds a tied tensor once and has no metadata."""
+    there, here = tied(), tied()
+    with torch.no_grad():
+        there["levels"][0][0].weight.normal_()
+    state = {name: value for name, value in there.state_dict().items() if not name.startswith(absent)}
+    assert len(state) == len(there.state_dict()) - 2
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    loaded = load_weights(here, str(tmp_path / "pytorch_model.bin"))
+    assert set(loaded.state) == set(there.state_dict())
+    assert torch.equal(here["levels"][1][0].weight, there["levels"][0][0].weight)
+    with pytest.raises(CheckpointError, match=rf"got others: 2 missing \({absent}\.weight, {absent}\.bias\)"):
+        load_weights(tied(shared=False), str(tmp_path / "pytorch_model.bin"))
+
+
+def test_different_weights_under_the_names_of_one_tensor_are_refused(tmp_path: Path) -> None:
+    torch.save(tied(shared=False).state_dict(), tmp_path / "a.pth")
+    message = r"2 different where the model has one tensor \(levels\.0\.0\.weight and levels\.1\.0\.weight, .*share"
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(tied(), str(tmp_path / "a.pth"))
