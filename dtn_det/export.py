@@ -1,11 +1,16 @@
-"""Trained classifiers in the formats of others: safetensors with timm's `config.json`, and ONNX."""
+"""Trained classifiers in the formats of others: safetensors with timm's `config.json`, and ONNX.
+
+:func:`export_classifier` takes a config of mmpretrain and a checkpoint, :func:`export_model` a model of timm that was
+built, converted and trained in a program of the user's own.
+"""
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +18,34 @@ import torch
 from torch import Tensor, nn
 
 from dtn_det._optional import require
+from dtn_det.checkpoints.load import fit_weights, inner_model
 from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.conversion.config import norm_settings
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import ExportError, InputError
 from dtn_det.layers import DTN
-from dtn_det.robustness.classification.models.mmpretrain import load_mmpretrain
+from dtn_det.robustness.classification.models.classifier import View
+from dtn_det.robustness.classification.models.mmpretrain import configured_view, load_mmpretrain
 from dtn_det.training.config import load_config
 
-# Largest difference of logits between a model and its export, in units of the largest logit.
 TOLERANCE = 1e-4
+"""Largest difference of logits between a model and its export, in units of the largest logit."""
 
 # Arguments of mmpretrain's TimmClassifier that are none of timm's.
 _CLASSIFIER_KEYS = ("type", "model_name", "loss", "train_cfg", "with_cp", "data_preprocessor", "init_cfg", "pretrained")
 
 
+# Arguments of timm.create_model that say where weights come from.
+_STARTS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+
+
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The files that an export wrote.
 
     Attributes:
-        files: Paths.
-        architecture: What `config.json` names.
+        files: Paths of the files.
+        architecture: Name of the model in `config.json`.
         differences: By format, the largest difference from the logits of the model, in units of the largest logit.
         remarks: What was decided as the checkpoint was read.
     """
@@ -66,34 +78,173 @@ def export_classifier(
         checkpoint: Path or URL of the weights.
         out: Folder, which is made.
         onnx: Write the ONNX file, too.
-        image_size: ``(H, W)``, if the config does not say.
-        weights: Of a file with an average, too: see :func:`dtn_det.checkpoints.load.load_weights`.
+        image_size: ``(H, W)``; by default that of the config's test pipeline, or else that of its model.
+        weights: Kind of weights to take from a file with an average, see
+            :func:`dtn_det.checkpoints.load.load_weights`.
 
     Returns:
-        What was written.
+        The files that were written.
 
     Raises:
-        ValueError: A config without a classifier, or no image size.
+        InputError: The config has no classifier, or nothing tells the image size.
         CheckpointError: The checkpoint does not fit.
         ExportError: A file does not give the numbers of the model.
     """
-    if image_size is not None and min(image_size) < 1:
-        raise InputError(f"expected image_size of positive integers (H, W), got {image_size}: pass pixels")
+    _check_size(image_size)
     cfg = load_config(config)
-    classifier = load_mmpretrain(f"{config}@{checkpoint}", 0, weights)
-    network = classifier.network.eval()
-    size = image_size or classifier.view.size or _size_in(cfg.model)
+    if cfg.get("model") is None:
+        raise InputError(f"expected a config of mmpretrain with a `model`, got {config} without: name another")
+    view = configured_view(cfg, config)
+    size = image_size or (view.size if view else None) or _size_in(cfg.model)
     if size is None:
         raise InputError(
-            f"expected the image size in {config}, got a test pipeline and a model without: pass --image-size H W"
+            f"expected the image size in {config}, got none in its test pipeline and its model: pass --image-size H W"
         )
-    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    forward = _Logits(network).eval()
+    classifier = load_mmpretrain(f"{config}@{checkpoint}", 0, weights, view=view or View(size))
+    network = classifier.network.eval()
+    settings = _data_settings(cfg, size)
+
+    def write() -> tuple[str, nn.Module | None]:
+        inner = cfg.model.model if cfg.model.type == "ConvertedModel" else cfg.model
+        if inner.type.rpartition(".")[2] != "TimmClassifier":
+            return _write_own(out, cfg, network, settings), None
+        recipe = _Recipe(
+            inner.model_name,
+            {key: _plain(value) for key, value in inner.items() if key not in _CLASSIFIER_KEYS},
+            *((_plain(cfg.model.get(key)) for key in ("norm_cfg", "spt", "lsa")) if inner is not cfg.model else ()),
+        )
+        return _write_for_timm(out, network.get_submodule("model"), recipe, settings)
+
+    return _export(_Logits(network, mode="tensor"), write, out, (3, *size), onnx, classifier.remarks)
+
+
+def export_model(
+    model: nn.Module,
+    out: Path,
+    name: str,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    norm_cfg: Mapping[str, Any] | str | None = None,
+    spt: bool = False,
+    lsa: bool = False,
+    onnx: bool = False,
+    image_size: tuple[int, int] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> Exported:
+    """Write a model of timm that a program of yours has built, converted and trained; the model is left as it is.
+
+    The files are those of :func:`export_classifier`. To write them, the model is built a second time from the arguments
+    that it was built with, takes the weights, and must give the same logits.
+
+    Args:
+        model: The model, perhaps compiled or in a wrapper for several processes.
+        out: Folder, which is made.
+        name: Name that was given to ``timm.create_model``; that of a model of :mod:`dtn_det.timm` too.
+        arguments: Further arguments that were given to it, as JSON can hold them.
+        norm_cfg: Conversion of the norms: ``type``, the name that was given to :func:`dtn_det.convert_norm`, and its
+            further arguments. A name alone stands for ``dict(type=name)``; None if the norms were not converted.
+        spt: True if :func:`dtn_det.convert_tokenization` was called.
+        lsa: True if :func:`dtn_det.convert_attention` was called.
+        onnx: Write the ONNX file, too.
+        image_size: ``(H, W)``; by default that for which timm has built the model.
+        mean: Mean of the training's input by channel, of values from 0 to 1; by default that of timm's settings of the
+            model, as are the size and the deviation.
+        std: Its standard deviation.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        InputError: An argument does not fit.
+        CheckpointError: The model that the arguments build has other weights.
+        ExportError: A file does not give the numbers of the model.
+
+    Example:
+        >>> model = convert_norm(timm.create_model("vit_tiny_patch16_224", num_classes=10), "dtn")
+        >>> export_model(model, Path("exported"), "vit_tiny_patch16_224", dict(num_classes=10), norm_cfg="dtn")
+    """
+    _check_size(image_size)
+    of_model = {key: value for key, value in (arguments or {}).items() if key not in _STARTS}
+    recipe = _Recipe(name, of_model, norm_settings(norm_cfg) or None, spt, lsa)
+    try:
+        json.dumps([recipe.arguments, recipe.norm_cfg])
+    except TypeError as error:
+        raise InputError(
+            f"expected arguments and norm_cfg of plain values, which config.json can hold, got one that it cannot "
+            f"({error}): write layers as a regular expression"
+        ) from error
+    # In evaluation, on the CPU, without a change to the model that may go on with its training.
+    network = copy.deepcopy(inner_model(model)).cpu().float().eval()
+    known = dict(getattr(network, "pretrained_cfg", None) or {})
+    size = image_size or _size_in(recipe.arguments) or tuple(known.get("input_size", ())[1:])
+    if len(size) != 2:
+        raise InputError(f"expected the image size of {name}, got none in timm's settings: pass image_size=(H, W)")
+    channels = int(recipe.arguments.get("in_chans", 3))
+    settings = {
+        "input_size": (channels, *size),
+        "mean": tuple(mean or known.get("mean") or (0.0,) * channels),
+        "std": tuple(std or known.get("std") or (1.0,) * channels),
+        "crop_pct": known.get("crop_pct", 1.0),
+        "interpolation": known.get("interpolation", "bicubic"),
+    }
+    return _export(
+        _Logits(network),
+        lambda: _write_for_timm(out, network, recipe, settings),
+        out,
+        (channels, *size),
+        onnx,
+    )
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How a model of timm is built, and which conversions it has gone through."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    norm_cfg: Any = None
+    spt: bool | None = None
+    lsa: bool | None = None
+
+    def architecture(self, network: nn.Module) -> tuple[str, dict[str, Any]]:
+        """The name and the arguments by which ``timm.create_model`` builds the network."""
+        from dtn_det.timm import BASES
+
+        arguments = dict(self.arguments)
+        if self.name.startswith("dtn_"):
+            arguments["norm_cfg"] = _with_trained_options(arguments.get("norm_cfg") or {"type": "dtn"}, network)
+            return self.name, arguments
+        if not (self.norm_cfg or self.spt or self.lsa):
+            return self.name, arguments
+        norm = _with_trained_options(self.norm_cfg or {"type": "LN"}, network)
+        arguments.update(norm_cfg=norm, spt=bool(self.spt), lsa=bool(self.lsa))
+        if self.name in BASES:
+            return f"dtn_{self.name}", arguments
+        return "dtn_converted", {**arguments, "base": self.name}
+
+
+def _check_size(image_size: tuple[int, int] | None) -> None:
+    if image_size is not None and min(image_size) < 1:
+        raise InputError(f"expected image_size of positive integers (H, W), got {image_size}: pass pixels")
+
+
+def _export(
+    forward: nn.Module,
+    write: Callable[[], tuple[str, nn.Module | None]],
+    out: Path,
+    shape: tuple[int, ...],
+    onnx: bool,
+    remarks: tuple[Remark, ...] = (),
+) -> Exported:
+    """Write the files, read each again, and compare its logits with those of the model."""
+    images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    forward.eval()
     with torch.no_grad():
         expected = forward(images)
     out.mkdir(parents=True, exist_ok=True)
     differences = {}
-    architecture, again = _write_weights(out, cfg, network, size)
+    architecture, again = write()
     if again is not None:
         with torch.no_grad():
             differences["model.safetensors"] = _difference(again(images), expected)
@@ -107,20 +258,19 @@ def export_classifier(
                 f"expected {name} to give the logits of the model within {TOLERANCE:g}, got a difference of "
                 f"{difference:.1e}: do not use it"
             )
-    return Exported(tuple(files), architecture, differences, classifier.remarks)
+    return Exported(tuple(files), architecture, differences, remarks)
 
 
 class _Logits(nn.Module):
-    """Normalised images to logits."""
+    """Maps normalised images ``(B, C, H, W)`` to logits ``(B, classes)``."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, **arguments: str) -> None:
         super().__init__()
         self.network = network
+        self.arguments = arguments
 
     def forward(self, images: Tensor) -> Tensor:
-        """``(B, 3, H, W)`` to ``(B, classes)``."""
-        logits: Tensor = self.network(images, mode="tensor")
-        return logits
+        return self.network(images, **self.arguments)
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:
@@ -128,7 +278,7 @@ def _difference(found: Tensor, expected: Tensor) -> float:
 
 
 def _size_in(settings: Any) -> tuple[int, int] | None:
-    """Look for an image size in the config of a model."""
+    """Look for an image size in the config of a model, or in the arguments of one."""
     if isinstance(settings, Mapping):
         for name in ("img_size", "pretrain_img_size"):
             value = settings.get(name)
@@ -141,28 +291,19 @@ def _size_in(settings: Any) -> tuple[int, int] | None:
     return None
 
 
-def _write_weights(out: Path, cfg: Any, network: nn.Module, size: tuple[int, int]) -> tuple[str, nn.Module | None]:
-    """Write the weights and `config.json`; return the architecture and, of a model of timm, what timm reads again."""
-    outer = cfg.model
-    converted = outer.type == "ConvertedModel"
-    inner = outer.model if converted else outer
-    settings = _data_settings(cfg, size)
-    if inner.type.rpartition(".")[2] != "TimmClassifier":
-        return _write_own(out, cfg, network, settings), None
+def _write_for_timm(
+    out: Path, network: nn.Module, recipe: _Recipe, settings: Mapping[str, Any]
+) -> tuple[str, nn.Module]:
+    """Write the weights and `config.json`; return the architecture, and the model that timm reads again."""
     timm = require("timm", "cls")
-    from dtn_det.timm import BASES, without_origin
+    from dtn_det.timm import without_origin
 
-    kwargs = {key: _plain(value) for key, value in inner.items() if key not in _CLASSIFIER_KEYS}
-    architecture = inner.model_name
-    if converted:
-        norm = _with_trained_options(_plain(outer.get("norm_cfg")) or {"type": "LN"}, network)
-        kwargs.update(norm_cfg=norm, spt=outer.get("spt", False), lsa=outer.get("lsa", False))
-        kwargs.update({} if inner.model_name in BASES else {"base": inner.model_name})
-        architecture = f"dtn_{inner.model_name}" if inner.model_name in BASES else "dtn_converted"
-    model = timm.create_model(architecture, **kwargs).eval()
-    model.load_state_dict(network.get_submodule("model").state_dict())
+    architecture, arguments = recipe.architecture(network)
+    model = timm.create_model(architecture, **arguments).eval()
+    advice = "pass the name and the arguments with which it was built and converted"
+    model.load_state_dict(fit_weights(model, network.state_dict(), "the model", advice=advice).state, strict=False)
     model.pretrained_cfg = without_origin({**model.pretrained_cfg, "architecture": architecture})
-    timm.models.save_for_hf(model, str(out), safe_serialization=True, data_config=settings)
+    timm.models.save_for_hf(model, str(out), safe_serialization=True, data_config=dict(settings), model_args=arguments)
     _share(out)
     return architecture, timm.create_model(f"local-dir:{out}", pretrained=True).eval()
 

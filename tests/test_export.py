@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 import dtn_det.timm  # noqa: F401  registers the models
 from dtn_det import export
 from dtn_det.cli.main import main
-from dtn_det.errors import CheckpointError
+from dtn_det.conversion.config import convert
+from dtn_det.errors import CheckpointError, ExportError, InputError
 
 _VIT = """dict(type="TimmClassifier", model_name="vit_small_patch16_224", img_size=32, patch_size=4, embed_dim=24,
     depth=2, num_heads=3, num_classes=5, drop_path_rate=0.1)"""
@@ -31,15 +32,18 @@ _SWIN = """dict(type="ImageClassifier", backbone=dict(type="mmdet.DTNSwinTransfo
     neck=dict(type="GlobalAveragePooling"),
     head=dict(type="LinearClsHead", num_classes=5, in_channels=32, loss=dict(type="CrossEntropyLoss")))"""
 
+_PIPELINE = 'test_dataloader = dict(dataset=dict(pipeline=[dict(type="LoadImageFromFile"), dict(type="PackInputs")]))\n'
 
-def write_run(folder: Path, model: str) -> tuple[str, str]:
+
+def write_run(folder: Path, model: str, pipeline: bool = True) -> tuple[str, str]:
     """A config and the checkpoint of weights drawn at random."""
     config = folder / "config.py"
     config.write_text(
         'custom_imports = dict(imports=["dtn_det"])\ndefault_scope = "mmpretrain"\n'
         f"model = {model}\n"
         "data_preprocessor = dict(num_classes=5, mean=[125.3, 123.0, 113.9], std=[63.0, 62.1, 66.7], to_rgb=True)\n"
-        'test_dataloader = dict(dataset=dict(pipeline=[dict(type="LoadImageFromFile"), dict(type="PackInputs")]))\n'
+        + _PIPELINE
+        * pipeline
     )
     from mmengine.config import Config
     from mmengine.registry import MODELS
@@ -77,13 +81,80 @@ def test_a_folder_for_timm(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
 
 
 def test_weights_of_our_own_backbone(tmp_path: Path) -> None:
-    config, checkpoint = write_run(tmp_path, _SWIN)
+    # The model tells its size, so a config without a test pipeline serves too.
+    config, checkpoint = write_run(tmp_path, _SWIN, pipeline=False)
     exported = export.export_classifier(config, checkpoint, tmp_path / "out")
     assert exported.architecture == "mmdet.DTNSwinTransformer"
     saved, state = load_file(tmp_path / "out" / "model.safetensors"), torch.load(checkpoint)["state_dict"]
     assert saved.keys() == state.keys()
     assert all(torch.equal(saved[name], state[name]) for name in state)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model"]["backbone"]["window_size"] == 4
+
+
+_SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
+
+
+def small_vit(**arguments: Any) -> torch.nn.Module:
+    model = timm.create_model("vit_tiny_patch16_224", **_SMALL, **arguments)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+class TestModels:
+    @pytest.mark.parametrize(
+        ("conversions", "architecture"),
+        [
+            ({}, "vit_tiny_patch16_224"),
+            ({"norm_cfg": "dtn"}, "dtn_vit_tiny_patch16_224"),
+            ({"norm_cfg": {"type": "dtn", "init": "local", "layers": "blocks"}, "lsa": True, "spt": True},
+             "dtn_vit_tiny_patch16_224"),
+            ({"norm_cfg": "rmsnorm"}, "dtn_vit_tiny_patch16_224"),
+        ],
+    )  # fmt: skip
+    def test_a_model_of_a_program_of_ones_own(
+        self, tmp_path: Path, conversions: dict[str, Any], architecture: str
+    ) -> None:
+        model = convert(small_vit(), **conversions).train()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        exported = export.export_model(model, tmp_path, "vit_tiny_patch16_224", _SMALL, std=(0.2,) * 3, **conversions)
+        assert (exported.architecture, exported.differences) == (architecture, {"model.safetensors": 0.0})
+        assert model.training
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        told = json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]
+        assert (told["input_size"], told["mean"], told["std"]) == ([3, 32, 32], [0.5] * 3, [0.2] * 3)
+        again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+        images = torch.randn(2, 3, 32, 32)
+        with torch.no_grad():
+            torch.testing.assert_close(again(images), model.eval()(images), rtol=0, atol=0)
+
+    def test_a_model_of_the_package_by_name(self, tmp_path: Path) -> None:
+        arguments = {**_SMALL, "norm_cfg": {"layers": "blocks"}, "pretrained": False}
+        model = timm.create_model("dtn_vit_tiny_patch16_224", **arguments)
+        exported = export.export_model(torch.nn.DataParallel(model), tmp_path, "dtn_vit_tiny_patch16_224", arguments)
+        assert exported.architecture == "dtn_vit_tiny_patch16_224"
+        assert exported.differences == {"model.safetensors": 0.0}
+
+    @pytest.mark.parametrize(
+        ("arguments", "conversions", "message"),
+        [
+            (
+                _SMALL,
+                {},
+                r"expected the weights of VisionTransformer in the model, got others: .*Pass the",
+            ),
+            ({**_SMALL, "depth": 3}, {"norm_cfg": "dtn"}, "Pass the name and the arguments with which it was built"),
+            (_SMALL, {"norm_cfg": {"type": "dtn", "layers": len}}, "which config.json can hold.*regular expression"),
+            (_SMALL, {"norm_cfg": 3}, "expected norm_cfg to be a config or a name"),
+            (_SMALL, {"image_size": (0, 32)}, "expected image_size of positive integers"),
+        ],
+    )
+    def test_arguments_that_are_not_those_of_the_model(
+        self, tmp_path: Path, arguments: dict[str, Any], conversions: dict[str, Any], message: str
+    ) -> None:
+        model = convert(small_vit(), "dtn")
+        with pytest.raises(InputError, match=message):
+            export.export_model(model, tmp_path, "vit_tiny_patch16_224", arguments, **conversions)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +181,7 @@ def test_what_cannot_be_exported(
     config, checkpoint = write_run(tmp_path, _SWIN.replace("pretrain_img_size=32,", ""))
     Path(config).write_text(Path(config).read_text().replace("depths=(1, 1)", "depths=(1, 2)"))
     with pytest.raises(CheckpointError, match="missing"):
-        export.export_classifier(config, checkpoint, tmp_path / "out")
+        export.export_classifier(config, checkpoint, tmp_path / "out", image_size=(32, 32))
 
     config, checkpoint = write_run(tmp_path, _SWIN.replace("pretrain_img_size=32,", ""))
     assert main(["export", config, checkpoint, "--out", str(tmp_path / "out")]) == 1
@@ -124,7 +195,5 @@ def test_what_cannot_be_exported(
         return torch.full((2, 5), 7.0)
 
     monkeypatch.setattr(export, "_write_onnx", wrong)
-    with pytest.raises(
-        export.ExportError, match=r"expected model\.onnx to give the logits of the model within 0\.0001"
-    ):
+    with pytest.raises(ExportError, match=r"expected model\.onnx to give the logits of the model within 0\.0001"):
         export.export_classifier(config, checkpoint, tmp_path / "out", onnx=True, image_size=(32, 32))

@@ -24,7 +24,9 @@ _PACKING = ("PackInputs", "PackClsInputs")
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
-def load_mmpretrain(source: str, num_classes: int, weights: WeightsKind | None = None) -> Classifier:
+def load_mmpretrain(
+    source: str, num_classes: int, weights: WeightsKind | None = None, *, view: View | None = None
+) -> Classifier:
     """Build the model of a config of mmpretrain.
 
     Its test pipeline says what size the model takes. Images of that size are left alone; others are resized to it in
@@ -34,6 +36,7 @@ def load_mmpretrain(source: str, num_classes: int, weights: WeightsKind | None =
         source: ``CONFIG@CHECKPOINT``.
         num_classes: Of the data set, for messages.
         weights: Of a file with an average, too: see :func:`dtn_det.checkpoints.load.load_weights`.
+        view: The size of images for the model; by default what its test pipeline says.
 
     Raises:
         ValueError: The config is no classifier's, or its test pipeline has steps that are not known here.
@@ -45,7 +48,11 @@ def load_mmpretrain(source: str, num_classes: int, weights: WeightsKind | None =
     config = load_config(path)
     registry = require("mmpretrain.registry", "cls")
     require("mmpretrain.models", "cls")
-    view = pipeline_view(_test_pipeline(config, path), path)
+    view = view or configured_view(config, path)
+    if view is None or config.get("model") is None:
+        raise InputError(
+            f"expected a config of mmpretrain with `model` and `test_dataloader`, got {path} without: name another"
+        )
     settings = {**config.model}
     preprocessor = settings.setdefault("data_preprocessor", {**(config.get("data_preprocessor") or {})})
     preprocessor.setdefault("type", "ClsDataPreprocessor")
@@ -140,15 +147,19 @@ def pipeline_view(pipeline: Sequence[Mapping[str, Any]], path: str) -> View:
     return View(size, interpolation)
 
 
-def _test_pipeline(config: Any, path: str) -> Sequence[Mapping[str, Any]]:
+def configured_view(config: Any, path: str) -> View | None:
+    """Return the size that the test pipeline of a config ends with, and how it resizes; None without a pipeline.
+
+    Args:
+        config: A config of mmpretrain.
+        path: Its path, for messages.
+
+    Raises:
+        InputError: The pipeline has a step that is not known here.
+    """
     loader = config.get("test_dataloader") or config.get("val_dataloader") or {}
     pipeline = (loader.get("dataset") or {}).get("pipeline")
-    if pipeline is None or config.get("model") is None:
-        raise InputError(
-            f"expected a config of mmpretrain with `model` and `test_dataloader`, got {path} without: name another"
-        )
-    steps: Sequence[Mapping[str, Any]] = pipeline
-    return steps
+    return None if pipeline is None else pipeline_view(pipeline, path)
 
 
 def _logits(model: Any, images: Tensor) -> Tensor:
