@@ -45,14 +45,7 @@ IMPORTS_UPWARDS: dict[str, set[str]] = {}
 """Exceptions to :data:`FLOORS`, by file. The list may shrink, not grow."""
 
 SHARED_NAMES = {
-    "Cell",
     "CellImages",
-    "Change",
-    "Layout",
-    "Measure",
-    "Number",
-    "Subject",
-    "View",
 }
 """Names that more than one public class has. The list may shrink, not grow."""
 

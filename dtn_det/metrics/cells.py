@@ -81,7 +81,7 @@ def describe(cells: Iterable[tuple[object, object]]) -> str:
 
 
 @dataclass(frozen=True)
-class Layout:
+class CellLayout:
     """Where the cells of each corruption stand on the last axis of an array.
 
     Attributes:
@@ -95,7 +95,7 @@ class Layout:
     severities: dict[int, NDArray[np.intp]]
 
     @classmethod
-    def of(cls, cells: Sequence[Cell]) -> Layout:
+    def of(cls, cells: Sequence[Cell]) -> CellLayout:
         """The layout of corrupted cells."""
         names = tuple(name for name in ALL if any(cell[0] == name for cell in cells))
         return cls(

@@ -16,7 +16,7 @@ from dtn_det._optional import require
 from dtn_det.corruptions.catalog import SEVERITIES, group_of
 from dtn_det.metrics import formulas
 from dtn_det.metrics.baselines import resolve_baseline
-from dtn_det.metrics.cells import CellValues, CorruptionSet, Layout, cell_error, checked_cells, metric_name
+from dtn_det.metrics.cells import CellLayout, CellValues, CorruptionSet, cell_error, checked_cells, metric_name
 from dtn_det.metrics.formulas import Summary
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def mean_corruption_error(
     against = resolve_baseline(
         baseline, model.cells, corruptions=corruptions, needs_clean=False, num_images=model.num_images, column=column
     )
-    layout = Layout.of(model.cells)
+    layout = CellLayout.of(model.cells)
     check_denominators(formulas.sums(against.errors, layout), layout, "the baseline makes no error there")
     ratios = formulas.corruption_errors(model.values, against.errors, layout)
     return _summary(metric_name("mCE", corruptions), ratios, layout, model, against.name, model.clean)
@@ -75,7 +75,7 @@ def relative_mean_corruption_error(
     against = resolve_baseline(
         baseline, model.cells, corruptions=corruptions, needs_clean=True, num_images=model.num_images, column=column
     )
-    layout = Layout.of(model.cells)
+    layout = CellLayout.of(model.cells)
     clean, baseline_clean = np.array(model.clean), np.array(against.clean)
     check_denominators(
         formulas.degradations(against.errors, baseline_clean, layout),
@@ -110,7 +110,7 @@ def mean_error(
     model = checked_cells(
         frame, column, corruptions=corruptions, allow_partial=allow_partial, at_most=at_most, what="the model"
     )
-    layout = Layout.of(model.cells)
+    layout = CellLayout.of(model.cells)
     severities = formulas.severity_means(model.values, layout)
     name = metric_name(f"mean {column.replace('_', ' ')}", corruptions)
     return _summary(name, formulas.means(model.values, layout), layout, model, None, model.clean, severities)
@@ -169,7 +169,7 @@ def chance_remark(clean_error: float, who: str = "the model") -> str:
     )
 
 
-def check_denominators(values: NDArray[np.float64], layout: Layout, reason: str) -> None:
+def check_denominators(values: NDArray[np.float64], layout: CellLayout, reason: str) -> None:
     """Raise a :class:`~dtn_det.errors.CellError` for corruptions whose denominator is not positive.
 
     Args:
@@ -186,7 +186,7 @@ def check_denominators(values: NDArray[np.float64], layout: Layout, reason: str)
 def _summary(
     metric: str,
     values: NDArray[np.float64],
-    layout: Layout,
+    layout: CellLayout,
     model: CellValues,
     baseline: str | None,
     clean: float | None,

@@ -15,7 +15,7 @@ import numpy as np
 from dtn_det._optional import require
 from dtn_det.errors import CellError
 from dtn_det.metrics import formulas
-from dtn_det.metrics.cells import CLEAN, CellValues, CorruptionSet, Layout, cell_error, checked_cells, metric_name
+from dtn_det.metrics.cells import CLEAN, CellLayout, CellValues, CorruptionSet, cell_error, checked_cells, metric_name
 from dtn_det.metrics.formulas import Summary
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _checked(
 
 
 def _summary(kind: str, model: CellValues, metric: str, corruptions: CorruptionSet) -> Summary:
-    layout = Layout.of(model.cells)
+    layout = CellLayout.of(model.cells)
     values = formulas.means(model.values, layout)
     severities = formulas.severity_means(model.values, layout)
     groups = formulas.group_means(values, layout)

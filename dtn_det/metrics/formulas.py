@@ -12,27 +12,27 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from dtn_det.metrics.cells import Layout
+from dtn_det.metrics.cells import CellLayout
 
 Array = NDArray[np.float64]
 
 
-def sums(values: Array, layout: Layout) -> Array:
+def sums(values: Array, layout: CellLayout) -> Array:
     """Sum over the severities of each corruption: (..., cells) to (..., corruptions)."""
     return np.stack([values[..., columns].sum(-1) for columns in layout.columns], axis=-1)
 
 
-def means(values: Array, layout: Layout) -> Array:
+def means(values: Array, layout: CellLayout) -> Array:
     """Mean over the severities of each corruption: (..., cells) to (..., corruptions)."""
     return sums(values, layout) / _counts(layout)
 
 
-def corruption_errors(errors: Array, baseline: Array, layout: Layout) -> Array:
+def corruption_errors(errors: Array, baseline: Array, layout: CellLayout) -> Array:
     """CE in percent: the ratio of the sums over severities, (..., corruptions)."""
     return 100.0 * _ratio(sums(errors, layout), sums(baseline, layout))
 
 
-def degradations(errors: Array, clean: Array, layout: Layout) -> Array:
+def degradations(errors: Array, clean: Array, layout: CellLayout) -> Array:
     """Sum over severities of the error that corruption adds: (..., corruptions).
 
     Args:
@@ -44,7 +44,7 @@ def degradations(errors: Array, clean: Array, layout: Layout) -> Array:
 
 
 def relative_corruption_errors(
-    errors: Array, clean: Array, baseline: Array, baseline_clean: Array, layout: Layout
+    errors: Array, clean: Array, baseline: Array, baseline_clean: Array, layout: CellLayout
 ) -> Array:
     """Relative CE in percent, (..., corruptions)."""
     return 100.0 * _ratio(degradations(errors, clean, layout), degradations(baseline, baseline_clean, layout))
@@ -55,17 +55,17 @@ def relative_performance(mean: Array, clean: Array) -> Array:
     return 100.0 * _ratio(mean, clean)
 
 
-def group_means(values: Array, layout: Layout) -> dict[str, Array]:
+def group_means(values: Array, layout: CellLayout) -> dict[str, Array]:
     """Mean over the corruptions of each group: (..., corruptions) to (...)."""
     return {group: values[..., indices].mean(-1) for group, indices in layout.groups().items()}
 
 
-def severity_means(values: Array, layout: Layout) -> dict[int, Array]:
+def severity_means(values: Array, layout: CellLayout) -> dict[int, Array]:
     """Mean over the corruptions at each severity: (..., cells) to (...)."""
     return {severity: values[..., columns].mean(-1) for severity, columns in layout.severities.items()}
 
 
-def _counts(layout: Layout) -> Array:
+def _counts(layout: CellLayout) -> Array:
     return np.array([len(columns) for columns in layout.columns], dtype=np.float64)
 
 

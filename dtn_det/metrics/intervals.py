@@ -14,7 +14,7 @@ from dtn_det._optional import require
 from dtn_det.errors import InputError
 from dtn_det.metrics import formulas
 from dtn_det.metrics.baselines import ALEXNET_CLEAN_ERROR, BASELINES, alexnet_errors
-from dtn_det.metrics.cells import CLEAN, Cell, CorruptionSet, Layout, all_cells, raise_problems
+from dtn_det.metrics.cells import CLEAN, Cell, CellLayout, CorruptionSet, all_cells, raise_problems
 from dtn_det.metrics.classification import check_denominators
 from dtn_det.metrics.detection import no_clean_performance
 from dtn_det.metrics.formulas import partial_label
@@ -191,19 +191,19 @@ def detection_differences(
     return _differences(first, _detection(first, corruptions, allow_partial), ours, level)
 
 
-class _Shape(NamedTuple):
+class _Coverage(NamedTuple):
     cells: int
     expected: int
 
 
-_Numbers = tuple[dict[Quantity, Array], dict[Quantity, Array], _Shape]
+_Numbers = tuple[dict[Quantity, Array], dict[Quantity, Array], _Coverage]
 
 
 def _classification(
     model: Samples, baseline: str | Samples | None, corruptions: CorruptionSet, allow_partial: bool, relative: bool
 ) -> _Numbers:
     chosen = _chosen(model, corruptions, allow_partial)
-    layout = Layout.of(chosen)
+    layout = CellLayout.of(chosen)
     against = None
     if baseline is not None:
         if model.metric != "error":
@@ -228,12 +228,12 @@ def _classification(
                 ratios = formulas.relative_corruption_errors(errors, clean, other, other_clean, layout)
                 numbers |= _with_groups("relative mCE", "relative CE", ratios, layout)
         both.append(numbers)
-    return both[0], both[1], _Shape(len(chosen), len(all_cells(corruptions)))
+    return both[0], both[1], _Coverage(len(chosen), len(all_cells(corruptions)))
 
 
 def _detection(model: Samples, corruptions: CorruptionSet, allow_partial: bool) -> _Numbers:
     chosen = _chosen(model, corruptions, allow_partial)
-    layout = Layout.of(chosen)
+    layout = CellLayout.of(chosen)
     with_clean = (*chosen, CLEAN) if CLEAN in model.cells else chosen
     empty = [cell for cell in with_clean if not np.isfinite(model.point[model.cells.index(cell)])]
     raise_problems("the model", {f"`{model.metric}` without ground truth (leave this metric out)": empty})
@@ -250,7 +250,7 @@ def _detection(model: Samples, corruptions: CorruptionSet, allow_partial: bool) 
             for key, mean in means.items():
                 numbers[key._replace(name=f"rPC {model.metric}")] = formulas.relative_performance(mean, clean)
         both.append(numbers)
-    return both[0], both[1], _Shape(len(chosen), len(all_cells(corruptions)))
+    return both[0], both[1], _Coverage(len(chosen), len(all_cells(corruptions)))
 
 
 def _chosen(model: Samples, corruptions: CorruptionSet, allow_partial: bool) -> tuple[Cell, ...]:
@@ -294,14 +294,14 @@ def _cell_numbers(
         yield Quantity(metric, *CLEAN), clean
 
 
-def _means(name: str, values: Array, layout: Layout) -> dict[Quantity, Array]:
+def _means(name: str, values: Array, layout: CellLayout) -> dict[Quantity, Array]:
     """Means of cells over severities for corruptions, their groups and all, and over corruptions for severities."""
     severities = formulas.severity_means(values, layout)
     found = {Quantity(name, severity=severity): mean for severity, mean in severities.items()}
     return found | _with_groups(name, name, formulas.means(values, layout), layout)
 
 
-def _with_groups(mean_name: str, name: str, values: Array, layout: Layout) -> dict[Quantity, Array]:
+def _with_groups(mean_name: str, name: str, values: Array, layout: CellLayout) -> dict[Quantity, Array]:
     """Numbers of corruptions and their means over all corruptions and over each group."""
     found = {Quantity(name, scope): values[..., index] for index, scope in enumerate(layout.corruptions)}
     found[Quantity(mean_name)] = values.mean(-1)
@@ -309,7 +309,7 @@ def _with_groups(mean_name: str, name: str, values: Array, layout: Layout) -> di
 
 
 def _intervals(
-    model: Samples, point: dict[Quantity, Array], values: dict[Quantity, Array], shape: _Shape, level: float
+    model: Samples, point: dict[Quantity, Array], values: dict[Quantity, Array], shape: _Coverage, level: float
 ) -> Intervals[Interval]:
     entries = {key: interval(float(point[key]), values[key], level) for key in point}
     return Intervals(entries, level, model.num_images, model.seed, shape.cells, shape.expected)

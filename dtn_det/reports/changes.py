@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dtn_det.corruptions.catalog import GROUPS
 from dtn_det.metrics import CLEAN, METRICS
 from dtn_det.metrics.cells import SETS, CorruptionSet
-from dtn_det.metrics.resampling import holm
 from dtn_det.reports.contents import Direction
 from dtn_det.reports.labels import title
 from dtn_det.reports.measures import corruption_measure
@@ -17,6 +15,10 @@ from dtn_det.reports.numbers import Numbers
 
 OVERALL, EACH_GROUP, EACH_CORRUPTION, OTHER_METRICS = "Overall", "Groups", "Corruptions", "Other metrics"
 """Titles of the families."""
+
+_P_DECIMALS = 3
+# A p-value of the least size, up to rounding.
+_ROUNDING = 1 + 1e-9
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ def families(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, metr
     """
     classifier = numbers.section.kind == "top1"
 
-    def change(label: str, name: str, scope: str = "") -> Change | None:
-        return _change(numbers, pair, which, label, name, scope)
+    def change(label: str, name: str, scope: str = "", together: bool = False) -> Change | None:
+        return _change(numbers, pair, which, label, name, scope, together)
 
     if classifier:
         measure = corruption_measure(numbers, which)
@@ -93,20 +95,13 @@ def families(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, metr
     else:
         names = (f"mPC {metric}", f"mPC {metric}")
         overall = [change(name, name) for name in (f"P {metric}", f"mPC {metric}", f"rPC {metric}")]
-    groups = [change(title(group), names[1], group) for group in GROUPS if which == "benchmark"]
-    corruptions = [change(title(corruption), names[0], corruption) for corruption in SETS[which]]
-    others = [] if classifier else [change(f"mPC {one}", f"mPC {one}") for one in METRICS if one != metric]
-    listed = (
-        (OVERALL, overall, False),
-        (EACH_GROUP, groups, True),
-        (EACH_CORRUPTION, corruptions, True),
-        (OTHER_METRICS, others, True),
-    )
-    return tuple(
-        Family(name, _adjusted(kept) if together else kept, together)
-        for name, changes, together in listed
-        if (kept := tuple(one for one in changes if one is not None))
-    )
+    groups = [change(title(group), names[1], group, True) for group in GROUPS if which == "benchmark"]
+    corruptions = [change(title(corruption), names[0], corruption, True) for corruption in SETS[which]]
+    further = () if classifier else (f"mPC {one}" for one in METRICS if one != metric)
+    others = [change(name, name, together=True) for name in further]
+    listed = {OVERALL: overall, EACH_GROUP: groups, EACH_CORRUPTION: corruptions, OTHER_METRICS: others}
+    kept = {heading: tuple(one for one in changes if one is not None) for heading, changes in listed.items()}
+    return tuple(Family(heading, changes, heading != OVERALL) for heading, changes in kept.items() if changes)
 
 
 def least_p_value(replicates: int) -> float:
@@ -124,42 +119,25 @@ def p_decimals(replicates: int) -> int:
     return max(_P_DECIMALS, math.ceil(-math.log10(least_p_value(replicates))))
 
 
-_UNTESTED = (math.nan,) * 4
-_P_DECIMALS = 3
-_ROUNDING = 1 + 1e-9
-
-
 def _change(
-    numbers: Numbers,
-    pair: tuple[str, str],
-    which: CorruptionSet,
-    label: str,
-    name: str,
-    scope: str,
+    numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, label: str, name: str, scope: str, together: bool
 ) -> Change | None:
     first, second = (numbers.get(model, which, name, scope) for model in pair)
     if first is None or second is None:
         return None
-    keys = ((*pair, one, name, scope, 0) for one in (which, *SETS))
-    value, low, high, p_value = next(
-        (numbers.differences[key] for key in keys if key in numbers.differences), _UNTESTED
-    )
-    tested = p_value == p_value
+    found = numbers.difference(pair, which, name, scope)
+    if found is None or math.isnan(found.p_value):
+        value = second.value - first.value
+        return Change(label, name, scope, first.value, second.value, value, None, None, None, first.note)
     return Change(
         label,
         name,
         scope,
         first.value,
         second.value,
-        value if tested else second.value - first.value,
-        (low, high) if tested else None,
-        p_value if tested else None,
-        p_value if tested else None,
+        found.value,
+        (found.low, found.high),
+        found.p_value,
+        found.p_adjusted if together else found.p_value,
         first.note,
     )
-
-
-def _adjusted(changes: Sequence[Change]) -> tuple[Change, ...]:
-    known = [one.p_value for one in changes if one.p_value is not None]
-    adjusted = iter(holm(known))
-    return tuple(one if one.p_value is None else replace(one, adjusted=next(adjusted)) for one in changes)

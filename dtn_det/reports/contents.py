@@ -21,7 +21,7 @@ KIND_TITLES: Mapping[Kind, str] = {"top1": "Classification", "bbox": "Boxes", "s
 NUMBER_COLUMNS = ("model", "set", "name", "scope", "severity", "value", "low", "high", "cells", "expected_cells")
 """Columns of :attr:`Section.numbers`."""
 
-DIFFERENCE_COLUMNS = ("first", "second", "set", "name", "scope", "severity", "value", "low", "high", "p_value")
+DIFFERENCE_COLUMNS = ("first", "second", *NUMBER_COLUMNS[1:8], "p_value", "p_adjusted")
 """Columns of :attr:`Section.differences`."""
 
 RELIABILITY_COLUMNS = ("model", "images", "low", "high", "count", "accuracy", "confidence")
@@ -103,7 +103,8 @@ class Section:
             one, in percent, but `NLL` in nats and `Brier` from 0 to 2; ``cells`` behind a mean and ``expected_cells``
             of the whole set, both 1 for a cell.
         differences: One row a number and pair, columns :data:`DIFFERENCE_COLUMNS`: second minus first, in the unit of
-            ``numbers``; empty without pairs.
+            ``numbers``; ``p_adjusted`` is ``p_value`` after Holm's adjustment for all corruptions of a set, or all its
+            groups, severities, cells, or average precisions other than AP; empty without pairs.
         reliability: One row a bin of confidence, columns :data:`RELIABILITY_COLUMNS`, where ``images`` is ``clean`` or
             ``corrupted``; fractions. Empty for detectors.
         pairs: Names of the models that were compared, first and second.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from dtn_det.corruptions.catalog import GROUPS
-from dtn_det.reports.contents import ReportModel
+from dtn_det.reports.contents import Direction, ReportModel
+
+ARROWS: Mapping[Direction, str] = MappingProxyType({"up": "↑", "down": "↓", "none": ""})
+"""Which way is better, as a sign."""
 
 SHORT = MappingProxyType(
     {

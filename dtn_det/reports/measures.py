@@ -1,56 +1,107 @@
-"""Which numbers tables of corruptions and severities show."""
+"""The measures of performance that tables, figures and the page show, and the numbers in which each is read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING
 
+from dtn_det.metrics import METRICS
 from dtn_det.reports.contents import Direction, Kind
-
-if TYPE_CHECKING:
-    from dtn_det.reports.numbers import Numbers
+from dtn_det.reports.labels import ARROWS
+from dtn_det.reports.numbers import Numbers
 
 
 @dataclass(frozen=True)
 class Measure:
-    """How well a model does, as one number a corruption.
+    """One way to tell how well a model does.
 
     Attributes:
-        title: For readers, with its unit.
-        cell: Name of the number of one corruption and severity, and of the clean images.
+        name: What readers call it, in the middle of a sentence: ``top-1 error``, ``box AP``.
+        unit: Of its numbers, such as ``%``; empty without one.
+        cell: Name of the number of one corruption and severity, and of the clean images; empty if there are none.
         corruption: Name of the number of one corruption.
-        mean: Name of its mean over all corruptions and over groups.
-        mean_title: For readers.
+        mean: Name of its mean over all corruptions and over those of a group.
         direction: Which numbers are better.
-        decimals: That papers give.
+        decimals: Decimals that papers give.
+        short: What a title calls it that names the kind of results besides, such as ``AP``; empty for its name.
     """
 
-    title: str
+    name: str
+    unit: str
     cell: str
     corruption: str
     mean: str
-    mean_title: str
-    direction: Direction
+    direction: Direction = "down"
     decimals: int = 1
+    short: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The measure in the title of a table: ``top-1 error (%)``, ``AP (%)``."""
+        return f"{self.short or self.name} (%)"
+
+    @property
+    def title(self) -> str:
+        """The measure by itself: ``Top-1 error, %``."""
+        return ", ".join(filter(None, (self.name[:1].upper() + self.name[1:], self.unit)))
+
+    @property
+    def mean_title(self) -> str:
+        """The mean over all corruptions at the start of a line: ``Mean error``, ``mCE``."""
+        return self.mean.capitalize() if self.mean.startswith("mean ") else self.mean
+
+    @property
+    def is_lower_better(self) -> bool:
+        """Whether smaller numbers are better."""
+        return self.direction == "down"
+
+    def axis_label(self, what: str = "") -> str:
+        """The measure at an axis, after a word on which numbers; AP stands there without its unit, as in papers."""
+        unit = f"({self.unit})" if self.unit and self.is_lower_better else ""
+        return " ".join(filter(None, (what, self.name, unit, ARROWS[self.direction])))
 
 
-_PERFORMANCES: Mapping[Kind, Measure] = MappingProxyType(
-    {
-        "top1": Measure("top-1 error (%)", "error", "mean error", "mean error", "Mean error", "down"),
-        "bbox": Measure("AP (%)", "AP", "mPC AP", "mPC AP", "mPC AP", "up"),
-        "segm": Measure("AP (%)", "AP", "mPC AP", "mPC AP", "mPC AP", "up"),
-    }
-)
-_CORRUPTION_ERROR = Measure("CE (%)", "error", "CE", "mCE", "mCE", "down")
+_TOP1_ERROR = Measure("top-1 error", "%", "error", "mean error", "mean error")
+_CORRUPTION_ERROR = Measure("corruption error", "%", "", "CE", "mCE", short="CE")
+_DETECTORS = {"bbox": "box", "segm": "mask"}
 
 
 def performance_measure(kind: Kind) -> Measure:
-    """Performance as it is, without a baseline."""
-    return _PERFORMANCES[kind]
+    """The performance itself, without a baseline: top-1 error or AP."""
+    return _TOP1_ERROR if kind == "top1" else _average_precision(kind, METRICS[0])
 
 
 def corruption_measure(numbers: Numbers, which: str) -> Measure:
     """The corruption error where there is a baseline, performance otherwise."""
     return _CORRUPTION_ERROR if numbers.has("mCE", which) else performance_measure(numbers.section.kind)
+
+
+def measures_of(numbers: Numbers) -> tuple[Measure, ...]:
+    """All measures that a section has numbers of, most important first."""
+    kind = numbers.section.kind
+    listed = _classification(numbers.report.baseline) if kind == "top1" else _detection(kind)
+    having = {name for _, _, name, _, _ in numbers.found}
+    return tuple(measure for measure in listed if {measure.corruption, measure.cell} & having)
+
+
+def _classification(baseline: str | None) -> Iterator[Measure]:
+    yield _TOP1_ERROR
+    yield Measure("top-5 error", "%", "top-5 error", "mean top-5 error", "mean top-5 error")
+    against = f"% of {'AlexNet' if baseline == 'alexnet' else baseline}"
+    yield Measure("corruption error", against, "", "CE", "mCE", short="CE")
+    yield Measure("relative corruption error", against, "", "relative CE", "relative mCE")
+    yield Measure("ECE", "%", "ECE", "mean ECE", "mean ECE")
+    yield Measure("NLL", "nats", "NLL", "mean NLL", "mean NLL", decimals=2)
+    yield Measure("Brier score", "", "Brier", "mean Brier", "mean Brier", decimals=3)
+
+
+def _detection(kind: Kind) -> Iterator[Measure]:
+    for metric in METRICS:
+        yield _average_precision(kind, metric)
+    relative = f"{_DETECTORS[kind]} rPC (AP under corruption, % of clean)"
+    yield Measure(relative, "", "", "rPC AP", "rPC AP", "up")
+
+
+def _average_precision(kind: Kind, metric: str) -> Measure:
+    name = f"{_DETECTORS[kind]} {metric}"
+    return Measure(name, "%", metric, f"mPC {metric}", f"mPC {metric}", "up", short=metric)

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtn_det._optional import require
-from dtn_det.corruptions.catalog import group_of
-from dtn_det.metrics import CLEAN, Difference, Interval, Intervals, Quantity, Samples, all_cells
+from dtn_det.corruptions.catalog import ALL, EXTRA, GROUPS, group_of
+from dtn_det.metrics import CLEAN, METRICS, Difference, Interval, Intervals, Quantity, Samples, all_cells
 from dtn_det.metrics.cells import Cell, CorruptionSet
 from dtn_det.metrics.formulas import partial_label
+from dtn_det.metrics.resampling import holm_by_key
 from dtn_det.reports.contents import (
     DIFFERENCE_COLUMNS,
     NUMBER_COLUMNS,
@@ -112,8 +113,19 @@ def numbers_frame(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def differences_frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """A table of differences."""
-    return _frame(rows, DIFFERENCE_COLUMNS)
+    """A table of differences; their p-values are adjusted here, once for everything that shows them.
+
+    Args:
+        rows: As :func:`difference_rows` makes them, of all pairs of a section.
+    """
+    families: dict[Row, list[int]] = {}
+    for place, row in enumerate(rows):
+        families.setdefault(_family(*row[:6]), []).append(place)
+    adjusted = [math.nan] * len(rows)
+    for places in families.values():
+        for place, p_value in holm_by_key({place: rows[place][-1] for place in places}).items():
+            adjusted[place] = p_value
+    return _frame([(*row, p_value) for row, p_value in zip(rows, adjusted, strict=True)], DIFFERENCE_COLUMNS)
 
 
 def reliability_frame(rows: Sequence[Row]) -> pd.DataFrame:
@@ -124,6 +136,20 @@ def reliability_frame(rows: Sequence[Row]) -> pd.DataFrame:
 def _frame(rows: Sequence[Row], columns: Sequence[str]) -> pd.DataFrame:
     frame: pd.DataFrame = require("pandas", "eval").DataFrame(rows, columns=list(columns))
     return frame
+
+
+def _family(first: str, second: str, which: str, name: str, scope: str, severity: int) -> Row:
+    """What is adjusted together: a pair's cells, severities, groups, corruptions, or mPC other than of AP itself."""
+    start = (first, second, which)
+    if scope in ALL:
+        return (*start, name, "cells" if severity else "corruptions")
+    if scope in GROUPS:
+        return (*start, name, "groups")
+    if severity:
+        return (*start, name, "severities")
+    if name.startswith("mPC ") and name != f"mPC {METRICS[0]}":
+        return (*start, "mPC", "other metrics")
+    return (*start, name, scope, "by itself")
 
 
 def _support(quantity: Quantity, which: CorruptionSet, cells: Collection[Cell]) -> tuple[int, int]:
@@ -148,9 +174,31 @@ class Number(NamedTuple):
     expected_cells: int
 
     @property
+    def has_interval(self) -> bool:
+        """Whether the number has an interval."""
+        return self.low == self.low and self.high == self.high
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """How far the interval goes to each side, (0, 0) without one; never negative, as error bars want it."""
+        if not self.has_interval:
+            return 0.0, 0.0
+        return max(0.0, self.value - self.low), max(0.0, self.high - self.value)
+
+    @property
     def note(self) -> str:
         """Which cells are missing, as ``partial (30/75)``; empty for a complete or undefined number."""
         return partial_label(self.cells, self.expected_cells) if math.isfinite(self.value) else ""
+
+
+class PairedDifference(NamedTuple):
+    """Second minus first of one number: the value, the ends of its interval, and its p-value, plain and adjusted."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+    p_adjusted: float
 
 
 @dataclass(frozen=True)
@@ -186,11 +234,10 @@ class Numbers:
         )
 
     @cached_property
-    def differences(self) -> Mapping[tuple[str, str, str, str, str, int], tuple[float, float, float, float]]:
-        """Value, ends and p-value by first and second model, set, name, scope and severity."""
+    def _differences(self) -> Mapping[tuple[str, str, str, str, str, int], PairedDifference]:
         return {
-            (first, second, which, name, scope, int(severity)): (value, low, high, p_value)
-            for first, second, which, name, scope, severity, value, low, high, p_value in (
+            (first, second, which, name, scope, int(severity)): PairedDifference(*map(float, values))
+            for first, second, which, name, scope, severity, *values in (
                 self.section.differences.itertuples(index=False)
             )
         }
@@ -207,7 +254,21 @@ class Numbers:
 
     def get(self, model: str, which: str, name: str, scope: str = "", severity: int = 0) -> Number | None:
         """A number of a model, or None; those of the clean images belong to every set."""
-        sets = (which, *SETS) if scope == "clean" or name.startswith("P ") else (which,)
-        return next(
-            (self.found[key] for one in sets if (key := (model, one, name, scope, severity)) in self.found), None
-        )
+        keys = ((model, one, name, scope, severity) for one in _sets_to_search(which, name, scope))
+        return next((self.found[key] for key in keys if key in self.found), None)
+
+    def difference(
+        self, pair: tuple[str, str], which: str, name: str, scope: str = "", severity: int = 0
+    ) -> PairedDifference | None:
+        """The paired difference of a number, or None; those of the clean images belong to every set."""
+        keys = ((*pair, one, name, scope, severity) for one in _sets_to_search(which, name, scope))
+        return next((self._differences[key] for key in keys if key in self._differences), None)
+
+
+def set_of(scope: str) -> CorruptionSet:
+    """The set that a corruption or a group belongs to."""
+    return SETS[1] if scope == "extra" or scope in EXTRA else SETS[0]
+
+
+def _sets_to_search(which: str, name: str, scope: str) -> tuple[str, ...]:
+    return (which, *SETS) if scope == CLEAN[0] or name.startswith("P ") else (which,)

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -24,7 +24,7 @@ from made_up import classification_report, detection_report, renamed, rounded
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from dtn_det.reports.formats.csv_json import csv_table, from_json, to_json
+from dtn_det.reports.formats.csv_json import csv_table, to_json
 from dtn_det.reports.formats.latex import FOLDER, latex, latex_document
 from dtn_det.reports.formats.latex_text import breakable, latex_text
 from dtn_det.reports.formats.markdown import escaped, escaped_line, markdown, markdown_document
@@ -32,7 +32,7 @@ from dtn_det.reports.formats.terminal import print_tables, terminal_table
 from dtn_det.reports.labels import one_line
 from dtn_det.reports.tables import report_tables
 from dtn_det.reports.tables.published import PublishedRow, published_for
-from dtn_det.reports.tables.table import Cell, Column, Group, Row, Table
+from dtn_det.reports.tables.table import Column, Group, Table, TableCell, TableRow
 
 GOLDEN = Path(__file__).parent / "golden"
 NASTY = r"""<script>alert("1")</script> & a_b|c*`d`[e](f) {\bf g} $h^2$ ~#%\ '--' é Ω 模型 🎉"""
@@ -115,11 +115,17 @@ def test_marks_in_every_format():
         Column("two", "%", note="x"),
     )
     rows = (
-        Row(
-            "first", (Cell(2.5, (1.0, 4.0), frozenset({"best", "significant"})), Cell(0.25, marks=frozenset({"bound"})))
+        TableRow(
+            "first",
+            (
+                TableCell(2.5, (1.0, 4.0), frozenset({"best", "significant"})),
+                TableCell(0.25, marks=frozenset({"bound"})),
+            ),
         ),
-        Row("second", (Cell(-1.5, marks=frozenset({"second"})), Cell()), note="partial (3/5)", is_mean=True),
-        Row("third", (Cell(0.5, note="partial (2/5)"), Cell(1.0))),
+        TableRow(
+            "second", (TableCell(-1.5, marks=frozenset({"second"})), TableCell()), note="partial (3/5)", is_mean=True
+        ),
+        TableRow("third", (TableCell(0.5, note="partial (2/5)"), TableCell(1.0))),
     )
     table = Table(
         "t", "Title", "Model", columns, (Group(rows, "group"),), "partial (limit=5)", ("a note",), ("footer",)
@@ -216,7 +222,7 @@ def test_nothing_on_a_terminal_is_wider_than_it(reports):
 @given(TEXTS)
 def test_markdown_shows_any_text(text):
     parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-    row = Row(text, (Cell(text),))
+    row = TableRow(text, (TableCell(text),))
     table = Table("t", text, text, (Column(text, align="left"),), (Group((row,), text),), "", (text,))
     tokens = parser.parse(markdown(table))
     shown = [token for token in tokens if token.type == "inline"]
@@ -260,7 +266,9 @@ def test_latex_transliterates():
 
 @given(TEXTS)
 def test_a_terminal_shows_any_text_as_text(text):
-    table = Table("t", text, text, (Column(text, align="left"),), (Group((Row(text, (Cell(text),)),), text),), text)
+    table = Table(
+        "t", text, text, (Column(text, align="left"),), (Group((TableRow(text, (TableCell(text),)),), text),), text
+    )
     drawn = terminal_table(table)
     assert drawn.title.plain == one_line(f"{text}, {text}")
     cells = [*drawn.columns[0].cells, *drawn.columns[1].cells]
@@ -283,12 +291,12 @@ def test_one_line():
 
 @given(TEXTS)
 def test_csv_and_json_keep_any_text(text):
-    table = Table("t", "", text, (Column(text),), (Group((Row(text, (Cell(1.0),)),), text),))
+    table = Table("t", "", text, (Column(text),), (Group((TableRow(text, (TableCell(1.0),)),), text),))
     lines = list(csv.reader(io.StringIO(csv_table(table, SMALL))))
     assert len(lines) == 2
     assert lines[1][:3] == [one_line(text), one_line(text), "1"]
     report = renamed(SMALL, {"ln": text, "dtn": text + "2"})
-    assert_alike(from_json(to_json(report)), report)
+    assert_holds(to_json(report), report)
 
 
 SMALL = classification_report(images=6, corruptions=("fog",), severities=(1,), replicates=3)
@@ -304,12 +312,23 @@ def test_the_whole_report_with_nasty_names_in_text_formats(nasty):
 # JSON
 
 
-def assert_alike(one, other):
-    assert replace(one, sections=()) == replace(other, sections=())
-    for mine, theirs in zip(one.sections, other.sections, strict=True):
-        assert (mine.kind, mine.pairs) == (theirs.kind, theirs.pairs)
+def assert_holds(text, report):
+    """See that JSON has everything that a report says."""
+    content = json.loads(text)
+    assert (content["format"], content["version"]) == ("dtn-det report", 1)
+    assert (content["task"], content["baseline"], content["remarks"]) == (
+        report.task,
+        report.baseline,
+        list(report.remarks),
+    )
+    assert content["provenance"] == asdict(report.provenance)
+    assert content["models"] == [asdict(model) for model in report.models]
+    for told, section in zip(content["sections"], report.sections, strict=True):
+        assert (told["kind"], told["pairs"]) == (section.kind, [list(pair) for pair in section.pairs])
         for name in ("numbers", "differences", "reliability"):
-            pd.testing.assert_frame_equal(getattr(mine, name), getattr(theirs, name))
+            frame = getattr(section, name).drop(columns="p_adjusted", errors="ignore")
+            found = pd.DataFrame(told[name]["rows"], columns=told[name]["columns"]).astype(frame.dtypes)
+            pd.testing.assert_frame_equal(found, frame)
 
 
 @pytest.mark.parametrize("replicates", [0, 20])
@@ -321,23 +340,7 @@ def test_json_holds_everything(replicates):
         text = to_json(report)
         assert "NaN" not in text
         assert text.isascii()
-        assert_alike(from_json(text), report)
-
-
-def test_json_of_other_kinds():
-    content = json.loads(to_json(SMALL))
-    assert (content["format"], content["version"]) == ("dtn-det report", 1)
-    with pytest.raises(ValueError, match=r"got other text .* write the report again"):
-        from_json("no json")
-    with pytest.raises(
-        ValueError, match="expected the format 'dtn-det report', version 1, got 'dtn-det report', version 2"
-    ):
-        from_json(json.dumps({**content, "version": 2}))
-    with pytest.raises(ValueError, match="got 'no object', version None"):
-        from_json("[]")
-    del content["provenance"]
-    with pytest.raises(ValueError, match="expected a whole report, got one with a fault"):
-        from_json(json.dumps(content))
+        assert_holds(text, report)
 
 
 # LaTeX that compiles
@@ -382,8 +385,8 @@ def test_latex_compiles_with_nasty_names(pdflatex, nasty):
 def test_latex_compiles_with_every_kind_of_sign(pdflatex):
     ranges = ((0x20, 0x250), (0x2B0, 0x530), (0x1E00, 0x1FFF), (0x2000, 0x2300), (0x4E00, 0x4E10), (0xFB00, 0xFB07))
     signs = "".join(chr(code) for first, last in ranges for code in range(first, last)) + "\ud800\x00\U0001f389"
-    rows = [Row("x" + signs[start : start + 8] + "x", (Cell(1.0),)) for start in range(0, len(signs), 8)]
-    rows += [Row(sign, (Cell(1.0),)) for sign in "*[]-=&%"]
+    rows = [TableRow("x" + signs[start : start + 8] + "x", (TableCell(1.0),)) for start in range(0, len(signs), 8)]
+    rows += [TableRow(sign, (TableCell(1.0),)) for sign in "*[]-=&%"]
     tables = [
         Table(f"t{start}", "signs", "", (Column("number"),), (Group(tuple(rows[start : start + 40])),))
         for start in range(0, len(rows), 40)

@@ -19,7 +19,7 @@ from dtn_det.reports.tables import report_tables
 from dtn_det.reports.tables.corruptions import MOST_MODELS_AS_COLUMNS
 from dtn_det.reports.tables.parts import common_decimals, ranked, supported_decimals
 from dtn_det.reports.tables.published import PublishedRow
-from dtn_det.reports.tables.table import Cell, Column, Table, cell_text, interval_text, number_text
+from dtn_det.reports.tables.table import Column, Table, TableCell, cell_text, interval_text, number_text
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def tables_of(report, published=()):
     return dict(zip(names, found, strict=True))
 
 
-def cell(table: Table, row: str, heading: str, group: str | None = None) -> Cell:
+def cell(table: Table, row: str, heading: str, group: str | None = None) -> TableCell:
     found = [
         one.cells[place]
         for own in table.groups
@@ -307,14 +307,14 @@ def test_no_more_than_two_digits_of_the_uncertainty(half, most):
 
 
 def test_the_widest_interval_of_a_column_counts():
-    cells = [Cell(50.0, (49.9, 50.1)), Cell(50.0, (30.0, 80.0)), Cell(50.0), Cell()]
+    cells = [TableCell(50.0, (49.9, 50.1)), TableCell(50.0, (30.0, 80.0)), TableCell(50.0), TableCell()]
     assert common_decimals(cells, 2) == 0
     assert common_decimals(cells[:1], 1) == 1
     assert common_decimals([], 1) == 1
 
 
 def marks(values, direction="up", decimals=1, reasons=(), **kwargs):
-    cells = [value if isinstance(value, Cell) else Cell(value) for value in values]
+    cells = [value if isinstance(value, TableCell) else TableCell(value) for value in values]
     return ["".join(sorted(one.marks & {"best", "second"})) for one in ranked(cells, direction, decimals, reasons)]
 
 
@@ -341,7 +341,7 @@ def test_ties_as_shown_share_a_mark():
 
 
 def test_only_what_is_comparable_is_ranked():
-    part = Cell(9.0, marks=frozenset({"partial"}), note="partial (3/5)")
+    part = TableCell(9.0, marks=frozenset({"partial"}), note="partial (3/5)")
     assert marks([1.0, 2.0, part]) == ["", "best", ""]
     assert marks([part, replace(part, value=8.0)]) == ["best", ""]
     assert marks([part, replace(part, value=8.0, note="partial (2/5)")]) == ["", ""]
@@ -368,11 +368,11 @@ def test_numbers_as_text():
     assert number_text(1.25, 2, signed=True) == "+1.25"
     assert number_text(-1.25, 1, minus="-") == "-1.2"
     column = Column("", decimals=1, signed=True, with_interval=True)
-    assert cell_text(Cell(2.0, decimals=2), column) == "+2.00"
-    assert cell_text(Cell(), column) == ""
-    assert cell_text(Cell("text"), column) == "text"
-    assert interval_text(Cell(2.0, (-1.0, 3.0)), column) == "[−1.0, 3.0]"  # noqa: RUF001
-    assert interval_text(Cell(2.0, (-1.0, 3.0)), replace(column, with_interval=False)) == ""
+    assert cell_text(TableCell(2.0, decimals=2), column) == "+2.00"
+    assert cell_text(TableCell(), column) == ""
+    assert cell_text(TableCell("text"), column) == "text"
+    assert interval_text(TableCell(2.0, (-1.0, 3.0)), column) == "[−1.0, 3.0]"  # noqa: RUF001
+    assert interval_text(TableCell(2.0, (-1.0, 3.0)), replace(column, with_interval=False)) == ""
 
 
 def test_the_footer_tells_where_numbers_come_from(classifiers):

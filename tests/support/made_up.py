@@ -18,6 +18,7 @@ from dtn_det.reports.classification import classification_section, numbers_of_re
 from dtn_det.reports.classifier_records import ClassifierRecords
 from dtn_det.reports.contents import Kind, Provenance, Report, ReportModel, Section
 from dtn_det.reports.detection import detection_section
+from dtn_det.reports.numbers import differences_frame
 
 ALL = BENCHMARK + EXTRA
 
@@ -194,6 +195,8 @@ def rounded(report: Report, decimals: int = 6) -> Report:
     sections = []
     for section in report.sections:
         frames = {name: getattr(section, name).round(decimals) for name in ("numbers", "differences", "reliability")}
+        changes = frames["differences"].drop(columns="p_adjusted").itertuples(index=False, name=None)
+        frames["differences"] = differences_frame(list(changes))
         sections.append(replace(section, **frames))
     return replace(report, sections=tuple(sections))
 

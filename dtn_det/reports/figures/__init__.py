@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import KIND_TITLES, Report, Section
 from dtn_det.reports.figures.curves import draw_corruptions, draw_severities
-from dtn_det.reports.figures.data import Subject
+from dtn_det.reports.figures.data import FigureData
 from dtn_det.reports.figures.forest import draw_forest
 from dtn_det.reports.figures.heatmap import draw_heatmap
 from dtn_det.reports.figures.means import draw_clean_corrupted, draw_groups
@@ -70,7 +70,7 @@ def draw_figures(report: Report) -> Drawn:
                 left_out[full] = str(error)
                 continue
             titles[full] = f"{title} ({KIND_TITLES[section.kind].lower()})"
-            about[full] = about_files(Subject.of(report, section))
+            about[full] = about_files(FigureData.of(report, section))
     return Drawn(figures, titles, about, left_out)
 
 

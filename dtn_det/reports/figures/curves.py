@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from dtn_det.corruptions.catalog import SEVERITIES
 from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
-from dtn_det.reports.figures.data import Number, Subject
+from dtn_det.reports.figures.data import FigureData
 from dtn_det.reports.figures.layout import grid, model_legend, page, plain_ticks
 from dtn_det.reports.figures.text import caption
 from dtn_det.reports.labels import groups_of, title
+from dtn_det.reports.numbers import Number
 from dtn_det.system.drawing import COLUMN, PAGE, drawing
 
 if TYPE_CHECKING:
@@ -22,16 +23,16 @@ Points = Mapping[int, Number]
 """By severity; 0 is clean."""
 
 
-def overall_points(subject: Subject, model: str) -> Points:
+def overall_points(data: FigureData, model: str) -> Points:
     """Means over the corruptions at each severity."""
-    return _points(subject.clean(model), {severity: subject.mean(model, "", severity) for severity in SEVERITIES})
+    return _points(data.clean(model), {severity: data.mean(model, "", severity) for severity in SEVERITIES})
 
 
-def corruption_points(subject: Subject, model: str, corruption: str) -> Points:
+def corruption_points(data: FigureData, model: str, corruption: str) -> Points:
     """The cells of one corruption."""
-    name = subject.measure.cell
-    cells = {severity: subject.get(model, name, corruption, severity) for severity in SEVERITIES}
-    return _points(subject.clean(model), cells)
+    name = data.measure.cell
+    cells = {severity: data.get(model, name, corruption, severity) for severity in SEVERITIES}
+    return _points(data.clean(model), cells)
 
 
 def has_curve(points: Points) -> bool:
@@ -39,21 +40,21 @@ def has_curve(points: Points) -> bool:
     return len(points) > 1
 
 
-def draw_curve(axis: Any, subject: Subject, model: str, points: Points) -> None:
+def draw_curve(axis: Any, data: FigureData, model: str, points: Points) -> None:
     """Add a curve and, for a highlighted model, the band of its intervals.
 
     Args:
         axis: Of matplotlib.
-        subject: What is drawn.
+        data: What is drawn.
         model: Whose points.
         points: In the order of the severities.
     """
-    mark = subject.marks[model]
+    mark = data.marks[model]
     places = list(points)
     axis.plot(places, [number.value for number in points.values()], **mark.curve)
     if mark.highlighted and all(number.has_interval for number in points.values()):
         low, high = ([getattr(number, end) for number in points.values()] for end in ("low", "high"))
-        alpha = 0.15 if len(subject.models) <= 4 else 0.08
+        alpha = 0.15 if len(data.models) <= 4 else 0.08
         axis.fill_between(places, low, high, color=mark.colour, alpha=alpha, linewidth=0, zorder=2)
 
 
@@ -81,29 +82,29 @@ def draw_corruptions(report: Report, section: Section) -> Figure:
     Raises:
         NothingToDrawError: No model has numbers of two severities of a corruption, or of one and of the clean images.
     """
-    subject = Subject.of(report, section)
+    data = FigureData.of(report, section)
     curves = {
         (model, corruption): points
-        for corruption in subject.corruptions
-        for model in subject.models
-        if has_curve(points := corruption_points(subject, model, corruption))
+        for corruption in data.corruptions
+        for model in data.models
+        if has_curve(points := corruption_points(data, model, corruption))
     }
     if not curves:
         raise NothingToDrawError("there are no numbers of single severities, or of one alone")
     rows = _rows(groups_of({corruption for _, corruption in curves}))
     columns = max(map(len, rows))
     wide = PAGE if columns > 2 else COLUMN
-    legend = model_legend(subject, "curve", wide)
-    figure = page(0.3 + _PANEL * len(rows), caption(subject, "bands"), legend, width_inches=wide)
+    legend = model_legend(data, "curve", wide)
+    figure = page(0.3 + _PANEL * len(rows), caption(data, "bands"), legend, width_inches=wide)
     panels = figure.subplots(len(rows), columns, sharex=True, sharey=True, squeeze=False)
     for number, (names, axes) in enumerate(zip(rows, panels, strict=True)):
         for axis in axes[len(names) :]:
             axis.remove()
         for column, corruption in enumerate(names):
             axis = axes[column]
-            for model in subject.models:
+            for model in data.models:
                 if (model, corruption) in curves:
-                    draw_curve(axis, subject, model, curves[model, corruption])
+                    draw_curve(axis, data, model, curves[model, corruption])
             axis.set_title(title(corruption))
             severity_axis(axis, curves.values())
             plain_ticks(axis.yaxis, 4)
@@ -111,7 +112,7 @@ def draw_corruptions(report: Report, section: Section) -> Figure:
             lowest = not any(len(other) > column for other in rows[number + 1 :])
             axis.tick_params(labelbottom=lowest)
             axis.set_xlabel("severity" if lowest else "")
-    figure.supylabel(subject.measure.label())
+    figure.supylabel(data.measure.axis_label())
     return figure
 
 
@@ -130,17 +131,17 @@ def draw_severities(report: Report, section: Section) -> Figure:
     Raises:
         NothingToDrawError: No model has numbers of two severities, or of one and of the clean images.
     """
-    subject = Subject.of(report, section)
-    points = {model: overall_points(subject, model) for model in subject.models}
+    data = FigureData.of(report, section)
+    points = {model: overall_points(data, model) for model in data.models}
     if not any(map(has_curve, points.values())):
         raise NothingToDrawError("there are no numbers of single severities, or of one alone")
-    figure = page(1.9, caption(subject, "bands"), model_legend(subject, "curve"))
+    figure = page(1.9, caption(data, "bands"), model_legend(data, "curve"))
     axis = figure.subplots()
     for model, curve in points.items():
-        draw_curve(axis, subject, model, curve)
+        draw_curve(axis, data, model, curve)
     severity_axis(axis, points.values())
     axis.set_xlabel("severity of the corruption")
-    axis.set_ylabel(subject.measure.label("mean"))
+    axis.set_ylabel(data.measure.axis_label("mean"))
     plain_ticks(axis.yaxis, 6)
     grid(axis, "y")
     return figure

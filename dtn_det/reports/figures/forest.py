@@ -5,84 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dtn_det.corruptions.catalog import ALL, EXTRA, GROUPS
+from dtn_det.corruptions.catalog import ALL
 from dtn_det.errors import NothingToDrawError
 from dtn_det.metrics import CLEAN
-from dtn_det.metrics.cells import SETS as CORRUPTIONS
-from dtn_det.metrics.resampling import holm_by_key
+from dtn_det.reports.changes import Change, families
 from dtn_det.reports.contents import Report, Section
-from dtn_det.reports.figures.data import Subject
+from dtn_det.reports.figures.data import FigureData
 from dtn_det.reports.figures.layout import Entry, grid, handle, labels, page, pair_titles, plain_ticks
 from dtn_det.reports.figures.text import MINUS, caption, width
 from dtn_det.reports.labels import groups_of, title
-from dtn_det.reports.numbers import SETS
+from dtn_det.reports.measures import Measure, corruption_measure
+from dtn_det.reports.numbers import SETS, set_of
 from dtn_det.system.drawing import COLOURS, COLUMN, GREY, PAGE, drawing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-class Change(NamedTuple):
-    """Second minus first of a pair; its p-value is adjusted together with the other groups or corruptions."""
-
-    value: float
-    low: float
-    high: float
-    adjusted: float
-
-
-class Line(NamedTuple):
-    """A line of a forest plot.
-
-    Attributes:
-        title: For readers.
-        summary: Whether it is a mean over several corruptions.
-        changes: Of each pair that has one.
-    """
-
-    title: str
-    summary: bool
-    changes: Mapping[tuple[str, str], Change]
-
-
-def lines_of(subject: Subject) -> list[list[Line]]:
-    """The differences in blocks: over everything, then each group with its corruptions."""
-    changes: dict[tuple[str, str, str, int], dict[tuple[str, str], Change]] = {}
-    for row in subject.section.differences.itertuples(index=False):
-        first, second, which, name, scope, severity, *numbers = row
-        changes.setdefault((which, name, scope, int(severity)), {})[first, second] = Change(*map(float, numbers))
-    measure, main = subject.measure, subject.main_set
-    for which in SETS:
-        for scopes in (GROUPS, CORRUPTIONS[which]):
-            _adjust([changes.get((which, measure.mean, scope, 0), {}) for scope in scopes])
-
-    def line(label: str, summary: bool, name: str, scope: str = "", which: str = main) -> list[Line]:
-        found = changes.get((which, name, scope, 0))
-        return [Line(label, summary, found)] if found else []
-
-    relative = measure.mean.replace("mPC", "rPC")
-    overall = line("mCE (%)", True, "mCE") if measure.better == "lower" else line("rPC (%)", True, relative)
-    overall += line("Mean corrupted", True, measure.mean)
-    for which in SETS:
-        overall += line("Clean", True, measure.cell, CLEAN[0], which)
-    blocks = [overall]
-    present = {scope for _, name, scope, _ in changes if name == measure.mean and scope in ALL}
-    for group, names in groups_of(present).items():
-        which = SETS[1] if group == "extra" else SETS[0]
-        block = line(title(group), True, measure.mean, group, which)
-        for name in names:
-            block += line(title(name), False, measure.mean, name, SETS[1] if name in EXTRA else SETS[0])
-        blocks.append(block)
-    return [block for block in blocks if block]
-
-
-def _adjust(family: Sequence[dict[tuple[str, str], Change]]) -> None:
-    """Adjust the p-values of each pair for their number, in place."""
-    for pair in {pair for one in family for pair in one}:
-        having = [one for one in family if pair in one]
-        p_values = holm_by_key({place: one[pair].adjusted for place, one in enumerate(having)})
-        for place, adjusted in p_values.items():
-            having[place][pair] = having[place][pair]._replace(adjusted=adjusted)
 
 
 MOST_PANELS = 5
@@ -93,28 +30,82 @@ _BETTER, _WORSE = COLOURS[0], COLOURS[1]
 _NAME = 130
 
 
+class ForestLine(NamedTuple):
+    """A line of a forest plot.
+
+    Attributes:
+        title: What readers call it.
+        summary: Whether it is a mean over several corruptions.
+        changes: The tested difference of each pair that has one.
+    """
+
+    title: str
+    summary: bool
+    changes: Mapping[tuple[str, str], Change]
+
+
+def lines_of(data: FigureData) -> list[list[ForestLine]]:
+    """The differences in blocks: over everything, then each group with its corruptions.
+
+    They are those of the tables of differences: of corruption errors where there is a baseline, of the performance
+    otherwise, with the same tests.
+    """
+    changes: dict[tuple[str, str, str], dict[tuple[str, str], Change]] = {}
+    for which in SETS:
+        for pair in data.section.pairs:
+            for family in families(data.numbers, pair, which):
+                for change in family.changes:
+                    if change.adjusted is not None:
+                        changes.setdefault((which, change.name, change.scope), {})[pair] = change
+
+    def line(label: str, summary: bool, name: str, scope: str = "", which: str = data.main_set) -> list[ForestLine]:
+        found = changes.get((which, name, scope))
+        return [ForestLine(label, summary, found)] if found else []
+
+    mean = data.measure.mean
+    if data.section.kind != "top1":
+        overall = line("rPC (%)", True, mean.replace("mPC", "rPC")) + line("Mean corrupted", True, mean)
+        overall += line("Clean", True, mean.replace("mPC", "P"))
+    elif _measure(data) == data.measure:
+        overall = line("Mean corrupted", True, mean) + line("Clean", True, data.measure.cell, CLEAN[0])
+    else:
+        overall = line("mCE", True, "mCE") + line("Mean error", True, mean)
+        overall += line("Clean error", True, data.measure.cell, CLEAN[0])
+    blocks = [overall]
+    present = {scope for _, _, scope in changes if scope in ALL}
+    for group, names in groups_of(present).items():
+        which = set_of(group)
+        measure = corruption_measure(data.numbers, which)
+        # The extra corruptions are a set of one group, whose mean is that of the set.
+        block = line(title(group), True, measure.mean, group if which == SETS[0] else "", which)
+        for name in names:
+            block += line(title(name), False, measure.corruption, name, which)
+        blocks.append(block)
+    return [block for block in blocks if block]
+
+
 @drawing()
 def draw_forest(report: Report, section: Section) -> Figure:
     """Second minus first of each pair with its interval: all corruptions, groups, and each corruption.
 
-    Filled marks are significant, groups and corruptions after Holm's adjustment for their number, as in the tables;
-    blue ones better, red ones worse.
+    Filled marks are significant, groups and corruptions after Holm's adjustment for their number, exactly where the
+    tables have a star; blue ones are better, red ones worse.
 
     Raises:
         NothingToDrawError: No pair was compared.
     """
-    subject = Subject.of(report, section)
-    blocks = lines_of(subject)
+    data = FigureData.of(report, section)
+    blocks = lines_of(data)
     pairs = [pair for pair in section.pairs if any(pair in line.changes for block in blocks for line in block)]
     if not pairs:
         raise NothingToDrawError("no two models were compared image by image")
     if len(pairs) <= MOST_PANELS:
-        return _panel_each(subject, pairs, blocks)
-    return _line_each(subject, pairs, blocks)
+        return _panel_each(data, pairs, blocks)
+    return _line_each(data, pairs, blocks)
 
 
-def _panel_each(subject: Subject, pairs: Sequence[tuple[str, str]], blocks: Sequence[Sequence[Line]]) -> Figure:
-    rows: list[tuple[float, Line]] = []
+def _panel_each(data: FigureData, pairs: Sequence[tuple[str, str]], blocks: Sequence[Sequence[ForestLine]]) -> Figure:
+    rows: list[tuple[float, ForestLine]] = []
     place = 0.0
     for block in blocks:
         for line in block:
@@ -122,13 +113,13 @@ def _panel_each(subject: Subject, pairs: Sequence[tuple[str, str]], blocks: Sequ
             place += 1
         place += 0.5
     wide = COLUMN if len(pairs) <= 2 else PAGE
-    figure = page(0.45 + _ROW * place, _caption(subject, pairs), _legend(), wide, _label(subject))
+    figure = page(0.45 + _ROW * place, _caption(data, pairs), _legend(), wide, _label(data))
     panels = figure.subplots(1, len(pairs), sharey=True, squeeze=False)[0]
-    titles = pair_titles(subject, 72 * (wide - 1) / len(pairs) - 8)
+    titles = pair_titles(data, 72 * (wide - 1) / len(pairs) - 8)
     for axis, pair in zip(panels, pairs, strict=True):
         for at, line in rows:
             if pair in line.changes:
-                _draw_change(axis, subject, line.changes[pair], at, line.summary)
+                _draw_change(axis, data, line.changes[pair], at, line.summary)
         _zero(axis, titles[pair])
         plain_ticks(axis.xaxis, 6 if len(pairs) == 1 else 4)
     ticks = panels[0].set_yticks([at for at, _ in rows], [line.title for _, line in rows])
@@ -138,22 +129,22 @@ def _panel_each(subject: Subject, pairs: Sequence[tuple[str, str]], blocks: Sequ
     return figure
 
 
-def _line_each(subject: Subject, pairs: Sequence[tuple[str, str]], blocks: Sequence[Sequence[Line]]) -> Figure:
+def _line_each(data: FigureData, pairs: Sequence[tuple[str, str]], blocks: Sequence[Sequence[ForestLine]]) -> Figure:
     lines = [line for block in blocks for line in block if line.summary]
-    names = labels(subject, (_NAME - width(f" {MINUS} ")) / 2)
+    names = labels(data, (_NAME - width(f" {MINUS} ")) / 2)
     firsts = {first for first, _ in pairs}
     if len(firsts) == 1:
         texts = [names[second] for _, second in pairs]
-        label = _label(subject, f" from {names[firsts.pop()]}")
+        label = _label(data, f" from {names[firsts.pop()]}")
     else:
         texts = [f"{names[second]} {MINUS} {names[first]}" for first, second in pairs]
-        label = _label(subject)
-    figure = page(0.5 + 0.145 * len(pairs), _caption(subject, pairs), _legend(), PAGE, label)
+        label = _label(data)
+    figure = page(0.5 + 0.145 * len(pairs), _caption(data, pairs), _legend(), PAGE, label)
     panels = figure.subplots(1, len(lines), sharey=True, squeeze=False)[0]
     for axis, line in zip(panels, lines, strict=True):
         for place, pair in enumerate(pairs):
             if pair in line.changes:
-                _draw_change(axis, subject, line.changes[pair], place, False)
+                _draw_change(axis, data, line.changes[pair], place, False)
         _zero(axis, line.title.removesuffix(" corrupted"))
         plain_ticks(axis.xaxis, 3)
     panels[0].set_yticks(range(len(pairs)), texts)
@@ -161,14 +152,14 @@ def _line_each(subject: Subject, pairs: Sequence[tuple[str, str]], blocks: Seque
     return figure
 
 
-def _draw_change(axis: Any, subject: Subject, change: Change, place: float, summary: bool) -> None:
-    significant = change.adjusted < 1 - subject.report.provenance.level
-    better = (change.value < 0) == (subject.measure.better == "lower")
-    colour = (_BETTER if better else _WORSE) if significant else GREY
+def _draw_change(axis: Any, data: FigureData, change: Change, place: float, summary: bool) -> None:
+    significant = change.significant(data.report.provenance.level)
+    colour = (_BETTER if change.better(data.measure.direction) else _WORSE) if significant else GREY
+    low, high = change.interval or (change.value, change.value)
     axis.errorbar(
         [change.value],
         [place],
-        xerr=[[max(0.0, change.value - change.low)], [max(0.0, change.high - change.value)]],
+        xerr=[[max(0.0, change.value - low)], [max(0.0, high - change.value)]],
         color=colour,
         marker="D" if summary else "o",
         markersize=3.2,
@@ -186,14 +177,20 @@ def _zero(axis: Any, text: str) -> None:
     grid(axis, "x")
 
 
-def _label(subject: Subject, of: str = "") -> str:
-    better = "← better" if subject.measure.better == "lower" else "better →"
-    return f"difference{of} in {subject.measure.title} (points, {better})"
+def _measure(data: FigureData) -> Measure:
+    """The measure that the differences are of."""
+    return corruption_measure(data.numbers, data.main_set)
 
 
-def _caption(subject: Subject, pairs: Sequence[tuple[str, str]]) -> str:
-    told = f"filled: p < {1 - subject.report.provenance.level:.2g} (Holm)"
-    return caption(subject, "bars", told, models=[name for pair in pairs for name in pair])
+def _label(data: FigureData, of: str = "") -> str:
+    better = "← better" if data.measure.is_lower_better else "better →"
+    measure = _measure(data)
+    return f"difference{of} in {measure.short if measure.short == 'CE' else measure.name} (points, {better})"
+
+
+def _caption(data: FigureData, pairs: Sequence[tuple[str, str]]) -> str:
+    told = f"filled: p < {1 - data.report.provenance.level:.2g} (Holm)"
+    return caption(data, "bars", told, models=[name for pair in pairs for name in pair])
 
 
 def _legend() -> list[Entry]:

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from dtn_det._optional import require
 from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
-from dtn_det.reports.figures.data import Number, Subject
+from dtn_det.reports.figures.data import FigureData
 from dtn_det.reports.figures.layout import labels, page
 from dtn_det.reports.figures.text import caption, printable
 from dtn_det.reports.labels import groups_of, short, title
+from dtn_det.reports.numbers import Number
 from dtn_det.system.drawing import COLUMN, PAGE, drawing
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _SPACE = 0.25
 
 
 @dataclass(frozen=True)
-class _Block:
+class _HeatmapBlock:
     """Columns that stand together.
 
     Attributes:
@@ -59,61 +60,61 @@ def draw_heatmap(report: Report, section: Section) -> Figure:
     Raises:
         NothingToDrawError: There are no numbers of corruptions.
     """
-    subject = Subject.of(report, section)
-    if not subject.corruptions:
+    data = FigureData.of(report, section)
+    if not data.corruptions:
         raise NothingToDrawError("there are no numbers of corruptions")
-    relative = subject.everywhere("mCE")
-    blocks = _blocks(subject, relative)
+    relative = data.everywhere("mCE")
+    blocks = _blocks(data, relative)
     what = f"CE relative to {_baseline(report)}" if relative else "means over the severities"
-    text = caption(subject, "", what, *(["bold: best"] if len(subject.models) > 1 else []))
+    text = caption(data, "", what, *(["bold: best"] if len(data.models) > 1 else []))
     wide = PAGE if sum(len(block.columns) for block in blocks) > _FEW else COLUMN
-    figure = page(0.68 + _ROW * len(subject.models), text, width_inches=wide)
+    figure = page(0.68 + _ROW * len(data.models), text, width_inches=wide)
     axis = figure.subplots()
     colours = _range(blocks)
     start, ticks = 0.0, []
     for block in blocks:
-        _draw_block(axis, block, start, colours, subject.measure.better == "lower")
+        _draw_block(axis, block, start, colours, data.measure.is_lower_better)
         ticks += [(start + column, name) for column, name in enumerate(block.columns)]
         start += len(block.columns) + _SPACE
-    names = labels(subject, min(_NAME, 72 * wide - 12 - _CELL * (start - _SPACE)))
+    names = labels(data, min(_NAME, 72 * wide - 12 - _CELL * (start - _SPACE)))
     axis.set_xlim(-0.5, start - _SPACE - 0.5)
-    axis.set_ylim(len(subject.models) - 0.5, -0.5)
-    axis.set_yticks(range(len(subject.models)), [names[model] for model in subject.models])
+    axis.set_ylim(len(data.models) - 0.5, -0.5)
+    axis.set_yticks(range(len(data.models)), [names[model] for model in data.models])
     axis.set_xticks(*zip(*ticks, strict=True), rotation=45, ha="right", rotation_mode="anchor")
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    unit = "CE (%) ↓" if relative else subject.measure.label()
+    unit = "CE (%) ↓" if relative else data.measure.axis_label()
     axis.annotate(unit, (0, 1), (-3, 3), xycoords="axes fraction", textcoords="offset points", ha="right")
     return figure
 
 
-def _blocks(subject: Subject, relative: bool) -> list[_Block]:
-    models, measure = subject.models, subject.measure
+def _blocks(data: FigureData, relative: bool) -> list[_HeatmapBlock]:
+    models, measure = data.models, data.measure
 
     def values(columns: Sequence[Sequence[Number | None]]) -> NDArray[np.float64]:
         rows = zip(*columns, strict=True)
         return np.array([[math.nan if number is None else number.value for number in row] for row in rows])
 
     found = []
-    clean = [subject.clean(model) for model in models]
+    clean = [data.clean(model) for model in models]
     if any(number is not None for number in clean):
-        found.append(_Block("", [f"Clean {measure.title.split()[-1]}"], values([clean]), not relative))
+        found.append(_HeatmapBlock("", [f"Clean {measure.name.split()[-1]}"], values([clean]), not relative))
     cell, mean, title_of_mean = ("CE", "mCE", "mCE") if relative else (measure.mean, measure.mean, "Mean")
-    found.append(_Block("", [title_of_mean], values([[subject.get(model, mean) for model in models]])))
-    for group, names in groups_of(subject.corruptions).items():
-        numbers = [[subject.get(model, cell, name) for model in models] for name in names]
-        found.append(_Block(title(group), [short(name) for name in names], values(numbers)))
+    found.append(_HeatmapBlock("", [title_of_mean], values([[data.get(model, mean) for model in models]])))
+    for group, names in groups_of(data.corruptions).items():
+        numbers = [[data.get(model, cell, name) for model in models] for name in names]
+        found.append(_HeatmapBlock(title(group), [short(name) for name in names], values(numbers)))
     return found
 
 
-def _range(blocks: Sequence[_Block]) -> tuple[float, float]:
+def _range(blocks: Sequence[_HeatmapBlock]) -> tuple[float, float]:
     """Numbers at the ends of the colour map."""
     values = np.concatenate([block.values.ravel() for block in blocks if block.coloured])
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     return low, low + max(high - low, 1e-9) / _DARKEST
 
 
-def _draw_block(axis: Any, block: _Block, start: float, colours: tuple[float, float], lower: bool) -> None:
+def _draw_block(axis: Any, block: _HeatmapBlock, start: float, colours: tuple[float, float], lower: bool) -> None:
     low, high = colours
     colour_map = require("matplotlib", "report").colormaps[_COLOURS]
     rows, columns = block.values.shape

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dtn_det._optional import require
-from dtn_det.reports.figures.data import Subject
+from dtn_det.reports.figures.data import FigureData
 from dtn_det.reports.figures.text import MINUS, fitted, signs, width, wrapped
 from dtn_det.system.drawing import COLUMN, GREY, PALE, TEXT, new_figure
 
@@ -56,31 +56,31 @@ def page(
     return figure
 
 
-def labels(subject: Subject, points: float) -> dict[str, str]:
+def labels(data: FigureData, points: float) -> dict[str, str]:
     """Names of the models as they fit, with the signs of those that are partial or imported.
 
     Args:
-        subject: What is drawn.
+        data: What is drawn.
         points: What each may take.
     """
-    behind = signs(subject)
-    names = fitted(subject.models, points - max(width(sign) for sign in behind.values()))
-    return {name: names[name] + behind[name] for name in subject.models}
+    behind = signs(data)
+    names = fitted(data.models, points - max(width(sign) for sign in behind.values()))
+    return {name: names[name] + behind[name] for name in data.models}
 
 
-def model_legend(subject: Subject, style: str, width_inches: float = COLUMN) -> list[Entry]:
+def model_legend(data: FigureData, style: str, width_inches: float = COLUMN) -> list[Entry]:
     """Entries of the models.
 
     Args:
-        subject: What is drawn.
+        data: What is drawn.
         style: ``curve``, with one entry for all that are grey, or ``point``.
         width_inches: Of the figure.
     """
-    names = labels(subject, width_inches * _INCH - _MARGIN - _HANDLE)
+    names = labels(data, width_inches * _INCH - _MARGIN - _HANDLE)
     line = require("matplotlib.lines", "report").Line2D
-    shown = [name for name in subject.models if style == "point" or subject.marks[name].highlighted]
-    found = [(line([], [], **getattr(subject.marks[name], style)), names[name]) for name in shown]
-    others = len(subject.models) - len(shown)
+    shown = [name for name in data.models if style == "point" or data.marks[name].highlighted]
+    found = [(line([], [], **getattr(data.marks[name], style)), names[name]) for name in shown]
+    others = len(data.models) - len(shown)
     if others:
         found.append((line([], [], color=PALE, linewidth=0.7), f"{others} other models"))
     return found
@@ -101,11 +101,11 @@ def handle(**style: Any) -> Any:
     return require("matplotlib.lines", "report").Line2D([], [], **style)
 
 
-def pair_titles(subject: Subject, points: float) -> Mapping[tuple[str, str], str]:
+def pair_titles(data: FigureData, points: float) -> Mapping[tuple[str, str], str]:
     """Second minus first of each pair, on two lines where one is too short."""
-    names = labels(subject, points - width(f"{MINUS} "))
+    names = labels(data, points - width(f"{MINUS} "))
     found = {}
-    for first, second in subject.section.pairs:
+    for first, second in data.section.pairs:
         whole = f"{names[second]} {MINUS} {names[first]}"
         found[first, second] = whole if width(whole) <= points else f"{names[second]}\n{MINUS} {names[first]}"
     return found

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from dtn_det.corruptions.catalog import GROUPS
 from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
-from dtn_det.reports.figures.data import Number, Subject
+from dtn_det.reports.figures.data import FigureData
 from dtn_det.reports.figures.layout import grid, labels, model_legend, page, plain_ticks
 from dtn_det.reports.figures.text import caption
 from dtn_det.reports.labels import title
+from dtn_det.reports.numbers import Number
 from dtn_det.system.drawing import GREY, PAGE, drawing
 
 if TYPE_CHECKING:
@@ -35,19 +36,19 @@ def draw_groups(report: Report, section: Section) -> Figure:
     Raises:
         NothingToDrawError: There are no numbers of groups.
     """
-    subject = Subject.of(report, section)
-    rows = _rows(subject)
+    data = FigureData.of(report, section)
+    rows = _rows(data)
     if not any(title(group) in rows for group in GROUPS):
         raise NothingToDrawError("there are no numbers of groups of corruptions")
-    few = len(subject.models) <= MOST_SIDE_BY_SIDE
-    return _side_by_side(subject, rows) if few else _panels(subject, rows)
+    few = len(data.models) <= MOST_SIDE_BY_SIDE
+    return _side_by_side(data, rows) if few else _panels(data, rows)
 
 
-def _rows(subject: Subject) -> _Rows:
+def _rows(data: FigureData) -> _Rows:
     wanted = {
-        "Clean": {model: subject.clean(model) for model in subject.models},
-        **{title(group): {model: subject.mean(model, group) for model in subject.models} for group in GROUPS},
-        "Mean": {model: subject.mean(model) for model in subject.models},
+        "Clean": {model: data.clean(model) for model in data.models},
+        **{title(group): {model: data.mean(model, group) for model in data.models} for group in GROUPS},
+        "Mean": {model: data.mean(model) for model in data.models},
     }
     rows = {
         name: {model: number for model, number in numbers.items() if number is not None}
@@ -56,35 +57,35 @@ def _rows(subject: Subject) -> _Rows:
     return {name: numbers for name, numbers in rows.items() if numbers}
 
 
-def _side_by_side(subject: Subject, rows: _Rows) -> Figure:
-    models = subject.models
+def _side_by_side(data: FigureData, rows: _Rows) -> Figure:
+    models = data.models
     step = 0.62 / max(2, len(models))
     height = len(rows) * (0.12 + 0.08 * len(models)) + 0.3
-    figure = page(height, _caption(subject), model_legend(subject, "point"))
+    figure = page(height, _caption(data), model_legend(data, "point"))
     axis = figure.subplots()
     for place, numbers in enumerate(rows.values()):
         for number, model in enumerate(models):
             if model in numbers:
-                _dot(axis, subject, model, numbers[model], place + (number - (len(models) - 1) / 2) * step)
+                _dot(axis, data, model, numbers[model], place + (number - (len(models) - 1) / 2) * step)
     axis.set_yticks(range(len(rows)), list(rows))
     axis.set_ylim(len(rows) - 0.5, -0.5)
     for place in range(1, len(rows)):
         axis.axhline(place - 0.5, color="#e4e4e4", linewidth=0.4, zorder=0)
     axis.tick_params(axis="y", length=0)
-    axis.set_xlabel(subject.measure.label())
+    axis.set_xlabel(data.measure.axis_label())
     grid(axis, "x")
     return figure
 
 
-def _panels(subject: Subject, rows: _Rows) -> Figure:
-    models = subject.models
-    figure = page(0.4 + 0.145 * len(models), _caption(subject), width_inches=PAGE, label=subject.measure.label())
+def _panels(data: FigureData, rows: _Rows) -> Figure:
+    models = data.models
+    figure = page(0.4 + 0.145 * len(models), _caption(data), width_inches=PAGE, label=data.measure.axis_label())
     panels = figure.subplots(1, len(rows), sharey=True)
-    names = labels(subject, _NAME)
+    names = labels(data, _NAME)
     for axis, (group, numbers) in zip(panels, rows.items(), strict=True):
         for place, model in enumerate(models):
             if model in numbers:
-                _dot(axis, subject, model, numbers[model], place)
+                _dot(axis, data, model, numbers[model], place)
         axis.set_title(group)
         axis.tick_params(axis="y", length=0)
         plain_ticks(axis.xaxis, 3)
@@ -94,12 +95,12 @@ def _panels(subject: Subject, rows: _Rows) -> Figure:
     return figure
 
 
-def _caption(subject: Subject) -> str:
-    return caption(subject, "bars", "Mean: over all corruptions")
+def _caption(data: FigureData) -> str:
+    return caption(data, "bars", "Mean: over all corruptions")
 
 
-def _dot(axis: Any, subject: Subject, model: str, number: Number, place: float) -> None:
-    mark = subject.marks[model]
+def _dot(axis: Any, data: FigureData, model: str, number: Number, place: float) -> None:
+    mark = data.marks[model]
     low, high = number.reach
     axis.errorbar([number.value], [place], xerr=[[low], [high]], **{**mark.point, "color": mark.colour}, elinewidth=0.8)
 
@@ -111,28 +112,28 @@ def draw_clean_corrupted(report: Report, section: Section) -> Figure:
     Raises:
         NothingToDrawError: No model has both numbers.
     """
-    subject = Subject.of(report, section)
+    data = FigureData.of(report, section)
     points = {
         model: (clean, mean)
-        for model in subject.models
-        if (clean := subject.clean(model)) is not None and (mean := subject.mean(model)) is not None
+        for model in data.models
+        if (clean := data.clean(model)) is not None and (mean := data.mean(model)) is not None
     }
     if not points:
         raise NothingToDrawError("no model has numbers of clean and of corrupted images")
-    figure = page(2.1, caption(subject, "bars"), model_legend(subject, "point"))
+    figure = page(2.1, caption(data, "bars"), model_legend(data, "point"))
     axis: Any = figure.subplots()
     for model, (clean, mean) in points.items():
-        mark = subject.marks[model]
+        mark = data.marks[model]
         bars = {"xerr": [[end] for end in clean.reach], "yerr": [[end] for end in mean.reach]}
         axis.errorbar([clean.value], [mean.value], **bars, **mark.point, ecolor=(mark.colour, 0.5), elinewidth=0.6)
     for first, second in section.pairs:
         # Twins alone: the arrows from a baseline to all others say nothing.
-        if not subject.marks[first].filled and first in points and second in points:
+        if not data.marks[first].filled and first in points and second in points:
             ends = [tuple(number.value for number in points[name]) for name in (second, first)]
             style = {"arrowstyle": "-|>,head_width=0.12,head_length=0.25", "color": GREY, "linewidth": 0.6}
             axis.annotate("", *ends, arrowprops={**style, "shrinkA": 3, "shrinkB": 3}, zorder=1.8)
-    axis.set_xlabel(subject.measure.label("clean"))
-    axis.set_ylabel(subject.measure.label("mean corrupted"))
+    axis.set_xlabel(data.measure.axis_label("clean"))
+    axis.set_ylabel(data.measure.axis_label("mean corrupted"))
     plain_ticks(axis.xaxis, 6)
     plain_ticks(axis.yaxis, 6)
     grid(axis, "both")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
-from dtn_det.reports.figures.data import Subject
+from dtn_det.reports.figures.data import FigureData
 from dtn_det.reports.figures.layout import handle, labels, page
 from dtn_det.reports.figures.text import caption
 from dtn_det.system.drawing import COLOURS, COLUMN, GREY, PAGE, TEXT, drawing
@@ -37,9 +37,9 @@ def draw_reliability(report: Report, section: Section) -> Figure:
     Raises:
         NothingToDrawError: No model has a diagram.
     """
-    subject = Subject.of(report, section)
+    data = FigureData.of(report, section)
     diagrams = section.reliability[section.reliability["count"] > 0]
-    models = [model for model in subject.models if model in set(diagrams["model"])]
+    models = [model for model in data.models if model in set(diagrams["model"])]
     if not models:
         raise NothingToDrawError("there are no confidences")
     columns = min(len(models), _PER_ROW if len(models) != 6 else 3)
@@ -50,12 +50,12 @@ def draw_reliability(report: Report, section: Section) -> Figure:
     side = (wide - 0.4) / columns if columns > 1 else 2.2
     figure = page(
         rows * (side + 0.14) + 0.25,
-        caption(subject, "", "ECE: over all images of a curve", "area of a mark: share of them"),
+        caption(data, "", "ECE: over all images of a curve", "area of a mark: share of them"),
         [*legend, (handle(color=GREY, linestyle=":"), "perfect")],
         width_inches=wide,
     )
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    names = labels(subject, 72 * side - 6)
+    names = labels(data, 72 * side - 6)
     for axis, model in zip(axes, models, strict=False):
         axis.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=0.7, zorder=1)
         errors = []

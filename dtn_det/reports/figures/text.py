@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from dtn_det._optional import require
-from dtn_det.reports.figures.data import Subject
+from dtn_det.reports.figures.data import FigureData
 from dtn_det.system.drawing import FONT, TEXT
 
 MINUS = "\N{MINUS SIGN}"
@@ -94,72 +94,71 @@ _MOST_NAMED = 2
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
-def signs(subject: Subject) -> dict[str, str]:
+def signs(data: FigureData) -> dict[str, str]:
     """What is put behind the name of each model."""
-    partial, imported = _partial(subject), _imported(subject)
-    return {
-        name: (PARTIAL if name in partial else "") + (IMPORTED if name in imported else "") for name in subject.models
-    }
+    partial, imported = _partial(data), _imported(data)
+    return {name: (PARTIAL if name in partial else "") + (IMPORTED if name in imported else "") for name in data.models}
 
 
-def caption(subject: Subject, intervals: str = "", *more: str, models: Sequence[str] | None = None) -> str:
+def caption(data: FigureData, intervals: str = "", *more: str, models: Sequence[str] | None = None) -> str:
     """What stands under a figure, printable.
 
     Args:
-        subject: What it is drawn from.
+        data: What it is drawn from.
         intervals: How it shows intervals, such as ``bands``; empty if it does not.
         more: What else there is to say.
         models: That it shows; None for all.
     """
-    models = subject.models if models is None else models
-    about = subject.report.provenance
+    models = data.models if models is None else models
+    about = data.report.provenance
     said = []
     if about.num_images:
         said.append(f"{about.num_images:,}{_NO_BREAK}images ({printable(about.data)})")
-    if intervals and any(subject.with_intervals()):
+    if intervals and any(data.with_intervals()):
         level, replicates = f"{100 * about.level:g}{_NO_BREAK}%", f"{about.replicates:,}{_NO_BREAK}replicates"
         said.append(f"{intervals}: {level} bootstrap intervals, {replicates}")
     said += more
-    partial = {name: reason for name, reason in _partial(subject).items() if name in models}
+    partial = {name: reason for name, reason in _partial(data).items() if name in models}
     if partial:
         said.append(f"{PARTIAL}{_NO_BREAK}partial: {printable(_reasons(partial))}")
-    if any(name in models for name in _imported(subject)):
+    if any(name in models for name in _imported(data)):
         said.append(f"{IMPORTED}{_NO_BREAK}imported from other tools")
     return "; ".join(said)
 
 
-def about_files(subject: Subject) -> str:
+def about_files(data: FigureData) -> str:
     """What the files of a figure say of it: everything but the day, so that two runs write the same."""
-    report = subject.report
+    report = data.report
     about = report.provenance
     lines = [
-        f"Models: {'; '.join(subject.models)}",
+        f"Models: {'; '.join(data.models)}",
         f"Data: {about.data}, {about.num_images} images, selection {about.selection}",
         f"Corruptions: {about.corruption}",
         f"Intervals: level {about.level:g}, {about.replicates} replicates, seed {about.seed}",
         f"Baseline: {report.baseline or 'none'}",
-        *(f"{name}: partial ({reason})" for name, reason in _partial(subject).items()),
-        *(f"{name}: imported ({report.model(name).source})" for name in _imported(subject)),
+        *(f"{name}: partial ({reason})" for name, reason in _partial(data).items()),
+        *(f"{name}: imported ({report.model(name).source})" for name in _imported(data)),
         f"Versions: {', '.join(f'{library} {version}' for library, version in about.versions.items())}",
     ]
     # Control characters are not allowed in XML.
     return "\n".join("".join(sign for sign in line if sign.isprintable()) for line in lines)
 
 
-def _partial(subject: Subject) -> dict[str, str]:
+def _partial(data: FigureData) -> dict[str, str]:
     """Why the numbers of a model are not those of the whole benchmark, where they are not."""
     found = {}
-    for name in subject.models:
-        had, wanted = subject.cells.get((name, subject.main_set), (0, 0))
-        conditions = f"{had} of {wanted} conditions" if had < wanted else ""
-        reasons = [reason for reason in (subject.report.model(name).partial, conditions) if reason]
+    for name in data.models:
+        mean = data.mean(name)
+        missing = mean is not None and mean.cells < mean.expected_cells
+        conditions = f"{mean.cells} of {mean.expected_cells} conditions" if mean is not None and missing else ""
+        reasons = [reason for reason in (data.report.model(name).partial, conditions) if reason]
         if reasons:
             found[name] = ", ".join(reasons)
     return found
 
 
-def _imported(subject: Subject) -> list[str]:
-    return [name for name in subject.models if subject.report.model(name).origin == "imported"]
+def _imported(data: FigureData) -> list[str]:
+    return [name for name in data.models if data.report.model(name).origin == "imported"]
 
 
 def _reasons(partial: dict[str, str]) -> str:

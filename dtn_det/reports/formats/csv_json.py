@@ -6,15 +6,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from dtn_det.errors import InputError
-from dtn_det.reports.contents import Provenance, Report, ReportModel, Section
+from dtn_det.reports.contents import DIFFERENCE_COLUMNS, NUMBER_COLUMNS, RELIABILITY_COLUMNS, Report
 from dtn_det.reports.labels import one_line
-from dtn_det.reports.numbers import differences_frame, numbers_frame, reliability_frame
-from dtn_det.reports.tables.table import Cell, Column, Row, Table
+from dtn_det.reports.tables.table import Column, Table, TableCell, TableRow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,11 +21,9 @@ if TYPE_CHECKING:
 FORMAT = "dtn-det report"
 VERSION = 1
 
-_FRAMES: Mapping[str, Callable[[Sequence[tuple[Any, ...]]], pd.DataFrame]] = {
-    "numbers": numbers_frame,
-    "differences": differences_frame,
-    "reliability": reliability_frame,
-}
+# Adjusted p-values are left out: they follow from the others.
+_TABLES = {"numbers": NUMBER_COLUMNS, "differences": DIFFERENCE_COLUMNS[:-1], "reliability": RELIABILITY_COLUMNS}
+_PROVENANCE = ("data", "images", "selection", "corruptions", "date")
 
 
 def to_json(report: Report) -> str:
@@ -47,7 +43,7 @@ def to_json(report: Report) -> str:
             {
                 "kind": section.kind,
                 "pairs": [list(pair) for pair in section.pairs],
-                **{name: _told(getattr(section, name)) for name in _FRAMES},
+                **{name: _told(getattr(section, name), columns) for name, columns in _TABLES.items()},
             }
             for section in report.sections
         ],
@@ -55,54 +51,13 @@ def to_json(report: Report) -> str:
     return json.dumps(content, allow_nan=False) + "\n"
 
 
-def from_json(text: str) -> Report:
-    """The report that :func:`to_json` wrote.
-
-    Raises:
-        ValueError: Another format or version, or a damaged file.
-    """
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"expected a report in JSON, got other text ({error}): write the report again") from error
-    found = (content.get("format"), content.get("version")) if isinstance(content, dict) else ("no object", None)
-    if found != (FORMAT, VERSION):
-        raise InputError(
-            f"expected the format {FORMAT!r}, version {VERSION}, got {found[0]!r}, version {found[1]}: read it with "
-            "the version of dtn-det that wrote it"
-        )
-    try:
-        return Report(
-            task=content["task"],
-            provenance=Provenance(**content["provenance"]),
-            models=tuple(ReportModel(**model) for model in content["models"]),
-            sections=tuple(_section(section) for section in content["sections"]),
-            baseline=content["baseline"],
-            remarks=tuple(content["remarks"]),
-        )
-    except (KeyError, TypeError) as error:
-        raise InputError(f"expected a whole report, got one with a fault ({error}): write the report again") from error
-
-
-def _section(content: Mapping[str, Any]) -> Section:
-    frames = {name: make(_rows(content[name])) for name, make in _FRAMES.items()}
-    return Section(kind=content["kind"], pairs=tuple((first, second) for first, second in content["pairs"]), **frames)
-
-
-def _told(frame: pd.DataFrame) -> dict[str, Any]:
-    rows = [[_or_none(value) for value in row] for row in frame.itertuples(index=False, name=None)]
-    return {"columns": list(frame.columns), "rows": rows}
+def _told(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, Any]:
+    rows = frame[list(columns)].itertuples(index=False, name=None)
+    return {"columns": list(columns), "rows": [[_or_none(value) for value in row] for row in rows]}
 
 
 def _or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _rows(told: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    return [tuple(math.nan if value is None else value for value in row) for row in told["rows"]]
-
-
-_PROVENANCE = ("data", "images", "selection", "corruptions", "date")
 
 
 def csv_table(table: Table, report: Report) -> str:
@@ -131,7 +86,7 @@ def csv_table(table: Table, report: Report) -> str:
     return text.getvalue()
 
 
-def _note(row: Row, table: Table) -> str:
+def _note(row: TableRow, table: Table) -> str:
     if row.source:
         return ""
     notes = (row.note, *(cell.note for cell in row.cells), table.note)
@@ -151,6 +106,6 @@ def _headings(column: Column, with_interval: bool) -> Iterator[str]:
         yield f"{name} high"
 
 
-def _values(cell: Cell, with_interval: bool) -> list[str]:
+def _values(cell: TableCell, with_interval: bool) -> list[str]:
     numbers = [cell.value, *((cell.interval or (None, None)) if with_interval else ())]
     return [f"{one:.10g}" if isinstance(one, float) else one or "" for one in numbers]

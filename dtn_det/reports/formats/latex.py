@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from dtn_det.reports.formats.latex_text import breakable, latex_text
-from dtn_det.reports.tables.table import ARROWS, Cell, Column, Row, Table, cell_text, interval_text
+from dtn_det.reports.labels import ARROWS
+from dtn_det.reports.tables.table import Column, Table, TableCell, TableRow, cell_text, interval_text
 
 _BY_HAND = frozenset({"best", "second", "significant", "bound"})
 _NOTHING = "{--}"
@@ -46,7 +47,7 @@ class NumberColumn:
         sign = "+" if self.signed else ""
         return f"S[table-format={sign}{self.digits}.{self.decimals}]"
 
-    def cell(self, cell: Cell) -> str:
+    def cell(self, cell: TableCell) -> str:
         """A number as it stands between two ampersands."""
         text = _text(cell, self.column)
         if not text:
@@ -68,7 +69,7 @@ class NumberColumn:
         note = rf" {{\scriptsize {latex_text(cell.note)}}}" if cell.note else ""
         return f"{{${before}{bound}{f'{{{sign}}}' if sign else ''}{body}{star}{after}${note}}}"
 
-    def interval(self, cell: Cell) -> str:
+    def interval(self, cell: TableCell) -> str:
         """The interval as it stands in the column that follows."""
         text = interval_text(cell, self.column, minus="-")
         return rf"{{\scriptsize ${text}$}}" if text else ""
@@ -90,24 +91,24 @@ class TextColumn:
         """Its type in the preamble of a tabular."""
         return rf">{{\raggedright\arraybackslash}}p{{{_TEXT_WIDTH}\linewidth}}" if self.is_long else "l"
 
-    def cell(self, cell: Cell) -> str:
+    def cell(self, cell: TableCell) -> str:
         """A text as it stands between two ampersands."""
         text = latex_text(str(cell.value or ""))
         return breakable(text) if self.is_long else text
 
-    def interval(self, cell: Cell) -> str:
+    def interval(self, cell: TableCell) -> str:
         """Nothing: texts have no interval."""
         return ""
 
 
-def set_column(column: Column, cells: Sequence[Cell]) -> NumberColumn | TextColumn:
+def set_column(column: Column, cells: Sequence[TableCell]) -> NumberColumn | TextColumn:
     """How a column with these cells is set."""
     if column.align == "left":
         return TextColumn(max((len(str(cell.value or "")) for cell in cells), default=0) > _LONG_TEXT)
     return _number_column(column, cells)
 
 
-def _number_column(column: Column, cells: Sequence[Cell]) -> NumberColumn:
+def _number_column(column: Column, cells: Sequence[TableCell]) -> NumberColumn:
     texts = [text for cell in cells if (text := _text(cell, column))]
     parts = [text.lstrip("+-").partition(".") for text in texts]
     return NumberColumn(
@@ -119,7 +120,7 @@ def _number_column(column: Column, cells: Sequence[Cell]) -> NumberColumn:
     )
 
 
-def _text(cell: Cell, column: Column) -> str:
+def _text(cell: TableCell, column: Column) -> str:
     return cell_text(cell, column, minus="-").removeprefix("≤ ")
 
 
@@ -229,7 +230,7 @@ def _spans(spans: Sequence[tuple[str, str]], widths: Sequence[int]) -> Iterator[
     yield "".join(rules)
 
 
-def _row(row: Row, columns: Sequence[_Set]) -> str:
+def _row(row: TableRow, columns: Sequence[_Set]) -> str:
     label = latex_text(row.label)
     cells = [rf"\textit{{{label}}}" if row.is_mean else label]
     if row.note:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from dtn_det._optional import require
 from dtn_det.reports.labels import one_line
-from dtn_det.reports.tables.table import NO_NUMBER, Cell, Column, Row, Table, cell_text, interval_text
+from dtn_det.reports.tables.table import NO_NUMBER, Column, Table, TableCell, TableRow, cell_text, interval_text
 
 _INLINE = re.compile(r"([\\`*_\[\]|~$#])")
 # What starts a list or a rule where it comes first.
@@ -67,14 +67,14 @@ def _heading(column: Column) -> str:
     return escaped(_with_note(" ".join(filter(None, (column.span, column.full_heading))), column.note))
 
 
-def _row(row: Row, columns: Sequence[Column]) -> list[str]:
+def _row(row: TableRow, columns: Sequence[Column]) -> list[str]:
     label = escaped(row.label)
     label = f"*{label}*" if row.is_mean else label
     note = f" {escaped(row.note)}" if row.note else ""
     return [label + note, *(_cell(cell, column) for cell, column in zip(row.cells, columns, strict=True))]
 
 
-def _cell(cell: Cell, column: Column) -> str:
+def _cell(cell: TableCell, column: Column) -> str:
     value = escaped(cell_text(cell, column)) or ("" if column.align == "left" else NO_NUMBER)
     if "best" in cell.marks:
         value = f"**{value}**"

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 from dtn_det._optional import require
 from dtn_det.reports.changes import Change, is_least, p_decimals
 from dtn_det.reports.compare import Comparison, Verdict
-from dtn_det.reports.labels import one_line
+from dtn_det.reports.labels import ARROWS, one_line
 from dtn_det.reports.tables.parts import supported_decimals
 from dtn_det.reports.tables.table import (
-    ARROWS,
     NO_NUMBER,
-    Cell,
     Column,
     Group,
-    Row,
     Table,
+    TableCell,
+    TableRow,
     cell_text,
     interval_text,
     number_text,
@@ -106,14 +105,14 @@ def _heading(column: Column, with_span: bool) -> Text:
     return text
 
 
-def _row(row: Row, columns: Sequence[Column]) -> Iterator[Text]:
+def _row(row: TableRow, columns: Sequence[Column]) -> Iterator[Text]:
     style = "dim" if row.source else "italic" if row.is_mean else ""
     yield _text(" ".join(filter(None, (row.label, row.note))), style)
     for cell, column in zip(row.cells, columns, strict=True):
         yield _cell(cell, column, style if row.source else "")
 
 
-def _cell(cell: Cell, column: Column, style: str) -> Text:
+def _cell(cell: TableCell, column: Column, style: str) -> Text:
     value = cell_text(cell, column) or ("" if column.align == "left" else NO_NUMBER)
     value += "*" if "significant" in cell.marks else ""
     text: Text = _text(value, " ".join([style, *(_STYLES[mark] for mark in cell.marks if mark in _STYLES)]).strip())

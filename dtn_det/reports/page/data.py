@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from dtn_det.corruptions.catalog import ALL, EXTRA, GROUPS, SEVERITIES
+from dtn_det.corruptions.catalog import ALL, GROUPS, SEVERITIES
 from dtn_det.metrics import CLEAN
-from dtn_det.metrics.cells import SETS as CORRUPTIONS
-from dtn_det.metrics.resampling import holm_by_key
 from dtn_det.reports.contents import KIND_TITLES, Report
 from dtn_det.reports.figures.marks import Mark, marks_of
 from dtn_det.reports.labels import short, title
-from dtn_det.reports.numbers import SETS, Numbers
-from dtn_det.reports.page.measures import Measure, measures_of
+from dtn_det.reports.measures import Measure, measures_of
+from dtn_det.reports.numbers import Numbers, set_of
 from dtn_det.reports.samples.gallery import Answer, Box, Gallery, Picture, SampleImage
 
 # What plotly calls the markers of matplotlib.
@@ -84,7 +82,7 @@ def _dots(line: tuple[float, tuple[float, ...]]) -> int:
 def _measure(numbers: Numbers, measure: Measure, names: list[str]) -> Values:
     return {
         "title": measure.title,
-        "better": measure.better,
+        "better": "lower" if measure.is_lower_better else "higher",
         "decimals": measure.decimals,
         "models": [_of_model(numbers, measure, name) for name in names],
         "pairs": [
@@ -98,8 +96,7 @@ def _of_model(numbers: Numbers, measure: Measure, model: str) -> Values | None:
     """All numbers of a model by where they were measured, None for a model without any."""
 
     def get(name: str, scope: str = "", severity: int = 0) -> list[float | None] | None:
-        which = SETS[1] if scope in (*EXTRA, "extra") else SETS[0]
-        found = numbers.get(model, which, name, "" if scope == "extra" else scope, severity) if name else None
+        found = numbers.get(model, set_of(scope), name, scope, severity) if name else None
         return None if found is None else _rounded(found[:3])
 
     cells = {name: [get(measure.cell, name, severity) for severity in SEVERITIES] for name in ALL}
@@ -114,42 +111,23 @@ def _of_model(numbers: Numbers, measure: Measure, model: str) -> Values | None:
     return found if found["corruptions"] or found["cells"] else None
 
 
-_Difference = tuple[float, float, float, float]
-
-
 def _of_pair(numbers: Numbers, measure: Measure, pair: tuple[str, str]) -> Values:
     """All differences of a pair; p-values of severities, groups and corruptions are adjusted for their number."""
 
-    def get(name: str, scope: str = "", severity: int = 0) -> _Difference | None:
-        which = SETS[1] if scope in (*EXTRA, "extra") else SETS[0]
-        return numbers.differences.get((*pair, which, name, "" if scope == "extra" else scope, severity))
+    def get(name: str, scope: str = "", severity: int = 0) -> list[float | None] | None:
+        found = numbers.difference(pair, set_of(scope), name, scope, severity)
+        if found is None:
+            return None
+        by_itself = not severity and scope in ("", CLEAN[0])
+        return _rounded((*found[:3], found.p_value if by_itself else found.p_adjusted))
 
-    def told(number: _Difference | None) -> list[float | None] | None:
-        return None if number is None else _rounded(number)
-
-    severities = _adjusted({severity: get(measure.mean, "", severity) for severity in SEVERITIES})
-    groups = _adjusted({group: get(measure.mean, group) for group in GROUPS if group != "extra"})
-    corruptions: dict[str, _Difference] = {}
-    for which in SETS:
-        corruptions |= _adjusted({name: get(measure.corruption, name) for name in CORRUPTIONS[which]})
-    extra = get(measure.mean, "extra")
     return {
-        "clean": told(get(measure.cell, *CLEAN)),
-        "mean": told(get(measure.mean)),
-        "severities": [told(severities.get(severity)) for severity in SEVERITIES],
-        "groups": _kept({**{group: told(number) for group, number in groups.items()}, "extra": told(extra)}),
-        "corruptions": {name: told(number) for name, number in corruptions.items()},
+        "clean": get(measure.cell, *CLEAN),
+        "mean": get(measure.mean),
+        "severities": [get(measure.mean, "", severity) for severity in SEVERITIES],
+        "groups": _kept({group: get(measure.mean, group) for group in GROUPS}),
+        "corruptions": _kept({name: get(measure.corruption, name) for name in ALL}),
     }
-
-
-_K = TypeVar("_K", bound=Hashable)
-
-
-def _adjusted(family: Mapping[_K, _Difference | None]) -> dict[_K, _Difference]:
-    """The differences that there are, with p-values adjusted together."""
-    found = {key: number for key, number in family.items() if number is not None}
-    p_values = holm_by_key({key: number[3] for key, number in found.items()})
-    return {key: (*number[:3], p_values.get(key, math.nan)) for key, number in found.items()}
 
 
 def _reliability(report: Report, names: list[str]) -> Values:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dtn_det.corruptions.identity import CorruptionOrigin
-from dtn_det.reports.changes import Change, families, least_p_value
+from dtn_det.reports.changes import Change, families, is_least
 from dtn_det.reports.contents import KIND_TITLES, Direction, Provenance, Report
 from dtn_det.reports.measures import corruption_measure
 from dtn_det.reports.numbers import Numbers
@@ -17,8 +17,6 @@ from dtn_det.reports.tables.table import number_text
 _NAMED = 2
 _MOST_FINDINGS = 3
 _LONGEST = 80
-# A p-value of the least size, up to rounding.
-_ROUNDING = 1 + 1e-9
 _WHAT = {"classification": "classifiers", "detection": "detectors"}
 
 
@@ -131,7 +129,7 @@ def _finding(
     )
     if change.interval is not None and change.p_value is not None:
         ends = " to ".join(number_text(end, decimals, True) for end in change.interval)
-        sign = "=" if change.p_value > least_p_value(about.replicates) * _ROUNDING else "≤"
+        sign = "≤" if is_least(change.p_value, about.replicates) else "="
         evidence += f" ({100 * level:g} % interval {ends}, p {sign} {change.p_value:.3f})"
     if not change.significant(level):
         return Finding("even", f"{kind}{first} and {second} cannot be told apart.", f"{evidence}.")

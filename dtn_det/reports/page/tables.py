@@ -16,7 +16,7 @@ from dtn_det.reports.tables.pairs import pair_table
 from dtn_det.reports.tables.parts import table_title
 from dtn_det.reports.tables.published import PublishedRow
 from dtn_det.reports.tables.summary import metrics_table, model_table, summary_table
-from dtn_det.reports.tables.table import Cell, Column, Group, Table, cell_text, interval_text
+from dtn_det.reports.tables.table import Column, Group, Table, TableCell, cell_text, interval_text
 
 Role = Literal["", "model", "corruption"]
 
@@ -110,7 +110,7 @@ class ViewRow:
 
 
 @dataclass(frozen=True)
-class View:
+class PageTable:
     """A table.
 
     Attributes:
@@ -166,7 +166,7 @@ _GROUPS = {title(group) for group in GROUPS}
 _WHOLE_NAMES = {(title(group), short(name)): title(name) for group, names in GROUPS.items() for name in names}
 
 
-def summary_views(sections: Sequence[Numbers], published: Sequence[PublishedRow] = ()) -> tuple[View, ...]:
+def summary_views(sections: Sequence[Numbers], published: Sequence[PublishedRow] = ()) -> tuple[PageTable, ...]:
     """The main numbers of each model, for each section and set of corruptions; published ones apart from them."""
     found = []
     for numbers in sections:
@@ -200,7 +200,7 @@ def _only(group: Group, places: Sequence[int]) -> Group:
     return Group(tuple(replace(row, cells=tuple(row.cells[place] for place in places)) for row in group.rows))
 
 
-def corruption_views(sections: Sequence[Numbers]) -> tuple[View, ...]:
+def corruption_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
     """Each corruption and group."""
     return tuple(
         _view(corruption_table(numbers, which), [model.name for model in numbers.models])
@@ -209,7 +209,7 @@ def corruption_views(sections: Sequence[Numbers]) -> tuple[View, ...]:
     )
 
 
-def severity_views(sections: Sequence[Numbers]) -> tuple[View, ...]:
+def severity_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
     """Each severity, and for detectors every average precision."""
     found = []
     for numbers in sections:
@@ -221,7 +221,7 @@ def severity_views(sections: Sequence[Numbers]) -> tuple[View, ...]:
     return tuple(found)
 
 
-def pair_views(sections: Sequence[Numbers]) -> tuple[View, ...]:
+def pair_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
     """All pairs in one table for each section and set of corruptions."""
     found = []
     for numbers in sections:
@@ -234,7 +234,7 @@ def pair_views(sections: Sequence[Numbers]) -> tuple[View, ...]:
     return tuple(found)
 
 
-def cell_views(sections: Sequence[Numbers]) -> tuple[View, ...]:
+def cell_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
     """Each corruption at each severity, all models in one table for each section."""
     found = []
     for numbers in sections:
@@ -246,7 +246,7 @@ def cell_views(sections: Sequence[Numbers]) -> tuple[View, ...]:
     return tuple(found)
 
 
-def model_view(report: Report) -> View:
+def model_view(report: Report) -> PageTable:
     """What was evaluated."""
     return _view(replace(model_table(report), title="What was evaluated"), ())
 
@@ -260,7 +260,7 @@ def _with_places(table: Table) -> Table:
 
 def _stacked(
     numbers: Numbers, name: str, heading: str, leading: Sequence[str], tables: Sequence[tuple[Sequence[str], Table]]
-) -> View:
+) -> PageTable:
     """Tables of the same columns below each other, each row led by the names of the models that it is of."""
     notes = {model.name: model_note(model, numbers.models) for model in numbers.models}
     views = [_view(table, (), grouped=True) for _, table in tables]
@@ -277,10 +277,10 @@ def _stacked(
     of_models = tuple(f"{model}: " for model in notes)
     told = dict.fromkeys(note for view in views for note in view.notes if not note.startswith(of_models))
     shared = _badges(shared_note(numbers.models))
-    return View(name, heading, (*columns, *views[0].columns), tuple(rows), shared, tuple(told))
+    return PageTable(name, heading, (*columns, *views[0].columns), tuple(rows), shared, tuple(told))
 
 
-def _view(table: Table, models: Collection[str], *, grouped: bool | None = None) -> View:
+def _view(table: Table, models: Collection[str], *, grouped: bool | None = None) -> PageTable:
     """A table with its groups as a column.
 
     Args:
@@ -314,7 +314,7 @@ def _view(table: Table, models: Collection[str], *, grouped: bool | None = None)
         for group in table.groups
         for row in group.rows
     ]
-    return View(table.name, table.title, tuple(columns), tuple(rows), _badges(table.note), table.notes)
+    return PageTable(table.name, table.title, tuple(columns), tuple(rows), _badges(table.note), table.notes)
 
 
 def _column(column: Column, role: Role) -> ViewColumn:
@@ -338,7 +338,7 @@ def _column(column: Column, role: Role) -> ViewColumn:
     )
 
 
-def _cell(cell: Cell, column: Column) -> ViewCell:
+def _cell(cell: TableCell, column: Column) -> ViewCell:
     if not isinstance(cell.value, float | int):
         return ViewCell(cell.value or _NONE)
     return ViewCell(

@@ -22,7 +22,7 @@ from dtn_det.reports.tables.parts import (
     without_baseline_marks,
     without_shared_note,
 )
-from dtn_det.reports.tables.table import Cell, Column, Group, Row, Table
+from dtn_det.reports.tables.table import Column, Group, Table, TableCell, TableRow
 
 _ALL_CORRUPTIONS = "All corruptions"
 
@@ -31,7 +31,7 @@ MOST_MODELS_AS_COLUMNS = 6
 
 
 @dataclass(frozen=True)
-class _Line:
+class _TableLine:
     """What all models are compared in."""
 
     group: str
@@ -67,7 +67,7 @@ def corruption_table(numbers: Numbers, which: CorruptionSet, measure: Measure | 
         for line, own in cells.items()
     }
     name = table_name(report, section, "corruptions", which)
-    heading = table_title(section, f"{measure.title} under each corruption", which)
+    heading = table_title(section, f"{measure.heading} under each corruption", which)
     column = Column("", decimals=decimals, direction=measure.direction)
     if len(numbers.models) <= MOST_MODELS_AS_COLUMNS:
         label, columns, groups = "Corruption", *_models_as_columns(numbers.models, best, column)
@@ -96,50 +96,50 @@ def grid_table(numbers: Numbers, model: ReportModel, name: str) -> Table | None:
             cells = [model_cell(numbers, model, which, measure.cell, corruption, severity) for severity in SEVERITIES]
             mean = model_cell(numbers, model, which, measure.mean, corruption)
             if mean.value is not None:
-                rows.append(Row(title(corruption), (*cells, replace(mean, note="")), mean.note))
+                rows.append(TableRow(title(corruption), (*cells, replace(mean, note="")), mean.note))
         if rows:
             groups.append(Group(tuple(rows), title(group)))
     clean = model_cell(numbers, model, "benchmark", measure.cell, CLEAN[0])
     if clean.value is not None:
-        groups.insert(0, Group((Row("Clean", (*(Cell() for _ in SEVERITIES), clean)),)))
+        groups.insert(0, Group((TableRow("Clean", (*(TableCell() for _ in SEVERITIES), clean)),)))
     every = [cell for group in groups for row in group.rows for cell in row.cells]
     decimals = common_decimals(every, measure.decimals + numbers.more_decimals)
     column = Column("", decimals=decimals, direction=measure.direction)
     severities = (
         replace(column, heading=str(severity), span="severity", arrow_on_span=True) for severity in SEVERITIES
     )
-    heading = table_title(section, f"{measure.title} of {model.name} under each corruption and severity")
+    heading = table_title(section, f"{measure.heading} of {model.name} under each corruption and severity")
     columns = (*severities, replace(column, heading="mean"))
     return Table(name, heading, "Corruption", columns, tuple(groups), shared_note([model]), (), footer(report))
 
 
-def _lines(numbers: Numbers, which: CorruptionSet, measure: Measure) -> Iterator[_Line]:
+def _lines(numbers: Numbers, which: CorruptionSet, measure: Measure) -> Iterator[_TableLine]:
     # Clean performance is no corruption error: it stands in the summary.
-    if measure.corruption != "CE" and numbers.has(measure.cell, which):
-        yield _Line("", "Clean", "clean", measure.cell, CLEAN[0], False)
+    if measure.cell and numbers.has(measure.cell, which):
+        yield _TableLine("", "Clean", "clean", measure.cell, CLEAN[0], False)
     having = {key[3] for key in numbers.found if key[1:3] == (which, measure.corruption)}
     for group, corruptions in GROUPS.items():
         present = [name for name in corruptions if name in having and name in SETS[which]]
         for name in present:
-            yield _Line(title(group), title(name), short(name), measure.corruption, name, False)
+            yield _TableLine(title(group), title(name), short(name), measure.corruption, name, False)
         if present and which == "benchmark":
-            yield _Line(title(group), f"{title(group)}: mean", "mean", measure.mean, group, True)
-    yield _Line(_ALL_CORRUPTIONS, measure.mean_title, measure.mean_title, measure.mean, "", True)
+            yield _TableLine(title(group), f"{title(group)}: mean", "mean", measure.mean, group, True)
+    yield _TableLine(_ALL_CORRUPTIONS, measure.mean_title, measure.mean_title, measure.mean, "", True)
 
 
 def _models_as_columns(
-    models: Sequence[ReportModel], best: dict[_Line, tuple[Cell, ...]], column: Column
+    models: Sequence[ReportModel], best: dict[_TableLine, tuple[TableCell, ...]], column: Column
 ) -> tuple[tuple[Column, ...], tuple[Group, ...]]:
     columns = tuple(replace(column, heading=model.name, note=model_note(model, models)) for model in models)
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[TableRow]] = {}
     for line, own in best.items():
         cells, note = without_shared_note(own)
-        groups.setdefault(line.group, []).append(Row(line.label, cells, note, line.is_mean))
+        groups.setdefault(line.group, []).append(TableRow(line.label, cells, note, line.is_mean))
     return columns, tuple(Group(tuple(rows), name) for name, rows in groups.items())
 
 
 def _models_as_rows(
-    models: Sequence[ReportModel], best: dict[_Line, tuple[Cell, ...]], column: Column
+    models: Sequence[ReportModel], best: dict[_TableLine, tuple[TableCell, ...]], column: Column
 ) -> tuple[tuple[Column, ...], tuple[Group, ...]]:
     spans = [line.group if line.group != _ALL_CORRUPTIONS else "" for line in best]
     columns = tuple(
@@ -149,7 +149,7 @@ def _models_as_rows(
     rows = []
     for place, model in enumerate(models):
         cells, note = without_shared_note([own[place] for own in best.values()], of_one_model=True)
-        rows.append(Row(model.name, cells, joined_notes(note, model_note(model, models))))
+        rows.append(TableRow(model.name, cells, joined_notes(note, model_note(model, models))))
     return columns, (Group(tuple(rows)),)
 
 
@@ -193,10 +193,10 @@ def severity_table(numbers: Numbers, which: CorruptionSet) -> Table | None:
     )
 
 
-def _rows(numbers: Numbers, columns: list[list[Cell]]) -> tuple[Row, ...]:
+def _rows(numbers: Numbers, columns: list[list[TableCell]]) -> tuple[TableRow, ...]:
     rows = []
     for model, cells in zip(numbers.models, zip(*columns, strict=True), strict=True):
         # The last one, the mean over severities, tells how many cells are missing in all.
         own = tuple(replace(cell, note="") for cell in cells)
-        rows.append(Row(model.name, own, joined_notes(cells[-1].note, model_note(model, numbers.models))))
+        rows.append(TableRow(model.name, own, joined_notes(cells[-1].note, model_note(model, numbers.models))))
     return tuple(rows)

@@ -10,7 +10,7 @@ from dtn_det.reports.labels import model_note, shared_note
 from dtn_det.reports.measures import corruption_measure
 from dtn_det.reports.numbers import Numbers
 from dtn_det.reports.tables.parts import footer, supported_decimals, table_title
-from dtn_det.reports.tables.table import Cell, Column, Group, Mark, Row, Table
+from dtn_det.reports.tables.table import Column, Group, Mark, Table, TableCell, TableRow
 
 _DECIMALS = 2
 
@@ -42,19 +42,19 @@ def pair_table(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, na
     return Table(name, title, "", columns, groups, note, notes, footer(report))
 
 
-def _row(numbers: Numbers, change: Change, family: Family) -> Row:
+def _row(numbers: Numbers, change: Change, family: Family) -> TableRow:
     about = numbers.report.provenance
     decimals = supported_decimals(change.interval, _DECIMALS)
-    plain = [Cell(value, decimals=min(decimals, 1)) for value in (change.first, change.second)]
+    plain = [TableCell(value, decimals=min(decimals, 1)) for value in (change.first, change.second)]
     marks: set[Mark] = {"significant"} if change.significant(about.level) else set()
     if change.partial:
         marks.add("partial")
-    difference = Cell(change.value, change.interval, frozenset(marks), decimals=decimals)
+    difference = TableCell(change.value, change.interval, frozenset(marks), decimals=decimals)
     least = change.p_value is not None and is_least(change.p_value, about.replicates)
     bound: frozenset[Mark] = frozenset({"bound"} if least else ())
-    adjusted = Cell(change.adjusted, marks=bound) if family.adjusted_together else Cell()
-    cells = (*plain, difference, Cell(change.p_value, marks=bound), adjusted)
-    return Row(change.label, cells, change.partial)
+    adjusted = TableCell(change.adjusted, marks=bound) if family.adjusted_together else TableCell()
+    cells = (*plain, difference, TableCell(change.p_value, marks=bound), adjusted)
+    return TableRow(change.label, cells, change.partial)
 
 
 def _notes(numbers: Numbers, pair: tuple[str, str], found: tuple[Family, ...]) -> tuple[str, ...]:

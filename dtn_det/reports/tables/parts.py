@@ -11,7 +11,7 @@ from dtn_det.metrics import BASELINES
 from dtn_det.metrics.cells import CorruptionSet
 from dtn_det.reports.contents import KIND_TITLES, Direction, Report, ReportModel, Section
 from dtn_det.reports.numbers import SETS, Number, Numbers
-from dtn_det.reports.tables.table import Cell, Mark
+from dtn_det.reports.tables.table import Mark, TableCell
 
 _RANKED_WITH_SECOND = 3
 _CERTAIN = 1e-9
@@ -29,12 +29,14 @@ def supported_decimals(interval: tuple[float, float] | None, most: int) -> int:
     return max(0, min(most, 1 - math.floor(math.log10(half)))) if half > 0 else most
 
 
-def common_decimals(cells: Iterable[Cell], most: int) -> int:
+def common_decimals(cells: Iterable[TableCell], most: int) -> int:
     """Decimals that all cells of a column can have."""
     return min((supported_decimals(cell.interval, most) for cell in cells), default=most)
 
 
-def ranked(cells: Sequence[Cell], direction: Direction, decimals: int, reasons: Sequence[str] = ()) -> tuple[Cell, ...]:
+def ranked(
+    cells: Sequence[TableCell], direction: Direction, decimals: int, reasons: Sequence[str] = ()
+) -> tuple[TableCell, ...]:
     """Mark the best number, and the second where at least three are compared; equal ones, as shown, share the mark.
 
     Numbers of part of the cells or images are not compared with those of all, nor with those of another part.
@@ -63,18 +65,20 @@ def ranked(cells: Sequence[Cell], direction: Direction, decimals: int, reasons: 
     )
 
 
-def _shown(cell: Cell, decimals: int) -> float:
+def _shown(cell: TableCell, decimals: int) -> float:
     assert isinstance(cell.value, float)
     return float(f"{cell.value:.{decimals}f}")
 
 
-def model_cell(numbers: Numbers, model: ReportModel, which: str, name: str, scope: str = "", severity: int = 0) -> Cell:
+def model_cell(
+    numbers: Numbers, model: ReportModel, which: str, name: str, scope: str = "", severity: int = 0
+) -> TableCell:
     """A number of a model as a cell; its note tells which cells are missing, its mark whether anything is."""
     number = numbers.get(model.name, which, name, scope, severity)
     return number_cell(number, partial=bool(model.partial))
 
 
-def without_baseline_marks(numbers: Numbers, name: str, cells: Sequence[Cell]) -> tuple[Cell, ...]:
+def without_baseline_marks(numbers: Numbers, name: str, cells: Sequence[TableCell]) -> tuple[TableCell, ...]:
     """Cells of all models without the ranks of the baseline where its number is 100 by definition."""
     if name not in _OF_BASELINE:
         return tuple(cells)
@@ -85,7 +89,7 @@ def without_baseline_marks(numbers: Numbers, name: str, cells: Sequence[Cell]) -
     )
 
 
-def number_cell(number: Number | None, partial: bool = False) -> Cell:
+def number_cell(number: Number | None, partial: bool = False) -> TableCell:
     """A number as a cell.
 
     Args:
@@ -93,15 +97,15 @@ def number_cell(number: Number | None, partial: bool = False) -> Cell:
         partial: Whether it is not that of the whole data set.
     """
     if number is None or not math.isfinite(number.value):
-        return Cell()
+        return TableCell()
     # A baseline's number against itself is certain.
     certain = not number.high - number.low > _CERTAIN
     interval = None if certain else (number.low, number.high)
     note = number.note
-    return Cell(number.value, interval, frozenset({"partial"} if partial or note else ()), note)
+    return TableCell(number.value, interval, frozenset({"partial"} if partial or note else ()), note)
 
 
-def without_shared_note(cells: Sequence[Cell], of_one_model: bool = False) -> tuple[tuple[Cell, ...], str]:
+def without_shared_note(cells: Sequence[TableCell], of_one_model: bool = False) -> tuple[tuple[TableCell, ...], str]:
     """Cells of a row without the note that they share, and that note, which then belongs to the row.
 
     Args:

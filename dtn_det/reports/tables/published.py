@@ -9,7 +9,7 @@ from functools import lru_cache
 from importlib import resources
 
 from dtn_det.reports.contents import Kind, Report
-from dtn_det.reports.tables.table import Cell, Group, Row
+from dtn_det.reports.tables.table import Group, TableCell, TableRow
 
 _FILE = "published.json"
 _BENCHMARKS: Mapping[Kind, str] = {"top1": "ImageNet-C", "bbox": "COCO-C", "segm": "COCO-C"}
@@ -68,10 +68,12 @@ def published_group(published: Sequence[PublishedRow], names: Sequence[str]) -> 
     for one in published:
         values = (one.values.get(name) for name in names)
         cells = (
-            Cell() if value is None else Cell(value, marks=frozenset({"published"}), decimals=_decimals(value))
+            TableCell()
+            if value is None
+            else TableCell(value, marks=frozenset({"published"}), decimals=_decimals(value))
             for value in values
         )
-        rows.append(Row(one.model, tuple(cells), f"[{sources.index(one.source) + 1}]", source=one.source))
+        rows.append(TableRow(one.model, tuple(cells), f"[{sources.index(one.source) + 1}]", source=one.source))
     notes = (
         f"Published rows are for {published[0].benchmark} or its clean images, were not measured here, and are not "
         "ranked.",

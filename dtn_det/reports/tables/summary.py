@@ -21,7 +21,7 @@ from dtn_det.reports.tables.parts import (
     without_shared_note,
 )
 from dtn_det.reports.tables.published import PublishedRow, published_group
-from dtn_det.reports.tables.table import Cell, Column, Group, Row, Table
+from dtn_det.reports.tables.table import Column, Group, Table, TableCell, TableRow
 
 _MILLION, _BILLION = 1e6, 1e9
 _ONE_DECIMAL_FROM = 10
@@ -61,7 +61,7 @@ def summary_table(numbers: Numbers, which: CorruptionSet, published: Sequence[Pu
     return Table(name, title, "Model", all_columns, tuple(groups), shared_note(numbers.models), notes, footer(report))
 
 
-def size_columns(models: Sequence[ReportModel]) -> list[tuple[Column, tuple[Cell, ...]]]:
+def size_columns(models: Sequence[ReportModel]) -> list[tuple[Column, tuple[TableCell, ...]]]:
     """Parameters and FLOPs, each with the cells of the models, where any is known."""
     sizes = (
         ("params", "M", [model.num_parameters for model in models], _MILLION),
@@ -72,7 +72,7 @@ def size_columns(models: Sequence[ReportModel]) -> list[tuple[Column, tuple[Cell
         known = [value / scale for value in values if value is not None]
         if known:
             column = Column(heading, unit, 1 if min(known) >= _ONE_DECIMAL_FROM else 2)
-            found.append((column, tuple(Cell(None if value is None else value / scale) for value in values)))
+            found.append((column, tuple(TableCell(None if value is None else value / scale) for value in values)))
     return found
 
 
@@ -129,7 +129,7 @@ def _precision_columns(metric: str) -> tuple[_Shown, ...]:
 
 def _filled(
     numbers: Numbers, which: CorruptionSet, shown: Sequence[_Shown]
-) -> tuple[tuple[Column, ...], list[tuple[Cell, ...]]]:
+) -> tuple[tuple[Column, ...], list[tuple[TableCell, ...]]]:
     """Columns with as many decimals as they deserve, and for each the models' cells with the best marked."""
     reasons = [model.partial for model in numbers.models]
     columns, filled = [], []
@@ -142,11 +142,11 @@ def _filled(
     return tuple(columns), filled
 
 
-def _rows(numbers: Numbers, columns: Sequence[Sequence[Cell]]) -> tuple[Row, ...]:
+def _rows(numbers: Numbers, columns: Sequence[Sequence[TableCell]]) -> tuple[TableRow, ...]:
     rows = []
     for model, own in zip(numbers.models, zip(*columns, strict=True), strict=True):
         cells, note = without_shared_note(own, of_one_model=True)
-        rows.append(Row(model.name, cells, joined_notes(note, model_note(model, numbers.models))))
+        rows.append(TableRow(model.name, cells, joined_notes(note, model_note(model, numbers.models))))
     return tuple(rows)
 
 
@@ -174,13 +174,13 @@ def model_table(report: Report) -> Table:
     rows = []
     for place, model in enumerate(report.models):
         cells = (
-            Cell(_source(model)),
+            TableCell(_source(model)),
             *(own[place] for _, own in sizes),
-            *(Cell(texts[place]) for _, texts in told),
-            Cell(_settings(model.settings)),
-            Cell(model.weights_hash[:_HASH_DIGITS] or None),
+            *(TableCell(texts[place]) for _, texts in told),
+            TableCell(_settings(model.settings)),
+            TableCell(model.weights_hash[:_HASH_DIGITS] or None),
         )
-        rows.append(Row(model.name, cells, model_note(model, report.models)))
+        rows.append(TableRow(model.name, cells, model_note(model, report.models)))
     groups = (Group(tuple(rows)),)
     notes = (_FLOPS,) if any(model.flops_at for model in report.models) else ()
     return Table("models", "Models", "Model", columns, groups, shared_note(report.models), notes, footer(report))

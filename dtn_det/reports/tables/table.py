@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dtn_det.reports.contents import Direction
+from dtn_det.reports.labels import ARROWS
 
 Mark = Literal["best", "second", "partial", "significant", "published", "bound"]
 """What is said of a number: ``bound`` calls it the largest it can be, as p-values of few replicates are."""
 
 Align = Literal["left", "right", "center"]
-
-ARROWS: dict[Direction, str] = {"up": "↑", "down": "↓", "none": ""}
-"""Which way is better, as a sign."""
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -22,7 +20,7 @@ NO_NUMBER = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One number or text.
 
     Attributes:
@@ -80,7 +78,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row.
 
     Attributes:
@@ -92,7 +90,7 @@ class Row:
     """
 
     label: str
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     note: str = ""
     is_mean: bool = False
     source: str = ""
@@ -107,7 +105,7 @@ class Group:
         title: Empty for rows that need none.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     title: str = ""
 
 
@@ -136,7 +134,7 @@ class Table:
     footer: tuple[str, ...] = ()
 
     @property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[TableRow, ...]:
         """All rows."""
         return tuple(row for group in self.groups for row in group.rows)
 
@@ -158,7 +156,7 @@ def number_text(value: float, decimals: int, signed: bool = False, minus: str = 
     return f"+{text}" if signed else text
 
 
-def cell_text(cell: Cell, column: Column, minus: str = MINUS) -> str:
+def cell_text(cell: TableCell, column: Column, minus: str = MINUS) -> str:
     """The value of a cell as text, without its interval and note; empty where there is none."""
     if cell.value is None or isinstance(cell.value, str):
         return cell.value or ""
@@ -166,7 +164,7 @@ def cell_text(cell: Cell, column: Column, minus: str = MINUS) -> str:
     return f"≤ {text}" if "bound" in cell.marks else text
 
 
-def interval_text(cell: Cell, column: Column, minus: str = MINUS) -> str:
+def interval_text(cell: TableCell, column: Column, minus: str = MINUS) -> str:
     """The interval of a cell as text, ``[75.9, 77.4]``; empty where none is shown."""
     if cell.interval is None or not column.with_interval:
         return ""
@@ -174,5 +172,5 @@ def interval_text(cell: Cell, column: Column, minus: str = MINUS) -> str:
     return f"[{', '.join(ends)}]"
 
 
-def _decimals(cell: Cell, column: Column) -> int:
+def _decimals(cell: TableCell, column: Column) -> int:
     return column.decimals if cell.decimals is None else cell.decimals
