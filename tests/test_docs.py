@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -39,8 +40,13 @@ def test_commands_are_understood(page: str, command: str) -> None:
 
 
 @pytest.mark.parametrize(("page", "code"), blocks("python"))
-def test_python_runs(page: str, code: str) -> None:
-    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=200)
+def test_python_runs(page: str, code: str, tmp_path: Path) -> None:
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    # What a block writes must not stay in the project.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], text=True, capture_output=True, timeout=200, cwd=tmp_path, env=environment
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
