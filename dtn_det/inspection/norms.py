@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dtn_det.layers import DTN
-from dtn_det.layers.plain import Moments, dynamic_token_norm, intra_token_moments, normalize, split_groups
+from dtn_det.layers.plain import (
+    DTNOptions,
+    DTNParameters,
+    Moments,
+    dynamic_token_norm,
+    intra_token_moments,
+    normalize,
+    split_groups,
+)
 from dtn_det.layers.positions import axis_attention
 
 SMALLEST_SIDE = 15
@@ -141,17 +149,10 @@ def token_magnitudes(tokens: Tensor, norm: nn.LayerNorm, num_groups: int) -> Mag
         one, zero = torch.ones_like(tokens[0, 0]), torch.zeros_like(tokens[0, 0])
         own = intra_token_moments(tokens, unbiased=False)
         channel_var, channel_mean = torch.var_mean(tokens, dim=(0, 1), correction=0)
-        mixed = dynamic_token_norm(
-            tokens.unsqueeze(0),
-            dtn.pos_proj.weight.to(tokens),
-            None if dtn.mean_norm_weight is None else dtn.mean_norm_weight.to(tokens),
-            dtn.var_norm_weight.to(tokens),
-            one,
-            zero,
-            eps=dtn.eps,
-            head_rms=dtn.head_rms,
-            unbiased=dtn.unbiased,
-        )
+        mean_gate = None if dtn.mean_norm_weight is None else dtn.mean_norm_weight.to(tokens)
+        parameters = DTNParameters(dtn.pos_proj.weight.to(tokens), mean_gate, dtn.var_norm_weight.to(tokens), one, zero)
+        options = DTNOptions(dtn.eps, dtn.head_rms, dtn.unbiased)
+        mixed = dynamic_token_norm(tokens.unsqueeze(0), parameters, options)
         return Magnitudes(
             tokens=_sizes(tokens, groups),
             layer_norm=_sizes(normalize(tokens, own, one, zero, norm.eps), groups),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypedDict, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from dtn_det.layers.kernels import operator
 from dtn_det.layers.masked_runs import normalize_runs, valid_runs
-from dtn_det.layers.plain import dynamic_token_norm, layer_norm
+from dtn_det.layers.plain import DTNOptions, DTNParameters, dynamic_token_norm, layer_norm
 from dtn_det.layers.positions import PositionProjection
 from dtn_det.layers.token_norm import (
     TokenNorm,
@@ -29,12 +29,6 @@ Init = Literal["local", "layernorm"]
 LAYERNORM_GATE = 6.0
 
 
-class _Options(TypedDict):
-    eps: float
-    head_rms: bool
-    unbiased: bool
-
-
 class DTN(TokenNorm):
     """Dynamic Token Normalization: LayerNorm that also looks at neighbouring tokens.
 
@@ -49,22 +43,22 @@ class DTN(TokenNorm):
     Args:
         num_features: Channels ``C`` of a token.
         num_groups: Groups ``G`` of channels (the paper's heads); must divide ``num_features``.
-        eps: Added to every variance and mean square.
+        eps: Added to every variance and mean square; not negative.
         head_rms: Divide each group by its root mean square first, as the released code does.
         unbiased: Unbiased variance within a token, as the released code does; LayerNorm's own is biased.
         only_var: Blend the variance only; the mean is LayerNorm's and ``mean_norm_weight`` does not exist.
         init: ``'local'``: kernels that look at one neighbour each, gates at 0.5 (the paper's). ``'layernorm'``: gates
             near 1, and ``head_rms`` and ``unbiased`` off whatever the arguments say, so that a network trained with
             LayerNorm keeps its outputs when its norms become DTN.
-        device: Where the parameters are made.
-        dtype: Their dtype.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     Shapes:
         ``weight``, ``bias``: ``(C,)``. ``mean_norm_weight``, ``var_norm_weight``: ``(G,)``, logits of the gates.
         ``pos_proj.weight``: ``(G, 3)``, ``pos_proj.bias``: ``(G,)``.
 
     Raises:
-        ValueError: An argument that does not fit.
+        ValueError: An argument has a value that does not fit.
 
     Example:
         >>> norm = DTN(96, num_groups=3)
@@ -112,7 +106,7 @@ class DTN(TokenNorm):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set every parameter to its start, as named by ``init``."""
+        """Set every parameter to the start that ``init`` names."""
         nn.init.ones_(self.weight)
         nn.init.zeros_(self.bias)
         gate = LAYERNORM_GATE if self.init == "layernorm" else 0.0
@@ -136,8 +130,8 @@ class DTN(TokenNorm):
             Tensor of the shape of ``x``. The dtype is that of ``x``, or float32 under CUDA autocast, as for LayerNorm.
 
         Raises:
-            ValueError: A shape that does not fit, or a mask that leaves an image without a valid token; compiled and
-                traced graphs do not look for the latter, and such an image comes out finite.
+            ValueError: A shape does not fit, or the mask leaves an image without a valid token. Compiled and traced
+                graphs do not check the latter; such an image comes out finite there.
         """
         height, width, num_prefix = self._grid(x, hw_shape)
         out_dtype = output_dtype(x)
@@ -145,7 +139,7 @@ class DTN(TokenNorm):
         with without_autocast(x):
             if num_prefix and mask is None and self._has_kernels(x):
                 return operator.dynamic_token_norm(
-                    x, *self._tensors(dtype), **self._options(), out_dtype=out_dtype, hw_shape=(height, width)
+                    x, self._tensors(dtype), self._options(), out_dtype, (height, width)
                 )
             tokens, prefix = x, None
             if num_prefix:
@@ -160,39 +154,35 @@ class DTN(TokenNorm):
     def _normalize_grid(
         self, grid: Tensor, mask: Tensor | None, compute_dtype: torch.dtype, out_dtype: torch.dtype
     ) -> Tensor:
-        """``(B, H, W, C)`` of any dtype, and a mask ``(B, H, W)`` or None."""
-        tensors = self._tensors(compute_dtype)
+        """Normalise ``(B, H, W, C)`` of any dtype, with a mask ``(B, H, W)`` or None."""
+        parameters, options = self._tensors(compute_dtype), self._options()
         if self._has_kernels(grid):
             if mask is None:
                 hw_shape = (grid.shape[1], grid.shape[2])
-                return operator.dynamic_token_norm(
-                    grid, *tensors, **self._options(), out_dtype=out_dtype, hw_shape=hw_shape
-                )
+                return operator.dynamic_token_norm(grid, parameters, options, out_dtype, hw_shape)
             runs = valid_runs(mask)
             if runs is not None:
-                return normalize_runs(grid, runs, *tensors, **self._options(), out_dtype=out_dtype)
-        out = dynamic_token_norm(grid.to(compute_dtype), *tensors, **self._options(), mask=mask)
-        return out.to(out_dtype)
+                return normalize_runs(grid, runs, parameters, options, out_dtype)
+        return dynamic_token_norm(grid.to(compute_dtype), parameters, options, mask).to(out_dtype)
 
     def _has_kernels(self, x: Tensor) -> bool:
         return operator.is_usable(x, self.num_groups, self.head_rms, self.only_var)
 
-    def _tensors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]:
-        """Coefficients, gates, weight and bias, as the kernels take them."""
+    def _tensors(self, dtype: torch.dtype) -> DTNParameters:
         mean_gate = None if self.mean_norm_weight is None else self.mean_norm_weight.to(dtype)
         var_gate, weight, bias = (tensor.to(dtype) for tensor in (self.var_norm_weight, self.weight, self.bias))
-        return self.pos_proj().to(dtype), mean_gate, var_gate, weight, bias
+        return DTNParameters(self.pos_proj().to(dtype), mean_gate, var_gate, weight, bias)
 
-    def _options(self) -> _Options:
-        return {"eps": self.eps, "head_rms": self.head_rms, "unbiased": self.unbiased}
+    def _options(self) -> DTNOptions:
+        return DTNOptions(self.eps, self.head_rms, self.unbiased)
 
     def _normalize_prefix(self, prefix: Tensor) -> Tensor:
-        """``(B, N', C)``: LayerNorm statistics, no grid."""
+        """Normalise ``(B, N', C)`` tokens without a place in the grid."""
         weight, bias = self.weight.to(prefix.dtype), self.bias.to(prefix.dtype)
-        return layer_norm(prefix, weight, bias, self.num_groups, **self._options())
+        return layer_norm(prefix, weight, bias, self.num_groups, self._options())
 
     def _grid(self, x: Tensor, hw_shape: tuple[int, int] | None) -> tuple[int, int, int]:
-        """Check the shapes and return ``(height, width, number of prefix tokens)``."""
+        """Check the shapes, and return height, width and the number of prefix tokens."""
         grid = check_tokens(x, self.num_features, hw_shape)
         if x.dim() == 4:
             return x.shape[1], x.shape[2], 0

@@ -1,8 +1,8 @@
 """DTN on padded sequences: a mask that keeps a run of tokens is the layer on that run alone.
 
-With a mask the plain form needs an ``L x L`` matrix for every sequence. The tokens that count being neighbours of each
-other, the same numbers come from the kernels, which take no mask and time and memory in proportion to ``L``. The tokens
-around a run get LayerNorm's statistics, from the same kernels with gates of 1.
+With a mask the plain form needs an ``L x L`` matrix for every sequence. Valid tokens that form one run are neighbours
+of each other, so the kernels, which take no mask, give the same numbers for the run by itself, in time and memory in
+proportion to ``L``. The tokens around a run get LayerNorm's statistics, from the same kernels with gates of 1.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from dtn_det.layers import plain
 from dtn_det.layers.kernels import operator
+from dtn_det.layers.plain import DTNOptions, DTNParameters, dynamic_token_norm
 
 Runs = tuple[tuple[int, int], ...]
-_Options = tuple[float, bool, bool]  # eps, head_rms, unbiased
-# A logit with a sigmoid of 1 in any precision.
+"""For each sequence the index of its first valid token, and the index after its last one."""
+
+# A logit whose sigmoid is 1 in any precision.
 _SHUT = 1e4
 
 
 def valid_runs(mask: Tensor) -> Runs | None:
-    """First token and end of what counts in each sequence.
+    """Find the run of valid tokens in each sequence.
 
     Args:
         mask: ``(B, 1, L)`` booleans, with a True in each row.
 
     Returns:
-        A pair for each sequence, or None where one has a gap, or the mask is that of a grid or of a graph that is being
-        traced, which cannot follow its values.
+        The runs; None if a sequence has a gap between valid tokens, if the mask is that of a grid of several rows, or
+        if a graph is being compiled, which cannot follow the values of a tensor.
     """
     if mask.shape[1] != 1 or torch.compiler.is_compiling():
         return None
@@ -45,91 +46,54 @@ def valid_runs(mask: Tensor) -> Runs | None:
     return tuple((start, stop) for start, stop, _ in bounds)
 
 
-def layer_norm_gates(
-    coefficients: Tensor, mean_gate: Tensor | None, var_gate: Tensor
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Coefficients and gates with which the kernels give LayerNorm's statistics, as constants of the same shapes.
+def layer_norm_parameters(parameters: DTNParameters) -> DTNParameters:
+    """The parameters with which the kernels give LayerNorm's statistics.
 
-    The gates are 1 to the last bit, the kernels as narrow as they are at the start.
+    The gates are 1 to the last bit, the positional kernels as narrow as they are at the start; weight and bias stay.
     """
-    narrow = torch.zeros_like(coefficients)
+    narrow = torch.zeros_like(parameters.coefficients)
     narrow[:, 2] = -1
-    shut = torch.full_like(var_gate, _SHUT)
-    return narrow, None if mean_gate is None else shut, shut
+    shut = torch.full_like(parameters.var_gate, _SHUT)
+    return DTNParameters(
+        narrow, None if parameters.mean_gate is None else shut, shut, parameters.weight, parameters.bias
+    )
 
 
 def normalize_runs(
-    x: Tensor,
-    runs: Runs,
-    coefficients: Tensor,
-    mean_gate: Tensor | None,
-    var_gate: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    *,
-    eps: float,
-    head_rms: bool,
-    unbiased: bool,
-    out_dtype: torch.dtype,
+    x: Tensor, runs: Runs, parameters: DTNParameters, options: DTNOptions, out_dtype: torch.dtype
 ) -> Tensor:
-    """The layer on the runs, and LayerNorm's statistics around them.
+    """Apply the layer to each run of tokens, and give the tokens around it LayerNorm's statistics.
 
     Args:
-        x: ``(B, 1, L, C)``, for which :func:`dtn_det.layers.kernels.operator.is_usable` says that there are kernels.
-        runs: Of :func:`valid_runs`.
-        coefficients: As are the others, see :func:`dtn_det.layers.kernels.operator.dynamic_token_norm`.
-        mean_gate: ``(G,)`` or None.
-        var_gate: ``(G,)``.
-        weight: ``(C,)``.
-        bias: ``(C,)``.
-        eps: Added to variances and mean squares.
-        head_rms: Divide each group by its root mean square first.
-        unbiased: Unbiased intra-token variance.
-        out_dtype: The dtype of the result.
+        x: ``(B, 1, L, C)``, for which :func:`dtn_det.layers.kernels.operator.is_usable` is True.
+        runs: One run for each sequence, from :func:`valid_runs`.
+        parameters: The tensors of the layer.
+        options: The options of the layer.
+        out_dtype: Dtype of the result.
 
     Returns:
         ``(B, 1, L, C)``.
     """
-    tensors = (coefficients, mean_gate, var_gate, weight, bias)
     if all(run == (0, x.shape[2]) for run in runs):
-        return operator.dynamic_token_norm(
-            x, *tensors, eps=eps, head_rms=head_rms, unbiased=unbiased, out_dtype=out_dtype, hw_shape=(1, x.shape[2])
-        )
-    result: Tensor = _NormalizeRuns.apply(x, *tensors, runs, (eps, head_rms, unbiased), out_dtype)  # type: ignore[no-untyped-call]
-    return result
+        return operator.dynamic_token_norm(x, parameters, options, out_dtype, (1, x.shape[2]))
+    return _NormalizeRuns.apply(x, *parameters, runs, options, out_dtype)  # type: ignore[no-untyped-call]
 
 
 class _NormalizeRuns(torch.autograd.Function):
     """All pieces of a batch in one node of the graph, which keeps the inputs alone."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        coefficients: Tensor,
-        mean_gate: Tensor | None,
-        var_gate: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        runs: Runs,
-        options: _Options,
-        out_dtype: torch.dtype,
-    ) -> Tensor:
-        ctx.save_for_backward(x, coefficients, mean_gate, var_gate, weight, bias)
+    def forward(ctx: Any, x: Tensor, *arguments: Any) -> Tensor:
+        parameters = DTNParameters(*arguments[:5])
+        runs, options, out_dtype = arguments[5:]
+        ctx.save_for_backward(x, *parameters)
         ctx.runs, ctx.options = runs, options
-        gates = (coefficients, mean_gate, var_gate)
-        own = layer_norm_gates(*gates)
+        around = layer_norm_parameters(parameters)
         y = torch.empty_like(x, dtype=out_dtype, memory_format=torch.contiguous_format)
         for where, inside in _pieces(runs, x.shape[2]):
+            length = where[2].stop - where[2].start
             y[where] = torch.ops.dtn_det.dynamic_token_norm(
-                x[where],
-                *(gates if inside else own),
-                weight,
-                bias,
-                *options,
-                out_dtype,
-                1,
-                where[2].stop - where[2].start,
+                x[where], *(parameters if inside else around), *options, out_dtype, 1, length
             )
         return y
 
@@ -139,14 +103,16 @@ class _NormalizeRuns(torch.autograd.Function):
         x, *tensors = ctx.saved_tensors
         if operator.needs_plain_form(grad_y):
             return (*_differentiable_gradients(grad_y, ctx.saved_tensors, ctx.runs, ctx.options), None, None, None)
-        own = (*layer_norm_gates(*tensors[:3]), *tensors[3:])
+        parameters = DTNParameters(*tensors)
+        around = layer_norm_parameters(parameters)
         grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-        sums = [None if tensor is None else torch.zeros_like(tensor) for tensor in tensors]
+        sums = [None if tensor is None else torch.zeros_like(tensor) for tensor in parameters]
         for where, inside in _pieces(ctx.runs, x.shape[2]):
+            length = where[2].stop - where[2].start
             grad_x[where], *rest = torch.ops.dtn_det.dynamic_token_norm_backward(
-                grad_y[where], x[where], *(tensors if inside else own), *ctx.options, 1, where[2].stop - where[2].start
+                grad_y[where], x[where], *(parameters if inside else around), *ctx.options, 1, length
             )
-            # Weight and bias are those of all pieces, what comes before them is that of the runs.
+            # All pieces share weight and bias, the last two; coefficients and gates act within the runs alone.
             for total, gradient in list(zip(sums, rest, strict=True))[0 if inside else 3 :]:
                 if total is not None:
                     total += gradient
@@ -154,7 +120,7 @@ class _NormalizeRuns(torch.autograd.Function):
 
 
 def _pieces(runs: Runs, length: int) -> Iterator[tuple[tuple[slice, slice, slice], bool]]:
-    """Where all pieces are that are not empty, and whether they are runs."""
+    """Yield where each piece lies that is not empty, and whether it is a run."""
     for index, (start, stop) in enumerate(runs):
         for first, end, inside in ((0, start, False), (start, stop, True), (stop, length, False)):
             if first < end:
@@ -162,15 +128,14 @@ def _pieces(runs: Runs, length: int) -> Iterator[tuple[tuple[slice, slice, slice
 
 
 def _differentiable_gradients(
-    grad_y: Tensor, tensors: tuple[Tensor | None, ...], runs: Runs, options: _Options
+    grad_y: Tensor, tensors: tuple[Tensor | None, ...], runs: Runs, options: DTNOptions
 ) -> list[Tensor | None]:
     """The plain form's gradients, whose own gradients autograd knows."""
-    x, *parameters = cast("list[Tensor]", tensors)  # whose mean gate may be None
-    eps, head_rms, unbiased = options
+    x, *others = cast("list[Tensor]", tensors)
+    parameters = DTNParameters(*others)
     mask = torch.zeros(x.shape[:3], dtype=torch.bool, device=x.device)
     for where, inside in _pieces(runs, x.shape[2]):
         mask[where] = inside
     with torch.enable_grad():
-        tokens = x.to(parameters[0].dtype)
-        y = plain.dynamic_token_norm(tokens, *parameters, eps=eps, head_rms=head_rms, unbiased=unbiased, mask=mask)
+        y = dynamic_token_norm(x.to(parameters.coefficients.dtype), parameters, options, mask)
     return operator.gradients_of(y, tensors, grad_y)

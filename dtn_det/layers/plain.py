@@ -14,8 +14,40 @@ from torch import Tensor
 from dtn_det.layers.positions import axis_attention
 
 
+class DTNParameters(NamedTuple):
+    """The tensors of a DTN layer in the order in which its kernels take them, all of one dtype.
+
+    Attributes:
+        coefficients: ``(G, 3)``, the positional coefficients; the columns are ``a_x``, ``a_y``, ``a_d``.
+        mean_gate: ``(G,)``, the logits of the gates of the mean, or None where the mean is LayerNorm's alone.
+        var_gate: ``(G,)``, the logits of the gates of the variance.
+        weight: ``(C,)``, the scale of each channel.
+        bias: ``(C,)``, the shift of each channel.
+    """
+
+    coefficients: Tensor
+    mean_gate: Tensor | None
+    var_gate: Tensor
+    weight: Tensor
+    bias: Tensor
+
+
+class DTNOptions(NamedTuple):
+    """The numbers that decide what a DTN layer computes.
+
+    Attributes:
+        eps: Added to variances and mean squares.
+        head_rms: Divide each group of channels by its root mean square first.
+        unbiased: Divide the sum of squares within a token by ``C - 1`` instead of ``C``.
+    """
+
+    eps: float
+    head_rms: bool
+    unbiased: bool
+
+
 class Moments(NamedTuple):
-    """Mean and variance, broadcastable against the tokens they belong to."""
+    """A mean and a variance, which broadcast against the tokens that they belong to."""
 
     mean: Tensor
     var: Tensor
@@ -130,59 +162,41 @@ def normalize(x: Tensor, moments: Moments, weight: Tensor, bias: Tensor, eps: fl
     return (x - moments.mean) * torch.rsqrt(moments.var + eps) * weight + bias
 
 
-def layer_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, *, eps: float, head_rms: bool, unbiased: bool
-) -> Tensor:
-    """What tokens without a place in the grid get: the statistics of their own normalised groups.
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, options: DTNOptions) -> Tensor:
+    """Normalise tokens that have no place in the grid by the statistics of their own normalised groups.
 
     Args:
         x: ``(..., C)``.
         weight: ``(C,)``.
         bias: ``(C,)``.
-        num_groups: ``G``.
-        eps: Added to variances and mean squares.
-        head_rms: Divide each group by its root mean square first.
-        unbiased: Unbiased variance.
+        num_groups: Number of groups ``G``.
+        options: The options of the layer.
+
+    Returns:
+        ``(..., C)``.
     """
-    if head_rms:
-        x = group_rms_normalize(x, num_groups, eps)
-    return normalize(x, intra_token_moments(x, unbiased), weight, bias, eps)
+    if options.head_rms:
+        x = group_rms_normalize(x, num_groups, options.eps)
+    return normalize(x, intra_token_moments(x, options.unbiased), weight, bias, options.eps)
 
 
-def dynamic_token_norm(
-    x: Tensor,
-    coefficients: Tensor,
-    mean_gate: Tensor | None,
-    var_gate: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    *,
-    eps: float,
-    head_rms: bool,
-    unbiased: bool,
-    mask: Tensor | None = None,
-) -> Tensor:
-    """The whole layer on a grid of tokens.
+def dynamic_token_norm(x: Tensor, parameters: DTNParameters, options: DTNOptions, mask: Tensor | None = None) -> Tensor:
+    """Apply the whole layer to a grid of tokens.
 
     Args:
-        x: ``(B, H, W, C)``, float32 or float64; the other tensors have the same dtype.
-        coefficients: ``(G, 3)``, the positional coefficients.
-        mean_gate: ``(G,)`` logits, or None when the mean is LayerNorm's alone.
-        var_gate: ``(G,)`` logits.
-        weight: ``(C,)``.
-        bias: ``(C,)``.
-        eps: Added to variances and mean squares.
-        head_rms: Divide each group by its root mean square first.
-        unbiased: Unbiased intra-token variance.
-        mask: ``(B, H, W)`` booleans, True for valid tokens. The others get LayerNorm statistics.
+        x: ``(B, H, W, C)``, float32 or float64, the dtype of the parameters.
+        parameters: The tensors of the layer.
+        options: The options of the layer.
+        mask: ``(B, H, W)`` booleans, True for valid tokens. The others get LayerNorm's statistics.
 
     Returns:
         ``(B, H, W, C)``.
     """
     channels = x.shape[-1]
-    if head_rms:
-        x = group_rms_normalize(x, coefficients.shape[0], eps)
-    intra = intra_token_moments(x, unbiased)
+    coefficients, mean_gate, var_gate, weight, bias = parameters
+    if options.head_rms:
+        x = group_rms_normalize(x, coefficients.shape[0], options.eps)
+    intra = intra_token_moments(x, options.unbiased)
     inter = inter_token_moments(x, coefficients, mask)
     blended = blend(
         intra,
@@ -193,4 +207,4 @@ def dynamic_token_norm(
     if mask is not None:
         valid = mask.unsqueeze(-1)
         blended = Moments(*(torch.where(valid, mixed, own) for mixed, own in zip(blended, intra, strict=True)))
-    return normalize(x, blended, weight, bias, eps)
+    return normalize(x, blended, weight, bias, options.eps)

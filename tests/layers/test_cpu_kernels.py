@@ -1,16 +1,12 @@
 """The compiled kernels: choice of library, fallback, threads."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
-from dense_dtn import randomize
+from dense_dtn import plain_dtn, randomize
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dtn_det.layers import DTN, plain
+from dtn_det.layers import DTN
 from dtn_det.layers.kernels import cpu
 
 needs_kernels = pytest.mark.skipif(not cpu.status().available, reason=f"compiled kernels: {cpu.status().detail}")
@@ -40,10 +36,7 @@ def test_results_are_the_same_for_any_number_of_threads(threads):
 def plain_form(x, grad_y, layer):
     """Output and gradients of the plain form, in the dtype of the layer."""
     leaf = x.detach().to(layer.weight.dtype).requires_grad_()
-    y = plain.dynamic_token_norm(
-        leaf, layer.pos_proj(), layer.mean_norm_weight, layer.var_norm_weight, layer.weight, layer.bias,
-        eps=layer.eps, head_rms=layer.head_rms, unbiased=layer.unbiased,
-    )  # fmt: skip
+    y = plain_dtn(layer, leaf)
     wanted = [leaf, *layer.parameters()]
     gradients = torch.autograd.grad(y, wanted, grad_y.to(y.dtype), allow_unused=True)
     return y.detach(), *(torch.zeros_like(t) if g is None else g for t, g in zip(wanted, gradients, strict=True))
@@ -73,34 +66,34 @@ def test_float32_is_as_accurate_as_the_plain_form(height, width, groups, depth, 
         assert (got - want).abs().max() <= 4 * (rival - want).abs().max() + scale
 
 
-def test_every_instruction_set_agrees():
-    """Those that this processor has, one process each: a process loads one library."""
-    code = (
-        "import sys, torch; from dtn_det.layers import DTN; from dtn_det.layers.kernels import cpu\n"
-        "cpu.VARIANTS = cpu.VARIANTS[:int(sys.argv[1])]; cpu._LIBRARY = cpu._load()[0]\n"
-        "torch.manual_seed(0); layer = DTN(24, 2, dtype=torch.float64); x = torch.randn(1, 9, 11, 24).double()\n"
-        "x.requires_grad_(); y = layer(x); y.square().sum().backward();\n"
-        "print(y.sum().item(), x.grad.abs().sum().item(), layer.pos_proj.weight.grad.abs().sum().item())"
-    )
+def test_every_instruction_set_agrees(monkeypatch):
+    """Those that this processor has."""
     if not cpu.status().available:
         pytest.skip(f"compiled kernels: {cpu.status().detail}")
-    outputs = []
-    for count in (1, 2, 3):
-        result = subprocess.run([sys.executable, "-c", code, str(count)], capture_output=True, text=True, check=True)
-        outputs.append([float(v) for v in result.stdout.split("\n")[-2].split()])
-    for values in outputs[1:]:
-        assert values == pytest.approx(outputs[0], rel=1e-12)
+    layer = DTN(24, 2, dtype=torch.float64)
+    x, grad_y = torch.randn(2, 1, 9, 11, 24, dtype=torch.float64)
+    results, libraries = [], set()
+    for count in range(1, len(cpu.VARIANTS) + 1):
+        with monkeypatch.context() as patch:
+            patch.setattr(cpu, "VARIANTS", cpu.VARIANTS[:count])
+            library, detail = cpu._load()
+            patch.setattr(cpu, "_LIBRARY", library)
+            results.append(run(1, x, grad_y, layer))
+            libraries.add(detail)
+    assert libraries >= {cpu.status().detail}
+    for others in results[1:]:
+        for one, other in zip(results[0], others, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
 
 
-def test_switched_off_by_the_environment():
-    code = (
-        "from dtn_det.layers import DTN; from dtn_det.layers.kernels import cpu; import torch\n"
-        "assert not cpu.status().available\n"
-        "print(cpu.status().detail); DTN(8)(torch.randn(1, 4, 8))"
-    )
-    environment = {**os.environ, "DTN_DET_NATIVE": "0"}
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert "switched off by DTN_DET_NATIVE=0" in result.stdout
+def test_switched_off_by_the_environment(monkeypatch):
+    monkeypatch.setenv("DTN_DET_NATIVE", "0")
+    library, detail = cpu._load()
+    assert (library, detail) == (None, "switched off by DTN_DET_NATIVE=0")
+    monkeypatch.setattr(cpu, "_LIBRARY", library)
+    x, layer = torch.randn(1, 2, 2, 8), DTN(8)
+    assert not cpu.is_usable(x)
+    torch.testing.assert_close(layer(x), plain_dtn(layer, x))
 
 
 def test_without_the_libraries_the_plain_form_runs(monkeypatch, tmp_path):
@@ -114,10 +107,7 @@ def test_without_the_libraries_the_plain_form_runs(monkeypatch, tmp_path):
     monkeypatch.setattr(cpu, "_DETAIL", detail)
     torch.testing.assert_close(layer(x), expected)
     with pytest.raises(RuntimeError, match="expected DTN's compiled CPU kernels, but they are not built"):
-        cpu.forward(
-            x.reshape(1, 2, 2, 8), layer.pos_proj(), layer.mean_norm_weight, layer.var_norm_weight,
-            layer.weight, layer.bias, 1e-5, True, True, torch.float32, 2, 2,
-        )  # fmt: skip
+        cpu.forward(x, layer._tensors(torch.float32), layer._options(), torch.float32, (2, 2))
 
 
 def test_a_broken_library_is_reported_and_not_used(monkeypatch, tmp_path):
@@ -125,12 +115,3 @@ def test_a_broken_library_is_reported_and_not_used(monkeypatch, tmp_path):
     (tmp_path / "_dtn_cpu_baseline.so").write_bytes(b"not a library")
     with pytest.warns(RuntimeWarning, match="cannot be loaded.*install dtn-det again"):
         assert cpu._load()[0] is None
-
-
-@pytest.mark.skipif(not cpu.status().available, reason=f"compiled kernels: {cpu.status().detail}")
-@pytest.mark.parametrize("name", ["weight", "bias", "var_norm_weight"])
-def test_parameters_of_another_length_are_refused(name):
-    layer = DTN(24, 3)
-    setattr(layer, name, torch.nn.Parameter(torch.ones(2)))
-    with pytest.raises(ValueError, match=r"of DTN to hold (24|3) values of torch.float32, got 2 of torch.float32"):
-        layer(torch.randn(2, 4, 24))

@@ -6,8 +6,9 @@ import pytest
 import torch
 from dense_dtn import randomize
 
-from dtn_det.layers import DTN, plain
+from dtn_det.layers import DTN
 from dtn_det.layers.kernels import gpu, operator
+from dtn_det.layers.plain import DTNOptions, DTNParameters, dynamic_token_norm
 
 pytestmark = [
     pytest.mark.gpu,
@@ -47,15 +48,15 @@ def run(tensors, grad_y, head_rms=True, unbiased=True):
     """The kernels: the output and all gradients."""
     x, coefficients, mean_gate, *_ = tensors
     assert operator.is_usable(x, coefficients.shape[0], head_rms, mean_gate is None)
-    options = {"eps": 1e-5, "head_rms": head_rms, "unbiased": unbiased}
     hw_shape = (x.shape[1], x.shape[2])
-    y = operator.dynamic_token_norm(*tensors, **options, out_dtype=grad_y.dtype, hw_shape=hw_shape)
+    options = DTNOptions(1e-5, head_rms, unbiased)
+    y = operator.dynamic_token_norm(x, DTNParameters(*tensors[1:]), options, grad_y.dtype, hw_shape)
     return [y.detach(), *torch.autograd.grad(y, [t for t in tensors if t is not None], grad_y)]
 
 
 def check(tensors, grad_y, tolerance, head_rms=True, unbiased=True):
     exact = [None if t is None else t.detach().double().requires_grad_() for t in tensors]
-    y = plain.dynamic_token_norm(*exact, eps=1e-5, head_rms=head_rms, unbiased=unbiased)
+    y = dynamic_token_norm(exact[0], DTNParameters(*exact[1:]), DTNOptions(1e-5, head_rms, unbiased))
     wanted = [y.detach(), *torch.autograd.grad(y, [t for t in exact if t is not None], grad_y.double())]
     for i, (got, want) in enumerate(zip(run(tensors, grad_y, head_rms, unbiased), wanted, strict=True)):
         allowed = max(tolerance, torch.finfo(got.dtype).eps)

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
+from dense_dtn import plain_dtn
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dtn_det.layers import DTN
 from dtn_det.layers.kernels import cpu
 from dtn_det.layers.masked_runs import valid_runs
-from dtn_det.layers.plain import dynamic_token_norm
 
 needs_kernels = pytest.mark.skipif(not cpu.status().available, reason="needs the compiled kernels")
 
 
 def plain(norm: DTN, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    out = dynamic_token_norm(
-        x.unsqueeze(1), norm.pos_proj(), norm.mean_norm_weight, norm.var_norm_weight, norm.weight, norm.bias,
-        eps=norm.eps, head_rms=norm.head_rms, unbiased=norm.unbiased, mask=mask.unsqueeze(1),
-    )  # fmt: skip
-    return out.squeeze(1)
+    return plain_dtn(norm, x.unsqueeze(1), mask.unsqueeze(1)).squeeze(1)
 
 
 @needs_kernels

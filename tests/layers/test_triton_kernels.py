@@ -11,16 +11,18 @@ import pytest
 import torch
 
 from dtn_det.layers.kernels import KernelStatus, gpu, operator
+from dtn_det.layers.plain import DTNOptions, DTNParameters
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
 
 
 @needs_triton
-def test_interpreted_kernels_agree_with_the_plain_form():
+@pytest.mark.parametrize("selection", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_interpreted_kernels_agree_with_the_plain_form(selection):
     # Triton decides between compiling and interpreting when it is imported.
     file = Path(__file__).parents[1] / "support" / "interpreted_triton.py"
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", selection, str(file)],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -54,10 +56,10 @@ def argument_type(name, low):
 
 
 KERNELS = [
-    "kernels.axis_kernel",
-    "kernels.token_kernel",
-    "kernels.row_moments_kernel",
-    "kernels.output_kernel",
+    "forward.axis_kernel",
+    "forward.token_kernel",
+    "forward.row_moments_kernel",
+    "forward.output_kernel",
     "backward.output_gradient_kernel",
     "backward.column_transpose_kernel",
     "backward.input_gradient_kernel",
@@ -75,7 +77,7 @@ def test_kernels_compile_to_machine_code(name, capability, low, channels, head_r
     target = pytest.importorskip("triton.backends.compiler").GPUTarget("cuda", capability, 32)
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     module, kernel_name = name.split(".")
-    kernel = getattr(gpu.load()[0][["kernels", "backward"].index(module)], kernel_name)
+    kernel = getattr(gpu.load()[0][["forward", "backward"].index(module)], kernel_name)
     options = kernel_options(kernel, channels, head_rms, only_var)
     signature = {p.name: "constexpr" if p.is_constexpr else argument_type(p.name, low) for p in kernel.params}
     aligned = [[["tt.divisibility", 16]] if signature[p.name].startswith("*") else None for p in kernel.params]
@@ -94,7 +96,7 @@ def test_kernels_compile_to_machine_code(name, capability, low, channels, head_r
 @pytest.mark.parametrize("name", KERNELS)
 def test_sizes_that_change_from_image_to_image_need_no_new_compilation(name):
     module, kernel_name = name.split(".")
-    kernel = getattr(gpu.load()[0][["kernels", "backward"].index(module)], kernel_name)
+    kernel = getattr(gpu.load()[0][["forward", "backward"].index(module)], kernel_name)
     sizes = [p for p in kernel.params if p.name in ("batch", "height", "width", "num_groups", "first_slot")]
     assert sizes
     assert all(p.do_not_specialize for p in sizes)
@@ -105,9 +107,9 @@ def test_switched_off_by_the_environment(monkeypatch):
     gpu.load.cache_clear()
     try:
         assert gpu.load() == (None, "switched off by DTN_DET_NATIVE=0")
-        assert not gpu.try_out(0, torch.float32, 8, 2, True, False)
+        assert not gpu.try_out(torch.device("cpu"), torch.float32, 8, 2, True, False)
         with pytest.raises(RuntimeError, match="expected DTN's Triton kernels, but they are switched off"):
-            gpu.forward(*arguments(), 1e-5, True, True, torch.float32)
+            gpu.forward(*arguments(), DTNOptions(1e-5, True, True), torch.float32)
     finally:
         gpu.load.cache_clear()
         gpu.try_out.cache_clear()
@@ -117,8 +119,8 @@ def test_without_triton_nothing_breaks(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     gpu.load.cache_clear()
     try:
-        kernels, detail = gpu.load()
-        assert kernels is None
+        found, detail = gpu.load()
+        assert found is None
         assert detail.startswith("not available: Triton cannot be imported")
     finally:
         gpu.load.cache_clear()
@@ -126,7 +128,7 @@ def test_without_triton_nothing_breaks(monkeypatch):
 
 def arguments():
     zeros = torch.zeros
-    return zeros(1, 2, 2, 8), zeros(2, 3), zeros(2), zeros(2), zeros(8), zeros(8)
+    return zeros(1, 2, 2, 8), DTNParameters(zeros(2, 3), zeros(2), zeros(2), zeros(8), zeros(8))
 
 
 @pytest.fixture
@@ -141,13 +143,12 @@ def test_kernels_that_do_not_work_are_reported_once_and_not_used(fresh_try_out, 
     def fail(*_):
         raise OSError("no compiler")
 
-    monkeypatch.setattr(gpu, "trial_device", lambda index: torch.device("cpu"))
     monkeypatch.setattr(gpu, "forward", fail)
     with pytest.warns(RuntimeWarning, match=r"do not work on cpu \(OSError: no compiler\).*DTN_DET_NATIVE=0"):
-        assert not fresh_try_out(0, torch.float32, 8, 2, True, False)
+        assert not fresh_try_out(torch.device("cpu"), torch.float32, 8, 2, True, False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not fresh_try_out(0, torch.float32, 8, 2, True, False)
+        assert not fresh_try_out(torch.device("cpu"), torch.float32, 8, 2, True, False)
 
 
 @needs_triton
@@ -155,10 +156,9 @@ def test_a_full_device_is_no_reason_to_give_up(fresh_try_out, monkeypatch):
     def fail(*_):
         raise torch.cuda.OutOfMemoryError("full")
 
-    monkeypatch.setattr(gpu, "trial_device", lambda index: torch.device("cpu"))
     monkeypatch.setattr(gpu, "forward", fail)
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        fresh_try_out(0, torch.float32, 8, 2, True, False)
+        fresh_try_out(torch.device("cpu"), torch.float32, 8, 2, True, False)
 
 
 def test_a_compiled_graph_takes_the_answer_as_a_constant(monkeypatch):

@@ -1,7 +1,16 @@
-"""DTN from its definition, with the full N x N positional matrix: slow, obvious, and only for tests."""
+"""DTN from its definition, with the full N x N positional matrix, and in the plain form: what tests compare with."""
 
 import torch
 from torch import Tensor
+
+from dtn_det.layers.plain import DTNOptions, DTNParameters, dynamic_token_norm
+
+
+def plain_dtn(layer, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """``(B, H, W, C)`` through the plain form with the parameters of a DTN layer."""
+    gates = layer.mean_norm_weight, layer.var_norm_weight
+    parameters = DTNParameters(layer.pos_proj(), *gates, layer.weight, layer.bias)
+    return dynamic_token_norm(x, parameters, DTNOptions(layer.eps, layer.head_rms, layer.unbiased), mask)
 
 
 def dense_matrix(coefficients: Tensor, height: int, width: int, valid: Tensor | None = None) -> Tensor:

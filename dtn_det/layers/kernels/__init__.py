@@ -1,13 +1,21 @@
-"""Compiled kernels of the DTN layer, behind one PyTorch operator: C++ on CPUs, Triton on GPUs."""
+"""Compiled kernels of the DTN layer, behind one PyTorch operator: C++ on CPUs, Triton on GPUs.
+
+This module holds what the kernels of both kinds of devices share.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
+from dtn_det.layers.plain import DTNParameters
+
 
 @dataclass(frozen=True)
 class KernelStatus:
-    """Whether the compiled kernels of a kind of device are in use.
+    """Whether the kernels of one kind of device are in use.
 
     Attributes:
         available: True if they are.
@@ -16,3 +24,45 @@ class KernelStatus:
 
     available: bool
     detail: str
+
+
+def check_tensors(x: Tensor, parameters: DTNParameters, grad_y: Tensor | None = None) -> None:
+    """Check the tensors that a kernel is going to read: it reads whatever lies at an address.
+
+    Args:
+        x: ``(B, N, C)`` or ``(B, H, W, C)``.
+        parameters: The tensors of the layer.
+        grad_y: The gradient of the output, in a backward pass.
+
+    Raises:
+        ValueError: Tensors on different devices, or a parameter of another size or dtype than the others ask for.
+    """
+    dtype, groups, channels = parameters.coefficients.dtype, parameters.coefficients.shape[0], x.shape[-1]
+    for name, tensor, size in zip(
+        DTNParameters._fields, parameters, (3 * groups, groups, groups, channels, channels), strict=True
+    ):
+        if tensor is None:
+            continue
+        if tensor.device != x.device:
+            raise ValueError(
+                f"expected tokens and parameters of DTN on one device, got {x.device} and {tensor.device}: move the "
+                "model to the device of its input"
+            )
+        if tensor.numel() != size or tensor.dtype != dtype:
+            raise ValueError(
+                f"expected {name} of DTN to hold {size} values of {dtype}, got {tensor.numel()} of {tensor.dtype}: "
+                "give the layer the number of channels of its input, and all parameters one dtype"
+            )
+    if grad_y is not None and (grad_y.device != x.device or grad_y.numel() != x.numel()):
+        raise ValueError(
+            f"expected the gradient of DTN's output to have the shape {tuple(x.shape)} on {x.device}, got "
+            f"{tuple(grad_y.shape)} on {grad_y.device}: pass the gradient of this output"
+        )
+
+
+def empty_gradients(x: Tensor, parameters: DTNParameters) -> list[Tensor]:
+    """Make one contiguous tensor for the gradient of each input; an empty one stands for that of None."""
+    return [
+        x.new_empty(0) if tensor is None else torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        for tensor in (x, *parameters)
+    ]

@@ -1,9 +1,9 @@
 """DTN on a CPU: calls the compiled C++ kernels.
 
-``setup.py`` builds ``csrc/dtn_cpu.cpp`` for several instruction sets into plain shared libraries without any dependency
-on PyTorch's ABI; this file picks the best one for the processor. :mod:`dtn_det.layers.kernels.operator` makes PyTorch
-operators of these functions. Without the library (no compiler at installation), and for all that it does not cover, the
-layer runs :mod:`dtn_det.layers.plain`.
+``setup.py`` builds ``csrc/dtn_cpu.cpp`` for several instruction sets into plain shared libraries that do not depend on
+PyTorch's ABI; this module loads the best one for the processor. :mod:`dtn_det.layers.kernels.operator` makes PyTorch
+operators of these functions. Where the library is missing, because there was no compiler at installation, and for
+inputs that the kernels do not cover, the layer runs :mod:`dtn_det.layers.plain`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dtn_det.layers.kernels import KernelStatus
+from dtn_det.layers.kernels import KernelStatus, check_tensors, empty_gradients
+from dtn_det.layers.plain import DTNOptions, DTNParameters
 
 # Instruction sets in the order of `dtn_processor_level`: see setup.py.
 VARIANTS = ("baseline", "avx2", "avx512")
@@ -45,7 +46,7 @@ class _DtnShape(ctypes.Structure):
 
 
 def _load() -> tuple[ctypes.CDLL | None, str]:
-    """The library for this processor, or None, and a line about it."""
+    """The library for this processor, or None if there is none, and a line about it."""
     if os.environ.get("DTN_DET_NATIVE", "1") == "0":
         return None, "switched off by DTN_DET_NATIVE=0"
     found = {
@@ -79,117 +80,73 @@ def _share_threads(library: ctypes.CDLL) -> None:
         library.dtn_use_openmp(ctypes.cast(parallel, ctypes.c_void_p))
 
 
-# Loaded with the module, for torch.compile can read a variable but not follow a search for files.
+# Loaded together with the module: torch.compile can read a variable, but it cannot follow a search for files.
 _LIBRARY, _DETAIL = _load()
 
 
 def status() -> KernelStatus:
-    """Whether the compiled kernels are in use on this machine, and why not."""
+    """Return whether the compiled kernels are in use on this machine, and if not, why."""
     return KernelStatus(_LIBRARY is not None, _DETAIL)
 
 
 def is_usable(x: Tensor) -> bool:
-    """Whether :func:`forward` and :func:`backward` cover this input.
-
-    Args:
-        x: ``(B, N, C)`` or ``(B, H, W, C)``.
-    """
-    if x.device.type != "cpu" or x.numel() == 0:
-        return False
-    # An exported graph must run where this library is not.
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        return False
-    return _LIBRARY is not None
+    """Return whether the compiled kernels take this input, ``(B, N, C)`` or ``(B, H, W, C)``."""
+    return _LIBRARY is not None and x.device.type == "cpu" and x.numel() > 0
 
 
 def forward(
-    x: Tensor,
-    coefficients: Tensor,
-    mean_gate: Tensor | None,
-    var_gate: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    head_rms: bool,
-    unbiased: bool,
-    out_dtype: torch.dtype,
-    height: int,
-    width: int,
+    x: Tensor, parameters: DTNParameters, options: DTNOptions, out_dtype: torch.dtype, hw_shape: tuple[int, int]
 ) -> Tensor:
-    """:func:`dtn_det.layers.plain.dynamic_token_norm` without a mask, by the compiled kernels.
+    """Compute :func:`dtn_det.layers.plain.dynamic_token_norm` without a mask by the compiled kernels.
 
     Args:
-        x: ``(B, N, C)``, the last ``height * width`` tokens of which are the grid, or ``(B, H, W, C)``; those in front
-            of the grid get LayerNorm's statistics. Converted to the dtype of the parameters first.
-        coefficients: ``(G, 3)``; the parameters are float32 or float64, all of one dtype.
-        mean_gate: ``(G,)`` or None.
-        var_gate: ``(G,)``.
-        weight: ``(C,)``.
-        bias: ``(C,)``.
-        eps: Added to variances and mean squares.
-        head_rms: Divide each group by its root mean square first.
-        unbiased: Unbiased intra-token variance.
-        out_dtype: The dtype of the output.
-        height: ``H``.
-        width: ``W``.
+        x: ``(B, N, C)``, the last ``H * W`` tokens of which are the grid, or ``(B, H, W, C)``. The tokens in front of
+            the grid get LayerNorm's statistics. The input is first converted to the dtype of the parameters.
+        parameters: The tensors of the layer, float32 or float64.
+        options: The options of the layer.
+        out_dtype: Dtype of the output.
+        hw_shape: ``(H, W)``.
 
     Returns:
-        Of the shape of ``x``, contiguous.
+        A contiguous tensor of the shape of ``x``.
 
     Raises:
         RuntimeError: The kernels are not there.
-        MemoryError: Their work space cannot be had.
+        ValueError: Tensors that do not fit together, see :func:`dtn_det.layers.kernels.check_tensors`.
+        MemoryError: There is no memory for their work space.
     """
-    x = x.to(coefficients.dtype)
-    inputs = [_dense(tensor) for tensor in (x, coefficients, mean_gate, var_gate, weight, bias)]
+    check_tensors(x, parameters)
+    x = x.to(parameters.coefficients.dtype)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    _call("forward", x, coefficients, mean_gate, eps, head_rms, unbiased, (height, width), [*inputs, y])
+    _call("forward", x, parameters, options, hw_shape, [*_dense(x, *parameters), y])
     return y.to(out_dtype)
 
 
 def backward(
-    grad_y: Tensor,
-    x: Tensor,
-    coefficients: Tensor,
-    mean_gate: Tensor | None,
-    var_gate: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    head_rms: bool,
-    unbiased: bool,
-    height: int,
-    width: int,
+    grad_y: Tensor, x: Tensor, parameters: DTNParameters, options: DTNOptions, hw_shape: tuple[int, int]
 ) -> list[Tensor]:
-    """The gradients of :func:`forward` by its six tensors, in their dtypes; an empty one stands for that of None."""
-    dtype = x.dtype
-    x, grad_y = x.to(coefficients.dtype), grad_y.to(coefficients.dtype)
-    inputs = [_dense(tensor) for tensor in (x, coefficients, mean_gate, var_gate, weight, bias, grad_y)]
-    outputs = empty_gradients(x, coefficients, mean_gate, var_gate, weight, bias)
-    _call("backward", x, coefficients, mean_gate, eps, head_rms, unbiased, (height, width), [*inputs, *outputs])
+    """Compute the gradients of :func:`forward` with respect to ``x`` and the parameters.
+
+    Returns:
+        Six tensors in the dtypes of the inputs; an empty one stands for the gradient of None.
+    """
+    check_tensors(x, parameters, grad_y)
+    dtype, compute_dtype = x.dtype, parameters.coefficients.dtype
+    x, grad_y = x.to(compute_dtype), grad_y.to(compute_dtype)
+    outputs = empty_gradients(x, parameters)
+    _call("backward", x, parameters, options, hw_shape, [*_dense(x, *parameters, grad_y), *outputs])
     return [outputs[0].to(dtype), *outputs[1:]]
 
 
-def _dense(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
-
-
-def empty_gradients(x: Tensor, *parameters: Tensor | None) -> list[Tensor]:
-    """One tensor for each argument; an empty one stands for None."""
-    return [
-        x.new_empty(0) if tensor is None else torch.empty_like(tensor, memory_format=torch.contiguous_format)
-        for tensor in (x, *parameters)
-    ]
+def _dense(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
 
 
 def _call(
     name: str,
     x: Tensor,
-    coefficients: Tensor,
-    mean_gate: Tensor | None,
-    eps: float,
-    head_rms: bool,
-    unbiased: bool,
+    parameters: DTNParameters,
+    options: DTNOptions,
     hw_shape: tuple[int, int],
     tensors: list[Tensor | None],
 ) -> None:
@@ -198,23 +155,9 @@ def _call(
         raise RuntimeError(f"expected DTN's compiled CPU kernels, but they are {_DETAIL}")
     function = getattr(_LIBRARY, f"dtn_{name}_{'f64' if x.dtype == torch.float64 else 'f32'}")
     threads = max(1, min(torch.get_num_threads(), x.numel() // ELEMENTS_PER_THREAD))
-    batch, channels = x.shape[0], x.shape[-1]
     prefix = x.shape[1:-1].numel() - hw_shape[0] * hw_shape[1]
-    groups = coefficients.shape[0]
-    _check_sizes(tensors, (x.numel(), 3 * groups, groups, groups, channels, channels, x.numel()))
-    shape = _DtnShape(batch, prefix, *hw_shape, channels, groups, eps, head_rms, unbiased, mean_gate is None, threads)
+    groups, only_var = parameters.coefficients.shape[0], parameters.mean_gate is None
+    shape = _DtnShape(x.shape[0], prefix, *hw_shape, x.shape[-1], groups, *options, only_var, threads)
     pointers = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
     if function(ctypes.byref(shape), *pointers) != 0:
         raise MemoryError(f"expected memory for DTN on tokens of shape {tuple(x.shape)}, got none: use smaller images")
-
-
-def _check_sizes(tensors: list[Tensor | None], sizes: tuple[int, ...]) -> None:
-    """See that the kernels will find what they read at each address."""
-    names = ("x", "coefficients", "mean_gate", "var_gate", "weight", "bias", "the output or its gradient")
-    dtype = None if tensors[0] is None else tensors[0].dtype
-    for name, tensor, size in zip(names, tensors, sizes, strict=False):
-        if tensor is not None and (tensor.numel() != size or tensor.dtype != dtype):
-            raise ValueError(
-                f"expected {name} of DTN to hold {size} values of {dtype}, got {tensor.numel()} of {tensor.dtype}: "
-                "give the layer the number of channels of its input, and all parameters one dtype"
-            )

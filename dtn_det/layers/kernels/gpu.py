@@ -19,7 +19,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from dtn_det.layers.kernels import KernelStatus
+from dtn_det.layers.kernels import KernelStatus, check_tensors
+from dtn_det.layers.plain import DTNOptions, DTNParameters
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # A program holds a whole group of channels of a few tokens, COLUMNS or more, in registers.
@@ -40,7 +41,11 @@ DEPTH = -math.log(torch.finfo(torch.float32).eps * 1e-3)
 
 @functools.cache
 def load() -> tuple[tuple[ModuleType, ModuleType] | None, str]:
-    """The modules of the kernels, forward and backward, or None, and a line about them."""
+    """Import the modules of the kernels, forward and backward.
+
+    Returns:
+        The modules, or None if Triton is missing or switched off, and a line about it.
+    """
     if os.environ.get("DTN_DET_NATIVE", "1") == "0":
         return None, "switched off by DTN_DET_NATIVE=0"
     try:
@@ -61,7 +66,7 @@ def _kernels() -> tuple[ModuleType, ModuleType]:
 
 
 def fits(x: Tensor, num_groups: int) -> bool:
-    """Whether the kernels are made for a map ``(B, H, W, C)`` of this shape and dtype."""
+    """Return whether the kernels are made for a map ``(B, H, W, C)`` of this shape and dtype."""
     batch, height, width, channels = x.shape
     return (
         x.dtype in DTYPES
@@ -73,7 +78,7 @@ def fits(x: Tensor, num_groups: int) -> bool:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a map is cut into tiles."""
+    """How a map ``(B, H, W, C)`` of ``G`` groups of channels is cut into tiles."""
 
     batch: int
     height: int
@@ -82,50 +87,50 @@ class Tiling:
     num_groups: int
 
     @classmethod
-    def of(cls, x: Tensor, coefficients: Tensor) -> Tiling:
-        """That of a map ``(B, H, W, C)`` and coefficients ``(G, 3)``."""
+    def of(cls, x: Tensor, parameters: DTNParameters) -> Tiling:
+        """Cut a map ``(B, H, W, C)`` into tiles."""
         batch, height, width, channels = x.shape
-        return cls(batch, height, width, channels, coefficients.shape[0])
+        return cls(batch, height, width, channels, parameters.coefficients.shape[0])
 
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:
-        """The sizes in the order in which the kernels take them."""
+        """All sizes in the order in which the kernels take them."""
         return self.batch, self.height, self.width, self.num_groups, self.channels
 
     @property
     def num_tokens(self) -> int:
-        """``N = B H W``."""
+        """Number of tokens ``N = B H W``."""
         return self.batch * self.height * self.width
 
     @property
     def group_channels(self) -> int:
-        """``D = C / G``."""
+        """Channels of a group ``D = C / G``."""
         return self.channels // self.num_groups
 
     @property
     def block_channels(self) -> int:
-        """Channels of a tile: blocks are powers of two."""
+        """Channels of a tile: the power of two from ``D`` on, as Triton's blocks must be."""
         return _power_of_two(self.group_channels)
 
     @property
     def block_tokens(self) -> int:
-        """Tokens of a tile."""
+        """Number of tokens of a tile."""
         return max(COLUMNS, TILE // self.block_channels)
 
     @property
     def row_tiles(self) -> int:
-        """Tiles of consecutive tokens."""
+        """Number of tiles of consecutive tokens."""
         return -(-self.num_tokens // self.block_tokens)
 
     @property
     def column_tiles(self) -> int:
-        """Tiles of strips of ``COLUMNS`` columns."""
+        """Number of tiles of strips that are ``COLUMNS`` columns wide."""
         strips = -(-self.width // COLUMNS)
         return -(-(self.batch * strips * self.height * COLUMNS) // self.block_tokens)
 
     @property
     def tile_options(self) -> dict[str, int]:
-        """What the kernels over tiles are compiled for."""
+        """The compile-time arguments of the kernels that work on tiles."""
         return {
             "D": self.group_channels,
             "BLOCK_T": self.block_tokens,
@@ -135,13 +140,13 @@ class Tiling:
 
 
 def _power_of_two(number: int) -> int:
-    """The smallest power of two that is not below ``number``."""
+    """The smallest power of two that is at least ``number``."""
     return 1 << (number - 1).bit_length()
 
 
 @dataclass(frozen=True)
-class _Moments:
-    """What both directions need: the axes' tables, the tokens' statistics and the moments within rows."""
+class _Statistics:
+    """What both passes need: the axes' tables, the tokens' statistics and the moments within rows."""
 
     bounds: Tensor  # (4, G, H + W) int32
     table: Tensor  # (4, G, H + W)
@@ -155,141 +160,136 @@ def _divisor(channels: int, unbiased: bool) -> float:
     return float(channels - 1 if unbiased else channels)
 
 
-def _moments(plan: Tiling, x: Tensor, coefficients: Tensor, eps: float, head_rms: bool, unbiased: bool) -> _Moments:
+def _statistics(tiling: Tiling, x: Tensor, coefficients: Tensor, options: DTNOptions) -> _Statistics:
     kernels, _ = _kernels()
-    positions = plan.height + plan.width
+    positions = tiling.height + tiling.width
     new = functools.partial(torch.empty, dtype=torch.float32, device=x.device)
-    bounds = torch.empty(4, plan.num_groups, positions, dtype=torch.int32, device=x.device)
-    table = new(4, plan.num_groups, positions)
-    kernels.axis_kernel[(positions, plan.num_groups)](
-        coefficients, bounds, table, plan.height, plan.width, DEPTH, BLOCK=AXIS_BLOCK, num_warps=1
+    bounds = torch.empty(4, tiling.num_groups, positions, dtype=torch.int32, device=x.device)
+    table = new(4, tiling.num_groups, positions)
+    kernels.axis_kernel[(positions, tiling.num_groups)](
+        coefficients, bounds, table, tiling.height, tiling.width, DEPTH, BLOCK=AXIS_BLOCK, num_warps=1
     )
-    scale = new(plan.num_tokens if head_rms else 0, plan.num_groups)
-    own = new(2, plan.num_tokens)
-    block_tokens = max(1, TOKEN_TILE // plan.block_channels)
-    kernels.token_kernel[(-(-plan.num_tokens // block_tokens),)](
+    scale = new(tiling.num_tokens if options.head_rms else 0, tiling.num_groups)
+    own = new(2, tiling.num_tokens)
+    block_tokens = max(1, TOKEN_TILE // tiling.block_channels)
+    kernels.token_kernel[(-(-tiling.num_tokens // block_tokens),)](
         x,
         scale,
         own,
-        *plan.sizes,
-        _divisor(plan.channels, unbiased),
-        eps,
-        D=plan.group_channels,
-        HEAD_RMS=head_rms,
+        *tiling.sizes,
+        _divisor(tiling.channels, options.unbiased),
+        options.eps,
+        D=tiling.group_channels,
+        HEAD_RMS=options.head_rms,
         BLOCK_T=block_tokens,
-        BLOCK_D=plan.block_channels,
+        BLOCK_D=tiling.block_channels,
         num_warps=TOKEN_WARPS,
     )
     row_mean = new(x.shape)
     row_var = new(x.shape)
-    kernels.row_moments_kernel[(plan.row_tiles * plan.num_groups,)](
-        x, scale, coefficients, bounds, table, row_mean, row_var, *plan.sizes, HEAD_RMS=head_rms, **plan.tile_options
+    kernels.row_moments_kernel[(tiling.row_tiles * tiling.num_groups,)](
+        x,
+        scale,
+        coefficients,
+        bounds,
+        table,
+        row_mean,
+        row_var,
+        *tiling.sizes,
+        HEAD_RMS=options.head_rms,
+        **tiling.tile_options,
     )
-    return _Moments(bounds, table, scale, own, row_mean, row_var)
+    return _Statistics(bounds, table, scale, own, row_mean, row_var)
 
 
-def forward(
-    x: Tensor,
-    coefficients: Tensor,
-    mean_gate: Tensor | None,
-    var_gate: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    head_rms: bool,
-    unbiased: bool,
-    out_dtype: torch.dtype,
-) -> Tensor:
-    """:func:`dtn_det.layers.plain.dynamic_token_norm` without a mask, computed in float32.
+def _contiguous(parameters: DTNParameters) -> DTNParameters:
+    coefficients, mean_gate, *others = parameters
+    mean_gate = None if mean_gate is None else mean_gate.contiguous()
+    return DTNParameters(coefficients.contiguous(), mean_gate, *(tensor.contiguous() for tensor in others))
+
+
+def forward(x: Tensor, parameters: DTNParameters, options: DTNOptions, out_dtype: torch.dtype) -> Tensor:
+    """Compute :func:`dtn_det.layers.plain.dynamic_token_norm` without a mask, in float32.
 
     Args:
-        x: ``(B, H, W, C)`` of one of ``DTYPES``; the parameters are float32.
-        coefficients: ``(G, 3)``.
-        mean_gate: ``(G,)`` or None.
-        var_gate: ``(G,)``.
-        weight: ``(C,)``.
-        bias: ``(C,)``.
-        eps: Added to variances and mean squares.
-        head_rms: Divide each group by its root mean square first.
-        unbiased: Unbiased intra-token variance.
-        out_dtype: The dtype of the output.
+        x: ``(B, H, W, C)`` of one of :data:`DTYPES`.
+        parameters: The tensors of the layer, float32.
+        options: The options of the layer.
+        out_dtype: Dtype of the output.
 
     Returns:
         ``(B, H, W, C)``, contiguous.
+
+    Raises:
+        RuntimeError: The kernels are not there.
+        ValueError: Tensors that do not fit together, see :func:`dtn_det.layers.kernels.check_tensors`.
     """
     kernels, _ = _kernels()
-    plan = Tiling.of(x, coefficients)
-    x, coefficients, var_gate, weight, bias = (t.contiguous() for t in (x, coefficients, var_gate, weight, bias))
-    mean_gate = None if mean_gate is None else mean_gate.contiguous()
+    check_tensors(x, parameters)
+    tiling = Tiling.of(x, parameters)
+    x = x.contiguous()
+    coefficients, mean_gate, var_gate, weight, bias = _contiguous(parameters)
     y = torch.empty(x.shape, dtype=out_dtype, device=x.device)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call, unused-ignore]
-        moments = _moments(plan, x, coefficients, eps, head_rms, unbiased)
-        kernels.output_kernel[(plan.column_tiles * plan.num_groups,)](
+        found = _statistics(tiling, x, coefficients, options)
+        kernels.output_kernel[(tiling.column_tiles * tiling.num_groups,)](
             x,
-            moments.scale,
-            moments.own,
+            found.scale,
+            found.own,
             coefficients,
             var_gate if mean_gate is None else mean_gate,
             var_gate,
             weight,
             bias,
-            moments.bounds,
-            moments.table,
-            moments.row_mean,
-            moments.row_var,
+            found.bounds,
+            found.table,
+            found.row_mean,
+            found.row_var,
             y,
-            *plan.sizes,
-            eps,
-            HEAD_RMS=head_rms,
+            *tiling.sizes,
+            options.eps,
+            HEAD_RMS=options.head_rms,
             ONLY_VAR=mean_gate is None,
             COLUMNS=COLUMNS,
-            **plan.tile_options,
+            **tiling.tile_options,
         )
     return y
 
 
-def backward(
-    grad_y: Tensor,
-    x: Tensor,
-    coefficients: Tensor,
-    mean_gate: Tensor | None,
-    var_gate: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    head_rms: bool,
-    unbiased: bool,
-) -> list[Tensor]:
-    """The gradients of :func:`forward` by its six tensors, in their dtypes; an empty one stands for that of None."""
+def backward(grad_y: Tensor, x: Tensor, parameters: DTNParameters, options: DTNOptions) -> list[Tensor]:
+    """Compute the gradients of :func:`forward` with respect to ``x`` and the parameters.
+
+    Returns:
+        Six tensors in the dtypes of the inputs; an empty one stands for the gradient of None.
+    """
     _, kernels = _kernels()
-    plan = Tiling.of(x, coefficients)
-    grad_y, x, coefficients, var_gate, weight = (
-        tensor.contiguous() for tensor in (grad_y, x, coefficients, var_gate, weight)
-    )
-    mean_gate = None if mean_gate is None else mean_gate.contiguous()
+    check_tensors(x, parameters, grad_y)
+    tiling = Tiling.of(x, parameters)
+    grad_y, x = grad_y.contiguous(), x.contiguous()
+    coefficients, mean_gate, var_gate, weight, _ = _contiguous(parameters)
     new = functools.partial(torch.empty, dtype=torch.float32, device=x.device)
     grad_x = torch.empty_like(x)
     direct, to_mean, to_var = (new(x.shape) for _ in range(3))
-    to_own = new(2, plan.num_tokens, plan.num_groups)
-    tiles = plan.column_tiles
-    coefficient_sums = new(tiles + plan.row_tiles, plan.num_groups, 3)
-    gate_sums = new(2, tiles, plan.num_groups)
-    channel_sums = new(2, tiles, plan.channels)
+    to_own = new(2, tiling.num_tokens, tiling.num_groups)
+    tiles = tiling.column_tiles
+    coefficient_sums = new(tiles + tiling.row_tiles, tiling.num_groups, 3)
+    gate_sums = new(2, tiles, tiling.num_groups)
+    channel_sums = new(2, tiles, tiling.channels)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call, unused-ignore]
-        moments = _moments(plan, x, coefficients, eps, head_rms, unbiased)
-        kernels.output_gradient_kernel[(tiles * plan.num_groups,)](
+        found = _statistics(tiling, x, coefficients, options)
+        kernels.output_gradient_kernel[(tiles * tiling.num_groups,)](
             grad_y,
             x,
-            moments.scale,
-            moments.own,
+            found.scale,
+            found.own,
             coefficients,
             var_gate if mean_gate is None else mean_gate,
             var_gate,
             weight,
-            moments.bounds,
-            moments.table,
-            moments.row_mean,
-            moments.row_var,
+            found.bounds,
+            found.table,
+            found.row_mean,
+            found.row_var,
             direct,
             to_mean,
             to_var,
@@ -297,34 +297,34 @@ def backward(
             coefficient_sums,
             gate_sums,
             channel_sums,
-            *plan.sizes,
-            eps,
-            HEAD_RMS=head_rms,
+            *tiling.sizes,
+            options.eps,
+            HEAD_RMS=options.head_rms,
             ONLY_VAR=mean_gate is None,
             COLUMNS=COLUMNS,
-            **plan.tile_options,
+            **tiling.tile_options,
         )
-        # The moments within rows have done their work: their memory takes the gradients that go to them.
-        to_row_mean, to_row_var = moments.row_mean, moments.row_var
-        kernels.column_transpose_kernel[(tiles * plan.num_groups,)](
+        # The moments within rows are not needed any more: their memory takes the gradients that go to them.
+        to_row_mean, to_row_var = found.row_mean, found.row_var
+        kernels.column_transpose_kernel[(tiles * tiling.num_groups,)](
             to_mean,
             to_var,
             coefficients,
-            moments.bounds,
-            moments.table,
+            found.bounds,
+            found.table,
             to_row_mean,
             to_row_var,
-            *plan.sizes,
+            *tiling.sizes,
             COLUMNS=COLUMNS,
-            **plan.tile_options,
+            **tiling.tile_options,
         )
-        kernels.input_gradient_kernel[(plan.row_tiles * plan.num_groups,)](
+        kernels.input_gradient_kernel[(tiling.row_tiles * tiling.num_groups,)](
             x,
-            moments.scale,
-            moments.own,
+            found.scale,
+            found.own,
             coefficients,
-            moments.bounds,
-            moments.table,
+            found.bounds,
+            found.table,
             direct,
             to_row_mean,
             to_row_var,
@@ -332,11 +332,11 @@ def backward(
             grad_x,
             coefficient_sums,
             tiles,
-            *plan.sizes,
-            _divisor(plan.channels, unbiased),
-            HEAD_RMS=head_rms,
-            BLOCK_G=_power_of_two(plan.num_groups),
-            **plan.tile_options,
+            *tiling.sizes,
+            _divisor(tiling.channels, options.unbiased),
+            HEAD_RMS=options.head_rms,
+            BLOCK_G=_power_of_two(tiling.num_groups),
+            **tiling.tile_options,
         )
     return [
         grad_x,
@@ -349,7 +349,7 @@ def backward(
 
 
 def status() -> KernelStatus:
-    """Whether the Triton kernels are in use on this machine, and why not."""
+    """Return whether the Triton kernels are in use on this machine, and if not, why."""
     if not torch.cuda.is_available():
         return KernelStatus(False, "no CUDA device")
     kernels, detail = load()
@@ -357,58 +357,55 @@ def status() -> KernelStatus:
 
 
 def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> bool:
-    """Whether the kernels cover this input and work on its device.
+    """Return whether the kernels take this input and work on its device.
 
     The first time for a device, a dtype and a number of channels the kernels are compiled and run on a tiny map. If
     that fails, a warning says so, and the answer stays False.
 
     Args:
         x: ``(B, H, W, C)``.
-        num_groups: ``G``.
-        head_rms: As for the layer.
-        only_var: As for the layer.
+        num_groups: Number of groups ``G``.
+        head_rms: Option of the layer.
+        only_var: Option of the layer.
     """
     if x.device.type != "cuda" or not fits(x, num_groups):
         return False
-    answer: bool = works(x.device.index, x.dtype, x.shape[-1], num_groups, head_rms, only_var)
-    return answer
+    return works(x.device.index, x.dtype, x.shape[-1], num_groups, head_rms, only_var)
 
 
 def works(
     device_index: int, dtype: torch.dtype, channels: int, num_groups: int, head_rms: bool, only_var: bool
 ) -> bool:
-    """:func:`try_out`, as a constant for a graph that is being compiled."""
-    return try_out(device_index, dtype, channels, num_groups, head_rms, only_var)
+    """Call :func:`try_out` for a CUDA device; a graph that is being compiled takes the answer as a constant."""
+    return try_out(torch.device("cuda", device_index), dtype, channels, num_groups, head_rms, only_var)
 
 
-# What `torch.compiler.assume_constant_result` does, without the compiler's import, which takes longer than torch's.
+# This is what `torch.compiler.assume_constant_result` does. Importing it takes longer than importing torch.
 works._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-def trial_device(device_index: int) -> torch.device:
-    """The device of this index."""
-    return torch.device("cuda", device_index)
 
 
 @functools.cache
 def try_out(
-    device_index: int, dtype: torch.dtype, channels: int, num_groups: int, head_rms: bool, only_var: bool
+    device: torch.device, dtype: torch.dtype, channels: int, num_groups: int, head_rms: bool, only_var: bool
 ) -> bool:
-    """Compile the kernels for these arguments and run them once; a warning says what went wrong."""
+    """Compile the kernels for these arguments and run them once.
+
+    Returns:
+        True if they work; otherwise a warning says what went wrong.
+    """
     if load()[0] is None:
         return False
-    device = trial_device(device_index)
+    options = DTNOptions(1e-5, head_rms, False)
     try:
         with torch.no_grad():
             x = torch.zeros(1, 2, 2, channels, dtype=dtype, device=device)
             gates, weight = torch.zeros(num_groups, device=device), torch.zeros(channels, device=device)
             coefficients = torch.zeros(num_groups, 3, device=device)
-            parameters = (coefficients, None if only_var else gates, gates, weight, weight)
-            y = forward(x, *parameters, 1e-5, head_rms, False, torch.float32)
-            backward(y, x, *parameters, 1e-5, head_rms, False)
+            parameters = DTNParameters(coefficients, None if only_var else gates, gates, weight, weight)
+            backward(forward(x, parameters, options, torch.float32), x, parameters, options)
     except torch.cuda.OutOfMemoryError:
         raise
-    except Exception as error:  # Triton, its compilers and the driver raise all kinds
+    except Exception as error:  # Triton, its compilers and the driver raise all kinds of errors.
         warnings.warn(
             f"DTN's Triton kernels do not work on {device} ({type(error).__name__}: {error}): DTN runs its slower "
             "plain form; set DTN_DET_NATIVE=0 to silence this",

@@ -6,214 +6,187 @@ Being ``torch.library`` operators with shapes and gradients registered, the kern
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from dtn_det.layers import plain
-from dtn_det.layers.kernels import cpu, gpu
+from dtn_det.layers.kernels import cpu, empty_gradients, gpu
+from dtn_det.layers.plain import DTNOptions, DTNParameters
+
+# The fields of DTNParameters and DTNOptions in the language of PyTorch's operator schemas.
+_LAYER = (
+    "Tensor x, Tensor coefficients, Tensor? mean_gate, Tensor var_gate, Tensor weight, Tensor bias, "
+    "float eps, bool head_rms, bool unbiased"
+)
+_GRID = "SymInt height, SymInt width"
+# Inputs that are tensors, and all inputs.
+_TENSORS = 1 + len(DTNParameters._fields)
+_INPUTS = _TENSORS + len(DTNOptions._fields) + 3
 
 
 def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> bool:
-    """Whether :func:`dynamic_token_norm` covers this input on its device.
+    """Return whether :func:`dynamic_token_norm` takes this input on its device.
 
     Args:
-        x: ``(B, H, W, C)``, or ``(B, N, C)`` with tokens in front of the grid.
-        num_groups: ``G``.
-        head_rms: As for the layer.
-        only_var: As for the layer.
+        x: ``(B, H, W, C)``, or ``(B, N, C)`` with tokens in front of the grid, for which only CPUs have kernels.
+        num_groups: Number of groups ``G``.
+        head_rms: Option of the layer.
+        only_var: Option of the layer.
     """
-    if _is_transformed():
-        return False
-    if x.device.type == "cpu":
-        return cpu.is_usable(x)
-    # An exported graph must run where the kernels are not.
+    # An exported or traced graph must also run where the kernels are missing.
     if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return False
-    return x.dim() == 4 and gpu.is_usable(x, num_groups, head_rms, only_var)
+    if _is_transformed():
+        return False
+    return cpu.is_usable(x) or (x.dim() == 4 and gpu.is_usable(x, num_groups, head_rms, only_var))
 
 
 def _is_transformed() -> bool:
-    """Whether ``torch.func`` or forward-mode differentiation is at work, which know the plain form's operators only."""
+    """Whether ``torch.func`` or forward-mode differentiation is at work, for which the kernels have no rules."""
     if torch.compiler.is_compiling():
         return False
-    # Without a rule for it PyTorch takes an operator's forward-mode derivative for 0 and says nothing.
+    # Without a rule for an operator PyTorch takes its forward-mode derivative for 0 and says nothing.
     return forward_ad._current_level >= 0 or bool(torch._C._are_functorch_transforms_active())
 
 
 def dynamic_token_norm(
-    x: Tensor,
-    coefficients: Tensor,
-    mean_gate: Tensor | None,
-    var_gate: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    *,
-    eps: float,
-    head_rms: bool,
-    unbiased: bool,
-    out_dtype: torch.dtype,
-    hw_shape: tuple[int, int],
+    x: Tensor, parameters: DTNParameters, options: DTNOptions, out_dtype: torch.dtype, hw_shape: tuple[int, int]
 ) -> Tensor:
-    """:func:`dtn_det.layers.plain.dynamic_token_norm` without a mask, by the kernels of the device.
+    """Compute :func:`dtn_det.layers.plain.dynamic_token_norm` without a mask by the kernels of the device.
 
     Args:
-        x: ``(B, H, W, C)`` of any floating-point dtype; it is not converted in memory on a CUDA device. On a CPU also
-            ``(B, N, C)``: the last ``H * W`` tokens are the grid, those in front of it get LayerNorm's statistics.
-        coefficients: ``(G, 3)``, the positional coefficients. Float32 as are the other parameters, or float64 when
-            ``x`` is.
-        mean_gate: ``(G,)`` logits, or None when the mean is LayerNorm's alone.
-        var_gate: ``(G,)`` logits.
-        weight: ``(C,)``.
-        bias: ``(C,)``.
-        eps: Added to variances and mean squares.
-        head_rms: Divide each group by its root mean square first.
-        unbiased: Unbiased intra-token variance.
-        out_dtype: The dtype of the result.
+        x: ``(B, H, W, C)`` of any floating-point dtype; on a CUDA device no converted copy of it is made. On a CPU also
+            ``(B, N, C)``: the last ``H * W`` tokens are the grid, and those in front of it get LayerNorm's statistics.
+        parameters: The tensors of the layer, float32; or float64 where ``x`` is.
+        options: The options of the layer.
+        out_dtype: Dtype of the result.
         hw_shape: ``(H, W)``.
 
     Returns:
-        Of the shape of ``x``.
+        A tensor of the shape of ``x``.
+
+    Raises:
+        ValueError: Tensors that do not fit together, see :func:`dtn_det.layers.kernels.check_tensors`.
     """
-    tensors = (coefficients, mean_gate, var_gate, weight, bias)
-    _check_devices(x, tensors)
-    run = _PlainTensors.apply if _is_plain(x, *tensors) else _forward
-    result: Tensor = run(x, *tensors, eps, head_rms, unbiased, out_dtype, *hw_shape)  # type: ignore[no-untyped-call]
-    return result
+    run = _PlainTensors.apply if _is_plain(x, *parameters) else _forward
+    return run(x, *parameters, *options, out_dtype, *hw_shape)  # type: ignore[no-untyped-call]
 
 
-def _check_devices(x: Tensor, parameters: tuple[Tensor | None, ...]) -> None:
-    """Kernels read whatever lies at an address, so they must not get one of another device."""
-    for parameter in parameters:
-        if parameter is not None and parameter.device != x.device:
-            raise ValueError(
-                f"expected tokens and parameters of DTN on one device, got {x.device} and {parameter.device}: move the "
-                "model to the device of its input"
-            )
-
-
-def _is_plain(x: Tensor, *others: Tensor | None) -> bool:
+def _is_plain(*tensors: Tensor | None) -> bool:
     """Whether the CPU kernels may be called past PyTorch's dispatcher: nothing records, fakes or compiles the call."""
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.is_neg():
+    x = tensors[0]
+    if torch.compiler.is_compiling() or x is None or x.device.type != "cpu" or x.is_neg():
         return False
     if torch._C._len_torch_dispatch_stack():
         return False
-    return all(tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) for tensor in (x, *others))
+    return all(tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
 
 
-@torch.library.custom_op("dtn_det::dynamic_token_norm", mutates_args=(), device_types="cpu")
-def _forward(
-    x: Tensor,
-    coefficients: Tensor,
-    mean_gate: Tensor | None,
-    var_gate: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    head_rms: bool,
-    unbiased: bool,
-    out_dtype: torch.dtype,
-    height: int,
-    width: int,
-) -> Tensor:
-    tensors = (coefficients, mean_gate, var_gate, weight, bias)
-    return cpu.forward(x, *tensors, eps, head_rms, unbiased, out_dtype, height, width)
+def _layer(inputs: tuple[Any, ...]) -> tuple[Tensor, DTNParameters, DTNOptions]:
+    """Tokens, parameters and options out of the inputs of an operator, without the gradient that comes first."""
+    return inputs[0], DTNParameters(*inputs[1:_TENSORS]), DTNOptions(*inputs[_TENSORS : _TENSORS + 3])
 
 
-@torch.library.custom_op("dtn_det::dynamic_token_norm_backward", mutates_args=(), device_types="cpu")
-def _backward(
-    grad_y: Tensor,
-    x: Tensor,
-    coefficients: Tensor,
-    mean_gate: Tensor | None,
-    var_gate: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    head_rms: bool,
-    unbiased: bool,
-    height: int,
-    width: int,
-) -> list[Tensor]:
-    """The gradients by the six tensors; an empty one stands for that of None."""
-    tensors = (coefficients, mean_gate, var_gate, weight, bias)
-    return cpu.backward(grad_y, x, *tensors, eps, head_rms, unbiased, height, width)
+def _cpu_forward(*inputs: Any) -> Tensor:
+    return cpu.forward(*_layer(inputs), inputs[-3], inputs[-2:])
+
+
+def _cpu_backward(grad_y: Tensor, *inputs: Any) -> list[Tensor]:
+    return cpu.backward(grad_y, *_layer(inputs), inputs[-2:])
+
+
+_forward = torch.library.custom_op(
+    "dtn_det::dynamic_token_norm",
+    _cpu_forward,
+    mutates_args=(),
+    device_types="cpu",
+    schema=f"({_LAYER}, ScalarType out_dtype, {_GRID}) -> Tensor",
+)
+_backward = torch.library.custom_op(
+    "dtn_det::dynamic_token_norm_backward",
+    _cpu_backward,
+    mutates_args=(),
+    device_types="cpu",
+    schema=f"(Tensor grad_y, {_LAYER}, {_GRID}) -> Tensor[]",
+)
 
 
 @_forward.register_kernel("cuda")
-def _forward_cuda(*arguments: Any) -> Tensor:
-    return gpu.forward(*arguments[:-2])
+def _forward_cuda(*inputs: Any) -> Tensor:
+    return gpu.forward(*_layer(inputs), inputs[-3])
 
 
 @_backward.register_kernel("cuda")
-def _backward_cuda(*arguments: Any) -> list[Tensor]:
-    return gpu.backward(*arguments[:-2])
+def _backward_cuda(grad_y: Tensor, *inputs: Any) -> list[Tensor]:
+    return gpu.backward(grad_y, *_layer(inputs))
 
 
 @_forward.register_fake
-def _forward_fake(x: Tensor, *arguments: Any) -> Tensor:
-    return torch.empty_like(x, dtype=arguments[8], memory_format=torch.contiguous_format)
+def _forward_fake(x: Tensor, *inputs: Any) -> Tensor:
+    return torch.empty_like(x, dtype=inputs[-3], memory_format=torch.contiguous_format)
 
 
 @_backward.register_fake
-def _backward_fake(grad_y: Tensor, *arguments: Any) -> list[Tensor]:
-    return cpu.empty_gradients(*arguments[:6])
+def _backward_fake(grad_y: Tensor, *inputs: Any) -> list[Tensor]:
+    return empty_gradients(*_layer(inputs)[:2])
 
 
 def _setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:6])
-    ctx.options = (*inputs[6:9], *inputs[10:])  # type: ignore[attr-defined]
+    ctx.save_for_backward(*inputs[:_TENSORS])
+    ctx.settings = (*inputs[_TENSORS:-3], *inputs[-2:])  # type: ignore[attr-defined]
 
 
 def _autograd(ctx: torch.autograd.function.FunctionCtx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     tensors: tuple[Tensor | None, ...] = ctx.saved_tensors  # type: ignore[attr-defined]
-    options = ctx.options  # type: ignore[attr-defined]
+    settings = ctx.settings  # type: ignore[attr-defined]
     if needs_plain_form(grad_y):
-        gradients = _differentiable_gradients(grad_y, tensors, *options)
+        gradients = _differentiable_gradients(grad_y, tensors, settings)
     else:
-        run = cpu.backward if _is_plain(grad_y, *tensors) else _backward
-        found = list(run(grad_y, *tensors, *options))  # type: ignore[arg-type]
+        run = _cpu_backward if _is_plain(grad_y, *tensors) else _backward
+        found = run(grad_y, *tensors, *settings)
         gradients = [None if tensor is None else gradient for tensor, gradient in zip(tensors, found, strict=True)]
-    return (*gradients, *(None,) * 6)
+    return (*gradients, *(None,) * (_INPUTS - _TENSORS))
 
 
 def needs_plain_form(grad_y: Tensor) -> bool:
-    """Whether a backward pass is differentiated itself, or runs for many `grad_y` at once (`is_grads_batched=True`)."""
+    """Return whether only the plain form can run a backward pass.
+
+    That is so where the backward pass is differentiated itself, and where it runs for many ``grad_y`` at once
+    (``is_grads_batched=True``).
+    """
     if torch.compiler.is_compiling():
         return False
     return torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(grad_y)
 
 
 def _differentiable_gradients(
-    grad_y: Tensor,
-    tensors: tuple[Tensor | None, ...],
-    eps: float,
-    head_rms: bool,
-    unbiased: bool,
-    height: int,
-    width: int,
+    grad_y: Tensor, tensors: tuple[Tensor | None, ...], settings: tuple[Any, ...]
 ) -> list[Tensor | None]:
     """The plain form's gradients, whose own gradients autograd knows."""
-    x, *parameters = cast("list[Tensor]", tensors)  # whose mean gate may be None
-    coefficients, _, _, weight, bias = parameters
+    x, parameters, options = _layer((*tensors, *settings))
+    height, width = settings[-2:]
     batch, channels = x.shape[0], x.shape[-1]
-    options: dict[str, Any] = {"eps": eps, "head_rms": head_rms, "unbiased": unbiased}
     with torch.enable_grad():
-        sequence = x.reshape(batch, -1, channels).to(coefficients.dtype)
+        sequence = x.reshape(batch, -1, channels).to(parameters.coefficients.dtype)
         prefix, tokens = sequence.split_with_sizes([sequence.shape[1] - height * width, height * width], dim=1)
-        grid = plain.dynamic_token_norm(tokens.reshape(batch, height, width, channels), *parameters, **options)
+        grid = plain.dynamic_token_norm(tokens.reshape(batch, height, width, channels), parameters, options)
         y = grid.reshape(tokens.shape)
         if prefix.shape[1]:
-            own = plain.layer_norm(prefix, weight, bias, coefficients.shape[0], **options)
+            groups = parameters.coefficients.shape[0]
+            own = plain.layer_norm(prefix, parameters.weight, parameters.bias, groups, options)
             y = torch.cat([own, y], dim=1)
         y = y.reshape(x.shape)
     return gradients_of(y, tensors, grad_y)
 
 
 def gradients_of(y: Tensor, tensors: tuple[Tensor | None, ...], grad_y: Tensor) -> list[Tensor | None]:
-    """The gradients by the tensors that want one, differentiable in their turn if that is asked for; else None."""
+    """Compute the gradients with respect to the tensors that require one; the others get None.
+
+    Where gradients are enabled, the results can be differentiated in their turn.
+    """
     wanted = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
     create = torch.is_grad_enabled()
     gradients = iter(torch.autograd.grad(y, wanted, grad_y.to(y.dtype), create_graph=create, allow_unused=True))
@@ -224,11 +197,8 @@ _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 
 class _PlainTensors(torch.autograd.Function):
-    """The operator without the dispatcher, whose way to a Python kernel takes as long as that of a small layer."""
+    """The operator without PyTorch's dispatcher, whose way to a Python kernel takes as long as a small layer."""
 
-    @staticmethod
-    def forward(*inputs: Any) -> Tensor:
-        return cpu.forward(*inputs)
-
+    forward = staticmethod(_cpu_forward)
     setup_context = staticmethod(_setup_context)
     backward = staticmethod(_autograd)

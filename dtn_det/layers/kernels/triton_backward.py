@@ -7,6 +7,7 @@ import triton.language as tl
 
 from dtn_det.layers.kernels.triton_forward import (
     SIZES,
+    _blend,
     _column_tile,
     _elements,
     _exponent,
@@ -124,15 +125,9 @@ def output_gradient_kernel(
         True,
         True,
     )
-    own_mean = tl.load(own + token, mask=valid, other=0.0)[:, None]
-    own_var = tl.load(own + batch * height * width + token, mask=valid, other=1.0)[:, None]
-    var_share = tl.sigmoid(tl.load(var_gate + group).to(tl.float32))
-    mean_share = 1.0
-    centre = own_mean
-    if not ONLY_VAR:
-        mean_share = tl.sigmoid(tl.load(mean_gate + group).to(tl.float32))
-        centre = mean_share * own_mean + (1.0 - mean_share) * (pilot + mean)
-    inverse = tl.rsqrt(var_share * own_var + (1.0 - var_share) * var + eps)
+    own_mean, own_var, mean_share, var_share, centre, inverse = _blend(
+        own, mean_gate, var_gate, token, group, batch * height * width, valid, pilot + mean, var, eps, ONLY_VAR
+    )
     scales = scale + token.to(tl.int64) * num_groups + group
     result = (_read(x + at, scales, valid, columns, HEAD_RMS) - centre) * inverse
     channel = group * D + tl.arange(0, BLOCK_D)

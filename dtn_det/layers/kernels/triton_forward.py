@@ -208,6 +208,27 @@ def _column_tile(tile, batch, height, width, BLOCK_T: tl.constexpr, COLUMNS: tl.
 
 
 @triton.jit
+def _blend(
+    own, mean_gate, var_gate, token, group, num_tokens, valid, inter_mean, inter_var, eps, ONLY_VAR: tl.constexpr
+):
+    """Blend the moments over the neighbourhood with LayerNorm's by the gates of the group.
+
+    Returns mean and variance of the tokens themselves, the shares of these two in the blend, and of the blend the mean
+    and the reciprocal of the standard deviation.
+    """
+    own_mean = tl.load(own + token, mask=valid, other=0.0)[:, None]
+    own_var = tl.load(own + num_tokens + token, mask=valid, other=1.0)[:, None]
+    var_share = tl.sigmoid(tl.load(var_gate + group).to(tl.float32))
+    mean_share = 1.0
+    centre = own_mean
+    if not ONLY_VAR:
+        mean_share = tl.sigmoid(tl.load(mean_gate + group).to(tl.float32))
+        centre = mean_share * own_mean + (1.0 - mean_share) * inter_mean
+    inverse = tl.rsqrt(var_share * own_var + (1.0 - var_share) * inter_var + eps)
+    return own_mean, own_var, mean_share, var_share, centre, inverse
+
+
+@triton.jit
 def _elements(token, group, channels, D: tl.constexpr, BLOCK_D: tl.constexpr):
     """Where the channels of a group lie in a map."""
     return token.to(tl.int64)[:, None] * channels + (group * D + tl.arange(0, BLOCK_D))[None, :]
@@ -356,14 +377,9 @@ def output_kernel(
         True,
         False,
     )
-    own_mean = tl.load(own + token, mask=valid, other=0.0)[:, None]
-    own_var = tl.load(own + batch * height * width + token, mask=valid, other=1.0)[:, None]
-    var_share = tl.sigmoid(tl.load(var_gate + group).to(tl.float32))
-    centre = own_mean
-    if not ONLY_VAR:
-        mean_share = tl.sigmoid(tl.load(mean_gate + group).to(tl.float32))
-        centre = mean_share * own_mean + (1.0 - mean_share) * (pilot + mean)
-    inverse = tl.rsqrt(var_share * own_var + (1.0 - var_share) * var + eps)
+    _own_mean, _own_var, _mean_share, _var_share, centre, inverse = _blend(
+        own, mean_gate, var_gate, token, group, batch * height * width, valid, pilot + mean, var, eps, ONLY_VAR
+    )
     value = _read(x + at, scale + token.to(tl.int64) * num_groups + group, valid, columns, HEAD_RMS)
     channel = group * D + tl.arange(0, BLOCK_D)
     gain = tl.load(weight + channel, mask=columns, other=0.0).to(tl.float32)[None, :]
