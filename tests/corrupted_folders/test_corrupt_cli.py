@@ -90,40 +90,53 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(source, tmp_path_factory):
-    """The tree of an uninterrupted run."""
+    """The tree of an uninterrupted run of one worker."""
     target = tmp_path_factory.mktemp("finished") / "tree"
-    process = start(source, target, *WHAT, "--workers", 1)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert errors == ""
-    assert f"{NUM_FILES} files to write, about " in output
-    assert f"Corrupting: {NUM_FILES} of {NUM_FILES} files (100%), " in output
+    assert main(["corrupt", str(source), str(target), *WHAT, "--workers", "1"]) == 0
     assert len(files(target)) == NUM_FILES
     return target
 
 
-def test_four_workers_write_what_one_does(source, finished, tmp_path):
-    process = start(source, tmp_path / "tree", *WHAT, "--workers", 4)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+def test_two_workers_write_what_one_does(source, finished, tmp_path, capfd):
+    assert main(["corrupt", str(source), str(tmp_path / "tree"), *WHAT, "--workers", "2"]) == 0
+    output, errors = capfd.readouterr()
+    assert errors == ""
+    assert f"{NUM_FILES} files to write, about " in output
+    assert f"Corrupting: {NUM_FILES} of {NUM_FILES} files (100%), " in output
     assert tree_hash(tmp_path / "tree") == tree_hash(finished)
 
 
-def test_killed_again_and_again_it_comes_to_the_same_tree(source, finished, tmp_path):
+@pytest.mark.usefixtures("in_process")
+def test_killed_it_continues_to_the_same_tree(source, finished, tmp_path):
     target = tmp_path / "tree"
-    moments = sorted(random.Random(0).sample(range(1, 400), 3))
-    for moment in moments:
-        process = stop_at(moment, signal.SIGKILL, source, target)
-        assert process.returncode == -signal.SIGKILL
-        for path in files(target):
-            assert load(path).shape == (48, 64, 3)  # no half-written file
-    process = start(source, target, *WHAT, "--workers", 2)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    process = stop_at(random.Random(0).randrange(1, 400), signal.SIGKILL, source, target)
+    assert process.returncode == -signal.SIGKILL
+    for path in files(target):
+        assert load(path).shape == (48, 64, 3)  # no half-written file
+    assert main(["corrupt", str(source), str(target), *WHAT]) == 0
     assert tree_hash(target) == tree_hash(finished)
 
 
-def test_an_interrupt_is_one_message_and_the_next_call_continues(source, finished, tmp_path):
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("moment", [0, 1, 44, 301, NUM_FILES - 1])
+def test_stopped_at_any_moment_it_continues_to_the_same_tree(source, finished, tmp_path, moment):
+    """As after a kill: so many files are there, and one is half-written."""
+    target = tmp_path / "tree"
+    names = sorted(os.path.relpath(path, finished) for path in files(finished))
+    random.Random(moment).shuffle(names)
+    for name in names[:moment]:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(finished / name, target / name)
+    if moment:
+        shutil.copyfile(finished / "corruptions.json", target / "corruptions.json")
+        half = (finished / names[moment]).read_bytes()[:100]
+        ((target / names[0]).parent / ".0123456789abcdef.4711.tmp").write_bytes(half)
+    assert main(["corrupt", str(source), str(target), *WHAT]) == 0
+    assert tree_hash(target) == tree_hash(finished)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_an_interrupt_is_one_message_and_the_next_call_continues(source, finished, tmp_path, capsys):
     target = tmp_path / "tree"
     process = stop_at(100, signal.SIGINT, source, target)
     output, errors = process.communicate()
@@ -133,10 +146,8 @@ def test_an_interrupt_is_one_message_and_the_next_call_continues(source, finishe
     assert not [name for _, _, names in os.walk(target) for name in names if is_temporary(name)]
     before = len(files(target))
     assert 100 <= before < NUM_FILES
-    process = start(source, target, *WHAT, "--workers", 2)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert f"{NUM_FILES - before} files to write" in output
+    assert main(["corrupt", str(source), str(target), *WHAT]) == 0
+    assert f"{NUM_FILES - before} files to write" in capsys.readouterr().out
     assert tree_hash(target) == tree_hash(finished)
 
 
@@ -171,6 +182,7 @@ def test_bad_files_are_listed_and_the_others_written(tmp_path, capsys):
     assert load(tmp_path / "b/contrast/2/grey.png").shape == (48, 64, 3)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_entries_that_are_no_files_are_listed_and_the_others_written(tmp_path, capsys):
     source = plain_folder(tmp_path / "a")
     for name in ("loop/x.jpg", "conf/a.jpg/b.jpg", "conf/a.png", f"{'n' * 246}.jpg", f"{'n' * 250}.png"):
@@ -191,6 +203,7 @@ def test_entries_that_are_no_files_are_listed_and_the_others_written(tmp_path, c
     assert written == ["0.jpg", "2.jpg", "conf/a.jpg/b.jpg", "deep/er/1.jpg", f"{'n' * 246}.jpg", f"{'n' * 250}.jpg"]
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_name_that_becomes_too_long_is_listed(tmp_path, capsys):
     source = imagenet_folder(tmp_path / "a")
     name = f"n01440760/{'n' * 251}"
@@ -203,6 +216,7 @@ def test_a_name_that_becomes_too_long_is_listed(tmp_path, capsys):
     assert len([*(tmp_path / "b/contrast/1").rglob("*.JPEG")]) == 3
 
 
+@pytest.mark.usefixtures("in_process")
 def test_an_image_that_annotations_name_in_vain_is_listed(tmp_path, capsys):
     source = coco_folder(tmp_path / "a")
     (source / "val2017/000000000001.png").unlink()
@@ -210,6 +224,7 @@ def test_an_image_that_annotations_name_in_vain_is_listed(tmp_path, capsys):
     assert "000000000001.png: there is no such file" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("in_process")
 def test_options_arrive(tmp_path, shared_dir):
     frost = shared_dir / "data/imagenet_c_samples/frost"
     source, target = imagenet_folder(tmp_path / "a", 2), tmp_path / "b"
@@ -274,6 +289,7 @@ def test_source_and_target_after_an_option_get_a_hint(source, tmp_path, capsys):
     assert "expected numbers from 1 to 5, got " in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("in_process")
 def test_what_was_taken_for_granted_is_said_first(tmp_path, capsys):
     what = ["--corruptions", "contrast", "--severities", "1", "--limit", "1", "--workers", "1"]
     assert main(["corrupt", str(plain_folder(tmp_path / "a")), str(tmp_path / "b"), *what]) == 0
@@ -288,6 +304,7 @@ def test_what_was_taken_for_granted_is_said_first(tmp_path, capsys):
     assert second.startswith("1 files to write")
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(("side", "told"), [(32, False), (64, False), (100, True)])
 def test_what_mce_makes_of_clean_images_is_told_where_it_differs(side, told, tmp_path, capsys):
     for name in ("ant", "bee"):
@@ -305,6 +322,7 @@ def test_a_tree_that_does_not_fit_on_the_disk_is_refused(source, tmp_path, capsy
     assert not files(tmp_path)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_on_a_terminal_it_asks(source, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setenv("FORCE_COLOR", "1")

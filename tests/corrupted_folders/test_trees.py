@@ -128,6 +128,7 @@ class TestWriting:
             "images": tree.source.digest,
         }
 
+    @pytest.mark.usefixtures("in_process")
     def test_what_is_there_is_left_alone(self, tree):
         write(tree)
         before = {path: path.stat().st_mtime_ns for path in tree.destination.rglob("*.png")}
@@ -139,6 +140,7 @@ class TestWriting:
         assert (tree.destination / "saturate/2/0.png").exists()
         assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items() if path != lost)
 
+    @pytest.mark.usefixtures("in_process")
     def test_leftovers_of_a_kill_are_deleted(self, tree):
         write(tree)
         expected = tree_hash(tree.destination)
@@ -148,6 +150,7 @@ class TestWriting:
         assert count_present(tree, tree.source.images) == 12
         assert tree_hash(tree.destination) == expected
 
+    @pytest.mark.usefixtures("in_process")
     def test_other_settings_are_refused_and_named(self, tree):
         write(tree)
         expected = tree_hash(tree.destination)
@@ -173,6 +176,7 @@ class TestWriting:
         assert asked[0].startswith("12 files to write, about ")
         assert list(tree.destination.iterdir()) == []
 
+    @pytest.mark.usefixtures("in_process")
     def test_only_files_of_the_chosen_images_and_cells_count(self, tree):
         write(replace(tree, cells=(("contrast", 1),)))
         tree = replace(tree, cells=(("contrast", 1), ("pixelate", 1)), limit=2)
@@ -181,6 +185,7 @@ class TestWriting:
         assert asked[0].startswith("2 files to write, about ")
         assert asked[0].endswith(" with 2 processes")
 
+    @pytest.mark.usefixtures("in_process")
     @pytest.mark.parametrize("step", ["estimate", "write_images"])
     def test_an_interrupt_that_a_library_swallows_is_obeyed(self, tree, monkeypatch, step):
         original = getattr(writing, step)
@@ -248,6 +253,7 @@ def deadly_job(tree):
     return DeadlyJob(tree.destination, tree.corruptor, tree.cells, tree.cropped, False)
 
 
+@pytest.mark.usefixtures("in_process")
 class TestAnnotations:
     def test_each_cell_is_a_coco_folder(self, tmp_path):
         root = coco_folder(tmp_path / "a")

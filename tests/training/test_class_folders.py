@@ -65,6 +65,14 @@ def test_images_that_mmpretrain_passes_over_are_counted(tmp_path: Path, capsys: 
     assert not capsys.readouterr().err
 
 
+def test_images_that_are_named_like_masks_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_folders(tmp_path, train=names(3), val=names(3))
+    for file in ("a.png", "a_mask.png"):
+        (tmp_path / "train" / "class1" / file).touch()
+    launch.check_data(settings(tmp_path), SPLITS)
+    assert "train: 1 image is named like the mask of the image beside it and was taken" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("as_file", [False, True])
 def test_names_in_another_order_than_the_folders_are_refused(tmp_path: Path, as_file: bool) -> None:
     make_folders(tmp_path, train=["cat", "dog", "owl"], val=["cat", "dog", "owl"])

@@ -102,7 +102,11 @@ def test_faults_are_told(
     change(root, how)
     if large:
         monkeypatch.setattr(config_files, "LARGEST", 10)
-        assert check_files(cfg, LOADERS, tmp_path) == ()
+        (remark,) = check_files(cfg, LOADERS, tmp_path)
+        file = root / "a.json"
+        assert remark.sentence() == (
+            f"{file}: 1 file of 0 MB was not checked before the run; `dtn-det check {file}` checks it"
+        )
         with pytest.raises(InputError, match=message):
             raise InputError(explain_failure(cfg, LOADERS))
     else:
