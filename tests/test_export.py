@@ -160,7 +160,9 @@ class TestModels:
 @pytest.mark.parametrize(
     "model",
     [
-        pytest.param(_CONVERTED.replace("norm_cfg", "spt=True, lsa=True, norm_cfg"), id="vit"),
+        pytest.param(
+            _CONVERTED.replace("norm_cfg", "spt=True, lsa=True, norm_cfg").replace("depth=2", "depth=1"), id="vit"
+        ),
         pytest.param(_SWIN, id="swin", marks=pytest.mark.slow),
     ],
 )

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dtn_det.check import CheckResult, inspect_path
 from dtn_det.check.model import Target, read_target
-from dtn_det.cli.main import main
+from dtn_det.cli.main import build_parser, main
 from dtn_det.datasets.remarks import Remark
 
 CATS = ("cat", "dog")
@@ -368,8 +368,9 @@ def test_an_image_is_named_and_what_can_be_done_with_it(tmp_path: Path) -> None:
     result = check(path)
     assert (result.kind, result.title, result.is_good) == ("image", "an image", False)
     assert f"name its folder, {tmp_path}, or see the image under every" in result.problems[0]
-    command = result.problems[0].partition("`dtn-det ")[2].rstrip("`").replace("grid.png", str(tmp_path / "grid.png"))
-    assert main([*command.split(), "--corruptions", "fog", "--severities", "1"]) == 0
+    command = result.problems[0].partition("`dtn-det ")[2].rstrip("`").split()
+    arguments = build_parser(command).parse_args(command)
+    assert (arguments.command, str(arguments.grid)) == ("corrupt", "grid.png")
 
 
 def test_a_name_of_timm_without_its_prefix_is_told() -> None:

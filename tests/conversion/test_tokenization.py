@@ -120,12 +120,14 @@ def test_norms_find_the_grid_of_the_new_tokens(name: str) -> None:
     torch.testing.assert_close(model(x), before, rtol=0.1, atol=0.1)
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "pit_ti_224"])
-def test_compiles_without_a_break(name: str) -> None:
-    model = convert_tokenization(build(name))
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "pit_ti_224", "cait_xxs24_224"]
+)
+def test_both_conversions_compile_without_a_break(name: str) -> None:
+    model = convert_attention(convert_tokenization(build(name)))
     x = torch.randn(1, 3, 32, 32)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(x), model(x))
+    torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(40, 48), (37, 61)])
