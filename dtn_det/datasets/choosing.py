@@ -8,10 +8,13 @@ hashed below must stay what they are, or stored runs could not be continued.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 
 from dtn_det.datasets.folders.image_files import by_folders
 from dtn_det.errors import InputError
+
+_NAME = re.compile(r"limit=(?P<limit>\d+) of \d+ seed=(?P<seed>\d+)\b")
 
 
 def choose_paths(paths: Sequence[str], limit: int | None, seed: int) -> Sequence[str]:
@@ -70,3 +73,12 @@ def _id_hash(seed: int, text: str) -> bytes:
 def selection_name(limit: int | None, total: int, seed: int) -> str:
     """Name a selection as stores do: ``'all'`` or ``'limit=500 of 50000 seed=0'``."""
     return "all" if limit is None or limit >= total else f"limit={limit} of {total} seed={seed}"
+
+
+def read_selection(name: str) -> tuple[int, int] | None:
+    """Read the name of a selection: how many images were to be chosen, and the seed; None if all were taken.
+
+    What a reader of corrupted folders says behind the name, such as ``in the tree, of 50000 clean images``, is skipped.
+    """
+    found = _NAME.match(name)
+    return None if found is None else (int(found["limit"]), int(found["seed"]))

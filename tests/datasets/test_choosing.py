@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtn_det.datasets.choosing import choose_ids, choose_paths, selection_name
+from dtn_det.datasets.choosing import choose_ids, choose_paths, read_selection, selection_name
 
 PATHS = [f"{folder}/{number}.jpg" for folder in ("ant", "bee/deep", "bee") for number in range(5)]
 
@@ -66,3 +66,14 @@ def test_names_of_selections() -> None:
         "all",
         "limit=7 of 50 seed=3",
     ]
+
+
+@given(st.integers(1, 99), st.integers(1, 99), st.integers(0, 2**32))
+def test_a_selection_is_read_as_it_was_named(limit: int, total: int, seed: int) -> None:
+    name = selection_name(limit, total, seed)
+    assert read_selection(name) == (None if name == "all" else (limit, seed))
+    assert read_selection(f"{name} in the tree, of 50000 clean images") == read_selection(name)
+
+
+def test_other_names_are_no_selection_by_a_seed() -> None:
+    assert read_selection("30 of 50 in the tree") is None

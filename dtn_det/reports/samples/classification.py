@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -17,10 +16,12 @@ from dtn_det.corruptions.cells import CLEAN, Cell
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.identity import CorruptionOrigin
 from dtn_det.corruptions.image import ByteImage
+from dtn_det.datasets.choosing import read_selection
 from dtn_det.datasets.folders.class_folders import LabelledImage
 from dtn_det.errors import ReportError
 from dtn_det.reports.classifier_records import ClassifierRecords, read_records
 from dtn_det.reports.samples.gallery import Answer, Disagreement, Gallery, Picture, SampleImage, pick, thumbnail
+from dtn_det.robustness.classification.baseline import image_side
 from dtn_det.robustness.classification.data import Prepared, prepare
 from dtn_det.robustness.classification.images import SIDES
 from dtn_det.robustness.options import ClassificationOptions
@@ -29,7 +30,6 @@ from dtn_det.robustness.store.store import ModelStore
 
 LONGEST = 224
 """Pixels of the longer side of a picture, at most."""
-_LIMIT = re.compile(r"limit=(\d+) of \d+ seed=(\d+)")
 _SHOWN_EACH = 4
 
 
@@ -85,9 +85,9 @@ def _prepared(models: Mapping[str, ModelStore], data: Path, clean: Path | None, 
         severities=sorted({severity for _, severity in cells}),
         classes=first.protocol["classes"],
     )
-    limit = _LIMIT.fullmatch(first.selection)
-    if limit is not None:
-        run = replace(run, limit=int(limit[1]), limit_seed=int(limit[2]))
+    chosen = read_selection(first.selection)
+    if chosen is not None:
+        run = replace(run, limit=chosen[0], limit_seed=chosen[1])
     if CorruptionOrigin.parse(first.corruption).from_files:
         run = replace(run, profile=_profile(first))
     else:
@@ -107,7 +107,7 @@ def _prepared(models: Mapping[str, ModelStore], data: Path, clean: Path | None, 
 
 def _profile(manifest: StoreManifest) -> str:
     """A profile of the side that images on disk have."""
-    side = int(re.findall(r"\d+", manifest.protocol["clean"])[-1])
+    side = image_side(manifest)
     return next(name for name, one in SIDES.items() if one == side)
 
 

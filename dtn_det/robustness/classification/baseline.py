@@ -91,7 +91,7 @@ def alexnet_fault(manifest: StoreManifest, num_labels: int | None = None) -> str
         return f"the images of {dataset}"
     if _profile(manifest) != _ORIGINAL:
         return f"profile {_profile(manifest)}"
-    side, cropping = _side(manifest), protocol.get("clean", "")
+    side, cropping = image_side(manifest), protocol.get("clean", "")
     if side is not None and side != SIDE:
         return f"images of {side} x {side}"
     return "images that were corrupted before they were cropped" if cropping.endswith("after the corruption") else ""
@@ -142,6 +142,12 @@ def _profile(manifest: StoreManifest) -> str:
     return _ORIGINAL if origin.is_untold else manifest.corruption
 
 
-def _side(manifest: StoreManifest) -> int | None:
+def image_side(manifest: StoreManifest) -> int | None:
+    """The side of the square images that the models of a store were given, before their own preprocessing.
+
+    Earlier versions stored it in words alone. None where a store does not tell.
+    """
+    if "side" in manifest.recognised:
+        return int(manifest.recognised["side"])
     sides = re.findall(r"\d+", manifest.protocol.get("clean", ""))
     return int(sides[-1]) if sides else None

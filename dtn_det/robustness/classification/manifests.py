@@ -49,6 +49,7 @@ def store_manifest(options: ClassificationOptions, prepared: Prepared) -> StoreM
             "folder": found.title,
             "dataset": found.dataset,
             "profile": prepared.profile,
+            "side": str(side),
             "num_images_found": str(images.num_found),
             "num_classes_found": str(images.num_folders),
         },

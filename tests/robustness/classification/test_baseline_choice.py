@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as arrow
@@ -10,7 +11,7 @@ import pytest
 from dtn_det.corruptions import Corruptor
 from dtn_det.corruptions.cells import sweep_cells
 from dtn_det.metrics.classification import is_at_chance
-from dtn_det.robustness.classification.baseline import baseline_remarks, choose_baseline, count_labels
+from dtn_det.robustness.classification.baseline import baseline_remarks, choose_baseline, count_labels, image_side
 from dtn_det.robustness.store.manifest import StoreManifest
 from dtn_det.robustness.store.store import Store
 
@@ -112,3 +113,10 @@ def test_the_store_keeps_what_was_recognised(tmp_path: Path) -> None:
 )
 def test_guessing(error: float, images: int | None, classes: int, guesses: bool) -> None:
     assert is_at_chance(error, images, classes) is guesses
+
+
+def test_the_side_is_read_from_its_field_and_of_old_stores_from_their_words() -> None:
+    old = manifest(clean="64 x 64 as it is, after the corruption")
+    assert image_side(old) == 64
+    assert image_side(replace(old, recognised={**old.recognised, "side": "32"})) == 32
+    assert image_side(replace(old, protocol={})) is None
