@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtn_det.corruptions.cells import CLEAN, Cell
+from dtn_det._optional import require
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import ByteImage
 from dtn_det.errors import ReportError
@@ -78,32 +79,31 @@ def match(objects: Objects, boxes: NDArray[Any], labels: NDArray[Any]) -> Matche
         boxes: x1, y1, x2, y2, (detections, 4), best first.
         labels: (detections,).
     """
-    overlaps = _intersections(boxes, objects.boxes)
-    areas, object_areas = _areas(boxes), _areas(objects.boxes)
-    union = areas[:, None] + object_areas[None] - overlaps
+    overlaps = _overlaps(boxes, objects)
     same = labels[:, None] == objects.labels[None]
-    iou = np.where(same & ~objects.crowd, overlaps / np.maximum(union, 1e-9), 0)
+    iou = np.where(same & ~objects.crowd, overlaps, 0)
     right = np.zeros(len(boxes), np.bool_)
     for place in range(len(boxes)) if iou.size else ():
         best = int(iou[place].argmax())
         if iou[place, best] >= LEAST_IOU:
             right[place] = True
             iou[:, best] = 0
-    within = np.where(same & objects.crowd, overlaps / np.maximum(areas[:, None], 1e-9), 0)
+    within = np.where(same & objects.crowd, overlaps, 0)
     ignored = ~right & (within >= LEAST_IOU).any(1)
     return Matched(right, ignored, int((~objects.crowd).sum()))
 
 
-def _intersections(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    inner: NDArray[Any] = np.clip(high - low, 0, None).prod(2)
-    return inner
+def _overlaps(boxes: NDArray[Any], objects: Objects) -> NDArray[Any]:
+    """IoU of each detection and object as in COCO's evaluation; for a crowd, the part of the detection inside it."""
+    iou = require("faster_coco_eval.core.mask", "det").iou
+    if not (len(boxes) and len(objects.boxes)):
+        return np.zeros((len(boxes), len(objects.boxes)))
+    return np.asarray(iou(_with_sizes(boxes), _with_sizes(objects.boxes), objects.crowd.astype(np.uint8).tolist()))
 
 
-def _areas(boxes: NDArray[Any]) -> NDArray[Any]:
-    areas: NDArray[Any] = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    return areas
+def _with_sizes(boxes: NDArray[Any]) -> NDArray[np.float64]:
+    """Boxes as x, y, width, height."""
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1, dtype=np.float64)
 
 
 LONGEST = 320
