@@ -1,17 +1,10 @@
-# SVHN: 32 x 32 pixels in folders of classes, which tools/prepare_small_data.py makes of the original files.
-_base_ = ["./recipe.py"]
+# SVHN, images of 32 x 32 pixels.
+_base_ = ["./folders.py"]
 
 data_root = "data/svhn/"
 num_classes = 10
-data_preprocessor = dict(
-    num_classes=num_classes,
-    # Of the training images, in RGB.
-    mean=[111.6, 113.2, 120.6],
-    std=[50.5, 51.3, 50.2],
-    to_rgb=True,
-    # Every other batch is mixed, by CutMix or by Mixup; of the four, one is drawn for each batch.
-    batch_augments=dict(augments=[dict(type="CutMix", alpha=1.0), dict(type="Mixup", alpha=1.0), None, None]),
-)
+# Of the training images, in RGB.
+data_preprocessor = dict(num_classes=num_classes, mean=[111.6, 113.2, 120.6], std=[50.5, 51.3, 50.2])
 
 # AutoAugment's policy for SVHN: levels of 0 to 9 over the ranges of the paper (arXiv:1805.09501).
 autoaugment = [
@@ -66,42 +59,9 @@ autoaugment = [
     [dict(type="Shear", prob=0.7, magnitude=0.3 / 9 * 2, direction="horizontal"), dict(type="Invert", prob=0.1)],
 ]
 
-train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="RandomFlip", prob=0.5, direction="horizontal"),
-    dict(type="RandomCrop", crop_size=32, padding=4),
-    dict(type="AutoAugment", policies=autoaugment, hparams=dict(pad_val=128)),
-    dict(
-        type="RandomErasing",
-        erase_prob=0.25,
-        mode="const",
-        min_area_ratio=0.02,
-        max_area_ratio=0.4,
-        aspect_range=(3 / 10, 10 / 3),
-        fill_color=data_preprocessor["mean"][::-1],
-    ),
-    dict(type="PackInputs"),
-]
-test_pipeline = [dict(type="LoadImageFromFile"), dict(type="PackInputs")]
-
-# What the authors call repeated augmentation: an epoch goes over the images three times, each time augmented anew.
-train_dataloader = dict(
-    batch_size=128,
-    num_workers=4,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    dataset=dict(
-        type="RepeatDataset",
-        times=3,
-        dataset=dict(type="CustomDataset", data_root=data_root, data_prefix="train", pipeline=train_pipeline),
-    ),
-)
-test_dataloader = dict(
-    batch_size=128,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(type="CustomDataset", data_root=data_root, data_prefix="test", pipeline=test_pipeline),
-)
+train_pipeline = _base_.train_pipeline
+train_pipeline[3].policies = autoaugment
+train_pipeline[-2].fill_color = data_preprocessor["mean"][::-1]
+train_dataloader = dict(dataset=dict(dataset=dict(data_root=data_root, pipeline=train_pipeline)))
+test_dataloader = dict(dataset=dict(data_root=data_root))
 val_dataloader = test_dataloader

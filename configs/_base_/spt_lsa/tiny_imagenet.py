@@ -1,54 +1,14 @@
-# Tiny-ImageNet: 64 x 64 pixels in folders of classes, which tools/prepare_small_data.py makes of the original archive.
-_base_ = ["./recipe.py"]
+# Tiny-ImageNet, images of 64 x 64 pixels.
+_base_ = ["./folders.py"]
 
 data_root = "data/tiny_imagenet/"
 num_classes = 200
-data_preprocessor = dict(
-    num_classes=num_classes,
-    # Of the training images, in RGB.
-    mean=[122.5, 114.3, 101.4],
-    std=[70.6, 68.6, 71.9],
-    to_rgb=True,
-    # Every other batch is mixed, by CutMix or by Mixup; of the four, one is drawn for each batch.
-    batch_augments=dict(augments=[dict(type="CutMix", alpha=1.0), dict(type="Mixup", alpha=1.0), None, None]),
-)
+# Of the training images, in RGB.
+data_preprocessor = dict(num_classes=num_classes, mean=[122.5, 114.3, 101.4], std=[70.6, 68.6, 71.9])
 
-train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="RandomFlip", prob=0.5, direction="horizontal"),
-    dict(type="RandomCrop", crop_size=64, padding=4),
-    dict(type="AutoAugment", policies="imagenet", hparams=dict(pad_val=128)),
-    dict(
-        type="RandomErasing",
-        erase_prob=0.25,
-        mode="const",
-        min_area_ratio=0.02,
-        max_area_ratio=0.4,
-        aspect_range=(3 / 10, 10 / 3),
-        fill_color=data_preprocessor["mean"][::-1],
-    ),
-    dict(type="PackInputs"),
-]
-test_pipeline = [dict(type="LoadImageFromFile"), dict(type="PackInputs")]
-
-# What the authors call repeated augmentation: an epoch goes over the images three times, each time augmented anew.
-train_dataloader = dict(
-    batch_size=128,
-    num_workers=4,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    dataset=dict(
-        type="RepeatDataset",
-        times=3,
-        dataset=dict(type="CustomDataset", data_root=data_root, data_prefix="train", pipeline=train_pipeline),
-    ),
-)
-test_dataloader = dict(
-    batch_size=128,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(type="CustomDataset", data_root=data_root, data_prefix="test", pipeline=test_pipeline),
-)
+train_pipeline = _base_.train_pipeline
+train_pipeline[2].crop_size = 64
+train_pipeline[-2].fill_color = data_preprocessor["mean"][::-1]
+train_dataloader = dict(dataset=dict(dataset=dict(data_root=data_root, pipeline=train_pipeline)))
+test_dataloader = dict(dataset=dict(data_root=data_root))
 val_dataloader = test_dataloader
