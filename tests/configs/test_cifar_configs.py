@@ -12,7 +12,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-import yaml
 
 pytest.importorskip("mmdet", reason="the backbone needs MMDetection")
 pytest.importorskip("mmpretrain.models", reason="the classifiers need mmpretrain")
@@ -97,13 +96,9 @@ def test_options_that_the_documents_name(name: str, norm: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_metafile_and_readme_agree_with_the_config(name: str) -> None:
+def test_readme_agrees_with_the_config(name: str) -> None:
     cfg = load_config(str(path_of(name)))
-    models = yaml.safe_load((FOLDER / "metafile.yml").read_text())["Models"]
-    (metadata,) = [model["Metadata"] for model in models if model["Name"] == name]
     parameters = sum(parameter.numel() for parameter in build(cfg).parameters())
-    assert metadata["Epochs"] == cfg.train_cfg.max_epochs
-    assert metadata["Parameters"] == parameters
     text = (FOLDER / "README.md").read_text()
     row = re.search(rf"\| \[{name}\]\(\./{name}\.py\) \| (LN|DTN) \| (\d+) \| ([\d.]+) \|", text)
     assert row is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
 from torch import nn
 
 from dtn_det.layers import DTN
+from dtn_det.training.launch import enable_amp
 
 
 def build(cfg: Config) -> BaseModel:
@@ -86,18 +88,28 @@ def train_and_predict(cfg: Config, device: str) -> None:
     assert ("masks" in found) == (not cfg.filename.split("/")[-1].startswith("retinanet"))
 
 
+@pytest.fixture(scope="module")
+def tried() -> set[str]:
+    """What the configs of this module say that trained: at the small width, many say the same."""
+    return set()
+
+
 @pytest.mark.parametrize("name", CONFIGS)
-def test_config_trains_a_step_and_predicts(name: str) -> None:
+def test_config_trains_a_step_and_predicts(name: str, tried: set[str]) -> None:
     cfg = shrink(resolve(name))
-    # Mixed precision needs a GPU: test_amp_config_trains_on_gpu.
-    cfg.optim_wrapper.type = "OptimWrapper"
-    train_and_predict(cfg, "cpu")
+    parts = {"model": cfg.model.to_dict(), "optimizer": cfg.optim_wrapper.to_dict()}
+    parts["model"]["backbone"].pop("init_cfg")
+    said = json.dumps(parts, sort_keys=True)
+    if said not in tried:
+        train_and_predict(cfg, "cpu")
+        tried.add(said)
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", [name for name in CONFIGS if "_amp-" in name])
-def test_amp_config_trains_on_gpu(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in CONFIGS if "_ms-crop-" in name])
+def test_config_trains_on_gpu_in_mixed_precision(name: str) -> None:
     cfg = shrink(resolve(name))
+    enable_amp(cfg)
     # A first loss scale of 2**16 overflows half precision and skips the step, as it should.
     cfg.optim_wrapper.loss_scale = 128.0
     train_and_predict(cfg, "cuda")

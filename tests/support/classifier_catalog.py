@@ -76,11 +76,12 @@ def _shrink_timm(model: Any, size: int) -> None:
         model.update(embed_dim=24, depth=3, num_heads=3, img_size=size, patch_size=size // 4)
 
 
-def build(cfg: Config) -> Any:
-    """The model as the Runner builds it."""
+def build(cfg: Config, *, initialised: bool = True) -> Any:
+    """The model as the Runner builds it, its weights drawn or not."""
     settings = Config(cfg.to_dict()).model
     settings.setdefault("data_preprocessor", Config(cfg.to_dict()).data_preprocessor)
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         model = MODELS.build(settings)
-    model.init_weights()
+    if initialised:
+        model.init_weights()
     return model

@@ -1,4 +1,0 @@
-_base_ = "./cascade-mask-rcnn_swin-s-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py"
-
-# Starts from ImageNet weights trained with LayerNorm; init='local' if yours were trained with DTN.
-model = dict(backbone=dict(dtn_stages=(0, 1, 2, 3), dtn_cfg=dict(init="layernorm")))
