@@ -1,1 +1,4 @@
-"""Checkpoints of any library: read, unwrapped, held against a model; it takes torch and numpy, and safetensors."""
+"""Checkpoints of any library: how they are read, freed of wrappers, compared with a model, and loaded.
+
+The package needs torch and numpy, and safetensors for files of that format.
+"""

@@ -1,6 +1,6 @@
-"""State dicts of backbones in MMDetection's names, whoever wrote them: the authors, timm or OpenMMLab.
+"""Weights of backbones in MMDetection's names, whether the authors, timm or OpenMMLab wrote them.
 
-Parameters that DTN adds to a norm keep their names, so checkpoints with DTN pass through every map as well.
+Parameters that DTN adds to a norm keep their names, so checkpoints with DTN pass through every key map too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from dtn_det.errors import CheckpointError
 
 Family = Literal["swin", "pvt"]
 
-# A key that tells family and format. timm's Swin has no `layers.0.downsample` and the authors' has; see detect_format.
+# For each family and format, a name that only they have. timm's Swin has the names of the authors' but for
+# `layers.0.downsample`, see detect_format.
 _SIGNATURES: dict[tuple[Family, str], str] = {
     ("swin", "mmdet"): r"stages\.\d+\.blocks\.\d+\.attn\.w_msa\.",
     ("swin", "official"): r"layers\.\d+\.blocks\.\d+\.attn\.qkv\.",
@@ -33,7 +34,7 @@ _SIGNATURES: dict[tuple[Family, str], str] = {
     ("pvt", "timm"): r"stages\.\d+\.blocks\.\d+\.attn\.q\.",
 }
 
-# Of the classifier, or buffers that the model makes itself.
+# Names of the classifier, and of buffers that the model makes itself.
 _SWIN_DROPPED = r"(head|norm|fc_norm)\.|.*\.(relative_position_index|attn_mask)$"
 _PVT_DROPPED = r"(head|norm)\.|cls_token$"
 
@@ -45,17 +46,17 @@ def backbone_weights(
 
     Args:
         content: A state dict, or a dict with one: see :func:`dtn_det.checkpoints.state_dict.choose_weights`.
-        family: What the weights are for.
-        prefix: Take the names that start with this, without it. By default what stands before the names of the family
-            is taken off, of ``torch.compile``, data parallelism, Lightning, a detector or a classifier.
+        family: Family of the backbone.
+        prefix: Take the names that start with this, without it. By default whatever stands before the names of the
+            family is taken off: the prefix of ``torch.compile``, data parallelism, Lightning, a detector or a
+            classifier.
         wanted: ``'ema'`` or ``'plain'`` of a checkpoint with both; None for the average.
 
     Returns:
-        Names as their authors gave them, and tensors.
+        The tensors, under the names that their authors gave them.
 
     Raises:
-        CheckpointError: No weights, or none with the prefix, or none of the kind that is wanted, or not of a whole
-            model.
+        CheckpointError: There are no weights, none with the prefix, none of the wanted kind, or not all of a model.
     """
     chosen, pruned = choose_whole(content, wanted)
     if prefix is not None:
@@ -69,22 +70,22 @@ def backbone_weights(
 
 
 def _name_of(family: Family) -> re.Pattern[str]:
-    """The signatures of a family, wherever they begin in a name."""
+    """Return a pattern of the signatures of a family, wherever they begin in a name."""
     return re.compile("|".join(pattern for (member, _), pattern in _SIGNATURES.items() if member == family))
 
 
 def detect_format(keys: Iterable[str], family: Family) -> str:
-    """Tell whose names the keys of a state dict are.
+    """Tell who gave the names in a state dict.
 
     Args:
         keys: Names in the state dict.
-        family: What the weights are for.
+        family: Family of the backbone.
 
     Returns:
         ``'mmdet'`` (also mmpretrain's Swin), ``'official'`` or ``'timm'``.
 
     Raises:
-        CheckpointError: The keys are of another family or unknown.
+        CheckpointError: The names are of another family, or unknown.
     """
     names = set(keys)
     found = {sign for sign, pattern in _SIGNATURES.items() if any(re.match(pattern, name) for name in names)}
@@ -109,10 +110,10 @@ def to_mmdet(state: Mapping[str, Tensor], family: Family) -> StateDict:
         family: ``'swin'`` or ``'pvt'`` (which covers PVTv2).
 
     Returns:
-        A new dict without what belongs to a classifier and without buffers that the model makes itself.
+        A new dict, without the classifier and without buffers that the model makes itself.
 
     Raises:
-        CheckpointError: The keys are of another family or unknown.
+        CheckpointError: The names are of another family, or unknown.
     """
     source = detect_format(state, family)
     if family == "swin":

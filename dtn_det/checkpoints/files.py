@@ -1,4 +1,4 @@
-"""Whether a file is a checkpoint that was written to its end, told without reading it."""
+"""Checks that a file is a checkpoint that was written to its end, without reading all of it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from pathlib import Path
 from dtn_det.errors import CheckpointError, CheckpointNotFoundError
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors")
-"""How checkpoints end; the last is read by safetensors, the others are written by `torch.save`."""
+"""Suffixes of checkpoint files. safetensors reads the last one, `torch.save` writes the others."""
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
-"""What weights are called in folders of Hugging Face; in parts, these names with ``.index.json`` are the index."""
-
+"""Names of weights in folders of Hugging Face; the index of weights in parts has such a name and ``.index.json``."""
 
 ADAPTER_CONFIG = "adapter_config.json"
-"""What PEFT writes beside an adapter, which is no model of its own."""
+"""File that PEFT writes beside an adapter. An adapter is no model of its own."""
 
 INDEX_END = ".index.json"
-"""How the index of weights in parts ends: a JSON file that says in which part each tensor is."""
+"""End of the name of an index, the JSON file that says in which part of the weights each tensor is."""
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)")
 
 
 def holds_weights(folder: Path) -> bool:
-    """Whether a folder is a model of Hugging Face: with weights of the usual names, or with a config beside others.
+    """Return whether a folder is a model of Hugging Face: it has weights of the usual names, or others and a config.
 
-    The folder of an adapter counts as one, so that reading it can say why it cannot be taken.
+    The folder of an adapter counts too, so that reading it can say why an adapter cannot be taken.
     """
     if (folder / ADAPTER_CONFIG).is_file():
         return True
@@ -40,10 +39,10 @@ def holds_weights(folder: Path) -> bool:
 
 
 def check_no_part(path: Path) -> None:
-    """See that a file is not one of several parts of a model's weights.
+    """Check by its name that a file is not one of several parts of a model's weights.
 
     Raises:
-        CheckpointError: Its name says that it is.
+        CheckpointError: It is a part.
     """
     part = _PART.search(path.name)
     if part is None or int(part[2]) < 2:
@@ -57,22 +56,22 @@ def check_no_part(path: Path) -> None:
 
 
 def is_whole(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is one that ``torch.save`` wrote to its end, in the format that it has had since 1.6.
+    """Return whether ``torch.save`` wrote a file to its end, in the format that it has had since 1.6.
 
-    Such a file is a ZIP file, whose directory comes last: a file that was cut off has none.
+    Such a file is a ZIP file, whose directory comes last, so a file that was cut off has none.
     """
     return zipfile.is_zipfile(path)
 
 
 def check_checkpoint(path: str) -> str:
-    """Return the path of a checkpoint, which must be one that was written to its end, unless it is a URL.
+    """Check that a checkpoint exists and was written to its end, and return its path. A URL is not checked.
 
     Args:
-        path: A file, the index of several, a folder of Hugging Face, or a URL.
+        path: A file, the index of several files, a folder of Hugging Face, or a URL.
 
     Raises:
         CheckpointNotFoundError: There is no such file.
-        CheckpointError: The file is not a checkpoint, one of several parts, or was cut off.
+        CheckpointError: The file is no checkpoint, is one of several parts, or was cut off.
     """
     if "://" in path:
         return path
@@ -97,13 +96,13 @@ def check_checkpoint(path: str) -> str:
 
 
 def _is_old_format(file: Path) -> bool:
-    """Whether it may be of torch before 1.6: a bare pickle, whose end nobody knows without reading all of it."""
+    """Return whether a file may be of torch before 1.6, a bare pickle whose end shows only when it is read."""
     with file.open("rb") as stream:
         return stream.read(1) == pickle.PROTO
 
 
 def _is_safetensors(file: Path) -> bool:
-    """Whether it has a header of JSON and is no shorter than that says."""
+    """Return whether a file has the header of safetensors and is at least as long as the header says."""
     if file.suffix != ".safetensors":
         return False
     with file.open("rb") as stream:

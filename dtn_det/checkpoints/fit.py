@@ -1,4 +1,4 @@
-"""Whether the weights of a checkpoint are those of a model, and if not, why."""
+"""The comparison of a checkpoint's weights with those of a model, and the likely cause if they do not fit."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ OWN_BUFFERS = (
     *("num_batches_tracked", "relative_position_index", "relative_coords_table", "attention_bias_idxs", "attn_mask"),
     EXTRA_STATE,
 )
-"""Ends of the names of buffers that a model makes for itself, and that some releases do not save or others still do."""
+"""Ends of the names of buffers that a model makes for itself. Some releases of the libraries save them, some do not."""
 
-# Whole modules that only training has.
+# Modules that models have in training alone.
 _OF_TRAINING = re.compile(r"(aux\w*|\w+_aux\w*|criterion\w*|loss\w*|\w+_loss|metrics?|teacher\w*|\w*ema)\.")
 _BLOCK = re.compile(r"\.\d+(?=\.)")
 _NORM_NAMES = re.compile(
@@ -35,7 +35,7 @@ _LEAST_OF_A_BLOCK = 4
 
 @dataclass(frozen=True)
 class Fit:
-    """A state dict against a model.
+    """The comparison of a state dict with a model; it is true if the state dict fits.
 
     Attributes:
         missing: Names of the model that the state dict lacks.
@@ -49,7 +49,7 @@ class Fit:
         left_out: Names that only training needs.
         held: Names of the state dict.
         other_norms: Norms that the state dict names where the model has LayerNorm.
-        other_depth: Whether blocks of one lack in the other as a whole.
+        other_depth: True if one of the two has whole blocks that the other lacks.
     """
 
     missing: tuple[str, ...] = ()
@@ -65,12 +65,12 @@ class Fit:
     other_depth: bool = False
 
     def __bool__(self) -> bool:
-        """Whether it fits."""
+        """Return whether the state dict fits."""
         others = self.not_numbers or self.other_types or self.untied
         return not (self.missing or self.unexpected or self.misshapen or others)
 
     def problems(self) -> str:
-        """What does not fit, counted, with a few names of each kind."""
+        """Describe what does not fit: the number of names of each kind, and a few of them."""
         shapes = [f"{name} {there} instead of {here}" for name, there, here in self.misshapen]
         kinds = {
             "missing": self.missing,
@@ -87,7 +87,7 @@ class Fit:
         )
 
     def cause(self) -> str:
-        """The likely reason in a sentence, or nothing."""
+        """Name the likely reason in a sentence; empty if none is known."""
         if not self.known:
             return f"The file holds {some(self.held, 6)}, none of which the model has."
         if self.not_numbers:
@@ -130,13 +130,13 @@ class Fit:
 
     @property
     def num_classes(self) -> int | None:
-        """The other number of classes of the state dict, where this is all that does not fit."""
+        """The number of classes of the state dict, if it is all that does not fit; else None."""
         others = self.missing or self.unexpected or self.not_numbers or self.other_types or self.untied
         return None if others or self._rows is None else self._rows[0]
 
     @property
     def _rows(self) -> tuple[int, int] | None:
-        """Rows there and here of all that is of another shape, where they are the same: those of a last layer."""
+        """Rows in the state dict and in the model of a last layer, if it is all that is of another shape."""
         pairs = {(there[:1], here[:1]) for _, there, here in self.misshapen}
         same = len(pairs) == 1 and all(there[1:] == here[1:] for _, there, here in self.misshapen)
         modules = {name.rpartition(".")[0] for name, _, _ in self.misshapen}
@@ -152,7 +152,7 @@ def compare_weights(
     buffers: Iterable[str] = (),
     optional: Iterable[str] = (),
 ) -> Fit:
-    """Hold a state dict against that of a model.
+    """Compare a state dict with that of a model.
 
     Buffers that models make for themselves may be missing or left over, and modules that only training has may be left
     over; so may names that the model gives to a tensor that has another name in the state dict. Anything else decides
@@ -238,21 +238,21 @@ def _storage(value: Tensor) -> tuple[object, ...] | None:
 
 
 def _norm_of(state: Mapping[str, Tensor], name: str) -> str | None:
-    """The class of a norm whose options stand under a name, or None."""
+    """Return the class of the norm whose options stand under a name, or None if these are no such options."""
     options = unpack_options(state[name]) if name.endswith(EXTRA_STATE) else None
     norm = (options or {}).get("norm")
     return norm if isinstance(norm, str) else None
 
 
 def _lacks_blocks(names: Iterable[str], others: Iterable[str]) -> bool:
-    """Whether names are of numbered blocks, larger than a single layer, of which others have none."""
+    """Return whether some names are of a numbered block, more than one layer, of which the others have no name."""
     known = {block for name in others for block in _blocks([name])}
     counted = Counter(block for name in names for block in _blocks([name]) - known)
     return any(count >= _LEAST_OF_A_BLOCK for count in counted.values())
 
 
 def _blocks(names: Iterable[str]) -> set[str]:
-    """What numbers in names count: ``stages.0`` and ``stages.0.blocks.1`` of ``stages.0.blocks.1.norm1.weight``."""
+    """Return the numbered modules in names: ``a.0`` and ``a.0.blocks.1`` in ``a.0.blocks.1.norm.weight``."""
     return {name[: found.end()] for name in names for found in _BLOCK.finditer(name)}
 
 
@@ -261,7 +261,7 @@ def _has_nan(values: Tensor) -> bool:
 
 
 def _other_type(value: Tensor, own: Tensor) -> str:
-    """The type of a weight that cannot become the model's, nothing where it can."""
+    """Return the type of a weight that cannot become the model's; empty if it can."""
     if value.is_meta:
         return "without values"
     if own.is_floating_point() and value.is_complex():
@@ -270,18 +270,18 @@ def _other_type(value: Tensor, own: Tensor) -> str:
 
 
 def check_floating_point(state: Mapping[str, Tensor], own: Mapping[str, Tensor], model: str, source: str) -> None:
-    """See that what is floating point in a model is floating point of at least 16 bits in a checkpoint.
+    """Check that weights that are floating point in a model are so in a checkpoint, with at least 16 bits.
 
     PyTorch copies integers and 8-bit floats into floating-point weights as they are, without their scales.
 
     Args:
         state: Names and tensors of the checkpoint, in the names of the model.
         own: State dict of the model.
-        model: How messages call the model.
-        source: How messages call the checkpoint.
+        model: Name of the model, for messages.
+        source: Name of the checkpoint, for messages.
 
     Raises:
-        CheckpointError: Some weights are integers, of 8 bits, or packed.
+        CheckpointError: Some weights are integers, have 8 bits, or are packed.
     """
     wrong = [
         name

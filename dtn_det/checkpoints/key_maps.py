@@ -1,4 +1,8 @@
-"""Key maps of Swin: of timm and of its authors to MMDetection's names. Pure functions on state dicts."""
+"""Key maps of Swin, PVT and PVTv2: from the names of timm and of the authors to those of MMDetection.
+
+They are pure functions on state dicts. They also bring channels into MMDetection's order, and resize the tables of
+positions to the grid of a model.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,7 @@ def swin_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def swin_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
-    """The authors' Swin in MMDetection's names, with the channels of patch merging in the order of ``nn.Unfold``.
+    """Rename the authors' Swin as MMDetection's, and bring channels of patch merging into the order of ``nn.Unfold``.
 
     Raises:
         CheckpointError: A norm of patch merging has several groups, between which channels would move.
@@ -47,7 +51,7 @@ def swin_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
         if found is not None and found["layer"] == "norm":
             norm = key[: found.start("name")]
             _check_one_group(state, norm)
-            # Statistics of BatchNorm are by channel too; parameters of groups, and options, are not.
+            # Statistics of BatchNorm have a number for each channel too; parameters of groups, and options, do not.
             by_channel = value.shape == state.get(f"{norm}weight", value[..., :0]).shape
         else:
             by_channel = found is not None and found["name"] == "weight"
@@ -58,7 +62,7 @@ def swin_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def _check_one_group(state: Mapping[str, Tensor], norm: str) -> None:
-    """See that a norm of patch merging, whose names start with `norm`, has a single group."""
+    """Check that a norm of patch merging, whose names start with `norm`, has a single group."""
     options = unpack_options(state.get(f"{norm}{EXTRA_STATE}")) or {}
     said = options.get("num_groups")
     gates = state.get(f"{norm}var_norm_weight")
@@ -96,10 +100,10 @@ def pvt_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def pvt_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
-    """The authors' PVT or PVTv2 in MMDetection's names.
+    """Rename the authors' PVT or PVTv2 as MMDetection's.
 
-    Query and key-value projections become one, linear layers of the feed-forward part 1 x 1 convolutions, and the
-    class token's place goes from the position embedding of the last stage.
+    The projections to queries and to keys and values become one, the linear layers of the feed-forward part become
+    1 x 1 convolutions, and the position embedding of the last stage loses the place of the class token.
     """
     first_block = int(any(key.startswith("pos_embed") for key in state))
     second_linear = 4 if any(".dwconv." in key for key in state) else 3
@@ -148,7 +152,8 @@ def resize_tables(
         grids: Grid ``(H, W)`` of each position embedding in the model.
 
     Returns:
-        A new dict. A table that cannot be resized (other heads or width, not of a square grid) stays as it is.
+        A new dict. A table stays as it is if it cannot be resized: it has other heads or another width, or its grid is
+        not square.
     """
     out = dict(state)
     for key, value in state.items():

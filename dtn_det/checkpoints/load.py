@@ -1,4 +1,4 @@
-"""Load a checkpoint into a model: read, unwrap, hold against the model, and only then change it."""
+"""Loads checkpoints into models: a file is read, unwrapped and compared, and only then is the model changed."""
 
 from __future__ import annotations
 
@@ -22,20 +22,23 @@ from dtn_det.layers.options import EXTRA_STATE, CarriesOptions, describe_options
 from dtn_det.layers.token_norm import TokenNorm
 
 OptionsPolicy = Literal["take", "keep", "refuse"]
-"""What is done where the norms of a checkpoint were trained with other options than the model's have."""
+"""What is done if the layers of a checkpoint were trained with other options than those of the model.
+
+``'take'`` sets the options of the model, ``'keep'`` leaves them, and ``'refuse'`` raises an error.
+"""
 
 NORM_OF_THE_MODEL = "name the model or the config that it was trained with"
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """Weights in the names of a model that they fit.
+    """Weights that fit a model, in its names.
 
     Attributes:
-        content: What the file holds.
+        content: Content of the file.
         state: The weights.
         facts: What was decided, by name, for the manifest of a store.
-        remarks: The same for people.
+        remarks: The same decisions for people.
     """
 
     content: Mapping[str, Any]
@@ -52,14 +55,15 @@ def load_weights(
     Args:
         model: The model, perhaps in wrappers that have it as ``module``; unchanged if the checkpoint does not fit.
         source: Path or URL, see :func:`dtn_det.checkpoints.read.read_checkpoint`.
-        weights: ``'ema'`` or ``'plain'`` of a checkpoint with both; None for the average where there is one.
+        weights: ``'ema'`` or ``'plain'`` of a checkpoint with both; None for the average if there is one.
         advice: What the user can do if it does not fit, as the end of a sentence.
 
     Returns:
-        What was loaded, and what was decided.
+        The weights that were loaded, and what was decided.
 
     Raises:
-        CheckpointError: It cannot be read, or does not fit; the message says what does not and the likely cause.
+        CheckpointError: The file cannot be read or does not fit; the message names what does not fit and the likely
+            cause.
     """
     model = inner_model(model)
     loaded = fit_weights(model, read_checkpoint(source), source, weights=weights, advice=advice)
@@ -79,15 +83,15 @@ def fit_weights(
     """Find the weights of a model in the content of a checkpoint, all of which must fit.
 
     Args:
-        model: The model; ``options='take'`` sets those of its norms.
-        content: What the file holds.
-        source: How messages call it.
+        model: The model; it is left as it is, but that ``options='take'`` sets the options of its layers.
+        content: Content of the file.
+        source: Name of the file, for messages.
         weights: See :func:`load_weights`.
         advice: See :func:`load_weights`.
-        options: Of norms.
+        options: What is done if options of layers differ.
 
     Raises:
-        CheckpointError: See :func:`load_weights`; with ``options='refuse'``, also for other options.
+        CheckpointError: The weights do not fit, or the options differ with ``options='refuse'``.
     """
     model = inner_model(model)
     own = model.state_dict()
@@ -108,7 +112,7 @@ def fit_weights(
 def _compared(
     model: nn.Module, state: StateDict, own: StateDict, source: str
 ) -> tuple[StateDict, Fit, tuple[Remark, ...]]:
-    """Weights against a model, renamed by timm where only then they fit, but perhaps for the number of classes."""
+    """Compare weights with a model, and let timm rename them if they fit only then, classes aside."""
     buffers = [name for name, _ in model.named_buffers()]
     fit = compare_weights(state, own, buffers)
     if not (fit.missing or fit.unexpected):
@@ -129,7 +133,7 @@ def _compared(
 
 
 def inner_model(model: nn.Module) -> nn.Module:
-    """The model within wrappers: of several processes, of test-time augmentation, of ``torch.compile``."""
+    """Return the model within wrappers for several processes, test-time augmentation or ``torch.compile``."""
     while True:
         inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
         if not isinstance(inner, nn.Module):
@@ -138,7 +142,7 @@ def inner_model(model: nn.Module) -> nn.Module:
 
 
 def misfit(fit: Fit, model: nn.Module, source: str, advice: str) -> MisfitError:
-    """The error of a checkpoint that does not fit."""
+    """Make the error of a checkpoint that does not fit."""
     cause = fit.cause()
     return MisfitError(
         f"expected the weights of {architecture(model)} in {source}, got others: {fit.problems()}. "
@@ -245,7 +249,7 @@ def _left_out(fit: Fit, found: Weights, source: str) -> tuple[Remark, ...]:
 
 
 def architecture(model: nn.Module) -> str:
-    """How messages call a model: its class and that of what it wraps."""
+    """Return the name of a model for messages: its class, and that of the model that it wraps."""
     inner = getattr(model, "backbone", None) or getattr(model, "model", None)
     name = type(model).__name__
     return f"{name} with {type(inner).__name__}" if isinstance(inner, nn.Module) else name

@@ -1,4 +1,4 @@
-"""Read a checkpoint from a path or a URL, tensors and plain data only: a file never runs code."""
+"""Reads checkpoints from paths and URLs: tensors and plain data alone, so that no file runs code."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
     decides which part each tensor is taken from, and what it does not name is left out.
 
     Args:
-        source: Path, or URL with ``file://``, ``http://`` or ``https://``. What is downloaded is kept in torch's hub
-            folder (``TORCH_HOME``) and not fetched again.
+        source: Path, or URL with ``file://``, ``http://`` or ``https://``. A download is kept in torch's hub folder
+            (``TORCH_HOME``) and not fetched again.
 
     Returns:
-        What the file holds: a state dict, or a training checkpoint with the state dict among its values.
+        The content of the file: a state dict, or a training checkpoint with the state dict among its values.
 
     Raises:
-        CheckpointNotFoundError: No such file.
-        CheckpointError: A scheme that is not supported, a URL that cannot be fetched, a damaged file, or one with other
-            objects than tensors and plain data, or one of several parts.
-        ImportError: A ``.safetensors`` file without the safetensors package.
+        CheckpointNotFoundError: There is no such file.
+        CheckpointError: The scheme is not supported, the URL cannot be fetched, or the file is damaged, is one of
+            several parts, or holds objects other than tensors and plain data.
+        ImportError: The file is a ``.safetensors`` one, and the safetensors package is not installed.
     """
     path = _local_path(os.fspath(source))
     if path.is_dir():
@@ -56,12 +56,12 @@ def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def is_readable(source: str | os.PathLike[str]) -> bool:
-    """Whether :func:`read_checkpoint` knows the scheme of a path or URL."""
+    """Return whether :func:`read_checkpoint` knows the scheme of a path or URL."""
     return "://" not in os.fspath(source) or urlparse(os.fspath(source)).scheme in ("file", "http", "https")
 
 
 def _read_folder(folder: Path) -> dict[str, Any]:
-    """The weights of a model of Hugging Face, in one file or in parts with an index."""
+    """Read the weights of a model of Hugging Face, from one file or from parts with an index."""
     for name in FOLDER_FILES:
         index = folder / f"{name}{INDEX_END}"
         if index.is_file():
@@ -168,7 +168,7 @@ def _local_path(source: str) -> Path:
 
 
 def _download(url: str) -> Path:
-    """Download once; in a distributed run the first process does it while the others wait."""
+    """Download a file once; in a distributed run the first process does it while the others wait."""
     # Hubs name every model's file model.safetensors, so the name alone does not tell two URLs apart.
     name = f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{Path(urlparse(url).path).name}"
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
@@ -192,7 +192,7 @@ def _download(url: str) -> Path:
 
 
 def _training_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Harmless classes beside tensors that training checkpoints hold: arguments, numpy arrays, MMEngine's logs."""
+    """List the harmless classes beside tensors in training checkpoints: arguments, numpy arrays, MMEngine's logs."""
     allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace, np.ndarray, np.dtype]
     allowed += [type(np.dtype(name)) for name in ("bool", "int32", "int64", "uint32", "float32", "float64")]
     # numpy 2 moved its core; files name either place whatever numpy reads them.

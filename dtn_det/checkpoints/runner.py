@@ -1,4 +1,4 @@
-"""MMEngine's Runner with this package's reader: files run no code, and names and norms are compared before loading."""
+"""MMEngine's Runner with the reader of this package: files run no code, and weights are compared before loading."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def read_by_package(
     """Have a Runner load its checkpoint through :mod:`dtn_det.checkpoints`.
 
     * ``test``: all weights must fit, and norms take the options that they were trained with.
-    * ``start``: of a training from the weights of another. What fits is taken, as MMEngine does, and what does not is
-      logged; norms keep their own options, which is told.
-    * ``resume``: all weights must fit and the options be the same.
+    * ``start``, a training from the weights of another: what fits is taken and the rest is logged, as MMEngine does;
+      norms keep their own options, and the user is told if others were trained.
+    * ``resume``: all weights must fit, and the options must be the same.
 
     Schemes that only MMEngine knows, such as ``torchvision://``, are left to it.
 
     Args:
-        runner: Its ``load_checkpoint`` is replaced.
-        purpose: What the weights are for.
+        runner: The Runner, whose ``load_checkpoint`` is replaced.
+        purpose: Purpose of the weights.
         advice: What the user can do if they do not fit, as the end of a sentence.
         say: Called with each line that the user should see.
         weights: See :func:`dtn_det.checkpoints.load.load_weights`.
-        content: What the checkpoint holds, where that has been read already.
+        content: Content of the checkpoint if it has been read already.
     """
     by_mmengine = runner.load_checkpoint
 
@@ -105,7 +105,7 @@ def _load(
 
 
 def _for_hooks(content: Mapping[str, Any], state: dict[str, Any], weights: WeightsKind | None) -> dict[str, Any]:
-    """The checkpoint that hooks see: with both kinds of weights where the config's own hook chooses between them."""
+    """Return the checkpoint for hooks, with both kinds of weights if the config's own hook chooses between them."""
     given = {**content, "state_dict": state}
     before = content.get("state_dict")
     if weights is not None or not isinstance(before, Mapping) or set(before) != set(state):

@@ -1,4 +1,4 @@
-"""The state dict within a checkpoint, and which of several."""
+"""The state dict within a checkpoint: which one of several is meant, and whether it holds the weights as they are."""
 
 from __future__ import annotations
 
@@ -16,35 +16,38 @@ StateDict = dict[str, Tensor]
 """Tensors by name."""
 
 WeightsKind = Literal["ema", "plain"]
-"""The exponential moving average of the weights, or the weights that the optimizer moved."""
+"""``'ema'`` is an exponential moving average of the weights, ``'plain'`` the weights that the optimizer moved."""
 
+# Keys of checkpoints under which libraries store the weights, without an average and averaged.
 PLAIN_PLACES = ("state_dict", "model", "model_state_dict", "module", "net", "network", "weights", "student")
 AVERAGED_PLACES = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "model_state_dict_ema"),
     *("ema_model_state_dict", "ema_model", "ema", "averaged_state_dict", "shadow", "teacher"),
 )
 
-# Where Lightning's WeightAveraging keeps the weights of the optimizer, the average being in ``state_dict``.
+# Key under which Lightning's WeightAveraging keeps the plain weights; it puts the average into ``state_dict``.
 _LIGHTNINGS = "current_model_state"
 
-# Other keys, as programs of people's own call them.
+# Patterns for the keys that people choose in programs of their own.
 _AVERAGED_KEY = re.compile(r"(^|[._-])(ema|swa|averaged?|shadow|teacher|polyak)([._-]|$)", re.IGNORECASE)
 _OF_TRAINING_KEY = re.compile(
     r"^opt|optim|sched|scaler|loss|criterion|metric|rng|random|grad|meta|hyper|args|config|callback"
 )
+# Fewest tensors by which a dict under an unknown key counts as a state dict.
 _FEWEST = 2
 
-# Counters of averages, which are no weights.
+# Counters that averages keep among their tensors.
 _COUNTERS = frozenset({"steps", "n_averaged", "num_updates", "decay"})
 
 MERGE = (
     "with PEFT, load it into the model that it adapts, and save the state_dict() of model.merge_and_unload() as the "
     "checkpoint"
 )
-"""What can be done with an adapter, as the end of a sentence."""
+"""Advice on what to do with an adapter, as the end of a sentence."""
 
+# Ends of the two names that torch.nn.utils.prune makes of one.
 _ORIGINAL, _MASK = "_orig", "_mask"
-# `base_layer` alone is no sign: DLA has a module of that name.
+# `base_layer` alone does not tell an adapter: DLA has a module of that name.
 _OF_ADAPTER = re.compile(
     r"(^|\.)(lora_\w+|modules_to_save|ia3_l|hada_w\d_\w|lokr_w\d\w*|vera_lambda_\w)(\.|$)"
     r"|^base_model\.model\..*\.base_layer\."
@@ -54,13 +57,13 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Chosen:
-    """A state dict, and where it was found.
+    """A state dict, and the place in the checkpoint where it was found.
 
     Attributes:
         state: Names and tensors.
-        kind: What it is, where the checkpoint has both or an average alone; None where it does not say.
+        kind: Its kind if the checkpoint has both kinds, or an average alone; None if the checkpoint does not say.
         place: Key of the checkpoint under which it stood; empty for a bare state dict.
-        other: Key of the other kind, empty where there is none.
+        other: Key of the state dict of the other kind, empty if there is none.
     """
 
     state: StateDict
@@ -78,18 +81,19 @@ def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None
     Args:
         content: A state dict, or a dict with one under a key of :data:`PLAIN_PLACES` or :data:`AVERAGED_PLACES`,
             perhaps nested, or else under the only other key that has one.
-        wanted: Which of the two kinds; None for the average where there is one.
+        wanted: Kind that is wanted; None for the average if there is one.
 
     Returns:
         The state dict, with the names of the file.
 
     Raises:
-        CheckpointError: No state dict, several of names that do not tell, or none of the kind that is wanted.
+        CheckpointError: There is no state dict, there are several under keys that do not tell which one is meant, or
+            there is none of the wanted kind.
     """
     plain = next(((key, state) for key in PLAIN_PLACES if (state := _weights(content.get(key)))), None)
     averaged = next(((key, state) for key in AVERAGED_PLACES if (state := _weights(content.get(key)))), None)
     if plain and averaged and _is_mmengines(content):
-        # What EMAHook calls so holds the weights that it put in the place of the average.
+        # EMAHook swaps them: under the name of the average are the weights that the average has replaced.
         plain, averaged = averaged, plain
     if plain and not averaged and (moved := _weights(content.get(_LIGHTNINGS))):
         plain, averaged = (_LIGHTNINGS, moved), plain
@@ -128,7 +132,7 @@ def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None
 
 
 def _others(content: Mapping[str, Any]) -> Iterator[tuple[str, StateDict]]:
-    """State dicts under keys that nobody has agreed on, without those of what else training saves."""
+    """Yield state dicts under unknown keys, but not those of optimizers and of what else training saves."""
     for key, value in content.items():
         key = str(key)
         if key in PLAIN_PLACES or key in AVERAGED_PLACES or key == _LIGHTNINGS or _OF_TRAINING_KEY.search(key.lower()):
@@ -144,7 +148,7 @@ def _others(content: Mapping[str, Any]) -> Iterator[tuple[str, StateDict]]:
 
 
 def _only(states: Mapping[str, StateDict]) -> tuple[str, StateDict] | None:
-    """The only one of some state dicts, None where there is none."""
+    """Return the only one of some state dicts, or None if there is none; several are an error."""
     if len(states) > 1:
         raise CheckpointError(
             f"expected one state dict, or one under {', '.join(map(repr, PLAIN_PLACES[:3]))}, got several, under "
@@ -155,10 +159,12 @@ def _only(states: Mapping[str, StateDict]) -> tuple[str, StateDict] | None:
 
 
 def averages_without_names(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Keys of averages that are lists of tensors, as torch_ema writes them, and so cannot be given to a model.
+    """Return the keys of averages that are lists of tensors, as torch_ema writes them.
+
+    Without names, such an average cannot be given to a model.
 
     Args:
-        content: What the file holds.
+        content: Content of the file.
     """
     lists = {
         str(key): value.get("shadow_params")
@@ -174,7 +180,7 @@ def _is_mmengines(content: Mapping[str, Any]) -> bool:
 
 
 def _weights(value: object) -> StateDict:
-    """The tensors of a state dict, or of one that is nested in what may be one."""
+    """Return the tensors of a state dict, or of one that is nested in it; empty if ``value`` is neither."""
     if not isinstance(value, Mapping):
         return {}
     for key in (*PLAIN_PLACES, "shadow"):
@@ -190,14 +196,14 @@ def _tensors(content: Mapping[str, Any]) -> StateDict:
 
 
 def apply_masks(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> tuple[StateDict, tuple[str, ...]]:
-    """Put the product of weights and masks in their place, as ``torch.nn.utils.prune.remove`` does.
+    """Replace pruned weights and their masks by their products, as ``torch.nn.utils.prune.remove`` does.
 
     Args:
         state: Names and tensors of a file; a pruned weight ``X`` stands there as ``X_orig`` and ``X_mask``.
-        own: Names of the model; one that is pruned itself takes both as they are.
+        own: Names of the model; a model that is pruned itself takes both as they are.
 
     Returns:
-        The state dict, and the names ``X``.
+        The state dict, and the names ``X`` of the pruned weights.
     """
     pruned = {
         original.removesuffix(_ORIGINAL): (value, mask)
@@ -215,14 +221,14 @@ def apply_masks(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> tuple[S
 
 
 def check_whole(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> None:
-    """See that a state dict is neither an adapter nor one of which DeepSpeed's ZeRO-3 keeps the values elsewhere.
+    """Check that a state dict is no adapter, and that DeepSpeed's ZeRO-3 does not keep its values elsewhere.
 
     Args:
         state: Names and tensors of a file.
-        own: Names of the model; one with adapters of its own takes those of the file.
+        own: Names of the model; a model with adapters of its own takes those of the file.
 
     Raises:
-        CheckpointError: It is.
+        CheckpointError: The state dict is one of the two.
     """
     adapters = [name for name in state if _OF_ADAPTER.search(name)]
     if adapters and not any(map(_OF_ADAPTER.search, own)):
@@ -245,15 +251,15 @@ def choose_whole(
     """Choose the state dict of a checkpoint, with masks of pruning applied.
 
     Args:
-        content: What the file holds.
-        wanted: See :func:`find_weights`.
-        own: Names of the model, where it is known.
+        content: Content of the file.
+        wanted: ``'ema'`` or ``'plain'`` of a checkpoint with both; None for the average if there is one.
+        own: Names of the model if it is known.
 
     Returns:
-        The state dict with the names of the file, and the names of weights that masks were applied to.
+        The state dict with the names of the file, and the names of the weights to which masks were applied.
 
     Raises:
-        CheckpointError: There is none, or none of the kind that is wanted, or it is an adapter or without values.
+        CheckpointError: There is no state dict, or none of the wanted kind, or it is an adapter or has no values.
     """
     chosen = choose_weights(content, wanted)
     own = tuple(own)

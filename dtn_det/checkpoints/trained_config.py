@@ -1,4 +1,4 @@
-"""The norm that a checkpoint was trained with, from the config that MMEngine writes into it; the config is not run."""
+"""The norm that a checkpoint was trained with, by the config that MMEngine writes into it, which is not run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dtn_det.layers.token_norms import token_norm_class
 
 
 def trained_options(content: Mapping[str, Any]) -> dict[str, object] | None:
-    """Options of the norms of tokens that the config of a checkpoint decides.
+    """Return the options of norms that the config of a checkpoint decides.
 
     Args:
         content: A training checkpoint of MMEngine, with its config as text under ``meta``.
 
     Returns:
-        As :meth:`dtn_det.layers.TokenNorm.options` has them, those that the config leaves to the model aside; None for
-        a checkpoint without a config, or a config without such norms.
+        The options as :meth:`dtn_det.layers.TokenNorm.options` gives them, without those that the config leaves to the
+        model; None if the checkpoint has no config, or its config no such norms.
     """
     meta = content.get("meta")
     text = meta.get("cfg") if isinstance(meta, Mapping) else None
@@ -37,15 +37,15 @@ def trained_options(content: Mapping[str, Any]) -> dict[str, object] | None:
 
 
 def config_value(text: str, name: str) -> Any:
-    """The value of a variable of a config: literals and calls of ``dict``, which is what MMEngine writes.
+    """Return the value of a variable of a config: literals and calls of ``dict``, which is what MMEngine writes.
 
     Args:
-        text: Python.
-        name: Of a variable at the top level.
+        text: The config in Python.
+        name: Name of a variable at the top level.
 
     Returns:
-        The value; None where the text has no such variable or is no config. What is neither literal nor ``dict`` is
-        None within it.
+        The value; None if the text has no such variable or is no config. Parts of it that are neither literals nor
+        calls of ``dict`` become None.
     """
     try:
         tree = ast.parse(text)
@@ -73,7 +73,7 @@ def _value(node: ast.expr) -> Any:
 
 
 def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
-    """A config and all configs within it, outer ones first."""
+    """Yield a config and all configs within it, outer ones first."""
     if isinstance(value, Mapping):
         yield value
         for inner in value.values():
@@ -89,7 +89,7 @@ def _options(settings: Mapping[str, Any]) -> dict[str, object] | None:
     except ValueError:
         return None
     found: dict[str, object] = {"norm": norm.__name__}
-    # What hosts give themselves where the config does not say.
+    # Options that hosts set by themselves if the config does not.
     of_host = {"eps", "num_groups"}
     parameters = inspect.signature(norm).parameters
     for name in norm.decisive:
@@ -101,7 +101,7 @@ def _options(settings: Mapping[str, Any]) -> dict[str, object] | None:
 
 
 def _of_start(norm: type[TokenNorm], settings: Mapping[str, Any]) -> dict[str, object]:
-    """DTN that starts as LayerNorm is without the two options, whatever the config says of them."""
+    """Return the two options that a start as LayerNorm turns off, whatever the config says of them."""
     if norm.__name__ == "DTN" and settings.get("init") == "layernorm":
         return {"head_rms": False, "unbiased": False}
     return {}

@@ -1,4 +1,4 @@
-"""Names of weights without what wrappers put before them, by the evidence of the names that a model has."""
+"""Names of weights without the prefixes of wrappers, which the names of the model tell apart from its own."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor
 from dtn_det.checkpoints.state_dict import StateDict, WeightsKind
 from dtn_det.layers.options import EXTRA_STATE
 
-# Of the prefixes that fit some names, those that fit most.
+# How many prefixes are tried, those first that most names have.
 _TRIED = 6
 _AVERAGED_NAME = re.compile(r"(^|[._])(ema|teacher|averaged|shadow)([._]|$)")
-# Of torch.compile, activation checkpointing and FSDP, which wrap any module within a model.
+# Names that torch.compile, activation checkpointing and FSDP put in; they wrap any module within a model.
 _COMPILED = re.compile(r"(^|\.)(?:(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.)+")
 _IN_PARALLEL = re.compile(r"(^|\.)module\.")
 
@@ -27,11 +27,11 @@ class Unwrapped:
 
     Attributes:
         state: Names and tensors.
-        prefix: What was taken off all names.
-        added: What was put before all names.
+        prefix: Prefix that was taken off all names.
+        added: Prefix that was put before all names.
         left_out: Names of the file that do not begin with the prefix.
-        kind: What the prefix says of the weights, if there were two.
-        other: Prefix of the other kind.
+        kind: Kind of the weights by their prefix, if the file has two; else None.
+        other: Prefix of the weights of the other kind.
     """
 
     state: StateDict
@@ -45,7 +45,7 @@ class Unwrapped:
 def unwrap_names(
     state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], wanted: WeightsKind | None = None
 ) -> Unwrapped:
-    """Take off what wrappers put before names, where the names then are the model's and were not before.
+    """Take off the prefixes of wrappers if the names are the model's without them and were not before.
 
     Known are ``_orig_mod.`` of ``torch.compile``, the names of activation checkpointing and FSDP, and ``module.`` of
     data parallelism anywhere in a name; any other prefix, such as ``model.`` of Lightning or ``backbone.`` of
@@ -54,11 +54,10 @@ def unwrap_names(
     Args:
         state: Names and tensors of a file.
         shapes: Names and shapes of the model.
-        wanted: Of two prefixes that fit equally, such as ``teacher.`` and ``student.``, that of this kind; None for the
-            average.
+        wanted: Kind to choose if two prefixes fit equally, such as ``teacher.`` and ``student.``; None for the average.
 
     Returns:
-        The state dict under the names that fit the model best; as it was where none fits better.
+        The state dict under the names that fit the model best; as it was if no others fit better.
     """
     best, best_score = Unwrapped(dict(state)), _score(state, shapes)
     for rename in _SPELLINGS:
@@ -82,15 +81,15 @@ def unwrap_names(
 
 
 def unwrap_by(state: Mapping[str, Tensor], pattern: re.Pattern[str], wanted: WeightsKind | None = None) -> Unwrapped:
-    """Take off what stands before names that a pattern knows, where none begins with such a name.
+    """Take off whatever stands before the names that a pattern knows, if all names have something before them.
 
     Args:
         state: Names and tensors of a file.
-        pattern: How names of the model begin.
+        pattern: Pattern of the beginnings of the model's names.
         wanted: See :func:`unwrap_names`.
 
     Returns:
-        The weights behind the prefix that most known names have; as they were where no name is known.
+        The weights behind the prefix that most known names have; as they were if no name is known.
     """
     named = {_without_parallel(name): value for name, value in state.items()}
     known = Counter(
@@ -125,14 +124,14 @@ _SPELLINGS: tuple[Callable[[str], str], ...] = (_as_it_is, _without_compile, _wi
 
 
 def _score(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> tuple[int, int]:
-    """How many names are the model's, and how many of them in its shapes."""
-    # Old files have no extra state, which is no sign that the names are others.
+    """Count the names that are the model's, and those of them that have its shapes."""
+    # Old files have no extra state, so its absence does not tell that the names are others.
     known = [name for name in state if name in shapes and not name.endswith(EXTRA_STATE)]
     return len(known), sum(state[name].shape == shapes[name] for name in known)
 
 
 def _prefixes(names: Iterable[str], known: Iterable[str]) -> Counter[str]:
-    """What stands before known names, and how often."""
+    """Count the prefixes that stand before known names."""
     wanted = set(known)
     counted: Counter[str] = Counter()
     for name in names:
@@ -146,18 +145,18 @@ def _is_average(prefix: str) -> bool:
 
 
 def _better(prefix: str, than: str, wanted: WeightsKind | None) -> bool:
-    """Whether of two prefixes that fit equally this one is of the kind that is wanted, and the other is not."""
+    """Return whether a prefix is of the wanted kind and another, which fits equally well, is not."""
     average = wanted != "plain"
     return _is_average(prefix) == average and _is_average(than) != average
 
 
 def _kind(prefix: str, other: str) -> WeightsKind | None:
-    """Which of two kinds a prefix chose; None where names do not tell."""
+    """Return the kind of the weights behind a prefix; None if the prefixes do not tell."""
     return "ema" if _is_average(prefix) else "plain" if _is_average(other) else None
 
 
 def _with_kind(found: Unwrapped, shapes: Mapping[str, torch.Size]) -> Unwrapped:
-    """Say which of two kinds a prefix chose."""
+    """Add the kind of the weights behind the prefix, and the prefix of the others."""
     prefixes = _prefixes(map(_without_parallel, found.left_out), shapes)
     other = next((prefix for prefix, count in prefixes.most_common(1) if prefix and 2 * count > len(shapes)), "")
     kind = _kind(found.prefix, other)

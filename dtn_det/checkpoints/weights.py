@@ -1,4 +1,4 @@
-"""The weights of a model in a checkpoint, and how they were found."""
+"""The weights of a model in a checkpoint, and the choices by which they were found."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Weights:
     """A state dict without wrappers.
 
     Attributes:
-        chosen: Which state dict of the file.
-        named: Which names in it.
-        unnamed: Keys of averages that are lists without names, which cannot be taken.
-        pruned: Names of weights that the file has as weights and masks, which were multiplied.
+        chosen: The state dict that was chosen in the file.
+        named: Its weights under the names of the model.
+        unnamed: Keys of averages that are lists without names, and so cannot be taken.
+        pruned: Names of pruned weights, which are products of weights and masks of the file.
     """
 
     chosen: Chosen
@@ -49,14 +49,14 @@ class Weights:
 
     @property
     def kind(self) -> WeightsKind | None:
-        """Average or not, where the file says."""
+        """``'ema'`` or ``'plain'`` if the file says; else None."""
         return self.chosen.kind or self.named.kind
 
     def check_kind(self, wanted: WeightsKind | None) -> None:
-        """See that an average was found where one is wanted.
+        """Check that an average was found if one is wanted.
 
         Raises:
-            CheckpointError: The file does not call its weights so.
+            CheckpointError: The file does not call its weights an average.
         """
         if wanted == "ema" and self.kind != "ema":
             raise CheckpointError(
@@ -65,12 +65,12 @@ class Weights:
             )
 
     def fact(self) -> dict[str, str]:
-        """What was taken, for the manifest of a store; nothing where the file has one kind and does not name it."""
+        """Return the kind that was taken, for the manifest of a store; empty if the file does not name it."""
         place = self.chosen.place if self.chosen.kind else self.named.prefix.rstrip(".")
         return {} if self.kind is None else {"weights": f"{self.kind} ({place})"}
 
     def remarks(self, source: str) -> tuple[Remark, ...]:
-        """Which of several state dicts was taken, and that weights were pruned."""
+        """Tell which of several state dicts was taken, and whether weights were pruned."""
         return (*self._of_average(source), *self._of_pruning(source))
 
     def _of_pruning(self, source: str) -> tuple[Remark, ...]:
@@ -81,7 +81,7 @@ class Weights:
         return (Remark(PRUNED, what, source, len(self.pruned), self.pruned[:3]),) if self.pruned else ()
 
     def _of_average(self, source: str) -> tuple[Remark, ...]:
-        """That an average was taken, or one of two state dicts, or that an average could not be."""
+        """Tell that an average was taken, or one of two state dicts, or that an average could not be taken."""
         if self.kind is None:
             what = (
                 "average of the weights (EMA) is a list without names, which cannot be matched to a model: the weights "
@@ -103,16 +103,16 @@ class Weights:
 def find_weights(
     own: Mapping[str, Tensor], content: Mapping[str, Any], source: str, wanted: WeightsKind | None = None
 ) -> Weights:
-    """The state dict of a checkpoint in the names of a model, whether it fits or not.
+    """Find the state dict of a checkpoint and give it the names of a model, whether it fits or not.
 
     Args:
         own: State dict of the model.
-        content: What the file holds.
-        source: How messages call it.
-        wanted: ``'ema'`` or ``'plain'`` of a checkpoint with both; None for the average where there is one.
+        content: Content of the file.
+        source: Name of the file, for messages.
+        wanted: ``'ema'`` or ``'plain'`` of a checkpoint with both; None for the average if there is one.
 
     Raises:
-        CheckpointError: There is none, or none of the kind that is wanted, or it is not of a whole model.
+        CheckpointError: There is no state dict, none of the wanted kind, or not all of a model's weights.
     """
     try:
         chosen, pruned = choose_whole(content, wanted, own)
