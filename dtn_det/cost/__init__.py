@@ -1,1 +1,1 @@
-"""What a model costs: FLOPs, parameters, and facts about its training."""
+"""The cost of models: FLOPs and parameters, and facts such as how a model was trained."""

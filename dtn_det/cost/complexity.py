@@ -1,8 +1,8 @@
 """FLOPs and parameters of a detector, by part and kind of module, beside those of its LayerNorm twin.
 
-MMEngine's analyzer counts everything but DTN, on a trace in which each DTN layer does what LayerNorm would: its total
-is that of the LayerNorm twin. DTN's share, most of which the analyzer does not see, is counted on paper
-(:mod:`dtn_det.cost.dtn_flops`) from the grids that the trace met.
+MMEngine's analyzer counts everything but DTN, on a trace in which each DTN layer does what LayerNorm does: its total is
+that of the LayerNorm twin, and agrees with published figures. DTN's share, most of which the analyzer does not see, is
+counted on paper from the grids that the layers met in the trace (:mod:`dtn_det.cost.flops`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dtn_det._optional import require
-from dtn_det.cost.dtn_flops import DTNFlops, dtn_flops
+from dtn_det.cost.flops import DTNFlops, LayerCost, as_layer_norm
 from dtn_det.errors import InputError
 from dtn_det.layers import DTN
 
@@ -39,15 +38,15 @@ KINDS_BY_NAME = (("Attention", "attention"), ("MSA", "attention"), ("FFN", "ffn"
 
 @dataclass(frozen=True)
 class CostRow:
-    """One kind of module in one part of the detector.
+    """The cost of one kind of module in one part of the detector.
 
     Attributes:
-        part: Such as `backbone.stages.0`, `neck`, `roi_head.mask_head`.
+        part: Path of the part, such as `backbone.stages.0`, `neck` or `roi_head.mask_head`.
         kind: `dtn`, `norm`, `attention`, `ffn`, `patches`, `conv`, `linear` or `other`.
-        params: Parameters.
-        flops: FLOPs.
-        ln_params: Parameters of the LayerNorm twin.
-        ln_flops: FLOPs of the LayerNorm twin.
+        params: Number of parameters.
+        flops: Number of FLOPs.
+        ln_params: Number of parameters of the LayerNorm twin.
+        ln_flops: Number of FLOPs of the LayerNorm twin.
     """
 
     part: str
@@ -58,42 +57,30 @@ class CostRow:
     ln_flops: int
 
     def texts(self) -> tuple[str, ...]:
-        """The cells of a table as :data:`HEADINGS` names them."""
+        """Format the row as the cells of a table with :data:`HEADINGS`."""
         values = (self.params / 1e6, self.flops / 1e9, self.ln_params / 1e6, self.ln_flops / 1e9)
         return self.part, self.kind, *(f"{value:.3f}" for value in values)
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One DTN layer: where it is, the grid it meets, what it costs."""
-
-    name: str
-    height: int
-    width: int
-    channels: int
-    num_groups: int
-    flops: DTNFlops
-
-
-@dataclass(frozen=True)
 class Complexity:
-    """FLOPs and parameters of a detector.
+    """The FLOPs and parameters of a detector.
 
     Attributes:
-        model: Class of the detector and of its backbone.
-        shape: Input `(H, W)`.
-        rows: In the order of the model's parts.
-        layers: The DTN layers.
+        model: Classes of the detector and of its backbone.
+        shape: Height and width of the input in pixels.
+        rows: The cost by part and kind, in the order of the model's parts.
+        layers: The cost of each DTN layer.
     """
 
     model: str
     shape: tuple[int, int]
     rows: tuple[CostRow, ...]
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerCost, ...]
 
     @property
     def title(self) -> str:
-        """What was counted, and how."""
+        """A line that says what was counted, and by which convention."""
         return f"{self.model}, input {self.shape[0]} x {self.shape[1]}; {CONVENTION}"
 
     @property
@@ -109,21 +96,19 @@ class Complexity:
         return DTNFlops(**{field: sum(getattr(layer.flops, field) for layer in self.layers) for field in fields})
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """Return everything, ready for JSON."""
         return {**asdict(self), "total": asdict(self.total), "dtn": asdict(self.dtn), "convention": CONVENTION}
 
     def to_frame(self) -> pd.DataFrame:
-        """One line per row, and the total."""
-        frame: pd.DataFrame = require("pandas", "cli").DataFrame([asdict(row) for row in (*self.rows, self.total)])
-        return frame
+        """Return the rows and their total as a data frame."""
+        return require("pandas", "cli").DataFrame([asdict(row) for row in (*self.rows, self.total)])
 
     def to_csv(self) -> str:
-        """The table as CSV."""
-        csv: str = self.to_frame().to_csv(index=False)
-        return csv
+        """Return the rows and their total as CSV."""
+        return self.to_frame().to_csv(index=False)
 
     def to_markdown(self) -> str:
-        """The tables as Markdown, in millions of parameters and billions of FLOPs."""
+        """Return the tables as Markdown, in millions of parameters and billions of FLOPs."""
         lines = [self.title, "", f"| {' | '.join(HEADINGS)} |", "|---|---|---:|---:|---:|---:|"]
         lines += [f"| {' | '.join(row.texts())} |" for row in (*self.rows, self.total)]
         if self.layers:
@@ -133,7 +118,7 @@ class Complexity:
 
 
 def dtn_parts(cost: DTNFlops) -> list[tuple[str, int]]:
-    """The parts of DTN's cost with a heading each."""
+    """List the parts of DTN's cost, each with its heading."""
     return [
         ("axis filters, mean", cost.mean_filter),
         ("axis filters, second moment", cost.square_filter),
@@ -153,22 +138,25 @@ def config_complexity(cfg: Config, shape: tuple[int, int] = (800, 1280)) -> Comp
 
     Args:
         cfg: Any MMDetection config.
-        shape: Input `(H, W)`.
+        shape: Height and width of the input in pixels, at least 32 each.
 
     Raises:
-        ValueError: A config without a model, a shape too small, or a detector that cannot be traced.
+        ImportError: MMDetection is missing; the message names the extra.
+        InputError: The config has no model, the shape is too small, or the detector cannot be traced.
     """
     if "model" not in cfg:
         raise InputError("expected a config with a model, got none: name a whole config, not a part of one")
     if min(shape) < 32:
         raise InputError(f"expected an input of at least 32 x 32 pixels, got {shape[0]} x {shape[1]}")
-    scope = cfg.get("default_scope", "mmdet")
-    require("mmdet.utils", "det").register_all_modules(init_default_scope=scope == "mmdet")
-    settings = _keep_all_proposals(cfg.model)
+    require("mmdet.models", "det")
+    from mmdet.registry import MODELS
+    from mmdet.utils import register_all_modules
+    from mmengine.model import revert_sync_batchnorm
+
+    register_all_modules(init_default_scope=cfg.get("default_scope", "mmdet") == "mmdet")
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(0)
-        model = require("mmdet.registry", "det").MODELS.build(settings)
-        model = require("mmengine.model", "det").revert_sync_batchnorm(model).eval()
+        model = revert_sync_batchnorm(MODELS.build(_keep_all_proposals(cfg.model))).eval()
         images = torch.rand(1, 3, *shape)
     return model_complexity(model, images)
 
@@ -181,14 +169,13 @@ def model_complexity(model: nn.Module, images: Tensor) -> Complexity:
         images: `(1, 3, H, W)`.
 
     Raises:
-        ValueError: The detector cannot be traced.
+        InputError: The detector cannot be traced.
     """
-    analyzer = require("mmengine.analysis", "det").FlopAnalyzer
-    norms = {name: module for name, module in model.named_modules() if isinstance(module, DTN)}
-    grids: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
-    with as_layer_norm(norms, grids), _traceable(model, images), _quiet():
+    from mmengine.analysis import FlopAnalyzer
+
+    with as_layer_norm(model) as costs, _traceable(model, images), _quiet():
         try:
-            handler = analyzer(model, (images,))
+            handler = FlopAnalyzer(model, (images,))
             handler.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
             handler.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
             counted = handler.by_module()
@@ -197,75 +184,32 @@ def model_complexity(model: nn.Module, images: Tensor) -> Complexity:
                 f"expected a detector that takes images alone and can be traced at {tuple(images.shape[-2:])}, got "
                 f"{type(model).__name__} ({type(error).__name__}: {error}): try another --shape"
             ) from error
-    layers = tuple(dtn_layer(name, norms[name], grid) for name, met in grids.items() for grid in met)
+    layers = costs()
     backbone = type(getattr(model, "backbone", model)).__name__
     height, width = images.shape[-2:]
     return Complexity(f"{type(model).__name__} ({backbone})", (height, width), _rows(model, counted, layers), layers)
 
 
 def _attention_flops(inputs: list[Any], outputs: list[Any]) -> int:
-    """The two matrix products of a fused attention: MMEngine knows them only where they are apart."""
+    """The two matrix products of a fused attention, which MMEngine knows as separate operations only."""
     query, key, value = (tensor.type().sizes() for tensor in inputs[:3])
-    flops: int = math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
-    return flops
-
-
-def dtn_layer(name: str, norm: DTN, grid: tuple[int, int, int]) -> Layer:
-    """What one DTN layer costs.
-
-    Args:
-        name: Of the layer.
-        norm: The layer.
-        grid: Height and width of the tokens that it met, and tokens before them.
-    """
-    height, width, num_prefix = grid
-    flops = dtn_flops(
-        height,
-        width,
-        norm.num_features,
-        norm.num_groups,
-        num_prefix=num_prefix,
-        head_rms=norm.head_rms,
-        only_var=norm.only_var,
-    )
-    return Layer(name, height, width, norm.num_features, norm.num_groups, flops)
-
-
-@contextlib.contextmanager
-def as_layer_norm(norms: dict[str, DTN], grids: dict[str, list[tuple[int, int, int]]]) -> Iterator[None]:
-    """Have the DTN layers do what LayerNorm would, and note the grids they meet: `(H, W, prefix tokens)`."""
-
-    def forward(
-        norm: DTN, name: str, x: Tensor, hw_shape: tuple[int, int] | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        height, width, num_prefix = norm._grid(x, hw_shape)
-        grids[name].append((int(height), int(width), int(num_prefix)))
-        return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-
-    try:
-        for name, norm in norms.items():
-            norm.forward = functools.partial(forward, norm, name)  # type: ignore[method-assign]
-        yield
-    finally:
-        for norm in norms.values():
-            del norm.forward
+    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
 @contextlib.contextmanager
 def _traceable(model: nn.Module, images: Tensor) -> Iterator[None]:
     """Let the detector's forward take images alone, as tracing needs it."""
+    from mmdet.models.roi_heads import CascadeRoIHead
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
     height, width = images.shape[-2:]
     sizes = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), (height, width))
-    sample = require("mmdet.structures", "det").DetDataSample(
-        metainfo={**sizes, "scale_factor": (1.0, 1.0), "img_id": 0}
-    )
+    sample = DetDataSample(metainfo={**sizes, "scale_factor": (1.0, 1.0), "img_id": 0})
     # Some detectors look for objects even where they do not learn from them.
-    sample.gt_instances = require("mmengine.structures", "det").InstanceData(
-        bboxes=images.new_zeros(0, 4), labels=images.new_zeros(0, dtype=torch.long)
-    )
+    sample.gt_instances = InstanceData(bboxes=images.new_zeros(0, 4), labels=images.new_zeros(0, dtype=torch.long))
     model.forward = functools.partial(model.forward, data_samples=[sample], mode="tensor")
-    cascade_class = require("mmdet.models.roi_heads", "det").CascadeRoIHead
-    cascades: list[Any] = [module for module in model.modules() if type(module) is cascade_class and module.with_mask]
+    cascades: list[Any] = [module for module in model.modules() if type(module) is CascadeRoIHead and module.with_mask]
     for cascade in cascades:
         cascade._mask_forward = functools.partial(_masks_of_kept_boxes, cascade._mask_forward, cascade.test_cfg)
     try:
@@ -280,7 +224,7 @@ def _traceable(model: nn.Module, images: Tensor) -> Iterator[None]:
 def _masks_of_kept_boxes(
     forward: Callable[..., dict[str, Tensor]], test_cfg: dict[str, Any], stage: int, x: Any, rois: Tensor
 ) -> dict[str, Tensor]:
-    """The mask heads of a cascade on as many boxes as an image may keep.
+    """Run the mask heads of a cascade on as many boxes as an image may keep.
 
     MMDetection's plain forward runs them on every proposal, which neither inference nor published figures do; the rest
     of the boxes get empty masks, so that their number is the expected one.
@@ -294,7 +238,7 @@ def _masks_of_kept_boxes(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the warnings of tracing, which do not touch the count."""
+    """Silence the warnings of tracing, which have no influence on the count."""
     logger = logging.getLogger("mmengine")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -307,7 +251,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _keep_all_proposals(model: Any) -> Any:
-    """The model's settings with a region proposal step that suppresses none but the surplus."""
+    """Return the model's settings with a region proposal step that drops nothing but the surplus."""
     settings = model.copy()
     rpn = (settings.get("test_cfg") or {}).get("rpn")
     if rpn and "nms" in rpn:
@@ -316,7 +260,7 @@ def _keep_all_proposals(model: Any) -> Any:
     return settings
 
 
-def _rows(model: nn.Module, counted: dict[str, int], layers: tuple[Layer, ...]) -> tuple[CostRow, ...]:
+def _rows(model: nn.Module, counted: dict[str, int], layers: tuple[LayerCost, ...]) -> tuple[CostRow, ...]:
     dtn_cost: dict[str, int] = defaultdict(int)
     for layer in layers:
         dtn_cost[layer.name] += layer.flops.total - layer.flops.layer_norm

@@ -10,15 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from dtn_det.cli.main import main
 from dtn_det.corruptions.cells import Cell
-from dtn_det.cost.dtn_flops import dtn_flops
-from dtn_det.cost.facts import ModelFacts, forward_flops, training_facts
+from dtn_det.cost.facts import ModelFacts, training_facts
+from dtn_det.cost.flops import dtn_flops, forward_flops
 from dtn_det.errors import StoreError
 from dtn_det.layers import DTN
-from dtn_det.reports.collect import ReportOptions, collect
-from dtn_det.reports.formats.markdown import markdown
-from dtn_det.reports.tables.summary import model_table
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest, differences
 from dtn_det.robustness.store.store import Store
 
@@ -120,18 +116,3 @@ def test_damaged_facts_are_told(facts: object, tmp_path: Path) -> None:
     path.write_text(json.dumps({**MODEL.to_dict(), "facts": facts}))
     with pytest.raises(StoreError, match="got one that is damaged"):
         store.models()
-
-
-def test_mpc_writes_facts_that_the_report_shows(detector: tuple[str, str], tmp_path: Path) -> None:
-    few = ("--corruptions", "fog", "--severities", "1", "--limit", "2", "--workers", "0", "--device", "cpu")
-    assert main(["mpc", *detector, "--store", str(tmp_path), *few]) == 0
-    (model,) = Store.open(tmp_path).models().values()
-    facts = model.manifest.facts
-    height, width = map(int, facts.flops_at.split("x"))
-    assert facts.flops is not None
-    assert facts.flops > 1e6
-    assert min(height, width) >= 32
-    report = collect([tmp_path], ReportOptions(replicates=0))
-    assert (report.models[0].flops, report.models[0].flops_at) == (facts.flops, facts.flops_at)
-    text = markdown(model_table(report))
-    assert f" {facts.flops_at} " in text

@@ -24,6 +24,9 @@ from dtn_det.cli.main import main
 from dtn_det.corruptions import Corruptor
 from dtn_det.corruptions.cells import Cell, sweep_cells
 from dtn_det.errors import StoreError
+from dtn_det.reports.collect import ReportOptions, collect
+from dtn_det.reports.formats.markdown import markdown
+from dtn_det.reports.tables.summary import model_table
 from dtn_det.robustness.detection import data as detection_data
 from dtn_det.robustness.detection import run as detection_run
 from dtn_det.robustness.detection.evaluation import evaluate_cells, read_cells
@@ -59,6 +62,16 @@ def failed(capsys, detector, folder, *more: str, few=FEW) -> str:
     capsys.readouterr()
     assert mpc(detector, folder, *more, few=few) == 1
     return capsys.readouterr().err
+
+
+def test_facts_of_the_detector_reach_the_report(finished) -> None:
+    (model,) = Store.open(finished).models().values()
+    facts = model.manifest.facts
+    assert facts.flops > 1e6
+    assert min(map(int, facts.flops_at.split("x"))) >= 32
+    report = collect([finished], ReportOptions(replicates=0))
+    assert (report.models[0].flops, report.models[0].flops_at) == (facts.flops, facts.flops_at)
+    assert f" {facts.flops_at} " in markdown(model_table(report))
 
 
 def units(folder: Path) -> dict[str, str]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from dtn_det.cost.facts import ModelFacts, forward_flops
+from dtn_det.cost.facts import ModelFacts
+from dtn_det.cost.flops import forward_flops
 from dtn_det.datasets.remarks import Remark, counted
 from dtn_det.errors import InputError
 from dtn_det.robustness.store.manifest import ModelManifest, hash_weights

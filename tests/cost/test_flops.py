@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from dtn_det.cost.dtn_flops import dtn_flops
+from dtn_det.cost.flops import dtn_flops
 from dtn_det.layers.plain import inter_token_moments
 
 SIZES = st.integers(1, 12)
