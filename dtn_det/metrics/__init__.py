@@ -1,6 +1,11 @@
 """Robustness in numbers: corruption errors, performance under corruption, calibration, and how sure they are."""
 
+from dtn_det._optional import require
 from dtn_det.errors import CellError
+
+for _module in ("numba", "pandas"):
+    require(_module, "eval")
+
 from dtn_det.metrics.ap_samples import ap_samples, average_precision
 from dtn_det.metrics.baselines import BASELINES, baseline_frame
 from dtn_det.metrics.calibration import calibration, expected_calibration_error, reliability

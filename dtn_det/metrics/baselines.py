@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from dtn_det._optional import require
 from dtn_det.corruptions.catalog import EXTRA, SEVERITIES
 from dtn_det.errors import InputError
 from dtn_det.metrics.cells import CLEAN, Cell, CorruptionSet, checked_cells, raise_problems
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 ALEXNET_ERRORS = MappingProxyType(
     {
@@ -80,8 +76,7 @@ def baseline_frame(name: str) -> pd.DataFrame:
     rows = [(*CLEAN, ALEXNET_CLEAN_ERROR)]
     for corruption, errors in ALEXNET_ERRORS.items():
         rows += [(corruption, severity, error) for severity, error in zip(SEVERITIES, errors, strict=True)]
-    frame: pd.DataFrame = require("pandas", "eval").DataFrame(rows, columns=["corruption", "severity", "error"])
-    return frame
+    return pd.DataFrame(rows, columns=["corruption", "severity", "error"])
 
 
 def resolve_baseline(

@@ -8,17 +8,13 @@ the squares of all probabilities). The last two are what NLL and the Brier score
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from dtn_det._optional import require
 from dtn_det.errors import InputError
 from dtn_det.metrics.cells import check_columns, describe
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 BINS = 15
 """Bins of equal width, as in Guo et al., arXiv:1706.04599."""
@@ -190,8 +186,7 @@ def calibration(records: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
         means = (error_rate, bent.expected_calibration_error, float(losses.mean()), float(scores.mean()))
         rows.append((corruption, severity, *means, len(cell)))
     columns = ["corruption", "severity", "error", "ece", "nll", "brier", "num_images"]
-    table: pd.DataFrame = require("pandas", "eval").DataFrame(rows, columns=columns)
-    return table
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _edges(bins: int) -> NDArray[np.float64]:

@@ -7,18 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from dtn_det._optional import require
 from dtn_det.corruptions.catalog import ALL, BENCHMARK, EXTRA, GROUPS, SEVERITIES
 from dtn_det.errors import CellError, InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 Cell = tuple[str, int]
 CorruptionSet = Literal["benchmark", "extra", "all"]
@@ -257,7 +253,7 @@ def check_columns(frame: object, columns: Sequence[str], what: str) -> None:
     Raises:
         ValueError: It is none, or a column is absent or comes twice.
     """
-    if not isinstance(frame, require("pandas", "eval").DataFrame):
+    if not isinstance(frame, pd.DataFrame):
         raise InputError(f"expected a pandas DataFrame as {what}, got {type(frame).__name__}: make one of it")
     names = [str(name) for name in frame.columns]
     absent = [str(name) for name in columns if str(name) not in names]

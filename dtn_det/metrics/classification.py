@@ -7,20 +7,16 @@ are corruption `clean`, severity 0. Definitions: Hendrycks and Dietterich, arXiv
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from dtn_det._optional import require
 from dtn_det.corruptions.catalog import SEVERITIES, group_of
 from dtn_det.metrics import formulas
 from dtn_det.metrics.baselines import resolve_baseline
 from dtn_det.metrics.cells import CellLayout, CellValues, CorruptionSet, cell_error, checked_cells, metric_name
 from dtn_det.metrics.formulas import Summary
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def mean_corruption_error(
@@ -215,5 +211,4 @@ def _table(mean: Summary, frame: pd.DataFrame) -> pd.DataFrame:
         "cells": [int(rows[name]) for name in mean.by_corruption],
         "expected_cells": [len(SEVERITIES)] * len(mean.by_corruption),
     }
-    table: pd.DataFrame = require("pandas", "eval").DataFrame(columns)
-    return table
+    return pd.DataFrame(columns)

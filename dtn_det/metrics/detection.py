@@ -8,18 +8,14 @@ et al., arXiv:1907.07484, Section 2.2.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
-from dtn_det._optional import require
 from dtn_det.errors import CellError
 from dtn_det.metrics import formulas
 from dtn_det.metrics.cells import CLEAN, CellLayout, CellValues, CorruptionSet, cell_error, checked_cells, metric_name
 from dtn_det.metrics.formulas import Summary
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 """COCO's average precisions."""
@@ -87,8 +83,7 @@ def performance_table(
         relative = _summary("rPC", model, metric, corruptions)
         rows.append((metric, model.clean, mean.value, relative.value, mean.cells, mean.expected_cells))
     columns = ["metric", "P", "mPC", "rPC", "cells", "expected_cells"]
-    table: pd.DataFrame = require("pandas", "eval").DataFrame(rows, columns=columns)
-    return table
+    return pd.DataFrame(rows, columns=columns)
 
 
 def no_clean_performance(metric: str) -> CellError:

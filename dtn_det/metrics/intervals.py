@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from dtn_det._optional import require
 from dtn_det.errors import InputError
 from dtn_det.metrics import formulas
 from dtn_det.metrics.baselines import ALEXNET_CLEAN_ERROR, BASELINES, alexnet_errors
@@ -28,9 +28,6 @@ from dtn_det.metrics.resampling import (
     difference,
     interval,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Array = NDArray[np.float64]
 I_co = TypeVar("I_co", bound=Interval, covariant=True)
@@ -95,8 +92,7 @@ class Intervals(Generic[I_co]):
     def to_frame(self) -> pd.DataFrame:
         """One row a number: `name`, `scope`, `severity`, and the fields of the interval."""
         rows = [{**key._asdict(), **vars(entry)} for key, entry in self.entries.items()]
-        frame: pd.DataFrame = require("pandas", "eval").DataFrame(rows)
-        return frame
+        return pd.DataFrame(rows)
 
 
 def classification_intervals(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 
-from dtn_det._optional import require
 from dtn_det.corruptions.catalog import SEVERITIES
 from dtn_det.metrics import (
     CLEAN,
@@ -40,9 +40,6 @@ from dtn_det.reports.numbers import (
     sets_of,
     unpaired,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 AnyInterval = TypeVar("AnyInterval", Interval, Difference)
 
@@ -114,7 +111,7 @@ def numbers_of_frame(frame: pd.DataFrame) -> ClassifierNumbers:
     cells: dict[Cell, float] = {}
     known = True
     for name, severity, error in zip(frame["corruption"], frame["severity"], frame["error"], strict=True):
-        whole = bool(require("pandas", "eval").isna(severity))
+        whole = bool(pd.isna(severity))
         known = known and not whole
         # Means and ratios of sums over the severities come out the same.
         cells.update({(name, one): error for one in (SEVERITIES if whole else (int(severity),))})

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
 
 Task = Literal["classification", "detection"]
 Kind = Literal["top1", "bbox", "segm"]

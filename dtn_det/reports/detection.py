@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from dtn_det.errors import StoreError
 from dtn_det.metrics import (
@@ -39,10 +40,6 @@ from dtn_det.reports.numbers import (
 from dtn_det.robustness.detection.evaluation import CocoScorer, bad_images, cell_groups, in_processes, read_cells
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store.store import ModelStore, Store
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 DetectorNumbers = Mapping[str, Samples]
 """Average precisions of one detector and kind, by metric; those without ground truth are left out."""

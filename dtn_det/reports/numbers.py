@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from dtn_det._optional import require
 from dtn_det.corruptions.catalog import ALL, EXTRA, GROUPS, group_of
 from dtn_det.metrics import CLEAN, METRICS, Difference, Interval, Intervals, Quantity, Samples, all_cells
 from dtn_det.metrics.cells import Cell, CorruptionSet
@@ -26,10 +26,6 @@ from dtn_det.reports.contents import (
     ReportModel,
     Section,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 Row = tuple[Any, ...]
 
@@ -134,8 +130,7 @@ def reliability_frame(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def _frame(rows: Sequence[Row], columns: Sequence[str]) -> pd.DataFrame:
-    frame: pd.DataFrame = require("pandas", "eval").DataFrame(rows, columns=list(columns))
-    return frame
+    return pd.DataFrame(rows, columns=list(columns))
 
 
 def _family(first: str, second: str, which: str, name: str, scope: str, severity: int) -> Row:

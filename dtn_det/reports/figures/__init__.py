@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from dtn_det._optional import require
+
+require("matplotlib", "report")
+
+from matplotlib.figure import Figure
 
 from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import KIND_TITLES, Report, Section
@@ -19,10 +24,7 @@ from dtn_det.reports.figures.text import about_files
 from dtn_det.system.drawing import rendered
 from dtn_det.system.files import write_bytes
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Draw = Callable[[Report, Section], "Figure"]
+Draw = Callable[[Report, Section], Figure]
 
 FIGURES: Mapping[str, tuple[str, Draw]] = {
     "severities": ("Mean performance by severity", draw_severities),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from dtn_det.corruptions.catalog import SEVERITIES
 from dtn_det.errors import NothingToDrawError
@@ -14,10 +16,6 @@ from dtn_det.reports.figures.text import caption
 from dtn_det.reports.labels import groups_of, title
 from dtn_det.reports.numbers import Number
 from dtn_det.system.drawing import COLUMN, PAGE, drawing
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 Points = Mapping[int, Number]
 """By severity; 0 is clean."""

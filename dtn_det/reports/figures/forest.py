@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
 
 from dtn_det.corruptions.catalog import ALL
 from dtn_det.errors import NothingToDrawError
@@ -17,10 +19,6 @@ from dtn_det.reports.labels import groups_of, title
 from dtn_det.reports.measures import Measure, corruption_measure
 from dtn_det.reports.numbers import SETS, set_of
 from dtn_det.system.drawing import COLOURS, COLUMN, GREY, PAGE, drawing
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 MOST_PANELS = 5
 """Pairs with a panel each; more have a line each, and panels for the groups alone."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dtn_det._optional import require
 from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures.data import FigureData
@@ -19,9 +20,6 @@ from dtn_det.reports.figures.text import caption, printable
 from dtn_det.reports.labels import groups_of, short, title
 from dtn_det.reports.numbers import Number
 from dtn_det.system.drawing import COLUMN, PAGE, drawing
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _ROW = 0.165
 """Inches of height of a model."""
@@ -116,7 +114,7 @@ def _range(blocks: Sequence[_HeatmapBlock]) -> tuple[float, float]:
 
 def _draw_block(axis: Any, block: _HeatmapBlock, start: float, colours: tuple[float, float], lower: bool) -> None:
     low, high = colours
-    colour_map = require("matplotlib", "report").colormaps[_COLOURS]
+    colour_map = colormaps[_COLOURS]
     rows, columns = block.values.shape
     shown = block.values if block.coloured else np.full_like(block.values, low)
     edges = start - 0.5 + np.arange(columns + 1)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-from dtn_det._optional import require
 from dtn_det.reports.figures.data import FigureData
 from dtn_det.reports.figures.text import MINUS, fitted, signs, width, wrapped
 from dtn_det.system.drawing import COLUMN, GREY, PALE, TEXT, new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Entry = tuple[Any, str]
 """A line or patch, and what stands beside it in the legend."""
@@ -77,12 +76,11 @@ def model_legend(data: FigureData, style: str, width_inches: float = COLUMN) -> 
         width_inches: Of the figure.
     """
     names = labels(data, width_inches * _INCH - _MARGIN - _HANDLE)
-    line = require("matplotlib.lines", "report").Line2D
     shown = [name for name in data.models if style == "point" or data.marks[name].highlighted]
-    found = [(line([], [], **getattr(data.marks[name], style)), names[name]) for name in shown]
+    found = [(Line2D([], [], **getattr(data.marks[name], style)), names[name]) for name in shown]
     others = len(data.models) - len(shown)
     if others:
-        found.append((line([], [], color=PALE, linewidth=0.7), f"{others} other models"))
+        found.append((Line2D([], [], color=PALE, linewidth=0.7), f"{others} other models"))
     return found
 
 
@@ -93,12 +91,12 @@ def grid(axis: Any, which: str) -> None:
 
 def plain_ticks(axis: Any, most: int) -> None:
     """No more than some ticks along a value axis of matplotlib, at round numbers."""
-    axis.set_major_locator(require("matplotlib.ticker", "report").MaxNLocator(most, steps=[1, 2, 5, 10]))
+    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
 
 
 def handle(**style: Any) -> Any:
     """A line for a legend."""
-    return require("matplotlib.lines", "report").Line2D([], [], **style)
+    return Line2D([], [], **style)
 
 
 def pair_titles(data: FigureData, points: float) -> Mapping[tuple[str, str], str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from dtn_det.corruptions.catalog import GROUPS
 from dtn_det.errors import NothingToDrawError
@@ -13,10 +15,6 @@ from dtn_det.reports.figures.text import caption
 from dtn_det.reports.labels import title
 from dtn_det.reports.numbers import Number
 from dtn_det.system.drawing import GREY, PAGE, drawing
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 MOST_SIDE_BY_SIDE = 4
 """Models whose points share a line; more have lines of their own."""

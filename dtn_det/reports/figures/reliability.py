@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dtn_det.errors import NothingToDrawError
@@ -14,9 +15,6 @@ from dtn_det.reports.figures.data import FigureData
 from dtn_det.reports.figures.layout import handle, labels, page
 from dtn_det.reports.figures.text import caption
 from dtn_det.system.drawing import COLOURS, COLUMN, GREY, PAGE, TEXT, drawing
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _KINDS: Mapping[str, Mapping[str, Any]] = {
     "clean": {"color": COLOURS[0], "marker": "o", "linestyle": "-", "markerfacecolor": "white"},

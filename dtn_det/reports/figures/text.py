@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from dtn_det._optional import require
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.textpath import text_to_path
+
 from dtn_det.reports.figures.data import FigureData
 from dtn_det.system.drawing import FONT, TEXT
 
@@ -25,8 +27,7 @@ def printable(text: str) -> str:
 
 def width(text: str) -> float:
     """Points that a printable text takes in a figure."""
-    textpath = require("matplotlib.textpath", "report")
-    return float(textpath.text_to_path.get_text_width_height_descent(text, _font(), ismath=False)[0])
+    return float(text_to_path.get_text_width_height_descent(text, _font(), ismath=False)[0])
 
 
 def shorten(text: str, points: float) -> str:
@@ -80,13 +81,12 @@ def wrapped(text: str, points: float) -> str:
 
 @lru_cache(maxsize=1)
 def _font() -> Any:
-    return require("matplotlib.font_manager", "report").FontProperties(family=FONT, size=TEXT)
+    return FontProperties(family=FONT, size=TEXT)
 
 
 @lru_cache(maxsize=1)
 def _code_points() -> frozenset[int]:
-    manager = require("matplotlib.font_manager", "report")
-    return frozenset(manager.get_font(manager.findfont(_font())).get_charmap())
+    return frozenset(get_font(findfont(_font())).get_charmap())
 
 
 PARTIAL, IMPORTED = "†", "‡"

@@ -8,15 +8,13 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from dtn_det.reports.contents import DIFFERENCE_COLUMNS, NUMBER_COLUMNS, RELIABILITY_COLUMNS, Report
 from dtn_det.reports.labels import one_line
 from dtn_det.reports.tables.table import Column, Table, TableCell, TableRow
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 FORMAT = "dtn-det report"
 VERSION = 1

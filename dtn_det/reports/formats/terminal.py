@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dtn_det._optional import require
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
 from dtn_det.reports.changes import Change, is_least, p_decimals
 from dtn_det.reports.compare import Comparison, Verdict
 from dtn_det.reports.labels import ARROWS, one_line
@@ -23,12 +27,6 @@ from dtn_det.reports.tables.table import (
     number_text,
 )
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-
 _LONGEST_LABEL = 32
 _UNBOUNDED = 10_000
 _STYLES = {"best": "bold", "second": "underline"}
@@ -36,11 +34,8 @@ _STYLES = {"best": "bold", "second": "underline"}
 
 def terminal_table(table: Table) -> RichTable:
     """One table without its notes, as wide as it is."""
-    rich_table, box = require("rich.table", "cli"), require("rich.box", "cli")
     title = _text(", ".join(filter(None, (table.title, table.note))), "bold")
-    drawn: RichTable = rich_table.Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
+    drawn = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     drawn.add_column(_text(table.label), vertical="bottom", max_width=_LONGEST_LABEL, overflow="fold")
     span = ""
     for column in table.columns:
@@ -101,7 +96,7 @@ def _heading(column: Column, with_span: bool) -> Text:
     arrow = ARROWS[column.direction] if column.arrow_on_span else ""
     span = f"{column.span} {arrow}".strip() if with_span else ""
     lines = (_text(line) for line in (span, column.full_heading, column.note) if line)
-    text: Text = require("rich.text", "cli").Text("\n").join(lines)
+    text: Text = Text("\n").join(lines)
     return text
 
 
@@ -124,7 +119,7 @@ def _cell(cell: TableCell, column: Column, style: str) -> Text:
 
 def _text(text: str, style: str = "") -> Any:
     """Text that is never read as markup."""
-    return require("rich.text", "cli").Text(one_line(text), style)
+    return Text(one_line(text), style)
 
 
 _DECIMALS = 2
@@ -191,7 +186,7 @@ def _interval(change: Change) -> str:
 
 
 def _chart(comparison: Comparison, width: int) -> Iterator[Text]:
-    text = require("rich.text", "cli").Text
+    text = Text
     side = (width - _LABEL - _VALUE - _INTERVAL - len("*  │")) // 2
     side = side if side >= _LEAST_SIDE else 0
     changes = (*comparison.groups, *comparison.corruptions)

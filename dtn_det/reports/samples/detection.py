@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dtn_det.corruptions.cells import CLEAN, Cell
 from dtn_det._optional import require
+from dtn_det.corruptions.cells import CLEAN, Cell
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import ByteImage
 from dtn_det.errors import ReportError
