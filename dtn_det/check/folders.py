@@ -12,9 +12,11 @@ from dtn_det.corrupted_folders.coco_layout import find_annotations
 from dtn_det.corrupted_folders.reading import list_tree, open_tree
 from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
 from dtn_det.corruptions.image import read_image
+from dtn_det.datasets.configs.folders import folder_fault
 from dtn_det.datasets.folders.class_folders import LabelledImages, label_images
 from dtn_det.datasets.folders.image_files import spread
 from dtn_det.datasets.folders.recognise import Recognised, recognise
+from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import BadImageError
 
 if TYPE_CHECKING:
@@ -52,10 +54,11 @@ def check_folder(root: Path, classes: str | None = None, target: Target | None =
         return [CheckResult(str(root), found.kind, found.title, facts, found.remarks, (str(error),))]
     facts |= _class_facts(found, images)
     fault = _against(found, images, target)
+    told = () if fault else _told(found, images, target)
     fits = None if target is None or fault is None else not fault
     problems = [fault] if fault else []
     problems += _unreadable(images)
-    return [CheckResult(str(root), found.kind, found.title, facts, images.remarks, problems, fits)]
+    return [CheckResult(str(root), found.kind, found.title, facts, (*images.remarks, *told), problems, fits)]
 
 
 def _facts(found: Recognised) -> Iterator[tuple[str, Any]]:
@@ -115,6 +118,16 @@ def _against(found: Recognised, images: LabelledImages, target: Target | None) -
             "or a COCO data set"
         )
     number = target.num_classes()
-    if number is None:
-        return None
-    return "" if number == images.num_classes else ClassSet(found, images).fault(number, target.source)
+    own = "" if number in (None, images.num_classes) else ClassSet(found, images).fault(number, target.source)
+    if target.config is not None and found.kind == "class_folders" and images.labels.classes != "imagenet":
+        own = folder_fault(target.config, str(found.root)) or own
+    return own if own or number is not None else None
+
+
+def _told(found: Recognised, images: LabelledImages, target: Target | None) -> tuple[Remark, ...]:
+    """That the tools refuse a part of ImageNet's classes that `dtn-det mce` evaluates."""
+    if target is None or target.config is None or target.is_detector or images.labels.classes != "imagenet":
+        return ()
+    fault = folder_fault(target.config, str(found.root)) if found.kind == "class_folders" else ""
+    what = f"folder that dtn-det mce evaluates, and that tools/train.py and tools/test.py refuse: {fault}"
+    return (Remark("refused_by_tools", what, str(found.root)),) if fault else ()

@@ -10,11 +10,18 @@ import itertools
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dtn_det.datasets.configs.classes import checkpoint_classes
-from dtn_det.datasets.configs.settings import class_folder, innermost_datasets
+from dtn_det.datasets.configs.classes import checkpoint_classes, innermost_settings
+from dtn_det.datasets.configs.settings import (
+    class_folder,
+    class_names,
+    innermost_datasets,
+    numbers_itself,
+    own_class_names,
+)
 from dtn_det.datasets.folders.image_files import (
     SUFFIXES,
     OtherFiles,
@@ -55,35 +62,154 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
             list of images has labels that do not fit, or an evaluator looks at more classes than there are.
     """
     numbers = dict(class_numbers(cfg))
-    first: tuple[str, str, list[str]] | None = None
+    sets = [found for loader in dataloaders for found in _labelled_sets(cfg, loader)]
+    _check_same_folders(sets)
+    _check_sets(cfg, dataloaders, sets)
     remarks: dict[str, tuple[Remark, ...]] = {}
-    for loader, dataset in [(name, dataset) for name in dataloaders for dataset in innermost_datasets(cfg.get(name))]:
-        folder = class_folder(dataset)
-        if folder is None or not os.path.isdir(folder):
-            continue
-        found = _folders(folder)
-        _check_strangers(folder, found)
-        if first is not None and first[2] != found:
-            raise InputError(
-                f"expected {folder!r} for {loader} to have the classes of {first[1]!r} for {first[0]}, got "
-                f"{_difference(first[2], found)}: the sorted names of the folders number the classes, so they must be "
-                "the same"
-            )
-        first = loader, folder, found
-        for key, number in numbers.items():
-            if len(found) != number:
-                options = " ".join(f"{name}={len(found)}" for name in numbers)
-                raise InputError(
-                    f"expected folders of {number} classes ({key}) for {loader}, got {len(found)} in {folder!r}"
-                    f"{_shown(found)}: {_other_than_classes(folder)}name the folder of the dataset with --data-root, "
-                    f"or change the model with --cfg-options {options}"
-                )
-        _check_names(dataset, loader, folder, found)
-        if folder not in remarks:
-            remarks[folder] = tuple(_left_out(dataset, folder, found))
+    for one in sets:
+        if one.folder is not None and one.folder not in remarks:
+            remarks[one.folder] = tuple(_left_out(one.settings, one.folder, one.folders))
     check_image_lists(cfg, dataloaders, numbers)
-    _check_evaluators(cfg, dataloaders, numbers)
+    _check_topk(cfg, dataloaders, numbers)
     return tuple(itertools.chain.from_iterable(remarks.values()))
+
+
+def folder_fault(cfg: Mapping[str, Any], folder: str) -> str:
+    """Why a config could not train on a folder of class folders, nor be tested on it.
+
+    Args:
+        cfg: The config of a classifier.
+        folder: Takes the place of every folder of classes that the config names.
+
+    Returns:
+        The sentence; empty where it could, or where the config's data sets are not folders of classes.
+    """
+    loaders = [key for key in cfg if key.endswith("_dataloader")]
+    names = [name for name in _folders(folder) if not is_litter(name)]
+    sets = [
+        LabelledSet(loader, where, settings, folder, names, class_names(where, settings))
+        for loader in loaders
+        for where, settings in innermost_settings(cfg, loader)
+        if class_folder(settings) is not None
+    ]
+    try:
+        _check_sets(cfg, loaders, sets, "name the folder of its classes")
+        if sets:
+            _check_topk(cfg, loaders, dict(class_numbers(cfg)))
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _check_sets(
+    cfg: Mapping[str, Any],
+    dataloaders: Sequence[str],
+    sets: Sequence[LabelledSet],
+    advice: str = "name the folder of the dataset with --data-root",
+) -> None:
+    """See that the folders of each set are as many as the model's classes and its own, and in their order."""
+    numbers = dict(class_numbers(cfg))
+    for one in sets:
+        if one.folder is None:
+            _check_fixed_classes(one, numbers)
+            continue
+        found = one.folders
+        for key, number in {**numbers, **_named_number(one)}.items():
+            if len(found) != number:
+                raise InputError(
+                    f"expected folders of {number} classes ({key}) for {one.loader}, got {len(found)} in "
+                    f"{one.folder!r}{_shown(found)}: {_other_than_classes(one.folder)}{advice}"
+                    f"{_change_to(found, cfg, dataloaders, sets)}"
+                )
+        _check_names(one)
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """A data set of a config of mmpretrain whose classes have numbers.
+
+    Attributes:
+        loader: Key of its dataloader, such as ``"train_dataloader"``.
+        where: Its own key in the config, such as ``"train_dataloader.dataset"``.
+        settings: What the config says of it.
+        folder: The folder with the folders of its classes, None where its type numbers them in another way.
+        folders: Names of these folders, in the order in which mmpretrain numbers them.
+        names: What it calls its classes, None where it calls them as the folders.
+    """
+
+    loader: str
+    where: str
+    settings: Mapping[str, Any]
+    folder: str | None
+    folders: Sequence[str] = ()
+    names: Sequence[str] | None = None
+
+
+def _labelled_sets(cfg: Mapping[str, Any], loader: str) -> Iterator[LabelledSet]:
+    """The data sets of a dataloader with folders of classes that are there, or with classes of their type."""
+    for where, settings in innermost_settings(cfg, loader):
+        folder = class_folder(settings)
+        if folder is None and numbers_itself(settings):
+            yield LabelledSet(loader, where, settings, None, (), own_class_names(settings))
+        elif folder is not None and os.path.isdir(folder):
+            yield LabelledSet(loader, where, settings, folder, _folders(folder), class_names(where, settings))
+
+
+def _check_same_folders(sets: Sequence[LabelledSet]) -> None:
+    """See that the sets have folders of the same classes, and nothing else in the place of these."""
+    first: LabelledSet | None = None
+    for one in sets:
+        if one.folder is None:
+            continue
+        _check_strangers(one.folder, one.folders)
+        if first is not None and first.folders != one.folders:
+            raise InputError(
+                f"expected {one.folder!r} for {one.loader} to have the classes of {first.folder!r} for {first.loader}, "
+                f"got {_difference(first.folders, one.folders)}: the sorted names of the folders number the classes, "
+                "so they must be the same"
+            )
+        first = one
+
+
+def _named_number(one: LabelledSet) -> dict[str, int]:
+    """The number of classes that a set has names for, by what names them; empty where the folders do."""
+    if one.names is None:
+        return {}
+    told = "classes" in (one.settings.get("metainfo") or {}) or one.settings.get("classes") is not None
+    what = "classes" if told else f"type={_type_name(one.settings)}"
+    return {f"{one.where}.{what}": len(one.names)}
+
+
+def _check_fixed_classes(one: LabelledSet, numbers: Mapping[str, int]) -> None:
+    """See that a model has an output for each class of a data set of a type such as CIFAR10."""
+    number = len(one.names or ())
+    few = {key: value for key, value in numbers.items() if value < number}
+    if few:
+        got = ", ".join(f"{key}={value}" for key, value in few.items())
+        options = " ".join(f"{key}={number}" for key in few)
+        raise InputError(
+            f"expected a model of at least {number} classes, those of {_type_name(one.settings)} ({one.where}), got "
+            f"{got}: change it with --cfg-options {options}, or name another data set"
+        )
+
+
+def _change_to(
+    found: Sequence[str], cfg: Mapping[str, Any], dataloaders: Sequence[str], sets: Sequence[LabelledSet]
+) -> str:
+    """All options that together let a config run on its folders, as the end of a sentence; none where none can."""
+    if len(found) < 2:
+        return ""
+    options = [f"{key}={len(found)}" for key in dict(class_numbers(cfg))]
+    options += [
+        _own_names_off(one.where) for one in sets if one.names is not None and not _same(one.names, one.folders)
+    ]
+    options += [_first_alone(path) for path, topk in _topks(cfg, dataloaders) if _most(topk) > len(found)]
+    return f", or change the config to these classes with --cfg-options {' '.join(options)}"
+
+
+def _own_names_off(where: str) -> str:
+    """The option by which a data set takes the names of its folders for those of its classes."""
+    return f"{where}.metainfo.classes=None"
 
 
 def check_trained_folders(cfg: Mapping[str, Any], dataloader: str, checkpoint: str, content: Mapping[str, Any]) -> None:
@@ -131,28 +257,26 @@ def _check_strangers(folder: str, names: Sequence[str]) -> None:
         )
 
 
-def _check_names(dataset: Mapping[str, Any], loader: str, folder: str, found: Sequence[str]) -> None:
-    """See that ``classes`` in the config, where they are the folders' names, are in the order of the numbers."""
-    names = _named_classes(dataset)
-    if names is None or {*map(_plain, names)} != {*map(_plain, found)}:
+def _check_names(one: LabelledSet) -> None:
+    """See that a set's names of its classes, where they are those of folders, are those of the same numbers.
+
+    Names that have nothing in common, such as wnids and words, say nothing.
+    """
+    if one.names is None or _same(one.names, one.folders):
         return
-    if [*map(_plain, names)] != [*map(_plain, found)]:
-        place = next(
-            n for n, (ours, theirs) in enumerate(zip(found, names, strict=True)) if _plain(ours) != _plain(theirs)
-        )
-        raise InputError(
-            f"expected the classes of {loader} in the order of the sorted folders of {folder!r}, by which mmpretrain "
-            f"numbers them, got {names[place]!r} as class {place}, which is the folder {found[place]!r}: sort "
-            "`classes`, or leave them out"
-        )
+    names, found = [*map(_plain, one.names)], [*map(_plain, one.folders)]
+    if not {*names} & {*found}:
+        return
+    place = next(number for number, (own, other) in enumerate(zip(names, found, strict=True)) if own != other)
+    raise InputError(
+        f"expected the classes of {one.where} in the order of the sorted folders of {one.folder!r}, by which "
+        f"mmpretrain numbers them, got {one.names[place]!r} as class {place}, which is the folder "
+        f"{one.folders[place]!r}: sort `classes`, or leave them out with --cfg-options {_own_names_off(one.where)}"
+    )
 
 
-def _named_classes(dataset: Mapping[str, Any]) -> list[str] | None:
-    names = dataset.get("classes") or (dataset.get("metainfo") or {}).get("classes")
-    if isinstance(names, str):
-        path = Path(names).expanduser()
-        return path.read_text().splitlines() if path.is_file() else None
-    return [str(name) for name in names] if names else None
+def _same(names: Sequence[str], found: Sequence[str]) -> bool:
+    return [*map(_plain, names)] == [*map(_plain, found)]
 
 
 def _plain(name: str) -> str:
@@ -198,18 +322,37 @@ def _other_than_classes(folder: str) -> str:
     return f"these are {found.title}; {found.advice()}; or "
 
 
-def _check_evaluators(cfg: Mapping[str, Any], dataloaders: Sequence[str], numbers: Mapping[str, int]) -> None:
+def _check_topk(cfg: Mapping[str, Any], dataloaders: Sequence[str], numbers: Mapping[str, int]) -> None:
     """The five likeliest of three classes are asked for after a whole epoch."""
+    for path, topk in _topks(cfg, dataloaders):
+        if numbers and _most(topk) > min(numbers.values()):
+            raise InputError(
+                f"expected {path}.topk of at most {min(numbers.values())}, the number of classes, got {topk}: add "
+                f"--cfg-options {_first_alone(path)}"
+            )
+
+
+def _topks(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """How many of the likeliest classes evaluators look at, and heads that count their accuracy in training."""
+    if "train_dataloader" in dataloaders:
+        for path, model in _models(cfg):
+            head = model.get("head")
+            if isinstance(head, Mapping) and head.get("cal_acc") and "topk" in head:
+                yield f"{path}.head", head["topk"]
     for key in [loader.replace("_dataloader", "_evaluator") for loader in dataloaders]:
         metrics = cfg.get(key)
         for path, metric in [(key, metrics)] if isinstance(metrics, Mapping) else _numbered(key, metrics or ()):
-            topk = metric.get("topk", ()) if isinstance(metric, Mapping) else ()
-            most = max([topk] if isinstance(topk, int) else topk, default=0)
-            if numbers and most > min(numbers.values()):
-                raise InputError(
-                    f"expected {path}.topk of at most {min(numbers.values())}, the number of classes, got {topk}: add "
-                    f"--cfg-options {path}.topk=1"
-                )
+            if isinstance(metric, Mapping) and "topk" in metric:
+                yield path, metric["topk"]
+
+
+def _first_alone(path: str) -> str:
+    """The option that looks at the likeliest class alone; heads take no number but a list."""
+    return f"{path}.topk='[1]'" if path.endswith(".head") else f"{path}.topk=1"
+
+
+def _most(topk: Any) -> int:
+    return max([topk] if isinstance(topk, int) else topk, default=0)
 
 
 def _numbered(key: str, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
@@ -219,12 +362,19 @@ def _numbered(key: str, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
 def class_numbers(cfg: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     """Keys of a classifier's config that say how many classes there are, and the number of each."""
     yield from _number("data_preprocessor", cfg.get("data_preprocessor"))
-    path, model = "model", cfg.get("model")
-    while isinstance(model, Mapping):
+    for path, model in _models(cfg):
         yield from _number(path, model)
         yield from _number(f"{path}.head", model.get("head"))
+        loss = model["head"].get("loss") if isinstance(model.get("head"), Mapping) else None
+        yield from _number(f"{path}.head.loss", loss)
         yield from _number(f"{path}.data_preprocessor", model.get("data_preprocessor"))
-        # Of a ConvertedModel.
+
+
+def _models(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The model of a config, and that within a ConvertedModel, by their keys."""
+    path, model = "model", cfg.get("model")
+    while isinstance(model, Mapping):
+        yield path, model
         path, model = f"{path}.model", model.get("model")
 
 
@@ -232,6 +382,11 @@ def _number(path: str, settings: Any) -> Iterator[tuple[str, int]]:
     number = settings.get("num_classes") if isinstance(settings, Mapping) else None
     if isinstance(number, int):
         yield f"{path}.num_classes", number
+
+
+def _type_name(settings: Mapping[str, Any]) -> str:
+    kind = settings.get("type")
+    return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
 def _folders(folder: str) -> list[str]:

@@ -8,7 +8,9 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
+from dtn_det._optional import require
 from dtn_det.datasets.folders.image_files import listed, subfolders
+from dtn_det.errors import InputError
 
 
 def innermost_datasets(node: Any) -> Iterator[dict[str, Any]]:
@@ -84,16 +86,89 @@ def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str
 def class_folder(dataset: Mapping[str, Any]) -> str | None:
     """The folder with the folders of classes of a dataset of mmpretrain, None where it has another form.
 
-    mmpretrain's ImageNet knows them by its ``split``, unless there are lists of images in ``meta``.
+    mmpretrain's ImageNet and ImageNet21k know them by their ``split``, unless there are lists of images in ``meta``.
     """
     root, prefix = dataset.get("data_root") or "", dataset.get("data_prefix") or ""
-    kind = str(dataset.get("type")).rpartition(".")[2]
-    if kind not in ("CustomDataset", "ImageNet") or dataset.get("ann_file") or not dataset.get("with_label", True):
+    if isinstance(prefix, Mapping):
+        prefix = prefix.get("img_path")
+    if dataset.get("ann_file") or not dataset.get("with_label", True) or not isinstance(prefix, str):
         return None
-    if kind == "ImageNet" and (split := dataset.get("split")):
+    kind = classifier_dataset(dataset.get("type"))
+    if kind is None or not _numbers_folders(kind):
+        return None
+    if split := dataset.get("split"):
         if split == "test" or os.path.exists(os.path.join(root, "meta", f"{split}.txt")):
             return None
         prefix = prefix or split
-    if not isinstance(prefix, str) or not (root or prefix) or "://" in root + prefix:
+    if not (root or prefix) or "://" in root + prefix:
         return None
     return os.path.join(root, prefix)
+
+
+def classifier_dataset(kind: Any) -> Any:
+    """The class of a data set of mmpretrain by its name in a config or itself, None for another."""
+    try:
+        if isinstance(kind, str):
+            kind = require("mmpretrain.registry", "cls").DATASETS.get(kind)
+        base = require("mmpretrain.datasets", "cls").BaseDataset
+    except ImportError:
+        return None
+    return kind if isinstance(kind, type) and issubclass(kind, base) else None
+
+
+def _numbers_folders(kind: Any) -> bool:
+    """Whether a class of data sets reads its folders as mmpretrain's CustomDataset does."""
+    custom = require("mmpretrain.datasets", "cls").CustomDataset
+    return (
+        _is_custom(kind)
+        # Others may make their folder of anything.
+        and kind.__init__.__module__.startswith("mmpretrain.")
+        and all(getattr(kind, name) is getattr(custom, name) for name in ("load_data_list", "_find_samples"))
+    )
+
+
+def _is_custom(kind: Any) -> bool:
+    return issubclass(kind, require("mmpretrain.datasets", "cls").CustomDataset)
+
+
+def numbers_itself(dataset: Mapping[str, Any]) -> bool:
+    """Whether the labels of a dataset are those of its type, as of mmpretrain's CIFAR10, whatever the config says."""
+    kind = classifier_dataset(dataset.get("type"))
+    return kind is not None and kind.__module__.startswith("mmpretrain.") and not _is_custom(kind)
+
+
+def class_names(where: str, dataset: Mapping[str, Any]) -> list[str] | None:
+    """The names that a dataset of mmpretrain gives its classes: those of the config, else those of its type.
+
+    Args:
+        where: Its key in the config, for messages.
+        dataset: Its settings.
+
+    Returns:
+        The names in the order of the numbers; None where it takes those of the folders.
+
+    Raises:
+        InputError: ``classes`` of the config is a text that names no file.
+    """
+    metainfo = dataset.get("metainfo") or {}
+    if "classes" in metainfo:
+        key, names = "metainfo.classes", metainfo["classes"]
+    elif dataset.get("classes") is not None:
+        key, names = "classes", dataset["classes"]
+    else:
+        key, names = "type", own_class_names(dataset)
+    if isinstance(names, str):
+        path = Path(names).expanduser()
+        if not path.is_file():
+            raise InputError(
+                f"expected a list of names, or a file with a name a line, as {where}.{key}, got {names!r}: name the "
+                f"file, or add --cfg-options {where}.metainfo.classes=None to take the names of the folders"
+            )
+        return path.read_text(encoding="utf-8").splitlines()
+    return None if names is None else [str(name) for name in names]
+
+
+def own_class_names(dataset: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The names of classes that the type of a dataset of mmpretrain brings, such as ImageNet's thousand."""
+    names = (getattr(classifier_dataset(dataset.get("type")), "METAINFO", None) or {}).get("classes")
+    return None if names is None else tuple(map(str, names))
