@@ -138,9 +138,7 @@ class DTN(TokenNorm):
         dtype = compute_dtype(x)
         with without_autocast(x):
             if num_prefix and mask is None and self._has_kernels(x):
-                return operator.dynamic_token_norm(
-                    x, self._tensors(dtype), self._options(), out_dtype, (height, width)
-                )
+                return operator.dynamic_token_norm(x, self._tensors(dtype), self._options(), out_dtype, (height, width))
             tokens, prefix = x, None
             if num_prefix:
                 # In the backward pass one split is one copy, where two slices are two of zeros and a sum.

@@ -11,10 +11,11 @@ import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from dtn_det.datasets.configs.classes import checkpoint_classes, innermost_settings
+from dtn_det.datasets.configs.image_lists import check_image_lists
 from dtn_det.datasets.configs.settings import (
     class_folder,
     class_names,
@@ -47,7 +48,7 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
     """Check the folders of classes against the model and against each other.
 
     Datasets without labels or of other kinds are passed over, and so are models that do not say how many classes they
-    have; lists of images and labels go through :func:`dtn_det.datasets.configs.folders.check_image_lists`.
+    have; lists of images and labels go through :func:`dtn_det.datasets.configs.image_lists.check_image_lists`.
 
     Args:
         cfg: The config.
@@ -406,70 +407,3 @@ def _difference(expected: Sequence[str], found: Sequence[str]) -> str:
     said = [f"{len(names)} {what}{_shown(names)}" for what, names in (("missing", missing), ("more", extra)) if names]
     hint = f", of which {quoted(written)} differ in case or in the form of their letters alone" if written else ""
     return " and ".join(said) + hint
-
-
-def check_image_lists(cfg: Mapping[str, Any], dataloaders: Sequence[str], numbers: Mapping[str, int]) -> None:
-    """Check the labels in lists such as ``meta/train.txt``, lines of a path and a label.
-
-    Args:
-        cfg: The config.
-        dataloaders: Keys such as ``"train_dataloader"``.
-        numbers: Keys of the config that say how many classes the model has.
-
-    Raises:
-        ValueError: A line without a label, a label beyond the model's classes, or a folder that has another label in
-            another list.
-    """
-    seen: dict[str, tuple[int, str]] = {}
-    for loader, dataset in [(name, dataset) for name in dataloaders for dataset in innermost_datasets(cfg.get(name))]:
-        path = image_list(dataset)
-        if path is None or not os.path.isfile(path):
-            continue
-        labels: dict[str, int | None] = {}
-        for number, name, label in _lines(path):
-            for key, classes in numbers.items():
-                if not 0 <= label < classes:
-                    raise InputError(
-                        f"expected labels of 0 to {classes - 1} ({key}) for {loader}, got {label} in line {number} of "
-                        f"{path}: name the list of the model's classes, or change the model with --cfg-options "
-                        f"{key}=NUMBER"
-                    )
-            folder = PurePosixPath(name).parent.name
-            # Folders of several classes are no classes.
-            labels[folder] = label if labels.get(folder, label) == label else None
-        for folder, label_or_none in labels.items():
-            if not folder or label_or_none is None or len(labels) == 1:
-                continue
-            other, where = seen.setdefault(folder, (label_or_none, path))
-            if other != label_or_none:
-                raise InputError(
-                    f"expected the label {other} for the folder {folder!r} as in {where}, got {label_or_none} in "
-                    f"{path} for {loader}: number the classes of both lists alike"
-                )
-
-
-def image_list(dataset: Mapping[str, Any]) -> str | None:
-    """The list of images and labels of a dataset of mmpretrain, None where it has another form."""
-    kind = str(dataset.get("type")).rpartition(".")[2]
-    if kind not in ("CustomDataset", "ImageNet") or not dataset.get("with_label", True):
-        return None
-    root, name, split = dataset.get("data_root") or "", dataset.get("ann_file") or "", dataset.get("split")
-    if not name and kind == "ImageNet" and split and split != "test":
-        name = os.path.join("meta", f"{split}.txt")
-    if not isinstance(name, str) or not name or "://" in root + name:
-        return None
-    return os.path.join(root, name)
-
-
-def _lines(path: str) -> Iterator[tuple[int, str, int]]:
-    """Number, path and label of each line."""
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            name, _, label = line.strip().rpartition(" ")
-            try:
-                yield number, name, int(label)
-            except ValueError:
-                raise InputError(
-                    f"expected a path and a label in line {number} of {path}, got {line.strip()!r}: mend the line, or "
-                    "add dataset.with_label=False"
-                ) from None

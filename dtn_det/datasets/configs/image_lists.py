@@ -1,0 +1,78 @@
+"""The lists of images and labels, such as ``meta/train.txt``, that a config of mmpretrain names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from dtn_det.datasets.configs.settings import innermost_datasets
+from dtn_det.errors import InputError
+
+
+def check_image_lists(cfg: Mapping[str, Any], dataloaders: Sequence[str], numbers: Mapping[str, int]) -> None:
+    """Check the labels in lists such as ``meta/train.txt``, lines of a path and a label.
+
+    Args:
+        cfg: The config.
+        dataloaders: Keys such as ``"train_dataloader"``.
+        numbers: Keys of the config that say how many classes the model has.
+
+    Raises:
+        ValueError: A line without a label, a label beyond the model's classes, or a folder that has another label in
+            another list.
+    """
+    seen: dict[str, tuple[int, str]] = {}
+    for loader, dataset in [(name, dataset) for name in dataloaders for dataset in innermost_datasets(cfg.get(name))]:
+        path = image_list(dataset)
+        if path is None or not os.path.isfile(path):
+            continue
+        labels: dict[str, int | None] = {}
+        for number, name, label in _lines(path):
+            for key, classes in numbers.items():
+                if not 0 <= label < classes:
+                    raise InputError(
+                        f"expected labels of 0 to {classes - 1} ({key}) for {loader}, got {label} in line {number} of "
+                        f"{path}: name the list of the model's classes, or change the model with --cfg-options "
+                        f"{key}=NUMBER"
+                    )
+            folder = PurePosixPath(name).parent.name
+            # Folders of several classes are no classes.
+            labels[folder] = label if labels.get(folder, label) == label else None
+        for folder, label_or_none in labels.items():
+            if not folder or label_or_none is None or len(labels) == 1:
+                continue
+            other, where = seen.setdefault(folder, (label_or_none, path))
+            if other != label_or_none:
+                raise InputError(
+                    f"expected the label {other} for the folder {folder!r} as in {where}, got {label_or_none} in "
+                    f"{path} for {loader}: number the classes of both lists alike"
+                )
+
+
+def image_list(dataset: Mapping[str, Any]) -> str | None:
+    """The list of images and labels of a dataset of mmpretrain, None where it has another form."""
+    kind = str(dataset.get("type")).rpartition(".")[2]
+    if kind not in ("CustomDataset", "ImageNet") or not dataset.get("with_label", True):
+        return None
+    root, name, split = dataset.get("data_root") or "", dataset.get("ann_file") or "", dataset.get("split")
+    if not name and kind == "ImageNet" and split and split != "test":
+        name = os.path.join("meta", f"{split}.txt")
+    if not isinstance(name, str) or not name or "://" in root + name:
+        return None
+    return os.path.join(root, name)
+
+
+def _lines(path: str) -> Iterator[tuple[int, str, int]]:
+    """Number, path and label of each line."""
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            name, _, label = line.strip().rpartition(" ")
+            try:
+                yield number, name, int(label)
+            except ValueError:
+                raise InputError(
+                    f"expected a path and a label in line {number} of {path}, got {line.strip()!r}: mend the line, or "
+                    "add dataset.with_label=False"
+                ) from None
