@@ -1,4 +1,4 @@
-"""Import of the packages that are extras, with an error that names the extra."""
+"""Imports of packages that only an extra installs, with an error that names the extra."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXTRAS: tuple[str, ...] = (
 )
 """The extras that `pyproject.toml` declares."""
 
-# They bring mmcv, which a build in isolation, without torch, would install without its operators, and say nothing.
+# Extras that bring mmcv. A build in isolation, which has no torch, would leave out mmcv's operators without a word.
 _WITH_MMCV = ("det", "all")
 
 
@@ -34,7 +34,7 @@ def require(module: str, extra: str) -> ModuleType:
         The imported module.
 
     Raises:
-        ImportError: The module is not installed (the message names the extra), or it is there and fails to import
+        ImportError: The module is not installed (the message names the extra), or it is installed and fails to import
             (the message gives the cause and points to `dtn-det doctor`).
         ValueError: `extra` is not an extra of this package.
     """

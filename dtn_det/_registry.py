@@ -31,14 +31,14 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     },
     "TRANSFORMS": {
         "ImageCorruption": "dtn_det.corruptions.transforms.ImageCorruption",
-        # MMDetection up to 3.3 has one of its own, which goes first in its scope.
+        # MMDetection up to 3.3 has a Corrupt of its own, which goes first in its scope.
         "Corrupt": "dtn_det.corruptions.transforms.MMDetCorrupt",
     },
     "HOOKS": {"ClassifierEMAHook": "dtn_det.training.parts.ClassifierEMAHook"},
     "DATASETS": {"ListOps": "dtn_det.sequence.parts.ListOpsDataset"},
     "PARAM_SCHEDULERS": {"InverseSqrtLR": "dtn_det.sequence.parts.InverseSqrtLR"},
 }
-"""What configs name, by registry, and where it is."""
+"""Path of each object that configs name, by registry and name."""
 
 NOTICES: Final = frozenset({"Could not import OneDL", "Could not import OneDL. Skipping OneDL datasets."})
 """What MMDetection and mmpretrain print as they are imported, when they miss a data service that no extra brings.
@@ -69,7 +69,7 @@ def _register_names() -> None:
 
 
 def _register_norm() -> None:
-    """Replace the function by the class: mmcv's `build_norm_layer` asks norms for a class.
+    """Register the class DTN in the place of the function: mmcv's `build_norm_layer` asks norms for a class.
 
     The backbones do not use it, since one `norm_cfg` of MMDetection reaches norms that must stay LayerNorm.
     """
@@ -108,7 +108,7 @@ class _AfterImport(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Let the other finders find the module, and append the function to its execution."""
+        """Let the other finders find the module, and call the function after the module has been executed."""
         action = self.actions.pop(fullname, None)
         if action is None:
             return None

@@ -3,10 +3,10 @@
 >>> import dtn_det.timm
 >>> model = timm.create_model("dtn_vit_small_patch16_224", num_classes=10)
 
-Each is timm's model of the name without ``dtn_``, converted. ``norm_cfg``, ``spt`` and ``lsa`` are those of a config,
-see :func:`dtn_det.conversion.config.convert`; other arguments go to timm's model. There are no published weights of
-DTN: ``pretrained=True`` starts from timm's LayerNorm weights with ``init='layernorm'``, with which the outputs are
-nearly those of LayerNorm. ``dtn_converted`` takes any other model of timm, as ``base``.
+Each is timm's model of the name without ``dtn_``, converted; :data:`BASES` lists these names. ``norm_cfg``, ``spt`` and
+``lsa`` are those of a config, see :func:`dtn_det.conversion.config.convert`; other arguments go to timm's model. There
+are no published weights of DTN: ``pretrained=True`` starts from timm's LayerNorm weights with ``init='layernorm'``,
+with which the outputs are nearly those of LayerNorm. ``dtn_converted`` takes any other model of timm, as ``base``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from dtn_det.layers.token_norm import TokenNorm
 timm = require("timm", "cls")
 
 BASES = (
+    # ViT, DeiT, Swin, PVTv2, PiT, CaiT and LeViT.
     *(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base")),
     *(f"deit_{size}_patch16_224" for size in ("tiny", "small", "base")),
     *(f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base")),
@@ -36,7 +37,7 @@ _ORIGIN = (
     *("paper_name", "paper_ids", "notes", "custom_load"),
 )
 
-# Arguments of timm for features alone.
+# Arguments by which timm builds a model for its features alone.
 _OF_FEATURES = ("features_only", "out_indices", "feature_cls")
 _CONVERTED = (TokenNorm, LinearTokenNorm)
 
@@ -88,7 +89,7 @@ def _build(
 
 
 def _layers_of(whole: nn.Module) -> Callable[[str, nn.Module], bool]:
-    """The norms that are converted in a whole model, for its features: they may have fewer blocks."""
+    """Return a choice of the norms that are converted in a whole model, for its features with perhaps fewer blocks."""
     converted = {_plain(name) for name, module in whole.named_modules() if isinstance(module, _CONVERTED)}
     return lambda name, module: _plain(name) in converted
 
@@ -100,17 +101,17 @@ def _take_weights(features: nn.Module, whole: nn.Module) -> None:
 
 
 def _plain(name: str) -> str:
-    """A name of a whole model or of its features, which timm puts into ``model.`` or flattens to ``stages_0``."""
+    """Return one name for a module of a whole model and of its features, where timm calls it ``model.`` or ``a_0``."""
     return name.removeprefix("model.").replace(".", "_")
 
 
 def without_origin(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Take what says whose weights they are from timm's settings of a checkpoint."""
+    """Return timm's settings of a checkpoint without those that say whose weights they are."""
     return {key: value for key, value in settings.items() if key not in _ORIGIN}
 
 
 def _as_dict(settings: Any) -> dict[str, Any]:
-    """Turn timm's settings of a checkpoint into a dictionary."""
+    """Return timm's settings of a checkpoint as a dict."""
     return dict(settings.to_dict() if hasattr(settings, "to_dict") else settings)
 
 
@@ -126,12 +127,12 @@ def _entry_point(base: str) -> Callable[..., nn.Module]:
 
 
 def dtn_converted(pretrained: bool = False, *, base: str, **kwargs: Any) -> nn.Module:
-    """Any model of timm with DTN.
+    """Build any model of timm and convert it.
 
     Args:
-        pretrained: See the module.
+        pretrained: See :mod:`dtn_det.timm`.
         base: Name of timm's model.
-        **kwargs: See the module.
+        **kwargs: ``norm_cfg``, ``spt``, ``lsa`` and arguments of timm's model, see :mod:`dtn_det.timm`.
     """
     return _build(base, "dtn_converted", pretrained, **kwargs)
 

@@ -1,4 +1,4 @@
-"""All conversions of a model, in their order."""
+"""All conversions of a model in their order, also from a config with ``dict(type="ConvertedModel", ...)``."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def convert(
 
     Args:
         model: Any built model.
-        norm_cfg: ``type`` (a name as in :func:`dtn_det.convert_norm`, or ``'LN'`` for what the model has) and further
-            arguments of :func:`dtn_det.convert_norm`; options of DTN may stay when ``type`` changes, and have no effect
-            then. A name alone stands for ``dict(type=name)``. None leaves the norms as they are.
+        norm_cfg: ``type`` (a name as in :func:`dtn_det.convert_norm`, or ``'LN'`` to keep the norms of the model) and
+            further arguments of :func:`dtn_det.convert_norm`. Options of DTN may stay when ``type`` changes, and have
+            no effect then. A name alone stands for ``dict(type=name)``. None leaves the norms as they are.
         spt: Replace the tokenization by Shifted Patch Tokenization, see :func:`convert_tokenization`.
         lsa: Replace the attention by Locality Self-Attention, see :func:`convert_attention`.
 
@@ -32,12 +32,12 @@ def convert(
         The same model.
 
     Raises:
-        ValueError: Arguments that do not fit, or nothing that could be converted.
+        InputError: An argument does not fit, or nothing could be converted.
     """
     norm = norm_settings(norm_cfg)
     if norm and "type" not in norm:
         raise InputError(f"expected norm_cfg with a type, got {norm}: write norm_cfg=dict(type='dtn', ...)")
-    # Tokens first: the norms look for the module that makes them.
+    # The tokens come first, for the norms look for the module that makes them.
     if spt:
         convert_tokenization(model, "spt")
     if lsa:
@@ -50,10 +50,10 @@ def convert(
 
 
 def norm_settings(norm_cfg: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """A norm as a config: of a name alone its type, of None nothing.
+    """Return the settings of a norm as a dict: ``dict(type=name)`` for a name alone, an empty one for None.
 
     Raises:
-        ValueError: It is none of these.
+        InputError: ``norm_cfg`` is neither a config nor a name nor None.
     """
     if isinstance(norm_cfg, str):
         return {"type": norm_cfg}
@@ -72,21 +72,19 @@ def converted_model(
 ) -> nn.Module:
     """Build a model of any registry and convert it; registered in MMEngine's root registry as ``ConvertedModel``.
 
-    It serves wherever a config names a model: a whole classifier (``TimmClassifier``), or the backbone of one. What is
-    built is the model itself, converted, so checkpoints have its names.
+    It serves wherever a config names a model: a whole classifier (``TimmClassifier``), or the backbone of one. The
+    result is the converted model itself, without a wrapper, so checkpoints have its names.
 
     Args:
         model: Config of the model, with its ``type``.
-        norm_cfg: See :func:`dtn_det.conversion.config.convert`, as are ``spt`` and ``lsa``.
-        spt: Shifted Patch Tokenization.
-        lsa: Locality Self-Attention.
-        data_preprocessor: Of a whole classifier or detector; MMEngine hands it to what the config calls ``model``.
-
-    Returns:
-        The model.
+        norm_cfg: Conversion of the norms, see :func:`convert`.
+        spt: Whether to use Shifted Patch Tokenization.
+        lsa: Whether to use Locality Self-Attention.
+        data_preprocessor: Preprocessor of a whole classifier or detector, which MMEngine hands to whatever the config
+            calls ``model``.
 
     Raises:
-        ValueError: A config that does not fit, or nothing that could be converted.
+        InputError: The config does not fit, or nothing could be converted.
     """
     if not isinstance(model, Mapping) or "type" not in model:
         raise InputError(f"expected model to be a config with a type, got {model!r}: write model=dict(type=..., ...)")
@@ -102,7 +100,7 @@ def converted_model(
 
 
 def _registry_of(name: Any) -> Any:
-    """The registry that has a type: the root one sees the default scope, and without one none of those below it."""
+    """Return the registry that has a type; the root registry sees others in the default scope alone."""
     root = require("mmengine.registry", "det").MODELS
     if not isinstance(name, str) or root.get(name) is not None:
         return root
@@ -110,7 +108,7 @@ def _registry_of(name: Any) -> Any:
 
 
 def _keep_own_start(model: nn.Module) -> None:
-    """Keep MMEngine from drawing the weights of models that are not its own again, pretrained ones among them."""
+    """Keep MMEngine from drawing new weights for models of other libraries, which may be pretrained."""
     own = require("mmengine.model", "det").BaseModule
     for module in model.modules():
         if not isinstance(module, own) and hasattr(module, "init_weights"):
@@ -118,7 +116,7 @@ def _keep_own_start(model: nn.Module) -> None:
 
 
 def _unknown_model(model: Mapping[str, Any], error: RuntimeError) -> Exception:
-    """Add to timm's error for an unknown name those that look like it."""
+    """Add names that look alike to timm's error for an unknown name."""
     name = model.get("model_name")
     if not isinstance(name, str) or "Unknown model" not in str(error):
         return error

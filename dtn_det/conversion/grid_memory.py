@@ -1,8 +1,8 @@
 """The grids that the hooks of a converted model have seen in its current forward pass.
 
-Nothing that is seen outlives the pass: the outermost call of the model forgets it when it starts and when it ends, also
-with an error. Where a part of the model is called by itself (timm's `forward_features`), no call brackets the pass:
-there, each norm may read a grid once.
+No grid outlives its pass: the outermost call of the model forgets all grids when it starts and when it ends, also with
+an error. If a part of the model is called by itself (timm's `forward_features`), no call starts and ends the pass;
+then each norm may read a grid once.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from dtn_det.errors import InputError
 
 Grid = tuple[int, int]
 
-# Image sizes in flight between a forward pass and its backward pass.
+# Most image sizes that are kept between a forward pass and its backward pass.
 _MAX_GRIDS = 64
 
 
 @dataclass(frozen=True)
 class PatchLayout:
-    """What a host was told of the patches of its images.
+    """The layout of patches that a host was given in its arguments.
 
     Attributes:
-        grid: `(H, W)` of all images; padding may stand behind it. None where there is no such grid.
+        grid: `(H, W)` of all images; padding may stand behind it. None if the images have no common grid.
         batch: Number of images.
-        source: The arguments that say so.
-        problem: Why there is no grid, as what was got.
+        source: Names of the arguments that say so.
+        problem: What was found in place of a grid, for the message of an error.
     """
 
     grid: Grid | None
@@ -41,12 +41,12 @@ class PatchLayout:
 
 @dataclass
 class ToldLayout:
-    """A layout and who was told it.
+    """A layout of patches, and the module that it was given to.
 
     Attributes:
-        path: Of the module that was told.
-        layout: What it was told.
-        readers: Norms that have read it outside of a bracketed pass.
+        path: Path of the module.
+        layout: The layout.
+        readers: Names of the norms that have read it in a pass that no outermost call starts and ends.
     """
 
     path: str
@@ -61,8 +61,8 @@ class SeenGrid:
     Attributes:
         grid: `(H, W)`.
         batch: Number of images.
-        padded: Whether padding may stand behind the grid.
-        readers: Norms that have read it outside of a bracketed pass.
+        padded: True if padding may stand behind the grid.
+        readers: Names of the norms that have read it in a pass that no outermost call starts and ends.
     """
 
     grid: Grid
@@ -73,19 +73,19 @@ class SeenGrid:
 
 @dataclass
 class GridMemory:
-    """What the hooks of one model have seen in its current forward pass.
+    """All that the hooks of one model have seen in its current forward pass.
 
-    Grids are kept by host, which is the path of the part of the model that makes tokens and has the blocks that take
-    them (the vision tower of a CLIP), and by the width of the tokens.
+    Grids are kept by host and by the width of the tokens. A host is a part of the model that makes tokens and has the
+    blocks that take them, such as the vision tower of a CLIP; its path stands for it.
 
     Attributes:
         outermost: By thread, the path of the outermost module whose call runs.
         seen: By thread, host and width, the grid of the current forward pass.
-        layouts: By thread and host, what was told of patches in the current forward pass.
-        pending: By host and width, the grids of the passes whose activations a backward pass to come may compute again,
-            and whether padding may stand behind them.
-        used_again: Whether a backward pass has computed activations again since.
-        surpluses: Tokens beyond the grid that norms have met.
+        layouts: By thread and host, the layout of patches of the current forward pass.
+        pending: By host and width, the grids of passes whose activations a later backward pass may compute again, each
+            with True if padding may stand behind it.
+        used_again: True if a backward pass has computed activations again since grids were last added to `pending`.
+        surpluses: Numbers of tokens beyond the grid that norms have met.
         mask: `(B, L)`, True for the tokens that count.
     """
 
@@ -98,7 +98,7 @@ class GridMemory:
     mask: Tensor | None = None
 
     def tell_layout(self, host: str, path: str, layout: PatchLayout | None) -> None:
-        """Keep what a module was told of patches; a module inside of one that was told more in this call has no say."""
+        """Keep the layout that a module was given, unless a module around it was given one in this call."""
         key = current_thread(), host
         told = self.layouts.get(key)
         if told is not None and path != told.path and path.startswith(f"{told.path}." if told.path else ""):
@@ -109,7 +109,7 @@ class GridMemory:
             self.layouts[key] = ToldLayout(path, layout)
 
     def read_layout(self, hosts: tuple[str, ...], name: str) -> PatchLayout | None:
-        """What the nearest of the hosts around a norm was told of patches in this pass."""
+        """Return the layout that the nearest host around a norm was given in this pass, or None."""
         thread = current_thread()
         told = next((self.layouts[thread, host] for host in hosts if (thread, host) in self.layouts), None)
         if told is None or thread in self.outermost:
@@ -137,16 +137,16 @@ class GridMemory:
                 self.pending[host, width] = [*known[1 - _MAX_GRIDS :], (grid, padded)]
 
     def find(self, hosts: tuple[str, ...], width: int, name: str, num_tokens: int) -> SeenGrid | None:
-        """The grid of the tokens that a norm gets, None if none was seen in this pass.
+        """Return the grid of the tokens that a norm gets, or None if none was seen in this pass.
 
         Args:
             hosts: The hosts around the norm, the nearest first.
-            width: Of the tokens.
-            name: Of the norm.
-            num_tokens: Their number.
+            width: Width of the tokens.
+            name: Path of the norm.
+            num_tokens: Number of the tokens.
 
         Raises:
-            ValueError: Activations are computed again, and two grids fit.
+            InputError: Activations are computed again, and two grids fit.
         """
         thread = current_thread()
         if _computes_again() and thread not in self.outermost:
@@ -160,14 +160,14 @@ class GridMemory:
         return seen
 
     def start(self, path: str) -> None:
-        """A module is called; the grids of an earlier pass are forgotten where its call is the outermost one."""
+        """Note that a module is called; if its call is the outermost one, the grids of earlier passes are forgotten."""
         thread = current_thread()
         if self.outermost.get(thread, path) == path:
             self._forget(thread)
             self.outermost[thread] = path
 
     def end(self, path: str) -> None:
-        """The call of a module ends; where it was the outermost one, the pass is over."""
+        """Note that the call of a module ends; if it was the outermost one, the pass is over."""
         thread = current_thread()
         if self.outermost.get(thread) == path:
             self._forget(thread)
@@ -208,7 +208,7 @@ class StartPass:
     path: str
 
     def __call__(self, module: nn.Module, args: Any) -> None:
-        """Forget what an earlier pass has left."""
+        """Forget the grids that an earlier pass has left."""
         self.memory.start(self.path)
 
 
@@ -226,11 +226,11 @@ class EndPass:
 
 @dataclass
 class BlockGrid:
-    """The grid that a block was told in its current call, by thread.
+    """The grid that a block was given in its current call, by thread.
 
     Attributes:
-        grids: By thread, the grid, None where the block was told none.
-        readings: By thread, the two grids of a map of which `(B, H, W, C)` and `(B, C, H, W)` both fit the width.
+        grids: By thread, the grid; None if the block was given none.
+        readings: By thread, the two grids of a map that fits the width both as `(B, H, W, C)` and as `(B, C, H, W)`.
     """
 
     grids: dict[int, Grid | None] = field(default_factory=dict)
@@ -238,16 +238,16 @@ class BlockGrid:
 
     @property
     def grid(self) -> Grid | None:
-        """The grid of the call that runs in this thread."""
+        """The grid of the call that the current thread runs, or None."""
         return self.grids.get(current_thread())
 
     @property
     def unclear(self) -> tuple[Grid, Grid] | None:
-        """The readings of the map that the block got in this thread, `(B, H, W, C)` first, if they are two."""
+        """The two readings of the current thread's map, `(B, H, W, C)` first; None if its grid is clear."""
         return None if self.grid else self.readings.get(current_thread())
 
     def tell(self, grid: Grid | None, readings: tuple[Grid, Grid] | None = None) -> None:
-        """Keep what the call that starts in this thread was told."""
+        """Keep the grid, or the two readings, of the call that starts in the current thread."""
         thread = current_thread()
         self.grids[thread] = grid
         if readings is not None:
@@ -256,7 +256,7 @@ class BlockGrid:
             self.readings.pop(thread, None)
 
     def forget(self) -> None:
-        """The call of this thread has ended."""
+        """Forget the call of the current thread, which has ended."""
         thread = current_thread()
         self.grids.pop(thread, None)
         self.readings.pop(thread, None)
@@ -269,15 +269,15 @@ class EndBlock:
     block: BlockGrid
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Forget what this call was told."""
+        """Forget the grid of this call."""
         self.block.forget()
 
 
 def current_thread() -> int:
-    """Whose call it is: a model may be called by several threads at once. A compiled graph is none of them."""
+    """Return the number of the current thread, 0 in a compiled graph: several threads may call a model at once."""
     return 0 if torch.compiler.is_compiling() else threading.get_ident()
 
 
 def _computes_again() -> bool:
-    """Whether autograd runs, so that what is computed is computed again."""
+    """Return whether autograd runs, so that activations are computed again."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

@@ -1,7 +1,7 @@
-"""How a converted norm learns the grid of its tokens, wherever its host hides it.
+"""Hooks by which a converted norm learns the grid of its tokens, wherever in the model it shows.
 
-Hooks record the grid where it is to be seen and hand it to the norms as `hw_shape`. They hold their state in plain
-objects, which are copied and pickled together with the model.
+Some hooks record the grid where it can be seen, others hand it to the norms as `hw_shape`. They hold their state in
+plain objects, which are copied and pickled together with the model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dtn_det.conversion.grid_memory import BlockGrid, Grid, GridMemory, PatchLay
 from dtn_det.conversion.hosts.traits import ExtraTokens, arguments
 from dtn_det.errors import InputError
 
-# Arguments by which blocks are told their grid: timm's PVTv2 (feat_size) and Twins (size), MMDetection and mmpretrain
+# Arguments by which blocks are given their grid: timm's PVTv2 (feat_size) and Twins (size), MMDetection and mmpretrain
 # (hw_shape), Hugging Face (input_dimensions; height and width), XCiT (H and W).
 _PAIRS = ("hw_shape", "feat_size", "size", "input_dimensions", "patch_resolution")
 _SIDES = (("height", "width"), ("H", "W"))
@@ -26,12 +26,12 @@ _MASKS = ("attention_mask",)
 
 @dataclass
 class RecordOutput:
-    """A forward hook on what makes tokens: it sees `(B, C, H, W)`, or `(tokens, (H, W))`.
+    """A forward hook on a module that makes tokens: its output is `(B, C, H, W)`, or `(tokens, (H, W))`.
 
     Attributes:
-        memory: Where the grid goes.
+        memory: Memory that keeps the grid.
         host: Path of the part of the model that the tokens are made for.
-        widths: Of the norms that are converted.
+        widths: Channels of the tokens whose norms are converted; other outputs are passed over.
     """
 
     memory: GridMemory
@@ -53,14 +53,14 @@ class RecordOutput:
 
 @dataclass
 class RecordInput:
-    """A forward pre-hook on a block: it sees an argument with the grid, or an input `(B, H, W, C)`.
+    """A forward pre-hook on a block, which has an argument with the grid, or an input `(B, H, W, C)`.
 
     Attributes:
-        target: Where the grid goes.
+        target: Object that keeps the grid.
         width: `C`.
         pair: Name and position of the argument that holds `(H, W)`.
-        sides: The same for two arguments, height and width.
-        channels_last: Whether maps are `(B, H, W, C)`, None if the block does not tell.
+        sides: Names and positions of the two arguments that hold height and width.
+        channels_last: False if the block takes maps `(B, C, H, W)`; None if its modules do not tell.
     """
 
     target: BlockGrid
@@ -71,7 +71,7 @@ class RecordInput:
 
     @classmethod
     def of(cls, block: nn.Module, target: BlockGrid, width: int) -> RecordInput:
-        """The hook for a block, from the signature of its `forward` and its convolutions."""
+        """Make the hook for a block, by the signature of its `forward` and its convolutions."""
         names = arguments(block)
         pair = next(((name, names.index(name)) for name in _PAIRS if name in names), None)
         told = next((sides for sides in _SIDES if set(sides) <= set(names)), ())
@@ -80,7 +80,7 @@ class RecordInput:
         return cls(target, width, pair, sides, False if takes_maps else None)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Keep the grid of this call, None if it has none."""
+        """Keep the grid of this call, or None if it has none."""
         grid = self._told(args, kwargs)
         if grid is None:
             self._see(args, kwargs)
@@ -114,20 +114,20 @@ class RecordInput:
 
 @dataclass
 class RecordMask:
-    """A forward pre-hook on a model of sequences: it sees the mask of padded tokens, `(B, L)`, nonzero for valid."""
+    """A forward pre-hook on a model of sequences, which takes the mask of its tokens: `(B, L)`, nonzero for valid."""
 
     memory: GridMemory
     argument: tuple[str, int]
 
     @classmethod
     def of(cls, model: nn.Module, memory: GridMemory) -> RecordMask | None:
-        """The hook for a model, None if its `forward` takes no mask."""
+        """Make the hook for a model; None if its `forward` takes no mask."""
         names = arguments(model)
         name = next((name for name in _MASKS if name in names), None)
         return None if name is None else cls(memory, (name, names.index(name)))
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Keep the mask of this call, None if it has none."""
+        """Keep the mask of this call, or None if it has none."""
         mask = _argument(*self.argument, args, kwargs)
         if isinstance(mask, Tensor) and mask.dim() != 2:
             raise InputError(
@@ -145,13 +145,13 @@ class GiveGrid:
     front, and :class:`RestoreOrder` brings them back.
 
     Attributes:
-        name: Of the norm, for errors.
-        memory: What the model's hooks have seen.
+        name: Path of the norm, for errors.
+        memory: Memory of what the model's hooks have seen.
         hosts: Paths of the parts of the model around the norm that make tokens, the nearest first.
-        width: Of the tokens of its block.
+        width: Channels of the tokens of its block.
         extra: Tokens of the model beyond the grid.
-        block: What its block was told, None for a norm outside of blocks.
-        fixed: The grid, or a function of the number of tokens, that the user gave.
+        block: The grid that its block was given; None for a norm outside of blocks.
+        fixed: The grid that the user gave, or a function of the number of tokens that gives it.
     """
 
     name: str
@@ -178,13 +178,13 @@ class GiveGrid:
         return args, {**kwargs, "hw_shape": grid}
 
     def _learn_layout(self, block: BlockGrid, x: Tensor) -> None:
-        """A norm that gets the map of its block, with channels last, tells which reading of it is right."""
+        """Settle the two readings of a block's map by a norm that gets this map with channels last."""
         unclear = block.unclear
         if unclear is not None and (_side(x.shape[1]), _side(x.shape[2])) == unclear[0]:
             block.tell(unclear[0])
 
     def _grid(self, x: Tensor) -> tuple[Grid, bool]:
-        """The grid, and whether padding may stand behind it."""
+        """Return the grid, and whether padding may stand behind it."""
         num_tokens = _side(x.shape[1])
         layout = self.memory.read_layout(self.hosts, self.name)
         if layout is not None:
@@ -192,7 +192,7 @@ class GiveGrid:
         elif self.fixed is not None:
             grid, padded = self._fixed(num_tokens), False
             if num_tokens != grid[0] * grid[1]:
-                # Where activations are computed again, those of a padded batch are not told so any more.
+                # When activations are computed again, the layout of a padded batch is not known any more.
                 seen = self.memory.find(self.hosts, self.width, self.name, num_tokens)
                 padded = seen is not None and seen.padded
         else:
@@ -219,7 +219,7 @@ class GiveGrid:
         return self.fixed[0], self.fixed[1]
 
     def _of_layout(self, layout: PatchLayout, x: Tensor) -> Grid:
-        """The grid that all images have by what the host was told, which a given one must not contradict."""
+        """Return the grid of all images by the layout of the host; a grid that the user gave must be the same."""
         if layout.grid is None:
             raise InputError(
                 f"expected images of one grid at {self.name!r}, their patches row by row and padding, if any, behind "
@@ -283,7 +283,7 @@ class RestoreOrder:
     extra: ExtraTokens
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Tensor) -> Tensor | None:
-        """Bring them back behind the grid."""
+        """Bring the tokens back behind the grid."""
         grid = kwargs.get("hw_shape")
         behind = tokens_behind(output, grid, self.extra) if output.dim() == 3 and grid is not None else 0
         return output.roll(-behind, 1) if behind else None
@@ -291,12 +291,12 @@ class RestoreOrder:
 
 @dataclass
 class GiveSequence:
-    """A forward pre-hook on a norm of a sequence model: the grid is `1 x L`, padded tokens do not count.
+    """A forward pre-hook on a norm of a sequence model: the grid is `1 x L`, and padded tokens do not count.
 
     Attributes:
-        name: Of the norm, for errors.
-        memory: What the model's hooks have seen.
-        takes_grid: Whether the norm takes `hw_shape`.
+        name: Path of the norm, for errors.
+        memory: Memory of what the model's hooks have seen.
+        takes_grid: True if the norm takes `hw_shape`.
     """
 
     name: str
@@ -329,13 +329,13 @@ class GiveSequence:
 
 
 def has_grid_hooks(model: nn.Module) -> bool:
-    """Whether norms of a model are given their grid already."""
+    """Return whether norms of a model are given their grid already."""
     hooks = (hook for module in model.modules() for hook in module._forward_pre_hooks.values())
     return any(isinstance(hook, GiveGrid) for hook in hooks)
 
 
 def tokens_behind(x: Tensor, grid: Grid, extra: ExtraTokens) -> int:
-    """The number of tokens behind the grid."""
+    """Return the number of tokens behind the grid."""
     surplus = _side(x.shape[1]) - grid[0] * grid[1]
     return surplus - extra.prefix if surplus else 0
 
@@ -351,5 +351,5 @@ def _is_pair(value: object) -> bool:
 
 
 def _side(value: Any) -> int:
-    """A side of a shape, which `torch.jit.trace` gives as a tensor; symbols of a compiler stay what they are."""
+    """Return a side of a shape, which is a tensor in `torch.jit.trace`; symbols of a compiler stay what they are."""
     return int(value) if isinstance(value, Tensor) else value

@@ -1,4 +1,4 @@
-"""`convert_norm`: another norm in the place of LayerNorm in any built model."""
+"""`convert_norm` puts another norm in the place of LayerNorm in any built model."""
 
 from __future__ import annotations
 
@@ -51,13 +51,14 @@ def convert_norm(
     Args:
         model: Any model whose blocks are elements of lists of modules, each with an attention.
         norm: Name of the new norm, see :func:`dtn_det.layers.build_token_norm`.
-        layers: ``'authors'``: the block norms of the authors' placement, which is the first 10 of 12 blocks of a ViT,
+        layers: ``'authors'``: the block norms of the authors' placement, which are the first 10 of 12 blocks of a ViT,
             all stages but the last of PVT and other pyramids, all blocks of Swin and of sequence models.
             ``'blocks'``: those of all blocks. Else a regular expression that is searched for in the path of a norm, or
             a function of path and norm.
         num_groups: ``'heads'``: as many groups as the attention of the block has heads. Else a number, or a function of
             path and norm.
-        grid: Where hooks cannot see it: ``(H, W)``, or a function of the number of tokens that gives it.
+        grid: Grid of the tokens for models in which hooks cannot see it: ``(H, W)``, or a function of the number of
+            tokens.
             ``'sequence'``: the tokens are sequences, grids of ``1 x L``; tokens that the ``attention_mask`` of the
             model leaves out take no part in the statistics.
         **options: Further arguments of the new norm. For DTN ``init='layernorm'`` is the default, with which the model
@@ -67,8 +68,9 @@ def convert_norm(
         The same model.
 
     Raises:
-        ValueError: Nothing is to be replaced, a norm to replace was converted before, groups do not divide a width, or
-            an argument does not fit.
+        NoNormToConvertError: Nothing is to be replaced.
+        InputError: The model has no grid for the new norm, a norm to replace was converted before, groups do not divide
+            a width, or an argument does not fit.
 
     Example:
         >>> model = convert_norm(timm.create_model("vit_small_patch16_224", pretrained=True), "dtn")
@@ -97,7 +99,7 @@ class LinearTokenNorm(nn.Module):
         self.bn = bn
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, N, C)`` to ``(B, N, D)``; ``N`` is a square, as everywhere in LeViT."""
+        """Map ``(B, N, C)`` to ``(B, N, D)``; ``N`` is a square, as everywhere in LeViT."""
         out: Tensor = self.bn(self.linear(x))
         return out
 
@@ -149,7 +151,7 @@ def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str
 def _verify_places(
     model: nn.Module, outside: dict[str, nn.Module], sites: list[NormSite], blocks: tuple[str, ...]
 ) -> None:
-    """Let the first image tell whether code that is of no known library puts tokens where the norms are told."""
+    """Let the first image show that code of no known library puts the tokens where the norms expect them."""
     first = next((site for site in sites if site.block is not None), None)
     if first is None or first.block is None:
         return
@@ -165,7 +167,7 @@ def _verify_places(
 
 
 def _watch_block(block: nn.Module, target: BlockGrid, width: int) -> None:
-    """Record the grid that a block is told, for the time of its call."""
+    """Record the grid that a block is given, for the time of its call."""
     block.register_forward_pre_hook(RecordInput.of(block, target, width), with_kwargs=True)
     block.register_forward_hook(EndBlock(target), always_call=True)
 
@@ -178,11 +180,11 @@ def _watch_embeddings(
     blocks: tuple[str, ...],
     watch_grids: bool,
 ) -> tuple[frozenset[str], bool]:
-    """Record the grids that modules outside of blocks give (patch embeddings, pooling, merging) or are told.
+    """Record the grids that modules outside of blocks give (patch embeddings, pooling, merging) or get as arguments.
 
     Returns:
-        The paths of the hosts, which are the parts of the model that make tokens and have the blocks that take them,
-        and whether batches may be padded.
+        The paths of the hosts, which are the parts of the model that make tokens and have the blocks that take them;
+        and True if batches may be padded.
     """
     # An element of a list, such as a stage, also makes tokens for those behind it.
     above = {path for block in blocks for path in _paths_around(block) if not path.rpartition(".")[2].isdigit()}
@@ -210,13 +212,13 @@ def _watch_embeddings(
 
 
 def _paths_around(name: str) -> tuple[str, ...]:
-    """Paths of the modules around one, the nearest first, the model itself last."""
+    """Return the paths of the modules around one, the nearest first and the model itself last."""
     parts = name.split(".")
     return tuple(".".join(parts[:number]) for number in range(len(parts) - 1, 0, -1)) + (("",) if name else ())
 
 
 def _watch_mask(model: nn.Module, memory: GridMemory, plan: NormPlan) -> None:
-    """Record the mask where the outermost module outside of the blocks takes one."""
+    """Record the mask that the outermost module outside of the blocks takes, if one takes a mask."""
     blocks = tuple(f"{site.block}." for site in plan.replaced if site.block is not None)
     for name, module in model.named_modules():
         record = None if f"{name}.".startswith(blocks) else RecordMask.of(module, memory)
@@ -230,23 +232,23 @@ def _watch_mask(model: nn.Module, memory: GridMemory, plan: NormPlan) -> None:
 
 @dataclass
 class LeaveTokenNorms:
-    """The `_init_weights` of a model, for all its modules but token norms.
+    """The `_init_weights` of a Hugging Face model for all its modules but token norms.
 
-    It fills what a checkpoint lacks, by rules for LayerNorm that fit no other norm and fail without a bias. Token norms
-    fill themselves when transformers marks them as done.
+    `from_pretrained` calls it to fill what a checkpoint lacks. Its rules for LayerNorm fit no other norm and fail
+    without a bias, and token norms fill themselves when transformers marks them as done.
     """
 
     host: nn.Module
 
     def __call__(self, module: nn.Module) -> None:
-        """Fill a module."""
+        """Fill a module unless it is a token norm."""
         if not isinstance(module, TokenNorm):
             host: Any = self.host
             type(host)._init_weights(host, module)
 
 
 def keep_start_of_norms(model: nn.Module) -> None:
-    """See that loading a checkpoint of LayerNorm leaves the other parameters of converted norms at their start."""
+    """Keep other parameters of converted norms at their start when a checkpoint of LayerNorm is loaded."""
     for module in model.modules():
         if hasattr(type(module), "_init_weights") and _is_of_transformers(type(module)):
             module._init_weights = LeaveTokenNorms(module)  # type: ignore[assignment]

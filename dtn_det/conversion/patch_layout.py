@@ -1,7 +1,7 @@
-"""Where hosts say themselves where the patches of each image lie, and which tokens are padding (NaFlex).
+"""Layouts of patches that hosts get as arguments: where the patches of each image lie, and which tokens are padding.
 
-Such hosts take patches instead of images: rows of one length for images of different grids, the rest of each row is
-padding. Their arguments tell the grid of each image; converted norms take batches of one grid.
+Such hosts (NaFlex) take patches instead of images: rows of one length for images of different grids, and padding in
+the rest of each row. Their arguments tell the grid of each image; converted norms take batches of one grid.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _NAMES = (_COORDINATES, _SHAPES, *_VALID, _CELLS)
 
 
 def tells_layout(module: nn.Module) -> bool:
-    """Whether a module is told, by an argument, where the patches of each image lie."""
+    """Return whether a module has an argument that tells where the patches of each image lie."""
     names = set(arguments(module))
-    # Where no images go in, as in the encoders of deformable attention, these are the shapes of several maps.
+    # In a module that takes no images, such as the encoders of deformable attention, these are shapes of several maps.
     return not (set(_NAMES) - (set() if "pixel_values" in names else {_SHAPES})).isdisjoint(names)
 
 
 def read_layout(told: Mapping[str, Any]) -> PatchLayout | None:
-    """What the arguments of a host say of its patches.
+    """Read the layout of the patches from the arguments of a host.
 
     Args:
         told: Arguments by name: ``patch_coord`` `(B, N, 2)`, ``spatial_shapes`` `(B, 2)`, ``patch_valid`` and
             ``pixel_attention_mask`` `(B, N)`, ``patch_attention_mask`` `(B, H, W)`. All others are passed over.
 
     Returns:
-        The grid that all images share, or why they have none; None if nothing is told.
+        The grid that all images share, or the reason why they share none; None if no argument tells the layout.
     """
     valid_name = next((name for name in _VALID if _is_tensor(told.get(name), 2)), None)
     valid = None if valid_name is None else told[valid_name].bool()
@@ -65,13 +65,13 @@ def read_layout(told: Mapping[str, Any]) -> PatchLayout | None:
 
 @dataclass
 class RecordLayout:
-    """A forward pre-hook on a module that is told where the patches of each image lie.
+    """A forward pre-hook on a module whose arguments tell where the patches of each image lie.
 
     Attributes:
-        memory: Where it goes.
+        memory: Memory that keeps the layout.
         host: Path of the part of the model that the tokens are made for.
-        path: Of the module.
-        names: The arguments of its `forward`.
+        path: Path of the module.
+        names: Names of the arguments of its `forward`.
     """
 
     memory: GridMemory
@@ -80,7 +80,7 @@ class RecordLayout:
     names: tuple[str, ...]
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Keep what this call is told."""
+        """Keep the layout of this call."""
         told: dict[str, Any] = {}
         for name, value in (*zip(self.names, args, strict=False), *kwargs.items()):
             # NaFlexVit takes its patches in one dictionary, too.
@@ -122,7 +122,7 @@ def _of_grids(grids: list[Grid], valid: Tensor | None, source: str) -> PatchLayo
 
 
 def _of_cells(cells: Tensor) -> PatchLayout | None:
-    """A grid of which some cells are padding is in its place all the same, but not the grid of the image."""
+    """Return the layout by a mask of cells; None if no cell is padding, for then the map shows the grid anyway."""
     if bool(cells.all()):
         return None
     grids = list(zip(cells.any(2).sum(1).tolist(), cells.any(1).sum(1).tolist(), strict=True))

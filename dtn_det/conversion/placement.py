@@ -1,9 +1,9 @@
-"""Whether the code of a host that lies outside of the known libraries puts its tokens where the norms are told.
+"""A check of models with code from outside of the known libraries: that their tokens lie where the norms expect them.
 
-What libraries do with their tokens is known and tested (`hosts.py`). A subclass may put them elsewhere, the class token
-into the middle of the patches for instance, and no shape tells. So the first image that such a model gets goes through
-its embedding a few times before, each time with one patch of it changed: the token of this patch must be the one that
-changes most where the blocks begin.
+It is known and tested what the libraries do with their tokens (`hosts/traits.py`). A subclass may put them elsewhere,
+for instance the class token into the middle of the patches, and no shape shows it. So the first image that such a model
+gets goes through its embedding a few times beforehand, each time with one patch changed: the token of this patch must
+be the one that changes most where the blocks begin.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _KNOWN = _LIBRARIES | sys.stdlib_module_names - {"__main__"} | {"dtn_det"}
 
 
 def code_from_outside(host: Iterable[nn.Module]) -> tuple[str, ...]:
-    """Methods by which a host may place its tokens and which no known library defines, such as `MyViT._pos_embed`.
+    """List the methods of a host that no known library defines, such as `MyViT._pos_embed`: they may place tokens.
 
     Args:
-        host: The modules of a model without those of its blocks, whose code takes tokens as they come.
+        host: The modules of a model, without those of its blocks, whose code takes tokens as they come.
     """
     bases: dict[type, None] = {}
     found: list[str] = []
@@ -54,11 +54,11 @@ class VerifyPlaces:
     """A forward pre-hook on a model with code from outside: it follows a few patches of the first image, once.
 
     Attributes:
-        methods: The code from outside, for the error.
+        methods: Names of the methods from outside, for the error.
         norm: Path of the first converted norm in a block.
         block: Path of the first block of its stage, before which no tokens have been mixed.
         extra: Tokens of the model beyond the grid.
-        done: Whether an image has been followed.
+        done: True once an image has been followed.
     """
 
     methods: tuple[str, ...]
@@ -68,7 +68,7 @@ class VerifyPlaces:
     done: bool = False
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Follow patches of the image among the arguments, if there is one."""
+        """Follow patches of the images among the arguments, if there are any."""
         if self.done or torch.compiler.is_exporting():
             return
         if not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
@@ -87,7 +87,7 @@ class VerifyPlaces:
         with _undisturbed(model, images.device), _Tap(model, self) as tap:
             plain = tap.tokens(one)
             if plain is None:
-                return  # no tokens in rows, or an error that the pass itself will raise
+                return  # the tokens do not come in rows, or the pass itself will raise an error
             tokens, grid = plain
             for cell in _cells(grid):
                 changed = tap.tokens({**one, key: _with_other_patch(images[:1], grid, cell)})
@@ -115,11 +115,11 @@ class VerifyPlaces:
 
 
 class _Seen(Exception):  # noqa: N818
-    """Ends a pass once it has shown what is asked for."""
+    """Ends a pass as soon as it has come to the norm."""
 
 
 class _Tap:
-    """Runs a model up to a norm, and reads the tokens that its block gets, in the order that the norm is told."""
+    """Runs a model up to a norm, and reads the tokens that its block gets, in the order that the norm expects."""
 
     def __init__(self, model: nn.Module, where: VerifyPlaces) -> None:
         self._model = model
@@ -141,7 +141,7 @@ class _Tap:
             handle.remove()
 
     def tokens(self, arguments: Mapping[str | int, Any]) -> tuple[Tensor, Grid] | None:
-        """Tokens `(1, N, C)` with the grid last, and the grid; None where the block takes no rows of tokens."""
+        """Return tokens `(1, N, C)` with the grid last, and the grid; None if the block takes no rows of tokens."""
         self._found = self._stream = None
         args = [value for key, value in arguments.items() if isinstance(key, int)]
         try:
@@ -169,7 +169,7 @@ _METHODS = {types.FunctionType, types.MethodType}
 
 
 def _is_strange(value: object) -> bool:
-    """Whether something is a function or a method that lies in no known library."""
+    """Return whether something is a function or a method that lies in no known library."""
     return type(value) in _METHODS and (value.__module__ or "torch").partition(".")[0] not in _KNOWN
 
 
@@ -178,12 +178,12 @@ def _is_images(value: Any) -> bool:
 
 
 def _first(value: Any, batch: int) -> Any:
-    """The first of a batch."""
+    """Return the first item of a batch; other values stay."""
     return value[:1] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == batch else value
 
 
 def _cells(grid: Grid) -> list[tuple[int, int]]:
-    """Corners, and places in between."""
+    """Return the corners of a grid, and some places in between."""
     height, width = grid
     rows = (0, height - 1, height // 2, height // 3, 0)
     columns = (0, width - 1, 0, width // 2, width - 1)
@@ -191,7 +191,7 @@ def _cells(grid: Grid) -> list[tuple[int, int]]:
 
 
 def _with_other_patch(images: Tensor, grid: Grid, cell: tuple[int, int]) -> Tensor:
-    """The images with other pixels in a cell of the grid."""
+    """Return the images with other pixels in one cell of the grid."""
     rows, columns = (
         slice(side * place // number, max(side * (place + 1) // number, side * place // number + 1))
         for side, place, number in zip(images.shape[2:], cell, grid, strict=True)
@@ -208,7 +208,7 @@ def _with_other_patch(images: Tensor, grid: Grid, cell: tuple[int, int]) -> Tens
 
 @contextmanager
 def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Evaluation mode, with random numbers, buffers and modes as they were afterwards."""
+    """Set evaluation mode; afterwards random numbers, buffers and modes are as they were before."""
     training = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:

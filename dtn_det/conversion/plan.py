@@ -84,7 +84,7 @@ class _Block:
     """A transformer block: an element of a list of modules with an attention of its own.
 
     Attributes:
-        path: Of the block.
+        path: Path of the block.
         module: The block.
         attention: Its innermost attention.
     """
@@ -199,16 +199,16 @@ def _check_grid(grid: Any) -> None:
 
 
 def _needs_image(norm: str, grid: object) -> bool:
-    """Whether norms must be those of an image's tokens: DTN looks for their grid, and nobody has given one."""
+    """Return whether norms must be those of an image's tokens: DTN looks for their grid, and none is given."""
     return grid is None and token_norm_class(norm) is DTN
 
 
 def _reasons_of_strangers(modules: dict[str, nn.Module], blocks: dict[str, _Block]) -> dict[str, str]:
-    """Path and reason of the blocks whose tokens are not those of an image."""
+    """Return the paths of blocks whose tokens are not those of an image, each with the reason."""
     reasons: dict[str, str] = {}
     of_stage: dict[str, str | None] = {}
     for path, block in blocks.items():
-        # Blocks themselves take tokens, so what those of a stage read is the same.
+        # Blocks themselves take tokens, so all blocks of a stage read the same.
         if block.stage not in of_stage:
             of_stage[block.stage] = reads(modules, path)
         what = of_stage[block.stage]
@@ -262,7 +262,7 @@ def _advice_on_layers(layers: Layers, first: str) -> str:
 
 
 def _check_first(model: str, converted: dict[str, nn.Module]) -> None:
-    """See that none of the norms that are to become others has become one already."""
+    """Check that none of the norms to replace was converted before."""
     if not converted:
         return
     first = next(iter(converted))
@@ -279,14 +279,14 @@ def _layer_norms(modules: dict[str, nn.Module]) -> dict[str, nn.LayerNorm]:
 
 
 def _ancestors(name: str) -> Iterator[str]:
-    """Paths of the modules around one, the nearest first, without the model itself."""
+    """Yield the paths of the modules around one, the nearest first, without the model itself."""
     while "." in name:
         name = name.rpartition(".")[0]
         yield name
 
 
 def _heads(module: nn.Module) -> int | None:
-    """Heads of an attention, None for other modules."""
+    """Return the number of heads of an attention; None for other modules."""
     for name in _HEADS:
         value = getattr(module, name, None)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
@@ -305,7 +305,7 @@ def _blocks(modules: dict[str, nn.Module]) -> Iterator[_Block]:
 
 
 def _stream_widths(norms: dict[str, nn.LayerNorm], block_of: dict[str, _Block | None]) -> dict[str, int]:
-    """By the path of a block, the width of its outermost norm, of the first where there are several."""
+    """Return by the path of a block the width of its outermost norm, of the first if there are several."""
     outermost: dict[str, tuple[int, int]] = {}
     for name, norm in norms.items():
         block = block_of[name]
@@ -317,7 +317,7 @@ def _stream_widths(norms: dict[str, nn.LayerNorm], block_of: dict[str, _Block | 
 
 
 def _own_attention(module: nn.Module) -> nn.Module | None:
-    """The innermost attention of a block; what lies in lists of modules belongs to blocks of their own."""
+    """Return the innermost attention of a block; modules in lists belong to blocks of their own."""
     for child in module.children():
         if isinstance(child, nn.ModuleList | nn.Sequential):
             continue
@@ -334,7 +334,7 @@ def _block_of(name: str, modules: dict[str, nn.Module], blocks: dict[str, _Block
 
 
 def _authors_blocks(blocks: dict[str, _Block], sequence: bool) -> frozenset[str]:
-    """Blocks of the authors' placement: ViT 10 of 12, pyramids all stages but the last, Swin and sequences all."""
+    """Return the blocks of the authors' placement: ViT 10 of 12, pyramids all stages but the last, others all."""
     own = [block for block in blocks.values() if not block.is_class_attention]
     stages = list(dict.fromkeys(block.stage for block in own))
     if sequence or any("swin" in type(block.module).__name__.lower() for block in own):
@@ -396,7 +396,7 @@ def _groups(
 
 
 def is_linear_batch_norm(module: nn.Module) -> bool:
-    """Whether a module is LeViT's linear layer with the BatchNorm that follows it (timm, mmpretrain)."""
+    """Return whether a module is LeViT's linear layer with the BatchNorm that follows it (timm, mmpretrain)."""
     linear, norm = getattr(module, "linear", None), getattr(module, "bn", None)
     return isinstance(linear, nn.Linear) and isinstance(norm, nn.BatchNorm1d)
 
@@ -404,12 +404,12 @@ def is_linear_batch_norm(module: nn.Module) -> bool:
 def _batch_norm_plan(
     model: nn.Module, modules: dict[str, nn.Module], norm: str, layers: Layers, num_groups: Groups
 ) -> NormPlan:
-    """The plan for LeViT, which has BatchNorm behind every linear layer.
+    """Make the plan for LeViT, which has BatchNorm behind every linear layer.
 
-    Where others normalise the tokens at the start of the attention and of the feed-forward layers, it does so behind
-    their first linear layer: these norms are replaced. Those behind the last ones scale the branch, from 0 on, and
-    stay. The feed-forward layers take the heads of the attention before them, or the nearest lower divisor of their
-    width.
+    Other models normalise the tokens at the start of the attention and of the feed-forward layers, LeViT behind their
+    first linear layer: these norms are replaced. The norms behind the last linear layers scale the branch, from 0 on,
+    and stay. Feed-forward layers get as many groups as the attention before them has heads, or the nearest lower
+    divisor of their width.
     """
     replaced: list[NormSite] = []
     kept: list[tuple[str, str]] = []

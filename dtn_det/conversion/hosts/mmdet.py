@@ -28,7 +28,7 @@ class LSAReductionAttention(SpatialReductionAttention):  # type: ignore[misc]
     """
 
     def forward(self, x: Tensor, hw_shape: tuple[int, int], identity: Tensor | None = None) -> Tensor:
-        """``(B, H * W, C)`` tokens of the grid ``hw_shape`` to the same shape, added to ``identity``, by default x."""
+        """Attend among tokens ``(B, H * W, C)`` of the grid ``hw_shape``, and add ``identity``, by default x."""
         source = x
         if self.sr_ratio > 1:
             source = self.norm(nchw_to_nlc(self.sr(nlc_to_nchw(x, hw_shape))))
@@ -46,7 +46,7 @@ class LSAReductionAttention(SpatialReductionAttention):  # type: ignore[misc]
         return added
 
     def _split(self, x: Tensor) -> Tensor:
-        """``(B, N, C)`` to ``(B, heads, N, C / heads)``."""
+        """Map ``(B, N, C)`` to ``(B, heads, N, C / heads)``."""
         return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
 
 

@@ -1,4 +1,4 @@
-"""The shifted copies of the image for mmpretrain's T2T-ViT, and Shifted Patch Tokenization for its patch mergings."""
+"""Shifted Patch Tokenization and Locality Self-Attention in models of mmpretrain (Lee et al., arXiv:2112.13492)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ShiftedT2TModule(T2TModule):  # type: ignore[misc]
     """Tokens-to-token module on the image and its copies shifted by a pixel, as in the paper (arXiv:2112.13492)."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """``(B, C, H, W)`` images to tokens and their grid."""
+        """Map images ``(B, C, H, W)`` to tokens and their grid."""
         out: tuple[Tensor, tuple[int, int]] = super().forward(shift_patches(x, 1))
         return out
 
@@ -52,12 +52,12 @@ class LSAMultiheadAttention(MultiheadAttention):  # type: ignore[misc]
     """The attention of ViT, DeiT and T2T-ViT: a scale per head, no token attends to itself."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, N, input_dims)`` tokens to ``(B, N, embed_dims)``."""
+        """Map tokens ``(B, N, input_dims)`` to ``(B, N, embed_dims)``."""
         q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.num_heads, self.head_dims).permute(2, 0, 3, 1, 4)
         dropout_p = self.attn_drop if self.training else 0.0
         out = locality_attention(q, k, v, self.scale, dropout_p=dropout_p)
         out = self.out_drop(self.gamma1(self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))))
-        # There is one head where the input has another width.
+        # If the input has another width, there is one head.
         projected: Tensor = v.squeeze(1) + out if self.v_shortcut else out
         return projected
 

@@ -1,4 +1,4 @@
-"""Shifted Patch Tokenization in timm's patch embeddings, patch mergings and poolings (arXiv:2112.13492)."""
+"""Shifted Patch Tokenization and Locality Self-Attention in models of timm (Lee et al., arXiv:2112.13492)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dtn_det.layers.spt import shifted_patches
 
 
 class _Shifted(nn.Module):
-    """What the hosts share: the norm and the linear layer of :class:`dtn_det.layers.ShiftedPatchTokenization`."""
+    """The norm and the linear layer of :class:`dtn_det.layers.ShiftedPatchTokenization`, which all hosts share."""
 
     patch_norm: nn.LayerNorm
     patch_linear: nn.Linear
@@ -29,7 +29,7 @@ class _Shifted(nn.Module):
     spt_patch: int
 
     def _map(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to ``(B, dim, H', W')``, contiguous with channels last."""
+        """Map ``(B, C, H, W)`` to ``(B, dim, H', W')``, contiguous with channels last."""
         tokens = self.patch_linear(self.patch_norm(shifted_patches(x, self.spt_patch, self.spt_patch // 2)))
         # Hooks see the map here, as they do behind the convolution that was in this place.
         out: Tensor = self.patch_map(tokens.permute(0, 3, 1, 2))
@@ -43,7 +43,7 @@ class SPTPatchEmbed(_Shifted, PatchEmbed):  # type: ignore[misc]
     grid_size: Any
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` images to tokens in the layout that the model wants."""
+        """Map images ``(B, C, H, W)`` to tokens in the layout that the model wants."""
         size = (x.shape[2], x.shape[3])
         if self.img_size is not None and self.strict_img_size:
             if size != tuple(self.img_size):
@@ -51,7 +51,7 @@ class SPTPatchEmbed(_Shifted, PatchEmbed):  # type: ignore[misc]
                     f"expected images of {self.img_size[0]} x {self.img_size[1]} pixels, got {size[0]} x {size[1]}: "
                     "build the model with img_size= or dynamic_img_size=True"
                 )
-            # What is beyond the last whole patch has no position embedding.
+            # Pixels beyond the last whole patch have no position embedding.
             height, width = (side * self.spt_patch for side in self.grid_size)
             x = x[:, :, :height, :width]
         out: Tensor = nchw_to(self._map(x), Format.NLC if self.flatten else self.output_fmt)
@@ -71,7 +71,7 @@ class SPTPatchMerging(_Shifted, PatchMerging):  # type: ignore[misc]
     """Swin's patch merging as Shifted Patch Tokenization, shifted by one token."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, H, W, C)`` to ``(B, H / 2, W / 2, out_dim)``, sides rounded up."""
+        """Map ``(B, H, W, C)`` to ``(B, H / 2, W / 2, out_dim)``, sides rounded up."""
         return self._map(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
@@ -79,7 +79,7 @@ class SPTConvEmbedding(_Shifted, ConvEmbedding):  # type: ignore[misc]
     """PiT's patch embedding as Shifted Patch Tokenization, with patches of its stride."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` images to ``(B, dim, H', W')``."""
+        """Map images ``(B, C, H, W)`` to ``(B, dim, H', W')``."""
         return self._map(x)
 
 
@@ -89,7 +89,7 @@ class SPTPooling(_Shifted, Pooling):  # type: ignore[misc]
     fc: nn.Linear
 
     def forward(self, x: Tensor, cls_token: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, C, H, W)`` and class tokens ``(B, n, C)`` to ``(B, dim, H / 2, W / 2)`` and ``(B, n, dim)``."""
+        """Map ``(B, C, H, W)`` and class tokens ``(B, n, C)`` to ``(B, dim, H / 2, W / 2)`` and ``(B, n, dim)``."""
         return self._map(x), self.fc(cls_token)
 
 
@@ -98,11 +98,11 @@ def _become(module: Any, kind: type[nn.Module], like: Tensor, widths: tuple[int,
 
     Args:
         module: The module.
-        kind: What it becomes.
-        like: A weight whose device, dtype and trainability the new ones take.
+        kind: The class that it becomes.
+        like: A weight whose device, dtype and trainability the new weights take.
         widths: Channels of the map and of a token.
         patch: Side of a patch.
-        eps: Of the norm.
+        eps: ``eps`` of the norm.
     """
     spt = ShiftedPatchTokenization(*widths, patch, eps=eps, device=like.device, dtype=like.dtype)
     spt.init_weights()
@@ -162,7 +162,7 @@ class LSAAttention(Attention):  # type: ignore[misc]
     """The attention of ViT, DeiT, DeiT III and PiT: a scale per head, no token attends to itself."""
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """``(B, N, C)`` tokens to the same shape; ``attn_mask`` as in scaled dot-product attention."""
+        """Attend among tokens ``(B, N, C)``; ``attn_mask`` is that of scaled dot-product attention."""
         length = x.shape[1]
         if is_causal:
             causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
@@ -190,7 +190,7 @@ class LSATalkingHeadAttn(TalkingHeadAttn):  # type: ignore[misc]
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, N, C)`` tokens to the same shape."""
+        """Attend among tokens ``(B, N, C)``."""
         q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         scores = (q * self.scale[:, None, None]).to(k.dtype) @ k.transpose(-2, -1)
         # (B, N, N, heads) where heads mix
@@ -205,7 +205,7 @@ class LSAClassAttn(ClassAttn):  # type: ignore[misc]
     """CaiT's class attention: a scale per head. The class token still sees itself, as in the paper's code."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, N, C)`` tokens, the class token first, to ``(B, 1, C)``."""
+        """Map tokens ``(B, N, C)``, the class token first, to ``(B, 1, C)``."""
         q, k, v = (
             linear(t).reshape(*t.shape[:2], self.num_heads, -1).transpose(1, 2)
             for linear, t in ((self.q, x[:, :1]), (self.k, x), (self.v, x))
@@ -217,7 +217,7 @@ class LSAClassAttn(ClassAttn):  # type: ignore[misc]
 
 
 def _both(allowed: Tensor, mask: Tensor | None) -> Tensor:
-    """A mask of booleans and another, which may be additive."""
+    """Join a mask of booleans and another one, which may be additive."""
     if mask is None:
         return allowed
     return mask & allowed if mask.dtype == torch.bool else mask.masked_fill(~allowed, -torch.inf)

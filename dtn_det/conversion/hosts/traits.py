@@ -1,4 +1,4 @@
-"""What is known of the models that are converted: their extra tokens, what they read, and what they do to tokens."""
+"""Traits of models that conversions must know: their extra tokens, what they read, and what they do to tokens."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class ExtraTokens:
     """Tokens of a model that have no place in its grid.
 
     Attributes:
-        prefix: Class, distillation and register tokens, which stand before the grid.
-        suffix: Detection tokens, which stand behind it.
+        prefix: Number of class, distillation and register tokens, which stand before the grid.
+        suffix: Number of detection tokens, which stand behind it.
     """
 
     prefix: int = 0
@@ -66,7 +66,7 @@ class ExtraTokens:
 
     @property
     def total(self) -> int:
-        """Both together."""
+        """Number of both kinds together."""
         return self.prefix + self.suffix
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ class ExtraTokens:
 
 
 def extra_tokens(host: nn.Module) -> ExtraTokens:
-    """The tokens beyond the grid that a model says it has: by an attribute, else by the parameters that become them."""
+    """Return a model's tokens beyond the grid, by an attribute or else by the parameters that become them."""
     prefix = suffix = 0
     for name, parameter in host.named_parameters():
         last = name.rpartition(".")[2]
@@ -91,16 +91,17 @@ def extra_tokens(host: nn.Module) -> ExtraTokens:
 
 
 def reads(modules: dict[str, nn.Module], name: str) -> str | None:
-    """What the module at a path reads, if it is no image.
+    """Return what the module at a path reads, unless it reads images.
 
-    The nearest module around it that takes words or images by name tells: `input_ids` or `pixel_values`.
+    The nearest module around it tells that takes words or images by the name of an argument, such as `input_ids` or
+    `pixel_values`.
 
     Args:
         modules: All modules of a model by path.
         name: Path of one of them.
 
     Returns:
-        `'text'`, `'text and image together'`, or None: an image, or something that no name tells.
+        `'text'` or `'text and image together'`; None for images, and if no name tells.
     """
     for path in (*_around(name), ""):
         names = frozenset(arguments(modules[path]))
@@ -112,12 +113,12 @@ def reads(modules: dict[str, nn.Module], name: str) -> str | None:
 
 
 def reads_images(modules: dict[str, nn.Module]) -> bool:
-    """Whether a module takes images by name."""
+    """Return whether some module takes images, by the names of its arguments."""
     return any(_IMAGES & set(arguments(module)) for module in modules.values())
 
 
 def arguments(module: nn.Module) -> tuple[str, ...]:
-    """Names of the arguments of a module's `forward`, without `self`."""
+    """Return the names of the arguments of a module's `forward`, without `self`."""
     if "forward" in module.__dict__:
         return tuple(inspect.signature(module.forward).parameters)
     return _names(type(module).forward)[1:]
@@ -129,7 +130,7 @@ def _names(function: Callable[..., object]) -> tuple[str, ...]:
 
 
 def attends_to_others(block: nn.Module) -> bool:
-    """Whether a block attends to the tokens of another module too, as decoders do, whose own tokens are queries."""
+    """Return whether a block also attends to tokens of another module, as decoders do, whose own tokens are queries."""
     return any(_OTHER_TOKENS.search(name) for name, _ in block.named_children())
 
 
@@ -160,7 +161,7 @@ def check_order(model: nn.Module, grid_is_given: bool = False) -> None:
 
 
 def rearranges(model: nn.Module) -> tuple[str, str] | None:
-    """Class and deed of a module that is known to take tokens out of the order of their grid."""
+    """Return the class of a module that takes tokens out of the order of their grid, and what it does; or None."""
     kinds = {base.__name__ for kind in _kinds(model) for base in kind.__mro__}
     for deed, names in _REARRANGING.items():
         for name in names:
@@ -171,7 +172,7 @@ def rearranges(model: nn.Module) -> tuple[str, str] | None:
 
 
 def reads_frames(model: nn.Module) -> bool:
-    """Whether a model reads videos: its tokens are those of several images, or of boxes in time."""
+    """Return whether a model reads videos: its tokens are those of several images, or of boxes in time."""
     if any(issubclass(kind, nn.Conv3d) for kind in _kinds(model)):
         return True
     configs = (module.__dict__.get("config") for module in model.modules())
@@ -196,7 +197,7 @@ def _kinds(model: nn.Module) -> set[type[nn.Module]]:
 
 
 def _around(name: str) -> Iterator[str]:
-    """Paths of the modules around one, the nearest first, without the model itself."""
+    """Yield the paths of the modules around one, the nearest first, without the model itself."""
     while "." in name:
         name = name.rpartition(".")[0]
         yield name
