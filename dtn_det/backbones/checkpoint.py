@@ -112,7 +112,8 @@ def load_pretrained(
                 optional |= {f"{name}.{key}" for key in module.state_dict()}
         fit = compare_weights(state, backbone.state_dict(), optional=optional)
         if not fit:
-            raise CheckpointError(f"expected the weights of the model, got others: {fit.problems()}. {fit.cause()}")
+            told = f"{fit.problems()}. {fit.cause()} {fit.advice()}".rstrip()
+            raise CheckpointError(f"expected the weights of the model, got others: {told}")
     except CheckpointError as error:
         raise CheckpointError(f"{source} does not fit {type(backbone).__name__}: {error}") from None
     kept = with_options(backbone, state, checkpoint, source, "keep")

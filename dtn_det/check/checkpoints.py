@@ -11,9 +11,11 @@ from typing import Any
 from dtn_det.check.inspection import CheckResult
 from dtn_det.check.model import Target
 from dtn_det.checkpoints.load import Loaded, fit_weights
+from dtn_det.checkpoints.mmcv_ema import EmaCopies, find_copies
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.state_dict import Chosen, check_whole, choose_weights
 from dtn_det.checkpoints.trained_config import trained_options
+from dtn_det.checkpoints.weights import COPIES
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import CheckpointError, InputError, MisfitError
 from dtn_det.layers.options import CLASS_KEYS, EXTRA_STATE, describe_options, unpack_options
@@ -33,10 +35,14 @@ def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
         chosen = choose_weights(content)
     except CheckpointError as error:
         return CheckResult(str(path), "checkpoint", "a checkpoint that cannot be read", problems=(str(error),))
-    facts = dict(_facts(content, chosen))
+    copies = None if chosen.other else find_copies(chosen.state, content)
+    if copies is not None:
+        chosen = replace(chosen, state=copies.state)
+    facts = dict(_facts(content, chosen, copies))
     if target is None:
         problems = tuple(_not_whole(path, chosen))
-        return CheckResult(str(path), "checkpoint", _TITLE, facts, problems=problems)
+        remarks = () if copies is None else (Remark(COPIES, copies.remark(), str(path)),)
+        return CheckResult(str(path), "checkpoint", _TITLE, facts, remarks, problems=problems)
     try:
         loaded = _fitted(path, content, target)
     except InputError as error:
@@ -63,7 +69,7 @@ def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
         return replace(loaded, remarks=(*loaded.remarks, Remark("other_classes", what, str(path), error.num_classes)))
 
 
-def _facts(content: Mapping[str, Any], chosen: Chosen) -> Iterator[tuple[str, Any]]:
+def _facts(content: Mapping[str, Any], chosen: Chosen, copies: EmaCopies | None) -> Iterator[tuple[str, Any]]:
     weights = {name: value for name, value in chosen.state.items() if not name.endswith(EXTRA_STATE)}
     if chosen.place:
         yield "weights under", chosen.place
@@ -71,6 +77,10 @@ def _facts(content: Mapping[str, Any], chosen: Chosen) -> Iterator[tuple[str, An
         yield "kind of weights", {"ema": "average (EMA)", "plain": "without average"}[chosen.kind]
     if chosen.other:
         yield "others under", chosen.other
+    if copies is not None:
+        told = {"own": "names of the model", "copies": "ema_*", None: "not told"}
+        yield "second set of weights", f"{len(copies.copied)} tensors ema_* of mmcv's EMAHook"
+        yield "average (EMA)", told[copies.average]
     yield "tensors", len(weights)
     yield "numbers", sum(value.numel() for value in weights.values())
     yield (

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
 
+from dtn_det.checkpoints.fit import OWN_BUFFERS
 from dtn_det.checkpoints.key_maps import (
     pvt_official_to_mmdet,
     pvt_timm_to_official,
     swin_official_to_mmdet,
     swin_timm_to_official,
 )
-from dtn_det.checkpoints.state_dict import StateDict, WeightsKind, choose_whole, some
+from dtn_det.checkpoints.state_dict import StateDict, WeightsKind, some
 from dtn_det.checkpoints.unwrap import Unwrapped, unwrap_by
-from dtn_det.checkpoints.weights import Weights
+from dtn_det.checkpoints.weights import Weights, choose_whole
 from dtn_det.errors import CheckpointError
 
 Family = Literal["swin", "pvt"]
@@ -58,13 +60,13 @@ def backbone_weights(
     Raises:
         CheckpointError: There are no weights, none with the prefix, none of the wanted kind, or not all of a model.
     """
-    chosen, pruned = choose_whole(content, wanted)
+    chosen, pruned, copies = choose_whole(content, wanted)
     if prefix is not None:
         taken = {name.removeprefix(prefix): v for name, v in chosen.state.items() if name.startswith(prefix)}
         if not taken:
             raise CheckpointError(f"expected keys that start with {prefix!r}, got {some(chosen.state)}")
-        return Weights(chosen, Unwrapped(taken, prefix), pruned=pruned)
-    found = Weights(chosen, unwrap_by(chosen.state, _name_of(family), wanted), pruned=pruned)
+        return Weights(chosen, Unwrapped(taken, prefix), pruned=pruned, copies=copies)
+    found = Weights(chosen, unwrap_by(chosen.state, _name_of(family), wanted), pruned=pruned, copies=copies)
     found.check_kind(wanted)
     return found
 
@@ -125,3 +127,57 @@ def to_mmdet(state: Mapping[str, Tensor], family: Family) -> StateDict:
     if source == "timm":
         state = pvt_timm_to_official(state)
     return dict(state) if source == "mmdet" else pvt_official_to_mmdet(state)
+
+
+@dataclass(frozen=True)
+class RenamedBackbone:
+    """A whole model's state dict whose backbone was brought into MMDetection's names.
+
+    Attributes:
+        state: Names and tensors of the whole model.
+        renamed: Names in it that are new.
+        what: Whose names the backbone had, for messages: ``timm's Swin``.
+    """
+
+    state: StateDict
+    renamed: tuple[str, ...]
+    what: str
+
+
+def rename_backbone(state: Mapping[str, Tensor], own: Iterable[str]) -> RenamedBackbone | None:
+    """Bring the Swin or PVT within a whole model into MMDetection's names and orders.
+
+    Args:
+        state: Names and tensors of a detector or classifier, with the prefix that the model has for its backbone.
+        own: Names of the model.
+
+    Returns:
+        The state dict, with all that is not of the backbone as it was, and with what the maps drop of a classifier;
+        None if the model has no such backbone, or the state dict has it in MMDetection's names or unknown ones.
+
+    Raises:
+        CheckpointError: A norm of patch merging has several groups, between which channels would move.
+    """
+    own = list(own)
+    for (family, source), pattern in _SIGNATURES.items():
+        signature = re.compile(rf"(?:^|\.)(?={pattern})")
+        found = next(filter(None, map(signature.search, own)), None) if source == "mmdet" else None
+        if found is None:
+            continue
+        prefix = found.string[: found.end()]
+        before = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        try:
+            format_of_file = detect_format(before, family)
+        except CheckpointError:
+            continue
+        if format_of_file == "mmdet":
+            continue
+        dropped = re.compile(_SWIN_DROPPED if family == "swin" else _PVT_DROPPED)
+        of_classifier = {name: value for name, value in before.items() if dropped.match(name)}
+        kept = {name: value for name, value in of_classifier.items() if not name.endswith(OWN_BUFFERS)}
+        after = {prefix + name: value for name, value in {**to_mmdet(before, family), **kept}.items()}
+        rest = {name: value for name, value in state.items() if not name.startswith(prefix)}
+        author = "timm's" if format_of_file == "timm" else "its authors'"
+        what = f"{author} {'Swin' if family == 'swin' else 'PVT'}"
+        return RenamedBackbone({**rest, **after}, tuple(name for name in after if name not in state), what)
+    return None

@@ -23,6 +23,7 @@ OWN_BUFFERS = (
 # Modules that models have in training alone.
 _OF_TRAINING = re.compile(r"(aux\w*|\w+_aux\w*|criterion\w*|loss\w*|\w+_loss|metrics?|teacher\w*|\w*ema)\.")
 _BLOCK = re.compile(r"\.\d+(?=\.)")
+_MERGED = re.compile(r"downsample\.(reduction|norm)\.")
 _NORM_NAMES = re.compile(
     r"\.(mean_norm_weight|var_norm_weight|pos_proj\.\w+|running_\w+|num_steps|mean_weight|var_weight|gain|alpha)$"
 )
@@ -49,7 +50,9 @@ class Fit:
         left_out: Names that only training needs.
         held: Names of the state dict.
         other_norms: Norms that the state dict names where the model has LayerNorm.
-        other_depth: True if one of the two has whole blocks that the other lacks.
+        other_depth: True if one of the two has whole blocks that the other lacks in the same row.
+        other_names: Names of the state dict and of the model for weights of the same shapes, if all that is missing and
+            all that is unexpected can be paired so; the most similar names are paired.
     """
 
     missing: tuple[str, ...] = ()
@@ -63,6 +66,7 @@ class Fit:
     held: tuple[str, ...] = ()
     other_norms: tuple[str, ...] = ()
     other_depth: bool = False
+    other_names: tuple[tuple[str, str], ...] = ()
 
     def __bool__(self) -> bool:
         """Return whether the state dict fits."""
@@ -88,6 +92,9 @@ class Fit:
 
     def cause(self) -> str:
         """Name the likely reason in a sentence; empty if none is known."""
+        if self.other_names and not self.misshapen:
+            shown = ", ".join(f"{there} like {here}" for there, here in _of_each_kind(self.other_names))
+            return f"The file has weights of the shapes of all that are missing, under other names ({shown})."
         if not self.known:
             return f"The file holds {some(self.held, 6)}, none of which the model has."
         if self.not_numbers:
@@ -108,6 +115,19 @@ class Fit:
             return "It is of a model of another size."
         if self.misshapen:
             return "It is of another model, or of another version of the library that names its weights."
+        return ""
+
+    def advice(self) -> str:
+        """Say what helps where no other model or config does; empty if another one may help."""
+        if self.other_names and not self.misshapen:
+            return (
+                "If they are the same weights in the same order of channels, rename them with state[NEW] = "
+                "state.pop(OLD) and save the state dict to a new file; no other config helps"
+            )
+        if self.not_numbers:
+            return "Take a checkpoint of an earlier epoch"
+        if self.other_types:
+            return "Save the state dict again from the model that holds the values, in floating point"
         return ""
 
     def _norms(self) -> str:
@@ -194,6 +214,7 @@ def compare_weights(
         held=tuple(state),
         other_norms=tuple(others),
         other_depth=_lacks_blocks(unexpected, own) or _lacks_blocks(missing, state),
+        other_names=_other_names({n: state[n].shape for n in unexpected}, {n: own[n].shape for n in missing}),
     )
 
 
@@ -245,15 +266,61 @@ def _norm_of(state: Mapping[str, Tensor], name: str) -> str | None:
 
 
 def _lacks_blocks(names: Iterable[str], others: Iterable[str]) -> bool:
-    """Return whether some names are of a numbered block, more than one layer, of which the others have no name."""
-    known = {block for name in others for block in _blocks([name])}
-    counted = Counter(block for name in names for block in _blocks([name]) - known)
-    return any(count >= _LEAST_OF_A_BLOCK for count in counted.values())
+    """Return whether names are of numbered blocks, larger than one layer, in a row in which others have other numbers.
+
+    A row that others do not have at all is no sign of another depth: they may call it by another name.
+    """
+    known = {block for name in others for block in _blocks(name)}
+    rows = {block.rpartition(".")[0] for block in known}
+    counted = Counter(block for name in names for block in _blocks(name) if block not in known)
+    return any(count >= _LEAST_OF_A_BLOCK and block.rpartition(".")[0] in rows for block, count in counted.items())
 
 
-def _blocks(names: Iterable[str]) -> set[str]:
-    """Return the numbered modules in names: ``a.0`` and ``a.0.blocks.1`` in ``a.0.blocks.1.norm.weight``."""
-    return {name[: found.end()] for name in names for found in _BLOCK.finditer(name)}
+def _blocks(name: str) -> list[str]:
+    """Return the numbered modules in a name: ``a.0`` and ``a.0.blocks.1`` in ``a.0.blocks.1.norm.weight``."""
+    return [name[: found.end()] for found in _BLOCK.finditer(name)]
+
+
+def _other_names(
+    unexpected: Mapping[str, torch.Size], missing: Mapping[str, torch.Size]
+) -> tuple[tuple[str, str], ...]:
+    """Pair unexpected and missing names of equal shapes, the most similar ones; nothing if shapes are left over."""
+    if not missing or Counter(unexpected.values()) != Counter(missing.values()):
+        return ()
+    # Libraries concatenate the four neighbours that Swin merges in different orders, so a new name is not enough.
+    if any(_MERGED.search(name) for name in unexpected):
+        return ()
+    left: dict[torch.Size, list[str]] = {}
+    for name, shape in unexpected.items():
+        left.setdefault(shape, []).append(name)
+    pairs = []
+    for name, shape in missing.items():
+        best = max(left[shape], key=lambda other: _likeness(other, name))
+        left[shape].remove(best)
+        pairs.append((best, name))
+    return tuple(pairs)
+
+
+def _likeness(one: str, other: str) -> tuple[bool, int]:
+    """Rate how similar two names are: by the numbers in them, and by the parts that both begin and end with."""
+    change, _ = _change(one, other)
+    return re.findall(r"\d+", one) == re.findall(r"\d+", other), len(one.split(".")) - len(change)
+
+
+def _change(one: str, other: str) -> tuple[list[str], list[str]]:
+    """Return the parts of two names between those that both begin and end with."""
+    first, second = one.split("."), other.split(".")
+    for _ in range(2):
+        while first and second and first[0] == second[0]:
+            del first[0], second[0]
+        first, second = first[::-1], second[::-1]
+    return first, second
+
+
+def _of_each_kind(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return a few pairs of names that differ in different ways: one for all blocks and for weight and bias."""
+    kinds = {re.sub(r"\d+", "0", str(_change(*pair))): pair for pair in reversed(list(pairs))}
+    return list(kinds.values())[: -_SHOWN - 1 : -1]
 
 
 def _has_nan(values: Tensor) -> bool:

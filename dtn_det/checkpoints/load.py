@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from dtn_det.checkpoints.backbone_keys import rename_backbone
 from dtn_det.checkpoints.fit import OWN_BUFFERS, Fit, check_floating_point, compare_weights, with_tied_names
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.state_dict import StateDict, WeightsKind
@@ -97,7 +98,7 @@ def fit_weights(
     own = model.state_dict()
     found = find_weights(own, content, source, weights)
     check_floating_point(found.state, own, architecture(model), source)
-    state, fit, renamed = _compared(model, found.state, own, source)
+    state, fit, renamed = in_names_of(model, found.state, own, source)
     if not fit:
         raise misfit(fit, model, source, advice)
     taken = with_options(model, state, content, source, options, advice)
@@ -109,27 +110,53 @@ def fit_weights(
     )
 
 
-def _compared(
+def in_names_of(
     model: nn.Module, state: StateDict, own: StateDict, source: str
 ) -> tuple[StateDict, Fit, tuple[Remark, ...]]:
-    """Compare weights with a model, and let timm rename them if they fit only then, classes aside."""
+    """Compare weights with a model, in the layout of its own library if they are in that of another.
+
+    Two kinds of renaming are known: timm's for its own models, if then all weights fit but perhaps for the number of
+    classes; and the maps of this package for a backbone Swin or PVT in MMDetection's names, if its names are those of
+    its authors or timm.
+
+    Args:
+        model: The model.
+        state: Names and tensors without wrappers.
+        own: State dict of the model.
+        source: Name of the file, for messages.
+
+    Returns:
+        The weights, how they fit, and what was renamed.
+
+    Raises:
+        CheckpointError: The weights of a Swin cannot be brought into MMDetection's order of channels.
+    """
     buffers = [name for name, _ in model.named_buffers()]
     fit = compare_weights(state, own, buffers)
     if not (fit.missing or fit.unexpected):
         return state, fit, ()
     before = {name: value for name, value in state.items() if name not in fit.left_out}
-    renamed = in_own_layout(model, before)
-    if renamed is None:
+    try:
+        backbone = rename_backbone(before, own)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    if backbone is not None:
+        renamed, kind, names = backbone.state, "renamed_backbone", backbone.renamed
+        what = (
+            f"weights of the backbone have the names of {backbone.what} and were renamed and ordered as MMDetection's"
+        )
+    elif (found := in_own_layout(model, before)) is not None:
+        renamed, kind = found, "renamed_by_timm"
+        names = tuple(name for name in found if found[name] is not before.get(name))
+        what = f"weights are in another layout and were renamed by checkpoint_filter_fn of {type(model).__module__}"
+    else:
         return state, fit, ()
     renamed = with_tied_names(renamed, own)
     then = compare_weights(renamed, own, buffers)
-    if not then and then.num_classes is None:
+    if not then and then.num_classes is None and (backbone is None or then.known <= fit.known):
         return state, fit, ()
-    what = f"weights are in another layout and were renamed by checkpoint_filter_fn of {type(model).__module__}"
-    names = [name for name in renamed if renamed[name] is not before.get(name)]
     check_floating_point(renamed, own, architecture(model), source)
-    remark = Remark("renamed_by_timm", what, source, len(names), names[:3])
-    return renamed, replace(then, left_out=fit.left_out), (remark,)
+    return renamed, replace(then, left_out=fit.left_out), (Remark(kind, what, source, len(names), names[:3]),)
 
 
 def inner_model(model: nn.Module) -> nn.Module:
@@ -144,9 +171,10 @@ def inner_model(model: nn.Module) -> nn.Module:
 def misfit(fit: Fit, model: nn.Module, source: str, advice: str) -> MisfitError:
     """Make the error of a checkpoint that does not fit."""
     cause = fit.cause()
+    advice = fit.advice() or advice[:1].upper() + advice[1:]
     return MisfitError(
         f"expected the weights of {architecture(model)} in {source}, got others: {fit.problems()}. "
-        f"{cause}{' ' if cause else ''}{advice[:1].upper()}{advice[1:]}",
+        f"{cause}{' ' if cause else ''}{advice}",
         fit.num_classes,
     )
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.fit import check_floating_point
-from dtn_det.checkpoints.load import architecture, fit_weights, inner_model, with_options
+from dtn_det.checkpoints.load import architecture, fit_weights, in_names_of, inner_model, with_options
 from dtn_det.checkpoints.read import is_readable, read_checkpoint
 from dtn_det.checkpoints.state_dict import WeightsKind
-from dtn_det.checkpoints.weights import PRUNED, find_weights
+from dtn_det.checkpoints.weights import COPIES, PRUNED, find_weights
 from dtn_det.datasets.remarks import Remark, tell
 from dtn_det.errors import CheckpointError
 from dtn_det.layers.options import CarriesOptions
@@ -82,7 +82,7 @@ def _load(
             )
         plain = {**content, "ema_state_dict": None}
         loaded = fit_weights(model, plain, source, advice=advice, options="refuse")
-        remarks = tuple(remark for remark in loaded.remarks if remark.kind == PRUNED)
+        remarks = tuple(remark for remark in loaded.remarks if remark.kind in (PRUNED, COPIES))
         same = set(loaded.state) == set(content["state_dict"])
         given = dict(content) if same else {**content, "state_dict": loaded.state}
     elif purpose == "test":
@@ -95,8 +95,9 @@ def _load(
         for layer in model.modules():
             if isinstance(layer, CarriesOptions):
                 layer.keeps_options = True
-        kept = with_options(model, found.state, content, source, "keep")
-        given, remarks = _for_hooks(content, kept.state, weights), (*found.remarks(source), *kept.remarks)
+        state, _, renamed = in_names_of(model, found.state, own, source)
+        kept = with_options(model, state, content, source, "keep")
+        given, remarks = _for_hooks(content, kept.state, weights), (*found.remarks(source), *renamed, *kept.remarks)
     runner.call_hook("after_load_checkpoint", checkpoint=given)
     require("mmengine.runner.checkpoint", "det").load_state_dict(
         model, given["state_dict"], strict=False, logger="current"

@@ -52,6 +52,8 @@ _OF_ADAPTER = re.compile(
     r"(^|\.)(lora_\w+|modules_to_save|ia3_l|hada_w\d_\w|lokr_w\d\w*|vera_lambda_\w)(\.|$)"
     r"|^base_model\.model\..*\.base_layer\."
 )
+# FSDP1, whose `use_orig_params=False` joins the parameters of each wrapped module.
+_FLAT = re.compile(r"(^|\.)_?flat_param(_\d+)?$")
 _SHOWN = 3
 
 
@@ -221,7 +223,10 @@ def apply_masks(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> tuple[S
 
 
 def check_whole(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> None:
-    """Check that a state dict is no adapter, and that DeepSpeed's ZeRO-3 does not keep its values elsewhere.
+    """Check that a state dict holds each weight of a whole model as a tensor of its own.
+
+    Adapters add to the weights of another file, DeepSpeed's ZeRO-3 keeps the values elsewhere, and FSDP may join the
+    weights of a module in one row.
 
     Args:
         state: Names and tensors of a file.
@@ -236,6 +241,13 @@ def check_whole(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> None:
             f"expected the weights of a model, got {len(adapters):,} tensors in the names of an adapter "
             f"such as LoRA ({some(adapters, _SHOWN)}), which adds to the weights of another checkpoint: {MERGE}"
         )
+    flat = [name for name in state if _FLAT.search(name)]
+    if flat and not any(map(_FLAT.search, own)):
+        raise CheckpointError(
+            f"expected the weights of a model, got {len(flat):,} flat rows of weights ({some(flat, _SHOWN)}), into "
+            "which FSDP joins those of a module: load the checkpoint into the FSDP model that wrote it, and save its "
+            "state_dict() within FSDP.state_dict_type(model, StateDictType.FULL_STATE_DICT)"
+        )
     empty = [name for name, value in state.items() if tuple(value.shape) == (0,) and name.endswith("weight")]
     if empty:
         raise CheckpointError(
@@ -243,29 +255,6 @@ def check_whole(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> None:
             "ZeRO-3 writes where the values are in a file of each process: run the zero_to_fp32.py that DeepSpeed has "
             "put into the folder of the checkpoint, and name the file that it writes"
         )
-
-
-def choose_whole(
-    content: Mapping[str, Any], wanted: WeightsKind | None = None, own: Iterable[str] = ()
-) -> tuple[Chosen, tuple[str, ...]]:
-    """Choose the state dict of a checkpoint, with masks of pruning applied.
-
-    Args:
-        content: Content of the file.
-        wanted: ``'ema'`` or ``'plain'`` of a checkpoint with both; None for the average if there is one.
-        own: Names of the model if it is known.
-
-    Returns:
-        The state dict with the names of the file, and the names of the weights to which masks were applied.
-
-    Raises:
-        CheckpointError: There is no state dict, or none of the wanted kind, or it is an adapter or has no values.
-    """
-    chosen = choose_weights(content, wanted)
-    own = tuple(own)
-    check_whole(chosen.state, own)
-    state, pruned = apply_masks(chosen.state, own)
-    return replace(chosen, state=state), pruned
 
 
 def some(names: Iterable[str], limit: int = 8) -> str:

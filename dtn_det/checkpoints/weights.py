@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from dtn_det.checkpoints.fit import with_tied_names
+from dtn_det.checkpoints.mmcv_ema import EmaCopies, find_copies
 from dtn_det.checkpoints.state_dict import (
     Chosen,
     StateDict,
     WeightsKind,
+    apply_masks,
     averages_without_names,
-    choose_whole,
+    check_whole,
+    choose_weights,
 )
 from dtn_det.checkpoints.unwrap import Unwrapped, unwrap_names
 from dtn_det.datasets.remarks import Remark
@@ -22,6 +25,9 @@ from dtn_det.errors import CheckpointError
 
 PRUNED = "pruned_weights"
 """Kind of the remark on weights that are pruned."""
+
+COPIES = "ema_copies"
+"""Kind of the remark on a second set of weights within the state dict."""
 
 _SAID = {"ema": "the average of the weights (EMA)", "plain": "the weights without average"}
 
@@ -35,12 +41,14 @@ class Weights:
         named: Its weights under the names of the model.
         unnamed: Keys of averages that are lists without names, and so cannot be taken.
         pruned: Names of pruned weights, which are products of weights and masks of the file.
+        copies: The two sets of weights of a state dict that mmcv's EMAHook has written.
     """
 
     chosen: Chosen
     named: Unwrapped
     unnamed: tuple[str, ...] = ()
     pruned: tuple[str, ...] = ()
+    copies: EmaCopies | None = None
 
     @property
     def state(self) -> StateDict:
@@ -50,7 +58,7 @@ class Weights:
     @property
     def kind(self) -> WeightsKind | None:
         """``'ema'`` or ``'plain'`` if the file says; else None."""
-        return self.chosen.kind or self.named.kind
+        return self.chosen.kind or (self.copies and self.copies.kind) or self.named.kind
 
     def check_kind(self, wanted: WeightsKind | None) -> None:
         """Check that an average was found if one is wanted.
@@ -58,7 +66,7 @@ class Weights:
         Raises:
             CheckpointError: The file does not call its weights an average.
         """
-        if wanted == "ema" and self.kind != "ema":
+        if wanted == "ema" and self.kind != "ema" and self.copies is None:
             raise CheckpointError(
                 "expected an average of the weights (EMA), got weights that the file does not call so: leave out "
                 "--weights"
@@ -66,6 +74,8 @@ class Weights:
 
     def fact(self) -> dict[str, str]:
         """Return the kind that was taken, for the manifest of a store; empty if the file does not name it."""
+        if self.copies is not None:
+            return {"weights": self.copies.fact()}
         place = self.chosen.place if self.chosen.kind else self.named.prefix.rstrip(".")
         return {} if self.kind is None else {"weights": f"{self.kind} ({place})"}
 
@@ -82,6 +92,8 @@ class Weights:
 
     def _of_average(self, source: str) -> tuple[Remark, ...]:
         """Tell that an average was taken, or one of two state dicts, or that an average could not be taken."""
+        if self.copies is not None:
+            return (Remark(COPIES, self.copies.remark(), source),)
         if self.kind is None:
             what = (
                 "average of the weights (EMA) is a list without names, which cannot be matched to a model: the weights "
@@ -100,6 +112,34 @@ class Weights:
         return ()
 
 
+def choose_whole(
+    content: Mapping[str, Any], wanted: WeightsKind | None = None, own: Iterable[str] = ()
+) -> tuple[Chosen, tuple[str, ...], EmaCopies | None]:
+    """Choose the state dict of a checkpoint, one set of weights in it, and apply masks of pruning.
+
+    Args:
+        content: What the file holds.
+        wanted: See :func:`find_weights`.
+        own: Names of the model, where it is known.
+
+    Returns:
+        The state dict with the names of the file, the names of weights that masks were applied to, and the two sets of
+        weights of mmcv's EMAHook, if the state dict has such.
+
+    Raises:
+        CheckpointError: There is none, or none of the kind that is wanted, or it is an adapter or without values.
+    """
+    chosen = choose_weights(content, wanted)
+    own = tuple(own)
+    check_whole(chosen.state, own)
+    copies = None if chosen.other else find_copies(chosen.state, content, own)
+    if copies is not None:
+        copies = copies.choose(wanted)
+        chosen = replace(chosen, state=copies.state, kind=None)
+    state, pruned = apply_masks(chosen.state, own)
+    return replace(chosen, state=state), pruned, copies
+
+
 def find_weights(
     own: Mapping[str, Tensor], content: Mapping[str, Any], source: str, wanted: WeightsKind | None = None
 ) -> Weights:
@@ -115,12 +155,12 @@ def find_weights(
         CheckpointError: There is no state dict, none of the wanted kind, or not all of a model's weights.
     """
     try:
-        chosen, pruned = choose_whole(content, wanted, own)
+        chosen, pruned, copies = choose_whole(content, wanted, own)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
     named = unwrap_names(chosen.state, {name: value.shape for name, value in own.items()}, wanted)
     named = replace(named, state=with_tied_names(named.state, own))
-    found = Weights(chosen, named, averages_without_names(content), pruned)
+    found = Weights(chosen, named, averages_without_names(content), pruned, copies)
     try:
         found.check_kind(wanted)
     except CheckpointError as error:

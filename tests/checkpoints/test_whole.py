@@ -15,7 +15,8 @@ from torch.nn.utils import prune
 
 from dtn_det.check.inspection import inspect_path
 from dtn_det.check.model import Target
-from dtn_det.checkpoints.load import load_weights
+from dtn_det.checkpoints.fit import compare_weights
+from dtn_det.checkpoints.load import load_weights, misfit
 from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.checkpoints.state_dict import apply_masks, check_whole
 from dtn_det.errors import CheckpointError, ClassCountError, MisfitError
@@ -108,6 +109,81 @@ def test_check_tells_files_that_are_not_whole(tmp_path: Path) -> None:
     torch.save({"module": {"a.weight": torch.empty(0), "a.bias": ONE}}, tmp_path / "a.pth")
     (result,) = inspect_path(tmp_path / "a.pth")
     assert "run the zero_to_fp32.py" in result.problems[0]
+
+
+@pytest.mark.parametrize("name", ["_flat_param", "student.backbone._fsdp_wrapped_module.blocks.0._flat_param"])
+def test_flat_rows_of_fsdp_are_told_by_their_names(name: str, tmp_path: Path) -> None:
+    torch.save({"model": {name: ONE, "head.weight": ONE}, "iteration": 5}, tmp_path / "a.pth")
+    message = r"got 1 flat rows of weights \(.*_flat_param\), .* StateDictType\.FULL_STATE_DICT\)$"
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(two_layers(), str(tmp_path / "a.pth"))
+    (result,) = inspect_path(tmp_path / "a.pth")
+    assert "FULL_STATE_DICT" in result.problems[0]
+    check_whole({name: ONE}, own=[name])
+
+
+def with_scale(name: str) -> nn.Module:
+    """Blocks with a scale beside their layers, as LayerScale, under a name of some library."""
+
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_parameter(name, nn.Parameter(torch.ones(4)))
+
+    def block() -> nn.Module:
+        return nn.ModuleDict({"norm1": nn.LayerNorm(4), "ls1": Scale(), "ls2": Scale(), "mlp": nn.Linear(4, 4)})
+
+    return nn.ModuleDict({"blocks": nn.ModuleList(block() for _ in range(11)), "head": nn.Linear(4, 2)})
+
+
+def test_weights_under_other_names_are_told_with_theirs_and_renaming_works(tmp_path: Path) -> None:
+    # Sorted as safetensors sorts them: block 10 before block 2.
+    state = dict(sorted(with_scale("weight").state_dict().items()))
+    here = with_scale("gamma")
+    with pytest.raises(MisfitError) as error:
+        load_weights(here, save(state, tmp_path / "a.pth"))
+    assert "under other names (blocks.0.ls1.weight like blocks.0.ls1.gamma)" in str(error.value)
+    assert "rename them with state[NEW] = state.pop(OLD)" in str(error.value)
+    assert "Name the model or the config" not in str(error.value)
+    pairs = compare_weights(state, here.state_dict()).other_names
+    assert len(pairs) == 22
+    assert all(here_name == there.replace("weight", "gamma") for there, here_name in pairs)
+    for there, here_name in pairs:
+        state[here_name] = state.pop(there)
+    load_weights(here, save(state, tmp_path / "a.pth"))
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "advice"),
+    [
+        # One more name, or another shape: no pairs.
+        (["a.weight"], ["b.gamma", "b.beta"], "Name the model or the config"),
+        # The order of channels may be another.
+        (["layers.0.downsample.norm.weight"], ["stages.0.downsample.norm.weight"], "Name the model or the config"),
+        (["a.weight"], ["b.gamma"], "no other config helps"),
+    ],
+)
+def test_renaming_is_advised_by_the_evidence_of_shapes_alone(there: list, here: list, advice: str) -> None:
+    own = {"head.weight": torch.ones(2), **{name: torch.ones(1) for name in here}}
+    fit = compare_weights({"head.weight": torch.ones(2), **dict.fromkeys(there, ONE)}, own)
+    assert advice in str(misfit(fit, two_layers(), "a.pth", "name the model or the config"))
+
+
+def test_a_row_of_blocks_under_another_name_is_no_other_depth() -> None:
+    names = ("norm.weight", "norm.bias", "mlp.weight", "mlp.bias")
+
+    def state(row: str, count: int) -> dict[str, Tensor]:
+        return {f"{row}.{i}.{name}": torch.ones(i + 1) for i in range(count) for name in names}
+
+    assert not compare_weights(state("layers", 2), state("stages", 2)).other_depth
+    assert compare_weights(state("layers", 2), state("layers", 3)).other_depth
+    assert compare_weights(state("layers", 3), state("layers", 2)).other_depth
+
+
+def test_a_diverged_training_is_no_other_config(tmp_path: Path) -> None:
+    state = {name: torch.full_like(value, float("nan")) for name, value in two_layers().state_dict().items()}
+    with pytest.raises(MisfitError, match=r"The training has diverged\. Take a checkpoint of an earlier epoch$"):
+        load_weights(two_layers(), save(state, tmp_path / "a.pth"))
 
 
 SWIN: dict[str, Any] = {

@@ -1,0 +1,164 @@
+"""Second sets of weights within a state dict, as the EMAHook of mmcv 1.x and MMDetection 2.x writes them.
+
+The hook registers a buffer ``ema_backbone_norm0_weight`` for ``backbone.norm0.weight``, updates it in each step, and
+swaps it with the weight after each epoch and back before the next. What a checkpoint has under which name so depends on
+whether it was saved before or after the swap. mmcv calls hooks of one priority in the order of their registration, in
+which custom hooks come last: with the default priority, ``'NORMAL'``, a checkpoint is saved before the swap and has the
+average under ``ema_``. With a smaller number, such as the 49 of MMDetection's YOLOX, the swap comes first and the names
+of the model have the average; so they have in the best checkpoint, which the evaluation saves later. Checkpoints that
+are saved by iterations are saved before the swap, and ``IterBasedRunner`` never swaps. Source: ``runner/hooks/ema.py``
+and ``runner/base_runner.py`` of mmcv 1.7.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from dtn_det.checkpoints.state_dict import StateDict, WeightsKind, some
+from dtn_det.checkpoints.trained_config import config_value
+from dtn_det.errors import CheckpointError
+
+NameSet = Literal["own", "copies"]
+"""The names of the model, or those of the hook's buffers."""
+
+_COPY = re.compile(r"^(?P<wrapper>(?:module\.)?)ema_(?P<flat>[^.]+)$")
+# Parameters of nearly all modules, of which the hook has copies in any case; buffers it may leave out.
+_PARAMETER = re.compile(r"(^|[._])(weight|bias)$")
+_PRIORITIES = {
+    **{"HIGHEST": 0, "VERY_HIGH": 10, "HIGH": 30, "ABOVE_NORMAL": 40, "NORMAL": 50, "BELOW_NORMAL": 60, "LOW": 70},
+    **{"VERY_LOW": 90, "LOWEST": 100},
+}
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class EmaCopies:
+    """The two sets of weights in one state dict.
+
+    Attributes:
+        own: The state dict in the names of the model, without the copies.
+        copied: Copies in the names of the model.
+        average: Set that is the average, by the config in the checkpoint; None if that does not tell.
+        taken: Set that was chosen.
+    """
+
+    own: StateDict
+    copied: StateDict
+    average: NameSet | None
+    taken: NameSet = "own"
+
+    @property
+    def kind(self) -> WeightsKind | None:
+        """Kind of the weights that were chosen, None if the file does not tell."""
+        return None if self.average is None else "ema" if self.average == self.taken else "plain"
+
+    @property
+    def state(self) -> StateDict:
+        """The weights that were chosen, with the buffers that both sets share."""
+        return self.own if self.taken == "own" else {**self.own, **self.copied}
+
+    def choose(self, wanted: WeightsKind | None) -> EmaCopies:
+        """Choose a set.
+
+        Args:
+            wanted: None for the names of the model, as mmcv loads them. ``'ema'`` or ``'plain'`` for the set that the
+                config of the checkpoint tells to be that, else for the copies, which are called ``ema_``, or the names
+                of the model.
+
+        Raises:
+            CheckpointError: The copies are chosen, and some weights have none.
+        """
+        average = self.average or "copies"
+        taken: NameSet = "own" if wanted is None or (wanted == "ema") == (average == "own") else "copies"
+        lacking = [name for name in self.own if name not in self.copied and _PARAMETER.search(name)]
+        if taken == "copies" and lacking:
+            raise CheckpointError(
+                f"expected a copy ema_... of mmcv's EMAHook of each weight, got none of {some(lacking, _SHOWN)}: take "
+                f"the names of the model, --weights {'ema' if average == 'own' else 'plain'}"
+            )
+        return EmaCopies(self.own, self.copied, self.average, taken)
+
+    def fact(self) -> str:
+        """The set that was chosen, for the manifest of a store."""
+        which = "names of the model" if self.taken == "own" else "copies ema_*"
+        return f"{self.kind or 'ema or plain'} ({which}, of mmcv's EMAHook)"
+
+    def remark(self) -> str:
+        """The set that was chosen, why, and how to take the other, for people."""
+        which, other = "names of the model", "copies ema_*"
+        if self.taken == "copies":
+            which, other = other, which
+        turn = "plain" if (self.average or "copies") == self.taken else "ema"
+        start = "state dict has weights in two sets, under the names of the model and as copies ema_* of mmcv's EMAHook"
+        end = f"the {which} were taken; --weights {turn} takes the {other}"
+        if self.average is not None:
+            average = "names of the model" if self.average == "own" else "copies"
+            return f"{start}; by its config the {average} hold the average (EMA); {end}"
+        return (
+            f"{start}, and does not tell which is the average (EMA): with the hook's default priority the copies, with "
+            f"a priority below 50, such as 49 in MMDetection's YOLOX, and in best_*.pth the names of the model; {end}"
+        )
+
+
+def find_copies(state: Mapping[str, Tensor], content: Mapping[str, Any], own: Iterable[str] = ()) -> EmaCopies | None:
+    """Find the copies of the EMAHook in a state dict.
+
+    Args:
+        state: Names and tensors of a file.
+        content: What the file holds; its config tells the priority of the hook.
+        own: Names of the model, where it is known; one with such buffers itself takes them as they are.
+
+    Returns:
+        Both sets, with the names of the model chosen; None unless each name ``ema_...`` is that of one other name with
+        dots replaced, of the same shape.
+    """
+    copies = {name: found for name in state if (found := _COPY.match(name))}
+    if not copies or not copies.keys().isdisjoint(own):
+        return None
+    flat = Counter(_flat(name) for name in state if name not in copies)
+    of_flat = {_flat(name): name for name in state if name not in copies and flat[_flat(name)] == 1}
+    copied: StateDict = {}
+    for name, found in copies.items():
+        original = of_flat.get(found["wrapper"] + found["flat"])
+        if original is None or state[original].shape != state[name].shape:
+            return None
+        copied[original] = state[name]
+    own = {name: value for name, value in state.items() if name not in copies}
+    return EmaCopies(own, copied, _average(content))
+
+
+def _flat(name: str) -> str:
+    """A name with underscores in the place of dots, but for that behind a wrapper."""
+    wrapper = "module." if name.startswith("module.") else ""
+    return wrapper + name.removeprefix(wrapper).replace(".", "_")
+
+
+def _average(content: Mapping[str, Any]) -> NameSet | None:
+    """The set that is the average by the config that mmcv 1.x saves as text."""
+    meta = content.get("meta")
+    text = meta.get("config") if isinstance(meta, Mapping) else None
+    if not isinstance(text, str):
+        return None
+    hooks = [hook for hook in config_value(text, "custom_hooks") or () if isinstance(hook, Mapping)]
+    hooks = [hook for hook in hooks if str(hook.get("type")).endswith("EMAHook")]
+    runner, saving, evaluation = (
+        config_value(text, name) or {} for name in ("runner", "checkpoint_config", "evaluation")
+    )
+    if len(hooks) != 1 or not all(isinstance(one, Mapping) for one in (runner, saving, evaluation)):
+        return None
+    priority = hooks[0].get("priority", "NORMAL")
+    priority = _PRIORITIES.get(priority.upper()) if isinstance(priority, str) else priority
+    if runner.get("type") == "IterBasedRunner":
+        return "copies"
+    if runner.get("type") != "EpochBasedRunner" or not isinstance(priority, int):
+        return None
+    if priority < _PRIORITIES["NORMAL"] and saving.get("by_epoch", True):
+        return "own"
+    # The file may be the best checkpoint, which is saved after the swap.
+    return None if evaluation.get("save_best") else "copies"
