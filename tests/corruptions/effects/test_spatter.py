@@ -91,10 +91,11 @@ def test_another_key_moves_the_drops():
         assert rmse(first, second) > 0.5
 
 
-def test_agrees_with_the_package(shared_dir):
-    images = photographs(shared_dir, 40)
+@pytest.mark.parametrize(("count", "draws"), [(8, 4), pytest.param(40, 12, marks=pytest.mark.slow)])
+def test_agrees_with_the_package(shared_dir, count, draws):
+    images = photographs(shared_dir, count)
     for severity in range(1, 6):
-        ours, theirs = both(images, "spatter", severity, draws=12)
+        ours, theirs = both(images, "spatter", severity, draws)
         assert ours.strength == pytest.approx(theirs.strength, rel=0.05), severity
         assert ours.means == pytest.approx(theirs.means, rel=0.01), severity
         assert ours.energy == pytest.approx(theirs.energy, rel=0.12), severity
