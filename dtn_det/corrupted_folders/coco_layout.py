@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from dtn_det.corrupted_folders.layouts import Source, SourceImage, sort_images
 from dtn_det.corruptions.stream import Key
 from dtn_det.datasets.coco.file import CocoFile, read_coco_file
-from dtn_det.datasets.coco.names import is_elsewhere, is_there, twin_of
+from dtn_det.datasets.coco.names import folder_into_name, is_elsewhere, is_there, twin_of
 from dtn_det.datasets.coco.orientation import find_orientations
 from dtn_det.datasets.coco.values import Id
 from dtn_det.datasets.remarks import counted_remark
@@ -142,7 +145,7 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
 
     Raises:
         FileNotFoundError: No folder holds any.
-        ValueError: Several hold as many, or a name is not below the folder.
+        ValueError: Several hold as many, images of one name lie in several, or a name is not below the folder.
     """
     names = [image["file_name"] for image in file.images]
     sample = names[:: max(1, len(names) // _SAMPLE)]
@@ -165,10 +168,33 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
     candidates = [folder for folder in folders if hits[folder] == best]
     # Splits of a set often number their images alike: instances_val.json then belongs to val/.
     named = [folder for folder in candidates if folder != root and folder.name in file.path.stem]
-    chosen = candidates if len(candidates) == 1 else named
-    if len(chosen) != 1:
-        places = ", ".join(str(folder.relative_to(root)) for folder in candidates)
-        raise InputError(
-            f"expected one folder with the images of {file.path}, got {places}: {advice or 'choose with --images'}"
-        )
+    chosen = named if len(named) == 1 else _of_split(candidates, root, file)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if len(chosen) > 1:
+        name = next((name for name in [*twice, *sample] if _having(folders, name)), "")
+        having = _of_split(_having(folders, name), root, file) if name else []
+        # Folders that have every image are for the user to choose from, where there is an option.
+        _refuse(root, file, chosen, name, having if advice or twice or len(having) == 1 else [])
+    # It lacks images that another folder has, or two images of one name lie in two folders.
+    for name in [*(name for name in sample if not is_there(chosen[0], name)), *(twice if not named else ())]:
+        having = _of_split(_having(folders, name), root, file)
+        if {*having} - {chosen[0]}:
+            _refuse(root, file, sorted({chosen[0], *having}), name, having)
     return chosen[0]
+
+
+def _refuse(root: Path, file: CocoFile, folders: Sequence[Path], name: str, having: Sequence[Path]) -> NoReturn:
+    """Refuse to choose among folders of images, of which some have the image of a name that shows why."""
+    why = folder_into_name(name, having, Path(os.path.commonpath(folders))) if having else "choose with --images"
+    places = ", ".join(str(folder.relative_to(root)) for folder in folders)
+    raise InputError(f"expected one folder with the images of {file.path}, got {places}: {why}")
+
+
+def _having(folders: Sequence[Path], name: str) -> list[Path]:
+    return [folder for folder in folders if (folder / name).is_file()]
+
+
+def _of_split(folders: Sequence[Path], root: Path, file: CocoFile) -> list[Path]:
+    """Those folders whose path has the name of the split that the file is named after; all where none has."""
+    inside = [one for one in folders if any(part in file.path.stem for part in one.relative_to(root).parts)]
+    return inside or list(folders)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from dtn_det.datasets.folders.image_files import OtherFiles, walk_images
 from dtn_det.errors import InputError
 
+_SHOWN = 5
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _QUERY = re.compile(r".*\?(?:[^?]*&)?d=")
 
@@ -147,14 +148,15 @@ def check_images(
     if not missing:
         return
     first = missing[0]
-    advice = _advice(Path(annotations), paths[first], names[first] if names else "", option)
+    advice = _advice(Path(annotations), paths[first], names, first, option)
     raise InputError(
         f"expected all images of {os.fspath(annotations)}, got {len(missing)} of {len(paths)} missing, such as "
         f"{paths[first]}: {advice}"
     )
 
 
-def _advice(annotations: Path, path: str, name: str, option: str) -> str:
+def _advice(annotations: Path, path: str, names: Sequence[str], first: int, option: str) -> str:
+    name = names[first] if names else ""
     if is_elsewhere(name):
         return f"the file names URLs ({name!r}); fetch the images and write the names of their files as file_name"
     if is_foreign(name):
@@ -167,10 +169,81 @@ def _advice(annotations: Path, path: str, name: str, option: str) -> str:
     twin = twin_of(Path(path))
     if twin is not None:
         return f"there is {twin.name}, so write the names as the files have them, as file_name"
-    folder = next(_holders(annotations, name), None) if name and option else None
-    if folder is not None:
-        return f"{folder / name} is there, so name its folder with --cfg-options {option}={folder.resolve()}/"
+    if name and path.endswith(name):
+        below = find_holders(Path(path[: -len(name)]), names)
+        if below.only is not None and option:
+            return _name_folder(below.only, name, option)
+        if name in below.places:
+            return below.advice(name)
+    around_it = max(_holders(annotations, name), key=lambda one: _count(one, names), default=None) if name else None
+    if around_it is not None and option:
+        return _name_folder(around_it, name, option)
     return "fetch them, or name the right folder with --data-root"
+
+
+def _name_folder(folder: Path, name: str, option: str) -> str:
+    return f"{folder / name} is there, so name its folder with --cfg-options {option}={folder.resolve()}/"
+
+
+def _count(folder: Path, names: Sequence[str]) -> int:
+    return sum((folder / name).is_file() for name in names)
+
+
+@dataclass(frozen=True)
+class Holders:
+    """The folders below another in which images of some names lie.
+
+    Attributes:
+        base: The folder that was searched.
+        places: For each name that was found, the folders that it is relative to, sorted.
+        only: The one folder that has all images; None where there is none or it is in doubt.
+    """
+
+    base: Path
+    places: dict[str, list[Path]]
+    only: Path | None
+
+    def advice(self, name: str) -> str:
+        """What to do about a name that was found, as the end of a sentence."""
+        return folder_into_name(name, self.places[name], self.base)
+
+
+def folder_into_name(name: str, folders: Sequence[Path], base: Path) -> str:
+    """Advise to tell images of one name apart, or those of several folders, by their folders.
+
+    Args:
+        name: The name of an image.
+        folders: Those that have such an image, at least one.
+        base: Folder above them that names will be relative to.
+
+    Returns:
+        The end of a sentence.
+    """
+    within = (folders[0] / name).relative_to(base).as_posix()
+    listed = ", ".join(map(str, folders[:_SHOWN])) + (", ..." if len(folders) > _SHOWN else "")
+    there = " and ".join(map(str, folders)) if len(folders) == 2 else listed
+    return f"{name} lies in {there}, so write the folder into file_name, such as {within!r}"
+
+
+def find_holders(base: Path, names: Sequence[str]) -> Holders:
+    """Look for images of names below a folder.
+
+    Args:
+        base: Where to look.
+        names: All names of a file; one that is there twice is the name of two images.
+    """
+    by_end: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        by_end[name.rpartition("/")[2]].add(name)
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in walk_images(str(base), "", OtherFiles()) if base.is_dir() else ():
+        for name in by_end.get(path.rpartition("/")[2], ()):
+            if path == name or path.endswith(f"/{name}"):
+                found[name].append(base / path[: -len(name)])
+    places = {name: sorted(folders) for name, folders in found.items()}
+    whole = set.intersection(*(set(places.get(name, ())) for name in set(names))) if names else set()
+    twice = [name for name, count in Counter(names).items() if count > 1 and len(places.get(name, ())) > 1]
+    return Holders(base, places, whole.pop() if len(whole) == 1 and not twice else None)
 
 
 def twin_of(path: Path) -> Path | None:
