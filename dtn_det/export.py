@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,17 +103,18 @@ def export_classifier(
     classifier = load_mmpretrain(f"{config}@{checkpoint}", 0, weights, view=view or View(size))
     network = classifier.network.eval()
     settings = _data_settings(cfg, size)
+    names = classifier.class_names if classifier.num_classes in (None, len(classifier.class_names)) else ()
 
     def write() -> tuple[str, nn.Module | None]:
         inner = cfg.model.model if cfg.model.type == "ConvertedModel" else cfg.model
         if inner.type.rpartition(".")[2] != "TimmClassifier":
-            return _write_own(out, cfg, network, settings), None
+            return _write_own(out, cfg, network, settings, names), None
         recipe = _Recipe(
             inner.model_name,
             {key: _plain(value) for key, value in inner.items() if key not in _CLASSIFIER_KEYS},
             *((_plain(cfg.model.get(key)) for key in ("norm_cfg", "spt", "lsa")) if inner is not cfg.model else ()),
         )
-        return _write_for_timm(out, network.get_submodule("model"), recipe, settings)
+        return _write_for_timm(out, network.get_submodule("model"), recipe, settings, names)
 
     return _export(_Logits(network, mode="tensor"), write, out, (3, *size), onnx, classifier.remarks)
 
@@ -131,6 +132,7 @@ def export_model(
     image_size: tuple[int, int] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Exported:
     """Write a model of timm that a program of yours has built, converted and trained; the model is left as it is.
 
@@ -151,6 +153,8 @@ def export_model(
         mean: Mean of the training's input by channel, of values from 0 to 1; by default that of timm's settings of the
             model, as are the size and the deviation.
         std: Its standard deviation.
+        class_names: Name of each output, in the order of the outputs, such as the names of the folders of images; by
+            default those in timm's settings of the model, if it has any.
 
     Returns:
         The files that were written.
@@ -180,6 +184,13 @@ def export_model(
     size = image_size or _size_in(recipe.arguments) or tuple(known.get("input_size", ())[1:])
     if len(size) != 2:
         raise InputError(f"expected the image size of {name}, got none in timm's settings: pass image_size=(H, W)")
+    names = known.get("label_names") or () if class_names is None else class_names
+    if isinstance(names, str) or len(names) != getattr(network, "num_classes", len(names)):
+        if class_names is not None:
+            raise InputError(
+                f"expected the names of {network.num_classes} classes, got {class_names!r}: name each output"
+            )
+        names = ()
     channels = int(recipe.arguments.get("in_chans", 3))
     settings = {
         "input_size": (channels, *size),
@@ -190,7 +201,7 @@ def export_model(
     }
     return _export(
         _Logits(network),
-        lambda: _write_for_timm(out, network, recipe, settings),
+        lambda: _write_for_timm(out, network, recipe, settings, names),
         out,
         (channels, *size),
         onnx,
@@ -292,7 +303,7 @@ def _size_in(settings: Any) -> tuple[int, int] | None:
 
 
 def _write_for_timm(
-    out: Path, network: nn.Module, recipe: _Recipe, settings: Mapping[str, Any]
+    out: Path, network: nn.Module, recipe: _Recipe, settings: Mapping[str, Any], names: Sequence[str]
 ) -> tuple[str, nn.Module]:
     """Write the weights and `config.json`; return the architecture, and the model that timm reads again."""
     timm = require("timm", "cls")
@@ -303,7 +314,14 @@ def _write_for_timm(
     advice = "pass the name and the arguments with which it was built and converted"
     model.load_state_dict(fit_weights(model, network.state_dict(), "the model", advice=advice).state, strict=False)
     model.pretrained_cfg = without_origin({**model.pretrained_cfg, "architecture": architecture})
-    timm.models.save_for_hf(model, str(out), safe_serialization=True, data_config=dict(settings), model_args=arguments)
+    timm.models.save_for_hf(
+        model,
+        str(out),
+        {"label_names": list(names)} if names else None,
+        safe_serialization=True,
+        data_config=dict(settings),
+        model_args=arguments,
+    )
     _share(out)
     return architecture, timm.create_model(f"local-dir:{out}", pretrained=True).eval()
 
@@ -317,13 +335,14 @@ def _with_trained_options(norm: Any, network: nn.Module) -> Any:
     return {**settings, "init": "local", "head_rms": found.head_rms, "unbiased": found.unbiased}
 
 
-def _write_own(out: Path, cfg: Any, network: nn.Module, settings: Mapping[str, Any]) -> str:
+def _write_own(out: Path, cfg: Any, network: nn.Module, settings: Mapping[str, Any], names: Sequence[str]) -> str:
     backbone = cfg.model.get("backbone") or cfg.model
     content = {
         "architecture": str(backbone.type),
         "library": "mmpretrain",
         "model": _plain(cfg.model),
         "pretrained_cfg": settings,
+        **({"label_names": list(names)} if names else {}),
     }
     (out / "config.json").write_text(json.dumps(content, indent=2, default=str) + "\n")
     state = {name: value.contiguous() for name, value in network.state_dict().items()}

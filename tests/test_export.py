@@ -14,6 +14,7 @@ pytest.importorskip("timm")
 
 import timm
 from mmengine.registry import DefaultScope
+from PIL import Image
 from safetensors.torch import load_file
 
 import dtn_det.timm  # noqa: F401  registers the models
@@ -21,6 +22,8 @@ from dtn_det import export
 from dtn_det.cli.main import main
 from dtn_det.conversion.config import convert
 from dtn_det.errors import CheckpointError, ExportError, InputError
+from dtn_det.robustness.classification.models.mmpretrain import load_mmpretrain
+from dtn_det.robustness.store.store import Store
 
 _VIT = """dict(type="TimmClassifier", model_name="vit_small_patch16_224", img_size=32, patch_size=4, embed_dim=24,
     depth=2, num_heads=3, num_classes=5, drop_path_rate=0.1)"""
@@ -199,3 +202,67 @@ def test_what_cannot_be_exported(
     monkeypatch.setattr(export, "_write_onnx", wrong)
     with pytest.raises(ExportError, match=r"expected model\.onnx to give the logits of the model within 0\.0001"):
         export.export_classifier(config, checkpoint, tmp_path / "out", onnx=True, image_size=(32, 32))
+
+
+class TestClassNames:
+    """Outputs are numbered by the text order of the folders, as in mmpretrain: 0, 1, 10, 11, 2."""
+
+    FOLDERS = sorted(str(number) for number in range(12))
+    COLOURS = tuple((37 * number % 256, 101 * number % 256, 211 * number % 256) for number in range(12))
+
+    def trained(self, folder: Path) -> tuple[str, str]:
+        """A classifier of twelve colours, whose head gives exactly one logit for each."""
+        config, checkpoint = write_run(folder, _VIT.replace("num_classes=5", "num_classes=12"))
+        Path(config).write_text(Path(config).read_text().replace("num_classes=5", "num_classes=12"))
+        content = torch.load(checkpoint)
+        network = load_mmpretrain(f"{config}@{checkpoint}", 12).network
+        images = torch.tensor(self.COLOURS, dtype=torch.float32)[:, :, None, None].expand(-1, -1, 32, 32)
+        mean, std = (torch.tensor(values)[:, None, None] for values in ([125.3, 123.0, 113.9], [63.0, 62.1, 66.7]))
+        features = []
+        network.model.get_submodule("head").register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+        with torch.no_grad():
+            network.model.eval()((images - mean) / std)
+        head = {"weight": torch.linalg.pinv(features[0]).T, "bias": torch.zeros(12)}
+        content["state_dict"] |= {f"head.{name}": value for name, value in head.items()}
+        content["meta"] = {"dataset_meta": {"classes": self.FOLDERS}}
+        torch.save(content, checkpoint)
+        return config, checkpoint
+
+    def test_mce_gives_the_errors_of_the_checkpoint(self, tmp_path: Path) -> None:
+        config, checkpoint = self.trained(tmp_path)
+        for name, colour in zip(self.FOLDERS, self.COLOURS, strict=True):
+            (tmp_path / "images" / name).mkdir(parents=True)
+            Image.new("RGB", (32, 32), colour).save(tmp_path / "images" / name / "a.png")
+        assert main(["export", config, checkpoint, "--out", str(tmp_path / "out")]) == 0
+        assert json.loads((tmp_path / "out" / "config.json").read_text())["label_names"] == self.FOLDERS
+        options = ["--data", str(tmp_path / "images"), "--store", str(tmp_path / "store"), "--names", "ours", "timms"]
+        options += ["--corruptions", "contrast", "--severities", "1", "--workers", "0", "--device", "cpu"]
+        assert main(["mce", f"{config}@{checkpoint}", f"timm:local-dir:{tmp_path / 'out'}", *options]) == 0
+        store = Store.open(tmp_path / "store")
+        ours, timms = (
+            [row for batch in store.model(name).batches() for row in batch.to_pylist()] for name in ("ours", "timms")
+        )
+        assert [row["cell"] for row in ours] == [row["cell"] for row in timms]
+        # Without the names, the ten classes from 2 on would have other numbers than the folders.
+        assert all(row["correct"] for row in (*ours, *timms))
+
+    def test_names_of_a_model_of_ones_own(self, tmp_path: Path) -> None:
+        names = ["b", "a", "e", "d", "c"]
+        export.export_model(small_vit(), tmp_path, "vit_tiny_patch16_224", _SMALL, class_names=names)
+        again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+        assert again.pretrained_cfg["label_names"] == names
+        with pytest.raises(InputError, match=r"expected the names of 5 classes, got \['b'\]: name each output"):
+            export.export_model(small_vit(), tmp_path, "vit_tiny_patch16_224", _SMALL, class_names=["b"])
+
+    def test_without_names_there_are_none(self, tmp_path: Path) -> None:
+        export.export_classifier(*write_run(tmp_path, _SWIN), tmp_path / "out")
+        assert "label_names" not in json.loads((tmp_path / "out" / "config.json").read_text())
+        config, checkpoint = write_run(tmp_path, _SWIN)
+        content = {**torch.load(checkpoint), "meta": {"dataset_meta": {"classes": list("edcba")}}}
+        torch.save(content, checkpoint)
+        export.export_classifier(config, checkpoint, tmp_path / "out")
+        assert json.loads((tmp_path / "out" / "config.json").read_text())["label_names"] == list("edcba")
+        content["meta"]["dataset_meta"]["classes"] = ["a"]
+        torch.save(content, checkpoint)
+        export.export_classifier(config, checkpoint, tmp_path / "out")
+        assert "label_names" not in json.loads((tmp_path / "out" / "config.json").read_text())
