@@ -1,4 +1,4 @@
-"""Differences of a pair of models with what they prove: what tables and comparisons show."""
+"""The differences of a pair of models and their significance, in families, for tables, figures and comparisons."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _ROUNDING = 1 + 1e-9
 
 @dataclass(frozen=True)
 class Change:
-    """Second minus first of one number.
+    """The change of one number from the first model of a pair to the second.
 
     Attributes:
-        label: For readers.
-        name: Of the number.
-        scope: As in :class:`dtn_det.metrics.Quantity`.
+        label: What readers call the number.
+        name: Name of the number, as in :attr:`dtn_det.reports.contents.Section.numbers`.
+        scope: Corruption, group or ``clean``; empty for the whole set.
         first: Number of the first model.
-        second: Of the second.
+        second: Number of the second model.
         value: Second minus first.
-        interval: Paired, None without records.
-        p_value: Of the test that there is no difference; None without records.
-        adjusted: The same after Holm's adjustment within the family.
-        partial: Which cells are missing, as ``partial (30/75)``.
+        interval: Ends of the paired interval; None without records of images.
+        p_value: Two-sided p-value of no difference; None without records of images.
+        adjusted: The p-value after Holm's adjustment within the family, or `p_value` if it stands for itself.
+        partial: A note on missing cells, ``partial (30/75)``; empty without any.
     """
 
     label: str
@@ -50,22 +50,22 @@ class Change:
     partial: str = ""
 
     def better(self, direction: Direction) -> bool:
-        """Whether the second model has the better number."""
+        """Return whether the second model has the better number."""
         return self.value > 0 if direction == "up" else self.value < 0
 
     def significant(self, level: float) -> bool:
-        """Whether the adjusted p-value is small enough for the level of the intervals."""
+        """Return whether the adjusted p-value is below 1 - `level`."""
         return self.adjusted is not None and self.adjusted < 1 - level
 
 
 @dataclass(frozen=True)
 class Family:
-    """Comparisons that are adjusted together, or each for itself.
+    """Changes that are shown together.
 
     Attributes:
-        title: For readers.
-        changes: At least one.
-        adjusted_together: Whether there is more than one question in it.
+        title: Title for readers.
+        changes: At least one change.
+        adjusted_together: True if their p-values are adjusted for their number, False if each stands for itself.
     """
 
     title: str
@@ -74,10 +74,10 @@ class Family:
 
 
 def families(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, metric: str = "AP") -> tuple[Family, ...]:
-    """All comparisons of a pair: overall, groups, corruptions, and other average precisions.
+    """Return all changes of a pair: overall, of groups, of corruptions, and of other average precisions.
 
     Args:
-        numbers: Of a section.
+        numbers: Numbers of a section.
         pair: First and second model.
         which: Set of corruptions.
         metric: Average precision that detectors are compared by.
@@ -105,17 +105,17 @@ def families(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, metr
 
 
 def least_p_value(replicates: int) -> float:
-    """The smallest p-value that a number of replicates can give."""
+    """Return the smallest p-value that a number of replicates can give."""
     return 2 / (1 + replicates)
 
 
 def is_least(p_value: float, replicates: int) -> bool:
-    """Whether a p-value is as small as it can be, so that the true one may be smaller."""
+    """Return whether a p-value is the smallest that the replicates can give, so that the true one may be smaller."""
     return p_value <= least_p_value(replicates) * _ROUNDING
 
 
 def p_decimals(replicates: int) -> int:
-    """Decimals that p-values of a number of replicates are shown with."""
+    """Return the number of decimals that tell the smallest p-value of a number of replicates from 0."""
     return max(_P_DECIMALS, math.ceil(-math.log10(least_p_value(replicates))))
 
 

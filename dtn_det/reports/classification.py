@@ -54,13 +54,13 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class ClassifierNumbers:
-    """What is kept of one classifier's records: nothing that grows with the images.
+    """The condensed records of one classifier, whose size does not depend on the number of images.
 
     Attributes:
-        error: Top-1 errors, with replicates where there are records.
-        others: Further numbers of each cell, likewise.
-        reliability: Rows of the diagrams.
-        severities: Whether the cells are known, not their means over the severities alone.
+        error: Top-1 error of each cell, with replicates where there are records.
+        others: Further numbers of each cell, such as the top-5 error, likewise.
+        reliability: Rows of the reliability diagrams.
+        severities: False where only means over the severities are known.
     """
 
     error: Samples
@@ -75,10 +75,10 @@ def numbers_of_records(
     """Condense the records of a model.
 
     Args:
-        name: Of the model.
+        name: Name of the model.
         records: Its answers.
-        replicates: Of the bootstrap; 0 for none.
-        seed: Of the bootstrap.
+        replicates: Number of bootstrap replicates; 0 for no intervals.
+        seed: Seed of the bootstrap.
     """
     cells, columns = records.cells, records.columns
     correct, confidence = columns["correct"].astype(np.bool_, copy=False), columns["confidence"]
@@ -103,9 +103,11 @@ def numbers_of_records(
 
 
 def numbers_of_frame(frame: pd.DataFrame) -> ClassifierNumbers:
-    """Numbers of another tool: ``corruption``, ``severity``, ``error`` and ``num_images`` where known.
+    """Read the numbers of another tool.
 
-    Where a severity is missing, the error is the mean over all five.
+    Args:
+        frame: Columns ``corruption``, ``severity``, ``error`` (fractions), and ``num_images`` where known. Where a
+            severity is missing, the error is the mean over all five.
     """
     images = int(frame["num_images"].iloc[0]) if "num_images" in frame else 0
     cells: dict[Cell, float] = {}
@@ -126,17 +128,18 @@ def classification_section(
     level: float = LEVEL,
     num_classes: int | None = None,
 ) -> tuple[Section, tuple[str, ...]]:
-    """All numbers of classifiers.
+    """Compute all numbers of classifiers.
 
     Args:
-        models: By name, in the order of the tables.
+        models: The condensed records of each model by its name, in the order of the tables.
         baseline: ``'alexnet'``, one of the models, or None for no corruption errors.
-        pairs: First and second of each difference.
-        level: Of the intervals.
-        num_classes: Of the data, where known: a model that guesses among them has no relative numbers.
+        pairs: First and second model of each difference.
+        level: Confidence level of the intervals.
+        num_classes: Number of classes of the data, where known; a model that is no better than guessing among them has
+            no relative numbers.
 
     Returns:
-        The section, and what is undefined and why.
+        The section, and remarks on what is undefined and why.
     """
     remarks: list[str] = []
     against = models[baseline].error if baseline is not None and baseline in models else baseline
@@ -210,7 +213,7 @@ def _differences(
 
 
 def _guesses(models: Mapping[str, Samples], baseline: _Baseline, num_classes: int | None) -> list[str]:
-    """Why there are no relative numbers where a model, or the baseline, is no better than chance."""
+    """Return remarks on models, and a baseline, that are no better than chance and so have no relative numbers."""
     if num_classes is None:
         return []
     asked = {**models, "the baseline": baseline} if isinstance(baseline, Samples) else dict(models)
@@ -231,7 +234,7 @@ def _as_much_as_defined(
     remarks: list[str],
     guesses: Sequence[str],
 ) -> Intervals[AnyInterval]:
-    """The relative numbers where they are defined, else the others, else those that need no baseline."""
+    """Compute with relative numbers where they are defined, else without them, else without a baseline."""
     attempts = [(baseline, False)]
     if baseline is not None and guesses:
         remarks += guesses
@@ -247,7 +250,7 @@ def _as_much_as_defined(
 
 
 def _paired(name: str, model: Samples, baseline: _Baseline, remarks: list[str]) -> _Baseline:
-    """The baseline, if its replicates go with those of the model; constants where there are no records."""
+    """Return the baseline if its replicates go with the model's; as constants where there are no records."""
     if not isinstance(baseline, Samples) or baseline is model:
         return baseline
     if not (baseline.images and model.images):
@@ -261,7 +264,7 @@ def _paired(name: str, model: Samples, baseline: _Baseline, remarks: list[str]) 
 
 
 def _reliability_rows(name: str, cells: Sequence[Cell], diagrams: Sequence[Reliability]) -> Iterator[Row]:
-    """The diagram of the clean images, and that of all corrupted ones."""
+    """Yield the rows of two diagrams: of the clean images, and of all corrupted ones together."""
     clean = [diagram for cell, diagram in zip(cells, diagrams, strict=True) if cell == CLEAN]
     corrupted = [diagram for cell, diagram in zip(cells, diagrams, strict=True) if cell != CLEAN]
     for images, chosen in (("clean", clean), ("corrupted", corrupted)):

@@ -26,14 +26,15 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class ClassifierRecords:
-    """What one classifier answered.
+    """The answers of one classifier.
 
     Attributes:
         images: Numbers of the images that it answered, (images,), rising.
-        cells: Of the columns.
-        columns: By name ``(images, cells)``: ``correct``, ``correct_top5``, ``confidence``, ``true_probability``,
-            ``squared_norm`` as in :func:`dtn_det.robustness.classification.records.records_schema`.
-        bad: Images that were left out: number to what is wrong with each.
+        cells: The cell of each column.
+        columns: Arrays ``(images, cells)`` by name: ``correct``, ``correct_top5``, ``confidence``,
+            ``true_probability``, ``squared_norm`` as in
+            :func:`dtn_det.robustness.classification.records.records_schema`.
+        bad: Images that were left out: number of the image to what is wrong with it.
     """
 
     images: NDArray[np.int64]
@@ -43,10 +44,10 @@ class ClassifierRecords:
 
 
 def read_records(model: ModelStore) -> ClassifierRecords:
-    """Read the finished units of a model.
+    """Read the records of all finished units of a model.
 
     Raises:
-        StoreError: Records are damaged, or an image lacks cells.
+        StoreError: There are none, they are damaged, or an image lacks cells.
     """
     manifest = model.store.manifest
     parts: list[NDArray[np.int64]] = []
@@ -82,14 +83,15 @@ def _layout(
     """The images of a unit, rising, and the order of its rows that puts all cells of each image side by side.
 
     Args:
-        image: Of each row.
-        cell: Of each row.
-        num_cells: Of each image.
+        image: Image of each row.
+        cell: Cell of each row.
+        num_cells: Cells of each image.
 
     Returns:
-        The order is None where the rows have it already; the images are None where one lacks a cell or has it twice.
+        Images and order. The order is None where the rows have it already; the images are None where one of them lacks
+        a cell or has it twice.
     """
-    # As sweeps write them, which is quick to see.
+    # Sweeps write them in this order already, which is quick to check.
     order = None
     if not _is_ordered(image, cell, num_cells):
         order = np.lexsort((cell, image))

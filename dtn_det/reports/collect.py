@@ -36,17 +36,19 @@ _BadImages = dict[str, Mapping[int, str]]
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What to show of the stores.
+    """The options of a report.
 
     Attributes:
-        models: Names of the models, in this order; all if empty.
-        baseline: Whose errors divide the corruption errors: ``alexnet`` or a model; None: AlexNet for ImageNet-C.
+        models: Names of the models to show, in this order; all if empty.
+        baseline: The model whose errors divide the corruption errors: ``alexnet`` or a model of the stores; None for
+            AlexNet where the data are those of ImageNet-C, and no corruption errors otherwise.
         pairs: First and second model of each difference, as ``FIRST:SECOND``; None: see
             :func:`dtn_det.reports.sources.find_pairs`.
-        replicates: Of the bootstrap; 0 for no intervals.
-        seed: Of the bootstrap.
-        level: Of the intervals.
-        processes: That evaluate detectors at the same time; a script that wants several needs a guarded main module.
+        replicates: Number of bootstrap replicates; 0 for no intervals.
+        seed: Seed of the bootstrap.
+        level: Confidence level of the intervals, between 0 and 1.
+        processes: Number of processes that evaluate detectors at the same time. They import the main module, so a
+            script that wants several must guard it with ``if __name__ == "__main__"``.
     """
 
     models: Sequence[str] = ()
@@ -68,11 +70,12 @@ def collect(
     Args:
         stores: Folders with results, each perhaps as ``LABEL=FOLDER`` to call its models ``LABEL/NAME``; or what
             :func:`~dtn_det.reports.sources.open_sources` made of them.
-        options: What to show.
+        options: Options of the report.
         on_model: Called with each model's name before its records are read.
 
     Raises:
-        ReportError: Stores that do not go together, models of one name, unknown names, or nothing to show.
+        ReportError: The stores do not go together, two models have one name, a name is unknown, or there is nothing to
+            show.
         StoreError: A store is damaged.
     """
     options = options or ReportOptions()
@@ -184,7 +187,7 @@ def _detectors(
 
 
 def _baseline(sources: Sources, wanted: str | None) -> BaselineChoice:
-    """What the corruption errors of classifiers are divided by; of detectors, what others are compared with."""
+    """Choose whose errors divide those of classifiers, or which detector the others are compared with."""
     if sources.task == "detection":
         if wanted is not None and wanted not in sources.models:
             raise ReportError(f"expected --baseline out of {', '.join(sources.models)}, got {wanted!r}")
@@ -202,7 +205,7 @@ def _baseline(sources: Sources, wanted: str | None) -> BaselineChoice:
 
 
 def _of_import(name: str, model: ModelStore | Imported) -> list[str]:
-    """What must be read with imported numbers: the rule that they are made by, and what was filled in."""
+    """Return remarks on imported numbers: the rule that they were made by, and what was filled in."""
     if not isinstance(model, Imported):
         return []
     rule = [MMDET_RULE] if model.source.detections == MMDET_DETECTIONS else []

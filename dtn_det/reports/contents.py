@@ -1,4 +1,4 @@
-"""What a report says, as tidy tables: every table, figure and page is drawn from these and computes nothing itself."""
+"""The contents of a report as tidy tables; every table, figure and page is drawn from them and computes nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Direction = Literal["up", "down", "none"]
 """Which numbers are better."""
 
 KIND_TITLES: Mapping[Kind, str] = {"top1": "Classification", "bbox": "Boxes", "segm": "Masks"}
-"""How readers call the kinds."""
+"""Titles of the kinds of results, for readers."""
 
 NUMBER_COLUMNS = ("model", "set", "name", "scope", "severity", "value", "low", "high", "cells", "expected_cells")
 """Columns of :attr:`Section.numbers`."""
@@ -29,20 +29,20 @@ RELIABILITY_COLUMNS = ("model", "images", "low", "high", "count", "accuracy", "c
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where all numbers of a report come from.
+    """The data and settings that all numbers of a report come from.
 
     Attributes:
         data: Name of the data set.
         data_hash: SHA-256 of its list of files and labels, empty where only imported results are shown.
-        num_images: Images of the sweep.
-        selection: ``'all'``, or how a part was chosen.
+        num_images: Number of images that were evaluated.
+        selection: ``'all'``, or how a part of the images was chosen.
         corruption: Identity of the corruptions: profile, seed, JPEG setting, channel order, version of the engine.
         settings: What else the numbers depend on, by name.
-        versions: Libraries, by name; several versions of one are joined by a comma.
+        versions: Version of each library by its name; several versions of one library are joined by a comma.
         date: Day on which the report was made, ISO 8601.
-        level: Of the intervals.
-        replicates: Of the bootstrap, 0 for none.
-        seed: Of the bootstrap.
+        level: Confidence level of the intervals, between 0 and 1.
+        replicates: Number of bootstrap replicates; 0 without intervals.
+        seed: Seed of the bootstrap.
     """
 
     data: str
@@ -60,19 +60,20 @@ class Provenance:
 
 @dataclass(frozen=True)
 class ReportModel:
-    """One model of a report, whatever its numbers are.
+    """A description of one model of a report, without its numbers.
 
     Attributes:
-        name: Unique in the report.
-        origin: Measured here from records of images, or imported from another tool.
+        name: Name of the model, unique in the report.
+        origin: ``measured`` here from records of images, or ``imported`` from another tool.
         source: What was evaluated: ``timm:resnet50``, a config with a checkpoint, files that were imported.
-        num_parameters: Parameters, None where unknown.
+        num_parameters: Number of parameters; None where unknown.
         flops: Multiply-adds for one image, None where unknown.
         flops_at: Height and width of that image, as ``224x224``; empty where unknown.
-        settings: Of the evaluation, by name.
+        settings: Settings of the evaluation, by name.
         training: How it was trained, by name, where known.
-        partial: Why its numbers are not those of the whole data set, such as ``limit=500 of 50000 seed=0``; or empty.
-        bad_images: Images that were left out.
+        partial: The reason why its numbers are not of the whole data set, such as ``limit=500 of 50000 seed=0``, or
+            empty.
+        bad_images: Number of images that were left out.
         weights_hash: SHA-256 of its weights, empty where unknown.
     """
 
@@ -91,22 +92,22 @@ class ReportModel:
 
 @dataclass(frozen=True)
 class Section:
-    """All numbers of one kind.
+    """All numbers of one kind of results.
 
     Attributes:
-        kind: Top-1 classification, boxes, or masks.
-        numbers: One row a number, columns :data:`NUMBER_COLUMNS`: ``model``; ``set`` of corruptions (``benchmark`` or
-            ``extra``; cells and the clean images belong to the set of their corruption, clean ones to ``benchmark``);
-            ``name``, ``scope`` and ``severity`` as in :class:`dtn_det.metrics.Quantity` (and `mean ECE`, `ECE`, `NLL`,
-            `Brier`, `top-5 error` likewise); ``value``, and the ends ``low`` and ``high`` of its interval, NaN without
-            one, in percent, but `NLL` in nats and `Brier` from 0 to 2; ``cells`` behind a mean and ``expected_cells``
-            of the whole set, both 1 for a cell.
-        differences: One row a number and pair, columns :data:`DIFFERENCE_COLUMNS`: second minus first, in the unit of
-            ``numbers``; ``p_adjusted`` is ``p_value`` after Holm's adjustment for all corruptions of a set, or all its
-            groups, severities, cells, or average precisions other than AP; empty without pairs.
-        reliability: One row a bin of confidence, columns :data:`RELIABILITY_COLUMNS`, where ``images`` is ``clean`` or
-            ``corrupted``; fractions. Empty for detectors.
-        pairs: Names of the models that were compared, first and second.
+        kind: ``top1`` for classification, ``bbox`` for boxes, ``segm`` for masks.
+        numbers: One row for each number, columns :data:`NUMBER_COLUMNS`: ``model``; ``set`` of corruptions
+            (``benchmark`` or ``extra``; cells and the clean images belong to the set of their corruption, clean ones to
+            ``benchmark``); ``name``, ``scope`` and ``severity`` as in :class:`dtn_det.metrics.Quantity` (and `mean
+            ECE`, `ECE`, `NLL`, `Brier`, `top-5 error` likewise); ``value``, and the ends ``low`` and ``high`` of its
+            interval, NaN without one, in percent, but `NLL` in nats and `Brier` from 0 to 2; ``cells`` behind a mean
+            and ``expected_cells`` of the whole set, both 1 for a cell.
+        differences: One row for each number and pair, columns :data:`DIFFERENCE_COLUMNS`: second minus first, in the
+            unit of ``numbers``; ``p_adjusted`` is ``p_value`` after Holm's adjustment for all corruptions of a set, or
+            all its groups, severities, cells, or average precisions other than AP; empty without pairs.
+        reliability: One row for each bin of confidence, columns :data:`RELIABILITY_COLUMNS`, where ``images`` is
+            ``clean`` or ``corrupted``; fractions. Empty for detectors.
+        pairs: Names of the first and the second model of each pair that was compared.
     """
 
     kind: Kind
@@ -118,16 +119,17 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that is shown.
+    """Everything that a report shows.
 
     Attributes:
-        task: All stores are of one task.
-        provenance: Where the numbers come from.
-        models: In the order of the tables.
-        sections: One for classifiers; boxes, and masks where a model gives them, for detectors.
-        baseline: Whose errors divide the corruption errors: ``alexnet``, a model's name, or None for no such numbers.
-        remarks: What a reader must know: partial results, numbers that are undefined and why.
-        bad_images: By model, what is wrong with each image that was left out of its numbers, by the image's number.
+        task: The task of all its models.
+        provenance: The data and settings that the numbers come from.
+        models: The models in the order of the tables.
+        sections: One section for classifiers; boxes, and masks where a model gives them, for detectors.
+        baseline: The model whose errors divide the corruption errors: ``alexnet``, the name of a model of the report,
+            or None if there are no corruption errors.
+        remarks: Sentences that a reader must know: partial results, and why some numbers are undefined.
+        bad_images: For each model, the images that were left out of its numbers: number of the image to what is wrong.
     """
 
     task: Task
@@ -139,10 +141,10 @@ class Report:
     bad_images: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     def model(self, name: str) -> ReportModel:
-        """A model by its name.
+        """Return a model by its name.
 
         Raises:
-            KeyError: No such model.
+            KeyError: The report has no such model.
         """
         for model in self.models:
             if model.name == name:

@@ -42,7 +42,7 @@ from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store.store import ModelStore, Store
 
 DetectorNumbers = Mapping[str, Samples]
-"""Average precisions of one detector and kind, by metric; those without ground truth are left out."""
+"""The average precisions of one detector and kind by metric; metrics without ground truth are left out."""
 
 _KINDS: tuple[Kind, ...] = ("bbox", "segm")
 # Starting a process takes as long as evaluating so many bytes of records, or as resampling so many so many times.
@@ -51,7 +51,7 @@ _PROCESS_WORK = 4e6 * 1000
 
 
 class _Work(NamedTuple):
-    """Some cells of a model, in terms that another process understands."""
+    """Some cells of a model to evaluate, in terms that another process understands."""
 
     folder: str
     model: str
@@ -72,15 +72,16 @@ def numbers_of_stores(
     """Evaluate detectors under every cell, on the images of their finished units.
 
     Args:
-        models: By the names that reports give them.
-        replicates: Of the bootstrap; 0 for none.
-        seed: Of the bootstrap.
-        processes: That evaluate at the same time, where there is enough to do; they import the main module.
-        on_model: Called with each name before its numbers are computed.
-        on_cells: Called with the number of conditions that were just evaluated.
+        models: Each model by the name that the report gives it.
+        replicates: Number of bootstrap replicates; 0 for no intervals.
+        seed: Seed of the bootstrap.
+        processes: Number of processes that evaluate at the same time, where there is enough to do; they import the
+            main module.
+        on_model: Called with each model's name before its numbers are ready.
+        on_cells: Called with the number of cells that were just evaluated.
 
     Raises:
-        StoreError: A model has no image that could be read, or damaged records.
+        StoreError: A model has no image that could be read, or its records are damaged.
         ChildProcessError: A process died.
     """
     work = {name: list(_work(model, replicates, seed, processes)) for name, model in models.items()}
@@ -103,7 +104,7 @@ def numbers_of_stores(
 
 
 def with_truth(samples: Mapping[str, Samples]) -> DetectorNumbers:
-    """Those that are defined: COCO sets may have no small object, say."""
+    """Keep the metrics that are defined; a COCO set may have no small object, for example."""
     return {metric: one for metric, one in samples.items() if np.isfinite(one.point).all()}
 
 
@@ -138,7 +139,7 @@ def _numbers_of_cells(work: _Work) -> dict[Kind, dict[str, Samples]]:
 
 
 class _NoMasksError(Exception):
-    """A model gives boxes alone."""
+    """Raised when the model gives boxes alone."""
 
 
 def _matches(
@@ -164,7 +165,7 @@ def _point_samples(cells: Iterable[tuple[Cell, CocoMatches]]) -> dict[str, Sampl
 
 
 def _joined(parts: Sequence[Mapping[Kind, Mapping[str, Samples]]]) -> dict[Kind, DetectorNumbers]:
-    """The cells of all parts side by side; only of the kinds that all have."""
+    """Put the cells of all parts side by side, for the kinds that all parts have."""
     found: dict[Kind, DetectorNumbers] = {}
     for kind in _KINDS:
         if all(kind in part for part in parts):
@@ -184,7 +185,12 @@ def _side_by_side(samples: Sequence[Samples]) -> Samples:
 
 
 def numbers_of_frame(frame: pd.DataFrame) -> DetectorNumbers:
-    """Numbers without records: ``corruption``, ``severity``, metrics, and ``num_images`` where known."""
+    """Read the numbers of another tool.
+
+    Args:
+        frame: Columns ``corruption``, ``severity``, one for each metric (fractions, -1 without ground truth), and
+            ``num_images`` where known.
+    """
     cells = [(str(name), int(severity)) for name, severity in zip(frame["corruption"], frame["severity"], strict=True)]
     images = int(frame["num_images"].iloc[0]) if "num_images" in frame else 0
     samples = {
@@ -201,16 +207,16 @@ def detection_section(
     pairs: Sequence[tuple[str, str]] = (),
     level: float = LEVEL,
 ) -> tuple[Section, tuple[str, ...]]:
-    """All numbers of detectors.
+    """Compute all numbers of detectors.
 
     Args:
-        kind: Boxes or masks.
-        models: By name, in the order of the tables.
-        pairs: First and second of each difference.
-        level: Of the intervals.
+        kind: ``bbox`` or ``segm``.
+        models: The average precisions of each model by its name, in the order of the tables.
+        pairs: First and second model of each difference.
+        level: Confidence level of the intervals.
 
     Returns:
-        The section, and what is undefined and why.
+        The section, and remarks on what is undefined and why.
     """
     rows: list[Row] = []
     changes: list[Row] = []
@@ -245,13 +251,13 @@ def detection_section(
 
 
 def _has_clean_performance(samples: Samples) -> bool:
-    """Whether the clean cell, if there is one, can divide."""
+    """Return whether the clean AP, if there is one, is not 0, so that rPC can be divided by it."""
     clean = samples.column(CLEAN)
     return clean is None or bool(samples.point[clean])
 
 
 def _clean_rows(name: str, samples: Samples, level: float) -> Iterator[Row]:
-    """The clean performance, as number_rows gives it where it can divide."""
+    """Yield the rows of the clean performance, as :func:`number_rows` does where rPC is defined."""
     column = samples.cells.index(CLEAN)
     entry = interval(float(samples.point[column]), samples.values[:, column], level)
     for quantity in ((samples.metric, *CLEAN), (f"P {samples.metric}", "", 0)):

@@ -1,4 +1,4 @@
-"""Texts that readers see: names of corruptions and of their groups, and any text on one line."""
+"""Texts that readers see: names of corruptions and groups, notes on models, and any text on one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dtn_det.corruptions.catalog import GROUPS
 from dtn_det.reports.contents import Direction, ReportModel
 
 ARROWS: Mapping[Direction, str] = MappingProxyType({"up": "↑", "down": "↓", "none": ""})
-"""Which way is better, as a sign."""
+"""The sign of each direction: an arrow to the side on which numbers are better."""
 
 SHORT = MappingProxyType(
     {
@@ -28,39 +28,42 @@ SHORT = MappingProxyType(
         "gaussian_blur": "Gauss.",
     }
 )
-"""Under the name of their group, as in the paper's tables; all others are short already."""
+"""Short names of corruptions for columns under the name of their group, as in the paper's tables.
+
+Corruptions that are not listed have names that are short already.
+"""
 
 
 def title(scope: str) -> str:
-    """A corruption or a group as the start of a line: ``Gaussian noise``."""
+    """Return the name of a corruption or group for the start of a line: ``Gaussian noise``."""
     words = scope.replace("_", " ")
     return words.replace("jpeg", "JPEG") if words.startswith("jpeg") else words.capitalize()
 
 
 def short(corruption: str) -> str:
-    """A corruption in a column of its group: ``Gauss.``."""
+    """Return the name of a corruption for a column under its group: ``Gauss.``."""
     return SHORT.get(corruption, title(corruption))
 
 
 def groups_of(corruptions: set[str]) -> dict[str, list[str]]:
-    """Groups that have some of the corruptions, and which, in the order of the paper's tables."""
+    """Sort corruptions into their groups, in the order of the paper's tables; groups without any are left out."""
     found = {group: [name for name in names if name in corruptions] for group, names in GROUPS.items()}
     return {group: names for group, names in found.items() if names}
 
 
 def shared_note(models: Sequence[ReportModel]) -> str:
-    """What must be read with all numbers of all models; empty if it is not the same for all."""
+    """Return the note that all numbers of all models need, such as ``partial (...)``; empty if notes differ."""
     notes = {_note(model) for model in models}
     return notes.pop() if len(notes) == 1 else ""
 
 
 def model_note(model: ReportModel, models: Sequence[ReportModel]) -> str:
-    """What must be read with all numbers of one of several models, unless it goes for all of them."""
+    """Return the note that all numbers of one model need; empty if :func:`shared_note` says it for all models."""
     return "" if shared_note(models) else _note(model)
 
 
 def joined_notes(*notes: str) -> str:
-    """Several notes as one: ``partial (30/75; limit=500 of 50000 seed=0)``."""
+    """Join notes to one: ``partial (30/75; limit=500 of 50000 seed=0)``; repeated and empty ones are left out."""
     said = list(dict.fromkeys(note for note in notes if note))
     if len(said) > 1 and all(note.startswith("partial (") and note.endswith(")") for note in said):
         return f"partial ({'; '.join(note[len('partial (') : -1] for note in said)})"
@@ -78,7 +81,7 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def one_line(text: str) -> str:
-    """Text on one line, without characters that steer a terminal, hide or reorder what is read."""
+    """Return a text on one line, without characters that control a terminal or hide or reorder other characters."""
     shown = "".join(
         _REPLACEMENT if unicodedata.category(sign).startswith(_UNSHOWN) and not sign.isspace() else sign
         for sign in text

@@ -13,11 +13,11 @@ from dtn_det.reports.numbers import Numbers
 
 @dataclass(frozen=True)
 class Measure:
-    """One way to tell how well a model does.
+    """A measure of performance: its texts, and the names of the numbers in which it is read.
 
     Attributes:
         name: What readers call it, in the middle of a sentence: ``top-1 error``, ``box AP``.
-        unit: Of its numbers, such as ``%``; empty without one.
+        unit: Unit of its numbers, such as ``%``; empty without one.
         cell: Name of the number of one corruption and severity, and of the clean images; empty if there are none.
         corruption: Name of the number of one corruption.
         mean: Name of its mean over all corruptions and over those of a group.
@@ -67,17 +67,17 @@ _DETECTORS = {"bbox": "box", "segm": "mask"}
 
 
 def performance_measure(kind: Kind) -> Measure:
-    """The performance itself, without a baseline: top-1 error or AP."""
+    """Return the measure of the performance itself, without a baseline: top-1 error or AP."""
     return _TOP1_ERROR if kind == "top1" else _average_precision(kind, METRICS[0])
 
 
 def corruption_measure(numbers: Numbers, which: str) -> Measure:
-    """The corruption error where there is a baseline, performance otherwise."""
+    """Return the corruption error where a set of corruptions has it, and the performance otherwise."""
     return _CORRUPTION_ERROR if numbers.has("mCE", which) else performance_measure(numbers.section.kind)
 
 
 def measures_of(numbers: Numbers) -> tuple[Measure, ...]:
-    """All measures that a section has numbers of, most important first."""
+    """Return all measures that a section has numbers of, the most important first."""
     kind = numbers.section.kind
     listed = _classification(numbers.report.baseline) if kind == "top1" else _detection(kind)
     having = {name for _, _, name, _, _ in numbers.found}

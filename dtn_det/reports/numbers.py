@@ -1,4 +1,4 @@
-"""The numbers of a section: as rows of its tidy tables, and found again by what they are."""
+"""The numbers of a section: written as rows of its tidy tables, and found again by model, name and scope."""
 
 from __future__ import annotations
 
@@ -30,24 +30,31 @@ from dtn_det.reports.contents import (
 Row = tuple[Any, ...]
 
 SETS: tuple[CorruptionSet, ...] = ("benchmark", "extra")
-"""Sets of corruptions, each with its own means."""
+"""The sets of corruptions; each has means of its own, and no mean is over both."""
 
 # Ratios are in percent already, and losses stay what they are; all else is a fraction.
 _AS_IT_IS = {"CE", "mCE", "relative CE", "relative mCE", "NLL", "mean NLL", "Brier", "mean Brier"}
 
 
 def scale(name: str) -> float:
-    """What a number of the metrics is multiplied by to be shown, by the name that readers see."""
+    """Return the factor from a number of the metrics to the number that is shown: 100 for fractions, else 1."""
     return 1.0 if name in _AS_IT_IS or name.startswith("rPC ") else 100.0
 
 
 def point_samples(metric: str, cells: Sequence[Cell], values: NDArray[np.float64], num_images: int) -> Samples:
-    """Numbers without records of images, as the metrics take them; intervals of them are no intervals."""
+    """Wrap numbers without records of images as samples with a single replicate, which gives no intervals.
+
+    Args:
+        metric: Name of the metric.
+        cells: The cell of each number.
+        values: The numbers, (cells,).
+        num_images: Images behind each number, 0 where unknown.
+    """
     return Samples(metric, tuple(cells), values, values[None], num_images, "", 0)
 
 
 def sets_of(cells: Collection[Cell]) -> list[CorruptionSet]:
-    """The sets that have a cell."""
+    """Return the sets of corruptions that some of the cells belong to."""
     return [which for which in SETS if any(cell in cells for cell in all_cells(which))]
 
 
@@ -60,15 +67,15 @@ def number_rows(
     names: Mapping[str, str] = MappingProxyType({}),
     severities: bool = True,
 ) -> Iterator[Row]:
-    """Rows of one model.
+    """Yield the rows of one model and one set of corruptions, columns :data:`NUMBER_COLUMNS`.
 
     Args:
-        model: Its name.
+        model: Name of the model.
         which: The set of corruptions.
-        found: Its numbers.
-        cells: That it was evaluated on.
-        names: What numbers are called whose names in the metrics are not for readers.
-        severities: Whether to give those of single severities.
+        found: The numbers of the model.
+        cells: All cells that the model was evaluated on.
+        names: Names for readers, by the names in the metrics, where the two differ.
+        severities: False to leave out the numbers of single severities.
     """
     for quantity, entry in found.entries.items():
         if quantity.severity and not severities:
@@ -84,7 +91,7 @@ def number_rows(
 def difference_rows(
     first: str, second: str, which: CorruptionSet, found: Intervals[Difference], cells: Collection[Cell]
 ) -> Iterator[Row]:
-    """Rows of one pair: second minus first."""
+    """Yield the rows of one pair, second minus first: :data:`DIFFERENCE_COLUMNS` without the adjusted p-value."""
     for quantity, entry in found.entries.items():
         if quantity[1:] == CLEAN and which != SETS[0] and SETS[0] in sets_of(cells):
             continue
@@ -93,7 +100,7 @@ def difference_rows(
 
 
 def unpaired(one: Samples, other: Samples) -> str:
-    """Why two models cannot be compared image by image, or nothing."""
+    """Return the reason why two models cannot be compared image by image, or an empty text if they can."""
     if not (one.images and other.images):
         return "there are no records of images of both"
     if one.images != other.images:
@@ -104,15 +111,14 @@ def unpaired(one: Samples, other: Samples) -> str:
 
 
 def numbers_frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """A table of numbers."""
+    """Make the table :attr:`Section.numbers` of its rows."""
     return _frame(rows, NUMBER_COLUMNS)
 
 
 def differences_frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """A table of differences; their p-values are adjusted here, once for everything that shows them.
+    """Make the table :attr:`Section.differences` of the rows of all pairs, with p-values adjusted by Holm's method.
 
-    Args:
-        rows: As :func:`difference_rows` makes them, of all pairs of a section.
+    This is the only place where p-values are adjusted; tables, figures and the page show this column.
     """
     families: dict[Row, list[int]] = {}
     for place, row in enumerate(rows):
@@ -125,7 +131,7 @@ def differences_frame(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def reliability_frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """A table of reliability diagrams."""
+    """Make the table :attr:`Section.reliability` of its rows."""
     return _frame(rows, RELIABILITY_COLUMNS)
 
 
@@ -134,7 +140,7 @@ def _frame(rows: Sequence[Row], columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _family(first: str, second: str, which: str, name: str, scope: str, severity: int) -> Row:
-    """What is adjusted together: a pair's cells, severities, groups, corruptions, or mPC other than of AP itself."""
+    """Return the key of the comparisons that a difference is adjusted together with."""
     start = (first, second, which)
     if scope in ALL:
         return (*start, name, "cells" if severity else "corruptions")
@@ -148,7 +154,7 @@ def _family(first: str, second: str, which: str, name: str, scope: str, severity
 
 
 def _support(quantity: Quantity, which: CorruptionSet, cells: Collection[Cell]) -> tuple[int, int]:
-    """Cells behind a number, and those of the whole set."""
+    """Count the cells behind a number, and those that the whole set would have."""
     if quantity[1:] == CLEAN or (not quantity.scope and quantity.name.startswith("P ")):
         return 1, 1
     wanted = [
@@ -160,7 +166,15 @@ def _support(quantity: Quantity, which: CorruptionSet, cells: Collection[Cell]) 
 
 
 class Number(NamedTuple):
-    """A number, the ends of its interval (NaN without one), and the cells behind it and of the whole set."""
+    """A number of a section.
+
+    Attributes:
+        value: The number, in the unit of :attr:`Section.numbers`.
+        low: Lower end of its interval, NaN without one.
+        high: Upper end.
+        cells: Cells behind it.
+        expected_cells: Cells that a complete number would have behind it.
+    """
 
     value: float
     low: float
@@ -175,19 +189,27 @@ class Number(NamedTuple):
 
     @property
     def reach(self) -> tuple[float, float]:
-        """How far the interval goes to each side, (0, 0) without one; never negative, as error bars want it."""
+        """Distances from the value to the ends of the interval, at least 0 as error bars want; (0, 0) without one."""
         if not self.has_interval:
             return 0.0, 0.0
         return max(0.0, self.value - self.low), max(0.0, self.high - self.value)
 
     @property
     def note(self) -> str:
-        """Which cells are missing, as ``partial (30/75)``; empty for a complete or undefined number."""
+        """A note on missing cells, ``partial (30/75)``; empty for a complete or undefined number."""
         return partial_label(self.cells, self.expected_cells) if math.isfinite(self.value) else ""
 
 
 class PairedDifference(NamedTuple):
-    """Second minus first of one number: the value, the ends of its interval, and its p-value, plain and adjusted."""
+    """The difference of two models in one number, second minus first, with its paired interval and p-values.
+
+    Attributes:
+        value: The difference.
+        low: Lower end of its interval.
+        high: Upper end.
+        p_value: Two-sided p-value of no difference.
+        p_adjusted: The same after Holm's adjustment within its family.
+    """
 
     value: float
     low: float
@@ -198,14 +220,14 @@ class PairedDifference(NamedTuple):
 
 @dataclass(frozen=True)
 class Numbers:
-    """Numbers of one section.
+    """The index of all numbers and differences of one section.
 
     Attributes:
         report: The report.
-        section: One of its sections.
-        models: That have a number, in the report's order.
-        found: By model, set, name, scope and severity.
-        more_decimals: Shown of numbers without an interval beyond those that papers give.
+        section: The section of the report.
+        models: Models that have a number, in the report's order.
+        found: Each number by model, set, name, scope and severity.
+        more_decimals: Decimals that are shown beyond those that papers give, for numbers without an interval.
     """
 
     report: Report
@@ -216,7 +238,7 @@ class Numbers:
 
     @classmethod
     def of(cls, report: Report, section: Section, more_decimals: int = 0) -> Numbers:
-        """Sort the numbers of a section."""
+        """Index the numbers of a section."""
         found = {
             (model, which, name, scope, int(severity)): Number(value, low, high, int(cells), int(expected))
             for model, which, name, scope, severity, value, low, high, cells, expected in section.numbers.itertuples(
@@ -239,29 +261,29 @@ class Numbers:
 
     @property
     def sets(self) -> tuple[CorruptionSet, ...]:
-        """Sets of corruptions that have numbers, the benchmark first."""
+        """The sets of corruptions that have numbers, the benchmark first."""
         having = {which for _, which, _, scope, _ in self.found if scope != "clean"}
         return tuple(which for which in SETS if which in having)
 
     def has(self, name: str, which: str) -> bool:
-        """Whether a model has such a number."""
+        """Return whether some model has a number of this name in a set."""
         return any(key[1:3] == (which, name) for key in self.found)
 
     def get(self, model: str, which: str, name: str, scope: str = "", severity: int = 0) -> Number | None:
-        """A number of a model, or None; those of the clean images belong to every set."""
+        """Return a number of a model, or None; numbers of the clean images belong to every set."""
         keys = ((model, one, name, scope, severity) for one in _sets_to_search(which, name, scope))
         return next((self.found[key] for key in keys if key in self.found), None)
 
     def difference(
         self, pair: tuple[str, str], which: str, name: str, scope: str = "", severity: int = 0
     ) -> PairedDifference | None:
-        """The paired difference of a number, or None; those of the clean images belong to every set."""
+        """Return the difference of a pair in a number, or None; those of the clean images belong to every set."""
         keys = ((*pair, one, name, scope, severity) for one in _sets_to_search(which, name, scope))
         return next((self._differences[key] for key in keys if key in self._differences), None)
 
 
 def set_of(scope: str) -> CorruptionSet:
-    """The set that a corruption or a group belongs to."""
+    """Return the set that a corruption or a group belongs to; the benchmark for anything else."""
     return SETS[1] if scope == "extra" or scope in EXTRA else SETS[0]
 
 

@@ -1,4 +1,4 @@
-"""The models of some stores, checked to belong into one table."""
+"""The models of some stores, checked to belong into one table, and the pairs of them that are compared."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from dtn_det.robustness.store.store import ModelStore, Store
 
 @dataclass(frozen=True)
 class Sources:
-    """What a report is made from.
+    """The models that a report is made from.
 
     Attributes:
-        task: Of all models.
-        models: By the name that the report gives them, in its order.
+        task: The task of all models.
+        models: Each model by the name that the report gives it, in the report's order.
     """
 
     task: Task
@@ -29,20 +29,21 @@ class Sources:
 
     @property
     def stores(self) -> list[Store]:
-        """Those of the measured models, each once."""
+        """The stores of the measured models, each once."""
         found = {model.store.folder: model.store for model in self.models.values() if isinstance(model, ModelStore)}
         return list(found.values())
 
 
 def open_sources(stores: Sequence[str | Path], chosen: Sequence[str] = ()) -> Sources:
-    """Open stores and see that their models may stand in one table.
+    """Open stores and check that their models may stand in one table.
 
     Args:
         stores: Folders, each perhaps as ``LABEL=FOLDER``, which calls its models ``LABEL/NAME``.
         chosen: Names of the models to take, in this order; all if empty.
 
     Raises:
-        ReportError: They do not go together, two models have one name, a chosen one is not there, or there is none.
+        ReportError: The stores do not go together, two models have one name, a chosen model is not there, or there is
+            no model.
         StoreError: A store is damaged or of another version.
     """
     if not stores:
@@ -85,7 +86,7 @@ def _label_and_folder(text: str | Path) -> tuple[str, Path]:
 
 
 def _models(folder: Path) -> Iterator[tuple[str, ModelStore | Imported]]:
-    """The models of a folder that have results: its own first, then those imported into it."""
+    """Yield the models of a folder that have results: its own first, then those imported into it."""
     imported = read_imported(folder)
     if not imported or (folder / "store.json").is_file():
         for name, model in Store.open(folder).models().items():
@@ -105,10 +106,10 @@ def _task(models: Mapping[str, ModelStore | Imported]) -> Task:
 
 
 def task_of(store: Store) -> Task:
-    """The task of a store.
+    """Return the task of a store.
 
     Raises:
-        StoreError: One that no report can be made of.
+        StoreError: The task is not one that reports can be made of.
     """
     return _known_task(store.manifest.task)
 
@@ -122,7 +123,7 @@ def _known_task(task: str) -> Task:
 
 
 def _check_alike(stores: Sequence[Store]) -> None:
-    """See that all numbers were made from the same images under the same corruptions."""
+    """Check that all numbers were made from the same images under the same corruptions."""
     first = stores[0] if stores else None
     for store in stores[1:]:
         assert first is not None
@@ -159,13 +160,13 @@ def _check_alike(stores: Sequence[Store]) -> None:
 
 
 def _same_images(one: StoreManifest, other: StoreManifest) -> bool:
-    """Whether the annotations alone tell two data sets of detectors apart, so that `mpc` can replace them."""
+    """Return whether two data sets of detectors differ in annotations alone, which `mpc` can replace."""
     same = one.data == other.data and bool(one.images_hash) and one.images_hash == other.images_hash
     return same and one.data_hash != other.data_hash
 
 
 def _data_difference(one: StoreManifest, other: StoreManifest) -> str:
-    """In what two data sets differ, which may have the same name and as many images."""
+    """Describe how two data sets differ, which may have the same name and as many images."""
     first, second = (f"{manifest.data} ({manifest.num_images:,} images)" for manifest in (one, other))
     if _same_images(one, other):
         return f"annotations: {first} had others when each was evaluated, of the same images"
@@ -175,26 +176,26 @@ def _data_difference(one: StoreManifest, other: StoreManifest) -> str:
 
 
 def _with_older_annotations(first: Store, second: Store) -> str:
-    """The store that is behind, as far as the stores tell."""
+    """Name the store with the older annotations, as far as the stores tell."""
     for older, newer in ((first, second), (second, first)):
         if older.manifest.data_hash in newer.manifest.earlier_data_hashes:
             return str(older.folder)
     return "the store whose annotations are the older ones"
 
 
-# What stands for the norm in a model's name: `ln` and `dtn` as words, or `dtn` added to the name of the twin.
+# The part of a model's name that stands for the norm: `ln` or `dtn` as a word, or `dtn` added to the name of the twin.
 _NORM = re.compile(r"(?<![a-z0-9])(dtn|ln|layernorm|layer-norm)(?![a-z0-9])[-_ ]?", re.IGNORECASE)
 
 
 def find_pairs(names: Sequence[str], baseline: str | None = None) -> tuple[tuple[str, str], ...]:
-    """Pairs of models to compare: first and second of each difference.
+    """Choose the pairs of models to compare: first and second of each difference.
 
     Twins whose names differ in the norm alone (`ln` and `dtn`, `swin-t` and `dtn-swin-t`) make a pair, DTN second.
     Without any, each model is compared with the baseline, or else with the first.
 
     Args:
-        names: Of all models.
-        baseline: Which of them the others are measured against, if any.
+        names: Names of all models.
+        baseline: The model that the others are measured against, if any.
     """
     twins: dict[str, dict[str, list[str]]] = {}
     for name in names:
@@ -213,7 +214,7 @@ def find_pairs(names: Sequence[str], baseline: str | None = None) -> tuple[tuple
 
 
 def in_order(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """The names with the first of each pair before its second, and otherwise as they are."""
+    """Return the names in their order, but with the first model of each pair before the second."""
     found: dict[str, None] = {}
     for name in names:
         found.update(dict.fromkeys(first for first, second in pairs if second == name))
@@ -222,10 +223,10 @@ def in_order(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[str
 
 
 def parse_pairs(texts: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Pairs as a user gives them: ``FIRST:SECOND``.
+    """Read pairs as a user gives them: ``FIRST:SECOND``.
 
     Raises:
-        ReportError: No such pair of models.
+        ReportError: A text does not name two models.
     """
     found = []
     for text in texts:

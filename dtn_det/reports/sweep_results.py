@@ -38,27 +38,27 @@ def print_sweep_results(
     is evaluated once: about the time of reading the records for classifiers, and of COCO's matching for detectors.
 
     Args:
-        console: Where to.
-        store: With the records; of units that are not finished, nothing is shown, and the numbers say `partial`.
-        names: Of the models, in this order.
-        baseline: Whose errors divide the corruption errors of classifiers: ``alexnet``, or a model of the store, which
-            need not be among `names`; None: AlexNet where its errors are those of the data, else none.
-        replicates: Of the bootstrap.
-        processes: That evaluate detectors at the same time, where there is enough to do.
-        on_cells: Called with the number of conditions of detectors that were just evaluated.
+        console: Where to print.
+        store: The store with the records. Units that are not finished are left out, and the numbers say `partial`.
+        names: Names of the models to show, in this order.
+        baseline: The model whose errors divide the corruption errors of classifiers: ``alexnet``, or a model of the
+            store, which need not be among `names`; None for AlexNet where its errors are those of the data, else none.
+        replicates: Number of bootstrap replicates; 0 for no intervals.
+        processes: Number of processes that evaluate detectors at the same time, where there is enough to do.
+        on_cells: Called with the number of cells of detectors that were just evaluated.
 
     Returns:
-        What was printed. Its ``bad_images`` are those that were left out.
+        The report whose tables were printed; its ``bad_images`` are those that were left out.
 
     Raises:
-        ReportError: Another baseline.
+        ReportError: The baseline is neither AlexNet, where its errors fit, nor a model of the store.
         StoreError: A model is not in the store or has no records, or these are damaged.
     """
     wanted = list(names)
     if baseline is not None and baseline not in (*BASELINES, *names):
         wanted.append(baseline)
     stored = store.models()
-    # A name that is no model of the store is refused with all others that may be the baseline.
+    # A baseline that is not in the store is left to collect_sources, whose message lists those that may be one.
     sources = Sources(task_of(store), {name: store.model(name) for name in wanted if name in names or name in stored})
     options = ReportOptions(models=wanted, baseline=baseline, pairs=(), replicates=replicates, processes=processes)
     found = collect_sources(sources, options, on_cells=on_cells)

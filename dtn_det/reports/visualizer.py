@@ -22,12 +22,12 @@ _BACKENDS = ("TensorboardVisBackend", "LocalVisBackend")
 
 
 class Scalar(NamedTuple):
-    """A number as backends take it.
+    """A number as the backends of a visualizer take it.
 
     Attributes:
         tag: ``robustness/<model>/<number>``, or ``robustness/<model>/<group>/<number>``; the number begins with
             ``segm_`` if it is of masks.
-        value: In the unit of :attr:`dtn_det.reports.contents.Section.numbers`.
+        value: The number, in the unit of :attr:`dtn_det.reports.contents.Section.numbers`.
         step: The severity for numbers whose tag ends in ``_by_severity``, None for all others.
     """
 
@@ -37,7 +37,7 @@ class Scalar(NamedTuple):
 
 
 def report_scalars(report: Report) -> Iterator[Scalar]:
-    """The means over all corruptions, those of each group and each severity, and the clean performance."""
+    """Yield the means over all corruptions, over each group and at each severity, and the clean performance."""
     for section in report.sections:
         yield from _section_scalars(section)
 
@@ -46,10 +46,10 @@ def log_report(report: Report, target: Visualizer | str | Path, step: int = 0) -
     """Hand the numbers and figures of a report to a visualizer.
 
     Args:
-        report: What is shown.
+        report: The report.
         target: A visualizer of MMEngine, whose backends receive everything and stay open; or a folder, in which
             ``vis_data`` gets TensorBoard's events, ``scalars.json`` and the figures.
-        step: Of the numbers and figures, such as the epoch of the model.
+        step: Step of the numbers and figures, such as the epoch of the model.
 
     Raises:
         ImportError: MMEngine is not installed, or TensorBoard, where a folder is given.

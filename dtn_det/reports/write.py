@@ -1,4 +1,4 @@
-"""A report from stores to files: tables, figures, the page."""
+"""A report from stores to files: tables, figures and the page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from dtn_det.system.progress import stages
 if TYPE_CHECKING:
     from rich.console import Console
 
-# All that a report writes; a folder that holds other things is not taken for one.
+# All that a report writes; a folder that holds anything else is not taken for that of a report.
 _FOLDERS = ("tables", "figures", "vis_data")
 _FILES = ("report.html", "report.md", "report.tex", "report.json")
 
@@ -52,24 +52,24 @@ def make_report(
     Args:
         stores: See :func:`dtn_det.reports.collect.collect`.
         out: Folder of the report; one that an earlier report wrote is replaced.
-        options: What to show.
-        console: Where progress and the summary go.
-        with_published: Add published results, set apart.
-        data: The images that were evaluated, to show some of them.
-        clean: The clean images, where `data` has the corrupted ones.
+        options: Options of the report.
+        console: Where progress and the summary are printed.
+        with_published: Whether to add published results, set apart.
+        data: Folder of the images that were evaluated, to show some of them.
+        clean: Folder of the clean images, where `data` has the corrupted ones.
         frost: Folder with the original frost textures, where those were used.
-        tensorboard: Also write scalars and figures for TensorBoard.
+        tensorboard: Whether to write scalars and figures for TensorBoard, too.
 
     Raises:
-        ReportError: Stores that do not go together, or a folder that holds something else.
+        ReportError: The stores do not go together, or the folder holds something else.
         OSError: Files cannot be read or written.
     """
-    # Wrong stores leave no folder behind.
+    # The stores are opened first, so that wrong ones leave no folder behind.
     sources = open_sources(stores, options.models)
     _make_folder(out)
     with _kept_if_filled(out), locked(out, "--out"):
         for entry in out.iterdir():
-            # What a killed process left.
+            # A process that was killed may have left it.
             if is_temporary(entry.name) and entry.is_file():
                 entry.unlink()
         foreign = sorted({entry.name for entry in out.iterdir()} - {*_FOLDERS, *_FILES})
@@ -97,7 +97,7 @@ def make_report(
                 gallery = make_samples(sources, data, pairs, clean=clean, frost=frost, seed=options.seed)
                 show(1)
             show = add_stage("Writing tables, figures, and the page", 3)
-            # Nothing is lost where a name or a picture was wrong.
+            # An earlier report is removed only now, when nothing that the user named can be wrong any more.
             if earlier:
                 _say(console, f"the report in {out} is replaced")
             for name in _FOLDERS:
@@ -133,7 +133,7 @@ def _make_folder(out: Path) -> None:
 
 @contextmanager
 def _kept_if_filled(folder: Path) -> Iterator[None]:
-    """Leave no empty folder behind, whatever happens."""
+    """Remove the folder at the end if it is empty, whatever happens."""
     try:
         yield
     finally:
@@ -145,9 +145,9 @@ def write_tables(report: Report, tables: Sequence[Table], out: Path) -> None:
     """Write the tables as Markdown, CSV and LaTeX, each by itself and all in one, and all numbers as JSON.
 
     Args:
-        report: What they were made from.
+        report: The report that the tables were made from.
         tables: The tables.
-        out: A folder.
+        out: Folder of the report.
     """
     for table in tables:
         path = out / "tables" / table.name
