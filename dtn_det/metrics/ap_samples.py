@@ -1,4 +1,4 @@
-"""Average precision of resampled images, without matching again: COCO's AP with a weight for each image."""
+"""Average precision of resampled images without matching again: COCO's AP with a weight for each image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHUNK = 50
 
 
 class _Slice(NamedTuple):
-    """The area range of a metric and its IoU threshold, None for all."""
+    """The area range of a metric and its IoU threshold; None for the mean over all thresholds."""
 
     area: str
     threshold: float | None
@@ -38,13 +38,13 @@ _SLICES = {
 def average_precision(
     matches: CocoMatches, weights: NDArray[np.integer] | None = None, metrics: Sequence[str] = METRICS
 ) -> NDArray[np.float64]:
-    """COCO's average precisions of images that count as often as their weight says.
+    """Compute COCO's average precisions of images that count as often as their weight says.
 
-    Weights of 1 give what the evaluation of the set gives; a weight of 2 what that of a set with a copy of the image
-    gives, up to the order of equal scores within an image.
+    Weights of 1 give the result of COCO's evaluation of the set. A weight of 2 gives the result of a set that holds a
+    copy of the image, up to the order of equal scores within an image.
 
     Args:
-        matches: Of one cell.
+        matches: The matches of one cell.
         weights: (images,) or (replicates, images), whole numbers; None: each image once.
         metrics: Any of `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`.
 
@@ -52,7 +52,7 @@ def average_precision(
         Shape (metrics,) or (replicates, metrics); NaN where no ground truth is left (COCO's evaluation gives -1).
 
     Raises:
-        ValueError: Weights that do not fit or are not whole numbers of at least 0, an unknown metric, or one whose area
+        InputError: The weights do not fit or are not whole numbers of at least 0, a metric is unknown, or its area
             range or IoU threshold was not evaluated.
     """
     size = len(matches.images)
@@ -91,20 +91,20 @@ def ap_samples(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[str, Samples]:
-    """Average precisions of a detector on every cell, for all images and for each replicate.
+    """Compute the average precisions of a detector on every cell, for all images and for each replicate.
 
     Args:
-        cells: The matches of each cell; a generator keeps only one in memory.
+        cells: The matches of each cell; a generator keeps only one of them in memory.
         metrics: Any of `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`.
         replicates: Number of replicates.
-        seed: Of the draws. Models to compare need the same images, replicates and seed.
+        seed: Seed of the draws. Models to compare need the same images, replicates and seed.
 
     Returns:
         The samples of each metric, NaN where there is no ground truth.
 
     Raises:
-        ValueError: Unknown or repeated cells, cells of other images than the first, or what
-            :func:`average_precision` raises.
+        InputError: Cells are unknown or repeated, or have other images than the first, or :func:`average_precision`
+            raises it.
     """
     names: list[Cell] = []
     points, values = [], []
@@ -168,10 +168,10 @@ def _weighted_ap(
     truths: NDArray[np.int32],
     recall_thresholds: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """AP of each replicate, category, area range and threshold; NaN where it is not needed or has no ground truth.
+    """Compute the AP of each replicate, category, area range and threshold; NaN if not needed or without ground truth.
 
-    Precision is read at true positives alone: between two of them it only falls. False positives before one are the
-    detections inside the area range so far without those that matched, so that only matches are walked through.
+    Precision is read at true positives alone, as it only falls between two of them. The false positives before one are
+    the detections inside the area range so far without those that matched, so that only matches are walked through.
     """
     areas, levels = needed.shape
     categories = len(starts) - 1

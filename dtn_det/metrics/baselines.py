@@ -1,4 +1,4 @@
-"""Errors that corruption errors are divided by: AlexNet's, which ship with the package, or those of any other model."""
+"""The errors that corruption errors are divided by: AlexNet's, which ship with the package, or those of any model."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ ALEXNET_CLEAN_ERROR = 0.43478
 corruptions 0.435."""
 
 BASELINES = ("alexnet",)
-"""Baselines known by name."""
+"""Names of the baselines that ship with the package."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Errors of the baseline on the cells of a model.
+    """The errors of a baseline on the cells of a model.
 
     Attributes:
-        name: For tables.
-        errors: (cells,).
+        name: Name for tables.
+        errors: Error on each cell, (cells,).
         clean: The clean error, where it was asked for.
     """
 
@@ -65,12 +65,12 @@ class Baseline:
 
 
 def baseline_frame(name: str) -> pd.DataFrame:
-    """The per-severity errors of a named baseline as a tidy table, clean row first.
+    """Return the errors of a named baseline at each severity as a tidy table, with the clean images first.
 
-    AlexNet's extra corruptions are not in it: only their means over the severities are known.
+    AlexNet's errors on the extra corruptions are not in it, as only their means over the severities are known.
 
     Raises:
-        ValueError: An unknown name.
+        InputError: The name is unknown.
     """
     _check_name(name)
     rows = [(*CLEAN, ALEXNET_CLEAN_ERROR)]
@@ -88,19 +88,19 @@ def resolve_baseline(
     num_images: int | None,
     column: str = "error",
 ) -> Baseline:
-    """The errors of a baseline on given cells.
+    """Find the errors of a baseline on given cells.
 
     Args:
         baseline: A name, or the table of an evaluated model with the same columns as the model's.
         cells: Corrupted cells of the model.
-        corruptions: The set they are from.
+        corruptions: The set that the cells are from.
         needs_clean: Whether the clean error is needed.
         num_images: Images behind each cell of the model, where known.
         column: Column of the errors.
 
     Raises:
         CellError: The baseline lacks cells that the model has, or its table is unsound.
-        ValueError: An unknown name, or another number of images.
+        InputError: The name is unknown, or the baseline was evaluated on another number of images.
     """
     if isinstance(baseline, str):
         _check_name(baseline)
@@ -124,10 +124,10 @@ def resolve_baseline(
 
 
 def alexnet_errors(cells: tuple[Cell, ...]) -> NDArray[np.float64]:
-    """AlexNet's errors on given cells; an extra corruption has its mean at each severity.
+    """Return AlexNet's errors on given cells; an extra corruption has its mean at each severity.
 
     Raises:
-        CellError: An extra corruption without all of its severities, where the mean stands for nothing.
+        CellError: An extra corruption lacks severities, so that its mean over all severities does not apply.
     """
     short = [cell for cell in cells if cell[0] in EXTRA and any((cell[0], level) not in cells for level in SEVERITIES)]
     raise_problems(

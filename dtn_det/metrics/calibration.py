@@ -1,8 +1,9 @@
-"""How far confidences can be trusted: expected calibration error, negative log-likelihood, Brier score.
+"""Calibration of confidences: expected calibration error, negative log-likelihood, Brier score.
 
-Records are tidy, one row an image of a cell: columns `corruption`, `severity`, `confidence` (largest probability),
-`correct` (whether the top-1 prediction is right), `true_probability` (that of the true class), `squared_norm` (sum of
-the squares of all probabilities). The last two are what NLL and the Brier score need of a distribution.
+Records are tidy, with one row for each image of a cell: columns `corruption`, `severity`, `confidence` (largest
+probability), `correct` (whether the top-1 prediction is right), `true_probability` (that of the true class),
+`squared_norm` (sum of the squares of all probabilities). The last two are what NLL and the Brier score need of a
+distribution.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> 
         bins: Number of bins.
 
     Raises:
-        ValueError: Lengths differ or are 0, a confidence is not in [0, 1], `correct` is not of 0 and 1, or there is no
+        InputError: Lengths differ or are 0, a confidence is not in [0, 1], `correct` is not of 0 and 1, or there is no
             bin.
     """
     scores, hits = confidences(confidence, correct)
@@ -80,10 +81,10 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> 
 
 
 def confidences(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Confidences and whether the predictions were right, both of one shape, as float64.
+    """Check confidences and whether the predictions were right, and return both as float64 of one shape.
 
     Raises:
-        ValueError: Shapes differ, a confidence is not in [0, 1], or `correct` is not of 0 and 1.
+        InputError: Shapes differ, a confidence is not in [0, 1], or `correct` is not of 0 and 1.
     """
     scores, hits = numbers("confidence", confidence), numbers("correct", correct)
     if scores.shape != hits.shape:
@@ -98,14 +99,14 @@ def confidences(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray[np.f
 
 
 def numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    """Numbers of any type as float64.
+    """Convert numbers of any type to float64.
 
     Args:
-        name: What they are, for messages.
+        name: Name of the numbers for messages.
         values: Anything that NumPy makes an array of.
 
     Raises:
-        ValueError: They are no real numbers, or a ragged list.
+        InputError: The values are not real numbers, or a ragged list.
     """
     try:
         kind = np.asarray(values).dtype.kind
@@ -118,21 +119,21 @@ def numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
 
 
 def bin_of(confidence: NDArray[np.float64], bins: int = BINS) -> NDArray[np.intp]:
-    """The bin of each confidence: (lower, upper], and 0 in the first."""
+    """Find the bin of each confidence: a bin holds its upper edge, the first one 0 as well."""
     found: NDArray[np.intp] = np.searchsorted(_edges(bins), confidence, side="left") - 1
     return found.clip(0, bins - 1)
 
 
 def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> float:
-    """The ECE over bins of equal width; arguments and errors are those of :func:`reliability`."""
+    """Compute the ECE over bins of equal width; arguments and errors are those of :func:`reliability`."""
     return reliability(confidence, correct, bins).expected_calibration_error
 
 
 def log_losses(true_probability: ArrayLike) -> NDArray[np.float64]:
-    """Negative log-likelihood of each image in nats, at most 87.3 (see :data:`SMALLEST_PROBABILITY`).
+    """Compute the negative log-likelihood of each image in nats, at most 87.3 (see :data:`SMALLEST_PROBABILITY`).
 
     Raises:
-        ValueError: A probability that is not in [0, 1].
+        InputError: A probability is not in [0, 1].
     """
     values = numbers("true_probability", true_probability)
     _check_range("true_probability", values, 1.0)
@@ -141,10 +142,10 @@ def log_losses(true_probability: ArrayLike) -> NDArray[np.float64]:
 
 
 def brier_scores(true_probability: ArrayLike, squared_norm: ArrayLike) -> NDArray[np.float64]:
-    """Brier score of each image, summed over the classes (0 to 2): ``squared_norm - 2 * true_probability + 1``.
+    """Compute the Brier score of each image over all classes, 0 to 2: ``squared_norm - 2 * true_probability + 1``.
 
     Raises:
-        ValueError: A value that is not in [0, 1], or lengths that differ.
+        InputError: A value is not in [0, 1], or lengths differ.
     """
     true, norm = numbers("true_probability", true_probability), numbers("squared_norm", squared_norm)
     if true.shape != norm.shape:
@@ -157,18 +158,18 @@ def brier_scores(true_probability: ArrayLike, squared_norm: ArrayLike) -> NDArra
 
 
 def calibration(records: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
-    """ECE, NLL and Brier score of each cell.
+    """Compute ECE, NLL and Brier score of each cell.
 
     Args:
-        records: One row an image of a cell, columns as the module says.
-        bins: Bins of the ECE.
+        records: One row for each image of a cell, columns as in the description of the module.
+        bins: Number of bins of the ECE.
 
     Returns:
-        One row a cell: `corruption`, `severity`, `error`, `ece`, `nll`, `brier`, `num_images`: a table for
+        One row for each cell: `corruption`, `severity`, `error`, `ece`, `nll`, `brier`, `num_images`: a table for
         :func:`~dtn_det.metrics.classification.mean_error`, which checks that no cell is missing.
 
     Raises:
-        ValueError: A missing column, rows without a cell, or values out of range, with the cell.
+        InputError: A column is missing, a row has no cell, or values are out of range; the message names the cell.
     """
     check_columns(records, ("corruption", "severity", *RECORD_COLUMNS), "the records")
     nowhere = int(records[["corruption", "severity"]].isna().any(axis=1).sum())
@@ -196,7 +197,7 @@ def _edges(bins: int) -> NDArray[np.float64]:
 
 
 def check_bins(bins: int) -> None:
-    """Raise a ValueError unless there is a bin."""
+    """Raise an InputError unless there is a bin."""
     if bins < 1:
         raise InputError(f"expected at least one bin, got {bins}")
 

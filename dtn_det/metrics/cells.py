@@ -1,4 +1,4 @@
-"""Cells of a sweep, and the one gate that every table of results passes: complete, unambiguous, in the right unit."""
+"""Cells of a sweep, and the check of every table of results: complete, unambiguous, and in the right unit."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ CLEAN: Cell = ("clean", 0)
 """The cell of the clean images."""
 
 SETS: dict[str, tuple[str, ...]] = {"benchmark": BENCHMARK, "extra": EXTRA, "all": ALL}
-"""Corruptions a mean is taken over: the paper's fifteen, the four hold-outs, or both."""
+"""The sets of corruptions that a mean is taken over: the paper's fifteen, the four hold-outs, or both."""
 
 _SUFFIX = {"benchmark": "", "extra": " (4 extra)", "all": " (15+4)"}
 
 
 def corruptions_of(name: str) -> tuple[str, ...]:
-    """The corruptions of a set, in the paper's order.
+    """Return the corruptions of a set, in the paper's order.
 
     Raises:
-        ValueError: An unknown name.
+        InputError: The name is unknown.
     """
     if not isinstance(name, str) or name not in SETS:
         raise InputError(f"expected corruptions to be one of {', '.join(SETS)}, got {name!r}")
@@ -40,22 +40,22 @@ def corruptions_of(name: str) -> tuple[str, ...]:
 
 
 def metric_name(metric: str, corruptions: CorruptionSet) -> str:
-    """The name of a mean; one that is not over the fifteen says so."""
+    """Return the name of a mean, which says so if it is not over the paper's fifteen corruptions."""
     return metric + _SUFFIX[corruptions]
 
 
 def all_cells(corruptions: CorruptionSet) -> tuple[Cell, ...]:
-    """Every corrupted cell of a set, in the paper's order."""
+    """Return every corrupted cell of a set, in the paper's order."""
     return tuple((name, severity) for name in corruptions_of(corruptions) for severity in SEVERITIES)
 
 
 def is_cell(cell: tuple[object, object]) -> bool:
-    """Whether a corruption and a severity make a cell."""
+    """Return whether a corruption and a severity make a cell."""
     return cell == CLEAN or (cell[0] in ALL and cell[1] in SEVERITIES)
 
 
 def severity_of(value: object) -> int | str | None:
-    """A severity as tables hold it, in whatever type: an integer, None where there is none, text for anything else."""
+    """Read a severity of a table, whatever its type: an integer, None for a missing one, text for anything else."""
     if value is None or type(value).__name__ == "NAType":
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -67,7 +67,7 @@ def severity_of(value: object) -> int | str | None:
 
 
 def describe(cells: Iterable[tuple[object, object]]) -> str:
-    """Cells as text, such as ``fog 1 2 5, clean``; each named once, in the paper's order, strangers last."""
+    """List cells as text, such as ``fog 1 2 5, clean``: each once, in the paper's order, unknown ones last."""
     severities: dict[str, list[str]] = {}
     for name, severity in dict.fromkeys(cells):
         severities.setdefault(str(name), []).append("" if (name, severity) in (CLEAN, (name, None)) else f" {severity}")
@@ -78,11 +78,11 @@ def describe(cells: Iterable[tuple[object, object]]) -> str:
 
 @dataclass(frozen=True)
 class CellLayout:
-    """Where the cells of each corruption stand on the last axis of an array.
+    """The places of the cells of each corruption on the last axis of an array.
 
     Attributes:
         corruptions: Corruptions that have a cell, in the paper's order.
-        columns: For each of them, the indices of its cells.
+        columns: For each corruption, the indices of its cells.
         severities: For each severity that has a cell, the indices of its cells.
     """
 
@@ -92,7 +92,7 @@ class CellLayout:
 
     @classmethod
     def of(cls, cells: Sequence[Cell]) -> CellLayout:
-        """The layout of corrupted cells."""
+        """Find the places of corrupted cells."""
         names = tuple(name for name in ALL if any(cell[0] == name for cell in cells))
         return cls(
             names,
@@ -105,7 +105,7 @@ class CellLayout:
         )
 
     def groups(self) -> dict[str, NDArray[np.intp]]:
-        """For each group that is present, the indices of its corruptions in :attr:`corruptions`."""
+        """Return the indices in :attr:`corruptions` of each group that has any."""
         found = {
             group: np.flatnonzero([name in members for name in self.corruptions]) for group, members in GROUPS.items()
         }
@@ -113,7 +113,7 @@ class CellLayout:
 
 
 NO_GROUND_TRUTH = -1.0
-"""What COCO's evaluation gives where there is nothing to find, such as no small object."""
+"""The value that COCO's evaluation gives where there is nothing to find, such as no small object."""
 
 _NO_SEVERITY = "no severity, as in means over the severities"
 
@@ -135,13 +135,13 @@ def cell_error(what: str, problems: dict[str, tuple[tuple[object, object], ...]]
 
 @dataclass(frozen=True)
 class CellValues:
-    """One number for each cell.
+    """The numbers of one column of a table, one for each cell.
 
     Attributes:
         cells: The corrupted cells, in the paper's order.
         values: Their values, (cells,).
         clean: The value of the clean images, where there is one.
-        expected_cells: How many corrupted cells the whole set has.
+        expected_cells: Number of corrupted cells of the whole set.
         num_images: Images behind each cell, where the table tells.
     """
 
@@ -163,23 +163,24 @@ def checked_cells(
     coco: bool = False,
     what: str = "the table",
 ) -> CellValues:
-    """Read one column of a tidy table after looking at every row of it.
+    """Read one column of a tidy table, and check every row of it.
 
     Args:
         frame: Columns `corruption`, `severity`, the one asked for, and `num_images` where it is known. Clean images
             are corruption `clean`, severity 0.
         column: Name of the column.
-        corruptions: The set that must be complete; other corruptions may be there and are left out.
+        corruptions: The set that must be complete; other corruptions may be in the table and are left out.
         needs_clean: Whether the clean row must be there.
-        allow_partial: Accept missing corrupted cells.
-        at_most: The largest value that makes sense (1 for fractions); None: any.
-        coco: Whether -1 is COCO's mark rather than just negative.
+        allow_partial: Whether to accept missing corrupted cells.
+        at_most: The largest value that makes sense (1 for fractions); None for any.
+        coco: Whether -1 is COCO's mark for no ground truth, rather than just negative.
         what: Name of the table for messages.
 
     Raises:
-        CellError: Missing, duplicated, unknown, NaN, negative or too large values, rows without a severity, or
-            differing image counts; the message lists all cells of all faults.
-        ValueError: No table, a column that is absent, comes twice or holds no numbers, or no corrupted cell is left.
+        CellError: Cells are missing, duplicated or unknown, values are NaN, negative or too large, rows have no
+            severity, or image counts differ; the message lists all cells of all faults.
+        InputError: This is not a table, a column is absent, comes twice or holds no numbers, or no corrupted cell is
+            left.
     """
     check_columns(frame, ("corruption", "severity", column), what)
     numbers = _numbers(frame, column, what)
@@ -225,11 +226,11 @@ def checked_cells(
 
 
 def raise_problems(what: str, problems: dict[str, Iterable[tuple[object, object]]]) -> None:
-    """Raise a :class:`CellError` of the faults that have cells.
+    """Raise a :class:`~dtn_det.errors.CellError` of all faults that have cells, if any.
 
     Args:
-        what: Name of the table.
-        problems: Cells by fault.
+        what: Name of the table for messages.
+        problems: The cells that have each fault.
     """
     faults = {fault: tuple(dict.fromkeys(cells)) for fault, cells in problems.items()}
     faults = {fault: cells for fault, cells in faults.items() if cells}
@@ -248,10 +249,10 @@ def raise_problems(what: str, problems: dict[str, Iterable[tuple[object, object]
 
 
 def check_columns(frame: object, columns: Sequence[str], what: str) -> None:
-    """See that a table is one and has each of some columns once.
+    """Check that something is a table and has each of some columns once.
 
     Raises:
-        ValueError: It is none, or a column is absent or comes twice.
+        InputError: It is not a table, or a column is absent or comes twice.
     """
     if not isinstance(frame, pd.DataFrame):
         raise InputError(f"expected a pandas DataFrame as {what}, got {type(frame).__name__}: make one of it")

@@ -27,19 +27,19 @@ def mean_corruption_error(
     allow_partial: bool = False,
     column: str = "error",
 ) -> Summary:
-    """The mCE in percent: the mean over corruptions of the ratio of the errors summed over the severities.
+    """Compute the mCE in percent: the mean over corruptions of the ratio of the errors summed over the severities.
 
     Args:
         frame: The model's table.
         baseline: `alexnet`, or the table of any model evaluated on the same cells, which then has 100.
         corruptions: `benchmark` (the paper's 15), `extra` (the 4 hold-outs) or `all`; never mixed.
-        allow_partial: Accept missing cells: both sums are then over the severities that the model has, and the
-            result is labelled.
+        allow_partial: Whether to accept missing cells; both sums are then over the severities that the model has, and
+            the result is labelled.
         column: Column of the errors.
 
     Raises:
-        CellError: An unsound table, with the list of the cells, or a baseline without error on a corruption.
-        ValueError: A missing column, an unknown baseline or set.
+        CellError: A table is unsound, with the list of the cells, or the baseline makes no error on a corruption.
+        InputError: A column is missing, or the baseline or set is unknown.
     """
     model = checked_cells(frame, column, corruptions=corruptions, allow_partial=allow_partial, what="the model")
     against = resolve_baseline(
@@ -59,11 +59,11 @@ def relative_mean_corruption_error(
     allow_partial: bool = False,
     column: str = "error",
 ) -> Summary:
-    """The relative mCE in percent: :func:`mean_corruption_error` of what corruption adds to the clean error.
+    """Compute the relative mCE in percent: :func:`mean_corruption_error` of what corruption adds to the clean error.
 
     Raises:
-        CellError: An unsound table, no clean row, or a baseline that corruption does not harm.
-        ValueError: A missing column, an unknown baseline or set.
+        CellError: A table is unsound or has no clean row, or a corruption does not harm the baseline.
+        InputError: A column is missing, or the baseline or set is unknown.
     """
     model = checked_cells(
         frame, column, corruptions=corruptions, needs_clean=True, allow_partial=allow_partial, what="the model"
@@ -90,18 +90,18 @@ def mean_error(
     column: str = "error",
     at_most: float | None = 1.0,
 ) -> Summary:
-    """The mean over corruptions of the mean over severities, in the unit of the table.
+    """Compute the mean over corruptions of the mean over severities, in the unit of the table.
 
     Args:
         frame: The model's table.
         corruptions: The set of corruptions.
-        allow_partial: Accept missing cells.
+        allow_partial: Whether to accept missing cells.
         column: `error` (top-1), `top5_error`, or a column of :func:`~dtn_det.metrics.calibration.calibration`.
         at_most: The largest value that makes sense; None for NLL, 2 for the Brier score.
 
     Raises:
-        CellError: An unsound table.
-        ValueError: A missing column, an unknown set.
+        CellError: The table is unsound.
+        InputError: A column is missing, or the set is unknown.
     """
     model = checked_cells(
         frame, column, corruptions=corruptions, allow_partial=allow_partial, at_most=at_most, what="the model"
@@ -120,7 +120,7 @@ def corruption_error(
     allow_partial: bool = False,
     column: str = "error",
 ) -> pd.DataFrame:
-    """CE of each corruption: :func:`mean_corruption_error` before the mean.
+    """Compute the CE of each corruption, of which :func:`mean_corruption_error` is the mean.
 
     Returns:
         Columns `corruption`, `group`, `value` (percent), `cells`, `expected_cells`; the index counts the rows.
@@ -137,7 +137,7 @@ def relative_corruption_error(
     allow_partial: bool = False,
     column: str = "error",
 ) -> pd.DataFrame:
-    """Relative CE of each corruption, a table as that of :func:`corruption_error`."""
+    """Compute the relative CE of each corruption, in a table as that of :func:`corruption_error`."""
     mean = relative_mean_corruption_error(
         frame, baseline, corruptions=corruptions, allow_partial=allow_partial, column=column
     )
@@ -145,12 +145,13 @@ def relative_corruption_error(
 
 
 def is_at_chance(clean_error: float, num_images: int | None, num_classes: int) -> bool:
-    """Whether a model finds no more clean images than guessing does, so that corruption has nothing to take from it.
+    """Return whether a model recognises no more clean images than guessing does, so that corruption cannot harm it.
 
     Args:
-        clean_error: A fraction.
-        num_images: Behind it; what guessing finds among them varies by three standard deviations. None for exact.
-        num_classes: Of the data.
+        clean_error: The clean error, a fraction.
+        num_images: Images behind it, None for an exact error. The number that guessing recognises among them is taken
+            to vary by three standard deviations.
+        num_classes: Number of classes of the data.
     """
     chance = 1 / num_classes
     spread = math.sqrt(chance * (1 - chance) / num_images) if num_images else 0.0
@@ -158,7 +159,7 @@ def is_at_chance(clean_error: float, num_images: int | None, num_classes: int) -
 
 
 def chance_remark(clean_error: float, who: str = "the model") -> str:
-    """Why there is no relative mCE of a model that guesses, or against one."""
+    """Return the reason why there is no relative mCE of a model that guesses, or against one."""
     return (
         f"no relative mCE: with a clean error of {100 * clean_error:.2f} % {who} is no better than chance, so "
         "corruption has nothing to take from it"
@@ -169,9 +170,9 @@ def check_denominators(values: NDArray[np.float64], layout: CellLayout, reason: 
     """Raise a :class:`~dtn_det.errors.CellError` for corruptions whose denominator is not positive.
 
     Args:
-        values: One for each corruption, (corruptions,).
-        layout: Of the cells.
-        reason: What a denominator of 0 means.
+        values: The denominator of each corruption, (corruptions,).
+        layout: Places of the cells.
+        reason: The meaning of a denominator of 0, for the message.
     """
     faulty = [name for name, value in zip(layout.corruptions, values, strict=True) if not value > 0]
     if faulty:

@@ -1,4 +1,4 @@
-"""Which detections match which ground truth, kept in a form from which the AP of any resampled images follows.
+"""Matches of detections and ground truth, in a form from which the AP of any resampled images follows.
 
 The matching is that of COCO's evaluation (cocoapi, PythonAPI/pycocotools/cocoeval.py, `evaluateImg`), on the IoUs of
 pycocotools or faster-coco-eval, so that the AP of all images is theirs.
@@ -18,7 +18,7 @@ from dtn_det.errors import InputError
 from dtn_det.system.compiled import compiled_exactly
 
 UNMATCHED, TRUE_POSITIVE, IGNORED = 0, 1, 2
-"""Of a detection: without ground truth, matched to one that counts, matched to one that does not."""
+"""The outcome of a detection: without ground truth, matched to one that counts, or matched to one that does not."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class CocoMatches:
 
 
 def matches_from_evaluator(evaluator: Any) -> CocoMatches:
-    """The matches of an evaluation of boxes or masks.
+    """Extract the matches of an evaluation of boxes or masks.
 
     Args:
         evaluator: `COCOeval` of pycocotools or of faster-coco-eval, after `evaluate()`.
 
     Raises:
-        ValueError: An evaluation that was not run, or one of keypoints, without categories, or in LVIS style.
+        InputError: The evaluation was not run, or is of keypoints, without categories, or in LVIS style.
     """
     _check(evaluator)
     settings = evaluator.params
@@ -132,7 +132,7 @@ def _check(evaluator: Any) -> None:
 def _by_pair(
     coco: Any, images: Sequence[int], categories: Sequence[int]
 ) -> dict[tuple[int, int], list[dict[str, Any]]]:
-    """Annotations of each (category, image), both as indices, in the order in which COCO's code sees them."""
+    """Sort annotations by (category, image), both as indices, in the order in which COCO's code sees them."""
     index = {category: place for place, category in enumerate(categories)}
     found: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for place, image in enumerate(images):
@@ -143,7 +143,7 @@ def _by_pair(
 
 
 def _within(areas: NDArray[np.float64], ranges: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether each area is in each range, both ends included: (A, areas)."""
+    """Return whether each area is in each range, both ends included: (A, areas)."""
     inside: NDArray[np.bool_] = (areas >= ranges[:, :1]) & (areas <= ranges[:, 1:])
     return inside
 

@@ -28,18 +28,18 @@ def mean_performance_under_corruption(
     corruptions: CorruptionSet = "benchmark",
     allow_partial: bool = False,
 ) -> Summary:
-    """The mPC: the mean over corruptions of the mean over severities, in the unit of the table.
+    """Compute the mPC, the mean over corruptions of the mean over severities, in the unit of the table.
 
     Args:
         frame: The model's table.
         metric: Column of the metric.
         corruptions: `benchmark` (the paper's 15), `extra` (the 4 hold-outs) or `all`; never mixed.
-        allow_partial: Accept missing cells; they are left out of the means, and the result is labelled.
+        allow_partial: Whether to accept missing cells; they are left out of the means, and the result is labelled.
 
     Raises:
-        CellError: An unsound table, with the list of the cells; also -1, which COCO's evaluation gives for an area
-            without ground truth.
-        ValueError: A missing column or an unknown set.
+        CellError: The table is unsound, with the list of the cells, or has -1, which COCO's evaluation gives for an
+            area without ground truth.
+        InputError: A column is missing, or the set is unknown.
     """
     return _summary("mPC", _checked(frame, metric, corruptions, allow_partial, needs_clean=False), metric, corruptions)
 
@@ -51,11 +51,11 @@ def relative_performance_under_corruption(
     corruptions: CorruptionSet = "benchmark",
     allow_partial: bool = False,
 ) -> Summary:
-    """The rPC in percent: the mPC divided by the clean performance P, a ratio of means.
+    """Compute the rPC in percent, the mPC divided by the clean performance P: a ratio of means.
 
     Raises:
-        CellError: An unsound table, no clean row, or P = 0.
-        ValueError: A missing column or an unknown set.
+        CellError: The table is unsound or has no clean row, or P is 0.
+        InputError: A column is missing, or the set is unknown.
     """
     return _summary("rPC", _checked(frame, metric, corruptions, allow_partial, needs_clean=True), metric, corruptions)
 
@@ -67,14 +67,14 @@ def performance_table(
     corruptions: CorruptionSet = "benchmark",
     allow_partial: bool = False,
 ) -> pd.DataFrame:
-    """P, mPC and rPC of several metrics.
+    """Compute P, mPC and rPC of several metrics.
 
     Returns:
         One row for each metric: `metric`, `P`, `mPC`, `rPC` (percent), `cells`, `expected_cells`.
 
     Raises:
-        CellError: As :func:`relative_performance_under_corruption`, for any of the metrics.
-        ValueError: A missing column or an unknown set.
+        CellError: :func:`relative_performance_under_corruption` raises it for one of the metrics.
+        InputError: A column is missing, or the set is unknown.
     """
     rows = []
     for metric in metrics:
@@ -87,7 +87,7 @@ def performance_table(
 
 
 def no_clean_performance(metric: str) -> CellError:
-    """The error of a model that finds nothing on clean images."""
+    """Return the error of a model that finds nothing on clean images."""
     return cell_error("the model", {f"clean `{metric}` 0": (CLEAN,)}, "the rPC is undefined; report the mPC")
 
 

@@ -1,4 +1,4 @@
-"""The formulas, on arrays whose last axis is the cells; leading axes, such as bootstrap replicates, pass through.
+"""The formulas of all means, on arrays whose last axis is the cells; leading axes, such as replicates, are kept.
 
 Hendrycks and Dietterich (arXiv:1903.12261, Section 4.1) for the corruption errors, Michaelis et al.
 (arXiv:1907.07484, Section 2.2) for performance under corruption.
@@ -23,22 +23,22 @@ def sums(values: Array, layout: CellLayout) -> Array:
 
 
 def means(values: Array, layout: CellLayout) -> Array:
-    """Mean over the severities of each corruption: (..., cells) to (..., corruptions)."""
+    """Average over the severities of each corruption: (..., cells) to (..., corruptions)."""
     return sums(values, layout) / _counts(layout)
 
 
 def corruption_errors(errors: Array, baseline: Array, layout: CellLayout) -> Array:
-    """CE in percent: the ratio of the sums over severities, (..., corruptions)."""
+    """Compute the CE in percent, the ratio of the sums over severities: (..., corruptions)."""
     return 100.0 * _ratio(sums(errors, layout), sums(baseline, layout))
 
 
 def degradations(errors: Array, clean: Array, layout: CellLayout) -> Array:
-    """Sum over severities of the error that corruption adds: (..., corruptions).
+    """Sum the error that corruption adds over the severities: (..., corruptions).
 
     Args:
-        errors: (..., cells).
+        errors: Errors, (..., cells).
         clean: Clean error, (...).
-        layout: Of the cells.
+        layout: Places of the cells.
     """
     return sums(errors - clean[..., None], layout)
 
@@ -46,22 +46,22 @@ def degradations(errors: Array, clean: Array, layout: CellLayout) -> Array:
 def relative_corruption_errors(
     errors: Array, clean: Array, baseline: Array, baseline_clean: Array, layout: CellLayout
 ) -> Array:
-    """Relative CE in percent, (..., corruptions)."""
+    """Compute the relative CE in percent, (..., corruptions)."""
     return 100.0 * _ratio(degradations(errors, clean, layout), degradations(baseline, baseline_clean, layout))
 
 
 def relative_performance(mean: Array, clean: Array) -> Array:
-    """The part of the clean performance that is left, in percent; NaN where the clean performance is 0."""
+    """Compute the part of the clean performance that is left, in percent; NaN where the clean performance is 0."""
     return 100.0 * _ratio(mean, clean)
 
 
 def group_means(values: Array, layout: CellLayout) -> dict[str, Array]:
-    """Mean over the corruptions of each group: (..., corruptions) to (...)."""
+    """Average over the corruptions of each group: (..., corruptions) to (...)."""
     return {group: values[..., indices].mean(-1) for group, indices in layout.groups().items()}
 
 
 def severity_means(values: Array, layout: CellLayout) -> dict[int, Array]:
-    """Mean over the corruptions at each severity: (..., cells) to (...)."""
+    """Average over the corruptions at each severity: (..., cells) to (...)."""
     return {severity: values[..., columns].mean(-1) for severity, columns in layout.severities.items()}
 
 
@@ -77,16 +77,16 @@ def _ratio(numerator: Array, denominator: Array) -> Array:
 
 @dataclass(frozen=True)
 class Summary:
-    """A mean over cells, what it is made of, and whether cells are missing.
+    """A mean over cells, with its parts, and whether cells are missing.
 
     Attributes:
-        metric: Such as `mCE`, `mPC AP50`, `mean error (15+4)`.
+        metric: Name of the metric, such as `mCE`, `mPC AP50`, `mean error (15+4)`.
         value: The mean over the corruptions. CE, relative CE and rPC are in percent, all else in the table's unit.
-        by_corruption: For each corruption that has a cell, in the paper's order.
+        by_corruption: Value of each corruption that has a cell, in the paper's order.
         by_group: Mean over the corruptions of each group (`noise`, `blur`, `weather`, `digital`, `extra`).
         by_severity: Mean over the corruptions at each severity; empty where the metric is a ratio of sums over them.
-        cells: Corrupted cells behind the value.
-        expected_cells: Cells of the whole set.
+        cells: Number of corrupted cells behind the value.
+        expected_cells: Number of corrupted cells of the whole set.
         baseline: Name of the baseline of a corruption error.
         clean: Value of the clean images, where the metric uses it.
         num_images: Images behind each cell, where known.
@@ -118,5 +118,5 @@ class Summary:
 
 
 def partial_label(cells: int, expected_cells: int) -> str:
-    """How an incomplete result is marked; empty for a complete one."""
+    """Return the mark of an incomplete result, such as ``partial (30/75)``; empty for a complete one."""
     return f"partial ({cells}/{expected_cells})" if cells < expected_cells else ""

@@ -34,10 +34,11 @@ I_co = TypeVar("I_co", bound=Interval, covariant=True)
 
 
 class Quantity(NamedTuple):
-    """What a number is.
+    """The identity of a number.
 
     Attributes:
-        name: `error`, `CE`, `mCE`, `relative CE`, `relative mCE`, `mean error`; `AP`, `P AP`, `mPC AP`, `rPC AP` ...
+        name: Name of the number: `error`, `CE`, `mCE`, `relative CE`, `relative mCE`, `mean error`; `AP`, `P AP`, `mPC
+            AP`, `rPC AP` ...
         scope: A corruption, `clean`, a group, or empty for the whole set.
         severity: 1 to 5 for a cell and for the mean over the corruptions at one severity, 0 for all else.
     """
@@ -52,12 +53,12 @@ class Intervals(Generic[I_co]):
     """Intervals of all numbers.
 
     Attributes:
-        entries: By quantity, cells first.
+        entries: The interval of each quantity, cells first.
         level: Part of the replicates inside an interval.
-        num_images: Images that were drawn from.
-        seed: Of the draws.
-        cells: Corrupted cells behind the means.
-        expected_cells: Cells of the whole set.
+        num_images: Number of images that were drawn from.
+        seed: Seed of the draws.
+        cells: Number of corrupted cells behind the means.
+        expected_cells: Number of corrupted cells of the whole set.
     """
 
     entries: Mapping[Quantity, I_co]
@@ -78,10 +79,10 @@ class Intervals(Generic[I_co]):
         return partial_label(self.cells, self.expected_cells)
 
     def get(self, name: str, scope: str = "", severity: int = 0) -> I_co:
-        """One number.
+        """Return the interval of one number.
 
         Raises:
-            KeyError: No such number.
+            KeyError: There is no such number.
         """
         key = Quantity(name, scope, severity)
         if key not in self.entries:
@@ -90,7 +91,7 @@ class Intervals(Generic[I_co]):
         return self.entries[key]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a number: `name`, `scope`, `severity`, and the fields of the interval."""
+        """Return a table with one row for each number: `name`, `scope`, `severity`, and the fields of the interval."""
         rows = [{**key._asdict(), **vars(entry)} for key, entry in self.entries.items()]
         return pd.DataFrame(rows)
 
@@ -104,22 +105,23 @@ def classification_intervals(
     relative: bool = True,
     level: float = LEVEL,
 ) -> Intervals[Interval]:
-    """Intervals of `error`, `CE`, `relative CE`, `mean error`, `mCE`, `relative mCE`; the means also for each group.
+    """Compute intervals of `error`, `CE`, `relative CE`, `mean error`, `mCE` and `relative mCE`.
 
-    `mean error` is there for each corruption and each severity, too.
+    The means are there for each group, too, and `mean error` for each corruption and each severity.
 
     Args:
-        model: Of :func:`~dtn_det.metrics.record_samples.error_samples` (or of another metric: then without baseline).
-        baseline: `alexnet`, whose errors are constants; another model on the same images, drawn jointly; None: no
-            corruption errors.
+        model: Samples of :func:`~dtn_det.metrics.record_samples.error_samples`, or of another metric, which then has no
+            baseline.
+        baseline: `alexnet`, whose errors are constants; or the samples of another model on the same images, drawn
+            jointly; or None for no corruption errors.
         corruptions: The set of corruptions.
-        allow_partial: Accept missing cells; the result is labelled.
-        relative: Whether to give the relative numbers, for which the clean cell is needed.
-        level: Of the intervals.
+        allow_partial: Whether to accept missing cells; the result is labelled.
+        relative: Whether to give the relative numbers, which need the clean cell.
+        level: Part of the replicates inside an interval, between 0 and 1.
 
     Raises:
-        CellError: Missing cells, or a baseline that makes no error or is not harmed by a corruption.
-        ValueError: An unknown baseline, or one that was not drawn jointly.
+        CellError: Cells are missing, or the baseline makes no error on a corruption or is not harmed by it.
+        InputError: The baseline is unknown or was not drawn jointly.
     """
     point, values, shape = _classification(model, baseline, corruptions, allow_partial, relative)
     return _intervals(model, point, values, shape, level)
@@ -135,11 +137,11 @@ def classification_differences(
     relative: bool = True,
     level: float = LEVEL,
 ) -> Intervals[Difference]:
-    """Paired intervals and p-values of second minus first, for the numbers of :func:`classification_intervals`.
+    """Compute paired intervals and p-values of second minus first, of all numbers of :func:`classification_intervals`.
 
     Raises:
-        CellError: Missing cells.
-        ValueError: Models that were not drawn jointly or have other cells.
+        CellError: Cells are missing.
+        InputError: The models were not drawn jointly or have different cells.
     """
     _check_comparable(first, second)
     theirs = _classification(first, baseline, corruptions, allow_partial, relative)
@@ -149,20 +151,18 @@ def classification_differences(
 def detection_intervals(
     model: Samples, *, corruptions: CorruptionSet = "benchmark", allow_partial: bool = False, level: float = LEVEL
 ) -> Intervals[Interval]:
-    """Intervals of one metric on each cell, and of `P`, `mPC` and `rPC`.
+    """Compute intervals of one metric on each cell, and of `P`, `mPC` and `rPC`.
 
-    The last two are there for each corruption, group and severity, too.
+    `mPC` and `rPC` are there for each corruption, group and severity, too; `P` and `rPC` need the clean cell.
 
     Args:
-        model: One metric of :func:`~dtn_det.metrics.ap_samples.ap_samples`.
+        model: Samples of one metric of :func:`~dtn_det.metrics.ap_samples.ap_samples`.
         corruptions: The set of corruptions.
-        allow_partial: Accept missing cells; the result is labelled.
-        level: Of the intervals.
-
-    `P` and `rPC` are there when the clean cell is.
+        allow_partial: Whether to accept missing cells; the result is labelled.
+        level: Part of the replicates inside an interval, between 0 and 1.
 
     Raises:
-        CellError: Missing cells, cells without ground truth, or P = 0.
+        CellError: Cells are missing or have no ground truth, or P is 0.
     """
     point, values, shape = _detection(model, corruptions, allow_partial)
     return _intervals(model, point, values, shape, level)
@@ -176,11 +176,11 @@ def detection_differences(
     allow_partial: bool = False,
     level: float = LEVEL,
 ) -> Intervals[Difference]:
-    """Paired intervals and p-values of second minus first, for the numbers of :func:`detection_intervals`.
+    """Compute paired intervals and p-values of second minus first, of all numbers of :func:`detection_intervals`.
 
     Raises:
-        CellError: Missing cells, cells without ground truth, or P = 0.
-        ValueError: Models that were not drawn jointly or have other cells.
+        CellError: Cells are missing or have no ground truth, or P is 0.
+        InputError: The models were not drawn jointly or have different cells.
     """
     _check_comparable(first, second)
     ours = _detection(second, corruptions, allow_partial)
@@ -259,7 +259,7 @@ def _chosen(model: Samples, corruptions: CorruptionSet, allow_partial: bool) -> 
 
 
 def _select(samples: Samples, cells: tuple[Cell, ...], replicated: bool) -> tuple[Array, Array | None]:
-    """The values of some cells and of the clean one, on the replicates or on all images."""
+    """Return the values of some cells and of the clean one, on the replicates or on all images."""
     values = samples.values if replicated else samples.point
     clean = samples.column(CLEAN)
     return values[..., [samples.cells.index(cell) for cell in cells]], None if clean is None else values[..., clean]
@@ -268,7 +268,7 @@ def _select(samples: Samples, cells: tuple[Cell, ...], replicated: bool) -> tupl
 def _baseline_reader(
     model: Samples, baseline: str | Samples, cells: tuple[Cell, ...], relative: bool
 ) -> Callable[[bool], tuple[Array, Array | None]]:
-    """What gives the baseline's errors on some cells and the clean ones, on the replicates or on all images."""
+    """Return a function that gives the baseline's errors on some cells and the clean one, replicated or not."""
     if isinstance(baseline, Samples):
         check_paired(model, baseline)
         needed = (*cells, CLEAN) if relative else cells
@@ -291,14 +291,14 @@ def _cell_numbers(
 
 
 def _means(name: str, values: Array, layout: CellLayout) -> dict[Quantity, Array]:
-    """Means of cells over severities for corruptions, their groups and all, and over corruptions for severities."""
+    """Average over severities for corruptions, their groups and all, and over corruptions for severities."""
     severities = formulas.severity_means(values, layout)
     found = {Quantity(name, severity=severity): mean for severity, mean in severities.items()}
     return found | _with_groups(name, name, formulas.means(values, layout), layout)
 
 
 def _with_groups(mean_name: str, name: str, values: Array, layout: CellLayout) -> dict[Quantity, Array]:
-    """Numbers of corruptions and their means over all corruptions and over each group."""
+    """Return the numbers of corruptions, and their means over all corruptions and over each group."""
     found = {Quantity(name, scope): values[..., index] for index, scope in enumerate(layout.corruptions)}
     found[Quantity(mean_name)] = values.mean(-1)
     return found | {Quantity(mean_name, group): mean for group, mean in formulas.group_means(values, layout).items()}

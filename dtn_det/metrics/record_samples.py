@@ -14,7 +14,7 @@ from dtn_det.metrics.cells import Cell
 from dtn_det.metrics.resampling import REPLICATES, Samples, check_cells, digest, weights
 from dtn_det.system.compiled import compiled
 
-# Replicates and images whose sums fit into a core's cache.
+# So many replicates and images together have sums that fit into a core's cache.
 _TOGETHER = 128
 _IMAGES = 8192
 _THREADS = 4
@@ -31,18 +31,18 @@ def error_samples(
     seed: int = 0,
     metric: str = "error",
 ) -> Samples:
-    """Errors of a classifier on every cell, for all images and for each replicate.
+    """Compute the errors of a classifier on every cell, for all images and for each replicate.
 
     Args:
         correct: Whether each image of each cell was recognised, (images, cells) of booleans.
-        cells: Of the columns.
-        images: Names of the images, of the rows.
+        cells: The cell of each column.
+        images: The name of the image of each row.
         replicates: Number of replicates.
-        seed: Of the draws. Models to compare need the same images, replicates and seed.
+        seed: Seed of the draws. Models to compare need the same images, replicates and seed.
         metric: `error` (top-1) or a name such as `top5_error`.
 
     Raises:
-        ValueError: An array that is not boolean or does not fit, or unknown cells.
+        InputError: The array is not boolean or does not fit, or cells are unknown.
     """
     hits = np.asarray(correct)
     if hits.dtype != np.bool_:
@@ -58,17 +58,17 @@ def mean_samples(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[str, Samples]:
-    """As :func:`error_samples` for means of any numbers an image has, such as its NLL and Brier score.
+    """Compute means as :func:`error_samples` does, of any numbers that images have, such as NLL and Brier score.
 
     Args:
-        values: (images, cells) of each metric; together they take less time than one after the other.
-        cells: Of the columns.
-        images: Names of the images, of the rows.
+        values: An array (images, cells) for each metric; several take less time together than one after the other.
+        cells: The cell of each column.
+        images: The name of the image of each row.
         replicates: Number of replicates.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
-        ValueError: An array that does not fit or is not finite, or unknown cells.
+        InputError: An array does not fit or is not finite, or cells are unknown.
     """
     found = check_cells(cells)
     size, count, names = len(images), len(found), digest(images)
@@ -104,20 +104,20 @@ def calibration_error_samples(
     seed: int = 0,
     bins: int = BINS,
 ) -> Samples:
-    """As :func:`error_samples` for the expected calibration error.
+    """Compute the expected calibration error on every cell, for all images and for each replicate.
 
     Args:
         confidence: Largest probability, (images, cells).
         correct: Whether the prediction is right, (images, cells).
-        cells: Of the columns.
-        images: Names of the images, of the rows.
+        cells: The cell of each column.
+        images: The name of the image of each row.
         replicates: Number of replicates.
-        seed: Of the draws.
-        bins: Bins of equal width.
+        seed: Seed of the draws.
+        bins: Number of bins of equal width.
 
     Raises:
-        ValueError: Arrays that do not fit, a confidence outside [0, 1], a `correct` that is not 0 or 1, no bin, or
-            unknown cells.
+        InputError: Arrays do not fit, a confidence is outside [0, 1], a `correct` is not 0 or 1, there is no bin, or
+            cells are unknown.
     """
     check_bins(bins)
     scores, hits = np.asarray(confidence), np.asarray(correct)
@@ -140,16 +140,16 @@ def calibration_error_samples(
 def _bin_sums(
     drawn: NDArray[np.float32], which: NDArray[np.unsignedinteger], gaps: NDArray[np.floating], bins: int
 ) -> NDArray[np.float64]:
-    """Sums over the drawn images of each bin.
+    """Sum over the drawn images of each bin.
 
     Args:
-        drawn: How often, (replicates, images).
-        which: Bin, (images, cells).
-        gaps: What is summed, (images, cells).
+        drawn: How often each image was drawn, (replicates, images).
+        which: The bin of each image, (images, cells).
+        gaps: The numbers to sum, (images, cells).
         bins: Number of bins.
 
     Returns:
-        (cells, bins, replicates).
+        Sums, (cells, bins, replicates).
     """
     replicates, size = drawn.shape
     sums = np.zeros((gaps.shape[1], bins, replicates))
@@ -179,7 +179,7 @@ def _add_to_bins(
     gaps: NDArray[np.floating],
     sums: NDArray[np.floating],
 ) -> None:
-    """Add what each image has in each cell to the sums of its bins, as often as each replicate has drawn it."""
+    """Add the number of each image and cell to the sum of its bin, as often as each replicate has drawn the image."""
     for image in range(len(drawn)):
         row = drawn[image]
         for cell in range(which.shape[1]):

@@ -17,7 +17,7 @@ from dtn_det.metrics.cells import Cell, describe, is_cell, severity_of
 REPLICATES = 1000
 LEVEL = 0.95
 
-# Matrix products of so many replicates at once are quick; 128 MB at most. Up to 256 MB of counts are kept.
+# Matrix products are quick with so many replicates at once, which take 128 MB at most; up to 256 MB of counts are kept.
 _CHUNK = 500
 _CHUNK_NUMBERS = 2**25
 _KEPT_NUMBERS = 2**28
@@ -27,16 +27,16 @@ _KEPT_NUMBERS = 2**28
 class Samples:
     """One metric on every cell, for all images and for each bootstrap replicate of them.
 
-    All cells of a replicate have the same images, and so have two models with the same images and seed.
+    All cells of a replicate are of the same images, and so are two models with the same images and seed.
 
     Attributes:
-        metric: `error` for classifiers, such as `AP50` for detectors.
-        cells: Of the last axis; the clean cell is one of them, where there is one.
+        metric: Name of the metric, such as `error` for classifiers and `AP50` for detectors.
+        cells: The cells of the last axis; the clean cell is one of them, where there is one.
         point: The metric on all images, (cells,).
         values: The metric on each replicate, (replicates, cells); NaN where a replicate has no ground truth.
-        num_images: Images that were drawn from.
+        num_images: Number of images that were drawn from.
         images: Digest of the images' names in their order.
-        seed: Of the replicates.
+        seed: Seed of the replicates.
     """
 
     metric: str
@@ -48,7 +48,7 @@ class Samples:
     seed: int
 
     def column(self, cell: Cell) -> int | None:
-        """Where a cell stands on the last axis."""
+        """Return the place of a cell on the last axis, or None."""
         return self.cells.index(cell) if cell in self.cells else None
 
 
@@ -57,10 +57,10 @@ class Interval:
     """A number and its percentile interval.
 
     Attributes:
-        value: On all images.
-        low: Lower end.
-        high: Upper end.
-        replicates: Replicates behind it; fewer than were drawn where some have no ground truth.
+        value: The number on all images.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        replicates: Number of replicates behind it; fewer than were drawn where some have no ground truth.
     """
 
     value: float
@@ -74,26 +74,27 @@ class Difference(Interval):
     """A difference of two models on the same images, the second minus the first, with its paired interval.
 
     Attributes:
-        p_value: Two-sided: twice the part of the replicates on the rarer side of 0, 0 itself counted on both sides.
+        p_value: Two-sided p-value: twice the part of the replicates on the rarer side of 0, 0 itself counted on both
+            sides.
     """
 
     p_value: float
 
 
 def image_counts(num_images: int, replicates: int, seed: int, chunk: int) -> Iterator[NDArray[np.int64]]:
-    """How often each replicate draws each image; a replicate depends on the seed and its number alone.
+    """Count how often each replicate draws each image; a replicate depends on the seed and its number alone.
 
     Args:
-        num_images: Images to draw from, and as many to draw.
+        num_images: Number of images to draw from, and of images to draw.
         replicates: Number of replicates.
-        seed: Of the draws.
-        chunk: Replicates at once.
+        seed: Seed of the draws.
+        chunk: Number of replicates at once.
 
     Yields:
-        (at most chunk, num_images).
+        Counts, (at most chunk, num_images).
 
     Raises:
-        ValueError: No image, no replicate, or a negative seed.
+        InputError: There is no image or no replicate, or the seed is negative.
     """
     if num_images < 1 or replicates < 1 or seed < 0:
         raise InputError(
@@ -107,18 +108,18 @@ def image_counts(num_images: int, replicates: int, seed: int, chunk: int) -> Ite
 
 
 def weights(num_images: int, replicates: int, seed: int) -> Iterator[NDArray[np.float32]]:
-    """:func:`image_counts` as numbers to multiply by, in chunks that fit into memory, and drawn once for all models.
+    """Yield :func:`image_counts` as factors, in chunks that fit into memory, and drawn once for all models.
 
     Args:
-        num_images: Images to draw from, and as many to draw.
+        num_images: Number of images to draw from, and of images to draw.
         replicates: Number of replicates.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Yields:
-        (replicates, num_images), in memory that the next chunk takes.
+        Counts, (some replicates, num_images), in memory that the next chunk reuses.
 
     Raises:
-        ValueError: As :func:`image_counts`.
+        InputError: There is no image or no replicate, or the seed is negative.
     """
     chunk = max(1, min(_CHUNK, _CHUNK_NUMBERS // max(1, num_images)))
     if num_images * replicates > _KEPT_NUMBERS:
@@ -134,21 +135,21 @@ def weights(num_images: int, replicates: int, seed: int) -> Iterator[NDArray[np.
 
 @lru_cache(maxsize=1)
 def _kept_counts(num_images: int, replicates: int, seed: int) -> NDArray[np.unsignedinteger]:
-    """All of :func:`image_counts`, in the smallest type: (replicates, num_images)."""
+    """Return all of :func:`image_counts` in the smallest type: (replicates, num_images)."""
     rows = [counts[0] for counts in image_counts(num_images, replicates, seed, 1)]
     return np.stack([row.astype(np.min_scalar_type(row.max())) for row in rows])
 
 
 def digest(images: Sequence[object]) -> str:
-    """A fingerprint of the images' names in their order."""
+    """Return a fingerprint of the images' names in their order."""
     return hashlib.sha256("\0".join(map(str, images)).encode()).hexdigest()
 
 
 def check_cells(cells: Sequence[Cell]) -> tuple[Cell, ...]:
-    """The cells, with plain numbers for severities.
+    """Check cells, and return them with plain numbers for severities.
 
     Raises:
-        ValueError: Cells that are none, are unknown or come twice.
+        InputError: There are none, or cells are malformed, unknown or repeated.
     """
     found = [_as_cell(cell) for cell in cells]
     unknown = [cell for cell in found if not is_cell(cell)]
@@ -164,14 +165,14 @@ def check_cells(cells: Sequence[Cell]) -> tuple[Cell, ...]:
 
 
 def _as_cell(value: object) -> tuple[object, object]:
-    """A cell where the value is one; anything else under a name that no corruption has."""
+    """Return a cell if the value is one, and anything else under a name that no corruption has."""
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         return repr(value), None
     return str(value[0]), severity_of(value[1])
 
 
 def check_samples(model: object) -> None:
-    """Raise a ValueError for what is no :class:`Samples`, such as a table."""
+    """Raise an InputError for anything but :class:`Samples`, such as a table."""
     if not isinstance(model, Samples):
         raise InputError(
             f"expected samples as error_samples and ap_samples make them, got {type(model).__name__}: an interval "
@@ -180,7 +181,7 @@ def check_samples(model: object) -> None:
 
 
 def check_paired(first: Samples, second: Samples) -> None:
-    """Raise a ValueError unless two models were resampled together."""
+    """Raise an InputError unless two models were resampled together."""
     check_samples(first)
     check_samples(second)
     for name in ("metric", "num_images", "images", "seed"):
@@ -196,22 +197,22 @@ def check_paired(first: Samples, second: Samples) -> None:
 
 
 def interval(point: float, values: NDArray[np.float64], level: float = LEVEL) -> Interval:
-    """The percentile interval of a number.
+    """Compute the percentile interval of a number.
 
     Args:
         point: The number on all images.
-        values: On the replicates, (replicates,); NaN where it is undefined.
-        level: Part of the replicates inside.
+        values: The number on each replicate, (replicates,); NaN where it is undefined.
+        level: Part of the replicates inside the interval, between 0 and 1.
 
     Raises:
-        ValueError: A level that is not between 0 and 1, or no replicate on which the number is defined.
+        InputError: The level is not between 0 and 1, or the number is defined on no replicate.
     """
     low, high, kept = _ends(values, level)
     return Interval(float(point), low, high, len(kept))
 
 
 def difference(point: float, values: NDArray[np.float64], level: float = LEVEL) -> Difference:
-    """The percentile interval of a difference and its p-value; arguments and errors as for :func:`interval`."""
+    """Compute the percentile interval of a difference and its p-value; arguments as for :func:`interval`."""
     low, high, kept = _ends(values, level)
     rarer = min(np.count_nonzero(kept <= 0), np.count_nonzero(kept >= 0))
     # The observed sample counts as one more replicate, so that no p-value is 0.
@@ -240,13 +241,13 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     comparisons have to do with each other.
 
     Args:
-        p_values: Of one family of comparisons.
+        p_values: The p-values of one family of comparisons.
 
     Returns:
-        In the order of the arguments, each at most 1.
+        The adjusted p-values in the order of the arguments, each at most 1.
 
     Raises:
-        ValueError: A p-value outside [0, 1].
+        InputError: A p-value is outside [0, 1].
 
     >>> holm([0.04, 0.01, 0.03])
     (0.06, 0.03, 0.06)
@@ -263,7 +264,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def holm_by_key(p_values: Mapping[K, float]) -> dict[K, float]:
-    """:func:`holm` of one family whose comparisons have names; those without a p-value (NaN) are none.
+    """Adjust the p-values of one family by :func:`holm` and keep their keys; missing ones (NaN) are left out.
 
     >>> holm_by_key({"fog": 0.04, "snow": 0.01, "frost": float("nan")})
     {'fog': 0.04, 'snow': 0.02}

@@ -18,7 +18,7 @@ from dtn_det.reports.numbers import Numbers
 from dtn_det.reports.sources import find_pairs, open_sources
 
 Verdict = Literal["better", "worse", "not shown", "untested"]
-"""Of the second model: ``not shown`` if the difference may be chance, ``untested`` without records of images."""
+"""A verdict on the second model: ``not shown`` for what may be chance, ``untested`` without records of images."""
 
 FORMAT = "dtn-det comparison"
 VERSION = 1
@@ -31,17 +31,17 @@ class Comparison:
     Attributes:
         first: Name of a model.
         second: Name of the other.
-        kind: Of the numbers.
+        kind: Kind of the numbers.
         direction: Which numbers are better.
-        verdict: On :attr:`overall`.
-        overall: The number over all corruptions.
-        clean: That of the clean images, None without any.
-        relative: What corruptions take away relative to clean performance or to the baseline; None where undefined.
-        groups: Of corruptions, greatest gain of the second first.
-        corruptions: Likewise.
-        level: Of the intervals; a p-value below 1 - level is significant.
-        note: What must be read with all numbers, such as ``partial (limit=500 of 50000 seed=0)``.
-        report: That was asked.
+        verdict: The verdict on :attr:`overall`.
+        overall: The change over all corruptions.
+        clean: The change on the clean images; None without any.
+        relative: The change of rPC or relative mCE; None where undefined.
+        groups: The change of each group of corruptions, the greatest gain of the second model first.
+        corruptions: The change of each corruption, likewise.
+        level: Confidence level of the intervals; an adjusted p-value below 1 - level is significant.
+        note: A remark that must be read with all numbers, such as ``partial (limit=500 of 50000 seed=0)``.
+        report: The report that the numbers are from.
     """
 
     first: str
@@ -59,7 +59,7 @@ class Comparison:
     report: Report
 
     def verdict_on(self, change: Change) -> Verdict:
-        """What a difference shows."""
+        """Return the verdict on one change."""
         if change.adjusted is None:
             return "untested"
         if not change.significant(self.level):
@@ -71,14 +71,15 @@ def compare(report: Report, first: str, second: str, metric: str = "AP", kind: K
     """Compare two models of a report.
 
     Args:
-        report: With both models; differences are tested where it has their pair.
+        report: A report with both models; differences are tested if it has their pair.
         first: Name of a model.
-        second: Name of the one that may be more robust.
+        second: Name of the model that may be more robust.
         metric: Average precision that detectors are compared by.
         kind: ``bbox`` or ``segm``; None: the report's first.
 
     Raises:
-        ReportError: No such models, kind or metric, or nothing that both were evaluated under.
+        ReportError: The report has no such models or kind, the metric is unknown, or the models have no number in
+            common.
     """
     numbers = Numbers.of(report, _section(report, kind))
     known = [model.name for model in numbers.models]
@@ -124,7 +125,7 @@ def compare(report: Report, first: str, second: str, metric: str = "AP", kind: K
 
 
 def comparison_json(comparison: Comparison) -> str:
-    """A comparison as JSON; what is unknown is null."""
+    """Write a comparison as JSON; what is unknown is null."""
     content: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     for name, value in vars(comparison).items():
         if isinstance(value, Change):
@@ -163,12 +164,12 @@ _HOW = "name them as STORE A B, STORE:A STORE:B, or --store STORE A B"
 
 @dataclass(frozen=True)
 class Targets:
-    """Two models to compare.
+    """Two models to compare, and the stores that they are in.
 
     Attributes:
-        stores: As :func:`dtn_det.reports.collect.collect` takes them.
-        first: Name of a model in the report of these stores.
-        second: Name of the other.
+        stores: Folders with results, as :func:`dtn_det.reports.collect.collect` takes them.
+        first: Name of the first model in a report of these stores.
+        second: Name of the second model.
     """
 
     stores: tuple[str, ...]
@@ -177,15 +178,15 @@ class Targets:
 
 
 def find_targets(words: Sequence[str], store: str | Path | None = None) -> Targets:
-    """Find two models.
+    """Find the two models that a user means.
 
     Args:
         words: ``A B`` with ``store``; ``STORE`` with two models (the LayerNorm twin first, where they are twins);
             ``STORE A B``; ``STORE:A STORE:B``; ``STORE:A B`` of the same store; or two stores with a model each.
-        store: Folder of both.
+        store: Folder with both models, where it is named apart.
 
     Raises:
-        ReportError: Not two models, or unknown ones.
+        ReportError: The words do not name two models, or unknown ones.
     """
     if store is not None:
         return _of_one_store(str(store), words)
@@ -228,7 +229,7 @@ def _of_two_stores(stores: tuple[str, str], names: tuple[str, str]) -> Targets:
 
 
 def _split(word: str) -> tuple[str, str]:
-    """Store and model of ``STORE``, ``STORE:MODEL`` or ``MODEL``; either may be empty."""
+    """Split ``STORE``, ``STORE:MODEL`` or ``MODEL`` into store and model; either may be empty."""
     if _is_store(word):
         return word, ""
     for place, sign in enumerate(word):

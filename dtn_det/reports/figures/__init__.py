@@ -1,4 +1,4 @@
-"""All figures of a report, drawn and written."""
+"""The figures of a report for print, drawn and written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FIGURES: Mapping[str, tuple[str, Draw]] = {
     "reliability": ("Reliability of the confidences", draw_reliability),
     "forest": ("Paired differences", draw_forest),
 }
-"""Titles and drawing functions by name; all are called within no style of their own and leave none behind."""
+"""Title and drawing function of each figure by its name. The functions leave matplotlib's settings as they were."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Drawn:
     """The figures of a report.
 
     Attributes:
-        figures: By name: that of :data:`FIGURES`, an underscore, and the kind of the section.
-        titles: Of each of them.
-        about: What their files say of them.
-        left_out: Names of those that there are not, and why.
+        figures: The figures by name: that of :data:`FIGURES`, an underscore, and the kind of the section.
+        titles: Title of each figure.
+        about: Description of each figure for the metadata of its files.
+        left_out: Figures that the report has no numbers for: name to the reason.
     """
 
     figures: Mapping[str, Figure]
@@ -56,7 +56,7 @@ class Drawn:
 
 
 def draw_figures(report: Report) -> Drawn:
-    """Draw what there are numbers for."""
+    """Draw all figures that a report has numbers for."""
     figures: dict[str, Figure] = {}
     titles: dict[str, str] = {}
     about: dict[str, str] = {}
@@ -80,11 +80,11 @@ def write_figures(report: Report, folder: Path) -> tuple[dict[str, list[Path]], 
     """Write the figures as PDF, SVG and PNG; each file is complete or absent.
 
     Args:
-        report: What is shown.
-        folder: Made if it does not exist.
+        report: The report.
+        folder: Where the files go; made if it does not exist.
 
     Returns:
-        Files by figure; and the figures that the report has no numbers for, see :attr:`Drawn.left_out`.
+        The files of each figure, and the figures that the report has no numbers for, see :attr:`Drawn.left_out`.
     """
     drawn = draw_figures(report)
     found: dict[str, list[Path]] = {}

@@ -18,34 +18,34 @@ from dtn_det.reports.numbers import Number
 from dtn_det.system.drawing import COLUMN, PAGE, drawing
 
 Points = Mapping[int, Number]
-"""By severity; 0 is clean."""
+"""Numbers by severity; severity 0 stands for the clean images."""
 
 
 def overall_points(data: FigureData, model: str) -> Points:
-    """Means over the corruptions at each severity."""
+    """Return the means over the corruptions at each severity."""
     return _points(data.clean(model), {severity: data.mean(model, "", severity) for severity in SEVERITIES})
 
 
 def corruption_points(data: FigureData, model: str, corruption: str) -> Points:
-    """The cells of one corruption."""
+    """Return the numbers of one corruption at each severity."""
     name = data.measure.cell
     cells = {severity: data.get(model, name, corruption, severity) for severity in SEVERITIES}
     return _points(data.clean(model), cells)
 
 
 def has_curve(points: Points) -> bool:
-    """Whether there is a corrupted point, and another one to join it with."""
+    """Return whether there are two points at least, which a line can join."""
     return len(points) > 1
 
 
 def draw_curve(axis: Any, data: FigureData, model: str, points: Points) -> None:
-    """Add a curve and, for a highlighted model, the band of its intervals.
+    """Draw a curve and, for a highlighted model, the band of its intervals.
 
     Args:
-        axis: Of matplotlib.
-        data: What is drawn.
-        model: Whose points.
-        points: In the order of the severities.
+        axis: Axes of matplotlib.
+        data: The data of the figure.
+        model: Name of the model.
+        points: Its numbers in the order of the severities.
     """
     mark = data.marks[model]
     places = list(points)
@@ -57,7 +57,7 @@ def draw_curve(axis: Any, data: FigureData, model: str, points: Points) -> None:
 
 
 def severity_axis(axis: Any, curves: Iterable[Points]) -> None:
-    """Ticks at the severities that some curve has; 0 is clean."""
+    """Put ticks at the severities that some curve has; severity 0 is called clean."""
     ticks = sorted({severity for points in curves for severity in points})
     axis.set_xlim(ticks[0] - 0.2, ticks[-1] + 0.2)
     axis.set_xticks(ticks, ["clean" if tick == 0 else str(tick) for tick in ticks])
@@ -69,13 +69,13 @@ def _points(clean: Number | None, corrupted: Mapping[int, Number | None]) -> Poi
 
 
 _PANEL = 1.05
-"""Inches of height."""
+"""Height of a panel, in inches."""
 _COLUMNS = 4
 
 
 @drawing()
 def draw_corruptions(report: Report, section: Section) -> Figure:
-    """A panel for each corruption, a row for each group: performance against severity, clean images at 0.
+    """Draw performance against severity: a panel for each corruption, a row for each group, clean images at 0.
 
     Raises:
         NothingToDrawError: No model has numbers of two severities of a corruption, or of one and of the clean images.
@@ -115,7 +115,7 @@ def draw_corruptions(report: Report, section: Section) -> Figure:
 
 
 def _rows(groups: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """A row for each group, or full rows where the groups are small."""
+    """Arrange corruptions: a row for each group, or full rows where the groups are small."""
     if max(map(len, groups.values())) > 2:
         return [list(names) for names in groups.values()]
     every = [name for names in groups.values() for name in names]
@@ -124,7 +124,7 @@ def _rows(groups: Mapping[str, Sequence[str]]) -> list[list[str]]:
 
 @drawing()
 def draw_severities(report: Report, section: Section) -> Figure:
-    """Mean performance over the corruptions against their severity, with the clean images at 0.
+    """Draw the mean performance over the corruptions against their severity, with the clean images at 0.
 
     Raises:
         NothingToDrawError: No model has numbers of two severities, or of one and of the clean images.

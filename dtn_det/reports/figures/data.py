@@ -1,4 +1,4 @@
-"""What a figure is drawn from: the numbers of one section, the measure that is shown, and how its models look."""
+"""The data of a figure: the numbers of one section, the measure that is shown, and the look of its models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FigureData:
         numbers: All numbers of the section.
         measure: The performance that is shown.
         models: Names of the models that have such numbers, in the report's order.
-        marks: How each of them looks.
+        marks: The look of each model.
         main_set: The benchmark's corruptions, or the others where there are no numbers of those.
     """
 
@@ -35,7 +35,7 @@ class FigureData:
 
     @classmethod
     def of(cls, report: Report, section: Section) -> FigureData:
-        """Find what there is to draw in a section.
+        """Collect what there is to draw of a section.
 
         Raises:
             NothingToDrawError: It has no numbers of the performance.
@@ -66,19 +66,19 @@ class FigureData:
         return {scope for _, _, name, scope, _ in self.numbers.found if name == self.measure.mean and scope in ALL}
 
     def get(self, model: str, name: str, scope: str = "", severity: int = 0) -> Number | None:
-        """A number of a model, or None; means over everything are those of :attr:`main_set`."""
+        """Return a number of a model, or None; means over all corruptions are those of :attr:`main_set`."""
         return self.numbers.get(model, set_of(scope) if scope else self.main_set, name, scope, severity)
 
     def clean(self, model: str) -> Number | None:
-        """The performance of a model on the clean images."""
+        """Return the performance of a model on the clean images, or None."""
         return self.get(model, self.measure.cell, *CLEAN)
 
     def mean(self, model: str, scope: str = "", severity: int = 0) -> Number | None:
-        """The mean performance of a model under all corruptions, one, or those of a group."""
+        """Return the mean performance of a model under all corruptions, one, or those of a group, or None."""
         return self.get(model, self.measure.mean, scope, severity)
 
     def everywhere(self, name: str) -> bool:
-        """Whether each model has a number of this name for all corruptions together."""
+        """Return whether each model has a number of this name for all corruptions together."""
         return all(self.get(model, name) is not None for model in self.models)
 
     def with_intervals(self) -> Iterator[str]:

@@ -21,9 +21,9 @@ from dtn_det.reports.numbers import SETS, set_of
 from dtn_det.system.drawing import COLOURS, COLUMN, GREY, PAGE, drawing
 
 MOST_PANELS = 5
-"""Pairs with a panel each; more have a line each, and panels for the groups alone."""
+"""The most pairs that get a panel each; more pairs get a line each, in panels for the groups alone."""
 _ROW = 0.132
-"""Inches of height of a line."""
+"""Height of a line, in inches."""
 _BETTER, _WORSE = COLOURS[0], COLOURS[1]
 _NAME = 130
 
@@ -43,7 +43,7 @@ class ForestLine(NamedTuple):
 
 
 def lines_of(data: FigureData) -> list[list[ForestLine]]:
-    """The differences in blocks: over everything, then each group with its corruptions.
+    """Return the differences in blocks: over all corruptions, then each group with its corruptions.
 
     They are those of the tables of differences: of corruption errors where there is a baseline, of the performance
     otherwise, with the same tests.
@@ -84,7 +84,7 @@ def lines_of(data: FigureData) -> list[list[ForestLine]]:
 
 @drawing()
 def draw_forest(report: Report, section: Section) -> Figure:
-    """Second minus first of each pair with its interval: all corruptions, groups, and each corruption.
+    """Draw second minus first of each pair with its interval: all corruptions, groups, and each corruption.
 
     Filled marks are significant, groups and corruptions after Holm's adjustment for their number, exactly where the
     tables have a star; blue ones are better, red ones worse.

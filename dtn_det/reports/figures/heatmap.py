@@ -1,4 +1,4 @@
-"""The figure of every corruption and every model, with numbers."""
+"""The figure of every corruption and every model as numbers on colours."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from dtn_det.reports.numbers import Number
 from dtn_det.system.drawing import COLUMN, PAGE, drawing
 
 _ROW = 0.165
-"""Inches of height of a model."""
+"""Height of a model's row, in inches."""
 _NAME, _CELL = 100, 18.6
-"""Points for a model's name, at most, and for a number, at least."""
+"""Largest width of a model's name and least width of a number, in points."""
 _FEW = 5
-"""Columns that fit into one of a paper's."""
+"""Columns that fit into a column of a paper."""
 _COLOURS = "Blues"
 _DARKEST = 0.85
-"""Part of the colour map that is used; beyond it, no text is legible."""
+"""The part of the colour map that is used; text on darker colours is not legible."""
 _SPACE = 0.25
-"""Columns between two blocks."""
+"""Space between two blocks, in columns."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class _HeatmapBlock:
     """Columns that stand together.
 
     Attributes:
-        title: Above them.
-        columns: Names below them.
-        values: Of each model in each column, NaN where there is none, (models, columns).
-        coloured: Whether the numbers are of the unit that the colours stand for.
+        title: Title above the columns.
+        columns: Names below the columns.
+        values: Number of each model in each column, NaN where there is none, (models, columns).
+        coloured: Whether the numbers have the unit that the colours stand for.
     """
 
     title: str
@@ -53,7 +53,7 @@ class _HeatmapBlock:
 
 @drawing()
 def draw_heatmap(report: Report, section: Section) -> Figure:
-    """Corruption errors, or the performance where there is no baseline, as numbers on colours; the best are bold.
+    """Draw corruption errors, or the performance without a baseline, as numbers on colours; the best are bold.
 
     Raises:
         NothingToDrawError: There are no numbers of corruptions.
@@ -106,7 +106,7 @@ def _blocks(data: FigureData, relative: bool) -> list[_HeatmapBlock]:
 
 
 def _range(blocks: Sequence[_HeatmapBlock]) -> tuple[float, float]:
-    """Numbers at the ends of the colour map."""
+    """Return the numbers at the ends of the colour map."""
     values = np.concatenate([block.values.ravel() for block in blocks if block.coloured])
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     return low, low + max(high - low, 1e-9) / _DARKEST
@@ -144,7 +144,7 @@ def _draw_block(axis: Any, block: _HeatmapBlock, start: float, colours: tuple[fl
 
 
 def _ink(ground: Sequence[float]) -> str:
-    """Black or white, whichever stands out more by WCAG's relative luminance."""
+    """Choose black or white, whichever has more contrast by WCAG's relative luminance."""
     linear = [(part + 0.055) ** 2.4 / 1.055**2.4 if part > 0.04 else part / 12.92 for part in ground[:3]]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"

@@ -1,4 +1,4 @@
-"""What all figures have around their panels: a legend above, a caption below."""
+"""The layout that all figures share: a legend above the panels, a caption below them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dtn_det.reports.figures.text import MINUS, fitted, signs, width, wrapped
 from dtn_det.system.drawing import COLUMN, GREY, PALE, TEXT, new_figure
 
 Entry = tuple[Any, str]
-"""A line or patch, and what stands beside it in the legend."""
+"""A line or patch of the legend, and the text beside it."""
 
 _INCH = 72.0
 _LINE = 1.22 * TEXT / _INCH
@@ -29,14 +29,14 @@ _MARGIN = 6.0
 def page(
     body: float, caption: str, legend: Sequence[Entry] = (), width_inches: float = COLUMN, label: str = ""
 ) -> Figure:
-    """A figure with its legend and caption, to which panels are to be added.
+    """Make a figure with its legend and caption, to which panels are to be added.
 
     Args:
-        body: Inches of height for the panels.
-        caption: Text below them, printable.
-        legend: Entries above them.
-        width_inches: Of the figure.
-        label: Of the horizontal axes of all panels together.
+        body: Height for the panels, in inches.
+        caption: Text below the panels, printable.
+        legend: Entries above the panels.
+        width_inches: Width of the figure.
+        label: One label for the horizontal axes of all panels.
     """
     points = width_inches * _INCH - _MARGIN
     columns = _columns([width(label) for _, label in legend], points)
@@ -56,11 +56,11 @@ def page(
 
 
 def labels(data: FigureData, points: float) -> dict[str, str]:
-    """Names of the models as they fit, with the signs of those that are partial or imported.
+    """Return the names of the models as they fit, with the signs of those that are partial or imported.
 
     Args:
-        data: What is drawn.
-        points: What each may take.
+        data: The data of the figure.
+        points: Width that each may take, in points.
     """
     behind = signs(data)
     names = fitted(data.models, points - max(width(sign) for sign in behind.values()))
@@ -68,12 +68,12 @@ def labels(data: FigureData, points: float) -> dict[str, str]:
 
 
 def model_legend(data: FigureData, style: str, width_inches: float = COLUMN) -> list[Entry]:
-    """Entries of the models.
+    """Make the entries of the models for a legend.
 
     Args:
-        data: What is drawn.
-        style: ``curve``, with one entry for all that are grey, or ``point``.
-        width_inches: Of the figure.
+        data: The data of the figure.
+        style: ``curve``, with one entry for all models that are grey, or ``point``.
+        width_inches: Width of the figure.
     """
     names = labels(data, width_inches * _INCH - _MARGIN - _HANDLE)
     shown = [name for name in data.models if style == "point" or data.marks[name].highlighted]
@@ -85,22 +85,22 @@ def model_legend(data: FigureData, style: str, width_inches: float = COLUMN) -> 
 
 
 def grid(axis: Any, which: str) -> None:
-    """Faint lines at the ticks of one axis, ``x`` or ``y``."""
+    """Add faint lines at the ticks of an axis: ``x``, ``y`` or ``both``."""
     axis.grid(visible=True, axis=which)
 
 
 def plain_ticks(axis: Any, most: int) -> None:
-    """No more than some ticks along a value axis of matplotlib, at round numbers."""
+    """Put at most `most` ticks along an axis of numbers, at round numbers."""
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
 
 
 def handle(**style: Any) -> Any:
-    """A line for a legend."""
+    """Make a line for a legend."""
     return Line2D([], [], **style)
 
 
 def pair_titles(data: FigureData, points: float) -> Mapping[tuple[str, str], str]:
-    """Second minus first of each pair, on two lines where one is too short."""
+    """Write `second minus first` for each pair, on two lines where one of a width in points is too short."""
     names = labels(data, points - width(f"{MINUS} "))
     found = {}
     for first, second in data.section.pairs:
@@ -125,7 +125,7 @@ def _add_legend(figure: Figure, entries: Sequence[Entry], columns: int) -> None:
 
 
 def _columns(widths: Sequence[float], points: float) -> int:
-    """Columns of a legend that fit side by side; entries run down each of them, the first ones longer."""
+    """Count the columns of a legend that fit side by side; entries run down each column."""
     for rows in range(1, len(widths)):
         columns = -(-len(widths) // rows)
         parts = [max(part) for part in np.array_split(widths, columns)]

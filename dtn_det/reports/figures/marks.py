@@ -1,4 +1,4 @@
-"""How each model looks in every figure of a report: told apart by colour, and without colour too."""
+"""The look of each model in all figures of a report: models can be told apart with colours and without."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _LINES = ("-", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 
 @dataclass(frozen=True)
 class Mark:
-    """How a model is drawn.
+    """The look of a model.
 
     Attributes:
-        colour: Of Okabe and Ito.
-        marker: Of matplotlib; no two models have colour, marker and filling in common.
-        filled: Whether the marker is; that of the first of two twins is open.
+        colour: A colour of the palette of Okabe and Ito.
+        marker: A marker of matplotlib; no two models have colour, marker and filling in common.
+        filled: Whether the marker is filled; that of the first of two twins is open.
         line: Style of its line; that of the first of two twins is dashed.
-        highlighted: Whether it has a colour where there is room for a few only.
+        highlighted: Whether the model has its colour where there is room for a few colours only.
     """
 
     colour: str
@@ -34,7 +34,7 @@ class Mark:
 
     @property
     def point(self) -> dict[str, Any]:
-        """Of a marker without a line, as matplotlib's lines take it."""
+        """The style of its marker without a line, as matplotlib's lines take it."""
         face = self.colour if self.filled else "white"
         return {
             "color": self.colour,
@@ -46,26 +46,26 @@ class Mark:
 
     @property
     def curve(self) -> dict[str, Any]:
-        """Of a line with markers; grey unless highlighted."""
+        """The style of its line with markers; grey unless highlighted."""
         if not self.highlighted:
             return {"color": PALE, "linestyle": "-", "linewidth": 0.7, "zorder": 1.5}
         return {**self.point, "linestyle": self.line, "zorder": 2.5}
 
     @property
     def shade(self) -> str:
-        """Its colour where there is room for a few only."""
+        """Its colour where there is room for a few colours only; grey unless highlighted."""
         return self.colour if self.highlighted else GREY
 
 
 def marks_of(models: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Mapping[str, Mark]:
-    """A mark for each model.
+    """Choose a mark for each model.
 
     Two twins, models that are compared with each other and with no third one, differ in filling and line; where
     colours are short, they share one. The first models in the report's order are highlighted, twins together.
 
     Args:
-        models: In the report's order.
-        pairs: First and second of each comparison.
+        models: Names of the models in the report's order.
+        pairs: First and second model of each comparison.
     """
     times = Counter(name for pair in pairs for name in pair)
     twins = [pair for pair in pairs if all(times[name] == 1 and name in models for name in pair)]

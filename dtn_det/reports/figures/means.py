@@ -17,17 +17,17 @@ from dtn_det.reports.numbers import Number
 from dtn_det.system.drawing import GREY, PAGE, drawing
 
 MOST_SIDE_BY_SIDE = 4
-"""Models whose points share a line; more have lines of their own."""
+"""The most models whose points share a line; more models have a line each."""
 _NAME = 100
-"""Points for a model's name."""
+"""Width for a model's name, in points."""
 
 _Rows = dict[str, dict[str, Number]]
-"""By group, by model."""
+"""Numbers by title of the row, then by model."""
 
 
 @drawing()
 def draw_groups(report: Report, section: Section) -> Figure:
-    """Dots with intervals: clean images, each group of corruptions, and all corruptions.
+    """Draw dots with intervals: clean images, each group of corruptions, and all corruptions.
 
     Few models share the line of a group; many have a line each, and a panel for each group.
 
@@ -105,7 +105,7 @@ def _dot(axis: Any, data: FigureData, model: str, number: Number, place: float) 
 
 @drawing()
 def draw_clean_corrupted(report: Report, section: Section) -> Figure:
-    """A point a model with both intervals, and an arrow from the first to the second of each pair of twins.
+    """Draw a point with both intervals for each model, and an arrow from the first to the second of two twins.
 
     Raises:
         NothingToDrawError: No model has both numbers.
@@ -125,7 +125,7 @@ def draw_clean_corrupted(report: Report, section: Section) -> Figure:
         bars = {"xerr": [[end] for end in clean.reach], "yerr": [[end] for end in mean.reach]}
         axis.errorbar([clean.value], [mean.value], **bars, **mark.point, ecolor=(mark.colour, 0.5), elinewidth=0.6)
     for first, second in section.pairs:
-        # Twins alone: the arrows from a baseline to all others say nothing.
+        # Only twins get an arrow: arrows from a baseline to all other models would say nothing.
         if not data.marks[first].filled and first in points and second in points:
             ends = [tuple(number.value for number in points[name]) for name in (second, first)]
             style = {"arrowstyle": "-|>,head_width=0.12,head_length=0.25", "color": GREY, "linewidth": 0.6}

@@ -1,4 +1,4 @@
-"""The figure of how far the confidences of classifiers can be trusted."""
+"""The figure of reliability diagrams: how far the confidences of classifiers can be trusted."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _KINDS: Mapping[str, Mapping[str, Any]] = {
     "corrupted": {"color": COLOURS[1], "marker": "s", "linestyle": "-"},
 }
 _LARGEST, _SMALLEST = 16.0, 2.5
-"""Square points of the marker of a bin with all images, and with few."""
+"""Areas of the marker of the fullest bin and of an empty one, in square points."""
 _PER_ROW = 5
 
 
 @drawing()
 def draw_reliability(report: Report, section: Section) -> Figure:
-    """A panel for each model: accuracy against confidence of the bins, clean and corrupted, with the gaps shaded.
+    """Draw accuracy against confidence of the bins: a panel for each model, clean and corrupted, the gaps shaded.
 
     The areas of the markers stand for the images in the bins. The expected calibration error in the panel is that of
     the diagram, so that of all corrupted images together.
@@ -91,7 +91,7 @@ def draw_reliability(report: Report, section: Section) -> Figure:
 def _draw_diagram(
     axis: Any, kind: str, confidence: NDArray[np.float64], accuracy: NDArray[np.float64], count: NDArray[np.float64]
 ) -> float:
-    """Draw one, and give its expected calibration error."""
+    """Draw one diagram and return its expected calibration error."""
     style = _KINDS[kind]
     share = count / count.sum()
     axis.fill_between(confidence, confidence, accuracy, color=style["color"], alpha=0.15, linewidth=0, zorder=1.2)

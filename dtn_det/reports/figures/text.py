@@ -1,4 +1,4 @@
-"""Texts of figures: names and captions as the font can show them in the space there is, and what captions say."""
+"""Texts of figures: names that fit into the space there is, in signs that the font has, and captions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ELLIPSIS = "…"
 
 
 def printable(text: str) -> str:
-    """A name on one line, with the code points of what the font lacks."""
+    """Return a name on one line, with the code points of signs that the font lacks."""
     known = _code_points()
     return "".join(
         sign if sign.isprintable() and ord(sign) in known else sign.encode("unicode_escape").decode()
@@ -26,12 +26,12 @@ def printable(text: str) -> str:
 
 
 def width(text: str) -> float:
-    """Points that a printable text takes in a figure."""
+    """Return the width of a printable text in a figure, in points."""
     return float(text_to_path.get_text_width_height_descent(text, _font(), ismath=False)[0])
 
 
 def shorten(text: str, points: float) -> str:
-    """A printable text with as much of its middle left out as it takes to fit."""
+    """Shorten a printable text to a width in points by leaving out its middle."""
     if width(text) <= points:
         return text
     for kept in range(len(text) - 1, 1, -1):
@@ -43,11 +43,14 @@ def shorten(text: str, points: float) -> str:
 
 
 def fitted(names: Iterable[str], points: float) -> dict[str, str]:
-    """Names as a figure shows them, each with its own; those that would look alike are numbered.
+    """Shorten names to what a figure shows; names that would look alike are numbered.
 
     Args:
-        names: Any text.
-        points: What each may take.
+        names: Names of any text.
+        points: Width that each may take, in points.
+
+    Returns:
+        What is shown, by the whole name.
     """
     found: dict[str, str] = {}
     taken: set[str] = set()
@@ -63,7 +66,7 @@ def fitted(names: Iterable[str], points: float) -> dict[str, str]:
 
 
 def wrapped(text: str, points: float) -> str:
-    """A printable text in lines that fit, broken between words, or within a word that is too long for a line."""
+    """Break a printable text into lines of a width in points, within a word only if it is too long for a line."""
     lines = [""]
     for word in text.split(" "):
         joined = f"{lines[-1]} {word}" if lines[-1] else word
@@ -95,19 +98,19 @@ _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def signs(data: FigureData) -> dict[str, str]:
-    """What is put behind the name of each model."""
+    """Return the signs behind the name of each model: whether it is partial or imported."""
     partial, imported = _partial(data), _imported(data)
     return {name: (PARTIAL if name in partial else "") + (IMPORTED if name in imported else "") for name in data.models}
 
 
 def caption(data: FigureData, intervals: str = "", *more: str, models: Sequence[str] | None = None) -> str:
-    """What stands under a figure, printable.
+    """Write the caption of a figure, printable.
 
     Args:
-        data: What it is drawn from.
+        data: The data of the figure.
         intervals: How it shows intervals, such as ``bands``; empty if it does not.
-        more: What else there is to say.
-        models: That it shows; None for all.
+        more: Further remarks.
+        models: Names of the models that it shows; None for all.
     """
     models = data.models if models is None else models
     about = data.report.provenance
@@ -127,7 +130,7 @@ def caption(data: FigureData, intervals: str = "", *more: str, models: Sequence[
 
 
 def about_files(data: FigureData) -> str:
-    """What the files of a figure say of it: everything but the day, so that two runs write the same."""
+    """Describe a figure for the metadata of its files, without the day, so that two runs write the same."""
     report = data.report
     about = report.provenance
     lines = [
@@ -145,7 +148,7 @@ def about_files(data: FigureData) -> str:
 
 
 def _partial(data: FigureData) -> dict[str, str]:
-    """Why the numbers of a model are not those of the whole benchmark, where they are not."""
+    """Return the reason for each model whose numbers are not of the whole benchmark."""
     found = {}
     for name in data.models:
         mean = data.mean(name)

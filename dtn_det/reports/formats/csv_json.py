@@ -1,4 +1,4 @@
-"""What scripts read: tables as CSV with all digits, and a whole report as JSON."""
+"""Results for spreadsheets and scripts: tables as CSV with all digits, and a whole report as JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PROVENANCE = ("data", "images", "selection", "corruptions", "date")
 
 
 def to_json(report: Report) -> str:
-    """Everything a report says; what is not a number is null.
+    """Write everything that a report says as JSON; undefined numbers are null.
 
     A table is an object of ``columns`` and ``rows``, as in :class:`dtn_det.reports.contents.Section`.
     """
@@ -59,14 +59,14 @@ def _or_none(value: Any) -> Any:
 
 
 def csv_table(table: Table, report: Report) -> str:
-    """One table: a line of headings, a line a row, numbers with ten digits.
+    """Write one table as CSV: a line of headings and a line for each row, numbers with ten digits.
 
     Each line also says what its numbers lack (``note``) and where they come from (``published``: by whom, or else the
     data), so that it can be moved into any other file. Ends of intervals have columns of their own.
 
     Args:
-        table: Any table.
-        report: That it shows.
+        table: The table.
+        report: The report that it is of.
     """
     about = report.provenance
     facts = [about.data, str(about.num_images), about.selection, about.corruption, about.date]

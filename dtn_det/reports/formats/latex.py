@@ -25,7 +25,7 @@ _LONG_TEXT = 20
 
 @dataclass(frozen=True)
 class NumberColumn:
-    """How the numbers of a column are set.
+    """How LaTeX sets a column of numbers.
 
     Attributes:
         column: The column.
@@ -43,12 +43,12 @@ class NumberColumn:
 
     @property
     def specification(self) -> str:
-        """Its type in the preamble of a tabular."""
+        """The type of the column in the preamble of a tabular."""
         sign = "+" if self.signed else ""
         return f"S[table-format={sign}{self.digits}.{self.decimals}]"
 
     def cell(self, cell: TableCell) -> str:
-        """A number as it stands between two ampersands."""
+        """Write a number as it stands between two ampersands."""
         text = _text(cell, self.column)
         if not text:
             return _NOTHING
@@ -70,14 +70,14 @@ class NumberColumn:
         return f"{{${before}{bound}{f'{{{sign}}}' if sign else ''}{body}{star}{after}${note}}}"
 
     def interval(self, cell: TableCell) -> str:
-        """The interval as it stands in the column that follows."""
+        """Write the interval as it stands in the column that follows."""
         text = interval_text(cell, self.column, minus="-")
         return rf"{{\scriptsize ${text}$}}" if text else ""
 
 
 @dataclass(frozen=True)
 class TextColumn:
-    """How the texts of a column are set.
+    """How LaTeX sets a column of texts.
 
     Attributes:
         is_long: Whether they go on in further lines.
@@ -88,21 +88,21 @@ class TextColumn:
 
     @property
     def specification(self) -> str:
-        """Its type in the preamble of a tabular."""
+        """The type of the column in the preamble of a tabular."""
         return rf">{{\raggedright\arraybackslash}}p{{{_TEXT_WIDTH}\linewidth}}" if self.is_long else "l"
 
     def cell(self, cell: TableCell) -> str:
-        """A text as it stands between two ampersands."""
+        """Write a text as it stands between two ampersands."""
         text = latex_text(str(cell.value or ""))
         return breakable(text) if self.is_long else text
 
     def interval(self, cell: TableCell) -> str:
-        """Nothing: texts have no interval."""
+        """Return an empty text, as texts have no interval."""
         return ""
 
 
 def set_column(column: Column, cells: Sequence[TableCell]) -> NumberColumn | TextColumn:
-    """How a column with these cells is set."""
+    """Choose how a column with these cells is set."""
     if column.align == "left":
         return TextColumn(max((len(str(cell.value or "")) for cell in cells), default=0) > _LONG_TEXT)
     return _number_column(column, cells)
@@ -129,7 +129,7 @@ def _phantom(text: str) -> str:
 
 
 FOLDER = "tables"
-"""Where the document looks for the fragments."""
+"""The folder in which the document looks for the fragments, relative to itself."""
 
 _MANY_COLUMNS = 12
 _PACKAGES = "booktabs,siunitx,graphicx,array"
@@ -138,10 +138,10 @@ _Set = NumberColumn | TextColumn
 
 
 def latex(table: Table) -> str:
-    r"""One table with caption, label, notes and footer, to be put into a paper with ``\input``.
+    r"""Write one table with caption, label, notes and footer, to be put into a paper with ``\input``.
 
-    It shrinks where it would be wider than the column or too tall for a page, and there alone. A paper of two columns
-    may want ``table*``.
+    LaTeX shrinks it where it would be wider than the column or too tall for a page, and only there. A paper of two
+    columns may want ``table*``.
     """
     lines = [
         rf"% Needs \usepackage{{{_PACKAGES}}}",
@@ -162,7 +162,7 @@ def latex(table: Table) -> str:
 
 
 def latex_document(tables: Sequence[Table], title: str = "Robustness report") -> str:
-    """A document that inputs the fragments ``tables/NAME.tex`` and compiles as it stands."""
+    """Write a document that inputs the fragments ``tables/NAME.tex`` and compiles as it stands."""
     lines = [
         r"\documentclass{article}",
         r"\usepackage[margin=2cm]{geometry}",
@@ -243,7 +243,7 @@ def _row(row: TableRow, columns: Sequence[_Set]) -> str:
 
 
 def _notes(table: Table) -> Iterator[str]:
-    r"""Notes and footer, a paragraph each in a box as wide as the lines."""
+    r"""Write notes and footer, each as a paragraph in a box as wide as the lines."""
     yield r"\par\medskip"
     yield r"\begin{minipage}{\linewidth}\footnotesize\raggedright"
     yield from (rf"{latex_text(line)}\par" for line in (*table.notes, *table.footer))

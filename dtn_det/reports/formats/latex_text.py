@@ -1,4 +1,4 @@
-"""Any text as ASCII that pdflatex sets with its standard fonts and no package."""
+"""Texts as ASCII that pdflatex sets with its standard fonts and no package."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ASCII = MappingProxyType(
         "|": r"$|$",
         '"': r"\textquotedblright{}",
         "`": r"\textquoteleft{}",
-        # These would be read as an argument of the end of the row before.
+        # At the start of a row, these would be read as an argument of the end of the row before.
         "*": r"{*}",
         "[": r"{[}",
         "]": r"{]}",
@@ -94,24 +94,24 @@ _GREEK_SMALL = (
     *("xi", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
 )
 _GREEK_CAPITAL = ("Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega")
-# What the fonts would join to one sign.
+# Pairs of signs that the fonts would join to one.
 _JOINED = re.compile(r"-(?=-)|,(?=,)|'(?=')|[?!](?=`)")
 _SPLIT = "\0"
 _BREAKS = re.compile(r"(/|\\_|-|,|=|@)")
 
 
 def latex_text(text: str) -> str:
-    """Any text, set as it is as far as the standard fonts go.
+    """Escape a text, so that LaTeX sets it as it is as far as the standard fonts go.
 
-    Accented Latin letters, Greek ones and common signs are set; other letters lose what cannot be set, and what is then
-    left of no sign is its code point, ``U+4E2D``, so that different names stay different.
+    Accented Latin letters, Greek letters and common signs are set. Of other letters, the part that can be set is kept;
+    signs of which nothing is left become their code point, ``U+4E2D``, so that different names stay different.
     """
     plain = _JOINED.sub(rf"\g<0>{_SPLIT}", unicodedata.normalize("NFC", one_line(text)))
     return "".join("{}" if sign == _SPLIT else _sign(sign) for sign in plain)
 
 
 def breakable(text: str) -> str:
-    """Text of :func:`latex_text` that may go on in the next line after a slash, hyphen, underscore, comma, = or @."""
+    """Allow line breaks in a text of :func:`latex_text` after a slash, hyphen, underscore, comma, = or @."""
     return _BREAKS.sub(r"\1\\hspace{0pt}", text)
 
 
@@ -142,6 +142,6 @@ def _accented(sign: str) -> str:
 
 
 def _simpler(sign: str) -> str:
-    """Letters and digits without what the fonts lack, such as those of full width."""
+    """Write a letter or digit without what the fonts lack, such as full width."""
     parts = (part for part in unicodedata.normalize("NFKD", sign) if not unicodedata.combining(part))
     return "".join(_sign(part) if part.isascii() or part != sign else "" for part in parts)

@@ -10,27 +10,27 @@ from dtn_det.reports.labels import one_line
 from dtn_det.reports.tables.table import NO_NUMBER, Column, Table, TableCell, TableRow, cell_text, interval_text
 
 _INLINE = re.compile(r"([\\`*_\[\]|~$#])")
-# What starts a list or a rule where it comes first.
+# Signs that start a list or a rule at the beginning of a line.
 _AT_START = re.compile(r"^(?=[+=-])|^(?P<number>\d+)(?=[.)])")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def escaped(text: str) -> str:
-    """Any text as Markdown that shows it within a line."""
+    """Escape a text, so that Markdown shows it as it is within a line."""
     return "".join(_ENTITIES.get(sign, sign) for sign in _INLINE.sub(r"\\\1", one_line(text)))
 
 
 def escaped_line(text: str) -> str:
-    """Any text as Markdown that shows it as a line of its own."""
+    """Escape a text, so that Markdown shows it as it is as a line of its own."""
     return _AT_START.sub(lambda found: (found["number"] or "") + "\\", escaped(text))
 
 
 def markdown(table: Table, with_footer: bool = True) -> str:
-    """One table with its title and notes.
+    """Write one table with its title and notes.
 
     Args:
         table: The table.
-        with_footer: Whether to say where its numbers come from.
+        with_footer: Whether to add where its numbers come from.
     """
     lines = [f"### {escaped(_with_note(table.title, table.note))}", "", _grid(table), ""]
     lines += [f"- {escaped_line(note)}" for note in (*table.notes, *(table.footer if with_footer else ()))]
@@ -38,11 +38,11 @@ def markdown(table: Table, with_footer: bool = True) -> str:
 
 
 def markdown_document(tables: Sequence[Table], title: str = "Robustness report") -> str:
-    """All tables and, once, where their numbers come from.
+    """Write a document of all tables that says once, at its end, where their numbers come from.
 
     Args:
-        tables: Of one report, at least one.
-        title: Of the document.
+        tables: At least one table, all of one report.
+        title: Title of the document.
     """
     footer = "\n".join(f"- {escaped_line(line)}" for line in tables[0].footer)
     last = f"## Where the numbers come from\n\n{footer}\n"

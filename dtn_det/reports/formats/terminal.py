@@ -33,7 +33,7 @@ _STYLES = {"best": "bold", "second": "underline"}
 
 
 def terminal_table(table: Table) -> RichTable:
-    """One table without its notes, as wide as it is."""
+    """Make a table of rich of one table, without its notes and as wide as its contents."""
     title = _text(", ".join(filter(None, (table.title, table.note))), "bold")
     drawn = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     drawn.add_column(_text(table.label), vertical="bottom", max_width=_LONGEST_LABEL, overflow="fold")
@@ -56,8 +56,8 @@ def print_tables(console: Console, tables: Sequence[Table]) -> None:
     A table that is wider than the terminal is printed in parts, each with the labels of the rows.
 
     Args:
-        console: Where to.
-        tables: Of one report, at least one.
+        console: Where to print.
+        tables: At least one table, all of one report.
     """
     for table in tables:
         for part in _parts(console, table):
@@ -118,7 +118,7 @@ def _cell(cell: TableCell, column: Column, style: str) -> Text:
 
 
 def _text(text: str, style: str = "") -> Any:
-    """Text that is never read as markup."""
+    """Make a text of rich that is never read as markup."""
     return Text(one_line(text), style)
 
 
@@ -131,9 +131,9 @@ _VERDICT_STYLES: dict[Verdict, str] = {"better": "green", "worse": "red", "not s
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
-    """Print the answer, then the groups and the corruptions by how much the second model gains.
+    """Print the answer, then groups and corruptions in the order of the second model's gain.
 
-    With names that fit into a line, no more than 23 lines of 80 columns.
+    This takes no more than 23 lines of 80 columns if the names of the models fit into a line.
     """
     for line in (sentence(comparison), second_sentence(comparison)):
         if line:
@@ -144,7 +144,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
 
 
 def sentence(comparison: Comparison) -> str:
-    """The answer, such as ``DTN is better under corruption than LN: mPC +0.56 [0.08, 1.03], p = 0.014``."""
+    """Return the answer, such as ``DTN is better under corruption than LN: mPC +0.56 [0.08, 1.03], p = 0.014``."""
     first, second = comparison.first, comparison.second
     how = _described(comparison, comparison.overall)
     if comparison.verdict == "better":
@@ -157,7 +157,7 @@ def sentence(comparison: Comparison) -> str:
 
 
 def second_sentence(comparison: Comparison) -> str:
-    """Clean performance, and what corruptions take away relative to it or to the baseline; empty without either."""
+    """Return a sentence on the clean performance and on rPC or relative mCE; empty without either."""
     changes = (comparison.clean, comparison.relative)
     told = [_described(comparison, change) for change in changes if change is not None]
     return f"{'; '.join(told)}." if told else ""
@@ -208,7 +208,7 @@ def _chart(comparison: Comparison, width: int) -> Iterator[Text]:
 
 
 def _bar(change: Change, comparison: Comparison, side: int, largest: float) -> str:
-    """To the right where the second model is better."""
+    """Draw a bar, to the right where the second model is better."""
     halves = round(2 * side * abs(change.value) / largest) if largest else 0
     blocks = _BLOCK * (halves // 2)
     if change.better(comparison.direction):

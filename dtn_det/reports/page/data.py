@@ -1,4 +1,4 @@
-"""What the browser draws figures and sample images from: plain values for JSON."""
+"""The data that the browser draws figures and sample images from, as plain values for JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dtn_det.reports.measures import Measure, measures_of
 from dtn_det.reports.numbers import Numbers, set_of
 from dtn_det.reports.samples.gallery import Answer, Box, Gallery, Picture, SampleImage
 
-# What plotly calls the markers of matplotlib.
+# Names of matplotlib's markers in plotly.
 _SYMBOLS = {
     "o": "circle",
     "s": "square",
@@ -33,14 +33,14 @@ Values = dict[str, Any]
 
 
 def figure_data(report: Report, sections: Sequence[Numbers]) -> Values:
-    """All values that the figures show, as JSON takes them; numbers that do not exist are None.
+    """Return all values that the figures show, as JSON takes them; missing numbers are None.
 
     A number is a list of its value and the ends of its interval, a difference has its p-value besides. Models are named
     by their places in ``models``.
 
     Args:
         report: The report.
-        sections: Its numbers.
+        sections: The numbers of its sections.
     """
     names = [model.name for model in report.models]
     pairs = list(dict.fromkeys(pair for numbers in sections for pair in numbers.section.pairs))
@@ -75,7 +75,7 @@ def _model(name: str, mark: Mark) -> Values:
 
 
 def _dots(line: tuple[float, tuple[float, ...]]) -> int:
-    """0 for dashes, 1 for dots, 2 for dashes and dots."""
+    """Return 0 for dashes, 1 for dots, 2 for dashes and dots."""
     return 2 if len(line[1]) > 2 else int(line[1][0] <= 1)
 
 
@@ -93,7 +93,7 @@ def _measure(numbers: Numbers, measure: Measure, names: list[str]) -> Values:
 
 
 def _of_model(numbers: Numbers, measure: Measure, model: str) -> Values | None:
-    """All numbers of a model by where they were measured, None for a model without any."""
+    """Return all numbers of a model, or None for a model without any."""
 
     def get(name: str, scope: str = "", severity: int = 0) -> list[float | None] | None:
         found = numbers.get(model, set_of(scope), name, scope, severity) if name else None
@@ -112,7 +112,7 @@ def _of_model(numbers: Numbers, measure: Measure, model: str) -> Values | None:
 
 
 def _of_pair(numbers: Numbers, measure: Measure, pair: tuple[str, str]) -> Values:
-    """All differences of a pair; p-values of severities, groups and corruptions are adjusted for their number."""
+    """Return all differences of a pair; p-values of severities, groups and corruptions are the adjusted ones."""
 
     def get(name: str, scope: str = "", severity: int = 0) -> list[float | None] | None:
         found = numbers.difference(pair, set_of(scope), name, scope, severity)
@@ -131,7 +131,7 @@ def _of_pair(numbers: Numbers, measure: Measure, pair: tuple[str, str]) -> Value
 
 
 def _reliability(report: Report, names: list[str]) -> Values:
-    """Bins of each model: confidence, accuracy and number of answers, for the clean and the corrupted images."""
+    """Return the bins of each model, clean and corrupted: confidence, accuracy and number of answers."""
     found: Values = {"clean": [[] for _ in names], "corrupted": [[] for _ in names]}
     for section in report.sections:
         for model, images, _, _, count, accuracy, confidence in section.reliability.itertuples(index=False):
@@ -152,13 +152,13 @@ _SHOWN = 4
 
 
 def gallery_data(report: Report, gallery: Gallery) -> Values:
-    """What the page shows of the images; models are named by their places in the report."""
+    """Return what the page shows of the images; models are named by their places in the report."""
     places = {model.name: place for place, model in enumerate(report.models)}
     models = [places[name] for name in gallery.models if name in places]
     pair = [places[name] for one in gallery.disagreements[:1] for name in (one.worse, one.better)]
     return {
         "models": models,
-        # The compared ones; with few models, all.
+        # All models if they are few, else those that are compared.
         "shown": models if len(models) <= _SHOWN else pair or models[:_SHOWN],
         "images": [_image(image, places) for image in gallery.images],
         "disagreements": [

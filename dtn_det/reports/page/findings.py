@@ -1,4 +1,4 @@
-"""The words of the page: its title, what was found, and where the numbers come from."""
+"""The sentences of the page: its title, what was found, and where the numbers come from."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Finding:
     """One sentence on a pair of models.
 
     Attributes:
-        verdict: ``better``, ``worse`` or ``even``, of the second model.
-        claim: What was found.
+        verdict: Whether the second model is ``better``, ``worse`` or ``even``.
+        claim: The finding.
         evidence: The numbers behind it.
     """
 
@@ -36,7 +36,7 @@ class Finding:
 
 
 def page_title(report: Report) -> str:
-    """What the page is about."""
+    """Return the title of the page."""
     names = [model.name for model in report.models]
     if len(names) <= _NAMED:
         return f"{' and '.join(names)} under corruption"
@@ -44,7 +44,7 @@ def page_title(report: Report) -> str:
 
 
 def lead(report: Report) -> str:
-    """On what the models were evaluated, in a sentence."""
+    """Return a sentence on the data that the models were evaluated on."""
     about = report.provenance
     cells = {
         (scope, severity)
@@ -64,7 +64,7 @@ def lead(report: Report) -> str:
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
-    """What a reader asks first of any number."""
+    """Return the facts that readers ask for first: images, corruptions, baseline, intervals and date."""
     about = report.provenance
     found = [("Images", f"{about.num_images:,} ({about.selection})")] if about.num_images else []
     found += list(_corruption_facts(about.corruption))
@@ -75,7 +75,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
 
 
 def provenance(report: Report) -> list[tuple[str, str]]:
-    """Everything that the numbers depend on."""
+    """Return everything that the numbers depend on, as names and texts."""
     about = report.provenance
     found = [("Data", about.data), ("Images", f"{about.num_images:,}"), ("Selection", about.selection)]
     if about.data_hash:
@@ -93,7 +93,7 @@ def provenance(report: Report) -> list[tuple[str, str]]:
 
 
 def findings(report: Report, sections: Sequence[Numbers]) -> list[Finding]:
-    """What was found of the first pairs of each section."""
+    """Return the findings on the first pairs of each section."""
     found = []
     for numbers in sections:
         if not numbers.sets:
@@ -118,7 +118,7 @@ def _finding(
     about: Provenance,
     kind: str,
 ) -> Finding:
-    """What the difference of a pair shows, and whether there is more to it than the difference of the clean images."""
+    """Say what the difference of a pair shows, and whether it goes beyond the difference on clean images."""
     first, second = pair
     level = about.level
     decimals = supported_decimals(change.interval, 2)

@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing else."""
+"""The page of a report: one HTML file that needs nothing else."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _SCRIPTS = ("page.js", "tables.js", "plots.js", "figures.js", "gallery.js")
 
 
 def render_page(report: Report, samples: Gallery | None = None, published: Sequence[PublishedRow] = ()) -> str:
-    """A report as a page.
+    """Write a report as HTML.
 
     Args:
-        report: What it says.
-        samples: Sample images, None for a page without.
-        published: Numbers of others, which get tables of their own.
+        report: The report.
+        samples: Sample images; None for a page without them.
+        published: Published numbers, which get tables of their own.
 
     Returns:
-        HTML with everything in it: a browser opens it without a network.
+        HTML that holds everything, so that a browser opens it without a network.
     """
     sections = [Numbers.of(report, section) for section in report.sections]
     figures = figure_data(report, sections)
@@ -106,14 +106,14 @@ def _script() -> str:
 
 @lru_cache(maxsize=1)
 def _plotly() -> tuple[str, str]:
-    """Plotly's JavaScript, packed as base64 of gzip, and its hash for the page's policy."""
+    """Return Plotly's JavaScript as base64 of gzip, and its hash for the page's policy."""
     script: str = require("plotly.offline", "report").get_plotlyjs()
-    # A comment of the licence links to where nothing is loaded from.
+    # Packing also hides a link in a comment of the licence, from which nothing is loaded.
     packed = gzip.compress(script.encode(), 9, mtime=0)
     return base64.b64encode(packed).decode(), _hash(script)
 
 
 def _hash(script: str) -> str:
-    """What lets a script, and no other, run: see Content-Security-Policy."""
+    """Return the hash by which a Content-Security-Policy lets this script run and no other."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return f"'sha256-{digest}'"

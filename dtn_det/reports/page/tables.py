@@ -21,7 +21,7 @@ from dtn_det.reports.tables.table import Column, Group, Table, TableCell, cell_t
 Role = Literal["", "model", "corruption"]
 
 ROLES: tuple[Role, ...] = ("model", "corruption")
-"""What tables can be filtered by."""
+"""The roles of columns by which tables can be filtered."""
 
 _FEWEST = 4
 
@@ -31,8 +31,8 @@ class Badge:
     """A remark of one word behind a text.
 
     Attributes:
-        word: The word.
-        whole: All of the remark.
+        word: The word that is shown.
+        whole: The whole remark.
     """
 
     word: str
@@ -40,26 +40,26 @@ class Badge:
 
     @property
     def rest(self) -> str:
-        """What of the remark comes after the word."""
+        """The part of the remark after the word."""
         return self.whole[len(self.word) :] if self.whole.startswith(self.word) else f": {self.whole}"
 
 
 @dataclass(frozen=True)
 class ViewColumn:
-    """A column.
+    """A column of a table of the page.
 
     Attributes:
-        title: Its header.
+        title: Header of the column.
         group: Header that it shares with its neighbours, or empty.
-        better: ``up`` or ``down`` where its numbers are better at one end, or empty.
+        better: ``up`` or ``down`` where numbers are better at one end, or empty.
         group_tells: Whether the shared header tells which end is better.
-        role: What the texts in it are names of, or for a column of numbers, what its header is the name of.
+        role: What its texts are names of; for a column of numbers, what its header is the name of.
         numeric: Whether it holds numbers.
         head: Whether its cells name their rows.
         about: The whole name where the title is short, or empty.
-        width: Characters that it is to hold on one line, 0 for as many as it needs.
+        width: Characters that it is to hold on one line; 0 for as many as it needs.
         wraps: Whether its texts may take several lines.
-        badges: Behind the title.
+        badges: Badges behind the title.
     """
 
     title: str
@@ -77,15 +77,15 @@ class ViewColumn:
 
 @dataclass(frozen=True)
 class ViewCell:
-    """A cell.
+    """A cell of a table of the page.
 
     Attributes:
-        text: What is shown.
-        value: What it is sorted by; None for a text or a missing number.
-        interval: As text, or empty.
+        text: The text that is shown.
+        value: The number that it is sorted by; None for a text or a missing number.
+        interval: The interval as text, or empty.
         mark: ``best``, ``second`` or empty.
-        significant: Whether a difference is.
-        badges: Behind the text.
+        significant: Whether the number is a significant difference.
+        badges: Badges behind the text.
     """
 
     text: str
@@ -98,11 +98,11 @@ class ViewCell:
 
 @dataclass(frozen=True)
 class ViewRow:
-    """A row.
+    """A row of a table of the page.
 
     Attributes:
-        cells: One for each column.
-        is_mean: Whether it sums up others.
+        cells: One cell for each column.
+        is_mean: Whether the row sums up others.
     """
 
     cells: tuple[ViewCell, ...]
@@ -111,15 +111,15 @@ class ViewRow:
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table.
+    """A table as the page's template takes it: texts, and what sorting and filtering need.
 
     Attributes:
-        id: Identity on the page.
-        title: What it shows.
-        columns: Its columns.
-        rows: Its rows.
-        badges: Behind the title.
-        notes: What must be read with it.
+        id: Identity of the table on the page.
+        title: Title for readers.
+        columns: The columns.
+        rows: The rows.
+        badges: Badges behind the title.
+        notes: Sentences that must be read with it.
     """
 
     id: str
@@ -131,12 +131,12 @@ class PageTable:
 
     @property
     def filters(self) -> tuple[Role, ...]:
-        """What it can be filtered by: where there are names enough to search them."""
+        """The roles by which the table can be filtered: those with enough names to search among."""
         return tuple(role for role in ROLES if self._choices(role) >= _FEWEST)
 
     @property
     def has_intervals(self) -> bool:
-        """Whether any number has one."""
+        """Whether any number has an interval."""
         return any(cell.interval for row in self.rows for cell in row.cells)
 
     @property
@@ -146,7 +146,7 @@ class PageTable:
 
     @property
     def headers(self) -> tuple[tuple[str, str, tuple[tuple[int, ViewColumn], ...]], ...]:
-        """Neighbours with the header that they share, if any: it, which end is better, the columns by their places."""
+        """Runs of neighbours under one header: the header or empty, which end is better, and places and columns."""
         found = []
         for group, run in itertools.groupby(enumerate(self.columns), key=lambda place: place[1].group):
             columns = tuple(run)
@@ -167,7 +167,7 @@ _WHOLE_NAMES = {(title(group), short(name)): title(name) for group, names in GRO
 
 
 def summary_views(sections: Sequence[Numbers], published: Sequence[PublishedRow] = ()) -> tuple[PageTable, ...]:
-    """The main numbers of each model, for each section and set of corruptions; published ones apart from them."""
+    """Make the tables of the main numbers of each section and set of corruptions; published ones are set apart."""
     found = []
     for numbers in sections:
         for which in numbers.sets:
@@ -196,12 +196,12 @@ def _has(group: Group, place: int) -> bool:
 
 
 def _only(group: Group, places: Sequence[int]) -> Group:
-    """Rows with some of their cells, without the title."""
+    """Keep the cells at some places of the rows of a group, without its title."""
     return Group(tuple(replace(row, cells=tuple(row.cells[place] for place in places)) for row in group.rows))
 
 
 def corruption_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
-    """Each corruption and group."""
+    """Make the tables of each corruption and group."""
     return tuple(
         _view(corruption_table(numbers, which), [model.name for model in numbers.models])
         for numbers in sections
@@ -210,7 +210,7 @@ def corruption_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
 
 
 def severity_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
-    """Each severity, and for detectors every average precision."""
+    """Make the tables of each severity and, for detectors, of every average precision."""
     found = []
     for numbers in sections:
         for which in numbers.sets:
@@ -222,7 +222,7 @@ def severity_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
 
 
 def pair_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
-    """All pairs in one table for each section and set of corruptions."""
+    """Make one table of all pairs for each section and set of corruptions."""
     found = []
     for numbers in sections:
         for which in numbers.sets:
@@ -235,7 +235,7 @@ def pair_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
 
 
 def cell_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
-    """Each corruption at each severity, all models in one table for each section."""
+    """Make one table of each corruption at each severity and all models for each section."""
     found = []
     for numbers in sections:
         grids = [((model.name,), grid_table(numbers, model, "cells")) for model in numbers.models]
@@ -247,12 +247,12 @@ def cell_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
 
 
 def model_view(report: Report) -> PageTable:
-    """What was evaluated."""
+    """Make the table of what was evaluated."""
     return _view(replace(model_table(report), title="What was evaluated"), ())
 
 
 def _with_places(table: Table) -> Table:
-    """A table of a pair with headers that fit any pair."""
+    """Give the table of a pair headers that fit any pair."""
     first, second, *others = table.columns
     first, second = replace(first, heading="first", span="number"), replace(second, heading="second", span="number")
     return replace(table, label="Under", columns=(first, second, *others))
@@ -261,7 +261,7 @@ def _with_places(table: Table) -> Table:
 def _stacked(
     numbers: Numbers, name: str, heading: str, leading: Sequence[str], tables: Sequence[tuple[Sequence[str], Table]]
 ) -> PageTable:
-    """Tables of the same columns below each other, each row led by the names of the models that it is of."""
+    """Put tables of the same columns below each other, each row led by the names of its models."""
     notes = {model.name: model_note(model, numbers.models) for model in numbers.models}
     views = [_view(table, (), grouped=True) for _, table in tables]
     columns = tuple(
@@ -273,7 +273,7 @@ def _stacked(
         for (names, _), view in zip(tables, views, strict=True)
         for row in view.rows
     ]
-    # What they tell of single models is in the rows.
+    # Notes on single models are left out, as they stand in the rows.
     of_models = tuple(f"{model}: " for model in notes)
     told = dict.fromkeys(note for view in views for note in view.notes if not note.startswith(of_models))
     shared = _badges(shared_note(numbers.models))
@@ -281,12 +281,12 @@ def _stacked(
 
 
 def _view(table: Table, models: Collection[str], *, grouped: bool | None = None) -> PageTable:
-    """A table with its groups as a column.
+    """Make a table of the page, with its groups as a column.
 
     Args:
-        table: Of a report.
-        models: Names that may be headers of columns.
-        grouped: Whether there is such a column; None: where a group has a title.
+        table: A table of a report.
+        models: Names of models that may be headers of columns.
+        grouped: Whether there is a column of groups; None for one if a group has a title.
     """
     of_models = table.label == "Model"
     grouped = any(group.title for group in table.groups) if grouped is None else grouped
@@ -353,10 +353,10 @@ def _cell(cell: TableCell, column: Column) -> ViewCell:
 
 
 def _width(names: Iterable[str]) -> int:
-    """Characters of a column of names: long ones are broken."""
+    """Return the width of a column of names in characters; longer names are broken."""
     return min(_WIDEST, max(map(len, names), default=0))
 
 
 def _badges(note: str) -> tuple[Badge, ...]:
-    """A note as a badge: its first word, with the rest for whoever asks."""
+    """Make a badge of a note: its first word, with the rest on demand."""
     return (Badge(note.partition(" ")[0], note),) if note else ()

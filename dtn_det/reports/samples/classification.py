@@ -29,7 +29,7 @@ from dtn_det.robustness.store.manifest import StoreManifest
 from dtn_det.robustness.store.store import ModelStore
 
 LONGEST = 224
-"""Pixels of the longer side of a picture, at most."""
+"""Largest length of the longer side of a picture, in pixels."""
 _SHOWN_EACH = 4
 
 
@@ -46,17 +46,17 @@ def classification_gallery(
     """Make the sample images of classifiers.
 
     Args:
-        models: By name, all of the same images and corruptions.
+        models: The models by name, all of the same images and corruptions.
         data: The folder that they were evaluated on.
         pair: Models whose disagreements are shown.
         clean: The clean images, where ``data`` has corrupted ones.
         frost: Folder with the original frost textures, where those were used.
-        count: Images.
-        seed: Of their choice.
+        count: Number of images.
+        seed: Seed of their choice.
 
     Raises:
-        ReportError: Other images than those that were evaluated.
-        ValueError: A folder that holds no such images, or corruptions that this version cannot make.
+        ReportError: The images are not those that were evaluated.
+        InputError: The folder holds no such images, or this version cannot make the corruptions.
     """
     prepared = _prepared(models, data, clean, frost)
     names = _class_names(prepared)
@@ -72,7 +72,7 @@ def classification_gallery(
 
 
 def _prepared(models: Mapping[str, ModelStore], data: Path, clean: Path | None, frost: Path | None) -> Prepared:
-    """The images, seen to be those of the stores."""
+    """Prepare the images, and check that they are those of the stores."""
     manifests = [model.store.manifest for model in models.values()]
     first = manifests[0]
     cells = dict.fromkeys(cell for manifest in manifests for cell in manifest.cells if cell != CLEAN)
@@ -106,7 +106,7 @@ def _prepared(models: Mapping[str, ModelStore], data: Path, clean: Path | None, 
 
 
 def _profile(manifest: StoreManifest) -> str:
-    """A profile of the side that images on disk have."""
+    """Return a profile whose images have the side that those on disk have."""
     side = image_side(manifest)
     return next(name for name, one in SIDES.items() if one == side)
 
@@ -119,11 +119,11 @@ class _AnswersOfModel:
         self._unit = lru_cache(maxsize=4)(self._read)
 
     def has(self, number: int) -> bool:
-        """Whether it answered to an image; it did not to bad ones."""
+        """Return whether the model answered to an image, as it did not to bad ones."""
         return bool((self._unit(number // self.model.store.manifest.unit_size)["image"] == number).any())
 
     def answer(self, number: int, cell: Cell) -> Answer | None:
-        """The answer to an image under a cell, or None."""
+        """Return the answer to an image under a cell, or None."""
         manifest = self.model.store.manifest
         columns = self._unit(number // manifest.unit_size)
         if cell not in manifest.cells:
@@ -164,7 +164,7 @@ def _disagreements(
     of: Mapping[str, _AnswersOfModel],
     names: Mapping[int, str],
 ) -> tuple[Disagreement, ...]:
-    """Images on which one gives the true class far more probability than the other does, best ones of both."""
+    """Find the images on which one model gives the true class far more probability than the other, and vice versa."""
     records = [read_records(models[name]) for name in pair]
     cells = [cell for cell in prepared.cells if all(cell in one.cells for one in records)]
     images, here, there = np.intersect1d(records[0].images, records[1].images, return_indices=True)
@@ -190,7 +190,7 @@ def _probabilities(records: ClassifierRecords, cells: Sequence[Cell], rows: NDAr
 
 
 def _class_names(prepared: Prepared) -> dict[int, str]:
-    """Those of ImageNet in words; others by their folders."""
+    """Return the names of the classes by label: words for ImageNet's, names of folders for others."""
     if prepared.classes != "imagenet":
         return dict(enumerate(prepared.images.labels.names))
     descriptions = require("timm.data", "cls").ImageNetInfo("imagenet-1k").label_descriptions(detailed=False)

@@ -27,11 +27,11 @@ LEAST_IOU = 0.5
 
 @dataclass(frozen=True)
 class Objects:
-    """Ground truth of an image.
+    """The ground truth of an image.
 
     Attributes:
-        boxes: x1, y1, x2, y2, (objects, 4).
-        labels: (objects,).
+        boxes: Corners x1, y1, x2, y2 in pixels, (objects, 4).
+        labels: Label of each object, (objects,).
         crowd: Whether a box is around a crowd, in which nothing counts, (objects,).
     """
 
@@ -42,12 +42,12 @@ class Objects:
 
 @dataclass(frozen=True)
 class Matched:
-    """What came of it.
+    """The detections of an image, matched to its objects.
 
     Attributes:
         right: Whether a detection is an object of its class, (detections,).
-        ignored: Whether it is in a crowd, (detections,).
-        objects: That count.
+        ignored: Whether a detection is in a crowd, (detections,).
+        objects: Number of objects that count.
     """
 
     right: NDArray[np.bool_]
@@ -56,28 +56,30 @@ class Matched:
 
     @property
     def found(self) -> int:
-        """Objects that were found."""
+        """Number of objects that were found."""
         return int(self.right.sum())
 
     @property
     def false(self) -> int:
-        """Detections that are no object, or one that was found already."""
+        """Number of detections of no object, or of one that was found already."""
         return int((~self.right & ~self.ignored).sum())
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall; 1 where there is nothing and nothing was found."""
+        """Harmonic mean of precision and recall, from 0 to 1; 1 where there is nothing and nothing was found."""
         total = self.objects + self.found + self.false
         return 2 * self.found / total if total else 1.0
 
 
 def match(objects: Objects, boxes: NDArray[Any], labels: NDArray[Any]) -> Matched:
-    """Match detections to objects of their class, the first ones first.
+    """Match detections to objects of their class, the best detections first, at an IoU of :data:`LEAST_IOU`.
+
+    This is for a caption and no evaluation.
 
     Args:
-        objects: Of the image.
-        boxes: x1, y1, x2, y2, (detections, 4), best first.
-        labels: (detections,).
+        objects: Objects of the image.
+        boxes: Corners x1, y1, x2, y2 of the detections, (detections, 4), best first.
+        labels: Label of each detection, (detections,).
     """
     overlaps = _overlaps(boxes, objects)
     same = labels[:, None] == objects.labels[None]
@@ -107,9 +109,9 @@ def _with_sizes(boxes: NDArray[Any]) -> NDArray[np.float64]:
 
 
 LONGEST = 320
-"""Pixels of the longer side of a picture, at most."""
+"""Largest length of the longer side of a picture, in pixels."""
 LEAST_SCORE = 0.3
-"""Of the detections that are shown."""
+"""Least score of the detections that are shown."""
 _SHOWN_EACH = 3
 _SEARCHED = 100
 
@@ -126,16 +128,16 @@ def detection_gallery(
     """Make the sample images of detectors.
 
     Args:
-        models: By name, all of the same images and corruptions.
+        models: The models by name, all of the same images and corruptions.
         data: The image folder, or the folder that it lies in.
         pair: Models whose disagreements are shown.
         frost: Folder with the original frost textures, where those were used.
-        count: Images.
-        seed: Of their choice.
+        count: Number of images.
+        seed: Seed of their choice.
 
     Raises:
-        ReportError: Other images than those that were evaluated.
-        ValueError: Corruptions that this version cannot make.
+        ReportError: The images are not those that were evaluated.
+        InputError: This version cannot make the corruptions.
     """
     first = next(iter(models.values())).store
     truth = CocoTruth.of(first)
@@ -164,7 +166,7 @@ def detection_gallery(
 
 
 def _paths(data_hash: str, truth: CocoTruth, data: Path) -> list[Path]:
-    """The files of all images, seen to be those that were evaluated."""
+    """Find the files of all images, and check that they are those that were evaluated."""
     if not data.is_dir():
         raise FileNotFoundError(f"expected --data to be a folder of images, got {data}: there is no such folder")
     # The folder itself, or one in it such as val2017.
@@ -192,18 +194,18 @@ def _paths(data_hash: str, truth: CocoTruth, data: Path) -> list[Path]:
 
 
 class _Detections:
-    """What one detector found, read unit by unit as it is asked for."""
+    """The detections of one detector, read unit by unit as they are asked for."""
 
     def __init__(self, model: ModelStore, labels: Sequence[str]) -> None:
         self.model, self.labels = model, labels
         self._unit = lru_cache(maxsize=4)(self._read)
 
     def has(self, number: int) -> bool:
-        """Whether the image could be evaluated."""
+        """Return whether the image could be evaluated."""
         return any(key[0] == number for key in self._of(number))
 
     def get(self, number: int, cell: Cell) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None:
-        """Boxes, scores and labels of an image under a cell, best first; None where it was not evaluated."""
+        """Return boxes, scores and labels of an image under a cell, best first; None if it was not evaluated."""
         cells = self.model.store.manifest.cells
         found = self._of(number).get((number, cells.index(cell))) if cell in cells else None
         if found is None:
@@ -242,7 +244,7 @@ class _Scene:
         self._places = {category: place for place, (category, _) in enumerate(truth.categories)}
 
     def objects(self, number: int) -> Objects:
-        """What is in an image."""
+        """Return the objects in an image."""
         rows = [row for row in json.loads(self.truth.images[number].annotations) if "bbox" in row]
         boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
@@ -250,7 +252,7 @@ class _Scene:
         return Objects(boxes, labels, np.array([bool(row.get("iscrowd", 0)) for row in rows], np.bool_))
 
     def sample(self, number: int, cells: Iterable[Cell]) -> SampleImage:
-        """An image under some cells."""
+        """Make a sample of an image under some cells."""
         image, objects = self.truth.images[number], self.objects(number)
         clean = _read(self.paths[number])
         pictures, size = [], (0, 0)
@@ -268,7 +270,7 @@ class _Scene:
         return SampleImage(image.file, self._in_words(objects), size, tuple(pictures), boxes)
 
     def score(self, name: str, number: int, cell: Cell, objects: Objects) -> float | None:
-        """F1 of a model on an image under a cell."""
+        """Return the F1 score of a model on an image under a cell; None if it was not evaluated."""
         found = self.of[name].get(number, cell)
         return None if found is None else match(objects, found[0], found[2]).f1
 
@@ -297,7 +299,7 @@ class _Scene:
 def _disagreements(
     scene: _Scene, pair: tuple[str, str], models: Mapping[str, ModelStore], seed: int
 ) -> tuple[tuple[Disagreement, ...], int]:
-    """Images on which one finds far more than the other, best ones of both, and how many images were looked at."""
+    """Find the images on which either model finds far more than the other; also return how many were looked at."""
     stores = {name: models[name] for name in pair}
     cells = [cell for cell in stores[pair[0]].store.manifest.cells if cell in stores[pair[1]].store.manifest.cells]
     numbers = pick(stores, _SEARCHED, seed, lambda number: all(scene.of[name].has(number) for name in pair))
@@ -323,7 +325,7 @@ def _disagreements(
 
 
 def _read(path: Path) -> ByteImage:
-    """As MMDetection reads images, but RGB."""
+    """Read an image as MMDetection does, but as RGB."""
     picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
         raise ReportError(f"expected an image in {path}, got a file that cannot be read: fetch it again")

@@ -27,7 +27,7 @@ class Box:
     Attributes:
         corners: x1, y1, x2, y2 in pixels of the shown picture.
         label: Name of its class.
-        score: Of a detection; None for an object of the ground truth.
+        score: Score of a detection; None for an object of the ground truth.
         right: Whether a detection is an object of its class (IoU of at least 0.5); True for the ground truth.
     """
 
@@ -39,12 +39,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of a picture.
+    """The answer of a model to a picture.
 
     Attributes:
-        text: ``cat 87 %``, ``14/18 found, 2 false``.
-        right: Whether it is right; None where that is a matter of degree.
-        boxes: Of a detector.
+        text: The answer in words: ``cat 87 %``, ``14/18 found, 2 false``.
+        right: Whether it is right; None for a detector, where that is a matter of degree.
+        boxes: Detections of a detector.
     """
 
     text: str
@@ -59,7 +59,7 @@ class Picture:
     Attributes:
         cell: The cell.
         webp: The picture as a file.
-        answers: By model; those that were not evaluated under this cell are absent.
+        answers: The answer of each model; models that were not evaluated under this cell are absent.
     """
 
     cell: Cell
@@ -72,8 +72,8 @@ class SampleImage:
     """An image of the data set.
 
     Attributes:
-        key: Its name in the data set.
-        truth: What is in it, in words.
+        key: Name of the image in the data set.
+        truth: The ground truth in words.
         size: Width and height of the pictures, in pixels.
         pictures: Clean first where it is there, then by corruption and severity.
         objects: Ground truth of a detection set.
@@ -93,7 +93,7 @@ class Disagreement:
     Attributes:
         better: Name of the model that is.
         worse: Name of the other one.
-        image: With the one picture on which they differ most.
+        image: The image, with the one picture on which they differ most.
     """
 
     better: str
@@ -103,13 +103,13 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class Gallery:
-    """What the page shows of the images.
+    """The sample images that a page shows.
 
     Attributes:
         models: Names of the models that gave answers, in the report's order.
         images: Some images under all cells.
-        disagreements: Where two models differ most.
-        remarks: How the images were chosen, and what is not shown.
+        disagreements: Images on which two models differ most.
+        remarks: Sentences on how the images were chosen.
     """
 
     models: tuple[str, ...]
@@ -119,11 +119,12 @@ class Gallery:
 
 
 def thumbnail(pixels: ByteImage, longest: int) -> tuple[bytes, tuple[int, int]]:
-    """A small picture as a WebP file, and its width and height.
+    """Make a small picture as a WebP file, and return it with its width and height.
 
     Args:
         pixels: ``(H, W, 3)`` uint8, RGB.
-        longest: Of its sides, no more; smaller pictures keep their size. Tiny ones are kept without loss.
+        longest: Largest length of the longer side, in pixels; smaller pictures keep their size, and tiny ones are
+            kept without loss.
     """
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
@@ -134,7 +135,7 @@ def thumbnail(pixels: ByteImage, longest: int) -> tuple[bytes, tuple[int, int]]:
 
 
 def shared_images(models: Mapping[str, ModelStore]) -> list[int]:
-    """Numbers of the images in units that all models have finished."""
+    """Return the numbers of the images in units that all models have finished."""
     finished = [
         {number for unit in model.finished() for number in model.store.manifest.unit(unit)} for model in models.values()
     ]
@@ -142,13 +143,16 @@ def shared_images(models: Mapping[str, ModelStore]) -> list[int]:
 
 
 def pick(models: Mapping[str, ModelStore], count: int, seed: int, fits: Callable[[int], bool]) -> list[int]:
-    """So many images that fit, in the order of their numbers.
+    """Draw images at random among those that all models have evaluated.
 
     Args:
-        models: That must have evaluated them.
-        count: Images.
-        seed: Of the choice.
-        fits: Whether an image fits.
+        models: The models.
+        count: Number of images, if there are enough.
+        seed: Seed of the choice.
+        fits: Returns whether an image, by its number, may be chosen.
+
+    Returns:
+        Numbers of the images, rising.
     """
     found: list[int] = []
     for number in np.random.default_rng(seed).permutation(shared_images(models)).tolist():
@@ -177,11 +181,11 @@ def make_samples(
         pairs: Compared models; of the first pair with records, the disagreements are shown.
         clean: The clean images, where ``data`` has the corrupted ones of classifiers.
         frost: Folder with the original frost textures, where those were used.
-        seed: Of the choice of the images.
+        seed: Seed of the choice of the images.
 
     Raises:
-        ReportError: Other images than those that were evaluated, or no model has records of images.
-        ValueError: Images or corruptions that cannot be made again.
+        ReportError: The images are not those that were evaluated, or no model has records of images.
+        InputError: Images or corruptions cannot be made again.
         FileNotFoundError: No such folder.
     """
     models = {name: model for name, model in sources.models.items() if isinstance(model, ModelStore)}

@@ -1,4 +1,4 @@
-"""All tables of a report, in the order in which they are read."""
+"""The tables of a report, in the order in which they are read."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from dtn_det.reports.tables.table import Table
 
 
 def report_tables(report: Report, published: Sequence[PublishedRow] = ()) -> tuple[Table, ...]:
-    """Make every table.
+    """Make all tables of a report.
 
     Args:
-        report: What they show.
-        published: Rows to add to the summaries, set apart; only those of a section's kind are taken.
+        report: The report.
+        published: Published rows to add to the summaries of their kind of results, set apart.
     """
     found = [_explained(table) for section in report.sections for table in _of_section(report, section, published)]
     return (*found, model_table(report))
@@ -51,7 +51,7 @@ def sweep_tables(report: Report) -> tuple[Table, ...]:
 
 
 def _explained(table: Table) -> Table:
-    """With a note about the marks that it has."""
+    """Add a note on the marks that a table has."""
     marks = {mark for row in table.rows for cell in row.cells for mark in cell.marks}
     if "best" not in marks:
         return table

@@ -27,12 +27,12 @@ from dtn_det.reports.tables.table import Column, Group, Table, TableCell, TableR
 _ALL_CORRUPTIONS = "All corruptions"
 
 MOST_MODELS_AS_COLUMNS = 6
-"""With more models, these are the rows, as in papers that compare many."""
+"""Models that are columns of the table of corruptions; more are rows, as in papers that compare many."""
 
 
 @dataclass(frozen=True)
 class _TableLine:
-    """What all models are compared in."""
+    """A number that all models are compared in."""
 
     group: str
     label: str
@@ -43,14 +43,14 @@ class _TableLine:
 
 
 def corruption_table(numbers: Numbers, which: CorruptionSet, measure: Measure | None = None) -> Table:
-    """Each corruption and the mean of each group, all severities together.
+    """Make the table of each corruption and the mean of each group, all severities together.
 
     Models are the columns if there are few of them, and the rows otherwise.
 
     Args:
-        numbers: Of a section.
+        numbers: Numbers of a section.
         which: Set of corruptions.
-        measure: What is shown; None: corruption errors where there is a baseline, performance otherwise.
+        measure: The measure that is shown; None for corruption errors where there is a baseline, else the performance.
     """
     report, section = numbers.report, numbers.section
     measure = measure or corruption_measure(numbers, which)
@@ -77,12 +77,12 @@ def corruption_table(numbers: Numbers, which: CorruptionSet, measure: Measure | 
 
 
 def grid_table(numbers: Numbers, model: ReportModel, name: str) -> Table | None:
-    """Each corruption at each severity for one model; None where single severities are not known.
+    """Make the table of each corruption at each severity for one model; None where single severities are not known.
 
     Args:
-        numbers: Of a section.
+        numbers: Numbers of a section.
         model: One of its models.
-        name: Of the table, as its models' names are no names of files.
+        name: Name of the table's files, as names of models may not be names of files.
     """
     report, section = numbers.report, numbers.section
     measure = performance_measure(section.kind)
@@ -157,7 +157,7 @@ _ALL_SEVERITIES = 0
 
 
 def severity_table(numbers: Numbers, which: CorruptionSet) -> Table | None:
-    """One row a model and one column a severity: the mean error, or mPC and rPC; None without single severities."""
+    """Make the table of each severity: mean error, or mPC and rPC; None where single severities are not known."""
     report, section = numbers.report, numbers.section
     measure = performance_measure(section.kind)
     having = {key[4] for key in numbers.found if key[1:4] == (which, measure.mean, "")}

@@ -1,4 +1,4 @@
-"""Two models against each other: differences, paired intervals, and what they prove."""
+"""The table of two models against each other: differences, paired intervals, and p-values."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _DECIMALS = 2
 
 
 def pair_table(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, name: str) -> Table:
-    """Second minus first: overall, of each group, of each corruption, and for detectors of other average precisions.
+    """Make the table of second minus first: overall, groups, corruptions, and other average precisions of detectors.
 
     Args:
-        numbers: Of a section.
+        numbers: Numbers of a section.
         pair: First and second model.
         which: Set of corruptions.
-        name: Of the table, as its models' names are no names of files.
+        name: Name of the table's files, as names of models may not be names of files.
     """
     report = numbers.report
     direction = corruption_measure(numbers, which).direction

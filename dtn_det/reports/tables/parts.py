@@ -1,4 +1,4 @@
-"""What tables are put together from: cells with decimals, ranks and notes; titles, names and footers."""
+"""The parts of tables: cells of numbers with decimals, ranks and notes; titles, names and footers."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ _OF_BASELINE = ("CE", "mCE", "relative CE", "relative mCE")
 
 
 def supported_decimals(interval: tuple[float, float] | None, most: int) -> int:
-    """Decimals down to the second digit of half an interval's width, and no more than ``most``.
+    """Return the decimals that an interval supports: down to the second digit of half its width.
 
     Args:
-        interval: Ends; None, or a width of 0, says nothing about digits.
-        most: That papers give such a number.
+        interval: Ends of the interval; without one, or with one of width 0, the result is `most`.
+        most: Decimals that papers give such a number, which the result does not exceed.
     """
     half = 0.0 if interval is None else (interval[1] - interval[0]) / 2
     return max(0, min(most, 1 - math.floor(math.log10(half)))) if half > 0 else most
 
 
 def common_decimals(cells: Iterable[TableCell], most: int) -> int:
-    """Decimals that all cells of a column can have."""
+    """Return the decimals that the intervals of all cells of a column support, at most `most`."""
     return min((supported_decimals(cell.interval, most) for cell in cells), default=most)
 
 
 def ranked(
     cells: Sequence[TableCell], direction: Direction, decimals: int, reasons: Sequence[str] = ()
 ) -> tuple[TableCell, ...]:
-    """Mark the best number, and the second where at least three are compared; equal ones, as shown, share the mark.
+    """Mark the best number, and the second where at least three are compared; numbers that look equal share a mark.
 
-    Numbers of part of the cells or images are not compared with those of all, nor with those of another part.
+    Numbers over a part of the cells or images are not compared with those over all, nor with those over another part.
 
     Args:
-        cells: Of different models.
+        cells: One number of each model.
         direction: Which numbers are better; ``none`` marks none.
-        decimals: That are shown.
-        reasons: Why each model's numbers are not of the whole data set.
+        decimals: Decimals that are shown.
+        reasons: For each model, why its numbers are not of the whole data set; empty if they are.
     """
     reasons = reasons or [""] * len(cells)
     having = [place for place, cell in enumerate(cells) if isinstance(cell.value, float)]
@@ -73,13 +73,13 @@ def _shown(cell: TableCell, decimals: int) -> float:
 def model_cell(
     numbers: Numbers, model: ReportModel, which: str, name: str, scope: str = "", severity: int = 0
 ) -> TableCell:
-    """A number of a model as a cell; its note tells which cells are missing, its mark whether anything is."""
+    """Make a cell of a number of a model; its note tells which cells are missing, its mark whether anything is."""
     number = numbers.get(model.name, which, name, scope, severity)
     return number_cell(number, partial=bool(model.partial))
 
 
 def without_baseline_marks(numbers: Numbers, name: str, cells: Sequence[TableCell]) -> tuple[TableCell, ...]:
-    """Cells of all models without the ranks of the baseline where its number is 100 by definition."""
+    """Take the rank from the baseline's cell where its number is 100 by definition."""
     if name not in _OF_BASELINE:
         return tuple(cells)
     ranks = {"best", "second"}
@@ -90,15 +90,15 @@ def without_baseline_marks(numbers: Numbers, name: str, cells: Sequence[TableCel
 
 
 def number_cell(number: Number | None, partial: bool = False) -> TableCell:
-    """A number as a cell.
+    """Make a cell of a number.
 
     Args:
-        number: None for an empty cell.
-        partial: Whether it is not that of the whole data set.
+        number: The number; None or an undefined one makes an empty cell.
+        partial: Whether the number is not of the whole data set.
     """
     if number is None or not math.isfinite(number.value):
         return TableCell()
-    # A baseline's number against itself is certain.
+    # The interval of a baseline's number against itself has no width, and is not shown.
     certain = not number.high - number.low > _CERTAIN
     interval = None if certain else (number.low, number.high)
     note = number.note
@@ -106,11 +106,14 @@ def number_cell(number: Number | None, partial: bool = False) -> TableCell:
 
 
 def without_shared_note(cells: Sequence[TableCell], of_one_model: bool = False) -> tuple[tuple[TableCell, ...], str]:
-    """Cells of a row without the note that they share, and that note, which then belongs to the row.
+    """Move a note that all cells of a row share to the row.
 
     Args:
-        cells: Of the row.
-        of_one_model: Whether numbers without a note, such as those of the clean images, do not matter.
+        cells: The cells of the row.
+        of_one_model: True to disregard cells without a note, such as those of clean images.
+
+    Returns:
+        The cells, without the note if they share one, and that note or an empty text.
     """
     notes = {cell.note for cell in cells if cell.value is not None and (cell.note or not of_one_model)}
     if len(notes) != 1:
@@ -122,18 +125,18 @@ _SUFFIXES = MappingProxyType(dict(zip(SETS, ("", ", the 4 extra corruptions"), s
 
 
 def table_title(section: Section, text: str, which: CorruptionSet = SETS[0]) -> str:
-    """Title of a table, with the kind of its numbers and the set of corruptions unless it is the benchmark's."""
+    """Make the title of a table: kind of results, text, and the set of corruptions unless it is the benchmark."""
     return f"{KIND_TITLES[section.kind]}: {text}{_SUFFIXES[which]}"
 
 
 def table_name(report: Report, section: Section, name: str, which: CorruptionSet = SETS[0]) -> str:
-    """Name of a table's files: that of its section comes first where there are several."""
+    """Make the name of a table's files, which begins with the kind of results where a report has several."""
     kind = KIND_TITLES[section.kind].lower() if len(report.sections) > 1 else ""
     return "-".join(filter(None, (kind, name, "" if which == SETS[0] else which)))
 
 
 def footer(report: Report) -> tuple[str, ...]:
-    """Data, corruptions, baseline, intervals, versions and date, one a line."""
+    """Make the lines under a table: data, corruptions, baseline, intervals, versions and date."""
     about = report.provenance
     lines = [f"Data: {_data(report)}.", f"Corruptions: {about.corruption}."]
     if report.task == "classification":

@@ -17,14 +17,15 @@ _BENCHMARKS: Mapping[Kind, str] = {"top1": "ImageNet-C", "bbox": "COCO-C", "segm
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """What somebody else measured.
+    """The numbers of a model that somebody else measured.
 
     Attributes:
-        model: As its authors call it.
-        kind: Of the numbers.
-        values: By name as in :attr:`dtn_det.reports.contents.Section.numbers` (``error`` is that of the clean images),
-            in percent, and ``FLOPs`` in billions of multiply-adds; no value has more digits than were published.
-        source: Paper or repository, and what of it.
+        model: Name of the model as its authors call it.
+        kind: Kind of the numbers.
+        values: Numbers by name as in :attr:`dtn_det.reports.contents.Section.numbers` (``error`` is that of the clean
+            images), in percent, and ``FLOPs`` in billions of multiply-adds; no value has more digits than were
+            published.
+        source: Paper or repository, and the place in it.
     """
 
     model: str
@@ -34,21 +35,21 @@ class PublishedRow:
 
     @property
     def benchmark(self) -> str:
-        """What the numbers were measured on."""
+        """The benchmark that the numbers were measured on."""
         return _BENCHMARKS[self.kind]
 
 
 @lru_cache(maxsize=1)
 def published_rows() -> tuple[PublishedRow, ...]:
-    """All published numbers that the package knows."""
+    """Return all published numbers that the package knows."""
     told = json.loads(resources.files("dtn_det.reports").joinpath(_FILE).read_text(encoding="utf-8"))
     return tuple(PublishedRow(**{**row, "source": told["sources"][row["source"]]}) for row in told["rows"])
 
 
 def published_for(report: Report) -> tuple[PublishedRow, ...]:
-    """Those that may stand below the measured numbers of a report.
+    """Return the published rows that may stand below the measured numbers of a report.
 
-    Rows of ImageNet-C say nothing about classifiers of other classes: there are none for these.
+    Rows of ImageNet-C say nothing about classifiers of other classes, whose reports get none.
     """
     kinds = {section.kind for section in report.sections}
     classes = report.provenance.settings.get("classes", "imagenet")
@@ -57,11 +58,11 @@ def published_for(report: Report) -> tuple[PublishedRow, ...]:
 
 
 def published_group(published: Sequence[PublishedRow], names: Sequence[str]) -> tuple[Group, tuple[str, ...]]:
-    """A group of rows without ranks, each with the number of its source, and the sources as notes.
+    """Make a group of rows without ranks, each with the number of its source, and notes that list the sources.
 
     Args:
         published: At least one row.
-        names: Of the number that each column shows.
+        names: Name of the number that each column shows.
     """
     sources = list(dict.fromkeys(row.source for row in published))
     rows = []
@@ -83,5 +84,5 @@ def published_group(published: Sequence[PublishedRow], names: Sequence[str]) -> 
 
 
 def _decimals(value: float) -> int:
-    """Decimals that a value was written with."""
+    """Return the decimals that a value was written with."""
     return len(repr(value).partition(".")[2])

@@ -29,7 +29,7 @@ _ONE_DECIMAL_FROM = 10
 
 @dataclass(frozen=True)
 class _Shown:
-    """A column, and which number stands in it."""
+    """A column, and the number that stands in it."""
 
     column: Column
     name: str
@@ -37,12 +37,12 @@ class _Shown:
 
 
 def summary_table(numbers: Numbers, which: CorruptionSet, published: Sequence[PublishedRow] = ()) -> Table:
-    """All models with their numbers over a set of corruptions.
+    """Make the table of all models with their numbers over a set of corruptions.
 
     Args:
-        numbers: Of a section.
+        numbers: Numbers of a section.
         which: Set of corruptions.
-        published: Rows to add below, set apart.
+        published: Published rows to add below, set apart.
     """
     report, section = numbers.report, numbers.section
     shown = [one for one in _columns(numbers) if numbers.has(one.name, which) or one.scope]
@@ -62,7 +62,7 @@ def summary_table(numbers: Numbers, which: CorruptionSet, published: Sequence[Pu
 
 
 def size_columns(models: Sequence[ReportModel]) -> list[tuple[Column, tuple[TableCell, ...]]]:
-    """Parameters and FLOPs, each with the cells of the models, where any is known."""
+    """Return the columns of parameters and FLOPs, where any is known, each with the cells of the models."""
     sizes = (
         ("params", "M", [model.num_parameters for model in models], _MILLION),
         ("FLOPs", "G", [model.flops for model in models], _BILLION),
@@ -77,7 +77,7 @@ def size_columns(models: Sequence[ReportModel]) -> list[tuple[Column, tuple[Tabl
 
 
 def metrics_table(numbers: Numbers, which: CorruptionSet) -> Table:
-    """P, mPC and rPC of all average precisions of detectors, a group for each."""
+    """Make the table of P, mPC and rPC of detectors, with a group for each average precision."""
     report, section = numbers.report, numbers.section
     groups: list[Group] = []
     columns: tuple[Column, ...] = ()
@@ -130,7 +130,7 @@ def _precision_columns(metric: str) -> tuple[_Shown, ...]:
 def _filled(
     numbers: Numbers, which: CorruptionSet, shown: Sequence[_Shown]
 ) -> tuple[tuple[Column, ...], list[tuple[TableCell, ...]]]:
-    """Columns with as many decimals as they deserve, and for each the models' cells with the best marked."""
+    """Return columns with the decimals that intervals support, and for each the cells with the best marked."""
     reasons = [model.partial for model in numbers.models]
     columns, filled = [], []
     for one in shown:
@@ -157,7 +157,7 @@ _FLOPS = "FLOPs are multiply-adds for one image of the size that is named."
 
 
 def model_table(report: Report) -> Table:
-    """One row a model."""
+    """Make the table of what was evaluated, with one row for each model."""
     sizes = size_columns(report.models)
     known = (
         ("FLOPs at", [model.flops_at or None for model in report.models]),

@@ -1,4 +1,4 @@
-"""A table before it is written in any format: numbers with their intervals and marks, not yet text."""
+"""Tables before they are written in any format: numbers with intervals and marks, and how they become text."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from dtn_det.reports.contents import Direction
 from dtn_det.reports.labels import ARROWS
 
 Mark = Literal["best", "second", "partial", "significant", "published", "bound"]
-"""What is said of a number: ``bound`` calls it the largest it can be, as p-values of few replicates are."""
+"""A property of a number that formats show; ``bound`` says that the true number may be smaller."""
 
 Align = Literal["left", "right", "center"]
 
 MINUS = "\N{MINUS SIGN}"
 
 NO_NUMBER = "\N{EN DASH}"
-"""Where there is none."""
+"""The sign that stands in the place of a missing number."""
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """One number or text.
+    """One number or text of a table.
 
     Attributes:
-        value: None where there is none.
-        interval: Its ends, in the unit of the value; None without one.
-        marks: What is said of it.
-        note: What must be read with it, such as ``partial (3/5)``.
-        decimals: Of this number, where they are not those of the column.
+        value: The number or text; None for an empty cell.
+        interval: Ends of its interval, in the unit of the value; None without one.
+        marks: Properties that formats show.
+        note: A remark that must be read with the number, such as ``partial (3/5)``.
+        decimals: Decimals of this number where they are not those of the column.
     """
 
     value: float | str | None = None
@@ -40,17 +40,17 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Column:
-    """What stands in a column.
+    """A column of a table, without its cells.
 
     Attributes:
-        heading: Its name.
-        unit: Such as ``%`` or ``M``.
-        decimals: Of its numbers.
+        heading: Name of the column.
+        unit: Unit of its numbers, such as ``%`` or ``M``.
+        decimals: Decimals of its numbers.
         direction: Which numbers are better.
-        align: Of its cells.
+        align: Side to which the cells are aligned.
         span: Heading that it shares with its neighbours.
         arrow_on_span: Whether the span tells the direction for all its columns, which are then alike.
-        note: What must be read with all its numbers.
+        note: A remark that must be read with all its numbers.
         signed: Whether numbers above 0 have a sign.
         with_interval: Whether intervals are shown.
     """
@@ -68,25 +68,25 @@ class Column:
 
     @property
     def arrow(self) -> str:
-        """The sign of the direction that stands at its own heading."""
+        """The arrow at its own heading; empty where the span has it."""
         return "" if self.arrow_on_span else ARROWS[self.direction]
 
     @property
     def full_heading(self) -> str:
-        """Heading with unit and direction, without the span."""
+        """The heading with unit and arrow, without the span."""
         return " ".join(filter(None, (self.heading + (f", {self.unit}" if self.unit else ""), self.arrow)))
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row.
+    """One row of a table.
 
     Attributes:
-        label: First column.
-        cells: One for each column.
-        note: What must be read with all its numbers, such as ``partial (30/75)``.
-        is_mean: Whether it sums up the rows above.
-        source: Who published its numbers; empty for those of the report.
+        label: Text of the first column.
+        cells: One cell for each column.
+        note: A remark that must be read with all its numbers, such as ``partial (30/75)``.
+        is_mean: Whether the row sums up those above.
+        source: Where its numbers were published; empty for numbers of the report.
     """
 
     label: str
@@ -98,11 +98,11 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows between two rules.
+    """Rows between two rules of a table.
 
     Attributes:
-        rows: At least one.
-        title: Empty for rows that need none.
+        rows: At least one row.
+        title: Title of the rows; empty where they need none.
     """
 
     rows: tuple[TableRow, ...]
@@ -114,14 +114,14 @@ class Table:
     """A table.
 
     Attributes:
-        name: For files: letters, digits and hyphens, unique in a report.
-        title: What it shows.
+        name: Name of its files, of letters, digits and hyphens, unique in a report.
+        title: Title for readers.
         label: Heading of the rows' labels.
-        columns: Without that of the labels.
-        groups: Rows, set apart by rules.
-        note: What must be read with all its numbers, such as ``partial (limit=500 of 50000 seed=0)``.
-        notes: What this table needs to be understood.
-        footer: Where its numbers come from; the same for all tables of a report.
+        columns: All columns but that of the labels.
+        groups: The rows, in groups that are set apart by rules.
+        note: A remark that must be read with all its numbers, such as ``partial (limit=500 of 50000 seed=0)``.
+        notes: Sentences that readers need to understand the table.
+        footer: Sentences on where the numbers come from; the same for all tables of a report.
     """
 
     name: str
@@ -135,18 +135,18 @@ class Table:
 
     @property
     def rows(self) -> tuple[TableRow, ...]:
-        """All rows."""
+        """All rows of all groups."""
         return tuple(row for group in self.groups for row in group.rows)
 
 
 def number_text(value: float, decimals: int, signed: bool = False, minus: str = MINUS) -> str:
-    """A number as text, never as minus zero.
+    """Write a finite number, never as minus zero.
 
     Args:
-        value: Finite.
+        value: A finite number.
         decimals: Digits after the point.
-        signed: Whether numbers above 0 have a sign.
-        minus: Sign of those below.
+        signed: Whether numbers above 0 get a sign.
+        minus: Sign of numbers below 0.
     """
     text = f"{value:.{decimals}f}"
     if not float(text):
@@ -157,7 +157,7 @@ def number_text(value: float, decimals: int, signed: bool = False, minus: str = 
 
 
 def cell_text(cell: TableCell, column: Column, minus: str = MINUS) -> str:
-    """The value of a cell as text, without its interval and note; empty where there is none."""
+    """Write the value of a cell, without its interval and note; an empty text for an empty cell."""
     if cell.value is None or isinstance(cell.value, str):
         return cell.value or ""
     text = number_text(cell.value, _decimals(cell, column), column.signed, minus)
@@ -165,7 +165,7 @@ def cell_text(cell: TableCell, column: Column, minus: str = MINUS) -> str:
 
 
 def interval_text(cell: TableCell, column: Column, minus: str = MINUS) -> str:
-    """The interval of a cell as text, ``[75.9, 77.4]``; empty where none is shown."""
+    """Write the interval of a cell, ``[75.9, 77.4]``; an empty text where none is shown."""
     if cell.interval is None or not column.with_interval:
         return ""
     ends = (number_text(end, _decimals(cell, column), minus=minus) for end in cell.interval)
