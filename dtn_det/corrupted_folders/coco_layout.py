@@ -23,7 +23,7 @@ _SAMPLE = 50
 
 
 def find_annotations(root: Path) -> list[Path]:
-    """The JSON files in ``annotations`` below a folder."""
+    """Return the JSON files in the folder ``annotations`` of a data set."""
     return sorted((root / ANNOTATION_FOLDER).glob("*.json"))
 
 
@@ -38,7 +38,7 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
 
     Raises:
         AnnotationError: A file is no COCO annotation file, or has what COCO's evaluation cannot take.
-        ValueError: It is in doubt which file or which image folder is meant.
+        InputError: It is in doubt which file or which image folder is meant.
         FileNotFoundError: A file or folder is missing.
     """
     paths = [_resolve(root, path) for path in annotations] or _only(root)
@@ -74,13 +74,13 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
                 "the first id; dtn-det mpc on the clean images gives each id its own"
             )
             remarks.append(counted_remark(path, "files_corrupted_once", what, sorted(map(str, shared))))
-        # What other readers would stumble over is written as they can read it.
+        # Files that other readers could not take are written so that they can.
         files[_target(root, path)] = json.dumps(file.content()).encode() if file.changed else path
     return Source("coco", sort_images(list(found.values())), files, tuple(remarks))
 
 
 def rename_images(annotations: bytes, suffix: str) -> bytes:
-    """An annotation file whose images end in another suffix."""
+    """Return an annotation file with the suffixes of its images changed."""
     content = json.loads(annotations)
     for image in content["images"]:
         image["file_name"] = str(PurePosixPath(image["file_name"]).with_suffix(suffix))
@@ -117,12 +117,12 @@ def _name(file: CocoFile, text: str) -> PurePosixPath:
 
 
 def _key(number: Id) -> Key:
-    """An id as the engine takes it."""
+    """Return an id as the engine takes it."""
     return str(number) if isinstance(number, float) else number
 
 
 def _target(root: Path, path: Path) -> PurePosixPath:
-    """Where an annotation file goes: where it was, or to ``annotations`` if it came from elsewhere."""
+    """Return the place of an annotation file in a tree: its own, or ``annotations`` for a file from elsewhere."""
     path, root = path.resolve(), root.resolve()
     inside = path.is_relative_to(root)
     return PurePosixPath(path.relative_to(root).as_posix() if inside else f"{ANNOTATION_FOLDER}/{path.name}")
@@ -145,7 +145,7 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
 
     Raises:
         FileNotFoundError: No folder holds any.
-        ValueError: Several hold as many, images of one name lie in several, or a name is not below the folder.
+        InputError: Several hold as many, images of one name lie in several, or a name is not below the folder.
     """
     names = [image["file_name"] for image in file.images]
     sample = names[:: max(1, len(names) // _SAMPLE)]

@@ -1,4 +1,4 @@
-"""Image folders as they come: which images they hold, and where each goes in a corrupted tree."""
+"""The images of a folder, and where each goes in a corrupted tree."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class SourceImage:
     """An image to be corrupted.
 
     Attributes:
-        path: Where it is.
-        key: Its identity.
-        target: Its path within the folder of one corruption and severity.
+        path: Path of the file.
+        key: Identity of the image, from which its randomness follows.
+        target: Path within the folder of one corruption and severity.
     """
 
     path: Path
@@ -34,7 +34,7 @@ class SourceImage:
 
     @property
     def name(self) -> str:
-        """Its path as text that can be printed, whatever bytes it holds."""
+        """The path as text that can be printed, whatever bytes it holds."""
         return str(self.path).encode("utf-8", "backslashreplace").decode()
 
 
@@ -44,11 +44,11 @@ class Source:
 
     Attributes:
         layout: One of :data:`LAYOUTS`.
-        images: All of them, sorted by target.
-        annotations: COCO's annotation files, by their paths within the folder of one corruption and severity; the
-            content of those that are not copied as they stand.
+        images: All its images, sorted by target.
+        annotations: COCO's annotation files by their paths within the folder of one corruption and severity: the path
+            of a file that is copied, or the new content of one that is changed.
         remarks: What was left out or decided.
-        classes: All class folders, those without images too, where there are some.
+        classes: All class folders, also those without images; empty if there are none.
     """
 
     layout: str
@@ -59,7 +59,7 @@ class Source:
 
     @property
     def digest(self) -> str:
-        """Tells sets of images apart by their keys and targets, wherever they lie."""
+        """A hash of the keys and targets of the images, which tells sets of images apart wherever they lie."""
         digest = hashlib.sha256()
         for image in self.images:
             digest.update(f"{image.key}\0{image.target}\0".encode("utf-8", "surrogatepass"))
@@ -67,16 +67,16 @@ class Source:
 
 
 def list_folder(root: Path, layout: str) -> Source:
-    """List a folder in ImageNet's layout, class folders that are named by WordNet ids, or a plain one.
+    """List a folder in ImageNet's layout, with class folders named by WordNet ids, or a plain one.
 
     Links are followed; hidden files, and files that do not end like an image, are passed over.
 
     Args:
-        root: The folder, for ImageNet's layout also one with the class folders in ``val``.
+        root: The folder; in ImageNet's layout, the class folders may lie in its folder ``val``.
         layout: ``'imagenet'`` or ``'plain'``.
 
     Raises:
-        ValueError: It holds no images, or for ImageNet's layout no class folders, or other folders beside them.
+        InputError: The folder holds no images, or, in ImageNet's layout, no class folders or others beside them.
         OSError: A folder cannot be read.
     """
     found = recognise(root)
@@ -84,27 +84,27 @@ def list_folder(root: Path, layout: str) -> Source:
 
 
 def list_recognised(found: Recognised, layout: str) -> Source:
-    """List the images of a folder that was looked at, where it says that they lie.
+    """List the images of a folder that was recognised.
 
     Args:
         found: What the folder was recognised as.
         layout: ``'imagenet'`` or ``'plain'``.
 
     Raises:
-        ValueError: See :func:`list_folder`.
+        InputError: See :func:`list_folder`.
     """
     return _list_classes(found, layout) if layout == "imagenet" else list_plain(found.root, found)
 
 
 def list_plain(root: Path, found: Recognised) -> Source:
-    """List all images below a folder, whatever else it was recognised as.
+    """List all images below a folder, whatever it was recognised as.
 
     Args:
         root: The folder.
-        found: What it was recognised as, for the classes of its images.
+        found: What the folder was recognised as, for the classes of its images.
 
     Raises:
-        ValueError: It holds no images.
+        InputError: The folder holds no images.
     """
     others = OtherFiles()
     paths = list(walk_images(str(root), "", others))
@@ -142,10 +142,10 @@ def sort_images(images: Sequence[SourceImage]) -> tuple[SourceImage, ...]:
 
 
 def choose(source: Source, limit: int | None, seed: int) -> tuple[SourceImage, ...]:
-    """The images of a source, or a fixed, random part of them; a smaller part is contained in any larger one.
+    """Choose images of a source by their targets: see :func:`dtn_det.datasets.choosing.choose_paths`.
 
     Raises:
-        ValueError: A limit below 1.
+        InputError: The limit is below 1.
     """
     if limit is None:
         return source.images

@@ -1,4 +1,4 @@
-"""What the images of a corrupted tree were made with, kept in the tree."""
+"""The file of a corrupted tree that says what its images were made with."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Manifest:
     """What all images of a tree have in common.
 
     Attributes:
-        identity: Of the corruptor.
-        layout: See :data:`dtn_det.corrupted_folders.layouts.LAYOUTS`.
+        identity: The line that says what the images were corrupted by: see :mod:`dtn_det.corruptions.identity`.
+        layout: One of :data:`dtn_det.corrupted_folders.layouts.LAYOUTS`.
         cropped: The clean images went through :func:`dtn_det.corruptions.image.resize_and_crop`.
         file_format: ``'source'``, ``'jpeg'`` or ``'png'``.
         num_images: Clean images that the tree may hold in each corruption and severity.
-        images: Digest of their keys and targets.
-        classes: All class folders of the clean images, where there are some: the tree may hold a part of them, and
-            classes are numbered among all. Trees of earlier versions have none.
-        limit: Images of each corruption and severity that were asked for; None for all, and in earlier versions. Not
-            compared, so that a tree can be continued with a higher limit.
+        images: Hash of the keys and targets of the clean images.
+        classes: All class folders of the clean images, if there are some. The tree may hold a part of them, and classes
+            are numbered among all. Trees of earlier versions do not have this entry.
+        limit: Number of images that were asked for in each corruption and severity; None for all, and in trees of
+            earlier versions. It is not compared, so that a tree can be continued with a higher limit.
     """
 
     identity: str
@@ -46,13 +46,13 @@ class Manifest:
     limit: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The content of the file."""
+        """Return the content of the file."""
         content = {"version": MANIFEST_VERSION, **asdict(self), "classes": list(self.classes)}
         return {key: value for key, value in content.items() if key not in ("classes", "limit") or value}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest in a folder, or None if the folder is not a corrupted tree."""
+    """Read the manifest in a folder; None if the folder is not a corrupted tree."""
     try:
         content = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
@@ -61,10 +61,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def check_folder(folder: Path, manifest: Manifest) -> None:
-    """See that a folder is empty or a tree of this manifest.
+    """Check that a folder is empty or a tree of this manifest.
 
     Raises:
-        ValueError: It holds other files, or images that were made otherwise.
+        InputError: The folder holds other files, or images that were made with other settings.
     """
     stored = read_manifest(folder)
     if stored is None:
@@ -86,6 +86,6 @@ def check_folder(folder: Path, manifest: Manifest) -> None:
 
 
 def _engines(stored: str, wanted: str) -> str:
-    """How to go on with a tree of an earlier engine, or nothing where the engine changed nothing."""
+    """Say how to go on with a tree of an earlier engine; nothing if the engine changed nothing."""
     changes, identity = engine_changes(stored, wanted), Identity.parse(stored)
     return f", or go on with it by --engine {identity.engine} ({changes})" if changes and identity is not None else ""

@@ -32,8 +32,8 @@ class TreePlan:
     Attributes:
         destination: Its folder.
         source: The clean images, with the targets that the file format asks for.
-        corruptor: How.
-        cells: Corruptions and severities.
+        corruptor: Corrupts the images.
+        cells: Pairs of a corruption and a severity.
         cropped: Resize and crop the clean images as for ImageNet-C.
         file_format: ``'source'`` for files of the same kind as the clean ones, ``'jpeg'`` or ``'png'``.
         limit: Corrupt no more than so many images, chosen at random, always the same.
@@ -49,7 +49,7 @@ class TreePlan:
 
     @property
     def manifest(self) -> Manifest:
-        """What is the same for all its images."""
+        """The manifest of the tree: what all its images have in common."""
         source = self.source
         return Manifest(
             self.corruptor.identity,
@@ -64,24 +64,24 @@ class TreePlan:
 
     @property
     def summary(self) -> str:
-        """What the files will be, for the eye."""
+        """A line for the terminal that says what the files will be."""
         images = "resized to 256 and cropped to 224" if self.cropped else "of their own size"
         files = "files as the source" if self.file_format == "source" else f"{self.file_format} files"
         return f"{self.source.layout} layout, images {images}, {files}; {self.corruptor.identity}"
 
     @property
     def job(self) -> Job:
-        """What is done to each image."""
+        """What the worker processes do to each image."""
         # MMDetection turns images as their EXIF data say; ImageNet-C was made from the pixels as they are stored.
         upright = self.source.layout != "imagenet" and not self.cropped
         return Job(self.destination, self.corruptor, self.cells, self.cropped, upright)
 
 
 def find_layout(found: Recognised) -> str:
-    """The layout of a folder: COCO's with annotation files, ImageNet's with its class folders, else plain.
+    """Return the layout of a folder: COCO's with annotation files, ImageNet's with its class folders, else plain.
 
     Raises:
-        ValueError: Its images are corrupted already, or are no files.
+        InputError: The images are corrupted already, or lie in arrays.
     """
     if found.kind in _NOT_CLEAN:
         raise InputError(
@@ -109,23 +109,23 @@ def plan_tree(
     file_format: str | None = None,
     limit: int | None = None,
 ) -> TreePlan:
-    """Look at a folder of images and settle what will be written.
+    """Look at a folder of images and decide what will be written.
 
     Args:
         root: The clean images.
         destination: Folder of the tree.
-        corruptions: Names.
-        severities: From 1 to 5.
+        corruptions: Names of the corruptions.
+        severities: Severities from 1 to 5.
         layout: ``'auto'`` or one of :data:`LAYOUTS`.
         annotations: COCO's annotation files, see :func:`list_coco`.
         images: COCO's image folder.
-        corruptor: Makes the corruptor from the name of the benchmark that the layout suggests.
+        corruptor: Function that makes the corruptor, given the name of the benchmark that the layout suggests.
         crop: Resize and crop as for ImageNet-C; None for ImageNet's layout with the profile ``imagenet-c``.
         file_format: One of :data:`FORMATS`; None for JPEG in ImageNet's layout and that of the source otherwise.
         limit: See :class:`TreePlan`.
 
     Raises:
-        ValueError: Something does not fit.
+        InputError: Something does not fit.
         FileNotFoundError: There is no such folder, or an annotation file or image folder is missing.
     """
     check_folders(root, destination)
@@ -150,17 +150,17 @@ def plan_tree(
 
 
 def _suggested_profile(found: Recognised, layout: str) -> str:
-    """That of the layout, but for class folders of images as small as those of a smaller benchmark."""
+    """Return the profile of the layout; for class folders of small images, that of the benchmark of their size."""
     small = found.profile if found.kind in READ_BY_CLASS and found.profile in _SMALL_PROFILES else None
     return small or PROFILES_BY_LAYOUT[layout]
 
 
 def check_folders(root: Path, destination: Path) -> None:
-    """See that one folder can be corrupted into another.
+    """Check that one folder can be corrupted into another.
 
     Raises:
-        FileNotFoundError: The first does not exist.
-        ValueError: It is empty, or the second lies within the first, is the same or a link that leads nowhere.
+        FileNotFoundError: The first folder does not exist.
+        InputError: The first is empty, or the second lies within it, is the same or a link that leads nowhere.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"expected SRC to be a folder of images, got {root}: there is no such folder")
@@ -174,10 +174,10 @@ def check_folders(root: Path, destination: Path) -> None:
 
 
 def _with_suffixes(source: Source, file_format: str) -> Source:
-    """The source with targets of the suffix that a file format asks for.
+    """Return the source with targets of the suffix that a file format asks for.
 
     Raises:
-        ValueError: An unknown format, or two images would get one target.
+        InputError: The format is unknown, or two images would get one target.
     """
     if file_format not in FORMATS:
         raise InputError(f"expected a file format out of {', '.join(FORMATS)}, got {file_format!r}")
@@ -205,7 +205,7 @@ def _with_suffixes(source: Source, file_format: str) -> Source:
 
 
 def _renamed_images(source: Source, suffixes: Mapping[PurePosixPath, str], advice: str) -> Source:
-    """The source with other endings of some targets."""
+    """Return the source with other endings of some targets."""
     images = tuple(
         replace(image, target=image.target.with_suffix(suffixes[image.target])) if image.target in suffixes else image
         for image in source.images

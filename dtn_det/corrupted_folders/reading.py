@@ -1,4 +1,4 @@
-"""Corrupted images on disk: ImageNet-C as published, its variants, and what ``dtn-det corrupt`` writes."""
+"""Read corrupted images from disk: ImageNet-C as published, its variants, and what ``dtn-det corrupt`` writes."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ Cells = Sequence[tuple[str, int]]
 
 @dataclass(frozen=True)
 class CorruptedTree:
-    """A folder with the images of each cell.
+    """A folder of corrupted images, with what it tells of itself.
 
     Attributes:
         found: What the folder was recognised as.
         origin: What the images were made with, if the tree tells.
-        classes: All class folders of the clean images, where the tree tells: it may hold a part of them.
-        num_images: Clean images that it was made of, where it tells.
-        limit: How many of those it was made for, where it tells: ``dtn-det corrupt --limit``.
+        classes: All class folders of the clean images, of which the tree may hold a part; empty if it does not tell.
+        num_images: Number of clean images in the folder that the tree was made of; None if it does not tell.
+        limit: Number of these images that it was made for, by ``dtn-det corrupt --limit``; None if it does not tell.
     """
 
     found: Recognised
@@ -67,7 +67,7 @@ class CorruptedTree:
 
     @property
     def folders(self) -> Mapping[tuple[str, int], Path]:
-        """Of each corruption and severity."""
+        """The folder of each corruption and severity."""
         return {} if self.found.corruptions is None else self.found.corruptions.cells
 
 
@@ -75,7 +75,7 @@ def open_tree(found: Recognised) -> CorruptedTree:
     """Read what a corrupted tree tells of itself.
 
     Args:
-        found: What the folder was recognised as, of the kind ``'corrupted'``.
+        found: What the folder was recognised as; its kind is ``'corrupted'``.
     """
     manifest = read_manifest(found.root) or {}
     identity, classes = manifest.get("identity"), manifest.get("classes")
@@ -94,21 +94,21 @@ def list_tree(
     limit_seed: int = 0,
     clean: LabelledImages | None = None,
 ) -> tuple[LabelledImages, list[str]]:
-    """The images that all cells of a tree hold.
+    """List the images that all wanted cells of a tree hold.
 
     Args:
         tree: The tree.
-        cells: Corruptions and severities that are wanted.
-        classes: See :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None for what the folders' names tell.
-        limit: Take so many images.
-        limit_seed: Of that choice.
-        clean: The clean images beside it: their classes are all that there are, of which a tree may hold a part.
+        cells: The wanted corruptions and severities.
+        classes: One of :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None for what the folders' names tell.
+        limit: Take no more than so many images.
+        limit_seed: Seed of that choice.
+        clean: The clean images, if they are at hand; the tree may hold a part of their classes.
 
     Returns:
-        The images, and lines that tell them apart: names, labels and the sizes of some files.
+        The images, and lines that tell sets of images apart: names, labels and the sizes of some files.
 
     Raises:
-        ValueError: A cell is missing, cells hold different images, or a class is not known.
+        InputError: A cell is missing, cells hold different images, or a class is not known.
     """
     root, folders = tree.found.root, tree.folders
     absent = [cell for cell in cells if cell not in folders]
@@ -159,7 +159,7 @@ def list_tree(
 
 
 def _selection(tree: CorruptedTree, present: int, limit: int | None, limit_seed: int) -> str:
-    """How the images are called that are taken, also where the tree was made of a part of the clean ones."""
+    """Name the chosen images as stores do, also if the tree was made of a part of the clean ones."""
     if (taken := selection_name(limit, present, limit_seed)) != "all":
         return taken if present >= (tree.num_images or 0) else f"{taken} in the tree, of {tree.num_images} clean images"
     if tree.num_images is None or present >= tree.num_images:
@@ -170,12 +170,12 @@ def _selection(tree: CorruptedTree, present: int, limit: int | None, limit_seed:
 
 
 def unused_clean(images: LabelledImages, clean: LabelledImages, folder: Path) -> tuple[Remark, ...]:
-    """Tell how many clean images have no corrupted ones in a tree.
+    """Return a remark that counts the clean images without corrupted ones in a tree.
 
     Args:
-        images: Those of the tree.
-        clean: The clean ones, each of which belongs to at most one of the tree.
-        folder: Of the clean ones.
+        images: The images of the tree.
+        clean: The clean images, each of which belongs to at most one of the tree.
+        folder: Folder of the clean images.
     """
     unused = clean.num_found - images.num_found
     if unused <= 0:
@@ -185,7 +185,7 @@ def unused_clean(images: LabelledImages, clean: LabelledImages, folder: Path) ->
 
 
 def _by_corruption(cells: Iterable[tuple[str, int]]) -> str:
-    """Cells as ``fog 1, 2; snow``, where corruptions without any severity stand alone."""
+    """Write missing cells as ``fog 1, 2; snow``; corruptions whose severities are all missing stand alone."""
     by_name: dict[str, list[int]] = {}
     for name, severity in cells:
         by_name.setdefault(name, []).append(severity)
@@ -195,7 +195,7 @@ def _by_corruption(cells: Iterable[tuple[str, int]]) -> str:
 
 
 def _choice(wanted: Cells, folders: Collection[tuple[str, int]]) -> str:
-    """The options that take the wanted corruptions that are there, at the severities that all of them have."""
+    """Return options that choose the wanted corruptions that are there, at the severities that all of them have."""
     there: dict[str, set[int]] = {}
     for name, severity in wanted:
         if (name, severity) in folders:
@@ -207,20 +207,21 @@ def _choice(wanted: Cells, folders: Collection[tuple[str, int]]) -> str:
 
 
 def match_clean(images: LabelledImages, listed_clean: LabelledImages, clean: Path) -> dict[str, str]:
-    """The clean image of each corrupted one: that of the same class folder and name.
+    """Find the clean image of each corrupted one by class folder and name.
 
-    An image of another ending is taken where only one has the name and no other corrupted image is its own.
+    A clean image with another ending is taken if it is the only one of that name and belongs to no other corrupted
+    image.
 
     Args:
-        images: The corrupted ones.
-        listed_clean: The clean ones.
-        clean: Their folder, for messages.
+        images: The corrupted images.
+        listed_clean: The clean images.
+        clean: Folder of the clean images, for messages.
 
     Returns:
-        Paths by the keys of the corrupted images.
+        Paths of the clean images by the keys of the corrupted ones.
 
     Raises:
-        ValueError: One is missing, or in doubt.
+        InputError: A clean image is missing, or several could be meant.
     """
     found = {image.key: image.path for image in listed_clean.images}
     wanted = [image.key for image in images.images]
@@ -256,12 +257,12 @@ def match_clean(images: LabelledImages, listed_clean: LabelledImages, clean: Pat
 
 
 def clean_lines(clean: Mapping[str, str]) -> Iterator[str]:
-    """Lines that tell sets of clean images apart by names and sizes."""
+    """Yield lines that tell sets of clean images apart by names and sizes."""
     return (f"{stem(key)} {file_size(path)}" for key, path in clean.items())
 
 
 def _taken_twice(partners: Mapping[str, str]) -> list[str]:
-    """Corrupted images that would share a clean one."""
+    """Return corrupted images that would share a clean one."""
     takers: dict[str, list[str]] = {}
     for key, partner in partners.items():
         takers.setdefault(partner, []).append(key)
@@ -295,7 +296,7 @@ def _common_keys(tree: CorruptedTree, cells: Cells, others: OtherFiles) -> list[
 
 
 def _keys(folder: Path, others: OtherFiles) -> Iterator[str]:
-    """Class folder and name of each image."""
+    """Yield the class folder and name of each image."""
     base = str(folder)
     for inner in subfolders(folder):
         yield from walk_images(base, f"{inner}/", others)

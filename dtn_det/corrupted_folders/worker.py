@@ -26,21 +26,21 @@ from dtn_det.errors import BadImageError, InputError
 from dtn_det.system.files import write_bytes
 from dtn_det.system.processes import end_with_parent, interrupts_blocked, worker_environment
 
-# A file must be on the disk before it gets its name; the waits of several overlap.
+# Threads of a process that write files: each waits until its file is on the disk, and the waits overlap.
 _WRITERS = 4
 
-# What is wrong with one path, and not with the disk.
+# Errors that are about one path, and not about the disk.
 _PATH_ERRORS = (errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EILSEQ)
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is done to every image.
+    """What the processes do to every image.
 
     Attributes:
         destination: Folder of the tree.
-        corruptor: How.
-        cells: Corruptions and severities.
+        corruptor: Corrupts the images.
+        cells: Pairs of a corruption and a severity.
         cropped: Resize and crop the clean image as for ImageNet-C.
         upright: Turn the clean image as its EXIF data say.
     """
@@ -52,23 +52,23 @@ class Job:
     upright: bool
 
     def file(self, image: SourceImage, name: str, severity: int) -> Path:
-        """Where a corrupted image goes."""
+        """Return the path that a corrupted image is written to."""
         return self.destination / name / str(severity) / image.target
 
     def read(self, image: SourceImage) -> ByteImage:
-        """The clean image as it is corrupted.
+        """Read the clean image, turned and cropped as it will be corrupted.
 
         Returns:
-            ``(H, W, 3)`` RGB.
+            ``(H, W, 3)`` uint8 RGB array.
 
         Raises:
-            BadImageError: The file is bad.
+            BadImageError: The file cannot be read or corrupted.
         """
         picture = read_image(image.path, upright=self.upright)
         return np.array(resize_and_crop(picture) if self.cropped else picture)
 
     def encode(self, image: SourceImage, clean: ByteImage, name: str, severity: int) -> bytes:
-        """The content of a corrupted file."""
+        """Corrupt a clean image, and return the content of its file."""
         return corrupt_to_file(self.corruptor, clean, name, severity, image.key, image.target.suffix)
 
 
@@ -78,8 +78,8 @@ class ImageOutcome:
 
     Attributes:
         image: The image.
-        written: Files that were written; those that were there before are left alone.
-        error: Why it could not be corrupted, or None.
+        written: Number of files that were written; files that were there before are left as they are.
+        error: Why the image could not be corrupted, or None.
     """
 
     image: SourceImage
@@ -88,15 +88,15 @@ class ImageOutcome:
 
 
 def write_image(job: Job, image: SourceImage, is_stopped: Callable[[], bool] = lambda: False) -> ImageOutcome:
-    """Write those corrupted files of an image that are not there yet.
+    """Write the corrupted files of an image that are not there yet.
 
     Args:
         job: What to do.
         image: The image.
-        is_stopped: Asked before each file; the rest is left when it says so.
+        is_stopped: Called before each file; once it returns True, no more files are written.
 
     Raises:
-        OSError: A file cannot be written, for a reason that would keep others from being written too.
+        OSError: A file cannot be written for a reason that holds for other files too, such as a full disk.
     """
     missing = [cell for cell in job.cells if not os.path.isfile(job.file(image, *cell))]
     if not missing:
@@ -112,7 +112,7 @@ def write_image(job: Job, image: SourceImage, is_stopped: Callable[[], bool] = l
                 pending.append(writers.submit(write_bytes, job.file(image, *cell), job.encode(image, clean, *cell)))
         except BadImageError as bad:
             error = str(bad)
-        # Whatever one image does to a library, the others can still be corrupted.
+        # A library that fails at one image can still corrupt the others.
         except Exception as failure:
             error = f"cannot be corrupted ({type(failure).__name__}: {failure})"
     written = 0
@@ -137,7 +137,7 @@ def write_images(job: Job, images: Sequence[SourceImage], workers: int) -> Gener
         workers: Number of processes.
 
     Yields:
-        What came of each image, in the order of completion.
+        The outcome of each image, in the order of completion.
 
     Raises:
         OSError: A file cannot be written.
@@ -168,7 +168,7 @@ def write_images(job: Job, images: Sequence[SourceImage], workers: int) -> Gener
             pool.shutdown(cancel_futures=True)
 
 
-# Of a worker process: its job, and whether it is to stop.
+# The job of this worker process, and the event that tells it to stop.
 _state: tuple[Job, Any] | None = None
 
 
@@ -187,7 +187,7 @@ def _work(image: SourceImage) -> ImageOutcome:
 
 
 FINE_JPEG_QUALITY = 95
-"""Of JPEG files where the benchmark has no JPEG step of its own; they keep chroma at full resolution."""
+"""Quality of JPEG files of a benchmark without a JPEG step; they keep chroma at full resolution."""
 
 _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     # Noise does not compress: the fastest level gives files that are hardly larger.
@@ -202,7 +202,7 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".tga": ("TGA", {}),
 }
 WRITABLE = (*JPEG_SUFFIXES, *_FORMATS)
-"""Endings of the files that corrupted images are written to; all but JPEG's lose nothing."""
+"""Endings of the files that corrupted images can be written to; all formats but JPEG lose nothing."""
 
 
 def corrupt_to_file(
@@ -210,17 +210,17 @@ def corrupt_to_file(
 ) -> bytes:
     """Corrupt an image and encode it.
 
-    A JPEG file is itself the JPEG step of the benchmark, if it has one: there is never more than one compression, and
-    the file's pixels are those that the corruptor returns. In a lossless format they are so too. Only a JPEG file
-    without that step differs from them, by what quality 95 loses.
+    If the benchmark has a JPEG step, writing a JPEG file is that step, so the image is never compressed twice and the
+    pixels of the file are those that the corruptor returns. They are so in a lossless format too. Only the JPEG files
+    of a benchmark without that step differ, by what quality 95 loses.
 
     Args:
-        corruptor: How.
-        image: ``(H, W, 3)`` RGB.
-        name: Corruption.
+        corruptor: Corrupts the image.
+        image: ``(H, W, 3)`` uint8 RGB array.
+        name: Name of the corruption.
         severity: 1 to 5.
-        key: Of the image.
-        suffix: Of the file: one of :data:`WRITABLE`.
+        key: Identity of the image.
+        suffix: Ending of the file, one of :data:`WRITABLE`.
     """
     quality = corruptor.jpeg_quality
     if suffix.lower() in JPEG_SUFFIXES and quality is not None:
@@ -229,15 +229,16 @@ def corrupt_to_file(
 
 
 def encode(image: ByteImage, suffix: str, jpeg_quality: int | None = None) -> bytes:
-    """The bytes of an image file.
+    """Encode an image as the bytes of a file.
 
     Args:
-        image: ``(H, W, 3)`` RGB.
-        suffix: One of :data:`WRITABLE`.
-        jpeg_quality: Write JPEG as ImageNet-C was, with this quality and halved chroma; None for a fine one.
+        image: ``(H, W, 3)`` uint8 RGB array.
+        suffix: Ending of the file, one of :data:`WRITABLE`.
+        jpeg_quality: Write JPEG as ImageNet-C was written, with this quality and chroma of half the resolution; None
+            for JPEG of quality :data:`FINE_JPEG_QUALITY`.
 
     Raises:
-        ValueError: Another suffix.
+        InputError: The suffix is another one.
     """
     suffix = suffix.lower()
     file = io.BytesIO()

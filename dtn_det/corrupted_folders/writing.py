@@ -1,4 +1,4 @@
-"""Write a corrupted tree: estimate, check the disk, write what is missing, and tell what went wrong."""
+"""Write a corrupted tree: estimate its size, check the disk, and write the files that are missing."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from dtn_det.system.progress import duration, meter, size
 def write_tree(
     tree: TreePlan, workers: int, console: Console, confirm: Callable[[str], bool]
 ) -> tuple[ImageOutcome, ...]:
-    """Write a tree, or what is missing of it.
+    """Write the files of a tree that are missing.
 
-    Every file is complete or absent at any moment, and what an earlier call wrote is not written again: a call that was
-    killed is continued by the same call.
+    Every file is complete or absent at any moment, and files of an earlier call are not written again, so the same call
+    continues one that was killed.
 
     Args:
-        tree: What to write.
+        tree: The tree.
         workers: Number of processes.
-        console: Where the estimate and the progress go.
-        confirm: Asked with the estimate before anything is written.
+        console: Console for the progress.
+        confirm: Called with the estimate before anything is written; nothing is written if it returns False.
 
     Returns:
-        The images that could not be corrupted.
+        The outcomes of the images that could not be corrupted.
 
     Raises:
-        ValueError: The folder holds something else, or another process works in it.
-        OSError: It does not fit on the disk, or cannot be written.
+        InputError: The folder holds something else, or another process works in it.
+        OSError: The tree does not fit on the disk, or cannot be written.
         RuntimeError: A process died.
     """
     if workers < 1:
@@ -131,7 +131,7 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _write_annotations(tree: TreePlan) -> None:
-    """One copy of each annotation file, and a link to it in each cell."""
+    """Write one copy of each annotation file, and a link to it in each cell."""
     renamed = {"jpeg": ".jpg", "png": ".png"}.get(tree.file_format)
     for target, file in tree.source.annotations.items():
         copy = tree.destination / target
@@ -152,9 +152,9 @@ def _write_annotations(tree: TreePlan) -> None:
 
 
 def split_clashes(source: Source, images: Sequence[SourceImage]) -> tuple[list[SourceImage], list[ImageOutcome]]:
-    """Tell images that can be written from those whose target is the folder of another image's target.
+    """Separate images that can be written from those whose target is a folder of another image's target.
 
-    A file format brings this about: ``a.png`` becomes ``a.jpg``, and there is a folder ``a.jpg``.
+    This comes about by a file format: ``a.png`` becomes ``a.jpg``, and there is a folder ``a.jpg``.
     """
     folders = {folder for image in source.images for folder in image.target.parents}
     good = [image for image in images if image.target not in folders]
@@ -172,11 +172,11 @@ _SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one corrupted file costs, on average.
+    """The average cost of one corrupted file.
 
     Attributes:
-        num_bytes: On the disk, whole blocks.
-        seconds: Of one core.
+        num_bytes: Bytes on the disk, in whole blocks.
+        seconds: Time of one core.
     """
 
     num_bytes: float
@@ -184,10 +184,10 @@ class Estimate:
 
 
 def estimate(job: Job, images: Sequence[SourceImage]) -> Estimate | None:
-    """Corrupt and encode a few images spread over all, without writing them.
+    """Corrupt and encode a few images from all over the source, without writing them.
 
     Returns:
-        The mean over their files, or None if none of those tried can be read.
+        The mean over their files, or None if none of them can be read.
     """
     block = os.statvfs(existing_parent(job.destination)).f_frsize
     deadline = time.monotonic() + _SECONDS
@@ -197,11 +197,11 @@ def estimate(job: Job, images: Sequence[SourceImage]) -> Estimate | None:
     for image in images[:: max(1, len(images) // _TRIES)]:
         try:
             if not samples:
-                # Compiles, and loads what later calls find loaded.
+                # The first call compiles and loads textures, and later ones do not.
                 _sizes(job, image)
             begun = time.monotonic()
             sizes += _sizes(job, image)
-        # An image that cannot be corrupted is reported when its turn comes.
+        # An image that cannot be corrupted is reported when it is to be written.
         except Exception:
             continue
         seconds += time.monotonic() - begun
@@ -219,7 +219,7 @@ def _sizes(job: Job, image: SourceImage) -> list[int]:
 
 
 def check_space(folder: Path, num_bytes: float, num_files: int) -> None:
-    """Raise an OSError unless so many bytes and files fit on the disk of a folder."""
+    """Raise an OSError unless a number of bytes and files fits on the disk of a folder."""
     disk = os.statvfs(existing_parent(folder))
     free = disk.f_bavail * disk.f_frsize
     advice = "free some, name a DST on another disk, or write less with --corruptions, --severities or --limit"
@@ -231,7 +231,7 @@ def check_space(folder: Path, num_bytes: float, num_files: int) -> None:
 
 
 def existing_parent(path: Path) -> Path:
-    """The path, or the nearest folder above it that exists."""
+    """Return the path, or the nearest folder above it that exists."""
     path = path.absolute()
     while not path.exists():
         path = path.parent

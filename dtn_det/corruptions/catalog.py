@@ -22,7 +22,7 @@ GROUPS = MappingProxyType(
         "extra": ("speckle_noise", "gaussian_blur", "spatter", "saturate"),
     }
 )
-"""Corruptions of each group; ``extra`` holds those that mCE and mPC leave out."""
+"""The corruptions of each group; mCE and mPC leave those of ``extra`` out."""
 
 EXTRA = GROUPS["extra"]
 """The four hold-out corruptions."""
@@ -34,26 +34,27 @@ ALL = BENCHMARK + EXTRA
 """All nineteen."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
+"""The severities of each corruption, from the weakest to the strongest."""
 
 
 def group_of(name: str) -> str:
-    """The group of a corruption.
+    """Return the group of a corruption.
 
     Raises:
-        ValueError: An unknown name.
+        InputError: The name is unknown.
     """
     check_name(name)
     return next(group for group, names in GROUPS.items() if name in names)
 
 
 def check_name(name: str) -> None:
-    """Raise a ValueError unless ``name`` is a corruption."""
+    """Raise an InputError unless ``name`` is a corruption."""
     if name not in ALL:
         raise InputError(f"expected a corruption out of {', '.join(ALL)}, got {name!r}")
 
 
 def check_severity(severity: int) -> None:
-    """Raise a ValueError unless ``severity`` is an integer from 1 to 5."""
+    """Raise an InputError unless ``severity`` is an integer from 1 to 5."""
     if isinstance(severity, bool) or not hasattr(severity, "__index__") or severity not in SEVERITIES:
         raise InputError(f"expected a severity from 1 to 5 (a clean image needs no corruption), got {severity!r}")
 
@@ -63,13 +64,13 @@ SETS = {"all": ALL, "benchmark": BENCHMARK, **GROUPS}
 
 
 def select_corruptions(words: Iterable[str]) -> tuple[str, ...]:
-    """The corruptions that are meant by their own names, by groups, ``benchmark``, ``extra`` or ``all``.
+    """Return the corruptions that words stand for: names, groups such as ``noise``, ``benchmark`` or ``all``.
 
     Returns:
-        Each once, in the order of the catalog.
+        The names of the corruptions, each once, in the order of :data:`ALL`.
 
     Raises:
-        ValueError: A word that is none of these, or no word.
+        InputError: A word stands for nothing, or there is no word.
 
     Example:
         >>> select_corruptions(["fog", "noise"])
@@ -93,10 +94,10 @@ def select_corruptions(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def select_severities(severities: Iterable[int]) -> tuple[int, ...]:
-    """The severities, each once, in ascending order.
+    """Return the severities, each once, in ascending order.
 
     Raises:
-        ValueError: One that is not from 1 to 5, or none.
+        InputError: One is not from 1 to 5, or there is none.
     """
     chosen = set()
     for severity in severities:

@@ -29,7 +29,7 @@ def sweep_cells(corruptions: Sequence[str] = BENCHMARK, severities: Sequence[int
     """The clean cell first, then the corruptions in the given order, each by severity.
 
     Raises:
-        ValueError: A name or severity that is unknown or comes twice.
+        InputError: A name or severity that is unknown or comes twice.
     """
     for name in corruptions:
         check_name(name)

@@ -1,4 +1,4 @@
-"""The entry: corrupt one image."""
+"""The entry to the corruptions: :func:`corrupt` and :class:`Corruptor` corrupt one image."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ Backend = Literal["dtn_det", "imagecorruptions"]
 
 @dataclass(frozen=True)
 class Corruptor:
-    """Corrupts images by the rules of one benchmark. Its attributes are all that the pixels depend on.
+    """Corrupts images by the rules of one benchmark; the pixels depend on its attributes alone.
 
     Attributes:
         profile: ``imagenet-c``, ``coco-c``, ``cifar-c`` or ``tiny-imagenet-c``.
-        seed: Of all randomness.
-        jpeg: Save the result as JPEG and read it again, as the published files were; None for the profile's habit.
+        seed: Seed of all randomness.
+        jpeg: Save the result as JPEG and read it again, as the published files were; None to do as the benchmark did.
         channel_order: The order in which the corruption sees the channels of an RGB image. ``'bgr'`` gives numbers
             comparable with those published for MMDetection's models, whose images were corrupted as BGR.
         frost_folder: Folder with the original textures ``frost1.png`` to ``frost6.jpg``; None for those that ship.
-        backend: ``'imagecorruptions'`` runs that package instead.
-        engine: Make the pixels of an earlier version of the engine; None for the latest.
+        backend: ``'dtn_det'`` for this engine, ``'imagecorruptions'`` for that package.
+        engine: Version of the engine whose pixels are wanted; None for the latest.
 
     Raises:
-        ValueError: An attribute that does not fit.
+        InputError: An attribute does not fit.
         FileNotFoundError: A texture is missing.
     """
 
@@ -78,12 +78,12 @@ class Corruptor:
 
     @property
     def rules(self) -> Profile:
-        """The profile, as it was in the version of the engine that is wanted."""
+        """The profile as it was in the wanted version of the engine."""
         return get_profile(self.profile, self.engine)
 
     @property
     def jpeg_quality(self) -> int | None:
-        """Quality of the JPEG round trip, or None without one."""
+        """The quality of the JPEG round trip, or None without one."""
         habit = self.rules.jpeg_quality
         if self.jpeg is None:
             return habit
@@ -91,7 +91,7 @@ class Corruptor:
 
     @property
     def identity(self) -> str:
-        """What a result must carry, for numbers of other settings cannot be compared with it."""
+        """The line that results carry, because numbers of other settings cannot be compared with them."""
         common = (self.profile, self.jpeg_quality, self.channel_order, int(self.seed))
         if self.backend == "imagecorruptions":
             return str(Identity(*common, package=imagecorruptions_backend.version()))
@@ -99,14 +99,14 @@ class Corruptor:
 
     @classmethod
     def from_identity(cls, identity: str, frost_folder: Path | str | None = None) -> Corruptor:
-        """The corruptor of an identity, such as a store of results carries, those of earlier engines among them.
+        """Build the corruptor that made the images of a store of results, also with an earlier version of the engine.
 
         Args:
-            identity: See :attr:`identity`.
-            frost_folder: Folder of the textures, where the identity names original ones.
+            identity: The line of :attr:`identity` that the store carries.
+            frost_folder: Folder of the original textures, if the line names them.
 
         Raises:
-            ValueError: It is none, or this version of the engine, or these textures, give other pixels.
+            InputError: The line is no such line, or this engine or these textures give other pixels.
             FileNotFoundError: A texture is missing.
         """
         wanted = Identity.parse(identity)
@@ -136,7 +136,7 @@ class Corruptor:
         return corruptor
 
     def __call__(self, image: ByteImage, name: str, severity: int, key: Key | None = None) -> ByteImage:
-        """Corrupt an image: see :func:`corrupt`."""
+        """Corrupt an image as :func:`corrupt` does."""
         check_name(name)
         check_severity(severity)
         image = check_image(image)
@@ -168,28 +168,28 @@ def corrupt(
 ) -> ByteImage:
     """Corrupt an image.
 
-    The same arguments give the same pixels, in any process and order; global random states are neither read nor
+    The same arguments give the same pixels, in any process and order. Global random states are neither read nor
     written.
 
     Args:
-        image: ``(H, W, 3)`` uint8, at least 32 x 32. RGB for ``channel_order='rgb'``.
+        image: ``(H, W, 3)`` uint8 RGB array of at least 32 x 32 pixels.
         name: One of :data:`dtn_det.corruptions.ALL`.
         severity: 1 to 5.
-        seed: Of the run.
-        key: Identity of the image, such as its path within the data set or its id: images of one key, among them all
-            without one, get the same random pattern.
-        profile: Benchmark: ``imagenet-c``, ``coco-c``, ``cifar-c`` or ``tiny-imagenet-c``.
-        jpeg: See :class:`Corruptor`, as for the rest.
+        seed: See :class:`Corruptor`, as for the arguments after ``key``.
+        key: Identity of the image, such as its path within the data set or its id. Images with the same key, and all
+            images without one, get the same random pattern.
+        profile: ``imagenet-c``, ``coco-c``, ``cifar-c`` or ``tiny-imagenet-c``.
+        jpeg: True, False or None.
         channel_order: ``'rgb'`` or ``'bgr'``.
         frost_folder: Folder of textures or None.
         backend: ``'dtn_det'`` or ``'imagecorruptions'``.
         engine: Version of the engine or None.
 
     Returns:
-        ``(H, W, 3)`` uint8.
+        ``(H, W, 3)`` uint8 RGB array.
 
     Raises:
-        ValueError: An argument that does not fit.
+        InputError: An argument does not fit.
         FileNotFoundError: A frost texture is missing.
 
     Example:
@@ -228,17 +228,17 @@ Picture = TypeVar("Picture", np.ndarray, Image.Image)  # type: ignore[type-arg]
 
 @dataclass(frozen=True)
 class Corrupt:
-    """One corruption at one severity, to be called in the ``__getitem__`` of a data set.
+    """One corruption at one severity, for the ``__getitem__`` of a data set of `torch.utils.data`.
 
     It can be pickled, and gives the same pixels in any worker.
 
     Attributes:
-        name: Corruption.
-        severity: 1 to 5, or 0 to leave images alone.
-        corruptor: How.
+        name: Name of the corruption.
+        severity: 1 to 5, or 0 to leave images as they are.
+        corruptor: Corrupts the images.
 
     Raises:
-        ValueError: An unknown name or severity.
+        InputError: The name or the severity is unknown.
 
     Example:
         >>> fog = Corrupt("fog", 3)
@@ -261,13 +261,13 @@ class Corrupt:
 
         Args:
             image: ``(H, W, 3)`` uint8 RGB array, or a Pillow image of 8 bits a channel.
-            key: Its identity, such as :func:`dtn_det.corruptions.stream.image_key` of its path.
+            key: Identity of the image, such as :func:`dtn_det.corruptions.stream.image_key` of its path.
 
         Returns:
-            What came in: an array or a Pillow image in RGB.
+            An array for an array, a Pillow image in RGB for a Pillow image.
 
         Raises:
-            ValueError: An image that does not fit.
+            InputError: The image does not fit.
         """
         if isinstance(image, Image.Image):
             rgb = to_rgb(image)

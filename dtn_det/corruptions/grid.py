@@ -25,17 +25,17 @@ def draw_grid(
     key: Key | None = None,
     tile: int = 160,
 ) -> Image.Image:
-    """Draw corruptions in rows and severities in columns, labelled, after the clean image.
+    """Draw the clean image and its corruptions, with a labelled row for each corruption and a column for each severity.
 
     The image is corrupted at its own size and made smaller after that. More than ten rows go into blocks side by side.
 
     Args:
-        image: ``(H, W, 3)`` RGB.
-        corruptions: Names.
-        severities: From 1 to 5.
-        corruptor: How.
+        image: ``(H, W, 3)`` uint8 RGB array.
+        corruptions: Names of the corruptions.
+        severities: Severities from 1 to 5.
+        corruptor: Corrupts the image.
         key: Identity of the image.
-        tile: Longer side of a picture in the grid.
+        tile: Longer side of a picture in the grid, in pixels.
     """
     scale = min(1.0, tile / max(image.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])

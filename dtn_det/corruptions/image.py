@@ -27,16 +27,16 @@ LARGEST_SIDE = 32_766
 
 
 def check_image(image: object) -> ByteImage:
-    """The image itself, contiguous in memory.
+    """Check that an image can be corrupted.
 
     Args:
-        image: What the user gave.
+        image: What the user gave as an image.
 
     Returns:
-        ``(H, W, 3)`` uint8.
+        The image, contiguous in memory: ``(H, W, 3)`` uint8.
 
     Raises:
-        ValueError: It is no such array, smaller than 32 x 32, or longer than 32,766 pixels.
+        InputError: It is no such array, smaller than 32 x 32, or longer than 32,766 pixels.
     """
     if not isinstance(image, np.ndarray):
         raise InputError(f"expected an array, got {type(image).__name__}: pass np.asarray(image)")
@@ -62,16 +62,16 @@ def check_image(image: object) -> ByteImage:
 
 
 def exact_bytes(image: npt.NDArray[np.generic]) -> ByteImage:
-    """An image of another type of number as 8 bits, where nothing is lost by that.
+    """Convert an image to 8 bits if nothing is lost by that.
 
     Args:
-        image: Of whole numbers from 0 to 255, of any type, such as MMCV loads with ``to_float32=True``.
+        image: Whole numbers from 0 to 255 of any type, such as MMCV loads with ``to_float32=True``.
 
     Returns:
-        The same numbers as uint8; an image of that type itself.
+        The same numbers as uint8; the image itself if it has that type.
 
     Raises:
-        ValueError: Numbers that 8 bits do not hold, such as those of a 16-bit image or of one from 0 to 1.
+        InputError: 8 bits do not hold the numbers, such as those of a 16-bit image or of one from 0 to 1.
     """
     if image.dtype == np.uint8:
         return image.view(np.uint8)
@@ -109,7 +109,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image to RGB; a palette and CMYK are resolved, transparency is dropped.
 
     Raises:
-        BadImageError: It has more than 8 bits a channel, which Pillow would clip or cut.
+        BadImageError: The image has more than 8 bits a channel, which Pillow would clip or cut.
     """
     found = _deep_layout(image)
     if found is not None:
@@ -121,7 +121,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_layout(image: Image.Image) -> str | None:
-    """The mode, or the layout in its file, of an image of more than 8 bits a channel."""
+    """Return the mode, or the layout in its file, of an image of more than 8 bits a channel, else None."""
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return f"mode {image.mode}"
     for tile in getattr(image, "tile", ()):
@@ -136,14 +136,14 @@ def read_image(path: Path, *, upright: bool) -> Image.Image:
     """Read an image as RGB. Greyscale, palettes and CMYK are converted, transparency is dropped.
 
     Args:
-        path: The file; what counts is its content, whatever its name ends with.
-        upright: Turn it as its EXIF data say, as OpenCV does and Pillow does not.
+        path: The file, whose content counts and not the ending of its name.
+        upright: Turn the image as its EXIF data say, as OpenCV does and Pillow does not.
 
     Raises:
-        BadImageError: It is missing, no image, several in one file, cut off, smaller than 32 x 32, or of more than 8
-            bits a channel.
+        BadImageError: The file is missing, no image, several images, cut off, smaller than 32 x 32 pixels, or has more
+            than 8 bits a channel.
     """
-    # Whoever opens a pipe waits for the other end.
+    # Opening a pipe would wait for the other end.
     if os.path.exists(path) and not os.path.isfile(path):
         raise BadImageError("expected a regular file, got a folder, a pipe or a device")
     try:
@@ -165,13 +165,13 @@ def read_image(path: Path, *, upright: bool) -> Image.Image:
         raise BadImageError("there is no such file") from None
     except UnidentifiedImageError:
         raise BadImageError("not an image, or of a format that Pillow cannot read") from None
-    # Pillow meets broken files with many kinds of errors.
+    # Pillow raises many kinds of errors at broken files.
     except Exception as error:
         raise BadImageError(f"cannot be read ({type(error).__name__}: {error})") from error
 
 
 def resize_and_crop(image: Image.Image) -> Image.Image:
-    """Resize the short side to 256, bilinear and antialiased, and cut the central 224 x 224 out.
+    """Resize the short side to 256 pixels, bilinear and antialiased, and cut out the central 224 x 224 pixels.
 
     The generator of ImageNet-C used ``Resize(256)`` and ``CenterCrop(224)`` of torchvision; this gives the same pixels.
     An image that is 224 x 224 already is left alone: it went through this before.

@@ -15,18 +15,18 @@ from dtn_det.corruptions.stream import Stream
 from dtn_det.errors import InputError
 
 _PACKAGE = "imagecorruptions"
-# They draw from generators of their own, which `corrupt` leaves unseeded.
+# These corruptions draw from generators of their own, which the package's `corrupt` leaves unseeded.
 _OWN_SEED = ("impulse_noise", "glass_blur")
 # The package draws from NumPy's global generator, which threads share.
 _LOCK = threading.Lock()
 
 
 def check(profile: Profile) -> None:
-    """See that the package is there and knows the profile.
+    """Check that the package is installed and makes the corruptions of a profile.
 
     Raises:
         ImportError: The package is missing or broken.
-        ValueError: It makes other corruptions than those of the profile.
+        InputError: The package makes other corruptions than those of the profile.
     """
     if profile.name not in ("coco-c", "imagenet-c"):
         raise InputError(
@@ -37,7 +37,7 @@ def check(profile: Profile) -> None:
 
 
 def version() -> str:
-    """The distribution that provides the package, with its version."""
+    """Return the distribution that provides the package, with its version."""
     for distribution in ("imagecorruptions-imaug", "imagecorruptions"):
         try:
             return f"{distribution}={metadata.version(distribution)}"
@@ -47,7 +47,7 @@ def version() -> str:
 
 
 def corrupt(image: ByteImage, name: str, severity: int, stream: Stream) -> ByteImage:
-    """Corrupt by the package with its randomness seeded; NumPy's global generator is left as it was."""
+    """Corrupt an image by the package, with its randomness seeded; NumPy's global generator is left as it was."""
     library = require(_PACKAGE, "imagecorruptions")
     seed = int(stream.bits(1)[0])
     with _LOCK:

@@ -1,4 +1,4 @@
-"""Benchmarks whose images the engine makes: parameters, and the habits of their generators."""
+"""The benchmarks whose images the engine makes: their parameters, and the habits of their generators."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ class Profile:
     """One benchmark.
 
     Attributes:
-        name: How users call it.
+        name: Name by which users choose the profile.
         table: Parameters of each corruption and severity.
-        jpeg_quality: Quality of the JPEG files that the benchmark was published in, or None where it was not.
-        original: Made by the generators of Hendrycks and Dietterich and not by `imagecorruptions`: the elastic
-            transform begins with a random affine map and counts in pixels, zoomed layers are trimmed around their
-            centre, pixelate averages on its way up too.
+        jpeg_quality: Quality of the JPEG files that the benchmark was published in; None if it was not published so.
+        original: True if the benchmark was made by the generators of Hendrycks and Dietterich, and not by
+            `imagecorruptions`. Then the elastic transform begins with a random affine map and counts in pixels, zoomed
+            layers are trimmed around their centre, and pixelate averages on its way up too.
         frost_scale: Scale of the frost textures before a crop; `imagecorruptions` enlarges them by 1.1.
         engine: Version of the engine since which the same arguments have given these pixels.
         num_frost_textures: Frost draws from the first so many of the six textures. All generators name six files and
             draw one of five: those of Hendrycks and Dietterich, and `imagecorruptions` 1.0.0 to 1.1.2, which COCO-C
             was published with.
-        side: Of the square images that the strengths were chosen for, in pixels; None for any size.
+        side: Side of the square images that the strengths were chosen for, in pixels; None for any size.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Profile:
     side: int | None = None
 
     def parameters(self, name: str, severity: int) -> Parameters:
-        """The parameters of a corruption: see :mod:`dtn_det.corruptions.severities`.
+        """Return the parameters of a corruption: see :mod:`dtn_det.corruptions.severities`.
 
         Raises:
-            ValueError: An unknown name or severity.
+            InputError: The name or the severity is unknown.
         """
         check_name(name)
         check_severity(severity)
@@ -65,7 +65,7 @@ PROFILES = MappingProxyType(
 EARLIER_PROFILES = MappingProxyType(
     {("coco-c", 1): replace(PROFILES["coco-c"], engine=1, num_frost_textures=6)},
 )
-"""What profiles were in earlier versions of the engine, by name and version."""
+"""Profiles as they were in earlier versions of the engine, by name and version."""
 
 CHANGES = MappingProxyType(
     {
@@ -77,14 +77,14 @@ CHANGES = MappingProxyType(
 
 
 def get_profile(name: str, engine: int | None = None) -> Profile:
-    """The profile of a name.
+    """Return a profile by its name.
 
     Args:
-        name: How users call it.
+        name: Name of the profile.
         engine: Version of the engine whose pixels are wanted; None for the latest.
 
     Raises:
-        ValueError: An unknown name, or a version that the profile has not had.
+        InputError: The name is unknown, or the profile never had that version.
     """
     if name not in PROFILES:
         raise InputError(f"expected a profile out of {', '.join(PROFILES)}, got {name!r}")
@@ -98,27 +98,27 @@ def get_profile(name: str, engine: int | None = None) -> Profile:
 
 
 def engines(name: str) -> tuple[int, ...]:
-    """The versions of the engine whose pixels a profile can still be made with, the latest last.
+    """Return the versions of the engine whose pixels a profile can still be made with, the latest last.
 
     Raises:
-        ValueError: An unknown name.
+        InputError: The name is unknown.
     """
     latest = get_profile(name).engine
     return (*(version for profile, version in EARLIER_PROFILES if profile == name), latest)
 
 
 def size_remark(name: str, width: int, height: int) -> str | None:
-    """What to tell where a profile meets images of another size than it was made for; None where it fits.
+    """Return a sentence for users whose images have another size than a profile was made for; None if it fits.
 
-    Blurs, textures and displacements are in pixels: the same numbers are weaker on larger images.
+    Blurs, textures and displacements are in pixels, so the same numbers are weaker on larger images.
 
     Args:
-        name: Of the profile.
-        width: Of an image, in pixels.
-        height: Of it.
+        name: Name of the profile.
+        width: Width of an image, in pixels.
+        height: Height of the image, in pixels.
 
     Raises:
-        ValueError: An unknown name.
+        InputError: The name is unknown.
     """
     side = get_profile(name).side
     if side is None or (width, height) == (side, side):

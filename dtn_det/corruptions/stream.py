@@ -23,10 +23,10 @@ WNID = re.compile(r"n\d{8}")
 
 
 def check_key(key: object) -> str | None:
-    """The key as text: images of the same text are the same image.
+    """Return a key as text: images of the same text are the same image.
 
     Raises:
-        ValueError: It is neither a string nor an integer, so it might not be the same in the next run.
+        InputError: The key is neither a string nor an integer, so it might be another in the next run.
     """
     if key is None:
         return None
@@ -41,18 +41,18 @@ def check_key(key: object) -> str | None:
 
 
 def image_key(path: str | PathLike[str], root: str | PathLike[str] | None = None) -> str:
-    """The key of an image that has no id of its own.
+    """Return the key of an image that has no id of its own: as much of its path as stays the same when the data move.
 
     Args:
-        path: Of the image.
-        root: Folder of the data set, which leads to the path within it. Without one, the key is the file's name, from
-            its ImageNet class folder on if it lies in one: so much does not change when the data move.
+        path: Path of the image.
+        root: Folder of the data set, from which on the path is the key. Without it, the key is the name of the file,
+            or its path from an ImageNet class folder on.
 
     Returns:
         A path with forward slashes.
 
     Raises:
-        ValueError: The image is not below ``root``.
+        InputError: The image is not below ``root``.
 
     Example:
         >>> image_key("/data/imagenet/val/n01440764/ILSVRC2012_val_00000293.JPEG")
@@ -76,41 +76,41 @@ def image_key(path: str | PathLike[str], root: str | PathLike[str] | None = None
 class Stream:
     """Random numbers for one image under one corruption.
 
-    The stream follows from its arguments alone, so an image comes out the same in any process, order or batch. No
-    global generator is read or written. Uniform bits come straight from NumPy's SFC64, whose stream NumPy keeps for
-    good.
+    The numbers follow from the arguments alone, so an image comes out the same in any process, order or batch. No
+    global generator is read or written. Uniform bits come straight from NumPy's SFC64, whose numbers NumPy promises
+    never to change.
 
     Args:
-        seed: Of the whole run.
+        seed: Seed of the whole run.
         key: Identity of the image, such as its path within the data set or its id; None is a key like any other.
-        name: Corruption.
+        name: Name of the corruption.
         severity: 1 to 5.
     """
 
     def __init__(self, seed: int, key: Key | None, name: str, severity: int) -> None:
-        # A plain string of whatever kind of string it is: NumPy's have a representation of their own.
+        # NumPy's strings have a representation of their own, so any kind of string is made a plain one.
         text = repr((int(seed), check_key(key), str.__str__(name), int(severity)))
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         self.generator = np.random.Generator(np.random.SFC64(int.from_bytes(digest, "little")))
 
     def bits(self, count: int) -> npt.NDArray[np.uint32]:
-        """``(count,)`` independent uniform 32-bit numbers."""
+        """Draw ``(count,)`` independent uniform 32-bit numbers."""
         words: npt.NDArray[np.uint64] = self.generator.bit_generator.random_raw((count + 1) // 2)
         # Little-endian on every platform, so that a machine of another byte order draws the same.
         return words.astype("<u8", copy=False).view("<u4")[:count]
 
     def uniform(self, low: float, high: float) -> float:
-        """One number, uniform in ``[low, high)``."""
+        """Draw one number, uniform in ``[low, high)``."""
         return float(self.generator.uniform(low, high))
 
     def uniforms(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """Numbers uniform in ``[0, 1)``."""
+        """Draw numbers uniform in ``[0, 1)``."""
         return self.generator.random(shape, dtype=np.float32)
 
     def normals(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """Standard normal numbers."""
+        """Draw standard normal numbers."""
         return self.generator.standard_normal(shape, dtype=np.float32)
 
     def below(self, high: int) -> int:
-        """One integer, uniform in ``[0, high)``."""
+        """Draw one integer, uniform in ``[0, high)``."""
         return int(self.generator.integers(high))

@@ -1,4 +1,4 @@
-"""The engine as a step of the pipelines of MMDetection and mmpretrain."""
+"""Corruptions as steps of the pipelines of MMDetection and mmpretrain."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
     within ``data_root``: see :func:`dtn_det.corruptions.stream.image_key`. Both stay the same wherever the data lie and
     in whatever order images come, and they are those of ``dtn-det corrupt``.
 
-    Required key: ``img``, in BGR as MMCV loads it, of whole numbers from 0 to 255; of another type than uint8, the
-    result is of that type too. Modified key: ``img``.
+    Required key: ``img``, in BGR as MMCV loads it, whole numbers from 0 to 255 of any type, which the result has too.
+    Modified key: ``img``.
 
     Args:
         corruption: Name of the corruption.
-        severity: 1 to 5, or 0 to leave images alone.
+        severity: 1 to 5, or 0 to leave images as they are.
         profile: See :class:`dtn_det.corruptions.Corruptor`, as for the rest.
-        seed: Of all randomness.
-        jpeg: With the JPEG step; None for the profile's habit.
-        channel_order: ``'bgr'`` lets the corruption see the array as it is, as in the published numbers of
-            MMDetection's models; ``'rgb'`` in its true colours.
+        seed: Seed of all randomness.
+        jpeg: Save the result as JPEG and read it again; None to do as the benchmark did.
+        channel_order: ``'bgr'`` lets the corruption take the array as it is, as in the published numbers of
+            MMDetection's models; ``'rgb'`` lets it see the true colours.
         frost_folder: Folder with the original frost textures.
         backend: ``'dtn_det'`` or ``'imagecorruptions'``.
         data_root: Folder that image paths are taken relative to.
         engine: Version of the engine; None for the latest.
 
     Raises:
-        ValueError: An argument that does not fit, when the pipeline is built.
+        InputError: An argument does not fit; raised when the pipeline is built.
         FileNotFoundError: A frost texture is missing.
     """
 
@@ -71,7 +71,7 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
         """Corrupt ``results['img']``.
 
         Raises:
-            ValueError: There is neither an id nor a path, or the image does not fit.
+            InputError: There is neither an id nor a path, or the image does not fit.
         """
         if self.corrupt.severity == 0:
             return results
@@ -105,19 +105,19 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
 class MMDetCorrupt(ImageCorruption):
     """The transform ``Corrupt`` that MMDetection had up to 3.3, for configs that name it.
 
-    Like there, the corruption sees the array as MMCV loads it, in BGR, with the parameters of ``imagecorruptions``. It
-    is :class:`ImageCorruption` with ``profile='coco-c'`` and ``channel_order='bgr'``; other than there, an image gets
-    the same pattern in every run.
+    As in MMDetection, the corruption takes the array as MMCV loads it, in BGR, with the parameters of
+    `imagecorruptions`: this is :class:`ImageCorruption` with ``profile='coco-c'`` and ``channel_order='bgr'``. Other
+    than in MMDetection, an image gets the same pattern in every run.
 
-    Required key: ``img``, of whole numbers from 0 to 255: what does not fit into 8 bits is refused, where MMDetection
-    cut it off. Modified key: ``img``.
+    Required key: ``img``, whole numbers from 0 to 255; other numbers are refused, while MMDetection clipped them.
+    Modified key: ``img``.
 
     Args:
         corruption: Name of the corruption.
         severity: 1 to 5.
 
     Raises:
-        ValueError: An argument that does not fit, when the pipeline is built.
+        InputError: An argument does not fit; raised when the pipeline is built.
     """
 
     def __init__(self, corruption: str, severity: int = 1) -> None:

@@ -21,12 +21,12 @@ def gaussian_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def gaussian_filter(image: FloatImage, sigma: float, truncate: float = 4.0) -> FloatImage:
-    """A Gaussian cut off at ``truncate`` sigmas, edges repeated: scikit-image's ``gaussian`` by OpenCV.
+    """Blur as scikit-image's ``gaussian`` does, by OpenCV: the edges of the image are repeated.
 
     Args:
         image: ``(H, W)`` or ``(H, W, 3)``.
-        sigma: In pixels.
-        truncate: In sigmas.
+        sigma: Standard deviation of the Gaussian, in pixels.
+        truncate: Distance at which the Gaussian is cut off, in sigmas.
     """
     size = 2 * int(truncate * sigma + 0.5) + 1
     blurred: FloatImage = cv2.GaussianBlur(image, (size, size), sigma, borderType=cv2.BORDER_REPLICATE)
@@ -34,7 +34,7 @@ def gaussian_filter(image: FloatImage, sigma: float, truncate: float = 4.0) -> F
 
 
 def glass_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Move pixels about within a few pixels, between two slight blurs."""
+    """Copy each pixel from a random one a few pixels away, between two slight Gaussian blurs."""
     sigma, reach, rounds = settings.parameters
     soft = to_bytes(gaussian_filter(image.astype(np.float32), sigma))
     moved = _shuffle(soft, _offsets(settings.stream, soft.shape[:2], int(reach), int(rounds)), int(reach), int(rounds))
@@ -50,10 +50,10 @@ def _offsets(stream: Stream, size: tuple[int, ...], reach: int, rounds: int) -> 
 
 @compiled
 def _shuffle(image: ByteImage, offsets: npt.NDArray[np.int8], reach: int, rounds: int) -> ByteImage:
-    """From the lower right to the upper left, copy each pixel from one near it.
+    """Copy each pixel from one near it, from the lower right to the upper left.
 
-    The generators meant to swap the two, but what they assign is views, so the second assignment finds the pixel
-    overwritten: it is a copy, and weaker than a swap. The published images are made so.
+    The generators meant to swap the two, but they assign views, so that the second assignment reads the pixel that the
+    first has overwritten. The published images were made with this copy, which is weaker than a swap.
     """
     height, width = image.shape[:2]
     draw = 0
@@ -77,16 +77,16 @@ def motion_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def blur_along(image: FloatImage, radius: int, sigma: float, angle: float) -> FloatImage:
-    """Average shifted copies of the image, edges repeated.
+    """Blur along a line: average shifted copies of the image, whose edges are repeated.
 
     Args:
         image: ``(H, W)`` or ``(H, W, C)``.
-        radius: The blur reaches ``2 radius`` pixels in one direction.
-        sigma: Of the weights, in pixels.
-        angle: In degrees from the horizontal.
+        radius: Half the length of the blur, in pixels, all of it in one direction.
+        sigma: Standard deviation of the Gaussian that the weights follow, in pixels.
+        angle: Direction of the line, in degrees from the horizontal.
 
     Returns:
-        The shape of ``image``.
+        The blurred image, of the shape of ``image``.
     """
     height, width = image.shape[:2]
     rows = image.reshape(height, width, -1)
@@ -96,9 +96,10 @@ def blur_along(image: FloatImage, radius: int, sigma: float, angle: float) -> Fl
 
 
 def taps(radius: int, sigma: float, angle: float, height: int, width: int) -> Taps:
-    """Weights and shifts ``(rows, columns)`` of the copies: each steps one pixel further and rounds to whole pixels.
+    """Return the weights and the shifts down and to the right of the copies that :func:`blur_along` averages.
 
-    Copies that would leave the image are left out, as in `imagecorruptions`.
+    Each copy lies one pixel further along the line than the one before, rounded to whole pixels. Copies that would
+    leave the image are left out, as in `imagecorruptions`.
     """
     steps = np.arange(2 * radius + 1)
     weight = np.exp(-(steps**2) / (2 * sigma**2))
@@ -153,18 +154,18 @@ def zoom_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def zoom_samples(length: int, factor: float, *, centred: bool) -> Samples:
-    """Where the pixels of an enlarged axis come from: SciPy's ``zoom`` of order 1 on the middle of the axis.
+    """Tell where the pixels of an enlarged axis come from, as in SciPy's ``zoom`` of order 1 on the middle of the axis.
 
     Args:
         length: Pixels of the axis, before and after.
-        factor: At least 1.
+        factor: Factor of the enlargement, at least 1.
         centred: Crop the enlargement around its centre, as the original generator does, or at its beginning, as
             `imagecorruptions` does.
 
     Returns:
-        Index of the pixel before and share of the pixel after it. At some sizes rounding makes the enlargement a pixel
-        too short or puts its last pixel just outside the crop, where SciPy sees nothing: the benchmarks' images lack
-        that pixel's share, so these arrays are ``(length,)`` or a little shorter.
+        The index of the pixel before each place, and the share of the pixel after it. At some sizes rounding makes the
+        enlargement a pixel too short or puts its last pixel just outside the crop, where SciPy sees nothing: the
+        benchmarks' images lack that pixel's share, so these arrays are ``(length,)`` or a little shorter.
     """
     crop = math.ceil(length / factor)
     first = (length - crop) // 2

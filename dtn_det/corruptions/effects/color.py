@@ -1,4 +1,4 @@
-"""Corruptions of single pixels: brightness, contrast and saturate."""
+"""Brightness, contrast and saturate: corruptions that treat each pixel by itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def contrast(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def brightness(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Raise the value of HSV. Hue and saturation stay, so all channels of a pixel grow by the factor of the largest."""
+    """Raise the value of HSV; hue and saturation stay, so all channels of a pixel grow by the factor of the largest."""
     (offset,) = settings.parameters
     corrupted = np.empty_like(image)
     _look_up(image.reshape(-1, 3), _brightness_table(offset), corrupted.reshape(-1, 3))
@@ -33,7 +33,7 @@ def brightness(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 @functools.lru_cache(maxsize=16)
 def _brightness_table(offset: float) -> ByteImage:
-    """``(256, 256)``: the output by the largest channel of the pixel and by the level."""
+    """``(256, 256)`` outputs, by the largest channel of the pixel and by the level of the channel."""
     levels = np.arange(256, dtype=np.float64) / 255
     value = levels[:, None]
     raised = np.minimum(value + offset, 1)
@@ -61,7 +61,7 @@ def saturate(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 @functools.lru_cache(maxsize=16)
 def _saturation_table(factor: float, offset: float) -> npt.NDArray[np.float32]:
-    """``(256, 256)``: by what a channel's distance from the largest one grows, by the largest and the smallest."""
+    """``(256, 256)`` factors for a channel's distance from the largest one, by the largest and the smallest channel."""
     largest, smallest = np.arange(256.0)[:, None], np.arange(256.0)[None]
     saturation = np.divide(largest - smallest, largest, out=np.zeros((256, 256)), where=largest > 0)
     wanted = np.clip(saturation * factor + offset, 0, 1)

@@ -1,7 +1,7 @@
-"""Defocus blur: a disk with a smoothed rim, as a lens out of focus makes of every point.
+"""Defocus blur: a lens that is out of focus makes a disk of every point; its rim is smoothed.
 
-A filter of 21 x 21 weights is slow. The flat disk, though, is a sum of one run of pixels per row, which a running sum
-along the row gives with one subtraction, and smoothing its rim is a small Gaussian filter afterwards.
+A filter of 21 x 21 weights is slow. The sum over a flat disk, though, is one run of pixels in each row, and a running
+sum along the row gives each run with one subtraction. A small Gaussian filter then smooths the rim.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _CANVAS = 8
 
 @dataclass(frozen=True)
 class Lens:
-    """The kernel of the generators, taken apart.
+    """The blur kernel of the generators, taken apart into a flat disk, the smoothing of its rim, and a rest.
 
     Attributes:
-        half_widths: ``(2 R + 1,)``: the run of row ``dy`` reaches from ``-half_width`` to ``half_width``.
-        count: Pixels of the disk.
+        half_widths: ``(2 R + 1,)``: the disk covers ``-half_width`` to ``half_width`` in each of its rows.
+        count: Number of pixels of the disk.
         rim: ``(K,)`` Gaussian that smooths the rim.
-        weight: ``(M,)`` what the generators' kernel adds to that: they smooth the disk on a canvas whose edge it may
-            touch, which folds the rim back.
-        down: ``(M,)`` rows of these weights.
-        right: ``(M,)`` their columns.
-        reach: Pixels around the image that the filter needs.
+        weight: ``(M,)`` weights of the rest, which exists because the generators smooth the disk on a canvas whose
+            edge it may touch, which folds the rim back.
+        down: ``(M,)`` rows of these weights, from the centre.
+        right: ``(M,)`` columns of these weights, from the centre.
+        reach: Number of pixels around the image that the filter needs.
     """
 
     half_widths: npt.NDArray[np.int64]
@@ -61,14 +61,14 @@ def defocus_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def disk(radius: float, antialiasing: float) -> npt.NDArray[np.float64]:
-    """The kernel of the generators: a uniform disk that sums to 1, then smoothed with its canvas mirrored.
+    """Return the blur kernel of the generators: a uniform disk that sums to 1, smoothed with its canvas mirrored.
 
     Args:
-        radius: In pixels.
+        radius: Radius of the disk, in pixels.
         antialiasing: Sigma of the smoothing, in pixels.
 
     Returns:
-        ``(K, K)``.
+        ``(K, K)`` weights.
     """
     reach = np.arange(-_CANVAS, _CANVAS + 1) if radius <= _CANVAS else np.arange(-radius, radius + 1)
     side = 3 if radius <= _CANVAS else 5
@@ -79,7 +79,7 @@ def disk(radius: float, antialiasing: float) -> npt.NDArray[np.float64]:
 
 @functools.lru_cache(maxsize=32)
 def make_lens(radius: float, antialiasing: float) -> Lens:
-    """Take the kernel apart: see :class:`Lens`."""
+    """Take the kernel of :func:`disk` apart."""
     kernel = disk(radius, antialiasing)
     rim = cv2.getGaussianKernel(3 if radius <= _CANVAS else 5, antialiasing, cv2.CV_64F)[:, 0]
     largest = int(radius)
@@ -113,7 +113,7 @@ def _centred(kernel: npt.NDArray[np.float64], margin: int) -> npt.NDArray[np.flo
 def _sum_runs(
     image: ByteImage, half_widths: npt.NDArray[np.int64], first: int, scale: np.float32, out: FloatImage
 ) -> None:
-    """The disk's sum around the pixels ``first ...`` of both axes, times ``scale``."""
+    """Sum over the disk around each pixel from ``first`` on, on both axes, times ``scale``."""
     height, width, channels = image.shape
     running = np.zeros((height, (width + 1) * channels), dtype=np.int32)
     for row in range(height):

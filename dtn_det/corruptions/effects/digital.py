@@ -1,4 +1,4 @@
-"""Loss of resolution and compression: pixelate and jpeg_compression."""
+"""Pixelate and JPEG compression, and the JPEG step of the benchmarks that were published as JPEG files."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ def pixelate(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def jpeg_compression(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Save at low quality."""
+    """Save the image as JPEG of low quality, and read it again."""
     (quality,) = settings.parameters
     return round_trip(image, int(quality))
 
 
 def round_trip(image: ByteImage, quality: int) -> ByteImage:
-    """Encode an RGB image and decode it again.
+    """Encode an RGB image as JPEG and decode it again, by Pillow with chroma of half the resolution (4:2:0).
 
     The published files of ImageNet-C were written with ``optimize=True`` as well: that packs the same coefficients more
     tightly and changes no pixel.
 
     Args:
-        image: ``(H, W, 3)``.
-        quality: 1 to 95.
+        image: ``(H, W, 3)`` uint8.
+        quality: JPEG quality from 1 to 95.
 
     Returns:
-        ``(H, W, 3)``.
+        ``(H, W, 3)`` uint8.
     """
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality)

@@ -1,4 +1,4 @@
-"""Elastic transform: a smooth random displacement of the pixels, in the original after a random affine map."""
+"""Elastic transform: a smooth random displacement of the pixels, after a random affine map in the original one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Basis = npt.NDArray[np.float32]
 
 
 def elastic_transform(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Displace the pixels."""
+    """Displace the pixels by smooth noise, in the original transform after a random affine map."""
     height, width = image.shape[:2]
     amplitude, sigma, shift = settings.parameters
     values = image.astype(np.float32)
@@ -43,7 +43,7 @@ def elastic_transform(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def _affine(image: FloatImage, shift: float, stream: Stream) -> FloatImage:
-    """The affine map that moves three points around the centre by up to ``shift`` pixels each way."""
+    """Apply the affine map that moves three points around the centre by up to ``shift`` pixels each way."""
     height, width = image.shape[:2]
     # The generator takes (height, width) for (x, y) here; at 224 x 224 the two agree.
     centre = np.array([width // 2, height // 2], dtype=np.float32)
@@ -59,7 +59,7 @@ def _affine(image: FloatImage, shift: float, stream: Stream) -> FloatImage:
 
 @compiled
 def _warp(image: FloatImage, matrix: npt.NDArray[np.float64], out: FloatImage) -> None:
-    """Bilinear interpolation at ``matrix @ (x, y, 1)``, the image mirrored about its outermost pixels."""
+    """Interpolate bilinearly at ``matrix @ (x, y, 1)``, with the image mirrored about its outermost pixels."""
     height, width, channels = image.shape
     for row in range(height):
         for column in range(width):
@@ -80,21 +80,21 @@ def _warp(image: FloatImage, matrix: npt.NDArray[np.float64], out: FloatImage) -
 
 @compiled
 def _mirror_within(index: int, length: int) -> int:
-    """The pixel that an axis mirrored about its outermost pixels (c b | a b c | b a) has at an index."""
+    """Return the pixel at an index of an axis that is mirrored about its outermost pixels (c b | a b c | b a)."""
     index = index % (2 * length - 2)
     return index if index < length else 2 * length - 2 - index
 
 
 def displacement(size: tuple[int, int], sigmas: tuple[float, float], stream: Stream) -> FloatImage:
-    """Noise, uniform from -1 to 1, smoothed by a Gaussian with the image mirrored at its edges.
+    """Draw uniform noise from -1 to 1 and smooth it by a Gaussian, with the noise mirrored at the edges of the image.
 
     Args:
-        size: ``(H, W)``.
-        sigmas: Over the height and over the width, in pixels.
+        size: Height and width of the image, in pixels.
+        sigmas: Sigmas of the Gaussian along the height and along the width, in pixels.
         stream: Random numbers.
 
     Returns:
-        ``(H, W)``.
+        ``(H, W)`` noise.
     """
     noise = 2 * stream.uniforms(size) - 1
     rows, columns = (smoothing_basis(length, sigma) for length, sigma in zip(size, sigmas, strict=True))
@@ -115,16 +115,16 @@ def _reach(sigma: float) -> int:
 
 @functools.lru_cache(maxsize=64)
 def smoothing_basis(length: int, sigma: float) -> Basis:
-    """A wide Gaussian over a mirrored axis as ``basis.T @ basis``: few rows, for it passes few frequencies.
+    """Write a wide Gaussian filter over a mirrored axis as ``basis.T @ basis`` with few rows, for few frequencies pass.
 
     A symmetric kernel on an axis mirrored about its ends is diagonal in the cosines of the DCT-II.
 
     Args:
-        length: Of the axis.
-        sigma: In pixels.
+        length: Length of the axis, in pixels.
+        sigma: Sigma of the Gaussian, in pixels.
 
     Returns:
-        ``(K, length)``. Negative side lobes of the cut-off kernel are left out with the weakest frequencies.
+        ``(K, length)`` basis. Negative side lobes of the cut-off kernel are left out with the weakest frequencies.
     """
     offset = np.arange(-_reach(sigma), _reach(sigma) + 1)
     kernel = np.exp(-(offset**2) / (2 * sigma**2))
@@ -143,7 +143,7 @@ def smoothing_basis(length: int, sigma: float) -> Basis:
 
 @compiled
 def _smooth_by_basis(noise: FloatImage, rows: Basis, columns: Basis, out: FloatImage) -> None:
-    """``rows.T @ (rows @ noise @ columns.T) @ columns``; BLAS would let the sums depend on its number of threads."""
+    """Compute ``rows.T @ (rows @ noise @ columns.T) @ columns``; the sums of BLAS depend on its number of threads."""
     height, width = noise.shape
     spectrum = np.zeros((rows.shape[0], columns.shape[0]), dtype=np.float32)
     line = np.empty(width, dtype=np.float32)
@@ -171,14 +171,14 @@ def _smooth_by_basis(noise: FloatImage, rows: Basis, columns: Basis, out: FloatI
 
 @compiled
 def _mirror(index: int, length: int) -> int:
-    """The pixel that a mirrored axis (c b a | a b c | c b a) has at an index."""
+    """Return the pixel at an index of a mirrored axis (c b a | a b c | c b a)."""
     index = index % (2 * length)
     return index if index < length else 2 * length - 1 - index
 
 
 @compiled
 def _sample(image: FloatImage, down: FloatImage, across: FloatImage, out: ByteImage) -> None:
-    """Bilinear interpolation at displaced pixels, rounded down."""
+    """Interpolate bilinearly at displaced pixels, and round down."""
     height, width, channels = image.shape
     for row in range(height):
         for column in range(width):

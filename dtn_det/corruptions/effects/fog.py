@@ -29,19 +29,19 @@ def fog(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def fractal_haze(height: int, width: int, decay: float, stream: Stream) -> FloatImage:
-    """The upper left corner of a periodic diamond-square map whose side is a power of two.
+    """Make the upper left corner of a periodic diamond-square map whose side is a power of two.
 
-    The map is scaled to 0 ... 1 as a whole. Scales whose displacements are too small to move its extremes are therefore
-    only made for the corner.
+    The map is scaled to 0 ... 1 as a whole, so that all of it is needed for its extremes. Scales whose displacements
+    are too small to move the extremes are only made for the corner.
 
     Args:
-        height: Of the corner, in pixels.
-        width: Of the corner, in pixels.
+        height: Height of the corner, in pixels.
+        width: Width of the corner, in pixels.
         decay: The displacements of a scale are ``decay`` squared times as small as those of the scale before.
         stream: Random numbers.
 
     Returns:
-        ``(height, width)``, 0 ... 1.
+        ``(height, width)`` haze from 0 to 1.
     """
     scales = (max(height, width) - 1).bit_length()
     amplitudes = [ROUGHNESS / decay ** (2 * scale) for scale in range(scales)]
@@ -64,7 +64,7 @@ def fractal_haze(height: int, width: int, decay: float, stream: Stream) -> Float
 
 
 def _points_needed(length: int, scales: int) -> int:
-    """How many points of an axis, the one before the first among them, determine ``length`` pixels ``scales`` later."""
+    """Count the points of an axis that determine ``length`` pixels ``scales`` later, with the one before the first."""
     last = length - 1
     for _ in range(scales):
         # An even point lies between two odd ones, an odd one between two points of the scale before.
@@ -73,7 +73,7 @@ def _points_needed(length: int, scales: int) -> int:
 
 
 def _noise(stream: Stream, points: FloatImage) -> npt.NDArray[np.uint16]:
-    """Uniform numbers for the new points that each old one brings, three at most: 16 bits each are plenty."""
+    """Draw 16 bits for each of the new points, of which an old point brings three at most."""
     rows, columns = points.shape
     count = 3 * (rows - 1) * (columns - 1)
     return stream.bits((count + 1) // 2).view("<u2")[:count].reshape(3, rows - 1, columns - 1)
@@ -83,8 +83,8 @@ def _noise(stream: Stream, points: FloatImage) -> npt.NDArray[np.uint16]:
 def _refine(points: FloatImage, amplitude: np.float32, noise: npt.NDArray[np.uint16], periodic: bool) -> FloatImage:
     """Halve the distance of the points: each new one is the mean of its four neighbours and a displacement.
 
-    The first and the last row and column of what is taken only serve as neighbours; they are made new where the map is
-    periodic, and otherwise only the first ones are.
+    The first and the last row and column of ``points`` only serve as neighbours. In a periodic map they are made new,
+    in another one only the first ones are.
     """
     rows, columns = points.shape[0] - 1, points.shape[1] - 1
     scale = amplitude * np.float32(2.0**-15)

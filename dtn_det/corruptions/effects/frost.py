@@ -33,8 +33,8 @@ class TextureSet:
     """Six pictures of frost.
 
     Attributes:
-        name: ``procedural`` for those made here, otherwise ``original:`` and eight digits of the hash of the files.
-        textures: ``(H, W, 3)`` each, RGB, not to be written to.
+        name: ``procedural`` for pictures that are made here, else ``original:`` and eight digits of the files' hash.
+        textures: Six ``(H, W, 3)`` uint8 RGB pictures, which cannot be written to.
     """
 
     name: str
@@ -42,20 +42,20 @@ class TextureSet:
 
 
 def texture_set(folder: Path | str | None) -> TextureSet:
-    """The textures of a folder, or those that ship. Either are made once in a process.
+    """Return the textures of a folder, or those that ship; either are read or made once in a process.
 
     Args:
-        folder: Holds :data:`FILES`; None for the textures that ship.
+        folder: Folder with :data:`FILES`; None for the textures that ship.
 
     Raises:
         FileNotFoundError: The folder or a texture is missing.
-        ValueError: A texture is no picture.
+        InputError: A texture is no picture.
     """
     return _procedural() if folder is None else _read(Path(folder).resolve())
 
 
 def texture_name(folder: Path | str | None) -> str:
-    """The name of :func:`texture_set`, without making textures."""
+    """Return the name of the textures that :func:`texture_set` gives, without making those that ship."""
     return PROCEDURAL if folder is None else texture_set(folder).name
 
 
@@ -136,7 +136,7 @@ _DRAWINGS: tuple[tuple[Callable[[Stream, tuple[int, int]], FloatImage], int], ..
 def _in_color(drawing: FloatImage, tint: FloatImage, statistics: Statistics) -> ByteImage:
     """Give a drawing the spectrum, the layout and the quantiles of a texture.
 
-    Each changes the others, so they take turns; the quantiles come last.
+    Each of the three changes the others, so they take turns; the quantiles come last.
     """
     green = _with_quantiles(drawing, statistics.quantiles[1])
     for _ in range(3):
@@ -203,7 +203,7 @@ def frost(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def _fitting_texture(folder: Path | str | None, number: int, height: int, width: int, profile: Profile) -> ByteImage:
-    """A texture at the scale of the profile, or a larger one where it would not exceed the image on both axes."""
+    """Return a texture at the scale of the profile, or larger if it would not exceed the image on both axes."""
     texture = texture_set(folder).textures[number]
     rows, columns = texture.shape[:2]
     scale = profile.frost_scale

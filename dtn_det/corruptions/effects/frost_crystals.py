@@ -18,17 +18,17 @@ Size = tuple[int, int]
 
 
 def needles(stream: Stream, size: Size, density: float, length: Range, half_width: Range) -> FloatImage:
-    """Blades that lie across each other, each lit from one side.
+    """Draw blades that lie across each other, each lit from one side.
 
     Args:
         stream: Random numbers.
         size: Height and width, in pixels.
-        density: Needles a pixel.
-        length: Least and greatest, in pixels; short ones are the more frequent.
-        half_width: Least and greatest, in pixels; slim ones are the more frequent.
+        density: Number of needles per pixel.
+        length: Least and greatest length, in pixels; short needles are more frequent.
+        half_width: Least and greatest half of the width, in pixels; slim needles are more frequent.
 
     Returns:
-        ``(H, W)``.
+        ``(H, W)`` shades.
     """
     x, y, turn, stretch, girth, shade, gain, cross = stream.uniforms((8, int(density * size[0] * size[1])))
     angle = _grain(x, y, size) + 1.2 * (turn - 0.5) + np.where(cross < 0.4, 1.05, 0)
@@ -42,19 +42,19 @@ def needles(stream: Stream, size: Size, density: float, length: Range, half_widt
 def feathers(
     stream: Stream, size: Size, density: float, length: Range, spacing: float, spread: float, arms: int
 ) -> FloatImage:
-    """Crystals whose spines bear barbs on both sides, bright on dark.
+    """Draw crystals whose spines bear barbs on both sides, bright on dark.
 
     Args:
         stream: Random numbers.
         size: Height and width, in pixels.
-        density: Crystals a pixel.
+        density: Number of crystals per pixel.
         length: Least and greatest length of a spine, in pixels.
         spacing: Distance of the barbs, in pixels.
         spread: Length of the longest barbs, relative to the spine.
-        arms: Most spines that leave from one point.
+        arms: Largest number of spines that leave from one point.
 
     Returns:
-        ``(H, W)``.
+        ``(H, W)`` shades.
     """
     crystals = stream.uniforms((7, int(density * size[0] * size[1])))
     arm, crystals = _members(1 + (crystals[4] * arms).astype(np.intp), crystals)
@@ -85,22 +85,22 @@ def feathers(
 
 
 def _members(counts: npt.NDArray[np.intp], groups: Floats) -> tuple[npt.NDArray[np.intp], Floats]:
-    """The number of each member within its group, and the column of ``groups`` that holds for it."""
+    """Return the number of each member within its group, and for each member the column of its group."""
     number = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
     return number, np.repeat(groups, counts, axis=1)
 
 
 def wrinkles(stream: Stream, size: Size, density: float, length: Range) -> FloatImage:
-    """Folds of a sheet of ice, each bright on one side and dark on the other.
+    """Draw folds of a sheet of ice, each bright on one side and dark on the other.
 
     Args:
         stream: Random numbers.
         size: Height and width, in pixels.
-        density: Folds a pixel.
-        length: Least and greatest, in pixels; short ones are the more frequent.
+        density: Number of folds per pixel.
+        length: Least and greatest length, in pixels; short folds are more frequent.
 
     Returns:
-        ``(H, W)``.
+        ``(H, W)`` shades.
     """
     parts = 7
     x, y, stretch, height, turn, girth, *wander = stream.uniforms((6 + parts, int(density * size[0] * size[1])))
@@ -120,15 +120,15 @@ def wrinkles(stream: Stream, size: Size, density: float, length: Range) -> Float
 
 
 def droplets(stream: Stream, size: Size, streak: float) -> FloatImage:
-    """Frozen droplets, some of which have run down the glass.
+    """Draw frozen droplets, some of which have run down the glass.
 
     Args:
         stream: Random numbers.
         size: Height and width, in pixels.
-        streak: How far they have run at most, in pixels.
+        streak: Longest distance that a droplet has run, in pixels.
 
     Returns:
-        ``(H, W)``.
+        ``(H, W)`` shades.
     """
     x, y, fate, shade, girth, aside = stream.uniforms((6, size[0] * size[1] // 14))
     x, y = x * size[1], y * size[0]
@@ -141,15 +141,15 @@ def droplets(stream: Stream, size: Size, streak: float) -> FloatImage:
 
 
 def clouds(stream: Stream, size: Size, cell: int) -> FloatImage:
-    """Smooth light and shade.
+    """Draw smooth light and shade.
 
     Args:
         stream: Random numbers.
         size: Height and width, in pixels.
-        cell: Distance of two independent values, in pixels.
+        cell: Distance between two independent values, in pixels.
 
     Returns:
-        ``(H, W)``, 0 ... 1.
+        ``(H, W)`` shades from 0 to 1.
     """
     values = stream.uniforms((size[0] // cell + 2, size[1] // cell + 2))
     (above, down), (before, right) = (_cells(length, cell) for length in size)
@@ -159,7 +159,7 @@ def clouds(stream: Stream, size: Size, cell: int) -> FloatImage:
 
 
 def _cells(length: int, cell: int) -> tuple[npt.NDArray[np.intp], FloatImage]:
-    """The cell of each pixel of an axis and the share of the next one, which rises smoothly from 0 to 1."""
+    """Return the cell of each pixel of an axis and the share of the next cell, which rises smoothly from 0 to 1."""
     position = np.arange(length) / cell
     index = position.astype(np.intp)
     share = (position - index).astype(np.float32)
@@ -171,7 +171,7 @@ def _within(ends: Range, share: Floats) -> Floats:
 
 
 def _grain(x: Floats, y: Floats, size: Size) -> Floats:
-    """A direction that changes slowly from place to place, for crystals grow along those beside them."""
+    """Return a direction that changes slowly from place to place, for crystals grow along their neighbours."""
     x, y = 6 * x * size[1] / size[0], 6 * y
     direction: Floats = 1.3 * np.sin(x + 1.7 * np.sin(0.7 * y)) + 1.1 * np.cos(1.3 * y + np.sin(0.9 * x))
     return direction

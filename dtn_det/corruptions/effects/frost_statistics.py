@@ -22,14 +22,14 @@ BANDS = 2.0 ** np.arange(-8, 0, 0.5)
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is known of one texture.
+    """The statistics of one texture.
 
     Attributes:
         size: Height and width, in pixels.
-        quantiles: Of the red, the green and the blue channel, at :data:`SHARES`.
-        spectrum: Of the green channel: see :func:`spectrum`.
-        layout: Of the green channel: see :func:`layout`.
-        correlations: Of the red and of the blue channel with the green one.
+        quantiles: Quantiles of the red, the green and the blue channel at :data:`SHARES`.
+        spectrum: Spectrum of the green channel: see :func:`spectrum`.
+        layout: Layout of the green channel: see :func:`layout`.
+        correlations: Correlations of the red and of the blue channel with the green one.
     """
 
     size: tuple[int, int]
@@ -40,34 +40,34 @@ class Statistics:
 
 
 def quantiles(values: Values) -> npt.NDArray[np.float64]:
-    """Values at :data:`SHARES`: ``(17,)``."""
+    """Return the ``(17,)`` quantiles of values at :data:`SHARES`."""
     return np.asarray(np.quantile(values, SHARES), np.float64)
 
 
 def layout(channel: Values) -> npt.NDArray[np.float64]:
-    """Means of the cells of a grid: ``(3, 3)``. Random crops show the middle of a texture more often than its edges."""
+    """Return the means of a ``(3, 3)`` grid: random crops show the middle of a texture more often than its edges."""
     rows = (strip.mean(axis=0) for strip in np.array_split(channel, 3, axis=0))
     return np.array([[cell.mean() for cell in np.array_split(row, 3)] for row in rows])
 
 
 def band_of_each_frequency(height: int, width: int) -> npt.NDArray[np.intp]:
-    """The band of each coefficient of a real Fourier transform: ``(height, width // 2 + 1)``, 0 to 15."""
+    """Return the band, 0 to 15, of each coefficient of a real Fourier transform: ``(height, width // 2 + 1)``."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     bands: npt.NDArray[np.intp] = np.searchsorted(BANDS, frequency).clip(max=len(BANDS) - 1)
     return bands
 
 
 def spectrum(channel: Values) -> npt.NDArray[np.float64]:
-    """Mean power of the frequencies of each band.
+    """Return the mean power of the frequencies of each band.
 
-    The image fades towards its edges before the transform: the jumps between opposite edges would show at all
-    frequencies otherwise.
+    The image is faded towards its edges before the transform, because jumps between opposite edges would show at all
+    frequencies.
 
     Args:
-        channel: ``(H, W)``.
+        channel: ``(H, W)`` values.
 
     Returns:
-        ``(16,)``: in decibels relative to the mean over all frequencies.
+        ``(16,)`` powers in decibels relative to the mean over all frequencies.
     """
     height, width = channel.shape
     window = np.hanning(height)[:, None] * np.hanning(width)
@@ -138,4 +138,4 @@ TEXTURES = (
         correlations=(0.977, 0.977),
     ),
 )
-"""Of the six textures, in their order."""
+"""The statistics of the six textures, in their order."""

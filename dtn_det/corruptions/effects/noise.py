@@ -29,11 +29,11 @@ def add_noise(image: ByteImage, settings: EffectSettings) -> ByteImage:
     """Draw each value of the image from the distribution that the noise gives to its level.
 
     Args:
-        image: ``(H, W, 3)``.
-        settings: Those of ``gaussian_noise``, ``shot_noise``, ``impulse_noise`` or ``speckle_noise``.
+        image: ``(H, W, 3)`` uint8.
+        settings: Settings of ``gaussian_noise``, ``shot_noise``, ``impulse_noise`` or ``speckle_noise``.
 
     Returns:
-        ``(H, W, 3)``.
+        ``(H, W, 3)`` uint8.
     """
     noisy = np.empty_like(image)
     table = _alias_table(settings.name, settings.parameters)
@@ -42,7 +42,7 @@ def add_noise(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def transition_matrix(name: str, parameters: Parameters) -> Matrix:
-    """Probability of each output level given each input level: ``(256, 256)``, rows sum to 1."""
+    """Return the ``(256, 256)`` probabilities of each output level for each input level; rows sum to 1."""
     (parameter,) = parameters
     level = np.arange(LEVELS, dtype=np.float64)[:, None]
     if name == "gaussian_noise":
@@ -59,7 +59,7 @@ def transition_matrix(name: str, parameters: Parameters) -> Matrix:
 
 
 def _normal_noise(level: Matrix, deviation: Matrix) -> Matrix:
-    """Normal noise, clipped to 0 ... 255 and rounded down; a deviation of 0 leaves the level as it is."""
+    """Return the matrix of normal noise, clipped and rounded down; a deviation of 0 leaves the level as it is."""
     # The upper end of each output level: everything below 1 becomes 0, everything from 255 on 255.
     upper = np.append(np.arange(1, LEVELS, dtype=np.float64), np.inf)
     spread = np.where(deviation == 0, 1, deviation)
@@ -69,7 +69,7 @@ def _normal_noise(level: Matrix, deviation: Matrix) -> Matrix:
 
 
 def _shot_noise(level: Matrix, photons: float) -> Matrix:
-    """Poisson counts of mean ``photons * level / 255``, brought back to levels, clipped and rounded down."""
+    """Return the matrix of Poisson counts of mean ``photons * level / 255``, as levels, clipped and rounded down."""
     # All counts from `photons` on are clipped to 255, so the rest of the distribution need not be told apart.
     counts = np.arange(int(np.ceil(photons)))
     outputs = np.minimum(counts / photons, 1) * 255
@@ -83,7 +83,7 @@ def _shot_noise(level: Matrix, photons: float) -> Matrix:
 
 @functools.lru_cache(maxsize=64)
 def _alias_table(name: str, parameters: Parameters) -> npt.NDArray[np.uint32]:
-    """``(256, 256)``: the threshold in the upper 24 bits, the alias in the lower 8."""
+    """``(256, 256)`` entries with the threshold in the upper 24 bits and the alias in the lower 8."""
     matrix = transition_matrix(name, parameters)
     table = _build_alias_table(matrix / matrix.sum(axis=1, keepdims=True))
     table.setflags(write=False)

@@ -15,11 +15,11 @@ class EffectSettings:
     """How to corrupt one image.
 
     Attributes:
-        name: Corruption.
+        name: Name of the corruption.
         severity: 1 to 5.
-        profile: Benchmark.
+        profile: The benchmark whose parameters and habits are followed.
         stream: Random numbers of this image.
-        frost_folder: Folder of frost textures, None for those that ship.
+        frost_folder: Folder of frost textures; None for those that ship.
     """
 
     name: str
@@ -30,5 +30,5 @@ class EffectSettings:
 
     @property
     def parameters(self) -> Parameters:
-        """See :mod:`dtn_det.corruptions.severities`."""
+        """The parameters of the corruption at this severity: see :mod:`dtn_det.corruptions.severities`."""
         return self.profile.parameters(self.name, self.severity)

@@ -22,7 +22,7 @@ def snow(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def _flakes(height: int, width: int, settings: EffectSettings) -> FloatImage:
-    """The flakes at rest: enlarged normal noise that exceeds a threshold. ``(height, width)``, 0 ... 255."""
+    """Draw the flakes at rest, enlarged normal noise that exceeds a threshold: ``(height, width)``, 0 ... 255."""
     mean, deviation, factor, threshold = settings.parameters[:4]
     upper, down = zoom_samples(height, factor, centred=settings.profile.original)
     left, across = zoom_samples(width, factor, centred=settings.profile.original)

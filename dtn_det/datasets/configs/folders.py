@@ -58,7 +58,7 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
         What mmpretrain leaves out of the folders.
 
     Raises:
-        ValueError: The number of folders is not that of the model's classes, or their names are not those of the other
+        InputError: The number of folders is not that of the model's classes, or their names are not those of the other
             dataloaders or of ``classes`` in the config, or mmpretrain takes a folder for a class that is none, or a
             list of images has labels that do not fit, or an evaluator looks at more classes than there are.
     """

@@ -20,7 +20,7 @@ def check_image_lists(cfg: Mapping[str, Any], dataloaders: Sequence[str], number
         numbers: Keys of the config that say how many classes the model has.
 
     Raises:
-        ValueError: A line without a label, a label beyond the model's classes, or a folder that has another label in
+        InputError: A line without a label, a label beyond the model's classes, or a folder that has another label in
             another list.
     """
     seen: dict[str, tuple[int, str]] = {}

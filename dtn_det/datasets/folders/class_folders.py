@@ -114,7 +114,7 @@ def list_images(
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: It is something else, holds no images, or a class folder whose class is not known.
+        InputError: It is something else, holds no images, or a class folder whose class is not known.
     """
     return label_images(recognise(root), classes, limit, limit_seed)
 
@@ -145,7 +145,7 @@ def check_clean(found: Recognised, classes: str | None = None) -> None:
         classes: How the user wants them numbered.
 
     Raises:
-        ValueError: It is something else; the sentence says what, and what to do.
+        InputError: It is something else; the sentence says what, and what to do.
     """
     if found.kind == "corrupted" or found.kind not in READ_BY_CLASS:
         if found.kind == "images" and (images := look(found.root).images):
@@ -167,7 +167,7 @@ def list_clean(found: Recognised) -> Listing:
     """List the images of class folders, or of Tiny-ImageNet's validation set as downloaded.
 
     Raises:
-        ValueError: There are none, some lie in no class folder, or an image's class is not told.
+        InputError: There are none, some lie in no class folder, or an image's class is not told.
     """
     if found.kind == "tiny_imagenet_val":
         return _list_tiny(found)
@@ -181,7 +181,7 @@ def list_folders(root: Path, folders: Sequence[str]) -> Listing:
     """List the images of class folders, whatever lies beside them.
 
     Raises:
-        ValueError: There are none.
+        InputError: There are none.
     """
     others = OtherFiles()
     base = str(root)
@@ -205,7 +205,7 @@ def tiny_annotations(root: Path) -> dict[str, str]:
         root: The folder with ``val_annotations.txt``.
 
     Raises:
-        ValueError: A line names no file and class, or a file twice.
+        InputError: A line names no file and class, or a file twice.
     """
     classes: dict[str, str] = {}
     path = root / "val_annotations.txt"

@@ -67,7 +67,7 @@ def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
         contents: What lies in it.
 
     Raises:
-        ValueError: Two folders are for one cell.
+        InputError: Two folders are for one cell.
     """
     cells: dict[tuple[str, int], Path] = {}
     unknown: set[str] = set()

@@ -125,7 +125,7 @@ def map_labels(names: Iterable[str], classes: str, root: Path | str) -> LabelMap
         root: What they lie in, for messages.
 
     Raises:
-        ValueError: A folder that is none of the classes, two folders of one number, numbers with gaps, or the numbers
+        InputError: A folder that is none of the classes, two folders of one number, numbers with gaps, or the numbers
             of ImageNet's devkit.
     """
     names = sorted(set(names))

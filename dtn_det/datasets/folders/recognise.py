@@ -126,7 +126,7 @@ def recognise(root: Path) -> Recognised:
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: Two folders are for the same corruption and severity.
+        InputError: Two folders are for the same corruption and severity.
         OSError: It cannot be read.
     """
     if not root.is_dir():
