@@ -210,7 +210,7 @@ def export_model(
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How a model of timm is built, and which conversions it has gone through."""
+    """The name and arguments by which a model of timm is built, and its conversions."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -327,7 +327,7 @@ def _write_for_timm(
 
 
 def _with_trained_options(norm: Any, network: nn.Module) -> Any:
-    """Settings of norms that build what the network has, whose checkpoint may have brought other options."""
+    """Return settings that build the norms of the network, whose checkpoint may have brought other options."""
     found = next((module for module in network.modules() if isinstance(module, DTN)), None)
     settings = {"type": norm} if isinstance(norm, str) else dict(norm)
     if found is None or (settings.get("init") == "layernorm") == (not found.head_rms and not found.unbiased):
@@ -359,7 +359,7 @@ def _share(out: Path) -> None:
 
 
 def _data_settings(cfg: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """What timm's `config.json` says of the input: mean and deviation of values from 0 to 1."""
+    """Return what timm's `config.json` says of the input: its size, and mean and deviation of values from 0 to 1."""
     preprocessor = cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {}
     inner = cfg.model.get("model") or {}
     preprocessor = preprocessor or inner.get("data_preprocessor") or {}
@@ -373,7 +373,7 @@ def _data_settings(cfg: Any, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A config as plain dictionaries and lists."""
+    """Return a config as plain dicts and lists."""
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -382,7 +382,7 @@ def _plain(value: Any) -> Any:
 
 
 def _write_onnx(path: Path, forward: nn.Module, images: Tensor) -> Tensor:
-    """Export, read again, and give the logits of the file for the images."""
+    """Write the ONNX file, read it again, and return its logits for the images."""
     require("onnxscript", "export")
     runtime = require("onnxruntime", "export")
     temporary = path.with_suffix(".part.onnx")

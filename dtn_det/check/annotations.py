@@ -1,4 +1,4 @@
-"""What a COCO annotation file holds, and whether it can be evaluated and fits a detector."""
+"""The check of a COCO annotation file: what it holds, whether it can be evaluated, and whether it fits a detector."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def check_annotations(path: Path, target: Target | None = None, root: Path | Non
 
     Args:
         path: The file.
-        target: Detector that its categories are held against.
-        root: Folder of the data set; None to look around the file.
+        target: Detector that its categories are compared with.
+        root: Folder of the data set; None to look for the images around the file.
     """
     try:
         file = read_coco_file(path)
@@ -56,7 +56,7 @@ def check_annotations(path: Path, target: Target | None = None, root: Path | Non
 
 _TITLE = "COCO annotation file"
 _SIZES = 200
-"""Images whose size is held against what the file says."""
+"""Number of images whose size is compared with what the file says."""
 
 
 def _facts(file: CocoFile) -> Iterator[tuple[str, Any]]:
@@ -72,7 +72,7 @@ def _facts(file: CocoFile) -> Iterator[tuple[str, Any]]:
 
 
 def _with_images(file: CocoFile, root: Path | None) -> tuple[CocoFile, list[str]]:
-    """The file with the names that its images have on this machine, and what is missing."""
+    """Return the file with the names that its images have on this machine, and problems with these images."""
     near = (file.path.parent, file.path.parent.parent)
     around = near[::-1] if near[0].name == ANNOTATION_FOLDER else near
     problems: list[str] = []
@@ -100,7 +100,7 @@ def _with_images(file: CocoFile, root: Path | None) -> tuple[CocoFile, list[str]
 
 
 def _other_sizes(file: CocoFile, folder: Path) -> list[str]:
-    """Which of some images at equal distances have another size than the file says, or nothing."""
+    """Return the problem that one of some images has another size than the file says, if one has."""
     part = file.images[:: max(1, len(file.images) // _SIZES)]
     for row in part:
         header = read_header(folder / row["file_name"])
@@ -114,11 +114,11 @@ def _other_sizes(file: CocoFile, folder: Path) -> list[str]:
 
 
 def _trial(file: CocoFile, masks: bool) -> list[str]:
-    """Why the evaluation would fail, or nothing.
+    """Try the evaluation on the truth, and return why it would fail, if it would.
 
     Args:
         file: The annotations.
-        masks: Whether a model gives masks.
+        masks: True if the model gives masks.
     """
     from dtn_det.robustness.detection.trial import try_evaluation
     from dtn_det.robustness.detection.truth import truth_of
@@ -136,7 +136,7 @@ def _trial(file: CocoFile, masks: bool) -> list[str]:
 
 
 def _against(file: CocoFile, target: Target) -> tuple[str, tuple[Remark, ...]]:
-    """Why a file does not fit a detector's config, if so, and what `mpc` would do about the order of its classes."""
+    """Return why a file does not fit a detector's config, and a remark on the order of its classes, if any."""
     from dtn_det.datasets.configs.classes import classes_in_evaluation
 
     assert target.config is not None
@@ -158,7 +158,7 @@ def _against(file: CocoFile, target: Target) -> tuple[str, tuple[Remark, ...]]:
 
 
 def _mask_faults(file: CocoFile) -> tuple[Remark, ...]:
-    """That segmentations cannot be evaluated, which stops a detector with masks alone."""
+    """Remark that segmentations cannot be evaluated, which stops a detector with masks alone."""
     if not file.mask_faults:
         return ()
     places = tuple(f"{fault.place}: {fault.reason}" for fault in file.mask_faults[:3])
@@ -167,7 +167,7 @@ def _mask_faults(file: CocoFile) -> tuple[Remark, ...]:
 
 
 def _without_masks(file: CocoFile) -> tuple[Remark, ...]:
-    """That a detector with masks finds objects without."""
+    """Remark that objects have no mask, which a detector with masks asks for."""
     without = [place_of(row) for row in file.annotations if not row.get("segmentation")]
     if not without:
         return ()
@@ -193,7 +193,7 @@ def _name_file(node: Any, path: Path) -> None:
 
 
 def _other(path: Path) -> tuple[str, str]:
-    """Kind and title of a file that cannot be read as annotations."""
+    """Return kind and title of a file that cannot be read as annotations."""
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, and whether it fits a model."""
+"""The check of a checkpoint: what it holds, and whether it fits a model."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
     """Read a checkpoint as every command does.
 
     Args:
-        path: The file.
-        target: Model that its weights are held against.
+        path: The file, or the folder of a model of Hugging Face.
+        target: Model that its weights are compared with.
     """
     try:
         content = read_checkpoint(path)
@@ -58,7 +58,7 @@ def _not_whole(path: Path, chosen: Chosen) -> Iterator[str]:
 
 
 def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
-    """Weights against a model, of timm's with as many classes as they have: `dtn-det mce` builds these so."""
+    """Fit weights to a model; one of timm gets as many classes as they have, for `dtn-det mce` builds it so."""
     try:
         return fit_weights(target.build(), content, str(path))
     except MisfitError as error:
@@ -96,7 +96,7 @@ def _facts(content: Mapping[str, Any], chosen: Chosen, copies: EmaCopies | None)
 
 
 def _options(content: Mapping[str, Any], chosen: Chosen) -> Iterator[tuple[str, Any]]:
-    """The options that norms and other layers were trained with, if the file holds them."""
+    """Yield the options that norms and other layers were trained with, if the file holds them."""
     packed = [unpack_options(value) for name, value in chosen.state.items() if name.endswith(EXTRA_STATE)]
     for key in CLASS_KEYS:
         told = {describe_options(options) for options in packed if options and key in options}

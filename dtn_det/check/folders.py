@@ -1,4 +1,4 @@
-"""What a folder of images is, and whether its classes fit a model."""
+"""The check of a folder of images: what it is, and whether its classes fit a model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dtn_det.check.model import Target
 
 _LOOKED_AT = 100
-"""Images of a folder that are read."""
+"""Number of images of a folder that are read."""
 
 
 def check_folder(root: Path, classes: str | None = None, target: Target | None = None) -> list[CheckResult]:
@@ -31,12 +31,12 @@ def check_folder(root: Path, classes: str | None = None, target: Target | None =
 
     Args:
         root: The folder.
-        classes: How classes are numbered, see :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None for what
-            names tell.
-        target: Model that the classes are held against.
+        classes: How classes are numbered, see :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to go by the
+            names of the folders.
+        target: Model that the classes are compared with.
 
     Returns:
-        The folder, and each annotation file of a COCO data set.
+        A result for the folder, and one for each annotation file of a COCO data set.
     """
     try:
         found = recognise(root)
@@ -93,7 +93,7 @@ def _class_facts(found: Recognised, images: LabelledImages) -> dict[str, Any]:
 
 
 def _unreadable(images: LabelledImages) -> list[str]:
-    """What a command would stop with at one of some images, which are looked at in whole, or nothing."""
+    """Read some images whole, and return the problem that would stop a command at one of them, if any."""
     bad = []
     looked_at = spread(images.images, _LOOKED_AT)
     for image in looked_at:
@@ -107,7 +107,7 @@ def _unreadable(images: LabelledImages) -> list[str]:
 
 
 def _against(found: Recognised, images: LabelledImages, target: Target | None) -> str | None:
-    """Why a model does not fit, nothing where it does, None where that cannot be told."""
+    """Return the reason why a model does not fit; empty if it does, None if that cannot be told."""
     from dtn_det.robustness.classification.class_agreement import ClassSet
 
     if target is None:

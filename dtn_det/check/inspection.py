@@ -1,4 +1,4 @@
-"""`dtn-det check`: what a file or folder is, and who looks at it."""
+"""The entry of `dtn-det check`: it finds out what kind a path is of, and has it looked at."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _SHOWN = 12
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One file or folder.
+    """The result of the check of one file or folder.
 
     Attributes:
         path: The file or folder.
-        kind: What it is, for programs: ``'coco'``, ``'class_folders'``, ``'corrupted'``, ``'checkpoint'``,
+        kind: Its kind, for programs: ``'coco'``, ``'class_folders'``, ``'corrupted'``, ``'checkpoint'``,
             ``'store'``, or another kind of :class:`dtn_det.datasets.folders.recognise.Recognised`; empty where it
             was not recognised.
-        title: What it is, for people.
+        title: Its kind, for people.
         facts: Numbers and names that describe it, by what they are called.
         remarks: What a command would leave out, fill in or decide.
-        problems: Sentences that a command would stop with.
-        fits: Whether it fits the model; None where no model was named or the question makes no sense.
+        problems: Messages with which a command would stop.
+        fits: True if it fits the model; None if no model was named, or if it is of a kind that fits no model.
     """
 
     path: str
@@ -46,11 +46,11 @@ class CheckResult:
 
     @property
     def is_good(self) -> bool:
-        """Whether commands would take it, and the model fits if one was named."""
+        """True if commands would take it, and the model fits if one was named."""
         return not self.problems and self.fits is not False
 
     def to_dict(self) -> dict[str, Any]:
-        """The result for JSON."""
+        """Return the result for JSON."""
         return {
             "path": self.path,
             "kind": self.kind,
@@ -62,7 +62,7 @@ class CheckResult:
         }
 
     def lines(self) -> list[str]:
-        """The result as lines for people."""
+        """Return the result as lines for people."""
         lines = [f"{self.path}: {self.title}"]
         lines += [f"  {name}: {_shown(value)}" for name, value in self.facts.items()]
         lines += [f"  {'warning' if remark.partial else 'note'}: {remark.sentence()}" for remark in self.remarks]
@@ -73,11 +73,11 @@ class CheckResult:
 
 
 def inspect_paths(paths: Sequence[Path], target: Target | None = None, classes: str | None = None) -> list[CheckResult]:
-    """Say of each path what :func:`inspect_path` says; one that is not there or cannot be read is a problem of its own.
+    """Check each path by :func:`inspect_path`; for a path that cannot be read, the result says so.
 
     Args:
         paths: Files and folders.
-        target: Model that they are held against.
+        target: Model that they are compared with.
         classes: How the classes of folders are numbered.
     """
     results = []
@@ -97,7 +97,7 @@ def inspect_path(path: Path, target: Target | None = None, classes: str | None =
 
     Args:
         path: A folder of images, a COCO data set, an annotation file, a checkpoint or the folder of one, or a store.
-        target: Model that it is held against.
+        target: Model that it is compared with.
         classes: How the classes of folders are numbered, see :data:`dtn_det.datasets.folders.label_maps.CLASSES`.
 
     Returns:

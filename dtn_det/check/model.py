@@ -1,4 +1,4 @@
-"""The model that data and checkpoints are held against: a config, or a model of timm by its name."""
+"""The model that data and checkpoints are compared with: a config, or a model of timm by its name."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ TIMM = "timm:"
 
 @dataclass(frozen=True)
 class Target:
-    """A model that was named.
+    """A model that the user named.
 
     Attributes:
-        source: What the user wrote: the path of a config, or ``timm:NAME``.
+        source: The user's words: the path of a config, or ``timm:NAME``.
         config: The config, None for a model of timm.
     """
 
@@ -31,18 +31,18 @@ class Target:
 
     @property
     def is_detector(self) -> bool:
-        """Whether it is a config of MMDetection."""
+        """True for a config of MMDetection."""
         return self.config is not None and self.config.get("default_scope") != "mmpretrain"
 
     @property
     def gives_masks(self) -> bool:
-        """Whether it is a config of a detector whose masks are evaluated: it has a head for them, or a metric."""
+        """True for a config of a detector whose masks are evaluated: it has a head for them, or a metric."""
         if self.config is None or not self.is_detector:
             return False
         return _has_mask_head(self.config.model) or _evaluates_masks(self.config.get("test_evaluator"))
 
     def num_classes(self) -> int | None:
-        """Classes that a classifier tells apart, None where it does not say."""
+        """Return the number of classes that a classifier tells apart; None if it does not say."""
         if self.config is None:
             number = getattr(self.build(), "num_classes", None)
             return number if isinstance(number, int) else None
@@ -50,13 +50,13 @@ class Target:
         return numbers.pop() if len(numbers) == 1 else None
 
     def build(self, num_classes: int | None = None) -> nn.Module:
-        """The model with random weights, whatever its config would load.
+        """Build the model with random weights, whatever its config would load.
 
         Args:
-            num_classes: Of a model of timm; None for those of its pretrained weights.
+            num_classes: Number of classes of a model of timm; None for that of its pretrained weights.
 
         Raises:
-            ValueError: It does not build.
+            InputError: The model does not build.
         """
         try:
             model: nn.Module
@@ -67,7 +67,9 @@ class Target:
                 library = "mmdet" if self.is_detector else "mmpretrain"
                 registry = require(f"{library}.registry", "det" if self.is_detector else "cls").MODELS
                 model = registry.build(_settings(self.config))
-        except (KeyError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
             raise InputError(
                 f"expected a model that builds in {self.source}, got {type(error).__name__}: {error}: mend the config, "
                 "or name another"
@@ -76,15 +78,15 @@ class Target:
 
 
 def read_target(source: str, data_root: str | None = None, options: Mapping[str, Any] | None = None) -> Target:
-    """Read what the user named as the model.
+    """Read the model that the user named.
 
     Args:
-        source: Path of a config of MMDetection or mmpretrain, or ``timm:NAME``, whose ``@FILE`` is left out.
+        source: Path of a config of MMDetection or mmpretrain, or ``timm:NAME``; an ``@FILE`` behind it is left out.
         data_root: Folder in place of the config's ``data_root``.
-        options: Of ``--cfg-options``.
+        options: Values of ``--cfg-options``.
 
     Raises:
-        ValueError: It is neither.
+        InputError: The source is neither.
         FileNotFoundError: There is no such config.
     """
     if source.startswith(TIMM):
@@ -109,7 +111,7 @@ def read_target(source: str, data_root: str | None = None, options: Mapping[str,
 
 
 def is_timm_name(text: str) -> bool:
-    """Whether timm, where it is installed, has a model of a name."""
+    """Return whether timm is installed and has a model of a name."""
     from dtn_det.robustness.classification.models.timm import check_name
 
     try:
@@ -128,7 +130,7 @@ def _settings(config: Config) -> Any:
 
 
 def _without_weights(node: Any) -> Any:
-    """Settings of a model without the files that its parts start from."""
+    """Return the settings of a model without the files that its parts start from."""
     if isinstance(node, dict):
         return {key: _without_weights(value) for key, value in node.items() if key not in ("init_cfg", "pretrained")}
     if isinstance(node, list | tuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,18 @@ def test_a_detector_with_masks(project_root: Path, tmp_path: Path) -> None:
         annotation.pop("segmentation", None)
     told = {remark.kind: remark for remark in check(write_coco(tmp_path, content), masks).remarks}
     assert told["objects_without_masks"].count == len(content["annotations"])
+
+
+def test_a_model_that_does_not_build_is_a_problem_of_the_check(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(settings: Any) -> None:
+        raise ValueError("negative depth")
+
+    monkeypatch.setattr(importlib.import_module("mmdet.registry").MODELS, "build", build)
+    torch.save({"weight": torch.ones(1)}, tmp_path / "a.pth")
+    (problem,) = check(tmp_path / "a.pth", target).problems
+    assert "got ValueError: negative depth: mend the config" in problem
 
 
 def test_a_metric_of_masks_asks_for_masks(target: Target, tmp_path: Path) -> None:
