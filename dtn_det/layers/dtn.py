@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from dtn_det.errors import InputError
 from dtn_det.layers.kernels import operator
 from dtn_det.layers.masked_runs import normalize_runs, valid_runs
 from dtn_det.layers.plain import DTNOptions, DTNParameters, dynamic_token_norm, layer_norm
@@ -85,11 +86,11 @@ class DTN(TokenNorm):
     ) -> None:
         check_groups(num_features, num_groups)
         if init not in get_args(Init):
-            raise ValueError(f"expected init to be one of {get_args(Init)}, got {init!r}")
+            raise InputError(f"expected init to be one of {get_args(Init)}, got {init!r}")
         if init == "layernorm":
             head_rms = unbiased = False
         if unbiased and num_features == 1:
-            raise ValueError("expected num_features > 1 for an unbiased variance, got 1: pass unbiased=False")
+            raise InputError("expected num_features > 1 for an unbiased variance, got 1: pass unbiased=False")
         super().__init__(num_features, eps, device=device, dtype=dtype)
         self.num_groups = num_groups
         self.head_rms = head_rms
@@ -188,7 +189,7 @@ class DTN(TokenNorm):
         if grid is None:
             side = math.isqrt(num_tokens)
             if side * side != num_tokens:
-                raise ValueError(
+                raise InputError(
                     f"expected hw_shape=(H, W) for {num_tokens} tokens, which form no square grid, got None: pass the "
                     f"grid, (1, {num_tokens}) for a sequence"
                 )

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dtn_det.errors import InputError
 from dtn_det.layers.options import CarriesOptions
 
 
@@ -49,7 +50,7 @@ def locality_attention(
                 [0.5000, 0.5000, 0.0000]])
     """
     if scale.shape != q.shape[1:2]:
-        raise ValueError(f"expected scale of shape {tuple(q.shape[1:2])}, one per head, got {tuple(scale.shape)}")
+        raise InputError(f"expected scale of shape {tuple(q.shape[1:2])}, one per head, got {tuple(scale.shape)}")
     dtype = _compute_dtype(v)
     if bias is not None and bias.dtype == torch.bool:
         bias = torch.zeros_like(bias, dtype=dtype).masked_fill(~bias, -torch.inf)
@@ -57,7 +58,7 @@ def locality_attention(
         bias = bias.to(dtype)
     if mask_diagonal:
         if q.shape[-2] != k.shape[-2]:
-            raise ValueError(
+            raise InputError(
                 f"expected as many keys as queries where the diagonal is masked, got {q.shape[-2]} queries and "
                 f"{k.shape[-2]} keys: pass mask_diagonal=False"
             )
@@ -158,15 +159,15 @@ class LocalitySelfAttention(CarriesOptions):
     ) -> None:
         super().__init__()
         if num_heads < 1 or (dim_head is None and dim % num_heads):
-            raise ValueError(
+            raise InputError(
                 f"expected num_heads to be a positive divisor of dim, got dim={dim} and num_heads={num_heads}: choose "
                 f"a divisor, or pass dim_head"
             )
         if dim_head is not None and dim_head < 1:
-            raise ValueError(f"expected dim_head of at least 1, got {dim_head}: leave it out for dim / num_heads")
+            raise InputError(f"expected dim_head of at least 1, got {dim_head}: leave it out for dim / num_heads")
         for name, rate in {"attn_drop": attn_drop, "proj_drop": proj_drop}.items():
             if not 0 <= rate < 1:
-                raise ValueError(f"expected {name} from 0 to below 1, got {rate}: 0 drops nothing")
+                raise InputError(f"expected {name} from 0 to below 1, got {rate}: 0 drops nothing")
         dim_head = dim_head or dim // num_heads
         self.num_heads = num_heads
         self.dim_head = dim_head

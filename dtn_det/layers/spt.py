@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dtn_det.errors import InputError
 from dtn_det.layers.options import CarriesOptions
 from dtn_det.layers.token_norm import check_eps
 
@@ -109,7 +110,7 @@ class ShiftedPatchTokenization(CarriesOptions):
         super().__init__()
         for name, size in {"in_channels": in_channels, "dim": dim, "patch_size": patch_size}.items():
             if not isinstance(size, int) or size < 1:
-                raise ValueError(f"expected {name} to be a positive integer, got {size!r}")
+                raise InputError(f"expected {name} to be a positive integer, got {size!r}")
         check_eps(eps)
         self.shift = patch_size // 2 if shift is None else shift
         _check_shift(self.shift)
@@ -148,7 +149,7 @@ class ShiftedPatchTokenization(CarriesOptions):
         if hw_shape is not None:
             x, prefix = self._split(x, hw_shape)
         if x.dim() == 4 and x.shape[1] != self.in_channels:
-            raise ValueError(f"expected {self.in_channels} channels, got x of shape {tuple(x.shape)}")
+            raise InputError(f"expected {self.in_channels} channels, got x of shape {tuple(x.shape)}")
         patches = shifted_patches(x, self.patch_size, self.shift)
         height, width = patches.shape[1:3]
         tokens = self.patch_linear(self.patch_norm(patches.flatten(1, 2)))
@@ -162,7 +163,7 @@ class ShiftedPatchTokenization(CarriesOptions):
         num_prefix = x.shape[1] - height * width if x.dim() == 3 else -1
         if num_prefix < 0 or (num_prefix > 0 and self.prefix_linear is None):
             allowed = "at least" if self.prefix_linear is not None else "exactly"
-            raise ValueError(
+            raise InputError(
                 f"expected (B, N, C) with {allowed} {height * width} tokens for hw_shape={tuple(hw_shape)}, got x of "
                 f"shape {tuple(x.shape)}: pass the grid of the tokens, and prefix=True for tokens before them"
             )
@@ -185,9 +186,9 @@ def _shifted(x: Tensor, shift: int, multiple: int = 1) -> list[Tensor]:
 
 def _check_map(x: Tensor) -> None:
     if x.dim() != 4:
-        raise ValueError(f"expected x of shape (B, C, H, W), got {tuple(x.shape)}: pass hw_shape with (B, N, C) tokens")
+        raise InputError(f"expected x of shape (B, C, H, W), got {tuple(x.shape)}: pass hw_shape with (B, N, C) tokens")
 
 
 def _check_shift(shift: int) -> None:
     if not isinstance(shift, int) or shift < 1:
-        raise ValueError(f"expected a shift of at least 1 pixel, got {shift!r}: use patches of 2 pixels or more")
+        raise InputError(f"expected a shift of at least 1 pixel, got {shift!r}: use patches of 2 pixels or more")

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from dtn_det.errors import InputError
 from dtn_det.layers.options import CarriesOptions
 
 
@@ -48,7 +49,7 @@ class TokenNorm(CarriesOptions, nn.LayerNorm):
         dtype: torch.dtype | None = None,
     ) -> None:
         if not isinstance(num_features, int) or num_features < 1:
-            raise ValueError(f"expected num_features to be a positive integer, got {num_features!r}")
+            raise InputError(f"expected num_features to be a positive integer, got {num_features!r}")
         check_eps(eps)
         # nn.LayerNorm's constructor calls reset_parameters(), for which a subclass may not be ready.
         nn.Module.__init__(self)
@@ -108,11 +109,11 @@ def check_groups(num_features: int, num_groups: int) -> None:
         ValueError: Numbers that are no integers, or a number of groups that does not divide that of the channels.
     """
     if not isinstance(num_features, int) or not isinstance(num_groups, int):
-        raise ValueError(
+        raise InputError(
             f"expected num_features and num_groups to be integers, got {num_features!r} and {num_groups!r}"
         )
     if num_groups < 1 or num_features < 1 or num_features % num_groups:
-        raise ValueError(
+        raise InputError(
             f"expected num_groups to be a positive divisor of num_features, got num_features={num_features} and "
             f"num_groups={num_groups}: choose a divisor of {num_features}"
         )
@@ -125,7 +126,7 @@ def check_eps(eps: float) -> None:
         ValueError: It is no finite number from 0. 0 is that of LayerNorms without, which others take the place of.
     """
     if not isinstance(eps, int | float) or not 0 <= eps < math.inf:
-        raise ValueError(f"expected eps to be a number from 0, got {eps!r}: take a small one, such as 1e-5")
+        raise InputError(f"expected eps to be a number from 0, got {eps!r}: take a small one, such as 1e-5")
 
 
 def check_tokens(x: Tensor, num_features: int, hw_shape: tuple[int, int] | None) -> tuple[int, int] | None:
@@ -143,17 +144,17 @@ def check_tokens(x: Tensor, num_features: int, hw_shape: tuple[int, int] | None)
         ValueError: A shape or dtype that does not fit.
     """
     if x.dim() not in (3, 4) or x.shape[-1] != num_features:
-        raise ValueError(
+        raise InputError(
             f"expected x of shape (B, N, {num_features}) or (B, H, W, {num_features}), got {tuple(x.shape)}"
         )
     if not x.is_floating_point():
-        raise ValueError(f"expected x of a floating-point dtype, got {x.dtype}: call x.float()")
+        raise InputError(f"expected x of a floating-point dtype, got {x.dtype}: call x.float()")
     if hw_shape is not None and not _is_grid(hw_shape):
-        raise ValueError(f"expected hw_shape to be two positive integers (H, W), got {hw_shape!r}")
+        raise InputError(f"expected hw_shape to be two positive integers (H, W), got {hw_shape!r}")
     if x.dim() == 4:
         height, width = x.shape[1:3]
         if hw_shape is not None and tuple(hw_shape) != (height, width):
-            raise ValueError(
+            raise InputError(
                 f"expected hw_shape to be {(height, width)} for x of shape {tuple(x.shape)}, got {tuple(hw_shape)}"
             )
         return height, width
@@ -161,7 +162,7 @@ def check_tokens(x: Tensor, num_features: int, hw_shape: tuple[int, int] | None)
         return None
     height, width = hw_shape
     if height * width > x.shape[1]:
-        raise ValueError(
+        raise InputError(
             f"expected hw_shape with H * W of at most {x.shape[1]}, the number of tokens of x, got "
             f"{tuple(hw_shape)} with H * W = {height * width}"
         )
@@ -184,7 +185,7 @@ def check_mask(mask: Tensor, batch: int, num_tokens: int, grid: tuple[int, int] 
         ValueError: A shape or dtype that does not fit.
     """
     if mask.dtype != torch.bool:
-        raise ValueError(f"expected mask of dtype torch.bool, True for valid tokens, got {mask.dtype}")
+        raise InputError(f"expected mask of dtype torch.bool, True for valid tokens, got {mask.dtype}")
     shapes: list[tuple[int, ...]] = [(batch, num_tokens)]
     if grid is not None:
         if grid[0] * grid[1] != num_tokens:
@@ -193,7 +194,7 @@ def check_mask(mask: Tensor, batch: int, num_tokens: int, grid: tuple[int, int] 
     if tuple(mask.shape) not in shapes:
         *others, last = map(str, shapes)
         expected = f"{', '.join(others)} or {last}" if others else last
-        raise ValueError(f"expected mask of shape {expected}, got {tuple(mask.shape)}")
+        raise InputError(f"expected mask of shape {expected}, got {tuple(mask.shape)}")
     return mask.flatten(1)
 
 
@@ -211,7 +212,7 @@ def check_rows(mask: Tensor) -> None:
         return
     empty = (~mask.any(dim=1)).nonzero().flatten().tolist()
     if empty:
-        raise ValueError(f"expected at least one valid token in each row of mask, got none in rows {empty}")
+        raise InputError(f"expected at least one valid token in each row of mask, got none in rows {empty}")
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

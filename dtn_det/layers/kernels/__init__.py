@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dtn_det.errors import InputError
 from dtn_det.layers.plain import DTNParameters
 
 
@@ -44,17 +45,17 @@ def check_tensors(x: Tensor, parameters: DTNParameters, grad_y: Tensor | None = 
         if tensor is None:
             continue
         if tensor.device != x.device:
-            raise ValueError(
+            raise InputError(
                 f"expected tokens and parameters of DTN on one device, got {x.device} and {tensor.device}: move the "
                 "model to the device of its input"
             )
         if tensor.numel() != size or tensor.dtype != dtype:
-            raise ValueError(
+            raise InputError(
                 f"expected {name} of DTN to hold {size} values of {dtype}, got {tensor.numel()} of {tensor.dtype}: "
                 "give the layer the number of channels of its input, and all parameters one dtype"
             )
     if grad_y is not None and (grad_y.device != x.device or grad_y.numel() != x.numel()):
-        raise ValueError(
+        raise InputError(
             f"expected the gradient of DTN's output to have the shape {tuple(x.shape)} on {x.device}, got "
             f"{tuple(grad_y.shape)} on {grad_y.device}: pass the gradient of this output"
         )

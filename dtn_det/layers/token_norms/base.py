@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dtn_det.errors import InputError
 from dtn_det.layers.plain import Moments
 from dtn_det.layers.token_norm import (
     TokenNorm,
@@ -105,7 +106,7 @@ class AcrossTokensNorm(WithinTokenNorm):
     def _valid(self, tokens: Tensor, grid: tuple[int, int] | None, mask: Tensor | None) -> Tensor | None:
         batch, num_tokens, _ = tokens.shape
         if grid is None and not self.include_prefix:
-            raise ValueError("expected hw_shape=(H, W) with include_prefix=False, got None: pass the grid")
+            raise InputError("expected hw_shape=(H, W) with include_prefix=False, got None: pass the grid")
         if mask is None and self.include_prefix:
             return None
         num_prefix = 0 if grid is None else num_tokens - grid[0] * grid[1]
@@ -182,4 +183,4 @@ def check_fraction(name: str, value: float) -> None:
         ValueError: It is not in [0, 1].
     """
     if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"expected {name} from 0 to 1, got {value!r}: choose a number in this range")
+        raise InputError(f"expected {name} from 0 to 1, got {value!r}: choose a number in this range")

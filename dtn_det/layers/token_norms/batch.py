@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dtn_det.errors import InputError
 from dtn_det.layers.plain import Moments
 from dtn_det.layers.token_norms.base import AcrossTokensNorm, check_fraction, masked_moments, move, standardize
 
@@ -94,7 +95,7 @@ class TokenBatchNorm(_RunningMomentsNorm):
         """``(B, N, C)``, statistics over ``B`` and ``N``."""
         weight, bias = self.affine(tokens.dtype)
         if self.training and tokens[..., 0].numel() == 1:
-            raise ValueError("expected more than one token in a batch for BatchNorm in training, got one: use eval()")
+            raise InputError("expected more than one token in a batch for BatchNorm in training, got one: use eval()")
         if self.training and valid is not None:
             moments = masked_moments(tokens, valid, (0, 1))
             count = valid.sum().to(tokens.dtype)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from dtn_det.errors import InputError
 from dtn_det.layers.dtn import DTN
 from dtn_det.layers.token_norm import TokenNorm
 from dtn_det.layers.token_norms.batch import SwitchNorm, TokenBatchNorm
@@ -64,7 +65,7 @@ def token_norm_class(name: str) -> type[TokenNorm]:
     if plain not in TOKEN_NORMS:
         close = difflib.get_close_matches(plain, [*TOKEN_NORMS, *ALIASES], n=2)
         hint = f": did you mean {' or '.join(map(repr, close))}?" if close else ""
-        raise ValueError(f"expected a norm out of {', '.join(TOKEN_NORMS)}, got {name!r}{hint}")
+        raise InputError(f"expected a norm out of {', '.join(TOKEN_NORMS)}, got {name!r}{hint}")
     return TOKEN_NORMS[plain]
 
 
@@ -116,7 +117,7 @@ def build_token_norm(name: str, num_features: int, num_groups: int = 1, eps: flo
         if option not in known:
             close = difflib.get_close_matches(option, known, n=2)
             hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"it has {', '.join(sorted(known))}"
-            raise ValueError(f"expected options of {norm_class.__name__}, got {option!r}: {hint}")
+            raise InputError(f"expected options of {norm_class.__name__}, got {option!r}: {hint}")
     if takes_groups(name):
         options["num_groups"] = num_groups
     return norm_class(num_features, eps=eps, **options)
@@ -142,9 +143,9 @@ def from_layer_norm(norm: nn.Module, name: str, num_groups: int = 1, **options: 
         ValueError: ``norm`` is no LayerNorm or one over several dimensions, or arguments that do not fit.
     """
     if not isinstance(norm, nn.LayerNorm):
-        raise ValueError(f"expected an nn.LayerNorm to replace, got {type(norm).__name__}")
+        raise InputError(f"expected an nn.LayerNorm to replace, got {type(norm).__name__}")
     if len(norm.normalized_shape) != 1:
-        raise ValueError(
+        raise InputError(
             f"expected a LayerNorm over the last dimension, got one over {tuple(norm.normalized_shape)}: leave it"
         )
     like = next(norm.parameters(), None)

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from dtn_det.errors import InputError
 from dtn_det.layers.token_norm import check_groups
 from dtn_det.layers.token_norms.base import AcrossTokensNorm, masked_moments, standardize
 
@@ -93,7 +94,7 @@ class TokenGroupNorm(AcrossTokensNorm):
     ) -> None:
         check_groups(num_features, num_groups)
         if over not in get_args(Over):
-            raise ValueError(f"expected over to be one of {get_args(Over)}, got {over!r}")
+            raise InputError(f"expected over to be one of {get_args(Over)}, got {over!r}")
         super().__init__(num_features, eps, include_prefix=include_prefix, device=device, dtype=dtype)
         self.num_groups = num_groups
         self.over = over

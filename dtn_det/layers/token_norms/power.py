@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 
+from dtn_det.errors import InputError
 from dtn_det.layers.token_norms.base import AcrossTokensNorm, check_fraction, masked_mean
 
 
@@ -72,7 +73,7 @@ class PowerNorm(AcrossTokensNorm):
         check_fraction("alpha_forward", alpha_forward)
         check_fraction("alpha_backward", alpha_backward)
         if not isinstance(warmup_steps, int) or warmup_steps < 0:
-            raise ValueError(
+            raise InputError(
                 f"expected warmup_steps to be an integer of at least 0, got {warmup_steps!r}: take 0 to use the "
                 "running statistics from the start"
             )

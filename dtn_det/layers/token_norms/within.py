@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dtn_det.errors import InputError
 from dtn_det.layers.token_norms.base import WithinTokenNorm
 
 
@@ -144,7 +145,7 @@ class DyT(WithinTokenNorm):
         dtype: torch.dtype | None = None,
     ) -> None:
         if not isinstance(alpha, int | float) or not math.isfinite(alpha):
-            raise ValueError(f"expected alpha to be a finite number, got {alpha!r}: the paper starts at 0.5")
+            raise InputError(f"expected alpha to be a finite number, got {alpha!r}: the paper starts at 0.5")
         super().__init__(num_features, eps, device=device, dtype=dtype)
         self.alpha_init = alpha
         self.alpha = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
