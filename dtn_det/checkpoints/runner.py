@@ -50,8 +50,7 @@ def read_by_package(
 
     def load_checkpoint(filename: str, *args: Any, **options: Any) -> dict[str, Any]:
         if not is_readable(filename):
-            loaded: dict[str, Any] = by_mmengine(filename, *args, **options)
-            return loaded
+            return by_mmengine(filename, *args, **options)
         read = read_checkpoint(filename) if content is None else content
         given, remarks = _load(runner, str(filename), read, purpose, advice, weights)
         if runner.rank == 0:

@@ -100,8 +100,7 @@ class LinearTokenNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, N, C)`` to ``(B, N, D)``; ``N`` is a square, as everywhere in LeViT."""
-        out: Tensor = self.bn(self.linear(x))
-        return out
+        return self.bn(self.linear(x))
 
 
 def _new_norm(old: nn.Module, site: NormSite, name: str, options: dict[str, Any]) -> nn.Module:

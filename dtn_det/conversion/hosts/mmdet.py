@@ -42,8 +42,7 @@ class LSAReductionAttention(SpatialReductionAttention):  # type: ignore[misc]
         dropout_p = inner.dropout if self.training else 0.0
         out = locality_attention(q, k, v, self.scale, mask_diagonal=self.sr_ratio == 1, dropout_p=dropout_p)
         out = inner.out_proj(out.transpose(1, 2).flatten(2))
-        added: Tensor = (x if identity is None else identity) + self.dropout_layer(self.proj_drop(out))
-        return added
+        return (x if identity is None else identity) + self.dropout_layer(self.proj_drop(out))
 
     def _split(self, x: Tensor) -> Tensor:
         """Map ``(B, N, C)`` to ``(B, heads, N, C / heads)``."""

@@ -23,8 +23,7 @@ class ShiftedT2TModule(T2TModule):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Map images ``(B, C, H, W)`` to tokens and their grid."""
-        out: tuple[Tensor, tuple[int, int]] = super().forward(shift_patches(x, 1))
-        return out
+        return super().forward(shift_patches(x, 1))
 
 
 def _shift_image(model: nn.Module, name: str) -> None:
@@ -58,8 +57,7 @@ class LSAMultiheadAttention(MultiheadAttention):  # type: ignore[misc]
         out = locality_attention(q, k, v, self.scale, dropout_p=dropout_p)
         out = self.out_drop(self.gamma1(self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))))
         # If the input has another width, there is one head.
-        projected: Tensor = v.squeeze(1) + out if self.v_shortcut else out
-        return projected
+        return v.squeeze(1) + out if self.v_shortcut else out
 
 
 class LSAPretrainWindowMSA(WindowLocality, WindowMSA):  # type: ignore[misc]

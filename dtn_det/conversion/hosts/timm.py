@@ -32,8 +32,7 @@ class _Shifted(nn.Module):
         """Map ``(B, C, H, W)`` to ``(B, dim, H', W')``, contiguous with channels last."""
         tokens = self.patch_linear(self.patch_norm(shifted_patches(x, self.spt_patch, self.spt_patch // 2)))
         # Hooks see the map here, as they do behind the convolution that was in this place.
-        out: Tensor = self.patch_map(tokens.permute(0, 3, 1, 2))
-        return out
+        return self.patch_map(tokens.permute(0, 3, 1, 2))
 
 
 class SPTPatchEmbed(_Shifted, PatchEmbed):  # type: ignore[misc]
@@ -54,8 +53,7 @@ class SPTPatchEmbed(_Shifted, PatchEmbed):  # type: ignore[misc]
             # Pixels beyond the last whole patch have no position embedding.
             height, width = (side * self.spt_patch for side in self.grid_size)
             x = x[:, :, :height, :width]
-        out: Tensor = nchw_to(self._map(x), Format.NLC if self.flatten else self.output_fmt)
-        return out
+        return nchw_to(self._map(x), Format.NLC if self.flatten else self.output_fmt)
 
     def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
         """Change the size of images; that of patches stays."""
@@ -174,8 +172,7 @@ class LSAAttention(Attention):  # type: ignore[misc]
         gate = getattr(self, "gate", None)  # of newer releases
         if gate is not None:
             out = out * gate(x).sigmoid()
-        projected: Tensor = self.proj_drop(self.proj(out))
-        return projected
+        return self.proj_drop(self.proj(out))
 
 
 class LSAWindowAttention(WindowLocality, WindowAttention):  # type: ignore[misc]
@@ -197,8 +194,7 @@ class LSATalkingHeadAttn(TalkingHeadAttn):  # type: ignore[misc]
         scores = self.proj_l(scores.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         weights = (scores + diagonal_mask(x.shape[1], scores.dtype, scores.device)).softmax(dim=-1)
         weights = self.attn_drop(self.proj_w(weights.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
-        out: Tensor = self.proj_drop(self.proj((weights @ v).transpose(1, 2).flatten(2)))
-        return out
+        return self.proj_drop(self.proj((weights @ v).transpose(1, 2).flatten(2)))
 
 
 class LSAClassAttn(ClassAttn):  # type: ignore[misc]
@@ -212,8 +208,7 @@ class LSAClassAttn(ClassAttn):  # type: ignore[misc]
         )
         dropout_p = self.attn_drop.p if self.training else 0.0
         out = locality_attention(q, k, v, self.scale, mask_diagonal=False, dropout_p=dropout_p)
-        projected: Tensor = self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
-        return projected
+        return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
 
 
 def _both(allowed: Tensor, mask: Tensor | None) -> Tensor:
