@@ -56,7 +56,7 @@ def choose_ids(ids: Sequence[object], limit: int | None, seed: int) -> list[int]
 
 
 def _lowest(names: Sequence[str], limit: int, seed: int, hash_of: Callable[[int, str], bytes]) -> list[int]:
-    """The places of the names with the lowest hashes."""
+    """Return the places of the names with the lowest hashes."""
     if limit < 1:
         raise InputError(f"expected a limit of at least 1 image, got {limit}")
     return sorted(range(len(names)), key=lambda place: hash_of(seed, names[place]))[:limit]

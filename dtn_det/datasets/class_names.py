@@ -1,9 +1,9 @@
-"""Whether a model, its config and its annotation files mean the same classes by the same labels.
+"""Check that a model, its config and its annotation files mean the same classes by the same labels.
 
 MMDetection numbers the classes of a data set by the order of ``categories`` in its annotation file, of which it takes
 those whose names the config lists; the order in the config does not matter to it. So a label means what the training
 file's order says, and a file of another order gives every label another name without a word. This module decides by
-names, from facts alone; :mod:`dtn_det.datasets.configs.classes` gathers them.
+names, from facts that :mod:`dtn_det.datasets.configs.classes` gathers.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class NamedSet:
     """The classes of one data set of a config, or of an evaluator's file.
 
     Attributes:
-        where: Its key in the config, such as ``'train_dataloader.dataset'``.
-        file: Its annotation file.
+        where: Key of the data set in the config, such as ``'train_dataloader.dataset'``.
+        file: Path of its annotation file.
         wanted: Names that the config lists, in its order, or those of the data set's class.
         categories: Names in the file, in the order by which MMDetection numbers them.
-        heads: Whether the numbers of classes of the model's heads are that of this set, which they are not where
-            things and stuff are counted separately.
+        heads: True if the heads of the model have as many classes as this set; False if things and stuff are counted
+            separately.
     """
 
     where: str
@@ -52,14 +52,14 @@ class NamedSet:
 
 @dataclass(frozen=True)
 class ModelClasses:
-    """What a model tells of its classes.
+    """What a model says of its classes.
 
     Attributes:
-        heads: Number of classes by its key in the config, such as ``'model.bbox_head.num_classes'``.
+        heads: Numbers of classes by their keys in the config, such as ``'model.bbox_head.num_classes'``.
         checkpoint: Path of the checkpoint; empty before training.
-        names: Names in the checkpoint: those of the training config, in its order. None where it has none.
-        in_label_order: Whether ``names`` are known to be in the order of the labels: this project's training writes
-            them so.
+        names: Names in the checkpoint, which are those of the training config in its order; None if it has none.
+        in_label_order: True if ``names`` are known to be in the order of the labels, as this project's training writes
+            them.
     """
 
     heads: Mapping[str, int] = field(default_factory=dict)
@@ -74,8 +74,8 @@ class LabelNames:
 
     Attributes:
         names: Name of each label.
-        evidence: What says so.
-        source: File or checkpoint that it was read from.
+        evidence: What the names were taken from.
+        source: The file or checkpoint that they were read from.
         differing: Sets in which MMDetection would number the classes in another order.
     """
 
@@ -85,7 +85,7 @@ class LabelNames:
     differing: tuple[NamedSet, ...] = ()
 
     def places(self, categories: Sequence[str]) -> tuple[int, ...] | None:
-        """The place of each label's name among categories, None where they are in the order of the labels.
+        """Return the place of each label's name among categories; None if they are in the order of the labels.
 
         Args:
             categories: The same names in another order.
@@ -96,16 +96,16 @@ class LabelNames:
 
 
 def labels_in_training(training: Sequence[NamedSet], others: Sequence[NamedSet], model: ModelClasses) -> LabelNames:
-    """What the labels of a model mean that is about to be trained.
+    """Decide what the labels of a model mean that is about to be trained.
 
     Args:
-        training: Sets that it is trained on, at least one.
+        training: Sets that the model is trained on, at least one.
         others: Sets and evaluators' files that it is validated on.
-        model: Its heads.
+        model: The heads of the model.
 
     Raises:
-        ClassNameError: A name of the config that a file lacks, a name that is there twice, a head with another number
-            of classes, or sets whose labels mean different classes.
+        ClassNameError: A file lacks a name of the config, a name occurs twice, a head has another number of classes, or
+            the labels of two sets mean different classes.
     """
     first = training[0]
     for one in (*training, *others):
@@ -122,19 +122,20 @@ def labels_in_training(training: Sequence[NamedSet], others: Sequence[NamedSet],
 
 
 def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet], model: ModelClasses) -> LabelNames:
-    """What the labels of a trained model mean.
+    """Decide what the labels of a trained model mean.
 
-    The training file's order says it. Where the file is not at hand, it is that of the tested file if the names of the
-    checkpoint, or else of the config, are in that order too; nothing else is known then, and two orders are refused.
+    The order of the training file decides. If that file is not at hand, the order of the tested file is taken, provided
+    that the names of the checkpoint, or else of the config, are in that order too. Nothing else is known then, so that
+    two different orders are refused.
 
     Args:
-        tested: Sets and evaluators' files that it is evaluated on, at least one.
-        training: Sets of the config that it was trained with, as far as their files are at hand.
-        model: Its heads and the names in its checkpoint.
+        tested: Sets and evaluators' files that the model is evaluated on, at least one.
+        training: Sets that the model was trained on by its config, as far as their files are at hand.
+        model: The heads of the model and the names in its checkpoint.
 
     Raises:
-        ClassNameError: A name of the config that a file lacks, a name that is there twice, a head with another number
-            of classes, a checkpoint of other names, or an order of labels that cannot be known.
+        ClassNameError: A file lacks a name of the config, a name occurs twice, a head has another number of classes, the
+            checkpoint has other names, or the order of the labels cannot be known.
     """
     first = tested[0]
     for one in tested:
@@ -155,7 +156,7 @@ def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet
 def _decided(
     first: NamedSet, training: Sequence[NamedSet], model: ModelClasses
 ) -> tuple[tuple[str, ...], Evidence, str]:
-    """Names of the labels, what says so, and where it stands."""
+    """Return the names of the labels, the evidence for them, and the place of the evidence."""
     if model.names is not None and model.in_label_order:
         return model.names, "checkpoint", model.checkpoint
     if training:
@@ -189,7 +190,7 @@ def _decided(
 
 
 def differing_order(found: LabelNames) -> ClassNameError | None:
-    """The error for programs that cannot evaluate by names, None where all sets are in the order of the labels."""
+    """Return the error of programs that cannot evaluate by names; None if all sets are in the order of the labels."""
     if not found.differing:
         return None
     one = found.differing[0]
@@ -201,7 +202,7 @@ def differing_order(found: LabelNames) -> ClassNameError | None:
 
 
 def order_remark(found: LabelNames) -> Remark:
-    """What is told where labels are taken by names, for a file has another order of categories."""
+    """Return the remark that labels were matched by name because a file has another order of categories."""
     one = found.differing[0]
     count = sum(name != other for name, other in zip(found.names, one.labels, strict=True))
     stand = agreeing(count, "{category stands|categories stand}")
@@ -212,14 +213,14 @@ def order_remark(found: LabelNames) -> Remark:
 
 
 def check_set(one: NamedSet, heads: Mapping[str, int] | None = None) -> None:
-    """See that a file has each name of the config once.
+    """Check that a file has each name of the config once.
 
     Args:
-        one: The set.
+        one: The set with the file.
         heads: Numbers of classes by their keys in the config, for the message.
 
     Raises:
-        ClassNameError: It has not.
+        ClassNameError: A name is missing, or occurs more than once.
     """
     twice = _twice(one.wanted)
     if twice:
@@ -294,14 +295,14 @@ def _twice(names: Sequence[str]) -> list[str]:
 
 
 def _order(wanted: Sequence[str], found: Sequence[str]) -> str:
-    """Where two orders of the same names differ."""
+    """Say where two orders of the same names differ."""
     places = [place for place, (one, other) in enumerate(zip(wanted, found, strict=True)) if one != other]
     shown = [f"{found[place]!r} for {wanted[place]!r}" for place in places[:_SHOWN]]
     return f"{', '.join(shown)}{', ...' if len(places) > _SHOWN else ''} in place {places[0]} and later"
 
 
 def _near(missing: Sequence[str], there: Sequence[str]) -> str:
-    """Names that are the same but for blanks and case."""
+    """Say which names are the same but for blanks, case and dashes."""
     reasons: Sequence[tuple[str, Callable[[str], str]]] = (
         ("blanks", lambda name: " ".join(name.split())),
         ("case", str.casefold),

@@ -1,4 +1,4 @@
-"""What a reader left out, filled in or decided, as facts that are told once and kept in the store."""
+"""Remarks: what a reader left out, filled in or decided, which is told once and kept in the store."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _FORMS = re.compile(r"\{([^{}|]*)\|([^{}|]*)\}")
 
 @dataclass(frozen=True)
 class Remark:
-    """One kind of thing that a reader did not take as it stands.
+    """One kind of thing that a reader did not take as it is in the data.
 
     Attributes:
         kind: Short identifier for programs, such as ``'other_image_formats'``.
         what: Sentence for people without count and examples, such as ``'files with endings that are not read were
             passed over'``; it agrees with the count, see :func:`agreeing`.
-        where: File or folder.
-        count: How often it happened, at least 1.
-        examples: A few of the places.
-        partial: True where numbers are those of a part of the data set, so that they are marked as partial.
+        where: The file or folder.
+        count: Number of times that it happened, at least 1.
+        examples: A few of the places where it happened.
+        partial: True if numbers will be those of a part of the data set, so that they are marked as partial.
     """
 
     kind: str
@@ -34,26 +34,26 @@ class Remark:
     partial: bool = False
 
     def sentence(self) -> str:
-        """One line for the terminal and for reports."""
+        """Return one line for the terminal and for reports."""
         shown = ", ".join(self.examples[:_SHOWN]) + (", ..." if self.count > _SHOWN else "")
         return f"{self.where}: {self.count:,} {self.what}{f' ({shown})' if self.examples else ''}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The remark as JSON holds it."""
+        """Return the remark as JSON holds it."""
         return {**asdict(self), "examples": list(self.examples[:_SHOWN])}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Remark:
-        """The inverse of :meth:`to_dict`."""
+        """Read a remark that :meth:`to_dict` wrote."""
         return cls(**{**values, "examples": tuple(values.get("examples", ()))})
 
 
 def agreeing(count: int, text: str) -> str:
-    """A sentence about one thing or many.
+    """Make a sentence agree with the number of things that it is about.
 
     Args:
-        count: How many there are.
-        text: With both forms of each word that depends on that.
+        count: Number of things.
+        text: The sentence, with both forms of each word that depends on the number, as ``{one|many}``.
 
     >>> agreeing(1, "{image was|images were} left out"), agreeing(2, "{image was|images were} left out")
     ('image was left out', 'images were left out')
@@ -71,7 +71,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def tell(remarks: Iterable[Remark], say: Callable[[str], None]) -> None:
-    """Say each remark once, as a line that begins with ``note:``, or with ``warning:`` where numbers become partial."""
+    """Say each remark once, in a line that begins with ``note:``, or with ``warning:`` if numbers become partial."""
     for sentence in dict.fromkeys(
         f"{'warning' if remark.partial else 'note'}: {remark.sentence()}" for remark in remarks
     ):
@@ -79,5 +79,5 @@ def tell(remarks: Iterable[Remark], say: Callable[[str], None]) -> None:
 
 
 def counted_remark(path: Path, kind: str, what: str, examples: Sequence[str]) -> Remark:
-    """A remark on some objects of a file; ``what`` has both forms of words that depend on their number."""
+    """Return a remark on some objects of a file; ``what`` has both forms of words, as for :func:`agreeing`."""
     return Remark(kind, agreeing(len(examples), what), str(path), len(examples), tuple(map(str, examples[:3])))

@@ -1,7 +1,7 @@
 """The one reader of COCO annotation files.
 
-It takes what pycocotools 2.0.11 evaluates, refuses the rest with the object's name, and tells what it filled in or left
-out. Every command reads COCO files through it, so that they agree on each file.
+It takes what pycocotools 2.0.11 evaluates, refuses the rest with an error that names the object, and tells what it
+filled in or left out. Every command reads COCO files through it, so that they agree on each file.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from dtn_det.errors import AnnotationError
 class CocoFile:
     """The content of a COCO annotation file.
 
-    Rows keep whatever else the file says about them. Ids are those of the file: integers of any size or texts, or
+    Rows keep whatever else the file says about them. Ids are those of the file: integers of any size, texts, or
     fractions; see :func:`dtn_det.datasets.coco.values.evaluation_ids`.
 
     Attributes:
         path: The file.
-        images: One for each id; ``id``, ``file_name`` with slashes, and ``height`` and ``width`` as integers, or
-            without these keys where the file has no such size.
-        annotations: The objects of these images and categories; ``id``, ``image_id``, ``category_id``, ``bbox`` of
-            four finite numbers (x, y, width, height), ``area``, ``iscrowd`` (0 or 1), and ``segmentation`` where there
-            is one that can be evaluated.
-        categories: One for each id; ``id`` and ``name``.
+        images: One row for each id, with ``id``, ``file_name`` with slashes, and ``height`` and ``width`` as integers;
+            the last two are missing if the file has no such size.
+        annotations: The objects of these images and categories, with ``id``, ``image_id``, ``category_id``, ``bbox`` of
+            four finite numbers (x, y, width, height), ``area``, ``iscrowd`` (0 or 1), and ``segmentation`` if there is
+            one that can be evaluated.
+        categories: One row for each id, with ``id`` and ``name``.
         remarks: What was left out, filled in or decided.
-        mask_faults: Of annotations whose segmentation cannot be evaluated. They count as boxes alone.
-        changed: Whether other readers would see something else in the file, or fail on it.
+        mask_faults: The faults of segmentations that cannot be evaluated, whose objects count as boxes alone.
+        changed: True if other readers would see something else in the file, or fail on it.
         rest: Other keys of the file, such as ``info``, and annotations that are no objects, such as captions.
     """
 
@@ -50,12 +50,12 @@ class CocoFile:
     rest: Mapping[str, Any] = field(default_factory=dict)
 
     def content(self) -> dict[str, Any]:
-        """The file as every reader of COCO files can read it, to be written as JSON."""
+        """Return the file as every reader of COCO files can read it, to be written as JSON."""
         rows = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
         return {**{key: list(value) for key, value in rows.items()}, **self.rest}
 
     def check_objects(self) -> None:
-        """See that there is something that can be found.
+        """Check that there is something that can be found.
 
         Raises:
             AnnotationError: There are no objects, or crowds alone.
@@ -64,10 +64,10 @@ class CocoFile:
         check_objects(self.path, len(self.annotations), crowds, len(self.images))
 
     def check_masks(self) -> None:
-        """See that every segmentation can be evaluated.
+        """Check that every segmentation can be evaluated.
 
         Raises:
-            AnnotationError: One cannot.
+            AnnotationError: One cannot be evaluated.
         """
         if self.mask_faults:
             first, count = self.mask_faults[0], len(self.mask_faults)
@@ -77,10 +77,10 @@ class CocoFile:
             )
 
     def check_sizes(self) -> None:
-        """See that every image has a height and a width.
+        """Check that every image has a height and a width.
 
         Raises:
-            AnnotationError: One has not.
+            AnnotationError: One has no height or width.
         """
         for image in self.images:
             if "height" not in image or "width" not in image:
@@ -92,14 +92,14 @@ class CocoFile:
                 )
 
     def with_folder(self, folder: Path) -> CocoFile:
-        r"""The same with what the images themselves tell.
+        r"""Return the file completed by what the images themselves tell.
 
-        Backslashes of Windows become slashes where that names a file that exists, paths of other machines lead to the
+        Backslashes of Windows become slashes if that names a file that exists, paths of other machines lead to the
         images of the same base names (see :func:`dtn_det.datasets.coco.names.find_names`), and sizes that the file
         lacks are those of the images, turned as their EXIF data say.
 
         Args:
-            folder: That the file names are relative to.
+            folder: Folder that the file names are relative to.
         """
         names = find_names((image["file_name"] for image in self.images), folder)
         sized = []
@@ -143,25 +143,24 @@ def read_coco_file(path: Path, images: Path | None = None) -> CocoFile:
 
     Args:
         path: The file.
-        images: Folder that its file names are relative to, see :meth:`CocoFile.with_folder`; None where it is not
-            known.
+        images: Folder that its file names are relative to, see :meth:`CocoFile.with_folder`; None if it is not known.
 
     Raises:
-        AnnotationError: It is no COCO file, or COCO's evaluation could not take it.
-        OSError: It cannot be read.
+        AnnotationError: The file is no COCO file, or COCO's evaluation could not take it.
+        OSError: The file cannot be read.
     """
     found = CocoFile(**CocoReader(path).read())
     return found if images is None else found.with_folder(images)
 
 
 def check_objects(path: Path, objects: int, crowds: int, images: int) -> None:
-    """See that there is something that can be found.
+    """Check that there is something that can be found.
 
     Args:
         path: The file.
         objects: Number of all objects.
-        crowds: Number of those with iscrowd 1.
-        images: Number of images that they are in.
+        crowds: Number of objects with iscrowd 1.
+        images: Number of images.
 
     Raises:
         AnnotationError: There are no objects, or crowds alone, which COCO's evaluation neither counts as found nor as

@@ -20,11 +20,11 @@ _QUERY = re.compile(r".*\?(?:[^?]*&)?d=")
 
 @dataclass(frozen=True)
 class FoundNames:
-    """Names below a folder for the names of a file.
+    """Names of images below a folder, by the names in a COCO file.
 
     Attributes:
-        slashes: Those with backslashes that are there with slashes.
-        elsewhere: Those of another machine whose last part is there exactly once.
+        slashes: For names with backslashes, the names with slashes that are there.
+        elsewhere: For names of another machine, the only images with their last parts.
     """
 
     slashes: dict[str, str] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class FoundNames:
 
 
 def is_foreign(name: str) -> bool:
-    r"""Whether a name can only be of another machine: an absolute path, one with ``..``, a backslash, or a query.
+    r"""Tell whether a name can only be of another machine: an absolute path, ``..``, a backslash, or a query.
 
     >>> is_foreign("..\\upload\\1\\a.png"), is_foreign("/data/local-files/?d=a.png"), is_foreign("sub/a.png")
     (True, True, False)
@@ -49,7 +49,7 @@ def is_foreign(name: str) -> bool:
 
 
 def base_name(name: str) -> str:
-    r"""The last part of a name, whatever machine it is of.
+    r"""Return the last part of a name, whatever machine it is of.
 
     >>> base_name("..\\upload\\1\\a.png"), base_name("/data/local-files/?d=set%2Fa.png")
     ('a.png', 'a.png')
@@ -68,7 +68,7 @@ def find_names(names: Iterable[str], folder: Path) -> FoundNames:
 
     Args:
         names: All names of a file.
-        folder: That they are relative to.
+        folder: Folder that the names are relative to.
     """
     slashes: dict[str, str] = {}
     lost, known = [], set()
@@ -97,7 +97,7 @@ def find_names(names: Iterable[str], folder: Path) -> FoundNames:
 
 
 def is_there(folder: Path, name: str) -> bool:
-    """Whether a folder itself has the image of a name, as it is written or as another machine would write it."""
+    """Tell whether a folder itself has the image of a name, as it is written or as another machine would write it."""
     if (folder / name).is_file() and not is_foreign(name):
         return True
     if not is_foreign(name):
@@ -109,13 +109,13 @@ def is_there(folder: Path, name: str) -> bool:
 
 
 def _agrees(name: str, place: Path) -> bool:
-    """Whether a place can be that of a name: folders of a relative name mean something here too."""
+    """Tell whether a name can mean a place: the folders of a relative name must be those of the place."""
     changed = name.replace("\\", "/")
     return is_foreign(changed) or str(place.absolute()).endswith(f"/{changed}")
 
 
 def _places(folder: Path) -> dict[str, list[str]]:
-    """The images in a folder and below it by the last parts of their paths."""
+    """Return the images in a folder and below it by the last parts of their paths."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in walk_images(str(folder), "", OtherFiles()):
         found[path.rpartition("/")[2]].append(path)
@@ -126,23 +126,23 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def is_elsewhere(path: str) -> bool:
-    """Whether a path is a URL, such as ``s3://bucket/1.jpg``, rather than a file of this machine."""
+    """Tell whether a path is a URL, such as ``s3://bucket/1.jpg``, and no file of this machine."""
     return _SCHEME.match(path) is not None
 
 
 def check_images(
     annotations: str | os.PathLike[str], paths: Sequence[str], names: Sequence[str] = (), option: str = ""
 ) -> None:
-    """See that images are there.
+    """Check that images are there.
 
     Args:
-        annotations: The file that names them, for the message.
-        paths: Of the images; those elsewhere than on this machine are passed over.
-        names: What the file calls each of them.
+        annotations: The file that names the images, for the message.
+        paths: Paths of the images; URLs are passed over.
+        names: The name of each image in the file.
         option: Key in a config of the folder that the names are relative to.
 
     Raises:
-        InputError: Some are missing; the message counts them, and says where they are if that can be seen.
+        InputError: Images are missing; the message counts them, and says where they are if that can be seen.
     """
     missing = [place for place, path in enumerate(paths) if not is_elsewhere(path) and not os.path.isfile(path)]
     if not missing:
@@ -247,7 +247,7 @@ def find_holders(base: Path, names: Sequence[str]) -> Holders:
 
 
 def twin_of(path: Path) -> Path | None:
-    """A file whose name differs from that of a missing one in case alone."""
+    """Return a file whose name differs from that of a missing one in case alone, else None."""
     try:
         found = [other for other in path.parent.iterdir() if other.name.casefold() == path.name.casefold()]
     except OSError:

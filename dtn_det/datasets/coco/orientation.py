@@ -1,4 +1,4 @@
-"""Images that are stored turned, with an EXIF orientation that says how they are shown, and the sizes in COCO files."""
+"""EXIF orientations of images, which say how a stored image is shown, and the sizes in COCO files."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class ImageHeader:
 
     Attributes:
         stored: Height and width of the stored pixels.
-        orientation: EXIF's, from 1 to 8; 1 where there is none.
-        is_turned: Whether OpenCV 4.12, and so MMDetection, turns such a file as its orientation says: all but WebP.
+        orientation: The EXIF orientation from 1 to 8; 1 if there is none.
+        is_turned: True if OpenCV 4.12, and so MMDetection, turns such a file as its orientation says, as all but WebP.
     """
 
     stored: tuple[int, int]
@@ -43,14 +43,14 @@ class ImageHeader:
 
 @dataclass(frozen=True)
 class Orientations:
-    """What became of the EXIF orientations of a set's images.
+    """What the annotated sizes say about images with an EXIF orientation.
 
     Attributes:
         path: The annotation file.
-        as_stored: Whether images are read as they are stored, and not as they are shown.
-        swapped: Images whose annotated size is the other one of the two.
+        as_stored: True if images are read as they are stored, False if as they are shown.
+        swapped: Images that are annotated with the size of their other orientation.
         undecided: Images whose size is the same both ways, so that only the boxes could tell.
-        agreeing: Number of images whose annotated size tells that they are annotated as they are read.
+        agreeing: Number of images that are annotated with the size that they are read with.
     """
 
     path: Path
@@ -60,13 +60,13 @@ class Orientations:
     agreeing: int = 0
 
     def check(self, option: str = "") -> None:
-        """See that no image is annotated with the size of its other orientation.
+        """Check that no image is annotated with the size of its other orientation.
 
         Args:
-            option: Of the config, where the way in which images are loaded can be changed.
+            option: Option of the config that changes how images are loaded; empty if there is none.
 
         Raises:
-            AnnotationError: One is; the message names the orientation and what to do.
+            AnnotationError: An image is; the message names the orientation and what to do.
         """
         if self.swapped:
             more = f" and {len(self.swapped) - 1:,} more" if len(self.swapped) > 1 else ""
@@ -80,7 +80,7 @@ class Orientations:
             )
 
     def remarks(self) -> tuple[Remark, ...]:
-        """What nothing but the boxes tells."""
+        """Return a remark on images whose boxes alone could tell how they are annotated."""
         if not self.undecided or self.agreeing:
             return ()
         read = "as {it is|they are} stored" if self.as_stored else "as it shows {it|them}"
@@ -92,7 +92,7 @@ class Orientations:
 
 
 def read_header(path: Path) -> ImageHeader | None:
-    """The size and orientation of an image file; None for one that cannot be read."""
+    """Read the size and orientation of an image file; None if it cannot be read."""
     try:
         from PIL import Image
 
@@ -100,7 +100,7 @@ def read_header(path: Path) -> ImageHeader | None:
             width, height = image.size
             orientation = image.getexif().get(_ORIENTATION)
             is_turned = image.format not in STORED_FORMATS
-    except Exception:  # Pillow meets broken files with many kinds of errors; who needs the image tells
+    except Exception:  # Pillow raises many kinds of errors at broken files; whoever needs the pixels reports them
         return None
     return ImageHeader((height, width), orientation if orientation in _TURNED else 1, is_turned)
 
@@ -108,12 +108,12 @@ def read_header(path: Path) -> ImageHeader | None:
 def find_orientations(
     path: Path, images: Iterable[Mapping[str, Any]], folder: Path, *, as_stored: bool = False
 ) -> Orientations:
-    """Look at the headers of images.
+    """Compare the headers of images with their annotated sizes.
 
     Args:
         path: The annotation file.
-        images: Its rows.
-        folder: That file names are relative to.
+        images: The rows of its images.
+        folder: Folder that file names are relative to.
         as_stored: See :class:`Orientations`.
     """
     swapped, undecided, agreeing = [], [], 0
@@ -136,11 +136,11 @@ def find_orientations(
 
 
 def orientation_advice(as_stored: bool, option: str = "") -> str:
-    """What to do about sizes that are swapped.
+    """Say what to do about sizes that are swapped.
 
     Args:
         as_stored: See :class:`Orientations`.
-        option: Of the config.
+        option: Option of the config that changes how images are loaded; empty if there is none.
     """
     if as_stored:
         return (
@@ -155,7 +155,7 @@ def orientation_advice(as_stored: bool, option: str = "") -> str:
 
 
 def orientation_fault(path: Path, got: tuple[int, int], expected: tuple[int, int]) -> str | None:
-    """What an image's EXIF orientation has to do with its size being another than annotated; None for nothing.
+    """Explain a size that differs from the annotated one by the image's EXIF orientation; None if it does not.
 
     Args:
         path: The image.
@@ -176,7 +176,7 @@ def orientation_fault(path: Path, got: tuple[int, int], expected: tuple[int, int
 
 
 def ignores_orientation(pipeline: Sequence[Mapping[str, Any]]) -> tuple[bool, int]:
-    """Whether a pipeline of MMDetection loads images as they are stored, and the place of the step that loads."""
+    """Tell whether a pipeline of MMDetection loads images as they are stored, and which of its steps loads them."""
     for place, step in enumerate(pipeline):
         kind = step.get("type")
         if str(getattr(kind, "__name__", kind)).startswith("LoadImage"):

@@ -1,4 +1,4 @@
-"""From the text of a COCO file to rows that every reader understands the same way."""
+"""Turn the text of a COCO file into rows that every reader understands the same way."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LVIS = ("not_exhaustive_category_ids", "neg_category_ids")
 
 
 class CocoReader:
-    """The passes over one COCO file, which gather what is to be told.
+    """Reads one COCO file, and gathers what the user is to be told about it.
 
     Args:
         path: The file.
@@ -41,11 +41,11 @@ class CocoReader:
         self.changed = False
 
     def read(self) -> dict[str, Any]:
-        """The attributes of a :class:`dtn_det.datasets.coco.file.CocoFile`.
+        """Return the attributes of a :class:`dtn_det.datasets.coco.file.CocoFile`.
 
         Raises:
-            AnnotationError: It is no COCO file, or COCO's evaluation could not take it.
-            OSError: It cannot be read.
+            AnnotationError: The file is no COCO file, or COCO's evaluation could not take it.
+            OSError: The file cannot be read.
         """
         content = self._content()
         images = self._images(content["images"])
@@ -83,7 +83,7 @@ class CocoReader:
         try:
             text = self.path.read_bytes()
             content = json.loads(text)
-            # Others read UTF-8 alone, without a mark of the byte order.
+            # Other readers take nothing but UTF-8 without a byte order mark.
             self.changed = json.detect_encoding(text) != "utf-8"
         except (ValueError, RecursionError) as error:
             raise AnnotationError(self.path, "JSON", f"something else ({error})", "", "name another file") from None
@@ -126,7 +126,7 @@ class CocoReader:
         return found
 
     def _tell_same_files(self, images: Mapping[Id, Row]) -> None:
-        """Count images that name the file of another: each is evaluated, against its own objects alone."""
+        """Tell of images that name the file of another image."""
         first: dict[str, Id] = {}
         for key, row in images.items():
             name = posixpath.normpath(row["file_name"].replace("\\", "/"))
@@ -228,7 +228,7 @@ class CocoReader:
         )
 
     def _object(self, row: Row, image: Id, category: Id, image_row: Row) -> Row:
-        """An annotation with all that evaluation reads; the row itself where that is there."""
+        """Return an annotation with all that evaluation reads; the row itself if nothing is missing."""
         new: Row = {}
         if type(row["image_id"]) is not type(image) or type(row["category_id"]) is not type(category):
             new |= {"image_id": image, "category_id": category}
@@ -265,7 +265,7 @@ class CocoReader:
         return merged
 
     def _tell_of_crowds(self, annotations: Sequence[Row], categories: Mapping[Id, Row]) -> None:
-        """Categories of which nothing can be found."""
+        """Tell of categories that have crowds alone."""
         crowds: set[Id] = set()
         others: set[Id] = set()
         for row in annotations:
@@ -320,7 +320,7 @@ class CocoReader:
         return {} if found is value else {"area": found}
 
     def _with_own_ids(self, rows: list[Row]) -> list[Row]:
-        """The annotations with an id each."""
+        """Return the annotations with an id of its own for each."""
         seen: set[Id | None] = set()
         for row in rows:
             key = identifier(row["id"])
@@ -345,7 +345,7 @@ class CocoReader:
         return [{**row, "id": place + 1} for place, row in enumerate(rows)]
 
     def _one_of_each_name(self, categories: dict[Id, Row], annotations: Sequence[Row]) -> dict[Id, Row]:
-        """The categories without those that share a name with another and have no objects."""
+        """Return the categories without those that share a name with another and have no objects."""
         by_name: dict[str, list[Id]] = {}
         for key, row in categories.items():
             by_name.setdefault(row["name"], []).append(key)

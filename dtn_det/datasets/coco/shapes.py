@@ -1,7 +1,7 @@
 """The boxes and masks of a COCO file: which ones pycocotools evaluates, and what they say about each other.
 
-Evaluation takes boxes, masks, areas and image sizes as they are written. Where they contradict each other, numbers of
-one kind are low or sorted into the wrong sizes without an error, so that this is told.
+Evaluation takes boxes, masks, areas and image sizes as they are written. If they contradict each other, some numbers
+are low or sorted into the wrong sizes without an error, so this is told.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class MaskFault:
     """A segmentation that cannot be evaluated.
 
     Attributes:
-        place: The object.
-        reason: What it has in place of a mask.
+        place: Name of the object.
+        reason: What the object has in place of a mask.
     """
 
     place: str
@@ -36,8 +36,8 @@ class Mask:
     """A segmentation as it is evaluated.
 
     Attributes:
-        value: Polygons, each at least two points, or run lengths with their size; None where there is none.
-        fault: Why pycocotools cannot evaluate it; None for a sound one, and where there is none.
+        value: Polygons or run lengths with their size; None if there is no mask.
+        fault: Why pycocotools cannot evaluate the mask; None if it is sound, or if there is none.
     """
 
     value: Any = None
@@ -48,10 +48,10 @@ def read_mask(value: object) -> Mask:
     """Read the ``segmentation`` of an annotation.
 
     Args:
-        value: As in the file.
+        value: The value in the file.
 
     Returns:
-        The mask: what pycocotools 2.0.11 evaluates, with numbers for texts and whole numbers where it truncates.
+        The mask that pycocotools 2.0.11 evaluates, with numbers for texts, and whole numbers where it would truncate.
     """
     if value is None or value in ([], {}, ""):
         return Mask()
@@ -109,7 +109,7 @@ def _runs(value: dict[str, Any]) -> Mask:
 
 
 def _decoded(text: str) -> list[int] | None:
-    """The runs of COCO's compressed form (cocoapi, common/maskApi.c, rleFrString); None where it is damaged."""
+    """Decode COCO's compressed run lengths (cocoapi, common/maskApi.c, rleFrString); None if they are damaged."""
     if not text:
         return []
     if not _RUNS.fullmatch(text):
@@ -131,7 +131,7 @@ def _decoded(text: str) -> list[int] | None:
 
 
 def mask_area(mask: Any, height: int | None, width: int | None) -> int | None:
-    """Pixels of a sound mask, as COCO's own code counts them; None where that code or the image's size is missing."""
+    """Count the pixels of a sound mask as COCO's own code does; None if that code or the image's size is missing."""
     try:
         from pycocotools import mask as masks
     except ImportError:
@@ -145,7 +145,7 @@ def mask_area(mask: Any, height: int | None, width: int | None) -> int | None:
 
 
 def mask_extent(mask: Any) -> tuple[float, float, float, float] | None:
-    """The x, y, width and height in pixels of a sound mask; None where it is empty or pycocotools is missing."""
+    """Return x, y, width and height of a sound mask in pixels; None if it is empty or pycocotools is missing."""
     if isinstance(mask, list):
         corners = [_coordinates(part) for part in mask]
         across = [x for xs, _ in corners for x in xs]
@@ -164,7 +164,7 @@ def mask_extent(mask: Any) -> tuple[float, float, float, float] | None:
 
 
 def outlined_area(mask: Any) -> float:
-    """The area in square pixels within the outlines of a sound mask, those that overlap counted each."""
+    """Return the area in square pixels within each outline of a sound mask, summed also where they overlap."""
     if isinstance(mask, dict):
         return mask_area(mask, None, None) or 0
     total = 0.0
@@ -176,7 +176,7 @@ def outlined_area(mask: Any) -> float:
 
 
 def _coordinates(polygon: list[float]) -> tuple[list[float], list[float]]:
-    """The x and y of each corner, without a last number that has no partner, which pycocotools ignores."""
+    """Return the x and the y of the corners; like pycocotools, ignore a last number without a partner."""
     return polygon[: len(polygon) - len(polygon) % 2 : 2], polygon[1::2]
 
 
@@ -193,11 +193,11 @@ _LARGEST_SHARE, _LEAST_SHARE = 1.02, 0.01
 
 
 def contradictions(annotations: Sequence[Row], images: Mapping[Any, Row]) -> Iterator[Finding]:
-    """What is to be told about the boxes and areas of a file.
+    """Find contradictions between the boxes, masks and areas of a file, and boxes in other units or orders.
 
     Args:
-        annotations: Objects with ``bbox``, ``area``, ``iscrowd`` and, where there is one, a sound ``segmentation``.
-        images: By id, with ``height`` and ``width`` where these are known.
+        annotations: Objects with ``bbox``, ``area``, ``iscrowd`` and, if there is one, a sound ``segmentation``.
+        images: Images by id, with ``height`` and ``width`` if these are known.
 
     Yields:
         Findings, each with at least one object.
@@ -227,7 +227,7 @@ def contradictions(annotations: Sequence[Row], images: Mapping[Any, Row]) -> Ite
 
 
 def _boxes_of_another_kind(annotations: Sequence[Row], images: Mapping[Any, Row]) -> Iterator[Finding]:
-    """Boxes that look like fractions of the image, or like corners."""
+    """Find boxes that look like fractions of the image, or like corners."""
     beyond, inside, with_extent = [], [], 0
     for row in annotations:
         image = images[row["image_id"]]
@@ -252,7 +252,7 @@ def _boxes_of_another_kind(annotations: Sequence[Row], images: Mapping[Any, Row]
 
 
 def _is_beside_mask(row: Row, image: Row) -> bool:
-    """Whether the box and the extent of the mask hardly overlap; both with half a pixel more on each side."""
+    """Tell whether box and extent of the mask hardly overlap, both with half a pixel more on each side."""
     mask = row.get("segmentation")
     # Masks of another size than their image are told by themselves.
     if not mask or (isinstance(mask, dict) and mask["size"] != [image.get("height"), image.get("width")]):
@@ -271,7 +271,7 @@ def _is_beside_mask(row: Row, image: Row) -> bool:
 
 
 def _area_fits(row: Row) -> bool:
-    """Whether an area can be that of the object: of its box or of a part of it, or else of its mask."""
+    """Tell whether an area can be that of the object's box, of a part of it, or of its mask."""
     area = float(row["area"])
     _, _, width, height = map(float, row["bbox"])
     # Some tools count the last pixel of a box in the area but not in its sides.

@@ -11,7 +11,7 @@ Id = int | float | str
 
 
 def identifier(value: object) -> Id | None:
-    """The id that a value of a COCO file stands for: 7 for 7.0 too, as Python's dictionaries have it; None for none."""
+    """Return the id that a value stands for, 7 also for 7.0, as Python's dictionaries have it; None if it is no id."""
     if isinstance(value, str):
         return value or None
     if isinstance(value, int):
@@ -22,7 +22,7 @@ def identifier(value: object) -> Id | None:
 
 
 def number(value: object) -> int | float | None:
-    """A finite number, also one that is written as text; None for anything else."""
+    """Return a finite number, also one that is written as text; None for anything else."""
     try:
         if isinstance(value, str):
             value = float(value)
@@ -35,13 +35,13 @@ def number(value: object) -> int | float | None:
 
 
 def whole_number(value: object) -> int | None:
-    """A whole number, such as the 640 of 640, 640.0 and "640"; None for anything else."""
+    """Return a whole number, such as 640 for 640, 640.0 and "640"; None for anything else."""
     found = number(value)
     return int(found) if found is not None and float(found).is_integer() else None
 
 
 def are_numbers(values: Sequence[Any]) -> bool:
-    """Whether all values are finite numbers already, tested without a loop in Python."""
+    """Tell whether all values are finite numbers already, without a loop in Python."""
     try:
         return math.isfinite(sum(values))
     except (TypeError, OverflowError):
@@ -49,7 +49,7 @@ def are_numbers(values: Sequence[Any]) -> bool:
 
 
 def box(value: object) -> list[int | float] | None:
-    """The x, y, width and height of a box; None for anything else."""
+    """Return the x, y, width and height of a box; None for anything else."""
     if not isinstance(value, list) or len(value) != 4:
         return None
     if are_numbers(value):
@@ -59,19 +59,19 @@ def box(value: object) -> list[int | float] | None:
 
 
 def crowd_flag(row: Mapping[str, Any]) -> int | None:
-    """Whether an object is a crowd region, 0 or 1; 0 where nothing is said, None where the flag is no number."""
+    """Return 1 for a crowd region, else 0, also if nothing is said; None if the flag is no number."""
     value = row.get("iscrowd", 0)
     found = None if isinstance(value, str) else int(value) if isinstance(value, bool) else whole_number(value)
     return None if found is None else int(found != 0)
 
 
 def are_of_one_kind(ids: Iterable[Id]) -> bool:
-    """Whether ids are all numbers or all texts, so that they have an order."""
+    """Tell whether ids are all numbers or all texts, so that they have an order."""
     return len({isinstance(one, str) for one in ids}) < 2
 
 
 def evaluation_ids(ids: Sequence[Id]) -> dict[Id, int]:
-    """Integers that COCO's evaluation takes for ids, in the same order, which decides between equal scores.
+    """Return integers for COCO's evaluation in the order of the ids, which decides between equal scores.
 
     Ids from 0 to 2**31 - 1 stay what they are: faster-coco-eval takes no negative ids of images, and NumPy, which it
     sorts ids with, makes fractions of integers beyond 63 bits.
@@ -82,5 +82,5 @@ def evaluation_ids(ids: Sequence[Id]) -> dict[Id, int]:
 
 
 def place_of(annotation: Mapping[str, Any]) -> str:
-    """How messages name an annotation."""
+    """Return the name of an annotation in messages."""
     return f"annotation {annotation.get('id')} of image {annotation.get('image_id')}"
