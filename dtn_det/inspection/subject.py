@@ -1,8 +1,7 @@
-"""The model and the image that are looked at."""
+"""The subject of an inspection: a model with its weights, and one image prepared for it."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,15 +30,15 @@ class Subject:
     """A network that is ready to see one image.
 
     Attributes:
-        model: What the user named, without folders.
-        checkpoint: Likewise.
-        image: Likewise.
-        network: In evaluation mode.
-        run: One forward pass on the image, as far as the backbone.
+        model: Name of the config without its folder, or ``timm:NAME``.
+        checkpoint: Name of the file without its folder.
+        image: Name of the file without its folder.
+        network: The model in evaluation mode.
+        run: Runs the network on the image, at least as far as the end of the backbone.
         picture: ``(h, w, 3)`` uint8 RGB, the image at the size at which the network sees it, without padding.
-        input_size: ``(H, W)`` of the network's input, padding included.
-        image_size: ``(H, W)`` of the file.
-        remarks: What was decided as the checkpoint was read.
+        input_size: Height and width of the network's input in pixels, padding included.
+        image_size: Height and width of the image file in pixels.
+        remarks: What was decided when the checkpoint was read.
     """
 
     model: str
@@ -59,19 +58,22 @@ def load_subject(
     """Build a model, give it its weights, and prepare an image as the model's own test pipeline does.
 
     Args:
-        model: Config of MMDetection or mmpretrain, or ``timm:NAME``.
-        checkpoint: Path or URL of its weights; ``random`` for untrained weights of timm.
+        model: Path of a config of MMDetection or mmpretrain, or ``timm:NAME``.
+        checkpoint: Path or URL of its weights; ``random`` for an untrained model of timm.
         image: Path of an image.
-        device: Of torch.
-        weights: Of a file with an average, too: see :func:`dtn_det.checkpoints.load.load_weights`.
+        device: Name of a device of torch.
+        weights: Which weights to take from a file that also holds their average, see
+            :func:`dtn_det.checkpoints.load.load_weights`.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: An argument is something else, or they do not fit together.
-        CheckpointError: The checkpoint cannot be read or does not fit.
+        InputError: An argument has a value that does not fit, or the arguments do not fit together.
+        CheckpointError: The checkpoint cannot be read or does not fit the model.
     """
+    from dtn_det.robustness.sweep import pick_device
+
     image_size = check_image(image)
-    target = check_device(device)
+    target = pick_device(device)
     names = {"checkpoint": Path(checkpoint).name, "image": Path(image).name, "image_size": image_size}
     if model.startswith("timm:"):
         source = f"{model}@{checkpoint}"
@@ -88,11 +90,11 @@ def load_subject(
 
 
 def check_image(path: str) -> tuple[int, int]:
-    """Read an image to its end, and return its ``(H, W)``.
+    """Read an image to its end, and return its height and width in pixels.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no image, or damaged.
+        InputError: The file is not an image, or is damaged.
     """
     pillow = require("PIL.Image", "det")
     if not Path(path).is_file():
@@ -102,30 +104,13 @@ def check_image(path: str) -> tuple[int, int]:
         with pillow.open(path) as file:
             file.load()
             width, height = file.size
-    # Pillow meets broken files with many kinds of errors.
+    # Pillow raises many kinds of errors for broken files.
     except Exception as error:
         raise InputError(
             f"expected an image, got {path!r}, which cannot be read ({type(error).__name__}: {error}): name a JPEG or "
             "PNG file that opens elsewhere"
         ) from error
     return height, width
-
-
-def check_device(device: str) -> torch.device:
-    """The device of a name.
-
-    Raises:
-        ValueError: There is none.
-    """
-    try:
-        found = torch.device(device)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"expected a device that torch can use, got {device!r} ({reason}): leave out --device"
-        ) from error
-    return found
 
 
 def _detector(
@@ -165,20 +150,19 @@ def _detector(
 
 def _through_pipeline(config: Config, model: str, image: str) -> dict[str, Any]:
     """The image as the test pipeline packs it, without annotations."""
+    from dtn_det.robustness.detection.data import build_pipeline
+
     dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
     if not dataset.get("pipeline"):
         raise InputError(
             f"expected one data set with a pipeline in test_dataloader of {model}, got none: name a config that can be "
             "tested"
         )
-    transforms = require("mmdet.registry", "det").TRANSFORMS
-    annotations = require("mmcv.transforms", "det").LoadAnnotations
+    load, rest = build_pipeline(dataset["pipeline"])
     result: dict[str, Any] | None = {"img_path": image, "img_id": 0}
     try:
-        for settings in copy.deepcopy(list(dataset["pipeline"])):
-            step = transforms.build(settings)
-            if not isinstance(step, annotations) and result is not None:
-                result = step(result)
+        for step in (*load, *rest):
+            result = None if result is None else step(result)
     except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
         raise InputError(
             f"expected the test pipeline of {model} to take {image!r}, got {type(error).__name__}: {error}: name a "

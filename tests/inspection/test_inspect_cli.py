@@ -18,8 +18,8 @@ from mmengine.registry import DefaultScope
 
 import dtn_det.backbones  # noqa: F401  (registers the backbones)
 from dtn_det.cli.main import main
-from dtn_det.inspection.forward_pass import look
-from dtn_det.inspection.subject import check_device, check_image, load_subject
+from dtn_det.inspection import load_subject, look
+from dtn_det.inspection.subject import check_image
 
 ROOT = Path(__file__).resolve().parents[2]
 DTN = str(ROOT / "configs" / "dtn_demo" / "atss_dtn-swin-nano_fpn_shapes.py")
@@ -191,7 +191,12 @@ DETECTOR = "model = dict(type='ATSS')\n"
         (DETECTOR, "expected one data set with a pipeline in test_dataloader of {path}, got none"),
         (
             DETECTOR + "test_dataloader = dict(dataset=dict(pipeline=[dict(type='Resize', scale=9)]))",
-            "expected the test pipeline of {path} to take {photo!r}, got ",
+            "expected a test pipeline with one LoadImageFromFile, got Resize",
+        ),
+        (
+            DETECTOR + "test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'), "
+            "dict(type='LoadProposals')]))",
+            "expected the test pipeline of {path} to take {photo!r}, got KeyError: 'proposals': name a ",
         ),
         (
             DETECTOR + "test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile')]))",
@@ -237,13 +242,9 @@ def test_blocks_that_do_not_exist(dtn: str, photo: str, tmp_path: Path, capfd: p
     )
 
 
-def test_a_device_that_does_not_exist() -> None:
-    for device in ("nonsense", "cuda:99"):
-        with pytest.raises(
-            ValueError, match=f"expected a device that torch can use, got '{device}' .*leave out --device"
-        ):
-            check_device(device)
-    assert check_device("cpu") == torch.device("cpu")
+def test_a_device_that_does_not_exist(dtn: str, photo: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    message = failing(capfd, DTN, dtn, photo, "--out", tmp_path, "--device", "nonsense")
+    assert message == "expected a device such as cpu, cuda or cuda:1, got 'nonsense'"
 
 
 def test_the_size_of_an_image(photo: str) -> None:

@@ -92,7 +92,7 @@ class DetectionData:
         Raises:
             ValueError: The pipeline does not load an image, or does not build.
         """
-        load, rest = _built(self.pipeline)
+        load, rest = build_pipeline(self.pipeline)
         sizes = [(image.height, image.width) for image in self.truth.images]
         return DetectionImages(self.dataset, self.indices, sizes, load, rest, cells, corruptor)
 
@@ -262,8 +262,18 @@ def choose(keys: Sequence[object], limit: int | None, seed: int) -> list[int]:
     return sorted(sorted(range(len(keys)), key=rank)[:limit])
 
 
-def _built(pipeline: Sequence[dict[str, Any]]) -> tuple[list[Any], list[Any]]:
-    """The steps up to the loading of the image, and those after it without the loading of annotations."""
+def build_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:
+    """Build the steps of a test pipeline without those that load annotations.
+
+    Args:
+        pipeline: The settings of each step.
+
+    Returns:
+        The steps up to the one that loads the image, and the steps after it.
+
+    Raises:
+        InputError: A step does not build, or not exactly one step loads an image.
+    """
     transforms = require("mmdet.registry", "det").TRANSFORMS
     annotations = require("mmcv.transforms", "det").LoadAnnotations
     try:
@@ -273,9 +283,7 @@ def _built(pipeline: Sequence[dict[str, Any]]) -> tuple[list[Any], list[Any]]:
     loads = [place for place, step in enumerate(steps) if type(step).__name__.startswith("LoadImage")]
     if len(loads) != 1:
         names = ", ".join(type(step).__name__ for step in steps)
-        raise InputError(
-            f"expected a test pipeline with one LoadImageFromFile, after which images are corrupted, got {names}"
-        )
+        raise InputError(f"expected a test pipeline with one LoadImageFromFile, got {names}")
     rest = [step for step in steps[loads[0] + 1 :] if not isinstance(step, annotations)]
     return steps[: loads[0] + 1], rest
 
