@@ -18,7 +18,7 @@ from mmengine.registry import DefaultScope
 
 import dtn_det.backbones  # noqa: F401  (registers the backbones)
 from dtn_det.cli.main import main
-from dtn_det.inspection import load_subject, look
+from dtn_det.inspection import load_subject, look, write
 from dtn_det.inspection.subject import check_image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +78,10 @@ def test_a_detector_with_dtn(dtn: str, photo: str, tmp_path: Path, capfd: pytest
     assert facts["input_size"] == [108, 160]
 
 
-def test_a_detector_with_layer_norm(ln: str, photo: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_detector_with_layer_norm(
+    ln: str, photo: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "rendered", lambda *_: {"pdf": b""})
     assert inspect(LN, ln, photo, "--out", tmp_path, "--blocks", "*.3.blocks.0", "--norm", "norm2") == 0
     lines = capfd.readouterr().out.splitlines()
     assert lines[:2] == [
