@@ -1,4 +1,4 @@
-"""What attention weights say: how far each head looks, which tokens it looks at, what the class token sees."""
+"""Statistics of attention weights: how far each head looks, which tokens it looks at, what the class token sees."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from dtn_det.inspection.attention_weights import AttentionPiece
 class AttentionLook:
     """The attention of one block on one image.
 
-    The weights that a query gives to tokens on the map are scaled to a sum of 1; what goes to padding and to prefix
-    tokens, which have no position, is told by ``on_map`` alone.
+    The weights that a query gives to tokens on the map are scaled to a sum of 1. Padding and prefix tokens have no
+    position; how much attention goes to them is seen in ``on_map`` alone.
 
     Attributes:
         distance: ``(heads,)``, mean attention distance in tokens: the distance between a query and the keys, weighted
             by the attention, averaged over the queries (Dosovitskiy et al., arXiv:2010.11929, appendix D.7; Raghu et
             al., arXiv:2108.08810).
-        uniform_distance: The same for a head that attends equally to all tokens that it may attend to, in tokens.
+        uniform_distance: The mean attention distance of a head that attends equally to all tokens that it may attend
+            to, in tokens.
         on_map: ``(heads,)``, mean share of the attention that goes to tokens on the map, in [0, 1].
-        received: ``(heads, h, w)`` of the keys: the attention that a token receives over what it would receive if all
-            heads attended equally to all tokens that they may attend to. 1 is neither much nor little.
-        class_map: ``(heads, h, w)``, the class token's attention over its mean, or None without a class token.
+        received: ``(heads, h, w)`` on the map of the keys: the attention that a token receives, divided by what it
+            would receive if all heads attended equally to all tokens that they may attend to.
+        class_map: ``(heads, h, w)``, the class token's attention divided by its mean; None without a class token.
     """
 
     distance: NDArray[np.float64]
@@ -40,16 +41,16 @@ class AttentionLook:
 
 
 def look_at_attention(pieces: Iterable[AttentionPiece], key_grid: tuple[int, int], inside: Tensor) -> AttentionLook:
-    """Sum up the attention of a block.
+    """Compute the statistics of the attention of a block.
 
     Args:
-        pieces: All rows of its matrix.
-        key_grid: ``(h, w)``, the map of the keys.
-        inside: ``(H, W)`` booleans, the map of the queries: True for tokens of the image, False for those of the
-            padding around it, whose distances do not count.
+        pieces: All rows of its attention matrix.
+        key_grid: ``(h, w)``, the size of the map of the keys.
+        inside: ``(H, W)`` booleans on the map of the queries: True for tokens of the image, False for those of the
+            padding around it, which do not count.
 
     Raises:
-        ValueError: No query is inside.
+        InputError: No query is inside the image.
     """
     height, width = key_grid
     queries = inside.flatten()
@@ -94,9 +95,9 @@ def look_at_attention(pieces: Iterable[AttentionPiece], key_grid: tuple[int, int
 
 
 def _at_places(sums: Tensor, piece: AttentionPiece, size: int) -> Tensor:
-    """``(P, heads, K)`` summed up at the places of the keys: ``(heads, size)``, on the CPU in float64."""
+    """Sum ``(P, heads, K)`` up at the places of the keys: ``(heads, size)``, on the CPU in float64."""
     place = piece.keys.place
     out = sums.new_zeros(sums.shape[1], size + 1)
-    # What is on no map goes to the last column, which is cut off.
+    # Keys that are on no map go to the last column, which is cut off.
     out.index_add_(1, torch.where(place >= 0, place, size).flatten(), sums.transpose(0, 1).flatten(1))
     return out[:, :size].cpu().double()

@@ -21,12 +21,12 @@ PIECE_SIZE = 2**24
 
 @dataclass(frozen=True)
 class Tokens:
-    """Where tokens lie.
+    """The places of tokens.
 
     Attributes:
-        position: ``(P, N, 2)``, row and column of the token's centre, in units of the grid of the queries.
-        place: ``(P, N)``, index of the token in its map in row-major order; -1 for one that is on no map: padding, a
-            class token.
+        position: ``(P, N, 2)``, row and column of each token's centre, in units of the grid of the queries.
+        place: ``(P, N)``, index of each token in its map in row-major order; -1 for tokens that are on no map, which
+            are padding and prefix tokens.
     """
 
     position: Tensor
@@ -39,9 +39,9 @@ class AttentionPiece:
 
     Attributes:
         weights: ``(P, heads, Q, K)``, sums of 1 over the keys: ``P`` windows, or 1 where attention is global.
-        queries: Of the ``Q`` tokens that attend.
-        keys: Of the ``K`` tokens that are attended to.
-        allowed: ``(P, Q, K)``, or what broadcasts to it: False where a mask keeps a query from a key.
+        queries: The places of the ``Q`` tokens that attend.
+        keys: The places of the ``K`` tokens that are attended to.
+        allowed: Booleans that broadcast to ``(P, Q, K)``: False where a mask keeps a query from a key.
         class_first: Whether the first query is the class token.
     """
 
@@ -53,11 +53,11 @@ class AttentionPiece:
 
 
 def grid_tokens(grid: tuple[int, int], device: torch.device, step: int = 1) -> Tokens:
-    """All tokens of a grid, in row-major order.
+    """Return the places of all tokens of a grid, in row-major order.
 
     Args:
         grid: ``(H, W)``.
-        device: Where the tensors are made.
+        device: Device of the tensors.
         step: Side of a token in units of the grid of the queries: the ratio of a spatial reduction.
     """
     height, width = grid
@@ -67,13 +67,13 @@ def grid_tokens(grid: tuple[int, int], device: torch.device, step: int = 1) -> T
 
 
 def learned_scale(attention: Any) -> Tensor | None:
-    """The scale per head of Locality Self-Attention, ``(heads, 1, 1)``; None for any other attention."""
+    """Return the scale of each head of Locality Self-Attention, ``(heads, 1, 1)``; None for any other attention."""
     scale = getattr(attention, "scale", None)
     return scale[:, None, None] if isinstance(scale, nn.Parameter) else None
 
 
 def attention_weights(q: Tensor, k: Tensor, scale: float | Tensor, bias: Tensor | None = None) -> Tensor:
-    """``softmax(scale q k^T + bias)`` over the keys.
+    """Compute ``softmax(scale q k^T + bias)`` over the keys.
 
     Args:
         q: ``(..., Q, D)``.
@@ -89,11 +89,11 @@ def attention_weights(q: Tensor, k: Tensor, scale: float | Tensor, bias: Tensor 
 
 
 def slices(count: int, row_size: int) -> Iterator[slice]:
-    """The rows of a matrix in parts of at most :data:`PIECE_SIZE` elements, one row at least.
+    """Cut the rows of a matrix into parts of at most :data:`PIECE_SIZE` elements, but of at least one row.
 
     Args:
-        count: Rows.
-        row_size: Elements of a row.
+        count: Number of rows.
+        row_size: Number of elements of a row.
     """
     step = max(1, PIECE_SIZE // max(1, row_size))
     for start in range(0, count, step):
@@ -103,17 +103,17 @@ def slices(count: int, row_size: int) -> Iterator[slice]:
 def window_pieces(
     attention: Any, windows: Tensor, mask: Tensor | None, grid: tuple[int, int]
 ) -> Iterator[AttentionPiece]:
-    """The weights of all windows of one image.
+    """Compute the attention weights of all windows of one image.
 
     Args:
         attention: MMDetection's ``ShiftWindowMSA``.
-        windows: ``(P, M * M, C)``, what its ``w_msa`` is called with: the windows of the padded and, where there is a
-            mask, shifted map.
+        windows: ``(P, M * M, C)``, the input of its ``w_msa``: the windows of the padded map, which is also shifted
+            where there is a mask.
         mask: ``(P, M * M, M * M)``, 0 within and negative between the parts that the shift brought together, or None.
         grid: ``(H, W)`` before padding.
 
     Yields:
-        Windows and their tokens, with the shift undone.
+        Some of the windows; their tokens are placed where they lay before the shift.
     """
     size = attention.window_size
     tokens = window_tokens(grid, size, 0 if mask is None else attention.shift_size, windows.device)
@@ -129,7 +129,9 @@ def window_pieces(
 
 
 def window_weights(w_msa: Any, windows: Tensor, mask: Tensor | None) -> Tensor:
-    """Softmax of the scaled products, the relative position bias and the mask (Liu et al., arXiv:2103.14030, Eq. 4).
+    """Compute Swin's attention within windows: softmax of scaled products, relative position bias and mask.
+
+    The source is Liu et al., arXiv:2103.14030, Eq. 4.
 
     Args:
         w_msa: MMDetection's ``WindowMSA``.
@@ -153,13 +155,13 @@ def window_weights(w_msa: Any, windows: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def window_tokens(grid: tuple[int, int], size: int, shift: int, device: torch.device) -> Tokens:
-    """The tokens of each window of a padded and shifted map, where they lie in the map itself.
+    """Return the tokens of each window of a padded and shifted map, with their places in the map itself.
 
     Args:
         grid: ``(H, W)`` before padding on the right and at the bottom.
         size: Side ``M`` of a window.
         shift: Tokens by which the map is rolled up and to the left.
-        device: Where the tensors are made.
+        device: Device of the tensors.
 
     Returns:
         ``P`` windows of ``M * M`` tokens; padding has the place -1.
@@ -177,7 +179,7 @@ def window_tokens(grid: tuple[int, int], size: int, shift: int, device: torch.de
 
 
 def reduced_pieces(attention: Any, x: Tensor, grid: tuple[int, int]) -> Iterator[AttentionPiece]:
-    """The weights of PVT: every token attends to a grid that a strided convolution has made smaller.
+    """Compute the attention weights of PVT: every token attends to a grid that a strided convolution made smaller.
 
     Args:
         attention: MMDetection's ``SpatialReductionAttention`` (Wang et al., arXiv:2102.12122).
@@ -208,13 +210,13 @@ def reduced_pieces(attention: Any, x: Tensor, grid: tuple[int, int]) -> Iterator
 def vit_pieces(
     attention: Any, x: Tensor, grid: tuple[int, int], num_prefix: int, class_first: bool
 ) -> Iterator[AttentionPiece]:
-    """The weights of ViT: every token attends to every token.
+    """Compute the attention weights of ViT: every token attends to every token.
 
     Args:
         attention: timm's ``Attention`` or mmpretrain's ``MultiheadAttention``.
         x: ``(1, num_prefix + H * W, C)``.
         grid: ``(H, W)``.
-        num_prefix: Class, distillation and register tokens, which come first and have no position.
+        num_prefix: Number of class, distillation and register tokens, which come first and have no position.
         class_first: Whether the first of them is the class token.
 
     Yields:

@@ -1,4 +1,4 @@
-"""The transformer blocks of a network: where they are, their norms, and how to read their attention."""
+"""The transformer blocks of a network: where they lie, their norms, and how to read their attention."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ class Block:
         stride: Pixels of the network's input between neighbouring tokens.
         module: The block.
         norms: The norms before attention and before the feed-forward layers, by their names in the block.
-        attention: The module from whose call the attention is recomputed.
+        attention: The module from whose input the attention is recomputed.
         kind: ``window``, ``spatial reduction`` or ``global``.
-        num_heads: Attention heads.
-        pieces: From the call of ``attention`` and the grid to the attention of one image.
+        num_heads: Number of attention heads.
+        pieces: A function of the arguments of ``attention`` and of the grid that yields the attention of one image.
         key_ratio: Ratio of the grid of the tokens to that of the keys.
-        num_prefix: Class, distillation and register tokens before those of the grid.
+        num_prefix: Number of class, distillation and register tokens before those of the grid.
         class_token: Whether the first of them is a class token.
-        takes_grid: Whether the block is called with the grid of its tokens; else it follows from the input's size.
+        takes_grid: Whether the block is called with the grid of its tokens; otherwise the grid follows from the size of
+            the input.
     """
 
     name: str
@@ -55,14 +56,14 @@ class Block:
 
 
 def find_blocks(network: nn.Module, source: str) -> tuple[Block, ...]:
-    """The blocks of the Swin, PVT or ViT in a network, in the order in which they run.
+    """Find the blocks of the Swin, PVT or ViT in a network, in the order in which they run.
 
     Args:
         network: A detector, a classifier or a backbone.
-        source: What the user named, for the message.
+        source: Name of the model for error messages.
 
     Raises:
-        ValueError: There is no such backbone, or one whose norms are no LayerNorms.
+        InputError: There is no such backbone, or its norms are neither LayerNorm nor DTN.
     """
     for name, module in network.named_modules():
         for ancestor in type(module).__mro__:
@@ -184,7 +185,7 @@ def _read_vit(
     return vit_pieces(attention, call[0][0], grid, num_prefix, class_token)
 
 
-# By name, for none of these packages needs to be installed.
+# The classes are given by name, because none of these packages needs to be installed.
 _FAMILIES: Mapping[str, Callable[[Any, str], Iterator[Block]]] = {
     "mmdet.models.backbones.swin.SwinTransformer": _swin,
     "mmdet.models.backbones.pvt.PyramidVisionTransformer": _pvt,
@@ -194,7 +195,7 @@ _FAMILIES: Mapping[str, Callable[[Any, str], Iterator[Block]]] = {
 
 
 def _stride(part: Any) -> int:
-    """Of a patch embedding or patch merging, in the pixels or tokens that it takes."""
+    """The stride of a patch embedding or patch merging, in the pixels or tokens that it takes."""
     for name in ("projection", "proj", "sampler"):
         if hasattr(part, name):
             stride = getattr(part, name).stride

@@ -21,14 +21,14 @@ ABOVE: Final[Mapping[str, Any]] = {
     "columnspacing": 1,
     "ncols": 4,
 }
-"""Where a legend goes: above its axes, in a line."""
+"""Options that put a legend above its axes, in one line."""
 
 
 def draw_gates(looks: Looks) -> Figure:
-    """The gates of every DTN layer along the depth of the network, a point for each group.
+    """Draw the gates of every DTN layer along the depth of the network, a point for each group.
 
     Args:
-        looks: With DTN layers.
+        looks: A model with DTN layers on one image.
     """
     layers = [(block, norm) for block, norm in looks.norms if norm.gates is not None]
     figure = new_figure(2.3)
@@ -59,7 +59,7 @@ def draw_gates(looks: Looks) -> Figure:
 
 
 def draw_distance(looks: Looks) -> Figure:
-    """How far each head looks, in pixels of the network's input, along the depth of the network.
+    """Draw how far each head looks, in pixels of the network's input, along the depth of the network.
 
     As in Figure 7 of Dosovitskiy et al., arXiv:2010.11929, with the distance under uniform attention for comparison.
     """
@@ -88,21 +88,21 @@ def _highest(block: BlockLook) -> float:
 
 
 def stage_colour(block: BlockLook) -> str:
-    """The colour of a block's stage."""
+    """Return the colour of a block's stage."""
     return COLOURS[(block.stage - 1) % len(COLOURS)]
 
 
 def side_by_side(count: int) -> NDArray[np.float64]:
-    """Places of the groups or heads of a layer around its own place, so that they do not hide one another."""
+    """Return places for the groups or heads of a layer around its own place, so that they do not hide one another."""
     return 0.6 * ((np.arange(count) + 0.5) / count - 0.5)
 
 
 def stage_axis(axis: Any, blocks: Sequence[BlockLook]) -> None:
-    """Name the stages below an axis, or the blocks of a network that has one stage, and part the stages by lines.
+    """Write the stages below an axis, or the blocks of a network of one stage, and draw lines between stages.
 
     Args:
-        axis: Its places 0, 1, 2, ... stand for the blocks.
-        blocks: In the order of depth; one may stand there several times.
+        axis: Axes of matplotlib, where 0, 1, 2, ... stand for the blocks.
+        blocks: The blocks in the order of depth; a block may occur several times.
     """
     stages = [block.stage for block in blocks]
     several = len(set(stages)) > 1

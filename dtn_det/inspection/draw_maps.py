@@ -18,24 +18,24 @@ from dtn_det.inspection.norms import Kernels, spread
 from dtn_det.system.drawing import COLOURS, COLUMN, GREY, new_figure
 
 MOST_GROUPS = 24
-"""Groups of a layer whose kernels are drawn; the tables have all."""
+"""Largest number of groups of a layer whose kernels are drawn; the tables have all groups."""
 COLUMNS = 8
 MARGIN = 0.35
-"""Inches to the left of the panels, for names."""
+"""Inches to the left of the panels, where the names of blocks stand."""
 SEQUENTIAL = "Blues"
 OPACITY = 0.7
 DIVERGING = "PuOr_r"
 TALLEST = 2.0
-"""Height of a panel over its width at which taller images are drawn smaller."""
+"""Largest height of a panel over its width; taller images are drawn smaller."""
 
 
 def draw_kernels(chosen: Sequence[BlockLook], norm_name: str, radius: int) -> Figure:
-    """The weights of the neighbouring tokens, a map for each group of the chosen layers.
+    """Draw the weights of the neighbouring tokens, a map for each group of the chosen layers.
 
     Args:
-        chosen: Blocks; those without DTN are passed over.
-        norm_name: Which of their norms.
-        radius: Tokens to each side.
+        chosen: Blocks; those without DTN are left out.
+        norm_name: Name of the norm in each of these blocks.
+        radius: Number of tokens to each side.
     """
     layers = _with_kernels(chosen, norm_name)
     maps = [kernels.window(radius)[:MOST_GROUPS] for _, kernels in layers]
@@ -63,12 +63,12 @@ def draw_kernels(chosen: Sequence[BlockLook], norm_name: str, radius: int) -> Fi
 
 
 def draw_axis_kernels(chosen: Sequence[BlockLook], norm_name: str, radius: int) -> Figure:
-    """The weights along each axis, a line of cells for each group of the chosen layers.
+    """Draw the weights along each axis, a line of cells for each group of the chosen layers.
 
     Args:
-        chosen: Blocks; those without DTN are passed over.
-        norm_name: Which of their norms.
-        radius: Tokens to each side.
+        chosen: Blocks; those without DTN are left out.
+        norm_name: Name of the norm in each of these blocks.
+        radius: Number of tokens to each side.
     """
     layers = _with_kernels(chosen, norm_name)
     counts = [min(len(kernels.coefficients), MOST_GROUPS) for _, kernels in layers]
@@ -106,14 +106,14 @@ def _short(block: BlockLook) -> str:
 
 
 def draw_magnitudes(looks: Looks, chosen: Sequence[BlockLook], norm_name: str) -> Figure:
-    """The size of each token over the mean, under LN, IN and DTN, a row for each chosen block.
+    """Draw the size of each token divided by the mean, under LN, IN and DTN, a row for each chosen block.
 
-    All panels share one scale, which DTN's values set: it is DTN that stands between the two others.
+    All panels share one scale, which DTN's values set, because DTN stands between the two others.
 
     Args:
-        looks: The image.
-        chosen: Blocks.
-        norm_name: Which of their norms.
+        looks: The model on one image.
+        chosen: The blocks that are drawn.
+        norm_name: Name of the norm in each of these blocks.
     """
     relative = {
         (block.name, field): sizes / sizes[block.inside].mean()
@@ -143,20 +143,20 @@ def draw_magnitudes(looks: Looks, chosen: Sequence[BlockLook], norm_name: str) -
 
 
 def draw_received(looks: Looks, chosen: Sequence[BlockLook]) -> Figure:
-    """The attention that each token receives from all others, the mean over heads, for each chosen block."""
+    """Draw the attention that each token receives from all others, the mean over heads, for each chosen block."""
     maps = [(block.title, block.attention.received.mean(axis=0), _key_stride(block)) for block in chosen]
     return _attention_figure(looks, maps, "attention received over that under uniform attention")
 
 
 def draw_class_attention(looks: Looks, block: BlockLook) -> Figure:
-    """The attention of the class token in one block, for the mean over heads and for each head.
+    """Draw the attention of the class token in one block, for the mean over heads and for each head.
 
     Args:
-        looks: The image.
-        block: One with a class token.
+        looks: The model on one image.
+        block: A block with a class token.
 
     Raises:
-        ValueError: It has none.
+        InputError: The block has no class token.
     """
     found = block.attention.class_map
     if found is None:
@@ -224,14 +224,14 @@ def _lay_over(axis: Any, looks: Looks, values: NDArray[Any], stride: int, **scal
 
 
 def thin_bar(figure: Figure, image: Any, axes: Any, label: str, extend: str = "neither") -> Any:
-    """Add a colour bar below all panels.
+    """Add a thin colour bar below all panels.
 
     Args:
-        figure: Of the panels.
-        image: What is coloured.
+        figure: The figure.
+        image: One of the images that have these colours.
         axes: The panels.
-        label: What the colours mean.
-        extend: Which ends have values beyond them: ``neither``, ``max`` or ``both``.
+        label: The meaning of the colours.
+        extend: The ends of the scale that have values beyond them: ``neither``, ``max`` or ``both``.
 
     Returns:
         Matplotlib's colour bar.

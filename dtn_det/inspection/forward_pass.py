@@ -1,4 +1,4 @@
-"""All looks at a model from one forward pass, watched: what goes into the norms and attentions of each block."""
+"""One forward pass of a model, in which hooks read what goes into the norms and attentions of each block."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from dtn_det.layers import DTN
 
 @dataclass(frozen=True)
 class NormLook:
-    """A norm of a block.
+    """A norm of a block on one image.
 
     Attributes:
-        name: Its name in the block.
+        name: Name of the norm in the block, such as ``norm1``.
         kind: ``DTN`` or ``LN``.
-        magnitudes: Of its input under three norms.
-        gates: Of a DTN.
-        kernels: Of a DTN.
+        magnitudes: Sizes of the tokens under three norms.
+        gates: The learned gates; None for a LayerNorm.
+        kernels: The learned positional kernels; None for a LayerNorm.
     """
 
     name: str
@@ -45,15 +45,15 @@ class BlockLook:
 
     Attributes:
         name: Path of its module in the network.
-        title: For figures.
+        title: Name of the block in figures.
         stage: Number of its stage, from 1.
         index: Number of the block in its stage, from 1.
         stride: Pixels of the network's input between neighbouring tokens.
         key_ratio: Ratio of the grid of the tokens to that of the keys.
-        kind: Of its attention.
-        inside: ``(H, W)``, the tokens of the image; the others are those of the padding around it.
-        norms: By their names in the block.
-        attention: Of all heads.
+        kind: Kind of its attention: ``window``, ``spatial reduction`` or ``global``.
+        inside: ``(H, W)``, True for tokens of the image and False for those of the padding around it.
+        norms: The norms by their names in the block.
+        attention: The attention of all heads.
     """
 
     name: str
@@ -70,11 +70,11 @@ class BlockLook:
 
 @dataclass(frozen=True)
 class Looks:
-    """What there is to see in a model on an image.
+    """All that there is to see in a model on one image.
 
     Attributes:
         subject: The model and the image.
-        blocks: In the order in which they run.
+        blocks: The transformer blocks in the order in which they run.
     """
 
     subject: Subject
@@ -82,17 +82,17 @@ class Looks:
 
     @property
     def norms(self) -> Iterator[tuple[BlockLook, NormLook]]:
-        """All norms with their blocks."""
+        """All norms, each with its block."""
         return ((block, norm) for block in self.blocks for norm in block.norms.values())
 
     @property
     def has_dtn(self) -> bool:
-        """Whether a norm is DTN, so that there are gates and kernels."""
+        """True if any norm is DTN, so that there are gates and kernels."""
         return any(norm.kind == "DTN" for _, norm in self.norms)
 
     @property
     def has_class_token(self) -> bool:
-        """Whether there is a class token whose attention can be drawn."""
+        """True if there is a class token whose attention can be drawn."""
         return any(block.attention.class_map is not None for block in self.blocks)
 
 
@@ -100,7 +100,7 @@ def look(subject: Subject) -> Looks:
     """Run the model once and collect everything.
 
     Raises:
-        ValueError: The model has no backbone that is known here.
+        InputError: The model has no backbone with Swin's, PVT's or ViT's blocks.
     """
     blocks = find_blocks(subject.network, subject.model)
     norms: dict[str, dict[str, NormLook]] = {block.name: {} for block in blocks}
@@ -146,29 +146,28 @@ def look(subject: Subject) -> Looks:
 
 
 def tokens_inside(grid: tuple[int, int], stride: int, size: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Which tokens have their centre within the image, and not in the padding around it.
+    """Find the tokens whose centre lies within the image, and not in the padding around it.
 
     Args:
         grid: ``(H, W)``.
-        stride: Pixels between tokens.
+        stride: Pixels between neighbouring tokens.
         size: Height and width of the image in pixels.
 
     Returns:
-        ``(H, W)``.
+        ``(H, W)`` booleans.
 
     Example:
         >>> tokens_inside((1, 3), 4, (4, 9))
         array([[ True,  True, False]])
     """
     rows, columns = ((np.arange(length) + 0.5) * stride < side for length, side in zip(grid, size, strict=True))
-    inside: NDArray[np.bool_] = rows[:, None] & columns[None, :]
-    return inside
+    return rows[:, None] & columns[None, :]
 
 
 NormReader = Callable[[Block, str, Tensor], None]
-"""Takes a block, the name of a norm and its input on the grid, ``(H, W, C)``."""
+"""A function of a block, the name of a norm, and the input of this norm on the grid, ``(H, W, C)``."""
 AttentionReader = Callable[[Block, Iterator[AttentionPiece], tuple[int, int]], None]
-"""Takes a block, the pieces of its attention and the grid ``(H, W)``."""
+"""A function of a block, the pieces of its attention, and the grid ``(H, W)``."""
 
 
 def observe(
@@ -178,13 +177,13 @@ def observe(
     on_norm: NormReader,
     on_attention: AttentionReader,
 ) -> None:
-    """Run a network once and hand what its blocks meet to the readers.
+    """Run a network once and hand the inputs of its norms and attentions to the readers.
 
-    The readers are called during the pass, so that no tensor is kept for longer than they need it. However the pass
-    ends, the network has no hook of ours afterwards.
+    The readers are called during the pass, so that no tensor is kept for longer than they need it. Afterwards all hooks
+    are removed, also where the pass fails.
 
     Args:
-        blocks: Those to watch.
+        blocks: The blocks to watch.
         run: Runs the network on one image.
         input_size: ``(H, W)`` of the network's input in pixels.
         on_norm: Called for each norm.

@@ -1,4 +1,4 @@
-"""The numbers behind the figures, as data frames."""
+"""The numbers behind the figures of an inspection, as data frames."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dtn_det.inspection.forward_pass import BlockLook, Looks, NormLook
 from dtn_det.inspection.norms import offset_moments, spread
 
 NORMS = {"layer_norm": "LN", "instance_norm": "IN", "dtn": "DTN"}
-"""The names of the fields of :class:`~dtn_det.inspection.norms.Magnitudes` that hold normalised tokens."""
+"""Titles by the fields of :class:`~dtn_det.inspection.norms.Magnitudes` that hold normalised tokens."""
 SMALLEST_WEIGHT = 1e-6
-"""Weights of a kernel below this are left out of the table."""
+"""Smaller weights of a kernel are left out of the table."""
 
 
 def gates_frame(looks: Looks) -> pd.DataFrame:
-    """One row per DTN layer and group; ``mean_gate`` is empty where the mean is LayerNorm's alone."""
+    """Make a row for each DTN layer and group; ``mean_gate`` is empty where the mean is LayerNorm's alone."""
     rows = []
     for block, norm in looks.norms:
         if norm.gates is None:
@@ -31,7 +31,7 @@ def gates_frame(looks: Looks) -> pd.DataFrame:
 
 
 def kernels_frame(looks: Looks) -> pd.DataFrame:
-    """One row per DTN layer and group: coefficients, and the mean and deviation of the offsets in tokens."""
+    """Make a row for each DTN layer and group: coefficients, and mean and deviation of the offsets in tokens."""
     rows = []
     for block, norm in looks.norms:
         kernels = norm.kernels
@@ -57,7 +57,7 @@ def kernels_frame(looks: Looks) -> pd.DataFrame:
 
 
 def axis_kernels_frame(looks: Looks) -> pd.DataFrame:
-    """One row per DTN layer, group, axis and offset: the weight of the tokens at that offset."""
+    """Make a row for each DTN layer, group, axis and offset: the weight of the tokens at that offset."""
     parts = []
     for block, norm in looks.norms:
         if norm.kernels is None:
@@ -74,7 +74,7 @@ def axis_kernels_frame(looks: Looks) -> pd.DataFrame:
 
 
 def kernel_maps_frame(looks: Looks, radius: int) -> pd.DataFrame:
-    """One row per DTN layer, group and offset of at most ``radius``: the weight of one neighbouring token."""
+    """Make a row for each DTN layer, group and offset of at most ``radius``: the weight of one neighbouring token."""
     parts = []
     for block, norm in looks.norms:
         if norm.kernels is not None:
@@ -85,7 +85,7 @@ def kernel_maps_frame(looks: Looks, radius: int) -> pd.DataFrame:
 
 
 def magnitudes_frame(chosen: Sequence[BlockLook], norm_name: str) -> pd.DataFrame:
-    """One row per chosen block and token: its size before a norm and after each of three, the mean over groups."""
+    """Make a row for each chosen block and token: its size before and after three norms, the mean over groups."""
     parts = []
     for block in chosen:
         norm = block.norms[norm_name]
@@ -98,7 +98,7 @@ def magnitudes_frame(chosen: Sequence[BlockLook], norm_name: str) -> pd.DataFram
 
 
 def spread_frame(looks: Looks) -> pd.DataFrame:
-    """One row per norm: how unequal the sizes of the image's tokens are, the deviation over the mean."""
+    """Make a row for each norm: the deviation of the sizes of the image's tokens, divided by their mean."""
     rows = []
     for block, norm in looks.norms:
         magnitudes = norm.magnitudes
@@ -111,7 +111,7 @@ def spread_frame(looks: Looks) -> pd.DataFrame:
 
 
 def distance_frame(looks: Looks) -> pd.DataFrame:
-    """One row per block and head: mean attention distance in tokens and in pixels of the network's input."""
+    """Make a row for each block and head: mean attention distance in tokens and in pixels of the network's input."""
     rows = []
     for block in looks.blocks:
         look = block.attention
@@ -133,7 +133,7 @@ def distance_frame(looks: Looks) -> pd.DataFrame:
 
 
 def received_frame(chosen: Sequence[BlockLook]) -> pd.DataFrame:
-    """One row per chosen block and key: the attention that it receives over that under uniform attention, all heads."""
+    """Make a row for each chosen block and key: the attention that it receives, relative to uniform attention."""
     parts = []
     for block in chosen:
         received = block.attention.received.mean(axis=0)
@@ -143,7 +143,7 @@ def received_frame(chosen: Sequence[BlockLook]) -> pd.DataFrame:
 
 
 def class_attention_frame(chosen: Sequence[BlockLook]) -> pd.DataFrame:
-    """One row per chosen block with a class token, head and key: the class token's attention over its mean."""
+    """Make a row for each chosen block, head and key: the class token's attention divided by its mean."""
     parts = []
     for block in chosen:
         if block.attention.class_map is not None:
@@ -169,13 +169,13 @@ def _cells(maps: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]
 
 
 def all_frames(looks: Looks, chosen: Sequence[BlockLook], norm_name: str, radius: int) -> dict[str, pd.DataFrame]:
-    """Every table by the name of its file.
+    """Make every table, by the name of its file.
 
     Args:
-        looks: All looks.
+        looks: The model on one image.
         chosen: Blocks whose maps are wanted.
-        norm_name: Which of their norms.
-        radius: Of the two-dimensional kernels, in tokens.
+        norm_name: Name of the norm in each of these blocks.
+        radius: Radius of the two-dimensional kernels in tokens.
     """
     frames = {
         "attention_distance": distance_frame(looks),

@@ -22,16 +22,18 @@ from dtn_det.layers.plain import (
 from dtn_det.layers.positions import axis_attention
 
 SMALLEST_SIDE = 15
-"""Of the grid that kernels are read on."""
+"""Smallest side of the grid on which kernels are read, in tokens."""
 
 
 @dataclass(frozen=True)
 class Gates:
-    """Shares of the within-token statistics in what normalises a group, in [0, 1]: 1 is LayerNorm, 0 the neighbours'.
+    """The gates of a DTN layer: the share of each token's own statistics in what normalises a group, in [0, 1].
+
+    1 is LayerNorm; at 0 the statistics come from the neighbouring tokens alone.
 
     Attributes:
-        mean: ``(G,)``, or None where the mean is LayerNorm's alone (``only_var``).
-        var: ``(G,)``.
+        mean: ``(G,)``, the gates of the mean, or None where the mean is LayerNorm's alone (``only_var``).
+        var: ``(G,)``, the gates of the variance.
     """
 
     mean: NDArray[np.float64] | None
@@ -45,11 +47,11 @@ class Kernels:
     The kernel over the grid is the product of the two axes' (Shao et al., arXiv:2112.02624, Eq. 6).
 
     Attributes:
-        coefficients: ``(G, 3)``: ``a_x``, ``a_y``, ``a_d``.
+        coefficients: ``(G, 3)``; the columns are ``a_x``, ``a_y`` and ``a_d``.
         rows: ``(G, H)``, weights over the rows, with sums of 1.
         columns: ``(G, W)``, weights over the columns, with sums of 1.
-        row_offsets: ``(H,)``, rows from the token to the one that is mixed in; below is positive.
-        column_offsets: ``(W,)``; to the right is positive.
+        row_offsets: ``(H,)``, number of rows from the token to the one that is mixed in; positive for tokens below.
+        column_offsets: ``(W,)``, number of columns; positive for tokens to the right.
     """
 
     coefficients: NDArray[np.float64]
@@ -59,14 +61,14 @@ class Kernels:
     column_offsets: NDArray[np.int64]
 
     def window(self, radius: int) -> NDArray[np.float64]:
-        """The two-dimensional kernels around the token, ``(G, 2 radius + 1, 2 radius + 1)``; 0 beyond the grid."""
+        """Return the two-dimensional kernels around the token, ``(G, 2 radius + 1, 2 radius + 1)``; 0 off the grid."""
         rows = _around(self.rows, self.row_offsets, radius)
         columns = _around(self.columns, self.column_offsets, radius)
         return rows[:, :, None] * columns[:, None, :]
 
 
 def read_gates(norm: DTN) -> Gates:
-    """The gates of a layer."""
+    """Read the gates of a layer."""
     mean = norm.mean_norm_weight
     return Gates(
         None if mean is None else mean.detach().double().sigmoid().cpu().numpy(),
@@ -75,12 +77,12 @@ def read_gates(norm: DTN) -> Gates:
 
 
 def read_kernels(norm: DTN, grid: tuple[int, int]) -> Kernels:
-    """The kernels of a layer on a grid, for the token at ``(H // 2, W // 2)``.
+    """Read the kernels of a layer on a grid, for the token at ``(H // 2, W // 2)``.
 
     Args:
         norm: The layer.
-        grid: ``(H, W)``. Kernels that are wide reach its borders, and depend on it; for those that are not, it counts
-            as at least 15 x 15, lest the borders of a small map cut them off.
+        grid: ``(H, W)``. Wide kernels reach the borders of the grid and depend on it. A side below 15 counts as 15, so
+            that the borders of a small map do not cut off narrow kernels.
     """
     coefficients = norm.pos_proj.weight.detach().double().cpu()
     a_x, a_y, a_d = coefficients.unbind(1)
@@ -97,7 +99,7 @@ def read_kernels(norm: DTN, grid: tuple[int, int]) -> Kernels:
 def offset_moments(
     weights: NDArray[np.float64], offsets: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of the offsets under weights ``(G, L)``, each ``(G,)``."""
+    """Compute mean and standard deviation, ``(G,)`` each, of offsets ``(L,)`` under weights ``(G, L)``."""
     mean = weights @ offsets
     return mean, np.sqrt((weights * (offsets - mean[:, None]) ** 2).sum(axis=1))
 
@@ -111,17 +113,17 @@ def _around(weights: NDArray[np.float64], offsets: NDArray[np.int64], radius: in
 
 @dataclass(frozen=True)
 class Magnitudes:
-    """Sizes of the same tokens before a norm and after each of three, all ``(G, H, W)``.
+    """The sizes of the same tokens before a norm and after each of three norms, all ``(G, H, W)``.
 
-    The size is the root mean square over the channels of a group: the norm of the token's embedding in each head, which
-    the paper draws, over the square root of its width. The layer's learned scale and shift are left out, for they
-    belong to one norm alone.
+    The size is the root mean square over the channels of a group. That is the norm of the token's embedding in each
+    head, which Figure 1 of the paper draws (Shao et al., arXiv:2112.02624), over the square root of the width of the
+    head. The layer's learned scale and shift are left out, because they belong to one norm alone.
 
     Attributes:
-        tokens: The norm's input.
-        layer_norm: After LayerNorm.
-        instance_norm: After instance norm: statistics of each channel over all tokens.
-        dtn: After DTN with the layer's parameters.
+        tokens: Sizes of the norm's input.
+        layer_norm: Sizes after LayerNorm.
+        instance_norm: Sizes after instance norm, whose statistics go over all tokens of each channel.
+        dtn: Sizes after DTN with the layer's parameters.
     """
 
     tokens: NDArray[np.float32]
@@ -131,13 +133,13 @@ class Magnitudes:
 
 
 def token_magnitudes(tokens: Tensor, norm: nn.LayerNorm, num_groups: int) -> Magnitudes:
-    """Normalise tokens in three ways and measure them.
+    """Normalise tokens in three ways and measure their sizes.
 
     Args:
         tokens: ``(H, W, C)``, the input of a norm, without prefix tokens.
         norm: The norm. A LayerNorm has no gates and kernels: DTN's are then those of its start (``init='local'``, gates
             at 0.5), with LayerNorm's ``eps``.
-        num_groups: Groups of that DTN. A DTN has its own number.
+        num_groups: Number of groups of the DTN in the place of a LayerNorm; a DTN has its own number.
 
     Returns:
         The sizes of each group of channels.
@@ -162,7 +164,7 @@ def token_magnitudes(tokens: Tensor, norm: nn.LayerNorm, num_groups: int) -> Mag
 
 
 def starting_dtn(norm: nn.LayerNorm, num_groups: int) -> DTN:
-    """The DTN that would take a LayerNorm's place: of its width and ``eps``, untrained."""
+    """Make the untrained DTN that would take the place of a LayerNorm, of the same width and ``eps``."""
     return DTN(norm.normalized_shape[0], num_groups, eps=norm.eps)
 
 
@@ -174,10 +176,10 @@ def _sizes(tokens: Tensor, num_groups: int) -> NDArray[np.float32]:
 
 
 def spread(sizes: NDArray[np.float32]) -> float:
-    """How unequal tokens are: the standard deviation of their sizes over the mean.
+    """Measure how unequal tokens are: the standard deviation of their sizes divided by the mean.
 
     Args:
-        sizes: Of any shape, positive.
+        sizes: Positive numbers of any shape.
 
     Example:
         >>> spread(np.array([1.0, 1.0, 3.0, 3.0], dtype=np.float32))

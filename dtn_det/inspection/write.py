@@ -1,4 +1,4 @@
-"""The folder of an inspection: figures, tables, and what they were made from."""
+"""The folder of an inspection: figures, tables, and a file of facts about what they were made from."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ FIGURES = {
     "attention_received": "Attention that tokens receive",
     "class_attention": "Attention of the class token",
 }
-"""Titles by the name of the files."""
+"""Titles of the figures by the name of their files."""
 TABLES = (*FIGURES, "kernel_maps", "magnitude_spread")
 FACTS = "inspect.json"
 RADIUS = 3
-"""Tokens to each side of the kernels in the figures."""
+"""Number of tokens that figures show to each side of a kernel's centre."""
 MOST_CHOSEN = 4
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is drawn of a network of many layers.
+    """The layers that are drawn of a network of many layers.
 
     Attributes:
-        blocks: In the order in which they run.
-        norm: Name of the norm in each of them.
+        blocks: The blocks in the order in which they run.
+        norm: Name of the norm in each of these blocks.
     """
 
     blocks: tuple[BlockLook, ...]
@@ -64,16 +64,16 @@ class Choice:
 
 
 def choose(looks: Looks, patterns: Sequence[str] | None, norm: str) -> Choice:
-    """The blocks that are drawn.
+    """Choose the blocks that are drawn.
 
     Args:
-        looks: All.
-        patterns: Names of blocks, in which ``*`` stands for anything. None takes the last block of each stage, or, of
-            a network with one stage, up to four blocks spread evenly from the first to the last.
+        looks: The model on one image.
+        patterns: Names of blocks, in which ``*`` stands for anything. None takes the last block of each stage; in a
+            network with one stage it takes up to four blocks, spread evenly from the first to the last.
         norm: Name of the norm in each block.
 
     Raises:
-        ValueError: A pattern fits no block.
+        InputError: A pattern fits no block.
     """
     blocks = looks.blocks
     if patterns is not None:
@@ -92,25 +92,25 @@ def choose(looks: Looks, patterns: Sequence[str] | None, norm: str) -> Choice:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a folder can be written to, before minutes go into what is to be written.
+    """Check that figures can be written to a folder, before minutes go into computing them.
 
     Raises:
-        ValueError: It is a file.
+        InputError: It is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"expected --out to be a folder, got the file {folder}: name another")
 
 
 def write_looks(looks: Looks, choice: Choice, folder: Path) -> list[Path]:
-    """Write everything; the files of an inspection that the folder already has are replaced.
+    """Write everything; files of an earlier inspection in the folder are replaced.
 
     Args:
-        looks: All looks.
-        choice: What is drawn.
-        folder: Made if it does not exist.
+        looks: The model on one image.
+        choice: The layers that are drawn.
+        folder: Folder of the files; it is made if it does not exist.
 
     Returns:
-        The files, in the order of their names.
+        The paths of the files, in the order of their names.
     """
     frames = all_frames(looks, choice.blocks, choice.norm, RADIUS)
     files = {f"{name}.csv": frame.to_csv(index=False, float_format="%.6g").encode() for name, frame in frames.items()}
@@ -128,11 +128,11 @@ def write_looks(looks: Looks, choice: Choice, folder: Path) -> list[Path]:
 
 
 def figures(looks: Looks, choice: Choice) -> dict[str, Callable[[], Figure]]:
-    """What draws each figure that there is of a model, by the name of its files.
+    """Return a function that draws it for each figure that there is of a model, by the name of its files.
 
     Args:
-        looks: All looks.
-        choice: What is drawn.
+        looks: The model on one image.
+        choice: The layers that are drawn.
     """
     blocks, norm = choice.blocks, choice.norm
     found: dict[str, Callable[[], Figure]] = {
@@ -157,11 +157,11 @@ def _known_files() -> list[str]:
 
 
 def facts(looks: Looks, choice: Choice, files: Sequence[str]) -> dict[str, Any]:
-    """What the figures were made from, ready for JSON.
+    """Return what the figures were made from, ready for JSON.
 
     Args:
-        looks: All looks.
-        choice: What is drawn.
+        looks: The model on one image.
+        choice: The layers that are drawn.
         files: Names of the figures and tables.
     """
     subject = looks.subject
@@ -186,7 +186,7 @@ def facts(looks: Looks, choice: Choice, files: Sequence[str]) -> dict[str, Any]:
 
 
 def notes(looks: Looks, choice: Choice) -> list[str]:
-    """What there is not, and why."""
+    """Return a sentence for each thing that figures cannot show of this model, and why."""
     found = []
     if not looks.has_dtn:
         found.append("no gates and no kernels: every norm of the blocks is LayerNorm")
