@@ -134,8 +134,8 @@ def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet
         model: The heads of the model and the names in its checkpoint.
 
     Raises:
-        ClassNameError: A file lacks a name of the config, a name occurs twice, a head has another number of classes, the
-            checkpoint has other names, or the order of the labels cannot be known.
+        ClassNameError: A file lacks a name of the config, a name occurs twice, a head has another number of classes,
+            the checkpoint has other names, or the order of the labels cannot be known.
     """
     first = tested[0]
     for one in tested:

@@ -1,4 +1,4 @@
-"""What a config of MMDetection says of its classes, gathered for :mod:`dtn_det.datasets.class_names`."""
+"""Gather what a config of MMDetection says of its classes, for :mod:`dtn_det.datasets.class_names`."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class Category(NamedTuple):
 
 
 def prepare_training(cfg: Any) -> tuple[Remark, ...]:
-    """See that a detector's classes agree before it is trained, and list them in the order of its labels.
+    """Check that a detector's classes agree before it is trained, and list them in the order of its labels.
 
     Args:
         cfg: The config; changed in place, see :func:`list_in_label_order`.
 
     Returns:
-        What was decided, and whether the config's test set could not be evaluated with what is trained.
+        Remarks on what was decided, and on a test set that could not be evaluated with the trained model.
 
     Raises:
         ClassNameError: See :func:`dtn_det.datasets.class_names.labels_in_training`.
@@ -70,13 +70,13 @@ def prepare_training(cfg: Any) -> tuple[Remark, ...]:
 
 
 def check_evaluation(cfg: Mapping[str, Any], split: str, checkpoint: str, content: Mapping[str, Any]) -> None:
-    """See that MMDetection's evaluation takes a detector's labels for the classes that they mean.
+    """Check that MMDetection's evaluation takes a detector's labels for the classes that they mean.
 
     Args:
         cfg: The config.
         split: ``'test'`` or ``'val'``.
         checkpoint: Path of the checkpoint.
-        content: What it holds.
+        content: Content of the checkpoint.
 
     Raises:
         ClassNameError: See :func:`dtn_det.datasets.class_names.labels_in_evaluation`, or files in another order.
@@ -88,7 +88,7 @@ def check_evaluation(cfg: Mapping[str, Any], split: str, checkpoint: str, conten
 
 
 def classes_in_training(cfg: Mapping[str, Any]) -> LabelNames | None:
-    """What the labels of a detector mean that the config trains; None where its sets are not of COCO's format.
+    """Decide what the labels of a detector mean that is to be trained; None if its sets are not of COCO's format.
 
     Raises:
         ClassNameError: See :func:`dtn_det.datasets.class_names.labels_in_training`.
@@ -110,14 +110,14 @@ def classes_in_evaluation(
     content: Mapping[str, Any] | None = None,
     read: Mapping[Path, CocoFile] = MappingProxyType({}),
 ) -> LabelNames | None:
-    """What the labels of a trained detector mean; None where the evaluated set is not of COCO's format.
+    """Decide what the labels of a trained detector mean; None if the evaluated set is not of COCO's format.
 
     Args:
         cfg: The config.
         split: ``'test'`` or ``'val'``.
         checkpoint: Path of the checkpoint.
-        content: What it holds.
-        read: Files that were read already, as the evaluation takes them: without categories that it leaves out.
+        content: Content of the checkpoint.
+        read: Files that were read already, without the categories that the evaluation leaves out.
 
     Raises:
         ClassNameError: See :func:`dtn_det.datasets.class_names.labels_in_evaluation`.
@@ -133,32 +133,32 @@ def classes_in_evaluation(
 
 
 def _as_read(one: NamedSet, file: CocoFile | None) -> NamedSet:
-    """A set without the categories that the reader of its file left out."""
+    """Return a set without the categories that the reader of its file left out."""
     if file is None or len(file.categories) == len(one.categories):
         return one
     return replace(one, categories=tuple(str(row["name"]) for row in file.categories))
 
 
 def training_classes(cfg: Mapping[str, Any], tested: NamedSet) -> list[NamedSet]:
-    """The sets that a config trains on, as far as their files are at hand.
+    """Return the sets that a config trains on, as far as their files are at hand.
 
     Args:
         cfg: The config.
-        tested: Whose classes go for a training set that has none, of which only the file was named.
+        tested: The evaluated set, whose classes hold for a training set of which only the file was named.
     """
     return dataset_classes(cfg, "train_dataloader", tested.wanted)
 
 
 def dataset_classes(cfg: Mapping[str, Any], loader: str, default: tuple[str, ...] | None = None) -> list[NamedSet]:
-    """The classes of each set of COCO's format in a dataloader whose file is on this machine.
+    """Return the classes of each set of COCO's format in a dataloader whose file is on this machine.
 
     Args:
         cfg: The config.
-        loader: Its key, such as ``'train_dataloader'``.
+        loader: Key of the dataloader, such as ``'train_dataloader'``.
         default: Classes of a set without a type, of which only the file was named on the command line.
 
     Raises:
-        ClassNameError: Classes that are text in place of a list.
+        ClassNameError: The classes are text in place of a list.
     """
     if cfg.get("default_scope") == "mmpretrain":
         return []
@@ -183,7 +183,7 @@ def dataset_classes(cfg: Mapping[str, Any], loader: str, default: tuple[str, ...
 
 
 def evaluator_classes(cfg: Mapping[str, Any], evaluator: str, tested: Sequence[NamedSet]) -> list[NamedSet]:
-    """The classes of the files that MMDetection's CocoMetric reads, which numbers them for itself."""
+    """Return the classes of the files that MMDetection's CocoMetric reads, which numbers them for itself."""
     metrics = cfg.get(evaluator) or ()
     listed = [(evaluator, metrics)] if isinstance(metrics, Mapping) else _numbered(evaluator, metrics)
     found = []
@@ -197,7 +197,7 @@ def evaluator_classes(cfg: Mapping[str, Any], evaluator: str, tested: Sequence[N
 
 
 def head_numbers(model: Any) -> dict[str, int]:
-    """Numbers of classes in the heads of a model's config, by their keys from ``model`` on."""
+    """Return the numbers of classes in the heads of a model's config, by their keys from ``model`` on."""
     # Detectors that take the names of classes as text have another number of outputs.
     if not isinstance(model, Mapping) or "language_model" in model:
         return {}
@@ -205,7 +205,7 @@ def head_numbers(model: Any) -> dict[str, int]:
 
 
 def checkpoint_classes(content: Mapping[str, Any]) -> tuple[tuple[str, ...] | None, bool]:
-    """Names of the classes in a checkpoint of MMDetection 2 or 3, and whether they are in the order of the labels."""
+    """Return the classes in a checkpoint of MMDetection 2 or 3, and whether they are in the order of the labels."""
     meta = content.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
     data = meta.get("dataset_meta")
@@ -219,11 +219,11 @@ def checkpoint_classes(content: Mapping[str, Any]) -> tuple[tuple[str, ...] | No
 def list_in_label_order(cfg: Any, found: LabelNames) -> tuple[Remark, ...]:
     """List the classes of a config's data sets in the order of their labels, which MMDetection goes by anyway.
 
-    Only then are the names right that MMDetection draws, and those that the checkpoint holds.
+    Without this, the names that MMDetection draws and those in the checkpoint would be wrong.
 
     Args:
         cfg: Config that trains; changed in place.
-        found: What :func:`classes_in_training` gave for it.
+        found: Result of :func:`classes_in_training` for the config.
     """
     changed = []
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
@@ -249,10 +249,10 @@ def list_in_label_order(cfg: Any, found: LabelNames) -> tuple[Remark, ...]:
 
 
 def read_categories(path: str | os.PathLike[str]) -> tuple[Category, ...]:
-    """Ids and names of the categories in a COCO file, in its order, without reading the rest where that is possible.
+    """Read ids and names of the categories in a COCO file, in its order, and if possible nothing else of it.
 
     Raises:
-        ClassNameError: It is no COCO file.
+        ClassNameError: The file is no COCO file.
     """
     status = os.stat(path)
     return _read_categories(os.fspath(path), status.st_mtime_ns, status.st_size)
@@ -273,7 +273,7 @@ def _read_categories(path: str, changed: int, size: int) -> tuple[Category, ...]
 
 
 def _part(path: str) -> Any:
-    """The list behind the only key `categories` of a file, None where there is not exactly one."""
+    """Read the list behind the only key `categories` of a file; None if there is not exactly one."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         starts = [match.end() for match in _KEY.finditer(content)]
         if len(starts) != 1:
@@ -290,13 +290,13 @@ def _part(path: str) -> Any:
 
 
 def innermost_settings(cfg: Mapping[str, Any], loader: str) -> Iterator[tuple[str, Any]]:
-    """The settings of a dataloader's data sets, through wrappers, with their keys in the config."""
+    """Yield the settings of a dataloader's data sets, through wrappers, with their keys in the config."""
     node = cfg.get(loader)
     yield from _datasets(f"{loader}.dataset", node.get("dataset") if isinstance(node, Mapping) else None)
 
 
 def _datasets(path: str, node: Any) -> Iterator[tuple[str, Any]]:
-    """The innermost data sets with their keys in the config."""
+    """Yield the innermost data sets with their keys in the config."""
     if not isinstance(node, Mapping):
         return
     inner = [key for key in ("dataset", "datasets") if key in node]
@@ -312,7 +312,7 @@ def _datasets(path: str, node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def coco_class(kind: Any) -> Any:
-    """The class of a data set that reads its file as CocoDataset does, None for another."""
+    """Return the class of a data set that reads its file as CocoDataset does, None for another."""
     coco = require("mmdet.datasets", "det").CocoDataset
     if isinstance(kind, str):
         kind = require("mmdet.registry", "det").DATASETS.get(kind)

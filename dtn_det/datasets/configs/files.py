@@ -1,4 +1,4 @@
-"""The COCO files of a config before MMDetection reads them: faults in the words of every command, mended copies."""
+"""Check the COCO files of a config before MMDetection reads them, and write copies of those that it could not read."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ a file is told not to be checked, and looked at only if the run fails: see :func
 
 
 def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[str]) -> tuple[Remark, ...]:
-    """See that the COCO files of a run can be read and that their images are there.
+    """Check that the COCO files of a run can be read and that their images are there.
 
-    Where MMDetection would stumble over what other readers take, such as an object without an area, the data sets and
+    If MMDetection would fail on something that other readers take, such as an object without an area, the data sets and
     evaluators of the config get a copy that it can read.
 
     Args:
         cfg: The config; changed in place.
         dataloaders: Keys such as ``"train_dataloader"``.
-        folder: Where copies are written.
+        folder: Folder that copies are written to.
 
     Returns:
-        What was left out, filled in or decided.
+        Remarks on what was left out, filled in or decided, and on files that are too large to be checked.
 
     Raises:
-        AnnotationError: A file that is no COCO file, or that COCO's evaluation could not take.
-        InputError: A file without objects, or images that are missing.
+        AnnotationError: A file is no COCO file, or COCO's evaluation could not take it.
+        InputError: A file has no objects, or images are missing.
     """
     remarks: list[Remark] = []
     for where, settings, path in _files(cfg, dataloaders):
@@ -67,14 +67,14 @@ def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[
 
 
 def explain_failure(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> str | None:
-    """What is wrong with the large files of a run that has failed, which :func:`check_files` passed over.
+    """Find out what is wrong with the large files of a failed run, which :func:`check_files` passed over.
 
     Args:
         cfg: The config.
         dataloaders: Keys such as ``"train_dataloader"``.
 
     Returns:
-        The fault, or None where the files are sound.
+        The fault, or None if the files are sound.
     """
     try:
         for where, settings, path in _files(cfg, dataloaders):
@@ -86,7 +86,7 @@ def explain_failure(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> str |
 
 
 def _files(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple[str, Any, Path]]:
-    """The key and the settings of each data set of COCO's format, and its file on this machine."""
+    """Yield key and settings of each data set of COCO's format, and its file on this machine."""
     if cfg.get("default_scope") == "mmpretrain":
         return
     for loader in dataloaders:
@@ -99,7 +99,7 @@ def _files(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple
 
 
 def _read(where: str, settings: Mapping[str, Any], path: Path) -> CocoFile:
-    """The content of a data set's file, which must have objects, and images that are there."""
+    """Read a data set's file, and check that it has objects and that its images are there."""
     folder = _image_folder(settings)
     file = read_coco_file(path, folder)
     file.check_objects()
@@ -110,7 +110,7 @@ def _read(where: str, settings: Mapping[str, Any], path: Path) -> CocoFile:
 
 
 def _check_orientations(where: str, settings: Mapping[str, Any], file: CocoFile) -> tuple[Remark, ...]:
-    """See that images are annotated as the pipeline loads them."""
+    """Check that images are annotated as the pipeline loads them."""
     folder = _image_folder(settings)
     if folder is None:
         return ()
@@ -121,7 +121,7 @@ def _check_orientations(where: str, settings: Mapping[str, Any], file: CocoFile)
 
 
 def _takes_masks(cfg: Mapping[str, Any], dataloaders: Sequence[str], settings: Mapping[str, Any]) -> bool:
-    """Whether a data set's pipeline or one of the evaluators reads masks."""
+    """Tell whether a data set's pipeline or one of the evaluators reads masks."""
     steps = settings.get("pipeline") or ()
     if any(isinstance(step, Mapping) and step.get("with_mask") for step in steps):
         return True
@@ -135,7 +135,7 @@ def _takes_masks(cfg: Mapping[str, Any], dataloaders: Sequence[str], settings: M
 
 
 def _check_has_masks(where: str, file: CocoFile) -> None:
-    """See that each object has a mask, for MMDetection asks each for one where it reads masks."""
+    """Check that each object has a mask, for MMDetection asks each object for one if it reads masks."""
     without = [row for row in file.annotations if not row.get("segmentation")]
     if without:
         raise InputError(
@@ -146,7 +146,7 @@ def _check_has_masks(where: str, file: CocoFile) -> None:
 
 
 def _used(settings: Mapping[str, Any], file: CocoFile) -> list[Mapping[str, Any]]:
-    """The images that a data set reads: training may leave those without objects out."""
+    """Return the images that a data set reads: training may leave out those without objects."""
     if settings.get("test_mode") or not (settings.get("filter_cfg") or {}).get("filter_empty_gt"):
         return list(file.images)
     having = {row["image_id"] for row in file.annotations}
@@ -154,7 +154,7 @@ def _used(settings: Mapping[str, Any], file: CocoFile) -> list[Mapping[str, Any]
 
 
 def _image_folder(settings: Mapping[str, Any]) -> Path | None:
-    """The folder of the images, None where they are elsewhere or their names are made otherwise."""
+    """Return the folder of the images; None if they are elsewhere or their names are made otherwise."""
     coco = require("mmdet.datasets", "det").CocoDataset
     if coco_class(settings.get("type")).parse_data_info is not coco.parse_data_info or settings.get("backend_args"):
         return None

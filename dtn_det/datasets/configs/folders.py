@@ -1,4 +1,4 @@
-"""Whether the class folders that a config names are those of its classifier, before a run starts.
+"""Check before a run that the class folders that a config names are those of its classifier.
 
 mmpretrain numbers the classes by the sorted names of their folders: a folder too few, or one of another name, gives
 wrong labels without a word, or an index error minutes later.
@@ -55,7 +55,7 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
         dataloaders: Keys such as ``"train_dataloader"``.
 
     Returns:
-        What mmpretrain leaves out of the folders.
+        Remarks on what mmpretrain leaves out of the folders, and on images that may be masks.
 
     Raises:
         InputError: The number of folders is not that of the model's classes, or their names are not those of the other
@@ -214,15 +214,15 @@ def _own_names_off(where: str) -> str:
 
 
 def check_trained_folders(cfg: Mapping[str, Any], dataloader: str, checkpoint: str, content: Mapping[str, Any]) -> None:
-    """See that mmpretrain numbers class folders as the data were numbered that a checkpoint was trained on.
+    """Check that mmpretrain numbers class folders as in the data that a checkpoint was trained on.
 
-    Names that have nothing in common, such as wnids and words, say nothing.
+    If the names have nothing in common, as wnids and words, nothing can be told, and the folders pass.
 
     Args:
         cfg: The config.
         dataloader: Key such as ``"test_dataloader"``.
         checkpoint: Path of the checkpoint.
-        content: What it holds.
+        content: Content of the checkpoint.
 
     Raises:
         ClassNameError: Some names are the same, and their numbers are not, or others are missing.
@@ -249,7 +249,7 @@ def check_trained_folders(cfg: Mapping[str, Any], dataloader: str, checkpoint: s
 
 
 def _check_strangers(folder: str, names: Sequence[str]) -> None:
-    """Hidden folders, and what archivers leave, are classes to mmpretrain, and all later ones get other numbers."""
+    """Refuse hidden folders, and what archivers leave, which mmpretrain counts as classes."""
     strangers = [name for name in names if is_litter(name)]
     if strangers:
         raise InputError(
@@ -312,7 +312,7 @@ def _left_out(dataset: Mapping[str, Any], folder: str, names: Sequence[str]) -> 
 
 
 def _other_than_classes(folder: str) -> str:
-    """What the folder is if it holds no class folders, with what to do, or nothing."""
+    """Say what the folder is if it holds no class folders, and what to do; else return an empty string."""
     found = recognise(Path(folder))
     if found.kind == "tiny_imagenet_val":
         return f"these are {found.title}; sort them with tools/prepare_small_data.py tiny-imagenet, or "
@@ -324,7 +324,7 @@ def _other_than_classes(folder: str) -> str:
 
 
 def _check_topk(cfg: Mapping[str, Any], dataloaders: Sequence[str], numbers: Mapping[str, int]) -> None:
-    """The five likeliest of three classes are asked for after a whole epoch."""
+    """Refuse more of the likeliest classes than there are: mmpretrain would fail after a whole epoch."""
     for path, topk in _topks(cfg, dataloaders):
         if numbers and _most(topk) > min(numbers.values()):
             raise InputError(
@@ -361,7 +361,7 @@ def _numbered(key: str, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def class_numbers(cfg: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Keys of a classifier's config that say how many classes there are, and the number of each."""
+    """Yield the keys of a classifier's config that say how many classes there are, with their numbers."""
     yield from _number("data_preprocessor", cfg.get("data_preprocessor"))
     for path, model in _models(cfg):
         yield from _number(path, model)
@@ -391,7 +391,7 @@ def _type_name(settings: Mapping[str, Any]) -> str:
 
 
 def _folders(folder: str) -> list[str]:
-    """As mmpretrain lists them: hidden ones too."""
+    """Return the folders as mmpretrain lists them, with hidden ones."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if os.path.isdir(entry.path))
 

@@ -20,8 +20,8 @@ def check_image_lists(cfg: Mapping[str, Any], dataloaders: Sequence[str], number
         numbers: Keys of the config that say how many classes the model has.
 
     Raises:
-        InputError: A line without a label, a label beyond the model's classes, or a folder that has another label in
-            another list.
+        InputError: A line has no label, a label is beyond the model's classes, or a folder has another label in another
+            list.
     """
     seen: dict[str, tuple[int, str]] = {}
     for loader, dataset in [(name, dataset) for name in dataloaders for dataset in innermost_datasets(cfg.get(name))]:
@@ -52,7 +52,7 @@ def check_image_lists(cfg: Mapping[str, Any], dataloaders: Sequence[str], number
 
 
 def image_list(dataset: Mapping[str, Any]) -> str | None:
-    """The list of images and labels of a dataset of mmpretrain, None where it has another form."""
+    """Return the list of images and labels of a dataset of mmpretrain; None if it has another form."""
     kind = str(dataset.get("type")).rpartition(".")[2]
     if kind not in ("CustomDataset", "ImageNet") or not dataset.get("with_label", True):
         return None
@@ -65,7 +65,7 @@ def image_list(dataset: Mapping[str, Any]) -> str | None:
 
 
 def _lines(path: str) -> Iterator[tuple[int, str, int]]:
-    """Number, path and label of each line."""
+    """Yield number, path and label of each line."""
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             name, _, label = line.strip().rpartition(" ")

@@ -1,4 +1,4 @@
-"""Where the dataloaders of a config look for their files."""
+"""Find out where the dataloaders of a config look for their files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dtn_det.errors import InputError
 
 
 def innermost_datasets(node: Any) -> Iterator[dict[str, Any]]:
-    """The innermost dataset settings of a dataloader, through wrappers such as RepeatDataset and ConcatDataset."""
+    """Yield the innermost dataset settings of a dataloader, through wrappers such as RepeatDataset."""
     if not isinstance(node, dict):
         return
     for key in ("dataset", "datasets"):
@@ -28,7 +28,7 @@ def innermost_datasets(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def data_paths(dataloader: Any) -> Iterator[tuple[str, str]]:
-    """Root and path of each annotation file and image folder on this machine."""
+    """Yield root and path of each annotation file and image folder on this machine."""
     for dataset in innermost_datasets(dataloader):
         root = dataset.get("data_root") or ""
         # mmpretrain's folders of classes are one string, MMDetection's images are dict(img=...).
@@ -42,7 +42,7 @@ def data_paths(dataloader: Any) -> Iterator[tuple[str, str]]:
 
 
 def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str) -> str:
-    """How to name what lies in a data set's folder in place of a file or folder that does not.
+    """Say how to name what lies in a data set's folder in place of a file or folder that is missing.
 
     Args:
         cfg: The config.
@@ -51,8 +51,8 @@ def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str
         missing: The annotation file or image folder that the config names.
 
     Returns:
-        The end of a sentence, empty where nothing like it is there or the config wraps the data set, so that no option
-        can be told.
+        The end of a sentence; empty if nothing like it is there, or if the config wraps the data set, so that there is
+        no simple option.
     """
     dataset = (cfg.get(dataloader) or {}).get("dataset") or {}
     if "dataset" in dataset or "datasets" in dataset or not os.path.isdir(root):
@@ -84,7 +84,7 @@ def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str
 
 
 def class_folder(dataset: Mapping[str, Any]) -> str | None:
-    """The folder with the folders of classes of a dataset of mmpretrain, None where it has another form.
+    """Return the folder with the class folders of a dataset of mmpretrain; None if it has another form.
 
     mmpretrain's ImageNet and ImageNet21k know them by their ``split``, unless there are lists of images in ``meta``.
     """

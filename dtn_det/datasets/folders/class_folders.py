@@ -31,8 +31,8 @@ class LabelledImage:
     """An image with its class.
 
     Attributes:
-        key: Its identity, ``<folder>/<file>`` with the ending, for one class may hold ``1.jpg`` and ``1.png``.
-        path: Where it is.
+        key: Identity of the image, ``<folder>/<file>`` with the ending, for one class may hold ``1.jpg`` and ``1.png``.
+        path: Path of the file.
         label: Number of its class.
     """
 
@@ -46,11 +46,11 @@ class LabelledImages:
     """The images of an evaluation.
 
     Attributes:
-        images: In the order of their keys, folder by folder.
-        labels: How the classes are numbered and called.
-        selection: Which of the folder's images these are: ``'all'`` or ``'limit=500 of 50000 seed=0'``.
-        num_found: Images in the folder before the selection.
-        num_folders: Classes with images in the folder before the selection.
+        images: The images in the order of their keys, folder by folder.
+        labels: Numbers and names of the classes.
+        selection: Name of the selection, ``'all'`` or such as ``'limit=500 of 50000 seed=0'``.
+        num_found: Number of images in the folder before the selection.
+        num_folders: Number of classes with images in the folder before the selection.
         remarks: What was left out, filled in or decided.
     """
 
@@ -63,11 +63,11 @@ class LabelledImages:
 
     @property
     def num_classes(self) -> int:
-        """Of the label set, which may be more than there are folders."""
+        """Number of classes of the label set, which may be more than there are folders."""
         return self.labels.num_classes
 
     def lines(self) -> Iterator[str]:
-        """Lines that tell sets of images apart by names, sizes and labels."""
+        """Yield lines that tell sets of images apart by names, sizes and labels."""
         return (f"{image.key} {file_size(image.path)} {image.label}" for image in self.images)
 
 
@@ -76,8 +76,8 @@ class Listing:
     """All images of some class folders.
 
     Attributes:
-        paths: Where each image is, by its key, folder by folder.
-        folders: Of all classes, those without images too, sorted.
+        paths: Paths of the images by their keys, folder by folder.
+        folders: Sorted folders of all classes, also of those without images.
         others: Files that are no images.
     """
 
@@ -92,7 +92,7 @@ class Listing:
 
 
 def file_size(path: str | Path) -> int:
-    """Bytes of a file; -1 for a link that leads nowhere, which is told when its turn comes."""
+    """Return the bytes of a file; -1 for a link that leads nowhere, which reading the image will report."""
     try:
         return os.stat(path).st_size
     except OSError as error:
@@ -109,18 +109,18 @@ def list_images(
     Args:
         root: The folder, or one with the class folders in ``val``.
         classes: One of :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None for what the names tell.
-        limit: Take so many images, chosen at random, always the same ones.
-        limit_seed: Of that choice.
+        limit: Take no more than so many images, chosen at random, always the same ones.
+        limit_seed: Seed of that choice.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        InputError: It is something else, holds no images, or a class folder whose class is not known.
+        InputError: The folder is something else, holds no images, or a class folder whose class is not known.
     """
     return label_images(recognise(root), classes, limit, limit_seed)
 
 
 def label_images(found: Recognised, classes: str | None, limit: int | None, limit_seed: int) -> LabelledImages:
-    """The clean images of a folder that was recognised: see :func:`list_images`."""
+    """List the clean images of a folder that was recognised: see :func:`list_images`."""
     check_clean(found, classes)
     listing = list_clean(found)
     classes = classes or found.classes
@@ -138,14 +138,14 @@ def label_images(found: Recognised, classes: str | None, limit: int | None, limi
 
 
 def check_clean(found: Recognised, classes: str | None = None) -> None:
-    """See that a folder holds clean images whose classes are known, and whose protocol is that of class folders.
+    """Check that a folder holds clean images in class folders that can be evaluated with the usual protocol.
 
     Args:
-        found: What the folder is.
-        classes: How the user wants them numbered.
+        found: What the folder was recognised as.
+        classes: How the user wants the classes numbered.
 
     Raises:
-        InputError: It is something else; the sentence says what, and what to do.
+        InputError: The folder is something else; the message says what, and what to do.
     """
     if found.kind == "corrupted" or found.kind not in READ_BY_CLASS:
         if found.kind == "images" and (images := look(found.root).images):
@@ -167,7 +167,7 @@ def list_clean(found: Recognised) -> Listing:
     """List the images of class folders, or of Tiny-ImageNet's validation set as downloaded.
 
     Raises:
-        InputError: There are none, some lie in no class folder, or an image's class is not told.
+        InputError: There are no images, some lie in no class folder, or the class of an image is not known.
     """
     if found.kind == "tiny_imagenet_val":
         return _list_tiny(found)
@@ -181,7 +181,7 @@ def list_folders(root: Path, folders: Sequence[str]) -> Listing:
     """List the images of class folders, whatever lies beside them.
 
     Raises:
-        InputError: There are none.
+        InputError: There are no images.
     """
     others = OtherFiles()
     base = str(root)
@@ -193,19 +193,19 @@ def list_folders(root: Path, folders: Sequence[str]) -> Listing:
 
 
 def no_images(root: Path, others: OtherFiles) -> str:
-    """What to say of a folder in which no file ends like an image."""
+    """Return the message on a folder in which no file ends like an image."""
     passed = "".join(f"; {remark.what}" for remark in others.remarks(root))
     return f"expected images ({', '.join(SUFFIXES)}) in {root}, got none{passed}: name the folder that holds them"
 
 
 def tiny_annotations(root: Path) -> dict[str, str]:
-    """The class of each of Tiny-ImageNet's validation images by its file name.
+    """Read the classes of Tiny-ImageNet's validation images by their file names.
 
     Args:
         root: The folder with ``val_annotations.txt``.
 
     Raises:
-        InputError: A line names no file and class, or a file twice.
+        InputError: A line does not name a file and its class, or a file is named twice.
     """
     classes: dict[str, str] = {}
     path = root / "val_annotations.txt"
@@ -265,11 +265,11 @@ def _remarks(found: Recognised, listing: Listing, labels: LabelMap) -> Iterator[
 
 
 def order_remarks(labels: LabelMap, where: str) -> Iterator[Remark]:
-    """How folders were numbered, where other programs number them otherwise.
+    """Yield remarks on how folders were numbered if other programs number them otherwise.
 
     Args:
-        labels: The numbers.
-        where: What the folders lie in.
+        labels: Numbers of the folders.
+        where: The folder that they lie in.
     """
     folders = labels.numbers
     by_text, natural = sorted(folders), natural_order(folders)
@@ -300,12 +300,12 @@ def order_remarks(labels: LabelMap, where: str) -> Iterator[Remark]:
 
 
 def in_order(order: str, by_text: Sequence[str], natural: Sequence[str]) -> str:
-    """Text or natural order, with two names whose places the orders exchange.
+    """Describe text or natural order by two names whose places the orders exchange.
 
     Args:
         order: ``'sorted'`` or ``'natural'``.
         by_text: Names in text order.
-        natural: The same in natural order, which is another.
+        natural: The same names in natural order, which must differ from text order.
     """
     place = next(n for n, (one, other) in enumerate(zip(by_text, natural, strict=True)) if one != other)
     first, second = by_text[place], natural[place]
@@ -322,7 +322,7 @@ def _loose(names: tuple[str, ...], root: Path) -> str:
 
 
 def same_stem(keys: Sequence[str]) -> dict[str, list[str]]:
-    """Keys by what they are without their endings."""
+    """Return keys by their stems."""
     found: dict[str, list[str]] = {}
     for key in keys:
         found.setdefault(stem(key), []).append(key)
@@ -330,5 +330,5 @@ def same_stem(keys: Sequence[str]) -> dict[str, list[str]]:
 
 
 def stem(key: str) -> str:
-    """A key without the ending of its file."""
+    """Return a key without the ending of its file."""
     return os.path.splitext(key)[0]

@@ -1,4 +1,4 @@
-"""Folders of corrupted images: which corruption and severity each is for, and those that dtn-det does not know."""
+"""Find folders of corrupted images: the corruption and severity of each, and corruptions that are not known here."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class CorruptionFolders:
     """The folders of corrupted images in a folder.
 
     Attributes:
-        cells: Of each corruption and severity that dtn-det knows.
+        cells: The folder of each corruption and severity that dtn-det knows.
         unknown: Names of folders that hold severities or magnitudes of other corruptions, and paths such as ``fog/6``
             of severities that a known corruption does not have and that lie alone.
         beside: Paths of folders beside the severities of a known corruption, such as ``fog/0`` and ``fog/6``.
@@ -58,16 +58,16 @@ class CorruptionFolders:
 def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
     """Find folders such as ``fog/1``, within group folders such as ``weather`` too.
 
-    Corruptions are found in any case, with dashes or blanks for underscores, and severities as ``severity_1`` for
-    ``1``. Folders of others, such as ``plasma_noise/1`` or ``sparkles/1.00``, are known by what lies in them: numbers
-    alone, and in those the folders of the classes.
+    Names of corruptions are found in any case, with dashes or blanks for underscores, and severities also as
+    ``severity_1`` for ``1``. Folders of other corruptions, such as ``plasma_noise/1`` or ``sparkles/1.00``, are found
+    by what lies in them: nothing but numbers, and in these the folders of the classes.
 
     Args:
         root: The folder.
-        contents: What lies in it.
+        contents: What lies in the folder.
 
     Raises:
-        InputError: Two folders are for one cell.
+        InputError: Two folders are for the same corruption and severity.
     """
     cells: dict[tuple[str, int], Path] = {}
     unknown: set[str] = set()
@@ -96,30 +96,30 @@ def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
 
 
 def benchmark_of(names: Sequence[str]) -> str:
-    """The benchmark whose corruptions have these names, or nothing."""
+    """Return the benchmark that has one of these corruptions, else an empty string."""
     found = {normalized(name) for name in names}
     return next((benchmark for benchmark, known in OTHER_BENCHMARKS.items() if found & known), "")
 
 
 def is_corruption(name: str) -> bool:
-    """Whether a folder is named by a corruption of any benchmark."""
+    """Tell whether a folder is named like a corruption of any benchmark."""
     name = normalized(name)
     return name in ALL or any(name in known for known in OTHER_BENCHMARKS.values())
 
 
 def normalized(name: str) -> str:
-    """A corruption's name as dtn-det writes it."""
+    """Return the name of a corruption as dtn-det writes it."""
     return re.sub(r"[\- ]+", "_", name.strip()).lower()
 
 
 def holds_classes(folder: Path) -> bool:
-    """Whether a folder holds folders, and no images beside them."""
+    """Tell whether a folder holds folders, and no images beside them."""
     contents = peek(folder)
     return bool(contents.folders) and not contents.images
 
 
 def is_severity(name: str) -> bool:
-    """Whether a folder is named by a severity or the magnitude of a corruption."""
+    """Tell whether a folder is named like a severity or the magnitude of a corruption."""
     return bool(SEVERITY.fullmatch(name) or _MAGNITUDE.fullmatch(name))
 
 
@@ -144,5 +144,5 @@ def _holds_magnitudes(folder: Path, name: str) -> bool:
 
 
 def look_for_corruptions(root: Path) -> CorruptionFolders:
-    """:func:`find_corruptions` of a folder that was not looked into yet."""
+    """Find corruptions in a folder whose contents were not listed yet: see :func:`find_corruptions`."""
     return find_corruptions(root, look(root))

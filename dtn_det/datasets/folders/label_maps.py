@@ -1,4 +1,4 @@
-"""Which class each folder stands for: by its name, never by its place in a listing of another folder."""
+"""Number the classes of folders by their names, never by their places in a listing of another folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ torchvision's ImageFolder and mmpretrain number ``10`` before ``2``; or by the n
 timm's training numbers ``2`` before ``10`` and does not tell capitals apart."""
 
 IMAGENET_CLASSES = 1000
-"""Of ImageNet-1k."""
+"""Number of classes of ImageNet-1k."""
 
 SORT_IMAGENET = (
     "sort ImageNet's validation images into DIR/<wnid>/ first, with valprep.sh of "
@@ -37,7 +37,7 @@ _BY_ORDER = (
 )
 
 NUMBER = re.compile(r"[0-9]+")
-"""Name of a class folder that is the number of its class, such as ImageNet-V2 has them."""
+"""Name of a class folder that is the number of its class, as in ImageNet-V2."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class LabelMap:
     """The classes of a set of folders.
 
     Attributes:
-        classes: How they are numbered: one of :data:`CLASSES`.
-        numbers: The class of each folder.
-        names: Of all classes, in the order of their numbers: wnids for ImageNet, else the folders' names.
+        classes: One of :data:`CLASSES`, by which they are numbered.
+        numbers: The number of each folder's class.
+        names: Names of all classes, in the order of their numbers: wnids for ImageNet, else the folders' names.
     """
 
     classes: str
@@ -56,25 +56,25 @@ class LabelMap:
 
     @property
     def from_one(self) -> bool:
-        """Whether folders are named by numbers from 1 on, one more than those of their classes."""
+        """True if folders are named by numbers from 1 on, so that folder 1 is class 0."""
         return naming(self.numbers) == "numbers" and all(int(name) == n + 1 for name, n in self.numbers.items())
 
     @property
     def num_classes(self) -> int:
-        """Of the label set, which may be more than there are folders."""
+        """Number of classes of the label set, which may be more than there are folders."""
         return len(self.names)
 
 
 @cache
 def imagenet_wnids() -> tuple[str, ...]:
-    """The thousand classes of ImageNet-1k by their WordNet ids, in the order of their numbers."""
+    """Return the WordNet ids of ImageNet-1k's thousand classes, in the order of the classes."""
     names: Iterable[str] = require("timm.data", "cls").ImageNetInfo("imagenet-1k").label_names()
     return tuple(names)
 
 
 @cache
 def imagenet_subset(name: str) -> frozenset[str]:
-    """The wnids of a robustness set of 200 classes, as timm lists them; none where timm is not installed.
+    """Return the wnids of a robustness set of 200 classes, as timm lists them; none if timm is not installed.
 
     Args:
         name: ``'imagenet_r'`` or ``'imagenet_a'``.
@@ -87,7 +87,7 @@ def imagenet_subset(name: str) -> frozenset[str]:
 
 
 def naming(names: Iterable[str]) -> str:
-    """``'wnids'`` where a folder is named by one, ``'numbers'`` where all names are whole numbers, else ``'names'``."""
+    """Return ``'wnids'`` if any name is a wnid, ``'numbers'`` if all are whole numbers, else ``'names'``."""
     names = list(names)
     if any(WNID.fullmatch(name) for name in names):
         return "wnids"
@@ -95,9 +95,9 @@ def naming(names: Iterable[str]) -> str:
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
-    """Names in the order in which timm numbers the folders of a training: ``class2`` before ``class10``.
+    """Sort names as timm numbers the folders of a training set: ``class2`` before ``class10``.
 
-    Numbers within names are compared as numbers, letters without regard to their case.
+    Numbers within names are compared as numbers, and letters without regard to case.
     """
 
     def key(name: str) -> list[int | str]:
@@ -108,25 +108,25 @@ def natural_order(names: Iterable[str]) -> list[str]:
 
 
 def guess_numbering(names: Sequence[str]) -> str:
-    """How the classes of folders are numbered if nobody says so: one of :data:`CLASSES`.
+    """Return how the classes of folders are numbered if the user does not say it: one of :data:`CLASSES`.
 
-    Wnids are ImageNet's, and so are a thousand folders that are named by whole numbers, as those of ImageNet-V2.
+    Wnids are ImageNet's classes, and so are a thousand folders named by whole numbers, as in ImageNet-V2.
     """
     kind = naming(names)
     return "imagenet" if kind == "wnids" or (kind == "numbers" and len(names) == IMAGENET_CLASSES) else "folder"
 
 
 def map_labels(names: Iterable[str], classes: str, root: Path | str) -> LabelMap:
-    """Number the classes.
+    """Number the classes of folders.
 
     Args:
-        names: Of the folders, those without images too.
+        names: Names of the folders, also of those without images.
         classes: One of :data:`CLASSES`.
-        root: What they lie in, for messages.
+        root: The folder that they lie in, for messages.
 
     Raises:
-        InputError: A folder that is none of the classes, two folders of one number, numbers with gaps, or the numbers
-            of ImageNet's devkit.
+        InputError: A folder is none of the classes, two folders have one number, the numbers have gaps, or they are
+            those of ImageNet's devkit.
     """
     names = sorted(set(names))
     _check_forms(names, root)
@@ -139,7 +139,7 @@ def map_labels(names: Iterable[str], classes: str, root: Path | str) -> LabelMap
 
 
 def _check_devkit(names: Sequence[str], root: Path | str) -> None:
-    """Refuse folders 1 to 1000, which are most likely the ids of ImageNet's devkit: its classes in another order."""
+    """Refuse folders 1 to 1000: they are most likely the ids of ImageNet's devkit, which has another order."""
     numbers = {int(name) for name in names}
     if numbers == {*range(1, IMAGENET_CLASSES + 1)}:
         raise InputError(
@@ -150,7 +150,7 @@ def _check_devkit(names: Sequence[str], root: Path | str) -> None:
 
 
 def _map_numbers(names: Sequence[str], classes: str, root: Path | str) -> LabelMap:
-    """Numbers without gaps are the classes, counted from 0 or from 1."""
+    """Take numbers without gaps as the classes, counted from 0 or from 1."""
     numbers = _numbers(names, root)
     first = 1 if min(numbers.values()) == 1 else 0
     missing = sorted({*range(first, len(names) + first)} - {*numbers.values()})
@@ -164,7 +164,7 @@ def _map_numbers(names: Sequence[str], classes: str, root: Path | str) -> LabelM
 
 
 def _check_forms(names: Sequence[str], root: Path | str) -> None:
-    """Unicode writes some letters in two forms, of which file systems make two folders of one name."""
+    """Refuse two folders whose names differ only in the form in which Unicode writes a letter."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(unicodedata.normalize("NFC", name), name)

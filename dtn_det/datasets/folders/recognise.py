@@ -1,4 +1,4 @@
-"""What a folder of images is, from the evidence in it: names, structure, file types and sizes of images."""
+"""Recognise a folder of images by the evidence in it: names, structure, file types and sizes of images."""
 
 from __future__ import annotations
 
@@ -69,21 +69,21 @@ PROFILES_BY_SIDE = {32: "cifar-c", 64: "tiny-imagenet-c", 224: "imagenet-c"}
 
 @dataclass(frozen=True)
 class Recognised:
-    """What a folder is.
+    """What a folder was recognised as.
 
     Attributes:
         kind: Its structure.
-        root: The folder that holds the class folders, which may be ``val`` in the folder that was named.
-        title: What it is, for people.
-        dataset: Name of the data set, such as ``'ImageNet'``, ``'ImageNet-V2'`` or ``'Tiny-ImageNet-C'``, where names
-            of folders or files or sizes of images tell, else nothing.
-        folders: Names of the class folders, of those in one cell of a corrupted tree.
-        classes: How the classes are numbered if nobody says so: see
-            :data:`dtn_det.datasets.folders.label_maps.CLASSES`; nothing where there are none.
-        listed_classes: All classes of Tiny-ImageNet, sorted, where its ``wnids.txt`` lies in the folder or beside it.
-        sizes: Width and height of a few images.
-        corruptions: The corrupted images, where there are some.
-        remarks: What was decided on the way.
+        root: The folder that holds the class folders, which may be ``val`` in the folder that the user named.
+        title: Description for people.
+        dataset: Name of the data set, such as ``'ImageNet'``, ``'ImageNet-V2'`` or ``'Tiny-ImageNet-C'``, if names of
+            folders or files or sizes of images tell it, else an empty string.
+        folders: Names of the class folders; in a corrupted tree, of those in one of its cells.
+        classes: How the classes are numbered if the user does not say it, one of
+            :data:`dtn_det.datasets.folders.label_maps.CLASSES`; an empty string if there are no classes.
+        listed_classes: All classes of Tiny-ImageNet, sorted, if its ``wnids.txt`` lies in the folder or beside it.
+        sizes: Widths and heights of a few images.
+        corruptions: The folders of corrupted images, if there are some.
+        remarks: What was decided or passed over.
     """
 
     kind: Kind
@@ -99,27 +99,25 @@ class Recognised:
 
     @property
     def profile(self) -> str | None:
-        """The benchmark that the size of the images belongs to, where all that were looked at have one of those."""
+        """The profile of the benchmark whose images have the size of those that were looked at, else None."""
         side = square_side(self.sizes)
         return None if side is None else PROFILES_BY_SIDE.get(side)
 
     def advice(self) -> str:
-        """What to do with the folder where images with their classes are wanted."""
+        """Say what to do with the folder if images with their classes are wanted."""
         return advice(self.kind, self.root)
 
     def refusal(self, reader: str) -> str:
-        """One sentence that says why a command cannot read the images with their classes, and what to do.
+        """Return one sentence that says why a command cannot read images with their classes, and what to do.
 
         Args:
-            reader: What was to be read, such as ``'clean or corrupted images in class folders'``.
+            reader: What the command reads, such as ``'clean or corrupted images in class folders'``.
         """
         return f"expected {reader}, got {self.title} in {self.root}: {self.advice()}"
 
 
 def recognise(root: Path) -> Recognised:
-    """Say what a folder is.
-
-    Only names, a few entries of each folder, and the headers of a few images are looked at.
+    """Recognise a folder, from names, a few entries of each folder, and the headers of a few images.
 
     Args:
         root: The folder.
@@ -127,7 +125,7 @@ def recognise(root: Path) -> Recognised:
     Raises:
         FileNotFoundError: There is no such folder.
         InputError: Two folders are for the same corruption and severity.
-        OSError: It cannot be read.
+        OSError: The folder cannot be read.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"expected a folder of images, got {root}: there is no such folder")
@@ -139,7 +137,7 @@ def recognise(root: Path) -> Recognised:
 
 
 def _structure(root: Path, contents: Contents) -> Recognised | None:
-    """What structure or file types alone tell, before folders are taken for classes."""
+    """Recognise what structure or file types alone tell, before folders are taken for classes."""
     if (tiny := _tiny_imagenet(root, contents)) is not None:
         return tiny
     arrays = [name for name in contents.others if name.endswith(".npy")]
@@ -160,7 +158,7 @@ def _structure(root: Path, contents: Contents) -> Recognised | None:
 
 
 def _folders(root: Path, contents: Contents) -> Recognised:
-    """Class folders, or images that are in none."""
+    """Recognise class folders, or images that are in none."""
     kind = naming(contents.folders)
     if kind == "wnids":
         return _class_folders(root, contents.folders)
@@ -179,7 +177,7 @@ def _folders(root: Path, contents: Contents) -> Recognised:
 
 
 def _unsorted(root: Path, folders: tuple[str, ...]) -> Recognised | None:
-    """Parts of ImageNet that lie side by side: folders named like splits, whose files have names of ImageNet."""
+    """Recognise parts of ImageNet: folders named like splits, whose files are named as ImageNet's."""
     if not all(map(_SPLIT_LIKE.fullmatch, folders)):
         return None
     names = [peek(root / folder).images for folder in folders]
@@ -190,7 +188,7 @@ def _unsorted(root: Path, folders: tuple[str, ...]) -> Recognised | None:
 
 
 def _of_several_classes(names: Sequence[str]) -> bool:
-    """Whether all files are named as by ImageNet, and their names do not tell that they are of one class."""
+    """Tell whether all files are named as ImageNet's, and not all by the wnid of one class."""
     if all(name.startswith(_ILSVRC) for name in names):
         return True
     wnids = [match[0] if (match := _TRAINING.match(name)) else "" for name in names]
@@ -233,7 +231,7 @@ def _class_folders(root: Path, folders: tuple[str, ...]) -> Recognised:
 
 
 def _dataset(root: Path, folders: Sequence[str], names: Sequence[str]) -> str:
-    """The set of ImageNet's classes that folders and files are named like, or nothing."""
+    """Return the set of ImageNet's classes that folders and files are named like, else an empty string."""
     kind = naming(folders)
     if names and all(name.startswith(_ILSVRC) for name in names):
         return "ImageNet"
@@ -257,7 +255,7 @@ def _is_tiny(folders: Sequence[str], sizes: frozenset[tuple[int, int]]) -> bool:
 
 
 def _tiny_imagenet(root: Path, contents: Contents) -> Recognised | None:
-    """Tiny-ImageNet as downloaded, whose validation images are named with their classes in a file."""
+    """Recognise Tiny-ImageNet as downloaded, with a file that names the classes of its validation images."""
     for folder, names in ((root, contents), (root / "val", None)):
         if names is None:
             if "val" not in contents.folders:
@@ -275,7 +273,7 @@ def _tiny_imagenet(root: Path, contents: Contents) -> Recognised | None:
 
 
 def _listed_classes(root: Path) -> tuple[str, ...]:
-    """The classes in the ``wnids.txt`` of Tiny-ImageNet, which lies beside its splits."""
+    """Read the classes in the ``wnids.txt`` of Tiny-ImageNet, which lies beside its splits."""
     for folder in (root, root.resolve().parent):
         path = folder / "wnids.txt"
         names = path.read_text(errors="replace").split() if path.is_file() else []
@@ -318,7 +316,7 @@ def _corrupted(root: Path, found: CorruptionFolders) -> Recognised:
 
 
 def _part_of_a_tree(root: Path, contents: Contents) -> Recognised | None:
-    """One corruption or one severity of a corrupted tree, whose images are no clean ones."""
+    """Recognise one corruption or one severity of a corrupted tree, whose images are not clean."""
     folders = contents.folders
     if not folders or contents.images:
         return None
@@ -334,7 +332,7 @@ def _part_of_a_tree(root: Path, contents: Contents) -> Recognised | None:
 
 
 def _splits(root: Path, contents: Contents) -> Recognised:
-    """The splits of a data set: ``val`` is taken, as for ImageNet; others must be named."""
+    """Recognise the splits of a data set, of which ``val`` is taken, as for ImageNet; others must be named."""
     inner = root / "val"
     if "val" in contents.folders and holds_classes(inner):
         found = recognise(inner)
@@ -345,7 +343,7 @@ def _splits(root: Path, contents: Contents) -> Recognised:
 
 
 def _other_splits(root: Path, contents: Contents) -> tuple[Remark, ...]:
-    """Say so where ``val`` is not all that there is."""
+    """Tell of folders beside ``val``."""
     others = tuple(name for name in contents.folders if name != "val")
     if not others:
         return ()
@@ -357,10 +355,10 @@ def _other_splits(root: Path, contents: Contents) -> tuple[Remark, ...]:
 
 
 def advice(kind: str, root: Path) -> str:
-    """What to do with a folder of a kind that has no classes to be read.
+    """Say what to do with a folder whose images cannot be read with their classes.
 
     Args:
-        kind: One of :data:`dtn_det.datasets.folders.recognise.Kind`.
+        kind: Kind of the folder.
         root: The folder.
     """
     if kind == "unknown_corruptions":
@@ -402,11 +400,11 @@ def advice(kind: str, root: Path) -> str:
 
 
 def not_sorted(names: tuple[str, ...], root: Path) -> str:
-    """What to do with images that lie in no class folder.
+    """Say what to do with images that lie in no class folder.
 
     Args:
-        names: Of the images.
-        root: Their folder.
+        names: Names of the images.
+        root: Folder of the images.
     """
     if any(name.startswith("ILSVRC2012_val_") for name in names):
         return SORT_IMAGENET
@@ -420,7 +418,7 @@ def not_sorted(names: tuple[str, ...], root: Path) -> str:
 
 
 def annotations_beside(root: Path) -> list[Path]:
-    """Annotation files beside a folder of images or the folder above it, as COCO has them, the likeliest first."""
+    """Return annotation files beside a folder of images or the folder above it, as in COCO, the likeliest first."""
     here = root.resolve()
     files = [file for folder in (here.parent, here.parent.parent) for file in folder.glob("annotations/*.json")]
     return sorted(files, key=lambda file: (here.name not in file.stem, not file.name.startswith("instances"), file))
