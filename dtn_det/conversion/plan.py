@@ -30,6 +30,8 @@ GridFunction = Callable[[int], Grid]
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "heads")
 # LeViT's linear layers that start a branch, by their names in timm and mmpretrain.
 _BATCH_NORM_BRANCHES = ("qkv", "ln1", "linear1")
+# The choices of layers by name; any other text is a regular expression.
+_PLACEMENTS = ("authors", "blocks")
 # Norms whose statistics are of each token alone.
 _WITHIN_TOKENS = (TokenLayerNorm, TokenGroupNorm, ScaleNorm, RMSNorm, DyT)
 
@@ -139,17 +141,14 @@ def plan_norms(
     for name, module in norms.items():
         block = block_of[name]
         stream = widths.get(block.path) if block is not None else None
-        reason = _reason_to_stay(name, module, modules, block, stream)
-        if block is not None and block.path in strangers:
-            reason = strangers[block.path]
+        reason = (strangers.get(block.path) if block is not None else None) or _firm_reason_to_stay(module)
         if layers in _PLACEMENTS:
             asked = block is not None and block.path in chosen
-            if reason is None and not asked:
-                reason = "the authors keep LayerNorm in this block"
+            reason = reason or _usual_reason_to_stay(name, module, modules, block, stream)
+            reason = reason or (None if asked else "the authors keep LayerNorm in this block")
         else:
             asked = _selects(layers, name, module)
-            if reason in (None, *_OVERRULED):
-                reason = None if asked else "not among the layers"
+            reason = reason or (None if asked else "not among the layers")
         if asked and isinstance(module, TokenNorm):
             converted[name] = module
         if reason is None:
@@ -161,11 +160,6 @@ def plan_norms(
             kept.append((name, reason))
     _check_first(type(model).__name__, converted)
     return _checked(NormPlan(type(model).__name__, norm, tuple(replaced), tuple(kept), tuple(blocks)), layers)
-
-
-_PLACEMENTS = ("authors", "blocks")
-_INSIDE_MLP = "normalises hidden channels of its block"
-_OVERRULED = ("not in a block", "inside the attention", "sees the class token alone", _INSIDE_MLP)
 
 
 def _check_arguments(model: Any, norm: Any, layers: Layers, grid: Any) -> None:
@@ -220,21 +214,25 @@ def _reasons_of_strangers(modules: dict[str, nn.Module], blocks: dict[str, _Bloc
     return reasons
 
 
-def _reason_to_stay(
-    name: str, module: nn.LayerNorm, modules: dict[str, nn.Module], block: _Block | None, stream: int | None
-) -> str | None:
+def _firm_reason_to_stay(module: nn.LayerNorm) -> str | None:
+    """Return the reason for which a norm stays whatever layers are chosen, or None."""
     if isinstance(module, TokenNorm):
         return "is converted already"
     if len(module.normalized_shape) != 1:
         return f"normalises {len(module.normalized_shape)} axes"
-    if type(module).__name__.endswith("2d"):
-        return "normalises maps (B, C, H, W)"
+    return "normalises maps (B, C, H, W)" if type(module).__name__.endswith("2d") else None
+
+
+def _usual_reason_to_stay(
+    name: str, module: nn.LayerNorm, modules: dict[str, nn.Module], block: _Block | None, stream: int | None
+) -> str | None:
+    """Return the reason for which a norm stays unless the user asks for it by its path, or None."""
     if block is None:
         return "not in a block"
     if any(_heads(modules[path]) for path in _ancestors(name) if path.startswith(block.path + ".")):
         return "inside the attention"
     if module.normalized_shape[0] != stream:
-        return _INSIDE_MLP
+        return "normalises hidden channels of its block"
     return "sees the class token alone" if block.is_class_attention else None
 
 
