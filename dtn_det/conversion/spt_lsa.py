@@ -32,7 +32,7 @@ _LIBRARIES = ("timm", "mmcv", "mmpretrain", "mmdet")
 
 @dataclass(frozen=True)
 class Replacements:
-    """What a conversion does to a model; print it to read it.
+    """The modules that a conversion replaces in a model, and those that it keeps; print it to read it.
 
     Attributes:
         model: Class of the model.
@@ -250,7 +250,8 @@ def _nothing_to_replace(
     layers: Layers,
 ) -> InputError:
     model_class = type(model).__name__
-    if kept and all(kind.startswith(("LSA", "SPT", "Shifted")) for _, kind in kept):
+    kinds = [type(model.get_submodule(name)) for name, _ in kept]
+    if kinds and all(kind.__module__.startswith("dtn_det.") for kind in kinds):
         return InputError(f"expected a {model_class} without {conversion.target}, got one that is converted already")
     fitting = [name for name, module in model.named_modules() if name and type(module) in hosts]
     if fitting:
@@ -258,7 +259,6 @@ def _nothing_to_replace(
             f"expected layers to choose some of {_some(fitting)} of {model_class}, got {layers!r}, which chooses none "
             "of them: write a regular expression that is found in such a path, or leave layers out"
         )
-    kinds = [type(model.get_submodule(name)) for name, _ in kept]
     classes = sorted({f"{kind.__module__}.{kind.__qualname__}" for kind in kinds})
     found = f"{', '.join(classes)}, for which it is not written" if classes else "none of the kind"
     return InputError(
