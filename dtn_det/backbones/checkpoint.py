@@ -1,4 +1,4 @@
-"""Pretrained weights for the backbones, every key accounted for."""
+"""Pretrained weights for the backbones: every key of a checkpoint is used, expected to be dropped, or refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pretrained_init_cfg(init_cfg: Mapping[str, Any] | None, pretrained: str | No
 
     Raises:
         TypeError: ``pretrained`` is neither text nor None.
-        ValueError: Both are given, or ``init_cfg`` is something else.
+        ValueError: Both are given, or ``init_cfg`` has another form.
     """
     if not isinstance(pretrained, str | None):
         raise TypeError(f"expected pretrained to be a path, a URL or None, got {pretrained!r}: use init_cfg")

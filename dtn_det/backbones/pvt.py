@@ -46,18 +46,17 @@ class DTNPVTEncoderLayer(PVTEncoderLayer):  # type: ignore[misc]
         self.ffn = block.ffn
 
     def forward(self, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-        """``(B, H * W, C)`` tokens of the grid ``hw_shape`` to the same shape."""
+        """Transform ``(B, H * W, C)`` tokens of the grid ``hw_shape``; the shape stays."""
 
         def inner(x: Tensor) -> Tensor:
             x = self.attn(apply_norm(self.norm1, x, hw_shape), hw_shape, identity=x)
-            out: Tensor = self.ffn(apply_norm(self.norm2, x, hw_shape), hw_shape, identity=x)
-            return out
+            return self.ffn(apply_norm(self.norm2, x, hw_shape), hw_shape, identity=x)
 
         return maybe_checkpoint(inner, x, self.with_cp)
 
 
 class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
-    """What the two versions of PVT share; arguments as in :class:`DTNPyramidVisionTransformer`."""
+    """The base of both versions of PVT; arguments as in :class:`DTNPyramidVisionTransformer`."""
 
     def __init__(
         self,
@@ -103,7 +102,7 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
         self._freeze_stages()
 
     def _freeze_stages(self) -> None:
-        """As in Swin: 0 freezes the first patch embedding, ``k`` the first ``k`` stages as well."""
+        """Freeze stages as Swin does: 0 freezes the first patch embedding, ``k`` the first ``k`` stages as well."""
         frozen = list(self.layers[: max(self.frozen_stages, 0)])
         if self.frozen_stages == 0:
             frozen.append(self.layers[0][0])
@@ -131,12 +130,12 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images to the feature maps of the stages in ``out_indices``.
+        """Compute the feature maps of the stages in ``out_indices``.
 
-        A tuple, where MMDetection's class gives a list: mmpretrain's necks and heads take no other.
+        They come as a tuple, because mmpretrain's necks and heads take no list, which MMDetection's class gives.
 
         Args:
-            x: ``(B, 3, H, W)``. An image with a side below ``min_size`` (32 pixels as published), on which the
+            x: Images ``(B, 3, H, W)``. An image with a side below ``min_size`` (32 pixels as published), on which the
                 parent fails, is first padded with zeros on the right and at the bottom.
 
         Returns:
@@ -145,8 +144,7 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
         height, width = x.shape[-2:]
         if min(height, width) < self.min_size:
             x = F.pad(x, (0, max(self.min_size - width, 0), 0, max(self.min_size - height, 0)))
-        outs: list[Tensor] = super().forward(x)
-        return tuple(outs)
+        return tuple(super().forward(x))
 
 
 def set_eps(norm: nn.Module, eps: float | None) -> None:
@@ -156,14 +154,14 @@ def set_eps(norm: nn.Module, eps: float | None) -> None:
 
 
 def minimum_size(strides: Sequence[int], sr_ratios: Sequence[int]) -> int:
-    """Smallest image side for which every map is at least as large as its spatial reduction.
+    """Find the smallest image side for which every map is at least as large as its spatial reduction.
 
     Args:
         strides: Stride of each patch embedding.
-        sr_ratios: Spatial reduction of each stage.
+        sr_ratios: Ratio of the spatial reduction of each stage.
 
     Returns:
-        Pixels.
+        The side in pixels.
 
     Example:
         >>> minimum_size([4, 2, 2, 2], [8, 4, 2, 1])
@@ -190,7 +188,7 @@ class DTNPyramidVisionTransformer(_DTNPyramid):
             and DTN's keyword arguments ``head_rms``, ``unbiased``, ``only_var``, ``init`` and ``eps`` (default: that
             of ``norm_cfg``). Start from LayerNorm weights with ``dict(init='layernorm')``. ``type`` puts another norm
             of tokens in DTN's place, see :func:`dtn_det.layers.build_token_norm`; DTN's arguments may stay.
-        dtn_stages: Stages whose block norms become DTN; ``()`` gives the LayerNorm twin.
+        dtn_stages: Indices of the stages whose block norms become DTN; ``()`` gives the LayerNorm twin.
         spt: Shifted Patch Tokenization (Lee et al., arXiv:2112.13492) instead of the patch embeddings, with their
             norms. Sizes that are no multiple of the patch are padded where MMDetection's class cuts them off. The paper
             has no PVT: this is an extension of it, and so is the next.

@@ -1,4 +1,4 @@
-"""Which norms of a backbone become DTN or another norm of tokens, and how a block calls them."""
+"""The norms of a backbone's stages: which of them become DTN or another norm of tokens, and how a block calls them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _DTN_KEYS = option_names("dtn")
 
 
 def check_arguments(backbone: type, names: Iterable[str]) -> None:
-    """Check that a backbone, or a parent to which it hands on what it does not know, has these arguments.
+    """Check that a backbone, or a parent class to which it passes other arguments on, has these arguments.
 
     Args:
         backbone: The class that is built.
         names: Names of the arguments that it was given.
 
     Raises:
-        TypeError: An unknown argument; the message names `backbone`, not the parent, and arguments of a similar name.
+        TypeError: An argument is unknown; the message names `backbone`, not the parent, and similar arguments.
     """
     known: set[str] = set()
     for base in backbone.__mro__:
@@ -51,13 +51,13 @@ def stage_groups(
     num_heads: Sequence[int],
     default_groups: Sequence[int] | str,
 ) -> dict[int, int]:
-    """Number of groups of each stage whose block norms become DTN, or the norm that ``dtn_cfg`` names.
+    """Find the number of groups of each stage whose block norms become DTN, or the norm that ``dtn_cfg`` names.
 
     Args:
         dtn_cfg: ``type``, a name of :func:`dtn_det.layers.build_token_norm` (``'DTN'`` by default), ``num_groups`` (an
             int, one int per stage, or ``'heads'`` for the attention heads of each stage) and the keyword arguments of
-            that norm. Those of DTN may stay when ``type`` changes, and so may ``num_groups`` for a norm without
-            groups: they have no effect then.
+            that norm. When ``type`` changes, arguments of DTN may stay, and ``num_groups`` may stay for a norm without
+            groups; they have no effect then.
         dtn_stages: Indices of the stages.
         widths: Channels of each stage.
         num_heads: Attention heads of each stage.
@@ -67,8 +67,8 @@ def stage_groups(
         Dict from stage index to number of groups.
 
     Raises:
-        ValueError: An unknown key or norm, a stage that does not exist or is named twice, a ``num_groups`` of the
-            wrong form, or one that does not divide the width of its stage.
+        ValueError: A key or the norm is unknown, a stage does not exist or is named twice, or ``num_groups`` has a
+            wrong form or does not divide the width of its stage.
     """
     cfg = dict(dtn_cfg or {})
     name = norm_type(cfg)
@@ -104,22 +104,22 @@ def _groups_per_stage(num_groups: Sequence[int] | str | int, num_heads: Sequence
 
 
 def norm_type(dtn_cfg: Mapping[str, Any] | None) -> str:
-    """The norm that a ``dtn_cfg`` names; DTN if none."""
+    """Return the name of the norm in a ``dtn_cfg``, ``'DTN'`` by default."""
     return str((dtn_cfg or {}).get("type", "DTN"))
 
 
 def token_norm_from(norm: nn.Module, num_groups: int, dtn_cfg: Mapping[str, Any] | None) -> TokenNorm:
-    """A new norm of tokens in the place of a LayerNorm.
+    """Build a norm of tokens that takes the place of a LayerNorm.
 
     It has the width, ``eps`` (unless ``dtn_cfg`` has one) and trainability of the old one.
 
     Args:
         norm: The LayerNorm.
-        num_groups: Groups of channels, for norms that have them.
-        dtn_cfg: As in :func:`stage_groups`, which checks it.
+        num_groups: Number of groups of channels, for norms that have them.
+        dtn_cfg: Settings that :func:`stage_groups` has checked.
 
     Raises:
-        ValueError: ``norm`` is no LayerNorm, or an option has a value that does not fit.
+        ValueError: ``norm`` is not a LayerNorm, or an option has a value that does not fit.
     """
     name = norm_type(dtn_cfg)
     if not isinstance(norm, nn.LayerNorm):
@@ -132,7 +132,7 @@ def token_norm_from(norm: nn.Module, num_groups: int, dtn_cfg: Mapping[str, Any]
 
 
 def apply_norm(norm: nn.Module, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-    """Call a block norm: norms of tokens take the grid, other norms do not know it.
+    """Call the norm of a block, with the grid if it is a norm of tokens.
 
     Args:
         norm: DTN, another :class:`~dtn_det.layers.TokenNorm`, or LayerNorm.
@@ -142,16 +142,14 @@ def apply_norm(norm: nn.Module, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
     Returns:
         ``(B, H * W, C)``.
     """
-    out: Tensor = norm(x, hw_shape) if isinstance(norm, TokenNorm) else norm(x)
-    return out
+    return norm(x, hw_shape) if isinstance(norm, TokenNorm) else norm(x)
 
 
 def maybe_checkpoint(function: Callable[[Tensor], Tensor], x: Tensor, enabled: bool) -> Tensor:
-    """``function(x)``, recomputed in the backward pass instead of stored where ``enabled``.
+    """Compute ``function(x)``; where ``enabled``, it is computed again in the backward pass instead of stored.
 
     The non-reentrant form also serves a first block whose input needs no gradient, and DistributedDataParallel.
     """
     if enabled and torch.is_grad_enabled():
-        out: Tensor = checkpoint(function, x, use_reentrant=False)
-        return out
+        return checkpoint(function, x, use_reentrant=False)
     return function(x)

@@ -41,24 +41,22 @@ class DTNSwinBlock(SwinBlock):  # type: ignore[misc]
         self.ffn = block.ffn
 
     def forward(self, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-        """``(B, H * W, C)`` tokens of the grid ``hw_shape`` to the same shape."""
+        """Transform ``(B, H * W, C)`` tokens of the grid ``hw_shape``; the shape stays."""
 
         def inner(x: Tensor) -> Tensor:
             x = x + self._attend(apply_norm(self.norm1, x, hw_shape), hw_shape)
-            out: Tensor = self.ffn(apply_norm(self.norm2, x, hw_shape), identity=x)
-            return out
+            return self.ffn(apply_norm(self.norm2, x, hw_shape), identity=x)
 
         return maybe_checkpoint(inner, x, self.with_cp)
 
     def _attend(self, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
         if self.shift_small_maps or min(hw_shape) > self.attn.window_size:
-            out: Tensor = self.attn(x, hw_shape)
-            return out
+            return self.attn(x, hw_shape)
         return attend_without_shift(self.attn, x, hw_shape)
 
 
 def attend_without_shift(attn: ShiftWindowMSA, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-    """Window attention on the windows as they lie, whatever the shift of ``attn``.
+    """Compute window attention without a shift of the windows, even if ``attn`` has one.
 
     Args:
         attn: MMDetection's window attention.
@@ -75,8 +73,7 @@ def attend_without_shift(attn: ShiftWindowMSA, x: Tensor, hw_shape: tuple[int, i
     padded_height, padded_width = x.shape[1:3]
     windows = attn.w_msa(attn.window_partition(x).view(-1, window * window, channels))
     x = attn.window_reverse(windows.view(-1, window, window, channels), padded_height, padded_width)
-    out: Tensor = attn.drop(x[:, :height, :width].reshape(batch, height * width, channels))
-    return out
+    return attn.drop(x[:, :height, :width].reshape(batch, height * width, channels))
 
 
 @MODELS.register_module()
@@ -95,7 +92,7 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
             stage) and DTN's keyword arguments ``head_rms``, ``unbiased``, ``only_var``, ``init`` and ``eps`` (default:
             that of ``norm_cfg``). Start from LayerNorm weights with ``dict(init='layernorm')``. ``type`` puts another
             norm of tokens in DTN's place, see :func:`dtn_det.layers.build_token_norm`; DTN's arguments may stay.
-        dtn_stages: Stages whose block norms become DTN; ``()`` gives the LayerNorm twin.
+        dtn_stages: Indices of the stages whose block norms become DTN; ``()`` gives the LayerNorm twin.
         shift_small_maps: Whether blocks with shifted windows also shift a map that is no larger than a window in one
             of its directions. MMDetection does, and so does this class by default; the classifiers of the authors,
             of timm and of torchvision do not. Set False to reproduce their features: at 224 pixels it changes stage 4.
@@ -112,8 +109,8 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
             needed: the format of a checkpoint is told from its keys.
 
     Raises:
-        ValueError: Arguments that do not fit.
-        TypeError: An argument that does not exist.
+        ValueError: Arguments do not fit.
+        TypeError: An argument does not exist.
     """
 
     patch_embed: Any
@@ -172,12 +169,12 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images to the feature maps of the stages in ``out_indices``.
+        """Compute the feature maps of the stages in ``out_indices``.
 
-        A tuple, where MMDetection's class gives a list: mmpretrain's necks and heads take no other.
+        They come as a tuple, because mmpretrain's necks and heads take no list, which MMDetection's class gives.
 
         Args:
-            x: ``(B, 3, H, W)``, any size.
+            x: Images ``(B, 3, H, W)`` of any size.
 
         Returns:
             Maps ``(B, C_i, H_i, W_i)`` with ``H_i = ceil(H / 2 ** (i + 2))``.
@@ -195,6 +192,6 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
         return tuple(outs)
 
     def _position_embedding(self, hw_shape: tuple[int, int]) -> Tensor:
-        """``(1, H * W, C)``, resized from the grid of ``pretrain_img_size``."""
+        """The position embedding ``(1, H * W, C)``, resized from the grid of ``pretrain_img_size``."""
         embedding: Tensor = self.absolute_pos_embed
         return embedding if hw_shape == self.position_grid else resize_grid(embedding, self.position_grid, hw_shape)

@@ -1,4 +1,4 @@
-"""Layers: torch alone is enough to import them."""
+"""The layers: DTN, the norms that it is compared with, and the parts of SPT and LSA. They need nothing but PyTorch."""
 
 from dtn_det.layers.dtn import DTN
 from dtn_det.layers.lsa import LocalitySelfAttention, locality_attention

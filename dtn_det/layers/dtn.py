@@ -207,7 +207,7 @@ class DTN(TokenNorm):
         return mask.reshape(batch, height, width)
 
     def extra_repr(self) -> str:
-        """The arguments, for ``print``."""
+        """Return the arguments, for ``print``."""
         return (
             f"{self.num_features}, num_groups={self.num_groups}, eps={self.eps}, head_rms={self.head_rms}, "
             f"unbiased={self.unbiased}, only_var={self.only_var}"

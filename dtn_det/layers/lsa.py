@@ -27,20 +27,21 @@ def locality_attention(
     A token whose other tokens are all masked, or that is alone, attends to itself: nothing becomes NaN.
 
     Args:
-        q: ``(B, heads, N, D)``.
-        k: ``(B, heads, M, D)``.
-        v: ``(B, heads, M, D)``.
+        q: Queries ``(B, heads, N, D)``.
+        k: Keys ``(B, heads, M, D)``.
+        v: Values ``(B, heads, M, D)``.
         scale: ``(heads,)``, multiplies the scores ``q k^T``: the inverse of the paper's temperature.
         bias: Added to the scaled scores, or booleans, True where a query may attend; broadcasts to
             ``(B, heads, N, M)``.
-        mask_diagonal: Whether to keep each token from attending to itself; needs ``N = M``.
+        mask_diagonal: Keep each token from attending to itself; this needs ``N = M``.
         dropout_p: Probability with which an attention weight is dropped.
 
     Returns:
-        ``(B, heads, N, D)``, of the dtype of ``v``, or autocast's.
+        ``(B, heads, N, D)``, of the dtype of ``v``, or of that of autocast where it is on.
 
     Raises:
-        ValueError: ``mask_diagonal`` with other keys than queries, or a ``scale`` for another number of heads.
+        ValueError: The numbers of keys and queries differ with ``mask_diagonal``, or ``scale`` is of another number of
+            heads.
 
     Example:
         >>> q = k = v = torch.eye(3)[None, None]
@@ -64,21 +65,21 @@ def locality_attention(
             )
         diagonal = diagonal_mask(q.shape[-2], dtype, q.device)
         bias = diagonal if bias is None else bias + diagonal
-    # The product in the precision of the scale, which is float32 where autocast has made q half.
+    # The product is made in the precision of the scale, which is float32 where autocast has made q half precision.
     q = (q * scale[:, None, None]).to(dtype)
     return F.scaled_dot_product_attention(q, k.to(dtype), v.to(dtype), bias, dropout_p=dropout_p, scale=1.0)
 
 
 def diagonal_mask(size: int, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
-    """Additive mask that keeps tokens from attending to themselves.
+    """Make an additive mask that keeps tokens from attending to themselves.
 
-    Finite, and far enough from the limit of the dtype to stay so with scores added: its softmax is exactly zero
-    beside any other token, and one, not NaN, for a token that is alone.
+    Its values are finite, and far enough from the limit of the dtype to stay finite when scores are added. The softmax
+    of a masked score is exactly 0 beside any other token, and 1, not NaN, for a token that is alone.
 
     Args:
         size: Number of tokens ``N``.
-        dtype: That of the scores.
-        device: That of the scores.
+        dtype: Dtype of the scores.
+        device: Device of the scores.
 
     Returns:
         ``(N, N)``: half the least number of the dtype on the diagonal, zero elsewhere.
@@ -92,12 +93,12 @@ def diagonal_mask(size: int, dtype: torch.dtype, device: torch.device | None = N
 
 
 def head_scale(num_heads: int, value: float, like: Tensor) -> nn.Parameter:
-    """A learnable scale for each head, all with the same start.
+    """Make a learnable scale for each head, all with the same start.
 
     Args:
         num_heads: Number of heads.
-        value: The start, ``dim_head ** -0.5`` in the paper.
-        like: Tensor whose device and dtype it gets.
+        value: Start of the scales, ``dim_head ** -0.5`` in the paper.
+        like: Tensor whose device and dtype the scales get.
 
     Returns:
         ``(num_heads,)``.
@@ -117,8 +118,8 @@ class LocalitySelfAttention(CarriesOptions):
     """Multi-head self-attention with a learned scale per head and without the tokens' attention to themselves.
 
     Lee et al., "Vision Transformer for Small-Size Datasets" (arXiv:2112.13492, Eqs. 10 to 12). The mask is made for
-    each call and no part of the state dict, so the number of tokens may change from call to call. Whether there is one
-    is part of it, see :class:`dtn_det.layers.options.CarriesOptions`.
+    each call and is not part of the state dict, so the number of tokens may change from call to call. The state dict
+    holds whether there is a mask, see :class:`dtn_det.layers.options.CarriesOptions`.
 
     Args:
         dim: Channels ``C`` of a token.
@@ -126,16 +127,16 @@ class LocalitySelfAttention(CarriesOptions):
         dim_head: Channels of a head; ``dim / num_heads`` by default.
         qkv_bias: Whether the projections to queries, keys and values have a bias.
         mask_diagonal: See :func:`locality_attention`.
-        attn_drop: Dropout of attention weights.
-        proj_drop: Dropout of the output.
-        device: Where the parameters are made.
-        dtype: Their dtype.
+        attn_drop: Probability with which an attention weight is dropped, from 0 to below 1.
+        proj_drop: Probability with which an element of the output is dropped, from 0 to below 1.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     Shapes:
         ``scale``: ``(num_heads,)``, starts at ``dim_head ** -0.5``.
 
     Raises:
-        ValueError: Heads that do not divide the channels, or a number out of its range.
+        ValueError: The number of heads does not divide the channels, or a number is out of its range.
 
     Example:
         >>> LocalitySelfAttention(192, num_heads=12)(torch.randn(2, 65, 192)).shape
@@ -179,11 +180,11 @@ class LocalitySelfAttention(CarriesOptions):
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Attend.
+        """Let the tokens attend to each other.
 
         Args:
             x: ``(B, N, C)``.
-            bias: See :func:`locality_attention`.
+            bias: Added to the scores, see :func:`locality_attention`.
 
         Returns:
             ``(B, N, C)``.
@@ -195,7 +196,7 @@ class LocalitySelfAttention(CarriesOptions):
         return self.proj_drop(out)
 
     def extra_repr(self) -> str:
-        """The arguments, for ``print``."""
+        """Return the arguments, for ``print``."""
         return f"num_heads={self.num_heads}, mask_diagonal={self.mask_diagonal}"
 
 
@@ -209,14 +210,14 @@ def window_locality_attention(
     *,
     dropout_p: float = 0.0,
 ) -> Tensor:
-    """Swin's attention within windows, with the diagonal masked after the position bias and the shift mask.
+    """Compute Swin's attention within windows, with the diagonal masked after the position bias and the shift mask.
 
     Args:
-        q: ``(B * P, heads, N, D)``: ``P`` windows of each image.
-        k: As ``q``.
-        v: As ``q``.
+        q: Queries ``(B * P, heads, N, D)``, ``P`` windows of each image.
+        k: Keys of the same shape.
+        v: Values of the same shape.
         scale: ``(heads,)``, see :func:`locality_attention`.
-        bias: ``(heads, N, N)``, of the relative positions.
+        bias: ``(heads, N, N)``, the bias of the relative positions.
         mask: ``(P, N, N)``, added to the scores of each window, or None.
         dropout_p: Probability with which an attention weight is dropped.
 
@@ -225,7 +226,7 @@ def window_locality_attention(
     """
     if mask is None:
         return locality_attention(q, k, v, scale, bias.unsqueeze(0), dropout_p=dropout_p)
-    # Windows beside heads, so that the masks are not repeated for each image.
+    # The windows go beside the heads, so that the masks are not repeated for each image.
     windows, (heads, length, depth) = len(mask), q.shape[1:]
     q, k, v = (t.reshape(len(t) // windows, windows * heads, length, depth) for t in (q, k, v))
     bias = (bias + mask.unsqueeze(1)).flatten(0, 1).unsqueeze(0)
@@ -251,7 +252,7 @@ class WindowLocality(nn.Module):
     proj_drop: nn.Dropout
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Any:
-        """Attend within windows.
+        """Let the tokens of each window attend to each other.
 
         Args:
             x: ``(B * P, N, C)``, ``P`` windows of each image.

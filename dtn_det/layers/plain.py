@@ -69,12 +69,12 @@ def group_rms_normalize(x: Tensor, num_groups: int, eps: float) -> Tensor:
 
 
 def split_groups(x: Tensor, num_groups: int) -> Tensor:
-    """``(..., C) -> (..., G, D)``."""
+    """Split channels into groups: ``(..., C)`` to ``(..., G, D)``."""
     return x.reshape(*x.shape[:-1], num_groups, x.shape[-1] // num_groups)
 
 
 def intra_token_moments(x: Tensor, unbiased: bool) -> Moments:
-    """LayerNorm's statistics: over the channels of each token.
+    """Compute LayerNorm's statistics, which go over the channels of each token.
 
     Args:
         x: ``(..., C)``.
@@ -88,7 +88,7 @@ def intra_token_moments(x: Tensor, unbiased: bool) -> Moments:
 
 
 def inter_token_moments(x: Tensor, coefficients: Tensor, mask: Tensor | None = None) -> Moments:
-    """Statistics over neighbouring tokens, weighted by the positional matrix of each group.
+    """Compute statistics over neighbouring tokens, weighted by the positional matrix of each group.
 
     The variance does not change when a constant is added to a channel, so the mean over the image is subtracted first:
     ``E[x^2] - E[x]^2`` would cancel otherwise.
@@ -140,16 +140,16 @@ def _mix(rows: Tensor, cols: Tensor, grouped: Tensor) -> Tensor:
 
 
 def expand_gate(gate: Tensor, channels: int) -> Tensor:
-    """Sigmoid of the gate of each group, repeated for its channels: ``(G,) -> (C,)``."""
+    """Take the sigmoid of each group's gate and repeat it for the channels of the group: ``(G,)`` to ``(C,)``."""
     return torch.sigmoid(gate).repeat_interleave(channels // gate.shape[0], output_size=channels)
 
 
 def blend(intra: Moments, inter: Moments, mean_gate: Tensor | None, var_gate: Tensor) -> Moments:
-    """Gate the two kinds of statistics (Eq. 4 of the paper); without ``mean_gate`` the mean is LayerNorm's alone.
+    """Blend the two kinds of statistics by gates (Eq. 4 of the paper); without ``mean_gate`` the mean is LayerNorm's.
 
     Args:
-        intra: Moments ``(..., 1)``.
-        inter: Moments ``(..., C)``.
+        intra: Moments ``(..., 1)`` within each token.
+        inter: Moments ``(..., C)`` over the neighbouring tokens.
         mean_gate: ``(C,)`` in [0, 1], the share of the intra-token mean, or None.
         var_gate: ``(C,)`` in [0, 1], the share of the intra-token variance.
     """
@@ -158,7 +158,7 @@ def blend(intra: Moments, inter: Moments, mean_gate: Tensor | None, var_gate: Te
 
 
 def normalize(x: Tensor, moments: Moments, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """``weight (x - mean) / sqrt(var + eps) + bias`` (Eq. 1 of the paper)."""
+    """Compute ``weight (x - mean) / sqrt(var + eps) + bias`` (Eq. 1 of the paper)."""
     return (x - moments.mean) * torch.rsqrt(moments.var + eps) * weight + bias
 
 

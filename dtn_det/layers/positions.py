@@ -39,13 +39,13 @@ class PositionProjection(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_groups, device=device, dtype=dtype))
 
     def reset_parameters(self, strength: float = 1.0) -> None:
-        """Local initialisation: see :func:`local_coefficients`."""
+        """Set the coefficients to those of :func:`local_coefficients`, and the bias to 0."""
         with torch.no_grad():
             self.weight.copy_(local_coefficients(self.weight.shape[0], strength))
             self.bias.zero_()
 
     def forward(self) -> Tensor:
-        """The coefficients ``(G, 3)``.
+        """Return the coefficients ``(G, 3)``.
 
         The bias enters with factor 0: it cancels anyway, and a parameter outside the graph would trip
         DistributedDataParallel's search for unused parameters.
@@ -53,12 +53,12 @@ class PositionProjection(nn.Module):
         return self.weight + 0.0 * self.bias.unsqueeze(1)
 
     def extra_repr(self) -> str:
-        """The number of groups, for ``print``."""
+        """Return the number of groups, for ``print``."""
         return f"num_groups={self.weight.shape[0]}"
 
 
 def local_coefficients(num_groups: int, strength: float = 1.0) -> Tensor:
-    """Coefficients that make each group look at one neighbour of the token.
+    """Make coefficients with which each group looks at one neighbour of the token.
 
     The first ``s * s`` groups, ``s = floor(sqrt(G))``, sit on an ``s x s`` lattice of offsets in row-major order:
     ``a_d = -1``, ``a_x = 2 (column - centre)``, ``a_y = 2 (row - centre)``, all times ``strength``: a Gaussian of
@@ -82,7 +82,7 @@ def local_coefficients(num_groups: int, strength: float = 1.0) -> Tensor:
 
 
 def axis_logits(linear: Tensor, quadratic: Tensor, length: int) -> Tensor:
-    """Exponents ``a d + a_d d^2`` of one axis, with ``d = t - s``.
+    """Compute the exponents ``a d + a_d d^2`` of one axis, with ``d = t - s``.
 
     Args:
         linear: ``(G,)``, the coefficient of ``d``: ``a_x`` or ``a_y``.
@@ -98,11 +98,11 @@ def axis_logits(linear: Tensor, quadratic: Tensor, length: int) -> Tensor:
 
 
 def axis_attention(linear: Tensor, quadratic: Tensor, length: int, valid: Tensor | None = None) -> Tensor:
-    """Row-stochastic matrix of one axis: the softmax of :func:`axis_logits` over the source positions.
+    """Compute the row-stochastic matrix of one axis: the softmax of :func:`axis_logits` over source positions.
 
     Args:
-        linear: ``(G,)``.
-        quadratic: ``(G,)``.
+        linear: ``(G,)``, the coefficient of ``d``.
+        quadratic: ``(G,)``, the coefficient of ``d^2``.
         length: Number of positions ``L``.
         valid: ``(B, L)`` booleans; positions that are False get weight 0. A row of ``valid`` that is False everywhere
             counts as True everywhere.

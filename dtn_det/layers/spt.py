@@ -12,11 +12,11 @@ from dtn_det.layers.token_norm import check_eps
 
 
 def shift_patches(x: Tensor, shift: int) -> Tensor:
-    """Stack a map on its copies shifted towards the four corners (Lee et al., arXiv:2112.13492, Sec. 3.2).
+    """Stack a map on its copies that are shifted towards the four corners (Lee et al., arXiv:2112.13492, Sec. 3.2).
 
     Args:
         x: ``(B, C, H, W)``.
-        shift: Pixels by which each copy moves in both directions; zeros come in from outside.
+        shift: Number of pixels by which each copy moves in both directions; zeros come in from outside.
 
     Returns:
         ``(B, 5 * C, H, W)``: the map itself and its copies moved down and right (which bring in what lies up and to
@@ -36,12 +36,12 @@ def shift_patches(x: Tensor, shift: int) -> Tensor:
 
 
 def shifted_patches(x: Tensor, patch_size: int, shift: int) -> Tensor:
-    """Patches of a map and of its shifted copies, in one pass over memory.
+    """Cut a map and its shifted copies into patches, in one pass over memory.
 
     Args:
         x: ``(B, C, H, W)``, padded with zeros on the right and at the bottom to a multiple of the patch.
         patch_size: Side ``p`` of a patch.
-        shift: See :func:`shift_patches`.
+        shift: Number of pixels by which the copies move, see :func:`shift_patches`.
 
     Returns:
         ``(B, H / p, W / p, p * p * 5 * C)``, sides rounded up, features in the order (row, column, copy, channel).
@@ -60,7 +60,7 @@ def shifted_patches(x: Tensor, patch_size: int, shift: int) -> Tensor:
 
 
 class ShiftedPatchTokenization(CarriesOptions):
-    """Patches of a map and of its four shifted copies, normalised and projected to one token each.
+    """Shifted Patch Tokenization: a map and its four shifted copies to one token for each patch.
 
     ``Linear(LayerNorm(patches of shift_patches(x)))`` of Lee et al., "Vision Transformer for Small-Size Datasets"
     (arXiv:2112.13492, Eqs. 7 to 9). It takes the place of a patch embedding, of Swin's patch merging and of PiT's
@@ -69,14 +69,14 @@ class ShiftedPatchTokenization(CarriesOptions):
 
     Args:
         in_channels: Channels ``C`` of the map.
-        dim: Channels of a token that comes out.
+        dim: Channels of the tokens that come out.
         patch_size: Side of a patch in pixels, or in tokens where the map is one of tokens.
-        shift: How far the copies move; half a patch, rounded down, by default.
+        shift: Number of pixels by which the copies move; half a patch, rounded down, by default.
         prefix: Whether tokens before those of the map (class, distillation) go through a projection of their own,
             ``prefix_linear``; without it there must be none.
-        eps: Of the norm.
-        device: Where the parameters are made.
-        dtype: Their dtype.
+        eps: Added to the variance in ``patch_norm``; not negative.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     Shapes:
         ``patch_norm``: ``5 * C * patch_size ** 2`` features in the order (row, column, copy, channel).
@@ -123,7 +123,7 @@ class ShiftedPatchTokenization(CarriesOptions):
         self.prefix_linear = nn.Linear(in_channels, dim, device=device, dtype=dtype) if prefix else None
 
     def init_weights(self) -> None:
-        """Start as linear layers of vision transformers do: a truncated normal of deviation 0.02, biases zero."""
+        """Initialise the weights as vision transformers do: a truncated normal of deviation 0.02, biases zero."""
         self.patch_norm.reset_parameters()
         for linear in (self.patch_linear, self.prefix_linear):
             if linear is not None:
@@ -131,7 +131,7 @@ class ShiftedPatchTokenization(CarriesOptions):
                 nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor, hw_shape: tuple[int, int] | None = None) -> tuple[Tensor, tuple[int, int]]:
-        """Tokenize a map.
+        """Turn a map into tokens.
 
         Args:
             x: ``(B, C, H, W)``, or ``(B, N, C)`` tokens of an ``H x W`` grid in row-major order, after
@@ -158,7 +158,7 @@ class ShiftedPatchTokenization(CarriesOptions):
         return tokens, (height, width)
 
     def _split(self, x: Tensor, hw_shape: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-        """Tokens to a map ``(B, C, H, W)`` and the tokens before it."""
+        """Split tokens into a map ``(B, C, H, W)`` and the tokens before it."""
         height, width = hw_shape
         num_prefix = x.shape[1] - height * width if x.dim() == 3 else -1
         if num_prefix < 0 or (num_prefix > 0 and self.prefix_linear is None):
@@ -171,7 +171,7 @@ class ShiftedPatchTokenization(CarriesOptions):
         return grid, x[:, :num_prefix] if num_prefix else None
 
     def extra_repr(self) -> str:
-        """The arguments, for ``print``."""
+        """Return the arguments, for ``print``."""
         return f"{self.in_channels}, {self.embed_dims}, patch_size={self.patch_size}, shift={self.shift}"
 
 

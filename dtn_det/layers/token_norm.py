@@ -1,4 +1,4 @@
-"""What all normalisers of tokens share: the base class that hosts ask for, and checks of what they are given."""
+"""The base class of all norms of tokens, which hosts ask for, and checks of the arguments of norms."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class TokenNorm(CarriesOptions, nn.LayerNorm):
         eps: Added to variances and mean squares; not negative.
         has_weight: Whether there is a ``weight`` of shape ``(C,)``, which starts at 1.
         has_bias: Whether there is a ``bias`` of shape ``(C,)``, which starts at 0.
-        device: Where the parameters are made.
-        dtype: Their dtype.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     Raises:
-        ValueError: ``num_features`` is no positive integer, or ``eps`` no number from 0.
+        ValueError: ``num_features`` is not a positive integer, or ``eps`` is not a finite number from 0.
     """
 
     class_key: ClassVar[str] = "norm"
@@ -63,7 +63,7 @@ class TokenNorm(CarriesOptions, nn.LayerNorm):
 
     @property
     def _is_hf_initialized(self) -> bool:
-        """The mark that transformers sets on each module once its host has filled what a checkpoint lacks."""
+        """Mark that transformers sets on each module once its host has filled what a checkpoint lacks."""
         return bool(self.__dict__.get("_is_hf_initialized", False))
 
     @_is_hf_initialized.setter
@@ -90,14 +90,14 @@ class TokenNorm(CarriesOptions, nn.LayerNorm):
                 (class, distillation, register), or ``(B, H, W, C)``.
             hw_shape: ``(H, W)``.
             mask: Booleans, True for valid tokens: ``(B, N)``, ``(B, H * W)`` or ``(B, H, W)``. The others take no part
-                in statistics over tokens. Each image needs a valid token; under ``torch.compile`` and in traced graphs
-                this is not checked, and an image without one comes out finite, and changes none of the others.
+                in statistics over tokens. Each image needs a valid token. Under ``torch.compile`` and in traced graphs
+                this is not checked: there an image without one comes out finite, and changes none of the others.
 
         Returns:
             Tensor of the shape of ``x``. The dtype is that of ``x``, or float32 under CUDA autocast, as for LayerNorm.
 
         Raises:
-            ValueError: A shape or dtype that does not fit.
+            ValueError: A shape or dtype does not fit.
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward: override it")
 
@@ -106,7 +106,7 @@ def check_groups(num_features: int, num_groups: int) -> None:
     """Check that the channels split into groups.
 
     Raises:
-        ValueError: Numbers that are no integers, or a number of groups that does not divide that of the channels.
+        ValueError: A number is not an integer, or the number of groups does not divide the number of channels.
     """
     if not isinstance(num_features, int) or not isinstance(num_groups, int):
         raise InputError(
@@ -120,10 +120,11 @@ def check_groups(num_features: int, num_groups: int) -> None:
 
 
 def check_eps(eps: float) -> None:
-    """Check what is added to variances.
+    """Check the number that is added to variances.
 
     Raises:
-        ValueError: It is no finite number from 0. 0 is that of LayerNorms without, which others take the place of.
+        ValueError: It is not a finite number from 0. 0 is allowed: a LayerNorm may be built without ``eps``, and the
+            norm that takes its place gets that value.
     """
     if not isinstance(eps, int | float) or not 0 <= eps < math.inf:
         raise InputError(f"expected eps to be a number from 0, got {eps!r}: take a small one, such as 1e-5")
@@ -134,14 +135,14 @@ def check_tokens(x: Tensor, num_features: int, hw_shape: tuple[int, int] | None)
 
     Args:
         x: ``(B, N, C)`` or ``(B, H, W, C)``.
-        num_features: ``C``.
+        num_features: Number of channels ``C``.
         hw_shape: ``(H, W)`` with ``H * W <= N``, or None.
 
     Returns:
-        ``(H, W)``, from the tensor where it has them; None for ``(B, N, C)`` without ``hw_shape``.
+        ``(H, W)``, from the shape of ``x`` where it has them; None for ``(B, N, C)`` without ``hw_shape``.
 
     Raises:
-        ValueError: A shape or dtype that does not fit.
+        ValueError: A shape or dtype does not fit.
     """
     if x.dim() not in (3, 4) or x.shape[-1] != num_features:
         raise InputError(
@@ -174,15 +175,15 @@ def check_mask(mask: Tensor, batch: int, num_tokens: int, grid: tuple[int, int] 
 
     Args:
         mask: Booleans ``(B, N)``, and with a grid also ``(B, H * W)`` or ``(B, H, W)``, which leave prefix tokens out.
-        batch: ``B``.
-        num_tokens: ``N``.
+        batch: Number of images ``B``.
+        num_tokens: Number of tokens ``N`` of an image.
         grid: ``(H, W)`` or None.
 
     Returns:
         ``(B, N)`` or ``(B, H * W)``.
 
     Raises:
-        ValueError: A shape or dtype that does not fit.
+        ValueError: The shape or dtype of the mask does not fit.
     """
     if mask.dtype != torch.bool:
         raise InputError(f"expected mask of dtype torch.bool, True for valid tokens, got {mask.dtype}")
@@ -201,12 +202,12 @@ def check_mask(mask: Tensor, batch: int, num_tokens: int, grid: tuple[int, int] 
 def check_rows(mask: Tensor) -> None:
     """Check that a mask ``(B, N)`` leaves each image at least one valid token.
 
-    Compiled and traced graphs leave the check out; the rows that it would name come out finite there.
+    Compiled and traced graphs leave the check out; rows without a valid token come out finite there.
 
     Raises:
-        ValueError: One without; the message names the rows.
+        ValueError: A row has no valid token; the message names such rows.
     """
-    # Reading a value would break a traced graph, so a graph does without the check.
+    # Reading a value would break a traced graph.
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     if traced or mask.is_meta:
         return
@@ -216,19 +217,19 @@ def check_rows(mask: Tensor) -> None:
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of statistics: float64 for float64, else float32."""
+    """Return the dtype in which statistics are computed: float64 for float64 tokens, else float32."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def output_dtype(x: Tensor) -> torch.dtype:
-    """The dtype that ``F.layer_norm`` would return."""
+    """Return the dtype that ``F.layer_norm`` would give its result."""
     if x.device.type == "cuda" and torch.is_autocast_enabled("cuda") and x.dtype != torch.float64:
         return torch.float32
     return x.dtype
 
 
 def without_autocast(x: Tensor) -> torch.autocast:
-    """A context without autocast on the device of ``x``; autocast knows no meta tensors, which need none."""
+    """Make a context without autocast on the device of ``x``; for meta tensors, which autocast lacks, on the CPU."""
     return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
 
 

@@ -22,7 +22,7 @@ from dtn_det.layers.token_norm import (
 
 
 class WithinTokenNorm(TokenNorm):
-    """A norm of each token by itself: grid and mask are checked and change nothing.
+    """The base of norms that normalise each token by itself: grid and mask are checked and change nothing.
 
     Subclasses define :meth:`normalize`. Statistics are computed in float32, in float64 for float64 input, also under
     autocast. Arguments as in :class:`~dtn_det.layers.token_norm.TokenNorm`.
@@ -37,31 +37,32 @@ class WithinTokenNorm(TokenNorm):
             return self.normalize(x.to(compute_dtype(x))).to(output_dtype(x))
 
     def normalize(self, x: Tensor) -> Tensor:
-        """``(..., C)`` in float32 or float64 to the same shape and dtype."""
+        """Normalise ``(..., C)``, float32 or float64; shape and dtype stay."""
         raise NotImplementedError(f"{type(self).__name__} has no normalize: define it")
 
     def affine(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """``weight`` and ``bias`` in a dtype, for norms that have both."""
+        """Return ``weight`` and ``bias`` in a dtype, for norms that have both."""
         return self.weight.to(dtype), self.bias.to(dtype)
 
     def extra_repr(self) -> str:
-        """The arguments, for ``print``."""
+        """Return the arguments, for ``print``."""
         return f"{self.num_features}, eps={self.eps}"
 
 
 class AcrossTokensNorm(WithinTokenNorm):
-    """A norm whose statistics go over tokens: those that a mask calls invalid take no part in them.
+    """The base of norms whose statistics go over tokens.
 
-    They are themselves normalised by the statistics of the others, as are prefix tokens with
-    ``include_prefix=False``. Subclasses define :meth:`normalize_tokens`.
+    Tokens that a mask calls invalid take no part in the statistics, and neither do prefix tokens with
+    ``include_prefix=False``. They are normalised by the statistics of the others. Subclasses define
+    :meth:`normalize_tokens`.
 
     Args:
         num_features: Channels ``C`` of a token.
         eps: Added to variances and mean squares.
         include_prefix: Whether prefix tokens (class, distillation, register) take part in the statistics. If not,
             ``hw_shape`` is needed to tell them from the others.
-        device: Where the parameters are made.
-        dtype: Their dtype.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
     """
 
     decisive: ClassVar[tuple[str, ...]] = ("eps", "include_prefix")
@@ -124,15 +125,15 @@ class AcrossTokensNorm(WithinTokenNorm):
 
 
 def masked_mean(values: Tensor, valid: Tensor | None, dims: tuple[int, ...]) -> Tensor:
-    """Mean over the valid entries, whatever the others hold.
+    """Compute the mean over the valid entries, whatever the others hold.
 
     Args:
-        values: Any shape.
+        values: A tensor of any shape.
         valid: Booleans that broadcast against ``values``; None for all.
         dims: Dimensions to average over; they stay, with size 1.
 
     Returns:
-        The mean; 0 where nothing is valid.
+        The mean, with size 1 in the reduced dimensions; 0 where nothing is valid.
     """
     if valid is None:
         return values.mean(dims, keepdim=True)
@@ -142,15 +143,15 @@ def masked_mean(values: Tensor, valid: Tensor | None, dims: tuple[int, ...]) -> 
 
 
 def masked_moments(values: Tensor, valid: Tensor | None, dims: tuple[int, ...]) -> Moments:
-    """Mean and biased variance over the valid entries, in two passes, so that nothing cancels.
+    """Compute mean and biased variance over the valid entries, in two passes, so that nothing cancels.
 
     Args:
-        values: Any shape.
+        values: A tensor of any shape.
         valid: Booleans that broadcast against ``values``; None for all.
         dims: Dimensions to reduce; they stay, with size 1.
 
     Returns:
-        The moments.
+        The moments, with size 1 in the reduced dimensions.
     """
     if valid is None:
         var, mean = torch.var_mean(values, dims, correction=0, keepdim=True)
@@ -160,27 +161,27 @@ def masked_moments(values: Tensor, valid: Tensor | None, dims: tuple[int, ...]) 
 
 
 def standardize(values: Tensor, moments: Moments, eps: float) -> Tensor:
-    """``(values - mean) / sqrt(var + eps)``."""
+    """Compute ``(values - mean) / sqrt(var + eps)``."""
     return (values - moments.mean) * torch.rsqrt(moments.var + eps)
 
 
 @torch.no_grad()
 def move(running: Tensor, value: Tensor, momentum: float) -> None:
-    """``running <- (1 - momentum) * running + momentum * value``, in the dtype of ``running``.
+    """Set ``running <- (1 - momentum) * running + momentum * value``, in the dtype of ``running``.
 
     Args:
         running: ``(C,)``, changed in place.
-        value: As many elements in any shape.
-        momentum: In [0, 1].
+        value: The new value, with as many elements in any shape.
+        momentum: Weight of the new value, in [0, 1].
     """
     running.lerp_(value.detach().flatten().to(running.dtype), momentum)
 
 
 def check_fraction(name: str, value: float) -> None:
-    """Check a momentum or a factor of a moving average.
+    """Check a momentum, or the factor of a moving average.
 
     Raises:
-        ValueError: It is not in [0, 1].
+        ValueError: The number is not in [0, 1].
     """
     if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise InputError(f"expected {name} from 0 to 1, got {value!r}: choose a number in this range")

@@ -14,7 +14,7 @@ from dtn_det.layers.token_norms.base import AcrossTokensNorm, check_fraction, ma
 
 
 class _RunningMomentsNorm(AcrossTokensNorm):
-    """A norm with ``running_mean`` and ``running_var`` of shape ``(C,)``, which start at 0 and 1."""
+    """The base of norms with ``running_mean`` and ``running_var`` of shape ``(C,)``, which start at 0 and 1."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -42,11 +42,11 @@ class _RunningMomentsNorm(AcrossTokensNorm):
         self.running_var.fill_(1)
 
     def running(self, dtype: torch.dtype) -> Moments:
-        """The running statistics, ``(C,)`` each."""
+        """Return the running statistics, ``(C,)`` each."""
         return Moments(self.running_mean.to(dtype), self.running_var.to(dtype))
 
     def extra_repr(self) -> str:
-        """The arguments, for ``print``."""
+        """Return the arguments, for ``print``."""
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
 
 
@@ -64,14 +64,14 @@ class TokenBatchNorm(_RunningMomentsNorm):
         momentum: Weight of the new value in the running statistics, in [0, 1].
         include_prefix: Whether prefix tokens take part in the statistics, see
             :class:`~dtn_det.layers.token_norms.base.AcrossTokensNorm`.
-        device: Where parameters and buffers are made.
-        dtype: Their dtype.
+        device: Device of parameters and buffers.
+        dtype: Dtype of the parameters.
 
     Shapes:
         ``weight``, ``bias``, ``running_mean``, ``running_var``: ``(C,)``.
 
     Raises:
-        ValueError: A momentum out of range; in training, a batch of a single token.
+        ValueError: The momentum is out of range, or a batch in training has a single token.
     """
 
     decisive: ClassVar[tuple[str, ...]] = ("eps",)
@@ -92,7 +92,7 @@ class TokenBatchNorm(_RunningMomentsNorm):
         self.reset_parameters()
 
     def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
-        """``(B, N, C)``, statistics over ``B`` and ``N``."""
+        """Normalise ``(B, N, C)`` by statistics over ``B`` and ``N``."""
         weight, bias = self.affine(tokens.dtype)
         if self.training and tokens[..., 0].numel() == 1:
             raise InputError("expected more than one token in a batch for BatchNorm in training, got one: use eval()")
@@ -118,9 +118,9 @@ class SwitchNorm(_RunningMomentsNorm):
     ``mean = sum_k softmax(mean_weight)_k mean_k`` and ``var = sum_k softmax(var_weight)_k var_k``: over the tokens of
     an image per channel (IN), over the channels of a token (LN), over all tokens of the batch per channel (BN), in
     this order. All variances are biased, as in the paper. The paper's LN goes over a whole feature map; here it is
-    that of transformers, each token by itself. In evaluation mode BN's part are running statistics, with the habits
-    of :class:`TokenBatchNorm`, except that they are of the biased variance; the paper's averages over batches after
-    training are not made.
+    that of transformers, each token by itself. In evaluation mode running statistics take the place of BN's; they are
+    moved as those of :class:`TokenBatchNorm`, except that they hold the biased variance. The averages over batches that
+    the paper takes after training are not made.
 
     Args:
         num_features: Channels ``C`` of a token.
@@ -128,14 +128,14 @@ class SwitchNorm(_RunningMomentsNorm):
         momentum: Weight of the new value in the running statistics, in [0, 1].
         include_prefix: Whether prefix tokens take part in the statistics over tokens, see
             :class:`~dtn_det.layers.token_norms.base.AcrossTokensNorm`.
-        device: Where parameters and buffers are made.
-        dtype: Their dtype.
+        device: Device of parameters and buffers.
+        dtype: Dtype of the parameters.
 
     Shapes:
         ``weight``, ``bias``, ``running_mean``, ``running_var``: ``(C,)``. ``mean_weight``, ``var_weight``: ``(3,)``.
 
     Raises:
-        ValueError: A momentum out of range.
+        ValueError: The momentum is out of range.
     """
 
     def __init__(
@@ -156,20 +156,21 @@ class SwitchNorm(_RunningMomentsNorm):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Mix the three statistics evenly, and start the rest as BatchNorm does."""
+        """Mix the three statistics evenly, and set the rest to the start of BatchNorm."""
         super().reset_parameters()
         nn.init.ones_(self.mean_weight)
         nn.init.ones_(self.var_weight)
 
     def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
-        """``(B, N, C)``, statistics over ``N``, over ``C``, and over ``B`` and ``N``."""
+        """Normalise ``(B, N, C)`` by statistics over ``N``, over ``C``, and over ``B`` and ``N``."""
         of_image = masked_moments(tokens, valid, (1,))
         of_token = masked_moments(tokens, None, (2,))
         of_batch = self._batch_moments(tokens, valid)
         kinds = (of_image, of_token, of_batch)
         mean_shares = self.mean_weight.to(tokens.dtype).softmax(0).unbind()
         var_shares = self.var_weight.to(tokens.dtype).softmax(0).unbind()
-        # The two per channel first: they are small, the sum with those of the tokens is as large as the input.
+        # The two statistics per channel are summed first: they are small, and the sum with those per token is as large
+        # as the input.
         order = (0, 2, 1)
         mean = sum((mean_shares[i] * kinds[i].mean for i in order), start=tokens.new_zeros(()))
         var = sum((var_shares[i] * kinds[i].var for i in order), start=tokens.new_zeros(()))

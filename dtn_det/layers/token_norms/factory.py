@@ -48,13 +48,13 @@ _GIVEN = frozenset({"self", "num_features", "num_groups", "device", "dtype"})
 
 
 def token_norm_class(name: str) -> type[TokenNorm]:
-    """The class of a norm.
+    """Return the class of a norm.
 
     Args:
-        name: A key of :data:`TOKEN_NORMS` or of :data:`ALIASES`, in any case, ``_`` and ``-`` aside.
+        name: A key of :data:`TOKEN_NORMS` or of :data:`ALIASES`; case, ``_`` and ``-`` make no difference.
 
     Raises:
-        ValueError: An unknown name; the message has those that look like it.
+        ValueError: The name is unknown; the message suggests similar ones.
 
     Example:
         >>> token_norm_class("LayerNorm").__name__
@@ -71,32 +71,32 @@ def token_norm_class(name: str) -> type[TokenNorm]:
 
 @functools.cache
 def option_names(name: str) -> frozenset[str]:
-    """Names of the options that a norm takes, ``eps`` among them.
+    """Return the names of the options that a norm takes, ``eps`` among them.
 
     Raises:
-        ValueError: An unknown norm.
+        ValueError: The norm is unknown.
     """
     return frozenset(inspect.signature(token_norm_class(name)).parameters) - _GIVEN
 
 
 @functools.cache
 def takes_groups(name: str) -> bool:
-    """Whether a norm has groups of channels.
+    """Return whether a norm has groups of channels.
 
     Raises:
-        ValueError: An unknown norm.
+        ValueError: The norm is unknown.
     """
     return "num_groups" in inspect.signature(token_norm_class(name)).parameters
 
 
 def build_token_norm(name: str, num_features: int, num_groups: int = 1, eps: float = 1e-5, **options: Any) -> TokenNorm:
-    """A norm of tokens by its name.
+    """Build a norm of tokens by its name.
 
     Args:
         name: ``'dtn'``, ``'ln'``, ``'bn'``, ``'in'``, ``'gn'``, ``'sn'``, ``'scalenorm'``, ``'powernorm'``,
-            ``'rmsnorm'`` or ``'dyt'``, in any case, or a long form such as ``'BatchNorm'``.
+            ``'rmsnorm'`` or ``'dyt'``, in upper or lower case, or a long form such as ``'BatchNorm'``.
         num_features: Channels ``C`` of a token.
-        num_groups: Groups of channels of DTN and GroupNorm; the others have none and do not look at it.
+        num_groups: Number of groups of channels of DTN and GroupNorm; the other norms ignore it.
         eps: Added to variances and mean squares.
         **options: Keyword arguments of the class, ``device`` and ``dtype`` among them.
 
@@ -104,7 +104,7 @@ def build_token_norm(name: str, num_features: int, num_groups: int = 1, eps: flo
         A :class:`~dtn_det.layers.token_norm.TokenNorm`: ``norm(x, hw_shape=None, mask=None)``.
 
     Raises:
-        ValueError: An unknown name, an unknown option or a value that does not fit.
+        ValueError: The name or an option is unknown, or a value does not fit.
 
     Example:
         >>> norm = build_token_norm("sn", 96)
@@ -124,7 +124,7 @@ def build_token_norm(name: str, num_features: int, num_groups: int = 1, eps: flo
 
 
 def from_layer_norm(norm: nn.Module, name: str, num_groups: int = 1, **options: Any) -> TokenNorm:
-    """A norm of tokens in the place of a LayerNorm.
+    """Build a norm of tokens that takes the place of a LayerNorm.
 
     It takes over width, ``eps`` (unless ``options`` have one), the values of ``weight`` and ``bias`` where both norms
     have them, dtype, device, training mode, and whether parameters are trained: ``weight`` and ``bias`` as they were,
@@ -132,15 +132,15 @@ def from_layer_norm(norm: nn.Module, name: str, num_groups: int = 1, **options: 
 
     Args:
         norm: An ``nn.LayerNorm`` over the last dimension.
-        name: See :func:`build_token_norm`.
-        num_groups: See :func:`build_token_norm`.
-        **options: See :func:`build_token_norm`.
+        name: Name of the norm, see :func:`build_token_norm`.
+        num_groups: Number of groups of channels, for norms that have them.
+        **options: Keyword arguments of the class.
 
     Returns:
         The new norm; ``norm`` stays as it was.
 
     Raises:
-        ValueError: ``norm`` is no LayerNorm or one over several dimensions, or arguments that do not fit.
+        ValueError: ``norm`` is not a LayerNorm over the last dimension, or an argument does not fit.
     """
     if not isinstance(norm, nn.LayerNorm):
         raise InputError(f"expected an nn.LayerNorm to replace, got {type(norm).__name__}")

@@ -17,15 +17,15 @@ Over = Literal["token", "image"]
 class TokenInstanceNorm(AcrossTokensNorm):
     """InstanceNorm: mean and variance over the tokens of each image, per channel (Ulyanov et al., arXiv:1607.08022).
 
-    The same in training and evaluation. An image of one token becomes the bias.
+    It is the same in training and evaluation. The output for an image of one token is the bias.
 
     Args:
         num_features: Channels ``C`` of a token.
         eps: Added to the variance.
         include_prefix: Whether prefix tokens take part in the statistics, see
             :class:`~dtn_det.layers.token_norms.base.AcrossTokensNorm`.
-        device: Where the parameters are made.
-        dtype: Their dtype.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     Shapes:
         ``weight``, ``bias``: ``(C,)``.
@@ -44,7 +44,7 @@ class TokenInstanceNorm(AcrossTokensNorm):
         self.reset_parameters()
 
     def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
-        """``(B, N, C)``, statistics over ``N``."""
+        """Normalise ``(B, N, C)`` by statistics over ``N``."""
         weight, bias = self.affine(tokens.dtype)
         # PyTorch's kernel refuses a single token. F.instance_norm does not export with a height that may change.
         if valid is None and tokens.shape[1] > 1:
@@ -60,23 +60,23 @@ class TokenGroupNorm(AcrossTokensNorm):
     ``over='token'``, the default, takes them within each token, as the published comparisons on transformers do
     (the GroupNorm in the code of PowerNorm, arXiv:2003.07845): LayerNorm per head, and LayerNorm for one group.
     ``over='image'`` takes them over a group and all tokens of an image, as ``nn.GroupNorm`` does on feature maps. Which
-    of the two stands in the table of the paper on DTN (arXiv:2112.02624) is not known here.
+    of the two the table of the paper on DTN (arXiv:2112.02624) shows is not known.
 
     Args:
         num_features: Channels ``C`` of a token.
-        num_groups: Groups of channels; must divide ``C``.
+        num_groups: Number of groups of channels; must divide ``C``.
         eps: Added to the variance.
         over: ``'token'`` or ``'image'``.
         include_prefix: Whether prefix tokens take part in the statistics over an image, see
             :class:`~dtn_det.layers.token_norms.base.AcrossTokensNorm`.
-        device: Where the parameters are made.
-        dtype: Their dtype.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     Shapes:
         ``weight``, ``bias``: ``(C,)``.
 
     Raises:
-        ValueError: Groups that do not divide the channels, or an unknown ``over``.
+        ValueError: The groups do not divide the channels, or ``over`` is unknown.
     """
 
     decisive: ClassVar[tuple[str, ...]] = ("eps", "include_prefix", "num_groups", "over")
@@ -101,7 +101,7 @@ class TokenGroupNorm(AcrossTokensNorm):
         self.reset_parameters()
 
     def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
-        """``(B, N, C)``, statistics over a group of channels, and over ``N`` with ``over='image'``."""
+        """Normalise ``(B, N, C)`` by statistics over a group of channels, and over ``N`` with ``over='image'``."""
         weight, bias = self.affine(tokens.dtype)
         batch, num_tokens, channels = tokens.shape
         if self.over == "token":
@@ -114,5 +114,5 @@ class TokenGroupNorm(AcrossTokensNorm):
         return torch.addcmul(bias, out.reshape(tokens.shape), weight)
 
     def extra_repr(self) -> str:
-        """The arguments, for ``print``."""
+        """Return the arguments, for ``print``."""
         return f"{self.num_features}, num_groups={self.num_groups}, eps={self.eps}, over={self.over!r}"

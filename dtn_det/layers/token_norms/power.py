@@ -28,8 +28,9 @@ class PowerNorm(AcrossTokensNorm):
     ``nu`` in this phase too, and later divides gradients by the quadratic mean of the batch where the paper has
     ``psi``. As there, each token is first divided by its root mean square over channels (``layer_scale``).
 
-    Running statistics have the habits of :class:`~dtn_det.layers.token_norms.batch.TokenBatchNorm`; ``nu`` moves in
-    the backward pass. Activation checkpointing repeats a forward pass with ``psi`` moved on.
+    Each process has running statistics of its own batches, as in
+    :class:`~dtn_det.layers.token_norms.batch.TokenBatchNorm`; ``nu`` changes in the backward pass. Activation
+    checkpointing repeats a forward pass, in which ``psi`` has changed since the first.
 
     Args:
         num_features: Channels ``C`` of a token.
@@ -40,15 +41,15 @@ class PowerNorm(AcrossTokensNorm):
         layer_scale: Divide each token by its root mean square over channels first.
         include_prefix: Whether prefix tokens take part in the statistics, see
             :class:`~dtn_det.layers.token_norms.base.AcrossTokensNorm`.
-        device: Where parameters and buffers are made.
-        dtype: Their dtype.
+        device: Device of parameters and buffers.
+        dtype: Dtype of the parameters.
 
     Shapes:
         ``weight``, ``bias``, ``running_square`` (``psi^2``), ``running_gradient`` (``nu``): ``(C,)``. ``num_steps``:
         ``()``.
 
     Raises:
-        ValueError: A factor out of range, or no number of steps.
+        ValueError: A factor is out of range, or ``warmup_steps`` is not an integer from 0.
     """
 
     running_square: Tensor
@@ -95,7 +96,7 @@ class PowerNorm(AcrossTokensNorm):
         self.num_steps.zero_()
 
     def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
-        """``(B, N, C)``, statistics over ``B`` and ``N``, and over ``C`` with ``layer_scale``."""
+        """Normalise ``(B, N, C)`` by statistics over ``B`` and ``N``, and over ``C`` with ``layer_scale``."""
         if self.layer_scale:
             tokens = F.rms_norm(tokens, self.normalized_shape, eps=self.eps)
         if self.training:
@@ -105,8 +106,9 @@ class PowerNorm(AcrossTokensNorm):
         weight, bias = self.affine(tokens.dtype)
         return torch.addcmul(bias, normalized, weight)
 
-    # Graph compilers do not follow a backward pass that changes a buffer. This is `torch.compiler.disable` without the
-    # import of the compiler, which takes as long as that of torch; torch's own optimizers use it.
+    # Graph compilers cannot follow a backward pass that changes a buffer. `_disable_dynamo` does what
+    # `torch.compiler.disable` does without importing the compiler, which takes as long as importing torch; torch's own
+    # optimizers use it.
     @_disable_dynamo
     def _train(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         with torch.no_grad():
@@ -116,13 +118,12 @@ class PowerNorm(AcrossTokensNorm):
             divisor = torch.where(is_warming, square, self.running_square.to(square.dtype))
             share = torch.where(is_warming, 1 / self.num_steps.to(square.dtype), 1 - self.alpha_forward)
             self.running_square.copy_(torch.lerp(self.running_square.to(square.dtype), square, share))
-        normalized: Tensor = _DivideByRoot.apply(  # type: ignore[no-untyped-call]
+        return _DivideByRoot.apply(  # type: ignore[no-untyped-call]
             tokens, valid, divisor + self.eps, is_warming, self.running_gradient, self.alpha_backward
         )
-        return normalized
 
     def extra_repr(self) -> str:
-        """The arguments, for ``print``."""
+        """Return the arguments, for ``print``."""
         return (
             f"{self.num_features}, eps={self.eps}, alpha_forward={self.alpha_forward}, "
             f"alpha_backward={self.alpha_backward}, warmup_steps={self.warmup_steps}, layer_scale={self.layer_scale}"

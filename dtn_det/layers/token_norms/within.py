@@ -1,4 +1,4 @@
-"""Norms of each token by itself."""
+"""Norms of each token by itself: LayerNorm, RMSNorm, ScaleNorm and Dynamic Tanh."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class TokenLayerNorm(WithinTokenNorm):
     Args:
         num_features: Channels ``C`` of a token.
         eps: Added to the variance.
-        device: Where the parameters are made.
-        dtype: Their dtype.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     Shapes:
         ``weight``, ``bias``: ``(C,)``.
@@ -38,7 +38,7 @@ class TokenLayerNorm(WithinTokenNorm):
         self.reset_parameters()
 
     def normalize(self, x: Tensor) -> Tensor:
-        """``(..., C)`` to the same shape."""
+        """Normalise ``(..., C)``."""
         return F.layer_norm(x, self.normalized_shape, *self.affine(x.dtype), eps=self.eps)
 
 
@@ -50,8 +50,8 @@ class RMSNorm(WithinTokenNorm):
     Args:
         num_features: Channels ``C`` of a token.
         eps: Added to the mean square.
-        device: Where the parameters are made.
-        dtype: Their dtype.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     Shapes:
         ``weight``: ``(C,)``.
@@ -73,7 +73,7 @@ class RMSNorm(WithinTokenNorm):
         nn.init.ones_(self.weight)
 
     def normalize(self, x: Tensor) -> Tensor:
-        """``(..., C)`` to the same shape."""
+        """Normalise ``(..., C)``."""
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
@@ -85,9 +85,9 @@ class ScaleNorm(WithinTokenNorm):
 
     Args:
         num_features: Channels ``C`` of a token.
-        eps: The smallest length that counts.
-        device: Where the parameter is made.
-        dtype: Its dtype.
+        eps: Smallest length by which a token is divided.
+        device: Device of the parameter.
+        dtype: Dtype of the parameter.
 
     Shapes:
         ``gain``: ``(1,)``.
@@ -110,7 +110,7 @@ class ScaleNorm(WithinTokenNorm):
         nn.init.constant_(self.gain, self.num_features**0.5)
 
     def normalize(self, x: Tensor) -> Tensor:
-        """``(..., C)`` to the same shape."""
+        """Normalise ``(..., C)``."""
         return self.gain.to(x.dtype) * F.normalize(x, dim=-1, eps=self.eps)
 
 
@@ -121,16 +121,16 @@ class DyT(WithinTokenNorm):
 
     Args:
         num_features: Channels ``C`` of a token.
-        eps: Without effect, there is nothing to divide by; taken for the sake of one signature.
-        alpha: Where ``alpha`` starts; 0.5 in the paper.
-        device: Where the parameters are made.
-        dtype: Their dtype.
+        eps: Has no effect, because nothing is divided; all norms have this argument.
+        alpha: Start of ``alpha``; 0.5 in the paper.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     Shapes:
         ``weight``, ``bias``: ``(C,)``. ``alpha``: ``(1,)``.
 
     Raises:
-        ValueError: An ``alpha`` that is no finite number.
+        ValueError: ``alpha`` is not a finite number.
     """
 
     decisive: ClassVar[tuple[str, ...]] = ()
@@ -157,10 +157,10 @@ class DyT(WithinTokenNorm):
         nn.init.constant_(self.alpha, self.alpha_init)
 
     def normalize(self, x: Tensor) -> Tensor:
-        """``(..., C)`` to the same shape."""
+        """Normalise ``(..., C)``."""
         weight, bias = self.affine(x.dtype)
         return torch.addcmul(bias, weight, torch.tanh(self.alpha.to(x.dtype) * x))
 
     def extra_repr(self) -> str:
-        """The arguments, for ``print``."""
+        """Return the arguments, for ``print``."""
         return f"{self.num_features}, alpha={self.alpha_init}"

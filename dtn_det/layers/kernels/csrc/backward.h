@@ -14,7 +14,7 @@ struct Gradients {
   T *x, *coefficients, *mean_gate, *var_gate, *weight, *bias;
 };
 
-// Sums in short vectors, emptied into a slot now and then.
+// Sums in short vectors, which are added to a slot from time to time.
 template <class T, int Fields, int Lanes = kLanes<T>>
 struct LaneSums {
   T lane[Fields][Lanes] = {};
@@ -42,8 +42,8 @@ struct LaneSums {
   }
 };
 
-// Fields of a slot, each (G,): those of the filters over the width, of the height and the gates, then in a slot of a tile
-// weight and bias, each (C,).
+// Fields of a slot, each (G,): gradients of the filters over the width, of the filters over the height and of the gates;
+// in a slot of a tile also those of weight and bias, each (C,).
 enum Field { kColLinear, kColQuadratic, kRowFields, kRowLinear = kRowFields, kRowQuadratic, kMeanGate, kVarGate, kFields };
 
 // With deviations from any constant P, the gradient that reaches a source s of the filter m = sum w x,
@@ -70,7 +70,7 @@ class Backward {
   Gradients<T> out;
   TokenStatistics<T> tokens;
 
-  // Gradients of a token's own mean and variance; of fewer lanes, for there is one of these for each token of a tile.
+  // Gradients of a token's own mean and variance. They have fewer lanes, because each token of a tile has one of these.
   using OwnSums = LaneSums<T, 2, (kLanes<T> + 3) / 4>;
 
   // Some columns of one group of a tile, few enough that what a filter over the height reads stays in a first-level
@@ -83,7 +83,7 @@ class Backward {
     const T* constant;       // (width, D) that P
   };
 
-  // For the filters over the width, with P the middle token of the row: of one group, tokens `stride` apart.
+  // Inputs of the filters over the width for one group, with P the middle token of the row; tokens lie `stride` apart.
   struct RowMaps {
     T *u, *to_var;
     int64_t stride;
@@ -91,7 +91,7 @@ class Backward {
     RowMaps at(int64_t offset) const { return {u + offset, to_var + offset, stride}; }
   };
 
-  // What a thread needs for a tile of some width, and some groups.
+  // The buffers that a thread needs for a tile of a certain width and a number of groups.
   struct Workspace {
     Moments<T> moments;
     Map<T> gradients, channels;
@@ -102,7 +102,7 @@ class Backward {
         : moments(p, groups, width), gradients(int64_t(2) * groups * p.H * width * p.D), channels(2 * p.C),
           own(size_t(p.H) * width), sums(groups) {}
 
-    // Of the columns from `first` to `end` of a tile.
+    // The part of the buffers for the columns from `first` to `end` of a tile.
     Strip strip(const Problem<T>& p, int index, int first, int end) {
       const int64_t stride = int64_t(end - first) * p.D, offset = int64_t(first) * p.D;
       T *mean1 = moments.mean(index, 0) + offset, *var1 = moments.var(index, 0) + offset;
@@ -111,14 +111,14 @@ class Backward {
     }
   };
 
-  // Columns of a strip. Tiles of large maps are narrow already.
+  // Number of columns of a strip. Tiles of large maps are narrow already.
   int strip_width(int g, int width) const {
     if (!p.by_image()) return width;
     const int64_t column = int64_t(2) * p.rows[g].taps * p.D * sizeof(T);
     return int(std::max<int64_t>(1, (int64_t(32) << 10) / column));
   }
 
-  // Each image from start to end.
+  // Computes each image from start to end as one task.
   void run_images(Slots& slots) {
     for_each_tile(p, p.W, [&] {
       const int64_t size = int64_t(p.H) * p.W * p.D;
@@ -163,7 +163,8 @@ class Backward {
 
   int64_t middle_of_row(int64_t row) const { return row * p.W + p.W / 2; }
 
-  // The columns from j0 to j1 of an image; `rows_of` gives the maps of a group, `finish` is called when they are filled.
+  // Computes the columns from j0 to j1 of an image; `rows_of` gives the maps of a group, and `finish` is called when they
+  // are filled.
   template <class RowsOf, class Finish>
   void tile_task(int64_t b, int j0, int j1, Workspace& space, double* slot, RowsOf rows_of, Finish finish) {
     const int width = j1 - j0, groups = p.groups_at_once();
@@ -202,8 +203,8 @@ class Backward {
     for (int c = 0; c < 2 * p.C; ++c) slot[kFields * p.G + c] += space.channels[c];
   }
 
-  // One group of an output token: its share of the parameters' gradients, the direct part of the input's, and what the
-  // filter over the height passes on.
+  // Computes for one group of an output token its share of the gradients of the parameters, the direct part of the
+  // gradient of the input, and what the filter over the height passes on.
   void output_task(int64_t b, int g, int i, int j, const Strip& strip, int64_t column, T* channels, OwnSums& own,
                    LaneSums<T, kFields>& sums) {
     const int64_t token = (b * p.H + i) * p.W + j, place = p.place(b, token) + g * p.D;
@@ -255,7 +256,7 @@ class Backward {
     });
   }
 
-  // One group of a source of the filters over the height: the gradients of its moments within the row.
+  // Computes the gradients of the moments within the row for one group of a source of the filters over the height.
   void column_task(int64_t b, int g, int i, int j, const Strip& strip, int64_t column, const RowMaps& rows) {
     const int64_t middle = middle_of_row(b * p.H + i), target = (int64_t(i) * p.W + j) * rows.stride;
     const Band<T>& band = p.rows[g];
@@ -284,7 +285,7 @@ class Backward {
     for (int j = begin; j < end; ++j) own_task(b, i, j, *own++);
   }
 
-  // What reaches a token through its own mean and variance.
+  // Adds the gradient that reaches a token through its own mean and variance.
   void own_task(int64_t b, int i, int j, const OwnSums& own) {
     const int64_t token = (b * p.H + i) * p.W + j, place = p.place(b, token);
     const T own_mean = tokens.own_mean[token];
@@ -306,7 +307,7 @@ class Backward {
     }
   }
 
-  // One group of the filters over the width of a row; `deviation` is a buffer (W, D).
+  // Computes one group of the filters over the width of a row; `deviation` is a buffer (W, D).
   void filter_row(int64_t b, int64_t row, int g, const RowMaps& rows, T* deviation, double* slot) {
     const int64_t first_token = row * p.W, place = p.place(b, first_token) + g * p.D;
     const T* constant = p.x + place + int64_t(p.W / 2) * p.C;

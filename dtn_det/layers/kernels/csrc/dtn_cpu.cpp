@@ -11,7 +11,7 @@
 
 namespace dtn {
 
-// One group of an output token, from the moments within rows of its column, `stride` apart.
+// Computes one group of an output token from the moments within rows of its column, which lie `stride` apart.
 template <class T>
 void normalize_token(const Problem<T>& p, const TokenStatistics<T>& tokens, int64_t b, int g, int i, int j,
                      const T* mean1, const T* var1, int64_t stride, T* y) {
@@ -65,7 +65,7 @@ void forward(const Problem<T>& p, T* y) {
   });
 }
 
-// 0, or 1 when memory ran out.
+// Returns 0, or 1 if memory ran out.
 template <class F>
 int guarded(F&& f) {
   try {
@@ -100,7 +100,7 @@ int guarded(F&& f) {
 DTN_EXPORT(float, f32)
 DTN_EXPORT(double, f64)
 
-// Runs parallel loops on the threads of an OpenMP runtime instead of own ones; null goes back to those.
+// Runs parallel loops on the threads of an OpenMP runtime instead of own threads; null switches back to own threads.
 extern "C" void dtn_use_openmp(dtn::OpenMPParallel parallel) { dtn::openmp_parallel = parallel; }
 
 // 0: any processor of the kind the baseline was built for, 1: also AVX2 and FMA, 2: also AVX-512.

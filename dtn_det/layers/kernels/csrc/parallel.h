@@ -1,4 +1,4 @@
-// A loop over independent tasks, shared out among threads as they become free.
+// A loop over independent tasks: each thread takes the next task when it is free.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,8 @@
 namespace dtn {
 
 // GOMP_parallel of the OpenMP runtime that PyTorch uses, if it has one of this kind: calls a function on each thread of a
-// team and waits for all. PyTorch's idle threads spin for a while, and threads of our own would fight them for the cores.
+// team and waits for all. PyTorch's idle threads spin for a while, and other threads would
+// compete with them for the cores.
 using OpenMPParallel = void (*)(void (*function)(void*), void* data, unsigned num_threads, unsigned flags);
 inline OpenMPParallel openmp_parallel = nullptr;
 
@@ -24,7 +25,7 @@ void run_on_own_threads(int64_t team, Run& run) {
     try {
       helpers.emplace_back(std::ref(run));
     } catch (const std::system_error&) {
-      break;  // no more threads to be had: the others take over
+      break;  // no more threads can be started: the others take over the tasks
     }
   }
   run();
@@ -51,7 +52,7 @@ void parallel_for(int64_t num_tasks, int num_threads, MakeWorker make_worker) {
   if (team <= 1) {
     run();
   } else if (openmp_parallel != nullptr) {
-    // The whole team, even for fewer tasks: another size would make the runtime build another team.
+    // Even for fewer tasks the whole team is used: for another size the runtime would build another team.
     openmp_parallel([](void* data) { (*static_cast<decltype(run)*>(data))(); }, &run, unsigned(num_threads), 0);
   } else {
     run_on_own_threads(team, run);

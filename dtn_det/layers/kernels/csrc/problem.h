@@ -1,4 +1,4 @@
-// One call of the layer, and what both of its directions compute: statistics of tokens, moments along the two axes.
+// One call of the layer, and what both passes compute: statistics of the tokens and moments along the two axes.
 #pragma once
 
 #include <algorithm>
@@ -20,8 +20,8 @@ extern "C" struct DtnShape {
   int32_t head_rms, unbiased, only_var, threads;
 };
 
-// Tensors are (B, prefix + H W, C): the grid's tokens of each image stand behind some that have no place in it. What is
-// computed of the grid alone is (B, H W, ...).
+// Tensors are (B, prefix + H W, C): in each image the tokens of the grid stand behind prefix tokens. Results for the
+// grid alone are (B, H W, ...).
 template <class T>
 struct Problem {
   DtnShape shape;
@@ -47,18 +47,18 @@ struct Problem {
   int64_t num_rows() const { return shape.batch * H; }
   int64_t num_tokens() const { return num_rows() * W; }
 
-  // Where in a tensor a token of the grid has its channels.
+  // Offset in a tensor of the channels of a token of the grid.
   int64_t place(int64_t b, int64_t token) const { return (token + (b + 1) * shape.prefix) * C; }
   int64_t prefix_place(int64_t b, int64_t index) const { return (b * (shape.prefix + int64_t(H) * W) + index) * C; }
 
-  // Whether each image is one task from its start to its end, so that what passes between the steps stays in a
-  // processor's own cache. As with tiles the threads at hand have no say, for sums over a task must not depend on them.
+  // Whether each image is one task from start to end, so that intermediate results stay in a processor's own cache. As
+  // for tiles, the decision does not look at the number of threads, because sums over a task must not depend on it.
   bool by_image() const {
     const int64_t touched = int64_t(H) * W * (3 * int64_t(C) + 6 * int64_t(D)) * sizeof(T);
     return shape.batch >= 8 && touched <= (int64_t(4) << 20);
   }
 
-  // Asks for an image of a tensor ahead of its use: group by group is no order that a processor would foresee.
+  // Prefetches an image of a tensor: a processor does not foresee that it is read group by group.
   template <int ForWriting>
   void fetch_image(const T* tensor, int64_t b) const {
     const char* first = reinterpret_cast<const char*>(tensor + place(b, b * H * W));
@@ -66,7 +66,8 @@ struct Problem {
     for (int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(first + offset, ForWriting, 2);
   }
 
-  // Groups that are taken together: where a tile is part of a large map, all, for their channels lie side by side.
+  // Number of groups that are computed together: all where a tile is part of a large map, because their channels lie
+  // side by side.
   int groups_at_once() const { return by_image() ? 1 : G; }
 
   // Columns of a tile: few enough that `arrays` buffers of its whole height fit into a second-level cache and that there
@@ -110,13 +111,13 @@ void measure_token(const Problem<T>& p, const T* x, T* scales, T& own_mean, T& o
   own_var = squares.total() / (p.shape.unbiased ? p.C - 1 : p.C);
 }
 
-// What both directions need of every token of the grid.
+// Statistics of every token of the grid, which both passes need.
 template <class T>
 struct TokenStatistics {
   std::unique_ptr<T[]> scale;              // (B, H, W, G)
   std::unique_ptr<T[]> own_mean, own_var;  // (B, H, W) of the scaled token
 
-  // Those of all tokens, unless each image's task measures its own.
+  // Computes the statistics of all tokens, unless the task of each image computes its own.
   explicit TokenStatistics(const Problem<T>& p)
       : scale(new T[p.num_tokens() * p.G]), own_mean(new T[p.num_tokens()]), own_var(new T[p.num_tokens()]) {
     if (p.by_image()) return;
@@ -185,7 +186,7 @@ class Moments {
   T* mean(int index, int i) { return &values[(int64_t(index) * p.H + i) * stride()]; }
   T* var(int index, int i) { return mean(groups + index, i); }
 
-  // Those of the groups from g0 on, for the columns from j0 to j1.
+  // Computes the moments of the groups from g0 on, for the columns from j0 to j1.
   void fill(const TokenStatistics<T>& tokens, int64_t b, int g0, int j0, int j1) {
     columns = j1 - j0;
     for (int i = 0; i < p.H; ++i) {

@@ -20,7 +20,7 @@ constexpr int kPackBytes = 32;
 constexpr int kPackBytes = 16;
 #endif
 
-// Two registers' worth: loops over the taps of a filter have few independent sums, and two packs double them.
+// Size of two registers: loops over the taps of a filter have few independent sums, and two packs double their number.
 template <class V>
 struct Pair {
   V low, high;
@@ -150,7 +150,7 @@ inline auto folded_product(Pair<V> a, Pair<V> b) {
   return folded_product(a.low, b.low) + folded_product(a.high, b.high);
 }
 
-// Widths at which to begin a loop with few or many sums at a time: 16 registers hold no pairs of many.
+// Widths at which loops with few or with many sums begin: 16 registers are too few for pairs of many sums.
 template <class T>
 constexpr int kFewSums = (kPackBytes == 64 ? 4 : 2) * kLanes<T>;
 template <class T>
