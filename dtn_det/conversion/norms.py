@@ -20,7 +20,15 @@ from dtn_det.conversion.grids import (
 from dtn_det.conversion.hosts.traits import ExtraTokens, arguments, extra_tokens
 from dtn_det.conversion.patch_layout import RecordLayout, tells_layout
 from dtn_det.conversion.placement import VerifyPlaces, code_from_outside
-from dtn_det.conversion.plan import GridFunction, Groups, Layers, NormPlan, NormSite, plan_norms
+from dtn_det.conversion.plan import (
+    GridFunction,
+    Groups,
+    Layers,
+    NormPlan,
+    NormSite,
+    check_across_tokens,
+    plan_norms,
+)
 from dtn_det.conversion.spt_lsa import put
 from dtn_det.layers import DTN, from_layer_norm
 from dtn_det.layers.token_norm import TokenNorm
@@ -76,6 +84,8 @@ def convert_norm(
         >>> model = convert_norm(timm.create_model("vit_small_patch16_224", pretrained=True), "dtn")
     """
     plan = plan_norms(model, norm, layers=layers, num_groups=num_groups, grid=grid)
+    if options.get("over") == "image":
+        check_across_tokens(model, norm, grid)
     norms = {site: _new_norm(model.get_submodule(site.name), site, norm, options) for site in plan.replaced}
     for site, module in norms.items():
         put(model, site.name, module)

@@ -11,7 +11,14 @@ from typing import Any, Literal
 from torch import nn
 
 from dtn_det.conversion.grid_memory import Grid
-from dtn_det.conversion.hosts.traits import attends_to_others, check_order, hides_later_tokens, reads, reads_images
+from dtn_det.conversion.hosts.traits import (
+    attends_to_others,
+    check_images_apart,
+    check_order,
+    hides_later_tokens,
+    reads,
+    reads_images,
+)
 from dtn_det.errors import InputError, NoNormToConvertError
 from dtn_det.layers import DTN, DyT, RMSNorm, ScaleNorm, TokenGroupNorm, TokenLayerNorm
 from dtn_det.layers.token_norm import TokenNorm
@@ -172,14 +179,29 @@ def _check_arguments(model: Any, norm: Any, layers: Layers, grid: Any) -> None:
         )
     check_layers(layers)
     _check_grid(grid)
-    if grid == "sequence":
-        if token_norm_class(norm) not in _WITHIN_TOKENS and hides_later_tokens(model):
-            raise InputError(
-                f"expected an encoder, got {type(model).__name__} with attention that must not see later tokens, at "
-                f"which {norm} looks: convert an encoder, or take a norm within tokens (ln, rmsnorm, scalenorm, dyt)"
-            )
-    elif token_norm_class(norm) is DTN:
+    if grid != "sequence" and token_norm_class(norm) is DTN:
         check_order(model, grid_is_given=grid is not None)
+    if token_norm_class(norm) not in _WITHIN_TOKENS:
+        check_across_tokens(model, norm, grid)
+
+
+def check_across_tokens(model: nn.Module, norm: str, grid: object) -> None:
+    """Check that a model fits a norm with statistics over tokens.
+
+    Args:
+        model: A built model.
+        norm: Name of the norm, for messages.
+        grid: Grid of the tokens, as of :func:`dtn_det.convert_norm`.
+
+    Raises:
+        InputError: The model has the tokens of several images in one row, or, as a sequence, hides later tokens.
+    """
+    check_images_apart(model, norm)
+    if grid == "sequence" and hides_later_tokens(model):
+        raise InputError(
+            f"expected an encoder, got {type(model).__name__} with attention that must not see later tokens, at "
+            f"which {norm} looks: convert an encoder, or take a norm within tokens (ln, rmsnorm, scalenorm, dyt)"
+        )
 
 
 def _check_grid(grid: Any) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dtn_det import convert_norm, plan_norms
 from dtn_det.conversion.hosts.traits import ExtraTokens, extra_tokens
+from dtn_det.errors import InputError
 from dtn_det.layers import DTN
 
 timm = pytest.importorskip("timm")
@@ -220,9 +221,12 @@ def test_tokens_that_no_one_speaks_of_are_no_prefix() -> None:
 def test_models_that_rearrange_their_tokens_are_refused(name: str, deed: str) -> None:
     with torch.device("meta"):
         model = timm.create_model(name)
-    with pytest.raises(ValueError, match=f"expected tokens in the order of their grid, got {deed}: DTN has no grid"):
+    reason = f"expected tokens in the order of their grid, got {deed}: DTN has no grid there"
+    with pytest.raises(InputError, match=reason) as error:
         convert_norm(model)
     assert not any(isinstance(module, DTN) for module in model.modules())
+    assert str(error.value).endswith("choose another model or a norm within tokens (ln, gn, rmsnorm, scalenorm, dyt)")
+    assert plan_norms(model, "ln", layers="blocks").replaced
 
 
 def test_a_decoder_keeps_its_norms() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from conversion_models import move_off_start, norm_calls, wrong_cells
-from torch import nn
+from torch import Tensor, nn
 
 from dtn_det import convert_norm, plan_norms
 from dtn_det.errors import InputError
-from dtn_det.layers import DTN, TOKEN_NORMS
+from dtn_det.layers import DTN, TOKEN_NORMS, TokenNorm
 
 transformers = pytest.importorskip("transformers")
 
@@ -194,18 +194,70 @@ def test_models_without_a_grid_are_refused(kind: str, config: str, settings: dic
     assert not any(isinstance(module, DTN) for module in model.modules())
 
 
-@pytest.mark.parametrize("grid", [None, (4, 8)])
-def test_packed_patches_of_several_images_are_no_grid(grid: tuple[int, int] | None) -> None:
-    module = pytest.importorskip("transformers.models.qwen2_vl.modeling_qwen2_vl")
-    config = transformers.Qwen2VLConfig(
-        vision_config={"depth": 1, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 2}
-    ).vision_config
-    model = module.Qwen2VisionTransformerPretrainedModel(config)
-    reason = "which puts the patches of several images into one row, block by block: DTN has no grid there"
+def packing(version: str = "2") -> torch.nn.Module:
+    """A vision tower that takes the patches of several images in one row, four neighbours after four neighbours."""
+    module = pytest.importorskip(f"transformers.models.qwen{version}_vl.modeling_qwen{version}_vl")
+    if version == "2":
+        settings = {"depth": 1, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 2, "patch_size": 8}
+        config = transformers.Qwen2VLConfig(vision_config=settings).vision_config
+        return module.Qwen2VisionTransformerPretrainedModel(config).eval()
+    settings = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    config = transformers.Qwen2_5_VLConfig(vision_config=settings).vision_config
+    return module.Qwen2_5_VisionTransformerPretrainedModel(config)
+
+
+@pytest.mark.parametrize(
+    ("norm", "grid", "told"),
+    [
+        ("dtn", None, "DTN has no grid there"),
+        ("dtn", (4, 8), "DTN has no grid there"),
+        ("dtn", "sequence", "dtn takes statistics over the tokens of an image"),
+        *((norm, None, f"{norm} takes statistics over the tokens of an image") for norm in ("bn", "in", "sn", "pn")),
+    ],
+)
+def test_packed_patches_of_several_images_are_no_grid_and_no_image(norm: str, grid: Any, told: str) -> None:
+    model = packing()
+    reason = (
+        f"which puts the patches of several images into one row, block by block: {told}; choose another model or a "
+        r"norm within tokens \(ln, gn, rmsnorm, scalenorm, dyt\)$"
+    )
     for refused in (convert_norm, plan_norms):
         with pytest.raises(InputError, match=reason):
-            refused(model, layers="blocks", grid=grid)
-    assert len(plan_norms(model, "rmsnorm", layers="blocks").replaced) == 2
+            refused(model, norm, layers="blocks", grid=grid)
+
+
+@pytest.mark.parametrize("norm", ["ln", "gn", "rmsnorm", "scalenorm", "dyt"])
+def test_packed_patches_take_norms_within_tokens(norm: str) -> None:
+    model, patches = packing(), torch.randn(24, 3 * 2 * 8 * 8)
+    grids = torch.tensor([[1, 4, 4], [1, 2, 4]])
+
+    def run() -> Tensor:
+        out = model(patches, grid_thw=grids)
+        return out if isinstance(out, Tensor) else out[0]
+
+    with torch.no_grad():
+        before = run()
+        convert_norm(model, norm, layers="blocks", num_groups=1)
+        after = run()
+    assert after.shape == before.shape
+    assert torch.isfinite(after).all()
+    # GroupNorm of one group is LayerNorm.
+    assert torch.allclose(after, before, atol=1e-5) == (norm in ("ln", "gn"))
+
+
+def test_group_norm_over_images_is_none_within_tokens() -> None:
+    model = packing()
+    with pytest.raises(InputError, match="gn takes statistics over the tokens of an image"):
+        convert_norm(model, "gn", layers="blocks", num_groups=1, over="image")
+    assert not any(isinstance(module, TokenNorm) for module in model.modules())
+    text = build("GPT2Model", "GPT2Config", n_embd=16, n_layer=1, n_head=2)
+    with pytest.raises(InputError, match="must not see later tokens, at which gn looks"):
+        convert_norm(text, "gn", layers="blocks", num_groups=1, over="image", grid="sequence")
+
+
+def test_a_model_without_layer_norm_is_not_advised_to_take_another_norm() -> None:
+    with pytest.raises(InputError, match=r"DTN has no grid there; choose another model$"):
+        convert_norm(packing("2_5"))
 
 
 def test_the_queries_of_a_detector_have_no_grid() -> None:

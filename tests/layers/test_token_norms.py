@@ -332,3 +332,17 @@ def test_traced_and_exported(variant: str, masked: bool) -> None:
     other = tokens(B + 1, H + 2, W, C)
     other_mask = None if mask is None else torch.arange(other[..., 0].numel()).reshape(other.shape[:-1]) % 3 > 0
     close(exported.module()(other, mask=other_mask), norm(other, mask=other_mask))
+
+
+@pytest.mark.parametrize("name", ["ln", "gn", "rmsnorm", "scalenorm", "dyt"])
+def test_norms_within_tokens_take_rows_of_tokens(name: str) -> None:
+    norm, x = build_token_norm(name, 8, 2), torch.randn(5, 8)
+    assert torch.equal(norm(x), norm(x[None])[0])
+
+
+@pytest.mark.parametrize("name", ["bn", "in", "sn", "powernorm", "dtn"])
+def test_norms_across_tokens_need_to_know_the_images(name: str) -> None:
+    with pytest.raises(ValueError, match=r"expected x of shape \(B, N, 8\) or \(B, H, W, 8\), got \(5, 8\)"):
+        build_token_norm(name, 8, 2)(torch.randn(5, 8))
+    with pytest.raises(ValueError, match=r"expected x of shape \(B, N, 8\)"):
+        build_token_norm("gn", 8, 2, over="image")(torch.randn(5, 8))

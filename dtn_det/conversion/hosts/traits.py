@@ -50,6 +50,7 @@ _REARRANGING = {
 
 # Argument by which Qwen2-VL and those after it take the grids of the images whose patches are packed into one row.
 _PACKED = "grid_thw"
+_PACKS = "puts the patches of several images into one row, block by block"
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,9 @@ def check_order(model: nn.Module, grid_is_given: bool = False) -> None:
     found = rearranges(model)
     if found is not None:
         kind, deed = found
-        part = "" if kind == type(model).__name__ else f"{kind} of "
         raise InputError(
-            f"expected tokens in the order of their grid, got {part}{type(model).__name__}, which {deed}: DTN has no "
-            "grid there; choose another model or another norm"
+            f"expected tokens in the order of their grid, got {_part(kind, model)}, which {deed}: DTN has no grid "
+            f"there; choose another model{_or_within(model)}"
         )
     if not grid_is_given and reads_frames(model):
         raise InputError(
@@ -160,15 +160,49 @@ def check_order(model: nn.Module, grid_is_given: bool = False) -> None:
         )
 
 
+def check_images_apart(model: nn.Module, norm: str) -> None:
+    """Check that a model keeps the tokens of each image apart, for a norm with statistics over the tokens of an image.
+
+    Args:
+        model: A built model.
+        norm: Name of the norm, for the message.
+
+    Raises:
+        InputError: The model packs the patches of several images into one row ``(N, C)``.
+    """
+    packing = _packing(model)
+    if packing is not None:
+        raise InputError(
+            f"expected the tokens of each image apart, got {_part(packing, model)}, which {_PACKS}: {norm} takes "
+            f"statistics over the tokens of an image; choose another model{_or_within(model)}"
+        )
+
+
+def _part(kind: str, model: nn.Module) -> str:
+    return kind if kind == type(model).__name__ else f"{kind} of {type(model).__name__}"
+
+
+def _or_within(model: nn.Module) -> str:
+    """Return the end of an advice: norms that need no order of tokens, if the model has a LayerNorm to convert."""
+    has_norms = any(isinstance(module, nn.LayerNorm) for module in model.modules())
+    return " or a norm within tokens (ln, gn, rmsnorm, scalenorm, dyt)" if has_norms else ""
+
+
 def rearranges(model: nn.Module) -> tuple[str, str] | None:
-    """Return the class of a module that takes tokens out of the order of their grid, and what it does; or None."""
+    """Class and deed of a module that is known to take tokens out of the order of their grid."""
     kinds = {base.__name__ for kind in _kinds(model) for base in kind.__mro__}
     for deed, names in _REARRANGING.items():
         for name in names:
             if name in kinds:
                 return name, deed
-    packing = (kind.__name__ for kind in _kinds(model) if _PACKED in _names(kind.forward))
-    return next(((name, "puts the patches of several images into one row, block by block") for name in packing), None)
+    packing = _packing(model)
+    return None if packing is None else (packing, _PACKS)
+
+
+def _packing(model: nn.Module) -> str | None:
+    """Return the class of a module that takes the patches of several images in one row; None if there is none."""
+    kinds = (type(module) for module in model.modules())
+    return next((kind.__name__ for kind in kinds if _PACKED in _names(kind.forward)), None)
 
 
 def reads_frames(model: nn.Module) -> bool:

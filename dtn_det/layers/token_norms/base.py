@@ -29,7 +29,13 @@ class WithinTokenNorm(TokenNorm):
     """
 
     def forward(self, x: Tensor, hw_shape: tuple[int, int] | None = None, mask: Tensor | None = None) -> Tensor:
-        """Normalise the tokens; see :meth:`dtn_det.layers.token_norm.TokenNorm.forward`."""
+        """Normalise the tokens; see :meth:`dtn_det.layers.token_norm.TokenNorm.forward`.
+
+        Without ``hw_shape`` and ``mask``, tokens ``(N, C)`` are taken too, as of hosts that pack the patches of several
+        images into one row.
+        """
+        if x.dim() == 2 and hw_shape is None and mask is None:
+            return self.forward(x.unsqueeze(0)).squeeze(0)
         grid = check_tokens(x, self.num_features, hw_shape)
         if mask is not None:
             check_mask(mask, x.shape[0], math.prod(x.shape[1:-1]), grid)

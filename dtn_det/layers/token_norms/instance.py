@@ -100,6 +100,16 @@ class TokenGroupNorm(AcrossTokensNorm):
         self.over = over
         self.reset_parameters()
 
+    def forward(self, x: Tensor, hw_shape: tuple[int, int] | None = None, mask: Tensor | None = None) -> Tensor:
+        """Normalise the tokens; see :meth:`dtn_det.layers.token_norm.TokenNorm.forward`.
+
+        With ``over='token'``, and without ``hw_shape`` and ``mask``, tokens ``(N, C)`` are taken too, as of hosts that
+        pack the patches of several images into one row.
+        """
+        if x.dim() == 2 and self.over == "token" and hw_shape is None and mask is None:
+            return super().forward(x.unsqueeze(0)).squeeze(0)
+        return super().forward(x, hw_shape, mask)
+
     def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """Normalise ``(B, N, C)`` by statistics over a group of channels, and over ``N`` with ``over='image'``."""
         weight, bias = self.affine(tokens.dtype)
