@@ -42,6 +42,13 @@ def test_a_smaller_part_is_contained_in_a_larger_one(one: int, other: int, seed:
     assert set(choose_ids(PATHS, small, seed)) <= set(choose_ids(PATHS, large, seed))
 
 
+def test_the_order_of_ids_does_not_matter() -> None:
+    ids = list(range(100))
+    chosen = choose_ids(ids, 10, 0)
+    assert chosen != choose_ids(ids, 10, 1)
+    assert {ids[::-1][place] for place in choose_ids(ids[::-1], 10, 0)} == set(chosen)
+
+
 def test_no_limit_takes_all_as_they_come() -> None:
     assert choose_paths(PATHS, None, 0) is PATHS
     assert choose_ids(PATHS, None, 0) == list(range(15))

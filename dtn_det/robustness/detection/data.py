@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 import tempfile
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dtn_det._optional import require
 from dtn_det.corruptions.cells import Cell
 from dtn_det.corruptions.engine import Corruptor
+from dtn_det.datasets.choosing import choose_ids
 from dtn_det.datasets.class_names import NamedSet, check_set
 from dtn_det.datasets.coco.file import CocoFile, read_coco_file
 from dtn_det.datasets.coco.names import check_images, is_elsewhere
@@ -212,7 +212,7 @@ def _selected(
             "the data set"
         )
     narrowed, narrowing = _narrowed(ids, file)
-    indices = tuple(choose(ids, limit, limit_seed))
+    indices = tuple(choose_ids(ids, limit, limit_seed))
     limited = len(indices) < len(ids)
     selection = f"limit={len(indices)} of {len(ids)} seed={limit_seed}" if limited else narrowed or "all"
     truth = truth_of(file, [ids[index] for index in indices], dataset.cat_ids)
@@ -243,23 +243,6 @@ def _narrowed(ids: Sequence[Id | None], file: CocoFile) -> tuple[str, tuple[Rema
     )
     remark = Remark("images_narrowed", what, str(file.path), len(left_out), tuple(left_out[:3]), partial=True)
     return f"{len(ids)} of {counted(len(file.images), 'image')}", (remark,)
-
-
-def choose(keys: Sequence[object], limit: int | None, seed: int) -> list[int]:
-    """Places of the images that a limit leaves, in ascending order; which ones follows from their keys and the seed.
-
-    Raises:
-        ValueError: A limit below 1.
-    """
-    if limit is None:
-        return list(range(len(keys)))
-    if limit < 1:
-        raise InputError(f"expected --limit to be at least 1, got {limit}")
-
-    def rank(place: int) -> bytes:
-        return hashlib.blake2b(f"{seed} {keys[place]}".encode("utf-8", "surrogateescape")).digest()
-
-    return sorted(sorted(range(len(keys)), key=rank)[:limit])
 
 
 def build_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:
