@@ -21,7 +21,7 @@ from dtn_det.corruptions import PROFILES, Corruptor
 from dtn_det.corruptions.cells import CLEAN
 from dtn_det.corruptions.identity import Identity, engine_changes
 from dtn_det.errors import ReportError, StoreError
-from dtn_det.reports.samples import make_samples
+from dtn_det.reports.samples.gallery import make_samples
 from dtn_det.reports.sources import open_sources
 from dtn_det.robustness.store.store import Store
 

@@ -133,11 +133,11 @@ def test_unfinished_and_bad_images_are_told(tmp_path: Path) -> None:
     classifier_store(store, {"b": 1}, bad=[3])
     report = collect([store], QUICK)
     assert report.model("a").partial == "2 of 3 units of images, 1 bad image left out"
-    assert report.model("b").partial == "1 bad images left out"
+    assert report.model("b").partial == "1 bad image left out"
     assert report.model("b").bad_images == 1
     assert report.remarks[:2] == (
         "a: partial (2 of 3 units of images, 1 bad image left out)",
-        "b: partial (1 bad images left out)",
+        "b: partial (1 bad image left out)",
     )
     assert "b and a: no difference, they were evaluated on other images (23 and 39)" in report.remarks
 
@@ -204,14 +204,18 @@ def test_processes_give_the_numbers_of_one(tmp_path: Path, monkeypatch: pytest.M
         pd.testing.assert_frame_equal(one.differences, other.differences)
 
 
-def test_what_is_wrong_in_a_process_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_records_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = detector_store(tmp_path / "store", {"ln": 0})
-    monkeypatch.setattr(detection, "_PROCESS_WORK", 0)
     monkeypatch.setattr(detection, "bad_images", lambda model: {})
     unit = next(store.glob("models/*/unit-000001.parquet"))
     unit.write_bytes(unit.read_bytes()[:-20])
     with pytest.raises(StoreError, match=r"expected records in .*unit-000001.parquet"):
-        collect([store], replace(QUICK, processes=2))
+        collect([store], QUICK)
+
+
+def test_a_process_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = detector_store(tmp_path / "store", {"ln": 0})
+    monkeypatch.setattr(detection, "_PROCESS_WORK", 0)
     monkeypatch.setattr(detection, "_numbers_of_cells", _die)
     with pytest.raises(ChildProcessError, match=r"one that died .* free some of it and start again"):
         collect([store], replace(QUICK, processes=2))

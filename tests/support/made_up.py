@@ -1,13 +1,16 @@
 """Reports of models that never were: random records, drawn with a seed, through the package's own sections.
 
 Models differ by `skill`, so that differences, ties and insignificant results can be had at will. Images differ in
-difficulty, so that the cells of an image depend on each other as real ones do.
+difficulty, so that the cells of an image depend on each other as real ones do. A report is made once for all tests of
+a process, which must not change its tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -21,6 +24,34 @@ from dtn_det.reports.detection import detection_section
 from dtn_det.reports.numbers import differences_frame
 
 ALL = BENCHMARK + EXTRA
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def made_once(function: Callable[P, R]) -> Callable[P, R]:
+    """Keep what a function returns for each of its arguments, lists and dictionaries included."""
+
+    @cache
+    def keep(args: Any, keywords: Any) -> R:
+        return function(*map(_thawed, args), **{name: _thawed(value) for name, value in keywords})
+
+    @wraps(function)
+    def found(*args: P.args, **keywords: P.kwargs) -> R:
+        return keep(tuple(map(_frozen, args)), tuple((name, _frozen(value)) for name, value in keywords.items()))
+
+    return found
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return "mapping", tuple(value.items())
+    return ("sequence", tuple(value)) if isinstance(value, list | tuple | range) else ("value", value)
+
+
+def _thawed(value: Any) -> Any:
+    kind, content = value
+    return dict(content) if kind == "mapping" else content
 
 
 def provenance(task: str = "classification", images: int = 60, replicates: int = 200, **changes: object) -> Provenance:
@@ -71,6 +102,7 @@ def classifier_records(
     return ClassifierRecords(np.arange(images), cells, columns, {})
 
 
+@made_once
 def classification_report(
     models: Collection[str] = ("ln", "dtn"),
     images: int = 60,
@@ -114,6 +146,7 @@ def classification_report(
     return _report("classification", names, (section,), baseline, remarks, images, replicates, partial or {}, changes)
 
 
+@made_once
 def detection_report(
     models: Collection[str] = ("ln", "dtn"),
     images: int = 60,
