@@ -53,8 +53,8 @@ class Source:
             self.names, self.read = _tar(path)
         else:
             raise ValueError(
-                f"expected a tar or ZIP archive, or a folder, got {str(path)!r}, which is none or was cut off: fetch "
-                "it again"
+                f"expected a tar or ZIP archive, or a folder, got {str(path)!r}, which is not one or was cut off: "
+                "fetch it again"
             )
 
     def find(self, member: str) -> str:

@@ -86,11 +86,11 @@ def check_checkpoint(path: str) -> str:
     if not (_is_safetensors(file) or _is_old_format(file) or is_whole(file)):
         if file.suffix not in CHECKPOINT_SUFFIXES:
             raise CheckpointError(
-                f"expected a checkpoint that training wrote, a .pth file, got {path!r}, which is none: name another"
+                f"expected a checkpoint that training wrote, a .pth file, got {path!r}, which is not one: name another"
             )
         raise CheckpointError(
-            f"expected a checkpoint, got {path!r}, which is none or was cut off: delete it and fetch it again, or name "
-            "another"
+            f"expected a checkpoint, got {path!r}, which is not one or was cut off: delete it and fetch it again, or "
+            "name another"
         )
     return path
 

@@ -118,16 +118,16 @@ def choose_whole(
     """Choose the state dict of a checkpoint, one set of weights in it, and apply masks of pruning.
 
     Args:
-        content: What the file holds.
+        content: Content of the file.
         wanted: See :func:`find_weights`.
-        own: Names of the model, where it is known.
+        own: Names of the model if it is known.
 
     Returns:
         The state dict with the names of the file, the names of weights that masks were applied to, and the two sets of
         weights of mmcv's EMAHook, if the state dict has such.
 
     Raises:
-        CheckpointError: There is none, or none of the kind that is wanted, or it is an adapter or without values.
+        CheckpointError: There is no state dict, or none of the wanted kind, or it is an adapter or has no values.
     """
     chosen = choose_weights(content, wanted)
     own = tuple(own)

@@ -55,7 +55,7 @@ class CarriesOptions(nn.Module):
         found = unpack_options(state)
         if found is None:
             warnings.warn(
-                f"expected the options of {type(self).__name__} in the state dict, got what is none: the layer keeps "
+                f"expected the options of {type(self).__name__} in the state dict, got something else: the layer keeps "
                 "its own; see that they are those of the training",
                 stacklevel=2,
             )

@@ -200,8 +200,8 @@ def set_resume(cfg: Config, resume: str | None) -> None:
         return
     if Path(resume).is_file() and not is_whole(resume):
         raise CheckpointError(
-            f"expected --resume to name a checkpoint of a training run, got {resume!r}, which is none or was cut off: "
-            "take the one before it, or --resume without a path for the last one in the work-dir"
+            f"expected --resume to name a checkpoint of a training run, got {resume!r}, which is not one or was cut "
+            "off: take the one before it, or --resume without a path for the last one in the work-dir"
         )
     cfg.load_from = check_checkpoint(resume)
 

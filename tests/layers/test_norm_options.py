@@ -93,7 +93,7 @@ def test_weights_of_another_norm_are_told() -> None:
 
 
 def test_what_cannot_be_read_is_told() -> None:
-    with pytest.warns(UserWarning, match="expected the options of DTN in the state dict, got what is none"):
+    with pytest.warns(UserWarning, match="expected the options of DTN in the state dict, got something else"):
         DTN(8, 2).load_state_dict({**DTN(8, 2).state_dict(), EXTRA_STATE: torch.ones(3)})
 
 

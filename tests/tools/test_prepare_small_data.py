@@ -199,7 +199,7 @@ def no_images(folder: Path) -> Path:
 
 WRONG = [
     ("cifar10", lambda folder: folder / "none.tar.gz", r"expected an archive or a folder, got .* no such file"),
-    ("cifar10", text, "expected a tar or ZIP archive, or a folder, got .*, which is none or was cut off"),
+    ("cifar10", text, "expected a tar or ZIP archive, or a folder, got .*, which is not one or was cut off"),
     ("cifar10", cut_off, r"expected a whole archive, got .*: fetch it again"),
     (
         "cifar100",

@@ -208,7 +208,7 @@ def test_training_from_a_broken_checkpoint_ends_before_the_model_is_built(
     arguments = [str(tmp_path / "config.py"), "--work-dir", str(tmp_path / "work"), "--data-root", str(coco)]
     assert train_tool.main([*arguments, "--cfg-options", f"load_from={cut_off}"]) == 1
     error = capsys.readouterr().err
-    assert f"tools/train.py: error: expected a checkpoint, got '{cut_off}', which is none or was cut off" in error
+    assert f"tools/train.py: error: expected a checkpoint, got '{cut_off}', which is not one or was cut off" in error
 
 
 def test_testing_a_broken_checkpoint_ends_before_the_model_is_built(

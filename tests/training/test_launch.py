@@ -313,7 +313,7 @@ def test_resume_is_auto_or_a_checkpoint(tmp_path: Path) -> None:
     whole = (tmp_path / "epoch_1.pth").read_bytes()
     (tmp_path / "epoch_3.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(
-        ValueError, match=r"expected --resume to name a checkpoint .* got .*epoch_3.pth', which is none"
+        ValueError, match=r"expected --resume to name a checkpoint .* got .*epoch_3.pth', which is not one"
     ):
         launch.set_resume(cfg, str(tmp_path / "epoch_3.pth"))
 
@@ -335,7 +335,9 @@ def test_checkpoint_must_be_whole(tmp_path: Path) -> None:
     whole = (tmp_path / "new.pth").read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"<html>not found</html>"):
         (tmp_path / "new.pth").write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"expected a checkpoint, got .*new.pth', which is none or was cut"):
+        with pytest.raises(
+            CheckpointError, match=r"expected a checkpoint, got .*new.pth', which is not one or was cut"
+        ):
             check_checkpoint(str(tmp_path / "new.pth"))
 
 
@@ -343,7 +345,7 @@ def test_a_file_that_is_no_checkpoint_is_not_to_be_deleted(tmp_path: Path) -> No
     (tmp_path / "README.md").write_text("# A project")
     with pytest.raises(
         CheckpointError,
-        match=r"expected a checkpoint that training wrote, a .pth file, got .*README.md', which is none: name another$",
+        match=r"expected a checkpoint that training wrote, a .pth file, got .*README.md', which is not one: name ano",
     ):
         check_checkpoint(str(tmp_path / "README.md"))
 
