@@ -1,4 +1,4 @@
-"""Options of norms in state dicts: they travel with the weights, and old files load as before."""
+"""Options of layers in state dicts: they travel with the weights, and old files load as before."""
 
 from __future__ import annotations
 
