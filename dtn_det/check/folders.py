@@ -125,7 +125,7 @@ def _against(found: Recognised, images: LabelledImages, target: Target | None) -
 
 
 def _told(found: Recognised, images: LabelledImages, target: Target | None) -> tuple[Remark, ...]:
-    """That the tools refuse a part of ImageNet's classes that `dtn-det mce` evaluates."""
+    """Remark that the tools refuse a part of ImageNet's classes that `dtn-det mce` evaluates."""
     if target is None or target.config is None or target.is_detector or images.labels.classes != "imagenet":
         return ()
     fault = folder_fault(target.config, str(found.root)) if found.kind == "class_folders" else ""

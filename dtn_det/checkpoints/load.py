@@ -236,7 +236,7 @@ def with_options(
 
 
 def _layers_by_key(model: nn.Module) -> dict[str, CarriesOptions]:
-    """The layers that carry options, by what their names in the model's state dict begin with.
+    """Return the layers that carry options, by what their names in the model's state dict begin with.
 
     Names of modules would not do: wrappers of other libraries leave their own part out of state dicts.
     """

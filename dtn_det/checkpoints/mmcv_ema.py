@@ -85,12 +85,12 @@ class EmaCopies:
         return EmaCopies(self.own, self.copied, self.average, taken)
 
     def fact(self) -> str:
-        """The set that was chosen, for the manifest of a store."""
+        """Return the set that was chosen, for the manifest of a store."""
         which = "names of the model" if self.taken == "own" else "copies ema_*"
         return f"{self.kind or 'ema or plain'} ({which}, of mmcv's EMAHook)"
 
     def remark(self) -> str:
-        """The set that was chosen, why, and how to take the other, for people."""
+        """Tell people which set was chosen, why, and how to take the other."""
         which, other = "names of the model", "copies ema_*"
         if self.taken == "copies":
             which, other = other, which
@@ -134,13 +134,13 @@ def find_copies(state: Mapping[str, Tensor], content: Mapping[str, Any], own: It
 
 
 def _flat(name: str) -> str:
-    """A name with underscores in the place of dots, but for that behind a wrapper."""
+    """Return a name with underscores in the place of dots, but for the dot behind a wrapper."""
     wrapper = "module." if name.startswith("module.") else ""
     return wrapper + name.removeprefix(wrapper).replace(".", "_")
 
 
 def _average(content: Mapping[str, Any]) -> NameSet | None:
-    """The set that is the average by the config that mmcv 1.x saves as text."""
+    """Return the set that is the average, by the config that mmcv 1.x saves as text."""
     meta = content.get("meta")
     text = meta.get("config") if isinstance(meta, Mapping) else None
     if not isinstance(text, str):

@@ -206,7 +206,7 @@ def _replace(model: nn.Module, plan: Replacements, conversion: _Conversion) -> n
 
 
 def _known_hosts(model: nn.Module, conversion: _Conversion) -> Hosts:
-    """The hosts of those libraries that the model is made of; no other is imported."""
+    """Return the hosts of those libraries that the model is made of; no other library is imported."""
     packages = {type(module).__module__.partition(".")[0] for module in model.modules()}
     hosts: Hosts = {}
     for library in _LIBRARIES:

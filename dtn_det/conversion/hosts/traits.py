@@ -189,7 +189,7 @@ def _or_within(model: nn.Module) -> str:
 
 
 def rearranges(model: nn.Module) -> tuple[str, str] | None:
-    """Class and deed of a module that is known to take tokens out of the order of their grid."""
+    """Return the class of a module that takes tokens out of the order of their grid, and what it does; or None."""
     kinds = {base.__name__ for kind in _kinds(model) for base in kind.__mro__}
     for deed, names in _REARRANGING.items():
         for name in names:
