@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +23,9 @@ from dtn_det.cli.main import main
 from dtn_det.demo import processes, run
 from dtn_det.demo.dataset import DatasetSpec, is_intact
 from dtn_det.demo.plan import CONFIGS, LABELS, Layout, Plan
+from dtn_det.demo.processes import Progress
 from dtn_det.demo.run import next_command, run_demo
+from dtn_det.demo.worker import is_trained, run_job
 from dtn_det.robustness.store.store import Store
 from dtn_det.system.files import locked
 
@@ -31,17 +36,16 @@ Console = pytest.importorskip("rich.console").Console
 # Two epochs of three iterations.
 PLAN = Plan(data=DatasetSpec(seed=1, num_train=12, num_val=3), max_epochs=2, corruptions=("fog",), severities=(3,))
 
-# Runs PLAN in the folder that is its argument.
+# Trains and evaluates one model of PLAN in a process of its own, below the folder that is its argument.
 SCRIPT = """
 import sys
 from pathlib import Path
-from rich.console import Console
 from dtn_det.demo.dataset import DatasetSpec
-from dtn_det.demo.plan import Plan
-from dtn_det.demo.run import run_demo
-if __name__ == "__main__":
-    data = DatasetSpec(seed=1, num_train=12, num_val=3)
-    run_demo(Path(sys.argv[1]), Plan(data=data, max_epochs=2, corruptions=("fog",), severities=(3,)), Console())
+from dtn_det.demo.plan import Layout, Plan
+from dtn_det.demo.processes import run_models
+data = DatasetSpec(seed=1, num_train=12, num_val=3)
+plan = Plan(data=data, max_epochs=2, corruptions=("fog",), severities=(3,))
+run_models(["dtn"], plan, Layout(Path(sys.argv[1])), lambda *_: None)
 """
 
 
@@ -164,48 +168,80 @@ def test_a_second_call_trains_and_evaluates_nothing(finished, monkeypatch):
     ]
 
 
-def test_a_lost_result_is_computed_again_and_comes_out_the_same(finished):
-    """The unit of one model: the corruption is reproducible, and the other model's process does not start."""
+@pytest.fixture
+def one_thread():
+    """As in the processes of the models, whose numbers must not depend on the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def run_here(models: Sequence[str], plan: Plan, layout: Layout, on_progress: Callable[[str, Progress], None]) -> None:
+    """`run_models` in this process."""
+    for model in models:
+        run_job(model, plan, layout, functools.partial(on_progress, model))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_lost_result_is_computed_again_and_comes_out_the_same(finished, monkeypatch):
+    """The unit of one model: the corruption is reproducible, and the other model has nothing to do."""
     layout, _, _ = finished
     (lost,) = layout.store("ln").rglob("unit-*.parquet")
     before = records(layout, "ln")
     stamps = {path: path.stat().st_mtime_ns for path in layout.root.rglob("*.pth")}
-    other = next(layout.store("dtn").rglob("unit-*.parquet")).stat().st_mtime_ns
     lost.unlink()
+    monkeypatch.setattr(run, "run_models", lambda models, *rest: started.append(models) or run_here(models, *rest))
+    monkeypatch.setattr(run, "make_report", lambda *_, **__: None)
+    started: list[Sequence[str]] = []
     run_demo(layout.root, PLAN, Console(file=io.StringIO()))
+    assert started == [["ln"]]
     assert records(layout, "ln") == before
     assert {path: path.stat().st_mtime_ns for path in layout.root.rglob("*.pth")} == stamps
-    assert next(layout.store("dtn").rglob("unit-*.parquet")).stat().st_mtime_ns == other
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_killed_in_training_it_continues_to_the_same_weights(finished, tmp_path):
-    reference, report, _ = finished
+    reference, _, _ = finished
     layout = Layout(tmp_path / "killed")
+    shutil.copytree(reference.data, layout.data)
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(layout.root)], stdout=subprocess.DEVNULL)
     try:
-        wait_until(lambda: any((layout.model(model) / "last_checkpoint").exists() for model in CONFIGS))
+        wait_until((layout.model("dtn") / "last_checkpoint").exists)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
     wait_until(lambda: not workers_of(layout.root), seconds=20)  # they do not outlive their parent
-    again = run_demo(layout.root, PLAN, Console(file=io.StringIO()))
-    for model in CONFIGS:
-        logs = "".join(log.read_text() for log in layout.model(model).rglob("*.log"))
-        assert "Epoch(train)" in logs
-        expected = weights(reference, model)
-        for name, value in weights(layout, model).items():
-            torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
-    pd.testing.assert_frame_equal(again.sections[0].numbers, report.sections[0].numbers)
+    assert not is_trained(layout, "dtn")
+    steps: list[Progress] = []
+    run_job("dtn", PLAN, layout, steps.append)
+    # It went on after the last epoch that was written.
+    assert steps[0] == Progress("train", 4, 6, steps[0].note)
+    expected = weights(reference, "dtn")
+    for name, value in weights(layout, "dtn").items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+    assert records(layout, "dtn") == records(reference, "dtn")
 
 
 def test_a_failing_worker_is_reported_with_the_end_of_its_log(tmp_path, monkeypatch):
-    layout = Layout(tmp_path / "out")
-    monkeypatch.setattr(run, "prepare_data", lambda root, spec, bars: root.mkdir())  # no images there
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nseq 100 >&2\necho "No such file" >&2\nexit 1\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
     with pytest.raises(
-        RuntimeError, match=r"(?s)process of model '\w+' failed with exit code 1.*continues.*No such file"
+        RuntimeError,
+        match=r"(?s)process of model 'dtn' failed with exit code 1; .*continues.*:\n87\n.*\n100\nNo such file$",
     ):
-        run_demo(layout.root, PLAN, Console(file=io.StringIO()))
-    assert not workers_of(layout.root)
+        processes.run_models(["dtn"], PLAN, Layout(tmp_path / "out"), lambda *_: None)
+
+
+def test_the_others_end_with_one_that_was_killed(tmp_path, monkeypatch):
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\ncase "$3" in *dtn*) kill -9 $$ ;; *) exec sleep 600 ;; esac\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(RuntimeError, match=r"process of model 'dtn' was killed by signal 9 \(out of memory, perhaps\)"):
+        processes.run_models(list(CONFIGS), PLAN, Layout(tmp_path), lambda *_: None)
 
 
 def test_two_at_once_in_one_folder_are_refused(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from dtn_det.cli import main as cli
 from dtn_det.doctor import checks as doctor
 from dtn_det.doctor.checks import Check
+from dtn_det.doctor.probe import Outcome
 
 BROKEN = (
     Check("torch", "ok", "2.12.1 (torch); CUDA 13.0"),
@@ -52,10 +53,30 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
-def test_this_environment_is_healthy(capsys: pytest.CaptureFixture[str]) -> None:
+def check_report(capsys: pytest.CaptureFixture[str]) -> None:
     code = cli.main(["doctor", "--json"])
     report = json.loads(capsys.readouterr().out)
     assert [check for check in report["checks"] if check["status"] == "error"] == []
     assert code == 0
     names = {check["name"] for check in report["checks"]}
     assert {"python", "torch", "torchvision", "mmcv operators", "mmdet", "GPU", "DTN's CPU kernels"} <= names
+
+
+def test_this_environment_is_healthy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probes, in this process, which has imported most of the packages already."""
+
+    def run_here(code: str) -> Outcome:
+        facts: dict[str, object] = {}
+        try:
+            exec(code, {"facts": facts})
+        except ModuleNotFoundError as error:
+            return Outcome(error=str(error), missing=error.name)
+        return Outcome(facts=facts)
+
+    monkeypatch.setattr(doctor, "run_probe", run_here)
+    check_report(capsys)
+
+
+@pytest.mark.slow
+def test_each_probe_runs_in_a_process_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    check_report(capsys)

@@ -51,8 +51,8 @@ class TestProbe:
 def check_with(
     name: str, modules: dict[str, str], versions: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Check:
-    """Probe with some modules replaced by the given source, in the process of its own."""
-    for module, source in modules.items():
+    """Probe with torch replaced by an empty module and others by the given source, in the process of its own."""
+    for module, source in {"torch.py": "", **modules}.items():
         path = folder / module
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source)
