@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import nn
 
+from dtn_det.conversion.blocks import (
+    TransformerBlock,
+    authors_blocks,
+    block_around,
+    find_blocks,
+    num_heads,
+    own_attention,
+    reasons_of_strangers,
+    stream_widths,
+)
 from dtn_det.conversion.grid_memory import Grid
 from dtn_det.conversion.hosts.traits import (
-    attends_to_others,
+    ancestors,
     check_images_apart,
     check_order,
     hides_later_tokens,
-    reads,
-    reads_images,
 )
 from dtn_det.errors import InputError, NoNormToConvertError
 from dtn_det.layers import DTN, DyT, RMSNorm, ScaleNorm, TokenGroupNorm, TokenLayerNorm
@@ -33,8 +41,6 @@ Groups = Literal["heads"] | int | Callable[[str, nn.Module], int]
 GridFunction = Callable[[int], Grid]
 """A function that gives the grid for a number of tokens."""
 
-# Attributes by which attention modules of the libraries say how many heads they have.
-_HEADS = ("num_heads", "num_attention_heads", "n_heads", "heads")
 # LeViT's linear layers that start a branch, by their names in timm and mmpretrain.
 _BATCH_NORM_BRANCHES = ("qkv", "ln1", "linear1")
 # The choices of layers by name; any other text is a regular expression.
@@ -88,30 +94,6 @@ class NormPlan:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class _Block:
-    """A transformer block: an element of a list of modules with an attention of its own.
-
-    Attributes:
-        path: Path of the block.
-        module: The block.
-        attention: Its innermost attention.
-    """
-
-    path: str
-    module: nn.Module
-    attention: nn.Module
-
-    @property
-    def stage(self) -> str:
-        return self.path.rpartition(".")[0]
-
-    @property
-    def is_class_attention(self) -> bool:
-        name = type(self.attention).__name__.lower()
-        return "classatt" in name
-
-
 def plan_norms(
     model: nn.Module,
     norm: str = "dtn",
@@ -133,18 +115,18 @@ def plan_norms(
     if not takes_groups(norm):
         num_groups = 1
     modules = dict(model.named_modules())
-    blocks = {block.path: block for block in _blocks(modules)}
+    blocks = find_blocks(modules)
     norms = _layer_norms(modules)
     if not norms:
         return _batch_norm_plan(model, modules, norm, layers, num_groups)
-    strangers = _reasons_of_strangers(modules, blocks) if _needs_image(norm, grid) else {}
+    strangers = reasons_of_strangers(modules, blocks) if _needs_image(norm, grid) else {}
     own = {path: block for path, block in blocks.items() if path not in strangers}
-    chosen = _authors_blocks(own, grid == "sequence") if layers == "authors" else frozenset(own)
+    chosen = authors_blocks(own, grid == "sequence") if layers == "authors" else frozenset(own)
     replaced: list[NormSite] = []
     kept: list[tuple[str, str]] = []
     converted: dict[str, nn.Module] = {}
-    block_of = {name: _block_of(name, modules, blocks) for name in norms}
-    widths = _stream_widths(norms, block_of)
+    block_of = {name: block_around(name, blocks) for name in norms}
+    widths = stream_widths(norms, block_of)
     for name, module in norms.items():
         block = block_of[name]
         stream = widths.get(block.path) if block is not None else None
@@ -219,23 +201,6 @@ def _needs_image(norm: str, grid: object) -> bool:
     return grid is None and token_norm_class(norm) is DTN
 
 
-def _reasons_of_strangers(modules: dict[str, nn.Module], blocks: dict[str, _Block]) -> dict[str, str]:
-    """Return the paths of blocks whose tokens are not those of an image, each with the reason."""
-    reasons: dict[str, str] = {}
-    of_stage: dict[str, str | None] = {}
-    for path, block in blocks.items():
-        # Blocks themselves take tokens, so all blocks of a stage read the same.
-        if block.stage not in of_stage:
-            of_stage[block.stage] = reads(modules, path)
-        what = of_stage[block.stage]
-        if what is not None:
-            advice = "" if reads_images(modules) else ": pass grid='sequence'"
-            reasons[path] = f"normalises {what}, which has no grid{advice}"
-        elif attends_to_others(block.module):
-            reasons[path] = "is in a decoder, whose tokens have no grid"
-    return reasons
-
-
 def _firm_reason_to_stay(module: nn.LayerNorm) -> str | None:
     """Return the reason for which a norm stays whatever layers are chosen, or None."""
     if isinstance(module, TokenNorm):
@@ -246,12 +211,12 @@ def _firm_reason_to_stay(module: nn.LayerNorm) -> str | None:
 
 
 def _usual_reason_to_stay(
-    name: str, module: nn.LayerNorm, modules: dict[str, nn.Module], block: _Block | None, stream: int | None
+    name: str, module: nn.LayerNorm, modules: dict[str, nn.Module], block: TransformerBlock | None, stream: int | None
 ) -> str | None:
     """Return the reason for which a norm stays unless the user asks for it by its path, or None."""
     if block is None:
         return "not in a block"
-    if any(_heads(modules[path]) for path in _ancestors(name) if path.startswith(block.path + ".")):
+    if any(num_heads(modules[path]) for path in ancestors(name) if path.startswith(block.path + ".")):
         return "inside the attention"
     if module.normalized_shape[0] != stream:
         return "normalises hidden channels of its block"
@@ -298,72 +263,6 @@ def _layer_norms(modules: dict[str, nn.Module]) -> dict[str, nn.LayerNorm]:
     return {name: module for name, module in modules.items() if name and isinstance(module, nn.LayerNorm)}
 
 
-def _ancestors(name: str) -> Iterator[str]:
-    """Yield the paths of the modules around one, the nearest first, without the model itself."""
-    while "." in name:
-        name = name.rpartition(".")[0]
-        yield name
-
-
-def _heads(module: nn.Module) -> int | None:
-    """Return the number of heads of an attention; None for other modules."""
-    for name in _HEADS:
-        value = getattr(module, name, None)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    return None
-
-
-def _blocks(modules: dict[str, nn.Module]) -> Iterator[_Block]:
-    for path, module in modules.items():
-        parent, _, last = path.rpartition(".")
-        if not last.isdigit() or not isinstance(modules[parent], nn.ModuleList | nn.Sequential):
-            continue
-        attention = _own_attention(module)
-        if attention is not None:
-            yield _Block(path, module, attention)
-
-
-def _stream_widths(norms: dict[str, nn.LayerNorm], block_of: dict[str, _Block | None]) -> dict[str, int]:
-    """Return by the path of a block the width of its outermost norm, of the first if there are several."""
-    outermost: dict[str, tuple[int, int]] = {}
-    for name, norm in norms.items():
-        block = block_of[name]
-        if block is not None and len(norm.normalized_shape) == 1:
-            depth, _ = outermost.get(block.path, (len(name), 0))
-            if name.count(".") < depth:
-                outermost[block.path] = name.count("."), norm.normalized_shape[0]
-    return {path: width for path, (_, width) in outermost.items()}
-
-
-def _own_attention(module: nn.Module) -> nn.Module | None:
-    """Return the innermost attention of a block; modules in lists belong to blocks of their own."""
-    for child in module.children():
-        if isinstance(child, nn.ModuleList | nn.Sequential):
-            continue
-        found = _own_attention(child)
-        if found is not None:
-            return found
-        if _heads(child):
-            return child
-    return None
-
-
-def _block_of(name: str, modules: dict[str, nn.Module], blocks: dict[str, _Block]) -> _Block | None:
-    return next((blocks[path] for path in _ancestors(name) if path in blocks), None)
-
-
-def _authors_blocks(blocks: dict[str, _Block], sequence: bool) -> frozenset[str]:
-    """Return the blocks of the authors' placement: ViT 10 of 12, pyramids all stages but the last, others all."""
-    own = [block for block in blocks.values() if not block.is_class_attention]
-    stages = list(dict.fromkeys(block.stage for block in own))
-    if sequence or any("swin" in type(block.module).__name__.lower() for block in own):
-        return frozenset(block.path for block in own)
-    if len(stages) > 1:
-        return frozenset(block.path for block in own if block.stage != stages[-1])
-    return frozenset(block.path for block in own[: max(1, len(own) * 10 // 12)])
-
-
 def _selects(layers: Layers, name: str, module: nn.Module) -> bool:
     if callable(layers):
         return bool(layers(name, module))
@@ -395,7 +294,7 @@ def _groups(
     num_groups: Groups, name: str, module: nn.Module, width: int, attention: nn.Module | None, nearest: bool = False
 ) -> int:
     if num_groups == "heads":
-        heads = _heads(attention) if attention is not None else None
+        heads = num_heads(attention) if attention is not None else None
         if heads is None:
             raise InputError(
                 f"expected an attention beside {name!r} to take the groups from, got none: pass num_groups as a number "
@@ -435,7 +334,7 @@ def _batch_norm_plan(
     kept: list[tuple[str, str]] = []
     attention: nn.Module | None = None
     for name, module in modules.items():
-        attention = module if _heads(module) and not _own_attention(module) else attention
+        attention = module if num_heads(module) and not own_attention(module) else attention
         if not name or not is_linear_batch_norm(module):
             continue
         chosen = name.rpartition(".")[2] in _BATCH_NORM_BRANCHES if layers in ("authors", "blocks") else None

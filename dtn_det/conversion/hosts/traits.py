@@ -104,7 +104,7 @@ def reads(modules: dict[str, nn.Module], name: str) -> str | None:
     Returns:
         `'text'` or `'text and image together'`; None for images, and if no name tells.
     """
-    for path in (*_around(name), ""):
+    for path in (*ancestors(name), ""):
         names = frozenset(arguments(modules[path]))
         if names & (_WORDS | _IMAGES):
             if not names & _WORDS:
@@ -230,7 +230,7 @@ def _kinds(model: nn.Module) -> set[type[nn.Module]]:
     return {type(module) for module in model.modules()}
 
 
-def _around(name: str) -> Iterator[str]:
+def ancestors(name: str) -> Iterator[str]:
     """Yield the paths of the modules around one, the nearest first, without the model itself."""
     while "." in name:
         name = name.rpartition(".")[0]

@@ -1,0 +1,121 @@
+"""Transformer blocks of a built model: where they are, what their tokens are, and which the authors convert."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from dtn_det.conversion.hosts.traits import ancestors, attends_to_others, reads, reads_images
+
+# Attributes by which attention modules of the libraries say how many heads they have.
+_HEADS = ("num_heads", "num_attention_heads", "n_heads", "heads")
+
+
+@dataclass(frozen=True)
+class TransformerBlock:
+    """A transformer block: an element of a list of modules with an attention of its own.
+
+    Attributes:
+        path: Path of the block.
+        module: The block.
+        attention: Its innermost attention.
+    """
+
+    path: str
+    module: nn.Module
+    attention: nn.Module
+
+    @property
+    def stage(self) -> str:
+        """Path of the list of modules that the block is an element of."""
+        return self.path.rpartition(".")[0]
+
+    @property
+    def is_class_attention(self) -> bool:
+        """True if the only query of its attention is the class token, as in the last blocks of CaiT."""
+        return "classatt" in type(self.attention).__name__.lower()
+
+
+def find_blocks(modules: dict[str, nn.Module]) -> dict[str, TransformerBlock]:
+    """Return the transformer blocks among all modules of a model; both are by path."""
+    blocks = {}
+    for path, module in modules.items():
+        parent, _, last = path.rpartition(".")
+        if not last.isdigit() or not isinstance(modules[parent], nn.ModuleList | nn.Sequential):
+            continue
+        attention = own_attention(module)
+        if attention is not None:
+            blocks[path] = TransformerBlock(path, module, attention)
+    return blocks
+
+
+def num_heads(module: nn.Module) -> int | None:
+    """Return the number of heads of an attention; None for other modules."""
+    for name in _HEADS:
+        value = getattr(module, name, None)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return None
+
+
+def own_attention(module: nn.Module) -> nn.Module | None:
+    """Return the innermost attention of a block; modules in lists belong to blocks of their own."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList | nn.Sequential):
+            continue
+        found = own_attention(child)
+        if found is not None:
+            return found
+        if num_heads(child):
+            return child
+    return None
+
+
+def block_around(name: str, blocks: dict[str, TransformerBlock]) -> TransformerBlock | None:
+    """Return the innermost block around a module, or None."""
+    return next((blocks[path] for path in ancestors(name) if path in blocks), None)
+
+
+def stream_widths(norms: dict[str, nn.LayerNorm], block_of: dict[str, TransformerBlock | None]) -> dict[str, int]:
+    """Return by the path of a block the width of its outermost norm, of the first if there are several."""
+    outermost: dict[str, tuple[int, int]] = {}
+    for name, norm in norms.items():
+        block = block_of[name]
+        if block is not None and len(norm.normalized_shape) == 1:
+            depth, _ = outermost.get(block.path, (len(name), 0))
+            if name.count(".") < depth:
+                outermost[block.path] = name.count("."), norm.normalized_shape[0]
+    return {path: width for path, (_, width) in outermost.items()}
+
+
+def authors_blocks(blocks: dict[str, TransformerBlock], sequence: bool) -> frozenset[str]:
+    """Return the paths of the blocks that DTN's authors convert (Shao et al., arXiv:2112.02624).
+
+    These are the first 10 of 12 blocks of a ViT, all stages but the last of PVT and other pyramids, and all blocks of
+    Swin and of sequence models.
+    """
+    own = [block for block in blocks.values() if not block.is_class_attention]
+    stages = list(dict.fromkeys(block.stage for block in own))
+    if sequence or any("swin" in type(block.module).__name__.lower() for block in own):
+        return frozenset(block.path for block in own)
+    if len(stages) > 1:
+        return frozenset(block.path for block in own if block.stage != stages[-1])
+    return frozenset(block.path for block in own[: max(1, len(own) * 10 // 12)])
+
+
+def reasons_of_strangers(modules: dict[str, nn.Module], blocks: dict[str, TransformerBlock]) -> dict[str, str]:
+    """Return the paths of blocks whose tokens are not those of an image, each with the reason."""
+    reasons: dict[str, str] = {}
+    of_stage: dict[str, str | None] = {}
+    for path, block in blocks.items():
+        # Blocks themselves take tokens, so all blocks of a stage read the same.
+        if block.stage not in of_stage:
+            of_stage[block.stage] = reads(modules, path)
+        what = of_stage[block.stage]
+        if what is not None:
+            advice = "" if reads_images(modules) else ": pass grid='sequence'"
+            reasons[path] = f"normalises {what}, which has no grid{advice}"
+        elif attends_to_others(block.module):
+            reasons[path] = "is in a decoder, whose tokens have no grid"
+    return reasons
