@@ -195,6 +195,6 @@ def _having(folders: Sequence[Path], name: str) -> list[Path]:
 
 
 def _of_split(folders: Sequence[Path], root: Path, file: CocoFile) -> list[Path]:
-    """Those folders whose path has the name of the split that the file is named after; all where none has."""
+    """Return the folders whose path has the name of the split that the file is named after; all if none has."""
     inside = [one for one in folders if any(part in file.path.stem for part in one.relative_to(root).parts)]
     return inside or list(folders)

@@ -72,6 +72,7 @@ def run_on(data: Path, clean: Path | None = None, **options: int) -> Classificat
     return ClassificationOptions(models=(), data=data, store=Path("store"), clean=clean, **FEW, **options)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_tree_of_a_part_is_called_as_the_part_that_is_corrupted_on_the_fly(tmp_path: Path) -> None:
     clean, tree = write_half(tmp_path, "--limit", "4", "--seed", "3")
     here = prepare(run_on(clean, limit=4, limit_seed=3)).images
@@ -85,6 +86,7 @@ def test_a_tree_of_a_part_is_called_as_the_part_that_is_corrupted_on_the_fly(tmp
     assert prepare(run_on(tree, limit=2)).images.selection == "limit=2 of 4 seed=0 in the tree, of 6 clean images"
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_tree_of_all_images_is_whole(tmp_path: Path) -> None:
     clean, tree = write_half(tmp_path, "--limit", "6")
     prepared = prepare(run_on(tree, clean))
@@ -92,6 +94,7 @@ def test_a_tree_of_all_images_is_whole(tmp_path: Path) -> None:
     assert not [remark for remark in prepared.remarks if remark.kind == "unused_clean"]
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_tree_is_continued_with_a_higher_limit(tmp_path: Path) -> None:
     write_half(tmp_path, "--limit", "4")
     arguments = ["--corruptions", "fog", "--severities", "1", "--workers", "1", "--yes"]

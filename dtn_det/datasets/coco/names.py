@@ -204,7 +204,7 @@ class Holders:
     only: Path | None
 
     def advice(self, name: str) -> str:
-        """What to do about a name that was found, as the end of a sentence."""
+        """Say what to do about a name that was found, as the end of a sentence."""
         return folder_into_name(name, self.places[name], self.base)
 
 

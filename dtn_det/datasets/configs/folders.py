@@ -108,7 +108,7 @@ def _check_sets(
     sets: Sequence[LabelledSet],
     advice: str = "name the folder of the dataset with --data-root",
 ) -> None:
-    """See that the folders of each set are as many as the model's classes and its own, and in their order."""
+    """Check that the folders of each set are as many as the model's classes and its own, and in their order."""
     numbers = dict(class_numbers(cfg))
     for one in sets:
         if one.folder is None:
@@ -147,7 +147,7 @@ class LabelledSet:
 
 
 def _labelled_sets(cfg: Mapping[str, Any], loader: str) -> Iterator[LabelledSet]:
-    """The data sets of a dataloader with folders of classes that are there, or with classes of their type."""
+    """Yield the data sets of a dataloader with class folders that are there, or with classes of their type."""
     for where, settings in innermost_settings(cfg, loader):
         folder = class_folder(settings)
         if folder is None and numbers_itself(settings):
@@ -157,7 +157,7 @@ def _labelled_sets(cfg: Mapping[str, Any], loader: str) -> Iterator[LabelledSet]
 
 
 def _check_same_folders(sets: Sequence[LabelledSet]) -> None:
-    """See that the sets have folders of the same classes, and nothing else in the place of these."""
+    """Check that the sets have folders of the same classes, and no other folders beside these."""
     first: LabelledSet | None = None
     for one in sets:
         if one.folder is None:
@@ -173,7 +173,7 @@ def _check_same_folders(sets: Sequence[LabelledSet]) -> None:
 
 
 def _named_number(one: LabelledSet) -> dict[str, int]:
-    """The number of classes that a set has names for, by what names them; empty where the folders do."""
+    """Return the number of classes that a set has names for, by what names them; empty if the folders do."""
     if one.names is None:
         return {}
     told = "classes" in (one.settings.get("metainfo") or {}) or one.settings.get("classes") is not None
@@ -182,7 +182,7 @@ def _named_number(one: LabelledSet) -> dict[str, int]:
 
 
 def _check_fixed_classes(one: LabelledSet, numbers: Mapping[str, int]) -> None:
-    """See that a model has an output for each class of a data set of a type such as CIFAR10."""
+    """Check that a model has an output for each class of a data set of a type such as CIFAR10."""
     number = len(one.names or ())
     few = {key: value for key, value in numbers.items() if value < number}
     if few:
@@ -197,7 +197,7 @@ def _check_fixed_classes(one: LabelledSet, numbers: Mapping[str, int]) -> None:
 def _change_to(
     found: Sequence[str], cfg: Mapping[str, Any], dataloaders: Sequence[str], sets: Sequence[LabelledSet]
 ) -> str:
-    """All options that together let a config run on its folders, as the end of a sentence; none where none can."""
+    """Return all options that together let a config run on its folders, as the end of a sentence, if there are any."""
     if len(found) < 2:
         return ""
     options = [f"{key}={len(found)}" for key in dict(class_numbers(cfg))]
@@ -334,7 +334,7 @@ def _check_topk(cfg: Mapping[str, Any], dataloaders: Sequence[str], numbers: Map
 
 
 def _topks(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """How many of the likeliest classes evaluators look at, and heads that count their accuracy in training."""
+    """Yield the numbers of likeliest classes that evaluators look at, and heads that measure accuracy in training."""
     if "train_dataloader" in dataloaders:
         for path, model in _models(cfg):
             head = model.get("head")
@@ -348,7 +348,7 @@ def _topks(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple
 
 
 def _first_alone(path: str) -> str:
-    """The option that looks at the likeliest class alone; heads take no number but a list."""
+    """Return the option that looks at the likeliest class alone; heads take a list in place of a number."""
     return f"{path}.topk='[1]'" if path.endswith(".head") else f"{path}.topk=1"
 
 
@@ -372,7 +372,7 @@ def class_numbers(cfg: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
 
 
 def _models(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The model of a config, and that within a ConvertedModel, by their keys."""
+    """Yield the model of a config, and the one within a ConvertedModel, by their keys."""
     path, model = "model", cfg.get("model")
     while isinstance(model, Mapping):
         yield path, model

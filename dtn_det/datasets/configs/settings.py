@@ -106,7 +106,7 @@ def class_folder(dataset: Mapping[str, Any]) -> str | None:
 
 
 def classifier_dataset(kind: Any) -> Any:
-    """The class of a data set of mmpretrain by its name in a config or itself, None for another."""
+    """Return the class of a data set of mmpretrain, given its name or the class itself; None for another."""
     try:
         if isinstance(kind, str):
             kind = require("mmpretrain.registry", "cls").DATASETS.get(kind)
@@ -117,7 +117,7 @@ def classifier_dataset(kind: Any) -> Any:
 
 
 def _numbers_folders(kind: Any) -> bool:
-    """Whether a class of data sets reads its folders as mmpretrain's CustomDataset does."""
+    """Tell whether a class of data sets reads its folders as mmpretrain's CustomDataset does."""
     custom = require("mmpretrain.datasets", "cls").CustomDataset
     return (
         _is_custom(kind)
@@ -132,13 +132,13 @@ def _is_custom(kind: Any) -> bool:
 
 
 def numbers_itself(dataset: Mapping[str, Any]) -> bool:
-    """Whether the labels of a dataset are those of its type, as of mmpretrain's CIFAR10, whatever the config says."""
+    """Tell whether the type of a dataset fixes its labels, as mmpretrain's CIFAR10 does."""
     kind = classifier_dataset(dataset.get("type"))
     return kind is not None and kind.__module__.startswith("mmpretrain.") and not _is_custom(kind)
 
 
 def class_names(where: str, dataset: Mapping[str, Any]) -> list[str] | None:
-    """The names that a dataset of mmpretrain gives its classes: those of the config, else those of its type.
+    """Return the names that a dataset of mmpretrain gives its classes: those of the config, else those of its type.
 
     Args:
         where: Its key in the config, for messages.
@@ -169,6 +169,6 @@ def class_names(where: str, dataset: Mapping[str, Any]) -> list[str] | None:
 
 
 def own_class_names(dataset: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The names of classes that the type of a dataset of mmpretrain brings, such as ImageNet's thousand."""
+    """Return the names of classes that the type of a dataset of mmpretrain brings, such as ImageNet's thousand."""
     names = (getattr(classifier_dataset(dataset.get("type")), "METAINFO", None) or {}).get("classes")
     return None if names is None else tuple(map(str, names))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,17 +125,7 @@ def image_corruption(cell: Cell, corruptor: Corruptor) -> ImageCorruption:
     """The transform that makes a cell's images."""
     # The transform leaves images alone at severity 0, whatever the name.
     name = cell.corruption if cell.severity else "gaussian_noise"
-    return ImageCorruption(
-        name,
-        cell.severity,
-        corruptor.profile,
-        corruptor.seed,
-        corruptor.jpeg,
-        corruptor.channel_order,
-        corruptor.frost_folder,
-        corruptor.backend,
-        engine=corruptor.engine,
-    )
+    return ImageCorruption(name, cell.severity, **asdict(corruptor))
 
 
 def check_complete(path: Path) -> None:
