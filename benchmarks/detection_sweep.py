@@ -26,12 +26,12 @@ from pathlib import Path
 import torch
 from _measure import setup_line
 from mmengine.runner import Runner
+from rich.console import Console
 
 from dtn_det.corruptions.cells import Cell, sweep_cells
-from dtn_det.robustness.detection.evaluation import evaluate_cells
+from dtn_det.reports.sweep_results import sweep_report
 from dtn_det.robustness.detection.run import run_detection
 from dtn_det.robustness.options import DetectionOptions
-from dtn_det.robustness.store.store import Store
 from dtn_det.training import launch
 from dtn_det.training.config import load_config
 
@@ -91,10 +91,14 @@ def loop(
 def ours(options: DetectionOptions) -> tuple[tuple[float, float], list[float]]:
     """Our sweep: seconds by the wall and of all cores, and the AP of each cell."""
     clock = Clock()
-    run_detection(options)
+    swept = run_detection(options, Console(stderr=True))
+    assert swept is not None
+    report = sweep_report(swept.store, swept.names, processes=options.workers)
     seconds = clock.read()
-    (model,) = Store.open(options.store).models().values()
-    return seconds, evaluate_cells(model)["bbox"]["AP"].tolist()
+    numbers = report.sections[0].numbers
+    of_cells = numbers[(numbers["name"] == "AP") & ((numbers["severity"] > 0) | (numbers["scope"] == "clean"))]
+    points = {(row.scope, row.severity): row.value / 100 for row in of_cells.itertuples()}
+    return seconds, [points[cell] for cell in swept.store.manifest.cells]
 
 
 def main() -> None:

@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
                 require("mmpretrain", "cls")
         from rich.console import Console
 
+        from dtn_det.reports.sweep_results import print_sweep_report, sweep_report
         from dtn_det.robustness.classification.run import run_classification
         from dtn_det.robustness.options import ClassificationOptions
         from dtn_det.system.files import reporting_file_errors
@@ -85,4 +86,10 @@ def run(args: argparse.Namespace) -> int:
     values = {key: value for key, value in vars(args).items() if key in ClassificationOptions.__dataclass_fields__}
     options = ClassificationOptions(**{**values, **sweep_options.resolved(args)})
     with reporting_file_errors():
-        return 1 if run_classification(options, Console()) else 0
+        console = Console()
+        swept = run_classification(options, console)
+        if swept is None:
+            return 0
+        report = sweep_report(swept.store, swept.names, baseline=options.baseline)
+        print_sweep_report(console, swept.store, report)
+        return 1 if any(report.bad_images.values()) else 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 from pathlib import Path
 
 from dtn_det._optional import require
@@ -51,11 +53,24 @@ def run(args: argparse.Namespace) -> int:
     with interrupts_remembered():
         for module, extra in REQUIRED:
             require(module, extra)
+        from rich.console import Console
+
+        from dtn_det.reports.sweep_results import print_sweep_report, sweep_report
         from dtn_det.robustness.detection.run import run_detection
         from dtn_det.robustness.options import DetectionOptions
         from dtn_det.system.files import reporting_file_errors
+        from dtn_det.system.progress import meter
 
     values = {key: value for key, value in vars(args).items() if key in DetectionOptions.__dataclass_fields__}
     options = DetectionOptions(**{**values, **sweep_options.resolved(args)})
     with reporting_file_errors():
-        return run_detection(options)
+        console = Console()
+        # What MMDetection prints, and the progress, are none of the result.
+        with contextlib.redirect_stdout(sys.stderr):
+            swept = run_detection(options, console)
+            if swept is None:
+                return 0
+            with meter(console, "COCO evaluation", len(swept.store.manifest.cells), "cells") as advance:
+                report = sweep_report(swept.store, swept.names, processes=options.workers, on_cells=advance)
+        print_sweep_report(console, swept.store, report)
+        return 1 if any(report.bad_images.values()) else 0

@@ -7,8 +7,8 @@ pycocotools or faster-coco-eval, so that the AP of all images is theirs.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,22 +75,23 @@ def matches_from_evaluator(evaluator: Any) -> CocoMatches:
     found = _by_pair(evaluator.cocoDt, images, categories)
     most = int(settings.maxDets[-1])
 
-    keys = [(category, image) for category in range(len(categories)) for image in range(len(images))]
-    pairs = [(category, image) for category, image in keys if (category, image) in truths or (category, image) in found]
+    # By category, then by image, as the keys are ordered.
+    pairs = sorted({*truths, *found})
     scores, areas, truth_areas, crowds, ious = [], [], [], [], []
     sizes = np.zeros((len(pairs), 2), dtype=np.int64)
     for index, pair in enumerate(pairs):
         category, image = pair
-        detections, annotations = found.get(pair, []), truths.get(pair, [])
-        order = np.argsort([-one["score"] for one in detections], kind="stable")[:most]
-        sizes[index] = len(order), len(annotations)
-        scores += [detections[place]["score"] for place in order]
-        areas += [detections[place]["area"] for place in order]
+        annotations = truths.get(pair, [])
+        # Equal scores stay in their order, as in COCO's code.
+        detections = sorted(found.get(pair, ()), key=_falling_score)[:most]
+        sizes[index] = len(detections), len(annotations)
+        scores += [one["score"] for one in detections]
+        areas += [one["area"] for one in detections]
         truth_areas += [one["area"] for one in annotations]
         crowds += [bool(one.get("iscrowd", 0)) for one in annotations]
-        if len(order) and annotations:
+        if detections and annotations:
             table = np.asarray(evaluator.ious[images[image], categories[category]], dtype=np.float64)
-            ious.append(table.reshape(len(order), len(annotations)).ravel())
+            ious.append(table.reshape(len(detections), len(annotations)).ravel())
     ranges = np.asarray(settings.areaRng, dtype=np.float64)
     thresholds = np.asarray(settings.iouThrs, dtype=np.float64)
     truth_area, crowd = np.array(truth_areas, dtype=np.float64), np.array(crowds, dtype=np.bool_)
@@ -116,6 +117,40 @@ def matches_from_evaluator(evaluator: Any) -> CocoMatches:
         iou_thresholds=thresholds,
         recall_thresholds=np.asarray(settings.recThrs, dtype=np.float64),
     )
+
+
+def _falling_score(detection: Mapping[str, Any]) -> float:
+    return -float(detection["score"])
+
+
+def join_categories(parts: Sequence[CocoMatches], images: Sequence[int]) -> CocoMatches:
+    """The matches of all categories from those of a few each, in the order of the parts.
+
+    Args:
+        parts: At least one, with the same area ranges and thresholds.
+        images: Ids of all images, in the order in which the images of each part come.
+    """
+    place = {image: number for number, image in enumerate(images)}
+    moved = [np.array([place[image] for image in part.images], np.int32) for part in parts]
+    return replace(
+        parts[0],
+        images=tuple(images),
+        starts=_joined_starts([part.starts for part in parts]),
+        image=np.concatenate([to[part.image] for part, to in zip(parts, moved, strict=True)]),
+        inside=np.ascontiguousarray(np.concatenate([part.inside for part in parts], axis=1)),
+        match_starts=_joined_starts([part.match_starts for part in parts]),
+        match_position=np.concatenate([part.match_position for part in parts]),
+        match_counts=np.concatenate([part.match_counts for part in parts]),
+        ground_truth_starts=_joined_starts([part.ground_truth_starts for part in parts]),
+        ground_truth_image=np.concatenate([to[part.ground_truth_image] for part, to in zip(parts, moved, strict=True)]),
+        ground_truths=np.concatenate([part.ground_truths for part in parts], axis=1),
+    )
+
+
+def _joined_starts(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Where things begin that are counted on from one part to the next."""
+    ends = np.cumsum([0, *(part[-1] for part in parts)])
+    return np.concatenate([[0], *(part[1:] + end for part, end in zip(parts, ends, strict=False))]).astype(np.int64)
 
 
 def _check(evaluator: Any) -> None:

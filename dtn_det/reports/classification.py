@@ -253,7 +253,14 @@ def _paired(name: str, model: Samples, baseline: _Baseline, remarks: list[str]) 
     """Return the baseline if its replicates go with the model's; as constants where there are no records."""
     if not isinstance(baseline, Samples) or baseline is model:
         return baseline
+    counts = (baseline.num_images, model.num_images)
     if not (baseline.images and model.images):
+        # Without a bootstrap there are numbers of images alone, and none of those of other tools.
+        if all(counts) and counts[0] != counts[1]:
+            remarks.append(
+                f"{name}: no corruption errors, they were evaluated on other images ({counts[0]:,} and {counts[1]:,})"
+            )
+            return None
         values = np.broadcast_to(baseline.point, (len(model.values), len(baseline.point)))
         return replace(baseline, values=values, num_images=model.num_images, images=model.images, seed=model.seed)
     fault = unpaired(baseline, model)

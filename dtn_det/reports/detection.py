@@ -20,7 +20,6 @@ from dtn_det.metrics import (
     average_precision,
     detection_differences,
     detection_intervals,
-    matches_from_evaluator,
 )
 from dtn_det.metrics.cells import Cell
 from dtn_det.metrics.resampling import LEVEL, REPLICATES, interval
@@ -149,7 +148,7 @@ def _matches(
     for found in read_cells(model, cells):
         if kind == "segm" and found.masks is None:
             raise _NoMasksError
-        yield model.store.manifest.cells[found.cell], matches_from_evaluator(scorer.evaluator(found, kind))
+        yield model.store.manifest.cells[found.cell], scorer.matches(found, kind)
 
 
 def _point_samples(cells: Iterable[tuple[Cell, CocoMatches]]) -> dict[str, Samples]:

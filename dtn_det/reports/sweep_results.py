@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dtn_det.corruptions.cells import CLEAN
 from dtn_det.metrics import BASELINES
 from dtn_det.reports.collect import ReportOptions, collect_sources
 from dtn_det.reports.formats.terminal import print_tables
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 _BAD_SHOWN = 10
 
 
-def print_sweep_results(
-    console: Console,
+def sweep_report(
     store: Store,
     names: Sequence[str],
     *,
@@ -32,13 +32,12 @@ def print_sweep_results(
     processes: int = 1,
     on_cells: Callable[[int], None] = lambda count: None,
 ) -> Report:
-    """Print the numbers of some models of a store: what ``dtn-det mce`` and ``dtn-det mpc`` show when they end.
+    """Compute the numbers of some models of a store: what ``dtn-det mce`` and ``dtn-det mpc`` show when they end.
 
     The numbers are those of a report, by the same code. Without replicates there are no intervals, and each condition
     is evaluated once: about the time of reading the records for classifiers, and of COCO's matching for detectors.
 
     Args:
-        console: Where to print.
         store: The store with the records. Units that are not finished are left out, and the numbers say `partial`.
         names: Names of the models to show, in this order.
         baseline: The model whose errors divide the corruption errors of classifiers: ``alexnet``, or a model of the
@@ -48,7 +47,7 @@ def print_sweep_results(
         on_cells: Called with the number of cells of detectors that were just evaluated.
 
     Returns:
-        The report whose tables were printed; its ``bad_images`` are those that were left out.
+        The report. Its ``bad_images`` are those that were left out.
 
     Raises:
         ReportError: The baseline is neither AlexNet, where its errors fit, nor a model of the store.
@@ -62,15 +61,39 @@ def print_sweep_results(
     sources = Sources(task_of(store), {name: store.model(name) for name in wanted if name in names or name in stored})
     options = ReportOptions(models=wanted, baseline=baseline, pairs=(), replicates=replicates, processes=processes)
     found = collect_sources(sources, options, on_cells=on_cells)
-    report = replace(found, models=tuple(model for model in found.models if model.name in names))
+    return replace(found, models=tuple(model for model in found.models if model.name in names))
+
+
+def print_sweep_report(console: Console, store: Store, report: Report) -> None:
+    """Print a report of :func:`sweep_report`, what must be known beside its numbers, and the images left out of them.
+
+    Args:
+        console: Where to.
+        store: That the report is of.
+        report: The numbers.
+    """
+    names = [model.name for model in report.models]
     tables = sweep_tables(report)
     if tables:
         print_tables(console, tables)
-    for text in (*report.remarks, *_rules(store, names)):
+    for text in (*report.remarks, *_advice(store, report), *_rules(store, names)):
         console.print(text, soft_wrap=True, highlight=False, markup=False)
     for name in names:
         _print_bad_images(console, name, report)
-    return report
+
+
+def _advice(store: Store, report: Report) -> list[str]:
+    """What to do for the numbers that a sweep of classifiers lacks."""
+    if report.task != "classification":
+        return []
+    models, said = list(store.models()), []
+    if report.baseline is None:
+        one_of = f"name one of {', '.join(models)} with --baseline for CE and mCE"
+        other = "CE and mCE need another model in this store, named with --baseline"
+        said.append(f"no baseline: {one_of if len(models) > 1 else other}")
+    if CLEAN not in store.manifest.cells:
+        said.append("no clean images: name them with --clean for the clean error and relative mCE")
+    return said
 
 
 def _rules(store: Store, names: Sequence[str]) -> list[str]:

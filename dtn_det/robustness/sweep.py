@@ -70,6 +70,19 @@ class Rank:
         return self.number == 0
 
 
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep has evaluated.
+
+    Attributes:
+        store: Where the records are.
+        names: The models, in the order in which the user named them.
+    """
+
+    store: Store
+    names: tuple[str, ...]
+
+
 def current_rank() -> Rank:
     """The rank that mmengine's launcher gave this process; the only one without a launcher."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):

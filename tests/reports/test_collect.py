@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from coco_summary import summaries
 from report_stores import CORRUPTIONS, SEVERITIES, classifier_answers, classifier_store, detector_store
 
 from dtn_det.corruptions.cells import sweep_cells
@@ -20,7 +21,6 @@ from dtn_det.metrics.resampling import image_counts
 from dtn_det.reports import detection
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.sources import find_pairs, parse_pairs
-from dtn_det.robustness.detection.evaluation import evaluate_cells
 from dtn_det.robustness.importing.write import Imported, ImportSource, write_imported
 from dtn_det.robustness.store.store import Store
 
@@ -160,7 +160,7 @@ def test_numbers_of_detectors_are_those_of_coco(tmp_path: Path) -> None:
     store = detector_store(tmp_path / "store", {"LN": 0, "DTN": 3}, masks=True)
     report = collect([store], replace(QUICK, replicates=20))
     assert [section.kind for section in report.sections] == ["bbox", "segm"]
-    frames = evaluate_cells(Store.open(store).model("DTN"))
+    frames = summaries(Store.open(store).model("DTN"))
     for section, kind in enumerate(("bbox", "segm")):
         wanted = mean_performance_under_corruption(frames[kind], allow_partial=True).value
         found = number(report, "DTN", "mPC AP", section=section)

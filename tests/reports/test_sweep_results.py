@@ -12,7 +12,7 @@ from rich.console import Console
 from dtn_det.errors import ReportError, StoreError
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.contents import Report
-from dtn_det.reports.sweep_results import print_sweep_results
+from dtn_det.reports.sweep_results import print_sweep_report, sweep_report
 from dtn_det.reports.tables.table import NO_NUMBER
 from dtn_det.robustness.store.store import Store
 
@@ -20,7 +20,9 @@ from dtn_det.robustness.store.store import Store
 def printed(folder: Path, *names: str, **options: object) -> tuple[str, Report]:
     """What is printed of the models of a store on a wide terminal."""
     text = io.StringIO()
-    report = print_sweep_results(Console(file=text, width=200), Store.open(folder), names, **options)
+    store = Store.open(folder)
+    report = sweep_report(store, names, **options)
+    print_sweep_report(Console(file=text, width=200), store, report)
     return text.getvalue(), report
 
 

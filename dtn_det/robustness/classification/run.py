@@ -18,27 +18,25 @@ from dtn_det.robustness.classification.manifests import image_table, model_manif
 from dtn_det.robustness.classification.models.classifier import Classifier
 from dtn_det.robustness.classification.models.loading import load_classifiers
 from dtn_det.robustness.classification.progress import SweepProgress
-from dtn_det.robustness.classification.report import print_results
-from dtn_det.robustness.classification.results import results
 from dtn_det.robustness.classification.task import ClassificationTask
 from dtn_det.robustness.options import ClassificationOptions
 from dtn_det.robustness.store.manifest import StoreManifest
 from dtn_det.robustness.store.store import ModelStore, Store
-from dtn_det.robustness.sweep import Rank, joined, run_sweep
+from dtn_det.robustness.sweep import Rank, Swept, joined, run_sweep
 
 if TYPE_CHECKING:
     pass
 
 
-def run_classification(options: ClassificationOptions, console: Console) -> int:
-    """Evaluate what the store lacks and print the numbers.
+def run_classification(options: ClassificationOptions, console: Console) -> Swept | None:
+    """Evaluate what the store lacks.
 
     Args:
         options: What to evaluate.
-        console: Where progress and table go.
+        console: Where progress and remarks go.
 
     Returns:
-        Number of images that were left out because they are bad.
+        What was evaluated; None in all processes but the first.
 
     Raises:
         ValueError: Something does not fit; the message says what.
@@ -62,11 +60,7 @@ def run_classification(options: ClassificationOptions, console: Console) -> int:
         store, models = _open(options, prepared, manifest, classifiers, place, rank)
         warn_of_versions(models, classifiers, say)
         _sweep(options, prepared, classifiers, models, place, SweepProgress(models, choice.name, rank), console)
-    if not rank.is_first:
-        return 0
-    numbers = results(store, names, choice.name)
-    print_results(console, store, numbers, choice)
-    return max(len(result.bad) for result in numbers)
+    return Swept(store, tuple(names)) if rank.is_first else None
 
 
 def _sweep(

@@ -1,4 +1,4 @@
-"""COCO's evaluation of every cell, from the records of a store."""
+"""COCO's matching of the detections of every cell, from the records of a store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,17 +14,14 @@ from numpy.typing import NDArray
 
 from dtn_det._optional import require
 from dtn_det.errors import StoreError
+from dtn_det.metrics.coco_matches import CocoMatches, join_categories, matches_from_evaluator
 from dtn_det.robustness.detection.records import schema
 from dtn_det.robustness.detection.truth import CocoTruth
-from dtn_det.robustness.store.store import ModelStore, Store
+from dtn_det.robustness.store.store import ModelStore
 from dtn_det.system.processes import end_with_parent, interrupts_blocked, worker_environment
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow
-
-COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-"""Columns of the tables, in the order of COCO's summary."""
 
 KINDS = ("bbox", "segm")
 """Boxes and masks."""
@@ -35,9 +31,6 @@ _GROUP_BYTES = 8e6
 # Categories are evaluated together while their number times that of their objects and detections is below this, for
 # COCO's evaluation keeps something for each image and category. More take more memory, and hardly less time.
 _GROUP_PAIRS = 40_000
-# Starting a process takes as long as evaluating records of about this many bytes.
-_PROCESS_BYTES = 20e6
-
 
 W = TypeVar("W")
 R = TypeVar("R")
@@ -79,52 +72,6 @@ class CellDetections:
         )
 
 
-def evaluate_cells(
-    model: ModelStore, *, processes: int = 1, on_cell: Callable[[int], None] = lambda count: None
-) -> dict[str, pd.DataFrame]:
-    """Evaluate a detector under every cell of its store.
-
-    Args:
-        model: All units of which are finished.
-        processes: That evaluate at the same time; one cell is in the memory of each.
-        on_cell: Called with the number of cells that were just done.
-
-    Returns:
-        Tables with `corruption`, `severity`, `num_images` and :data:`COCO_METRICS` as fractions (-1 where there is
-        nothing to find), for `bbox`, and for `segm` if the model gives masks. Images that could not be read are left
-        out.
-
-    Raises:
-        StoreError: Units are missing, or no image could be read.
-    """
-    missing = model.pending()
-    if missing:
-        total = model.store.manifest.num_units
-        raise StoreError(
-            f"expected all {total} units of {model.manifest.name!r}, got {total - len(missing)}: start its run again, "
-            "which continues"
-        )
-    truth = CocoTruth.of(model.store)
-    bad = bad_images(model)
-    if len(bad) == len(truth.images):
-        raise StoreError(f"expected images that can be read, got {len(bad)} bad ones of {len(truth.images)}")
-    groups = cell_groups(model)
-    size = sum(path.stat().st_size for path in model.folder.glob("unit-*.parquet"))
-    rows: list[tuple[int, str, list[float]]] = []
-    if processes > 1 and size > _PROCESS_BYTES:
-        work = [(str(model.store.folder), model.manifest.name, group, sorted(bad)) for group in groups]
-        for group, done in zip(groups, in_processes(_group_rows, work, min(processes, len(work))), strict=True):
-            rows += done
-            on_cell(len(group))
-    else:
-        scorer = CocoScorer(truth, bad)
-        for group in groups:
-            for found in read_cells(model, group):
-                rows += scorer.rows(found)
-                on_cell(1)
-    return _frames(model, rows, len(truth.images) - len(bad))
-
-
 def bad_images(model: ModelStore) -> dict[int, str]:
     """Numbers of the images that could not be evaluated, and why."""
     found = {}
@@ -154,19 +101,23 @@ class CocoScorer:
             objects[annotation["category_id"]].append(annotation["image_id"])
         self._images_of = [np.array(objects[number], np.int64) for number in self.categories]
 
-    def rows(self, found: CellDetections) -> list[tuple[int, str, list[float]]]:
-        """Number of the cell, kind, and metrics; for boxes, and for masks if there are any."""
-        kinds = KINDS if found.masks is not None else KINDS[:1]
-        return [(found.cell, kind, self.metrics(found, kind)) for kind in kinds]
+    def matches(self, found: CellDetections, kind: str) -> CocoMatches:
+        """The matches of one cell, of which a few categories at a time take memory.
 
-    def metrics(self, found: CellDetections, kind: str) -> list[float]:
-        """The :data:`COCO_METRICS` of one cell, with a few categories at a time in the memory."""
-        parts = [self._curves(found, kind, labels) for labels in self._label_groups(found)]
-        precision, recall = (np.concatenate(curves, axis=-3) for curves in zip(*parts, strict=True))
-        evaluator = require("faster_coco_eval", "det").COCOeval_faster(iouType=kind, print_function=_say_nothing)
-        evaluator.eval = {"precision": precision, "recall": recall}
-        evaluator.summarize()
-        return [float(value) for value in evaluator.stats[: len(COCO_METRICS)]]
+        Args:
+            found: Detections of the cell.
+            kind: One of :data:`KINDS`.
+        """
+        parts = [self._matches_of(found, kind, labels) for labels in self._label_groups(found)]
+        return join_categories(parts, sorted(self.ids))
+
+    def _matches_of(self, found: CellDetections, kind: str, labels: Sequence[int]) -> CocoMatches:
+        part = found.of_labels(labels)
+        ids = np.array([self.truth.images[number].id for number in np.unique(part.image).tolist()], np.int64)
+        # Images that have nothing of these categories, neither objects nor detections, do not count.
+        ids = np.intersect1d(np.concatenate([ids, *(self._images_of[label] for label in labels)]), self.ids)
+        categories = [self.categories[label] for label in labels]
+        return matches_from_evaluator(self.evaluator(part, kind, ids.tolist() or self.ids[:1], categories))
 
     def _label_groups(self, found: CellDetections) -> list[list[int]]:
         """The labels in the order of their categories' ids, in which COCO's evaluation has them, cut into groups."""
@@ -180,20 +131,6 @@ class CocoScorer:
                 inside = len(self._images_of[label]) + int(detections[label])
             groups[-1].append(label)
         return groups
-
-    def _curves(
-        self, found: CellDetections, kind: str, labels: Sequence[int]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Precision (thresholds, recalls, labels, areas, limits) and recall, the same without recalls."""
-        part = found.of_labels(labels)
-        ids = np.array([self.truth.images[number].id for number in np.unique(part.image).tolist()], np.int64)
-        # Images that have nothing of these categories, neither objects nor detections, do not count.
-        ids = np.intersect1d(np.concatenate([ids, *(self._images_of[label] for label in labels)]), self.ids)
-        evaluator = self.evaluator(
-            part, kind, ids.tolist() or self.ids[:1], [self.categories[label] for label in labels]
-        )
-        evaluator.accumulate()
-        return evaluator.eval["precision"], evaluator.eval["recall"]
 
     def evaluator(
         self,
@@ -315,10 +252,6 @@ def cell_groups(model: ModelStore) -> list[list[int]]:
     return [list(range(start, min(start + together, count))) for start in range(0, count, together)]
 
 
-_Work = tuple[str, str, list[int], list[int]]
-_Rows = list[tuple[int, str, list[float]]]
-
-
 def in_processes(
     function: Callable[[W], R], work: Sequence[W], processes: int, advice: str = "start again with fewer --workers"
 ) -> Iterator[R]:
@@ -346,27 +279,6 @@ def in_processes(
         finally:
             # After an error or an interrupt, what is not begun is not needed.
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _group_rows(work: _Work) -> _Rows:
-    folder, name, cells, bad = work
-    model = Store.open(Path(folder)).model(name)
-    scorer = CocoScorer(CocoTruth.of(model.store), bad)
-    return [row for found in read_cells(model, cells) for row in scorer.rows(found)]
-
-
-def _frames(
-    model: ModelStore, rows: Sequence[tuple[int, str, list[float]]], num_images: int
-) -> dict[str, pd.DataFrame]:
-    pandas = require("pandas", "eval")
-    cells = model.store.manifest.cells
-    frames = {}
-    for kind in KINDS:
-        values = [(*cells[cell], num_images, *metrics) for cell, found, metrics in rows if found == kind]
-        if values:
-            columns = ["corruption", "severity", "num_images", *COCO_METRICS]
-            frames[kind] = pandas.DataFrame(values, columns=columns)
-    return frames
 
 
 def _say_nothing(*args: object) -> None:

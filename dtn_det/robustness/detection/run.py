@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +18,13 @@ from dtn_det.datasets.coco.orientation import ignores_orientation
 from dtn_det.datasets.configs.classes import head_numbers, training_classes
 from dtn_det.datasets.remarks import tell
 from dtn_det.robustness.detection.data import DetectionData, check_loader, read_data
-from dtn_det.robustness.detection.evaluation import bad_images, evaluate_cells
 from dtn_det.robustness.detection.manifests import model_manifest, store_manifest, take_new_annotations
 from dtn_det.robustness.detection.model import Detector, build_detector, detection_facts, model_source
-from dtn_det.robustness.detection.report import print_tables
 from dtn_det.robustness.detection.task import DetectionTask
 from dtn_det.robustness.detection.trial import try_evaluation
 from dtn_det.robustness.options import DetectionOptions
 from dtn_det.robustness.store.store import ModelStore, Store
-from dtn_det.robustness.sweep import Rank, joined, run_sweep
+from dtn_det.robustness.sweep import Rank, Swept, joined, run_sweep
 from dtn_det.system.progress import meter
 from dtn_det.training import launch
 from dtn_det.training.config import load_config, parse_options
@@ -38,29 +34,25 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def run_detection(options: DetectionOptions) -> int:
-    """Evaluate what the store lacks, then print the tables.
+def run_detection(options: DetectionOptions, console: Console) -> Swept | None:
+    """Evaluate what the store lacks.
+
+    Args:
+        options: What to evaluate.
+        console: Where progress and remarks go.
 
     Returns:
-        The exit code: 1 if images were left out because they are bad.
+        What was evaluated; None in all processes but the first.
 
     Raises:
         ValueError: Options, data, checkpoint, or a store that do not fit; each with what to do.
         OSError: A file is missing or cannot be written.
     """
     Store.check(options.store)
-    console = require("rich.console", "eval").Console()
     with joined(options.launcher, options.device) as (rank, device):
-        # What MMDetection prints, and the progress, are none of the result.
-        with contextlib.redirect_stdout(sys.stderr):
-            model, task = prepare_detection(options, rank, device, console)
-            _sweep_units(model, task, options.workers, rank, console)
-            frames = _evaluated(model, options.workers, console) if rank.is_first else {}
-        if not rank.is_first:
-            return 0
-        bad = bad_images(model)
-        print_tables(model, frames, bad, console)
-    return 1 if bad else 0
+        model, task = prepare_detection(options, rank, device, console)
+        _sweep_units(model, task, options.workers, rank, console)
+    return Swept(model.store, (model.manifest.name,)) if rank.is_first else None
 
 
 def prepare_detection(
@@ -198,8 +190,3 @@ def _sweep_units(model: ModelStore, task: DetectionTask, workers: int, rank: Ran
     title = f"{model.manifest.name} under {len(manifest.cells)} cells"
     with meter(console, title, total, "images") as advance:
         run_sweep(model.store, [model], replace(task, on_image=advance), workers=workers, rank=rank)
-
-
-def _evaluated(model: ModelStore, processes: int, console: Console) -> Any:
-    with meter(console, "COCO evaluation", len(model.store.manifest.cells), "cells") as advance:
-        return evaluate_cells(model, processes=processes, on_cell=advance)

@@ -73,7 +73,7 @@ def _failure(truth: CocoTruth, kind: str) -> str | None:
     """What goes wrong when a truth is evaluated against itself."""
     try:
         scorer = CocoScorer(truth)
-        scorer.metrics(_found(truth, scorer.coco, kind), kind)
+        scorer.matches(_found(truth, scorer.coco, kind), kind)
     except Exception as error:  # the libraries raise what their C++ code raises
         return f"{type(error).__name__}: {error}".splitlines()[0][:200]
     return None

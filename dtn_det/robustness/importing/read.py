@@ -20,7 +20,7 @@ from dtn_det.corruptions.catalog import ALL, SEVERITIES
 from dtn_det.corruptions.cells import CLEAN
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import InputError, UnsafePickleError
-from dtn_det.robustness.detection.evaluation import COCO_METRICS, KINDS
+from dtn_det.robustness.detection.evaluation import KINDS
 from dtn_det.robustness.importing.write import COCO_DETECTIONS, MMDET_DETECTIONS, Imported, ImportSource
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ class _Values(list[Any]):
         self[:] = kind.numbers(content)
 
 
+_COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 _MMDET_METRICS = {"mAP": "AP", "mAP_50": "AP50", "mAP_75": "AP75", "mAP_s": "APs", "mAP_m": "APm", "mAP_l": "APl"}
 # "Gaussian Noise" and "JPEG Compression" of printed tables.
 _TITLE = {name.replace("_", " "): name for name in ALL}
@@ -345,7 +346,7 @@ def _mmdet_metrics(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
         if key in KINDS and isinstance(value, Mapping):
-            found[key] = {name: float(value[name]) for name in COCO_METRICS if name in value}
+            found[key] = {name: float(value[name]) for name in _COCO_METRICS if name in value}
             continue
         kind, _, metric = key.rpartition("/")[2].partition("_")
         if kind in KINDS and metric in _MMDET_METRICS:

@@ -1,19 +1,14 @@
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from coco_reference import detections, pycocotools_stats
 from odd_coco_files import ODD_FILES, expected_content, odd_content, plain_content, text_of
 
 pytest.importorskip("pycocotools")
-
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from dtn_det.datasets.coco.file import read_coco_file
 from dtn_det.datasets.coco.shapes import read_mask
@@ -21,30 +16,6 @@ from dtn_det.datasets.coco.values import evaluation_ids
 from dtn_det.errors import AnnotationError
 
 TAKEN = [name for name, odd in ODD_FILES.items() if odd.refusal is None or odd.boxes_only]
-
-
-def detections(content: dict[str, Any], order: dict[Any, int] | None = None) -> list[dict[str, Any]]:
-    """Boxes near the objects of a file, with equal scores among them."""
-    order = order or {}
-    rows = []
-    for place, row in enumerate(content["annotations"]):
-        rng = np.random.default_rng(place)
-        box = (np.array(row["bbox"], float) + rng.normal(0, 4, 4)).clip(1).tolist()
-        image, category = row["image_id"], row["category_id"]
-        rows.append({"image_id": image, "category_id": category, "bbox": box, "score": int(rng.integers(1, 5)) / 5})
-    return rows
-
-
-def pycocotools_stats(content: dict[str, Any], results: list[dict[str, Any]], kind: str) -> list[float]:
-    coco = COCO()
-    coco.dataset = json.loads(json.dumps(content))
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(json.loads(json.dumps(results))), kind)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation.stats.tolist()
 
 
 def write(path: Path, content: object) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from class_folders import write_folders
 
-from dtn_det.robustness.classification.results import results
+from dtn_det.reports.sweep_results import sweep_report
 from dtn_det.robustness.store.store import Store
 
 MODEL = """
@@ -69,7 +69,7 @@ def run(folder: Path, store: str, *options: str) -> str:
 
 
 def table(out: str) -> str:
-    return out[out.index("┏") :]
+    return out[out.index("Classification: summary") :]
 
 
 def rows(store: Path) -> list[dict[str, object]]:
@@ -135,8 +135,8 @@ def test_the_estimate_before_the_end_says_so_and_the_end_does_not(folder: Path) 
     run(folder, "straight", "--workers", "0", "--limit", "6")
     store = Store.open(folder / "straight")
     (store.model("colours").folder / "unit-000003.parquet").unlink()
-    (unfinished,) = results(store, ["colours"], "colours")
-    assert "5 of 6 images so far" in unfinished.partial
+    (unfinished,) = sweep_report(store, ["colours"], baseline="colours").models
+    assert "5 of 6 units of images" in unfinished.partial
 
 
 PEAK = """

@@ -13,9 +13,9 @@ from class_folders import WNIDS, picture, write_folders
 from PIL import Image
 
 from dtn_det.cli.main import main
+from dtn_det.reports.sweep_results import sweep_report
 from dtn_det.robustness.classification.images import ViewSlots
 from dtn_det.robustness.classification.models.classifier import View
-from dtn_det.robustness.classification.results import results
 from dtn_det.robustness.store.store import Store
 
 MODEL = """
@@ -70,11 +70,11 @@ def test_links_that_lead_nowhere_are_bad_images_like_others(mce: Run, tmp_path: 
     shutil.rmtree("store")
     code, out, _ = mce(data, "--profile", "cifar-c", "--on-bad-image", "record")
     assert code == 1
-    assert "two: 2 images could not be read, left out of every number:" in out
+    assert out.count("left out of two: image ") == 2
     assert "partial (2 bad images left out)" in out
     (data / "ant" / "loop.png").unlink()
     _, out, _ = mce(data, "--profile", "cifar-c", "--on-bad-image", "record", store="other")
-    assert "two: 1 image could not be read, left out of every number:" in out
+    assert out.count("left out of two: image ") == 1
     assert "partial (1 bad image left out)" in out
 
 
@@ -119,10 +119,11 @@ def test_an_unfinished_baseline_leaves_the_errors_and_says_so(mce: Run, tmp_path
         assert mce(data, "--profile", "cifar-c", "--unit-size", "1", model=model)[0] == 0
     store = Store.open(Path("store"))
     (store.model("two").folder / "unit-000002.parquet").unlink()
-    (found,) = results(store, ["other"], "two")
-    assert "expected a baseline of the model's 4 images, got one of 3" in found.undefined
-    assert not found.corruption_errors
-    assert found.errors["benchmark"].cells == 1
+    report = sweep_report(store, ["other"], baseline="two")
+    assert "other: no corruption errors, they were evaluated on other images (3 and 4)" in report.remarks
+    numbers = report.sections[0].numbers
+    assert not numbers["name"].isin(["CE", "mCE"]).any()
+    assert numbers[numbers["name"] == "mean error"]["cells"].tolist()[0] == 1
 
 
 def test_a_batch_is_no_larger_than_a_unit(mce: Run, tmp_path: Path) -> None:

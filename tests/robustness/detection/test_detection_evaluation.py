@@ -14,11 +14,12 @@ from pycocotools.cocoeval import COCOeval
 
 from dtn_det.corruptions.cells import sweep_cells
 from dtn_det.errors import StoreError
-from dtn_det.metrics import mean_performance_under_corruption
-from dtn_det.robustness.detection import evaluation as coco_cells
-from dtn_det.robustness.detection.evaluation import COCO_METRICS, CocoScorer, evaluate_cells, read_cells
+from dtn_det.metrics import METRICS, average_precision, matches_from_evaluator
+from dtn_det.reports import detection as reports_detection
+from dtn_det.reports.detection import numbers_of_stores
+from dtn_det.robustness.detection import evaluation
+from dtn_det.robustness.detection.evaluation import CocoScorer, read_cells
 from dtn_det.robustness.detection.records import ImageDetections, RecordRows
-from dtn_det.robustness.detection.report import cell_table, partial_images, summary_table
 from dtn_det.robustness.detection.truth import CocoTruth, read_truth
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest
 from dtn_det.robustness.store.store import Store
@@ -99,6 +100,13 @@ def random_detections(truth: CocoTruth, seed: int = 0):
     return found
 
 
+def measured(model, kind: str = "bbox", **options: object) -> np.ndarray:
+    """What reports and the terminal say: (cells, metrics) as fractions, NaN where there is nothing to find."""
+    found = numbers_of_stores({"model": model}, replicates=0, **options)["model"][kind]
+    nothing = np.full(len(CELLS), np.nan)
+    return np.stack([found[metric].point if metric in found else nothing for metric in METRICS], axis=1)
+
+
 def reference(path: Path, results: list[dict], kind: str) -> list[float]:
     """pycocotools."""
     truth = COCO(str(path))
@@ -115,9 +123,7 @@ def test_boxes_are_scored_as_by_pycocotools(seed, tmp_path):
     model = open_store(tmp_path / "store", truth)
     detections = random_detections(truth, seed)
     fill(model, detections)
-    frame = evaluate_cells(model)["bbox"]
-    assert list(zip(frame["corruption"], frame["severity"], strict=True)) == list(CELLS)
-    assert (frame["num_images"] == len(truth.images)).all()
+    found = np.nan_to_num(measured(model), nan=-1)
     for cell in range(len(CELLS)):
         results = []
         for number, image in enumerate(truth.images):
@@ -128,8 +134,8 @@ def test_boxes_are_scored_as_by_pycocotools(seed, tmp_path):
                 box = [x1, y1, x2 - x1, y2 - y1]
                 results.append({"image_id": image.id, "category_id": [3, 1, 7][label], "score": score, "bbox": box})
         expected = reference(tmp_path / "coco.json", results, "bbox")
-        np.testing.assert_allclose(frame.loc[cell, list(COCO_METRICS)].astype(float), expected, atol=1e-12)
-    assert frame["AP"].max() > 0.05
+        np.testing.assert_allclose(found[cell], expected[: len(METRICS)], atol=1e-12)
+    assert found[:, 0].max() > 0.05
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
@@ -154,11 +160,10 @@ def test_the_results_published_with_coco(kind, shared_dir, tmp_path):
 
     model = open_store(tmp_path / "store", truth, unit_size=30)
     fill(model, detections)
-    frame = evaluate_cells(model)[kind]
+    found = measured(model, kind)
     # The files have decimals that float32, in which detectors find boxes, does not.
-    found = frame.loc[0, list(COCO_METRICS)].astype(float)
-    np.testing.assert_allclose(found, [expected[name] for name in COCO_METRICS], atol=2e-6 if kind == "segm" else 2e-3)
-    assert frame["AP"].nunique() == 1
+    np.testing.assert_allclose(found[0], [expected[name] for name in METRICS], atol=2e-6 if kind == "segm" else 2e-3)
+    assert (found == found[0]).all()
 
 
 def test_masks_with_scores_of_their_own_use_them(tmp_path):
@@ -179,9 +184,7 @@ def test_a_detector_that_finds_nothing(tmp_path):
     model = open_store(tmp_path / "store", truth)
     nothing = ImageDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
     fill(model, lambda image, cell: nothing)
-    frame = evaluate_cells(model)["bbox"]
-    assert (frame["AP"] == 0).all()
-    assert "-" in list(summary_table(frame, "").columns[3].cells)
+    assert (measured(model)[:, 0] == 0).all()
 
 
 def test_one_cell_without_detections_is_a_zero(tmp_path):
@@ -190,9 +193,7 @@ def test_one_cell_without_detections_is_a_zero(tmp_path):
     found = random_detections(truth)
     nothing = ImageDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
     fill(model, lambda image, cell: nothing if cell == 3 else found(image, cell))
-    frame = evaluate_cells(model)["bbox"]
-    assert frame["AP"][3] == 0
-    assert (frame["AP"].drop(3) > 0).all()
+    assert [value > 0 for value in measured(model)[:, 0]] == [True, True, True, False, True]
 
 
 def test_bad_images_are_left_out_of_truth_and_count(tmp_path):
@@ -200,24 +201,24 @@ def test_bad_images_are_left_out_of_truth_and_count(tmp_path):
     detections = random_detections(truth)
     model = open_store(tmp_path / "store", truth)
     fill(model, lambda image, cell: "broken" if image in (3, 4) else detections(image, cell))
-    frame = evaluate_cells(model)["bbox"]
     rest = [number for number in range(len(truth.images)) if number not in (3, 4)]
     smaller = open_store(tmp_path / "smaller", truth.select(rest))
     fill(smaller, lambda image, cell: detections(rest[image], cell))
-    assert frame.equals(evaluate_cells(smaller)["bbox"])
-    assert partial_images(model, 2) == "without 2 bad images"
+    np.testing.assert_array_equal(measured(model), measured(smaller))
     fill(broken := open_store(tmp_path / "broken", truth), lambda image, cell: "broken")
-    with pytest.raises(StoreError, match="got 20 bad ones of 20"):
-        evaluate_cells(broken)
+    with pytest.raises(StoreError, match="expected images that 'model' has evaluated, got none"):
+        measured(broken)
 
 
-def test_missing_units_are_an_error(tmp_path):
+def test_units_that_are_missing_are_left_out_of_the_truth(tmp_path):
     truth = random_truth(tmp_path / "coco.json")
-    model = open_store(tmp_path / "store", truth)
-    fill(model, random_detections(truth))
+    detections = random_detections(truth)
+    fill(model := open_store(tmp_path / "store", truth), detections)
     (model.folder / "unit-000001.parquet").unlink()
-    with pytest.raises(StoreError, match="expected all 3 units of 'model', got 2"):
-        evaluate_cells(model)
+    rest = [number for number in range(len(truth.images)) if number not in model.store.manifest.unit(1)]
+    smaller = open_store(tmp_path / "smaller", truth.select(rest))
+    fill(smaller, lambda image, cell: detections(rest[image], cell))
+    np.testing.assert_array_equal(measured(model), measured(smaller))
 
 
 @pytest.mark.parametrize("pairs", [0, 200, 300])
@@ -225,12 +226,12 @@ def test_categories_a_few_at_a_time_give_the_same(pairs, tmp_path, monkeypatch):
     truth = random_truth(tmp_path / "coco.json")
     model = open_store(tmp_path / "store", truth)
     fill(model, lambda image, cell: "bad" if image == 3 else random_detections(truth)(image, cell))
-    whole = evaluate_cells(model)["bbox"]
+    whole = measured(model)
     evaluators = []
     evaluator = CocoScorer.evaluator
     monkeypatch.setattr(CocoScorer, "evaluator", lambda *args: evaluators.append(args) or evaluator(*args))
-    monkeypatch.setattr(coco_cells, "_GROUP_PAIRS", pairs)
-    assert evaluate_cells(model)["bbox"].equals(whole)
+    monkeypatch.setattr(evaluation, "_GROUP_PAIRS", pairs)
+    np.testing.assert_allclose(measured(model), whole, rtol=0, atol=1e-15)
     assert len(evaluators) > len(CELLS)
 
 
@@ -239,41 +240,27 @@ def test_several_processes_and_small_groups_give_the_same(tmp_path, monkeypatch)
     truth = random_truth(tmp_path / "coco.json")
     model = open_store(tmp_path / "store", truth)
     fill(model, random_detections(truth))
-    whole = evaluate_cells(model)["bbox"]
-    monkeypatch.setattr(coco_cells, "_GROUP_BYTES", 1)
-    assert evaluate_cells(model)["bbox"].equals(whole)
-    monkeypatch.setattr(coco_cells, "_PROCESS_BYTES", 0)
+    whole = measured(model)
+    monkeypatch.setattr(evaluation, "_GROUP_BYTES", 1)
+    np.testing.assert_array_equal(measured(model), whole)
+    monkeypatch.setattr(reports_detection, "_PROCESS_BYTES", 0)
     done = []
-    assert evaluate_cells(model, processes=2, on_cell=done.append)["bbox"].equals(whole)
+    np.testing.assert_array_equal(measured(model, processes=2, on_cells=done.append), whole)
     assert sum(done) == len(CELLS)
 
 
-def test_tables_keep_the_benchmark_and_the_extra_corruptions_apart(tmp_path):
+def test_categories_a_few_at_a_time_have_the_matches_of_all_at_once(tmp_path):
     truth = random_truth(tmp_path / "coco.json")
     model = open_store(tmp_path / "store", truth)
     fill(model, random_detections(truth))
-    frame = evaluate_cells(model)["bbox"]
-    table = summary_table(frame, "title", selected="limit=2")
-    headings = [column.header for column in table.columns]
-    assert headings == ["metric", "P", "mPC", "rPC %", "mPC (4 extra)", "rPC (4 extra) %", ""]
-    assert next(iter(table.columns[-1].cells)) == "partial (2/75, 2/20, limit=2)"
-    mean = mean_performance_under_corruption(frame, allow_partial=True).value
-    assert next(iter(table.columns[2].cells)) == f"{100 * mean:.2f}"
-    assert list(cell_table(frame, "").columns[0].cells) == ["fog", "gaussian_blur"]
-    assert "partial (2/5)" in next(iter(cell_table(frame, "").columns[-1].cells))
-
-
-def test_the_evaluator_serves_intervals(tmp_path):
-    from dtn_det.metrics import average_precision, matches_from_evaluator
-
-    truth = random_truth(tmp_path / "coco.json")
-    model = open_store(tmp_path / "store", truth)
-    fill(model, random_detections(truth))
-    scorer = CocoScorer(truth)
-    (found,) = read_cells(model, [0])
-    assert average_precision(matches_from_evaluator(scorer.evaluator(found, "bbox")))[0] == pytest.approx(
-        evaluate_cells(model)["bbox"]["AP"][0]
-    )
+    scorer = CocoScorer(truth, bad=[2])
+    (found,) = read_cells(model, [1])
+    at_once = matches_from_evaluator(scorer.evaluator(found, "bbox"))
+    weights = np.random.default_rng(0).integers(0, 4, (20, len(truth.images) - 1))
+    wanted = average_precision(at_once, weights)
+    assert np.isfinite(wanted[:, 0]).all()
+    assert scorer.matches(found, "bbox").images == at_once.images
+    np.testing.assert_array_equal(average_precision(scorer.matches(found, "bbox"), weights), wanted)
 
 
 def test_damaged_annotations(tmp_path):

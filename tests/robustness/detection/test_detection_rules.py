@@ -20,8 +20,12 @@ import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from mmdet.evaluation import CocoMetric
 
-from dtn_det.robustness.detection.records import most_of_one_class, rule_note
-from dtn_det.robustness.detection.report import print_tables
+from dtn_det.corruptions.cells import sweep_cells
+from dtn_det.reports.sweep_results import print_sweep_report, sweep_report
+from dtn_det.robustness.detection.records import ImageDetections, RecordRows, most_of_one_class, rule_note
+from dtn_det.robustness.detection.truth import read_truth
+from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest
+from dtn_det.robustness.store.store import Store
 
 
 def boxes(count: int) -> np.ndarray[Any, Any]:
@@ -38,7 +42,11 @@ def truth(tmp_path: Path) -> Path:
         for place, (x, y, _, _) in enumerate(boxes(150).tolist())
     ]
     categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
-    content = {"images": [{"id": 1, "height": 200, "width": 600}], "annotations": objects, "categories": categories}
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 200, "width": 600}],
+        "annotations": objects,
+        "categories": categories,
+    }
     (tmp_path / "truth.json").write_text(json.dumps(content))
     return tmp_path / "truth.json"
 
@@ -114,17 +122,22 @@ def test_detections_are_counted_by_class_and_image(images: list[list[int]], most
         assert note.startswith(f"up to {most} detections of a class in an image: as COCO's rule says, all metrics take")
 
 
-def test_the_note_stands_under_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    from types import SimpleNamespace
-
+def test_the_note_stands_under_the_tables(tmp_path: Path, truth: Path) -> None:
     from rich.console import Console
 
-    store = SimpleNamespace(
-        manifest=SimpleNamespace(num_images=1, data="a", selection="all", corruption="c", remarks=())
-    )
-    for labels, count in (([0] * 101, 1), ([0] * 100, 0)):
-        model: Any = Records(labels)
-        model.store = store
+    cells = sweep_cells(["fog"], [1])
+    known = read_truth(truth, [1], [1, 2])
+    for count, notes in ((101, 1), (100, 0)):
+        manifest = StoreManifest(
+            "detection", "a", "abc", 1, "all", "c", cells, 1, {"categories": known.categories_json}
+        )
+        store = Store.create(tmp_path / str(count), manifest, known.table())
+        model = store.add_model(ModelManifest("many", "", "", 0, {}, {}))
+        rows = RecordRows()
+        for cell in range(len(cells)):
+            scores, labels = np.full(count, 0.5, np.float32), np.zeros(count, np.int32)
+            rows.add(0, cell, ImageDetections(boxes(count), scores, labels))
+        model.write(0, rows.table())
         text = io.StringIO()
-        print_tables(model, {}, {}, Console(file=text))
-        assert text.getvalue().count("note: up to 101 detections of a class in an image") == count
+        print_sweep_report(Console(file=text), store, sweep_report(store, ["many"]))
+        assert text.getvalue().count("many: up to 101 detections of a class in an image") == notes

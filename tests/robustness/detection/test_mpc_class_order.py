@@ -12,10 +12,10 @@ import pytest
 pytest.importorskip("mmdet", reason="detectors need MMDetection")
 
 import torch
+from coco_summary import summaries
 from detection_files import CLASSES
 
 from dtn_det.cli.main import main
-from dtn_det.robustness.detection.evaluation import evaluate_cells
 from dtn_det.robustness.store.store import ModelStore, Store
 
 FEW = ("--corruptions", "contrast", "--severities", "1", "--unit-size", "8", "--device", "cpu", "--workers", "0")
@@ -82,7 +82,7 @@ def named(detector: tuple[str, str], tmp_path: Path) -> Callable[..., str]:
 
 def test_labels_go_by_name(mpc: Run, named: Callable[..., str], found_again: Path, tmp_path: Path) -> None:
     assert mpc("coco.json", store="a")[0] == 0
-    right = evaluate_cells(only_model(tmp_path / "a"))
+    right = summaries(only_model(tmp_path / "a"))
     assert right["bbox"].loc[right["bbox"]["corruption"] == "clean", "AP50"].item() > 0.3
     for store, checkpoint in (("b", None), ("c", named(*CLASSES))):
         more = {} if checkpoint is None else {"checkpoint": checkpoint}
@@ -91,7 +91,7 @@ def test_labels_go_by_name(mpc: Run, named: Callable[..., str], found_again: Pat
         assert "other.json: 3 categories stand in another order than the labels of the model" in err
         assert "labels were matched by name (bar, disc, square)" in err
         model = only_model(tmp_path / store)
-        found = evaluate_cells(model)
+        found = summaries(model)
         for kind in ("bbox", "segm"):
             assert found[kind].equals(right[kind])
         assert json.loads(model.manifest.protocol["labels"]) == list(CLASSES)

@@ -18,8 +18,9 @@ pytest.importorskip("mmdet", reason="detectors need MMDetection")
 
 from dtn_det.cli.main import main
 from dtn_det.errors import StoreError
-from dtn_det.robustness.detection import evaluation as coco_cells
-from dtn_det.robustness.detection.evaluation import evaluate_cells
+from dtn_det.reports import detection as reports_detection
+from dtn_det.reports.sweep_results import sweep_report
+from dtn_det.robustness.detection import evaluation
 from dtn_det.robustness.store.store import Store
 
 FEW = ("--corruptions", "contrast", "--severities", "2", "--unit-size", "2", "--device", "cpu", "--workers", "0")
@@ -127,8 +128,8 @@ def test_without_any_segmentation_a_model_of_masks_is_evaluated_on_boxes(mpc: Ru
     code, out, err = mpc("--data-root", str(root))
     assert code == 0
     assert "have no segmentation, so only boxes are evaluated, not masks" in err
-    assert "boxes" in out
-    assert "masks" not in out
+    assert "Boxes: " in out
+    assert "Masks: " not in out
 
 
 def test_weights_and_features_that_are_no_numbers(mpc: Run, detector: tuple[str, str], tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_records_of_another_unit_and_other_columns(mpc: Run, finished: Path, tmp
     (model,) = Store.open(tmp_path / "store").models().values()
     model.write(0, model.read(0).drop_columns(["scores"]))
     with pytest.raises(StoreError, match=r"got records without scores: delete the folder and evaluate"):
-        evaluate_cells(model)
+        sweep_report(model.store, ["tiny"])
 
 
 def test_a_damaged_list_of_images_is_written_again(mpc: Run, finished: Path, tmp_path: Path) -> None:
@@ -185,8 +186,8 @@ def _die(work: object) -> None:
 
 def test_a_process_that_dies_while_it_evaluates(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (model,) = Store.open(finished).models().values()
-    monkeypatch.setattr(coco_cells, "_PROCESS_BYTES", 0)
-    monkeypatch.setattr(coco_cells, "_GROUP_BYTES", 1)
-    monkeypatch.setattr(coco_cells, "_group_rows", _die)
+    monkeypatch.setattr(reports_detection, "_PROCESS_BYTES", 0)
+    monkeypatch.setattr(evaluation, "_GROUP_BYTES", 1)
+    monkeypatch.setattr(reports_detection, "_numbers_of_cells", _die)
     with pytest.raises(ChildProcessError, match="expected processes that evaluate to live, got one that died"):
-        evaluate_cells(model, processes=2)
+        sweep_report(model.store, ["tiny"], processes=2)

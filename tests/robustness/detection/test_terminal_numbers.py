@@ -113,7 +113,7 @@ def random_detections(truth: CocoTruth, image: int, rng: np.random.Generator, ca
     for one in objects:
         x, y, width, height = one["bbox"]
         for _ in range(int(rng.integers(0, 4))):
-            boxes.append([x, y, x + width, y + height] + rng.normal(scale=0.08 * min(width, height), size=4))
+            boxes.append(np.array([x, y, x + width, y + height]) + rng.normal(scale=0.08 * min(width, height), size=4))
             labels.append(one["category_id"] - 1 if rng.random() < 0.8 else rng.integers(categories))
     for _ in range(130 if image == 1 else 3):
         x, y = rng.uniform(0, 300), rng.uniform(0, 200)
