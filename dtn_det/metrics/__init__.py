@@ -6,10 +6,11 @@ from dtn_det.errors import CellError
 for _module in ("numba", "pandas"):
     require(_module, "eval")
 
+from dtn_det.corruptions.cells import CLEAN
 from dtn_det.metrics.ap_samples import ap_samples, average_precision
 from dtn_det.metrics.baselines import BASELINES, baseline_frame
 from dtn_det.metrics.calibration import calibration, expected_calibration_error, reliability
-from dtn_det.metrics.cells import CLEAN, all_cells
+from dtn_det.metrics.cells import all_cells
 from dtn_det.metrics.classification import (
     corruption_error,
     mean_corruption_error,

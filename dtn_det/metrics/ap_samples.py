@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dtn_det.corruptions.cells import Cell
 from dtn_det.errors import InputError
-from dtn_det.metrics.cells import Cell
 from dtn_det.metrics.coco_matches import CocoMatches
 from dtn_det.metrics.detection import METRICS
 from dtn_det.metrics.resampling import REPLICATES, Samples, check_cells, digest, image_counts

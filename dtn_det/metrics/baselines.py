@@ -10,8 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dtn_det.corruptions.catalog import EXTRA, SEVERITIES
+from dtn_det.corruptions.cells import CLEAN, Cell
 from dtn_det.errors import InputError
-from dtn_det.metrics.cells import CLEAN, Cell, CorruptionSet, checked_cells, raise_problems
+from dtn_det.metrics.cells import CorruptionSet, checked_cells, raise_problems
 
 ALEXNET_ERRORS = MappingProxyType(
     {

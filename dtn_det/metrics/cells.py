@@ -14,13 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dtn_det.corruptions.catalog import ALL, BENCHMARK, EXTRA, GROUPS, SEVERITIES
+from dtn_det.corruptions.cells import CLEAN, Cell
 from dtn_det.errors import CellError, InputError
 
-Cell = tuple[str, int]
 CorruptionSet = Literal["benchmark", "extra", "all"]
-
-CLEAN: Cell = ("clean", 0)
-"""The cell of the clean images."""
 
 SETS: dict[str, tuple[str, ...]] = {"benchmark": BENCHMARK, "extra": EXTRA, "all": ALL}
 """The sets of corruptions that a mean is taken over: the paper's fifteen, the four hold-outs, or both."""
@@ -46,7 +43,7 @@ def metric_name(metric: str, corruptions: CorruptionSet) -> str:
 
 def all_cells(corruptions: CorruptionSet) -> tuple[Cell, ...]:
     """Return every corrupted cell of a set, in the paper's order."""
-    return tuple((name, severity) for name in corruptions_of(corruptions) for severity in SEVERITIES)
+    return tuple(Cell(name, severity) for name in corruptions_of(corruptions) for severity in SEVERITIES)
 
 
 def is_cell(cell: tuple[object, object]) -> bool:

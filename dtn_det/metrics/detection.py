@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from dtn_det.corruptions.cells import CLEAN
 from dtn_det.errors import CellError
 from dtn_det.metrics import formulas
-from dtn_det.metrics.cells import CLEAN, CellLayout, CellValues, CorruptionSet, cell_error, checked_cells, metric_name
+from dtn_det.metrics.cells import CellLayout, CellValues, CorruptionSet, cell_error, checked_cells, metric_name
 from dtn_det.metrics.formulas import Summary
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")

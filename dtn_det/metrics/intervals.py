@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dtn_det.corruptions.cells import CLEAN, Cell
 from dtn_det.errors import InputError
 from dtn_det.metrics import formulas
 from dtn_det.metrics.baselines import ALEXNET_CLEAN_ERROR, BASELINES, alexnet_errors
-from dtn_det.metrics.cells import CLEAN, Cell, CellLayout, CorruptionSet, all_cells, raise_problems
+from dtn_det.metrics.cells import CellLayout, CorruptionSet, all_cells, raise_problems
 from dtn_det.metrics.classification import check_denominators
 from dtn_det.metrics.detection import no_clean_performance
 from dtn_det.metrics.formulas import partial_label

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dtn_det.corruptions.cells import Cell
 from dtn_det.errors import InputError
 from dtn_det.metrics.calibration import BINS, bin_of, check_bins, confidences, numbers
-from dtn_det.metrics.cells import Cell
 from dtn_det.metrics.resampling import REPLICATES, Samples, check_cells, digest, weights
 from dtn_det.system.compiled import compiled
 

@@ -11,8 +11,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dtn_det.corruptions.cells import Cell
 from dtn_det.errors import InputError
-from dtn_det.metrics.cells import Cell, describe, is_cell, severity_of
+from dtn_det.metrics.cells import describe, is_cell, severity_of
 
 REPLICATES = 1000
 LEVEL = 0.95
@@ -161,7 +162,7 @@ def check_cells(cells: Sequence[Cell]) -> tuple[Cell, ...]:
         raise InputError(
             f"expected corruptions with severities 1 to 5, and ('clean', 0), each once, got {faults or 'none'}"
         )
-    return tuple((str(name), int(str(severity))) for name, severity in found)
+    return tuple(Cell(str(name), int(str(severity))) for name, severity in found)
 
 
 def _as_cell(value: object) -> tuple[object, object]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dtn_det.corruptions.catalog import SEVERITIES
+from dtn_det.corruptions.cells import Cell
 from dtn_det.metrics import (
     CLEAN,
     CellError,
@@ -24,7 +25,7 @@ from dtn_det.metrics import (
     reliability,
 )
 from dtn_det.metrics.calibration import Reliability, brier_scores, log_losses
-from dtn_det.metrics.cells import Cell, CorruptionSet
+from dtn_det.metrics.cells import CorruptionSet
 from dtn_det.metrics.classification import chance_remark, is_at_chance
 from dtn_det.metrics.resampling import LEVEL, REPLICATES
 from dtn_det.reports.classifier_records import ClassifierRecords
@@ -116,7 +117,7 @@ def numbers_of_frame(frame: pd.DataFrame) -> ClassifierNumbers:
         whole = bool(pd.isna(severity))
         known = known and not whole
         # Means and ratios of sums over the severities come out the same.
-        cells.update({(name, one): error for one in (SEVERITIES if whole else (int(severity),))})
+        cells.update({Cell(name, one): error for one in (SEVERITIES if whole else (int(severity),))})
     values = np.array(list(cells.values()), np.float64)
     return ClassifierNumbers(point_samples("error", list(cells), values, images), severities=known)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dtn_det.corruptions.cells import Cell
 from dtn_det.errors import StoreError
-from dtn_det.metrics.cells import Cell
-from dtn_det.robustness.store.files import BAD_IMAGES
+from dtn_det.robustness.store.files import bad_images_of
 from dtn_det.robustness.store.store import ModelStore
 
 _COLUMNS = {
@@ -55,16 +53,13 @@ def read_records(model: ModelStore) -> ClassifierRecords:
     bad: dict[int, str] = {}
     for number in sorted(model.finished()):
         table = model.read(number, ["image", "cell", *_COLUMNS])
-        told = (table.schema.metadata or {}).get(BAD_IMAGES)
-        if told is not None:
-            bad.update({int(image): text for image, text in json.loads(told).items()})
-        images, order = _layout(table["image"].to_numpy(), table["cell"].to_numpy(), len(manifest.cells))
-        if images is None:
-            raise StoreError(
-                f"expected every image of unit {number} of {model.manifest.name!r} once under every cell, got others: "
-                f"delete unit-{number:06d}.parquet in {model.folder} and start the run again"
-            )
-        parts.append(images.astype(np.int64))
+        bad.update(bad_images_of(table))
+        # The store has seen that each image is there once under every cell.
+        place = table["image"].to_numpy().astype(np.int64) * len(manifest.cells) + table["cell"].to_numpy()
+        # Sweeps write the cells of an image side by side, and images in their order, which is quick to check.
+        order = None if (np.diff(place) > 0).all() else np.argsort(place)
+        images = (place if order is None else place[order])[:: len(manifest.cells)] // len(manifest.cells)
+        parts.append(images)
         for name, kind in _COLUMNS.items():
             values: NDArray[np.generic] = table[name].to_numpy().astype(kind, copy=False)
             stacks[name].append((values if order is None else values[order]).reshape(len(images), len(manifest.cells)))
@@ -75,37 +70,3 @@ def read_records(model: ModelStore) -> ClassifierRecords:
         )
     columns = {name: np.concatenate(stack) for name, stack in stacks.items()}
     return ClassifierRecords(np.concatenate(parts), manifest.cells, columns, bad)
-
-
-def _layout(
-    image: NDArray[np.generic], cell: NDArray[np.generic], num_cells: int
-) -> tuple[NDArray[np.generic] | None, NDArray[np.intp] | None]:
-    """The images of a unit, rising, and the order of its rows that puts all cells of each image side by side.
-
-    Args:
-        image: Image of each row.
-        cell: Cell of each row.
-        num_cells: Cells of each image.
-
-    Returns:
-        Images and order. The order is None where the rows have it already; the images are None where one of them lacks
-        a cell or has it twice.
-    """
-    # Sweeps write them in this order already, which is quick to check.
-    order = None
-    if not _is_ordered(image, cell, num_cells):
-        order = np.lexsort((cell, image))
-        image, cell = image[order], cell[order]
-        if not _is_ordered(image, cell, num_cells):
-            return None, None
-    return image[::num_cells], order
-
-
-def _is_ordered(image: NDArray[Any], cell: NDArray[Any], num_cells: int) -> bool:
-    if len(image) % num_cells:
-        return False
-    images, cells = image.reshape(-1, num_cells), cell.reshape(-1, num_cells)
-    first = images[:, 0].astype(np.int64)
-    return bool(
-        (cells == np.arange(num_cells)).all() and (images == images[:, :1]).all() and (np.diff(first) > 0).all()
-    )

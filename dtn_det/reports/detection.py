@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from dtn_det.corruptions.cells import Cell
 from dtn_det.errors import StoreError
 from dtn_det.metrics import (
     CLEAN,
@@ -21,7 +22,6 @@ from dtn_det.metrics import (
     detection_differences,
     detection_intervals,
 )
-from dtn_det.metrics.cells import Cell
 from dtn_det.metrics.resampling import LEVEL, REPLICATES, interval
 from dtn_det.reports.contents import Kind, Section
 from dtn_det.reports.numbers import (
@@ -190,7 +190,9 @@ def numbers_of_frame(frame: pd.DataFrame) -> DetectorNumbers:
         frame: Columns ``corruption``, ``severity``, one for each metric (fractions, -1 without ground truth), and
             ``num_images`` where known.
     """
-    cells = [(str(name), int(severity)) for name, severity in zip(frame["corruption"], frame["severity"], strict=True)]
+    cells = [
+        Cell(str(name), int(severity)) for name, severity in zip(frame["corruption"], frame["severity"], strict=True)
+    ]
     images = int(frame["num_images"].iloc[0]) if "num_images" in frame else 0
     samples = {
         metric: point_samples(metric, cells, frame[metric].replace(-1, np.nan).to_numpy(np.float64), images)

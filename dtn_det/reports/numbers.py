@@ -14,8 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dtn_det.corruptions.catalog import ALL, EXTRA, GROUPS, group_of
+from dtn_det.corruptions.cells import Cell
 from dtn_det.metrics import CLEAN, METRICS, Difference, Interval, Intervals, Quantity, Samples, all_cells
-from dtn_det.metrics.cells import Cell, CorruptionSet
+from dtn_det.metrics.cells import CorruptionSet
 from dtn_det.metrics.formulas import partial_label
 from dtn_det.metrics.resampling import holm_by_key
 from dtn_det.reports.contents import (

@@ -15,8 +15,8 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from dtn_det.corruptions.catalog import BENCHMARK, EXTRA, SEVERITIES
+from dtn_det.corruptions.cells import Cell
 from dtn_det.metrics import CLEAN, METRICS, mean_samples
-from dtn_det.metrics.cells import Cell
 from dtn_det.reports.classification import classification_section, numbers_of_records
 from dtn_det.reports.classifier_records import ClassifierRecords
 from dtn_det.reports.contents import Kind, Provenance, Report, ReportModel, Section

@@ -149,7 +149,7 @@ def read_square(path: str, side: int, *, crop: bool = False) -> ByteImage:
     return np.array(picture)
 
 
-class CellImages(Dataset[Item]):
+class ClassificationImages(Dataset[Item]):
     """The images of an evaluation, each under every cell. An index is the number of an image and that of its slot.
 
     Args:

@@ -15,7 +15,7 @@ from dtn_det._optional import require
 from dtn_det.datasets.folders.class_folders import LabelledImages
 from dtn_det.datasets.remarks import counted
 from dtn_det.errors import BadImageError, DeviceMemoryError
-from dtn_det.robustness.classification.images import CellImages, Cells, Item, ViewSlots
+from dtn_det.robustness.classification.images import Cells, ClassificationImages, Item, ViewSlots
 from dtn_det.robustness.classification.models.classifier import Classifier, View, check_logits
 from dtn_det.robustness.classification.records import records_schema, score
 from dtn_det.robustness.options import OnBadImage
@@ -64,7 +64,9 @@ class ClassificationTask:
         # Those that are loaded ahead, and those that go through the models together.
         count = ahead + self._group_size
         self._slots = ViewSlots(views, len(self.cells), self.side, count, shared=ahead > 0)
-        return CellImages(self.data.images, self.cells, views, self._slots.stacks), self._slots.requests(images)
+        return ClassificationImages(self.data.images, self.cells, views, self._slots.stacks), self._slots.requests(
+            images
+        )
 
     def evaluate(self, items: Iterator[Item], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
         """See :class:`dtn_det.robustness.sweep.Task`.
