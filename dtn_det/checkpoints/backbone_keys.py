@@ -129,6 +129,16 @@ def to_mmdet(state: Mapping[str, Tensor], family: Family) -> StateDict:
     return dict(state) if source == "mmdet" else pvt_official_to_mmdet(state)
 
 
+def whose_names(names: Iterable[str]) -> str:
+    """Say whose names of a Swin or PVT some names are, such as ``MMDetection's Swin``; empty if they are of neither."""
+    names = list(names)
+    for (family, source), pattern in _SIGNATURES.items():
+        if any(map(re.compile(rf"(?:^|\.){pattern}").search, names)):
+            author = {"mmdet": "MMDetection", "official": "its authors", "timm": "timm"}[source]
+            return f"{author}'{'' if author.endswith('s') else 's'} {'Swin' if family == 'swin' else 'PVT'}"
+    return ""
+
+
 @dataclass(frozen=True)
 class RenamedBackbone:
     """A whole model's state dict whose backbone was brought into MMDetection's names.

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from dtn_det.checkpoints.backbone_keys import rename_backbone
+from dtn_det.checkpoints.backbone_keys import rename_backbone, whose_names
 from dtn_det.checkpoints.fit import OWN_BUFFERS, Fit, check_floating_point, compare_weights, with_tied_names
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.state_dict import StateDict, WeightsKind
@@ -171,6 +171,8 @@ def inner_model(model: nn.Module) -> nn.Module:
 def misfit(fit: Fit, model: nn.Module, source: str, advice: str) -> MisfitError:
     """Make the error of a checkpoint that does not fit."""
     cause = fit.cause()
+    if not cause and (whose := whose_names(fit.unexpected)):
+        cause = f"The file has names as {whose} has them."
     advice = fit.advice() or advice[:1].upper() + advice[1:]
     return MisfitError(
         f"expected the weights of {architecture(model)} in {source}, got others: {fit.problems()}. "

@@ -25,7 +25,8 @@ def add_weights(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> No
     parser.add_argument(
         "--weights",
         choices=("ema", "plain"),
-        help="of a checkpoint with both, the exponential moving average or the weights without it [ema]",
+        help="of a checkpoint with both, the exponential moving average or the weights without it [ema, but of mmcv "
+        "1.x's EMAHook the names of the model]",
     )
 
 

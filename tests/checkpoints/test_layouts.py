@@ -203,3 +203,14 @@ def test_a_norm_of_merging_with_groups_is_refused_with_its_name(tmp_path: Path) 
     state["backbone.layers.0.downsample.norm.var_norm_weight"] = torch.ones(2)
     with pytest.raises(CheckpointError, match=r"authors\.pth: expected norms of patch merging with one group, got 2"):
         load_weights(Detector(**DTN_SWIN), saved(state, tmp_path))
+
+
+def test_the_names_of_another_library_are_called_so(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    settings = {"img_size": 32, "window_size": 4, "embed_dim": 8, "depths": (1, 2, 1), "num_heads": (1, 2, 2)}
+    model = timm.create_model("swin_tiny_patch4_window7_224", **settings)
+    state = Detector(type="SwinTransformer", **SWIN).backbone.state_dict()
+    reason = r"The file has names as MMDetection's Swin has them\. Name the model"
+    with pytest.raises(CheckpointError, match=reason) as error:
+        load_weights(model, saved(state, tmp_path))
+    assert "more blocks" not in str(error.value)
