@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ def check_annotations(path: Path, target: Target | None = None, root: Path | Non
     remarks = (*file.remarks, *(() if masks else _mask_faults(file)))
     if target is None or not target.is_detector:
         return CheckResult(str(path), "coco", _TITLE, facts, remarks, problems)
-    fault, told = _against(file, target)
+    fault, told = _against(file, target, root)
     told += _without_masks(file) if masks else ()
     problems += [fault] if fault else []
     return CheckResult(str(path), "coco", _TITLE, facts, (*remarks, *told), problems, fits=not fault)
@@ -73,10 +73,8 @@ def _facts(file: CocoFile) -> Iterator[tuple[str, Any]]:
 
 def _with_images(file: CocoFile, root: Path | None) -> tuple[CocoFile, list[str]]:
     """Return the file with the names that its images have on this machine, and problems with these images."""
-    near = (file.path.parent, file.path.parent.parent)
-    around = near[::-1] if near[0].name == ANNOTATION_FOLDER else near
     problems: list[str] = []
-    for place in around if root is None else (root,):
+    for place in _around(file.path) if root is None else (root,):
         try:
             folder = image_folder(place, file, "name the folder of the data set, or fetch the images")
         except (FileNotFoundError, ValueError) as error:
@@ -97,6 +95,28 @@ def _with_images(file: CocoFile, root: Path | None) -> tuple[CocoFile, list[str]
             return file, [str(error)]
         return file, _other_sizes(file, folder)
     return file, problems[:1]
+
+
+def _around(path: Path) -> tuple[Path, Path]:
+    """Return the two folders that can be that of an annotation file's data set, the likelier one first."""
+    # Of "a.json" alone the folder above has no name.
+    path = path if len(path.parts) > 2 else path.absolute()
+    near = path.parent, path.parent.parent
+    return (near[1], near[0]) if near[0].name == ANNOTATION_FOLDER else near
+
+
+def _in_folder(config: Any, folders: Iterable[Path]) -> Any:
+    """Return a copy of a config with the first folder that has its training file in place of its data_root."""
+    from dtn_det.datasets.configs.settings import data_paths
+    from dtn_det.training.launch import set_data_root
+
+    for folder in folders if config.get("data_root") else ():
+        moved = copy.deepcopy(config)
+        set_data_root(moved, str(folder))
+        files = [path for _, path in data_paths(moved.get("train_dataloader")) if path.endswith(".json")]
+        if files and all(Path(path).is_file() and Path(path).is_relative_to(folder) for path in files):
+            return moved
+    return copy.deepcopy(config)
 
 
 def _other_sizes(file: CocoFile, folder: Path) -> list[str]:
@@ -135,12 +155,12 @@ def _trial(file: CocoFile, masks: bool) -> list[str]:
     return []
 
 
-def _against(file: CocoFile, target: Target) -> tuple[str, tuple[Remark, ...]]:
+def _against(file: CocoFile, target: Target, root: Path | None) -> tuple[str, tuple[Remark, ...]]:
     """Return why a file does not fit a detector's config, and a remark on the order of its classes, if any."""
     from dtn_det.datasets.configs.classes import classes_in_evaluation
 
     assert target.config is not None
-    path, config = file.path, copy.deepcopy(target.config)
+    path, config = file.path, _in_folder(target.config, _around(file.path) if root is None else (root,))
     for key in ("test_dataloader", "test_evaluator"):
         _name_file(config.get(key), path)
     try:

@@ -100,7 +100,7 @@ def read_target(source: str, data_root: str | None = None, options: Mapping[str,
     from dtn_det.training.config import load_config
 
     try:
-        config = load_config(source, dict(options or {}))
+        config = load_config(source, dict(options or {}), "name the folder of the data set as the path that is checked")
     except FileNotFoundError as error:
         if is_timm_name(source):
             raise FileNotFoundError(f"{error}; timm has a model of that name: {TIMM}{source}") from error

@@ -172,7 +172,7 @@ def _decided(
                 f"expected the classes of {model.checkpoint} in the order of the config, {_shown(own.wanted)}, or of "
                 f"{own}, {_shown(own.labels)}, got {_shown(model.names)}: it was trained with another config or file. "
                 f"If it was trained on this file, list the classes of {own.where} as the checkpoint has them; else "
-                f"name its training file with --cfg-options {own.where}.ann_file=FILE"
+                f"name its training file by its whole path with --cfg-options {own.where}.ann_file=FILE"
             )
         return own.labels, "training file", str(own)
     said: tuple[tuple[str, ...], Evidence, str]
@@ -184,7 +184,8 @@ def _decided(
         raise ClassNameError(
             f"expected the categories in {first} in the order of the classes of {source}, got "
             f"{_order(names, first.labels)}: MMDetection numbers classes by the order of the training file, which is "
-            "not at hand; name it (its categories suffice) with --cfg-options train_dataloader.dataset.ann_file=FILE"
+            "not at hand; name it by its whole path (its categories suffice) with --cfg-options "
+            "train_dataloader.dataset.ann_file=FILE"
         )
     return names, evidence, source
 

@@ -34,14 +34,17 @@ _READ_ELSEWHERE = frozenset(
 _VARIABLES = frozenset({"custom_imports", "data_root", "dataset_type", "gpu_ids", "vis_backends"})
 _PREFIXES = ("tta_",)
 _SHOWN = 4
+FOLDER_ADVICE = "name the folder with --data-root DIR"
+"""How most commands name the folder of the data set."""
 
 
-def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
+def load_config(path: str, options: dict[str, Any] | None = None, folder_advice: str = FOLDER_ADVICE) -> Config:
     """Read a config and merge the values of `--cfg-options` into it, with a warning for those that change nothing.
 
     Args:
         path: The config's file.
         options: Dotted keys and their values.
+        folder_advice: How the command names the folder of the data set, in place of the option ``data_root``.
 
     Returns:
         The resolved config, with its `custom_imports` done.
@@ -79,9 +82,11 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         require("mmdet.models", "det")
     if options:
         check_option_keys(cfg, options)
-        for sentence in ineffective_options(cfg, options):
+        for sentence in ineffective_options(cfg, options, folder_advice):
             if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
                 print(f"warning: {sentence}", file=sys.stderr)
+        # The folder that the config was written for is what `--data-root` replaces.
+        options = {key: value for key, value in options.items() if key != "data_root"}
         try:
             cfg.merge_from_dict(options)
         except (KeyError, TypeError, IndexError, AttributeError) as error:
@@ -142,12 +147,15 @@ def check_option_keys(cfg: Mapping[str, Any], options: Iterable[str]) -> None:
             )
 
 
-def ineffective_options(cfg: Mapping[str, Any], options: Iterable[str]) -> list[str]:
+def ineffective_options(
+    cfg: Mapping[str, Any], options: Iterable[str], folder_advice: str = FOLDER_ADVICE
+) -> list[str]:
     """Options that change nothing in a run, with what to set in their place.
 
     Args:
         cfg: The config, before the options are merged.
         options: Their dotted keys.
+        folder_advice: What to do in place of ``data_root``.
 
     Returns:
         A sentence for each.
@@ -164,7 +172,7 @@ def ineffective_options(cfg: Mapping[str, Any], options: Iterable[str]) -> list[
         if not copies and key.endswith("_pipeline") and loader in cfg:
             copies = [f"{loader}.dataset.pipeline"]
         if key == "data_root":
-            advice = "name the folder with --data-root DIR"
+            advice = folder_advice
         elif copies:
             more = f" and {len(copies) - _SHOWN} more" if len(copies) > _SHOWN else ""
             advice = f"set {', '.join(f'{path}{dot}{rest}' for path in copies[:_SHOWN])}{more}"

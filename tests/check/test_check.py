@@ -234,6 +234,35 @@ class TestAgainstDetector:
         assert (result.fits, list(result.problems)) == (True, [])
         assert "category_names_twice" in [remark.kind for remark in result.remarks]
 
+    @pytest.mark.parametrize("whole", [True, False], ids=["folder", "file"])
+    def test_the_training_file_of_the_folder_tells_the_order(
+        self, project_root: Path, whole: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """As `mpc --data-root` finds it, which then goes by names."""
+        pytest.importorskip("mmdet")
+        names = ("disc", "square", "triangle", "star", "ring", "cross")
+        content = plain_content()
+        for row in content["annotations"]:
+            row["category_id"] = 1
+        root = tmp_path / "data"
+        for split, order in (("train", names), ("val", names[::-1])):
+            content["categories"] = [{"id": number, "name": name} for number, name in enumerate(order, 1)]
+            write_coco(root, content).rename(root / f"annotations/instances_{split}.json")
+        paths = [root if whole else root / "annotations/instances_val.json"]
+        config = str(project_root / "configs/dtn_demo/atss_swin-nano_fpn_shapes.py")
+        assert main(["check", *map(str, paths), "--config", config, "--cfg-options", "data_root=elsewhere/"]) == 0
+        said = capsys.readouterr()
+        assert said.err.endswith(
+            "when the config is read: name the folder of the data set as the path that is checked\n"
+        )
+        order = f"another order than in {root}/annotations/instances_train.json (train_dataloader.dataset): dtn-det mpc"
+        assert said.out.count(order) == 1
+        assert said.out.count("fits the model: yes") == 1 + whole
+        # Without it nothing tells the order.
+        (root / "annotations/instances_train.json").unlink()
+        assert main(["check", *map(str, paths), "--config", config]) == 1
+        assert "is not at hand; name it by its whole path" in capsys.readouterr().out
+
     def test_checkpoints_are_held_against_the_config(self, target: Target, project_root: Path, tmp_path: Path) -> None:
         model = target.build()
         torch.save({"state_dict": model.state_dict(), "meta": {"epoch": 3}}, tmp_path / "a.pth")

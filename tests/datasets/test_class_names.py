@@ -75,7 +75,8 @@ def test_without_the_training_file_two_orders_are_refused(
     test = replace(TEST, wanted=wanted, categories=categories)
     message = (
         rf"expected the categories in test\.json .* in the order of the classes of {source}, got .*: MMDetection "
-        r"numbers .* name it \(its categories suffice\) with --cfg-options train_dataloader\.dataset\.ann_file=FILE"
+        r"numbers .* name it by its whole path \(its categories suffice\) with --cfg-options "
+        r"train_dataloader\.dataset\.ann_file=FILE"
     )
     with pytest.raises(ClassNameError, match=message):
         labels_in_evaluation([test], [], replace(MODEL, names=names))

@@ -163,6 +163,13 @@ def test_data_root_replaces_every_path(coco: Path) -> None:
     ).replace(str(coco), "")
 
 
+def test_data_root_is_replaced_whatever_the_option_of_its_name(coco: Path) -> None:
+    """The option changes nothing, and so it must not hide the folder that the config was written for."""
+    cfg = load_config(str(CONFIGS[RETINANET]), {"data_root": "elsewhere/"})
+    launch.set_data_root(cfg, str(coco))
+    assert cfg.train_dataloader.dataset.data_root == f"{coco}/"
+
+
 def test_data_root_may_lie_below_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data/coco/mini").mkdir(parents=True)

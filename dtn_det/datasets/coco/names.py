@@ -175,9 +175,11 @@ def _advice(annotations: Path, path: str, names: Sequence[str], first: int, opti
             return _name_folder(below.only, name, option)
         if name in below.places:
             return below.advice(name)
-    around_it = max(_holders(annotations, name), key=lambda one: _count(one, names), default=None) if name else None
-    if around_it is not None and option:
-        return _name_folder(around_it, name, option)
+    # A folder that has some of the images is the right one.
+    if name and option and not (path.endswith(name) and _count(Path(path[: -len(name)]), names)):
+        around_it = max(_holders(annotations, name), key=lambda one: _count(one, names), default=None)
+        if around_it is not None:
+            return _name_folder(around_it, name, option)
     return "fetch them, or name the right folder with --data-root"
 
 
@@ -256,9 +258,11 @@ def twin_of(path: Path) -> Path | None:
 
 
 def _holders(annotations: Path, name: str) -> Iterator[Path]:
-    """Folders around an annotation file that have an image of a name."""
+    """Folders around an annotation file that have an image of a name, without those of another file's split."""
+    others = [path.stem for path in annotations.parent.glob("*.json") if path != annotations]
     for place in (annotations.parent, annotations.parent.parent):
         below = [Path(entry.path) for entry in os.scandir(place) if entry.is_dir()] if place.is_dir() else []
         for folder in (place, *sorted(below)):
-            if (folder / name).is_file():
+            of_another = folder.name not in annotations.stem and any(folder.name in stem for stem in others)
+            if (folder / name).is_file() and not (folder != place and of_another):
                 yield folder

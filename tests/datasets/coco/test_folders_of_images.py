@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,5 +153,13 @@ def test_images_that_are_not_there_are_to_be_fetched(tmp_path: Path) -> None:
     save(root, "1.png", "2.png")
     with pytest.raises(InputError, match=r"got 1 of 3 missing, such as 3.png: fetch them"):
         check(root)
-    with pytest.raises(InputError, match=r"val/3.png: fetch them, or name the right folder with --data-root"):
+    fetch = r"val/{}.png: fetch them, or name the right folder with --data-root"
+    with pytest.raises(InputError, match=fetch.format(3)):
+        READERS["mpc"](root)
+    # Images of the other split are no substitute.
+    save(root, "3.png", splits=("train",))
+    with pytest.raises(InputError, match=fetch.format(3)):
+        READERS["mpc"](root)
+    shutil.rmtree(root / "val")
+    with pytest.raises(InputError, match=fetch.format(1)):
         READERS["mpc"](root)
