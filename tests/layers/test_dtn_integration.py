@@ -226,6 +226,7 @@ def test_onnx_of_a_backbone(tmp_path):
         torch.testing.assert_close(torch.from_numpy(exported), ours, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow  # the backbones do the same in the fast tests
 def test_data_parallel_processes_agree_with_one(tmp_path):
     script = tmp_path / "ddp.py"
     script.write_text(
