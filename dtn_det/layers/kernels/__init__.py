@@ -38,19 +38,19 @@ def check_tensors(x: Tensor, parameters: DTNParameters, grad_y: Tensor | None = 
     Raises:
         ValueError: Tensors on different devices, or a parameter of another size or dtype than the others ask for.
     """
-    dtype, groups, channels = parameters.coefficients.dtype, parameters.coefficients.shape[0], x.shape[-1]
-    for name, tensor, size in zip(
-        DTNParameters._fields, parameters, (3 * groups, groups, groups, channels, channels), strict=True
-    ):
+    device, dtype = x.device, parameters.coefficients.dtype
+    groups, channels = parameters.coefficients.shape[0], x.shape[-1]
+    for tensor, size in zip(parameters, (3 * groups, groups, groups, channels, channels), strict=True):
         if tensor is None:
             continue
-        if tensor.device != x.device:
-            raise InputError(
-                f"expected tokens and parameters of DTN on one device, got {x.device} and {tensor.device}: move the "
+        if tensor.device != device:
+            raise ValueError(
+                f"expected tokens and parameters of DTN on one device, got {device} and {tensor.device}: move the "
                 "model to the device of its input"
             )
         if tensor.numel() != size or tensor.dtype != dtype:
-            raise InputError(
+            name = next(name for name, one in parameters._asdict().items() if one is tensor)
+            raise ValueError(
                 f"expected {name} of DTN to hold {size} values of {dtype}, got {tensor.numel()} of {tensor.dtype}: "
                 "give the layer the number of channels of its input, and all parameters one dtype"
             )
