@@ -102,16 +102,20 @@ def test_black_stays_black():
     assert not corrupt(np.zeros((40, 50, 3), np.uint8), "fog", 5, jpeg=False).any()
 
 
-def test_agrees_with_the_package(shared_dir):
+@pytest.mark.parametrize(
+    ("count", "draws", "tolerance"), [(12, 3, 0.13), pytest.param(40, 6, 0.05, marks=pytest.mark.slow)]
+)
+def test_agrees_with_the_package(shared_dir, count, draws, tolerance):
     pytest.importorskip("imagecorruptions")
-    images = photographs(shared_dir, 40)
+    images = photographs(shared_dir, count)
     ratios = []
     # One map makes a whole image milder or stronger: 240 of them tell the strength of a severity to 2.5 % (one standard
-    # error of the difference) and of all together to 1.1 %. That the maps are the same is shown above without chance.
+    # error of the difference) and of all together to 1.1 %; 36 of them to 6.5 % and 2.9 %, of which two are allowed.
+    # That the maps are the same is shown above without chance.
     for severity in range(1, 6):
-        ours, theirs = both(images, "fog", severity, draws=6)
+        ours, theirs = both(images, "fog", severity, draws)
         ratios.append(ours.strength / theirs.strength)
-        assert ours.means == pytest.approx(theirs.means, rel=0.05), severity
+        assert ours.means == pytest.approx(theirs.means, rel=tolerance), severity
         assert ours.energy == pytest.approx(theirs.energy, rel=0.25), severity
-    assert ratios == pytest.approx([1] * 5, abs=0.05)
-    assert np.mean(ratios) == pytest.approx(1, abs=0.02)
+    assert ratios == pytest.approx([1] * 5, abs=tolerance)
+    assert np.mean(ratios) == pytest.approx(1, abs=0.45 * tolerance)
