@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from token_norm_references import PowerReference, switch_norm
 from torch import Tensor, nn
@@ -110,7 +110,6 @@ def test_dynamic_tanh() -> None:
     assert build_token_norm("dyt", C, alpha=0.8).alpha.item() == pytest.approx(0.8)
 
 
-@settings(max_examples=10)
 @given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
 def test_switch_norm_is_its_equations(batch: int, length: int, channels: int, seed: int) -> None:
     norm = make("sn", channels, 1, seed)

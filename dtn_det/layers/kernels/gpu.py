@@ -146,7 +146,7 @@ def _power_of_two(number: int) -> int:
 
 @dataclass(frozen=True)
 class _Statistics:
-    """What both passes need: the axes' tables, the tokens' statistics and the moments within rows."""
+    """The tables of the axes, the statistics of the tokens and the moments within rows, which both passes need."""
 
     bounds: Tensor  # (4, G, H + W) int32
     table: Tensor  # (4, G, H + W)

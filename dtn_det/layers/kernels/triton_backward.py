@@ -20,7 +20,7 @@ from dtn_det.layers.kernels.triton_forward import (
 
 @triton.jit
 def _transposed(to_mean, to_var, step, bounds, table, fields, position, length, valid, columns, linear, quadratic):
-    """Two maps filtered by the transpose: for each token of a tile the sum over the outputs that read it."""
+    """Filter two maps by the transpose: for each token of a tile sum over the outputs that read it."""
     mean = tl.zeros(to_mean.shape, tl.float32)
     var = tl.zeros(to_var.shape, tl.float32)
     low, high = _window(bounds + 2 * fields, fields, position, valid)
@@ -51,7 +51,7 @@ def _reference(
     BLOCK_D: tl.constexpr,
     HEAD_RMS: tl.constexpr,
 ):
-    """The normalised token in the middle of each token's image."""
+    """Read the normalised token in the middle of each token's image."""
     middle = token // (height * width) * (height * width) + height // 2 * width + width // 2
     scales = scale + middle.to(tl.int64) * num_groups + group
     return _read(x + _elements(middle, group, channels, D, BLOCK_D), scales, valid, tl.arange(0, BLOCK_D) < D, HEAD_RMS)
@@ -91,7 +91,7 @@ def output_gradient_kernel(
     BLOCK_D: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """From the output back to the moments over the neighbourhood.
+    """Go back from the output to the moments over the neighbourhood.
 
     Writes the maps ``direct`` (gradient of the normalised input through the output alone), ``to_mean`` and ``to_var``
     (what the filters of both axes carry back to it); ``to_own`` ``(2, N, G)``, each group's share of the gradients of
@@ -184,7 +184,7 @@ def column_transpose_kernel(
     BLOCK_D: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """``to_mean`` and ``to_var`` through the transposed filter over the height."""
+    """Send ``to_mean`` and ``to_var`` through the transposed filter over the height."""
     group = tl.program_id(0) % num_groups
     token, row, valid = _column_tile(tl.program_id(0) // num_groups, batch, height, width, BLOCK_T, COLUMNS)
     columns = tl.arange(0, BLOCK_D) < D
@@ -236,7 +236,7 @@ def input_gradient_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_G: tl.constexpr,
 ):
-    """The transposed filter over the width, LayerNorm's statistics, and back through the root mean square.
+    """Go back through the filter over the width, LayerNorm's statistics and the root mean square.
 
     ``coefficient_sums`` ``(slots, G, 3)`` is written from ``first_slot`` on, one slot per tile.
     """

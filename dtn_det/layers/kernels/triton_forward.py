@@ -24,7 +24,7 @@ SIZES = ["batch", "height", "width", "num_groups", "first_slot"]
 
 @triton.jit
 def _best_distance(linear, quadratic, low, high):
-    """The distance within [low, high] that has the largest weight."""
+    """Return the distance within [low, high] that has the largest weight."""
     vertex = -linear / (2.0 * tl.where(quadratic < 0, quadratic, -1.0))
     near_vertex = tl.minimum(tl.maximum(tl.floor(vertex + 0.5), low), high)
     end = tl.where(quadratic * (low + high) + linear < 0, low, high)
@@ -33,13 +33,13 @@ def _best_distance(linear, quadratic, low, high):
 
 @triton.jit
 def _exponent(linear, quadratic, distance, best):
-    """``quadratic d^2 + linear d`` relative to its value at ``best``, without cancellation."""
+    """Return ``quadratic d^2 + linear d`` relative to its value at ``best``, without cancellation."""
     return (distance - best) * (quadratic * (distance + best) + linear)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def axis_kernel(coefficients, bounds, table, height, width, depth, BLOCK: tl.constexpr):
-    """What the filters need to know of each position of both axes; one program per position and group.
+    """Describe the weights around each position of both axes for the filters; one program per position and group.
 
     Args:
         coefficients: ``(G, 3)``.
@@ -109,7 +109,7 @@ def axis_kernel(coefficients, bounds, table, height, width, depth, BLOCK: tl.con
 
 @triton.jit
 def _window(bounds, fields, position, valid):
-    """The smallest and the largest offset from a position of the tile to the positions that count for it."""
+    """Return the smallest and the largest offset from a position of the tile to the positions that count for it."""
     first = tl.load(bounds + position, mask=valid, other=0) - position
     last = tl.load(bounds + fields + position, mask=valid, other=0) - position
     return tl.min(tl.where(valid, first, 0), 0), tl.max(tl.where(valid, last, 0), 0)
@@ -117,7 +117,7 @@ def _window(bounds, fields, position, valid):
 
 @triton.jit
 def _read(values, scales, rows, columns, SCALED: tl.constexpr):
-    """A tile in float32, each row multiplied by its scale; 0 outside ``rows`` and ``columns``."""
+    """Read a tile in float32 and multiply each row by its scale; 0 outside ``rows`` and ``columns``."""
     value = tl.load(values, mask=rows[:, None] & columns[None, :], other=0.0).to(tl.float32)
     if SCALED:
         value *= tl.load(scales, mask=rows, other=0.0)[:, None]
@@ -144,7 +144,7 @@ def _moments(
     SPREAD: tl.constexpr,
     DERIVATIVES: tl.constexpr,
 ):
-    """Mean and variance over the sources of each token of a tile, along one axis.
+    """Compute mean and variance over the sources of each token of a tile, along one axis.
 
     ``values`` (and ``spreads``, variances to be added) point at the tile itself, ``step`` elements away from the next
     position. Returns the pilot, the mean relative to it, the variance, and with ``DERIVATIVES`` those of the mean
@@ -190,14 +190,14 @@ def _moments(
 
 @triton.jit
 def _row_tile(tile, batch, height, width, BLOCK_T: tl.constexpr):
-    """Consecutive tokens: their indices, columns, and which of them exist."""
+    """Return the indices and columns of a tile of consecutive tokens, and which of them exist."""
     token = tile * BLOCK_T + tl.arange(0, BLOCK_T)
     return token, token % width, token < batch * height * width
 
 
 @triton.jit
 def _column_tile(tile, batch, height, width, BLOCK_T: tl.constexpr, COLUMNS: tl.constexpr):
-    """Tokens of a few neighbouring columns, row after row: their indices, rows, and which of them exist."""
+    """Return the indices and rows of a tile of a few neighbouring columns, row after row, and which tokens exist."""
     index = tile * BLOCK_T + tl.arange(0, BLOCK_T)
     line = index // COLUMNS
     strips = (width + COLUMNS - 1) // COLUMNS
@@ -230,7 +230,7 @@ def _blend(
 
 @triton.jit
 def _elements(token, group, channels, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Where the channels of a group lie in a map."""
+    """Return the offsets of the channels of a group in a map."""
     return token.to(tl.int64)[:, None] * channels + (group * D + tl.arange(0, BLOCK_D))[None, :]
 
 
@@ -251,7 +251,7 @@ def token_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Statistics of each token: ``scale`` ``(N, G)`` reciprocal root mean squares, ``own`` ``(2, N)`` LayerNorm's."""
+    """Compute each token's reciprocal root mean squares, ``scale`` ``(N, G)``, and LayerNorm's, ``own`` ``(2, N)``."""
     num_tokens = batch * height * width
     token = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
     valid = token < num_tokens
@@ -294,7 +294,7 @@ def row_moments_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Moments along the width: ``row_mean`` and ``row_var``, maps."""
+    """Compute the moments along the width: the maps ``row_mean`` and ``row_var``."""
     group = tl.program_id(0) % num_groups
     token, column, valid = _row_tile(tl.program_id(0) // num_groups, batch, height, width, BLOCK_T)
     columns = tl.arange(0, BLOCK_D) < D
@@ -352,7 +352,7 @@ def output_kernel(
     BLOCK_D: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Moments along the height of those along the width, the blend with the token's own, and the output."""
+    """Compute the moments along the height from those along the width, blend them with LayerNorm's, and normalise."""
     group = tl.program_id(0) % num_groups
     token, row, valid = _column_tile(tl.program_id(0) // num_groups, batch, height, width, BLOCK_T, COLUMNS)
     columns = tl.arange(0, BLOCK_D) < D
