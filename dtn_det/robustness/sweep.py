@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dtn_det._optional import require
+from dtn_det.cost.facts import ModelFacts
 from dtn_det.errors import InputError, StoreError
+from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest
 from dtn_det.robustness.store.store import ModelStore, Store
 from dtn_det.system.processes import end_with_parent, interrupts_blocked, worker_died, worker_environment
 
@@ -103,6 +106,41 @@ def _barrier() -> None:
             "expected all processes of the run to go on, got one that ended: its message says why. Finished units are "
             "kept: mend that and start again"
         ) from error
+
+
+def open_models(
+    folder: Path,
+    manifest: StoreManifest,
+    images: pyarrow.Table,
+    models: Sequence[ModelManifest],
+    facts: Sequence[Callable[[], ModelFacts]],
+    rank: Rank,
+) -> list[ModelStore]:
+    """Let the first process make the store and the models that are not there; the others see that they fit.
+
+    Args:
+        folder: Folder of the store.
+        manifest: What the run is made from.
+        images: See :meth:`Store.create`.
+        models: What each model is made from.
+        facts: For each model, what computes the facts that reports tell besides; called where there are none yet.
+        rank: This process.
+
+    Raises:
+        StoreError: The store or one of the models was made from other things.
+        ValueError: Another process is about to begin the store.
+    """
+    if not rank.is_first:
+        rank.barrier()
+    store = Store.create(folder, manifest, images)
+    opened = [store.add_model(model) for model in models]
+    if rank.is_first:
+        opened = [
+            model if model.manifest.facts else model.with_facts(compute())
+            for model, compute in zip(opened, facts, strict=True)
+        ]
+        rank.barrier()
+    return opened
 
 
 def run_sweep(

@@ -15,6 +15,7 @@ from golden_stores import GOLDEN, write_golden_detector
 
 from dtn_det.cli.main import main
 from dtn_det.reports.collect import ReportOptions, collect
+from dtn_det.robustness.store.manifest import ModelManifest
 from dtn_det.robustness.store.store import Store
 
 MCE = shlex.split(
@@ -132,6 +133,21 @@ def test_detectors_have_the_numbers_that_were_printed() -> None:
             assert found["golden", f"rPC {metric}", "", 0] == pytest.approx(value, abs=1e-9)
 
 
+def test_the_names_in_old_manifests_are_read_as_those_of_today() -> None:
+    path = GOLDEN / "detection" / "store" / "models" / "golden" / "model.json"
+    written = json.loads(path.read_text())["protocol"]
+    read = Store.open(GOLDEN / "detection" / "store").model("golden").manifest.protocol
+    assert {"batch size", "model settings"} <= set(written)
+    assert read["batch_size"] == written["batch size"] == "4"
+    assert read["model_settings"] == written["model settings"]
+    assert {"batch_size", "precision", "device"} <= set(read)
+    assert not any(" " in key for key in read)
+    of_classifier = Store.open(GOLDEN / "classification" / "store").model("first").manifest.protocol
+    assert {"batch_size", "precision", "device"} <= set(of_classifier)
+    mixed = ModelManifest.from_dict({**json.loads(path.read_text()), "protocol": {"precision": "mixed"}})
+    assert mixed.protocol == {"precision": "amp"}
+
+
 def test_a_finished_store_of_classifiers_is_shown_and_stays(mce: Run) -> None:
     before = units(Path("store"))
     code, out, _ = mce()
@@ -149,7 +165,7 @@ def test_a_finished_store_of_a_detector_is_shown_and_stays(mpc: Run) -> None:
     code, out, err = mpc()
     assert code == printed("detection")["code"] == 1
     assert units(Path("store")) == before
-    for number in ("1.39", "2.84", "203.5", "5.35", "7.67", "1.52", "186.9", "4.80", "0.87"):
+    for number in ("1.39", "2.84", "203.51", "5.35", "7.67", "1.52", "186.89", "4.80", "0.87"):
         assert number in out
     assert "3 of 3 units are done already" in err
     assert "images/000000000057.jpg: expected a complete image" in out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from dtn_det.datasets.folders.class_folders import LabelledImages, in_order
 from dtn_det.datasets.folders.image_files import quoted
 from dtn_det.datasets.folders.label_maps import NUMBER, naming, natural_order
 from dtn_det.datasets.folders.recognise import Recognised
-from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.datasets.remarks import Remark, agreeing, counted
 from dtn_det.errors import InputError
 from dtn_det.robustness.classification.models.classifier import Classifier
 
@@ -27,10 +28,12 @@ class ClassSet:
     Attributes:
         found: What the folder was recognised as.
         images: With the numbers and names of the classes.
+        clean: Folder of the clean images beside a corrupted tree, whose classes are numbered among theirs.
     """
 
     found: Recognised
     images: LabelledImages
+    clean: Path | None = None
 
     @property
     def number(self) -> int:
@@ -53,6 +56,13 @@ class ClassSet:
             "natural": "numbered by the natural order of the folders' names",
         }[labels.classes]
         advice = "name a model of these classes"
+        extra = sorted({*labels.numbers} - {*self.found.folders})
+        if self.clean is not None and extra and number == len({*labels.numbers} & {*self.found.folders}):
+            return (
+                f"expected the classes of {self.found.root} alone in {self.clean}, among whose folders they are "
+                f"numbered ({how}), got {counted(len(extra), 'folder')} more ({quoted(extra)}) where the model "
+                f"{name!r} has {number:,} classes: name a folder of clean images of these classes with --clean"
+            )
         if labels.classes != "imagenet" and number > self.number and self.found.kind == "class_folders":
             advice += f", or make an empty folder in {self.found.root} for each class that has no images there"
         if labels.classes == "imagenet" and number == folders:

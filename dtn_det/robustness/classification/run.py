@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +23,7 @@ from dtn_det.robustness.classification.task import ClassificationTask
 from dtn_det.robustness.options import ClassificationOptions
 from dtn_det.robustness.store.manifest import StoreManifest
 from dtn_det.robustness.store.store import ModelStore, Store
-from dtn_det.robustness.sweep import Rank, Swept, joined, run_sweep
+from dtn_det.robustness.sweep import Swept, joined, open_models, run_sweep
 
 if TYPE_CHECKING:
     pass
@@ -47,7 +48,7 @@ def run_classification(options: ClassificationOptions, console: Console) -> Swep
         prepared = prepare(options)
         say = _say(console) if rank.is_first else lambda text: None
         tell(prepared.remarks, say)
-        classes = ClassSet(prepared.found, prepared.images)
+        classes = ClassSet(prepared.found, prepared.images, options.clean)
         classifiers, renumbered = load_classifiers(
             options.models, options.names, classes, prepared.side, options.weights
         )
@@ -57,10 +58,17 @@ def run_classification(options: ClassificationOptions, console: Console) -> Swep
         manifest = store_manifest(options, prepared)
         choice = _baseline(options, manifest, names)
         _warn(options, prepared, classifiers, say)
-        store, models = _open(options, prepared, manifest, classifiers, place, rank)
+        models = open_models(
+            options.store,
+            manifest,
+            image_table(prepared),
+            [model_manifest(model, options, place) for model in classifiers],
+            [partial(model.facts, prepared.side) for model in classifiers],
+            rank,
+        )
         warn_of_versions(models, classifiers, say)
         _sweep(options, prepared, classifiers, models, place, SweepProgress(models, choice.name, rank), console)
-    return Swept(store, tuple(names)) if rank.is_first else None
+    return Swept(models[0].store, tuple(names)) if rank.is_first else None
 
 
 def _sweep(
@@ -95,28 +103,6 @@ def _sweep(
             on_image,
         )
         run_sweep(models[0].store, models, task, workers=min(options.workers, own), on_unit=progress.add, rank=rank)
-
-
-def _open(
-    options: ClassificationOptions,
-    prepared: Prepared,
-    manifest: StoreManifest,
-    classifiers: Sequence[Classifier],
-    device: torch.device,
-    rank: Rank,
-) -> tuple[Store, list[ModelStore]]:
-    """The store and its models; the first process makes what is not there, the others see that it fits."""
-    if not rank.is_first:
-        rank.barrier()
-    store = Store.create(options.store, manifest, image_table(prepared))
-    models = [store.add_model(model_manifest(model, options, device)) for model in classifiers]
-    if rank.is_first:
-        models = [
-            model if model.manifest.facts else model.with_facts(classifier.facts(prepared.side))
-            for model, classifier in zip(models, classifiers, strict=True)
-        ]
-        rank.barrier()
-    return store, models
 
 
 def _baseline(options: ClassificationOptions, manifest: StoreManifest, names: Sequence[str]) -> BaselineChoice:

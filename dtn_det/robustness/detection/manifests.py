@@ -61,9 +61,9 @@ def model_manifest(
         weights_hash=hash_weights(state),
         num_parameters=sum(parameter.numel() for parameter in detector.model.parameters()),
         protocol={
-            "model settings": detector.settings,
+            "model_settings": detector.settings,
             "pipeline": data.pipeline_json,
-            "batch size": str(batch_size),
+            "batch_size": str(batch_size),
             "precision": detector.precision,
             "device": detector.device.type,
             **own_order,

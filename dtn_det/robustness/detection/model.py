@@ -55,7 +55,7 @@ class Detector:
     @property
     def precision(self) -> str:
         """For the manifest."""
-        return "mixed" if self.amp else "float32"
+        return "amp" if self.amp else "float32"
 
     @torch.no_grad()
     def detect(self, inputs: torch.Tensor, sample: Any) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,7 +24,7 @@ from dtn_det.robustness.detection.task import DetectionTask
 from dtn_det.robustness.detection.trial import try_evaluation
 from dtn_det.robustness.options import DetectionOptions
 from dtn_det.robustness.store.store import ModelStore, Store
-from dtn_det.robustness.sweep import Rank, Swept, joined, run_sweep
+from dtn_det.robustness.sweep import Rank, Swept, joined, open_models, run_sweep
 from dtn_det.system.progress import meter
 from dtn_det.training import launch
 from dtn_det.training.config import load_config, parse_options
@@ -103,17 +103,16 @@ def prepare_detection(
         take_new_annotations(options.store, manifest, data, say)
     name = options.name or Path(options.config).stem
     source = model_source(options.config, options.checkpoint)
-    model = _opened(
+    training = {**detector.training, "label order": labels.evidence}
+    known = replace(detector, training=training)
+    (model,) = open_models(
         options.store,
         manifest,
         data.truth.table(),
-        model_manifest(name, source, detector, data, options.batch_size, labels),
+        [model_manifest(name, source, detector, data, options.batch_size, labels)],
+        [lambda: detection_facts(cfg, known, data.images(sweep_cells(()), corruptor))],
         rank,
     )
-    if rank.is_first and not model.manifest.facts:
-        training = {**detector.training, "label order": labels.evidence}
-        known = replace(detector, training=training)
-        model = model.with_facts(detection_facts(cfg, known, data.images(sweep_cells(()), corruptor)))
     task = DetectionTask(
         images,
         len(cells),
@@ -163,17 +162,6 @@ def _config(options: DetectionOptions) -> Config:
         launch.set_data_root(cfg, options.data_root)
     launch.check_data(cfg, [f"{options.split}_dataloader"], options.data_root)
     return cfg
-
-
-def _opened(store: Path, manifest: Any, images: Any, model: Any, rank: Rank) -> ModelStore:
-    """Let the first process make what is not there, then open it in all of them."""
-    if rank.is_first:
-        opened = Store.create(store, manifest, images).add_model(model)
-    rank.barrier()
-    if not rank.is_first:
-        opened = Store.create(store, manifest, images).add_model(model)
-    rank.barrier()
-    return opened
 
 
 def _sweep_units(model: ModelStore, task: DetectionTask, workers: int, rank: Rank, console: Console) -> None:

@@ -20,6 +20,12 @@ _LONGEST, _LISTED = 120, 5
 _HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 _NOT_COMPARED = ("versions", "facts", "remarks", "recognised", "protocol", "images_hash", "earlier_data_hashes")
 _BY_TEXT = "earlier versions took numbered folders by the text order of their names, as --classes sorted does"
+_EARLIER_KEYS = {"batch size": "batch_size", "model settings": "model_settings"}
+"""What manifests of detectors called parts of the protocol before classifiers and detectors shared the names."""
+
+_EARLIER_VALUES = {("precision", "mixed"): "amp"}
+"""Likewise, by name of the part and value."""
+
 _MEANINGS = {
     "data_hash": "names, sizes and labels of the images",
     "weights_hash": "the weights of the model",
@@ -145,8 +151,13 @@ class ModelManifest:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelManifest:
-        """The inverse of :meth:`to_dict`."""
-        return cls(**{**values, "facts": ModelFacts.from_dict(values.get("facts", {}))})
+        """The inverse of :meth:`to_dict`; the protocol of earlier versions is read in the words of this one."""
+        protocol = values["protocol"]
+        if isinstance(protocol, Mapping):
+            protocol = {
+                _EARLIER_KEYS.get(key, key): _EARLIER_VALUES.get((key, value), value) for key, value in protocol.items()
+            }
+        return cls(**{**values, "protocol": protocol, "facts": ModelFacts.from_dict(values.get("facts", {}))})
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -16,9 +16,11 @@ from torch import nn
 from dtn_det.datasets.folders.class_folders import list_images
 from dtn_det.datasets.folders.recognise import recognise
 from dtn_det.robustness.classification.class_agreement import ClassSet, align, check_number
+from dtn_det.robustness.classification.data import prepare
 from dtn_det.robustness.classification.models.classifier import Classifier, View
 from dtn_det.robustness.classification.models.loading import load_classifiers
 from dtn_det.robustness.classification.models.timm import class_order
+from dtn_det.robustness.options import ClassificationOptions
 
 
 class Place(nn.Module):
@@ -47,6 +49,22 @@ def test_the_right_number_passes_said_or_counted(tmp_path: Path) -> None:
     classes = classes_of(write_folders(tmp_path, ("ant", "bee")))
     check_number(model(2), classes, 32)
     check_number(model(2, num_classes=2), classes, 32)
+
+
+def test_clean_images_of_more_classes_than_the_tree_are_named_and_not_the_model(tmp_path: Path) -> None:
+    write_folders(tmp_path / "tree" / "fog" / "1", ("ant", "bee"), side=32)
+    clean = write_folders(tmp_path / "clean", ("ant", "bee", "cat", "dog"), side=32)
+    options = ClassificationOptions(
+        models=(), data=tmp_path / "tree", store=tmp_path / "store", clean=clean, corruptions=["fog"], severities=[1]
+    )
+    prepared = prepare(options)
+    classes = ClassSet(prepared.found, prepared.images, options.clean)
+    check_number(model(4), classes, 32)
+    told = r"expected the classes of .*tree alone in .*clean, .* got 2 folders more \('cat', 'dog'\) where the model "
+    with pytest.raises(ValueError, match=told + "'place' has 2 classes: name a folder of clean images of these"):
+        check_number(model(2), classes, 32)
+    with pytest.raises(ValueError, match=r"expected a model of 4 classes for .* got 3 classes in 'place'"):
+        check_number(model(3), classes, 32)
 
 
 @pytest.mark.parametrize("said", [False, True])

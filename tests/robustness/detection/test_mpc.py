@@ -230,9 +230,9 @@ def test_other_settings_refuse_to_mix(finished, detector, capsys):
     assert "corruption: the store has" in failed(capsys, detector, finished, "--seed", "1")
     assert "corruption: the store has" in failed(capsys, detector, finished, "--channel-order", "bgr")
     assert "selection: the store has 'all'" in failed(capsys, detector, finished, "--limit", "2")
-    assert "batch size: the store has '4', this run '3'" in failed(capsys, detector, finished, "--batch-size", "3")
+    assert "batch_size: the store has '4', this run '3'" in failed(capsys, detector, finished, "--batch-size", "3")
     text = failed(capsys, detector, finished, "--cfg-options", "model.test_cfg.rcnn.score_thr=0.5")
-    assert "model settings" in text
+    assert "model_settings" in text
 
 
 def test_a_store_of_another_version(finished, detector, tmp_path, capsys):
