@@ -23,6 +23,8 @@ Verdict = Literal["better", "worse", "not shown", "untested"]
 FORMAT = "dtn-det comparison"
 VERSION = 1
 
+_HOW = "name them as STORE A B, STORE:A STORE:B, or --store STORE A B"
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -157,9 +159,6 @@ def _section(report: Report, kind: Kind | None) -> Section:
             return section
     kinds = ", ".join(section.kind for section in report.sections)
     raise ReportError(f"expected --kind out of {kinds}, got {kind!r}")
-
-
-_HOW = "name them as STORE A B, STORE:A STORE:B, or --store STORE A B"
 
 
 @dataclass(frozen=True)

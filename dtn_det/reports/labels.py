@@ -33,6 +33,10 @@ SHORT = MappingProxyType(
 Corruptions that are not listed have names that are short already.
 """
 
+# Control, format (such as those that turn the direction of writing), surrogate, private and unassigned characters.
+_UNSHOWN = "C"
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
 
 def title(scope: str) -> str:
     """Return the name of a corruption or group for the start of a line: ``Gaussian noise``."""
@@ -73,11 +77,6 @@ def joined_notes(*notes: str) -> str:
 def _note(model: ReportModel) -> str:
     partial = f"partial ({model.partial})" if model.partial else ""
     return joined_notes(partial, "imported" if model.origin == "imported" else "")
-
-
-# Control, format (such as those that turn the direction of writing), surrogate, private and unassigned characters.
-_UNSHOWN = "C"
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def one_line(text: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dtn_det.metrics import METRICS
 from dtn_det.reports.contents import Direction, Kind
 from dtn_det.reports.labels import ARROWS
 from dtn_det.reports.numbers import Numbers
+
+_DETECTORS = {"bbox": "box", "segm": "mask"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,6 @@ class Measure:
 
 _TOP1_ERROR = Measure("top-1 error", "%", "error", "mean error", "mean error")
 _CORRUPTION_ERROR = Measure("corruption error", "%", "", "CE", "mCE", short="CE")
-_DETECTORS = {"bbox": "box", "segm": "mask"}
 
 
 def performance_measure(kind: Kind) -> Measure:
@@ -88,7 +89,7 @@ def _classification(baseline: str | None) -> Iterator[Measure]:
     yield _TOP1_ERROR
     yield Measure("top-5 error", "%", "top-5 error", "mean top-5 error", "mean top-5 error")
     against = f"% of {'AlexNet' if baseline == 'alexnet' else baseline}"
-    yield Measure("corruption error", against, "", "CE", "mCE", short="CE")
+    yield replace(_CORRUPTION_ERROR, unit=against)
     yield Measure("relative corruption error", against, "", "relative CE", "relative mCE")
     yield Measure("ECE", "%", "ECE", "mean ECE", "mean ECE")
     yield Measure("NLL", "nats", "NLL", "mean NLL", "mean NLL", decimals=2)

@@ -14,6 +14,9 @@ from dtn_det.robustness.importing.write import Imported, read_imported
 from dtn_det.robustness.store.manifest import StoreManifest
 from dtn_det.robustness.store.store import ModelStore, Store
 
+# The part of a model's name that stands for the norm: `ln` or `dtn` as a word, or `dtn` added to the name of the twin.
+_NORM = re.compile(r"(?<![a-z0-9])(dtn|ln|layernorm|layer-norm)(?![a-z0-9])[-_ ]?", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -181,10 +184,6 @@ def _with_older_annotations(first: Store, second: Store) -> str:
         if older.manifest.data_hash in newer.manifest.earlier_data_hashes:
             return str(older.folder)
     return "the store whose annotations are the older ones"
-
-
-# The part of a model's name that stands for the norm: `ln` or `dtn` as a word, or `dtn` added to the name of the twin.
-_NORM = re.compile(r"(?<![a-z0-9])(dtn|ln|layernorm|layer-norm)(?![a-z0-9])[-_ ]?", re.IGNORECASE)
 
 
 def find_pairs(names: Sequence[str], baseline: str | None = None) -> tuple[tuple[str, str], ...]:

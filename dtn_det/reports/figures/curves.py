@@ -20,6 +20,10 @@ from dtn_det.system.drawing import COLUMN, PAGE, drawing
 Points = Mapping[int, Number]
 """Numbers by severity; severity 0 stands for the clean images."""
 
+_PANEL = 1.05
+"""Height of a panel, in inches."""
+_COLUMNS = 4
+
 
 def overall_points(data: FigureData, model: str) -> Points:
     """Return the means over the corruptions at each severity."""
@@ -66,11 +70,6 @@ def severity_axis(axis: Any, curves: Iterable[Points]) -> None:
 def _points(clean: Number | None, corrupted: Mapping[int, Number | None]) -> Points:
     kept = {severity: number for severity, number in corrupted.items() if number is not None}
     return {0: clean, **kept} if clean is not None and kept else kept
-
-
-_PANEL = 1.05
-"""Height of a panel, in inches."""
-_COLUMNS = 4
 
 
 @drawing()

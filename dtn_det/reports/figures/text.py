@@ -15,6 +15,10 @@ from dtn_det.system.drawing import FONT, TEXT
 MINUS = "\N{MINUS SIGN}"
 _ELLIPSIS = "…"
 
+PARTIAL, IMPORTED = "†", "‡"
+_MOST_NAMED = 2
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+
 
 def printable(text: str) -> str:
     """Return a name on one line, with the code points of signs that the font lacks."""
@@ -90,11 +94,6 @@ def _font() -> Any:
 @lru_cache(maxsize=1)
 def _code_points() -> frozenset[int]:
     return frozenset(get_font(findfont(_font())).get_charmap())
-
-
-PARTIAL, IMPORTED = "†", "‡"
-_MOST_NAMED = 2
-_NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def signs(data: FigureData) -> dict[str, str]:

@@ -22,6 +22,11 @@ _NOTHING = "{--}"
 _TEXT_WIDTH = 0.27
 _LONG_TEXT = 20
 
+FOLDER = "tables"
+"""The folder in which the document looks for the fragments, relative to itself."""
+_MANY_COLUMNS = 12
+_PACKAGES = "booktabs,siunitx,graphicx,array"
+
 
 @dataclass(frozen=True)
 class NumberColumn:
@@ -127,12 +132,6 @@ def _text(cell: TableCell, column: Column) -> str:
 def _phantom(text: str) -> str:
     return rf"\phantom{{{text}}}" if text else ""
 
-
-FOLDER = "tables"
-"""The folder in which the document looks for the fragments, relative to itself."""
-
-_MANY_COLUMNS = 12
-_PACKAGES = "booktabs,siunitx,graphicx,array"
 
 _Set = NumberColumn | TextColumn
 

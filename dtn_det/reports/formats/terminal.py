@@ -31,6 +31,13 @@ _LONGEST_LABEL = 32
 _UNBOUNDED = 10_000
 _STYLES = {"best": "bold", "second": "underline"}
 
+_DECIMALS = 2
+# Widths of the columns; the bars have the rest.
+_LABEL, _VALUE, _INTERVAL = 18, 6, 17
+_LEAST_SIDE = 4
+_BLOCK, _HALF, _AXIS = "█", {"left": "▐", "right": "▌"}, "│"
+_VERDICT_STYLES: dict[Verdict, str] = {"better": "green", "worse": "red", "not shown": "dim", "untested": "dim"}
+
 
 def terminal_table(table: Table) -> RichTable:
     """Make a table of rich of one table, without its notes and as wide as its contents."""
@@ -120,14 +127,6 @@ def _cell(cell: TableCell, column: Column, style: str) -> Text:
 def _text(text: str, style: str = "") -> Any:
     """Make a text of rich that is never read as markup."""
     return Text(one_line(text), style)
-
-
-_DECIMALS = 2
-# Widths of the columns; the bars have the rest.
-_LABEL, _VALUE, _INTERVAL = 18, 6, 17
-_LEAST_SIDE = 4
-_BLOCK, _HALF, _AXIS = "█", {"left": "▐", "right": "▌"}, "│"
-_VERDICT_STYLES: dict[Verdict, str] = {"better": "green", "worse": "red", "not shown": "dim", "untested": "dim"}
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:

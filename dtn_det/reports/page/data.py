@@ -31,6 +31,8 @@ _DIGITS = 6
 
 Values = dict[str, Any]
 
+_SHOWN = 4
+
 
 def figure_data(report: Report, sections: Sequence[Numbers]) -> Values:
     """Return all values that the figures show, as JSON takes them; missing numbers are None.
@@ -146,9 +148,6 @@ def _kept(numbers: Mapping[str, Any]) -> Values:
 
 def _rounded(numbers: tuple[float, ...]) -> list[float | None]:
     return [float(f"{number:.{_DIGITS}g}") if math.isfinite(number) else None for number in numbers]
-
-
-_SHOWN = 4
 
 
 def gallery_data(report: Report, gallery: Gallery) -> Values:

@@ -16,7 +16,7 @@ from dtn_det.reports.tables.pairs import pair_table
 from dtn_det.reports.tables.parts import table_title
 from dtn_det.reports.tables.published import PublishedRow
 from dtn_det.reports.tables.summary import metrics_table, model_table, summary_table
-from dtn_det.reports.tables.table import Column, Group, Table, TableCell, cell_text, interval_text
+from dtn_det.reports.tables.table import NO_NUMBER, Column, Group, Table, TableCell, cell_text, interval_text
 
 Role = Literal["", "model", "corruption"]
 
@@ -24,6 +24,10 @@ ROLES: tuple[Role, ...] = ("model", "corruption")
 """The roles of columns by which tables can be filtered."""
 
 _FEWEST = 4
+
+_WIDEST = 28
+_GROUPS = {title(group) for group in GROUPS}
+_WHOLE_NAMES = {(title(group), short(name)): title(name) for group, names in GROUPS.items() for name in names}
 
 
 @dataclass(frozen=True)
@@ -158,12 +162,6 @@ class PageTable:
         headers = [place for place in places if self.columns[place].numeric]
         texts = {row.cells[place].text for place in places if place not in headers for row in self.rows}
         return max(len(headers), len(texts))
-
-
-_NONE = "\N{EN DASH}"
-_WIDEST = 28
-_GROUPS = {title(group) for group in GROUPS}
-_WHOLE_NAMES = {(title(group), short(name)): title(name) for group, names in GROUPS.items() for name in names}
 
 
 def summary_views(sections: Sequence[Numbers], published: Sequence[PublishedRow] = ()) -> tuple[PageTable, ...]:
@@ -303,7 +301,7 @@ def _view(table: Table, models: Collection[str], *, grouped: bool | None = None)
     rows = [
         ViewRow(
             (
-                *([ViewCell(group.title or _NONE)] if grouped else ()),
+                *([ViewCell(group.title or NO_NUMBER)] if grouped else ()),
                 # The number of a source says nothing next to its name.
                 ViewCell(row.label, badges=() if row.source else _badges(row.note)),
                 *(_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=True)),
@@ -340,7 +338,7 @@ def _column(column: Column, role: Role) -> ViewColumn:
 
 def _cell(cell: TableCell, column: Column) -> ViewCell:
     if not isinstance(cell.value, float | int):
-        return ViewCell(cell.value or _NONE)
+        return ViewCell(cell.value or NO_NUMBER)
     return ViewCell(
         cell_text(cell, column),
         float(cell.value),

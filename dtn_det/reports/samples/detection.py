@@ -24,6 +24,13 @@ from dtn_det.robustness.store.store import ModelStore
 
 LEAST_IOU = 0.5
 
+LONGEST = 320
+"""Largest length of the longer side of a picture, in pixels."""
+LEAST_SCORE = 0.3
+"""Least score of the detections that are shown."""
+_SHOWN_EACH = 3
+_SEARCHED = 100
+
 
 @dataclass(frozen=True)
 class Objects:
@@ -106,14 +113,6 @@ def _overlaps(boxes: NDArray[Any], objects: Objects) -> NDArray[Any]:
 def _with_sizes(boxes: NDArray[Any]) -> NDArray[np.float64]:
     """Boxes as x, y, width, height."""
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1, dtype=np.float64)
-
-
-LONGEST = 320
-"""Largest length of the longer side of a picture, in pixels."""
-LEAST_SCORE = 0.3
-"""Least score of the detections that are shown."""
-_SHOWN_EACH = 3
-_SEARCHED = 100
 
 
 def detection_gallery(

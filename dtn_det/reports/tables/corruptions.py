@@ -29,6 +29,8 @@ _ALL_CORRUPTIONS = "All corruptions"
 MOST_MODELS_AS_COLUMNS = 6
 """Models that are columns of the table of corruptions; more are rows, as in papers that compare many."""
 
+_ALL_SEVERITIES = 0
+
 
 @dataclass(frozen=True)
 class _TableLine:
@@ -151,9 +153,6 @@ def _models_as_rows(
         cells, note = without_shared_note([own[place] for own in best.values()], of_one_model=True)
         rows.append(TableRow(model.name, cells, joined_notes(note, model_note(model, models))))
     return columns, (Group(tuple(rows)),)
-
-
-_ALL_SEVERITIES = 0
 
 
 def severity_table(numbers: Numbers, which: CorruptionSet) -> Table | None:

@@ -17,6 +17,8 @@ _RANKED_WITH_SECOND = 3
 _CERTAIN = 1e-9
 _OF_BASELINE = ("CE", "mCE", "relative CE", "relative mCE")
 
+_SUFFIXES = MappingProxyType(dict(zip(SETS, ("", ", the 4 extra corruptions"), strict=True)))
+
 
 def supported_decimals(interval: tuple[float, float] | None, most: int) -> int:
     """Return the decimals that an interval supports: down to the second digit of half its width.
@@ -119,9 +121,6 @@ def without_shared_note(cells: Sequence[TableCell], of_one_model: bool = False) 
     if len(notes) != 1:
         return tuple(cells), ""
     return tuple(replace(cell, note="") for cell in cells), notes.pop()
-
-
-_SUFFIXES = MappingProxyType(dict(zip(SETS, ("", ", the 4 extra corruptions"), strict=True)))
 
 
 def table_title(section: Section, text: str, which: CorruptionSet = SETS[0]) -> str:

@@ -26,6 +26,11 @@ from dtn_det.reports.tables.table import Column, Group, Table, TableCell, TableR
 _MILLION, _BILLION = 1e6, 1e9
 _ONE_DECIMAL_FROM = 10
 
+# Longer ones, such as whole pipelines, are in the report's JSON.
+_LONGEST_SETTING = 40
+_HASH_DIGITS = 12
+_FLOPS_NOTE = "FLOPs are multiply-adds for one image of the size that is named."
+
 
 @dataclass(frozen=True)
 class _Shown:
@@ -150,12 +155,6 @@ def _rows(numbers: Numbers, columns: Sequence[Sequence[TableCell]]) -> tuple[Tab
     return tuple(rows)
 
 
-# Longer ones, such as whole pipelines, are in the report's JSON.
-_LONGEST_SETTING = 40
-_HASH_DIGITS = 12
-_FLOPS = "FLOPs are multiply-adds for one image of the size that is named."
-
-
 def model_table(report: Report) -> Table:
     """Make the table of what was evaluated, with one row for each model."""
     sizes = size_columns(report.models)
@@ -182,7 +181,7 @@ def model_table(report: Report) -> Table:
         )
         rows.append(TableRow(model.name, cells, model_note(model, report.models)))
     groups = (Group(tuple(rows)),)
-    notes = (_FLOPS,) if any(model.flops_at for model in report.models) else ()
+    notes = (_FLOPS_NOTE,) if any(model.flops_at for model in report.models) else ()
     return Table("models", "Models", "Model", columns, groups, shared_note(report.models), notes, footer(report))
 
 
