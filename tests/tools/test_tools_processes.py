@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,10 @@ from pathlib import Path
 
 import mmdet
 import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
 from tiny_coco import NUM_IMAGES, tiny_config
 
 from dtn_det.training import launch
@@ -139,32 +144,38 @@ def test_interrupted_run_says_how_to_continue(processes: int, config: str, tmp_p
         assert "Traceback" not in text
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_test_set(config: str, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pth"
-    run(
-        *(sys.executable, "-c"),
-        "import sys, torch, dtn_det; from mmengine.config import Config; from mmdet.registry import MODELS;"
-        "from mmdet.utils import register_all_modules as r; r(); c = Config.fromfile(sys.argv[1]);"
-        "torch.save(MODELS.build(c.model).state_dict(), sys.argv[2])",
-        *(config, str(weights)),
-    )
+    register_all_modules()
+    torch.save(MODELS.build(Config.fromfile(config).model).state_dict(), weights)
     log = run("bash", "tools/dist_test.sh", config, str(weights), "2", "--work-dir", str(tmp_path / "work"))
     assert f"Epoch(test) [{NUM_IMAGES // 2}/{NUM_IMAGES // 2}]" in log
     assert "coco/bbox_mAP:" in log
 
 
-@pytest.mark.parametrize("how", ["mmdet", pytest.param("mim", marks=pytest.mark.slow)])
-def test_mmdetections_own_tools_read_the_configs(how: str, config: str, tmp_path: Path) -> None:
-    if how == "mim":
-        if shutil.which("mim", path=environment()["PATH"]) is None:
-            pytest.skip("mim is not installed")
-        train, test = (["mim", verb, "onedl-mmdetection"] for verb in ("train", "test"))
-        checkpoint = ["--checkpoint", str(tmp_path / "epoch_1.pth")]
-    else:
-        tools = Path(mmdet.__file__).parent / ".mim" / "tools"
-        train, test = ([sys.executable, str(tools / f"{verb}.py")] for verb in ("train", "test"))
-        checkpoint = [str(tmp_path / "epoch_1.pth")]
+def test_mmdetections_own_tools_read_the_configs(config: str, tmp_path: Path) -> None:
+    """Training and testing one after the other in one process, which has nothing of ours but what the config names."""
+    options = ["--work-dir", str(tmp_path), "--cfg-options", "train_cfg.max_epochs=1"]
+    code = (
+        "import json, runpy, sys\n"
+        "for sys.argv in json.loads(sys.argv[1]):\n"
+        "    runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    tools = Path(mmdet.__file__).parent / ".mim" / "tools"
+    train = [str(tools / "train.py"), config, *options]
+    test = [str(tools / "test.py"), config, str(tmp_path / "epoch_1.pth"), *options, "visualizer.name=testing"]
+    log = run(sys.executable, "-c", code, json.dumps([train, test]))
+    assert trained_iterations(log) == [(1, step + 1) for step in range(NUM_IMAGES // BATCH)]
+    assert "coco/bbox_mAP:" in log[log.index("Load checkpoint from") :]
+
+
+@pytest.mark.slow
+def test_mim_reads_the_configs(config: str, tmp_path: Path) -> None:
+    if shutil.which("mim", path=environment()["PATH"]) is None:
+        pytest.skip("mim is not installed")
+    train, test = (["mim", verb, "onedl-mmdetection"] for verb in ("train", "test"))
     options = ["--work-dir", str(tmp_path), "--cfg-options", "train_cfg.max_epochs=1"]
     log = run(*train, config, *options)
     assert trained_iterations(log) == [(1, step + 1) for step in range(NUM_IMAGES // BATCH)]
-    assert "coco/bbox_mAP:" in run(*test, config, *checkpoint, *options)
+    assert "coco/bbox_mAP:" in run(*test, config, "--checkpoint", str(tmp_path / "epoch_1.pth"), *options)
