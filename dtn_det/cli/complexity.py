@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from dtn_det.cost.complexity import config_complexity
     from dtn_det.training.config import load_config
 
-    # What MMDetection prints meanwhile must not end up in the JSON.
+    # The lines that MMDetection prints meanwhile must not end up in the JSON.
     with contextlib.redirect_stdout(sys.stderr):
         result = config_complexity(load_config(args.config), tuple(args.shape))
     if args.format == "json":
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_tables(result: Complexity) -> None:
-    """Print to the terminal what `to_markdown` writes."""
+    """Print the tables of `to_markdown` to the terminal."""
     from dtn_det._optional import require
     from dtn_det.cost.complexity import HEADINGS, dtn_parts
 

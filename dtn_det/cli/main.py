@@ -49,7 +49,7 @@ COMMANDS: Final = (
     Command("listops", "dtn_det.cli.listops", needs_models=False),
 )
 
-# Commands that go on where they were stopped; `corrupt` says so itself.
+# Commands that continue where they were stopped; `corrupt` says so itself.
 _CONTINUING: Final = (["demo"], ["mce"], ["mpc"], ["listops"])
 
 
@@ -91,10 +91,10 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Build the parser.
 
     Args:
-        arguments: What will be parsed. Where it names a subcommand, only that subcommand's module is imported.
+        arguments: The arguments that will be parsed. If they name a subcommand, only its module is imported.
 
     Returns:
-        The parser, with every subcommand or the one named.
+        The parser, with the subcommand that is named, or with all of them.
     """
     parser = argparse.ArgumentParser(
         prog="dtn-det",

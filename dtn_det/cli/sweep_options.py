@@ -14,7 +14,7 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def output_folder(text: str) -> Path:
-    """The folder that an argument names; an empty name, as of a variable that is not set, is not the current one."""
+    """Return the folder that an argument names, and refuse an empty name, which an unset variable would give."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"expected a folder, got {text!r}: name one, or . for the current folder")
     return Path(text)
@@ -54,9 +54,9 @@ def add_cells(group: argparse._ArgumentGroup, default: str = "benchmark", hint: 
     """Add `--corruptions` and `--severities`.
 
     Args:
-        group: Of the parser.
-        default: What is taken without `--corruptions`.
-        hint: What to think of if severities are no numbers.
+        group: A group of the parser.
+        default: The corruptions without `--corruptions`, for the help.
+        hint: The end of the message about severities that are no numbers.
     """
     group.add_argument(
         "--corruptions",
@@ -83,8 +83,8 @@ def add_corruptor(group: argparse._ArgumentGroup, default: str) -> None:
     """Add `--profile`, `--seed`, `--frost` and `--engine`.
 
     Args:
-        group: Of the parser.
-        default: The profile that is taken without `--profile`.
+        group: A group of the parser.
+        default: The profile without `--profile`, for the help.
     """
     group.add_argument("--profile", help=f"imagenet-c, coco-c, cifar-c or tiny-imagenet-c [{default}]")
     group.add_argument("--seed", type=int, default=0, help="of all randomness [%(default)s]")
@@ -100,13 +100,13 @@ def add_jpeg(group: argparse._ArgumentGroup) -> None:
 
 
 def add_run(group: argparse._ArgumentGroup, *, batch_size: int, batch: str, unit_size: int) -> None:
-    """Add what a sweep is run with: `--workers`, `--batch-size`, `--unit-size`, `--device`, `--amp`, `--launcher`.
+    """Add `--workers`, `--batch-size`, `--unit-size`, `--device`, `--amp` and `--launcher` of a sweep.
 
     Args:
-        group: Of the parser.
-        batch_size: Default.
-        batch: What a batch is made of.
-        unit_size: Default.
+        group: A group of the parser.
+        batch_size: Default of `--batch-size`.
+        batch: What a batch consists of, for the help.
+        unit_size: Default of `--unit-size`.
     """
     group.add_argument(
         "--workers",
@@ -124,7 +124,7 @@ def add_run(group: argparse._ArgumentGroup, *, batch_size: int, batch: str, unit
 
 
 def resolved(args: argparse.Namespace) -> dict[str, Any]:
-    """The options that both sweeps take, checked, with the names of groups of corruptions resolved.
+    """Check the options that both sweeps take, and resolve the names of groups of corruptions.
 
     Raises:
         ValueError: A number is too small, or a name or severity is unknown.
@@ -139,7 +139,7 @@ def resolved(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def checked_workers(args: argparse.Namespace) -> int:
-    """The number of worker processes, once the sizes of :func:`add_run` are seen to make sense.
+    """Check the sizes of :func:`add_run`, and return the number of worker processes.
 
     Raises:
         ValueError: One of them is too small.
@@ -159,5 +159,5 @@ def checked_workers(args: argparse.Namespace) -> int:
 
 
 def num_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

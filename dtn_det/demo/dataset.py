@@ -1,4 +1,4 @@
-"""The demonstration set on disk: COCO folders, written once and checked before they are used again."""
+"""The demonstration set on disk, as COCO folders that are written once and checked before they are used again."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from dtn_det.errors import InputError
 from dtn_det.system.files import write_bytes, write_json
 
 MANIFEST = "manifest.json"
-# Raise it when the same seed gives another set: sets of an older version are then not taken for current ones.
+# Raise it when the same seed gives another set, so that sets of an older version are not taken for current ones.
 GENERATOR_VERSION = 1
 SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What determines the set.
+    """The settings that determine the set.
 
     Attributes:
         seed: Seed of all scenes, below 2**32.
-        num_train: Training images.
-        num_val: Validation images.
+        num_train: Number of training images.
+        num_val: Number of validation images.
         height: Height of the images in pixels.
         width: Width of the images in pixels.
     """
@@ -48,18 +48,18 @@ class DatasetSpec:
             raise InputError(f"expected at least one image per split, got {self.num_train} and {self.num_val}")
 
     def sizes(self) -> dict[str, int]:
-        """Number of images of each split."""
+        """Return the number of images of each split."""
         return {"train": self.num_train, "val": self.num_val}
 
 
 def write_dataset(root: Path, spec: DatasetSpec, on_image: Callable[[], None] = lambda: None) -> None:
     """Write the set: ``train/``, ``val/``, ``annotations/instances_{train,val}.json`` and ``manifest.json``.
 
-    The manifest comes last: a folder without it is unfinished.
+    The manifest is written last, so a folder without it is unfinished.
 
     Args:
         root: Folder, made if absent; files of these names in it are replaced.
-        spec: What to draw.
+        spec: The settings of the set.
         on_image: Called after each image, for a progress bar.
 
     Raises:
@@ -85,7 +85,7 @@ def write_dataset(root: Path, spec: DatasetSpec, on_image: Callable[[], None] = 
 
 
 def is_intact(root: Path, spec: DatasetSpec) -> bool:
-    """Whether ``root`` holds exactly this set, undamaged."""
+    """Return True if the folder holds exactly this set, undamaged."""
     try:
         manifest = json.loads((root / MANIFEST).read_text())
         if (manifest["version"], manifest["spec"]) != (GENERATOR_VERSION, asdict(spec)):
@@ -132,7 +132,7 @@ def append_scene(coco: dict[str, Any], index: int, name: str, scene: Scene) -> N
 
 
 def run_lengths(mask: BoolArray) -> list[int]:
-    """COCO's uncompressed run-length encoding: column by column, starting with the number of unset pixels.
+    """Encode a mask in COCO's uncompressed run lengths: down the columns, beginning with unset pixels.
 
     Args:
         mask: ``(H, W)``.

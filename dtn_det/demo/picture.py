@@ -1,4 +1,4 @@
-"""The picture: validation images with ground truth and the boxes of both models."""
+"""Draw the picture of validation images with ground truth and the boxes of both models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#f032e6")
 def draw_picture(layout: Layout) -> None:
     """Write ``detections.png``: a row for each image, columns for the ground truth and for both models.
 
-    The images are the first ones with at least three objects, whatever the models make of them.
+    The images are the first ones with at least three objects, whatever the models detect in them.
     """
     require("matplotlib", "det")
     from matplotlib.backends.backend_agg import FigureCanvasAgg

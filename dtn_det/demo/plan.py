@@ -1,4 +1,4 @@
-"""What a demonstration consists of, and where its files lie."""
+"""The plan of a demonstration, and where its files lie."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ CORRUPTIONS = ("gaussian_noise", "motion_blur", "fog", "jpeg_compression")
 
 @dataclass(frozen=True)
 class Plan:
-    """A demonstration.
+    """What a demonstration does.
 
     Attributes:
-        data: The detection set; its seed is that of everything.
+        data: The detection set; its seed is used for training and corruptions too.
         max_epochs: Epochs of training, or None for the configs' own.
-        corruptions: Which corruptions.
-        severities: At which severities.
+        corruptions: Names of the corruptions.
+        severities: Severities, from 1 to 5.
     """
 
     data: DatasetSpec = field(default_factory=DatasetSpec)
@@ -48,18 +48,18 @@ class Plan:
     severities: tuple[int, ...] = (1, 3, 5)
 
     def cells(self) -> tuple[Cell, ...]:
-        """Conditions under which every image is evaluated, the clean one first."""
+        """Return the conditions under which every image is evaluated, the clean one first."""
         return sweep_cells(self.corruptions, self.severities)
 
     @property
     def corruptor(self) -> Corruptor:
-        """How images are corrupted."""
+        """The corruptor of the images."""
         from dtn_det.corruptions import Corruptor
 
         return Corruptor("coco-c", seed=self.data.seed)
 
     def settings(self) -> dict[str, Any]:
-        """Everything that the numbers depend on: results of different settings must not be mixed."""
+        """Return everything that the numbers depend on, so that results of different settings are not mixed."""
         own = json.loads(json.dumps(asdict(self)))
         configs = {f"config of {name}": _digest(load_config(name)) for name in CONFIGS}
         packages = {name: _version(name) for name in ("dtn-det", "torch", "mmcv", "mmdet", "numpy")}
@@ -75,38 +75,38 @@ class Layout:
 
     @property
     def data(self) -> Path:
-        """The detection set."""
+        """The folder of the detection set."""
         return self.root / "data"
 
     @property
     def report(self) -> Path:
-        """The comparison: tables, figures and a page."""
+        """The folder of the comparison: tables, figures and a page."""
         return self.root / "report"
 
     @property
     def picture(self) -> Path:
-        """Ground truth and detections side by side."""
+        """The picture of ground truth and detections side by side."""
         return self.root / "detections.png"
 
     def model(self, name: str) -> Path:
-        """Checkpoints, logs and results of a model."""
+        """Return the folder of a model's checkpoints, logs and results."""
         return self.root / name
 
     def training(self, model: str) -> Path:
-        """Written when the training is over."""
+        """Return the file that is written when the training of a model is over."""
         return self.model(model) / "training.json"
 
     def log(self, model: str) -> Path:
-        """What the model's process printed."""
+        """Return the file with what the process of a model printed."""
         return self.model(model) / "output.log"
 
     def store(self, model: str) -> Path:
-        """Detections under every condition."""
+        """Return the store of a model's detections under every condition."""
         return self.model(model) / "store"
 
 
 def load_config(model: str) -> Any:
-    """The MMDetection config of a model, as it lies in the project.
+    """Read the MMDetection config of a model from the project.
 
     Raises:
         ImportError: MMDetection is missing.
@@ -118,7 +118,7 @@ def load_config(model: str) -> Any:
 
 
 def config_folder() -> Path:
-    """``configs/dtn_demo`` of the checkout.
+    """Return the folder ``configs/dtn_demo`` of the checkout.
 
     Raises:
         FileNotFoundError: The package was installed without its checkout.
@@ -167,7 +167,7 @@ def open_folder(root: Path, plan: Plan, *, fresh: bool = False) -> Layout:
 
 
 def read_settings(root: Path) -> dict[str, Any] | None:
-    """The settings stored in a folder, or None if it is not that of a demonstration."""
+    """Read the settings stored in a folder; None if the folder is not that of a demonstration."""
     try:
         value = json.loads((root / SETTINGS).read_text())
     except (OSError, ValueError):
@@ -176,7 +176,7 @@ def read_settings(root: Path) -> dict[str, Any] | None:
 
 
 def clear(root: Path) -> None:
-    """Delete what a demonstration writes, and nothing else; the settings go last, so that it can be repeated."""
+    """Delete what a demonstration writes and nothing else, the settings last, so that a kill leaves it repeatable."""
     layout = Layout(root)
     for folder in (layout.data, layout.report, *(layout.model(name) for name in CONFIGS)):
         if folder.is_dir():

@@ -1,8 +1,8 @@
 """The process that trains and evaluates one model: ``python -m dtn_det.demo.worker JOB``.
 
-A process of its own for each model lets both run at once, each with one thread, so that the numbers do not depend on
-the number of cores. It reports to the parent by lines of JSON on its standard output, and ends when its standard input
-is closed, which happens when the parent dies, however it dies.
+Each model has a process of its own with one thread, so that both run at once and the numbers do not depend on the
+number of cores. The process reports to its parent by lines of JSON on its standard output. It ends when its standard
+input is closed, which happens when the parent dies, in whatever way.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 def run_job(model: str, plan: Plan, layout: Layout, report: Report) -> None:
-    """Train a model and evaluate it; whatever is finished already is not done again.
+    """Train and evaluate a model, except for what is finished already.
 
     Args:
-        model: A name out of :data:`dtn_det.demo.plan.CONFIGS`.
+        model: A name in :data:`dtn_det.demo.plan.CONFIGS`.
         plan: The demonstration.
         layout: Its folder, which holds the detection set.
         report: Called with the progress.
@@ -45,7 +45,7 @@ def run_job(model: str, plan: Plan, layout: Layout, report: Report) -> None:
 
 
 def prepare_config(model: str, plan: Plan, layout: Layout) -> Config:
-    """The model's config with the paths, the seed and the length of the plan."""
+    """Return the model's config with the paths, the seed and the length of training of the plan."""
     from dtn_det.training import launch
 
     cfg = load_config(model)
@@ -59,12 +59,12 @@ def prepare_config(model: str, plan: Plan, layout: Layout) -> Config:
 
 
 def is_trained(layout: Layout, model: str) -> bool:
-    """Whether the training is over and its checkpoint is there."""
+    """Return True if the training is over and its checkpoint exists."""
     return layout.training(model).is_file() and _last_checkpoint(layout.model(model)) is not None
 
 
 def train(cfg: Config, layout: Layout, model: str, report: Report) -> None:
-    """Train through MMDetection's Runner, from the last checkpoint if there is one."""
+    """Train with MMEngine's Runner, from the last checkpoint if there is one."""
     checkpoint = _last_checkpoint(layout.model(model))
     if checkpoint is not None:
         cfg.load_from, cfg.resume = str(checkpoint), True
@@ -109,7 +109,7 @@ def evaluate(plan: Plan, layout: Layout, model: str, report: Report) -> None:
 
 
 def evaluated(layout: Layout, model: str, plan: Plan) -> int:
-    """Images under a condition that are in the model's store."""
+    """Return how many of the images, each under each condition, are in the model's store."""
     if not (layout.store(model) / "store.json").is_file():
         return 0
     store = Store.open(layout.store(model))
@@ -164,7 +164,7 @@ def _die_with_parent() -> None:
 
 def main() -> None:
     """Entry of the process."""
-    # Libraries print to standard output: they get the log, and the parent a descriptor of its own.
+    # What libraries print to standard output goes to the log, and the reports get a descriptor of their own.
     with os.fdopen(os.dup(1), "w", buffering=1) as channel:
         os.dup2(2, 1)
         threading.Thread(target=_die_with_parent, daemon=True).start()

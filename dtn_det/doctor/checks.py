@@ -1,7 +1,7 @@
-"""What is installed, whether it works, and the command that mends what does not.
+"""Check what is installed and whether it works, and find the command that mends what does not.
 
-Everything is tried in processes of its own, so that a broken package is a line in the report and no crash. A package of
-an extra that is not installed is `absent`, which is no fault; one that is installed and does not work is an `error`.
+Everything is tried in a process of its own, so that a broken package is a line in the report and no crash. A package of
+an extra that is not installed is `absent`, which is no fault. One that is installed and does not work is an `error`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dtn_det.doctor.probe import Outcome, run_probe
 Status = Literal["ok", "absent", "warning", "error"]
 
 MMCV_VERSION: Final = "2.3.6"
-# Two distributions of one import name: whichever was installed last has overwritten the other's files.
+# Pairs of distributions with one import name: the one installed last has overwritten files of the other.
 RIVALS: Final = (
     ("onedl-mmcv", "mmcv"),
     ("onedl-mmcv", "mmcv-lite"),
@@ -50,7 +50,7 @@ class Check:
     """One line of the report.
 
     Attributes:
-        name: What was checked.
+        name: Name of the check.
         status: `ok`, `absent` (an extra that is not installed), `warning` (works, with a drawback) or `error`.
         detail: The version and what was found.
         fix: The command that mends it, or `None` where nothing needs mending.
@@ -63,7 +63,7 @@ class Check:
 
 
 def diagnose() -> tuple[Check, ...]:
-    """Check the whole installation; takes some seconds.
+    """Check the whole installation, which takes some seconds.
 
     Returns:
         The checks in the order of the report.
@@ -86,12 +86,12 @@ def diagnose() -> tuple[Check, ...]:
 
 
 def is_healthy(checks: Sequence[Check]) -> bool:
-    """Whether no check is an `error`."""
+    """Return True if no check is an `error`."""
     return all(check.status != "error" for check in checks)
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of all installed distributions by normalised name."""
+    """Return the versions of all installed distributions by normalised name."""
     versions: dict[str, str] = {}
     for distribution in metadata.distributions():
         if name := distribution.metadata["Name"]:
@@ -101,7 +101,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def check_python(version: tuple[int, int, int]) -> Check:
-    """Whether this Python is one that the detection packages have builds for."""
+    """Check that the detection packages have builds for this Python."""
     text = ".".join(map(str, version))
     detail = f"{text} on {platform.system()} {platform.machine()}"
     if (3, 10) <= version[:2] <= (3, 13):
@@ -115,7 +115,7 @@ def check_python(version: tuple[int, int, int]) -> Check:
 
 
 def check_package(probe: probes.Probe, outcome: Outcome, versions: Mapping[str, str]) -> Check:
-    """Turn what came of a package's probe into a check."""
+    """Turn the outcome of a package's probe into a check."""
     found = next((f"{versions[name]} ({name})" for name in probe.distributions if name in versions), None)
     if outcome.error is None:
         note = outcome.facts.get("note")
@@ -127,7 +127,7 @@ def check_package(probe: probes.Probe, outcome: Outcome, versions: Mapping[str, 
 
 
 def mend(probe: probes.Probe, outcome: Outcome, versions: Mapping[str, str]) -> str:
-    """The command for a package that does not work."""
+    """Return the command that mends a package that does not work."""
     error = outcome.error or ""
     if outcome.missing in probes.INSTALLABLE and outcome.missing != probe.module:
         other = probes.INSTALLABLE[outcome.missing]
@@ -147,7 +147,7 @@ def mend(probe: probes.Probe, outcome: Outcome, versions: Mapping[str, str]) -> 
 
 
 def check_gpu(torch: Outcome, *, driver: str | None) -> Check:
-    """Whether torch sees the GPU that is there.
+    """Check that torch sees the GPU of the machine.
 
     Args:
         torch: Outcome of the probe of torch.
@@ -175,7 +175,7 @@ def check_gpu(torch: Outcome, *, driver: str | None) -> Check:
 
 
 def check_mmcv_gpu(mmcv: Outcome, torch: Outcome) -> Check:
-    """Whether mmcv's operators run where the detector will run."""
+    """Check that mmcv's operators run on the device on which the detector will run."""
     name = "mmcv on the GPU"
     if mmcv.error is not None:
         return Check(name, "absent", "not tried, since the operators do not load")
@@ -187,7 +187,7 @@ def check_mmcv_gpu(mmcv: Outcome, torch: Outcome) -> Check:
 
 
 def check_native(layers: Outcome) -> Check:
-    """Whether DTN's compiled CPU kernels are in use."""
+    """Check that DTN's compiled CPU kernels are in use."""
     name = "DTN's CPU kernels"
     if layers.error is not None:
         return Check(name, "absent", "not tried, since dtn_det.layers does not import")
@@ -203,9 +203,9 @@ def check_native(layers: Outcome) -> Check:
 
 
 def declared_requirements() -> tuple[str, ...]:
-    """What this package declares to need, all extras included: from the checkout, else from what was installed."""
+    """Read the requirements of this package with all extras, from the checkout or else from its installation."""
     folder = source_folder()
-    # What an editable installation has kept may be of an earlier checkout. Python 3.10 has no tomllib.
+    # An editable installation may have kept those of an earlier checkout. Python 3.10 has no tomllib.
     if folder is not None and sys.version_info >= (3, 11):
         read: Any = importlib.import_module("tomllib")
         project = read.loads((folder / "pyproject.toml").read_text())["project"]
@@ -218,7 +218,7 @@ def declared_requirements() -> tuple[str, ...]:
 
 
 def check_requirements(versions: Mapping[str, str], declared: Sequence[str]) -> list[Check]:
-    """Installed distributions of versions that this package does not work with.
+    """Find installed distributions in versions that this package does not work with.
 
     Args:
         versions: What is installed, by normalised name.
@@ -241,7 +241,7 @@ def check_requirements(versions: Mapping[str, str], declared: Sequence[str]) -> 
 
 
 def check_rivals(versions: Mapping[str, str]) -> list[Check]:
-    """Distributions of one import name that are installed together."""
+    """Find distributions of one import name that are installed together."""
     checks = []
     for ours, other in RIVALS:
         if ours in versions and other in versions:
@@ -258,7 +258,7 @@ def check_rivals(versions: Mapping[str, str]) -> list[Check]:
 
 
 def check_opencv(versions: Mapping[str, str]) -> Check:
-    """Whether several distributions of OpenCV share the folder `cv2` in peace."""
+    """Check that all distributions of OpenCV, which share the folder `cv2`, have one version."""
     found = {name: versions[name] for name in OPENCVS if name in versions}
     listed = ", ".join(f"{name} {version}" for name, version in found.items())
     if not found:
@@ -276,7 +276,7 @@ def check_opencv(versions: Mapping[str, str]) -> Check:
 
 
 def nvidia_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """Version of the NVIDIA driver, `unknown` where there is one that does not tell, `None` without one."""
+    """Return the version of the NVIDIA driver, `unknown` if it cannot be read, `None` if there is no driver."""
     if path.exists():
         match = re.search(r"\b\d+\.\d+(?:\.\d+)?\b", path.read_text())
         return match[0] if match else "unknown"
@@ -284,24 +284,24 @@ def nvidia_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | Non
 
 
 def matching_torchvision(torch_version: str) -> str | None:
-    """The torchvision that was released with a torch: `0.27.*` for 2.12; `None` for a version that is not 2.x."""
+    """Return the torchvision that was released with a torch, `0.27.*` for 2.12; `None` for a torch that is not 2.x."""
     match = re.match(r"2\.(\d+)\.", torch_version)
     return f"0.{int(match[1]) + 15}.*" if match else None
 
 
 def source_folder() -> Path | None:
-    """The checkout that this package is imported from, `None` where it was installed without one."""
+    """Return the checkout that this package is imported from, `None` if it was installed without one."""
     folder = Path(__file__).resolve().parents[2]
     return folder if (folder / "pyproject.toml").exists() else None
 
 
 def pip(arguments: str) -> str:
-    """A command line of this interpreter's pip."""
+    """Return a command line for the pip of this interpreter."""
     return f"{sys.executable} -m pip {arguments}"
 
 
 def install_extra(extra: str) -> str:
-    """The command that installs an extra."""
+    """Return the command that installs an extra."""
     source = source_folder()
     wanted = f"install --no-build-isolation '{f'{source}[{extra}]' if source else f'dtn-det[{extra}]'}'"
     if extra not in ("det", "all"):
@@ -310,7 +310,7 @@ def install_extra(extra: str) -> str:
 
 
 def rebuild_mmcv() -> str:
-    """The command that compiles mmcv's operators for the torch that is installed."""
+    """Return the command that compiles mmcv's operators for the installed torch."""
     build = f"install --force-reinstall --no-deps --no-cache-dir --no-build-isolation onedl-mmcv=={MMCV_VERSION}"
     return f"{pip(probes.BUILD_TOOLS)} && {pip(build)}"
 

@@ -1,4 +1,4 @@
-"""Code tried in a process of its own: a compiled package that does not match torch may take the process down."""
+"""Try code in a process of its own, since a compiled package that does not match torch may crash it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _MARK = "dtn-det probe: "
-# The facts go out as the last line, since packages print what they like while they are imported.
+# The facts are the last line of the output, since packages print lines of their own during import.
 _WRAPPER = """
 import json, sys
 facts = {{}}
@@ -24,12 +24,12 @@ print("\\n{mark}" + json.dumps(facts))
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a probe.
+    """The outcome of a probe.
 
     Attributes:
-        facts: What the code put into its dictionary `facts`; empty where it failed.
-        error: The last line of the traceback, or how the process ended; `None` where it ran through.
-        missing: Name of the module that is not installed, where that is why it failed.
+        facts: The entries of the dictionary `facts` that the code has filled; empty if it failed.
+        error: The last line of the traceback, or how the process ended; `None` if the code ran to its end.
+        missing: Name of the module that is not installed, if that is why the code failed.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -41,11 +41,11 @@ def run_probe(code: str, timeout: float = 180.0) -> Outcome:
     """Run code in a new process of this interpreter.
 
     Args:
-        code: Python statements; a dictionary `facts` is there to be filled with what JSON can hold.
+        code: Python statements, which may put values that JSON can hold into a dictionary `facts`.
         timeout: Seconds after which the process is ended.
 
     Returns:
-        The facts, or why there are none. Nothing is raised for whatever the code does.
+        The facts, or the reason why there are none. No error is raised, whatever the code does.
     """
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     program = _WRAPPER.format(code=code, mark=_MARK)

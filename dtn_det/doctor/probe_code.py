@@ -1,4 +1,4 @@
-"""The pieces of code by which `dtn-det doctor` tries the packages."""
+"""The code with which `dtn-det doctor` tries the packages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 BUILD_TOOLS: Final = "install 'setuptools>=80,<82' wheel ninja psutil packaging"
-"""Arguments of pip for what the build of mmcv needs first."""
+"""Arguments of pip that install what the build of mmcv needs."""
 
 INSTALLABLE: Final = {
     "mmcv": "onedl-mmcv",
@@ -17,7 +17,7 @@ INSTALLABLE: Final = {
     "torchvision": "torchvision",
     "numpy": "numpy",
 }
-"""Distributions by import name, for a package whose probe lacks another package."""
+"""Distributions by import name, to name what a probe of another package lacks."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Probe:
     Attributes:
         name: Name of the check.
         module: Import name; a `ModuleNotFoundError` for it means that the package is not installed.
-        distributions: Distributions that bring it, the one to install first.
-        extra: Extra of this package that installs it; `None` for what must always be there.
-        code: What is tried; see `dtn_det.doctor.probe.run_probe`.
+        distributions: Distributions that contain the module; the one to install comes first.
+        extra: Extra of this package that installs it; `None` for packages that are always required.
+        code: The code that is run; see `dtn_det.doctor.probe.run_probe`.
     """
 
     name: str
@@ -133,4 +133,4 @@ PROBES: Final = (
     Probe("pillow", "PIL", ("pillow",), "corruptions", "import PIL.Image, PIL.ImageFont"),
     Probe("imagecorruptions", "imagecorruptions", ("imagecorruptions-imaug",), "imagecorruptions", _IMAGECORRUPTIONS),
 )
-"""What `dtn-det doctor` tries, in the order of its report."""
+"""The probes of `dtn-det doctor` in the order of its report."""

@@ -1,4 +1,4 @@
-"""Encoders of sequences from transformers, with the settings of the Long-Range Arena."""
+"""Encoders of token sequences from transformers, with the settings of the Long-Range Arena."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PADDING = 0
 
 
 def check_integers(least: int = 1, **values: int) -> None:
-    """See that settings are integers, and not too small.
+    """Check that settings are integers and not too small.
 
     Args:
         least: The smallest that is allowed.
-        **values: By the names of the settings.
+        **values: The settings by name.
 
     Raises:
-        InputError: One is not.
+        InputError: A setting is no integer, or below ``least``.
     """
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -36,10 +36,10 @@ def check_integers(least: int = 1, **values: int) -> None:
 
 
 def check_rate(**values: float) -> None:
-    """See that rates of dropout leave something.
+    """Check that rates of dropout are at least 0 and below 1.
 
     Raises:
-        InputError: One is not from 0 to below 1.
+        InputError: A rate is not.
     """
     for name, value in values.items():
         if not isinstance(value, int | float) or not 0 <= value < 1:
@@ -50,14 +50,14 @@ def check_rate(**values: float) -> None:
 
 @dataclass(frozen=True)
 class Encoder:
-    """An encoder, and how it wants its input.
+    """An encoder, and the input that it takes.
 
     Attributes:
         model: A model of transformers; called with ``input_ids``, ``attention_mask`` and ``position_ids``,
             ``(B, length)``.
-        length: Tokens that it always gets, the class token and padding included: what it gives does then not depend on
+        length: Number of tokens of every input, with the class token and padding, so that outputs do not depend on
             how a batch was padded.
-        width: Channels that it gives for each token.
+        width: Channels of its output for each token.
     """
 
     model: nn.Module
@@ -67,18 +67,18 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What all encoders have; the defaults are the Arena's.
+    """The sizes that all encoders have; the defaults are those of the Arena.
 
     Attributes:
-        max_tokens: Most tokens of a sequence, the class token not counted.
+        max_tokens: Largest number of tokens in a sequence, without the class token.
         embed_dims: Channels of a token.
-        num_layers: Blocks.
+        num_layers: Number of blocks.
         num_heads: Heads of each attention.
-        mlp_dims: Channels between the two layers of a block's network.
-        drop_rate: Dropout in the blocks, of the attention's weights too; from 0 to below 1.
+        mlp_dims: Channels between the two linear layers of a block's feed-forward network.
+        drop_rate: Rate of the dropout in the blocks and on attention weights, from 0 to below 1.
 
     Raises:
-        InputError: A number out of its range, or heads that do not divide the channels.
+        InputError: A number is out of its range, or the heads do not divide the channels.
     """
 
     max_tokens: int = 1999
@@ -107,7 +107,7 @@ class Sizes:
         return math.ceil((self.max_tokens + 1) / multiple) * multiple
 
     def common(self, length: int) -> dict[str, Any]:
-        """The arguments that the configs of transformers name alike."""
+        """Arguments that the configs of all these transformers have in common."""
         return {
             "vocab_size": CLASS_TOKEN + 1,
             "hidden_size": self.embed_dims,
@@ -119,7 +119,7 @@ class Sizes:
         }
 
     def bert(self, length: int) -> dict[str, Any]:
-        """The arguments of BERT's relatives."""
+        """Arguments of the configs of models that descend from BERT."""
         return {
             **self.common(length),
             "num_hidden_layers": self.num_layers,
@@ -132,18 +132,19 @@ class Sizes:
 def build_encoder(name: str, sizes: Sizes, **options: Any) -> Encoder:
     """Build an encoder with fresh weights.
 
-    Words start at a standard deviation of 1 and positions as sines and cosines, which are not trained, as in the Arena.
+    As in the Arena, word embeddings start with a standard deviation of 1, and the position embeddings are sines and
+    cosines that are not trained.
 
     Args:
         name: ``'transformer'`` (the encoder of XLM-RoBERTa-XL, whose norms stand before the branches of its blocks, as
             in the Arena), ``'bigbird'`` (block-sparse; in transformers its norms stand behind the residual sums) or
             ``'reformer'`` (hashed attention, norms before the branches).
-        sizes: What all have.
+        sizes: The sizes that all encoders have.
         **options: For BigBird ``block_size`` (64) and ``num_random_blocks`` (3); for Reformer ``chunk_length`` (200),
-            ``num_buckets`` (10, even), ``num_hashes`` (1) and ``hash_seed`` (0), which holds in evaluation.
+            ``num_buckets`` (10, even), ``num_hashes`` (1) and ``hash_seed`` (0), the seed of the hashing in evaluation.
 
     Raises:
-        InputError: An unknown name, an option that the encoder has not, or numbers that do not fit.
+        InputError: The name is unknown, the encoder has no such option, or numbers do not fit.
     """
     builders: dict[str, Callable[..., Encoder]] = {
         "transformer": _transformer,
@@ -210,7 +211,7 @@ def _reformer(
         axial_pos_embds=False,
         is_decoder=False,
     )
-    # Its two streams go side by side at the end.
+    # Its output has the channels of both of its reversible streams.
     return Encoder(build_reformer(config, hash_seed), length, 2 * sizes.embed_dims)
 
 
@@ -225,7 +226,7 @@ def _start_embeddings(encoder: Encoder) -> None:
 
 
 def sinusoidal_positions(length: int, channels: int) -> Tensor:
-    """Sines and cosines of positions (Vaswani et al., arXiv:1706.03762), in turn: ``(length, channels)``."""
+    """Alternating sines and cosines of positions (Vaswani et al., arXiv:1706.03762), ``(length, channels)``."""
     position = torch.arange(length, dtype=torch.float64).unsqueeze(1)
     frequency = torch.exp(torch.arange(0, channels, 2, dtype=torch.float64) * (-math.log(10000.0) / channels))
     angles = position * frequency

@@ -1,7 +1,7 @@
-"""The ListOps data set: three TSV files in the format of the Long-Range Arena, drawn by all cores.
+"""Write the ListOps data set with all cores: three TSV files in the format of the Long-Range Arena.
 
-Numbered parts are drawn from random streams of their own, by whichever process is free, and joined in their order: the
-files depend on the settings alone. A part that is there already is not drawn again.
+Whichever process is free draws the next numbered part from a random stream of its own, and the parts are joined in
+order, so the files depend on the settings alone. A part that exists already is not drawn again.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ MANIFEST: Final = "listops.json"
 HEADER: Final = "Source\tTarget\r\n"
 FILES: Final = {"train": "basic_train.tsv", "val": "basic_val.tsv", "test": "basic_test.tsv"}
 """Names of the Arena's files."""
-# Of the way from settings to files: to be raised when it changes.
+# Version of the way from settings to files; raise it when the same settings give other files.
 _GENERATOR = 1
 _TREES_PER_PART = 2000
-# So many parts in a row without anything new, and there is nothing more to find.
+# After so many parts in a row without a new sequence there are none left to find.
 _PATIENCE = 25
 
 
 @dataclass(frozen=True)
 class ListOps:
-    """What to draw; the defaults are the Arena's.
+    """The settings of a data set; the defaults are those of the Arena.
 
     Attributes:
-        train: Sequences to train with.
-        val: Sequences to validate with.
-        test: Sequences to test with.
-        min_length: They have more tokens than that, parentheses not counted.
-        max_length: They have fewer tokens than that.
-        max_depth: Of their trees, digits included.
-        max_args: Most arguments of an operator.
-        seed: Of all randomness.
+        train: Number of sequences to train with.
+        val: Number of sequences to validate with.
+        test: Number of sequences to test with.
+        min_length: Sequences have more tokens than this, parentheses not counted.
+        max_length: Sequences have fewer tokens than this.
+        max_depth: Largest depth of their trees, digits included.
+        max_args: Largest number of arguments of an operator.
+        seed: Seed of all randomness.
 
     Raises:
         ValueError: A value out of its range.
@@ -86,15 +86,15 @@ class ListOps:
 
     @property
     def total(self) -> int:
-        """Sequences in all."""
+        """The number of sequences in all splits."""
         return sum(self.splits.values())
 
 
 def draw_part(settings: ListOps, index: int) -> list[str]:
-    """The lines of one part.
+    """Draw the lines of one part.
 
     Args:
-        settings: What to draw.
+        settings: The settings of the data set.
         index: Number of the part, from 0.
 
     Returns:
@@ -115,19 +115,19 @@ def draw_part(settings: ListOps, index: int) -> list[str]:
 
 
 def write_listops(folder: Path, settings: ListOps, workers: int, console: Console) -> bool:
-    """Write the data set, or go on with what an earlier call began.
+    """Write the data set, or continue what an earlier call began.
 
     Files are complete or absent at any moment, no sequence is in them twice, and they do not depend on the number of
     processes. They take twice their size on the disk until they are complete: 1.4 GB with the Arena's settings.
 
     Args:
-        folder: Where to.
-        settings: What to draw.
+        folder: The folder of the files.
+        settings: The settings of the data set.
         workers: Number of processes.
-        console: Where the progress goes.
+        console: Where the progress is shown.
 
     Returns:
-        Whether something was left to do.
+        False if the data set was complete already.
 
     Raises:
         ValueError: The folder holds something else, or there are not as many different sequences.
@@ -151,7 +151,7 @@ def write_listops(folder: Path, settings: ListOps, workers: int, console: Consol
 
             try:
                 chosen = _choose(parts, settings, workers, drawn)
-            except ValueError:  # these settings have no data set, and must not keep others out of the folder
+            except ValueError:  # these settings give no data set, so they must not reserve the folder
                 (folder / MANIFEST).unlink()
                 shutil.rmtree(parts)
                 raise
@@ -161,7 +161,7 @@ def write_listops(folder: Path, settings: ListOps, workers: int, console: Consol
 
 
 def _parts_name(manifest: dict[str, int | str]) -> str:
-    """Of the folder of parts, by the settings: it is nobody else's, and holds none of other settings."""
+    """The name of the folder of parts, which the settings determine, so that parts of others cannot be in it."""
     digest = hashlib.blake2b(json.dumps(manifest, sort_keys=True).encode(), digest_size=6).hexdigest()
     return f".listops-parts-{digest}"
 
@@ -192,10 +192,10 @@ def _check_folder(folder: Path, manifest: dict[str, int | str]) -> None:
 
 
 def _choose(parts: Path, settings: ListOps, workers: int, drawn: Callable[[int], None]) -> list[list[int]]:
-    """See that there are parts enough, and choose their lines.
+    """Draw parts until there are enough different lines, and choose these lines.
 
     Returns:
-        For each part the numbers of its lines that are in no part before it, as many as are wanted in all.
+        For each part, the numbers of its lines that no earlier part has, as many as are wanted in all.
     """
     seen: set[bytes] = set()
     chosen: list[list[int]] = []
@@ -221,13 +221,13 @@ def _choose(parts: Path, settings: ListOps, workers: int, drawn: Callable[[int],
 
 
 def _parts(folder: Path, settings: ListOps, workers: int) -> Generator[list[bytes], None, None]:
-    """Write parts in processes of their own, and yield the digests of their lines, part by part, without end."""
+    """Write parts in processes of their own without end, and yield the digests of the lines of each part."""
     context = multiprocessing.get_context("spawn")
     with worker_environment(), ProcessPoolExecutor(workers, context, end_with_parent) as pool:
         pending: deque[Future[list[bytes]]] = deque()
         try:
             for index in count():
-                with interrupts_blocked():  # processes start here and inherit it
+                with interrupts_blocked():  # processes start here and inherit the block
                     pending.append(pool.submit(_write_part, _part(folder, index), settings, index))
                 if len(pending) > 2 * workers:
                     yield pending.popleft().result()

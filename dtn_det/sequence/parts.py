@@ -24,27 +24,27 @@ from dtn_det.sequence.encoders import CLASS_TOKEN, PADDING, Sizes, build_encoder
 from dtn_det.sequence.reading import NUM_CLASSES, read_listops
 
 Mode = Literal["tensor", "loss", "predict"]
-# MMEngine's own for a scheduler without an end.
+# MMEngine's value for the end of a scheduler that has none.
 INF = int(1e9)
 
 
 class SequenceClassifier(BaseModel):  # type: ignore[misc]
-    """An encoder, and two linear layers on what it gives for the class token, as in the Long-Range Arena.
+    """An encoder and two linear layers on its output for the class token, as in the Long-Range Arena.
 
-    The class token comes first, and belongs to the sequence: norms with statistics over tokens count it, and count no
+    The class token comes first and is part of the sequence: norms with statistics over tokens include it, and leave out
     padding. All inputs are padded to one length, so that outputs do not depend on how a batch was padded.
 
     Args:
         encoder: ``type`` and options of :func:`~dtn_det.sequence.encoders.build_encoder`, with the fields of
             :class:`~dtn_det.sequence.encoders.Sizes`.
-        norm_cfg: Norms of the blocks, see :func:`dtn_det.conversion.config.convert`; None or ``type='LN'`` for
+        norm_cfg: The norms of the blocks, see :func:`dtn_det.conversion.config.convert`; None or ``type='LN'`` for
             LayerNorm.
-        num_classes: Classes.
+        num_classes: Number of classes.
         head_dims: Channels between the two linear layers.
         data_preprocessor: As for MMEngine's models.
 
     Raises:
-        InputError: A config that does not fit.
+        InputError: The config does not fit.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
         self.head = nn.Sequential(nn.Linear(built.width, head_dims), nn.ReLU(), nn.Linear(head_dims, num_classes))
 
     def init_weights(self) -> None:
-        """Leave the weights as they were built: transformers draws them itself."""
+        """Do nothing, since transformers draws the weights when it builds a model."""
 
     def forward(
         self,
@@ -83,13 +83,14 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
         """Classify sequences.
 
         Args:
-            inputs: Token numbers: ``(B, L)``, padded with 0, or ``B`` tensors ``(L,)`` of any lengths.
-            data_samples: Labels, and what predictions are added to.
-            mode: ``'tensor'``: logits ``(B, num_classes)``. ``'loss'``: the cross entropy. ``'predict'``: samples.
+            inputs: Token numbers ``(B, L)``, padded with 0, or ``B`` tensors ``(L,)`` of any lengths.
+            data_samples: Samples with labels, to which predictions are added.
+            mode: ``'tensor'`` for logits ``(B, num_classes)``, ``'loss'`` for the cross entropy, ``'predict'`` for
+                samples with predictions.
 
         Raises:
-            InputError: A sequence that is too long or empty.
-            ValueError: An unknown mode.
+            InputError: A sequence is too long or empty.
+            ValueError: The mode is unknown.
         """
         logits = self._logits(inputs)
         if mode == "tensor":
@@ -109,7 +110,7 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
         tokens = self._pad(inputs)
         mask = tokens != PADDING
         positions = torch.arange(self.length, device=tokens.device).expand_as(tokens)
-        # Some would count positions from elsewhere, or from what is not padding.
+        # Without them, some encoders would count positions from another number, or skip padding.
         output = self.encoder(input_ids=tokens, attention_mask=mask.long(), position_ids=positions)
         logits: Tensor = self.head(output.last_hidden_state[:, 0])
         return logits
@@ -137,16 +138,16 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
 
 
 class ListOpsDataset(BaseDataset):  # type: ignore[misc]
-    """Sequences and labels of one file; an item is what :class:`SequenceClassifier` takes.
+    """The sequences and labels of one file, as items for :class:`SequenceClassifier`.
 
     Args:
         ann_file: The TSV file, see :func:`~dtn_det.sequence.reading.read_listops`.
-        max_tokens: Most tokens of a sequence, as for the encoder.
+        max_tokens: Largest number of tokens in a sequence, as for the encoder.
         **kwargs: Further arguments of MMEngine's ``BaseDataset``, such as ``data_root`` and ``indices``.
 
     Raises:
         FileNotFoundError: There is no such file.
-        InputError: A row that is none of ListOps, or too long; the message names file and line.
+        InputError: A row is not one of ListOps, or too long; the message names the file and the line.
     """
 
     METAINFO = {"classes": tuple(map(str, range(10)))}  # noqa: RUF012
@@ -156,7 +157,7 @@ class ListOpsDataset(BaseDataset):  # type: ignore[misc]
         super().__init__(ann_file, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Tokens as bytes, and the label, of each sequence."""
+        """Read the tokens, as bytes, and the label of each sequence."""
         rows = read_listops(Path(self.ann_file), self.max_tokens)
         found = [{"tokens": tokens, "gt_label": label} for tokens, label in rows]
         if not found:
@@ -164,7 +165,7 @@ class ListOpsDataset(BaseDataset):  # type: ignore[misc]
         return found
 
     def prepare_data(self, idx: int) -> dict[str, Any]:
-        """``inputs``: token numbers ``(L,)``, int64; ``data_samples``: the label."""
+        """Return ``inputs``, token numbers ``(L,)`` in int64, and ``data_samples``, which has the label."""
         row = self.get_data_info(idx)
         tokens = torch.frombuffer(bytearray(row["tokens"]), dtype=torch.uint8).long()
         return {"inputs": tokens, "data_samples": DataSample().set_gt_label(row["gt_label"])}
@@ -173,16 +174,16 @@ class ListOpsDataset(BaseDataset):  # type: ignore[misc]
 class InverseSqrtLR(_ParamScheduler):  # type: ignore[misc]
     """A learning rate that falls with the square root of the step: ``lr * sqrt(begin / step)`` from ``begin`` on.
 
-    At ``begin`` it is that of the optimizer, where a linear warm-up ends.
+    At ``begin``, where a linear warm-up ends, it is the rate of the optimizer.
 
     Args:
         optimizer: The optimizer or its wrapper.
-        begin: Step of the run at which it begins, at least 1.
-        end: Step at which it ends; a run that is shorter than ``begin`` never gets there.
+        begin: Step of the run at which the schedule begins, at least 1.
+        end: Step at which it ends. A run shorter than ``begin`` does not reach it.
         **kwargs: Further arguments of MMEngine's schedulers.
 
     Raises:
-        ValueError: ``begin`` below 1.
+        ValueError: ``begin`` is below 1.
     """
 
     def __init__(self, optimizer: Any, begin: int, end: int = INF, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Reading ListOps files, our own and the Long-Range Arena's."""
+"""Read ListOps files, those of this project and those of the Long-Range Arena."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from dtn_det.errors import InputError
 from dtn_det.sequence.trees import END, OPERATORS
 
 VOCABULARY: Final = ("", *OPERATORS, END, *map(str, range(10)))
-"""The tokens by their numbers. 0 is for padding; parentheses are none, as in the Arena's input pipeline: the brackets
-say all that they do. The Arena numbers the 15 tokens in an order of its own for each run."""
+"""The tokens in the order of their numbers; number 0 is padding.
+
+As in the Arena's input pipeline, parentheses are left out, for the brackets say the same. The Arena itself numbers the
+15 tokens in another order in each run."""
 NUM_CLASSES: Final = 10
 _NUMBERS = {token: number for number, token in enumerate(VOCABULARY) if token}
 _COLUMNS = ["Source", "Target"]
@@ -20,18 +22,18 @@ _COLUMNS = ["Source", "Target"]
 def read_listops(path: Path, max_tokens: int | None = None) -> Iterator[tuple[bytes, int]]:
     """Read a file of the Arena's format line by line.
 
-    A byte order mark and empty lines at the end, which editors leave, are passed over.
+    A byte order mark and empty lines at the end, which editors leave behind, are skipped.
 
     Args:
         path: A TSV file with the header ``Source TAB Target``.
-        max_tokens: Most tokens of a sequence.
+        max_tokens: Largest number of tokens in a sequence.
 
     Yields:
         The tokens of a sequence as numbers of :data:`VOCABULARY`, one byte each, and its label from 0 to 9.
 
     Raises:
         FileNotFoundError: There is no such file.
-        InputError: Something else than such a row, or too long a sequence; the message names file and line.
+        InputError: A row has another form, or a sequence is too long; the message names the file and the line.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -60,7 +62,7 @@ def read_listops(path: Path, max_tokens: int | None = None) -> Iterator[tuple[by
 
 
 class _RowError(ValueError):
-    """What is wrong with a row, without the place."""
+    """A fault of a row, without its place in the file."""
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message)
@@ -86,7 +88,7 @@ def _read_row(line: str, max_tokens: int | None) -> tuple[bytes, int]:
 
 
 def encode(source: str) -> bytes:
-    """The tokens of an expression by their numbers.
+    """Return the numbers of the tokens of an expression, one byte each.
 
     Example:
         >>> list(encode("( ( ( [MAX 1 ) 2 ) ] )"))

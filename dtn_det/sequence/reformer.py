@@ -1,4 +1,4 @@
-"""transformers' Reformer with randomness that can be repeated: seeded dropout, fixed hashing in evaluation."""
+"""The Reformer of transformers with repeatable randomness: seeded dropout, and fixed hashing in evaluation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _MULTIPLIER, _INCREMENT, _MODULUS = 6364136223846793005, 1442695040888963407, 1 
 
 
 class SeededReformerLayer(ReformerLayer):
-    """A layer whose dropout and hashing follow from the seed of the run.
+    """A layer whose dropout and hashing depend on the seed of the run.
 
-    The reversible backward pass repeats the forward pass with its seed. transformers takes that seed from the operating
-    system, so that no training could be repeated; here each layer has a sequence of its own, which checkpoints keep.
+    The reversible backward pass repeats the forward pass with the same seed. transformers takes that seed from the
+    operating system, so that no training could be repeated. Here each layer has its own sequence of seeds, whose state
+    checkpoints keep.
     """
 
     dropout_seed: Tensor
@@ -41,11 +42,12 @@ class SeededReformerLayer(ReformerLayer):
 class SeededReformer(ReformerModel):
     """Reformer that hashes with the same rotations at every call in evaluation, and at random in training.
 
-    A sequence gets the same output then, whatever else is in its batch, and the state of PyTorch's generators stays.
+    In evaluation a sequence therefore gets the same output whatever else is in its batch, and the state of PyTorch's
+    generators does not change.
 
     Args:
-        config: As for ``ReformerModel``.
-        evaluation_seed: Of the rotations.
+        config: The config of ``ReformerModel``.
+        evaluation_seed: Seed of the rotations in evaluation.
     """
 
     def __init__(self, config: Any, evaluation_seed: int) -> None:
@@ -55,10 +57,10 @@ class SeededReformer(ReformerModel):
             layer.__class__ = SeededReformerLayer
             layer.register_buffer("dropout_seed", torch.randint(_MODULUS, ()))
 
-    # The conversion of norms asks for the names of the arguments, and finds the mask among them.
+    # The conversion of norms finds the mask by the names of the arguments, which `wraps` keeps.
     @functools.wraps(ReformerModel.forward)
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        """As ``ReformerModel``."""
+        """Run the model, with the arguments and results of ``ReformerModel``."""
         with _generators_kept(self, None if self.training else self.evaluation_seed):
             return super().forward(*args, **kwargs)
 
@@ -77,10 +79,10 @@ def _generators_kept(model: nn.Module, hash_seed: int | None) -> Iterator[None]:
 
 
 def build_reformer(config: Any, hash_seed: int) -> nn.Module:
-    """A Reformer with fresh weights.
+    """Build a Reformer with fresh weights.
 
     Args:
         config: A ``ReformerConfig``.
-        hash_seed: Of the rotations in evaluation.
+        hash_seed: Seed of the rotations in evaluation.
     """
     return SeededReformer(config, hash_seed)

@@ -3,7 +3,7 @@
 An argument is an operator with probability 1/4, as long as the tree may grow deeper, and a digit otherwise; an operator
 has 2 to ``max_args`` arguments; all choices are uniform. The Arena draws trees from the root on and keeps those of the
 wanted length. Here a tree is drawn level by level, numbers of arguments first: all choices being independent, the
-distribution is the same, and most of what is not kept costs a few numbers.
+distribution is the same, and most trees that are not kept cost only a few random numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OPERATOR_PROBABILITY: Final = 0.25
 OPERATORS: Final[dict[str, Callable[[Sequence[int]], int]]] = {
     "[MIN": min,
     "[MAX": max,
-    # The mean of the two in the middle, rounded down, if their number is even.
+    # Of an even number of values, the mean of the two in the middle, rounded down.
     "[MED": lambda values: int(statistics.median(values)),
     "[SM": lambda values: sum(values) % 10,
 }
@@ -33,8 +33,8 @@ class Expression:
 
     Attributes:
         source: Its text, as in the Arena's files: ``( ( ( [MAX 1 ) 2 ) ] )``.
-        value: What it comes to, from 0 to 9.
-        length: Its tokens without parentheses.
+        value: Its value, from 0 to 9.
+        length: Number of its tokens, without parentheses.
     """
 
     source: str
@@ -44,7 +44,7 @@ class Expression:
 
 @dataclass(frozen=True)
 class _Level:
-    """The operators of one depth: how many arguments each has, and which of all these are operators again."""
+    """The operators of one depth: the number of arguments of each, and which of all these are operators again."""
 
     counts: NDArray[np.int64]
     is_operator: NDArray[np.bool_]
@@ -55,14 +55,14 @@ def sample_expression(
 ) -> Expression | None:
     """Draw one tree whose root is an operator.
 
-    A root that is a digit, of length 1, is none that the callers want: :class:`ListOps` sees to it.
+    A root that is a digit would have length 1, which no :class:`~dtn_det.sequence.listops.ListOps` allows.
 
     Args:
         rng: Source of randomness.
         min_length: The expression must have more tokens than that.
         max_length: It must have fewer tokens than that.
-        max_depth: Of the tree, a digit alone being 1 deep.
-        max_args: Most arguments of an operator.
+        max_depth: Largest depth of the tree; a digit alone has depth 1.
+        max_args: Largest number of arguments of an operator.
 
     Returns:
         The expression, or None if it has another length.
@@ -100,7 +100,7 @@ def _sample_levels(rng: np.random.Generator, max_length: int, max_depth: int, ma
 
 
 def _length(levels: Sequence[_Level]) -> int:
-    """Digits, and two tokens for each operator."""
+    """The number of tokens: one for each digit, and two for each operator."""
     return sum(2 * len(level.counts) + int((~level.is_operator).sum()) for level in levels)
 
 
@@ -127,6 +127,6 @@ def _write(levels: Sequence[_Level], rng: np.random.Generator) -> tuple[str, int
 
 
 def _text(operator: str, arguments: Sequence[str]) -> str:
-    """Each argument, and the closing bracket, in a pair of parentheses with all that stands before it."""
+    """Put each argument, and the closing bracket, into parentheses with all that stands before it."""
     parts = [operator, *arguments, END]
     return "( " * (len(parts) - 1) + parts[0] + " " + " ) ".join(parts[1:]) + " )"

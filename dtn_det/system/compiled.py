@@ -1,4 +1,4 @@
-"""Compilation of inner loops by numba, cached on disk."""
+"""Decorators that compile inner loops with numba and keep the machine code on disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def compiled(function: F) -> F:
-    """Compile a function with numba at its first call; later processes read the machine code from the cache.
+    """Compile a function with numba at its first call. Later processes read the machine code from the cache.
 
     The loops run without Python's lock and allow no reordering of floating-point sums beyond fused multiplication and
     addition, so results do not depend on how they are called.
@@ -21,6 +21,9 @@ def compiled(function: F) -> F:
 
 
 def compiled_exactly(function: F) -> F:
-    """:func:`compiled` for loops that must give what the same operations in C or numpy give, bit for bit."""
+    """Compile a function like :func:`compiled`, but to the same bits as the same operations in C or numpy.
+
+    Unlike there, multiplications and additions are not fused.
+    """
     numba = require("numba", "eval")
     return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))

@@ -1,4 +1,7 @@
-"""How figures look, and how they are saved: print quality at a paper's widths, no window and no global state."""
+"""The style of the project's figures, and how they are saved.
+
+Figures have print quality at the widths of a paper, and need no window and no global state of matplotlib.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ FORMATS: Final = ("pdf", "svg", "png")
 FONT: Final = "DejaVu Sans"
 """Comes with matplotlib, so that figures are the same everywhere."""
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Of Okabe and Ito, told apart by people of any colour vision; their yellow, too pale on white, is left out."""
+"""The colours of Okabe and Ito, which people of any colour vision can tell apart, without their yellow, which is too
+pale on white."""
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 GREY: Final = "#6e6e6e"
 PALE: Final = "#c8c8c8"
@@ -77,7 +81,7 @@ _STYLE: Final[Mapping[str, Any]] = {
     "ytick.major.size": 2,
     "ytick.major.width": 0.5,
 }
-# None leaves out what would make two runs differ.
+# None leaves out the entries in which two runs would differ.
 _METADATA: Final[Mapping[str, dict[str, Any]]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "svg": {"Date": None, "Creator": None},
@@ -88,13 +92,13 @@ _ABOUT: Final = {"pdf": "Subject", "svg": "Description", "png": "Description"}
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Within this, figures take the style of the project, whatever the user's settings; those are back afterwards."""
+    """Give the figures drawn within the block the style of the project, whatever the user's own settings are."""
     with require("matplotlib.style", "report").context(["default", dict(_STYLE)]):
         yield
 
 
 def new_figure(height: float, width: float = COLUMN) -> Figure:
-    """An empty figure of a size in inches, drawn by Agg and known to no window; within :func:`drawing`."""
+    """Return an empty figure of a size in inches, drawn by Agg and without a window. Call it within :func:`drawing`."""
     figure: Figure = require("matplotlib.figure", "report").Figure(
         figsize=(width, height), dpi=DPI, layout="constrained"
     )
@@ -103,12 +107,15 @@ def new_figure(height: float, width: float = COLUMN) -> Figure:
 
 
 def rendered(figure: Figure, title: str = "", about: str = "") -> dict[str, bytes]:
-    """The figure in each of :data:`FORMATS`, the same bytes in every run; its layout stays as it is from then on.
+    """Render the figure in each of :data:`FORMATS`, to the same bytes in every run, and fix its layout.
 
     Args:
-        figure: Of :func:`new_figure`.
-        title: In the metadata of the files.
-        about: What it shows, likewise.
+        figure: A figure of :func:`new_figure`.
+        title: The title in the metadata of the files.
+        about: What the figure shows, for the metadata too.
+
+    Returns:
+        The content of the files by format.
     """
     files = {}
     with drawing():
@@ -122,7 +129,7 @@ def rendered(figure: Figure, title: str = "", about: str = "") -> dict[str, byte
 
 
 def pixels(figure: Figure) -> NDArray[np.uint8]:
-    """The figure as an image, (height, width, 3), RGB; its layout stays as it is from then on."""
+    """Render the figure as an RGB image ``(height, width, 3)``, and fix its layout."""
     with drawing():
         _lay_out(figure)
         canvas = require("matplotlib.backends.backend_agg", "report").FigureCanvasAgg(figure)
@@ -131,8 +138,8 @@ def pixels(figure: Figure) -> NDArray[np.uint8]:
 
 
 def _lay_out(figure: Figure) -> None:
-    """Lay out here and not in each format, which takes longer than drawing."""
-    # Panels of a fixed aspect find their place the second time only.
+    """Lay the figure out once, and not again for each format: that takes longer than drawing."""
+    # Panels of a fixed aspect find their place only the second time.
     for _ in range(2):
         figure.draw_without_rendering()
     figure.set_layout_engine("none")

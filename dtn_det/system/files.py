@@ -38,7 +38,7 @@ _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a kill or a power failure on the way leaves the old file or none, never half of one.
 
-    What is being written has another name in the same folder, see :func:`is_temporary`.
+    Until it is complete, the content lies in the same folder under a name that :func:`is_temporary` knows.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not made from the file's name, which may be as long as the file system allows.
@@ -54,23 +54,23 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """:func:`write_bytes` for text."""
+    """Write text as :func:`write_bytes` does, in UTF-8."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """:func:`write_bytes` for JSON."""
+    """Write a value as JSON as :func:`write_bytes` does."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file's name is one that :func:`write_bytes` uses on the way: what a kill leaves behind."""
+    """Return True for the name of an unfinished file of :func:`write_bytes`, which a kill may leave behind."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 @contextlib.contextmanager
 def locked(folder: Path, option: str) -> Iterator[None]:
-    """Make a folder and keep other processes out of it; the lock goes with the process that holds it.
+    """Make a folder and keep other processes out of it. The lock ends with the process that holds it.
 
     Args:
         folder: The folder.

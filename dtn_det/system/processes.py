@@ -17,14 +17,14 @@ from multiprocessing.connection import wait
 from types import FrameType
 
 _ENVIRONMENT = {
-    # The processes are as many as the cores.
+    # There are as many processes as cores.
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),
 }
 
 
 @contextlib.contextmanager
 def worker_environment() -> Iterator[None]:
-    """Set the environment that processes started within the block get."""
+    """Give the processes that are started within the block one thread each, through the environment."""
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)
     try:
@@ -39,8 +39,8 @@ def worker_environment() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Keep interrupts, which the keyboard sends to all processes, from those started within the block."""
-    # As it starts, before the first process, multiprocessing's tracker of resources takes the block away.
+    """Keep the keyboard's interrupts, which go to all processes, from those started within the block."""
+    # multiprocessing's resource tracker lifts the block when it starts, so it has to run already.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -51,16 +51,17 @@ def interrupts_blocked() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupts_remembered() -> Iterator[Callable[[], None]]:
-    """See to it that an interrupt within the block is obeyed, late at worst.
+    """Make sure that an interrupt within the block ends it, at the latest when the block ends.
 
-    A KeyboardInterrupt is raised wherever the interpreter happens to be. In a bare ``except:``, such as OpenCV has in
-    its import, or in a callback, such as the import system has for its locks, it gets lost, and the run goes on.
+    Python raises KeyboardInterrupt wherever the interpreter happens to be. If that is within a bare ``except:``, as in
+    OpenCV's import, or within a callback, as the import system has for its locks, the exception is lost and the run
+    goes on.
 
     Yields:
-        A function that raises the KeyboardInterrupt again if there was one; it is called at the end of the block too.
+        A function that raises KeyboardInterrupt again if there was one. It is called at the end of the block too.
     """
     before = signal.getsignal(signal.SIGINT)
-    # Other threads cannot set handlers, and an ignored interrupt stays ignored.
+    # Only the main thread can set handlers. An interrupt that is ignored stays ignored.
     if not callable(before) or threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
@@ -85,15 +86,15 @@ def interrupts_remembered() -> Iterator[Callable[[], None]]:
 
 
 def worker_died(error: BaseException) -> bool:
-    """Whether an error is torch's about a worker process of a loader that died.
+    """Return True for the error by which torch tells that a worker process of a data loader died.
 
-    It comes wherever the main process happens to be at that moment.
+    torch raises it wherever the main process happens to be at that moment.
     """
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
 
 
 def end_with_parent() -> None:
-    """In a process that was started: end it when its parent ends, however that happens."""
+    """End this process, which multiprocessing started, as soon as its parent ends, however that happens."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 

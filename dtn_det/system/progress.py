@@ -1,4 +1,4 @@
-"""How far a long run is: bars on a terminal, a line now and then in a log."""
+"""Progress of long runs, as bars on a terminal and as a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def meter(console: Console, title: str, total: int, unit: str, log_seconds: floa
 
 
 class _Count:
-    """How far a stage is, and since when; its speed leaves out the steps that were done before it began."""
+    """The state of a stage. Its speed leaves out the steps that were done before it began."""
 
     def __init__(self, total: int | None, unit: str, *, begun: bool) -> None:
         self.total, self.unit, self.begun = total, unit, begun
@@ -120,7 +120,7 @@ class _Count:
             self.begun, self.started, self.first = True, self.now, done
 
     def words(self, note: str) -> list[str]:
-        """The speed, the note and the time that is left, as far as there are such."""
+        """The speed if there is a unit, the note if there is one, and the time left if it can be told."""
         rate = (self.done - self.first) / max(self.now - self.started, 1e-9)
         words = [f"{rate:,.0f} {self.unit}/s"] if self.unit else []
         words += [note] if note else []
@@ -175,7 +175,7 @@ def _add_lines(
 
 
 def duration(seconds: float) -> str:
-    """A time span for people.
+    """Return a time span in words.
 
     Example:
         >>> duration(3725.4)
@@ -185,7 +185,7 @@ def duration(seconds: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """A number of bytes for people.
+    """Return a number of bytes in words.
 
     Example:
         >>> size(49.6e9)

@@ -1,1 +1,1 @@
-"""Training and testing through MMEngine's Runner: reading and checking a config, the run, what it logs."""
+"""Training and testing with MMEngine's Runner: reading and checking configs, running, and parts that configs name."""

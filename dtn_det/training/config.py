@@ -30,7 +30,7 @@ _READ_ELSEWHERE = frozenset(
         *("strategy", "sync_bn", "vis_backends"),
     }
 )
-# Of these, names that configs have for themselves; custom_imports are imported before options are merged.
+# Names among them that are only variables of a config, and custom_imports, which happen before options are merged.
 _VARIABLES = frozenset({"custom_imports", "data_root", "dataset_type", "gpu_ids", "vis_backends"})
 _PREFIXES = ("tta_",)
 _SHOWN = 4
@@ -98,7 +98,7 @@ def load_config(path: str, options: dict[str, Any] | None = None, folder_advice:
 
 
 def is_classifier(cfg: Config) -> bool:
-    """Whether the config is one of mmpretrain, whose hooks and metrics have other names than MMDetection's."""
+    """Return True for a config of mmpretrain, whose hooks and metrics have other names than MMDetection's."""
     return bool(cfg.get("default_scope") == "mmpretrain")
 
 
@@ -106,7 +106,7 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
     """Read the values of ``--cfg-options`` as MMEngine does.
 
     Args:
-        texts: ``KEY=VALUE`` each, as from the command line.
+        texts: One ``KEY=VALUE`` each, as on the command line.
 
     Returns:
         Values by dotted keys; None where there are none.
@@ -126,14 +126,14 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
 
 
 def check_option_keys(cfg: Mapping[str, Any], options: Iterable[str]) -> None:
-    """See that options begin with a key that the config has, or that MMEngine reads.
+    """Check that options begin with a key that the config has or that MMEngine reads.
 
     Args:
         cfg: The config, before the options are merged.
-        options: Their dotted keys, such as `model.norm_cfg.type`.
+        options: Their dotted keys, such as ``model.norm_cfg.type``.
 
     Raises:
-        InputError: A key that nothing reads; the message has those that look like it.
+        InputError: Nothing reads a key; the message names a similar one.
     """
     known = {*cfg, *_runner_arguments(), *_READ_ELSEWHERE}
     for option in options:
@@ -150,15 +150,15 @@ def check_option_keys(cfg: Mapping[str, Any], options: Iterable[str]) -> None:
 def ineffective_options(
     cfg: Mapping[str, Any], options: Iterable[str], folder_advice: str = FOLDER_ADVICE
 ) -> list[str]:
-    """Options that change nothing in a run, with what to set in their place.
+    """Find options that change nothing in a run, and say what to set in their place.
 
     Args:
         cfg: The config, before the options are merged.
         options: Their dotted keys.
-        folder_advice: What to do in place of ``data_root``.
+        folder_advice: How the command names the folder of the data set, in place of the option ``data_root``.
 
     Returns:
-        A sentence for each.
+        One sentence for each such option.
     """
     read = {*_runner_arguments(), *_READ_ELSEWHERE} - _VARIABLES
     said = []
@@ -188,13 +188,13 @@ def ineffective_options(
 
 
 def schedule_warning(cfg: Mapping[str, Any]) -> str | None:
-    """What to set where the last scheduler ends before or after the training.
+    """Say what to set if the last learning-rate scheduler ends before or after the training.
 
     Args:
         cfg: A config with `train_cfg` and `param_scheduler`.
 
     Returns:
-        One line, or None if they agree, or the scheduler has no end.
+        One line, or None if both end together or the scheduler has no end.
 
     Example:
         >>> scheduler = dict(type="CosineAnnealingLR", T_max=3, end=3)
@@ -232,7 +232,7 @@ def _runner_arguments() -> set[str]:
 
 
 def _copies(name: str, value: Any, node: Any, path: str = "") -> Iterator[str]:
-    """Keys at which a value stands, numbers and switches only where the key has the variable's name."""
+    """Keys with this value below a node; numbers and switches count only under the name of the variable."""
     items: Iterable[tuple[Any, Any]] = ()
     if isinstance(node, Mapping):
         items = node.items()

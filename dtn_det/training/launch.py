@@ -1,7 +1,7 @@
 """Prepare a config for a run as the arguments of `tools/train.py` and `tools/test.py` ask, and build the Runner.
 
 Everything that can be wrong with the arguments is checked here, before minutes go into building a model, and raised as
-`FileNotFoundError` or `ValueError` with what to do about it.
+`FileNotFoundError` or `InputError` with a message that says what to do.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _key_value_action() -> type[argparse.Action]:
-    """MMEngine's action for `KEY=VALUE`, with an error where it has none."""
+    """MMEngine's action for `KEY=VALUE`, with an error message for texts that MMEngine cannot read."""
     action: type[argparse.Action] = require("mmengine.config", "det").DictAction
 
     class KeyValueAction(action):  # type: ignore[valid-type,misc]
@@ -207,7 +207,7 @@ def set_resume(cfg: Config, resume: str | None) -> None:
 
 
 def set_output(cfg: Config, out: str | None) -> None:
-    """Have testing write the predictions to a pickle file, beside the config's evaluators.
+    """Make testing write the predictions to a pickle file, in addition to the config's evaluators.
 
     Raises:
         InputError: The name does not end in `.pkl` or `.pickle`.
@@ -221,7 +221,7 @@ def set_output(cfg: Config, out: str | None) -> None:
 
 
 def enable_visualization(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
-    """Have testing show the images with their predictions, or write them to a folder.
+    """Make testing show the images with their predictions, or write them to a folder.
 
     Raises:
         InputError: The config has no visualization hook.
@@ -248,8 +248,8 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None, wait_tim
 def enable_tta(cfg: Config) -> None:
     """Change a config so that testing merges the boxes of augmented views.
 
-    The config's own `tta_model` and `tta_pipeline` are used where it has them; else each image is seen as it is and
-    mirrored, and the boxes are merged by non-maximum suppression.
+    The config's own `tta_model` and `tta_pipeline` are used if it has them. Otherwise the model sees each image as it
+    is and mirrored, and non-maximum suppression merges the boxes.
 
     Args:
         cfg: Config with a `test_dataloader`; changed in place.
@@ -280,7 +280,7 @@ def enable_tta(cfg: Config) -> None:
 
 
 def flip_pipeline(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The pipeline with its last step, `PackDetInputs`, done for the image as it is and for its mirror image."""
+    """Return the pipeline with its last step, `PackDetInputs`, done for the image as it is and for its mirror image."""
     last = pipeline[-1]["type"] if pipeline else None
     if last != "PackDetInputs":
         raise InputError(
@@ -295,7 +295,7 @@ def flip_pipeline(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def build_runner(cfg: Config, launcher: str, local_rank: int = 0) -> Runner:
     """Build the config's Runner.
 
-    MMEngine's start-up of several processes needs a GPU each; without one they are joined here, over gloo.
+    MMEngine can only join processes that have a GPU each; without GPUs they are joined here, over gloo.
 
     Args:
         cfg: The prepared config.

@@ -18,15 +18,16 @@ _WRAPPED = "module.model."
 
 
 class SmallT2TViT(T2T_ViT):  # type: ignore[misc]
-    """T2T-ViT whose soft splits all are 3 x 3 with stride 2, for images of 32 or 64 pixels.
+    """T2T-ViT whose soft splits are all 3 x 3 with stride 2, for images of 32 or 64 pixels.
 
-    Of an image of 32 pixels the published T2T-ViT (Yuan et al., arXiv:2101.11986), whose first split has stride 4,
-    leaves 2 x 2 tokens. Two splits of stride 2 leave 8 x 8, and so do three of an image of 64 pixels; this is the form
-    that Lee et al. (arXiv:2112.13492) train on small data. Each split but the last is followed by a transformer layer.
+    The first split of the published T2T-ViT (Yuan et al., arXiv:2101.11986) has stride 4, so that 2 x 2 tokens would be
+    left of an image of 32 pixels. Two splits of stride 2 leave 8 x 8, as do three for an image of 64 pixels. This is
+    the form that Lee et al. (arXiv:2112.13492) train on small data. A transformer layer follows each split but the
+    last.
 
     Args:
-        img_size: Side of the images in pixels; others are taken too, the position embedding is resized to them.
-        num_splits: 2 or 3.
+        img_size: Side of the images in pixels. For images of another size the position embedding is resized.
+        num_splits: Number of soft splits, 2 or 3.
         token_dims: Channels between the splits.
         embed_dims: Channels of the tokens.
         **kwargs: Arguments of mmpretrain's ``T2T_ViT``, except ``t2t_cfg``.
@@ -67,13 +68,13 @@ def _soft_split() -> nn.Unfold:
 
 
 class NormPooling(nn.Module):
-    """LayerNorm of every token, then their mean.
+    """Apply LayerNorm to every token of the last map, then take their mean.
 
     MMDetection's PVT leaves out the last norm of the classifier, since a detector's neck takes the maps as they are.
 
     Args:
         in_channels: Channels of the last map.
-        eps: Of the norm.
+        eps: Added to the variance of a token.
     """
 
     def __init__(self, in_channels: int, eps: float = 1e-6) -> None:
@@ -81,17 +82,17 @@ class NormPooling(nn.Module):
         self.norm = nn.LayerNorm(in_channels, eps=eps)
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor]:
-        """Maps ``(B, C_i, H_i, W_i)``, of which the last counts, to ``(B, C)``."""
+        """Pool the last of the maps ``(B, C_i, H_i, W_i)`` to ``(B, C)``."""
         return (self.norm(maps[-1].flatten(2).transpose(1, 2)).mean(dim=1),)
 
 
 class ClassifierEMAHook(EMAHook):  # type: ignore[misc]
-    """mmpretrain's ``EMAHook``, which fails to save with ``TimmClassifier``.
+    """mmpretrain's ``EMAHook``, mended for ``TimmClassifier``, with which it cannot save.
 
-    That class leaves its own ``model.`` out of the names of its weights, but not where the average holds a copy of it.
-    Checkpoints get the same names for both, which loading completes in both.
+    That classifier leaves its own ``model.`` out of the names of its weights, but the names in the average have it.
+    Here a checkpoint gets the short names for both, to which loading adds ``model.`` again.
 
-    Args and errors as ``mmpretrain.engine.EMAHook``.
+    The arguments and errors are those of ``mmpretrain.engine.EMAHook``.
     """
 
     def _swap_ema_state_dict(self, checkpoint: dict[str, Any]) -> None:
@@ -100,14 +101,14 @@ class ClassifierEMAHook(EMAHook):  # type: ignore[misc]
 
 
 def outer_names(average: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The weights of an average under the names of its model.
+    """Return the weights of an average under the names that its model saves.
 
     Args:
-        average: Weights by name, ``module.`` before those of the model.
-        names: Of the weights of the model.
+        average: Weights by name, each name with ``module.`` in front.
+        names: Names of the weights that the model saves.
 
     Returns:
-        The same values; ``module.model.x`` is ``module.x`` where the model has ``x`` and no ``model.x``.
+        The same values. ``module.model.x`` becomes ``module.x`` if the model has ``x`` and no ``model.x``.
     """
     known = set(names)
     renamed = {

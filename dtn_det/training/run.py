@@ -1,4 +1,4 @@
-"""A training run of MMEngine whose ends are told in a line: of another config's checkpoint, or by an interrupt."""
+"""Train with MMEngine's Runner, and end with one line after an interrupt or with a checkpoint of another config."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mmengine.runner import Runner
 
 INTERRUPTED = 130
-"""Exit code of a program that Ctrl-C has ended, by the shells' rule."""
+"""Exit code of a program that Ctrl-C has ended, as shells have it."""
 
 _ADVICE = (
     "to go on from it, take the config and the --cfg-options that it was started with, or start anew in another "
@@ -28,15 +28,15 @@ _ADVICE = (
 
 
 def train(runner: Runner, config: str) -> int:
-    """Train to the end, or to an interrupt.
+    """Train until the end or an interrupt.
 
     Args:
         runner: The config's Runner.
         config: Path of the config, for messages.
 
     Returns:
-        The exit code: 0, or :data:`INTERRUPTED`. Of several processes, an interrupted one does not come back: it would
-        wait for the others, and they for it.
+        The exit code: 0, or :data:`INTERRUPTED`. With several processes, an interrupted one exits at once, since it
+        and the others would wait for each other.
 
     Raises:
         CheckpointError: The checkpoint to continue from is of another config.
@@ -49,7 +49,7 @@ def train(runner: Runner, config: str) -> int:
                 else:
                     read_by_package(runner, "start", "name another for load_from", runner.logger.warning)
                     runner.train()
-            # What another process leaves behind when the same interrupt has ended it.
+            # The same interrupt may have ended another process first, which then is an error in this one.
             except Exception:
                 check()
                 raise
@@ -64,7 +64,7 @@ def train(runner: Runner, config: str) -> int:
 
 
 def _continue(runner: Runner, config: str) -> None:
-    """Train from a checkpoint, whose weights must be those of the model: MMEngine takes what fits."""
+    """Train from a checkpoint after checking that its weights are the model's: MMEngine would take what fits."""
     path = runner.cfg.get("load_from") or require("mmengine.runner", "det").find_latest_checkpoint(runner.work_dir)
     read_by_package(runner, "resume", _ADVICE, runner.logger.warning)
     try:
@@ -90,7 +90,7 @@ def _interrupted(runner: Runner) -> str:
 
 @contextmanager
 def conversions_noted() -> Iterator[list[str]]:
-    """Note what is converted within the block, in one line a conversion; the log of the run is not there yet.
+    """Collect one line for each conversion of a model within the block, before the log of the run exists.
 
     Yields:
         The lines so far.
