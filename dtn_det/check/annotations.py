@@ -49,9 +49,14 @@ def check_annotations(path: Path, target: Target | None = None, root: Path | Non
     if target is None or not target.is_detector:
         return CheckResult(str(path), "coco", _TITLE, facts, remarks, problems)
     fault, told = _against(file, target, root)
-    told += _without_masks(file) if masks else ()
+    stops = masks and _masks_stop(file)
+    if stops:
+        # The problem says it already.
+        remarks = tuple(remark for remark in remarks if remark.kind != "unusable_masks")
+    elif masks:
+        told += _without_masks(file)
     problems += [fault] if fault else []
-    return CheckResult(str(path), "coco", _TITLE, facts, (*remarks, *told), problems, fits=not fault)
+    return CheckResult(str(path), "coco", _TITLE, facts, (*remarks, *told), problems, fits=not fault and not stops)
 
 
 _TITLE = "COCO annotation file"
@@ -184,6 +189,12 @@ def _mask_faults(file: CocoFile) -> tuple[Remark, ...]:
     places = tuple(f"{fault.place}: {fault.reason}" for fault in file.mask_faults[:3])
     what = "segmentations cannot be evaluated, with which a detector with masks stops; boxes count"
     return (Remark("mask_faults", what, str(file.path), len(file.mask_faults), places),)
+
+
+def _masks_stop(file: CocoFile) -> bool:
+    """Return whether a detector with masks stops: some segmentations cannot be evaluated, or some objects lack one."""
+    without = sum(not row.get("segmentation") for row in file.annotations)
+    return bool(file.mask_faults) or 0 < without < len(file.annotations)
 
 
 def _without_masks(file: CocoFile) -> tuple[Remark, ...]:

@@ -289,6 +289,19 @@ def test_a_detector_with_masks(project_root: Path, tmp_path: Path) -> None:
         annotation.pop("segmentation", None)
     told = {remark.kind: remark for remark in check(write_coco(tmp_path, content), masks).remarks}
     assert told["objects_without_masks"].count == len(content["annotations"])
+    # A segmentation that cannot be evaluated stops mpc and the tools, which is said once.
+    names = pytest.importorskip("mmdet.datasets").CocoDataset.METAINFO["classes"]
+    content["categories"] = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = 1
+    assert check(write_coco(tmp_path, content), masks).fits is True
+    for broken in ([[]], [1, 2, 3, 4, 5, 6]):
+        content["annotations"][0]["segmentation"] = broken
+        result = check(write_coco(tmp_path, content), masks)
+        assert result.fits is False
+        (problem,) = result.problems
+        assert "segmentations that COCO's evaluation takes" in problem
+        assert not {"objects_without_masks", "unusable_masks", "mask_faults"} & {one.kind for one in result.remarks}
 
 
 def test_a_model_that_does_not_build_is_a_problem_of_the_check(

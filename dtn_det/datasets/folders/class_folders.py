@@ -288,7 +288,8 @@ def order_remarks(labels: LabelMap, where: str) -> Iterator[Remark]:
         how, other = f"by the {in_order('sorted', by_text, natural)}", "natural"
     elif labels.classes == "natural" and by_text != natural and not labels.from_one:
         how = f"by the {in_order('natural', by_text, natural)}"
-    turn = f" (--classes {other} numbers them otherwise)" if by_text != natural else ""
+    who = {"sorted": "torchvision's ImageFolder, DeiT and mmpretrain do", "natural": "timm's training does"}[other]
+    turn = f" (--classes {other} numbers them otherwise, as {who})" if by_text != natural else ""
     if labels.from_one and len(folders) == IMAGENET_CLASSES:
         turn += "; ImageNet's devkit numbers its classes so, in another order than models are trained in"
     yield Remark(

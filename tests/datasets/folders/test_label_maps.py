@@ -78,14 +78,15 @@ def test_numbers_from_one_on_are_the_classes_in_their_order(tmp_path: Path) -> N
     assert labels(tmp_path) == {name: int(name) - 1 for name in names}
     (remark,) = list_images(tmp_path).remarks
     assert remark.sentence() == (
-        f"{tmp_path}: 12 folders are numbered from 1 on: '10' is class 9 (--classes sorted numbers them otherwise)"
+        f"{tmp_path}: 12 folders are numbered from 1 on: '10' is class 9 (--classes sorted numbers them otherwise, "
+        "as torchvision's ImageFolder, DeiT and mmpretrain do)"
     )
     assert labels(tmp_path, "natural") == labels(tmp_path)
     assert labels(tmp_path, "sorted") == {name: place for place, name in enumerate(sorted(names))}
     (remark,) = list_images(tmp_path, "sorted").remarks
     assert remark.sentence() == (
         f"{tmp_path}: 12 folders are numbered by the text order of their names, in which '10' is before '2': '10' is "
-        "class 1 (--classes natural numbers them otherwise)"
+        "class 1 (--classes natural numbers them otherwise, as timm's training does)"
     )
 
 
