@@ -42,12 +42,6 @@ FLOORS = (
 MODULES = {"__init__", "_optional", "_registry", "errors", "export", "timm"}
 """The only modules that lie beside the folders."""
 
-IMPORTS_UPWARDS: dict[str, set[str]] = {}
-"""Exceptions to :data:`FLOORS`, by file. The list may shrink, not grow."""
-
-SHARED_NAMES: set[str] = set()
-"""Names that more than one public class has. The list may shrink, not grow."""
-
 
 @pytest.fixture(scope="module")
 def modules(project_root: Path) -> dict[str, ast.Module]:
@@ -93,7 +87,7 @@ def test_no_import_goes_upwards(modules: dict[str, ast.Module]) -> None:
         allowed = FLOORS[: FLOORS.index(floor(path)) + 1]
         if wrong := {name for name in imported_at_once(tree.body) if name not in allowed}:
             upwards[path] = wrong
-    assert upwards == IMPORTS_UPWARDS, "take entries that are no longer needed from IMPORTS_UPWARDS"
+    assert upwards == {}
 
 
 def test_no_string_names_a_module_upwards(modules: dict[str, ast.Module]) -> None:
@@ -121,9 +115,7 @@ def test_a_class_name_is_unique(modules: dict[str, ast.Module]) -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(path)
-    shared = {name: paths for name, paths in places.items() if len(paths) > 1}
-    assert {name: paths for name, paths in shared.items() if name not in SHARED_NAMES} == {}
-    assert sorted(SHARED_NAMES) == sorted(shared), "take names that are unique by now from SHARED_NAMES"
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
 
 
 @pytest.mark.parametrize(
