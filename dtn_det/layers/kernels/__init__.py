@@ -44,13 +44,13 @@ def check_tensors(x: Tensor, parameters: DTNParameters, grad_y: Tensor | None = 
         if tensor is None:
             continue
         if tensor.device != device:
-            raise ValueError(
+            raise InputError(
                 f"expected tokens and parameters of DTN on one device, got {device} and {tensor.device}: move the "
                 "model to the device of its input"
             )
         if tensor.numel() != size or tensor.dtype != dtype:
             name = next(name for name, one in parameters._asdict().items() if one is tensor)
-            raise ValueError(
+            raise InputError(
                 f"expected {name} of DTN to hold {size} values of {dtype}, got {tensor.numel()} of {tensor.dtype}: "
                 "give the layer the number of channels of its input, and all parameters one dtype"
             )
