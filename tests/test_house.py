@@ -132,3 +132,47 @@ def test_a_class_name_is_unique(modules: dict[str, ast.Module]) -> None:
 )
 def test_imports_are_found(source: str, expected: list[str]) -> None:
     assert list(imported_at_once(ast.parse(source).body)) == expected
+
+
+def names_of(tree: ast.Module) -> set[str]:
+    """All names that a module defines or imports, those within its classes too."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(name.asname or name.name).split(".")[0] for name in node.names}
+    return found
+
+
+def leads_somewhere(parts: list[str], modules: dict[str, ast.Module]) -> bool:
+    """Return True if the parts behind `dtn_det` are a folder, a module, or a module and a name in it."""
+    for length in range(len(parts), -1, -1):
+        folder = "/".join(parts[:length])
+        for path in (f"{folder}.py", f"{folder}/__init__.py" if folder else "__init__.py"):
+            if path in modules:
+                return length == len(parts) or parts[length] in names_of(modules[path])
+    return False
+
+
+def test_dotted_names_lead_somewhere(modules: dict[str, ast.Module], project_root: Path) -> None:
+    """In code, docstrings and documents, which nobody imports; `dtn_det.__file__` and parts of names are left out."""
+    dotted = re.compile(r"(?<![\w./-])dtn_det((?:\.[A-Za-z]\w*)+)(?![\w{])")
+    files = [
+        *(project_root / folder for folder in ("README.md", "setup.py", "pyproject.toml")),
+        *(
+            path
+            for folder in ("dtn_det", "tests", "tools", "configs", "benchmarks", "docs")
+            for path in (project_root / folder).rglob("*")
+            if path.suffix in (".py", ".md", ".sh")
+        ),
+    ]
+    lost = {
+        f"{path.relative_to(project_root)}: {found[0]}"
+        for path in files
+        for found in dotted.finditer(path.read_text())
+        if not leads_somewhere(found[1][1:].split("."), modules)
+    }
+    assert lost == set()

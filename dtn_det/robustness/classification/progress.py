@@ -94,7 +94,7 @@ class SweepProgress:
 
     Args:
         models: The models of the store.
-        baseline: See :func:`dtn_det.robustness.classification.results.results`.
+        baseline: What CE is relative to, ``alexnet`` or the name of a model; None for the mean error instead of mCE.
         rank: This process, which sees its own units.
     """
 
