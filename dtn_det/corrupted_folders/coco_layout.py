@@ -32,13 +32,13 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
 
     Args:
         root: Folder of the data set.
-        annotations: The annotation files, by their own paths or relative to ``root``; none for the only one in
+        annotations: The annotation files, by their own paths or relative to ``root``; if empty, the only file in
             ``root/annotations``.
         images: Folder that the file names are relative to, itself relative to ``root``; None to look for it.
 
     Raises:
-        AnnotationError: A file is no COCO annotation file, or has what COCO's evaluation cannot take.
-        InputError: It is in doubt which file or which image folder is meant.
+        AnnotationError: A file is no COCO annotation file, or COCO's evaluation could not take it.
+        InputError: Several files or several image folders could be meant.
         FileNotFoundError: A file or folder is missing.
     """
     paths = [_resolve(root, path) for path in annotations] or _only(root)
@@ -58,7 +58,7 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
             key = _key(image["id"])
             target = PurePosixPath(folder.relative_to(root).as_posix()) / _name(file, image["file_name"])
             if target in own:
-                # One file has one corrupted copy, whatever number of ids it is listed under.
+                # A file has one corrupted copy, however many ids it is listed under.
                 shared.add(target)
                 key = own[target]
             own[target] = key
@@ -136,16 +136,17 @@ def _given_folder(root: Path, images: Path) -> Path:
 
 
 def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
-    """The folder, at most two levels down, that holds most of the images.
+    """Find the folder, at most two levels down, that holds most of the images of a COCO file.
 
     Args:
-        root: Where to look.
-        file: That names the images.
-        advice: What the user can do where it is not found, as the end of a sentence; that of `corrupt` by default.
+        root: Folder to look in.
+        file: The COCO file that names the images.
+        advice: End of the error message that says what the user can do; by default, what fits `dtn-det corrupt`.
 
     Raises:
-        FileNotFoundError: No folder holds any.
-        InputError: Several hold as many, images of one name lie in several, or a name is not below the folder.
+        FileNotFoundError: No folder holds any of the images.
+        InputError: Several folders hold equally many, images of one name lie in several, or a name leads out of the
+            folder.
     """
     names = [image["file_name"] for image in file.images]
     sample = names[:: max(1, len(names) // _SAMPLE)]

@@ -168,7 +168,7 @@ def check_folders(root: Path, destination: Path) -> None:
         raise InputError(f"expected SRC to hold images, got the empty folder {root}")
     if destination.is_symlink() and not os.path.exists(destination):
         raise InputError(f"expected DST to be a folder, got {destination}, a link that leads nowhere: name another")
-    # Path.resolve raises where a link leads to itself.
+    # Path.resolve raises an error at a link that leads to itself.
     if Path(os.path.realpath(destination)).is_relative_to(os.path.realpath(root)):
         raise InputError(f"expected DST to lie outside SRC, got {destination} for SRC {root}: name another")
 
@@ -182,10 +182,10 @@ def _with_suffixes(source: Source, file_format: str) -> Source:
     if file_format not in FORMATS:
         raise InputError(f"expected a file format out of {', '.join(FORMATS)}, got {file_format!r}")
     if file_format != "source":
-        # The files of ImageNet-C are named so.
+        # The files of ImageNet-C have the ending .JPEG.
         suffix = ".png" if file_format == "png" else ".JPEG" if source.layout == "imagenet" else ".jpg"
         return _renamed_images(source, {image.target: suffix for image in source.images}, "take --format source")
-    # COCO's annotation files name the images.
+    # COCO's annotation files name the images, so their endings stay.
     if source.layout == "coco":
         return source
     others = [image for image in source.images if image.target.suffix.lower() not in WRITABLE]

@@ -25,7 +25,7 @@ from dtn_det.datasets.folders.recognise import Recognised
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
 
-# Images whose files' sizes go into the identity of the tree; those of all would take minutes.
+# Number of images whose file sizes tell trees apart; the sizes of all files would take minutes.
 _SIZED = 100
 _TINY = "Tiny-ImageNet-C"
 
@@ -123,7 +123,7 @@ def list_tree(
     present = {key.partition("/")[0] for key in keys}
     classes = classes or tree.found.classes
     known = {*tree.classes}
-    # Where the clean images lack a class, it is told which images are missing.
+    # If the clean images lack a class, match_clean reports the images that are missing.
     if not known and clean is not None and present <= clean.labels.numbers.keys():
         known = {*clean.labels.numbers}
     if not known and classes != "imagenet" and (tree.num_images or 0) > len(keys):
@@ -132,7 +132,7 @@ def list_tree(
             f"{tree.num_images}: write it again with the same `dtn-det corrupt` command, which adds the classes to "
             "corruptions.json and keeps the images, or name the clean images with --clean"
         )
-    # Of all cells that are taken, so that their order does not change the numbers.
+    # The folders of all cells are numbered together, so that the order of the cells does not matter.
     labels = map_labels(known or {name for cell in cells for name in subfolders(folders[cell])}, classes, root)
     unknown = sorted(present - {*labels.numbers})
     if unknown:

@@ -149,9 +149,9 @@ def write_images(job: Job, images: Sequence[SourceImage], workers: int) -> Gener
         try:
             pending: set[Future[ImageOutcome]] = set()
             for image in images:
-                with interrupts_blocked():  # processes start here and inherit it
+                with interrupts_blocked():  # the worker processes start here and inherit this
                     pending.add(pool.submit(_work, image))
-                # Few enough that an interrupt or an error ends soon.
+                # Few images wait at a time, so that an interrupt or an error ends the run soon.
                 if len(pending) >= 3 * workers:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
                     yield from (future.result() for future in done)

@@ -252,7 +252,7 @@ class Corrupt:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        # A False or a 0.0 is a mistake, although it equals 0.
+        # False and 0.0 are refused as mistakes, although they equal 0.
         if isinstance(self.severity, bool | float) or self.severity != 0:
             check_severity(self.severity)
 

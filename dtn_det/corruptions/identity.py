@@ -69,7 +69,7 @@ class CorruptionOrigin:
 
     Attributes:
         from_files: True if the images were read from files, False if they were corrupted when they were evaluated.
-        made_by: What they were corrupted by; None if the files do not tell, or in words that this package never wrote.
+        made_by: What they were corrupted by; None if the files do not tell, or if this package never wrote such a line.
         text: The line.
     """
 

@@ -77,7 +77,7 @@ def exact_bytes(image: npt.NDArray[np.generic]) -> ByteImage:
         return image.view(np.uint8)
     if image.dtype.kind in "biuf" and image.size:
         low, high = image.min(), image.max()
-        # A NaN is neither.
+        # Both comparisons are False for a NaN.
         if low >= 0 and high <= 255:
             found = image.astype(np.uint8)
             if np.array_equal(found, image):
@@ -96,12 +96,12 @@ def to_bytes(values: npt.NDArray[np.floating]) -> ByteImage:
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
-# Pillow has no mode for deep colours: it drops the lower bits while it reads, and only the layout in the file, such as
-# RGB;16B, tells. BGR;16 is another matter: 16 bits a pixel.
+# Pillow has no mode for colours of more than 8 bits: it drops the lower bits while it reads, and only the layout in the
+# file, such as RGB;16B, tells of them. BGR;16 means something else, 16 bits a pixel.
 _DEEP_LAYOUT = re.compile(r"(?!BGR)\w+;(12|16|32|64)[A-Z]*")
 _TIFF_BITS_PER_SAMPLE = 258
 
-# Cameras put previews behind the picture.
+# In these formats the first picture of a file is meant, because cameras put previews behind it.
 _FIRST_IS_MEANT = ("JPEG", "MPO")
 
 
@@ -115,7 +115,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if found is not None:
         raise BadImageError(f"expected 8 bits a channel, got {found}: convert it")
     if image.mode == "P" and "transparency" in image.info:
-        # The direct way makes Pillow warn of the transparency that is to be dropped.
+        # Converted to RGB at once, Pillow would warn of the transparency that is to be dropped.
         image = image.convert("RGBA")
     return image.convert("RGB")
 
@@ -181,6 +181,6 @@ def resize_and_crop(image: Image.Image) -> Image.Image:
     width, height = image.size
     short = min(width, height)
     image = image.resize((RESIZE * width // short, RESIZE * height // short), Image.Resampling.BILINEAR)
-    # Python's rounding to even, as in torchvision.
+    # Python rounds halves to even numbers, as torchvision does.
     left, top = round((image.width - CROP) / 2), round((image.height - CROP) / 2)
     return image.crop((left, top, left + CROP, top + CROP))

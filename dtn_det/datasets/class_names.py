@@ -144,7 +144,7 @@ def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet
     _check_heads(first, model)
     if model.names is not None:
         _check_checkpoint(first, model)
-    # A base config's training set of another number of classes is not that of the model.
+    # A training set with another number of classes comes from a base config, and the model was not trained on it.
     training = [one for one in training if len(set(one.wanted)) == len(first.wanted)]
     for one in training:
         check_set(one)

@@ -174,7 +174,7 @@ def zoom_samples(length: int, factor: float, *, centred: bool) -> Samples:
     # The ends of the axis fall on the ends of the crop.
     position = (np.arange(min(length, enlarged)) + trim) * ((crop - 1) / (enlarged - 1))
     position = position[(position >= 0) & (position <= crop - 1)]
-    # The last pixel counts as the end of the step before it, so that there always is a pixel after.
+    # The last pixel counts as the end of the step before it, so that every place has a pixel after it.
     before = np.minimum(np.floor(position), crop - 2)
     return (before + first).astype(np.uint32), (position - before).astype(np.float32)
 
@@ -196,6 +196,6 @@ def _add_zoomed(
             blended[i] = np.float32(above[i]) + share * (np.float32(below[i]) - np.float32(above[i]))
         line = total[row]
         for i in range(left.size):
-            # Unsigned indices: a sign would cost a test for negative ones.
+            # The indices are unsigned, which saves a test for negative ones.
             value = blended[left[i]]
             line[i] += value + across[i] * (blended[left[i] + np.uint32(3)] - value)

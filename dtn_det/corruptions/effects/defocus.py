@@ -17,7 +17,7 @@ from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.image import ByteImage, FloatImage, to_bytes
 from dtn_det.system.compiled import compiled
 
-# Half the side of the generators' kernel for radii up to 8.
+# The generators' kernel reaches this far from its centre for radii up to 8, in pixels.
 _CANVAS = 8
 
 

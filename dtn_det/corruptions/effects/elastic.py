@@ -16,7 +16,7 @@ from dtn_det.system.compiled import compiled
 
 # Sigmas at which the generators cut the smoothing kernel off.
 TRUNCATE = 3.0
-# Energy of the frequencies that a low-rank smoothing may leave out, as a share of all.
+# Share of the energy that a low-rank smoothing may leave out with the weakest frequencies.
 LOST_ENERGY = 2e-5
 
 Basis = npt.NDArray[np.float32]
@@ -52,7 +52,7 @@ def _affine(image: FloatImage, shift: float, stream: Stream) -> FloatImage:
     moved = corners + (2 * shift * stream.uniforms((3, 2)) - shift)
     matrix = cv2.getAffineTransform(corners, moved.astype(np.float32))
     warped = np.empty_like(image)
-    # Not by OpenCV, whose warps round the coordinates in version 4 and do not in version 5.
+    # OpenCV is not used here, because its warps round the coordinates in version 4 and do not in version 5.
     _warp(image, cv2.invertAffineTransform(matrix), warped)
     return warped
 

@@ -48,7 +48,7 @@ def fractal_haze(height: int, width: int, decay: float, stream: Stream) -> Float
     needed = [[_points_needed(length, scales - scale) for length in (height, width)] for scale in range(scales)]
     # A corner that fills nearly all of its map wraps around at the coarse scales.
     whole = sum(amplitudes[scale] >= NEGLIGIBLE or max(needed[scale]) > 2**scale + 2 for scale in range(scales))
-    # One row and column more on each side than the period: neighbours of the outermost points.
+    # The map has one row and column more on each side than its period, as neighbours of the outermost points.
     points: FloatImage = np.zeros((3, 3), np.float32)
     for amplitude in amplitudes[:whole]:
         points = _refine(points, np.float32(amplitude), _noise(stream, points), True)

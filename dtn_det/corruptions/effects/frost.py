@@ -154,14 +154,14 @@ def _in_color(drawing: FloatImage, tint: FloatImage, statistics: Statistics) -> 
 
 def _with_layout(values: FloatImage, wanted: tuple[tuple[float, ...], ...]) -> FloatImage:
     """Add a smooth shade so that the cells have the means."""
-    # More than is missing, for the rest of the round takes some of it back.
+    # The shade is stronger than needed, because the rest of the round takes some of it back.
     shade = 1.5 * (np.array(wanted) - layout(values))
     for axis, length in enumerate(values.shape):
         count = shade.shape[axis]
         position = (np.arange(length) + 0.5) * count / length - 0.5
         before = np.clip(position, 0, count - 1.001).astype(np.intp)
         share = np.clip(position, 0, count - 1) - before
-        # A smooth step: kinks would be seen.
+        # The step is smooth, because kinks would be seen.
         share = np.expand_dims(share * share * (3 - 2 * share), 1 - axis)
         shade = (1 - share) * shade.take(before, axis) + share * shade.take(before + 1, axis)
     return values + shade.astype(np.float32)
@@ -210,7 +210,7 @@ def _fitting_texture(folder: Path | str | None, number: int, height: int, width:
     if not profile.original:
         scale *= max(height / rows, width / columns, 1)
     elif round(rows * scale) <= height or round(columns * scale) <= width:
-        # The original generators never met this case.
+        # The original generators never had images this large.
         scale = max((height + 1) / rows, (width + 1) / columns)
     if scale == 1:
         return texture

@@ -33,7 +33,7 @@ def needles(stream: Stream, size: Size, density: float, length: Range, half_widt
     x, y, turn, stretch, girth, shade, gain, cross = stream.uniforms((8, int(density * size[0] * size[1])))
     angle = _grain(x, y, size) + 1.2 * (turn - 0.5) + np.where(cross < 0.4, 1.05, 0)
     reach, half = _within(length, stretch**2), _within(half_width, girth**2)
-    # Some begin outside.
+    # Some needles begin outside of the picture.
     x, y = x * (size[1] + 40) - 20, y * (size[0] + 40) - 20
     ends = (x, y, x + reach * np.cos(angle), y + reach * np.sin(angle))
     return _drawing(size, 0.5, _strokes(*ends, half, half * 0.2, shade, gain - 0.4, 0.55))
@@ -134,7 +134,7 @@ def droplets(stream: Stream, size: Size, streak: float) -> FloatImage:
     x, y = x * size[1], y * size[0]
     half = 0.5 + 0.9 * girth
     runs = fate < 0.25
-    # They run where others have run before.
+    # Droplets run where others have run before.
     x = np.where(runs, np.round(x / 5) * 5 + 2 * (aside - 0.5), x)
     ends = (x, y, np.where(runs, x, x + half), y + np.where(runs, shade * streak, half))
     return _drawing(size, 0.4, _strokes(*ends, half, half, shade, 0.3, 0.6))

@@ -215,7 +215,7 @@ def folder_into_name(name: str, folders: Sequence[Path], base: Path) -> str:
 
     Args:
         name: The name of an image.
-        folders: Those that have such an image, at least one.
+        folders: Folders that have such an image, at least one.
         base: Folder above them that names will be relative to.
 
     Returns:

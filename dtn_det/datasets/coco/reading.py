@@ -51,7 +51,7 @@ class CocoReader:
         images = self._images(content["images"])
         categories = self._categories(content.get("categories") or [])
         rows = content.get("annotations") or []
-        # Captions, and segments of panoptic files, which name no boxes.
+        # Captions and the segments of panoptic files have no boxes, and are no objects.
         others = bool(rows) and not any("bbox" in row or "category_id" in row for row in rows)
         annotations = self._annotations([] if others else rows, images, categories)
         categories = self._one_of_each_name(categories, annotations)

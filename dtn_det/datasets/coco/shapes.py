@@ -75,7 +75,7 @@ def _polygons(parts: list[Any]) -> Mask:
         if numbers and max(max(numbers), -min(numbers)) > _LARGEST_COORDINATE:
             return Mask(fault=f"a polygon with a coordinate beyond {_LARGEST_COORDINATE:,.0f}")
         found.append(numbers)
-    # pycocotools looks at the first alone, and takes four numbers for a box, which it then cannot read.
+    # pycocotools looks at the first polygon alone, and takes four numbers for a box, which it then cannot read.
     if len(found[0]) < 5:
         return Mask(fault=f"a first polygon of {len(found[0])} coordinates, which is less than three points")
     return Mask(parts if all(new is old for new, old in zip(found, parts, strict=True)) else found)
@@ -101,7 +101,7 @@ def _runs(value: dict[str, Any]) -> Mask:
     else:
         return Mask(fault="run lengths without a list or text `counts`")
     total = sum(runs)
-    # Of fewer pixels pycocotools never ends to count.
+    # With fewer pixels, pycocotools never stops counting.
     if total != pixels or min(runs) < 0:
         return Mask(fault=f"run lengths of {total:,} pixels in a mask of {pixels:,}")
     same = kept is counts and sides == size and all(type(side) is int for side in size or ())
@@ -124,7 +124,7 @@ def _decoded(text: str) -> list[int] | None:
             continue
         if code & 0x10:
             value |= -1 << shift
-        # From the fourth on, a run is written as the difference to the one two places before.
+        # From the fourth on, a run is written as the difference from the run two places before.
         runs.append(value + runs[-2] if len(runs) > 2 else value)
         value = shift = 0
     return runs
@@ -184,7 +184,7 @@ Row = Mapping[str, Any]
 Finding = tuple[str, str, list[str]]
 """The kind of a remark, its sentence with both forms of words that depend on the count, and the counted objects."""
 
-# Pixels by which boxes may leave their image, and the share of boxes beyond at which that is no accident.
+# Pixels by which a box may leave its image, and the share of boxes beyond that from which on it is no accident.
 _ROUNDING, _MANY_BEYOND = 2, 0.1
 # Of larger files this many objects are compared with their masks and areas, so that reading stays fast.
 _LOOKED_AT = 2000
@@ -254,7 +254,7 @@ def _boxes_of_another_kind(annotations: Sequence[Row], images: Mapping[Any, Row]
 def _is_beside_mask(row: Row, image: Row) -> bool:
     """Tell whether box and extent of the mask hardly overlap, both with half a pixel more on each side."""
     mask = row.get("segmentation")
-    # Masks of another size than their image are told by themselves.
+    # Another remark tells of masks of another size than their image.
     if not mask or (isinstance(mask, dict) and mask["size"] != [image.get("height"), image.get("width")]):
         return False
     extent = mask_extent(mask)

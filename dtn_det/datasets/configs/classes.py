@@ -29,7 +29,7 @@ from dtn_det.errors import ClassNameError
 LABEL_ORDER = "classes_in_label_order"
 """Key beside ``classes`` in a data set's metainfo, and so in checkpoints: true where they are in the labels' order."""
 
-# Parts of models whose number of classes is another: objectness, ImageNet's classes, stuff.
+# Parts of models that count other classes than the data set's: objectness, ImageNet's classes, stuff.
 _OTHER_CLASSES = ("backbone", "neck", "rpn_head", "semantic_head", "data_preprocessor", "init_cfg", "reid")
 _KEY = re.compile(rb'"categories"\s*:\s*(?=\[)')
 _FIRST_READ = 1 << 16

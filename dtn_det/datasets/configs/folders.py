@@ -38,9 +38,9 @@ from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import ClassNameError, InputError
 
 _NAMES_SHOWN = 5
-# Of mmpretrain's CustomDataset.
+# Endings of the images that mmpretrain's CustomDataset reads.
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif")
-# Images that are looked at: mmpretrain lists all of them itself, which may take minutes.
+# The largest number of images that are looked at, for listing all of them may take minutes.
 _MOST_FILES = 100_000
 
 
@@ -132,10 +132,10 @@ class LabelledSet:
     Attributes:
         loader: Key of its dataloader, such as ``"train_dataloader"``.
         where: Its own key in the config, such as ``"train_dataloader.dataset"``.
-        settings: What the config says of it.
+        settings: Its settings in the config.
         folder: The folder with the folders of its classes, None where its type numbers them in another way.
         folders: Names of these folders, in the order in which mmpretrain numbers them.
-        names: What it calls its classes, None where it calls them as the folders.
+        names: Names of its classes; None if they are those of the folders.
     """
 
     loader: str
@@ -259,7 +259,7 @@ def _check_strangers(folder: str, names: Sequence[str]) -> None:
 
 
 def _check_names(one: LabelledSet) -> None:
-    """See that a set's names of its classes, where they are those of folders, are those of the same numbers.
+    """Check that a set's names of its classes, if they are those of folders, are in the order of the folders.
 
     Names that have nothing in common, such as wnids and words, say nothing.
     """

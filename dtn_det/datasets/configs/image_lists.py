@@ -38,7 +38,7 @@ def check_image_lists(cfg: Mapping[str, Any], dataloaders: Sequence[str], number
                         f"{key}=NUMBER"
                     )
             folder = PurePosixPath(name).parent.name
-            # Folders of several classes are no classes.
+            # A folder with images of several classes does not stand for a class.
             labels[folder] = label if labels.get(folder, label) == label else None
         for folder, label_or_none in labels.items():
             if not folder or label_or_none is None or len(labels) == 1:

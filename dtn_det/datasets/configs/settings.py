@@ -72,7 +72,7 @@ def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str
         options = f"{dataloader}.dataset.ann_file={nearest}"
         evaluator = dataloader.replace("_dataloader", "_evaluator")
         if isinstance(settings := cfg.get(evaluator), dict) and "ann_file" in settings:
-            # The whole path, for --data-root replaces the beginning of one that lies below the config's own root.
+            # The path must be absolute, for --data-root replaces the beginning of paths below the config's own root.
             options += f" {evaluator}.ann_file={os.path.abspath(os.path.join(root, nearest))}"
         return f", or an annotation file that is there ({listed(found)}), such as --cfg-options {options}"
     prefixes = dataset.get("data_prefix")
@@ -121,7 +121,7 @@ def _numbers_folders(kind: Any) -> bool:
     custom = require("mmpretrain.datasets", "cls").CustomDataset
     return (
         _is_custom(kind)
-        # Others may make their folder of anything.
+        # Other types may build the path of their folder in any way.
         and kind.__init__.__module__.startswith("mmpretrain.")
         and all(getattr(kind, name) is getattr(custom, name) for name in ("load_data_list", "_find_samples"))
     )

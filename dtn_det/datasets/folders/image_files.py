@@ -28,12 +28,12 @@ SUFFIXES = (
 _LITTER = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
 )
-# Such as benign (1)_mask.png or 17-seg_2.png, beside benign (1).png or 17.jpg.
+# Stems of names such as benign (1)_mask.png or 17-seg_2.png, beside benign (1).png or 17.jpg.
 _MASK = re.compile(r"(.+)[_\- ](?:masks?|seg|gt)(?:[_\- ]?\d+)?", re.IGNORECASE)
 _NO_ENDING = "no ending"
 _SHOWN = 5
 _PASSED_OVER = "{file that does not end like an image was|files that do not end like images were} passed over"
-# Entries of a folder that tell what kind of folder it is, and items that stand for a long list.
+# How many entries tell what kind of folder it is, and how many items stand for a long list.
 _ENOUGH, _SAMPLES = 64, 8
 
 T = TypeVar("T")
@@ -226,7 +226,7 @@ def peek(folder: str | os.PathLike[str]) -> Contents:
     """Look at a few entries of a folder, enough to tell a folder of folders from a folder of images."""
     try:
         return look(folder, _ENOUGH)
-    # Whoever reads the whole folder tells that it cannot be read.
+    # Whatever reads the whole folder later reports that it cannot be read.
     except OSError:
         return Contents((), (), ())
 
