@@ -115,7 +115,7 @@ def _build_alias_table(matrix: Matrix) -> npt.NDArray[np.uint32]:
                 num_large -= 1
                 small[num_small] = greater
                 num_small += 1
-        # Columns that rounding leaves over have a share of 1, so their alias is never used.
+        # Columns that rounding leaves over have a share of 1 and are their own alias.
         for k in range(num_small):
             alias[small[k]] = small[k]
         for k in range(levels):
