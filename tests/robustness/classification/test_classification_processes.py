@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from class_folders import write_folders
 
+from dtn_det.cli.main import main
 from dtn_det.reports.sweep_results import sweep_report
 from dtn_det.robustness.store.store import Store
 
@@ -54,18 +57,23 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
 
-def run(folder: Path, store: str, *options: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dtn_det.cli.main", *command(store, *options)],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=KILL_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return table(done.stdout)
+@pytest.fixture
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a sweep in this process, on one thread as the processes that are started; its tables."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delitem(sys.modules, "little_model", raising=False)
+
+    def straight(store: str, *options: str) -> str:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            assert main(command(store, "--workers", "0", *options)) == 0
+        finally:
+            torch.set_num_threads(before)
+        return table(capsys.readouterr().out)
+
+    return straight
 
 
 def table(out: str) -> str:
@@ -98,22 +106,24 @@ def killed(folder: Path, store: str, seconds: float) -> int:
     return len(list(units.glob("unit-*")))
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_table(folder: Path, kills: int) -> None:
-    straight = run(folder, "straight", "--workers", "0")
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_table(
+    folder: Path, run: Callable[..., str], kills: int
+) -> None:
+    straight = run("straight")
     draw = random.Random(kills)
     finished = []
     for _ in range(kills):
         finished.append(killed(folder, "killed", draw.uniform(0, 0.02 if kills > 2 else 0.06)))
     assert finished == sorted(finished)
     assert 0 < finished[0] < 24
-    assert run(folder, "killed", "--workers", "0") == straight
+    assert run("killed") == straight
     assert rows(folder / "killed") == rows(folder / "straight")
     assert not list((folder / "killed").rglob(".*"))
 
 
-def test_two_processes_give_the_table_of_one(folder: Path) -> None:
-    straight = run(folder, "one", "--workers", "0")
+def test_two_processes_give_the_table_of_one(folder: Path, run: Callable[..., str]) -> None:
+    straight = run("one")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     launched = subprocess.run(
         [*launcher, "-m", "dtn_det.cli.main", *command("two", "--workers", "1", "--launcher", "pytorch")],
@@ -131,8 +141,8 @@ def test_two_processes_give_the_table_of_one(folder: Path) -> None:
     assert Store.open(folder / "two").model("colours").pending() == []
 
 
-def test_the_estimate_before_the_end_says_so_and_the_end_does_not(folder: Path) -> None:
-    run(folder, "straight", "--workers", "0", "--limit", "6")
+def test_the_estimate_before_the_end_says_so_and_the_end_does_not(folder: Path, run: Callable[..., str]) -> None:
+    run("straight", "--limit", "6")
     store = Store.open(folder / "straight")
     (store.model("colours").folder / "unit-000003.parquet").unlink()
     (unfinished,) = sweep_report(store, ["colours"], baseline="colours").models

@@ -275,7 +275,7 @@ def test_a_bad_image_ends_the_run_and_keeps_what_is_finished(mce, tmp_path: Path
     assert Store.open(tmp_path / "store").model("small").finished() == {0}
 
 
-@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.slow)])
 def test_a_bad_image_can_be_left_out(mce, tmp_path: Path, workers: str) -> None:
     write_folders(tmp_path / "data", ("ant", "bee", "cat", "dog"), side=32)
     bad = tmp_path / "data" / "cat" / "image_1.png"

@@ -37,15 +37,6 @@ from dtn_det.robustness.sweep import run_sweep
 FEW = ("--corruptions", "fog", "impulse_noise", "--severities", "2", "5", "--unit-size", "2", "--device", "cpu")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Records of this process are compared with those of others, and sums depend on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def finished(detector, tmp_path_factory) -> Path:
     """A store of the few cells, made in one process."""

@@ -20,7 +20,6 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
-from dtn_det.cli.main import main
 from dtn_det.corrupted_folders.coco_layout import list_coco
 from dtn_det.robustness.detection import run as detection_run
 from dtn_det.robustness.detection.data import read_data
@@ -28,26 +27,6 @@ from dtn_det.robustness.detection.model import build_detector
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store.store import Store
 from dtn_det.training.config import parse_options
-
-FEW = ("--corruptions", "contrast", "--severities", "2", "--unit-size", "2", "--device", "cpu", "--workers", "0")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def mpc(detector, tmp_path, capsys):
-    def run(*options: str, store: str = "store") -> tuple[int, str, str]:
-        code = main(["mpc", *detector, "--store", str(tmp_path / store), *FEW, *options])
-        captured = capsys.readouterr()
-        return code, " ".join(captured.out.split()), " ".join(captured.err.split())
-
-    return run
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 pytest.importorskip("mmdet", reason="detectors need MMDetection")
 
@@ -25,7 +24,7 @@ KILL_SECONDS = 120
 # A run that kills itself in its n-th commit: on the way to the disk, before the file has its name, or just after.
 DIES_IN_COMMIT = """
 import os, signal, sys
-from dtn_det import files
+from dtn_det.system import files
 from dtn_det.cli.main import main
 
 number, moment = int(sys.argv[1]), sys.argv[2]
@@ -58,14 +57,6 @@ units = files.Path(sys.argv[sys.argv.index("--store") + 1]) / "models"
 os.fsync, os.replace = short_fsync, short_replace
 sys.exit(main(sys.argv[3:]))
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def arguments(detector: tuple[str, str], folder: Path, workers: int) -> list[str]:

@@ -16,41 +16,13 @@ import torch
 
 pytest.importorskip("mmdet", reason="detectors need MMDetection")
 
-from dtn_det.cli.main import main
 from dtn_det.errors import StoreError
 from dtn_det.reports import detection as reports_detection
 from dtn_det.reports.sweep_results import sweep_report
 from dtn_det.robustness.detection import evaluation
 from dtn_det.robustness.store.store import Store
 
-FEW = ("--corruptions", "contrast", "--severities", "2", "--unit-size", "2", "--device", "cpu", "--workers", "0")
-
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def mpc(detector: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*options: str, model: tuple[str, str] = detector, store: str = "store") -> tuple[int, str, str]:
-        code = main(["mpc", *model, "--store", str(tmp_path / store), *FEW, *options])
-        captured = capsys.readouterr()
-        return code, captured.out, " ".join(captured.err.split())
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def finished(detector: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("results") / "store"
-    assert main(["mpc", *detector, "--store", str(folder), *FEW]) == 0
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -155,8 +127,8 @@ def test_a_store_that_is_a_file_is_told_first(mpc: Run, tmp_path: Path) -> None:
     assert "expected --store to be a folder, got the file" in err
 
 
-def test_records_of_another_unit_and_other_columns(mpc: Run, finished: Path, tmp_path: Path) -> None:
-    shutil.copytree(finished, tmp_path / "store")
+def test_records_of_another_unit_and_other_columns(mpc: Run, finished_mpc: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_mpc, tmp_path / "store")
     units = tmp_path / "store" / "models" / "tiny"
     shutil.copy(units / "unit-000000.parquet", units / "unit-000001.parquet")
     code, _, err = mpc()
@@ -170,9 +142,9 @@ def test_records_of_another_unit_and_other_columns(mpc: Run, finished: Path, tmp
         sweep_report(model.store, ["tiny"])
 
 
-def test_a_damaged_list_of_images_is_written_again(mpc: Run, finished: Path, tmp_path: Path) -> None:
-    _, before, _ = mpc(store=str(finished))
-    shutil.copytree(finished, tmp_path / "store")
+def test_a_damaged_list_of_images_is_written_again(mpc: Run, finished_mpc: Path, tmp_path: Path) -> None:
+    _, before, _ = mpc(store=str(finished_mpc))
+    shutil.copytree(finished_mpc, tmp_path / "store")
     path = tmp_path / "store" / "images.parquet"
     table = arrow.parquet.read_table(path)
     nothing = arrow.array(["[]"] * len(table))
@@ -184,8 +156,8 @@ def _die(work: object) -> None:
     os._exit(9)
 
 
-def test_a_process_that_dies_while_it_evaluates(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (model,) = Store.open(finished).models().values()
+def test_a_process_that_dies_while_it_evaluates(finished_mpc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (model,) = Store.open(finished_mpc).models().values()
     monkeypatch.setattr(reports_detection, "_PROCESS_BYTES", 0)
     monkeypatch.setattr(evaluation, "_GROUP_BYTES", 1)
     monkeypatch.setattr(reports_detection, "_numbers_of_cells", _die)
