@@ -145,7 +145,7 @@ def _trial(file: CocoFile, masks: bool) -> list[str]:
         file: The annotations.
         masks: True if the model gives masks.
     """
-    from dtn_det.robustness.detection.trial import try_evaluation
+    from dtn_det.robustness.detection.evaluation import try_evaluation
     from dtn_det.robustness.detection.truth import truth_of
 
     try:

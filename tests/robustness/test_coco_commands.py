@@ -26,8 +26,7 @@ from dtn_det.datasets.configs.files import check_files
 from dtn_det.errors import AnnotationError
 from dtn_det.metrics import METRICS, average_precision
 from dtn_det.robustness.detection.data import read_data
-from dtn_det.robustness.detection.evaluation import CellDetections, CocoScorer
-from dtn_det.robustness.detection.trial import try_evaluation
+from dtn_det.robustness.detection.evaluation import CellDetections, CocoScorer, try_evaluation
 
 CLASSES = ("disc", "square", "bar")
 

@@ -18,10 +18,10 @@ from dtn_det.datasets.coco.orientation import ignores_orientation
 from dtn_det.datasets.configs.classes import head_numbers, training_classes
 from dtn_det.datasets.remarks import tell
 from dtn_det.robustness.detection.data import DetectionData, check_loader, read_data
+from dtn_det.robustness.detection.evaluation import try_evaluation
 from dtn_det.robustness.detection.manifests import model_manifest, store_manifest, take_new_annotations
 from dtn_det.robustness.detection.model import Detector, build_detector, detection_facts, model_source
 from dtn_det.robustness.detection.task import DetectionTask
-from dtn_det.robustness.detection.trial import try_evaluation
 from dtn_det.robustness.options import DetectionOptions
 from dtn_det.robustness.store.store import ModelStore, Store
 from dtn_det.robustness.sweep import Rank, Swept, joined, open_models, run_sweep
