@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from dtn_det.corruptions.engine import ChannelOrder
 
 OnBadImage = Literal["fail", "record"]
-"""What to do about an image that cannot be read: end the run, or leave the image out and say so."""
+"""The policy for images that cannot be read: end the run, or leave the image out and record why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions:
-    """What sweeps of classifiers and of detectors have in common.
+    """The options that sweeps of classifiers and of detectors have in common.
 
     Attributes:
         store: Folder of the results.

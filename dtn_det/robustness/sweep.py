@@ -35,10 +35,10 @@ _PREFETCHED = 2
 
 
 class Task(Protocol):
-    """What a sweep does with its images."""
+    """The part of a sweep that knows its task: how images are loaded, and what models make of them."""
 
     def loading(self, images: Sequence[int], ahead: int) -> tuple[Dataset[Any], Iterator[Any]]:
-        """How images are loaded.
+        """Return how images are loaded.
 
         Args:
             images: Numbers of those that :meth:`evaluate` will get, in this order.
@@ -59,7 +59,7 @@ class Rank:
 
     Attributes:
         number: From 0.
-        count: Of processes.
+        count: Number of processes.
         barrier: Waits for all of them.
     """
 
@@ -69,13 +69,13 @@ class Rank:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes what is written once."""
+        """Return whether this process writes what is written once."""
         return self.number == 0
 
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep has evaluated.
+    """The models that a sweep has evaluated, and where their records are.
 
     Attributes:
         store: Where the records are.
@@ -156,7 +156,7 @@ def run_sweep(
 
     Args:
         store: Where the records go. One rank keeps it locked.
-        models: Those of the store that are wanted.
+        models: Models of the store that are evaluated.
         task: Loads the images and evaluates them.
         workers: Processes of each rank that load and corrupt images; 0 does it in the main process.
         on_unit: Called after each unit of this rank was committed, with its number and records.
@@ -169,7 +169,7 @@ def run_sweep(
     """
     rank = current_rank() if rank is None else rank
     with ExitStack() as stack:
-        stack.enter_context(_worker_deaths_told())
+        stack.enter_context(_reporting_worker_deaths())
         if rank.is_first:
             stack.enter_context(store.writing())
             _check_unchanged(store, models)
@@ -218,7 +218,7 @@ def _items(task: Task, images: Sequence[int], workers: int) -> Iterator[Any]:
 
 
 @contextmanager
-def _worker_deaths_told() -> Iterator[None]:
+def _reporting_worker_deaths() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:

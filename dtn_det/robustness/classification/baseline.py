@@ -1,4 +1,4 @@
-"""What corruption errors are divided by: decided here for the table of `mce` and for reports."""
+"""The baseline that corruption errors are divided by, decided here for `dtn-det mce` and for reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dtn_det.robustness.store.store import Store
 ALEXNET = "alexnet"
 
 NUM_IMAGES, NUM_CLASSES, SIDE = 50_000, 1000, 224
-"""Of ImageNet's validation set, on which AlexNet's errors were measured."""
+"""Images, classes and side in pixels of ImageNet's validation set, on which AlexNet's errors were measured."""
 
 _ORIGINAL = "imagenet-c"
 
@@ -43,7 +43,7 @@ def choose_baseline(
     Args:
         wanted: What the user named.
         models: Names of the models that may be one.
-        manifests: Of the stores: data and corruptions.
+        manifests: Manifests of the stores, with data and corruptions.
         num_labels: Classes that occur in the list of images, for stores that do not say how many classes the data has.
 
     Raises:
@@ -75,7 +75,7 @@ def alexnet_fault(manifest: StoreManifest, num_labels: int | None = None) -> str
     for ImageNet-C.
 
     Args:
-        manifest: Of the store.
+        manifest: Manifest of the store.
         num_labels: Classes that occur in its list of images, where they are known.
     """
     protocol, found = manifest.protocol, manifest.recognised
@@ -107,7 +107,7 @@ def count_labels(store: Store) -> int | None:
 
 
 def baseline_remarks(choice: BaselineChoice) -> list[str]:
-    """What must be known of the baseline beside the numbers."""
+    """Return what must be known of the baseline beside the numbers."""
     remarks = []
     if choice.reason:
         remarks.append(

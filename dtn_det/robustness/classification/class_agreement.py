@@ -1,4 +1,4 @@
-"""Whether a model's classes are those of the data: their number, and their names where the model tells them."""
+"""Checks that a model's classes are those of the data: their number, and their names where the model tells them."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class ClassSet:
 
     @property
     def number(self) -> int:
-        """Of the classes."""
+        """Number of the classes."""
         return self.images.num_classes
 
     def fault(self, number: int, name: str) -> str:
-        """What to say of a model of another number of classes.
+        """Return the error message about a model of another number of classes.
 
         Args:
-            number: Of the model's classes.
-            name: Of the model or its checkpoint.
+            number: Number of the model's classes.
+            name: Name of the model or its checkpoint.
         """
         labels, folders = self.images.labels, len(self.images.labels.numbers)
         kind = naming(labels.numbers)
@@ -76,12 +76,12 @@ class ClassSet:
 
 
 def check_number(model: Classifier, classes: ClassSet, side: int) -> None:
-    """See that a model has as many classes as the data, before anything is evaluated.
+    """Check that a model has as many classes as the data, before anything is evaluated.
 
     Args:
         model: Where it does not say how many it has, it answers to one black image.
-        classes: Of the data.
-        side: Of the images.
+        classes: Classes of the data.
+        side: Side of the images in pixels.
 
     Raises:
         ValueError: It has another number.
@@ -99,7 +99,7 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
 
     Args:
         model: The model.
-        classes: Of the data.
+        classes: Classes of the data.
 
     Returns:
         The model, and what was decided.
@@ -195,13 +195,13 @@ class _Reordered:
 
 
 def _count_logits(model: Classifier, side: int) -> int | None:
-    """How many logits a model gives, or None where it fails, which is told when its turn comes."""
+    """Count the logits of a model; None where it fails, which is reported when the model is evaluated."""
     height, width = model.view.of(side).size or (side, side)
     device = next((weights.device for weights in model.network.parameters()), None)
     try:
         with torch.inference_mode():
             logits = model.forward(torch.zeros(1, 3, height, width, dtype=torch.uint8, device=device))
-    # A model is code of anyone.
+    # Third-party model code may raise anything.
     except (Exception, SystemExit):
         return None
     return int(logits.shape[1]) if isinstance(logits, Tensor) and logits.ndim == 2 else None

@@ -33,13 +33,13 @@ class Prepared:
     Attributes:
         found: What the folder was recognised as.
         images: Images and classes.
-        digest: Of the images.
+        digest: Hash of the list of images.
         cells: Conditions.
         source: Where the corrupted images come from.
         corruption: Identity of the corruptions.
-        side: Of the images.
+        side: Side of the images in pixels.
         profile: Benchmark.
-        clean_digest: Of the clean images beside corrupted ones on disk.
+        clean_digest: Hash of the list of clean images beside corrupted ones on disk.
         remarks: What was left out, filled in or decided.
     """
 
@@ -56,12 +56,12 @@ class Prepared:
 
     @property
     def classes(self) -> str:
-        """How classes are numbered."""
+        """The way in which classes are numbered."""
         return self.images.labels.classes
 
     @property
     def cropped_after(self) -> bool:
-        """Whether the images were corrupted at their own size and are cropped when they are read."""
+        """Return whether the images were corrupted at their own size and are cropped when they are read."""
         return isinstance(self.source, CorruptedOnDisk) and self.source.cropped_after
 
 

@@ -86,10 +86,10 @@ class CorruptedOnDisk:
     """Cells that are read.
 
     Attributes:
-        folders: Of the corrupted cells.
+        folders: Folder of each corrupted cell.
         cells: Which.
         clean: Paths of the clean images by the keys of the corrupted ones.
-        side: Of the square images.
+        side: Side of the square image in pixels.
         cropped_after: The images were corrupted at their own size, and are resized and cropped when they are read.
     """
 
@@ -118,7 +118,7 @@ def read_clean(path: str, side: int) -> ByteImage:
 
     Args:
         path: The file.
-        side: Of the square image.
+        side: Side of the square image in pixels.
 
     Raises:
         BadImageError: It cannot be read or has another size; the message names it.
@@ -131,7 +131,7 @@ def read_square(path: str, side: int, *, crop: bool = False) -> ByteImage:
 
     Args:
         path: The file.
-        side: Of the square image.
+        side: Side of the square image in pixels.
         crop: Resize and crop it as for ImageNet-C.
 
     Raises:
@@ -194,10 +194,10 @@ class ViewSlots:
     The pages of fresh shared memory cost more than a tenth of what corrupting an image does.
 
     Args:
-        views: Of the models.
-        num_cells: Of each image.
-        side: Of the images before views.
-        count: Of the images that are under way at once.
+        views: Views of the models.
+        num_cells: Number of cells of each image.
+        side: Side of the images in pixels, before they are resized for a model.
+        count: Number of images that are under way at once.
         shared: Whether other processes fill the slots.
 
     Raises:

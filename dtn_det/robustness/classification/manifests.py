@@ -1,4 +1,4 @@
-"""What a store of classifiers says of its data and of its models."""
+"""Manifests of a store of classifiers: of its data and of its models."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def store_manifest(options: ClassificationOptions, prepared: Prepared) -> StoreM
 
 
 def model_manifest(classifier: Classifier, options: ClassificationOptions, device: torch.device) -> ModelManifest:
-    """What a classifier's numbers were made from."""
+    """Return the manifest of what a classifier's numbers were made from."""
     protocol = {
         "batch_size": str(options.batch_size),
         "precision": "amp" if options.amp else "float32",

@@ -1,4 +1,4 @@
-"""How far an evaluation of classifiers is, and what its numbers will be about."""
+"""Progress of a sweep of classifiers: the images that are done, and the numbers as they are so far."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Tally:
     """Counts of one model's records, unit by unit: the size does not grow with the images.
 
     Attributes:
-        cells: Of the store.
+        cells: Cells of the store.
         errors: Wrong answers under each cell.
         top5_errors: Answers under each cell whose five best classes are wrong.
         images: Answers under each cell.

@@ -1,4 +1,4 @@
-"""What is kept of a classifier's answer to one image under one cell."""
+"""Records of a classifier's answers: one row for each image and cell."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def score(logits: Tensor, labels: Tensor, name: str) -> dict[str, Tensor]:
     Args:
         logits: ``(N, classes)``.
         labels: ``(N,)``.
-        name: Of the model, for messages.
+        name: Name of the model, for messages.
 
     Raises:
         ValueError: A logit is not finite.

@@ -32,7 +32,7 @@ class ClassificationTask:
     Attributes:
         data: The images.
         cells: Where their corrupted versions come from.
-        side: Of the images.
+        side: Side of the images in pixels.
         classifiers: The models, on their device.
         device: Where they are.
         batch_size: Most images that a model gets at once.

@@ -35,8 +35,8 @@ class DetectionData:
 
     Attributes:
         name: The annotation file, for people.
-        dataset: Of MMDetection, without a pipeline.
-        indices: Of the images of the sweep in it.
+        dataset: The data set of MMDetection, without a pipeline.
+        indices: Indices of the images of the sweep in the data set.
         selection: How these were chosen among those of the file; ``'all'``, or what reports mark numbers with.
         truth: What is to be found in those images.
         pipeline: The config of the test pipeline.
@@ -61,7 +61,7 @@ class DetectionData:
         return json.dumps(self.pipeline, default=str, sort_keys=True)
 
     def orientations(self) -> Orientations:
-        """What the images of the sweep say about how they are turned."""
+        """Return what the files of the images say about their orientation (EXIF)."""
         as_stored, _ = ignores_orientation(self.pipeline)
         rows = [
             {"id": image.key, "file_name": path, "height": image.height, "width": image.width}
@@ -104,7 +104,7 @@ def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int
         cfg: The config.
         split: `test` or `val`.
         limit: Take no more than so many images, chosen at random, always the same.
-        limit_seed: Of that choice.
+        limit_seed: Seed of that choice.
 
     Raises:
         ValueError: There is no such dataloader, the set is no COCO set or evaluated by other rules than COCO's, its
@@ -231,7 +231,7 @@ def _selected(
 
 
 def _narrowed(ids: Sequence[Id | None], file: CocoFile) -> tuple[str, tuple[Remark, ...]]:
-    """How few of a file's images the config takes; nothing where it takes all."""
+    """Return how few of a file's images the config takes; nothing where it takes all."""
     taken = set(ids)
     left_out = [str(row["id"]) for row in file.images if row["id"] not in taken]
     if not left_out:

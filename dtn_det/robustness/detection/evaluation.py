@@ -62,7 +62,7 @@ class CellDetections:
     mask_scores: NDArray[np.float32]
 
     def of_labels(self, labels: Sequence[int]) -> CellDetections:
-        """Those of some labels."""
+        """Return the detections of some labels."""
         rows = np.flatnonzero(np.isin(self.labels, labels))
         return CellDetections(
             self.cell,
@@ -258,13 +258,13 @@ def cell_groups(model: ModelStore) -> list[list[int]]:
 def in_processes(
     function: Callable[[W], R], work: Sequence[W], processes: int, advice: str = "start again with fewer --workers"
 ) -> Iterator[R]:
-    """What a function of a module makes of each piece of work, in their order, by processes of one thread each.
+    """Apply a function to pieces of work in several processes of one thread each, and yield the results in order.
 
     Args:
-        function: What they call.
-        work: Its arguments.
-        processes: That work at the same time.
-        advice: What to do where memory is short.
+        function: Function of a module, which the processes import.
+        work: The argument of each call.
+        processes: Number of processes.
+        advice: Advice in the error message, for processes that were killed where memory is short.
 
     Raises:
         ChildProcessError: A process died.
@@ -343,7 +343,7 @@ def _single(truth: CocoTruth, annotation: dict[str, Any]) -> CocoTruth:
 
 
 def _failure(truth: CocoTruth, kind: str) -> str | None:
-    """What goes wrong when a truth is evaluated against itself."""
+    """Return the error of evaluating a truth against itself, or None."""
     try:
         scorer = CocoScorer(truth)
         scorer.matches(_found(truth, scorer.coco, kind), kind)

@@ -29,7 +29,7 @@ class CellImages:
     """One image under every cell.
 
     Attributes:
-        number: Of the image.
+        number: Number of the image in the store.
         inputs: What the pipeline made, (cells, channels, height, width).
         sample: Its meta information, the same under every cell.
     """
@@ -44,7 +44,7 @@ class BadImage:
     """An image that could not be evaluated.
 
     Attributes:
-        number: Of the image.
+        number: Number of the image in the store.
         reason: What is wrong with which file.
         fault: `image`, or `pipeline` where the image itself is sound.
     """
@@ -58,8 +58,8 @@ class DetectionImages(Dataset[CellImages | BadImage]):
     """The images of a sweep, each loaded once and corrupted at its native resolution.
 
     Args:
-        dataset: Of MMDetection, without a pipeline.
-        indices: Of the images of the sweep in it, in the order of their numbers.
+        dataset: The data set of MMDetection, without a pipeline.
+        indices: Indices of the images of the sweep in the data set, in the order of their numbers.
         sizes: Height and width of each as annotated.
         load: Steps up to the loading of the image.
         rest: Steps after it.

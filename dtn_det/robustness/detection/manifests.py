@@ -1,4 +1,4 @@
-"""What a store of detections says of its data and of its model, and how it takes mended annotations of its images."""
+"""Manifests of a store of detections: of its data, of its model, and after annotations of its images were mended."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dtn_det.robustness.store.store import Store
 
 
 def store_manifest(data: DetectionData, cells: tuple[Cell, ...], corruptor: Corruptor, unit_size: int) -> StoreManifest:
-    """What all detectors of a store share.
+    """Return the manifest of what all detectors of a store share.
 
     Raises:
         InputError: Images are missing.
@@ -47,7 +47,7 @@ def store_manifest(data: DetectionData, cells: tuple[Cell, ...], corruptor: Corr
 def model_manifest(
     name: str, source: str, detector: Detector, data: DetectionData, batch_size: int, labels: LabelNames
 ) -> ModelManifest:
-    """What a detector's numbers were made from.
+    """Return the manifest of what a detector's numbers were made from.
 
     Where its labels are in another order than the categories of the data, their names are part of that: a store of
     numbers that were taken by places does not go on.
@@ -89,9 +89,9 @@ def take_new_annotations(
     """Give a store the annotations of this run where nothing else differs, for detections do not depend on them.
 
     Args:
-        folder: Of a store, or one that is to become a store.
-        manifest: Of this run.
-        data: Of this run.
+        folder: Folder of a store, or one that is to become a store.
+        manifest: Manifest of this run.
+        data: Data of this run.
         say: Where that is told.
 
     Returns:
@@ -120,12 +120,12 @@ def take_new_annotations(
 
 
 def _others(found: StoreManifest, wanted: StoreManifest) -> list[str]:
-    """What differs besides the annotations."""
+    """Return what differs besides the annotations."""
     return differences({**found.to_dict(), "data_hash": ""}, {**wanted.to_dict(), "data_hash": ""})
 
 
 def _images_hash(store: Store, data: DetectionData) -> str:
-    """That of a store of an earlier version, which kept one hash of all; empty where the files are others."""
+    """Hash of the images in a store of an earlier version, which kept one hash of all; empty where the files differ."""
     truth, sizes = CocoTruth.of(store), data.file_sizes()
     if len(truth.images) != len(sizes) or truth.hash(sizes) != store.manifest.data_hash:
         return ""

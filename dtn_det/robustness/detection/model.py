@@ -33,11 +33,11 @@ class Detector:
     """A model that is ready to detect.
 
     Attributes:
-        model: Of MMDetection, in evaluation mode.
+        model: Model of MMDetection, in evaluation mode.
         device: Where it is.
         amp: Whether it runs in mixed precision.
         settings: Hash of its config, test settings included.
-        classes: Those that it was trained on, where the checkpoint tells.
+        classes: Names of the classes that it was trained on, where the checkpoint tells.
         classes_in_label_order: Whether these are known to be in the order of its labels.
         training: How it was trained, where config and checkpoint tell, and which of several weights were taken.
         remarks: What was decided as the checkpoint was read.
@@ -110,7 +110,8 @@ def build_detector(
         checkpoint: Path or URL.
         device: Where it runs.
         amp: Run in mixed precision.
-        weights: Of a file with an average, too: see :func:`dtn_det.checkpoints.load.load_weights`.
+        weights: Which weights to take where a file holds an average too: see
+            :func:`dtn_det.checkpoints.load.load_weights`.
 
     Raises:
         CheckpointError: The checkpoint cannot be read or does not fit.
@@ -151,7 +152,7 @@ def _check_finite(what: str, values: Sequence[Any]) -> None:
 
 
 def model_source(config: str, checkpoint: str) -> str:
-    """How the manifest names a model: without folders, for a model stays the same where it is moved."""
+    """Return the source of a model for its manifest: file names without folders, so that files may be moved."""
     return f"{Path(config).name} {os.path.basename(checkpoint)}"
 
 
@@ -161,7 +162,7 @@ def batches(count: int, size: int) -> Sequence[slice]:
 
 
 def detection_facts(cfg: Config, detector: Detector, images: DetectionImages) -> ModelFacts:
-    """How a detector was trained, and what it costs for the first image, as it comes out of the pipeline.
+    """Return how a detector was trained, and what it costs for the first image, as it comes out of the pipeline.
 
     Args:
         cfg: Its config.

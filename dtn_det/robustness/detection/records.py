@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageDetections:
-    """What a model found in one image under one cell.
+    """The detections of a model in one image under one cell.
 
     Attributes:
         boxes: x1, y1, x2, y2 in pixels of the original image, (detections, 4), float32.
@@ -40,8 +40,8 @@ def from_instances(instances: Any, num_categories: int, *, masks: bool = True) -
     """Take over MMDetection's `pred_instances`.
 
     Args:
-        instances: Of one image under one cell.
-        num_categories: Of the data set.
+        instances: Predicted instances of one image under one cell.
+        num_categories: Number of categories of the data set.
         masks: Take the masks too, if there are any.
 
     Raises:
@@ -126,7 +126,7 @@ def most_of_one_class(model: ModelStore) -> int:
     """The most detections of one class in one image under one cell, or 0 where no image has more than :data:`LIMIT`.
 
     Args:
-        model: Of a store of detections.
+        model: A model of a store of detections.
     """
     most = 0
     for table in model.batches(["labels"]):
@@ -140,7 +140,7 @@ def most_of_one_class(model: ModelStore) -> int:
 
 
 def rule_note(model: ModelStore) -> str:
-    """What must be read with the metrics of a model that gives more detections than COCO's evaluation takes, or ''."""
+    """Return a note for models with more detections than COCO's evaluation takes, or an empty string."""
     most = most_of_one_class(model)
     if not most:
         return ""

@@ -127,7 +127,7 @@ def prepare_detection(
 
 
 def _labels(cfg: Config, options: DetectionOptions, data: DetectionData, detector: Detector) -> LabelNames:
-    """What the labels of the detector mean.
+    """Return the names of the classes behind the labels of the detector.
 
     Raises:
         ClassNameError: It cannot be known, or the names do not agree.
@@ -140,7 +140,7 @@ def _labels(cfg: Config, options: DetectionOptions, data: DetectionData, detecto
 
 
 def _has_masks(data: DetectionData, detector: Detector, warn: Callable[[str], None]) -> bool:
-    """Whether there are masks to compare a model's with.
+    """Return whether there are masks that a model's masks can be compared with.
 
     Raises:
         ValueError: The model gives masks, and only some of the objects have one.

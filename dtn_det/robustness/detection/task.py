@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DetectionTask:
-    """What a sweep does with the images of a detector: see :class:`dtn_det.robustness.sweep.Task`.
+    """The task of a sweep of a detector: see :class:`dtn_det.robustness.sweep.Task`.
 
     Attributes:
         images: Each under every cell.
         num_cells: Conditions of an image.
-        num_categories: Of the data set.
+        num_categories: Number of categories of the data set.
         detector: The model.
         batch_size: Conditions of an image that the model sees at once.
         on_bad_image: `fail`, or `record` the reason and go on.
         masks: Keep the model's masks, if it gives any.
         on_image: Called after each image with the number of its conditions.
-        places: Of each label's category among those of the data set; None where labels are these places.
+        places: For each label of the model, the place of its category in the data set; None where both orders agree.
     """
 
     images: DetectionImages

@@ -35,8 +35,8 @@ class CocoImage:
     Attributes:
         id: Its number in the evaluation: its id in the annotation file where that is an integer of 64 bits.
         file: Its path below the image folder.
-        height: As annotated.
-        width: As annotated.
+        height: Height in pixels, as annotated.
+        width: Width in pixels, as annotated.
         annotations: Its objects as JSON.
         key: Its id in the annotation file as text.
     """
@@ -93,7 +93,7 @@ class CocoTruth:
 
     @property
     def has_masks(self) -> bool:
-        """Whether every object has a segmentation, so that masks can be evaluated."""
+        """Return whether every object has a segmentation, so that masks can be evaluated."""
         return not self.num_without_masks
 
     def check_objects(self, path: str | Path) -> None:

@@ -35,7 +35,7 @@ def read_plain_pickle(path: Path) -> Any:
     """Read a pickle.
 
     Args:
-        path: Of at most 64 MB.
+        path: Path of a file of at most 64 MB.
 
     Returns:
         Plain containers and Python's numbers; numpy's arrays become lists.
@@ -153,10 +153,10 @@ def import_files(files: Sequence[Path], file_format: str, name: str | None = Non
     """Read results of other tools.
 
     Args:
-        files: Of one format.
+        files: Files of one format.
         file_format: `robustbench` (CSV of accuracies; JSON files beside it give clean accuracies), `mmdet` (pickle or
             JSON of `test_robustness.py`) or `text` (what Hendrycks' test.py or game-of-noise print).
-        name: Of the model, where the files hold one, or which one of several to take; None: as the files say.
+        name: Name to give the model where the files hold one, or the one to take of several; None: as the files say.
 
     Raises:
         ValueError: Files that cannot be read as that, or a name that does not fit.

@@ -23,13 +23,13 @@ _LONGEST_NAME = 80
 
 
 def bad_images_of(table: pyarrow.Table) -> dict[int, str]:
-    """The images that a unit has no rows of, and what is wrong with each."""
+    """Return the images that a unit has no rows of, by number, and what is wrong with each."""
     told = (table.schema.metadata or {}).get(BAD_IMAGES)
     return {} if told is None else {int(number): str(text) for number, text in json.loads(told).items()}
 
 
 def check_name(name: str) -> None:
-    """See that something can be called so.
+    """Check that a name can be given to a model.
 
     Raises:
         StoreError: The name is empty or cannot be printed on one line.
@@ -39,7 +39,7 @@ def check_name(name: str) -> None:
 
 
 def folder_name(name: str) -> str:
-    """What the files of a model are called: its name, or where not every file system takes that, one made of it."""
+    """Return the name of a model's folder: its own name, or one made of it that every file system takes."""
     safe = _UNSAFE.sub("_", name)
     if safe == name and len(name) <= _LONGEST_NAME and not name.startswith("."):
         return name

@@ -1,4 +1,4 @@
-"""What a store of results was made from. Two runs may share a store only if all of it agrees."""
+"""Manifests record what a store of results was made from: two runs may share a store only if all of it agrees."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 _NOT_COMPARED = ("versions", "facts", "remarks", "recognised", "protocol", "images_hash", "earlier_data_hashes")
 _BY_TEXT = "earlier versions took numbered folders by the text order of their names, as --classes sorted does"
 _EARLIER_KEYS = {"batch size": "batch_size", "model settings": "model_settings"}
-"""What manifests of detectors called parts of the protocol before classifiers and detectors shared the names."""
+"""Names of parts of the protocol in manifests of detectors before both tasks shared them, and the names of today."""
 
 _EARLIER_VALUES = {("precision", "mixed"): "amp"}
-"""Likewise, by name of the part and value."""
+"""Values that earlier manifests wrote otherwise: part and value then, and the value of today."""
 
 _MEANINGS = {
     "data_hash": "names, sizes and labels of the images",
@@ -40,7 +40,7 @@ class StoreManifest:
     Attributes:
         task: ``'classification'`` or ``'detection'``.
         data: Name of the data set, for people.
-        data_hash: Of the list of its files and labels: see :func:`hash_lines`.
+        data_hash: Hash of the list of its files and labels: see :func:`hash_lines`.
         num_images: Images of the sweep, after any selection.
         selection: How they were chosen: ``'all'`` or ``'limit=500 seed=0'``.
         corruption: Identity of the corruptions: :attr:`dtn_det.corruptions.Corruptor.identity`, or that of the folder
@@ -52,9 +52,9 @@ class StoreManifest:
         remarks: What the readers of the data left out, filled in or decided. Runs do not compare them, for the hash of
             the data tells sets apart, and stores of earlier versions have none.
         recognised: What the folder of the data was recognised as, by name, such as ``dataset``; likewise.
-        images_hash: Of what detections depend on in the data: images without their annotations. Empty in stores of
+        images_hash: Hash of what detections depend on: the images without their annotations. Empty in stores of
             earlier versions and for classifiers.
-        earlier_data_hashes: Of annotations that were replaced by others of the same images, the oldest first.
+        earlier_data_hashes: Hashes of annotations that were replaced by others of the same images, the oldest first.
     """
 
     task: str
@@ -89,7 +89,7 @@ class StoreManifest:
         return range(number * self.unit_size, min((number + 1) * self.unit_size, self.num_images))
 
     def progress(self, pending: Iterable[int]) -> str:
-        """How much of the sweep is done.
+        """Return a sentence about how much of the sweep is done.
 
         Args:
             pending: Numbers of the units that are not.
@@ -125,7 +125,7 @@ class ModelManifest:
         name: How reports call it.
         source: What the user named: ``timm:resnet50``, a config with a checkpoint.
         weights_hash: See :func:`hash_weights`.
-        num_parameters: Of the model.
+        num_parameters: Number of parameters of the model.
         protocol: What else its numbers depend on: input size, preprocessing, batch size, precision.
         versions: Libraries of the run that began it; a resumed run may have others and warns.
         facts: What reports tell besides; stores of earlier versions have none, and runs do not compare them.

@@ -81,7 +81,7 @@ class Store:
 
     @classmethod
     def check(cls, folder: Path) -> None:
-        """See before a run that a folder can become a store or is one.
+        """Check before a run that a folder is a store or can become one.
 
         Raises:
             StoreError: It holds something else, is a file, or a store that cannot be opened.
@@ -276,7 +276,7 @@ class ModelStore:
         """Commit the records of a unit.
 
         Args:
-            number: Of the unit.
+            number: Number of the unit.
             records: One row for each image and cell: columns ``image`` and ``cell`` and those of the task. An image
                 without rows stands under :data:`BAD_IMAGES` in the metadata.
 
@@ -292,11 +292,11 @@ class ModelStore:
             ) from error
 
     def read(self, number: int, columns: list[str] | None = None) -> pyarrow.Table:
-        """The records of a unit, seen to be those of its images, each once under every cell.
+        """Read the records of a unit, and check that each of its images is there once under every cell.
 
         Args:
-            number: Of the unit.
-            columns: Those that are wanted; all if None.
+            number: Number of the unit.
+            columns: Names of the wanted columns; all if None.
 
         Raises:
             StoreError: The file is damaged, or has other rows.

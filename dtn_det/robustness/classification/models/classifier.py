@@ -18,11 +18,11 @@ from dtn_det.system.processes import worker_died
 
 @dataclass(frozen=True)
 class View:
-    """What a worker makes of a corrupted image for a model. Models of equal views share it.
+    """The form in which a worker prepares a corrupted image for a model. Models of equal views share it.
 
     Attributes:
         size: Height and width that the image is resized to if it has others; None to leave any as it is.
-        interpolation: Of Pillow: ``nearest``, ``bilinear``, ``bicubic`` or ``lanczos``.
+        interpolation: Resampling filter of Pillow: ``nearest``, ``bilinear``, ``bicubic`` or ``lanczos``.
     """
 
     size: tuple[int, int] | None = None
@@ -46,7 +46,7 @@ class Classifier:
         protocol: What its numbers depend on besides weights and images.
         versions: Libraries that it runs on.
         training: How it was trained, where that is known, and which of several weights were taken.
-        num_classes: Of its answers, where it says so.
+        num_classes: Number of classes of its answers, where it says so.
         class_names: In the order of its answers, where its checkpoint or config names them.
         class_order: How its training numbered folders of classes, where that is known: ``'sorted'`` or ``'natural'``,
             see :data:`dtn_det.datasets.folders.label_maps.CLASSES`; else nothing.
@@ -77,7 +77,7 @@ class Classifier:
             return self.forward(images)
         except torch.OutOfMemoryError:
             raise
-        # A model is code of anyone.
+        # Third-party model code may raise anything.
         except (Exception, SystemExit) as error:
             if worker_died(error):
                 raise
@@ -103,10 +103,10 @@ class Classifier:
         )
 
     def facts(self, side: int) -> ModelFacts:
-        """What reports tell besides.
+        """Return the facts that reports give beside the numbers.
 
         Args:
-            side: Of the corrupted images.
+            side: Side of the corrupted images in pixels.
         """
         height, width = self.view.of(side).size or (side, side)
         device = next((weights.device for weights in self.network.parameters()), None)
@@ -120,7 +120,7 @@ class Normalizer:
     """Takes 8-bit images to the numbers that a network was trained on, on whatever device they are.
 
     Args:
-        mean: Of each channel, for images in [0, 1].
+        mean: Mean of each channel, for images in [0, 1].
         std: Likewise.
     """
 

@@ -20,8 +20,9 @@ def load_classifier(source: str, num_classes: int, weights: WeightsKind | None =
     Args:
         source: ``timm:NAME``, ``timm:NAME@FILE``, ``timm:NAME@random``, ``timm:local-dir:FOLDER``,
             ``CONFIG@CHECKPOINT`` of mmpretrain, or ``python:MODULE:FUNCTION``.
-        num_classes: Of the data set.
-        weights: Of files with an average, too: see :func:`dtn_det.checkpoints.load.load_weights`.
+        num_classes: Number of classes of the data set.
+        weights: Which weights to take where a file holds an average too: see
+            :func:`dtn_det.checkpoints.load.load_weights`.
 
     Raises:
         ValueError: It is none of these, or cannot be loaded.
@@ -56,8 +57,8 @@ def load_classifiers(
     Args:
         sources: See :func:`load_classifier`.
         names: How reports call them; None for names made of the sources.
-        classes: Of the data.
-        side: Of the images.
+        classes: Classes of the data.
+        side: Side of the images in pixels.
         weights: See :func:`load_classifier`.
 
     Returns:

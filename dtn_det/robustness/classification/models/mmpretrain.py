@@ -34,8 +34,9 @@ def load_mmpretrain(
 
     Args:
         source: ``CONFIG@CHECKPOINT``.
-        num_classes: Of the data set, for messages.
-        weights: Of a file with an average, too: see :func:`dtn_det.checkpoints.load.load_weights`.
+        num_classes: Number of classes of the data set, for messages.
+        weights: Which weights to take where a file holds an average too: see
+            :func:`dtn_det.checkpoints.load.load_weights`.
         view: The size of images for the model; by default what its test pipeline says.
 
     Raises:
@@ -92,7 +93,7 @@ def load_mmpretrain(
 
 
 def _num_classes(model: Any) -> int | None:
-    """Of the head; those of several labels or tasks are counted by their answers."""
+    """Number of classes of the head; heads of several labels or tasks are counted by their answers."""
     number = getattr(getattr(model, "head", None), "num_classes", None)
     return number if isinstance(number, int) else None
 
@@ -119,7 +120,7 @@ def pipeline_view(pipeline: Sequence[Mapping[str, Any]], path: str) -> View:
 
     Args:
         pipeline: Its steps.
-        path: Of the config, for messages.
+        path: Path of the config, for messages.
 
     Raises:
         ValueError: A step that is not known here.

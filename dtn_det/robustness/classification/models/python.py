@@ -33,7 +33,7 @@ def load_python(source: str) -> Classifier:
     function = _function(module_name, function_name)
     try:
         made = function()
-    # It is code of anyone.
+    # Third-party code may raise anything.
     except (Exception, SystemExit) as error:
         raise InputError(
             f"expected {source!r} to make a model when it is called without arguments, got {type(error).__name__}: "

@@ -37,8 +37,9 @@ def load_timm(source: str, num_classes: int, weights: WeightsKind | None = None)
 
     Args:
         source: ``timm:NAME``, ``timm:NAME@FILE``, ``timm:NAME@random`` or ``timm:local-dir:FOLDER``.
-        num_classes: Of the data set.
-        weights: Of a file with an average, too: see :func:`dtn_det.checkpoints.load.load_weights`.
+        num_classes: Number of classes of the data set.
+        weights: Which weights to take where a file holds an average too: see
+            :func:`dtn_det.checkpoints.load.load_weights`.
 
     Raises:
         ValueError: timm has no such model, its weights are not at hand, or the folder has none.
@@ -67,7 +68,7 @@ def load_timm(source: str, num_classes: int, weights: WeightsKind | None = None)
 
 
 def check_name(name: str) -> None:
-    """See that timm has a model of a name, and pretrained weights of its tag if it has one.
+    """Check that timm has a model of a name, and pretrained weights of its tag if it has one.
 
     Raises:
         ValueError: It has not; the message has names that look like it.
@@ -172,13 +173,13 @@ def _num_classes(model: Any) -> int | None:
 
 
 def _class_names(model: Any) -> tuple[str, ...]:
-    """Those in the folder or on the hub that the weights are from, where they are named."""
+    """Names of the classes where the folder or the hub that the weights are from names them."""
     names = getattr(model, "pretrained_cfg", {}).get("label_names")
     return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
 
 def class_order(content: Mapping[str, Any]) -> str:
-    """How the training that wrote a checkpoint numbered folders of classes, where it was timm's script.
+    """Return how the training that wrote a checkpoint numbered folders of classes, where it was timm's script.
 
     timm's own reader of folders sorts their names naturally, torchvision's (``--dataset torch/folder``) as text; the
     classes of other data sets, and those of a ``--class-map``, have no order of names.
@@ -240,14 +241,14 @@ def hub_asked_once() -> Iterator[str]:
 
 
 def _switch(constants: object, utils: object, offline: bool) -> None:
-    """What the variable HF_HUB_OFFLINE does, which is read only once."""
+    """Switch the hub off or on, as the variable HF_HUB_OFFLINE does, which is read only once."""
     constants.HF_HUB_OFFLINE = offline  # type: ignore[attr-defined]
     # Sessions hold what they were begun with; later versions of the client ask each time.
     getattr(utils, "reset_sessions", lambda: None)()
 
 
 def _fault(endpoint: str) -> str:
-    """Why there is no connection, or nothing: an error that the hub itself sends, or of certificates, is none."""
+    """Return why there is no connection, or an empty string where the hub answers, if only with an error."""
     try:
         urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_SECONDS).close()
     except urllib.error.HTTPError:
