@@ -40,8 +40,7 @@ def ring(u: FloatArray, v: FloatArray) -> BoolArray:
 
 def square(u: FloatArray, v: FloatArray) -> BoolArray:
     """A square inscribed in the circle, slightly enlarged."""
-    inside: BoolArray = np.maximum(np.abs(u), np.abs(v)) <= 0.8
-    return inside
+    return np.maximum(np.abs(u), np.abs(v)) <= 0.8
 
 
 def triangle(u: FloatArray, v: FloatArray) -> BoolArray:
@@ -53,15 +52,13 @@ def star(u: FloatArray, v: FloatArray) -> BoolArray:
     """A pentagram: the points on the inner side of at least four of its five lines."""
     inner = 0.3090169943749474  # distance of the lines from the centre
     sides = np.stack([x * u + y * v >= -inner for x, y in _FIFTHS])
-    inside: BoolArray = sides.sum(axis=0) >= 4
-    return inside
+    return sides.sum(axis=0) >= 4
 
 
 def cross(u: FloatArray, v: FloatArray) -> BoolArray:
     """A plus sign."""
     a, b = np.abs(u), np.abs(v)
-    inside: BoolArray = (np.maximum(a, b) <= 0.95) & (np.minimum(a, b) <= 0.3)
-    return inside
+    return (np.maximum(a, b) <= 0.95) & (np.minimum(a, b) <= 0.3)
 
 
 def bar(u: FloatArray, v: FloatArray) -> BoolArray:

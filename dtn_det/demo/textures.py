@@ -48,22 +48,19 @@ def ramp(rng: np.random.RandomState, height: int, width: int) -> FloatArray:
     """A linear gradient."""
     along, _ = _rotated(rng, height, width, 1.0)
     low, high = along.min(), along.max()
-    field: FloatArray = (along - low) / (high - low)
-    return field
+    return (along - low) / (high - low)
 
 
 def stripes(rng: np.random.RandomState, height: int, width: int) -> FloatArray:
     """Parallel stripes with a triangular profile."""
     along, _ = _rotated(rng, height, width, _period(rng))
-    field: FloatArray = np.abs(2 * (along - np.floor(along)) - 1)
-    return field
+    return np.abs(2 * (along - np.floor(along)) - 1)
 
 
 def checks(rng: np.random.RandomState, height: int, width: int) -> FloatArray:
     """A chessboard."""
     along, across = _rotated(rng, height, width, _period(rng))
-    field: FloatArray = (np.floor(along) + np.floor(across)) % 2
-    return field
+    return (np.floor(along) + np.floor(across)) % 2
 
 
 def dots(rng: np.random.RandomState, height: int, width: int) -> FloatArray:
@@ -113,5 +110,4 @@ def paint(rng: np.random.RandomState, height: int, width: int, colours: FloatArr
         ``(height, width, 3)`` in [0, 255].
     """
     field = FIELDS[rng.randint(len(FIELDS))](rng, height, width)[:, :, None]
-    texture: FloatArray = colours[0] + field * (colours[1] - colours[0])
-    return texture
+    return colours[0] + field * (colours[1] - colours[0])

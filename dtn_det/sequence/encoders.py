@@ -14,6 +14,8 @@ from dtn_det._optional import require
 from dtn_det.errors import InputError
 from dtn_det.sequence.reading import VOCABULARY
 
+transformers = require("transformers", "cls")
+
 CLASS_TOKEN = len(VOCABULARY)
 PADDING = 0
 
@@ -162,7 +164,6 @@ def build_encoder(name: str, sizes: Sizes, **options: Any) -> Encoder:
 
 
 def _transformer(sizes: Sizes) -> Encoder:
-    transformers = require("transformers", "cls")
     length = sizes.max_tokens + 1
     config = transformers.XLMRobertaXLConfig(**sizes.bert(length))
     return Encoder(transformers.XLMRobertaXLModel(config, add_pooling_layer=False), length, sizes.embed_dims)
@@ -170,7 +171,6 @@ def _transformer(sizes: Sizes) -> Encoder:
 
 def _bigbird(sizes: Sizes, *, block_size: int = 64, num_random_blocks: int = 3) -> Encoder:
     check_integers(block_size=block_size, num_random_blocks=num_random_blocks)
-    transformers = require("transformers", "cls")
     length = sizes.padded_to(block_size)
     # From shorter ones on transformers takes full attention instead.
     least = (5 + 2 * num_random_blocks) * block_size + 1
@@ -197,7 +197,7 @@ def _reformer(
             f"expected num_buckets to be even, a rotation has two directions, got {num_buckets}: take {num_buckets + 1}"
         )
     length = sizes.padded_to(chunk_length)
-    config = require("transformers", "cls").ReformerConfig(
+    config = transformers.ReformerConfig(
         **sizes.common(length),
         attn_layers=["lsh"] * sizes.num_layers,
         attention_head_size=sizes.embed_dims // sizes.num_heads,

@@ -112,8 +112,7 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
         positions = torch.arange(self.length, device=tokens.device).expand_as(tokens)
         # Without them, some encoders would count positions from another number, or skip padding.
         output = self.encoder(input_ids=tokens, attention_mask=mask.long(), position_ids=positions)
-        logits: Tensor = self.head(output.last_hidden_state[:, 0])
-        return logits
+        return self.head(output.last_hidden_state[:, 0])
 
     def _pad(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
         """Put the class token first, and padding behind: ``(B, self.length)``."""

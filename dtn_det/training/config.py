@@ -121,8 +121,7 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
         raise InputError(f"expected KEY=VALUE for --cfg-options, got {wrong[0]!r}")
     found = argparse.Namespace()
     require("mmengine.config", "det").DictAction([], "options")(None, found, list(texts))
-    options: dict[str, Any] = found.options
-    return options
+    return found.options
 
 
 def check_option_keys(cfg: Mapping[str, Any], options: Iterable[str]) -> None:

@@ -307,8 +307,7 @@ def build_runner(cfg: Config, launcher: str, local_rank: int = 0) -> Runner:
     if launcher == "pytorch" and not _has_accelerator():
         _join_cpu_processes(cfg)
     if "runner_type" in cfg:
-        runner: Runner = require("mmengine.registry", "det").RUNNERS.build(cfg)
-        return runner
+        return require("mmengine.registry", "det").RUNNERS.build(cfg)
     return require("mmengine.runner", "det").Runner.from_cfg(cfg)
 
 
@@ -328,8 +327,7 @@ def _join_cpu_processes(cfg: Config) -> None:
 
 
 def _has_accelerator() -> bool:
-    device: str = require("mmengine.device", "det").get_device()
-    return device != "cpu"
+    return bool(require("mmengine.device", "det").get_device() != "cpu")
 
 
 def _as_list(value: Any) -> list[Any]:
