@@ -149,7 +149,7 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "cifar10"
 
 
-@pytest.mark.parametrize("name", [SWIN, f"dtn-{SWIN}", f"dtn-{VIT}"])
+@pytest.mark.parametrize("name", [pytest.param(SWIN, marks=pytest.mark.slow), f"dtn-{SWIN}", f"dtn-{VIT}"])
 def test_tools_train_and_test_and_the_sweep_loads(
     name: str, images: Path, train_tool: ModuleType, test_tool: ModuleType, tmp_path: Path
 ) -> None:

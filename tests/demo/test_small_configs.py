@@ -96,7 +96,9 @@ def four_images(bccd, tmp_path):
     return root
 
 
-@pytest.mark.parametrize("name", PAIRS["dtn_bccd"])
+@pytest.mark.parametrize(
+    "name", [name if "_dtn-" in name else pytest.param(name, marks=pytest.mark.slow) for name in PAIRS["dtn_bccd"]]
+)
 def test_bccd_trains_and_tests_on_the_real_images(name, four_images, tmp_path):
     cfg = resolve("dtn_bccd", name)
     launch.set_data_root(cfg, str(four_images))
