@@ -163,9 +163,9 @@ def test_dropout_in_training_alone():
     assert torch.equal(layer(x), layer(x))
 
 
-def test_state_holds_the_weights_alone():
+def test_state_holds_the_weights_and_the_options():
     layer = LocalitySelfAttention(12, 3, mask_diagonal=False)
-    assert set(layer.state_dict()) == {"qkv.weight", "scale", "proj.weight", "proj.bias"}
+    assert set(layer.state_dict()) == {"qkv.weight", "scale", "proj.weight", "proj.bias", "_extra_state"}
     assert torch.equal(layer.scale, torch.full((3,), 0.5))
     assert "num_heads=3, mask_diagonal=False" in repr(layer)
 
