@@ -36,10 +36,11 @@ FLOORS = (
     "doctor",
     "demo",
     "cli",
+    "__main__",
 )
 """All folders and modules of the package, from the ground up: each imports from those before it alone."""
 
-MODULES = {"__init__", "_optional", "_registry", "errors", "export", "timm"}
+MODULES = {"__init__", "__main__", "_optional", "_registry", "errors", "export", "timm"}
 """The only modules that lie beside the folders."""
 
 

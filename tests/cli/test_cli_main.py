@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import runpy
 import subprocess
 import sys
 import types
@@ -184,3 +185,10 @@ def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+def test_the_package_runs_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["dtn_det", "--version"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("dtn_det", run_name="__main__")
+    assert capsys.readouterr().out.split() == ["dtn-det", metadata.version("dtn-det")]

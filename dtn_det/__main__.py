@@ -1,0 +1,8 @@
+"""`python -m dtn_det`: the command line `dtn-det`, where its script is not on the path."""
+
+import sys
+
+from dtn_det.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())
