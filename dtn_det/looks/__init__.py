@@ -1,1 +1,1 @@
-"""Former name of :mod:`dtn_det.inspection`, kept for code that imports ``dtn_det.looks.looks``."""
+"""Former name of :mod:`dtn_det.inspection`, of which ``dtn_det.looks.looks`` alone is kept for those who import it."""
