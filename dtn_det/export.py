@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +22,10 @@ from dtn_det._optional import require
 from dtn_det.checkpoints.load import fit_weights, inner_model
 from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.conversion.config import norm_settings
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, counted
 from dtn_det.errors import ExportError, InputError
 from dtn_det.layers import DTN
-from dtn_det.robustness.classification.models.classifier import View
+from dtn_det.robustness.classification.models.classifier import View, channel_values
 from dtn_det.robustness.classification.models.mmpretrain import configured_view, load_mmpretrain
 from dtn_det.training.config import load_config
 
@@ -71,7 +72,8 @@ def export_classifier(
     ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads, after ``import dtn_det.timm`` if it was converted.
     Others keep their own names: the weights serve as an ``init_cfg``, and `config.json` holds the config of the model.
     The inputs of the ONNX file are normalised images ``(B, 3, H, W)``, with the mean and deviation of `config.json`;
-    its outputs are logits ``(B, classes)``. Each file is read again, and its logits are compared.
+    its outputs are logits ``(B, classes)``. Each file is read again, and its logits are compared, before the folder is
+    touched.
 
     Args:
         config: Path of the config.
@@ -102,21 +104,23 @@ def export_classifier(
         )
     classifier = load_mmpretrain(f"{config}@{checkpoint}", 0, weights, view=view or View(size))
     network = classifier.network.eval()
-    settings = _data_settings(cfg, size)
+    # C x H x W
+    shape = (_channels_in(cfg.model), *size)
+    settings = _data_settings(cfg, shape)
     names = classifier.class_names if classifier.num_classes in (None, len(classifier.class_names)) else ()
 
-    def write() -> tuple[str, nn.Module | None]:
+    def write(folder: Path) -> tuple[str, nn.Module | None]:
         inner = cfg.model.model if cfg.model.type == "ConvertedModel" else cfg.model
         if inner.type.rpartition(".")[2] != "TimmClassifier":
-            return _write_own(out, cfg, network, settings, names), None
+            return _write_own(folder, cfg, network, settings, names), None
         recipe = _Recipe(
             inner.model_name,
             {key: _plain(value) for key, value in inner.items() if key not in _CLASSIFIER_KEYS},
             *((_plain(cfg.model.get(key)) for key in ("norm_cfg", "spt", "lsa")) if inner is not cfg.model else ()),
         )
-        return _write_for_timm(out, network.get_submodule("model"), recipe, settings, names)
+        return _write_for_timm(folder, network.get_submodule("model"), recipe, settings, names)
 
-    return _export(_Logits(network, mode="tensor"), write, out, (3, *size), onnx, classifier.remarks)
+    return _export(_Logits(network, mode="tensor"), write, out, shape, onnx, classifier.remarks)
 
 
 def export_model(
@@ -150,9 +154,9 @@ def export_model(
         lsa: True if :func:`dtn_det.convert_attention` was called.
         onnx: Write the ONNX file, too.
         image_size: ``(H, W)``; by default that for which timm has built the model.
-        mean: Mean of the training's input by channel, of values from 0 to 1; by default that of timm's settings of the
-            model, as are the size and the deviation.
-        std: Its standard deviation.
+        mean: Mean of the training's input, of values from 0 to 1: a value for each channel of the model or one for all,
+            by default that of timm's settings of the model, as are the size and the deviation.
+        std: Its standard deviation, likewise.
         class_names: Name of each output, in the order of the outputs, such as the names of the folders of images; by
             default those in timm's settings of the model, if it has any.
 
@@ -160,7 +164,7 @@ def export_model(
         The files that were written.
 
     Raises:
-        InputError: An argument does not fit.
+        InputError: An argument does not fit, or timm's mean or deviation is of another number of channels.
         CheckpointError: The model that the arguments build has other weights.
         ExportError: A file does not give the numbers of the model.
 
@@ -194,14 +198,13 @@ def export_model(
     channels = int(recipe.arguments.get("in_chans", 3))
     settings = {
         "input_size": (channels, *size),
-        "mean": tuple(mean or known.get("mean") or (0.0,) * channels),
-        "std": tuple(std or known.get("std") or (1.0,) * channels),
+        **channel_values({"mean": mean, "std": std}, known, channels),
         "crop_pct": known.get("crop_pct", 1.0),
         "interpolation": known.get("interpolation", "bicubic"),
     }
     return _export(
         _Logits(network),
-        lambda: _write_for_timm(out, network, recipe, settings, names),
+        lambda folder: _write_for_timm(folder, network, recipe, settings, names),
         out,
         (channels, *size),
         onnx,
@@ -242,34 +245,55 @@ def _check_size(image_size: tuple[int, int] | None) -> None:
 
 def _export(
     forward: nn.Module,
-    write: Callable[[], tuple[str, nn.Module | None]],
+    write: Callable[[Path], tuple[str, nn.Module | None]],
     out: Path,
     shape: tuple[int, ...],
     onnx: bool,
     remarks: tuple[Remark, ...] = (),
 ) -> Exported:
-    """Write the files, read each again, and compare its logits with those of the model."""
+    """Write the files, read each again, and compare its logits with those of the model; then put them in the folder."""
+    made = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".export-", suffix=".tmp", dir=out) as temporary:
+            architecture, differences = _write_and_compare(forward, write, Path(temporary), shape, onnx)
+            # The config last: timm asks for it first, so a folder with it is whole.
+            names = sorted((path.name for path in Path(temporary).iterdir()), key=lambda name: name == "config.json")
+            for name in names:
+                os.replace(Path(temporary) / name, out / name)
+    except BaseException:
+        if made and not any(out.iterdir()):
+            out.rmdir()
+        raise
+    files = [out / "model.safetensors", out / "config.json", *([out / "model.onnx"] if onnx else [])]
+    return Exported(tuple(files), architecture, differences, remarks)
+
+
+def _write_and_compare(
+    forward: nn.Module,
+    write: Callable[[Path], tuple[str, nn.Module | None]],
+    folder: Path,
+    shape: tuple[int, ...],
+    onnx: bool,
+) -> tuple[str, dict[str, float]]:
+    """Write the files into a folder; return the architecture, and by file the difference from the model's logits."""
+    architecture, again = write(folder)
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     forward.eval()
+    differences = {}
     with torch.no_grad():
         expected = forward(images)
-    out.mkdir(parents=True, exist_ok=True)
-    differences = {}
-    architecture, again = write()
-    if again is not None:
-        with torch.no_grad():
+        if again is not None:
             differences["model.safetensors"] = _difference(again(images), expected)
-    files = [out / "model.safetensors", out / "config.json"]
     if onnx:
-        files.append(out / "model.onnx")
-        differences["model.onnx"] = _difference(_write_onnx(files[-1], forward, images), expected)
+        differences["model.onnx"] = _difference(_write_onnx(folder / "model.onnx", forward, images), expected)
     for name, difference in differences.items():
         if not difference <= TOLERANCE:
             raise ExportError(
                 f"expected {name} to give the logits of the model within {TOLERANCE:g}, got a difference of "
-                f"{difference:.1e}: do not use it"
+                f"{difference:.1e}: nothing was written"
             )
-    return Exported(tuple(files), architecture, differences, remarks)
+    return architecture, differences
 
 
 class _Logits(nn.Module):
@@ -346,9 +370,7 @@ def _write_own(out: Path, cfg: Any, network: nn.Module, settings: Mapping[str, A
     }
     (out / "config.json").write_text(json.dumps(content, indent=2, default=str) + "\n")
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    temporary = out / "model.safetensors.part"
-    require("safetensors.torch", "cls").save_file(state, str(temporary), metadata={"format": "pt"})
-    os.replace(temporary, out / "model.safetensors")
+    require("safetensors.torch", "cls").save_file(state, str(out / "model.safetensors"), metadata={"format": "pt"})
     _share(out)
     return str(backbone.type)
 
@@ -358,16 +380,29 @@ def _share(out: Path) -> None:
     (out / "model.safetensors").chmod((out / "config.json").stat().st_mode & 0o777)
 
 
-def _data_settings(cfg: Any, size: tuple[int, int]) -> dict[str, Any]:
+def _channels_in(model: Any) -> int:
+    """Return the number of channels of the images of a classifier, as its config builds it."""
+    inner = model.get("model") or model
+    backbone = inner.get("backbone") or {}
+    return int(inner.get("in_chans") or backbone.get("in_chans") or backbone.get("in_channels") or 3)
+
+
+def _data_settings(cfg: Any, shape: tuple[int, int, int]) -> dict[str, Any]:
     """Return what timm's `config.json` says of the input: its size, and mean and deviation of values from 0 to 1."""
     preprocessor = cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {}
     inner = cfg.model.get("model") or {}
     preprocessor = preprocessor or inner.get("data_preprocessor") or {}
-    mean, std = (preprocessor.get(key) or default for key, default in (("mean", (0.0,) * 3), ("std", (255.0,) * 3)))
+    mean, std = (preprocessor.get(key) or default for key, default in (("mean", (0.0,)), ("std", (255.0,))))
+    channels = shape[0]
+    if not {len(mean), len(std)} <= {1, channels}:
+        raise InputError(
+            f"expected mean and std of {counted(channels, 'value')} in the data_preprocessor for a model of "
+            f"{counted(channels, 'channel')}, got {list(mean)} and {list(std)}: name those of the training there"
+        )
     return {
-        "input_size": (3, *size),
-        "mean": tuple(value / 255 for value in mean),
-        "std": tuple(value / 255 for value in std),
+        "input_size": shape,
+        "mean": tuple(value / 255 for value in mean) * (channels if len(mean) == 1 else 1),
+        "std": tuple(value / 255 for value in std) * (channels if len(std) == 1 else 1),
         "crop_pct": 1.0,
     }
 
@@ -385,7 +420,6 @@ def _write_onnx(path: Path, forward: nn.Module, images: Tensor) -> Tensor:
     """Write the ONNX file, read it again, and return its logits for the images."""
     require("onnxscript", "export")
     runtime = require("onnxruntime", "export")
-    temporary = path.with_suffix(".part.onnx")
     program = torch.onnx.export(
         forward,
         (images,),
@@ -396,8 +430,7 @@ def _write_onnx(path: Path, forward: nn.Module, images: Tensor) -> Tensor:
         verbose=False,
     )
     assert program is not None  # with dynamo=True there is a program
-    program.save(str(temporary))
-    os.replace(temporary, path)
+    program.save(str(path))
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"images": images.numpy()})
     return torch.from_numpy(logits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,23 @@ def test_a_folder_for_timm(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     )
 
 
+@pytest.mark.parametrize("values", [("[125.3]", "[63.0]"), ("[1, 2, 3]", "[63.0]")])
+def test_a_config_of_grey_images(tmp_path: Path, values: tuple[str, str]) -> None:
+    config, checkpoint = write_run(tmp_path, _CONVERTED.replace("img_size=32", "in_chans=1, img_size=32"))
+    text = Path(config).read_text().replace("[125.3, 123.0, 113.9]", values[0]).replace("[63.0, 62.1, 66.7]", values[1])
+    Path(config).write_text(text.replace(", to_rgb=True", ""))
+    if values[0] != "[125.3]":
+        with pytest.raises(
+            InputError, match=r"expected mean and std of 1 value in the data_preprocessor .* got \[1, 2, 3\]"
+        ):
+            export.export_classifier(config, checkpoint, tmp_path / "out")
+        return
+    assert export.export_classifier(config, checkpoint, tmp_path / "out").differences == {"model.safetensors": 0.0}
+    told = json.loads((tmp_path / "out" / "config.json").read_text())["pretrained_cfg"]
+    assert told["input_size"] == [1, 32, 32]
+    assert told["mean"] + told["std"] == pytest.approx([125.3 / 255, 63 / 255])
+
+
 def test_weights_of_our_own_backbone(tmp_path: Path) -> None:
     # The model tells its size, so a config without a test pipeline serves too.
     config, checkpoint = write_run(tmp_path, _SWIN, pipeline=False)
@@ -130,6 +148,58 @@ class TestModels:
         images = torch.randn(2, 3, 32, 32)
         with torch.no_grad():
             torch.testing.assert_close(again(images), model.eval()(images), rtol=0, atol=0)
+
+    @pytest.mark.parametrize(
+        "values", [((0.4,), (0.2,)), (None, None), ((0.5,) * 3, (0.5,) * 3), (0.4, (0.2,)), ((0.4,), (0.0,))]
+    )
+    def test_a_model_of_grey_images(self, tmp_path: Path, values: tuple[Any, Any]) -> None:
+        arguments = {**_SMALL, "in_chans": 1}
+        model = convert(small_vit(in_chans=1), "dtn").eval()
+
+        def write() -> None:
+            mean, std = values
+            export.export_model(
+                model, tmp_path / "out", "vit_tiny_patch16_224", arguments, norm_cfg="dtn", mean=mean, std=std
+            )
+
+        message = {
+            None: "expected mean and std of 1 value for a model of 1 channel, got timm's 3: pass mean=(m,) and "
+            "std=(s,), those of your training",
+            (0.5,) * 3: "got mean=(0.5, 0.5, 0.5) and std=(0.5, 0.5, 0.5): pass mean=(m,)",
+            0.4: "expected mean of 1 value for a model of 1 channel, got mean=0.4: pass mean=(m,), that of",
+            (0.4,): "std above 0, got (0.4,) and (0.0,)",
+        }[values[0]]
+        if values != ((0.4,), (0.2,)):
+            with pytest.raises(InputError, match=re.escape(message)):
+                write()
+            assert not (tmp_path / "out").exists()
+            return
+        write()
+        told = json.loads((tmp_path / "out" / "config.json").read_text())["pretrained_cfg"]
+        assert (told["input_size"], told["mean"], told["std"]) == ([1, 32, 32], [0.4], [0.2])
+        images = torch.randn(2, 1, 32, 32)
+        with torch.no_grad():
+            again = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()(images)
+            torch.testing.assert_close(again, model(images), rtol=0, atol=0)
+
+    def test_channels_left_out_of_the_arguments(self, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match="Pass the name and the arguments with which it was built"):
+            export.export_model(small_vit(in_chans=1), tmp_path / "out", "vit_tiny_patch16_224", _SMALL)
+        assert not (tmp_path / "out").exists()
+
+    def test_one_value_stands_for_all_channels(self, tmp_path: Path) -> None:
+        export.export_model(small_vit(), tmp_path, "vit_tiny_patch16_224", _SMALL, mean=(0.4,), std=[0.1, 0.2, 0.3])
+        told = json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]
+        assert (told["mean"], told["std"]) == ([0.4] * 3, [0.1, 0.2, 0.3])
+
+    def test_a_failed_export_leaves_what_was_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        export.export_model(small_vit(), tmp_path, "vit_tiny_patch16_224", _SMALL)
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        assert sorted(before) == ["config.json", "model.safetensors"]
+        monkeypatch.setattr(export, "_difference", lambda found, expected: 1.0)
+        with pytest.raises(ExportError, match="nothing was written"):
+            export.export_model(small_vit(), tmp_path, "vit_tiny_patch16_224", _SMALL)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
     def test_a_model_of_the_package_by_name(self, tmp_path: Path) -> None:
         arguments = {**_SMALL, "norm_cfg": {"layers": "blocks"}, "pretrained": False}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -153,3 +155,34 @@ def check_logits(logits: object, num_images: int, num_classes: int, name: str) -
     if logits.is_complex():
         raise InputError(f"expected real logits from the model {name!r}, got {logits.dtype}: convert them in it")
     return logits
+
+
+def channel_values(given: Mapping[str, Any], known: Mapping[str, Any], channels: int) -> dict[str, tuple[float, ...]]:
+    """Return the mean and the deviation of a model's input, with a value for each channel.
+
+    Args:
+        given: The user's ``mean`` and ``std``: a value for each channel or one for all; None for those of timm.
+        known: timm's settings of the model; without these, the mean is 0 and the deviation 1.
+        channels: Number of channels of the model's input.
+
+    Raises:
+        InputError: They are of another number of channels, or no such numbers.
+    """
+    neutral = {"mean": (0.0,), "std": (1.0,)}
+    chosen = {name: known.get(name) or neutral[name] if one is None else one for name, one in given.items()}
+    wrong = [name for name, one in chosen.items() if not isinstance(one, list | tuple) or len(one) not in (1, channels)]
+    if wrong:
+        own = {f"timm's {len(chosen[name])}" if given[name] is None else f"{name}={given[name]!r}" for name in wrong}
+        passed = " and ".join(f"{name}=({', '.join(name[0] * channels)}{',' * (channels == 1)})" for name in wrong)
+        raise InputError(
+            f"expected {' and '.join(wrong)} of {counted(channels, 'value')} for a model of "
+            f"{counted(channels, 'channel')}, got {' and '.join(sorted(own))}: pass {passed}, "
+            f"{'those' if len(wrong) > 1 else 'that'} of your training"
+        )
+    values = {name: tuple(map(float, one)) * (channels if len(one) == 1 else 1) for name, one in chosen.items()}
+    if not all(math.isfinite(one) for of_one in values.values() for one in of_one) or min(values["std"]) <= 0:
+        raise InputError(
+            f"expected mean and std of finite numbers, std above 0, got {values['mean']} and {values['std']}: pass "
+            "those of your training, of values from 0 to 1"
+        )
+    return values
