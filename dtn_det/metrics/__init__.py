@@ -1,4 +1,4 @@
-"""Robustness in numbers: corruption errors, performance under corruption, calibration, and how sure they are."""
+"""Robustness in numbers: corruption errors, performance under corruption, calibration, and confidence intervals."""
 
 from dtn_det._optional import require
 from dtn_det.errors import CellError

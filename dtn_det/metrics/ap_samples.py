@@ -1,4 +1,4 @@
-"""Average precision of resampled images without matching again: COCO's AP with a weight for each image."""
+"""COCO's average precision with a weight for each image, so that resampled images need not be matched again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHUNK = 50
 
 
 class _Slice(NamedTuple):
-    """The area range of a metric and its IoU threshold; None for the mean over all thresholds."""
+    """The area range and the IoU threshold of a metric; a threshold of None is the mean over all thresholds."""
 
     area: str
     threshold: float | None
@@ -38,14 +38,14 @@ _SLICES = {
 def average_precision(
     matches: CocoMatches, weights: NDArray[np.integer] | None = None, metrics: Sequence[str] = METRICS
 ) -> NDArray[np.float64]:
-    """Compute COCO's average precisions of images that count as often as their weight says.
+    """Compute COCO's average precisions where each image counts as often as its weight says.
 
-    Weights of 1 give the result of COCO's evaluation of the set. A weight of 2 gives the result of a set that holds a
-    copy of the image, up to the order of equal scores within an image.
+    Weights of 1 give the result of COCO's evaluation of the set. A weight of 2 gives the result for a set that holds
+    the image twice, up to the order of detections with equal scores in the two copies.
 
     Args:
         matches: The matches of one cell.
-        weights: (images,) or (replicates, images), whole numbers; None: each image once.
+        weights: Whole numbers of shape (images,) or (replicates, images); with None, each image counts once.
         metrics: Any of `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`.
 
     Returns:
@@ -94,17 +94,17 @@ def ap_samples(
     """Compute the average precisions of a detector on every cell, for all images and for each replicate.
 
     Args:
-        cells: The matches of each cell; a generator keeps only one of them in memory.
+        cells: Each cell with its matches; if this is a generator, only the matches of one cell are in memory at a time.
         metrics: Any of `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`.
         replicates: Number of replicates.
         seed: Seed of the draws. Models to compare need the same images, replicates and seed.
 
     Returns:
-        The samples of each metric, NaN where there is no ground truth.
+        The samples of each metric by its name; values are NaN where there is no ground truth.
 
     Raises:
-        InputError: Cells are unknown or repeated, or have other images than the first, or :func:`average_precision`
-            raises it.
+        InputError: A cell is unknown or repeated or has other images than the first one, or
+            :func:`average_precision` raises it.
     """
     names: list[Cell] = []
     points, values = [], []
@@ -145,7 +145,7 @@ def _indices(matches: CocoMatches, metric: str) -> tuple[int, NDArray[np.intp]]:
 
 
 def _mean_of_categories(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the categories with ground truth: (replicates, categories) to (replicates,)."""
+    """Average over the categories with ground truth: (replicates, categories) becomes (replicates,)."""
     present = np.isfinite(values)
     count = present.sum(-1)
     mean: NDArray[np.float64] = np.full(len(values), np.nan)
@@ -170,8 +170,9 @@ def _weighted_ap(
 ) -> NDArray[np.float64]:
     """Compute the AP of each replicate, category, area range and threshold; NaN if not needed or without ground truth.
 
-    Precision is read at true positives alone, as it only falls between two of them. The false positives before one are
-    the detections inside the area range so far without those that matched, so that only matches are walked through.
+    Precision is computed at true positives only, as it can only fall between two of them. The number of false positives
+    before a true positive is the number of earlier detections inside the area range minus those of them that matched
+    something, so the loop only visits matches.
     """
     areas, levels = needed.shape
     categories = len(starts) - 1

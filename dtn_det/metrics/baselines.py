@@ -33,18 +33,18 @@ ALEXNET_ERRORS = MappingProxyType(
         "jpeg_compression": (0.51002, 0.54718, 0.57294, 0.65458, 0.74778),
     }
 )
-"""Top-1 errors of torchvision's AlexNet at severities 1 to 5, by the authors of ImageNet-C:
-github.com/hendrycks/robustness, issue 10. Their means are the constants that the literature uses."""
+"""Top-1 errors of torchvision's AlexNet at severities 1 to 5, published by the authors of ImageNet-C in
+github.com/hendrycks/robustness, issue 10. Their means over the severities are the constants in the literature."""
 
 ALEXNET_EXTRA_ERRORS = MappingProxyType(
     {"speckle_noise": 0.845388, "gaussian_blur": 0.787108, "spatter": 0.717512, "saturate": 0.658248}
 )
-"""Mean over the severities for the hold-out corruptions, which is all that is published:
-github.com/facebookresearch/augmentation-corruption, baseline_data/mCE_baseline_imagenet.p."""
+"""AlexNet's mean top-1 errors over the severities of the hold-out corruptions; single severities are not published.
+Source: github.com/facebookresearch/augmentation-corruption, baseline_data/mCE_baseline_imagenet.p."""
 
 ALEXNET_CLEAN_ERROR = 0.43478
-"""torchvision's top-1 accuracy is 56.522 %. google-research/robustness_metrics uses 0.4348, the source of the extra
-corruptions 0.435."""
+"""AlexNet's top-1 error on clean images, as torchvision gives a top-1 accuracy of 56.522 %.
+google-research/robustness_metrics uses 0.4348; facebookresearch/augmentation-corruption uses 0.435."""
 
 BASELINES = ("alexnet",)
 """Names of the baselines that ship with the package."""
@@ -52,12 +52,12 @@ BASELINES = ("alexnet",)
 
 @dataclass(frozen=True)
 class Baseline:
-    """The errors of a baseline on the cells of a model.
+    """The errors of a baseline on the corrupted cells that a model was evaluated on.
 
     Attributes:
-        name: Name for tables.
+        name: Name of the baseline in tables.
         errors: Error on each cell, (cells,).
-        clean: The clean error, where it was asked for.
+        clean: The clean error; None for a table without a clean row.
     """
 
     name: str
@@ -66,9 +66,9 @@ class Baseline:
 
 
 def baseline_frame(name: str) -> pd.DataFrame:
-    """Return the errors of a named baseline at each severity as a tidy table, with the clean images first.
+    """Return a named baseline's errors as a tidy table: the clean images first, then each corruption and severity.
 
-    AlexNet's errors on the extra corruptions are not in it, as only their means over the severities are known.
+    The table of AlexNet lacks the extra corruptions, of which only the means over the severities are known.
 
     Raises:
         InputError: The name is unknown.
@@ -93,15 +93,16 @@ def resolve_baseline(
 
     Args:
         baseline: A name, or the table of an evaluated model with the same columns as the model's.
-        cells: Corrupted cells of the model.
-        corruptions: The set that the cells are from.
+        cells: The corrupted cells that the model was evaluated on.
+        corruptions: The set of corruptions that these cells belong to.
         needs_clean: Whether the clean error is needed.
         num_images: Images behind each cell of the model, where known.
         column: Column of the errors.
 
     Raises:
         CellError: The baseline lacks cells that the model has, or its table is unsound.
-        InputError: The name is unknown, or the baseline was evaluated on another number of images.
+        InputError: The name is unknown, `column` is not `error` although the baseline is given by name, or the baseline
+            was evaluated on another number of images.
     """
     if isinstance(baseline, str):
         _check_name(baseline)
@@ -125,10 +126,10 @@ def resolve_baseline(
 
 
 def alexnet_errors(cells: tuple[Cell, ...]) -> NDArray[np.float64]:
-    """Return AlexNet's errors on given cells; an extra corruption has its mean at each severity.
+    """Return AlexNet's errors on given cells; for an extra corruption, every severity gets the mean over all five.
 
     Raises:
-        CellError: An extra corruption lacks severities, so that its mean over all severities does not apply.
+        CellError: Not all five severities of an extra corruption are among the cells, so that the mean does not apply.
     """
     short = [cell for cell in cells if cell[0] in EXTRA and any((cell[0], level) not in cells for level in SEVERITIES)]
     raise_problems(

@@ -2,8 +2,8 @@
 
 Records are tidy, with one row for each image of a cell: columns `corruption`, `severity`, `confidence` (largest
 probability), `correct` (whether the top-1 prediction is right), `true_probability` (that of the true class),
-`squared_norm` (sum of the squares of all probabilities). The last two are what NLL and the Brier score need of a
-distribution.
+`squared_norm` (sum of the squares of all probabilities). The NLL needs `true_probability`, the Brier score needs
+`true_probability` and `squared_norm`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from dtn_det.errors import InputError
 from dtn_det.metrics.cells import check_columns, describe
 
 BINS = 15
-"""Bins of equal width, as in Guo et al., arXiv:1706.04599."""
+"""Number of bins of equal width, as in Guo et al., arXiv:1706.04599."""
 
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
-"""A smaller probability of the true class, to which a softmax in float32 underflows, counts as this one in the NLL."""
+"""Lower bound on the probability of the true class in the NLL, as a softmax in float32 can underflow to 0."""
 
 RECORD_COLUMNS = ("confidence", "correct", "true_probability", "squared_norm")
 
-# Sums of a thousand float32 probabilities reach past 1 by rounding.
+# Rounding can bring the sum of a thousand float32 probabilities above 1; this much is accepted.
 _ROUNDING = 1e-5
 
 
@@ -34,10 +34,10 @@ class Reliability:
     """The data of a reliability diagram.
 
     Attributes:
-        edges: Edges of the bins, (bins + 1,); a bin holds its upper edge, the first one 0 as well.
-        counts: Images in each bin.
-        accuracy: Mean of `correct` in each bin, NaN where it is empty.
-        confidence: Mean of `confidence` in each bin, NaN where it is empty.
+        edges: Edges of the bins, (bins + 1,); a bin includes its upper edge, and the first bin also includes 0.
+        counts: Number of images in each bin.
+        accuracy: Mean of `correct` in each bin; NaN for an empty bin.
+        confidence: Mean of `confidence` in each bin; NaN for an empty bin.
     """
 
     edges: NDArray[np.float64]
@@ -47,7 +47,7 @@ class Reliability:
 
     @property
     def expected_calibration_error(self) -> float:
-        """The mean over images of the gap between confidence and accuracy of their bin."""
+        """The mean over the bins of ``|accuracy - confidence|``, weighted by the number of images in each bin."""
         full = self.counts > 0
         gaps = np.abs(self.accuracy[full] - self.confidence[full])
         return float((gaps * self.counts[full]).sum() / self.counts.sum())
@@ -62,8 +62,8 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> 
         bins: Number of bins.
 
     Raises:
-        InputError: Lengths differ or are 0, a confidence is not in [0, 1], `correct` is not of 0 and 1, or there is no
-            bin.
+        InputError: Lengths differ or are 0, a confidence is not in [0, 1], a value of `correct` is not 0 or 1, or
+            `bins` is less than 1.
     """
     scores, hits = confidences(confidence, correct)
     if scores.ndim != 1 or not len(scores):
@@ -84,7 +84,7 @@ def confidences(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray[np.f
     """Check confidences and whether the predictions were right, and return both as float64 of one shape.
 
     Raises:
-        InputError: Shapes differ, a confidence is not in [0, 1], or `correct` is not of 0 and 1.
+        InputError: Shapes differ, a confidence is not in [0, 1], or a value of `correct` is not 0 or 1.
     """
     scores, hits = numbers("confidence", confidence), numbers("correct", correct)
     if scores.shape != hits.shape:
@@ -103,10 +103,10 @@ def numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
 
     Args:
         name: Name of the numbers for messages.
-        values: Anything that NumPy makes an array of.
+        values: Anything that NumPy can convert to an array.
 
     Raises:
-        InputError: The values are not real numbers, or a ragged list.
+        InputError: The values are not real numbers, or they are a ragged list.
     """
     try:
         kind = np.asarray(values).dtype.kind
@@ -119,7 +119,7 @@ def numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
 
 
 def bin_of(confidence: NDArray[np.float64], bins: int = BINS) -> NDArray[np.intp]:
-    """Find the bin of each confidence: a bin holds its upper edge, the first one 0 as well."""
+    """Find the bin of each confidence; a bin includes its upper edge, and the first bin also includes 0."""
     found: NDArray[np.intp] = np.searchsorted(_edges(bins), confidence, side="left") - 1
     return found.clip(0, bins - 1)
 
@@ -142,7 +142,7 @@ def log_losses(true_probability: ArrayLike) -> NDArray[np.float64]:
 
 
 def brier_scores(true_probability: ArrayLike, squared_norm: ArrayLike) -> NDArray[np.float64]:
-    """Compute the Brier score of each image over all classes, 0 to 2: ``squared_norm - 2 * true_probability + 1``.
+    """Compute each image's Brier score over all classes, ``squared_norm - 2 * true_probability + 1``, from 0 to 2.
 
     Raises:
         InputError: A value is not in [0, 1], or lengths differ.
@@ -152,24 +152,25 @@ def brier_scores(true_probability: ArrayLike, squared_norm: ArrayLike) -> NDArra
         raise InputError(f"expected as many `squared_norm` as `true_probability`, got {norm.shape} and {true.shape}")
     _check_range("true_probability", true, 1.0)
     _check_range("squared_norm", norm, 1.0)
-    # Where the true class has everything, rounding can leave a trace below 0.
+    # Where the true class has probability 1, rounding can make the score slightly negative.
     scores: NDArray[np.float64] = np.maximum(norm - 2 * true + 1, 0.0)
     return scores
 
 
 def calibration(records: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
-    """Compute ECE, NLL and Brier score of each cell.
+    """Compute the ECE and the mean NLL and Brier score of each cell.
 
     Args:
         records: One row for each image of a cell, columns as in the description of the module.
         bins: Number of bins of the ECE.
 
     Returns:
-        One row for each cell: `corruption`, `severity`, `error`, `ece`, `nll`, `brier`, `num_images`: a table for
-        :func:`~dtn_det.metrics.classification.mean_error`, which checks that no cell is missing.
+        One row for each cell, with the columns `corruption`, `severity`, `error`, `ece`, `nll`, `brier`, `num_images`.
+        :func:`~dtn_det.metrics.classification.mean_error` takes this table and checks that no cell is missing.
 
     Raises:
-        InputError: A column is missing, a row has no cell, or values are out of range; the message names the cell.
+        InputError: A column is missing, a row has no corruption or severity, or a value is out of range; in the last
+            case, the message names the cell.
     """
     check_columns(records, ("corruption", "severity", *RECORD_COLUMNS), "the records")
     nowhere = int(records[["corruption", "severity"]].isna().any(axis=1).sum())
@@ -197,7 +198,7 @@ def _edges(bins: int) -> NDArray[np.float64]:
 
 
 def check_bins(bins: int) -> None:
-    """Raise an InputError unless there is a bin."""
+    """Raise an InputError if the number of bins is less than 1."""
     if bins < 1:
         raise InputError(f"expected at least one bin, got {bins}")
 

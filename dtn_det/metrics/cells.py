@@ -1,4 +1,7 @@
-"""Cells of a sweep, and the check of every table of results: complete, unambiguous, and in the right unit."""
+"""Checks of tables of results: every cell is there, none comes twice, and the values are in the right unit.
+
+A cell (:class:`dtn_det.corruptions.cells.Cell`) is a corruption at a severity, or the clean images.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ _SUFFIX = {"benchmark": "", "extra": " (4 extra)", "all": " (15+4)"}
 
 
 def corruptions_of(name: str) -> tuple[str, ...]:
-    """Return the corruptions of a set, in the paper's order.
+    """Return the corruptions of a set in the order of the ImageNet-C paper.
 
     Raises:
         InputError: The name is unknown.
@@ -37,7 +40,7 @@ def corruptions_of(name: str) -> tuple[str, ...]:
 
 
 def metric_name(metric: str, corruptions: CorruptionSet) -> str:
-    """Return the name of a mean, which says so if it is not over the paper's fifteen corruptions."""
+    """Return the name of a mean, with a suffix if the mean is not over the paper's fifteen corruptions."""
     return metric + _SUFFIX[corruptions]
 
 
@@ -47,12 +50,12 @@ def all_cells(corruptions: CorruptionSet) -> tuple[Cell, ...]:
 
 
 def is_cell(cell: tuple[object, object]) -> bool:
-    """Return whether a corruption and a severity make a cell."""
+    """Return whether a pair is the clean cell or a known corruption with a severity from 1 to 5."""
     return cell == CLEAN or (cell[0] in ALL and cell[1] in SEVERITIES)
 
 
 def severity_of(value: object) -> int | str | None:
-    """Read a severity of a table, whatever its type: an integer, None for a missing one, text for anything else."""
+    """Read a severity from a table: an integer for a whole number, None for a missing value, text for anything else."""
     if value is None or type(value).__name__ == "NAType":
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -64,7 +67,7 @@ def severity_of(value: object) -> int | str | None:
 
 
 def describe(cells: Iterable[tuple[object, object]]) -> str:
-    """List cells as text, such as ``fog 1 2 5, clean``: each once, in the paper's order, unknown ones last."""
+    """List cells as text, such as ``clean, fog 1 2 5``: each once, in the paper's order, unknown names last."""
     severities: dict[str, list[str]] = {}
     for name, severity in dict.fromkeys(cells):
         severities.setdefault(str(name), []).append("" if (name, severity) in (CLEAN, (name, None)) else f" {severity}")
@@ -75,7 +78,7 @@ def describe(cells: Iterable[tuple[object, object]]) -> str:
 
 @dataclass(frozen=True)
 class CellLayout:
-    """The places of the cells of each corruption on the last axis of an array.
+    """The indices of cells on the last axis of an array, by corruption and by severity.
 
     Attributes:
         corruptions: Corruptions that have a cell, in the paper's order.
@@ -89,7 +92,7 @@ class CellLayout:
 
     @classmethod
     def of(cls, cells: Sequence[Cell]) -> CellLayout:
-        """Find the places of corrupted cells."""
+        """Find the indices of corrupted cells that lie along an axis in the given order."""
         names = tuple(name for name in ALL if any(cell[0] == name for cell in cells))
         return cls(
             names,
@@ -102,7 +105,7 @@ class CellLayout:
         )
 
     def groups(self) -> dict[str, NDArray[np.intp]]:
-        """Return the indices in :attr:`corruptions` of each group that has any."""
+        """Return, for each group with a corruption here, the indices of its corruptions in :attr:`corruptions`."""
         found = {
             group: np.flatnonzero([name in members for name in self.corruptions]) for group, members in GROUPS.items()
         }
@@ -110,20 +113,20 @@ class CellLayout:
 
 
 NO_GROUND_TRUTH = -1.0
-"""The value that COCO's evaluation gives where there is nothing to find, such as no small object."""
+"""The value that COCO's evaluation gives where there is no ground truth, such as APs without small objects."""
 
 _NO_SEVERITY = "no severity, as in means over the severities"
 
-# Types that NumPy would turn into numbers without a word, or with a warning at best.
+# Types that are no numbers, but that NumPy would convert to numbers without an error.
 _NO_NUMBERS = ("bool", "complex", "datetime", "timedelta", "str", "category")
 
 
 def cell_error(what: str, problems: dict[str, tuple[tuple[object, object], ...]], hint: str) -> CellError:
-    """Make the error about the cells of a table.
+    """Make the error that lists the faulty cells of a table.
 
     Args:
-        what: Name of what the table holds, for the message.
-        problems: The cells of each fault, by the description of the fault.
+        what: Name of the table for the message.
+        problems: The faulty cells by the description of their fault.
         hint: What to do, as the end of the sentence.
     """
     faults = "; ".join(f"{fault} ({len(cells)}): {describe(cells)}" for fault, cells in problems.items())
@@ -137,9 +140,9 @@ class CellValues:
     Attributes:
         cells: The corrupted cells, in the paper's order.
         values: Their values, (cells,).
-        clean: The value of the clean images, where there is one.
+        clean: The value of the clean images; None if the table has no clean row.
         expected_cells: Number of corrupted cells of the whole set.
-        num_images: Images behind each cell, where the table tells.
+        num_images: Number of images behind each cell; None if the table has no such column.
     """
 
     cells: tuple[Cell, ...]
@@ -163,21 +166,21 @@ def checked_cells(
     """Read one column of a tidy table, and check every row of it.
 
     Args:
-        frame: Columns `corruption`, `severity`, the one asked for, and `num_images` where it is known. Clean images
-            are corruption `clean`, severity 0.
-        column: Name of the column.
-        corruptions: The set that must be complete; other corruptions may be in the table and are left out.
+        frame: Table with the columns `corruption`, `severity`, `column`, and `num_images` where known. The row of the
+            clean images has corruption `clean`, severity 0.
+        column: Name of the column to read.
+        corruptions: The set of corruptions to read; other corruptions in the table are ignored.
         needs_clean: Whether the clean row must be there.
         allow_partial: Whether to accept missing corrupted cells.
         at_most: The largest value that makes sense (1 for fractions); None for any.
-        coco: Whether -1 is COCO's mark for no ground truth, rather than just negative.
+        coco: Whether the error calls a value of -1 COCO's mark for no ground truth, rather than negative.
         what: Name of the table for messages.
 
     Raises:
         CellError: Cells are missing, duplicated or unknown, values are NaN, negative or too large, rows have no
-            severity, or image counts differ; the message lists all cells of all faults.
-        InputError: This is not a table, a column is absent, comes twice or holds no numbers, or no corrupted cell is
-            left.
+            severity, or image counts differ; the message lists all faults with their cells.
+        InputError: `frame` is not a table, a column is absent, comes twice or holds no numbers, or the table has no
+            corrupted cell of the set.
     """
     check_columns(frame, ("corruption", "severity", column), what)
     numbers = _numbers(frame, column, what)
@@ -223,11 +226,11 @@ def checked_cells(
 
 
 def raise_problems(what: str, problems: dict[str, Iterable[tuple[object, object]]]) -> None:
-    """Raise a :class:`~dtn_det.errors.CellError` of all faults that have cells, if any.
+    """Raise one :class:`~dtn_det.errors.CellError` with all faults that some cell has; do nothing if none has.
 
     Args:
         what: Name of the table for messages.
-        problems: The cells that have each fault.
+        problems: The faulty cells by the description of their fault; may be empty lists.
     """
     faults = {fault: tuple(dict.fromkeys(cells)) for fault, cells in problems.items()}
     faults = {fault: cells for fault, cells in faults.items() if cells}
@@ -246,7 +249,7 @@ def raise_problems(what: str, problems: dict[str, Iterable[tuple[object, object]
 
 
 def check_columns(frame: object, columns: Sequence[str], what: str) -> None:
-    """Check that something is a table and has each of some columns once.
+    """Check that `frame` is a pandas DataFrame that has each of the given columns exactly once.
 
     Raises:
         InputError: It is not a table, or a column is absent or comes twice.

@@ -27,18 +27,21 @@ def mean_corruption_error(
     allow_partial: bool = False,
     column: str = "error",
 ) -> Summary:
-    """Compute the mCE in percent: the mean over corruptions of the ratio of the errors summed over the severities.
+    """Compute the mCE in percent, the mean of the CE over the corruptions.
+
+    The CE of a corruption is the sum of the model's errors over the severities divided by that of the baseline.
 
     Args:
         frame: The model's table.
-        baseline: `alexnet`, or the table of any model evaluated on the same cells, which then has 100.
+        baseline: `alexnet`, or the table of a model evaluated on the same cells; that model itself has an mCE of 100.
         corruptions: `benchmark` (the paper's 15), `extra` (the 4 hold-outs) or `all`; never mixed.
         allow_partial: Whether to accept missing cells; both sums are then over the severities that the model has, and
-            the result is labelled.
+            :attr:`Summary.label` says so.
         column: Column of the errors.
 
     Raises:
-        CellError: A table is unsound, with the list of the cells, or the baseline makes no error on a corruption.
+        CellError: A table lacks cells or has faulty rows, which the message lists, or the baseline makes no error on a
+            corruption.
         InputError: A column is missing, or the baseline or set is unknown.
     """
     model = checked_cells(frame, column, corruptions=corruptions, allow_partial=allow_partial, what="the model")
@@ -59,10 +62,13 @@ def relative_mean_corruption_error(
     allow_partial: bool = False,
     column: str = "error",
 ) -> Summary:
-    """Compute the relative mCE in percent: :func:`mean_corruption_error` of what corruption adds to the clean error.
+    """Compute the relative mCE in percent: :func:`mean_corruption_error` of the errors minus the clean error.
+
+    Arguments are those of :func:`mean_corruption_error`.
 
     Raises:
-        CellError: A table is unsound or has no clean row, or a corruption does not harm the baseline.
+        CellError: A table lacks cells or the clean row or has faulty rows, or a corruption does not raise the error of
+            the baseline.
         InputError: A column is missing, or the baseline or set is unknown.
     """
     model = checked_cells(
@@ -90,17 +96,19 @@ def mean_error(
     column: str = "error",
     at_most: float | None = 1.0,
 ) -> Summary:
-    """Compute the mean over corruptions of the mean over severities, in the unit of the table.
+    """Compute the mean of a column over the severities of each corruption, then over the corruptions.
+
+    The result has the unit of the column.
 
     Args:
         frame: The model's table.
-        corruptions: The set of corruptions.
+        corruptions: `benchmark` (the paper's 15), `extra` (the 4 hold-outs) or `all`; never mixed.
         allow_partial: Whether to accept missing cells.
         column: `error` (top-1), `top5_error`, or a column of :func:`~dtn_det.metrics.calibration.calibration`.
-        at_most: The largest value that makes sense; None for NLL, 2 for the Brier score.
+        at_most: The largest value to accept; None (no limit) for NLL, 2 for the Brier score.
 
     Raises:
-        CellError: The table is unsound.
+        CellError: The table lacks cells or has faulty rows.
         InputError: A column is missing, or the set is unknown.
     """
     model = checked_cells(
@@ -123,7 +131,8 @@ def corruption_error(
     """Compute the CE of each corruption, of which :func:`mean_corruption_error` is the mean.
 
     Returns:
-        Columns `corruption`, `group`, `value` (percent), `cells`, `expected_cells`; the index counts the rows.
+        One row for each corruption, with the columns `corruption`, `group`, `value` (the CE in percent), `cells` (how
+        many severities the model has) and `expected_cells`.
     """
     mean = mean_corruption_error(frame, baseline, corruptions=corruptions, allow_partial=allow_partial, column=column)
     return _table(mean, frame)
@@ -137,7 +146,7 @@ def relative_corruption_error(
     allow_partial: bool = False,
     column: str = "error",
 ) -> pd.DataFrame:
-    """Compute the relative CE of each corruption, in a table as that of :func:`corruption_error`."""
+    """Compute the relative CE of each corruption, in a table like that of :func:`corruption_error`."""
     mean = relative_mean_corruption_error(
         frame, baseline, corruptions=corruptions, allow_partial=allow_partial, column=column
     )
@@ -145,12 +154,13 @@ def relative_corruption_error(
 
 
 def is_at_chance(clean_error: float, num_images: int | None, num_classes: int) -> bool:
-    """Return whether a model recognises no more clean images than guessing does, so that corruption cannot harm it.
+    """Return whether a model recognises no more clean images than random guessing, so that corruption cannot harm it.
+
+    Accuracies up to three standard deviations above that of guessing count as guessing.
 
     Args:
         clean_error: The clean error, a fraction.
-        num_images: Images behind it, None for an exact error. The number that guessing recognises among them is taken
-            to vary by three standard deviations.
+        num_images: Number of images that it was measured on; with None, the error is exact and the deviation is 0.
         num_classes: Number of classes of the data.
     """
     chance = 1 / num_classes
@@ -159,7 +169,7 @@ def is_at_chance(clean_error: float, num_images: int | None, num_classes: int) -
 
 
 def chance_remark(clean_error: float, who: str = "the model") -> str:
-    """Return the reason why there is no relative mCE of a model that guesses, or against one."""
+    """Return a sentence that says why there is no relative mCE of, or relative to, a model that guesses."""
     return (
         f"no relative mCE: with a clean error of {100 * clean_error:.2f} % {who} is no better than chance, so "
         "corruption has nothing to take from it"
@@ -171,8 +181,8 @@ def check_denominators(values: NDArray[np.float64], layout: CellLayout, reason: 
 
     Args:
         values: The denominator of each corruption, (corruptions,).
-        layout: Places of the cells.
-        reason: The meaning of a denominator of 0, for the message.
+        layout: The corruptions in the order of `values`.
+        reason: What a denominator of 0 means, for the message.
     """
     faulty = [name for name, value in zip(layout.corruptions, values, strict=True) if not value > 0]
     if faulty:

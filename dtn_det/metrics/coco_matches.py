@@ -1,7 +1,7 @@
-"""Matches of detections and ground truth, in a form from which the AP of any resampled images follows.
+"""Matches of detections and ground truth, in a form from which the AP of any resample of the images can be computed.
 
-The matching is that of COCO's evaluation (cocoapi, PythonAPI/pycocotools/cocoeval.py, `evaluateImg`), on the IoUs of
-pycocotools or faster-coco-eval, so that the AP of all images is theirs.
+The matching is that of COCO's evaluation (cocoapi, PythonAPI/pycocotools/cocoeval.py, `evaluateImg`) and takes the
+IoUs of pycocotools or faster-coco-eval, so that the AP of all images equals theirs.
 """
 
 from __future__ import annotations
@@ -18,30 +18,34 @@ from dtn_det.errors import InputError
 from dtn_det.system.compiled import compiled_exactly
 
 UNMATCHED, TRUE_POSITIVE, IGNORED = 0, 1, 2
-"""The outcome of a detection: without ground truth, matched to one that counts, or matched to one that does not."""
+"""The outcome of a detection: matched to no ground truth, to one that counts, or to one that COCO ignores (a crowd, or
+an object outside the area range)."""
 
 
 @dataclass(frozen=True)
 class CocoMatches:
-    """The matches of one model on one set of images (one cell), K categories, A area ranges, T IoU thresholds.
+    """The matches of one model on one set of images under one cell.
 
-    Detections are sorted by category, then by falling score. The matches are only of those that matched something, for
-    each (category, area range, threshold) in that order.
+    In the shapes, K is the number of categories, A of area ranges, T of IoU thresholds and R of recall thresholds.
+    Detections are sorted by category, then by falling score. The matches hold only the detections that matched
+    something; they are sorted by category, then area range, then threshold.
 
     Attributes:
         images: Ids of the images.
         areas: Labels of the area ranges (`all`, `small`, ...).
-        iou_thresholds: (T,).
-        recall_thresholds: At which the precision is read, (R,).
-        starts: Where the detections of each category begin, (K + 1,).
+        iou_thresholds: The IoU thresholds, (T,).
+        recall_thresholds: The recalls at which the precision is read, (R,).
+        starts: Index of the first detection of each category, and the number of all, (K + 1,).
         image: Image of each detection, an index into `images`, (detections,).
-        inside: Whether a detection that matches nothing counts as false, in each area range, (A, detections).
-        match_starts: Where the matches of each category, area and threshold begin, (K * A * T + 1,).
-        match_position: The detection that matched, an index into those of its category, (matches,).
-        match_counts: Whether what it matched counts (otherwise it is ignored), (matches,).
-        ground_truth_starts: Where the images of each category begin, (K + 1,).
-        ground_truth_image: Image with ground truths of the category, (entries,).
-        ground_truths: How many of them count in each area range, (A, entries).
+        inside: Whether the area of a detection is in each range, so that it is false if unmatched, (A, detections).
+        match_starts: Index of the first match of each category, area and threshold, and the number of all,
+            (K * A * T + 1,).
+        match_position: Detection of each match, an index among the detections of its category, (matches,).
+        match_counts: Whether the matched ground truth counts; if not, the detection is ignored, (matches,).
+        ground_truth_starts: Index of the first of the entries of each category, and the number of all, (K + 1,). An
+            entry is an image with ground truth of the category.
+        ground_truth_image: Image of each entry, an index into `images`, (entries,).
+        ground_truths: How many ground truths of an entry count in each area range, (A, entries).
     """
 
     images: tuple[int, ...]
@@ -66,7 +70,7 @@ def matches_from_evaluator(evaluator: Any) -> CocoMatches:
         evaluator: `COCOeval` of pycocotools or of faster-coco-eval, after `evaluate()`.
 
     Raises:
-        InputError: The evaluation was not run, or is of keypoints, without categories, or in LVIS style.
+        InputError: The evaluation was not run, is of keypoints, merges the categories, or is in LVIS style.
     """
     _check(evaluator)
     settings = evaluator.params
@@ -75,14 +79,14 @@ def matches_from_evaluator(evaluator: Any) -> CocoMatches:
     found = _by_pair(evaluator.cocoDt, images, categories)
     most = int(settings.maxDets[-1])
 
-    # By category, then by image, as the keys are ordered.
+    # Sorted by category, then by image.
     pairs = sorted({*truths, *found})
     scores, areas, truth_areas, crowds, ious = [], [], [], [], []
     sizes = np.zeros((len(pairs), 2), dtype=np.int64)
     for index, pair in enumerate(pairs):
         category, image = pair
         annotations = truths.get(pair, [])
-        # Equal scores stay in their order, as in COCO's code.
+        # The sort is stable, as in COCO's code: detections with equal scores keep their order.
         detections = sorted(found.get(pair, ()), key=_falling_score)[:most]
         sizes[index] = len(detections), len(annotations)
         scores += [one["score"] for one in detections]
@@ -124,11 +128,11 @@ def _falling_score(detection: Mapping[str, Any]) -> float:
 
 
 def join_categories(parts: Sequence[CocoMatches], images: Sequence[int]) -> CocoMatches:
-    """The matches of all categories from those of a few each, in the order of the parts.
+    """Join matches of different categories into those of all, with the categories in the order of the parts.
 
     Args:
-        parts: At least one, with the same area ranges and thresholds.
-        images: Ids of all images, in the order in which the images of each part come.
+        parts: At least one part, all with the same area ranges and thresholds.
+        images: Ids of all images; those of each part must come in the same order here.
     """
     place = {image: number for number, image in enumerate(images)}
     moved = [np.array([place[image] for image in part.images], np.int32) for part in parts]
@@ -148,7 +152,7 @@ def join_categories(parts: Sequence[CocoMatches], images: Sequence[int]) -> Coco
 
 
 def _joined_starts(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Where things begin that are counted on from one part to the next."""
+    """Join the start indices of several parts, each offset by the number of things in the parts before it."""
     ends = np.cumsum([0, *(part[-1] for part in parts)])
     return np.concatenate([[0], *(part[1:] + end for part, end in zip(parts, ends, strict=False))]).astype(np.int64)
 
@@ -167,7 +171,7 @@ def _check(evaluator: Any) -> None:
 def _by_pair(
     coco: Any, images: Sequence[int], categories: Sequence[int]
 ) -> dict[tuple[int, int], list[dict[str, Any]]]:
-    """Sort annotations by (category, image), both as indices, in the order in which COCO's code sees them."""
+    """Group annotations by (category index, image index), each group in the order in which COCO's code sees it."""
     index = {category: place for place, category in enumerate(categories)}
     found: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for place, image in enumerate(images):
@@ -178,7 +182,7 @@ def _by_pair(
 
 
 def _within(areas: NDArray[np.float64], ranges: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return whether each area is in each range, both ends included: (A, areas)."""
+    """Return whether each area is in each range, including both ends, as an array (ranges, areas)."""
     inside: NDArray[np.bool_] = (areas >= ranges[:, :1]) & (areas <= ranges[:, 1:])
     return inside
 
@@ -199,7 +203,7 @@ def _assembled(
 ) -> CocoMatches:
     category = np.repeat(pairs[:, 0], sizes[:, 0])
     image = np.repeat(pairs[:, 1], sizes[:, 0])
-    # Ties stay in the order of the images, as in COCO's stable sort.
+    # The sort is stable, as COCO's: detections with equal scores stay in the order of their images.
     order = np.lexsort((-scores, category))
     starts = np.searchsorted(category[order], np.arange(num_categories + 1))
     outcome = outcome[:, :, order]
@@ -242,7 +246,7 @@ def _match(
     thresholds: NDArray[np.float64],
     num_detections: int,
 ) -> NDArray[np.uint8]:
-    """Match the detections of each pair of an image and a category, best score first: (A, T, detections)."""
+    """Match the detections of each image and category, best score first; return outcomes as (A, T, detections)."""
     outcome = np.zeros((len(ranges), len(thresholds), num_detections), dtype=np.uint8)
     most = 0
     for pair in range(len(sizes)):
@@ -255,7 +259,7 @@ def _match(
         iou_start = 0
         for pair in range(len(sizes)):
             detections, truths = sizes[pair, 0], sizes[pair, 1]
-            # Ground truths that count come first.
+            # Put the ground truths that count before those that COCO ignores.
             counting = 0
             for ignored in range(2):
                 for truth in range(truths):
@@ -275,7 +279,7 @@ def _match(
                         truth = order[place]
                         if taken[truth] and not crowd[truth_start + truth]:
                             continue
-                        # One that counts is kept, however well an ignored one fits.
+                        # A match with a ground truth that counts is kept, even if an ignored one has a larger IoU.
                         if match >= 0 and match < regular and place >= regular:
                             break
                         iou = ious[iou_start + detection * truths + truth]

@@ -1,8 +1,8 @@
 """Performance of detectors under corruption: mPC and rPC.
 
 Tables are tidy: columns `corruption`, `severity`, one for each metric (`AP`, `AP50`, ..., fractions), and `num_images`
-where known; the clean images are corruption `clean`, severity 0. Boxes and masks are two tables. Definitions: Michaelis
-et al., arXiv:1907.07484, Section 2.2.
+where known; the clean images are corruption `clean`, severity 0. Boxes and masks need a table each. Definitions:
+Michaelis et al., arXiv:1907.07484, Section 2.2.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dtn_det.metrics.cells import CellLayout, CellValues, CorruptionSet, cell_er
 from dtn_det.metrics.formulas import Summary
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-"""COCO's average precisions."""
+"""Names of COCO's average precisions."""
 
 
 def mean_performance_under_corruption(
@@ -35,11 +35,12 @@ def mean_performance_under_corruption(
         frame: The model's table.
         metric: Column of the metric.
         corruptions: `benchmark` (the paper's 15), `extra` (the 4 hold-outs) or `all`; never mixed.
-        allow_partial: Whether to accept missing cells; they are left out of the means, and the result is labelled.
+        allow_partial: Whether to accept missing cells; the means leave them out, and
+            :attr:`Summary.label` says so.
 
     Raises:
-        CellError: The table is unsound, with the list of the cells, or has -1, which COCO's evaluation gives for an
-            area without ground truth.
+        CellError: The table lacks cells or has faulty rows, which the message lists, or a value is -1, which COCO's
+            evaluation gives for an area range without ground truth.
         InputError: A column is missing, or the set is unknown.
     """
     return _summary("mPC", _checked(frame, metric, corruptions, allow_partial, needs_clean=False), metric, corruptions)
@@ -52,10 +53,12 @@ def relative_performance_under_corruption(
     corruptions: CorruptionSet = "benchmark",
     allow_partial: bool = False,
 ) -> Summary:
-    """Compute the rPC in percent, the mPC divided by the clean performance P: a ratio of means.
+    """Compute the rPC in percent: the mPC divided by the clean performance P, not a mean of ratios.
+
+    Arguments are those of :func:`mean_performance_under_corruption`.
 
     Raises:
-        CellError: The table is unsound or has no clean row, or P is 0.
+        CellError: The table lacks cells or the clean row or has faulty rows, or P is 0.
         InputError: A column is missing, or the set is unknown.
     """
     return _summary("rPC", _checked(frame, metric, corruptions, allow_partial, needs_clean=True), metric, corruptions)
@@ -88,7 +91,7 @@ def performance_table(
 
 
 def no_clean_performance(metric: str) -> CellError:
-    """Return the error of a model that finds nothing on clean images."""
+    """Make the error to raise for a model whose clean performance is 0, so that its rPC is undefined."""
     return cell_error("the model", {f"clean `{metric}` 0": (CLEAN,)}, "the rPC is undefined; report the mPC")
 
 

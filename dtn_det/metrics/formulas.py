@@ -1,7 +1,7 @@
-"""The formulas of all means, on arrays whose last axis is the cells; leading axes, such as replicates, are kept.
+"""The formulas of corruption errors and means, on arrays whose last axis is the cells or the corruptions.
 
-Hendrycks and Dietterich (arXiv:1903.12261, Section 4.1) for the corruption errors, Michaelis et al.
-(arXiv:1907.07484, Section 2.2) for performance under corruption.
+Leading axes, such as that of bootstrap replicates, are kept. Corruption errors are defined by Hendrycks and Dietterich
+(arXiv:1903.12261, Section 4.1), performance under corruption by Michaelis et al. (arXiv:1907.07484, Section 2.2).
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ Array = NDArray[np.float64]
 
 
 def sums(values: Array, layout: CellLayout) -> Array:
-    """Sum over the severities of each corruption: (..., cells) to (..., corruptions)."""
+    """Sum over the severities of each corruption: (..., cells) becomes (..., corruptions)."""
     return np.stack([values[..., columns].sum(-1) for columns in layout.columns], axis=-1)
 
 
 def means(values: Array, layout: CellLayout) -> Array:
-    """Average over the severities of each corruption: (..., cells) to (..., corruptions)."""
+    """Average over the severities of each corruption: (..., cells) becomes (..., corruptions)."""
     return sums(values, layout) / _counts(layout)
 
 
 def corruption_errors(errors: Array, baseline: Array, layout: CellLayout) -> Array:
-    """Compute the CE in percent, the ratio of the sums over severities: (..., corruptions)."""
+    """Compute the CE in percent: the ratio of both errors, each summed over the severities, as (..., corruptions)."""
     return 100.0 * _ratio(sums(errors, layout), sums(baseline, layout))
 
 
 def degradations(errors: Array, clean: Array, layout: CellLayout) -> Array:
-    """Sum the error that corruption adds over the severities: (..., corruptions).
+    """Sum the errors minus the clean error over the severities of each corruption, as (..., corruptions).
 
     Args:
         errors: Errors, (..., cells).
-        clean: Clean error, (...).
-        layout: Places of the cells.
+        clean: Clean error, without the axis of the cells.
+        layout: Which cells belong to which corruption.
     """
     return sums(errors - clean[..., None], layout)
 
@@ -46,22 +46,22 @@ def degradations(errors: Array, clean: Array, layout: CellLayout) -> Array:
 def relative_corruption_errors(
     errors: Array, clean: Array, baseline: Array, baseline_clean: Array, layout: CellLayout
 ) -> Array:
-    """Compute the relative CE in percent, (..., corruptions)."""
+    """Compute the relative CE in percent, the ratio of both :func:`degradations`, as (..., corruptions)."""
     return 100.0 * _ratio(degradations(errors, clean, layout), degradations(baseline, baseline_clean, layout))
 
 
 def relative_performance(mean: Array, clean: Array) -> Array:
-    """Compute the part of the clean performance that is left, in percent; NaN where the clean performance is 0."""
+    """Compute a mean performance in percent of the clean performance; NaN where the clean performance is 0."""
     return 100.0 * _ratio(mean, clean)
 
 
 def group_means(values: Array, layout: CellLayout) -> dict[str, Array]:
-    """Average over the corruptions of each group: (..., corruptions) to (...)."""
+    """Average over the corruptions of each group: (..., corruptions) becomes (...) for each group by name."""
     return {group: values[..., indices].mean(-1) for group, indices in layout.groups().items()}
 
 
 def severity_means(values: Array, layout: CellLayout) -> dict[int, Array]:
-    """Average over the corruptions at each severity: (..., cells) to (...)."""
+    """Average over the corruptions at each severity: (..., cells) becomes (...) for each severity."""
     return {severity: values[..., columns].mean(-1) for severity, columns in layout.severities.items()}
 
 
@@ -77,19 +77,20 @@ def _ratio(numerator: Array, denominator: Array) -> Array:
 
 @dataclass(frozen=True)
 class Summary:
-    """A mean over cells, with its parts, and whether cells are missing.
+    """A mean over cells, the values that it is made of, and whether cells are missing.
 
     Attributes:
         metric: Name of the metric, such as `mCE`, `mPC AP50`, `mean error (15+4)`.
-        value: The mean over the corruptions. CE, relative CE and rPC are in percent, all else in the table's unit.
+        value: The mean over the corruptions. CE, relative CE and rPC are in percent, the others in the table's unit.
         by_corruption: Value of each corruption that has a cell, in the paper's order.
         by_group: Mean over the corruptions of each group (`noise`, `blur`, `weather`, `digital`, `extra`).
-        by_severity: Mean over the corruptions at each severity; empty where the metric is a ratio of sums over them.
+        by_severity: Mean over the corruptions at each severity; empty for mCE and relative mCE, whose ratios are of
+            sums over the severities.
         cells: Number of corrupted cells behind the value.
         expected_cells: Number of corrupted cells of the whole set.
-        baseline: Name of the baseline of a corruption error.
-        clean: Value of the clean images, where the metric uses it.
-        num_images: Images behind each cell, where known.
+        baseline: Name of the baseline; None for metrics other than mCE and relative mCE.
+        clean: Value of the clean images; None if the table has no clean row.
+        num_images: Number of images behind each cell; None where unknown.
     """
 
     metric: str

@@ -1,4 +1,4 @@
-"""Intervals of every number of a model, and paired intervals and tests of the difference of two."""
+"""Confidence intervals of every number of a model, and paired intervals and tests of the differences of two models."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ I_co = TypeVar("I_co", bound=Interval, covariant=True)
 
 
 class Quantity(NamedTuple):
-    """The identity of a number.
+    """The key of one number of a model: what it measures, and over which corruption and severity.
 
     Attributes:
         name: Name of the number: `error`, `CE`, `mCE`, `relative CE`, `relative mCE`, `mean error`; `AP`, `P AP`, `mPC
             AP`, `rPC AP` ...
-        scope: A corruption, `clean`, a group, or empty for the whole set.
-        severity: 1 to 5 for a cell and for the mean over the corruptions at one severity, 0 for all else.
+        scope: A corruption, `clean`, a group of corruptions, or empty for the whole set.
+        severity: 1 to 5 for a cell, or for the mean over the corruptions at that severity; 0 for any other number.
     """
 
     name: str
@@ -51,13 +51,13 @@ class Quantity(NamedTuple):
 
 @dataclass(frozen=True)
 class Intervals(Generic[I_co]):
-    """Intervals of all numbers.
+    """The intervals of all numbers of a model, or of all differences of two models.
 
     Attributes:
-        entries: The interval of each quantity, cells first.
-        level: Part of the replicates inside an interval.
-        num_images: Number of images that were drawn from.
-        seed: Seed of the draws.
+        entries: The interval of each number by its key, those of single cells first.
+        level: Fraction of the replicates inside an interval.
+        num_images: Number of images that the bootstrap drew from.
+        seed: Seed of the bootstrap.
         cells: Number of corrupted cells behind the means.
         expected_cells: Number of corrupted cells of the whole set.
     """
@@ -76,7 +76,7 @@ class Intervals(Generic[I_co]):
 
     @property
     def label(self) -> str:
-        """`partial (30/75)`, or nothing when all cells are there."""
+        """`partial (30/75)` for 30 of 75 cells; empty when all cells are there."""
         return partial_label(self.cells, self.expected_cells)
 
     def get(self, name: str, scope: str = "", severity: int = 0) -> I_co:
@@ -92,7 +92,7 @@ class Intervals(Generic[I_co]):
         return self.entries[key]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a table with one row for each number: `name`, `scope`, `severity`, and the fields of the interval."""
+        """Return a table with a row for each number; its columns are the fields of its key and of its interval."""
         rows = [{**key._asdict(), **vars(entry)} for key, entry in self.entries.items()]
         return pd.DataFrame(rows)
 
@@ -108,21 +108,22 @@ def classification_intervals(
 ) -> Intervals[Interval]:
     """Compute intervals of `error`, `CE`, `relative CE`, `mean error`, `mCE` and `relative mCE`.
 
-    The means are there for each group, too, and `mean error` for each corruption and each severity.
+    All means are also computed for each group, and `mean error` also for each corruption and each severity.
 
     Args:
-        model: Samples of :func:`~dtn_det.metrics.record_samples.error_samples`, or of another metric, which then has no
-            baseline.
-        baseline: `alexnet`, whose errors are constants; or the samples of another model on the same images, drawn
-            jointly; or None for no corruption errors.
-        corruptions: The set of corruptions.
-        allow_partial: Whether to accept missing cells; the result is labelled.
-        relative: Whether to give the relative numbers, which need the clean cell.
-        level: Part of the replicates inside an interval, between 0 and 1.
+        model: Samples of :func:`~dtn_det.metrics.record_samples.error_samples`; those of another metric only with a
+            `baseline` of None.
+        baseline: `alexnet`, whose errors are constants; the samples of another model with the same images, replicates
+            and seed; or None for no corruption errors.
+        corruptions: `benchmark` (the paper's 15), `extra` (the 4 hold-outs) or `all`; never mixed.
+        allow_partial: Whether to accept missing cells; :attr:`Intervals.label` then says so.
+        relative: Whether to compute `relative CE` and `relative mCE`, which need the clean cell.
+        level: Fraction of the replicates inside an interval, between 0 and 1.
 
     Raises:
-        CellError: Cells are missing, or the baseline makes no error on a corruption or is not harmed by it.
-        InputError: The baseline is unknown or was not drawn jointly.
+        CellError: Cells are missing, or a corruption gives no error of the baseline or does not raise its clean error.
+        InputError: The baseline is unknown, has other images, replicates or seed, or is given for a metric other than
+            the top-1 error.
     """
     point, values, shape = _classification(model, baseline, corruptions, allow_partial, relative)
     return _intervals(model, point, values, shape, level)
@@ -138,11 +139,14 @@ def classification_differences(
     relative: bool = True,
     level: float = LEVEL,
 ) -> Intervals[Difference]:
-    """Compute paired intervals and p-values of second minus first, of all numbers of :func:`classification_intervals`.
+    """Compute paired intervals and p-values of second minus first, for all numbers of :func:`classification_intervals`.
+
+    The other arguments are those of :func:`classification_intervals`.
 
     Raises:
-        CellError: Cells are missing.
-        InputError: The models were not drawn jointly or have different cells.
+        CellError: Cells are missing, also in one model only, or the baseline has one of the faults that
+            :func:`classification_intervals` names.
+        InputError: The two models, or they and the baseline, differ in metric, images, replicates or seed.
     """
     _check_comparable(first, second)
     theirs = _classification(first, baseline, corruptions, allow_partial, relative)
@@ -152,15 +156,16 @@ def classification_differences(
 def detection_intervals(
     model: Samples, *, corruptions: CorruptionSet = "benchmark", allow_partial: bool = False, level: float = LEVEL
 ) -> Intervals[Interval]:
-    """Compute intervals of one metric on each cell, and of `P`, `mPC` and `rPC`.
+    """Compute intervals of one metric on each cell, and of its `P`, `mPC` and `rPC`.
 
-    `mPC` and `rPC` are there for each corruption, group and severity, too; `P` and `rPC` need the clean cell.
+    `mPC` and `rPC` are also computed for each corruption, group and severity. `P` and `rPC` are left out without the
+    clean cell.
 
     Args:
         model: Samples of one metric of :func:`~dtn_det.metrics.ap_samples.ap_samples`.
-        corruptions: The set of corruptions.
-        allow_partial: Whether to accept missing cells; the result is labelled.
-        level: Part of the replicates inside an interval, between 0 and 1.
+        corruptions: `benchmark` (the paper's 15), `extra` (the 4 hold-outs) or `all`; never mixed.
+        allow_partial: Whether to accept missing cells; :attr:`Intervals.label` then says so.
+        level: Fraction of the replicates inside an interval, between 0 and 1.
 
     Raises:
         CellError: Cells are missing or have no ground truth, or P is 0.
@@ -177,11 +182,13 @@ def detection_differences(
     allow_partial: bool = False,
     level: float = LEVEL,
 ) -> Intervals[Difference]:
-    """Compute paired intervals and p-values of second minus first, of all numbers of :func:`detection_intervals`.
+    """Compute paired intervals and p-values of second minus first, for all numbers of :func:`detection_intervals`.
+
+    The other arguments are those of :func:`detection_intervals`.
 
     Raises:
-        CellError: Cells are missing or have no ground truth, or P is 0.
-        InputError: The models were not drawn jointly or have different cells.
+        CellError: Cells are missing, also in one model only, or have no ground truth, or P is 0.
+        InputError: The models differ in metric, images, replicates or seed.
     """
     _check_comparable(first, second)
     ours = _detection(second, corruptions, allow_partial)
@@ -260,7 +267,7 @@ def _chosen(model: Samples, corruptions: CorruptionSet, allow_partial: bool) -> 
 
 
 def _select(samples: Samples, cells: tuple[Cell, ...], replicated: bool) -> tuple[Array, Array | None]:
-    """Return the values of some cells and of the clean one, on the replicates or on all images."""
+    """Return the values of some cells, and that of the clean cell or None, on the replicates or on all images."""
     values = samples.values if replicated else samples.point
     clean = samples.column(CLEAN)
     return values[..., [samples.cells.index(cell) for cell in cells]], None if clean is None else values[..., clean]
@@ -269,7 +276,7 @@ def _select(samples: Samples, cells: tuple[Cell, ...], replicated: bool) -> tupl
 def _baseline_reader(
     model: Samples, baseline: str | Samples, cells: tuple[Cell, ...], relative: bool
 ) -> Callable[[bool], tuple[Array, Array | None]]:
-    """Return a function that gives the baseline's errors on some cells and the clean one, replicated or not."""
+    """Return a function that gives the baseline's errors on the cells and its clean error, on replicates if True."""
     if isinstance(baseline, Samples):
         check_paired(model, baseline)
         needed = (*cells, CLEAN) if relative else cells
@@ -292,14 +299,14 @@ def _cell_numbers(
 
 
 def _means(name: str, values: Array, layout: CellLayout) -> dict[Quantity, Array]:
-    """Average over severities for corruptions, their groups and all, and over corruptions for severities."""
+    """Return the means of each corruption, of each group, over all corruptions, and at each severity."""
     severities = formulas.severity_means(values, layout)
     found = {Quantity(name, severity=severity): mean for severity, mean in severities.items()}
     return found | _with_groups(name, name, formulas.means(values, layout), layout)
 
 
 def _with_groups(mean_name: str, name: str, values: Array, layout: CellLayout) -> dict[Quantity, Array]:
-    """Return the numbers of corruptions, and their means over all corruptions and over each group."""
+    """Return the number of each corruption, and the means over all corruptions and over each group."""
     found = {Quantity(name, scope): values[..., index] for index, scope in enumerate(layout.corruptions)}
     found[Quantity(mean_name)] = values.mean(-1)
     return found | {Quantity(mean_name, group): mean for group, mean in formulas.group_means(values, layout).items()}

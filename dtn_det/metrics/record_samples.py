@@ -1,4 +1,4 @@
-"""Bootstrap replicates of the numbers of classifiers, from arrays with one row an image and one column a cell."""
+"""Bootstrap replicates of a classifier's numbers, from arrays with a row for each image and a column for each cell."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dtn_det.metrics.calibration import BINS, bin_of, check_bins, confidences, n
 from dtn_det.metrics.resampling import REPLICATES, Samples, check_cells, digest, weights
 from dtn_det.system.compiled import compiled
 
-# So many replicates and images together have sums that fit into a core's cache.
+# Replicates and images of one step of the sums over bins, chosen so that its arrays fit into a core's cache.
 _TOGETHER = 128
 _IMAGES = 8192
 _THREADS = 4
-# With so many images, sums in float64 would take noticeably longer, and float32 is precise enough for an interval.
+# Above this number of images, sums are in float32, which is noticeably faster and precise enough for an interval.
 _MANY = 4096
 
 
@@ -34,7 +34,7 @@ def error_samples(
     """Compute the errors of a classifier on every cell, for all images and for each replicate.
 
     Args:
-        correct: Whether each image of each cell was recognised, (images, cells) of booleans.
+        correct: Whether each image was recognised under each cell, booleans of shape (images, cells).
         cells: The cell of each column.
         images: The name of the image of each row.
         replicates: Number of replicates.
@@ -42,7 +42,8 @@ def error_samples(
         metric: `error` (top-1) or a name such as `top5_error`.
 
     Raises:
-        InputError: The array is not boolean or does not fit, or cells are unknown.
+        InputError: The array is not boolean or has another shape, a cell is unknown or repeated, or an image is
+            repeated.
     """
     hits = np.asarray(correct)
     if hits.dtype != np.bool_:
@@ -58,17 +59,18 @@ def mean_samples(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[str, Samples]:
-    """Compute means as :func:`error_samples` does, of any numbers that images have, such as NLL and Brier score.
+    """Compute the mean over images as :func:`error_samples` does, of any number of an image, such as the NLL.
 
     Args:
-        values: An array (images, cells) for each metric; several take less time together than one after the other.
+        values: An array (images, cells) for each metric by name; one call for several metrics is faster than one call
+            each.
         cells: The cell of each column.
         images: The name of the image of each row.
         replicates: Number of replicates.
         seed: Seed of the draws.
 
     Raises:
-        InputError: An array does not fit or is not finite, or cells are unknown.
+        InputError: An array has another shape or is not finite, a cell is unknown or repeated, or an image is repeated.
     """
     found = check_cells(cells)
     size, count, names = len(images), len(found), digest(images)
@@ -81,8 +83,8 @@ def mean_samples(
         if not np.isfinite(own).all():
             raise InputError(f"expected finite values of `{metric}`, got NaN or infinity: mend the records")
         points.append(np.count_nonzero(own, axis=0) / size if exact else own.mean(0))
-        # Sums of 0 and 1 are exact; what other numbers differ by from their mean is small, and so is what its sums are
-        # off by.
+        # Sums of 0 and 1 are exact. Other numbers are summed as differences from their mean, which are small, so that
+        # the rounding errors of their sums are small too.
         offsets.append(np.zeros(count) if exact else points[-1])
         into = each[:, place * count : (place + 1) * count]
         np.subtract(own, offsets[-1], out=into, casting="same_kind")
@@ -107,7 +109,7 @@ def calibration_error_samples(
     """Compute the expected calibration error on every cell, for all images and for each replicate.
 
     Args:
-        confidence: Largest probability, (images, cells).
+        confidence: Largest probability of each image, (images, cells).
         correct: Whether the prediction is right, (images, cells).
         cells: The cell of each column.
         images: The name of the image of each row.
@@ -116,8 +118,8 @@ def calibration_error_samples(
         bins: Number of bins of equal width.
 
     Raises:
-        InputError: Arrays do not fit, a confidence is outside [0, 1], a `correct` is not 0 or 1, there is no bin, or
-            cells are unknown.
+        InputError: An array has another shape, a confidence is outside [0, 1], a value of `correct` is not 0 or 1,
+            `bins` is less than 1, a cell is unknown or repeated, or an image is repeated.
     """
     check_bins(bins)
     scores, hits = np.asarray(confidence), np.asarray(correct)
@@ -129,7 +131,7 @@ def calibration_error_samples(
     for cell in range(len(found)):
         score, hit = confidences(scores[:, cell], hits[:, cell])
         which[:, cell] = bin_of(score, bins)
-        # |sum of (correct - confidence)| over the images of each bin, added up, is the ECE times the images.
+        # The ECE is the sum over bins of |sum of (correct - confidence) over the images of the bin|, divided by `size`.
         point[cell] = np.abs(np.bincount(which[:, cell], hit - score)).sum() / size
         gaps[:, cell] = hit - score
     parts = [_bin_sums(drawn, which, gaps, bins) for drawn in weights(size, replicates, seed)]
@@ -140,7 +142,7 @@ def calibration_error_samples(
 def _bin_sums(
     drawn: NDArray[np.float32], which: NDArray[np.unsignedinteger], gaps: NDArray[np.floating], bins: int
 ) -> NDArray[np.float64]:
-    """Sum over the drawn images of each bin.
+    """Sum numbers over the images of each bin, each image as often as a replicate has drawn it.
 
     Args:
         drawn: How often each image was drawn, (replicates, images).
@@ -179,7 +181,7 @@ def _add_to_bins(
     gaps: NDArray[np.floating],
     sums: NDArray[np.floating],
 ) -> None:
-    """Add the number of each image and cell to the sum of its bin, as often as each replicate has drawn the image."""
+    """Add each number to the sum of its cell and bin, times how often each replicate has drawn its image."""
     for image in range(len(drawn)):
         row = drawn[image]
         for cell in range(which.shape[1]):

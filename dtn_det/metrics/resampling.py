@@ -1,4 +1,4 @@
-"""Bootstrap over images: how often each image is drawn, what replicates prove, and p-values of several comparisons."""
+"""Bootstrap over images: how often each image is drawn, intervals and p-values, and Holm's adjustment of p-values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from dtn_det.metrics.cells import describe, is_cell, severity_of
 REPLICATES = 1000
 LEVEL = 0.95
 
-# Matrix products are quick with so many replicates at once, which take 128 MB at most; up to 256 MB of counts are kept.
+# Matrix products are quick with this many replicates at once. A chunk has at most _CHUNK_NUMBERS counts, 128 MB. Counts
+# are kept for the next model if there are at most _KEPT_NUMBERS of them, 256 MB.
 _CHUNK = 500
 _CHUNK_NUMBERS = 2**25
 _KEPT_NUMBERS = 2**28
@@ -26,16 +27,16 @@ _KEPT_NUMBERS = 2**28
 
 @dataclass(frozen=True)
 class Samples:
-    """One metric on every cell, for all images and for each bootstrap replicate of them.
+    """One metric of a model on every cell, for all images and for each bootstrap replicate of them.
 
-    All cells of a replicate are of the same images, and so are two models with the same images and seed.
+    A replicate draws the same images for all cells, and for any two models with the same images and seed.
 
     Attributes:
         metric: Name of the metric, such as `error` for classifiers and `AP50` for detectors.
-        cells: The cells of the last axis; the clean cell is one of them, where there is one.
+        cells: The cells of the last axis, among them the clean cell if it was evaluated.
         point: The metric on all images, (cells,).
         values: The metric on each replicate, (replicates, cells); NaN where a replicate has no ground truth.
-        num_images: Number of images that were drawn from.
+        num_images: Number of images that the replicates are drawn from.
         images: Digest of the images' names in their order.
         seed: Seed of the replicates.
     """
@@ -49,19 +50,19 @@ class Samples:
     seed: int
 
     def column(self, cell: Cell) -> int | None:
-        """Return the place of a cell on the last axis, or None."""
+        """Return the index of a cell on the last axis; None if it is not there."""
         return self.cells.index(cell) if cell in self.cells else None
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A number and its percentile interval.
+    """A number and its bootstrap percentile interval.
 
     Attributes:
         value: The number on all images.
         low: Lower end of the interval.
         high: Upper end of the interval.
-        replicates: Number of replicates behind it; fewer than were drawn where some have no ground truth.
+        replicates: Number of replicates on which the number is defined; some may have no ground truth, for example.
     """
 
     value: float
@@ -72,27 +73,29 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """A difference of two models on the same images, the second minus the first, with its paired interval.
+    """The difference of two models on the same images, second minus first, with its paired interval and p-value.
 
     Attributes:
-        p_value: Two-sided p-value: twice the part of the replicates on the rarer side of 0, 0 itself counted on both
-            sides.
+        p_value: Two-sided p-value ``2 * (1 + n) / (1 + replicates)``, at most 1, where n is the smaller of the numbers
+            of replicates with a difference of at most 0 and of at least 0.
     """
 
     p_value: float
 
 
 def image_counts(num_images: int, replicates: int, seed: int, chunk: int) -> Iterator[NDArray[np.int64]]:
-    """Count how often each replicate draws each image; a replicate depends on the seed and its number alone.
+    """Count how often each replicate draws each image.
+
+    The counts of a replicate depend only on the number of images, the seed and the number of the replicate.
 
     Args:
-        num_images: Number of images to draw from, and of images to draw.
+        num_images: Number of images; each replicate draws as many of them, with replacement.
         replicates: Number of replicates.
         seed: Seed of the draws.
-        chunk: Number of replicates at once.
+        chunk: Number of replicates to yield at once.
 
     Yields:
-        Counts, (at most chunk, num_images).
+        Counts of the next replicates, (at most `chunk`, num_images).
 
     Raises:
         InputError: There is no image or no replicate, or the seed is negative.
@@ -109,15 +112,18 @@ def image_counts(num_images: int, replicates: int, seed: int, chunk: int) -> Ite
 
 
 def weights(num_images: int, replicates: int, seed: int) -> Iterator[NDArray[np.float32]]:
-    """Yield :func:`image_counts` as factors, in chunks that fit into memory, and drawn once for all models.
+    """Yield :func:`image_counts` as float32 for matrix products, in chunks that fit into memory.
+
+    The counts are kept, unless they take more than 256 MB, so that the next model with these arguments does not draw
+    again.
 
     Args:
-        num_images: Number of images to draw from, and of images to draw.
+        num_images: Number of images; each replicate draws as many of them, with replacement.
         replicates: Number of replicates.
         seed: Seed of the draws.
 
     Yields:
-        Counts, (some replicates, num_images), in memory that the next chunk reuses.
+        Counts of the next replicates, (some replicates, num_images); the next chunk may overwrite them in place.
 
     Raises:
         InputError: There is no image or no replicate, or the seed is negative.
@@ -136,21 +142,21 @@ def weights(num_images: int, replicates: int, seed: int) -> Iterator[NDArray[np.
 
 @lru_cache(maxsize=1)
 def _kept_counts(num_images: int, replicates: int, seed: int) -> NDArray[np.unsignedinteger]:
-    """Return all of :func:`image_counts` in the smallest type: (replicates, num_images)."""
+    """Return all of :func:`image_counts` in the smallest integer type, as (replicates, num_images)."""
     rows = [counts[0] for counts in image_counts(num_images, replicates, seed, 1)]
     return np.stack([row.astype(np.min_scalar_type(row.max())) for row in rows])
 
 
 def digest(images: Sequence[object]) -> str:
-    """Return a fingerprint of the images' names in their order."""
+    """Return the SHA-256 of the images' names in their order, in hexadecimal."""
     return hashlib.sha256("\0".join(map(str, images)).encode()).hexdigest()
 
 
 def check_cells(cells: Sequence[Cell]) -> tuple[Cell, ...]:
-    """Check cells, and return them with plain numbers for severities.
+    """Check cells, and return them as :class:`Cell` with severities of type int.
 
     Raises:
-        InputError: There are none, or cells are malformed, unknown or repeated.
+        InputError: There is no cell, or a cell is malformed, unknown or repeated.
     """
     found = [_as_cell(cell) for cell in cells]
     unknown = [cell for cell in found if not is_cell(cell)]
@@ -166,14 +172,14 @@ def check_cells(cells: Sequence[Cell]) -> tuple[Cell, ...]:
 
 
 def _as_cell(value: object) -> tuple[object, object]:
-    """Return a cell if the value is one, and anything else under a name that no corruption has."""
+    """Return the name and severity of a cell; for a value that is no pair, its text and None, which is no cell."""
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         return repr(value), None
     return str(value[0]), severity_of(value[1])
 
 
 def check_samples(model: object) -> None:
-    """Raise an InputError for anything but :class:`Samples`, such as a table."""
+    """Raise an InputError if the argument is not :class:`Samples` but a table, for example."""
     if not isinstance(model, Samples):
         raise InputError(
             f"expected samples as error_samples and ap_samples make them, got {type(model).__name__}: an interval "
@@ -182,7 +188,7 @@ def check_samples(model: object) -> None:
 
 
 def check_paired(first: Samples, second: Samples) -> None:
-    """Raise an InputError unless two models were resampled together."""
+    """Raise an InputError unless two models have the same metric, images, seed and number of replicates."""
     check_samples(first)
     check_samples(second)
     for name in ("metric", "num_images", "images", "seed"):
@@ -203,7 +209,7 @@ def interval(point: float, values: NDArray[np.float64], level: float = LEVEL) ->
     Args:
         point: The number on all images.
         values: The number on each replicate, (replicates,); NaN where it is undefined.
-        level: Part of the replicates inside the interval, between 0 and 1.
+        level: Fraction of the replicates inside the interval, between 0 and 1.
 
     Raises:
         InputError: The level is not between 0 and 1, or the number is defined on no replicate.
@@ -213,7 +219,7 @@ def interval(point: float, values: NDArray[np.float64], level: float = LEVEL) ->
 
 
 def difference(point: float, values: NDArray[np.float64], level: float = LEVEL) -> Difference:
-    """Compute the percentile interval of a difference and its p-value; arguments as for :func:`interval`."""
+    """Compute the percentile interval of a difference and its p-value; arguments and errors as for :func:`interval`."""
     low, high, kept = _ends(values, level)
     rarer = min(np.count_nonzero(kept <= 0), np.count_nonzero(kept >= 0))
     # The observed sample counts as one more replicate, so that no p-value is 0.
@@ -235,14 +241,14 @@ K = TypeVar("K", bound=Hashable)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Adjust p-values, so that the chance of any false finding among all of them stays below the level.
+    """Adjust p-values, so that the chance of any false finding among all of them is at most the significance level.
 
-    Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6, 1979: the
-    i-th smallest of n is multiplied by n - i + 1, and none is smaller than the one before. Valid whatever the
-    comparisons have to do with each other.
+    The i-th smallest of n p-values is multiplied by n - i + 1, then raised to the largest adjusted value before it. No
+    independence of the comparisons is assumed. Source: Holm, "A Simple Sequentially Rejective Multiple Test Procedure",
+    Scandinavian Journal of Statistics 6, 1979.
 
     Args:
-        p_values: The p-values of one family of comparisons.
+        p_values: The p-values of one family, the comparisons that are adjusted together.
 
     Returns:
         The adjusted p-values in the order of the arguments, each at most 1.
@@ -265,7 +271,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def holm_by_key(p_values: Mapping[K, float]) -> dict[K, float]:
-    """Adjust the p-values of one family by :func:`holm` and keep their keys; missing ones (NaN) are left out.
+    """Adjust the p-values of one family by :func:`holm` and return them by their keys, without those that are NaN.
 
     >>> holm_by_key({"fog": 0.04, "snow": 0.01, "frost": float("nan")})
     {'fog': 0.04, 'snow': 0.02}
