@@ -1,4 +1,4 @@
-"""`dtn-det check`: what a folder or file is, before anything is run."""
+"""`dtn-det check`: say what folders and files are and whether they fit a model, without running it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from dtn_det.check.model import read_target
     from dtn_det.training.config import parse_options
 
-    # Libraries print as they load; standard output is for the results.
+    # Libraries print while they load; standard output is for the results only.
     with contextlib.redirect_stdout(sys.stderr):
         target = None
         if args.config is not None:

@@ -1,4 +1,4 @@
-"""`dtn-det compare`: is one model more robust than another, where, by how much, how sure."""
+"""`dtn-det compare`: whether one model is more robust than another, under which corruptions, and how certainly."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of the subcommand."""
+    """Add the parser of `complexity`."""
     parser = subparsers.add_parser(
         "complexity",
         help="count the FLOPs and parameters of a config's detector",
@@ -33,11 +33,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table in the chosen format."""
+    """Run `dtn-det complexity`."""
     from dtn_det.cost.complexity import config_complexity
     from dtn_det.training.config import load_config
 
-    # The lines that MMDetection prints meanwhile must not end up in the JSON.
+    # MMDetection prints while it builds models; this must not end up in the JSON.
     with contextlib.redirect_stdout(sys.stderr):
         result = config_complexity(load_config(args.config), tuple(args.shape))
     if args.format == "json":
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_tables(result: Complexity) -> None:
-    """Print the tables of `to_markdown` to the terminal."""
+    """Print to the terminal the tables that :meth:`Complexity.to_markdown` writes."""
     from dtn_det._optional import require
     from dtn_det.cost.complexity import HEADINGS, dtn_parts
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dtn_det.corruptions.image import ByteImage
 
 _OF_SMALL_IMAGES = ("cifar-c", "tiny-imagenet-c")
-"""Profiles with which `dtn-det mce`, like this command, keeps the size of the images."""
+"""Profiles of benchmarks of small images; `dtn-det mce` and this command do not resize images for them."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -132,7 +132,7 @@ def _tree(args: argparse.Namespace) -> int:
 
 
 def _tell_plain(console: Console, args: argparse.Namespace, tree: TreePlan) -> None:
-    """Say how to get images as in ImageNet-C from a folder that is not taken for ImageNet."""
+    """Print how to get images like those of ImageNet-C from a folder that was not recognised as ImageNet."""
     if not tree.source.classes:
         if args.layout == "auto":
             _say(
@@ -150,7 +150,7 @@ def _tell_plain(console: Console, args: argparse.Namespace, tree: TreePlan) -> N
 
 
 def _tell_size(console: Console, profile: str, path: Path) -> None:
-    """Say so if the images have another size than those of the profile's benchmark."""
+    """Print a remark if the image has not the size of the images of the profile's benchmark."""
     from PIL import Image
 
     from dtn_det.corruptions.profiles import size_remark
@@ -158,7 +158,7 @@ def _tell_size(console: Console, profile: str, path: Path) -> None:
     try:
         with Image.open(path) as image:
             remark = size_remark(profile, *image.size)
-    # A fault of the file is reported when the image is corrupted.
+    # An unreadable image is reported later, when it is to be corrupted.
     except Exception:
         return
     if remark is not None:

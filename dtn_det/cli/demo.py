@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if args.data_only is not None:
         write_data_only(args.data_only, plan.data, console)
         return 0
-    # What the last steps need, so that a missing package is not told only after the training.
+    # Check now for the packages that the last steps need, so that a missing one is reported before the training.
     for module, extra in REQUIRED:
         require(module, extra)
     run_demo(args.out, plan, console, fresh=args.fresh)

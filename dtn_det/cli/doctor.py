@@ -1,4 +1,4 @@
-"""`dtn-det doctor`: what is installed, whether it works, and the command that mends what does not."""
+"""`dtn-det doctor`: check what is installed, and print the commands that repair what does not work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STYLES = {"ok": "green", "absent": "dim", "warning": "yellow", "error": "bold re
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of `dtn-det doctor`."""
+    """Add the parser of `doctor`."""
     parser = subparsers.add_parser(
         "doctor",
         help="check the installation and say how to mend it",
@@ -26,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the installation; returns 0 where nothing is broken."""
+    """Run `dtn-det doctor`; return 0 if nothing is broken, else 1."""
     from dtn_det.doctor.checks import diagnose, is_healthy
 
     checks = diagnose()
@@ -43,7 +43,7 @@ def _show(checks: Sequence[Check]) -> None:
         from rich.console import Console
         from rich.table import Table
     except ImportError:
-        # The doctor must speak where the packages that make its output pretty are what is broken.
+        # rich may be the broken package: print the checks without it.
         for check in checks:
             print(f"{check.status:8} {check.name:24} {check.detail}")
     else:
@@ -52,7 +52,7 @@ def _show(checks: Sequence[Check]) -> None:
             style = STYLES[check.status]
             table.add_row(check.name, f"[{style}]{check.status}[/]", check.detail.replace("[", "\\["))
         Console(soft_wrap=False).print(table)
-    # Outside the table, unwrapped: commands are copied.
+    # Print commands below the table and unwrapped, so that they can be copied.
     for check in checks:
         if check.fix is not None:
             print(f"{check.name} ({check.status}):\n    {check.fix}")

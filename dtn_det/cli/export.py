@@ -1,4 +1,4 @@
-"""`dtn-det export`: a trained classifier for timm, and as ONNX."""
+"""`dtn-det export`: write a trained classifier in timm's format, and as ONNX."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from dtn_det.datasets.remarks import tell
     from dtn_det.export import export_classifier
 
-    # What mmpretrain and the exporter print is not the command's own.
+    # mmpretrain and the exporter print, too; standard output is for this command only.
     with contextlib.redirect_stdout(sys.stderr):
         size = None if args.image_size is None else (args.image_size[0], args.image_size[1])
         exported = export_classifier(

@@ -1,4 +1,4 @@
-"""`dtn-det import`: results of other tools."""
+"""`dtn-det import`: take over results that other tools wrote."""
 
 from __future__ import annotations
 

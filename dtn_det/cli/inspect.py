@@ -1,4 +1,4 @@
-"""`dtn-det inspect`: what a trained model looks like inside, as figures and tables."""
+"""`dtn-det inspect`: figures and tables of what a trained model has learned."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from dtn_det.inspection.write import check_folder, choose, notes, write_looks
 
     check_folder(args.out)
-    # MMDetection prints as it builds; standard output is for the command's own.
+    # MMDetection prints while it builds models; standard output is for this command only.
     with contextlib.redirect_stdout(sys.stderr):
         subject = load_subject(args.config, args.checkpoint, args.image, args.device, args.weights)
         tell(subject.remarks, print)

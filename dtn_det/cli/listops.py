@@ -1,4 +1,4 @@
-"""`dtn-det listops`: the Long ListOps data set of the Long-Range Arena."""
+"""`dtn-det listops`: write the Long ListOps data set of the Long-Range Arena."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entry of the `dtn-det` command: picks the subcommand, turns errors into one message and an exit code.
+"""Entry point of the `dtn-det` command: runs the subcommand, and turns errors into a message and an exit code.
 
 A subcommand is a module with `add_parser(subparsers)`, which adds the parser of its name, and `run(args) -> int`, which
 returns the exit code. The modules keep heavy imports inside `run`, so that `--help` and `--version` answer at once.
@@ -49,7 +49,7 @@ COMMANDS: Final = (
     Command("listops", "dtn_det.cli.listops", needs_models=False),
 )
 
-# Commands that continue where they were stopped; `corrupt` says so itself.
+# Commands that continue when they are run again after an interrupt. `corrupt` does too, but prints so itself.
 _CONTINUING: Final = (["demo"], ["mce"], ["mpc"], ["listops"])
 
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
-        argv: Arguments after the program's name; those of the process when `None`.
+        argv: Arguments after the program's name; None for those of the process.
 
     Returns:
         0 on success, 1 on failure, 130 after an interrupt. Wrong usage exits with 2 through `SystemExit`.
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser(arguments).parse_args(arguments)
         command = next(command for command in COMMANDS if command.name == args.command)
         if command.needs_models:
-            # MMDetection prints as it loads; standard output is for the command's own.
+            # MMDetection prints while it loads; standard output is for the subcommand only.
             with contextlib.redirect_stdout(sys.stderr):
                 require("mmdet", extra="det")
                 require("mmdet.models", extra="det")
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\ndtn-det: interrupted{kept}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader (`| head`) has gone: nothing is left to say, and the interpreter must not flush again at exit.
+        # The reader, such as `| head`, has closed the pipe: redirect standard output, or the flush at exit would fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
     except Exception as error:
@@ -94,7 +94,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
         arguments: The arguments that will be parsed. If they name a subcommand, only its module is imported.
 
     Returns:
-        The parser, with the subcommand that is named, or with all of them.
+        The parser, with the named subcommand only, or with all if none is named.
     """
     parser = argparse.ArgumentParser(
         prog="dtn-det",
@@ -110,7 +110,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     for command in () if named is None and {"-V", "--version"} & set(arguments) else chosen:
         importlib.import_module(command.module).add_parser(subparsers)
     for subparser in subparsers.choices.values():
-        # SUPPRESS: a subparser's default would overwrite `dtn-det --debug COMMAND`.
+        # Without SUPPRESS, the subparser's default would undo the flag of `dtn-det --debug COMMAND`.
         subparser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=debug_help)
     return parser
 
@@ -119,7 +119,7 @@ def _report(error: Exception, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     text = str(error)
-    # The message of these is written for the user; that of any other tells little without its class.
+    # The messages of these three classes stand for themselves; those of others say little without the class.
     if not text or not isinstance(error, InputError | ImportError | OSError):
         text = f"{type(error).__name__}: {text}".rstrip(": ")
     print(f"dtn-det: error: {text}", file=sys.stderr)

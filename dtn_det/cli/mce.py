@@ -1,4 +1,4 @@
-"""`dtn-det mce`: classifiers under every corruption."""
+"""`dtn-det mce`: evaluate classifiers under every corruption."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     with interrupts_remembered():
         for module, extra in REQUIRED:
             require(module, extra)
-        # Before the images are listed, which may take minutes.
+        # Report a missing package before the images are listed, which may take minutes.
         for source in args.models:
             if source.startswith("timm:"):
                 require("timm", "cls")

@@ -1,4 +1,4 @@
-"""`dtn-det mpc`: a detector under every corruption."""
+"""`dtn-det mpc`: evaluate a detector under every corruption."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     options = DetectionOptions(**{**values, **sweep_options.resolved(args)})
     with reporting_file_errors():
         console = Console()
-        # What MMDetection prints, and the progress, are none of the result.
+        # Standard output is for the results, neither for what MMDetection prints nor for the progress.
         with contextlib.redirect_stdout(sys.stderr):
             swept = run_detection(options, console)
             if swept is None:

@@ -1,4 +1,4 @@
-"""`dtn-det report`: tables, figures and a page of the results in stores."""
+"""`dtn-det report`: write tables, figures and a page of the results in stores."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det report`."""
-    # Before the numbers, which may take a minute.
+    # Report a missing package before the numbers are computed, which may take a minute.
     for module, extra in REQUIRED:
         require(module, extra)
     from rich.console import Console

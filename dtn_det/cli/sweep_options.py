@@ -1,4 +1,4 @@
-"""Options that several commands have in common."""
+"""Command-line options that several commands share."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def output_folder(text: str) -> Path:
-    """Return the folder that an argument names, and refuse an empty name, which an unset variable would give."""
+    """Return the folder that an argument names; refuse an empty name, as an unset shell variable gives."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"expected a folder, got {text!r}: name one, or . for the current folder")
     return Path(text)
 
 
 def add_weights(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add `--weights`, which all commands that take a checkpoint have."""
+    """Add `--weights`, which chooses between the two sets of weights that a checkpoint may hold."""
     parser.add_argument(
         "--weights",
         choices=("ema", "plain"),
@@ -55,8 +55,8 @@ def add_cells(group: argparse._ArgumentGroup, default: str = "benchmark", hint: 
 
     Args:
         group: A group of the parser.
-        default: The corruptions without `--corruptions`, for the help.
-        hint: The end of the message about severities that are no numbers.
+        default: The default of `--corruptions` as the help names it.
+        hint: Text to append to the error about a severity that is not a number.
     """
     group.add_argument(
         "--corruptions",
@@ -84,7 +84,7 @@ def add_corruptor(group: argparse._ArgumentGroup, default: str) -> None:
 
     Args:
         group: A group of the parser.
-        default: The profile without `--profile`, for the help.
+        default: The default of `--profile` as the help names it.
     """
     group.add_argument("--profile", help=f"imagenet-c, coco-c, cifar-c or tiny-imagenet-c [{default}]")
     group.add_argument("--seed", type=int, default=0, help="of all randomness [%(default)s]")
@@ -105,7 +105,7 @@ def add_run(group: argparse._ArgumentGroup, *, batch_size: int, batch: str, unit
     Args:
         group: A group of the parser.
         batch_size: Default of `--batch-size`.
-        batch: What a batch consists of, for the help.
+        batch: Help text of `--batch-size`, which says what a batch consists of.
         unit_size: Default of `--unit-size`.
     """
     group.add_argument(
@@ -124,10 +124,13 @@ def add_run(group: argparse._ArgumentGroup, *, batch_size: int, batch: str, unit
 
 
 def resolved(args: argparse.Namespace) -> dict[str, Any]:
-    """Check the options that both sweeps take, and resolve the names of groups of corruptions.
+    """Check the options that `mce` and `mpc` share, and replace names of groups of corruptions by their corruptions.
+
+    Returns:
+        The values of `corruptions`, `severities` and `workers`.
 
     Raises:
-        ValueError: A number is too small, or a name or severity is unknown.
+        InputError: A number is too small, or a name or severity is unknown.
     """
     from dtn_det.corruptions.catalog import select_corruptions, select_severities
 
@@ -139,12 +142,12 @@ def resolved(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def checked_workers(args: argparse.Namespace) -> int:
-    """Check the sizes of :func:`add_run`, and return the number of worker processes.
+    """Check the numbers among the options of :func:`add_run`, and return the number of worker processes.
 
     Raises:
-        ValueError: One of them is too small.
+        InputError: One of them is too small.
     """
-    # torchrun tells how many processes share this machine.
+    # torchrun sets LOCAL_WORLD_SIZE to the number of its processes on this machine, which share the cores.
     workers: int = args.workers
     if args.workers is None:
         workers = max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -1,4 +1,4 @@
-"""Comparison reports: from stores of results to the paper's tables, figures, and a page."""
+"""Reports that compare models: tables, figures and an HTML page from stores of results."""
 
 from dtn_det._optional import require
 

@@ -1,4 +1,7 @@
-"""The differences of a pair of models and their significance, in families, for tables, figures and comparisons."""
+"""The differences of a pair of models and their significance, for tables, figures and comparisons.
+
+A family is a set of differences whose p-values are adjusted together, such as those of all corruptions.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ from dtn_det.reports.measures import corruption_measure
 from dtn_det.reports.numbers import Numbers
 
 OVERALL, EACH_GROUP, EACH_CORRUPTION, OTHER_METRICS = "Overall", "Groups", "Corruptions", "Other metrics"
-"""Titles of the families."""
+"""Titles of the families of differences."""
 
 _P_DECIMALS = 3
-# A p-value of the least size, up to rounding.
+# Factor that makes up for rounding where a p-value is compared with the smallest one.
 _ROUNDING = 1 + 1e-9
 
 
@@ -26,16 +29,16 @@ class Change:
     """The change of one number from the first model of a pair to the second.
 
     Attributes:
-        label: What readers call the number.
+        label: Name of the number for readers.
         name: Name of the number, as in :attr:`dtn_det.reports.contents.Section.numbers`.
         scope: Corruption, group or ``clean``; empty for the whole set.
         first: Number of the first model.
         second: Number of the second model.
         value: Second minus first.
-        interval: Ends of the paired interval; None without records of images.
-        p_value: Two-sided p-value of no difference; None without records of images.
-        adjusted: The p-value after Holm's adjustment within the family, or `p_value` if it stands for itself.
-        partial: A note on missing cells, ``partial (30/75)``; empty without any.
+        interval: Ends of the paired interval; None if the models could not be compared image by image.
+        p_value: Two-sided p-value of no difference; None likewise.
+        adjusted: The p-value after Holm's adjustment within its family, or `p_value` in a family without adjustment.
+        partial: A note on missing cells, such as ``partial (30/75)``; empty if none is missing.
     """
 
     label: str
@@ -60,12 +63,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Family:
-    """Changes that are shown together.
+    """Changes that are shown under one title.
 
     Attributes:
         title: Title for readers.
         changes: At least one change.
-        adjusted_together: True if their p-values are adjusted for their number, False if each stands for itself.
+        adjusted_together: Whether their p-values are adjusted for the number of changes by Holm's method.
     """
 
     title: str
@@ -74,13 +77,13 @@ class Family:
 
 
 def families(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, metric: str = "AP") -> tuple[Family, ...]:
-    """Return all changes of a pair: overall, of groups, of corruptions, and of other average precisions.
+    """Return all changes of a pair in families: overall, groups, corruptions, and other average precisions.
 
     Args:
         numbers: Numbers of a section.
         pair: First and second model.
         which: Set of corruptions.
-        metric: Average precision that detectors are compared by.
+        metric: Average precision by which detectors are compared; the family of others has the rest.
     """
     classifier = numbers.section.kind == "top1"
 
@@ -105,17 +108,17 @@ def families(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, metr
 
 
 def least_p_value(replicates: int) -> float:
-    """Return the smallest p-value that a number of replicates can give."""
+    """Return the smallest p-value that a bootstrap with this number of replicates can give."""
     return 2 / (1 + replicates)
 
 
 def is_least(p_value: float, replicates: int) -> bool:
-    """Return whether a p-value is the smallest that the replicates can give, so that the true one may be smaller."""
+    """Return whether a p-value is the smallest that the replicates can give, so that it is only an upper bound."""
     return p_value <= least_p_value(replicates) * _ROUNDING
 
 
 def p_decimals(replicates: int) -> int:
-    """Return the number of decimals that tell the smallest p-value of a number of replicates from 0."""
+    """Return how many decimals a p-value needs so that the smallest one of these replicates is not written as 0."""
     return max(_P_DECIMALS, math.ceil(-math.log10(least_p_value(replicates))))
 
 

@@ -1,4 +1,4 @@
-"""From the records of classifiers to the numbers of a report."""
+"""Computes the numbers of a report from the records of classifiers."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class ClassifierNumbers:
-    """The condensed records of one classifier, whose size does not depend on the number of images.
+    """The numbers computed from one classifier's records; their size does not depend on the number of images.
 
     Attributes:
-        error: Top-1 error of each cell, with replicates where there are records.
-        others: Further numbers of each cell, such as the top-5 error, likewise.
-        reliability: Rows of the reliability diagrams.
-        severities: False where only means over the severities are known.
+        error: Top-1 error of each cell, with bootstrap replicates if there are records of images.
+        others: Further numbers of each cell in the same form, such as the top-5 error.
+        reliability: Rows of the reliability diagrams, as in :attr:`dtn_det.reports.contents.Section.reliability`.
+        severities: Whether the errors of single severities are known, rather than only their means.
     """
 
     error: Samples
@@ -73,11 +73,11 @@ class ClassifierNumbers:
 def numbers_of_records(
     name: str, records: ClassifierRecords, replicates: int = REPLICATES, seed: int = 0
 ) -> ClassifierNumbers:
-    """Condense the records of a model.
+    """Compute the numbers of a model from its records.
 
     Args:
         name: Name of the model.
-        records: Its answers.
+        records: Its answers to all images.
         replicates: Number of bootstrap replicates; 0 for no intervals.
         seed: Seed of the bootstrap.
     """
@@ -104,11 +104,11 @@ def numbers_of_records(
 
 
 def numbers_of_frame(frame: pd.DataFrame) -> ClassifierNumbers:
-    """Read the numbers of another tool.
+    """Take over numbers that another tool computed.
 
     Args:
-        frame: Columns ``corruption``, ``severity``, ``error`` (fractions), and ``num_images`` where known. Where a
-            severity is missing, the error is the mean over all five.
+        frame: Table with the columns ``corruption``, ``severity``, ``error`` (a fraction), and ``num_images`` where
+            known. In a row without a severity, the error is the mean over all five.
     """
     images = int(frame["num_images"].iloc[0]) if "num_images" in frame else 0
     cells: dict[Cell, float] = {}
@@ -116,7 +116,7 @@ def numbers_of_frame(frame: pd.DataFrame) -> ClassifierNumbers:
     for name, severity, error in zip(frame["corruption"], frame["severity"], frame["error"], strict=True):
         whole = bool(pd.isna(severity))
         known = known and not whole
-        # Means and ratios of sums over the severities come out the same.
+        # Giving each severity the mean does not change means over the severities or ratios of sums over them.
         cells.update({Cell(name, one): error for one in (SEVERITIES if whole else (int(severity),))})
     values = np.array(list(cells.values()), np.float64)
     return ClassifierNumbers(point_samples("error", list(cells), values, images), severities=known)
@@ -129,18 +129,18 @@ def classification_section(
     level: float = LEVEL,
     num_classes: int | None = None,
 ) -> tuple[Section, tuple[str, ...]]:
-    """Compute all numbers of classifiers.
+    """Compute all numbers and differences of classifiers.
 
     Args:
-        models: The condensed records of each model by its name, in the order of the tables.
+        models: The numbers of each model by its name, in the order of the tables.
         baseline: ``'alexnet'``, one of the models, or None for no corruption errors.
         pairs: First and second model of each difference.
         level: Confidence level of the intervals.
-        num_classes: Number of classes of the data, where known; a model that is no better than guessing among them has
-            no relative numbers.
+        num_classes: Number of classes of the data; None if unknown. If a model is no better than guessing among them,
+            its relative mCE is left out.
 
     Returns:
-        The section, and remarks on what is undefined and why.
+        The section, and remarks that say which numbers are undefined and why.
     """
     remarks: list[str] = []
     against = models[baseline].error if baseline is not None and baseline in models else baseline
@@ -214,7 +214,7 @@ def _differences(
 
 
 def _guesses(models: Mapping[str, Samples], baseline: _Baseline, num_classes: int | None) -> list[str]:
-    """Return remarks on models, and a baseline, that are no better than chance and so have no relative numbers."""
+    """Return a remark on each model, or baseline, that is no better than chance, so that relative mCE is undefined."""
     if num_classes is None:
         return []
     asked = {**models, "the baseline": baseline} if isinstance(baseline, Samples) else dict(models)
@@ -235,7 +235,7 @@ def _as_much_as_defined(
     remarks: list[str],
     guesses: Sequence[str],
 ) -> Intervals[AnyInterval]:
-    """Compute with relative numbers where they are defined, else without them, else without a baseline."""
+    """Compute all numbers that are defined: if need be, without the relative mCE, or without any corruption error."""
     attempts = [(baseline, False)]
     if baseline is not None and guesses:
         remarks += guesses
@@ -244,19 +244,22 @@ def _as_much_as_defined(
     for against, relative in attempts:
         try:
             return compute(against, relative)
-        # Few images may leave the baseline without an error, or without one that corruption adds.
+        # On few images, the baseline may make no error, or none more than on clean images, under some corruption.
         except CellError as error:
             remarks.append(f"{name}: {error}")
     return compute(None, False)
 
 
 def _paired(name: str, model: Samples, baseline: _Baseline, remarks: list[str]) -> _Baseline:
-    """Return the baseline if its replicates go with the model's; as constants where there are no records."""
+    """Return the baseline for use with a model, or None with a remark if they were evaluated on other images.
+
+    If one of them has no records of images, the baseline's errors are taken as constants.
+    """
     if not isinstance(baseline, Samples) or baseline is model:
         return baseline
     counts = (baseline.num_images, model.num_images)
     if not (baseline.images and model.images):
-        # Without a bootstrap there are numbers of images alone, and none of those of other tools.
+        # Without a bootstrap, only the numbers of images can be compared; those of other tools may be 0, unknown.
         if all(counts) and counts[0] != counts[1]:
             remarks.append(
                 f"{name}: no corruption errors, they were evaluated on other images ({counts[0]:,} and {counts[1]:,})"
@@ -272,7 +275,7 @@ def _paired(name: str, model: Samples, baseline: _Baseline, remarks: list[str]) 
 
 
 def _reliability_rows(name: str, cells: Sequence[Cell], diagrams: Sequence[Reliability]) -> Iterator[Row]:
-    """Yield the rows of two diagrams: of the clean images, and of all corrupted ones together."""
+    """Yield the rows of a diagram of the clean images, and of one of all corrupted images together."""
     clean = [diagram for cell, diagram in zip(cells, diagrams, strict=True) if cell == CLEAN]
     corrupted = [diagram for cell, diagram in zip(cells, diagrams, strict=True) if cell != CLEAN]
     for images, chosen in (("clean", clean), ("corrupted", corrupted)):
@@ -281,7 +284,7 @@ def _reliability_rows(name: str, cells: Sequence[Cell], diagrams: Sequence[Relia
         counts = np.stack([diagram.counts for diagram in chosen])
         total = counts.sum(0)
         with np.errstate(invalid="ignore"):
-            # Empty bins are NaN and have no weight.
+            # nansum leaves out empty bins, which are NaN.
             accuracy = np.nansum([diagram.accuracy * diagram.counts for diagram in chosen], 0) / total
             confidence = np.nansum([diagram.confidence * diagram.counts for diagram in chosen], 0) / total
         edges = chosen[0].edges

@@ -1,4 +1,4 @@
-"""The records of a classifier as arrays with one row an image and one column a cell."""
+"""The records of a classifier as arrays with a row for each image and a column for each cell."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class ClassifierRecords:
-    """The answers of one classifier.
+    """The answers of one classifier to all images under all cells.
 
     Attributes:
-        images: Numbers of the images that it answered, (images,), rising.
+        images: Numbers of the images with answers, in increasing order, (images,).
         cells: The cell of each column.
-        columns: Arrays ``(images, cells)`` by name: ``correct``, ``correct_top5``, ``confidence``,
+        columns: Arrays of shape (images, cells) by name: ``correct``, ``correct_top5``, ``confidence``,
             ``true_probability``, ``squared_norm`` as in
             :func:`dtn_det.robustness.classification.records.records_schema`.
-        bad: Images that were left out: number of the image to what is wrong with it.
+        bad: The error of each image that could not be read and was left out, by the number of the image.
     """
 
     images: NDArray[np.int64]
@@ -42,10 +42,10 @@ class ClassifierRecords:
 
 
 def read_records(model: ModelStore) -> ClassifierRecords:
-    """Read the records of all finished units of a model.
+    """Read the records of a model from all finished units, the files that a sweep writes.
 
     Raises:
-        StoreError: There are none, they are damaged, or an image lacks cells.
+        StoreError: There are no records, they are damaged, or an image lacks cells.
     """
     manifest = model.store.manifest
     parts: list[NDArray[np.int64]] = []
@@ -54,9 +54,9 @@ def read_records(model: ModelStore) -> ClassifierRecords:
     for number in sorted(model.finished()):
         table = model.read(number, ["image", "cell", *_COLUMNS])
         bad.update(bad_images_of(table))
-        # The store has seen that each image is there once under every cell.
+        # The store has checked that each image is there exactly once under every cell.
         place = table["image"].to_numpy().astype(np.int64) * len(manifest.cells) + table["cell"].to_numpy()
-        # Sweeps write the cells of an image side by side, and images in their order, which is quick to check.
+        # Sweeps write records sorted by image, then by cell; sort only those that are not.
         order = None if (np.diff(place) > 0).all() else np.argsort(place)
         images = (place if order is None else place[order])[:: len(manifest.cells)] // len(manifest.cells)
         parts.append(images)
