@@ -17,6 +17,7 @@ from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.state_dict import StateDict, WeightsKind
 from dtn_det.checkpoints.trained_config import trained_options
 from dtn_det.checkpoints.weights import Weights, find_weights
+from dtn_det.checkpoints.windows import compare_windows
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import CheckpointError, MisfitError
 from dtn_det.layers.options import EXTRA_STATE, CarriesOptions, describe_options, other_options, unpack_options
@@ -92,7 +93,8 @@ def fit_weights(
         options: What is done if options of layers differ.
 
     Raises:
-        CheckpointError: The weights do not fit, or the options differ with ``options='refuse'``.
+        CheckpointError: The weights do not fit, or are of a model with other windows, or the options differ with
+            ``options='refuse'``.
     """
     model = inner_model(model)
     own = model.state_dict()
@@ -101,12 +103,14 @@ def fit_weights(
     state, fit, renamed = in_names_of(model, found.state, own, source)
     if not fit:
         raise misfit(fit, model, source, advice)
+    windows = compare_windows(found.state, model)
+    windows.check(model, source, advice)
     taken = with_options(model, state, content, source, options, advice)
     return Loaded(
         content,
         taken.state,
         {**found.fact(), **taken.facts},
-        (*found.remarks(source), *renamed, *_left_out(fit, found, source), *taken.remarks),
+        (*found.remarks(source), *renamed, *_left_out(fit, found, source), *windows.remarks(source), *taken.remarks),
     )
 
 

@@ -11,6 +11,7 @@ from dtn_det.checkpoints.load import architecture, fit_weights, in_names_of, inn
 from dtn_det.checkpoints.read import is_readable, read_checkpoint
 from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.checkpoints.weights import COPIES, PRUNED, find_weights
+from dtn_det.checkpoints.windows import compare_windows
 from dtn_det.datasets.remarks import Remark, tell
 from dtn_det.errors import CheckpointError
 from dtn_det.layers.options import CarriesOptions
@@ -96,7 +97,9 @@ def _load(
                 layer.keeps_options = True
         state, _, renamed = in_names_of(model, found.state, own, source)
         kept = with_options(model, state, content, source, "keep")
-        given, remarks = _for_hooks(content, kept.state, weights), (*found.remarks(source), *renamed, *kept.remarks)
+        windows = compare_windows(found.state, model).remarks(source)
+        given = _for_hooks(content, kept.state, weights)
+        remarks = (*found.remarks(source), *renamed, *windows, *kept.remarks)
     runner.call_hook("after_load_checkpoint", checkpoint=given)
     require("mmengine.runner.checkpoint", "det").load_state_dict(
         model, given["state_dict"], strict=False, logger="current"

@@ -206,7 +206,8 @@ def swin(**options: Any) -> nn.Module:
 
 def authors_layout(model: nn.Module) -> dict[str, Tensor]:
     """Downsampling at the end of the stage before, the classifier as `head`, and a buffer that timm makes itself."""
-    found = {"layers.0.blocks.0.attn.relative_position_index": torch.zeros(16, 16, dtype=torch.int64)}
+    index = "layers.0.blocks.0.attn.relative_position_index"
+    found = {index: model.get_buffer(index)}
     for name, value in model.state_dict().items():
         if ".downsample." in name:
             stage = int(name.split(".")[1])

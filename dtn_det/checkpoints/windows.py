@@ -1,0 +1,151 @@
+"""Tables of relative positions that models make for themselves: those in a file tell the windows of its model.
+
+All weights of SwinV2 have the same shapes whatever its windows are, so only these buffers show that a checkpoint is of
+other windows than a model. timm does not save them; files of Microsoft and of old releases have them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.errors import CheckpointError
+
+_TABLE = "relative_coords_table"
+_INDEX = "relative_position_index"
+# Half precision moves entries by up to 0.004; windows of 12 and 13 tokens, the closest in use, differ by 0.03.
+_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The comparison of the tables of relative positions of a file with those of a model.
+
+    Attributes:
+        others: Names of tables of another shape.
+        there: Window of the first of them in the file, height and width, or the number of its tokens alone.
+        here: That of the model.
+        scaled: Names of tables of coordinates of the same shape with other values, as those of a model that was
+            fine-tuned after a pretraining with other windows.
+        numbered: Names of tables of indices of the same shape with other values.
+    """
+
+    others: tuple[str, ...] = ()
+    there: tuple[int, ...] = ()
+    here: tuple[int, ...] = ()
+    scaled: tuple[str, ...] = ()
+    numbered: tuple[str, ...] = ()
+
+    def check(self, model: nn.Module, source: str, advice: str) -> None:
+        """Check that the windows are those of the model.
+
+        Args:
+            model: The model.
+            source: Name of the file, for messages.
+            advice: What the user can do, as the end of a sentence, if timm has no model of the file's windows.
+
+        Raises:
+            CheckpointError: They are others.
+        """
+        if not self.others:
+            return
+        other = _of_window(model, self.here, self.there)
+        raise CheckpointError(
+            f"expected weights for windows of {_written(self.here)} tokens, which the model has, got {source} with "
+            f"{self.others[0]} of a model with windows of {_written(self.there)}, for which its position biases were "
+            f"trained: {f'name timm:{other}' if other else advice}"
+        )
+
+    def remarks(self, source: str) -> tuple[Remark, ...]:
+        """Tell which tables of the file are not those of the model."""
+        found = []
+        if self.others:
+            what = agreeing(
+                len(self.others),
+                "{table|tables} of relative positions {is that|are those} of a model with windows of "
+                f"{_written(self.there)} tokens; the model has {_written(self.here)}, so outputs are others at first",
+            )
+            found.append(Remark("other_windows", what, source, len(self.others), self.others[:3]))
+        for names, kind in ((self.scaled, "coordinates"), (self.numbered, "indices")):
+            if names:
+                reason = "as after a pretraining with other windows (pretrained_window_sizes); " * (
+                    kind == "coordinates"
+                )
+                what = agreeing(
+                    len(names),
+                    f"{{table|tables}} of the {kind} of relative positions {{has|have}} other values than in the "
+                    f"model, {reason}the model keeps its own, so outputs are others than those of the file's model",
+                )
+                found.append(Remark("other_positions", what, source, len(names), names[:3]))
+        return tuple(found)
+
+
+def compare_windows(state: Mapping[str, Tensor], model: nn.Module) -> Windows:
+    """Compare the tables of relative positions in a state dict with those that a model makes and does not save.
+
+    Args:
+        state: Names and tensors, in the names of the model.
+        model: The model.
+    """
+    of_file = {name: value for name, value in state.items() if name.endswith((_TABLE, _INDEX)) and not value.is_meta}
+    if not of_file:
+        return Windows()
+    saved = model.state_dict().keys()
+    # Wrappers of other libraries leave their names out of state dicts, but not out of buffers' names.
+    own = {
+        name: value
+        for buffer, value in model.named_buffers(remove_duplicate=False)
+        if buffer.endswith((_TABLE, _INDEX)) and not value.is_meta
+        for name in _ends(buffer)
+    }
+    pairs = {name: (value, own[name]) for name, value in of_file.items() if name in own and name not in saved}
+    others = tuple(name for name, (there, here) in pairs.items() if there.shape != here.shape)
+    values = tuple(name for name, pair in pairs.items() if name not in others and not _close(*pair))
+    there, here = map(_window, pairs[others[0]]) if others else ((), ())
+    return Windows(
+        others,
+        there,
+        here,
+        scaled=tuple(name for name in values if name.endswith(_TABLE)),
+        numbered=tuple(name for name in values if name.endswith(_INDEX)),
+    )
+
+
+def _ends(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[first:]) for first in range(len(parts))]
+
+
+def _close(there: Tensor, here: Tensor) -> bool:
+    return bool(torch.allclose(there.cpu().double(), here.cpu().double(), rtol=0.0, atol=_TOLERANCE))
+
+
+def _window(table: Tensor) -> tuple[int, ...]:
+    """Return height and width of the window of a table; of an index that is no square, the number of tokens."""
+    if table.ndim == 4:  # coordinates, 1 x (2H - 1) x (2W - 1) x 2
+        return (table.shape[1] + 1) // 2, (table.shape[2] + 1) // 2
+    tokens = table.shape[0] if table.ndim else 0
+    side = math.isqrt(tokens)
+    return (side, side) if side * side == tokens else (tokens,)
+
+
+def _written(window: tuple[int, ...]) -> str:
+    return " x ".join(map(str, window))
+
+
+def _of_window(model: nn.Module, here: tuple[int, ...], there: tuple[int, ...]) -> str:
+    """Return the name of timm's model with other windows than a model of timm; empty if there is none."""
+    settings = getattr(model, "pretrained_cfg", None)
+    name = settings.get("architecture") if isinstance(settings, Mapping) else None
+    timm = sys.modules.get("timm")
+    if timm is None or not isinstance(name, str):
+        return ""
+    other = re.sub(rf"window{here[0]}(?!\d)", f"window{there[0]}", name)
+    return other if other != name and timm.is_model(other) else ""
