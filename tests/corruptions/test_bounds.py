@@ -43,7 +43,7 @@ ALL = ((32, 32), (33, 57), (57, 33), (32, 200), (201, 32), (64, 64), (131, 97), 
 def test_every_loop_stays_within_its_arrays(
     request: pytest.FixtureRequest, tmp_path: Path, sizes: object, severities: object
 ) -> None:
-    cache = request.config.cache
+    cache = getattr(request.config, "cache", None)  # absent with -p no:cacheprovider
     # Numba tells by the times of the files what it has to compile again.
     compiled = tmp_path if cache is None else cache.mkdir("numba_boundscheck")
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(compiled)}
