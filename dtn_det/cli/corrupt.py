@@ -150,7 +150,7 @@ def _tell_plain(console: Console, args: argparse.Namespace, tree: TreePlan) -> N
 
 
 def _tell_size(console: Console, profile: str, path: Path) -> None:
-    """Print a remark if the image has not the size of the images of the profile's benchmark."""
+    """Print a remark if the image differs in size from the images of the profile's benchmark."""
     from PIL import Image
 
     from dtn_det.corruptions.profiles import size_remark

@@ -1,4 +1,4 @@
-"""From stores to the contents of a report."""
+"""Computes the contents of a report from stores of results."""
 
 from __future__ import annotations
 
@@ -40,15 +40,16 @@ class ReportOptions:
 
     Attributes:
         models: Names of the models to show, in this order; all if empty.
-        baseline: The model whose errors divide the corruption errors: ``alexnet`` or a model of the stores; None for
-            AlexNet where the data are those of ImageNet-C, and no corruption errors otherwise.
-        pairs: First and second model of each difference, as ``FIRST:SECOND``; None: see
+        baseline: For classifiers, the model by whose errors CE and mCE divide, ``alexnet`` or a model of the stores;
+            None for AlexNet if the data are those of ImageNet-C, else for no corruption errors. For detectors, the
+            model that the others are compared with.
+        pairs: First and second model of each difference, as ``FIRST:SECOND``; None to choose them by
             :func:`dtn_det.reports.sources.find_pairs`.
         replicates: Number of bootstrap replicates; 0 for no intervals.
         seed: Seed of the bootstrap.
         level: Confidence level of the intervals, between 0 and 1.
         processes: Number of processes that evaluate detectors at the same time. They import the main module, so a
-            script that wants several must guard it with ``if __name__ == "__main__"``.
+            script that asks for several must guard its code with ``if __name__ == "__main__"``.
     """
 
     models: Sequence[str] = ()
@@ -65,17 +66,17 @@ def collect(
     options: ReportOptions | None = None,
     on_model: Callable[[str], None] = lambda name: None,
 ) -> Report:
-    """Compute everything that a report says.
+    """Compute the contents of a report.
 
     Args:
-        stores: Folders with results, each perhaps as ``LABEL=FOLDER`` to call its models ``LABEL/NAME``; or what
-            :func:`~dtn_det.reports.sources.open_sources` made of them.
+        stores: Folders with results; one given as ``LABEL=FOLDER`` calls its models ``LABEL/NAME``. Or the result of
+            :func:`~dtn_det.reports.sources.open_sources`.
         options: Options of the report.
         on_model: Called with each model's name before its records are read.
 
     Raises:
-        ReportError: The stores do not go together, two models have one name, a name is unknown, or there is nothing to
-            show.
+        ReportError: The stores are of different tasks, images or corruptions, two models have the same name, a name is
+            unknown, an option is out of range, or there is nothing to show.
         StoreError: A store is damaged.
     """
     options = options or ReportOptions()
@@ -95,13 +96,15 @@ def collect_sources(
     on_model: Callable[[str], None] = lambda name: None,
     on_cells: Callable[[int], None] = lambda count: None,
 ) -> Report:
-    """Do as :func:`collect` with sources that are open; a report of detectors without an average precision is empty.
+    """Compute the contents of a report of models whose stores are open; see :func:`collect`.
+
+    Unlike :func:`collect`, this returns a report without sections if no average precision of detectors is defined.
 
     Args:
         sources: The models.
-        options: What to show.
+        options: Options of the report.
         on_model: Called with each model's name before its records are read.
-        on_cells: Called with the number of conditions of detectors that were just evaluated.
+        on_cells: Called with the number of cells on which a detector was just evaluated.
     """
     if options.replicates < 0 or options.seed < 0 or not 0 < options.level < 1:
         raise ReportError(
@@ -132,7 +135,7 @@ def _classifiers(
     numbers: dict[str, ClassifierNumbers] = {}
     bad: _BadImages = {}
     measured = [model for model in sources.models.values() if isinstance(model, ModelStore)]
-    # The records of one model are read while those of another are condensed; those of two are in memory.
+    # Read the records of the next model while computing the numbers of this one; no more than two are in memory.
     with ThreadPoolExecutor(1) as reader:
         waiting = deque(reader.submit(read_records, model) for model in measured[:1])
         for name, model in sources.models.items():
@@ -187,7 +190,7 @@ def _detectors(
 
 
 def _baseline(sources: Sources, wanted: str | None) -> BaselineChoice:
-    """Choose whose errors divide those of classifiers, or which detector the others are compared with."""
+    """Choose the baseline: CE and mCE of classifiers divide by its errors; other detectors are compared with it."""
     if sources.task == "detection":
         if wanted is not None and wanted not in sources.models:
             raise ReportError(f"expected --baseline out of {', '.join(sources.models)}, got {wanted!r}")
@@ -205,7 +208,7 @@ def _baseline(sources: Sources, wanted: str | None) -> BaselineChoice:
 
 
 def _of_import(name: str, model: ModelStore | Imported) -> list[str]:
-    """Return remarks on imported numbers: the rule that they were made by, and what was filled in."""
+    """Return remarks on an imported model: the rule by which its numbers were made, and what was filled in."""
     if not isinstance(model, Imported):
         return []
     rule = [MMDET_RULE] if model.source.detections == MMDET_DETECTIONS else []

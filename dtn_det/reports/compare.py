@@ -1,4 +1,4 @@
-"""Is one model more robust than another, where, by how much, and how sure is that?"""
+"""Compares two models: which is more robust, under which corruptions, by how much, and with what certainty."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from dtn_det.reports.numbers import Numbers
 from dtn_det.reports.sources import find_pairs, open_sources
 
 Verdict = Literal["better", "worse", "not shown", "untested"]
-"""A verdict on the second model: ``not shown`` for what may be chance, ``untested`` without records of images."""
+"""A verdict on the second model against the first: ``not shown`` if the difference is not significant, ``untested`` if
+the models could not be compared image by image."""
 
 FORMAT = "dtn-det comparison"
 VERSION = 1
@@ -28,19 +29,19 @@ _HOW = "name them as STORE A B, STORE:A STORE:B, or --store STORE A B"
 
 @dataclass(frozen=True)
 class Comparison:
-    """The second model against the first, all numbers second minus first, in percentage points.
+    """The comparison of two models; all differences are second minus first, in percentage points.
 
     Attributes:
-        first: Name of a model.
-        second: Name of the other.
-        kind: Kind of the numbers.
-        direction: Which numbers are better.
+        first: Name of the first model.
+        second: Name of the second model.
+        kind: Kind of the numbers: ``top1``, ``bbox`` or ``segm``.
+        direction: Whether larger (``up``) or smaller (``down``) numbers are better.
         verdict: The verdict on :attr:`overall`.
-        overall: The change over all corruptions.
-        clean: The change on the clean images; None without any.
+        overall: The change of the mean over all corruptions.
+        clean: The change on the clean images; None if they were not evaluated.
         relative: The change of rPC or relative mCE; None where undefined.
-        groups: The change of each group of corruptions, the greatest gain of the second model first.
-        corruptions: The change of each corruption, likewise.
+        groups: The change of each group of corruptions, sorted so that the second model gains most in the first.
+        corruptions: The change of each corruption, sorted in the same way.
         level: Confidence level of the intervals; an adjusted p-value below 1 - level is significant.
         note: A remark that must be read with all numbers, such as ``partial (limit=500 of 50000 seed=0)``.
         report: The report that the numbers are from.
@@ -73,15 +74,15 @@ def compare(report: Report, first: str, second: str, metric: str = "AP", kind: K
     """Compare two models of a report.
 
     Args:
-        report: A report with both models; differences are tested if it has their pair.
-        first: Name of a model.
-        second: Name of the model that may be more robust.
-        metric: Average precision that detectors are compared by.
-        kind: ``bbox`` or ``segm``; None: the report's first.
+        report: A report with both models; differences are tested if the models are one of its pairs.
+        first: Name of the first model.
+        second: Name of the second model, whose gain is looked for.
+        metric: Average precision by which detectors are compared.
+        kind: ``bbox`` or ``segm``; None for the first section of the report.
 
     Raises:
-        ReportError: The report has no such models or kind, the metric is unknown, or the models have no number in
-            common.
+        ReportError: The report has no such models or kind, the metric is unknown, or no mean over corruptions is known
+            of both models.
     """
     numbers = Numbers.of(report, _section(report, kind))
     known = [model.name for model in numbers.models]
@@ -127,7 +128,7 @@ def compare(report: Report, first: str, second: str, metric: str = "AP", kind: K
 
 
 def comparison_json(comparison: Comparison) -> str:
-    """Write a comparison as JSON; what is unknown is null."""
+    """Return a comparison as JSON; unknown values are null."""
     content: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     for name, value in vars(comparison).items():
         if isinstance(value, Change):
@@ -180,12 +181,12 @@ def find_targets(words: Sequence[str], store: str | Path | None = None) -> Targe
     """Find the two models that a user means.
 
     Args:
-        words: ``A B`` with ``store``; ``STORE`` with two models (the LayerNorm twin first, where they are twins);
+        words: ``A B`` with ``store``; ``STORE`` with two models (of twins, the one with LayerNorm is first);
             ``STORE A B``; ``STORE:A STORE:B``; ``STORE:A B`` of the same store; or two stores with a model each.
-        store: Folder with both models, where it is named apart.
+        store: Folder with both models; None if the words name the folders.
 
     Raises:
-        ReportError: The words do not name two models, or unknown ones.
+        ReportError: The words do not name two models, or a model is unknown.
     """
     if store is not None:
         return _of_one_store(str(store), words)
@@ -220,7 +221,7 @@ def _of_two_stores(stores: tuple[str, str], names: tuple[str, str]) -> Targets:
         _check_known(store, name, own)
     if not set(known[0]) & set(known[1]):
         return Targets(stores, *names)
-    # Models of one name are told apart by their stores.
+    # The stores have models of the same name: distinguish them by labels, the names of the folders.
     folders = [Path(store).resolve().name for store in stores]
     labels = folders if folders[0] != folders[1] else ["first", "second"]
     labelled = tuple(f"{label}={store}" for label, store in zip(labels, stores, strict=True))
@@ -228,7 +229,7 @@ def _of_two_stores(stores: tuple[str, str], names: tuple[str, str]) -> Targets:
 
 
 def _split(word: str) -> tuple[str, str]:
-    """Split ``STORE``, ``STORE:MODEL`` or ``MODEL`` into store and model; either may be empty."""
+    """Split ``STORE``, ``STORE:MODEL`` or ``MODEL`` into store and model; the one that is absent is empty."""
     if _is_store(word):
         return word, ""
     for place, sign in enumerate(word):

@@ -1,4 +1,4 @@
-"""The contents of a report as tidy tables; every table, figure and page is drawn from them and computes nothing."""
+"""The contents of a report as tidy tables; tables, figures and the page show them and compute no numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Task = Literal["classification", "detection"]
 Kind = Literal["top1", "bbox", "segm"]
 Origin = Literal["measured", "imported"]
 Direction = Literal["up", "down", "none"]
-"""Which numbers are better."""
+"""Which numbers are better: larger ones (``up``), smaller ones (``down``), or neither."""
 
 KIND_TITLES: Mapping[Kind, str] = {"top1": "Classification", "bbox": "Boxes", "segm": "Masks"}
 """Titles of the kinds of results, for readers."""
@@ -29,15 +29,15 @@ RELIABILITY_COLUMNS = ("model", "images", "low", "high", "count", "accuracy", "c
 
 @dataclass(frozen=True)
 class Provenance:
-    """The data and settings that all numbers of a report come from.
+    """The data and settings with which all numbers of a report were computed.
 
     Attributes:
         data: Name of the data set.
-        data_hash: SHA-256 of its list of files and labels, empty where only imported results are shown.
+        data_hash: SHA-256 of its list of files and labels; empty if all results are imported.
         num_images: Number of images that were evaluated.
         selection: ``'all'``, or how a part of the images was chosen.
         corruption: Identity of the corruptions: profile, seed, JPEG setting, channel order, version of the engine.
-        settings: What else the numbers depend on, by name.
+        settings: Other settings that the numbers depend on, by name.
         versions: Version of each library by its name; several versions of one library are joined by a comma.
         date: Day on which the report was made, ISO 8601.
         level: Confidence level of the intervals, between 0 and 1.
@@ -65,15 +65,15 @@ class ReportModel:
     Attributes:
         name: Name of the model, unique in the report.
         origin: ``measured`` here from records of images, or ``imported`` from another tool.
-        source: What was evaluated: ``timm:resnet50``, a config with a checkpoint, files that were imported.
+        source: What was evaluated: ``timm:resnet50``, a config with its checkpoint, or the files that were imported.
         num_parameters: Number of parameters; None where unknown.
-        flops: Multiply-adds for one image, None where unknown.
+        flops: Number of multiply-adds for one image; None where unknown.
         flops_at: Height and width of that image, as ``224x224``; empty where unknown.
         settings: Settings of the evaluation, by name.
-        training: How it was trained, by name, where known.
-        partial: The reason why its numbers are not of the whole data set, such as ``limit=500 of 50000 seed=0``, or
-            empty.
-        bad_images: Number of images that were left out.
+        training: Settings of its training by name; empty where unknown.
+        partial: Why its numbers are not over the whole data set, such as ``limit=500 of 50000 seed=0``; empty if they
+            are.
+        bad_images: Number of images that could not be read and were left out.
         weights_hash: SHA-256 of its weights, empty where unknown.
     """
 
@@ -97,16 +97,18 @@ class Section:
     Attributes:
         kind: ``top1`` for classification, ``bbox`` for boxes, ``segm`` for masks.
         numbers: One row for each number, columns :data:`NUMBER_COLUMNS`: ``model``; ``set`` of corruptions
-            (``benchmark`` or ``extra``; cells and the clean images belong to the set of their corruption, clean ones to
-            ``benchmark``); ``name``, ``scope`` and ``severity`` as in :class:`dtn_det.metrics.Quantity` (and `mean
-            ECE`, `ECE`, `NLL`, `Brier`, `top-5 error` likewise); ``value``, and the ends ``low`` and ``high`` of its
-            interval, NaN without one, in percent, but `NLL` in nats and `Brier` from 0 to 2; ``cells`` behind a mean
-            and ``expected_cells`` of the whole set, both 1 for a cell.
+            (``benchmark`` or ``extra``; a cell belongs to the set of its corruption, the clean images to ``benchmark``
+            unless the model was evaluated on ``extra`` only); ``name``, ``scope`` and ``severity`` as in
+            :class:`dtn_det.metrics.Quantity`, with the further names `ECE`, `NLL`, `Brier`, `top-5 error` and their
+            means such as `mean ECE`; ``value``, and the ends ``low`` and ``high`` of its interval, NaN without one, all
+            in percent except `NLL` in nats and `Brier` from 0 to 2; ``cells``, how many a mean is over, and
+            ``expected_cells``, how many the whole set has, both 1 for a cell.
         differences: One row for each number and pair, columns :data:`DIFFERENCE_COLUMNS`: second minus first, in the
-            unit of ``numbers``; ``p_adjusted`` is ``p_value`` after Holm's adjustment for all corruptions of a set, or
-            all its groups, severities, cells, or average precisions other than AP; empty without pairs.
-        reliability: One row for each bin of confidence, columns :data:`RELIABILITY_COLUMNS`, where ``images`` is
-            ``clean`` or ``corrupted``; fractions. Empty for detectors.
+            unit of ``numbers``. ``p_adjusted`` is ``p_value`` after Holm's adjustment for the other corruptions of the
+            set, or the other groups, severities, cells, or average precisions except AP. Empty without pairs.
+        reliability: One row for each bin of confidence, columns :data:`RELIABILITY_COLUMNS`. ``images`` is ``clean`` or
+            ``corrupted``; ``low`` and ``high`` are the edges of the bin, ``accuracy`` and ``confidence`` its means, all
+            as fractions. Empty for detectors.
         pairs: Names of the first and the second model of each pair that was compared.
     """
 
@@ -122,14 +124,14 @@ class Report:
     """Everything that a report shows.
 
     Attributes:
-        task: The task of all its models.
-        provenance: The data and settings that the numbers come from.
+        task: The task of all models: ``classification`` or ``detection``.
+        provenance: The data and settings with which the numbers were computed.
         models: The models in the order of the tables.
-        sections: One section for classifiers; boxes, and masks where a model gives them, for detectors.
-        baseline: The model whose errors divide the corruption errors: ``alexnet``, the name of a model of the report,
-            or None if there are no corruption errors.
-        remarks: Sentences that a reader must know: partial results, and why some numbers are undefined.
-        bad_images: For each model, the images that were left out of its numbers: number of the image to what is wrong.
+        sections: For classifiers, one section; for detectors, one of boxes, and one of masks if a model predicts them.
+        baseline: For classifiers, the model by whose errors CE and mCE divide: ``alexnet``, a model of the report, or
+            None without corruption errors. For detectors, the model that a user chose to compare others with, or None.
+        remarks: Sentences that readers need: which results are partial, and why some numbers are undefined.
+        bad_images: For each model, the images that were left out of its numbers: the error by the number of the image.
     """
 
     task: Task

@@ -1,4 +1,4 @@
-"""From the records of detectors to the numbers of a report, several conditions at the same time."""
+"""Computes the numbers of a report from the records of detectors, several cells at the same time."""
 
 from __future__ import annotations
 
@@ -41,16 +41,17 @@ from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.store.store import ModelStore, Store
 
 DetectorNumbers = Mapping[str, Samples]
-"""The average precisions of one detector and kind by metric; metrics without ground truth are left out."""
+"""The average precisions of one detector, of boxes or of masks, by metric; metrics without ground truth are absent."""
 
 _KINDS: tuple[Kind, ...] = ("bbox", "segm")
-# Starting a process takes as long as evaluating so many bytes of records, or as resampling so many so many times.
+# Starting processes pays off above this many bytes of records, or above this product of bytes and bootstrap replicates,
+# whose evaluation takes as long as the start.
 _PROCESS_BYTES = 20e6
 _PROCESS_WORK = 4e6 * 1000
 
 
 class _Work(NamedTuple):
-    """Some cells of a model to evaluate, in terms that another process understands."""
+    """A task for another process: some cells of a model to evaluate, described by values that can be pickled."""
 
     folder: str
     model: str
@@ -68,14 +69,14 @@ def numbers_of_stores(
     on_model: Callable[[str], None] = lambda name: None,
     on_cells: Callable[[int], None] = lambda count: None,
 ) -> dict[str, dict[Kind, DetectorNumbers]]:
-    """Evaluate detectors under every cell, on the images of their finished units.
+    """Evaluate detectors under every cell, on the images whose records are in finished units of the store.
 
     Args:
         models: Each model by the name that the report gives it.
         replicates: Number of bootstrap replicates; 0 for no intervals.
         seed: Seed of the bootstrap.
-        processes: Number of processes that evaluate at the same time, where there is enough to do; they import the
-            main module.
+        processes: Number of processes that evaluate at the same time if there is enough to do; they import the main
+            module.
         on_model: Called with each model's name before its numbers are ready.
         on_cells: Called with the number of cells that were just evaluated.
 
@@ -103,7 +104,7 @@ def numbers_of_stores(
 
 
 def with_truth(samples: Mapping[str, Samples]) -> DetectorNumbers:
-    """Keep the metrics that are defined; a COCO set may have no small object, for example."""
+    """Keep the metrics that are defined on every cell; APs is not if the data set has no small object, for example."""
     return {metric: one for metric, one in samples.items() if np.isfinite(one.point).all()}
 
 
@@ -112,7 +113,7 @@ def _work(model: ModelStore, replicates: int, seed: int, processes: int) -> Iter
     left_out = {image for number in model.pending() for image in manifest.unit(number)} | bad_images(model).keys()
     if len(left_out) == manifest.num_images:
         raise StoreError(f"expected images that {model.manifest.name!r} has evaluated, got none in {model.folder}")
-    # Every process gets two parts of a model, so that none waits long for the other at the end.
+    # Divide a model into two parts for each process, so that no process is idle for long at the end.
     most = -(-len(manifest.cells) // (2 * processes)) if processes > 1 else len(manifest.cells)
     for group in cell_groups(model):
         for start in range(0, len(group), most):
@@ -138,13 +139,13 @@ def _numbers_of_cells(work: _Work) -> dict[Kind, dict[str, Samples]]:
 
 
 class _NoMasksError(Exception):
-    """Raised when the model gives boxes alone."""
+    """Raised when the records of a model have boxes but no masks."""
 
 
 def _matches(
     model: ModelStore, scorer: CocoScorer, kind: Kind, cells: Sequence[int]
 ) -> Iterator[tuple[Cell, CocoMatches]]:
-    # One cell is in memory at a time, and so are the records that are read together.
+    # In memory are the matches of one cell at a time, and the records of the cells that are read together.
     for found in read_cells(model, cells):
         if kind == "segm" and found.masks is None:
             raise _NoMasksError
@@ -164,7 +165,7 @@ def _point_samples(cells: Iterable[tuple[Cell, CocoMatches]]) -> dict[str, Sampl
 
 
 def _joined(parts: Sequence[Mapping[Kind, Mapping[str, Samples]]]) -> dict[Kind, DetectorNumbers]:
-    """Put the cells of all parts side by side, for the kinds that all parts have."""
+    """Join the cells of all parts into one set of samples for boxes, and one for masks if all parts have them."""
     found: dict[Kind, DetectorNumbers] = {}
     for kind in _KINDS:
         if all(kind in part for part in parts):
@@ -184,11 +185,11 @@ def _side_by_side(samples: Sequence[Samples]) -> Samples:
 
 
 def numbers_of_frame(frame: pd.DataFrame) -> DetectorNumbers:
-    """Read the numbers of another tool.
+    """Take over numbers that another tool computed.
 
     Args:
-        frame: Columns ``corruption``, ``severity``, one for each metric (fractions, -1 without ground truth), and
-            ``num_images`` where known.
+        frame: Table with the columns ``corruption``, ``severity``, one for each metric (a fraction, or -1 without
+            ground truth), and ``num_images`` where known.
     """
     cells = [
         Cell(str(name), int(severity)) for name, severity in zip(frame["corruption"], frame["severity"], strict=True)
@@ -208,7 +209,7 @@ def detection_section(
     pairs: Sequence[tuple[str, str]] = (),
     level: float = LEVEL,
 ) -> tuple[Section, tuple[str, ...]]:
-    """Compute all numbers of detectors.
+    """Compute all numbers and differences of detectors, of boxes or of masks.
 
     Args:
         kind: ``bbox`` or ``segm``.
@@ -217,7 +218,7 @@ def detection_section(
         level: Confidence level of the intervals.
 
     Returns:
-        The section, and remarks on what is undefined and why.
+        The section, and remarks that say which numbers are undefined and why.
     """
     rows: list[Row] = []
     changes: list[Row] = []
@@ -252,13 +253,13 @@ def detection_section(
 
 
 def _has_clean_performance(samples: Samples) -> bool:
-    """Return whether the clean AP, if there is one, is not 0, so that rPC can be divided by it."""
+    """Return False if the clean performance is 0, so that rPC cannot be divided by it; True without clean images."""
     clean = samples.column(CLEAN)
     return clean is None or bool(samples.point[clean])
 
 
 def _clean_rows(name: str, samples: Samples, level: float) -> Iterator[Row]:
-    """Yield the rows of the clean performance, as :func:`number_rows` does where rPC is defined."""
+    """Yield the rows of the clean performance for a model without rPC; :func:`number_rows` yields them for others."""
     column = samples.cells.index(CLEAN)
     entry = interval(float(samples.point[column]), samples.values[:, column], level)
     for quantity in ((samples.metric, *CLEAN), (f"P {samples.metric}", "", 0)):

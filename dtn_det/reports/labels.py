@@ -1,4 +1,4 @@
-"""Texts that readers see: names of corruptions and groups, notes on models, and any text on one line."""
+"""Texts for readers: names of corruptions and groups, notes on models, and texts put on one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dtn_det.corruptions.catalog import GROUPS
 from dtn_det.reports.contents import Direction, ReportModel
 
 ARROWS: Mapping[Direction, str] = MappingProxyType({"up": "↑", "down": "↓", "none": ""})
-"""The sign of each direction: an arrow to the side on which numbers are better."""
+"""The arrow of each direction: up if larger numbers are better, down if smaller ones are."""
 
 SHORT = MappingProxyType(
     {
@@ -28,12 +28,13 @@ SHORT = MappingProxyType(
         "gaussian_blur": "Gauss.",
     }
 )
-"""Short names of corruptions for columns under the name of their group, as in the paper's tables.
+"""Short names of corruptions for the headings of columns under the name of their group, as in the paper's tables.
 
-Corruptions that are not listed have names that are short already.
+The names of other corruptions are short already.
 """
 
-# Control, format (such as those that turn the direction of writing), surrogate, private and unassigned characters.
+# First letter of the Unicode categories of characters that are not shown: control, format (such as those that change
+# the direction of writing), surrogate, private and unassigned characters.
 _UNSHOWN = "C"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -45,29 +46,29 @@ def title(scope: str) -> str:
 
 
 def short(corruption: str) -> str:
-    """Return the name of a corruption for a column under its group: ``Gauss.``."""
+    """Return the name of a corruption for the heading of a column under its group: ``Gauss.``."""
     return SHORT.get(corruption, title(corruption))
 
 
 def groups_of(corruptions: set[str]) -> dict[str, list[str]]:
-    """Sort corruptions into their groups, in the order of the paper's tables; groups without any are left out."""
+    """Divide corruptions into their groups, in the order of the paper's tables; groups without one are left out."""
     found = {group: [name for name in names if name in corruptions] for group, names in GROUPS.items()}
     return {group: names for group, names in found.items() if names}
 
 
 def shared_note(models: Sequence[ReportModel]) -> str:
-    """Return the note that all numbers of all models need, such as ``partial (...)``; empty if notes differ."""
+    """Return the note on the numbers of all models, such as ``partial (...)``; empty if the notes of models differ."""
     notes = {_note(model) for model in models}
     return notes.pop() if len(notes) == 1 else ""
 
 
 def model_note(model: ReportModel, models: Sequence[ReportModel]) -> str:
-    """Return the note that all numbers of one model need; empty if :func:`shared_note` says it for all models."""
+    """Return the note on all numbers of one model; empty if :func:`shared_note` says it for all models."""
     return "" if shared_note(models) else _note(model)
 
 
 def joined_notes(*notes: str) -> str:
-    """Join notes to one: ``partial (30/75; limit=500 of 50000 seed=0)``; repeated and empty ones are left out."""
+    """Join notes into one, ``partial (30/75; limit=500 of 50000 seed=0)``, without repeated and empty ones."""
     said = list(dict.fromkeys(note for note in notes if note))
     if len(said) > 1 and all(note.startswith("partial (") and note.endswith(")") for note in said):
         return f"partial ({'; '.join(note[len('partial (') : -1] for note in said)})"
@@ -80,7 +81,7 @@ def _note(model: ReportModel) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text on one line, without characters that control a terminal or hide or reorder other characters."""
+    """Put a text on one line, and replace characters that control a terminal or hide or reorder other characters."""
     shown = "".join(
         _REPLACEMENT if unicodedata.category(sign).startswith(_UNSHOWN) and not sign.isspace() else sign
         for sign in text

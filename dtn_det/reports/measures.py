@@ -1,4 +1,4 @@
-"""The measures of performance that tables, figures and the page show, and the numbers in which each is read."""
+"""The measures that tables, figures and the page show, such as top-1 error or mCE, and the names of their numbers."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _DETECTORS = {"bbox": "box", "segm": "mask"}
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure of performance: its texts, and the names of the numbers in which it is read.
+    """A measure of performance: its texts for readers, and the names of its numbers in a section of a report.
 
     Attributes:
-        name: What readers call it, in the middle of a sentence: ``top-1 error``, ``box AP``.
+        name: Name for readers as in the middle of a sentence: ``top-1 error``, ``box AP``.
         unit: Unit of its numbers, such as ``%``; empty without one.
-        cell: Name of the number of one corruption and severity, and of the clean images; empty if there are none.
-        corruption: Name of the number of one corruption.
-        mean: Name of its mean over all corruptions and over those of a group.
+        cell: Name of its numbers of a cell, also of the clean images; empty if it has none.
+        corruption: Name of its numbers of a corruption, over all severities.
+        mean: Name of its means over all corruptions, and over those of a group.
         direction: Which numbers are better.
-        decimals: Decimals that papers give.
-        short: What a title calls it that names the kind of results besides, such as ``AP``; empty for its name.
+        decimals: Number of decimals that papers give.
+        short: Shorter name for titles that name boxes or masks already, such as ``AP``; empty if `name` is used.
     """
 
     name: str
@@ -39,17 +39,17 @@ class Measure:
 
     @property
     def heading(self) -> str:
-        """The measure in the title of a table: ``top-1 error (%)``, ``AP (%)``."""
+        """The text for the measure in the title of a table: ``top-1 error (%)``, ``AP (%)``."""
         return f"{self.short or self.name} (%)"
 
     @property
     def title(self) -> str:
-        """The measure by itself: ``Top-1 error, %``."""
+        """The text for the measure as a title of its own: ``Top-1 error, %``."""
         return ", ".join(filter(None, (self.name[:1].upper() + self.name[1:], self.unit)))
 
     @property
     def mean_title(self) -> str:
-        """The mean over all corruptions at the start of a line: ``Mean error``, ``mCE``."""
+        """The text for the mean over all corruptions at the start of a line: ``Mean error``, ``mCE``."""
         return self.mean.capitalize() if self.mean.startswith("mean ") else self.mean
 
     @property
@@ -58,7 +58,7 @@ class Measure:
         return self.direction == "down"
 
     def axis_label(self, what: str = "") -> str:
-        """The measure at an axis, after a word on which numbers; AP stands there without its unit, as in papers."""
+        """Return the label of an axis, after a word such as ``mean`` if given; as in papers, AP has no unit there."""
         unit = f"({self.unit})" if self.unit and self.is_lower_better else ""
         return " ".join(filter(None, (what, self.name, unit, ARROWS[self.direction])))
 
@@ -68,17 +68,17 @@ _CORRUPTION_ERROR = Measure("corruption error", "%", "", "CE", "mCE", short="CE"
 
 
 def performance_measure(kind: Kind) -> Measure:
-    """Return the measure of the performance itself, without a baseline: top-1 error or AP."""
+    """Return the measure that needs no baseline: the top-1 error of classifiers, the AP of detectors."""
     return _TOP1_ERROR if kind == "top1" else _average_precision(kind, METRICS[0])
 
 
 def corruption_measure(numbers: Numbers, which: str) -> Measure:
-    """Return the corruption error where a set of corruptions has it, and the performance otherwise."""
+    """Return the corruption error if there is an mCE over the set of corruptions, else the error or AP itself."""
     return _CORRUPTION_ERROR if numbers.has("mCE", which) else performance_measure(numbers.section.kind)
 
 
 def measures_of(numbers: Numbers) -> tuple[Measure, ...]:
-    """Return all measures that a section has numbers of, the most important first."""
+    """Return all measures of which a section has numbers, the most important first."""
     kind = numbers.section.kind
     listed = _classification(numbers.report.baseline) if kind == "top1" else _detection(kind)
     having = {name for _, _, name, _, _ in numbers.found}

@@ -1,4 +1,4 @@
-"""The numbers of a section: written as rows of its tidy tables, and found again by model, name and scope."""
+"""The numbers of a section: makes the rows of its tidy tables, and looks numbers up by model, name and scope."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ from dtn_det.reports.contents import (
 Row = tuple[Any, ...]
 
 SETS: tuple[CorruptionSet, ...] = ("benchmark", "extra")
-"""The sets of corruptions; each has means of its own, and no mean is over both."""
+"""The sets of corruptions; means are over one of them, never over both."""
 
-# Ratios are in percent already, and losses stay what they are; all else is a fraction.
+# Names of numbers that are shown as they are: ratios, which are in percent already, and losses. Others are fractions.
 _AS_IT_IS = {"CE", "mCE", "relative CE", "relative mCE", "NLL", "mean NLL", "Brier", "mean Brier"}
 
 
 def scale(name: str) -> float:
-    """Return the factor from a number of the metrics to the number that is shown: 100 for fractions, else 1."""
+    """Return the factor by which a number of :mod:`dtn_det.metrics` is shown: 100 for fractions, else 1."""
     return 1.0 if name in _AS_IT_IS or name.startswith("rPC ") else 100.0
 
 
 def point_samples(metric: str, cells: Sequence[Cell], values: NDArray[np.float64], num_images: int) -> Samples:
-    """Wrap numbers without records of images as samples with a single replicate, which gives no intervals.
+    """Return numbers without records of images as :class:`Samples` with one replicate, which gives no intervals.
 
     Args:
         metric: Name of the metric.
         cells: The cell of each number.
         values: The numbers, (cells,).
-        num_images: Images behind each number, 0 where unknown.
+        num_images: Number of images behind each number; 0 if unknown.
     """
     return Samples(metric, tuple(cells), values, values[None], num_images, "", 0)
 
 
 def sets_of(cells: Collection[Cell]) -> list[CorruptionSet]:
-    """Return the sets of corruptions that some of the cells belong to."""
+    """Return the sets of corruptions to which at least one of the cells belongs."""
     return [which for which in SETS if any(cell in cells for cell in all_cells(which))]
 
 
@@ -68,15 +68,15 @@ def number_rows(
     names: Mapping[str, str] = MappingProxyType({}),
     severities: bool = True,
 ) -> Iterator[Row]:
-    """Yield the rows of one model and one set of corruptions, columns :data:`NUMBER_COLUMNS`.
+    """Yield the rows of :attr:`Section.numbers` for one model and one set of corruptions.
 
     Args:
         model: Name of the model.
         which: The set of corruptions.
-        found: The numbers of the model.
+        found: The numbers of the model with their intervals.
         cells: All cells that the model was evaluated on.
-        names: Names for readers, by the names in the metrics, where the two differ.
-        severities: False to leave out the numbers of single severities.
+        names: Name in the report by the name in `found`, for numbers whose two names differ.
+        severities: Whether to include the numbers of single severities.
     """
     for quantity, entry in found.entries.items():
         if quantity.severity and not severities:
@@ -92,7 +92,7 @@ def number_rows(
 def difference_rows(
     first: str, second: str, which: CorruptionSet, found: Intervals[Difference], cells: Collection[Cell]
 ) -> Iterator[Row]:
-    """Yield the rows of one pair, second minus first: :data:`DIFFERENCE_COLUMNS` without the adjusted p-value."""
+    """Yield the rows of :attr:`Section.differences`, second minus first, for one pair, without `p_adjusted`."""
     for quantity, entry in found.entries.items():
         if quantity[1:] == CLEAN and which != SETS[0] and SETS[0] in sets_of(cells):
             continue
@@ -112,14 +112,14 @@ def unpaired(one: Samples, other: Samples) -> str:
 
 
 def numbers_frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """Make the table :attr:`Section.numbers` of its rows."""
+    """Make the table :attr:`Section.numbers` from its rows."""
     return _frame(rows, NUMBER_COLUMNS)
 
 
 def differences_frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """Make the table :attr:`Section.differences` of the rows of all pairs, with p-values adjusted by Holm's method.
+    """Make the table :attr:`Section.differences` from the rows of all pairs, with p-values adjusted by Holm's method.
 
-    This is the only place where p-values are adjusted; tables, figures and the page show this column.
+    Nothing else adjusts p-values; tables, figures and the page show those of this table.
     """
     families: dict[Row, list[int]] = {}
     for place, row in enumerate(rows):
@@ -132,7 +132,7 @@ def differences_frame(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def reliability_frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """Make the table :attr:`Section.reliability` of its rows."""
+    """Make the table :attr:`Section.reliability` from its rows."""
     return _frame(rows, RELIABILITY_COLUMNS)
 
 
@@ -141,7 +141,7 @@ def _frame(rows: Sequence[Row], columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _family(first: str, second: str, which: str, name: str, scope: str, severity: int) -> Row:
-    """Return the key of the comparisons that a difference is adjusted together with."""
+    """Return a key that is equal for all differences whose p-values are adjusted together."""
     start = (first, second, which)
     if scope in ALL:
         return (*start, name, "cells" if severity else "corruptions")
@@ -155,7 +155,7 @@ def _family(first: str, second: str, which: str, name: str, scope: str, severity
 
 
 def _support(quantity: Quantity, which: CorruptionSet, cells: Collection[Cell]) -> tuple[int, int]:
-    """Count the cells behind a number, and those that the whole set would have."""
+    """Return how many evaluated cells a number is over, and how many it would be over if none were missing."""
     if quantity[1:] == CLEAN or (not quantity.scope and quantity.name.startswith("P ")):
         return 1, 1
     wanted = [
@@ -167,14 +167,14 @@ def _support(quantity: Quantity, which: CorruptionSet, cells: Collection[Cell]) 
 
 
 class Number(NamedTuple):
-    """A number of a section.
+    """A number of a section, with its interval and the cells that it is over.
 
     Attributes:
         value: The number, in the unit of :attr:`Section.numbers`.
         low: Lower end of its interval, NaN without one.
-        high: Upper end.
-        cells: Cells behind it.
-        expected_cells: Cells that a complete number would have behind it.
+        high: Upper end of its interval, NaN without one.
+        cells: Number of evaluated cells that it is over.
+        expected_cells: Number of cells that it would be over if none were missing.
     """
 
     value: float
@@ -190,14 +190,14 @@ class Number(NamedTuple):
 
     @property
     def reach(self) -> tuple[float, float]:
-        """Distances from the value to the ends of the interval, at least 0 as error bars want; (0, 0) without one."""
+        """Distances from the value to both ends of the interval, at least 0 for error bars; (0, 0) without one."""
         if not self.has_interval:
             return 0.0, 0.0
         return max(0.0, self.value - self.low), max(0.0, self.high - self.value)
 
     @property
     def note(self) -> str:
-        """A note on missing cells, ``partial (30/75)``; empty for a complete or undefined number."""
+        """A note on missing cells, such as ``partial (30/75)``; empty if none is missing or the number is NaN."""
         return partial_label(self.cells, self.expected_cells) if math.isfinite(self.value) else ""
 
 
@@ -207,9 +207,9 @@ class PairedDifference(NamedTuple):
     Attributes:
         value: The difference.
         low: Lower end of its interval.
-        high: Upper end.
+        high: Upper end of its interval.
         p_value: Two-sided p-value of no difference.
-        p_adjusted: The same after Holm's adjustment within its family.
+        p_adjusted: The p-value after Holm's adjustment within its family.
     """
 
     value: float
@@ -224,11 +224,11 @@ class Numbers:
     """The index of all numbers and differences of one section.
 
     Attributes:
-        report: The report.
-        section: The section of the report.
-        models: Models that have a number, in the report's order.
+        report: The report that has the section.
+        section: The section.
+        models: Models that have a number in the section, in the report's order.
         found: Each number by model, set, name, scope and severity.
-        more_decimals: Decimals that are shown beyond those that papers give, for numbers without an interval.
+        more_decimals: How many decimals more than in papers are shown at most; intervals may support fewer.
     """
 
     report: Report
@@ -239,7 +239,7 @@ class Numbers:
 
     @classmethod
     def of(cls, report: Report, section: Section, more_decimals: int = 0) -> Numbers:
-        """Index the numbers of a section."""
+        """Make the index of the numbers of a section."""
         found = {
             (model, which, name, scope, int(severity)): Number(value, low, high, int(cells), int(expected))
             for model, which, name, scope, severity, value, low, high, cells, expected in section.numbers.itertuples(
@@ -267,24 +267,24 @@ class Numbers:
         return tuple(which for which in SETS if which in having)
 
     def has(self, name: str, which: str) -> bool:
-        """Return whether some model has a number of this name in a set."""
+        """Return whether some model has a number of this name in a set of corruptions."""
         return any(key[1:3] == (which, name) for key in self.found)
 
     def get(self, model: str, which: str, name: str, scope: str = "", severity: int = 0) -> Number | None:
-        """Return a number of a model, or None; numbers of the clean images belong to every set."""
+        """Return a number of a model, or None; numbers of the clean images are found under any set."""
         keys = ((model, one, name, scope, severity) for one in _sets_to_search(which, name, scope))
         return next((self.found[key] for key in keys if key in self.found), None)
 
     def difference(
         self, pair: tuple[str, str], which: str, name: str, scope: str = "", severity: int = 0
     ) -> PairedDifference | None:
-        """Return the difference of a pair in a number, or None; those of the clean images belong to every set."""
+        """Return the difference of a pair in a number, or None; those on the clean images are found under any set."""
         keys = ((*pair, one, name, scope, severity) for one in _sets_to_search(which, name, scope))
         return next((self._differences[key] for key in keys if key in self._differences), None)
 
 
 def set_of(scope: str) -> CorruptionSet:
-    """Return the set that a corruption or a group belongs to; the benchmark for anything else."""
+    """Return the set to which a corruption or a group belongs; ``benchmark`` for any other scope."""
     return SETS[1] if scope == "extra" or scope in EXTRA else SETS[0]
 
 

@@ -1,4 +1,4 @@
-"""The models of some stores, checked to belong into one table, and the pairs of them that are compared."""
+"""Opens the stores of a report, checks that their models may stand in one table, and chooses the pairs to compare."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dtn_det.robustness.importing.write import Imported, read_imported
 from dtn_det.robustness.store.manifest import StoreManifest
 from dtn_det.robustness.store.store import ModelStore, Store
 
-# The part of a model's name that stands for the norm: `ln` or `dtn` as a word, or `dtn` added to the name of the twin.
+# The part of a model's name that says which norm it has: `ln`, `dtn` and the like as a word of its own.
 _NORM = re.compile(r"(?<![a-z0-9])(dtn|ln|layernorm|layer-norm)(?![a-z0-9])[-_ ]?", re.IGNORECASE)
 
 
@@ -32,7 +32,7 @@ class Sources:
 
     @property
     def stores(self) -> list[Store]:
-        """The stores of the measured models, each once."""
+        """The stores of the models that were evaluated here, each once; imported models have none."""
         found = {model.store.folder: model.store for model in self.models.values() if isinstance(model, ModelStore)}
         return list(found.values())
 
@@ -41,12 +41,12 @@ def open_sources(stores: Sequence[str | Path], chosen: Sequence[str] = ()) -> So
     """Open stores and check that their models may stand in one table.
 
     Args:
-        stores: Folders, each perhaps as ``LABEL=FOLDER``, which calls its models ``LABEL/NAME``.
+        stores: Folders with results; one given as ``LABEL=FOLDER`` calls its models ``LABEL/NAME``.
         chosen: Names of the models to take, in this order; all if empty.
 
     Raises:
-        ReportError: The stores do not go together, two models have one name, a chosen model is not there, or there is
-            no model.
+        ReportError: The stores are of different tasks, images or corruptions, two models have the same name, a chosen
+            model is absent or repeated, or there is no model.
         StoreError: A store is damaged or of another version.
     """
     if not stores:
@@ -89,7 +89,7 @@ def _label_and_folder(text: str | Path) -> tuple[str, Path]:
 
 
 def _models(folder: Path) -> Iterator[tuple[str, ModelStore | Imported]]:
-    """Yield the models of a folder that have results: its own first, then those imported into it."""
+    """Yield the models of a folder that have results: first those evaluated here, then those imported into it."""
     imported = read_imported(folder)
     if not imported or (folder / "store.json").is_file():
         for name, model in Store.open(folder).models().items():
@@ -112,7 +112,7 @@ def task_of(store: Store) -> Task:
     """Return the task of a store.
 
     Raises:
-        StoreError: The task is not one that reports can be made of.
+        StoreError: Reports cannot be made of this task.
     """
     return _known_task(store.manifest.task)
 
@@ -126,7 +126,7 @@ def _known_task(task: str) -> Task:
 
 
 def _check_alike(stores: Sequence[Store]) -> None:
-    """Check that all numbers were made from the same images under the same corruptions."""
+    """Raise a ReportError unless all stores are of the same images, corruptions and settings of the evaluation."""
     first = stores[0] if stores else None
     for store in stores[1:]:
         assert first is not None
@@ -135,7 +135,8 @@ def _check_alike(stores: Sequence[Store]) -> None:
         annotations_alone = _same_images(one, other)
         if one.data_hash != other.data_hash:
             different.append(_data_difference(one, other))
-        # The hash covers which images were taken, and earlier versions called some selections "all".
+        # Equal hashes mean that the same images were selected, even if the texts of the selections differ: earlier
+        # versions called some selections "all".
         if one.data_hash != other.data_hash and one.selection != other.selection:
             different.append(f"selection: {one.selection} and {other.selection}")
         if one.corruption != other.corruption:
@@ -163,13 +164,13 @@ def _check_alike(stores: Sequence[Store]) -> None:
 
 
 def _same_images(one: StoreManifest, other: StoreManifest) -> bool:
-    """Return whether two data sets of detectors differ in annotations alone, which `mpc` can replace."""
+    """Return whether two data sets of detectors differ in annotations only, which `mpc` can replace in a store."""
     same = one.data == other.data and bool(one.images_hash) and one.images_hash == other.images_hash
     return same and one.data_hash != other.data_hash
 
 
 def _data_difference(one: StoreManifest, other: StoreManifest) -> str:
-    """Describe how two data sets differ, which may have the same name and as many images."""
+    """Describe how two data sets differ, even if their names and numbers of images are the same."""
     first, second = (f"{manifest.data} ({manifest.num_images:,} images)" for manifest in (one, other))
     if _same_images(one, other):
         return f"annotations: {first} had others when each was evaluated, of the same images"
@@ -179,7 +180,7 @@ def _data_difference(one: StoreManifest, other: StoreManifest) -> str:
 
 
 def _with_older_annotations(first: Store, second: Store) -> str:
-    """Name the store with the older annotations, as far as the stores tell."""
+    """Return the folder of the store with the older annotations, or words for it if the stores do not say which."""
     for older, newer in ((first, second), (second, first)):
         if older.manifest.data_hash in newer.manifest.earlier_data_hashes:
             return str(older.folder)
@@ -189,12 +190,12 @@ def _with_older_annotations(first: Store, second: Store) -> str:
 def find_pairs(names: Sequence[str], baseline: str | None = None) -> tuple[tuple[str, str], ...]:
     """Choose the pairs of models to compare: first and second of each difference.
 
-    Twins whose names differ in the norm alone (`ln` and `dtn`, `swin-t` and `dtn-swin-t`) make a pair, DTN second.
-    Without any, each model is compared with the baseline, or else with the first.
+    Two models whose names differ in the norm only (`ln` and `dtn`, `swin-t` and `dtn-swin-t`) are a pair, DTN second.
+    If there is no such pair, each model is compared with the baseline, or with the first model without a baseline.
 
     Args:
         names: Names of all models.
-        baseline: The model that the others are measured against, if any.
+        baseline: The model to compare the others with; None for the first.
     """
     twins: dict[str, dict[str, list[str]]] = {}
     for name in names:
@@ -213,7 +214,7 @@ def find_pairs(names: Sequence[str], baseline: str | None = None) -> tuple[tuple
 
 
 def in_order(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Return the names in their order, but with the first model of each pair before the second."""
+    """Return the names in the given order, but with the first model of each pair moved before the second."""
     found: dict[str, None] = {}
     for name in names:
         found.update(dict.fromkeys(first for first, second in pairs if second == name))
@@ -222,14 +223,14 @@ def in_order(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[str
 
 
 def parse_pairs(texts: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Read pairs as a user gives them: ``FIRST:SECOND``.
+    """Read pairs in the form ``FIRST:SECOND``, in which users give them.
 
     Raises:
-        ReportError: A text does not name two models.
+        ReportError: A text does not name two different models.
     """
     found = []
     for text in texts:
-        # Names may hold a colon themselves, as those of timm do.
+        # Names may contain a colon, as those of timm do, so try each colon as the one between the names.
         splits = [(text[:place], text[place + 1 :]) for place, sign in enumerate(text) if sign == ":"]
         known = [pair for pair in splits if pair[0] in names and pair[1] in names and pair[0] != pair[1]]
         if len(known) != 1:

@@ -1,4 +1,4 @@
-"""The results of a sweep that has just ended, on the terminal."""
+"""Prints the results of a sweep that has just ended."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ def sweep_report(
     processes: int = 1,
     on_cells: Callable[[int], None] = lambda count: None,
 ) -> Report:
-    """Compute the numbers of some models of a store: what ``dtn-det mce`` and ``dtn-det mpc`` show when they end.
+    """Compute the numbers of some models of a store, which ``dtn-det mce`` and ``dtn-det mpc`` show when they end.
 
-    The numbers are those of a report, by the same code. Without replicates there are no intervals, and each condition
-    is evaluated once: about the time of reading the records for classifiers, and of COCO's matching for detectors.
+    The numbers are computed by the code that makes reports. Without replicates there are no intervals, and each cell is
+    evaluated once; for classifiers this takes about as long as reading the records, for detectors as COCO's matching.
 
     Args:
-        store: The store with the records. Units that are not finished are left out, and the numbers say `partial`.
+        store: The store with the records. Images of unfinished units are left out; numbers are then marked `partial`.
         names: Names of the models to show, in this order.
-        baseline: The model whose errors divide the corruption errors of classifiers: ``alexnet``, or a model of the
-            store, which need not be among `names`; None for AlexNet where its errors are those of the data, else none.
+        baseline: The model by whose errors CE and mCE of classifiers divide: ``alexnet``, or a model of the store,
+            also one that is not among `names`; None for AlexNet if the data are those of ImageNet-C, else for no CE.
         replicates: Number of bootstrap replicates; 0 for no intervals.
-        processes: Number of processes that evaluate detectors at the same time, where there is enough to do.
-        on_cells: Called with the number of cells of detectors that were just evaluated.
+        processes: Number of processes that evaluate detectors at the same time if there is enough to do.
+        on_cells: Called with the number of cells on which a detector was just evaluated.
 
     Returns:
-        The report. Its ``bad_images`` are those that were left out.
+        The report. Its ``bad_images`` are the images that could not be read and were left out.
 
     Raises:
-        ReportError: The baseline is neither AlexNet, where its errors fit, nor a model of the store.
-        StoreError: A model is not in the store or has no records, or these are damaged.
+        ReportError: The baseline is not a model of the store, nor AlexNet with data that its errors were measured on.
+        StoreError: A model is not in the store, has no records, or has damaged ones.
     """
     wanted = list(names)
     if baseline is not None and baseline not in (*BASELINES, *names):
         wanted.append(baseline)
     stored = store.models()
-    # A baseline that is not in the store is left to collect_sources, whose message lists those that may be one.
+    # If the baseline is not in the store, collect_sources raises an error that lists the possible ones.
     sources = Sources(task_of(store), {name: store.model(name) for name in wanted if name in names or name in stored})
     options = ReportOptions(models=wanted, baseline=baseline, pairs=(), replicates=replicates, processes=processes)
     found = collect_sources(sources, options, on_cells=on_cells)
@@ -65,12 +65,12 @@ def sweep_report(
 
 
 def print_sweep_report(console: Console, store: Store, report: Report) -> None:
-    """Print a report of :func:`sweep_report`, what must be known beside its numbers, and the images left out of them.
+    """Print the tables and remarks of a report of :func:`sweep_report`, and the images that were left out.
 
     Args:
-        console: Where to.
-        store: That the report is of.
-        report: The numbers.
+        console: Where to print.
+        store: The store from which the report was made.
+        report: The report.
     """
     names = [model.name for model in report.models]
     tables = sweep_tables(report)
@@ -83,7 +83,7 @@ def print_sweep_report(console: Console, store: Store, report: Report) -> None:
 
 
 def _advice(store: Store, report: Report) -> list[str]:
-    """What to do for the numbers that a sweep of classifiers lacks."""
+    """Return sentences on how to get numbers that the report of classifiers lacks: CE, mCE, and the clean error."""
     if report.task != "classification":
         return []
     models, said = list(store.models()), []

@@ -1,4 +1,4 @@
-"""Numbers and figures of a report for MMEngine's visualizer backends: TensorBoard, local files, and others."""
+"""Writes numbers and figures of a report to the backends of MMEngine's visualizer, such as TensorBoard."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _BACKENDS = ("TensorboardVisBackend", "LocalVisBackend")
 
 
 class Scalar(NamedTuple):
-    """A number as the backends of a visualizer take it.
+    """A number in the form that the backends of a visualizer take.
 
     Attributes:
-        tag: ``robustness/<model>/<number>``, or ``robustness/<model>/<group>/<number>``; the number begins with
-            ``segm_`` if it is of masks.
+        tag: ``robustness/<model>/<number>``, or ``robustness/<model>/<group>/<number>``; the name of the number begins
+            with ``segm_`` if it is of masks.
         value: The number, in the unit of :attr:`dtn_det.reports.contents.Section.numbers`.
         step: The severity for numbers whose tag ends in ``_by_severity``, None for all others.
     """
@@ -47,12 +47,12 @@ def log_report(report: Report, target: Visualizer | str | Path, step: int = 0) -
 
     Args:
         report: The report.
-        target: A visualizer of MMEngine, whose backends receive everything and stay open; or a folder, in which
-            ``vis_data`` gets TensorBoard's events, ``scalars.json`` and the figures.
-        step: Step of the numbers and figures, such as the epoch of the model.
+        target: A visualizer of MMEngine, whose backends stay open; or a folder, in whose subfolder ``vis_data``
+            TensorBoard's events, ``scalars.json`` and the figures are written.
+        step: Step under which numbers and figures are logged, such as the epoch of the model.
 
     Raises:
-        ImportError: MMEngine is not installed, or TensorBoard, where a folder is given.
+        ImportError: MMEngine is not installed, or `target` is a folder and TensorBoard is not installed.
     """
     if not isinstance(target, (str, Path)):
         _log(report, target, step)
@@ -70,7 +70,7 @@ def log_report(report: Report, target: Visualizer | str | Path, step: int = 0) -
 def _log(report: Report, visualizer: Visualizer, step: int) -> None:
     for scalar in report_scalars(report):
         visualizer.add_scalar(scalar.tag, scalar.value, step if scalar.step is None else scalar.step)
-    # A slash in the name of an image is a folder to the local backend, which does not make it.
+    # Names of images have no slash: the local backend would take it for a folder and not create that.
     for name, figure in draw_figures(report).figures.items():
         visualizer.add_image(f"{PREFIX}_{name}", pixels(figure), step)
 
@@ -82,9 +82,9 @@ def _section_scalars(section: Section) -> Iterator[Scalar]:
         start, tag = f"{PREFIX}/{model}/", kind + name.replace(" ", "_")
         if scope in GROUPS:
             yield Scalar(f"{start}{scope}/{tag}", value)
-        # The means over the extra corruptions are those of their group.
+        # Means over the extra corruptions are left out, as they are the means of the group `extra`.
         elif not scope and which == SETS[0]:
             yield Scalar(f"{start}{tag}_by_severity", value, int(severity)) if severity else Scalar(start + tag, value)
-        # Of detectors, this is P.
+        # Detectors have this number under the name P as well.
         elif (scope, severity) == CLEAN and section.kind == "top1":
             yield Scalar(f"{start}clean_{tag}", value)

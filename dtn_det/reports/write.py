@@ -1,4 +1,4 @@
-"""A report from stores to files: tables, figures and the page."""
+"""Makes a report from stores of results and writes all its files: tables, figures and the page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from dtn_det.system.progress import stages
 if TYPE_CHECKING:
     from rich.console import Console
 
-# All that a report writes; a folder that holds anything else is not taken for that of a report.
+# The names of all that a report writes; a folder with anything else in it is not overwritten.
 _FOLDERS = ("tables", "figures", "vis_data")
 _FILES = ("report.html", "report.md", "report.tex", "report.json")
 
@@ -51,17 +51,18 @@ def make_report(
 
     Args:
         stores: See :func:`dtn_det.reports.collect.collect`.
-        out: Folder of the report; one that an earlier report wrote is replaced.
+        out: Folder of the report; an earlier report in it is replaced.
         options: Options of the report.
         console: Where progress and the summary are printed.
         with_published: Whether to add published results, set apart.
-        data: Folder of the images that were evaluated, to show some of them.
-        clean: Folder of the clean images, where `data` has the corrupted ones.
-        frost: Folder with the original frost textures, where those were used.
-        tensorboard: Whether to write scalars and figures for TensorBoard, too.
+        data: Folder of the images that were evaluated, of which the page then shows some; None to show none.
+        clean: Folder of the clean images, if `data` has the corrupted ones.
+        frost: Folder with the original frost textures, if the evaluation used them.
+        tensorboard: Whether to write scalars and figures for TensorBoard as well.
 
     Raises:
-        ReportError: The stores do not go together, or the folder holds something else.
+        ReportError: The stores are of different tasks, images or corruptions, or `out` holds something other than a
+            report.
         OSError: Files cannot be read or written.
     """
     # The stores are opened first, so that wrong ones leave no folder behind.
@@ -69,7 +70,7 @@ def make_report(
     _make_folder(out)
     with _kept_if_filled(out), locked(out, "--out"):
         for entry in out.iterdir():
-            # A process that was killed may have left it.
+            # A process that was killed may have left a temporary file.
             if is_temporary(entry.name) and entry.is_file():
                 entry.unlink()
         foreign = sorted({entry.name for entry in out.iterdir()} - {*_FOLDERS, *_FILES})
@@ -97,7 +98,7 @@ def make_report(
                 gallery = make_samples(sources, data, pairs, clean=clean, frost=frost, seed=options.seed)
                 show(1)
             show = add_stage("Writing tables, figures, and the page", 3)
-            # An earlier report is removed only now, when nothing that the user named can be wrong any more.
+            # Remove the earlier report only now, when all that the user named has turned out to be right.
             if earlier:
                 _say(console, f"the report in {out} is replaced")
             for name in _FOLDERS:
@@ -133,7 +134,7 @@ def _make_folder(out: Path) -> None:
 
 @contextmanager
 def _kept_if_filled(folder: Path) -> Iterator[None]:
-    """Remove the folder at the end if it is empty, whatever happens."""
+    """Remove the folder on leaving the context if it is empty, also after an error."""
     try:
         yield
     finally:
@@ -142,7 +143,7 @@ def _kept_if_filled(folder: Path) -> Iterator[None]:
 
 
 def write_tables(report: Report, tables: Sequence[Table], out: Path) -> None:
-    """Write the tables as Markdown, CSV and LaTeX, each by itself and all in one, and all numbers as JSON.
+    """Write each table as Markdown, CSV and LaTeX, all together as Markdown and LaTeX, and all numbers as JSON.
 
     Args:
         report: The report that the tables were made from.
