@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dtn_det.check.paths import CheckResult
 from dtn_det.corrupted_folders.coco_layout import ANNOTATION_FOLDER, image_folder
 from dtn_det.datasets.coco.file import CocoFile, read_coco_file
-from dtn_det.datasets.coco.orientation import find_orientations, read_header
+from dtn_det.datasets.coco.orientation import find_orientations
 from dtn_det.datasets.coco.values import place_of
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import AnnotationError, ClassNameError
@@ -60,8 +60,6 @@ def check_annotations(path: Path, target: Target | None = None, root: Path | Non
 
 
 _TITLE = "COCO annotation file"
-_SIZES = 200
-"""Number of images whose size is compared with what the file says."""
 
 
 def _facts(file: CocoFile) -> Iterator[tuple[str, Any]]:
@@ -98,7 +96,7 @@ def _with_images(file: CocoFile, root: Path | None) -> tuple[CocoFile, list[str]
             orientations.check()
         except AnnotationError as error:
             return file, [str(error)]
-        return file, _other_sizes(file, folder)
+        return file, []
     return file, problems[:1]
 
 
@@ -122,20 +120,6 @@ def _in_folder(config: Any, folders: Iterable[Path]) -> Any:
         if files and all(Path(path).is_file() and Path(path).is_relative_to(folder) for path in files):
             return moved
     return copy.deepcopy(config)
-
-
-def _other_sizes(file: CocoFile, folder: Path) -> list[str]:
-    """Return the problem that one of some images has another size than the file says, if one has."""
-    part = file.images[:: max(1, len(file.images) // _SIZES)]
-    for row in part:
-        header = read_header(folder / row["file_name"])
-        size = None if header is None else header.read
-        if size is not None and "height" in row and "width" in row and size != (row["height"], row["width"]):
-            return [
-                f"expected {row['width']} x {row['height']} pixels in {folder / row['file_name']}, as {file.path} says "
-                f"of image {row['id']}, got {size[1]} x {size[0]}: mend the annotations or the file"
-            ]
-    return []
 
 
 def _trial(file: CocoFile, masks: bool) -> list[str]:

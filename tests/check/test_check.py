@@ -138,8 +138,8 @@ class TestAnnotations:
         path = write_coco(tmp_path / "coco", plain_content())
         write_image(tmp_path / "coco/val/sub/3.jpg", (480, 640))
         (problem,) = check(path).problems
-        assert problem.startswith("expected 640 x 480 pixels in ")
-        assert problem.endswith("says of image 3, got 480 x 640: mend the annotations or the file")
+        assert problem.startswith(f"expected the width and height of each image file in {path}, got 640 x 480 where ")
+        assert "the file has 480 x 640 in image 3 (sub/3.jpg): write the width and height of the image" in problem
 
     def test_names_that_are_not_those_of_the_files(self, tmp_path: Path) -> None:
         content = plain_content()

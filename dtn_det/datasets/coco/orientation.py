@@ -1,4 +1,4 @@
-"""EXIF orientations of images, which say how a stored image is shown, and the sizes in COCO files."""
+"""The sizes of image files, their EXIF orientations, and the sizes that COCO files say these images have."""
 
 from __future__ import annotations
 
@@ -42,13 +42,29 @@ class ImageHeader:
 
 
 @dataclass(frozen=True)
+class OtherSize:
+    """An image that is annotated with a size that its file has in neither orientation.
+
+    Attributes:
+        place: The image, for people.
+        annotated: Height and width in the annotation file.
+        read: Height and width of the picture as it is read.
+    """
+
+    place: str
+    annotated: tuple[int, int]
+    read: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Orientations:
-    """What the annotated sizes say about images with an EXIF orientation.
+    """What the annotated sizes say about image files and their EXIF orientations.
 
     Attributes:
         path: The annotation file.
         as_stored: True if images are read as they are stored, False if as they are shown.
-        swapped: Images that are annotated with the size of their other orientation.
+        swapped: Images with an EXIF orientation that are annotated with the size of their other orientation.
+        other: Images that are annotated with the size of another picture.
         undecided: Images whose size is the same both ways, so that only the boxes could tell.
         agreeing: Number of images that are annotated with the size that they are read with.
     """
@@ -56,17 +72,18 @@ class Orientations:
     path: Path
     as_stored: bool
     swapped: tuple[str, ...] = ()
+    other: tuple[OtherSize, ...] = ()
     undecided: tuple[str, ...] = ()
     agreeing: int = 0
 
     def check(self, option: str = "") -> None:
-        """Check that no image is annotated with the size of its other orientation.
+        """Check that each image is annotated with the size that it is read with.
 
         Args:
             option: Option of the config that changes how images are loaded; empty if there is none.
 
         Raises:
-            AnnotationError: An image is; the message names the orientation and what to do.
+            AnnotationError: An image is not; the message names it, its sizes or its orientation, and what to do.
         """
         if self.swapped:
             more = f" and {len(self.swapped) - 1:,} more" if len(self.swapped) > 1 else ""
@@ -77,6 +94,16 @@ class Orientations:
                 "width and height swapped",
                 self.swapped[0] + more,
                 orientation_advice(self.as_stored, option),
+            )
+        if self.other:
+            first, rest = self.other[0], len(self.other) - 1
+            raise AnnotationError(
+                self.path,
+                "the width and height of each image file",
+                f"{_by(first.annotated)} where the file has {_by(first.read)}",
+                first.place + (f" and other sizes in {rest:,} more" if rest else ""),
+                "write the width and height of the image files into the annotations if their boxes are of these "
+                "images, or put the images there that were annotated",
             )
 
     def remarks(self) -> tuple[Remark, ...]:
@@ -108,7 +135,9 @@ def read_header(path: Path) -> ImageHeader | None:
 def find_orientations(
     path: Path, images: Iterable[Mapping[str, Any]], folder: Path, *, as_stored: bool = False
 ) -> Orientations:
-    """Compare the headers of images with their annotated sizes.
+    """Compare the headers of all images with their annotated sizes.
+
+    Images without an annotated size, and files that cannot be read, are passed over.
 
     Args:
         path: The annotation file.
@@ -116,23 +145,29 @@ def find_orientations(
         folder: Folder that file names are relative to.
         as_stored: See :class:`Orientations`.
     """
-    swapped, undecided, agreeing = [], [], 0
+    swapped, other, undecided, agreeing = [], [], [], 0
     for row in images:
         header = read_header(folder / row["file_name"])
-        if header is None or header.orientation == 1:
+        if header is None:
             continue
-        place = f"image {row['id']} ({row['file_name']}, EXIF orientation {header.orientation})"
-        if header.stored == header.shown:
-            undecided.append(place)
-            continue
-        read, other = (
-            (header.stored, header.shown) if as_stored or not header.is_turned else (header.shown, header.stored)
-        )
-        size = (row.get("height"), row.get("width"))
-        agreeing += size == read
-        if size == other:
+        orientation = "" if header.orientation == 1 else f", EXIF orientation {header.orientation}"
+        place = f"image {row['id']} ({row['file_name']}{orientation})"
+        read = header.stored if as_stored else header.read
+        size = (row["height"], row["width"]) if "height" in row and "width" in row else None
+        if size not in (None, header.stored, header.shown):
+            other.append(OtherSize(place, size, read))
+        elif header.stored == header.shown:
+            undecided += [place] if orientation else []
+        elif size == read:
+            agreeing += bool(orientation)
+        elif size is not None:
             swapped.append(place)
-    return Orientations(path, as_stored, tuple(swapped), tuple(undecided), agreeing)
+    return Orientations(path, as_stored, tuple(swapped), tuple(other), tuple(undecided), agreeing)
+
+
+def _by(size: tuple[int, int]) -> str:
+    """Write height and width as people do."""
+    return f"{size[1]} x {size[0]}"
 
 
 def orientation_advice(as_stored: bool, option: str = "") -> str:

@@ -41,7 +41,8 @@ def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[
         Remarks on what was left out, filled in or decided, and on files that are too large to be checked.
 
     Raises:
-        AnnotationError: A file is no COCO file, or COCO's evaluation could not take it.
+        AnnotationError: A file is no COCO file, COCO's evaluation could not take it, or it says other sizes of images
+            than their files have.
         InputError: A file has no objects, or images are missing.
     """
     remarks: list[Remark] = []
@@ -56,8 +57,7 @@ def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[
             file.check_masks()
             _check_has_masks(where, file)
         remarks += file.remarks
-        if settings.get("test_mode"):
-            remarks += _check_orientations(where, settings, file)
+        remarks += _check_sizes(where, settings, file)
         if file.changed:
             copy = Path(folder).absolute() / "annotations" / path.name
             write_json(copy, file.content())
@@ -109,13 +109,13 @@ def _read(where: str, settings: Mapping[str, Any], path: Path) -> CocoFile:
     return file
 
 
-def _check_orientations(where: str, settings: Mapping[str, Any], file: CocoFile) -> tuple[Remark, ...]:
-    """Check that images are annotated as the pipeline loads them."""
+def _check_sizes(where: str, settings: Mapping[str, Any], file: CocoFile) -> tuple[Remark, ...]:
+    """Check that the images which are read are annotated with the size that the pipeline loads them with."""
     folder = _image_folder(settings)
     if folder is None:
         return ()
     as_stored, place = ignores_orientation(settings.get("pipeline") or ())
-    found = find_orientations(file.path, file.images, folder, as_stored=as_stored)
+    found = find_orientations(file.path, _used(settings, file), folder, as_stored=as_stored)
     found.check(f"{where}.pipeline.{place}.color_type")
     return found.remarks()
 

@@ -1,4 +1,4 @@
-"""Paths of other machines, EXIF orientations, crowds, files listed twice: in all commands that read COCO."""
+"""Paths of other machines, EXIF orientations, sizes, crowds, files listed twice: in all commands that read COCO."""
 
 from __future__ import annotations
 
@@ -191,6 +191,84 @@ class TestOrientations:
         ours = np.asarray(read_image(tmp_path / f"1.{suffix}", upright=True))
         assert ours.shape == theirs.shape
         assert np.abs(ours.astype(int) - theirs).mean() < 2
+
+
+READERS = {
+    "corrupt": lambda root: list_coco(root, [root / "coco.json"]),
+    "tools/test.py": lambda root: check_files(config(root), ["test_dataloader"], root / "work"),
+    "tools/train.py": lambda root: check_files(training(root), ["train_dataloader"], root / "work"),
+    "mpc": lambda root: read_data(config(root), "test").orientations().check(),
+    "check": lambda root: refused(*check_annotations(root / "coco.json").problems),
+}
+
+
+def training(root: Path, *, empty: bool = True) -> Config:
+    dataset = {**config(root).test_dataloader.dataset, "test_mode": False}
+    return Config({"train_dataloader": {"dataset": {**dataset, "filter_cfg": {"filter_empty_gt": not empty}}}})
+
+
+def refused(*problems: str) -> None:
+    for problem in problems:
+        raise AnnotationError(Path("coco.json"), problem, "")
+
+
+class TestSizesOfFiles:
+    @pytest.mark.parametrize("reader", READERS)
+    @pytest.mark.parametrize("orientation", [1, 3, 6])
+    @pytest.mark.parametrize("annotated", [HIGH, (640, 480)])
+    def test_sizes_that_the_files_do_not_have_are_refused_and_the_cure_works(
+        self, annotated, orientation, reader, tmp_path
+    ):
+        if orientation == 6 and annotated == HIGH:
+            annotated = (65, 48)  # the other one is that of the turned picture
+        for number in range(1, 5):
+            save(tmp_path / f"{number}.jpg", WIDE, orientation)
+        content = content_of([f"{number}.jpg" for number in range(1, 5)], HIGH if orientation == 6 else WIDE)
+        for row in content["images"][1:3]:
+            row.update(width=annotated[0], height=annotated[1])
+        write(tmp_path, content)
+        read = "48 x 64" if orientation == 6 else "64 x 48"
+        said = (
+            f"expected the width and height of each image file in .*coco.json, got {annotated[0]} x {annotated[1]} "
+            rf"where the file has {read} in image 2 \(.*2.jpg.*\) and other sizes in 1 more: write the width and height"
+        )
+        with pytest.raises(AnnotationError, match=said):
+            READERS[reader](tmp_path)
+        for row in content["images"]:
+            row["width"], row["height"] = read_image(tmp_path / row["file_name"], upright=True).size
+        write(tmp_path, content)
+        READERS[reader](tmp_path)
+
+    @pytest.mark.parametrize("reader", READERS)
+    def test_sizes_that_are_missing_are_those_of_the_files(self, reader, tmp_path):
+        for number in (1, 2, 3):
+            save(tmp_path / f"{number}.jpg", WIDE)
+        content = content_of(["1.jpg", "2.jpg", "3.jpg"], WIDE)
+        del content["images"][0]["height"]
+        content["images"][1].update(width=-1, height=-1)
+        write(tmp_path, content)
+        READERS[reader](tmp_path)
+        assert [(image.height, image.width) for image in read_data(config(tmp_path), "test").truth.images] == [
+            (48, 64)
+        ] * 3
+
+    def test_training_passes_over_images_that_it_leaves_out(self, tmp_path):
+        for number in (1, 2):
+            save(tmp_path / f"{number}.jpg", WIDE)
+        content = content_of(["1.jpg", "2.jpg"], WIDE)
+        content["images"][1].update(width=48, height=64)
+        content["annotations"].pop()
+        write(tmp_path, content)
+        assert check_files(training(tmp_path, empty=False), ["train_dataloader"], tmp_path / "work") == ()
+        with pytest.raises(AnnotationError, match="in image 2"):
+            check_files(training(tmp_path), ["train_dataloader"], tmp_path / "work")
+
+    def test_training_refuses_sizes_of_the_other_orientation(self, tmp_path):
+        save(tmp_path / "1.jpg", WIDE, orientation=6)
+        write(tmp_path, content_of(["1.jpg"]))
+        option = "--cfg-options train_dataloader.dataset.pipeline.0.color_type=color_ignore_orientation"
+        with pytest.raises(AnnotationError, match=f"EXIF orientation 6.*{option}"):
+            check_files(training(tmp_path), ["train_dataloader"], tmp_path / "work")
 
 
 def images_of(data) -> Any:
