@@ -26,7 +26,7 @@ from dtn_det.layers.token_norm import (
 
 Init = Literal["local", "layernorm"]
 
-# Logit of both gates under init='layernorm': sigmoid(6) = 0.9975 of LayerNorm's statistics.
+# Logit of both gates under init='layernorm': sigmoid(6) = 0.9975 is then the share of LayerNorm's statistics.
 LAYERNORM_GATE = 6.0
 
 
@@ -46,11 +46,11 @@ class DTN(TokenNorm):
         num_groups: Groups ``G`` of channels (the paper's heads); must divide ``num_features``.
         eps: Added to every variance and mean square; not negative.
         head_rms: Divide each group by its root mean square first, as the released code does.
-        unbiased: Unbiased variance within a token, as the released code does; LayerNorm's own is biased.
+        unbiased: Use the unbiased variance within a token, as the released code does; LayerNorm uses the biased one.
         only_var: Blend the variance only; the mean is LayerNorm's and ``mean_norm_weight`` does not exist.
-        init: ``'local'``: kernels that look at one neighbour each, gates at 0.5 (the paper's). ``'layernorm'``: gates
-            near 1, and ``head_rms`` and ``unbiased`` off whatever the arguments say, so that a network trained with
-            LayerNorm keeps its outputs when its norms become DTN.
+        init: ``'local'``, as in the paper: each kernel looks at one neighbour, and the gates are 0.5. ``'layernorm'``:
+            the gates are near 1, and ``head_rms`` and ``unbiased`` are off whatever the arguments say, so that a
+            network trained with LayerNorm keeps its outputs when its norms become DTN.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
@@ -107,7 +107,7 @@ class DTN(TokenNorm):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set every parameter to the start that ``init`` names."""
+        """Set every parameter to its initial value, which depends on ``init``."""
         nn.init.ones_(self.weight)
         nn.init.zeros_(self.bias)
         gate = LAYERNORM_GATE if self.init == "layernorm" else 0.0
@@ -132,7 +132,7 @@ class DTN(TokenNorm):
 
         Raises:
             ValueError: A shape does not fit, or the mask leaves an image without a valid token. Compiled and traced
-                graphs do not check the latter; such an image comes out finite there.
+                graphs do not check the latter; their output for such an image is finite.
         """
         height, width, num_prefix = self._grid(x, hw_shape)
         out_dtype = output_dtype(x)
@@ -142,7 +142,7 @@ class DTN(TokenNorm):
                 return operator.dynamic_token_norm(x, self._tensors(dtype), self._options(), out_dtype, (height, width))
             tokens, prefix = x, None
             if num_prefix:
-                # In the backward pass one split is one copy, where two slices are two of zeros and a sum.
+                # The gradient of one split is one copy; that of two slices is a sum of two tensors padded with zeros.
                 prefix, tokens = x.split_with_sizes([num_prefix, height * width], dim=1)
                 prefix = self._normalize_prefix(prefix.to(dtype)).to(out_dtype)
             grid = tokens.reshape(x.shape[0], height, width, self.num_features)
@@ -153,7 +153,7 @@ class DTN(TokenNorm):
     def _normalize_grid(
         self, grid: Tensor, mask: Tensor | None, compute_dtype: torch.dtype, out_dtype: torch.dtype
     ) -> Tensor:
-        """Normalise ``(B, H, W, C)`` of any dtype, with a mask ``(B, H, W)`` or None."""
+        """Normalise tokens ``(B, H, W, C)`` of any dtype; the mask is ``(B, H, W)`` or None."""
         parameters, options = self._tensors(compute_dtype), self._options()
         if self._has_kernels(grid):
             if mask is None:
@@ -176,7 +176,7 @@ class DTN(TokenNorm):
         return DTNOptions(self.eps, self.head_rms, self.unbiased)
 
     def _normalize_prefix(self, prefix: Tensor) -> Tensor:
-        """Normalise ``(B, N', C)`` tokens without a place in the grid."""
+        """Normalise prefix tokens ``(B, N', C)``, which lie outside the grid."""
         weight, bias = self.weight.to(prefix.dtype), self.bias.to(prefix.dtype)
         return layer_norm(prefix, weight, bias, self.num_groups, self._options())
 

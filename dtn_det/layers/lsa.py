@@ -22,9 +22,9 @@ def locality_attention(
     mask_diagonal: bool = True,
     dropout_p: float = 0.0,
 ) -> Tensor:
-    """Attention with a scale for each head, by the fused kernels of PyTorch (Lee et al., arXiv:2112.13492, Sec. 3.3).
+    """Compute attention with a scale for each head by PyTorch's fused kernels (Lee et al., arXiv:2112.13492, Sec. 3.3).
 
-    A token whose other tokens are all masked, or that is alone, attends to itself: nothing becomes NaN.
+    A token that is alone, or for which all others are masked, attends to itself, so that nothing becomes NaN.
 
     Args:
         q: Queries ``(B, heads, N, D)``.
@@ -37,11 +37,11 @@ def locality_attention(
         dropout_p: Probability with which an attention weight is dropped.
 
     Returns:
-        ``(B, heads, N, D)``, of the dtype of ``v``, or of that of autocast where it is on.
+        ``(B, heads, N, D)``, in the dtype of ``v``, or in autocast's where autocast is on.
 
     Raises:
-        ValueError: The numbers of keys and queries differ with ``mask_diagonal``, or ``scale`` is of another number of
-            heads.
+        ValueError: ``mask_diagonal`` is set and the numbers of keys and queries differ, or ``scale`` does not have one
+            number for each head.
 
     Example:
         >>> q = k = v = torch.eye(3)[None, None]
@@ -65,7 +65,7 @@ def locality_attention(
             )
         diagonal = diagonal_mask(q.shape[-2], dtype, q.device)
         bias = diagonal if bias is None else bias + diagonal
-    # The product is made in the precision of the scale, which is float32 where autocast has made q half precision.
+    # Multiply in the dtype of the scale, which is float32 even where autocast has turned q into half precision.
     q = (q * scale[:, None, None]).to(dtype)
     return F.scaled_dot_product_attention(q, k.to(dtype), v.to(dtype), bias, dropout_p=dropout_p, scale=1.0)
 
@@ -82,7 +82,7 @@ def diagonal_mask(size: int, dtype: torch.dtype, device: torch.device | None = N
         device: Device of the scores.
 
     Returns:
-        ``(N, N)``: half the least number of the dtype on the diagonal, zero elsewhere.
+        ``(N, N)``: half the lowest finite number of the dtype on the diagonal, zero elsewhere.
 
     Example:
         >>> diagonal_mask(2, torch.float16)
@@ -107,7 +107,7 @@ def head_scale(num_heads: int, value: float, like: Tensor) -> nn.Parameter:
 
 
 def _compute_dtype(v: Tensor) -> torch.dtype:
-    """The dtype that the kernel is going to compute in, which the masks must not overflow."""
+    """Return the dtype in which the kernel will compute, and in which the masks must not overflow."""
     device = "cpu" if v.is_meta else v.device.type
     if v.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
@@ -210,7 +210,7 @@ def window_locality_attention(
     *,
     dropout_p: float = 0.0,
 ) -> Tensor:
-    """Compute Swin's attention within windows, with the diagonal masked after the position bias and the shift mask.
+    """Compute Swin's attention within windows: add position bias and shift mask to the scores, then mask the diagonal.
 
     Args:
         q: Queries ``(B * P, heads, N, D)``, ``P`` windows of each image.
@@ -226,7 +226,7 @@ def window_locality_attention(
     """
     if mask is None:
         return locality_attention(q, k, v, scale, bias.unsqueeze(0), dropout_p=dropout_p)
-    # The windows go beside the heads, so that the masks are not repeated for each image.
+    # Windows and heads share one dimension, so that the masks need not be repeated for each image.
     windows, (heads, length, depth) = len(mask), q.shape[1:]
     q, k, v = (t.reshape(len(t) // windows, windows * heads, length, depth) for t in (q, k, v))
     bias = (bias + mask.unsqueeze(1)).flatten(0, 1).unsqueeze(0)
@@ -235,11 +235,11 @@ def window_locality_attention(
 
 
 class WindowLocality(nn.Module):
-    """The forward pass of Swin's window attention as Locality Self-Attention, whatever library its parts come from.
+    """The forward pass of Swin's window attention as Locality Self-Attention, for the classes of several libraries.
 
     The scores get the learned scale of their head, the bias of the relative positions, the shift mask and the mask of
-    the diagonal, in this order (Lee et al., arXiv:2112.13492). A class inherits from this one and from the window
-    attention of timm, mmpretrain or MMDetection.
+    the diagonal, in this order (Lee et al., arXiv:2112.13492). To use it, a class inherits from it and from the window
+    attention of timm, mmpretrain or MMDetection, in this order.
     """
 
     num_heads: int

@@ -1,4 +1,4 @@
-"""DTN on padded sequences: a mask that keeps a run of tokens is the layer on that run alone.
+"""DTN on padded sequences: for the tokens of one valid run, a mask has the effect of cutting the run out.
 
 With a mask the plain form needs an ``L x L`` matrix for every sequence. Valid tokens that form one run are neighbours
 of each other, so the kernels, which take no mask, give the same numbers for the run by itself, in time and memory in
@@ -47,9 +47,9 @@ def valid_runs(mask: Tensor) -> Runs | None:
 
 
 def layer_norm_parameters(parameters: DTNParameters) -> DTNParameters:
-    """The parameters with which the kernels give LayerNorm's statistics.
+    """Return the parameters with which the kernels use LayerNorm's statistics alone.
 
-    The gates are 1 to the last bit, the positional kernels as narrow as they are at the start; weight and bias stay.
+    The gates are exactly 1. The positional kernels, which then have no effect, are as narrow as at initialisation.
     """
     narrow = torch.zeros_like(parameters.coefficients)
     narrow[:, 2] = -1
@@ -80,7 +80,7 @@ def normalize_runs(
 
 
 class _NormalizeRuns(torch.autograd.Function):
-    """All pieces of a batch in one node of the graph, which keeps the inputs alone."""
+    """All pieces of a batch as one node of autograd's graph, which stores nothing but the inputs."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *arguments: Any) -> Tensor:
@@ -112,7 +112,7 @@ class _NormalizeRuns(torch.autograd.Function):
             grad_x[where], *rest = torch.ops.dtn_det.dynamic_token_norm_backward(
                 grad_y[where], x[where], *(parameters if inside else around), *ctx.options, 1, length
             )
-            # All pieces share weight and bias, the last two; coefficients and gates act within the runs alone.
+            # Every piece adds to the gradients of weight and bias, the last two; only runs add to the others.
             for total, gradient in list(zip(sums, rest, strict=True))[0 if inside else 3 :]:
                 if total is not None:
                     total += gradient
@@ -120,7 +120,7 @@ class _NormalizeRuns(torch.autograd.Function):
 
 
 def _pieces(runs: Runs, length: int) -> Iterator[tuple[tuple[slice, slice, slice], bool]]:
-    """Yield where each piece lies that is not empty, and whether it is a run."""
+    """Yield the slices of each non-empty piece (before a run, the run, after it), and True if it is the run."""
     for index, (start, stop) in enumerate(runs):
         for first, end, inside in ((0, start, False), (start, stop, True), (stop, length, False)):
             if first < end:
@@ -130,7 +130,7 @@ def _pieces(runs: Runs, length: int) -> Iterator[tuple[tuple[slice, slice, slice
 def _differentiable_gradients(
     grad_y: Tensor, tensors: tuple[Tensor | None, ...], runs: Runs, options: DTNOptions
 ) -> list[Tensor | None]:
-    """The plain form's gradients, whose own gradients autograd knows."""
+    """Compute the gradients by the plain form, so that autograd can differentiate them again."""
     x, *others = cast("list[Tensor]", tensors)
     parameters = DTNParameters(*others)
     mask = torch.zeros(x.shape[:3], dtype=torch.bool, device=x.device)

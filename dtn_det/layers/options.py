@@ -1,4 +1,4 @@
-"""Options of layers that decide their numbers and that no weight shows, carried in state dicts beside the weights."""
+"""Options of layers that decide their output but cannot be read off the weights: state dicts store them as well."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 EXTRA_STATE = "_extra_state"
-"""PyTorch's name for what a module adds to its state dict."""
+"""The key under which PyTorch stores what a module adds to its state dict."""
 
 Options = Mapping[str, object]
 """Options of a layer by name, and the name of its class under ``norm``, or ``layer`` if it is no norm of tokens."""
@@ -23,13 +23,14 @@ CLASS_KEYS = ("norm", "layer")
 class CarriesOptions(nn.Module):
     """A layer whose state dict holds, under PyTorch's ``_extra_state``, its class and the options in :attr:`decisive`.
 
-    Loading a state dict of other options takes those, with which the weights were trained, and warns; with
-    :attr:`keeps_options` it warns and keeps its own. Files without options load as they did before options were stored.
+    When a state dict with other options is loaded, the layer warns and takes them over, because the weights were
+    trained with them; with :attr:`keeps_options` it warns and keeps its own. A state dict without options, as older
+    files have it, loads without a word.
 
     Attributes:
         class_key: Name under which the options hold the class.
-        decisive: Names of the options, which are attributes of the layer too.
-        keeps_options: True if loading leaves the options as the layer was built.
+        decisive: Names of these options; the layer has an attribute of each name.
+        keeps_options: True if loading leaves the options of the layer unchanged.
     """
 
     class_key: ClassVar[str] = "layer"
@@ -37,11 +38,11 @@ class CarriesOptions(nn.Module):
     keeps_options: bool = False
 
     def options(self) -> dict[str, object]:
-        """Return the options that decide the numbers, by name, and the class of the layer."""
+        """Return the options in :attr:`decisive` by name, and the name of the layer's class."""
         return {self.class_key: type(self).__name__, **{name: getattr(self, name) for name in self.decisive}}
 
     def take_options(self, found: Options) -> None:
-        """Set the options to those of a layer of the same class; options that this layer lacks are passed over."""
+        """Take over the options of a layer of the same class; those that this layer does not have are ignored."""
         for name, value in other_options(self.options(), found).items():
             if name not in CLASS_KEYS:
                 setattr(self, name, value)
@@ -85,7 +86,7 @@ class CarriesOptions(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Load as PyTorch does; files that were written before options were stored have none, and miss nothing."""
+        """Load as PyTorch does, but do not report the options as a missing key, because older files have none."""
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -96,8 +97,9 @@ class CarriesOptions(nn.Module):
 def pack_options(options: Options) -> Tensor:
     """Write options as the bytes of their JSON.
 
-    A tensor passes through ``weights_only=True``, safetensors and everything that copies state dicts. It is on the CPU
-    whatever the default device, and is made anew each time, so that no average of weights changes it.
+    They are a tensor because ``torch.load(weights_only=True)``, safetensors and all code that copies state dicts take
+    one. It is on the CPU whatever the default device, and is made anew each time, so that no average of weights changes
+    it.
 
     Returns:
         ``(bytes,)``, uint8.
@@ -126,7 +128,7 @@ def unpack_options(state: object) -> dict[str, object] | None:
 
 
 def other_options(own: Options, found: Options) -> dict[str, object]:
-    """Return those of ``found`` that ``own`` has with another value. What only one of them has is not compared."""
+    """Return the options of ``found`` that have another value in ``own``; names in only one of them are ignored."""
     return {name: value for name, value in found.items() if name in own and own[name] != value}
 
 

@@ -1,6 +1,6 @@
-"""DTN in plain PyTorch: two small matrix products per axis, on any device, differentiable by autograd.
+"""DTN in plain PyTorch: a product with a small matrix for each axis, on any device, differentiable by autograd.
 
-This form serves masks, double gradients, ``torch.export`` and ONNX; :mod:`dtn_det.layers.kernels.cpu` and
+The layer uses this form for masks, double gradients, ``torch.export`` and ONNX; :mod:`dtn_det.layers.kernels.cpu` and
 :mod:`dtn_det.layers.kernels.gpu` compute the same numbers faster. All functions are pure.
 """
 
@@ -69,7 +69,7 @@ def group_rms_normalize(x: Tensor, num_groups: int, eps: float) -> Tensor:
 
 
 def split_groups(x: Tensor, num_groups: int) -> Tensor:
-    """Split channels into groups: ``(..., C)`` to ``(..., G, D)``."""
+    """Split the channels of ``(..., C)`` into ``G`` groups of ``D = C / G``; returns ``(..., G, D)``."""
     return x.reshape(*x.shape[:-1], num_groups, x.shape[-1] // num_groups)
 
 
@@ -90,8 +90,8 @@ def intra_token_moments(x: Tensor, unbiased: bool) -> Moments:
 def inter_token_moments(x: Tensor, coefficients: Tensor, mask: Tensor | None = None) -> Moments:
     """Compute statistics over neighbouring tokens, weighted by the positional matrix of each group.
 
-    The variance does not change when a constant is added to a channel, so the mean over the image is subtracted first:
-    ``E[x^2] - E[x]^2`` would cancel otherwise.
+    The variance does not change when a constant is added to a channel, so the mean over the image is subtracted first;
+    otherwise ``E[x^2] - E[x]^2`` could lose all its digits.
 
     Args:
         x: ``(B, H, W, C)``, float32 or float64.
@@ -134,7 +134,7 @@ def inter_token_moments(x: Tensor, coefficients: Tensor, mask: Tensor | None = N
 
 
 def _mix(rows: Tensor, cols: Tensor, grouped: Tensor) -> Tensor:
-    """Apply ``rows (x) cols``: ``([B,] G, H, H)`` and ``([B,] G, W, W)`` to ``(B, G, H, W, K)``."""
+    """Multiply ``(B, G, H, W, K)`` by ``rows`` ``([B,] G, H, H)`` over H and by ``cols`` ``([B,] G, W, W)`` over W."""
     mixed = cols.unsqueeze(-3) @ grouped  # over W: ([B,] G, 1, W, W) @ (B, G, H, W, K)
     return (rows @ mixed.flatten(-2)).reshape(mixed.shape)  # over H: ([B,] G, H, H) @ (B, G, H, W*K)
 
@@ -163,7 +163,7 @@ def normalize(x: Tensor, moments: Moments, weight: Tensor, bias: Tensor, eps: fl
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, options: DTNOptions) -> Tensor:
-    """Normalise tokens that have no place in the grid by the statistics of their own normalised groups.
+    """Normalise tokens outside the grid by their own mean and variance, with ``head_rms`` after its division.
 
     Args:
         x: ``(..., C)``.

@@ -25,7 +25,7 @@ class PositionProjection(nn.Module):
 
     Shapes:
         ``weight``: ``(G, 3)``, the columns are ``a_x``, ``a_y`` and ``a_d``.
-        ``bias``: ``(G,)``, cancels in the softmax and is kept for the checkpoint names; its gradient is 0.
+        ``bias``: ``(G,)``, kept because checkpoints have it; it cancels in the softmax, so its gradient is 0.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class PositionProjection(nn.Module):
 def local_coefficients(num_groups: int, strength: float = 1.0) -> Tensor:
     """Make coefficients with which each group looks at one neighbour of the token.
 
-    The first ``s * s`` groups, ``s = floor(sqrt(G))``, sit on an ``s x s`` lattice of offsets in row-major order:
-    ``a_d = -1``, ``a_x = 2 (column - centre)``, ``a_y = 2 (row - centre)``, all times ``strength``: a Gaussian of
-    standard deviation ``sqrt(1 / 2)`` tokens centred at that offset. The released code leaves the remaining groups at
-    random; here they are centred on the token itself.
+    The first ``s * s`` groups, ``s = floor(sqrt(G))``, take the offsets of an ``s x s`` lattice, row by row:
+    ``a_d = -1``, ``a_x = 2 (column - centre)``, ``a_y = 2 (row - centre)``, all times ``strength``. The kernel of such
+    a group is a Gaussian around its offset, with a standard deviation of ``sqrt(1 / (2 strength))`` tokens. The
+    remaining groups are random in the released code; here they are centred on the token itself.
 
     Args:
         num_groups: Number of groups ``G``.

@@ -1,4 +1,4 @@
-"""Shifted Patch Tokenization: patches that also hold what lies half a patch away, in each diagonal direction."""
+"""Shifted Patch Tokenization: patches of an image stacked on its copies, shifted half a patch in each diagonal."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def shift_patches(x: Tensor, shift: int) -> Tensor:
 
     Args:
         x: ``(B, C, H, W)``.
-        shift: Number of pixels by which each copy moves in both directions; zeros come in from outside.
+        shift: Number of pixels by which each copy moves in both directions; what comes in from outside is zero.
 
     Returns:
         ``(B, 5 * C, H, W)``: the map itself and its copies moved down and right (which bring in what lies up and to
         the left), down and left, up and right, up and left, in this order.
 
     Raises:
-        ValueError: A map that is not 4-dimensional, or a shift below 1.
+        ValueError: ``x`` is not 4-dimensional, or ``shift`` is below 1.
 
     Example:
         >>> x = torch.arange(1.0, 5.0).reshape(1, 1, 2, 2)
@@ -39,7 +39,8 @@ def shifted_patches(x: Tensor, patch_size: int, shift: int) -> Tensor:
     """Cut a map and its shifted copies into patches, in one pass over memory.
 
     Args:
-        x: ``(B, C, H, W)``, padded with zeros on the right and at the bottom to a multiple of the patch.
+        x: ``(B, C, H, W)``. Sides that are no multiple of the patch are padded with zeros, on the right and at the
+            bottom.
         patch_size: Side ``p`` of a patch.
         shift: Number of pixels by which the copies move, see :func:`shift_patches`.
 
@@ -54,13 +55,13 @@ def shifted_patches(x: Tensor, patch_size: int, shift: int) -> Tensor:
     views = _shifted(x, shift, patch_size)
     batch, channels, height, width = views[0].shape
     split = (batch, channels, height // patch_size, patch_size, width // patch_size, patch_size)
-    # To (B, h, w, p, p, C), stacked before C.
+    # Each view becomes (B, h, w, p, p, C); the copies are stacked before C.
     views = [view.view(split).permute(0, 2, 4, 3, 5, 1) for view in views]
     return torch.stack(views, dim=-2).flatten(3)
 
 
 class ShiftedPatchTokenization(CarriesOptions):
-    """Shifted Patch Tokenization: a map and its four shifted copies to one token for each patch.
+    """Shifted Patch Tokenization: makes one token of each patch of a map and its four shifted copies.
 
     ``Linear(LayerNorm(patches of shift_patches(x)))`` of Lee et al., "Vision Transformer for Small-Size Datasets"
     (arXiv:2112.13492, Eqs. 7 to 9). It takes the place of a patch embedding, of Swin's patch merging and of PiT's
@@ -70,10 +71,10 @@ class ShiftedPatchTokenization(CarriesOptions):
     Args:
         in_channels: Channels ``C`` of the map.
         dim: Channels of the tokens that come out.
-        patch_size: Side of a patch in pixels, or in tokens where the map is one of tokens.
+        patch_size: Side of a patch in pixels, or in tokens if the map consists of tokens.
         shift: Number of pixels by which the copies move; half a patch, rounded down, by default.
-        prefix: Whether tokens before those of the map (class, distillation) go through a projection of their own,
-            ``prefix_linear``; without it there must be none.
+        prefix: Whether there may be prefix tokens (class, distillation) before those of the map. They go through a
+            projection of their own, ``prefix_linear``.
         eps: Added to the variance in ``patch_norm``; not negative.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
@@ -82,7 +83,7 @@ class ShiftedPatchTokenization(CarriesOptions):
         ``patch_norm``: ``5 * C * patch_size ** 2`` features in the order (row, column, copy, channel).
 
     Raises:
-        ValueError: Sizes that are not positive, a negative ``eps``, or a shift below 1, as for patches of one pixel.
+        ValueError: A size is not positive, ``eps`` is negative, or the shift is below 1, as for patches of one pixel.
 
     Example:
         >>> tokens, hw_shape = ShiftedPatchTokenization(3, 96, patch_size=4)(torch.randn(2, 3, 64, 50))
@@ -176,7 +177,7 @@ class ShiftedPatchTokenization(CarriesOptions):
 
 
 def _shifted(x: Tensor, shift: int, multiple: int = 1) -> list[Tensor]:
-    """The map, padded to a multiple, and its four shifted copies: views of one padded tensor."""
+    """Return the map, its sides padded to ``multiple``, and its four shifted copies, as views of one padded tensor."""
     extra_height, extra_width = -x.shape[2] % multiple, -x.shape[3] % multiple
     height, width = x.shape[2] + extra_height, x.shape[3] + extra_width
     padded = F.pad(x, (shift, shift + extra_width, shift, shift + extra_height))

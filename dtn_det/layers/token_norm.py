@@ -1,4 +1,4 @@
-"""The base class of all norms of tokens, which hosts ask for, and checks of the arguments of norms."""
+"""The base class of all norms of tokens, by which models recognise them, and checks of the arguments of norms."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dtn_det.layers.options import CarriesOptions
 
 
 class TokenNorm(CarriesOptions, nn.LayerNorm):
-    """A norm of tokens that can be told their grid: ``norm(x, hw_shape=None, mask=None)``.
+    """A norm of tokens that takes their grid as an argument: ``norm(x, hw_shape=None, mask=None)``.
 
-    Hosts ask ``isinstance(norm, TokenNorm)`` before they hand on the grid. Being an ``nn.LayerNorm``, it falls under
-    the rules for norm layers (no weight decay on its own parameters), and ``SyncBatchNorm.convert_sync_batchnorm``,
-    whose layers take no tokens, leaves it alone.
+    A model checks ``isinstance(norm, TokenNorm)`` before it passes the grid. Being an ``nn.LayerNorm``, the norm falls
+    under the rules for norm layers (no weight decay on its own parameters), and
+    ``SyncBatchNorm.convert_sync_batchnorm``, whose layers do not take tokens, leaves it alone.
 
-    Its state dict holds the options that decide its numbers and that no weight shows, see
+    Its state dict holds the options that decide its output but cannot be read off the weights, see
     :class:`dtn_det.layers.options.CarriesOptions`.
 
     Args:
@@ -32,7 +32,7 @@ class TokenNorm(CarriesOptions, nn.LayerNorm):
         dtype: Dtype of the parameters.
 
     Raises:
-        ValueError: ``num_features`` is not a positive integer, or ``eps`` is not a finite number from 0.
+        ValueError: ``num_features`` is not a positive integer, or ``eps`` is negative or not finite.
     """
 
     class_key: ClassVar[str] = "norm"
@@ -63,13 +63,14 @@ class TokenNorm(CarriesOptions, nn.LayerNorm):
 
     @property
     def _is_hf_initialized(self) -> bool:
-        """Mark that transformers sets on each module once its host has filled what a checkpoint lacks."""
+        """True once transformers has initialised the parameters of this module that a checkpoint lacks."""
         return bool(self.__dict__.get("_is_hf_initialized", False))
 
     @_is_hf_initialized.setter
     def _is_hf_initialized(self, done: bool) -> None:
-        # Loading makes what a checkpoint lacks from uninitialised memory, and hosts know LayerNorm's parameters alone.
-        # Release 4 marks modules before it loads, release 5 afterwards and marks the tensors that it has loaded too.
+        # from_pretrained leaves parameters that a checkpoint lacks in uninitialised memory, and models fill only those
+        # of LayerNorm. Release 4 of transformers sets this mark on modules before it loads; release 5 sets it
+        # afterwards, and also on the tensors that it has loaded.
         self.__dict__["_is_hf_initialized"] = done
         if done:
             self._reset_what_is_not_loaded()
@@ -91,7 +92,7 @@ class TokenNorm(CarriesOptions, nn.LayerNorm):
             hw_shape: ``(H, W)``.
             mask: Booleans, True for valid tokens: ``(B, N)``, ``(B, H * W)`` or ``(B, H, W)``. The others take no part
                 in statistics over tokens. Each image needs a valid token. Under ``torch.compile`` and in traced graphs
-                this is not checked: there an image without one comes out finite, and changes none of the others.
+                this is not checked: the output for an image without one is finite there, and does not affect others.
 
         Returns:
             Tensor of the shape of ``x``. The dtype is that of ``x``, or float32 under CUDA autocast, as for LayerNorm.
@@ -123,8 +124,8 @@ def check_eps(eps: float) -> None:
     """Check the number that is added to variances.
 
     Raises:
-        ValueError: It is not a finite number from 0. 0 is allowed: a LayerNorm may be built without ``eps``, and the
-            norm that takes its place gets that value.
+        ValueError: It is no number, negative or not finite. 0 is allowed, because a LayerNorm may be built with it, and
+            the norm that takes its place gets that value.
     """
     if not isinstance(eps, int | float) or not 0 <= eps < math.inf:
         raise InputError(f"expected eps to be a number from 0, got {eps!r}: take a small one, such as 1e-5")
@@ -139,7 +140,7 @@ def check_tokens(x: Tensor, num_features: int, hw_shape: tuple[int, int] | None)
         hw_shape: ``(H, W)`` with ``H * W <= N``, or None.
 
     Returns:
-        ``(H, W)``, from the shape of ``x`` where it has them; None for ``(B, N, C)`` without ``hw_shape``.
+        ``(H, W)``; None if ``x`` is ``(B, N, C)`` and ``hw_shape`` is None.
 
     Raises:
         ValueError: A shape or dtype does not fit.
@@ -202,12 +203,12 @@ def check_mask(mask: Tensor, batch: int, num_tokens: int, grid: tuple[int, int] 
 def check_rows(mask: Tensor) -> None:
     """Check that a mask ``(B, N)`` leaves each image at least one valid token.
 
-    Compiled and traced graphs leave the check out; rows without a valid token come out finite there.
+    Compiled and traced graphs skip the check; their output for a row without a valid token is finite.
 
     Raises:
         ValueError: A row has no valid token; the message names such rows.
     """
-    # Reading a value would break a traced graph.
+    # A traced graph cannot depend on the values of a tensor.
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     if traced or mask.is_meta:
         return
@@ -229,7 +230,7 @@ def output_dtype(x: Tensor) -> torch.dtype:
 
 
 def without_autocast(x: Tensor) -> torch.autocast:
-    """Make a context without autocast on the device of ``x``; for meta tensors, which autocast lacks, on the CPU."""
+    """Return a context without autocast on the device of ``x``; on the CPU for meta tensors, unknown to autocast."""
     return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
 
 

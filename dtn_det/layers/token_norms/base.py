@@ -1,4 +1,4 @@
-"""The bases of the norms that need no positions of tokens, and the statistics that they share."""
+"""Base classes of the norms that do not use the positions of tokens, and the statistics that they share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class WithinTokenNorm(TokenNorm):
     def forward(self, x: Tensor, hw_shape: tuple[int, int] | None = None, mask: Tensor | None = None) -> Tensor:
         """Normalise the tokens; see :meth:`dtn_det.layers.token_norm.TokenNorm.forward`.
 
-        Without ``hw_shape`` and ``mask``, tokens ``(N, C)`` are taken too, as of hosts that pack the patches of several
+        Without ``hw_shape`` and ``mask``, ``x`` may also be ``(N, C)``, as in models that pack the patches of several
         images into one row.
         """
         if x.dim() == 2 and hw_shape is None and mask is None:
@@ -43,7 +43,7 @@ class WithinTokenNorm(TokenNorm):
             return self.normalize(x.to(compute_dtype(x))).to(output_dtype(x))
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Normalise ``(..., C)``, float32 or float64; shape and dtype stay."""
+        """Normalise tokens ``(..., C)`` in float32 or float64; the result has the same shape and dtype."""
         raise NotImplementedError(f"{type(self).__name__} has no normalize: define it")
 
     def affine(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

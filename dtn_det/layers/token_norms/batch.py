@@ -53,10 +53,11 @@ class _RunningMomentsNorm(AcrossTokensNorm):
 class TokenBatchNorm(_RunningMomentsNorm):
     """BatchNorm: mean and variance over all tokens of the batch, per channel (Ioffe & Szegedy, arXiv:1502.03167).
 
-    In evaluation mode the running statistics take their place: exponential moving averages with ``momentum``, of the
-    unbiased variance, as in ``nn.BatchNorm1d``. As there, each process has statistics of its own batch; under
-    DistributedDataParallel the buffers of rank 0 are sent to all before each forward pass, and
-    ``SyncBatchNorm.convert_sync_batchnorm`` does not apply. Under activation checkpointing they are moved twice a step.
+    In evaluation mode the running statistics take their place: exponential moving averages, with ``momentum``, of the
+    mean and of the unbiased variance, as in ``nn.BatchNorm1d``. As in that class, each process has the statistics of
+    its own batch; under DistributedDataParallel the buffers of rank 0 are sent to all processes before each forward
+    pass. ``SyncBatchNorm.convert_sync_batchnorm`` does not apply. Activation checkpointing updates the running
+    statistics twice a step.
 
     Args:
         num_features: Channels ``C`` of a token.
@@ -92,7 +93,7 @@ class TokenBatchNorm(_RunningMomentsNorm):
         self.reset_parameters()
 
     def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
-        """Normalise ``(B, N, C)`` by statistics over ``B`` and ``N``."""
+        """Normalise tokens ``(B, N, C)`` by statistics over ``B`` and ``N``."""
         weight, bias = self.affine(tokens.dtype)
         if self.training and tokens[..., 0].numel() == 1:
             raise InputError("expected more than one token in a batch for BatchNorm in training, got one: use eval()")
@@ -106,7 +107,7 @@ class TokenBatchNorm(_RunningMomentsNorm):
         mean, var = self.running(tokens.dtype)
         out = F.batch_norm(rows, mean, var, weight, bias, self.training, self.momentum, self.eps)
         if self.training and mean is not self.running_mean:
-            # The kernel moved copies in the dtype of the statistics.
+            # The kernel has updated copies in another dtype: write them back.
             move(self.running_mean, mean, 1.0)
             move(self.running_var, var, 1.0)
         return out.reshape(tokens.shape)
@@ -115,12 +116,12 @@ class TokenBatchNorm(_RunningMomentsNorm):
 class SwitchNorm(_RunningMomentsNorm):
     """Switchable Normalization: a learned mix of the statistics of IN, LN and BN (Luo et al., arXiv:1806.10779).
 
-    ``mean = sum_k softmax(mean_weight)_k mean_k`` and ``var = sum_k softmax(var_weight)_k var_k``: over the tokens of
-    an image per channel (IN), over the channels of a token (LN), over all tokens of the batch per channel (BN), in
-    this order. All variances are biased, as in the paper. The paper's LN goes over a whole feature map; here it is
-    that of transformers, each token by itself. In evaluation mode running statistics take the place of BN's; they are
-    moved as those of :class:`TokenBatchNorm`, except that they hold the biased variance. The averages over batches that
-    the paper takes after training are not made.
+    ``mean = sum_k softmax(mean_weight)_k mean_k`` and ``var = sum_k softmax(var_weight)_k var_k``. The statistics ``k``
+    go over the tokens of an image per channel (IN), over the channels of a token (LN), and over all tokens of the batch
+    per channel (BN), in this order. All variances are biased, as in the paper. The paper's LN goes over a whole feature
+    map; here it is that of transformers, each token by itself. In evaluation mode running statistics take the place of
+    BN's; they are updated as in :class:`TokenBatchNorm`, except that they hold the biased variance. The paper instead
+    averages over batches after training, which is not done here.
 
     Args:
         num_features: Channels ``C`` of a token.
@@ -156,21 +157,21 @@ class SwitchNorm(_RunningMomentsNorm):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Mix the three statistics evenly, and set the rest to the start of BatchNorm."""
+        """Mix the three statistics evenly, and set all else as BatchNorm starts."""
         super().reset_parameters()
         nn.init.ones_(self.mean_weight)
         nn.init.ones_(self.var_weight)
 
     def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
-        """Normalise ``(B, N, C)`` by statistics over ``N``, over ``C``, and over ``B`` and ``N``."""
+        """Normalise tokens ``(B, N, C)`` by a mix of statistics over ``N``, over ``C``, and over ``B`` and ``N``."""
         of_image = masked_moments(tokens, valid, (1,))
         of_token = masked_moments(tokens, None, (2,))
         of_batch = self._batch_moments(tokens, valid)
         kinds = (of_image, of_token, of_batch)
         mean_shares = self.mean_weight.to(tokens.dtype).softmax(0).unbind()
         var_shares = self.var_weight.to(tokens.dtype).softmax(0).unbind()
-        # The two statistics per channel are summed first: they are small, and the sum with those per token is as large
-        # as the input.
+        # The two statistics per channel are summed first: their sum is small, while a sum with the statistics per token
+        # is as large as the input.
         order = (0, 2, 1)
         mean = sum((mean_shares[i] * kinds[i].mean for i in order), start=tokens.new_zeros(()))
         var = sum((var_shares[i] * kinds[i].var for i in order), start=tokens.new_zeros(()))

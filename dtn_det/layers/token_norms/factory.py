@@ -43,7 +43,7 @@ ALIASES: dict[str, str] = {
     "dynamictanh": "dyt",
 }
 
-# Arguments of the classes that the callers below give themselves.
+# Arguments of the classes that are not options.
 _GIVEN = frozenset({"self", "num_features", "num_groups", "device", "dtype"})
 
 
@@ -126,9 +126,9 @@ def build_token_norm(name: str, num_features: int, num_groups: int = 1, eps: flo
 def from_layer_norm(norm: nn.Module, name: str, num_groups: int = 1, **options: Any) -> TokenNorm:
     """Build a norm of tokens that takes the place of a LayerNorm.
 
-    It takes over width, ``eps`` (unless ``options`` have one), the values of ``weight`` and ``bias`` where both norms
-    have them, dtype, device, training mode, and whether parameters are trained: ``weight`` and ``bias`` as they were,
-    parameters of its own as ``weight`` was.
+    It takes over the width, ``eps`` (unless ``options`` have one), dtype, device, training mode, and the values of
+    ``weight`` and ``bias`` where both norms have them. ``weight`` and ``bias`` keep their ``requires_grad``; other
+    parameters take that of ``weight``.
 
     Args:
         norm: An ``nn.LayerNorm`` over the last dimension.
@@ -137,7 +137,7 @@ def from_layer_norm(norm: nn.Module, name: str, num_groups: int = 1, **options: 
         **options: Keyword arguments of the class.
 
     Returns:
-        The new norm; ``norm`` stays as it was.
+        The new norm; ``norm`` is not changed.
 
     Raises:
         ValueError: ``norm`` is not a LayerNorm over the last dimension, or an argument does not fit.

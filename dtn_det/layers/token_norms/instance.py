@@ -44,9 +44,9 @@ class TokenInstanceNorm(AcrossTokensNorm):
         self.reset_parameters()
 
     def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
-        """Normalise ``(B, N, C)`` by statistics over ``N``."""
+        """Normalise tokens ``(B, N, C)`` by statistics over ``N``."""
         weight, bias = self.affine(tokens.dtype)
-        # PyTorch's kernel refuses a single token. F.instance_norm does not export with a height that may change.
+        # PyTorch's kernel refuses a single token. F.instance_norm cannot be exported with a variable height.
         if valid is None and tokens.shape[1] > 1:
             out = torch.group_norm(tokens.transpose(1, 2), self.num_features, weight, bias, self.eps)
             return out.transpose(1, 2)
@@ -58,9 +58,9 @@ class TokenGroupNorm(AcrossTokensNorm):
     """GroupNorm: mean and variance over each group of channels (Wu & He, arXiv:1803.08494).
 
     ``over='token'``, the default, takes them within each token, as the published comparisons on transformers do
-    (the GroupNorm in the code of PowerNorm, arXiv:2003.07845): LayerNorm per head, and LayerNorm for one group.
-    ``over='image'`` takes them over a group and all tokens of an image, as ``nn.GroupNorm`` does on feature maps. Which
-    of the two the table of the paper on DTN (arXiv:2112.02624) shows is not known.
+    (the GroupNorm in the code of PowerNorm, arXiv:2003.07845): each group gets a LayerNorm of its own, so that one
+    group is LayerNorm. ``over='image'`` takes them over a group and all tokens of an image, as ``nn.GroupNorm`` does on
+    feature maps. It is not known which of the two the table in the paper on DTN (arXiv:2112.02624) shows.
 
     Args:
         num_features: Channels ``C`` of a token.
@@ -103,7 +103,7 @@ class TokenGroupNorm(AcrossTokensNorm):
     def forward(self, x: Tensor, hw_shape: tuple[int, int] | None = None, mask: Tensor | None = None) -> Tensor:
         """Normalise the tokens; see :meth:`dtn_det.layers.token_norm.TokenNorm.forward`.
 
-        With ``over='token'``, and without ``hw_shape`` and ``mask``, tokens ``(N, C)`` are taken too, as of hosts that
+        With ``over='token'``, and without ``hw_shape`` and ``mask``, ``x`` may also be ``(N, C)``, as in models that
         pack the patches of several images into one row.
         """
         if x.dim() == 2 and self.over == "token" and hw_shape is None and mask is None:
@@ -111,7 +111,7 @@ class TokenGroupNorm(AcrossTokensNorm):
         return super().forward(x, hw_shape, mask)
 
     def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
-        """Normalise ``(B, N, C)`` by statistics over a group of channels, and over ``N`` with ``over='image'``."""
+        """Normalise tokens ``(B, N, C)`` by statistics over each group of channels, with ``over='image'`` also over N."""
         weight, bias = self.affine(tokens.dtype)
         batch, num_tokens, channels = tokens.shape
         if self.over == "token":

@@ -15,22 +15,23 @@ from dtn_det.layers.token_norms.base import AcrossTokensNorm, check_fraction, ma
 
 
 class PowerNorm(AcrossTokensNorm):
-    """PowerNorm: the quadratic mean over all tokens, per channel (Shen et al., arXiv:2003.07845).
+    """PowerNorm: divide each channel by its quadratic mean over all tokens (Shen et al., arXiv:2003.07845).
 
-    With ``psi^2`` the running quadratic mean, ``y = weight * x_hat + bias`` and ``x_hat = x / sqrt(psi^2 + eps)``, in
-    training too; then ``psi^2 <- a psi^2 + (1 - a) mean(x^2)``. The backward pass approximates the derivative through
-    ``psi`` by a running ``nu``: with ``g`` the gradient of ``x_hat``,
-    ``dx = (g - nu x_hat) / sqrt(psi^2 + eps)``, then
+    ``psi^2`` is a running mean of ``x^2``, which is used in training too: ``x_hat = x / sqrt(psi^2 + eps)`` and
+    ``y = weight * x_hat + bias``; after that ``psi^2 <- a psi^2 + (1 - a) mean(x^2)``. The backward pass approximates
+    the derivative through ``psi`` by a running ``nu``: with ``g`` the gradient of ``x_hat``,
+    ``dx = (g - nu x_hat) / sqrt(psi^2 + eps)``, and after that
     ``nu <- nu (1 - (1 - b) mean(x_hat^2)) + (1 - b) mean(g x_hat)``. All means go over the tokens of the batch.
 
     The first ``warmup_steps`` steps divide by the quadratic mean of the batch instead, with its exact gradient (PN-V of
-    the paper), while ``psi^2`` is the plain average of what was seen and ``nu`` moves as above; the released code uses
-    ``nu`` in this phase too, and later divides gradients by the quadratic mean of the batch where the paper has
-    ``psi``. As there, each token is first divided by its root mean square over channels (``layer_scale``).
+    the paper). Meanwhile ``psi^2`` is the plain average over these steps, and ``nu`` moves as above. The released code
+    differs: it uses ``nu`` in this phase too, and later divides gradients by the quadratic mean of the batch where the
+    paper has ``psi``. As in the released code, each token is first divided by its root mean square over channels
+    (``layer_scale``).
 
     Each process has running statistics of its own batches, as in
-    :class:`~dtn_det.layers.token_norms.batch.TokenBatchNorm`; ``nu`` changes in the backward pass. Activation
-    checkpointing repeats a forward pass, in which ``psi`` has changed since the first.
+    :class:`~dtn_det.layers.token_norms.batch.TokenBatchNorm`; ``nu`` changes in the backward pass. Under activation
+    checkpointing the repeated forward pass sees a ``psi`` that has already moved.
 
     Args:
         num_features: Channels ``C`` of a token.
@@ -96,7 +97,7 @@ class PowerNorm(AcrossTokensNorm):
         self.num_steps.zero_()
 
     def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
-        """Normalise ``(B, N, C)`` by statistics over ``B`` and ``N``, and over ``C`` with ``layer_scale``."""
+        """Normalise tokens ``(B, N, C)`` by statistics over ``B`` and ``N``, and over ``C`` with ``layer_scale``."""
         if self.layer_scale:
             tokens = F.rms_norm(tokens, self.normalized_shape, eps=self.eps)
         if self.training:
@@ -146,7 +147,7 @@ class _DivideByRoot(torch.autograd.Function):
         scale = square.rsqrt()
         normalized = tokens * scale
         ctx.save_for_backward(normalized, valid, scale, is_exact)
-        # Not saved for backward, which would forbid that it changes.
+        # Not by save_for_backward, which forbids changing it in place.
         ctx.running_gradient = running_gradient
         ctx.alpha = alpha
         return normalized
@@ -160,7 +161,7 @@ class _DivideByRoot(torch.autograd.Function):
         count = product[..., 0].numel() if valid is None else valid.sum()
         correction = torch.where(is_exact, product.sum((0, 1)) / count, nu) * normalized
         if valid is not None:
-            # Tokens outside the statistics move no quadratic mean.
+            # Tokens outside the statistics do not change the quadratic mean, so their gradient needs no correction.
             correction = correction.masked_fill(~valid, 0)
         power = masked_mean(normalized.square(), valid, (0, 1)).flatten()
         cross = masked_mean(product, valid, (0, 1)).flatten()

@@ -38,12 +38,12 @@ class TokenLayerNorm(WithinTokenNorm):
         self.reset_parameters()
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Normalise ``(..., C)``."""
+        """Normalise tokens ``(..., C)``."""
         return F.layer_norm(x, self.normalized_shape, *self.affine(x.dtype), eps=self.eps)
 
 
 class RMSNorm(WithinTokenNorm):
-    """RMSNorm: the root mean square over the channels of each token, and no mean (Zhang & Sennrich, arXiv:1910.07467).
+    """RMSNorm: divide each token by its root mean square, subtract no mean (Zhang & Sennrich, arXiv:1910.07467).
 
     ``weight * x / sqrt(mean_c(x^2) + eps)``; there is no bias.
 
@@ -73,15 +73,15 @@ class RMSNorm(WithinTokenNorm):
         nn.init.ones_(self.weight)
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Normalise ``(..., C)``."""
+        """Normalise tokens ``(..., C)``."""
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 class ScaleNorm(WithinTokenNorm):
-    """ScaleNorm: the length of each token, and one learned gain (Nguyen & Salazar, arXiv:1910.05895).
+    """ScaleNorm: divide each token by its length, multiply it by one learned gain (Nguyen & Salazar, arXiv:1910.05895).
 
-    ``gain * x / max(||x||, eps)``; the gain starts at ``sqrt(C)``, as the paper says, so that a token starts with a
-    mean square of 1.
+    ``gain * x / max(||x||, eps)``; the gain starts at ``sqrt(C)``, as in the paper, so that the mean square of every
+    token is 1 at first.
 
     Args:
         num_features: Channels ``C`` of a token.
@@ -110,7 +110,7 @@ class ScaleNorm(WithinTokenNorm):
         nn.init.constant_(self.gain, self.num_features**0.5)
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Normalise ``(..., C)``."""
+        """Normalise tokens ``(..., C)``."""
         return self.gain.to(x.dtype) * F.normalize(x, dim=-1, eps=self.eps)
 
 
@@ -122,7 +122,7 @@ class DyT(WithinTokenNorm):
     Args:
         num_features: Channels ``C`` of a token.
         eps: Has no effect, because nothing is divided; all norms have this argument.
-        alpha: Start of ``alpha``; 0.5 in the paper.
+        alpha: Initial value of the parameter ``alpha``; 0.5 in the paper.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
@@ -152,12 +152,12 @@ class DyT(WithinTokenNorm):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set ``weight`` to 1, ``bias`` to 0 and ``alpha`` to its start."""
+        """Set ``weight`` to 1, ``bias`` to 0 and ``alpha`` to its initial value."""
         super().reset_parameters()
         nn.init.constant_(self.alpha, self.alpha_init)
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Normalise ``(..., C)``."""
+        """Normalise tokens ``(..., C)``."""
         weight, bias = self.affine(x.dtype)
         return torch.addcmul(bias, weight, torch.tanh(self.alpha.to(x.dtype) * x))
 
