@@ -1,8 +1,8 @@
-"""Backbones for MMDetection, which are registered there too once this package is imported."""
+"""Backbones for MMDetection; importing this package also registers them there."""
 
 from dtn_det._optional import require
 
-require("mmdet.models", "det")  # before the imports below fail with a name that tells nobody which extra is missing
+require("mmdet.models", "det")  # first, so that the error names the extra that is missing
 
 from dtn_det.backbones.pvt import DTNPyramidVisionTransformer, DTNPyramidVisionTransformerV2
 from dtn_det.backbones.swin import DTNSwinTransformer

@@ -1,4 +1,4 @@
-"""Pretrained weights for the backbones: every key of a checkpoint is used, expected to be dropped, or refused."""
+"""Pretrained weights for the backbones: every key of a checkpoint is loaded, dropped for a known reason, or refused."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def pretrained_init_cfg(init_cfg: Mapping[str, Any] | None, pretrained: str | No
         return None
     if (
         not isinstance(init_cfg, Mapping)
-        # MMDetection's own PVT configs name the checkpoint alone.
+        # MMDetection's own PVT configs give the checkpoint without a type.
         or init_cfg.get("type", "Pretrained") not in ("Pretrained", PretrainedInit)
         or not isinstance(init_cfg.get("checkpoint"), str)
     ):
@@ -60,20 +60,23 @@ def load_pretrained(
 ) -> None:
     """Load ``init_cfg['checkpoint']`` into a backbone, whatever its format, and account for every key.
 
-    Known formats, told from the keys: Swin of its authors, timm (0.9 and later), mmpretrain and MMDetection; PVT of its
-    authors and MMDetection; PVTv2 of its authors, timm and MMDetection; with or without DTN; whole detectors too, whose
-    ``backbone.`` is taken. Relative-position tables and position embeddings are resized where the sizes differ.
-    Classifier heads, final norms and class tokens are dropped. What a checkpoint may lack are the parameters that DTN,
-    or another norm in its place, has beside those of LayerNorm, all of a norm or none (what such a norm lacks of
-    LayerNorm's is dropped), the output norms ``norm0`` to ``norm3`` of Swin, which only detectors have, the scales of
-    Locality Self-Attention, all or none, and the weights of Shifted Patch Tokenization, which then start anew in place
-    of the plain patches of the checkpoint, with a warning.
+    The format is recognised by the keys. Known are Swin of its authors, timm (0.9 and later), mmpretrain and MMDetection;
+    PVT of its authors and MMDetection; and PVTv2 of its authors, timm and MMDetection; all with or without DTN. From a
+    whole detector the keys under ``backbone.`` are taken. Relative-position tables and position embeddings are resized
+    where the sizes differ. Classifier heads, final norms and class tokens are dropped. A checkpoint may lack:
+
+    - for each norm, all parameters that DTN, or another norm in its place, has beside those of LayerNorm (a weight or
+      bias of LayerNorm that the new norm does not have is then dropped);
+    - the output norms ``norm0`` to ``norm3`` of Swin, which only detectors have;
+    - all scales of Locality Self-Attention;
+    - the weights of Shifted Patch Tokenization: these start anew, with a warning, and the plain patches of the checkpoint
+      are dropped.
 
     Args:
         backbone: One of this package's backbones.
         init_cfg: ``checkpoint``, a path or URL to a ``.pth`` or ``.safetensors`` file, and optionally ``prefix``: take
-            only the keys that start with it, without it; and ``weights``: ``'ema'`` or ``'plain'`` of a checkpoint with
-            both, the average by default.
+            only the keys that start with it, and cut it off; and ``weights``: of a checkpoint with both an average and plain
+            weights ``'ema'`` or ``'plain'``, the average by default.
         family: Which key maps apply.
         grids: Grid ``(H, W)`` of each position embedding of the backbone, by its name in the state dict.
 

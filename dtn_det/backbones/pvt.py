@@ -27,7 +27,7 @@ AUTHORS_GROUPS = (4, 4, 5, 8)
 
 
 class DTNPVTEncoderLayer(PVTEncoderLayer):  # type: ignore[misc]
-    """A PVT block whose norms are told the grid of the tokens.
+    """A PVT block that passes the grid of the tokens to its norms.
 
     Args:
         block: MMDetection's block; its attention and feed-forward layers are taken over.
@@ -39,7 +39,7 @@ class DTNPVTEncoderLayer(PVTEncoderLayer):  # type: ignore[misc]
     def __init__(self, block: PVTEncoderLayer, norm1: nn.Module, norm2: nn.Module, with_cp: bool = False) -> None:
         BaseModule.__init__(self)
         self.with_cp = with_cp
-        # In the order of the parent, so that parameters are listed as in MMDetection.
+        # Set in the same order as by the parent, so that parameters are listed as in MMDetection.
         self.norm1 = norm1
         self.attn = block.attn
         self.norm2 = norm2
@@ -110,7 +110,7 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
             module.eval().requires_grad_(False)
 
     def init_weights(self) -> None:
-        """Load the checkpoint of ``init_cfg``, or initialise as MMDetection does; DTN keeps its own start."""
+        """Load the checkpoint of ``init_cfg``, or initialise as MMDetection does; DTN keeps its own initialisation."""
         if self.init_cfg is None:
             super().init_weights()
         else:
@@ -132,7 +132,7 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the feature maps of the stages in ``out_indices``.
 
-        They come as a tuple, because mmpretrain's necks and heads take no list, which MMDetection's class gives.
+        They come as a tuple: MMDetection's class returns a list, which mmpretrain's necks and heads do not take.
 
         Args:
             x: Images ``(B, 3, H, W)``. An image with a side below ``min_size`` (32 pixels as published), on which the
@@ -148,7 +148,7 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
 
 
 def set_eps(norm: nn.Module, eps: float | None) -> None:
-    """Give a LayerNorm another ``eps``, unless that is None."""
+    """Set the ``eps`` of a LayerNorm; None leaves it."""
     if eps is not None and isinstance(norm, nn.LayerNorm):
         norm.eps = eps
 
@@ -179,9 +179,9 @@ def minimum_size(strides: Sequence[int], sr_ratios: Sequence[int]) -> int:
 class DTNPyramidVisionTransformer(_DTNPyramid):
     """Pyramid Vision Transformer whose block norms are DTN in the chosen stages.
 
-    DTN replaces ``norm1`` and ``norm2`` of the blocks; the norms of patch embeddings, spatial reductions and of stage
-    4 stay LayerNorm, as in the authors' code. PVT: Wang et al., arXiv:2102.12122; DTN: Shao et al., arXiv:2112.02624.
-    ``with_cp`` and ``frozen_stages`` are additions to the parent.
+    DTN replaces ``norm1`` and ``norm2`` of the blocks; the norms of patch embeddings and spatial reductions, and by default
+    those of stage 4, stay LayerNorm, as in the authors' code. PVT: Wang et al., arXiv:2102.12122; DTN: Shao et al.,
+    arXiv:2112.02624. The parent has neither ``with_cp`` nor ``frozen_stages``.
 
     Args:
         dtn_cfg: ``num_groups`` (an int, one int per stage, or ``'heads'``; the authors' ``(4, 4, 5, 8)`` by default)
@@ -190,21 +190,21 @@ class DTNPyramidVisionTransformer(_DTNPyramid):
             of tokens in DTN's place, see :func:`dtn_det.layers.build_token_norm`; DTN's arguments may stay.
         dtn_stages: Indices of the stages whose block norms become DTN; ``()`` gives the LayerNorm twin.
         spt: Shifted Patch Tokenization (Lee et al., arXiv:2112.13492) instead of the patch embeddings, with their
-            norms. Sizes that are no multiple of the patch are padded where MMDetection's class cuts them off. The paper
-            has no PVT: this is an extension of it, and so is the next.
+            norms. Images and maps whose sides are no multiple of the patch are padded; MMDetection's class cuts them off.
+            The paper has no PVT: this option and ``lsa`` extend it.
         lsa: Locality Self-Attention of the same paper: a learned scale per head in every stage, and no attention of a
             token to itself where keys are not spatially reduced, which is stage 4.
         with_cp: Recompute each block in the backward pass instead of storing its activations.
-        frozen_stages: Stages whose parameters stay as they are: -1 for none, 0 for the first patch embedding, ``k``
-            for the first ``k`` stages.
+        frozen_stages: Stages that are not trained: -1 for none, 0 for the first patch embedding, ``k`` for the first
+            ``k`` stages.
         embed_norm_eps: ``eps`` of the norms of patch embeddings and spatial reductions. The authors and timm use 1e-5
-            there and 1e-6 elsewhere, MMDetection 1e-6 throughout, which moves features by about 2e-5 of their size;
-            None keeps that of ``norm_cfg`` as MMDetection does.
+            there and 1e-6 elsewhere, MMDetection 1e-6 throughout, which changes features by about 2e-5 of their size;
+            None keeps the ``eps`` of ``norm_cfg``, as MMDetection does.
         pretrained: As in MMDetection, deprecated there: use ``init_cfg``.
         init_cfg: ``dict(type='Pretrained', checkpoint=PATH_OR_URL)``, see
             :func:`dtn_det.backbones.checkpoint.load_pretrained`.
         **kwargs: Arguments of ``mmdet.models.backbones.PyramidVisionTransformer``. ``convert_weights`` is accepted
-            and not needed: the format of a checkpoint is told from its keys.
+            and not needed: the format of a checkpoint is recognised by its keys.
 
     Raises:
         ValueError: Arguments that do not fit.
@@ -218,6 +218,5 @@ class DTNPyramidVisionTransformerV2(_DTNPyramid, PyramidVisionTransformerV2):  #
 
     As :class:`DTNPyramidVisionTransformer`, on ``mmdet.models.backbones.PyramidVisionTransformerV2`` (Wang et al.,
     arXiv:2106.13797): overlapping patches, a depth-wise convolution in the feed-forward layers and a norm after each
-    stage, which stays LayerNorm. ``spt=True`` is an error: the patches overlap, so that they see their neighbours as
-    they are.
+    stage, which stays LayerNorm. ``spt=True`` is an error, because overlapping patches already see their neighbours.
     """

@@ -56,8 +56,8 @@ def stage_groups(
     Args:
         dtn_cfg: ``type``, a name of :func:`dtn_det.layers.build_token_norm` (``'DTN'`` by default), ``num_groups`` (an
             int, one int per stage, or ``'heads'`` for the attention heads of each stage) and the keyword arguments of
-            that norm. When ``type`` changes, arguments of DTN may stay, and ``num_groups`` may stay for a norm without
-            groups; they have no effect then.
+            that norm. With another ``type``, arguments of DTN are allowed and ignored, and so is ``num_groups`` for a norm
+            without groups.
         dtn_stages: Indices of the stages.
         widths: Channels of each stage.
         num_heads: Attention heads of each stage.
@@ -146,9 +146,10 @@ def apply_norm(norm: nn.Module, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
 
 
 def maybe_checkpoint(function: Callable[[Tensor], Tensor], x: Tensor, enabled: bool) -> Tensor:
-    """Compute ``function(x)``; where ``enabled``, it is computed again in the backward pass instead of stored.
+    """Compute ``function(x)``; if ``enabled``, recompute its activations in the backward pass instead of storing them.
 
-    The non-reentrant form also serves a first block whose input needs no gradient, and DistributedDataParallel.
+    The non-reentrant form also works for a first block, whose input needs no gradient, and under
+    DistributedDataParallel.
     """
     if enabled and torch.is_grad_enabled():
         return checkpoint(function, x, use_reentrant=False)

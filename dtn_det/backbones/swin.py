@@ -21,7 +21,7 @@ from dtn_det.errors import InputError
 
 
 class DTNSwinBlock(SwinBlock):  # type: ignore[misc]
-    """A Swin block whose norms are told the grid of the tokens.
+    """A Swin block that passes the grid of the tokens to its norms.
 
     Args:
         block: MMDetection's block; its attention and feed-forward layers are taken over.
@@ -34,7 +34,7 @@ class DTNSwinBlock(SwinBlock):  # type: ignore[misc]
         BaseModule.__init__(self)
         self.with_cp = block.with_cp
         self.shift_small_maps = shift_small_maps
-        # In the order of the parent, so that parameters are listed as in MMDetection.
+        # Set in the same order as by the parent, so that parameters are listed as in MMDetection.
         self.norm1 = norm1
         self.attn = block.attn
         self.norm2 = norm2
@@ -98,15 +98,15 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
             of timm and of torchvision do not. Set False to reproduce their features: at 224 pixels it changes stage 4.
             On maps that are not square this is the authors' rule; timm and torchvision decide by direction.
         spt: Shifted Patch Tokenization (Lee et al., arXiv:2112.13492) instead of the patch embedding, with its norm,
-            and of every patch merging.
+            and instead of every patch merging.
         lsa: Locality Self-Attention of the same paper: a learned scale per head, no attention of a token to itself.
-        pretrain_img_size: Image size whose patch grid ``use_abs_pos_embed`` has an embedding for; it is resized
-            for other sizes.
+        pretrain_img_size: Image size for whose patch grid the position embedding of ``use_abs_pos_embed`` is made; for
+            images of other sizes it is resized.
         pretrained: As in MMDetection, deprecated there: use ``init_cfg``.
         init_cfg: ``dict(type='Pretrained', checkpoint=PATH_OR_URL)``, see
             :func:`dtn_det.backbones.checkpoint.load_pretrained`.
         **kwargs: Arguments of ``mmdet.models.backbones.SwinTransformer``. ``convert_weights`` is accepted and not
-            needed: the format of a checkpoint is told from its keys.
+            needed: the format of a checkpoint is recognised by its keys.
 
     Raises:
         ValueError: Arguments do not fit.
@@ -156,7 +156,7 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
         self._freeze_stages()
 
     def init_weights(self) -> None:
-        """Load the checkpoint of ``init_cfg``, or initialise as MMDetection does; DTN keeps its own start."""
+        """Load the checkpoint of ``init_cfg``, or initialise as MMDetection does; DTN keeps its own initialisation."""
         if self.init_cfg is None:
             super().init_weights()
         else:
@@ -171,7 +171,7 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the feature maps of the stages in ``out_indices``.
 
-        They come as a tuple, because mmpretrain's necks and heads take no list, which MMDetection's class gives.
+        They come as a tuple: MMDetection's class returns a list, which mmpretrain's necks and heads do not take.
 
         Args:
             x: Images ``(B, 3, H, W)`` of any size.

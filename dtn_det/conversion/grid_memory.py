@@ -1,8 +1,11 @@
 """The grids that the hooks of a converted model have seen in its current forward pass.
 
-No grid outlives its pass: the outermost call of the model forgets all grids when it starts and when it ends, also with
-an error. If a part of the model is called by itself (timm's `forward_features`), no call starts and ends the pass;
-then each norm may read a grid once.
+The outermost call of the model forgets all grids of earlier passes when it starts, and its own when it ends, also after
+an error. If a part of the model is called by itself (timm's `forward_features`), no call marks where the pass starts and
+ends; then each norm may read a grid once.
+
+A host is a part of the model that makes tokens and contains the blocks that take them, such as the vision tower of a
+CLIP.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from dtn_det.errors import InputError
 
 Grid = tuple[int, int]
 
-# Most image sizes that are kept between a forward pass and its backward pass.
+# Largest number of grids that are kept between a forward pass and its backward pass.
 _MAX_GRIDS = 64
 
 
@@ -27,10 +30,10 @@ class PatchLayout:
     """The layout of patches that a host was given in its arguments.
 
     Attributes:
-        grid: `(H, W)` of all images; padding may stand behind it. None if the images have no common grid.
+        grid: `(H, W)` of all images, whose tokens padding may follow. None if the images have no common grid.
         batch: Number of images.
-        source: Names of the arguments that say so.
-        problem: What was found in place of a grid, for the message of an error.
+        source: Names of the arguments from which the layout was read.
+        problem: What was found instead of a grid, for the message of an error.
     """
 
     grid: Grid | None
@@ -46,7 +49,7 @@ class ToldLayout:
     Attributes:
         path: Path of the module.
         layout: The layout.
-        readers: Names of the norms that have read it in a pass that no outermost call starts and ends.
+        readers: Names of the norms that have read it, where only a part of the model is called.
     """
 
     path: str

@@ -115,7 +115,7 @@ def _compute_dtype(v: Tensor) -> torch.dtype:
 
 
 class LocalitySelfAttention(CarriesOptions):
-    """Multi-head self-attention with a learned scale per head and without the tokens' attention to themselves.
+    """Multi-head self-attention with a learned scale per head and without attention of a token to itself.
 
     Lee et al., "Vision Transformer for Small-Size Datasets" (arXiv:2112.13492, Eqs. 10 to 12). The mask is made for
     each call and is not part of the state dict, so the number of tokens may change from call to call. The state dict

@@ -28,7 +28,7 @@ class KernelStatus:
 
 
 def check_tensors(x: Tensor, parameters: DTNParameters, grad_y: Tensor | None = None) -> None:
-    """Check the tensors that a kernel is going to read: it reads whatever lies at an address.
+    """Check the tensors that a kernel will read, because it would also read from wrong addresses.
 
     Args:
         x: ``(B, N, C)`` or ``(B, H, W, C)``.
@@ -62,7 +62,7 @@ def check_tensors(x: Tensor, parameters: DTNParameters, grad_y: Tensor | None = 
 
 
 def empty_gradients(x: Tensor, parameters: DTNParameters) -> list[Tensor]:
-    """Make one contiguous tensor for the gradient of each input; an empty one stands for that of None."""
+    """Make one contiguous tensor for the gradient of each input; that of a parameter which is None is empty."""
     return [
         x.new_empty(0) if tensor is None else torch.empty_like(tensor, memory_format=torch.contiguous_format)
         for tensor in (x, *parameters)

@@ -20,7 +20,7 @@ from torch import Tensor
 from dtn_det.layers.kernels import KernelStatus, check_tensors, empty_gradients
 from dtn_det.layers.plain import DTNOptions, DTNParameters
 
-# Instruction sets in the order of `dtn_processor_level`: see setup.py.
+# Instruction sets of the libraries, in the order of the levels that `dtn_processor_level` returns: see setup.py.
 VARIANTS = ("baseline", "avx2", "avx512")
 LIBRARY_PREFIX = "_dtn_cpu_"
 # Below this many elements starting a thread costs more than it saves.
@@ -46,7 +46,7 @@ class _DtnShape(ctypes.Structure):
 
 
 def _load() -> tuple[ctypes.CDLL | None, str]:
-    """The library for this processor, or None if there is none, and a line about it."""
+    """Return the library for this processor, or None, and a text that names the library or says why it is None."""
     if os.environ.get("DTN_DET_NATIVE", "1") == "0":
         return None, "switched off by DTN_DET_NATIVE=0"
     found = {
@@ -111,9 +111,9 @@ def forward(
         A contiguous tensor of the shape of ``x``.
 
     Raises:
-        RuntimeError: The kernels are not there.
+        RuntimeError: The kernels are not available.
         ValueError: Tensors that do not fit together, see :func:`dtn_det.layers.kernels.check_tensors`.
-        MemoryError: There is no memory for their work space.
+        MemoryError: There is no memory for the kernels' buffers.
     """
     check_tensors(x, parameters)
     x = x.to(parameters.coefficients.dtype)
@@ -128,7 +128,7 @@ def backward(
     """Compute the gradients of :func:`forward` with respect to ``x`` and the parameters.
 
     Returns:
-        Six tensors in the dtypes of the inputs; an empty one stands for the gradient of None.
+        Six tensors in the dtypes of the inputs; that of a parameter which is None is empty.
     """
     check_tensors(x, parameters, grad_y)
     dtype, compute_dtype = x.dtype, parameters.coefficients.dtype
@@ -150,7 +150,7 @@ def _call(
     hw_shape: tuple[int, int],
     tensors: list[Tensor | None],
 ) -> None:
-    """Run ``dtn_{forward,backward}_{f32,f64}`` on the tensors in the order of its pointers."""
+    """Run ``dtn_{forward,backward}_{f32,f64}`` on the tensors, which are in the order of its arguments."""
     if _LIBRARY is None:
         raise RuntimeError(f"expected DTN's compiled CPU kernels, but they are {_DETAIL}")
     function = getattr(_LIBRARY, f"dtn_{name}_{'f64' if x.dtype == torch.float64 else 'f32'}")

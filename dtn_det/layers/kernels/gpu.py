@@ -23,14 +23,14 @@ from dtn_det.layers.kernels import KernelStatus, check_tensors
 from dtn_det.layers.plain import DTNOptions, DTNParameters
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-# A program holds a whole group of channels of a few tokens, COLUMNS or more, in registers.
+# A program keeps all channels of a group in registers, for COLUMNS tokens or more.
 MAX_GROUP_CHANNELS = 1024
-# Elements of a program's tile, and its warps; the statistics of tokens want smaller ones, as they loop over groups.
+# Elements of a program's tile, and its warps; the kernel of the tokens' statistics loops over groups and takes fewer.
 TILE = 2048
 WARPS = 8
 TOKEN_TILE = 512
 TOKEN_WARPS = 4
-# Neighbouring columns of a tile of the filters over the height.
+# How many neighbouring columns a tile of the filters over the height has.
 COLUMNS = 4
 AXIS_BLOCK = 128
 # The kernels count tokens and programs in 32 bits and elements in 64.
@@ -44,7 +44,7 @@ def load() -> tuple[tuple[ModuleType, ModuleType] | None, str]:
     """Import the modules of the kernels, forward and backward.
 
     Returns:
-        The modules, or None if Triton is missing or switched off, and a line about it.
+        The modules, or None if Triton is missing or switched off, and a text with Triton's version or the reason.
     """
     if os.environ.get("DTN_DET_NATIVE", "1") == "0":
         return None, "switched off by DTN_DET_NATIVE=0"
@@ -66,7 +66,7 @@ def _kernels() -> tuple[ModuleType, ModuleType]:
 
 
 def fits(x: Tensor, num_groups: int) -> bool:
-    """Return whether the kernels are made for a map ``(B, H, W, C)`` of this shape and dtype."""
+    """Return whether the kernels cover a map ``(B, H, W, C)`` of this shape and dtype."""
     batch, height, width, channels = x.shape
     return (
         x.dtype in DTYPES
@@ -109,7 +109,7 @@ class Tiling:
 
     @property
     def block_channels(self) -> int:
-        """Channels of a tile: the power of two from ``D`` on, as Triton's blocks must be."""
+        """Channels of a tile: the smallest power of two from ``D`` on, because Triton's blocks have such sizes."""
         return _power_of_two(self.group_channels)
 
     @property
@@ -150,7 +150,7 @@ class _Statistics:
 
     bounds: Tensor  # (4, G, H + W) int32
     table: Tensor  # (4, G, H + W)
-    scale: Tensor  # (N, G); empty without the root mean square
+    scale: Tensor  # (N, G); empty without head_rms
     own: Tensor  # (2, N)
     row_mean: Tensor  # (B, H, W, C)
     row_var: Tensor  # (B, H, W, C)
@@ -221,7 +221,7 @@ def forward(x: Tensor, parameters: DTNParameters, options: DTNOptions, out_dtype
         ``(B, H, W, C)``, contiguous.
 
     Raises:
-        RuntimeError: The kernels are not there.
+        RuntimeError: The kernels are not available.
         ValueError: Tensors that do not fit together, see :func:`dtn_det.layers.kernels.check_tensors`.
     """
     kernels, _ = _kernels()
@@ -260,7 +260,7 @@ def backward(grad_y: Tensor, x: Tensor, parameters: DTNParameters, options: DTNO
     """Compute the gradients of :func:`forward` with respect to ``x`` and the parameters.
 
     Returns:
-        Six tensors in the dtypes of the inputs; an empty one stands for the gradient of None.
+        Six tensors in the dtypes of the inputs; that of a parameter which is None is empty.
     """
     _, kernels = _kernels()
     check_tensors(x, parameters, grad_y)
@@ -304,7 +304,7 @@ def backward(grad_y: Tensor, x: Tensor, parameters: DTNParameters, options: DTNO
             COLUMNS=COLUMNS,
             **tiling.tile_options,
         )
-        # The moments within rows are not needed any more: their memory takes the gradients that go to them.
+        # The moments within rows are no longer needed, so their gradients are written into the same memory.
         to_row_mean, to_row_var = found.row_mean, found.row_var
         kernels.column_transpose_kernel[(tiles * tiling.num_groups,)](
             to_mean,
@@ -359,8 +359,8 @@ def status() -> KernelStatus:
 def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> bool:
     """Return whether the kernels take this input and work on its device.
 
-    The first time for a device, a dtype and a number of channels the kernels are compiled and run on a tiny map. If
-    that fails, a warning says so, and the answer stays False.
+    The first call for a device, a dtype and the sizes and options of a layer compiles the kernels and runs them on a
+    tiny map. If that fails, a warning says so, and the answer stays False.
 
     Args:
         x: ``(B, H, W, C)``.
@@ -376,7 +376,7 @@ def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> boo
 def works(
     device_index: int, dtype: torch.dtype, channels: int, num_groups: int, head_rms: bool, only_var: bool
 ) -> bool:
-    """Call :func:`try_out` for a CUDA device; a graph that is being compiled takes the answer as a constant."""
+    """Call :func:`try_out` for a CUDA device; ``torch.compile`` takes the answer as a constant."""
     return try_out(torch.device("cuda", device_index), dtype, channels, num_groups, head_rms, only_var)
 
 

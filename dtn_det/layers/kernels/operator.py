@@ -22,7 +22,7 @@ _LAYER = (
     "float eps, bool head_rms, bool unbiased"
 )
 _GRID = "SymInt height, SymInt width"
-# Inputs that are tensors, and all inputs.
+# Number of inputs that are tensors, and number of all inputs.
 _TENSORS = 1 + len(DTNParameters._fields)
 _INPUTS = _TENSORS + len(DTNOptions._fields) + 3
 
@@ -45,7 +45,7 @@ def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> boo
 
 
 def _is_transformed() -> bool:
-    """Whether ``torch.func`` or forward-mode differentiation is at work, for which the kernels have no rules."""
+    """Return whether ``torch.func`` or forward-mode differentiation is active, for which the kernels have no rules."""
     if torch.compiler.is_compiling():
         return False
     # Without a rule for an operator PyTorch takes its forward-mode derivative for 0 and says nothing.
@@ -76,7 +76,7 @@ def dynamic_token_norm(
 
 
 def _is_plain(*tensors: Tensor | None) -> bool:
-    """Whether the CPU kernels may be called past PyTorch's dispatcher: nothing records, fakes or compiles the call."""
+    """Return whether the CPU kernels may bypass PyTorch's dispatcher, as nothing records, fakes or compiles the call."""
     x = tensors[0]
     if torch.compiler.is_compiling() or x is None or x.device.type != "cpu" or x.is_neg():
         return False
@@ -86,7 +86,7 @@ def _is_plain(*tensors: Tensor | None) -> bool:
 
 
 def _layer(inputs: tuple[Any, ...]) -> tuple[Tensor, DTNParameters, DTNOptions]:
-    """Tokens, parameters and options out of the inputs of an operator, without the gradient that comes first."""
+    """Return tokens, parameters and options from an operator's inputs; the backward's ``grad_y`` is not among them."""
     return inputs[0], DTNParameters(*inputs[1:_TENSORS]), DTNOptions(*inputs[_TENSORS : _TENSORS + 3])
 
 
@@ -154,7 +154,7 @@ def _autograd(ctx: torch.autograd.function.FunctionCtx, grad_y: Tensor) -> tuple
 def needs_plain_form(grad_y: Tensor) -> bool:
     """Return whether only the plain form can run a backward pass.
 
-    That is so where the backward pass is differentiated itself, and where it runs for many ``grad_y`` at once
+    This is so if the backward pass is itself differentiated, or if it runs for many ``grad_y`` at once
     (``is_grads_batched=True``).
     """
     if torch.compiler.is_compiling():
@@ -165,7 +165,7 @@ def needs_plain_form(grad_y: Tensor) -> bool:
 def _differentiable_gradients(
     grad_y: Tensor, tensors: tuple[Tensor | None, ...], settings: tuple[Any, ...]
 ) -> list[Tensor | None]:
-    """The plain form's gradients, whose own gradients autograd knows."""
+    """Compute the gradients by the plain form, so that autograd can differentiate them again."""
     x, parameters, options = _layer((*tensors, *settings))
     height, width = settings[-2:]
     batch, channels = x.shape[0], x.shape[-1]
@@ -185,7 +185,7 @@ def _differentiable_gradients(
 def gradients_of(y: Tensor, tensors: tuple[Tensor | None, ...], grad_y: Tensor) -> list[Tensor | None]:
     """Compute the gradients with respect to the tensors that require one; the others get None.
 
-    Where gradients are enabled, the results can be differentiated in their turn.
+    Where gradients are enabled, the results can themselves be differentiated.
     """
     wanted = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
     create = torch.is_grad_enabled()
@@ -197,7 +197,7 @@ _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 
 class _PlainTensors(torch.autograd.Function):
-    """The operator without PyTorch's dispatcher, whose way to a Python kernel takes as long as a small layer."""
+    """The operator without PyTorch's dispatcher, which takes as long to reach a Python kernel as a small layer runs."""
 
     forward = staticmethod(_cpu_forward)
     setup_context = staticmethod(_setup_context)

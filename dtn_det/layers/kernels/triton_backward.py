@@ -20,7 +20,7 @@ from dtn_det.layers.kernels.triton_forward import (
 
 @triton.jit
 def _transposed(to_mean, to_var, step, bounds, table, fields, position, length, valid, columns, linear, quadratic):
-    """Filter two maps by the transpose: for each token of a tile sum over the outputs that read it."""
+    """Filter two maps by the transposed matrix: for each token of a tile, sum over the outputs that read it."""
     mean = tl.zeros(to_mean.shape, tl.float32)
     var = tl.zeros(to_var.shape, tl.float32)
     low, high = _window(bounds + 2 * fields, fields, position, valid)
@@ -91,7 +91,7 @@ def output_gradient_kernel(
     BLOCK_D: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Go back from the output to the moments over the neighbourhood.
+    """Carry the gradient from the output back to the moments over the neighbourhood.
 
     Writes the maps ``direct`` (gradient of the normalised input through the output alone), ``to_mean`` and ``to_var``
     (what the filters of both axes carry back to it); ``to_own`` ``(2, N, G)``, each group's share of the gradients of
@@ -236,7 +236,7 @@ def input_gradient_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_G: tl.constexpr,
 ):
-    """Go back through the filter over the width, LayerNorm's statistics and the root mean square.
+    """Carry the gradients back through the filter over the width, LayerNorm's statistics and the root mean square.
 
     ``coefficient_sums`` ``(slots, G, 3)`` is written from ``first_slot`` on, one slot per tile.
     """

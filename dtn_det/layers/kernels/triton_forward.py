@@ -4,12 +4,12 @@
 
 A filter over an axis is a band: its weights are made in registers from four numbers per position (:func:`axis_kernel`),
 relative to the largest one, so no matrix is stored and nothing overflows. The variance over the neighbours is computed
-along the width first and along the height then, by the law of total variance, in one pass over the taps around a pilot:
-the source with the largest weight ``w``. The error of the one-pass variance is at most ``1 + 1 / w`` roundings, however
-large the means are.
+first along the width and then along the height, by the law of total variance. Each takes one pass over the taps, in
+which values are counted from a pilot: the source with the largest weight ``w``. The error of such a variance is at most
+``1 + 1 / w`` roundings, however large the means are.
 
-Going back, ``m = P x`` and ``v = P x^2 - m^2`` give ``dx = P' (dm - 2 dv m) + 2 x P' dv``: two linear filters. All
-values there are taken relative to the token in the middle of the image, which changes nothing but the rounding.
+In the backward pass ``m = P x`` and ``v = P x^2 - m^2`` give ``dx = P' (dm - 2 dv m) + 2 x P' dv``: two linear filters.
+All values there are taken relative to the token in the middle of the image, which changes nothing but the rounding.
 
 A program handles ``BLOCK_T`` tokens of one group of ``D`` channels. Maps are ``(B, H, W, C)``, contiguous; sums over
 tokens go through one slot per program, so results do not depend on the order of execution.
@@ -18,7 +18,7 @@ tokens go through one slot per program, so results do not depend on the order of
 import triton
 import triton.language as tl
 
-# Sizes that change from image to image, or that tell nothing about alignment, must not lead to another compilation.
+# Triton must not compile anew for other values of these: they change from image to image, or say nothing of alignment.
 SIZES = ["batch", "height", "width", "num_groups", "first_slot"]
 
 
@@ -49,7 +49,7 @@ def axis_kernel(coefficients, bounds, table, height, width, depth, BLOCK: tl.con
             relative to that one, and the means of the exponent's derivatives, also relative to that distance.
         height: ``H``.
         width: ``W``.
-        depth: How far below the largest exponent a weight still counts.
+        depth: A weight is left out if its exponent lies further than this below the largest one.
         BLOCK: Positions of the axis read at a time.
     """
     spot = tl.program_id(0)
@@ -96,7 +96,7 @@ def axis_kernel(coefficients, bounds, table, height, width, depth, BLOCK: tl.con
     tl.store(table + 2 * fields + at, tl.sum(first_order, 0) / total)
     tl.store(table + 3 * fields + at, tl.sum(second_order, 0) / total)
     # An output without any weight that counts has NaN coefficients, which must reach the result. A source without one
-    # is read by nobody.
+    # is read by no output.
     first = tl.min(source_first, 0)
     last = tl.max(source_last, 0)
     tl.store(bounds + at, tl.where(last < 0, 0, first))
@@ -146,9 +146,9 @@ def _moments(
 ):
     """Compute mean and variance over the sources of each token of a tile, along one axis.
 
-    ``values`` (and ``spreads``, variances to be added) point at the tile itself, ``step`` elements away from the next
-    position. Returns the pilot, the mean relative to it, the variance, and with ``DERIVATIVES`` those of the mean
-    and of the second moment around the pilot by the linear and by the quadratic coefficient.
+    ``values`` (and ``spreads``, variances to be added) point at the tile itself; the next position of the axis lies
+    ``step`` elements further. Returns the pilot, the mean relative to it and the variance; with ``DERIVATIVES`` also
+    the derivatives of this mean and of the second moment around the pilot, by the linear and the quadratic coefficient.
     """
     best = tl.load(table + position, mask=valid, other=0.0)
     share = tl.load(table + fields + position, mask=valid, other=0.0)
@@ -213,8 +213,8 @@ def _blend(
 ):
     """Blend the moments over the neighbourhood with LayerNorm's by the gates of the group.
 
-    Returns mean and variance of the tokens themselves, the shares of these two in the blend, and of the blend the mean
-    and the reciprocal of the standard deviation.
+    Returns the mean and variance of the tokens themselves, the shares of these two in the blend, and the blended mean
+    and reciprocal standard deviation.
     """
     own_mean = tl.load(own + token, mask=valid, other=0.0)[:, None]
     own_var = tl.load(own + num_tokens + token, mask=valid, other=1.0)[:, None]
@@ -251,7 +251,7 @@ def token_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Compute each token's reciprocal root mean squares, ``scale`` ``(N, G)``, and LayerNorm's, ``own`` ``(2, N)``."""
+    """Compute reciprocal root mean squares, ``scale`` ``(N, G)``, and LayerNorm's statistics, ``own`` ``(2, N)``."""
     num_tokens = batch * height * width
     token = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
     valid = token < num_tokens
@@ -266,7 +266,7 @@ def token_kernel(
             value *= factor[:, None]
         group_mean = tl.sum(value, 1) / D
         deviation = tl.where(columns[None, :], value - group_mean[:, None], 0.0)
-        # Moments of the groups so far and of this one, joined.
+        # Merge the moments of this group into those of the groups before it.
         shift = group_mean - mean
         portion = 1.0 / (group + 1)
         mean += shift * portion

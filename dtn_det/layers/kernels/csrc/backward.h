@@ -14,7 +14,7 @@ struct Gradients {
   T *x, *coefficients, *mean_gate, *var_gate, *weight, *bias;
 };
 
-// Sums in short vectors, which are added to a slot from time to time.
+// Sums that a thread gathers in short vectors, and adds to a slot now and then.
 template <class T, int Fields, int Lanes = kLanes<T>>
 struct LaneSums {
   T lane[Fields][Lanes] = {};
@@ -42,14 +42,14 @@ struct LaneSums {
   }
 };
 
-// Fields of a slot, each (G,): gradients of the filters over the width, of the filters over the height and of the gates;
-// in a slot of a tile also those of weight and bias, each (C,).
+// Fields of a slot, each (G,): the gradients of the coefficients from the filters over the width and from those over the
+// height, and the gradients of the gates. The slot of a tile also has those of weight and bias, each (C,).
 enum Field { kColLinear, kColQuadratic, kRowFields, kRowLinear = kRowFields, kRowQuadratic, kMeanGate, kVarGate, kFields };
 
-// With deviations from any constant P, the gradient that reaches a source s of the filter m = sum w x,
-// v = sum w (x - m)^2 from gradients dm and dv is sum w (dm + 2 dv (x_s - m)) = sum w u + 2 (x_s - P) sum w dv with
-// u = dm - 2 dv (m - P); and that of the weights' parameters is sum w' ((x - P) u + (x - P)^2 dv), for the derivatives w'
-// of the weights sum to 0. So u and dv are all that a filter passes on.
+// A filter computes m = sum w x and v = sum w (x - m)^2. From the gradients dm and dv, with any constant P and
+// u = dm - 2 dv (m - P), a source s gets the gradient sum w (dm + 2 dv (x_s - m)) = sum w u + 2 (x_s - P) sum w dv. The
+// parameters of the weights get sum w' ((x - P) u + (x - P)^2 dv), because the derivatives w' of the weights sum to 0.
+// So u and dv are all that a filter passes on.
 template <class T>
 class Backward {
  public:
@@ -70,20 +70,20 @@ class Backward {
   Gradients<T> out;
   TokenStatistics<T> tokens;
 
-  // Gradients of a token's own mean and variance. They have fewer lanes, because each token of a tile has one of these.
+  // Gradients of a token's own mean and variance. They have fewer lanes, because every token of a tile needs such sums.
   using OwnSums = LaneSums<T, 2, (kLanes<T> + 3) / 4>;
 
   // Some columns of one group of a tile, few enough that what a filter over the height reads stays in a first-level
   // cache.
   struct Strip {
-    int64_t moments_stride;  // of a row in the moments
+    int64_t moments_stride;  // from a row to the next in mean1 and var1
     T *mean1, *var1;         // (H, ., D) moments within the row
-    int64_t stride;          // of a row in the next two
-    T *u, *to_var;           // (H, width, D) for the filters over the height, with P the mean1 in the middle of a column
-    const T* constant;       // (width, D) that P
+    int64_t stride;          // from a row to the next in u and to_var
+    T *u, *to_var;           // (H, width, D) what the filters over the height pass on; P is mean1 at mid-height
+    const T* constant;       // (width, D) the values of this P
   };
 
-  // Inputs of the filters over the width for one group, with P the middle token of the row; tokens lie `stride` apart.
+  // What the filters over the width get for one group; P is the middle token of the row, and tokens lie `stride` apart.
   struct RowMaps {
     T *u, *to_var;
     int64_t stride;
@@ -138,9 +138,9 @@ class Backward {
     });
   }
 
-  // First the output and the filters over the height, tile by tile, down to the gradients of the moments within rows;
-  // out.x holds the direct part of the input's gradient meanwhile. Then the filters over the width and the group
-  // normalisation, row by row.
+  // First goes back through the output and the filters over the height, tile by tile, to the gradients of the moments
+  // within rows; out.x meanwhile holds the direct part of the input's gradient. Then goes back through the filters over
+  // the width and the group normalisation, row by row.
   void run_tiles(int tile, Slots& tile_slots, Slots& row_slots) {
     Map<T> row_u(p.num_tokens() * p.C), row_to_var(p.num_tokens() * p.C);  // (B, H, W, C)
     const RowMaps rows{&row_u[0], &row_to_var[0], p.C};
@@ -203,7 +203,7 @@ class Backward {
     for (int c = 0; c < 2 * p.C; ++c) slot[kFields * p.G + c] += space.channels[c];
   }
 
-  // Computes for one group of an output token its share of the gradients of the parameters, the direct part of the
+  // Computes, for one group of an output token, what it adds to the gradients of the parameters, the direct part of the
   // gradient of the input, and what the filter over the height passes on.
   void output_task(int64_t b, int g, int i, int j, const Strip& strip, int64_t column, T* channels, OwnSums& own,
                    LaneSums<T, kFields>& sums) {
@@ -256,7 +256,7 @@ class Backward {
     });
   }
 
-  // Computes the gradients of the moments within the row for one group of a source of the filters over the height.
+  // Computes the gradients of the moments within the row, for one group of one source of the filters over the height.
   void column_task(int64_t b, int g, int i, int j, const Strip& strip, int64_t column, const RowMaps& rows) {
     const int64_t middle = middle_of_row(b * p.H + i), target = (int64_t(i) * p.W + j) * rows.stride;
     const Band<T>& band = p.rows[g];
@@ -307,7 +307,7 @@ class Backward {
     }
   }
 
-  // Computes one group of the filters over the width of a row; `deviation` is a buffer (W, D).
+  // Goes back through the filter over the width of a row, for one group; `deviation` is a buffer (W, D).
   void filter_row(int64_t b, int64_t row, int g, const RowMaps& rows, T* deviation, double* slot) {
     const int64_t first_token = row * p.W, place = p.place(b, first_token) + g * p.D;
     const T* constant = p.x + place + int64_t(p.W / 2) * p.C;

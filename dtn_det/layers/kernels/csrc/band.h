@@ -13,8 +13,8 @@ struct Interval {
   int last;
 };
 
-// Distances d = t - s within [low, high] where quadratic d^2 + linear d comes within `depth` of its maximum there, or the
-// hull of two such ranges at both ends.
+// Returns the distances d = t - s within [low, high] at which quadratic d^2 + linear d lies at most `depth` below its
+// maximum; if there is such a range at each end, all distances from one to the other.
 inline Interval significant_distances(double linear, double quadratic, int low, int high, double depth) {
   if (!std::isfinite(linear) || !std::isfinite(quadratic)) return {low, high};  // every weight comes out as NaN
   auto exponent = [&](double d) { return (quadratic * d + linear) * d; };
@@ -32,7 +32,7 @@ inline Interval significant_distances(double linear, double quadratic, int low, 
   const double threshold = std::max(exponent(low), exponent(high)) - depth;
   const bool low_counts = exponent(low) >= threshold, high_counts = exponent(high) >= threshold;
   if (low_counts && high_counts) return {low, high};
-  // The exponent is convex: from the end that counts it falls below the threshold once and stays there.
+  // The exponent is convex: seen from the end that counts, it falls below the threshold once and does not return.
   int inside = low_counts ? low : high, outside = low_counts ? high : low;
   while (std::abs(outside - inside) > 1) {
     const int middle = inside + (outside - inside) / 2;
@@ -48,12 +48,12 @@ struct Band {
   int taps = 0;            // most sources per output position
   int adjoint_taps = 0;    // most outputs per source position
   std::vector<int> start;  // (L,) first source of an output
-  std::vector<int> count;  // (L,) its sources
+  std::vector<int> count;  // (L,) number of its sources
   std::vector<int> pilot;  // (L,) its source with the largest weight, counted from the first
   std::vector<T> weight;   // (L, taps) softmax of the exponents
   // d weight / d linear and d weight / d quadratic
   std::vector<T> weight_linear, weight_quadratic;
-  std::vector<int> adjoint_start, adjoint_count;  // (L,) outputs of a source
+  std::vector<int> adjoint_start, adjoint_count;  // (L,) first output of a source, and their number
   std::vector<T> adjoint_weight;                  // (L, adjoint_taps)
 
   Band(double linear, double quadratic, int axis_length, bool with_gradients)
@@ -108,7 +108,7 @@ struct Band {
     for (int t = 0; t < length; ++t) {
       for (int s = start[t]; s < start[t] + count[t]; ++s) {
         adjoint_start[s] = std::min(adjoint_start[s], t);
-        adjoint_count[s] = std::max(adjoint_count[s], t + 1);  // the end, for now
+        adjoint_count[s] = std::max(adjoint_count[s], t + 1);  // until the loop below: the end
       }
     }
     for (int s = 0; s < length; ++s) {

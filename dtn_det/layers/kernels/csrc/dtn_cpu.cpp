@@ -1,17 +1,17 @@
 // Dynamic Token Normalization on a CPU: forward and backward with banded axis filters.
 //
-// The variance over the neighbours is computed along the width first and along the height then, by the law of total
-// variance: v = sum_l Y_l (v1_l + (m1_l - m)^2), with m1 and v1 the mean and variance within row l.
+// The variance over the neighbours is computed first along the width and then along the height, by the law of total
+// variance: v = sum_l Y_l (v1_l + (m1_l - m)^2), where m1_l and v1_l are the mean and variance within row l.
 //
-// Tiles of a few whole columns stay in a processor's own cache, so going forward needs no map of its own; going back
-// needs two of the size of the input, or none where an image is small. Nothing is kept between the two.
+// Tiles of a few whole columns stay in a processor's own cache, so the forward pass needs no map of its own; the backward
+// pass needs two of the size of the input, or none if images are small. Nothing is kept between the two passes.
 #include "backward.h"
 #include "prefix.h"
 #include "problem.h"
 
 namespace dtn {
 
-// Computes one group of an output token from the moments within rows of its column, which lie `stride` apart.
+// Computes one group of an output token from the moments within the rows at its column, which lie `stride` apart.
 template <class T>
 void normalize_token(const Problem<T>& p, const TokenStatistics<T>& tokens, int64_t b, int g, int i, int j,
                      const T* mean1, const T* var1, int64_t stride, T* y) {
@@ -100,10 +100,10 @@ int guarded(F&& f) {
 DTN_EXPORT(float, f32)
 DTN_EXPORT(double, f64)
 
-// Runs parallel loops on the threads of an OpenMP runtime instead of own threads; null switches back to own threads.
+// Runs parallel loops on the threads of an OpenMP runtime; null switches back to threads of this library.
 extern "C" void dtn_use_openmp(dtn::OpenMPParallel parallel) { dtn::openmp_parallel = parallel; }
 
-// 0: any processor of the kind the baseline was built for, 1: also AVX2 and FMA, 2: also AVX-512.
+// Returns what the processor has beyond the baseline: 0 for nothing, 1 for AVX2 and FMA, 2 for AVX-512 as well.
 extern "C" int dtn_processor_level() {
 #if defined(__x86_64__)
   __builtin_cpu_init();

@@ -12,9 +12,9 @@
 
 namespace dtn {
 
-// GOMP_parallel of the OpenMP runtime that PyTorch uses, if it has one of this kind: calls a function on each thread of a
-// team and waits for all. PyTorch's idle threads spin for a while, and other threads would
-// compete with them for the cores.
+// GOMP_parallel of the OpenMP runtime that PyTorch uses, if that has such a function: it calls a function on each thread
+// of a team and waits for all. Its threads are used because PyTorch's idle threads spin for a while, and threads of our
+// own would compete with them for the cores.
 using OpenMPParallel = void (*)(void (*function)(void*), void* data, unsigned num_threads, unsigned flags);
 inline OpenMPParallel openmp_parallel = nullptr;
 
@@ -52,7 +52,7 @@ void parallel_for(int64_t num_tasks, int num_threads, MakeWorker make_worker) {
   if (team <= 1) {
     run();
   } else if (openmp_parallel != nullptr) {
-    // Even for fewer tasks the whole team is used: for another size the runtime would build another team.
+    // The whole team is used even for fewer tasks, because the runtime would build another team for another size.
     openmp_parallel([](void* data) { (*static_cast<decltype(run)*>(data))(); }, &run, unsigned(num_threads), 0);
   } else {
     run_on_own_threads(team, run);

@@ -20,8 +20,8 @@ extern "C" struct DtnShape {
   int32_t head_rms, unbiased, only_var, threads;
 };
 
-// Tensors are (B, prefix + H W, C): in each image the tokens of the grid stand behind prefix tokens. Results for the
-// grid alone are (B, H W, ...).
+// Tensors are (B, prefix + H W, C): in each image the prefix tokens stand before those of the grid. What is computed for
+// the grid alone is (B, H W, ...).
 template <class T>
 struct Problem {
   DtnShape shape;
@@ -29,7 +29,7 @@ struct Problem {
 
   int H, W, C, G, D;
   std::vector<T> mean_share, var_share;  // (G,) LayerNorm's share of mean and variance
-  std::vector<Band<T>> rows, cols;       // (G,) over the height, over the width
+  std::vector<Band<T>> rows, cols;       // (G,) filters over the height and over the width
 
   Problem(const DtnShape& s, const T* x, const T* coefficients, const T* mean_gate, const T* var_gate, const T* weight,
           const T* bias, bool with_gradients)
@@ -47,7 +47,7 @@ struct Problem {
   int64_t num_rows() const { return shape.batch * H; }
   int64_t num_tokens() const { return num_rows() * W; }
 
-  // Offset in a tensor of the channels of a token of the grid.
+  // Offset in a tensor at which the channels of a token of the grid begin.
   int64_t place(int64_t b, int64_t token) const { return (token + (b + 1) * shape.prefix) * C; }
   int64_t prefix_place(int64_t b, int64_t index) const { return (b * (shape.prefix + int64_t(H) * W) + index) * C; }
 
@@ -58,7 +58,7 @@ struct Problem {
     return shape.batch >= 8 && touched <= (int64_t(4) << 20);
   }
 
-  // Prefetches an image of a tensor: a processor does not foresee that it is read group by group.
+  // Prefetches an image of a tensor, because a processor does not foresee that it is read group by group.
   template <int ForWriting>
   void fetch_image(const T* tensor, int64_t b) const {
     const char* first = reinterpret_cast<const char*>(tensor + place(b, b * H * W));
@@ -66,8 +66,8 @@ struct Problem {
     for (int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(first + offset, ForWriting, 2);
   }
 
-  // Number of groups that are computed together: all where a tile is part of a large map, because their channels lie
-  // side by side.
+  // Number of groups that are computed together: one if each image is a task, else all, because their channels lie side
+  // by side.
   int groups_at_once() const { return by_image() ? 1 : G; }
 
   // Columns of a tile: few enough that `arrays` buffers of its whole height fit into a second-level cache and that there
@@ -145,7 +145,7 @@ inline void settle(V pilot, V first, V second, V& mean, V& var) {
   var = positive_part(var);
 }
 
-// Mean and variance along the width, of one group and row for a tile's columns: into buffers (j1 - j0, D).
+// Computes mean and variance along the width for one group of a row, at the columns j0 to j1, into buffers (j1 - j0, D).
 template <class T>
 void row_moments(const Problem<T>& p, const TokenStatistics<T>& tokens, int64_t b, int g, int i, int j0, int j1, T* mean1,
                  T* var1, T* scale) {
