@@ -60,23 +60,24 @@ def load_pretrained(
 ) -> None:
     """Load ``init_cfg['checkpoint']`` into a backbone, whatever its format, and account for every key.
 
-    The format is recognised by the keys. Known are Swin of its authors, timm (0.9 and later), mmpretrain and MMDetection;
-    PVT of its authors and MMDetection; and PVTv2 of its authors, timm and MMDetection; all with or without DTN. From a
-    whole detector the keys under ``backbone.`` are taken. Relative-position tables and position embeddings are resized
-    where the sizes differ. Classifier heads, final norms and class tokens are dropped. A checkpoint may lack:
+    The format is recognised by the keys. Known are Swin of its authors, timm (0.9 and later), mmpretrain and
+    MMDetection; PVT of its authors and MMDetection; and PVTv2 of its authors, timm and MMDetection; all with or without
+    DTN. From a whole detector the keys under ``backbone.`` are taken. Relative-position tables and position embeddings
+    are resized where the sizes differ. Classifier heads, final norms and class tokens are dropped. A checkpoint may
+    lack:
 
     - for each norm, all parameters that DTN, or another norm in its place, has beside those of LayerNorm (a weight or
       bias of LayerNorm that the new norm does not have is then dropped);
     - the output norms ``norm0`` to ``norm3`` of Swin, which only detectors have;
     - all scales of Locality Self-Attention;
-    - the weights of Shifted Patch Tokenization: these start anew, with a warning, and the plain patches of the checkpoint
-      are dropped.
+    - the weights of Shifted Patch Tokenization: these start anew, with a warning, and the plain patches of the
+      checkpoint are dropped.
 
     Args:
         backbone: One of this package's backbones.
         init_cfg: ``checkpoint``, a path or URL to a ``.pth`` or ``.safetensors`` file, and optionally ``prefix``: take
-            only the keys that start with it, and cut it off; and ``weights``: of a checkpoint with both an average and plain
-            weights ``'ema'`` or ``'plain'``, the average by default.
+            only the keys that start with it, and cut it off; and ``weights``: of a checkpoint with both an average and
+            plain weights ``'ema'`` or ``'plain'``, the average by default.
         family: Which key maps apply.
         grids: Grid ``(H, W)`` of each position embedding of the backbone, by its name in the state dict.
 

@@ -179,9 +179,9 @@ def minimum_size(strides: Sequence[int], sr_ratios: Sequence[int]) -> int:
 class DTNPyramidVisionTransformer(_DTNPyramid):
     """Pyramid Vision Transformer whose block norms are DTN in the chosen stages.
 
-    DTN replaces ``norm1`` and ``norm2`` of the blocks; the norms of patch embeddings and spatial reductions, and by default
-    those of stage 4, stay LayerNorm, as in the authors' code. PVT: Wang et al., arXiv:2102.12122; DTN: Shao et al.,
-    arXiv:2112.02624. The parent has neither ``with_cp`` nor ``frozen_stages``.
+    DTN replaces ``norm1`` and ``norm2`` of the blocks; the norms of patch embeddings and spatial reductions, and by
+    default those of stage 4, stay LayerNorm, as in the authors' code. PVT: Wang et al., arXiv:2102.12122; DTN: Shao et
+    al., arXiv:2112.02624. The parent has neither ``with_cp`` nor ``frozen_stages``.
 
     Args:
         dtn_cfg: ``num_groups`` (an int, one int per stage, or ``'heads'``; the authors' ``(4, 4, 5, 8)`` by default)
@@ -190,8 +190,8 @@ class DTNPyramidVisionTransformer(_DTNPyramid):
             of tokens in DTN's place, see :func:`dtn_det.layers.build_token_norm`; DTN's arguments may stay.
         dtn_stages: Indices of the stages whose block norms become DTN; ``()`` gives the LayerNorm twin.
         spt: Shifted Patch Tokenization (Lee et al., arXiv:2112.13492) instead of the patch embeddings, with their
-            norms. Images and maps whose sides are no multiple of the patch are padded; MMDetection's class cuts them off.
-            The paper has no PVT: this option and ``lsa`` extend it.
+            norms. Images and maps whose sides are no multiple of the patch are padded; MMDetection's class cuts them
+            off. The paper has no PVT: this option and ``lsa`` extend it.
         lsa: Locality Self-Attention of the same paper: a learned scale per head in every stage, and no attention of a
             token to itself where keys are not spatially reduced, which is stage 4.
         with_cp: Recompute each block in the backward pass instead of storing its activations.

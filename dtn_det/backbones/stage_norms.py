@@ -56,8 +56,8 @@ def stage_groups(
     Args:
         dtn_cfg: ``type``, a name of :func:`dtn_det.layers.build_token_norm` (``'DTN'`` by default), ``num_groups`` (an
             int, one int per stage, or ``'heads'`` for the attention heads of each stage) and the keyword arguments of
-            that norm. With another ``type``, arguments of DTN are allowed and ignored, and so is ``num_groups`` for a norm
-            without groups.
+            that norm. With another ``type``, arguments of DTN are allowed and ignored, and so is ``num_groups`` for a
+            norm without groups.
         dtn_stages: Indices of the stages.
         widths: Channels of each stage.
         num_heads: Attention heads of each stage.

@@ -38,7 +38,7 @@ class TransformerBlock:
 
 
 def find_blocks(modules: dict[str, nn.Module]) -> dict[str, TransformerBlock]:
-    """Return the transformer blocks among all modules of a model; both are by path."""
+    """Return the transformer blocks among the modules of a model; the keys of both dicts are paths."""
     blocks = {}
     for path, module in modules.items():
         parent, _, last = path.rpartition(".")
@@ -60,7 +60,7 @@ def num_heads(module: nn.Module) -> int | None:
 
 
 def own_attention(module: nn.Module) -> nn.Module | None:
-    """Return the innermost attention of a block; modules in lists belong to blocks of their own."""
+    """Return the innermost attention of a block, None if it has none; modules in lists belong to other blocks."""
     for child in module.children():
         if isinstance(child, nn.ModuleList | nn.Sequential):
             continue
@@ -78,7 +78,7 @@ def block_around(name: str, blocks: dict[str, TransformerBlock]) -> TransformerB
 
 
 def stream_widths(norms: dict[str, nn.LayerNorm], block_of: dict[str, TransformerBlock | None]) -> dict[str, int]:
-    """Return by the path of a block the width of its outermost norm, of the first if there are several."""
+    """Return the width of each block's outermost norm (the first of several), by the path of the block."""
     outermost: dict[str, tuple[int, int]] = {}
     for name, norm in norms.items():
         block = block_of[name]
@@ -109,7 +109,7 @@ def reasons_of_strangers(modules: dict[str, nn.Module], blocks: dict[str, Transf
     reasons: dict[str, str] = {}
     of_stage: dict[str, str | None] = {}
     for path, block in blocks.items():
-        # Blocks themselves take tokens, so all blocks of a stage read the same.
+        # The answer depends on the modules around a block, which are the same for all blocks of a stage.
         if block.stage not in of_stage:
             of_stage[block.stage] = reads(modules, path)
         what = of_stage[block.stage]

@@ -23,8 +23,8 @@ def convert(
     Args:
         model: Any built model.
         norm_cfg: ``type`` (a name as in :func:`dtn_det.convert_norm`, or ``'LN'`` to keep the norms of the model) and
-            further arguments of :func:`dtn_det.convert_norm`. Options of DTN may stay when ``type`` changes, and have
-            no effect then. A name alone stands for ``dict(type=name)``. None leaves the norms as they are.
+            further arguments of :func:`dtn_det.convert_norm`. Options of DTN are allowed with another ``type``,
+            and ignored. A name alone stands for ``dict(type=name)``. None leaves the norms as they are.
         spt: Replace the tokenization by Shifted Patch Tokenization, see :func:`convert_tokenization`.
         lsa: Replace the attention by Locality Self-Attention, see :func:`convert_attention`.
 
@@ -37,7 +37,7 @@ def convert(
     norm = norm_settings(norm_cfg)
     if norm and "type" not in norm:
         raise InputError(f"expected norm_cfg with a type, got {norm}: write norm_cfg=dict(type='dtn', ...)")
-    # The tokens come first, for the norms look for the module that makes them.
+    # The tokenization comes first, because the hooks of the norms look for the module that makes the tokens.
     if spt:
         convert_tokenization(model, "spt")
     if lsa:
@@ -100,7 +100,7 @@ def converted_model(
 
 
 def _registry_of(name: Any) -> Any:
-    """Return the registry that has a type; the root registry sees others in the default scope alone."""
+    """Return the registry that has a type: the root registry finds those of its children in the default scope only."""
     root = require("mmengine.registry", "det").MODELS
     if not isinstance(name, str) or root.get(name) is not None:
         return root
@@ -116,7 +116,7 @@ def _keep_own_start(model: nn.Module) -> None:
 
 
 def _unknown_model(model: Mapping[str, Any], error: RuntimeError) -> Exception:
-    """Add names that look alike to timm's error for an unknown name."""
+    """Turn timm's error for an unknown name into one that suggests similar names; return other errors unchanged."""
     name = model.get("model_name")
     if not isinstance(name, str) or "Unknown model" not in str(error):
         return error

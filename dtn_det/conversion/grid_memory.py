@@ -1,8 +1,8 @@
 """The grids that the hooks of a converted model have seen in its current forward pass.
 
 The outermost call of the model forgets all grids of earlier passes when it starts, and its own when it ends, also after
-an error. If a part of the model is called by itself (timm's `forward_features`), no call marks where the pass starts and
-ends; then each norm may read a grid once.
+an error. If a part of the model is called by itself (timm's `forward_features`), no call marks where the pass starts
+and ends; then each norm may read a grid once.
 
 A host is a part of the model that makes tokens and contains the blocks that take them, such as the vision tower of a
 CLIP.
@@ -64,8 +64,8 @@ class SeenGrid:
     Attributes:
         grid: `(H, W)`.
         batch: Number of images.
-        padded: True if padding may stand behind the grid.
-        readers: Names of the norms that have read it in a pass that no outermost call starts and ends.
+        padded: True if padding may follow the tokens of the grid.
+        readers: Names of the norms that have read it, where only a part of the model is called.
     """
 
     grid: Grid
@@ -78,18 +78,17 @@ class SeenGrid:
 class GridMemory:
     """All that the hooks of one model have seen in its current forward pass.
 
-    Grids are kept by host and by the width of the tokens. A host is a part of the model that makes tokens and has the
-    blocks that take them, such as the vision tower of a CLIP; its path stands for it.
+    Grids are kept by the path of the host and by the width of its tokens.
 
     Attributes:
         outermost: By thread, the path of the outermost module whose call runs.
         seen: By thread, host and width, the grid of the current forward pass.
         layouts: By thread and host, the layout of patches of the current forward pass.
-        pending: By host and width, the grids of passes whose activations a later backward pass may compute again, each
-            with True if padding may stand behind it.
-        used_again: True if a backward pass has computed activations again since grids were last added to `pending`.
-        surpluses: Numbers of tokens beyond the grid that norms have met.
-        mask: `(B, L)`, True for the tokens that count.
+        pending: By host and width, the grids of passes whose activations a later backward pass may recompute
+            (activation checkpointing), each with True if padding may follow its tokens.
+        used_again: True if a backward pass has recomputed activations since grids were last added to `pending`.
+        surpluses: The numbers of tokens outside the grid that norms have met so far.
+        mask: `(B, L)`, True for the valid tokens of sequences; None without a mask.
     """
 
     outermost: dict[int, str] = field(default_factory=dict)
@@ -118,12 +117,12 @@ class GridMemory:
         if told is None or thread in self.outermost:
             return told.layout if told else None
         if name in told.readers:
-            return None  # a second pass, in which nothing was told
+            return None  # a second pass, in which no layout was given
         told.readers.add(name)
         return told.layout
 
     def record(self, host: str, width: int, grid: Grid, batch: int) -> None:
-        """Keep the grid of tokens of a width in a host."""
+        """Keep the grid of the tokens of this width that a host has made."""
         thread = current_thread()
         if _computes_again() and thread not in self.outermost:
             return
@@ -131,7 +130,7 @@ class GridMemory:
         self.keep_for_backward(host, width, grid)
 
     def keep_for_backward(self, host: str, width: int, grid: Grid, padded: bool = False) -> None:
-        """Keep a grid for a backward pass that computes activations again."""
+        """Keep a grid for a backward pass that recomputes activations."""
         if not torch.compiler.is_compiling() and torch.is_grad_enabled() and not _computes_again():
             if self.used_again:
                 self.pending, self.used_again = {}, False
@@ -149,7 +148,7 @@ class GridMemory:
             num_tokens: Number of the tokens.
 
         Raises:
-            InputError: Activations are computed again, and two grids fit.
+            InputError: Activations are being recomputed, and more than one grid fits.
         """
         thread = current_thread()
         if _computes_again() and thread not in self.outermost:
@@ -158,7 +157,7 @@ class GridMemory:
         if seen is None or torch.compiler.is_compiling() or thread in self.outermost:
             return seen
         if name in seen.readers:
-            return None  # a second pass, in which nothing was seen
+            return None  # a second pass, in which no grid was seen
         seen.readers.add(name)
         return seen
 
@@ -217,7 +216,7 @@ class StartPass:
 
 @dataclass
 class EndPass:
-    """The forward hook that belongs to :class:`StartPass`; it must run after errors too."""
+    """The forward hook on the same module as :class:`StartPass`; it must run after errors too."""
 
     memory: GridMemory
     path: str
@@ -233,7 +232,7 @@ class BlockGrid:
 
     Attributes:
         grids: By thread, the grid; None if the block was given none.
-        readings: By thread, the two grids of a map that fits the width both as `(B, H, W, C)` and as `(B, C, H, W)`.
+        readings: By thread, the two possible grids of a map whose shape fits both `(B, H, W, C)` and `(B, C, H, W)`.
     """
 
     grids: dict[int, Grid | None] = field(default_factory=dict)
@@ -277,10 +276,10 @@ class EndBlock:
 
 
 def current_thread() -> int:
-    """Return the number of the current thread, 0 in a compiled graph: several threads may call a model at once."""
+    """Return the id of the current thread, since several may call a model at once; 0 in a compiled graph."""
     return 0 if torch.compiler.is_compiling() else threading.get_ident()
 
 
 def _computes_again() -> bool:
-    """Return whether autograd runs, so that activations are computed again."""
+    """Return whether a backward pass runs: a forward call in it can only recompute activations (checkpointing)."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

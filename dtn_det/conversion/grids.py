@@ -1,7 +1,7 @@
-"""Hooks by which a converted norm learns the grid of its tokens, wherever in the model it shows.
+"""Hooks by which a converted norm gets the grid of its tokens.
 
-Some hooks record the grid where it can be seen, others hand it to the norms as `hw_shape`. They hold their state in
-plain objects, which are copied and pickled together with the model.
+Some hooks record the grid where it can be seen in the model, others pass it to the norms as `hw_shape`. They hold their
+state in plain objects, which are copied and pickled together with the model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dtn_det.conversion.grid_memory import BlockGrid, Grid, GridMemory, PatchLay
 from dtn_det.conversion.hosts.traits import ExtraTokens, arguments
 from dtn_det.errors import InputError
 
-# Arguments by which blocks are given their grid: timm's PVTv2 (feat_size) and Twins (size), MMDetection and mmpretrain
+# Arguments in which blocks get their grid: timm's PVTv2 (feat_size) and Twins (size), MMDetection and mmpretrain
 # (hw_shape), Hugging Face (input_dimensions; height and width), XCiT (H and W).
 _PAIRS = ("hw_shape", "feat_size", "size", "input_dimensions", "patch_resolution")
 _SIDES = (("height", "width"), ("H", "W"))
@@ -30,8 +30,8 @@ class RecordOutput:
 
     Attributes:
         memory: Memory that keeps the grid.
-        host: Path of the part of the model that the tokens are made for.
-        widths: Channels of the tokens whose norms are converted; other outputs are passed over.
+        host: Path of the host that the tokens are made for.
+        widths: Channels of the tokens whose norms are converted; other outputs are ignored.
     """
 
     memory: GridMemory
@@ -53,11 +53,11 @@ class RecordOutput:
 
 @dataclass
 class RecordInput:
-    """A forward pre-hook on a block, which has an argument with the grid, or an input `(B, H, W, C)`.
+    """A forward pre-hook on a block: records the grid from an argument, or from the shape of an input that is a map.
 
     Attributes:
         target: Object that keeps the grid.
-        width: `C`.
+        width: Channels `C` of the block's tokens.
         pair: Name and position of the argument that holds `(H, W)`.
         sides: Names and positions of the two arguments that hold height and width.
         channels_last: False if the block takes maps `(B, C, H, W)`; None if its modules do not tell.
@@ -114,7 +114,7 @@ class RecordInput:
 
 @dataclass
 class RecordMask:
-    """A forward pre-hook on a model of sequences, which takes the mask of its tokens: `(B, L)`, nonzero for valid."""
+    """A forward pre-hook on a model of sequences: records the mask of tokens, `(B, L)` and nonzero for valid ones."""
 
     memory: GridMemory
     argument: tuple[str, int]
@@ -141,15 +141,15 @@ class RecordMask:
 class GiveGrid:
     """A forward pre-hook on a norm of an image model, which adds `hw_shape` to its arguments.
 
-    The layer takes tokens beyond the grid in front of it. Where the host has some behind, the hook brings those to the
-    front, and :class:`RestoreOrder` brings them back.
+    The norm expects tokens outside the grid in front of it. If the model has some behind the grid, this hook moves them
+    to the front, and :class:`RestoreOrder` moves them back.
 
     Attributes:
         name: Path of the norm, for errors.
         memory: Memory of what the model's hooks have seen.
-        hosts: Paths of the parts of the model around the norm that make tokens, the nearest first.
+        hosts: Paths of the hosts around the norm, the nearest first.
         width: Channels of the tokens of its block.
-        extra: Tokens of the model beyond the grid.
+        extra: How many tokens of the model lie outside the grid.
         block: The grid that its block was given; None for a norm outside of blocks.
         fixed: The grid that the user gave, or a function of the number of tokens that gives it.
     """
@@ -178,13 +178,13 @@ class GiveGrid:
         return args, {**kwargs, "hw_shape": grid}
 
     def _learn_layout(self, block: BlockGrid, x: Tensor) -> None:
-        """Settle the two readings of a block's map by a norm that gets this map with channels last."""
+        """Decide between the two readings of a block's map if this norm gets the map with channels last."""
         unclear = block.unclear
         if unclear is not None and (_side(x.shape[1]), _side(x.shape[2])) == unclear[0]:
             block.tell(unclear[0])
 
     def _grid(self, x: Tensor) -> tuple[Grid, bool]:
-        """Return the grid, and whether padding may stand behind it."""
+        """Return the grid, and whether padding may follow its tokens."""
         num_tokens = _side(x.shape[1])
         layout = self.memory.read_layout(self.hosts, self.name)
         if layout is not None:
@@ -192,7 +192,7 @@ class GiveGrid:
         elif self.fixed is not None:
             grid, padded = self._fixed(num_tokens), False
             if num_tokens != grid[0] * grid[1]:
-                # When activations are computed again, the layout of a padded batch is not known any more.
+                # When activations are recomputed, the layout of a padded batch is no longer known.
                 seen = self.memory.find(self.hosts, self.width, self.name, num_tokens)
                 padded = seen is not None and seen.padded
         else:
@@ -274,16 +274,16 @@ class GiveGrid:
 
 @dataclass
 class RestoreOrder:
-    """A forward hook on a norm whose host has tokens behind the grid, which :class:`GiveGrid` brought to the front.
+    """A forward hook on a norm whose model has tokens behind the grid, which :class:`GiveGrid` moved to the front.
 
     Attributes:
-        extra: Tokens of the model beyond the grid; others behind it are padding.
+        extra: How many tokens of the model lie outside the grid; any more behind it are padding.
     """
 
     extra: ExtraTokens
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Tensor) -> Tensor | None:
-        """Bring the tokens back behind the grid."""
+        """Move the tokens back behind the grid."""
         grid = kwargs.get("hw_shape")
         behind = tokens_behind(output, grid, self.extra) if output.dim() == 3 and grid is not None else 0
         return output.roll(-behind, 1) if behind else None
@@ -291,7 +291,7 @@ class RestoreOrder:
 
 @dataclass
 class GiveSequence:
-    """A forward pre-hook on a norm of a sequence model: the grid is `1 x L`, and padded tokens do not count.
+    """A forward pre-hook on a norm of a sequence model: adds the grid `1 x L` and the mask of padded tokens.
 
     Attributes:
         name: Path of the norm, for errors.
@@ -329,7 +329,7 @@ class GiveSequence:
 
 
 def has_grid_hooks(model: nn.Module) -> bool:
-    """Return whether norms of a model are given their grid already."""
+    """Return whether hooks already give norms of a model their grid."""
     hooks = (hook for module in model.modules() for hook in module._forward_pre_hooks.values())
     return any(isinstance(hook, GiveGrid) for hook in hooks)
 
@@ -351,5 +351,5 @@ def _is_pair(value: object) -> bool:
 
 
 def _side(value: Any) -> int:
-    """Return a side of a shape, which is a tensor in `torch.jit.trace`; symbols of a compiler stay what they are."""
+    """Return a side of a shape as an int where `torch.jit.trace` makes it a tensor; symbolic sizes stay symbolic."""
     return int(value) if isinstance(value, Tensor) else value

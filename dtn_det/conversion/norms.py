@@ -54,15 +54,15 @@ def convert_norm(
     not be square and may change their size from call to call. Prefix tokens get LayerNorm statistics. LeViT has no
     LayerNorm: there, the BatchNorm behind the first linear layer of each branch is replaced.
 
-    What is replaced is logged at level INFO; :func:`plan_norms` gives it without changing the model.
+    What is replaced is logged at level INFO; :func:`plan_norms` returns it without changing the model.
 
     Args:
         model: Any model whose blocks are elements of lists of modules, each with an attention.
         norm: Name of the new norm, see :func:`dtn_det.layers.build_token_norm`.
-        layers: ``'authors'``: the block norms of the authors' placement, which are the first 10 of 12 blocks of a ViT,
-            all stages but the last of PVT and other pyramids, all blocks of Swin and of sequence models.
-            ``'blocks'``: those of all blocks. Else a regular expression that is searched for in the path of a norm, or
-            a function of path and norm.
+        layers: ``'authors'``: the norms of the blocks that DTN's authors convert, which are the first 10 of 12 blocks
+            of a ViT, all stages but the last of PVT and other pyramids, and all blocks of Swin and of sequence models.
+            ``'blocks'``: the norms of all blocks. Else a regular expression that is searched for in the path of a norm,
+            or a function of path and norm.
         num_groups: ``'heads'``: as many groups as the attention of the block has heads. Else a number, or a function of
             path and norm.
         grid: Grid of the tokens for models in which hooks cannot see it: ``(H, W)``, or a function of the number of
@@ -70,7 +70,7 @@ def convert_norm(
             ``'sequence'``: the tokens are sequences, grids of ``1 x L``; tokens that the ``attention_mask`` of the
             model leaves out take no part in the statistics.
         **options: Further arguments of the new norm. For DTN ``init='layernorm'`` is the default, with which the model
-            keeps its outputs nearly; choose ``init='local'``, the authors' start, to train from scratch.
+            nearly keeps its outputs; choose ``init='local'``, the authors' start, to train from scratch.
 
     Returns:
         The same model.
@@ -99,8 +99,8 @@ class LinearTokenNorm(nn.Module):
     """A linear layer and the norm behind it: LeViT's linear layer with another norm than BatchNorm.
 
     Args:
-        linear: ``C`` to ``D`` channels.
-        bn: The norm of ``D`` channels, by the name that BatchNorm has there.
+        linear: A linear layer from ``C`` to ``D`` channels.
+        bn: The norm of ``D`` channels; the attribute has the name of the BatchNorm that it replaces.
     """
 
     def __init__(self, linear: nn.Linear, bn: nn.Module) -> None:
@@ -160,7 +160,7 @@ def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str
 def _verify_places(
     model: nn.Module, outside: dict[str, nn.Module], sites: list[NormSite], blocks: tuple[str, ...]
 ) -> None:
-    """Let the first image show that code of no known library puts the tokens where the norms expect them."""
+    """Check on the first image that code from outside the known libraries puts tokens where the norms expect them."""
     first = next((site for site in sites if site.block is not None), None)
     if first is None or first.block is None:
         return
@@ -195,7 +195,7 @@ def _watch_embeddings(
         The paths of the hosts, which are the parts of the model that make tokens and have the blocks that take them;
         and True if batches may be padded.
     """
-    # An element of a list, such as a stage, also makes tokens for those behind it.
+    # An element of a list, such as a stage, is no host: it also makes tokens for the elements after it.
     above = {path for block in blocks for path in _paths_around(block) if not path.rpartition(".")[2].isdigit()}
     above = {path for path in above if path and not isinstance(modules[path], nn.ModuleList | nn.Sequential)}
     widths = frozenset(site.stream for site in sites)
@@ -221,13 +221,13 @@ def _watch_embeddings(
 
 
 def _paths_around(name: str) -> tuple[str, ...]:
-    """Return the paths of the modules around one, the nearest first and the model itself last."""
+    """Return the paths of the modules that contain the one at a path, the nearest first and the model itself last."""
     parts = name.split(".")
     return tuple(".".join(parts[:number]) for number in range(len(parts) - 1, 0, -1)) + (("",) if name else ())
 
 
 def _watch_mask(model: nn.Module, memory: GridMemory, plan: NormPlan) -> None:
-    """Record the mask that the outermost module outside of the blocks takes, if one takes a mask."""
+    """Record the mask of the outermost module outside the blocks that takes one; warn if none does."""
     blocks = tuple(f"{site.block}." for site in plan.replaced if site.block is not None)
     for name, module in model.named_modules():
         record = None if f"{name}.".startswith(blocks) else RecordMask.of(module, memory)
@@ -241,23 +241,23 @@ def _watch_mask(model: nn.Module, memory: GridMemory, plan: NormPlan) -> None:
 
 @dataclass
 class LeaveTokenNorms:
-    """The `_init_weights` of a Hugging Face model for all its modules but token norms.
+    """The `_init_weights` of a Hugging Face model, except that it leaves out norms of tokens.
 
-    `from_pretrained` calls it to fill what a checkpoint lacks. Its rules for LayerNorm fit no other norm and fail
-    without a bias, and token norms fill themselves when transformers marks them as done.
+    `from_pretrained` calls it to initialise what a checkpoint lacks. Its rules for LayerNorm fit no other norm and fail
+    without a bias; norms of tokens initialise themselves when transformers marks them as done.
     """
 
     host: nn.Module
 
     def __call__(self, module: nn.Module) -> None:
-        """Fill a module unless it is a token norm."""
+        """Initialise a module unless it is a norm of tokens."""
         if not isinstance(module, TokenNorm):
             host: Any = self.host
             type(host)._init_weights(host, module)
 
 
 def keep_start_of_norms(model: nn.Module) -> None:
-    """Keep other parameters of converted norms at their start when a checkpoint of LayerNorm is loaded."""
+    """Keep transformers, when it loads a checkpoint, from overwriting what new norms have beside weight and bias."""
     for module in model.modules():
         if hasattr(type(module), "_init_weights") and _is_of_transformers(type(module)):
             module._init_weights = LeaveTokenNorms(module)  # type: ignore[assignment]

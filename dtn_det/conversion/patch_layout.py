@@ -1,7 +1,8 @@
-"""Layouts of patches that hosts get as arguments: where the patches of each image lie, and which tokens are padding.
+"""Layouts of patches that models get as arguments: where the patches of each image lie, and which tokens are padding.
 
-Such hosts (NaFlex) take patches instead of images: rows of one length for images of different grids, and padding in
-the rest of each row. Their arguments tell the grid of each image; converted norms take batches of one grid.
+Such models (NaFlex) take patches instead of images: one row for each image, filled up with padding to a common length,
+while the grids of the images differ. Arguments say what grid each image has; converted norms accept only batches whose
+images have the same grid.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dtn_det.conversion.grid_memory import Grid, GridMemory, PatchLayout
 from dtn_det.conversion.hosts.traits import arguments
 
 # timm's NaFlexVit: coordinates (B, N, 2) and validity (B, N). SigLIP 2: grids (B, 2) and validity (B, N).
-# Idefics and its kin: validity of the cells of a grid (B, H, W).
+# Idefics and its relatives: validity of the patches as a map (B, H, W).
 _COORDINATES = "patch_coord"
 _SHAPES = "spatial_shapes"
 _VALID = ("patch_valid", "pixel_attention_mask")
@@ -28,7 +29,8 @@ _NAMES = (_COORDINATES, _SHAPES, *_VALID, _CELLS)
 def tells_layout(module: nn.Module) -> bool:
     """Return whether a module has an argument that tells where the patches of each image lie."""
     names = set(arguments(module))
-    # In a module that takes no images, such as the encoders of deformable attention, these are shapes of several maps.
+    # In a module that takes no images, such as the encoders of deformable attention, `spatial_shapes` are those of
+    # maps.
     return not (set(_NAMES) - (set() if "pixel_values" in names else {_SHAPES})).isdisjoint(names)
 
 
@@ -37,7 +39,7 @@ def read_layout(told: Mapping[str, Any]) -> PatchLayout | None:
 
     Args:
         told: Arguments by name: ``patch_coord`` `(B, N, 2)`, ``spatial_shapes`` `(B, 2)`, ``patch_valid`` and
-            ``pixel_attention_mask`` `(B, N)`, ``patch_attention_mask`` `(B, H, W)`. All others are passed over.
+            ``pixel_attention_mask`` `(B, N)`, ``patch_attention_mask`` `(B, H, W)`. All others are ignored.
 
     Returns:
         The grid that all images share, or the reason why they share none; None if no argument tells the layout.
@@ -69,7 +71,7 @@ class RecordLayout:
 
     Attributes:
         memory: Memory that keeps the layout.
-        host: Path of the part of the model that the tokens are made for.
+        host: Path of the host that the tokens are made for.
         path: Path of the module.
         names: Names of the arguments of its `forward`.
     """
@@ -83,7 +85,7 @@ class RecordLayout:
         """Keep the layout of this call."""
         told: dict[str, Any] = {}
         for name, value in (*zip(self.names, args, strict=False), *kwargs.items()):
-            # NaFlexVit takes its patches in one dictionary, too.
+            # NaFlexVit also takes these arguments together in one dictionary.
             told.update(value if isinstance(value, Mapping) else {name: value} if value is not None else {})
         self.memory.tell_layout(self.host, self.path, read_layout(told))
 
@@ -122,7 +124,7 @@ def _of_grids(grids: list[Grid], valid: Tensor | None, source: str) -> PatchLayo
 
 
 def _of_cells(cells: Tensor) -> PatchLayout | None:
-    """Return the layout by a mask of cells; None if no cell is padding, for then the map shows the grid anyway."""
+    """Read the layout from a map that is True for valid patches; None if all are, since the map then shows the grid."""
     if bool(cells.all()):
         return None
     grids = list(zip(cells.any(2).sum(1).tolist(), cells.any(1).sum(1).tolist(), strict=True))

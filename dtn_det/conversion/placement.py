@@ -1,9 +1,9 @@
-"""A check of models with code from outside of the known libraries: that their tokens lie where the norms expect them.
+"""A check of models with code from outside the known libraries: do their tokens lie where the norms expect them?
 
-It is known and tested what the libraries do with their tokens (`hosts/traits.py`). A subclass may put them elsewhere,
-for instance the class token into the middle of the patches, and no shape shows it. So the first image that such a model
-gets goes through its embedding a few times beforehand, each time with one patch changed: the token of this patch must
-be the one that changes most where the blocks begin.
+What the libraries do with their tokens is known and tested (`hosts/traits.py`). A subclass may put them elsewhere, for
+instance the class token into the middle of the patches, and no shape shows it. So before such a model runs on its first
+image, this image goes through its embedding a few times, each time with another patch changed: among the tokens that
+the first block gets, that of this patch must change most.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _KNOWN = _LIBRARIES | sys.stdlib_module_names - {"__main__"} | {"dtn_det"}
 
 
 def code_from_outside(host: Iterable[nn.Module]) -> tuple[str, ...]:
-    """List the methods of a host that no known library defines, such as `MyViT._pos_embed`: they may place tokens.
+    """List the methods of a host that no known library defines, such as `MyViT._pos_embed`; they may move tokens.
 
     Args:
-        host: The modules of a model, without those of its blocks, whose code takes tokens as they come.
+        host: The modules of a model, without those in its blocks: blocks do not change the order of tokens.
     """
     bases: dict[type, None] = {}
     found: list[str] = []
@@ -57,7 +57,7 @@ class VerifyPlaces:
         methods: Names of the methods from outside, for the error.
         norm: Path of the first converted norm in a block.
         block: Path of the first block of its stage, before which no tokens have been mixed.
-        extra: Tokens of the model beyond the grid.
+        extra: How many tokens of the model lie outside the grid.
         done: True once an image has been followed.
     """
 
@@ -169,7 +169,7 @@ _METHODS = {types.FunctionType, types.MethodType}
 
 
 def _is_strange(value: object) -> bool:
-    """Return whether something is a function or a method that lies in no known library."""
+    """Return whether a value is a function or a method that no known library defines."""
     return type(value) in _METHODS and (value.__module__ or "torch").partition(".")[0] not in _KNOWN
 
 
@@ -178,12 +178,12 @@ def _is_images(value: Any) -> bool:
 
 
 def _first(value: Any, batch: int) -> Any:
-    """Return the first item of a batch; other values stay."""
+    """Return the first item of a tensor that is a batch, and any other value unchanged."""
     return value[:1] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == batch else value
 
 
 def _cells(grid: Grid) -> list[tuple[int, int]]:
-    """Return the corners of a grid, and some places in between."""
+    """Return a few cells of a grid: three corners, one in the middle of the left side and one inside."""
     height, width = grid
     rows = (0, height - 1, height // 2, height // 3, 0)
     columns = (0, width - 1, 0, width // 2, width - 1)
@@ -208,7 +208,7 @@ def _with_other_patch(images: Tensor, grid: Grid, cell: tuple[int, int]) -> Tens
 
 @contextmanager
 def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Set evaluation mode; afterwards random numbers, buffers and modes are as they were before."""
+    """Set evaluation mode; afterwards restore the state of random numbers, the buffers and the modes."""
     training = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:

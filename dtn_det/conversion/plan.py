@@ -36,7 +36,7 @@ Layers = str | Callable[[str, nn.Module], bool]
 """A choice of modules: a regular expression that is searched for in their paths, or a function of path and module."""
 
 Groups = Literal["heads"] | int | Callable[[str, nn.Module], int]
-"""A number of groups: that of the attention's heads, a number, or a function of path and norm."""
+"""The number of groups of a norm: that of the attention's heads, a fixed number, or a function of path and norm."""
 
 GridFunction = Callable[[int], Grid]
 """A function that gives the grid for a number of tokens."""
@@ -51,7 +51,7 @@ _WITHIN_TOKENS = (TokenLayerNorm, TokenGroupNorm, ScaleNorm, RMSNorm, DyT)
 
 @dataclass(frozen=True)
 class NormSite:
-    """A norm that becomes another.
+    """A norm that is to be replaced.
 
     Attributes:
         name: Its path in the model.
@@ -176,7 +176,8 @@ def check_across_tokens(model: nn.Module, norm: str, grid: object) -> None:
         grid: Grid of the tokens, as of :func:`dtn_det.convert_norm`.
 
     Raises:
-        InputError: The model has the tokens of several images in one row, or, as a sequence, hides later tokens.
+        InputError: The model has the tokens of several images in one row, or ``grid='sequence'`` and its attention is
+            causal.
     """
     check_images_apart(model, norm)
     if grid == "sequence" and hides_later_tokens(model):
@@ -197,7 +198,7 @@ def _check_grid(grid: Any) -> None:
 
 
 def _needs_image(norm: str, grid: object) -> bool:
-    """Return whether norms must be those of an image's tokens: DTN looks for their grid, and none is given."""
+    """Return whether only norms of image tokens can be replaced, because DTN must find their grid and none is given."""
     return grid is None and token_norm_class(norm) is DTN
 
 
@@ -325,10 +326,10 @@ def _batch_norm_plan(
 ) -> NormPlan:
     """Make the plan for LeViT, which has BatchNorm behind every linear layer.
 
-    Other models normalise the tokens at the start of the attention and of the feed-forward layers, LeViT behind their
-    first linear layer: these norms are replaced. The norms behind the last linear layers scale the branch, from 0 on,
-    and stay. Feed-forward layers get as many groups as the attention before them has heads, or the nearest lower
-    divisor of their width.
+    Other models normalise the tokens where a branch (attention or feed-forward layers) begins. LeViT does so after the
+    first linear layer of the branch: these norms are replaced. The norm after the last linear layer scales the branch,
+    starting from 0, and stays. Norms in feed-forward layers get as many groups as the attention before them has heads,
+    or the nearest lower divisor of their width.
     """
     replaced: list[NormSite] = []
     kept: list[tuple[str, str]] = []

@@ -38,7 +38,7 @@ class Replacements:
         model: Class of the model.
         target: Name of the new layers.
         replaced: Path and class of each module that is replaced.
-        kept: Path and class of each module of the same kind that stays.
+        kept: Path and class of each other patch embedding or attention, which stays.
     """
 
     model: str
@@ -63,7 +63,7 @@ class _Conversion:
         table: Name of the table of hosts in each module of :mod:`dtn_det.conversion.hosts`.
         target: Name of the new layers, for messages.
         models: The models that can be converted, for messages.
-        kind: Regular expression that is found in the class names of all modules of the kind.
+        kind: Regular expression that is searched for in class names, to list patch embeddings or attentions that stay.
     """
 
     argument: str
@@ -99,12 +99,12 @@ def convert_tokenization(model: nn.Module, tokenization: str = "spt", *, layers:
 
     It takes the place of the patch embedding, with its norm, of timm's ViT, DeiT, DeiT III, CaiT and Swin, of Swin's
     patch mergings, and of the patch embedding and the pooling layers of PiT, where the class token keeps its
-    projection; likewise in mmpretrain's ViT, DeiT and Swin and MMDetection's Swin and PVT. T2T-ViT of mmpretrain gets
-    the shifted copies of the image alone, as in the paper. The new weights start anew; all others stay. If the patches
-    of the old embedding overlap, as in PiT, the new ones have the size of its stride and do not overlap, and the
-    position embedding is resized to their grid.
+    projection; likewise in mmpretrain's ViT, DeiT and Swin and MMDetection's Swin and PVT. T2T-ViT of mmpretrain only
+    gets the shifted copies of the image as further input, as in the paper. The new weights start anew; all others stay.
+    If the patches of the old embedding overlap, as in PiT, the new ones have the size of its stride and do not overlap,
+    and the position embedding is resized to their grid.
 
-    What is replaced is logged at level INFO; :func:`plan_tokenization` gives it without changing the model.
+    What is replaced is logged at level INFO; :func:`plan_tokenization` returns it without changing the model.
 
     Args:
         model: A built model.
@@ -132,7 +132,7 @@ def convert_tokenization(model: nn.Module, tokenization: str = "spt", *, layers:
 
 
 def plan_tokenization(model: nn.Module, tokenization: str = "spt", *, layers: Layers = "") -> Replacements:
-    """Tell what :func:`convert_tokenization` would replace, with the same arguments and errors."""
+    """Return what :func:`convert_tokenization` would replace, with the same arguments and errors."""
     return _plan(model, _TOKENIZATION, tokenization, layers)
 
 
@@ -140,12 +140,12 @@ def convert_attention(model: nn.Module, attention: str = "lsa", *, layers: Layer
     """Turn the attention of a built model into Locality Self-Attention (Lee et al., arXiv:2112.13492), in place.
 
     Modules become instances of subclasses of their own classes, so that weights, hooks and names stay, and each gets
-    ``scale``, one number per head that starts at the scale the module had. No token attends to itself any more. Two
-    kinds of attention get the scale alone: class attention, whose only query is the class token, and that of PVT where
-    its keys are spatially reduced. Known are the attention of timm's ViT, DeiT, DeiT III, PiT, Swin and CaiT, of
+    ``scale``, one learned number per head, which starts at the scale the module had. No token attends to itself any
+    more. Two kinds of attention get only the scale: class attention, whose only query is the class token, and PVT's
+    attention to spatially reduced keys. Known are the attention of timm's ViT, DeiT, DeiT III, PiT, Swin and CaiT, of
     mmpretrain's ViT, DeiT, T2T-ViT and Swin, and of MMDetection's Swin, PVT and PVTv2.
 
-    What is replaced is logged at level INFO; :func:`plan_attention` gives it without changing the model.
+    What is replaced is logged at level INFO; :func:`plan_attention` returns it without changing the model.
 
     Args:
         model: A built model.
@@ -166,7 +166,7 @@ def convert_attention(model: nn.Module, attention: str = "lsa", *, layers: Layer
 
 
 def plan_attention(model: nn.Module, attention: str = "lsa", *, layers: Layers = "") -> Replacements:
-    """Tell what :func:`convert_attention` would replace, with the same arguments and errors."""
+    """Return what :func:`convert_attention` would replace, with the same arguments and errors."""
     return _plan(model, _ATTENTION, attention, layers)
 
 
@@ -184,7 +184,7 @@ def become(
     Args:
         kind: Subclass of the class of the module, with a ``forward`` of its own.
         like: Path of the parameter whose device, dtype and trainability the scale takes.
-        start: Function that gives the scale that the module has.
+        start: Function that returns the scale that the module has before.
     """
 
     def replace(model: nn.Module, name: str) -> None:
@@ -206,7 +206,7 @@ def _replace(model: nn.Module, plan: Replacements, conversion: _Conversion) -> n
 
 
 def _known_hosts(model: nn.Module, conversion: _Conversion) -> Hosts:
-    """Return the hosts of those libraries that the model is made of; no other library is imported."""
+    """Return the replaceable classes of the libraries that the model is made of; no other library is imported."""
     packages = {type(module).__module__.partition(".")[0] for module in model.modules()}
     hosts: Hosts = {}
     for library in _LIBRARIES:
@@ -216,7 +216,7 @@ def _known_hosts(model: nn.Module, conversion: _Conversion) -> Hosts:
 
 
 def _plan(model: nn.Module, conversion: _Conversion, value: str, layers: Layers) -> Replacements:
-    """Choose what a conversion replaces; a subclass of a host may do anything and is left alone."""
+    """Choose what a conversion replaces; subclasses of the known classes may do anything and are left alone."""
     if value != conversion.value:
         raise InputError(f"expected {conversion.argument} to be {conversion.value!r}, got {value!r}")
     if not isinstance(model, nn.Module):
@@ -231,7 +231,7 @@ def _plan(model: nn.Module, conversion: _Conversion, value: str, layers: Layers)
             replaced.append((name, type(module).__name__))
         elif name and re.search(conversion.kind, type(module).__name__):
             others.append((name, type(module).__name__))
-    # Modules inside of a replaced one, or around one, do not stay as they are.
+    # Modules inside a replaced one, or around one, change with it.
     kept = tuple(
         (name, kind)
         for name, kind in others

@@ -20,11 +20,11 @@ class LSAWindowMSA(WindowLocality, WindowMSA):  # type: ignore[misc]
 
 
 class LSAReductionAttention(SpatialReductionAttention):  # type: ignore[misc]
-    """PVT's attention with a learned scale per head, and no attention of tokens to themselves where that is defined.
+    """PVT's attention with a learned scale per head, and no attention of a token to itself where keys are tokens.
 
-    Keys and values of most stages are of a smaller grid than the queries, so that no key is the query's own token;
-    the diagonal is masked where ``sr_ratio`` is 1, which is the last stage as published. The paper has no PVT: this
-    is an extension of it.
+    Keys and values of most stages come from a smaller grid than the queries, so that no key is the query's own token.
+    The diagonal is masked where ``sr_ratio`` is 1, which in the published models is the last stage. The paper has no
+    PVT: this extends it.
     """
 
     def forward(self, x: Tensor, hw_shape: tuple[int, int], identity: Tensor | None = None) -> Tensor:
@@ -45,7 +45,7 @@ class LSAReductionAttention(SpatialReductionAttention):  # type: ignore[misc]
         return (x if identity is None else identity) + self.dropout_layer(self.proj_drop(out))
 
     def _split(self, x: Tensor) -> Tensor:
-        """Map ``(B, N, C)`` to ``(B, heads, N, C / heads)``."""
+        """Split the channels of tokens ``(B, N, C)`` into heads: returns ``(B, heads, N, C / heads)``."""
         return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
 
 

@@ -48,7 +48,7 @@ def _shift_image(model: nn.Module, name: str) -> None:
 
 
 class LSAMultiheadAttention(MultiheadAttention):  # type: ignore[misc]
-    """The attention of ViT, DeiT and T2T-ViT: a scale per head, no token attends to itself."""
+    """The attention of ViT, DeiT and T2T-ViT as Locality Self-Attention."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens ``(B, N, input_dims)`` to ``(B, N, embed_dims)``."""
@@ -56,7 +56,7 @@ class LSAMultiheadAttention(MultiheadAttention):  # type: ignore[misc]
         dropout_p = self.attn_drop if self.training else 0.0
         out = locality_attention(q, k, v, self.scale, dropout_p=dropout_p)
         out = self.out_drop(self.gamma1(self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))))
-        # If the input has another width, there is one head.
+        # Only attention with one head has this shortcut, which is for inputs of another width than the output.
         return v.squeeze(1) + out if self.v_shortcut else out
 
 

@@ -31,7 +31,7 @@ class _Shifted(nn.Module):
     def _map(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, dim, H', W')``, contiguous with channels last."""
         tokens = self.patch_linear(self.patch_norm(shifted_patches(x, self.spt_patch, self.spt_patch // 2)))
-        # Hooks see the map here, as they do behind the convolution that was in this place.
+        # An identity, so that hooks on it see the map, as they did on the convolution that was here.
         return self.patch_map(tokens.permute(0, 3, 1, 2))
 
 
@@ -56,7 +56,7 @@ class SPTPatchEmbed(_Shifted, PatchEmbed):  # type: ignore[misc]
         return nchw_to(self._map(x), Format.NLC if self.flatten else self.output_fmt)
 
     def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
-        """Change the size of images; that of patches stays."""
+        """Change the size of images; the size of patches cannot change."""
         if patch_size is not None and to_2tuple(patch_size) != self.patch_size:
             raise InputError(
                 f"expected to keep patches of {self.spt_patch} pixels, got patch_size={patch_size!r}: change the patch "
@@ -157,7 +157,7 @@ def _eps(norm: nn.Module | None) -> float:
 
 
 class LSAAttention(Attention):  # type: ignore[misc]
-    """The attention of ViT, DeiT, DeiT III and PiT: a scale per head, no token attends to itself."""
+    """The attention of ViT, DeiT, DeiT III and PiT as Locality Self-Attention."""
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Attend among tokens ``(B, N, C)``; ``attn_mask`` is that of scaled dot-product attention."""
@@ -169,7 +169,7 @@ class LSAAttention(Attention):  # type: ignore[misc]
         dropout_p = self.attn_drop.p if self.training else 0.0
         out = locality_attention(self.q_norm(q), self.k_norm(k), v, self.scale, attn_mask, dropout_p=dropout_p)
         out = self.norm(out.transpose(1, 2).flatten(2))
-        gate = getattr(self, "gate", None)  # of newer releases
+        gate = getattr(self, "gate", None)  # only newer releases of timm have it
         if gate is not None:
             out = out * gate(x).sigmoid()
         return self.proj_drop(self.proj(out))
@@ -180,10 +180,10 @@ class LSAWindowAttention(WindowLocality, WindowAttention):  # type: ignore[misc]
 
 
 class LSATalkingHeadAttn(TalkingHeadAttn):  # type: ignore[misc]
-    """CaiT's attention with talking heads: a scale per head, no token attends to itself.
+    """CaiT's attention with talking heads as Locality Self-Attention.
 
-    The diagonal is masked after the heads have mixed their scores, right before the softmax. The released code masks
-    before they do, and with so small a number that it has no effect.
+    The diagonal is masked after the heads have mixed their scores, right before the softmax. The released code masks it
+    before they mix, with so small a number that it has no effect.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ class LSATalkingHeadAttn(TalkingHeadAttn):  # type: ignore[misc]
 
 
 class LSAClassAttn(ClassAttn):  # type: ignore[misc]
-    """CaiT's class attention: a scale per head. The class token still sees itself, as in the paper's code."""
+    """CaiT's class attention with a learned scale per head; the class token sees itself, as in the paper's code."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens ``(B, N, C)``, the class token first, to ``(B, 1, C)``."""
@@ -212,7 +212,7 @@ class LSAClassAttn(ClassAttn):  # type: ignore[misc]
 
 
 def _both(allowed: Tensor, mask: Tensor | None) -> Tensor:
-    """Join a mask of booleans and another one, which may be additive."""
+    """Combine a boolean mask with another mask, which may be boolean or additive."""
     if mask is None:
         return allowed
     return mask & allowed if mask.dtype == torch.bool else mask.masked_fill(~allowed, -torch.inf)

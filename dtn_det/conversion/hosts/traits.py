@@ -24,7 +24,7 @@ _IMAGES = frozenset({"pixel_values", "image", "images", "img", "imgs", "pixel_va
 _FRAMES = ("num_frames", "frames_per_clip", "tubelet_size", "temporal_patch_size")
 _OTHER_TOKENS = re.compile(r"cross_?att|encoder_att|multihead_attn|src_attn")
 
-# Classes whose tokens are no grid in row-major order where the norms of their blocks see them, by what they do to them.
+# Classes whose blocks have tokens that are not a grid in row-major order, listed by what the class does to its tokens.
 _REARRANGING = {
     "unfolds its maps into patches": (
         *("MobileVitBlock", "MobileVitV2Block"),  # timm
@@ -48,14 +48,14 @@ _REARRANGING = {
     "gathers its tokens in groups": ("GroupViTStage",),
 }
 
-# Argument by which Qwen2-VL and those after it take the grids of the images whose patches are packed into one row.
+# Argument of Qwen2-VL and its successors with the grids of the images whose patches are packed into one row.
 _PACKED = "grid_thw"
 _PACKS = "puts the patches of several images into one row, block by block"
 
 
 @dataclass(frozen=True)
 class ExtraTokens:
-    """Tokens of a model that have no place in its grid.
+    """How many tokens of a model lie outside its grid.
 
     Attributes:
         prefix: Number of class, distillation and register tokens, which stand before the grid.
@@ -76,7 +76,11 @@ class ExtraTokens:
 
 
 def extra_tokens(host: nn.Module) -> ExtraTokens:
-    """Return a model's tokens beyond the grid, by an attribute or else by the parameters that become them."""
+    """Return how many tokens of a model lie outside the grid.
+
+    The number of prefix tokens comes from an attribute if the model has one for it, else from the shapes of the token
+    parameters.
+    """
     prefix = suffix = 0
     for name, parameter in host.named_parameters():
         last = name.rpartition(".")[2]
@@ -92,17 +96,17 @@ def extra_tokens(host: nn.Module) -> ExtraTokens:
 
 
 def reads(modules: dict[str, nn.Module], name: str) -> str | None:
-    """Return what the module at a path reads, unless it reads images.
+    """Return what the tokens of a module stand for if that is not an image.
 
-    The nearest module around it tells that takes words or images by the name of an argument, such as `input_ids` or
-    `pixel_values`.
+    The answer comes from the nearest module around it whose `forward` has an argument with a name for words or images,
+    such as `input_ids` or `pixel_values`.
 
     Args:
         modules: All modules of a model by path.
         name: Path of one of them.
 
     Returns:
-        `'text'` or `'text and image together'`; None for images, and if no name tells.
+        `'text'` or `'text and image together'`; None for images, and if no argument has such a name.
     """
     for path in (*ancestors(name), ""):
         names = frozenset(arguments(modules[path]))
@@ -131,7 +135,7 @@ def _names(function: Callable[..., object]) -> tuple[str, ...]:
 
 
 def attends_to_others(block: nn.Module) -> bool:
-    """Return whether a block also attends to tokens of another module, as decoders do, whose own tokens are queries."""
+    """Return whether a block also attends to tokens of another module, as in decoders, whose own tokens are queries."""
     return any(_OTHER_TOKENS.search(name) for name, _ in block.named_children())
 
 
@@ -140,8 +144,8 @@ def check_order(model: nn.Module, grid_is_given: bool = False) -> None:
 
     Args:
         model: A built model.
-        grid_is_given: True if the user gives the grid. Then videos are taken, whose frames stand in one grid; a model
-            that rearranges its tokens is refused all the same.
+        grid_is_given: True if the user gives the grid. Then models of videos are accepted, whose frames can form one
+            grid; a model that rearranges its tokens is still refused.
 
     Raises:
         InputError: The model is known to rearrange its tokens, or it reads videos.
@@ -183,7 +187,7 @@ def _part(kind: str, model: nn.Module) -> str:
 
 
 def _or_within(model: nn.Module) -> str:
-    """Return the end of an advice: norms that need no order of tokens, if the model has a LayerNorm to convert."""
+    """Return the end of an error message: it suggests norms within tokens if the model has a LayerNorm to convert."""
     has_norms = any(isinstance(module, nn.LayerNorm) for module in model.modules())
     return " or a norm within tokens (ln, gn, rmsnorm, scalenorm, dyt)" if has_norms else ""
 
@@ -206,7 +210,7 @@ def _packing(model: nn.Module) -> str | None:
 
 
 def reads_frames(model: nn.Module) -> bool:
-    """Return whether a model reads videos: its tokens are those of several images, or of boxes in time."""
+    """Return whether a model reads videos, so that a token belongs to one of several frames or spans several."""
     if any(issubclass(kind, nn.Conv3d) for kind in _kinds(model)):
         return True
     configs = (module.__dict__.get("config") for module in model.modules())
@@ -231,7 +235,7 @@ def _kinds(model: nn.Module) -> set[type[nn.Module]]:
 
 
 def ancestors(name: str) -> Iterator[str]:
-    """Yield the paths of the modules around one, the nearest first, without the model itself."""
+    """Yield the paths of the modules that contain the one at a path, the nearest first, without the model itself."""
     while "." in name:
         name = name.rpartition(".")[0]
         yield name

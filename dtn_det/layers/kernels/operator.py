@@ -76,7 +76,7 @@ def dynamic_token_norm(
 
 
 def _is_plain(*tensors: Tensor | None) -> bool:
-    """Return whether the CPU kernels may bypass PyTorch's dispatcher, as nothing records, fakes or compiles the call."""
+    """Return whether the CPU kernels may bypass PyTorch's dispatcher: nothing records, fakes or compiles the call."""
     x = tensors[0]
     if torch.compiler.is_compiling() or x is None or x.device.type != "cpu" or x.is_neg():
         return False

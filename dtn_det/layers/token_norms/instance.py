@@ -111,7 +111,7 @@ class TokenGroupNorm(AcrossTokensNorm):
         return super().forward(x, hw_shape, mask)
 
     def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
-        """Normalise tokens ``(B, N, C)`` by statistics over groups of channels, with ``over='image'`` over ``N`` too."""
+        """Normalise tokens ``(B, N, C)`` by statistics over groups of channels, with ``over='image'`` also over N."""
         weight, bias = self.affine(tokens.dtype)
         batch, num_tokens, channels = tokens.shape
         if self.over == "token":
