@@ -25,7 +25,7 @@ _RESULT_KEYS = {"image_id", "category_id", "score"}
 
 
 def check_annotations(path: Path, target: Target | None = None, root: Path | None = None) -> CheckResult:
-    """Read an annotation file as every command does.
+    """Check an annotation file: read it as every command does, and try its evaluation.
 
     Args:
         path: The file.
@@ -51,7 +51,7 @@ def check_annotations(path: Path, target: Target | None = None, root: Path | Non
     fault, told = _against(file, target, root)
     stops = masks and _masks_stop(file)
     if stops:
-        # The problem says it already.
+        # One of the problems says the same.
         remarks = tuple(remark for remark in remarks if remark.kind != "unusable_masks")
     elif masks:
         told += _without_masks(file)
@@ -101,15 +101,15 @@ def _with_images(file: CocoFile, root: Path | None) -> tuple[CocoFile, list[str]
 
 
 def _around(path: Path) -> tuple[Path, Path]:
-    """Return the two folders that can be that of an annotation file's data set, the likelier one first."""
-    # Of "a.json" alone the folder above has no name.
+    """Return the two folders that can be the folder of an annotation file's data set, the likelier one first."""
+    # In a short relative path such as "a.json", the folders have no names.
     path = path if len(path.parts) > 2 else path.absolute()
     near = path.parent, path.parent.parent
     return (near[1], near[0]) if near[0].name == ANNOTATION_FOLDER else near
 
 
 def _in_folder(config: Any, folders: Iterable[Path]) -> Any:
-    """Return a copy of a config with the first folder that has its training file in place of its data_root."""
+    """Return a copy of a config, with the first folder that has its training files as data_root, if one has them."""
     from dtn_det.datasets.configs.settings import data_paths
     from dtn_det.training.launch import set_data_root
 
@@ -123,7 +123,7 @@ def _in_folder(config: Any, folders: Iterable[Path]) -> Any:
 
 
 def _trial(file: CocoFile, masks: bool) -> list[str]:
-    """Try the evaluation on the truth, and return why it would fail, if it would.
+    """Evaluate the annotations as if they were detections, and return why that fails, if it does.
 
     Args:
         file: The annotations.
@@ -145,7 +145,7 @@ def _trial(file: CocoFile, masks: bool) -> list[str]:
 
 
 def _against(file: CocoFile, target: Target, root: Path | None) -> tuple[str, tuple[Remark, ...]]:
-    """Return why a file does not fit a detector's config, and a remark on the order of its classes, if any."""
+    """Return why a file does not fit a detector's config, empty if it fits, and remarks on the order of its classes."""
     from dtn_det.datasets.configs.classes import classes_in_evaluation
 
     assert target.config is not None
@@ -167,7 +167,7 @@ def _against(file: CocoFile, target: Target, root: Path | None) -> tuple[str, tu
 
 
 def _mask_faults(file: CocoFile) -> tuple[Remark, ...]:
-    """Remark that segmentations cannot be evaluated, which stops a detector with masks alone."""
+    """Return a remark on segmentations that cannot be evaluated, which stop only detectors with masks."""
     if not file.mask_faults:
         return ()
     places = tuple(f"{fault.place}: {fault.reason}" for fault in file.mask_faults[:3])
@@ -182,7 +182,7 @@ def _masks_stop(file: CocoFile) -> bool:
 
 
 def _without_masks(file: CocoFile) -> tuple[Remark, ...]:
-    """Remark that objects have no mask, which a detector with masks asks for."""
+    """Return a remark on objects without a mask, which detectors with masks need."""
     without = [place_of(row) for row in file.annotations if not row.get("segmentation")]
     if not without:
         return ()
@@ -194,7 +194,7 @@ def _without_masks(file: CocoFile) -> tuple[Remark, ...]:
 
 
 def _name_file(node: Any, path: Path) -> None:
-    """Put the file in the place of every annotation file of a config's part."""
+    """Replace every annotation file in a part of a config by the file at ``path``."""
     if isinstance(node, dict):
         if "ann_file" in node:
             node["ann_file"] = str(path.resolve())
@@ -208,7 +208,7 @@ def _name_file(node: Any, path: Path) -> None:
 
 
 def _other(path: Path) -> tuple[str, str]:
-    """Return kind and title of a file that cannot be read as annotations."""
+    """Return the kind and the title of a JSON file that cannot be read as annotations."""
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError):

@@ -24,11 +24,11 @@ _TITLE = "checkpoint"
 
 
 def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
-    """Read a checkpoint as every command does.
+    """Check a checkpoint: read it as every command does, and compare it with a model, if one is given.
 
     Args:
         path: The file, or the folder of a model of Hugging Face.
-        target: Model that its weights are compared with.
+        target: Model that its weights are compared with; None for no comparison.
     """
     try:
         content = read_checkpoint(path)
@@ -58,7 +58,7 @@ def _not_whole(path: Path, chosen: Chosen) -> Iterator[str]:
 
 
 def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
-    """Fit weights to a model; one of timm gets as many classes as they have, for `dtn-det mce` builds it so."""
+    """Fit weights to a model; a model of timm is built with as many classes as they have, as by `dtn-det mce`."""
     try:
         return fit_weights(target.build(), content, str(path))
     except MisfitError as error:

@@ -1,4 +1,4 @@
-"""The entry of `dtn-det check`: it finds out what kind a path is of, and has it looked at."""
+"""The entry to `dtn-det check`: find out of what kind a path is, and call the check for that kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dtn_det.errors import StoreError
 if TYPE_CHECKING:
     from dtn_det.check.model import Target
 
-# How many values of a fact are shown to people.
+# How many values of a fact are shown in the terminal.
 _SHOWN = 12
 
 
@@ -30,7 +30,7 @@ class CheckResult:
             ``'store'``, or another kind of :class:`dtn_det.datasets.folders.recognise.Recognised`; empty where it
             was not recognised.
         title: Its kind, for people.
-        facts: Numbers and names that describe it, by what they are called.
+        facts: Numbers and names that describe it, by their labels.
         remarks: What a command would leave out, fill in or decide.
         problems: Messages with which a command would stop.
         fits: True if it fits the model; None if no model was named, or if it is of a kind that fits no model.
@@ -46,11 +46,11 @@ class CheckResult:
 
     @property
     def is_good(self) -> bool:
-        """True if commands would take it, and the model fits if one was named."""
+        """True if commands would take it, and if it fits the model, in case one was named."""
         return not self.problems and self.fits is not False
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result for JSON."""
+        """Return the result as a dictionary that can be written as JSON."""
         return {
             "path": self.path,
             "kind": self.kind,
@@ -77,8 +77,8 @@ def inspect_paths(paths: Sequence[Path], target: Target | None = None, classes: 
 
     Args:
         paths: Files and folders.
-        target: Model that they are compared with.
-        classes: How the classes of folders are numbered.
+        target: Model that they are compared with; None for no comparison.
+        classes: How the classes of folders are numbered: see :func:`inspect_path`.
     """
     results = []
     for path in paths:
@@ -97,8 +97,9 @@ def inspect_path(path: Path, target: Target | None = None, classes: str | None =
 
     Args:
         path: A folder of images, a COCO data set, an annotation file, a checkpoint or the folder of one, or a store.
-        target: Model that it is compared with.
-        classes: How the classes of folders are numbered, see :data:`dtn_det.datasets.folders.label_maps.CLASSES`.
+        target: Model that it is compared with; None for no comparison.
+        classes: How the classes of folders are numbered: one of
+            :data:`dtn_det.datasets.folders.label_maps.CLASSES`, or None to decide by the folders' names.
 
     Returns:
         One result, and one more for each annotation file of a COCO data set.

@@ -1,1 +1,1 @@
-"""Corrupted copies of image folders: layouts, workers, size estimates and manifests."""
+"""Corrupted copies of image folders, called trees: layouts, workers, size estimates and manifests."""

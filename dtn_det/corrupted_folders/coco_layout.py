@@ -38,7 +38,7 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
 
     Raises:
         AnnotationError: A file is no COCO annotation file, or COCO's evaluation could not take it.
-        InputError: Several files or several image folders could be meant.
+        InputError: Several files or several image folders could be meant, or two files have different ids for an image.
         FileNotFoundError: A file or folder is missing.
     """
     paths = [_resolve(root, path) for path in annotations] or _only(root)
@@ -74,7 +74,7 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
                 "the first id; dtn-det mpc on the clean images gives each id its own"
             )
             remarks.append(counted_remark(path, "files_corrupted_once", what, sorted(map(str, shared))))
-        # Files that other readers could not take are written so that they can.
+        # Files that other readers would misread or refuse are written in a form that they read.
         files[_target(root, path)] = json.dumps(file.content()).encode() if file.changed else path
     return Source("coco", sort_images(list(found.values())), files, tuple(remarks))
 
@@ -117,12 +117,12 @@ def _name(file: CocoFile, text: str) -> PurePosixPath:
 
 
 def _key(number: Id) -> Key:
-    """Return an id as the engine takes it."""
+    """Return an id as a key, which cannot be a fraction."""
     return str(number) if isinstance(number, float) else number
 
 
 def _target(root: Path, path: Path) -> PurePosixPath:
-    """Return the place of an annotation file in a tree: its own, or ``annotations`` for a file from elsewhere."""
+    """Return the path of an annotation file in a tree: as below ``root``, or in ``annotations`` if not from there."""
     path, root = path.resolve(), root.resolve()
     inside = path.is_relative_to(root)
     return PurePosixPath(path.relative_to(root).as_posix() if inside else f"{ANNOTATION_FOLDER}/{path.name}")
@@ -145,8 +145,8 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
 
     Raises:
         FileNotFoundError: No folder holds any of the images.
-        InputError: Several folders hold equally many, images of one name lie in several, or a name leads out of the
-            folder.
+        InputError: Several folders hold equally many, images of the same name lie in several folders, or a name leads
+            out of the folder.
     """
     names = [image["file_name"] for image in file.images]
     sample = names[:: max(1, len(names) // _SAMPLE)]
@@ -174,9 +174,9 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
     if len(chosen) > 1:
         name = next((name for name in [*twice, *sample] if _having(folders, name)), "")
         having = _of_split(_having(folders, name), root, file) if name else []
-        # Folders that have every image are for the user to choose from, where there is an option.
+        # Among folders that all have the image, the user chooses by an option, where there is one.
         _refuse(root, file, chosen, name, having if advice or twice or len(having) == 1 else [])
-    # It lacks images that another folder has, or two images of one name lie in two folders.
+    # Refuse if the folder lacks images that another folder has, or if two images of one name lie in two folders.
     for name in [*(name for name in sample if not is_there(chosen[0], name)), *(twice if not named else ())]:
         having = _of_split(_having(folders, name), root, file)
         if {*having} - {chosen[0]}:
@@ -185,7 +185,7 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
 
 
 def _refuse(root: Path, file: CocoFile, folders: Sequence[Path], name: str, having: Sequence[Path]) -> NoReturn:
-    """Refuse to choose among folders of images, of which some have the image of a name that shows why."""
+    """Refuse to choose among folders of images; ``having`` are those with the image ``name`` that shows why."""
     why = folder_into_name(name, having, Path(os.path.commonpath(folders))) if having else "choose with --images"
     places = ", ".join(str(folder.relative_to(root)) for folder in folders)
     raise InputError(f"expected one folder with the images of {file.path}, got {places}: {why}")
@@ -196,6 +196,6 @@ def _having(folders: Sequence[Path], name: str) -> list[Path]:
 
 
 def _of_split(folders: Sequence[Path], root: Path, file: CocoFile) -> list[Path]:
-    """Return the folders whose path has the name of the split that the file is named after; all if none has."""
+    """Return the folders with a part of their path in the file's name, such as ``val``; all folders if none has."""
     inside = [one for one in folders if any(part in file.path.stem for part in one.relative_to(root).parts)]
     return inside or list(folders)

@@ -25,7 +25,7 @@ class SourceImage:
     Attributes:
         path: Path of the file.
         key: Identity of the image, from which its randomness follows.
-        target: Path within the folder of one corruption and severity.
+        target: Path of its corrupted copy within the folder of each corruption and severity.
     """
 
     path: Path
@@ -45,8 +45,8 @@ class Source:
     Attributes:
         layout: One of :data:`LAYOUTS`.
         images: All its images, sorted by target.
-        annotations: COCO's annotation files by their paths within the folder of one corruption and severity: the path
-            of a file that is copied, or the new content of one that is changed.
+        annotations: COCO's annotation files, by their paths within the tree and within each corruption and severity:
+            the path of a file to be copied, or the new content of one that was changed.
         remarks: What was left out or decided.
         classes: All class folders, also those without images; empty if there are none.
     """
@@ -76,7 +76,8 @@ def list_folder(root: Path, layout: str) -> Source:
         layout: ``'imagenet'`` or ``'plain'``.
 
     Raises:
-        InputError: The folder holds no images, or, in ImageNet's layout, no class folders or others beside them.
+        InputError: The folder holds no images, or, in ImageNet's layout, no class folders, or other folders beside
+            them.
         OSError: A folder cannot be read.
     """
     found = recognise(root)

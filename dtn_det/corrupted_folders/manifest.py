@@ -26,12 +26,12 @@ class Manifest:
     Attributes:
         identity: The line that says what the images were corrupted by: see :mod:`dtn_det.corruptions.identity`.
         layout: One of :data:`dtn_det.corrupted_folders.layouts.LAYOUTS`.
-        cropped: The clean images went through :func:`dtn_det.corruptions.image.resize_and_crop`.
+        cropped: True if the clean images went through :func:`dtn_det.corruptions.image.resize_and_crop`.
         file_format: ``'source'``, ``'jpeg'`` or ``'png'``.
-        num_images: Clean images that the tree may hold in each corruption and severity.
+        num_images: Number of clean images, of which the tree may hold a part in each corruption and severity.
         images: Hash of the keys and targets of the clean images.
-        classes: All class folders of the clean images, if there are some. The tree may hold a part of them, and classes
-            are numbered among all. Trees of earlier versions do not have this entry.
+        classes: All class folders of the clean images, if there are some. The tree may hold only some of them, but the
+            classes are numbered over all. Trees of earlier versions do not have this entry.
         limit: Number of images that were asked for in each corruption and severity; None for all, and in trees of
             earlier versions. It is not compared, so that a tree can be continued with a higher limit.
     """
@@ -46,7 +46,7 @@ class Manifest:
     limit: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of the file."""
+        """Return the content of the manifest's file, to be written as JSON."""
         content = {"version": MANIFEST_VERSION, **asdict(self), "classes": list(self.classes)}
         return {key: value for key, value in content.items() if key not in ("classes", "limit") or value}
 
@@ -61,7 +61,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def check_folder(folder: Path, manifest: Manifest) -> None:
-    """Check that a folder is empty or a tree of this manifest.
+    """Check that a folder is empty or holds a tree with this manifest.
 
     Raises:
         InputError: The folder holds other files, or images that were made with other settings.
@@ -86,6 +86,6 @@ def check_folder(folder: Path, manifest: Manifest) -> None:
 
 
 def _engines(stored: str, wanted: str) -> str:
-    """Say how to go on with a tree of an earlier engine; nothing if the engine changed nothing."""
+    """Say how to go on with a tree of an earlier engine; empty if the engine changed nothing for it."""
     changes, identity = engine_changes(stored, wanted), Identity.parse(stored)
     return f", or go on with it by --engine {identity.engine} ({changes})" if changes and identity is not None else ""

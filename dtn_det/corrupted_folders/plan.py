@@ -1,4 +1,4 @@
-"""Corrupted copies of image folders: ``<corruption>/<severity>/...``."""
+"""Settle what a corrupted tree will hold, before it is written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dtn_det.errors import InputError
 
 FORMATS = ("source", "jpeg", "png")
 PROFILES_BY_LAYOUT = {"imagenet": "imagenet-c", "coco": "coco-c", "plain": "coco-c"}
-"""The benchmark that a layout suggests."""
+"""The profile of the benchmark that a layout suggests, by the layout."""
 
 _SMALL_PROFILES = ("cifar-c", "tiny-imagenet-c")
 _NOT_CLEAN = ("corrupted", "unknown_corruptions", "one_corruption", "one_cell")
@@ -34,9 +34,10 @@ class TreePlan:
         source: The clean images, with the targets that the file format asks for.
         corruptor: Corrupts the images.
         cells: Pairs of a corruption and a severity.
-        cropped: Resize and crop the clean images as for ImageNet-C.
+        cropped: True to resize and crop the clean images as for ImageNet-C.
         file_format: ``'source'`` for files of the same kind as the clean ones, ``'jpeg'`` or ``'png'``.
-        limit: Corrupt no more than so many images, chosen at random, always the same.
+        limit: Largest number of images to corrupt, which are chosen at random, the same ones in every run; None for
+            all.
     """
 
     destination: Path
@@ -78,10 +79,10 @@ class TreePlan:
 
 
 def find_layout(found: Recognised) -> str:
-    """Return the layout of a folder: COCO's with annotation files, ImageNet's with its class folders, else plain.
+    """Return the layout of a folder: ``coco`` with annotation files, ``imagenet`` with wnid folders, else ``plain``.
 
     Raises:
-        InputError: The images are corrupted already, or lie in arrays.
+        InputError: The images are corrupted already, or are NumPy arrays.
     """
     if found.kind in _NOT_CLEAN:
         raise InputError(
@@ -120,12 +121,13 @@ def plan_tree(
         annotations: COCO's annotation files, see :func:`list_coco`.
         images: COCO's image folder.
         corruptor: Function that makes the corruptor, given the name of the benchmark that the layout suggests.
-        crop: Resize and crop as for ImageNet-C; None for ImageNet's layout with the profile ``imagenet-c``.
+        crop: Whether to resize and crop as for ImageNet-C; None to do so in ImageNet's layout with the profile
+            ``imagenet-c``.
         file_format: One of :data:`FORMATS`; None for JPEG in ImageNet's layout and that of the source otherwise.
         limit: See :class:`TreePlan`.
 
     Raises:
-        InputError: Something does not fit.
+        InputError: An argument is invalid, or the folder cannot be corrupted with these arguments.
         FileNotFoundError: There is no such folder, or an annotation file or image folder is missing.
     """
     check_folders(root, destination)
@@ -160,7 +162,7 @@ def check_folders(root: Path, destination: Path) -> None:
 
     Raises:
         FileNotFoundError: The first folder does not exist.
-        InputError: The first is empty, or the second lies within it, is the same or a link that leads nowhere.
+        InputError: The first is empty, or the second lies within it, is the same, or is a link that leads nowhere.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"expected SRC to be a folder of images, got {root}: there is no such folder")
@@ -174,10 +176,10 @@ def check_folders(root: Path, destination: Path) -> None:
 
 
 def _with_suffixes(source: Source, file_format: str) -> Source:
-    """Return the source with targets of the suffix that a file format asks for.
+    """Return the source with the suffixes of its targets changed to those of a file format.
 
     Raises:
-        InputError: The format is unknown, or two images would get one target.
+        InputError: The format is unknown, or two images would get the same target.
     """
     if file_format not in FORMATS:
         raise InputError(f"expected a file format out of {', '.join(FORMATS)}, got {file_format!r}")
@@ -205,7 +207,7 @@ def _with_suffixes(source: Source, file_format: str) -> Source:
 
 
 def _renamed_images(source: Source, suffixes: Mapping[PurePosixPath, str], advice: str) -> Source:
-    """Return the source with other endings of some targets."""
+    """Return the source with the suffixes of some targets replaced, given by the targets."""
     images = tuple(
         replace(image, target=image.target.with_suffix(suffixes[image.target])) if image.target in suffixes else image
         for image in source.images

@@ -25,7 +25,7 @@ from dtn_det.datasets.folders.recognise import Recognised
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
 
-# Number of images whose file sizes tell trees apart; the sizes of all files would take minutes.
+# Number of images whose file sizes tell trees apart; reading the sizes of all files would take minutes.
 _SIZED = 100
 _TINY = "Tiny-ImageNet-C"
 
@@ -34,14 +34,16 @@ Cells = Sequence[tuple[str, int]]
 
 @dataclass(frozen=True)
 class CorruptedTree:
-    """A folder of corrupted images, with what it tells of itself.
+    """A folder of corrupted images, with what its manifest says.
 
     Attributes:
         found: What the folder was recognised as.
-        origin: What the images were made with, if the tree tells.
-        classes: All class folders of the clean images, of which the tree may hold a part; empty if it does not tell.
-        num_images: Number of clean images in the folder that the tree was made of; None if it does not tell.
-        limit: Number of these images that it was made for, by ``dtn-det corrupt --limit``; None if it does not tell.
+        origin: What the images were made with, as far as the manifest says.
+        classes: All class folders of the clean images, of which the tree may hold a part; empty if the manifest does
+            not say.
+        num_images: Number of clean images in the folder that the tree was made from; None if the manifest does not say.
+        limit: Number of these images that were asked for by ``dtn-det corrupt --limit``; None for all, or if the
+            manifest does not say.
     """
 
     found: Recognised
@@ -52,17 +54,17 @@ class CorruptedTree:
 
     @property
     def identity(self) -> str:
-        """The line that a store keeps of what the images were made with."""
+        """The line by which a store says what the images were made with."""
         return str(self.origin)
 
     @property
     def profile(self) -> str | None:
-        """Name of the benchmark that the images were made for, or None if the tree does not tell."""
+        """Name of the profile that the images were made with, or None if the manifest does not say."""
         return None if self.origin.made_by is None else self.origin.made_by.profile
 
     @property
     def seed(self) -> int:
-        """Seed of the corruptions and of the choice of the clean images; 0 if the tree does not tell."""
+        """Seed of the corruptions and of the choice of the clean images; 0 if the manifest does not say."""
         return 0 if self.origin.made_by is None else self.origin.made_by.seed
 
     @property
@@ -72,7 +74,7 @@ class CorruptedTree:
 
 
 def open_tree(found: Recognised) -> CorruptedTree:
-    """Read what a corrupted tree tells of itself.
+    """Read the manifest of a corrupted tree, if it has one.
 
     Args:
         found: What the folder was recognised as; its kind is ``'corrupted'``.
@@ -94,13 +96,13 @@ def list_tree(
     limit_seed: int = 0,
     clean: LabelledImages | None = None,
 ) -> tuple[LabelledImages, list[str]]:
-    """List the images that all wanted cells of a tree hold.
+    """List the images of a tree, which must be the same in all wanted cells.
 
     Args:
         tree: The tree.
-        cells: The wanted corruptions and severities.
-        classes: One of :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None for what the folders' names tell.
-        limit: Take no more than so many images.
+        cells: The wanted cells, each a corruption and a severity.
+        classes: One of :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to decide by the folders' names.
+        limit: Largest number of images.
         limit_seed: Seed of that choice.
         clean: The clean images, if they are at hand; the tree may hold a part of their classes.
 
@@ -159,7 +161,7 @@ def list_tree(
 
 
 def _selection(tree: CorruptedTree, present: int, limit: int | None, limit_seed: int) -> str:
-    """Name the chosen images as stores do, also if the tree was made of a part of the clean ones."""
+    """Return the name of the chosen images for stores, which also says if the tree holds a part of the clean images."""
     if (taken := selection_name(limit, present, limit_seed)) != "all":
         return taken if present >= (tree.num_images or 0) else f"{taken} in the tree, of {tree.num_images} clean images"
     if tree.num_images is None or present >= tree.num_images:
@@ -170,11 +172,11 @@ def _selection(tree: CorruptedTree, present: int, limit: int | None, limit_seed:
 
 
 def unused_clean(images: LabelledImages, clean: LabelledImages, folder: Path) -> tuple[Remark, ...]:
-    """Return a remark that counts the clean images without corrupted ones in a tree.
+    """Return a remark that counts the clean images of which a tree has no corrupted ones.
 
     Args:
         images: The images of the tree.
-        clean: The clean images, each of which belongs to at most one of the tree.
+        clean: The clean images, each of which belongs to at most one image of the tree.
         folder: Folder of the clean images.
     """
     unused = clean.num_found - images.num_found
@@ -207,10 +209,10 @@ def _choice(wanted: Cells, folders: Collection[tuple[str, int]]) -> str:
 
 
 def match_clean(images: LabelledImages, listed_clean: LabelledImages, clean: Path) -> dict[str, str]:
-    """Find the clean image of each corrupted one by class folder and name.
+    """Find the clean image of each corrupted image by class folder and name.
 
-    A clean image with another ending is taken if it is the only one of that name and belongs to no other corrupted
-    image.
+    A clean image whose name has another ending is taken if it is the only one of that name and belongs to no other
+    corrupted image.
 
     Args:
         images: The corrupted images.
@@ -257,12 +259,12 @@ def match_clean(images: LabelledImages, listed_clean: LabelledImages, clean: Pat
 
 
 def clean_lines(clean: Mapping[str, str]) -> Iterator[str]:
-    """Yield lines that tell sets of clean images apart by names and sizes."""
+    """Yield a line for each clean image with its name and file size, by which sets of images are told apart."""
     return (f"{stem(key)} {file_size(path)}" for key, path in clean.items())
 
 
 def _taken_twice(partners: Mapping[str, str]) -> list[str]:
-    """Return corrupted images that would share a clean one."""
+    """Return the first corrupted images found to share a clean one; empty if none do."""
     takers: dict[str, list[str]] = {}
     for key, partner in partners.items():
         takers.setdefault(partner, []).append(key)
@@ -296,7 +298,7 @@ def _common_keys(tree: CorruptedTree, cells: Cells, others: OtherFiles) -> list[
 
 
 def _keys(folder: Path, others: OtherFiles) -> Iterator[str]:
-    """Yield the class folder and name of each image."""
+    """Yield the key of each image, which is its class folder and name."""
     base = str(folder)
     for inner in subfolders(folder):
         yield from walk_images(base, f"{inner}/", others)

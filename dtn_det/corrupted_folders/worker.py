@@ -26,10 +26,10 @@ from dtn_det.errors import BadImageError, InputError
 from dtn_det.system.files import write_bytes
 from dtn_det.system.processes import end_with_parent, interrupts_blocked, worker_environment
 
-# Threads of a process that write files: each waits until its file is on the disk, and the waits overlap.
+# Number of threads with which a process writes files: each waits until its file is on the disk, and the waits overlap.
 _WRITERS = 4
 
-# Errors that are about one path, and not about the disk.
+# Errors that concern one path, not the whole disk.
 _PATH_ERRORS = (errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EILSEQ)
 
 
@@ -41,8 +41,8 @@ class Job:
         destination: Folder of the tree.
         corruptor: Corrupts the images.
         cells: Pairs of a corruption and a severity.
-        cropped: Resize and crop the clean image as for ImageNet-C.
-        upright: Turn the clean image as its EXIF data say.
+        cropped: True to resize and crop the clean image as for ImageNet-C.
+        upright: True to turn the clean image as its EXIF data say.
     """
 
     destination: Path
@@ -56,13 +56,13 @@ class Job:
         return self.destination / name / str(severity) / image.target
 
     def read(self, image: SourceImage) -> ByteImage:
-        """Read the clean image, turned and cropped as it will be corrupted.
+        """Read the clean image, and turn and crop it as the job says.
 
         Returns:
             ``(H, W, 3)`` uint8 RGB array.
 
         Raises:
-            BadImageError: The file cannot be read or corrupted.
+            BadImageError: The file cannot be read, or holds no image that can be corrupted.
         """
         picture = read_image(image.path, upright=self.upright)
         return np.array(resize_and_crop(picture) if self.cropped else picture)
@@ -74,7 +74,7 @@ class Job:
 
 @dataclass(frozen=True)
 class ImageOutcome:
-    """What came of one image.
+    """What was done with one image.
 
     Attributes:
         image: The image.
@@ -88,7 +88,7 @@ class ImageOutcome:
 
 
 def write_image(job: Job, image: SourceImage, is_stopped: Callable[[], bool] = lambda: False) -> ImageOutcome:
-    """Write the corrupted files of an image that are not there yet.
+    """Write those corrupted files of an image that do not exist yet.
 
     Args:
         job: What to do.
@@ -112,7 +112,7 @@ def write_image(job: Job, image: SourceImage, is_stopped: Callable[[], bool] = l
                 pending.append(writers.submit(write_bytes, job.file(image, *cell), job.encode(image, clean, *cell)))
         except BadImageError as bad:
             error = str(bad)
-        # A library that fails at one image can still corrupt the others.
+        # A library that fails on one image can still corrupt the others.
         except Exception as failure:
             error = f"cannot be corrupted ({type(failure).__name__}: {failure})"
     written = 0
@@ -187,7 +187,7 @@ def _work(image: SourceImage) -> ImageOutcome:
 
 
 FINE_JPEG_QUALITY = 95
-"""Quality of JPEG files of a benchmark without a JPEG step; they keep chroma at full resolution."""
+"""Quality of the JPEG files that are written for benchmarks without a JPEG step; chroma keeps its full resolution."""
 
 _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     # Noise does not compress: the fastest level gives files that are hardly larger.
@@ -211,8 +211,8 @@ def corrupt_to_file(
     """Corrupt an image and encode it.
 
     If the benchmark has a JPEG step, writing a JPEG file is that step, so the image is never compressed twice and the
-    pixels of the file are those that the corruptor returns. They are so in a lossless format too. Only the JPEG files
-    of a benchmark without that step differ, by what quality 95 loses.
+    pixels of the file are those that the corruptor returns. Files of lossless formats hold these pixels too. Only JPEG
+    files of benchmarks without a JPEG step differ from them, by what quality 95 loses.
 
     Args:
         corruptor: Corrupts the image.
@@ -238,7 +238,7 @@ def encode(image: ByteImage, suffix: str, jpeg_quality: int | None = None) -> by
             for JPEG of quality :data:`FINE_JPEG_QUALITY`.
 
     Raises:
-        InputError: The suffix is another one.
+        InputError: The suffix is not in :data:`WRITABLE`.
     """
     suffix = suffix.lower()
     file = io.BytesIO()

@@ -41,7 +41,7 @@ def write_tree(
         The outcomes of the images that could not be corrupted.
 
     Raises:
-        InputError: The folder holds something else, or another process works in it.
+        InputError: The folder holds something other than this tree, or another process works in it.
         OSError: The tree does not fit on the disk, or cannot be written.
         RuntimeError: A process died.
     """
@@ -152,9 +152,9 @@ def _write_annotations(tree: TreePlan) -> None:
 
 
 def split_clashes(source: Source, images: Sequence[SourceImage]) -> tuple[list[SourceImage], list[ImageOutcome]]:
-    """Separate images that can be written from those whose target is a folder of another image's target.
+    """Separate images that can be written from those whose target is a folder that another image is written into.
 
-    This comes about by a file format: ``a.png`` becomes ``a.jpg``, and there is a folder ``a.jpg``.
+    This happens when a file format changes names: ``a.png`` becomes ``a.jpg``, but there is a folder ``a.jpg``.
     """
     folders = {folder for image in source.images for folder in image.target.parents}
     good = [image for image in images if image.target not in folders]
@@ -175,8 +175,8 @@ class Estimate:
     """The average cost of one corrupted file.
 
     Attributes:
-        num_bytes: Bytes on the disk, in whole blocks.
-        seconds: Time of one core.
+        num_bytes: Bytes on the disk, rounded up to whole blocks.
+        seconds: Time that one core takes.
     """
 
     num_bytes: float
@@ -184,10 +184,10 @@ class Estimate:
 
 
 def estimate(job: Job, images: Sequence[SourceImage]) -> Estimate | None:
-    """Corrupt and encode a few images from all over the source, without writing them.
+    """Corrupt and encode a few images that are spread over the source, without writing them.
 
     Returns:
-        The mean over their files, or None if none of them can be read.
+        The mean over their files; None if no image could be corrupted.
     """
     block = os.statvfs(existing_parent(job.destination)).f_frsize
     deadline = time.monotonic() + _SECONDS
@@ -197,11 +197,11 @@ def estimate(job: Job, images: Sequence[SourceImage]) -> Estimate | None:
     for image in images[:: max(1, len(images) // _TRIES)]:
         try:
             if not samples:
-                # The first call compiles and loads textures, and later ones do not.
+                # The first call is not timed: it compiles functions and loads textures.
                 _sizes(job, image)
             begun = time.monotonic()
             sizes += _sizes(job, image)
-        # An image that cannot be corrupted is reported when it is to be written.
+        # Images that cannot be corrupted are reported when the tree is written.
         except Exception:
             continue
         seconds += time.monotonic() - begun
@@ -225,7 +225,7 @@ def check_space(folder: Path, num_bytes: float, num_files: int) -> None:
     advice = "free some, name a DST on another disk, or write less with --corruptions, --severities or --limit"
     if num_bytes > free:
         raise OSError(f"expected room for about {size(num_bytes)} in {folder}, got {size(free)} free: {advice}")
-    # File systems without a fixed number of files say 0.
+    # File systems without a fixed number of files report 0.
     if disk.f_files and num_files > disk.f_favail:
         raise OSError(f"expected room for {num_files:,} files in {folder}, got {disk.f_favail:,} free inodes: {advice}")
 

@@ -1,7 +1,7 @@
 """All nineteen corruptions of ImageNet-C: faithful, reproducible, fast.
 
-The names of the corruptions load at once; the engine, which compiles and needs the extra ``corruptions``, when it is
-first asked for.
+Importing this package loads the names of the corruptions alone. The engine, which compiles functions and needs the
+extra ``corruptions``, is imported when one of its names is first used.
 """
 
 from __future__ import annotations

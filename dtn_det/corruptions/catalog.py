@@ -31,7 +31,7 @@ BENCHMARK = tuple(name for group, names in GROUPS.items() if group != "extra" fo
 """The fifteen corruptions of ImageNet-C."""
 
 ALL = BENCHMARK + EXTRA
-"""All nineteen."""
+"""All nineteen corruptions."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
 """The severities of each corruption, from the weakest to the strongest."""
@@ -60,7 +60,7 @@ def check_severity(severity: int) -> None:
 
 
 SETS = {"all": ALL, "benchmark": BENCHMARK, **GROUPS}
-"""Names that stand for several corruptions."""
+"""The corruptions that a name such as ``all`` or ``noise`` stands for."""
 
 
 def select_corruptions(words: Iterable[str]) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def select_corruptions(words: Iterable[str]) -> tuple[str, ...]:
         The names of the corruptions, each once, in the order of :data:`ALL`.
 
     Raises:
-        InputError: A word stands for nothing, or there is no word.
+        InputError: A word is none of these names, or there are no words.
 
     Example:
         >>> select_corruptions(["fog", "noise"])
@@ -97,7 +97,7 @@ def select_severities(severities: Iterable[int]) -> tuple[int, ...]:
     """Return the severities, each once, in ascending order.
 
     Raises:
-        InputError: One is not from 1 to 5, or there is none.
+        InputError: A severity is not from 1 to 5, or there are no severities.
     """
     chosen = set()
     for severity in severities:

@@ -26,10 +26,10 @@ CLEAN = Cell("clean", 0)
 
 
 def sweep_cells(corruptions: Sequence[str] = BENCHMARK, severities: Sequence[int] = SEVERITIES) -> tuple[Cell, ...]:
-    """The clean cell first, then the corruptions in the given order, each by severity.
+    """Return the clean cell, then those of each corruption, both corruptions and severities in the given order.
 
     Raises:
-        InputError: A name or severity that is unknown or comes twice.
+        InputError: A name or severity is unknown or given twice.
     """
     for name in corruptions:
         check_name(name)

@@ -24,7 +24,8 @@ from dtn_det.corruptions.stream import Key, Stream
 from dtn_det.errors import InputError
 
 ENGINE_VERSION = max(profile.engine for profile in PROFILES.values())
-"""Raised whenever the same arguments give other pixels in a profile, which then carries this version."""
+"""Latest version of the engine. It is raised whenever the same arguments give other pixels than before in a profile,
+and that profile then carries the new version."""
 
 ChannelOrder = Literal["rgb", "bgr"]
 Backend = Literal["dtn_det", "imagecorruptions"]
@@ -41,11 +42,11 @@ class Corruptor:
         channel_order: The order in which the corruption sees the channels of an RGB image. ``'bgr'`` gives numbers
             comparable with those published for MMDetection's models, whose images were corrupted as BGR.
         frost_folder: Folder with the original textures ``frost1.png`` to ``frost6.jpg``; None for those that ship.
-        backend: ``'dtn_det'`` for this engine, ``'imagecorruptions'`` for that package.
+        backend: ``'dtn_det'`` for this engine, ``'imagecorruptions'`` for the package of that name.
         engine: Version of the engine whose pixels are wanted; None for the latest.
 
     Raises:
-        InputError: An attribute does not fit.
+        InputError: An attribute is invalid.
         FileNotFoundError: A texture is missing.
     """
 
@@ -83,7 +84,7 @@ class Corruptor:
 
     @property
     def jpeg_quality(self) -> int | None:
-        """The quality of the JPEG round trip, or None without one."""
+        """The quality of the JPEG round trip; None if the result is not saved as JPEG."""
         habit = self.rules.jpeg_quality
         if self.jpeg is None:
             return habit
@@ -91,7 +92,7 @@ class Corruptor:
 
     @property
     def identity(self) -> str:
-        """The line that results carry, because numbers of other settings cannot be compared with them."""
+        """The line that is stored with results, because results of different settings cannot be compared."""
         common = (self.profile, self.jpeg_quality, self.channel_order, int(self.seed))
         if self.backend == "imagecorruptions":
             return str(Identity(*common, package=imagecorruptions_backend.version()))
@@ -106,7 +107,7 @@ class Corruptor:
             frost_folder: Folder of the original textures, if the line names them.
 
         Raises:
-            InputError: The line is no such line, or this engine or these textures give other pixels.
+            InputError: The line is not an identity, or this engine or these textures give other pixels.
             FileNotFoundError: A texture is missing.
         """
         wanted = Identity.parse(identity)
@@ -175,7 +176,7 @@ def corrupt(
         image: ``(H, W, 3)`` uint8 RGB array of at least 32 x 32 pixels.
         name: One of :data:`dtn_det.corruptions.ALL`.
         severity: 1 to 5.
-        seed: See :class:`Corruptor`, as for the arguments after ``key``.
+        seed: See :class:`Corruptor`, also for the arguments after ``key``.
         key: Identity of the image, such as its path within the data set or its id. Images with the same key, and all
             images without one, get the same random pattern.
         profile: ``imagenet-c``, ``coco-c``, ``cifar-c`` or ``tiny-imagenet-c``.
@@ -189,7 +190,7 @@ def corrupt(
         ``(H, W, 3)`` uint8 RGB array.
 
     Raises:
-        InputError: An argument does not fit.
+        InputError: An argument is invalid.
         FileNotFoundError: A frost texture is missing.
 
     Example:
@@ -220,7 +221,7 @@ FUNCTIONS: Mapping[str, Callable[[ByteImage, EffectSettings], ByteImage]] = Mapp
         "saturate": color.saturate,
     }
 )
-"""The function of each corruption."""
+"""The function of each corruption, by its name."""
 
 
 Picture = TypeVar("Picture", np.ndarray, Image.Image)  # type: ignore[type-arg]
@@ -267,7 +268,7 @@ class Corrupt:
             An array for an array, a Pillow image in RGB for a Pillow image.
 
         Raises:
-            InputError: The image does not fit.
+            InputError: The image is not one that can be corrupted.
         """
         if isinstance(image, Image.Image):
             rgb = to_rgb(image)

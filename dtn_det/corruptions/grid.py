@@ -27,7 +27,8 @@ def draw_grid(
 ) -> Image.Image:
     """Draw the clean image and its corruptions, with a labelled row for each corruption and a column for each severity.
 
-    The image is corrupted at its own size and made smaller after that. More than ten rows go into blocks side by side.
+    The image is corrupted at its own size and made smaller after that. More than ten rows are split into blocks that
+    stand side by side.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB array.
@@ -35,7 +36,7 @@ def draw_grid(
         severities: Severities from 1 to 5.
         corruptor: Corrupts the image.
         key: Identity of the image.
-        tile: Longer side of a picture in the grid, in pixels.
+        tile: Longer side of a picture in the grid, in pixels; a smaller image is not enlarged.
     """
     scale = min(1.0, tile / max(image.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])

@@ -3,9 +3,9 @@
 A store of results holds such a line in one of these forms, and the manifest of a corrupted folder holds the first:
 
 * ``imagenet-c jpeg85 rgb seed=0 frost=procedural engine=1``: the images were corrupted by this package's engine, or,
-  with ``imagecorruptions-imaug=1.1.5`` for the last two parts, by another package;
+  with ``imagecorruptions-imaug=1.1.5`` in place of the last two parts, by another package;
 * ``files made with imagenet-c jpeg85 ...``: the images were read from a folder whose manifest has that line;
-* ``files``: the images were read from a folder that does not tell, such as ImageNet-C as published.
+* ``files``: the images were read from a folder that does not say how it was made, such as ImageNet-C as published.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Identity:
 
     Attributes:
         profile: Name of the benchmark.
-        jpeg_quality: Quality of the JPEG round trip, or None without one.
+        jpeg_quality: Quality of the JPEG round trip; None if the images were not saved as JPEG.
         channel_order: ``'rgb'`` or ``'bgr'``.
         seed: Seed of all randomness.
         textures: Name of the frost textures; None if another package made the images.
@@ -69,7 +69,8 @@ class CorruptionOrigin:
 
     Attributes:
         from_files: True if the images were read from files, False if they were corrupted when they were evaluated.
-        made_by: What they were corrupted by; None if the files do not tell, or if this package never wrote such a line.
+        made_by: What they were corrupted by; None if the files do not say, or if the line is none that this package
+            writes.
         text: The line.
     """
 
@@ -82,7 +83,7 @@ class CorruptionOrigin:
 
     @property
     def is_untold(self) -> bool:
-        """True if the images were read from files that do not tell what they were corrupted by."""
+        """True if the images were read from files that do not say what they were corrupted by."""
         return self.text == _FILES
 
     @classmethod

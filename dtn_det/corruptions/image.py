@@ -17,12 +17,13 @@ FloatImage = npt.NDArray[np.float32]
 
 SMALLEST_SIDE = 32
 RESIZE, CROP = 256, 224
-"""Sides of ImageNet's images before they were corrupted: the short one after resizing, both after cropping."""
+"""How ImageNet's images were prepared before they were corrupted: the length of the short side after resizing, and of
+both sides after cropping, in pixels."""
 
 STORED_FORMATS = ("WEBP",)
-"""Formats in which OpenCV 4.12 passes over EXIF's orientation."""
+"""Formats in which OpenCV 4.12 ignores the EXIF orientation."""
 
-# OpenCV's warping counts pixels in 16 bits.
+# OpenCV's warping functions hold pixel coordinates in 16 bits.
 LARGEST_SIDE = 32_766
 
 
@@ -36,7 +37,7 @@ def check_image(image: object) -> ByteImage:
         The image, contiguous in memory: ``(H, W, 3)`` uint8.
 
     Raises:
-        InputError: It is no such array, smaller than 32 x 32, or longer than 32,766 pixels.
+        InputError: It is not such an array, or has a side of fewer than 32 or more than 32,766 pixels.
     """
     if not isinstance(image, np.ndarray):
         raise InputError(f"expected an array, got {type(image).__name__}: pass np.asarray(image)")
@@ -71,7 +72,7 @@ def exact_bytes(image: npt.NDArray[np.generic]) -> ByteImage:
         The same numbers as uint8; the image itself if it has that type.
 
     Raises:
-        InputError: 8 bits do not hold the numbers, such as those of a 16-bit image or of one from 0 to 1.
+        InputError: The image has values that 8 bits cannot hold exactly, such as those of a 16-bit image, or fractions.
     """
     if image.dtype == np.uint8:
         return image.view(np.uint8)
@@ -101,7 +102,7 @@ def to_bytes(values: npt.NDArray[np.floating]) -> ByteImage:
 _DEEP_LAYOUT = re.compile(r"(?!BGR)\w+;(12|16|32|64)[A-Z]*")
 _TIFF_BITS_PER_SAMPLE = 258
 
-# In these formats the first picture of a file is meant, because cameras put previews behind it.
+# A file of these formats may hold several pictures: the first is the image, and cameras append previews to it.
 _FIRST_IS_MEANT = ("JPEG", "MPO")
 
 
@@ -109,19 +110,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image to RGB; a palette and CMYK are resolved, transparency is dropped.
 
     Raises:
-        BadImageError: The image has more than 8 bits a channel, which Pillow would clip or cut.
+        BadImageError: The image has more than 8 bits a channel, which Pillow would clip or truncate.
     """
     found = _deep_layout(image)
     if found is not None:
         raise BadImageError(f"expected 8 bits a channel, got {found}: convert it")
     if image.mode == "P" and "transparency" in image.info:
-        # Converted to RGB at once, Pillow would warn of the transparency that is to be dropped.
+        # If it converted to RGB directly, Pillow would warn of the transparency, which is dropped on purpose.
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
 def _deep_layout(image: Image.Image) -> str | None:
-    """Return the mode, or the layout in its file, of an image of more than 8 bits a channel, else None."""
+    """Describe the pixels of an image with more than 8 bits a channel, for messages; None for other images."""
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return f"mode {image.mode}"
     for tile in getattr(image, "tile", ()):
@@ -136,12 +137,13 @@ def read_image(path: Path, *, upright: bool) -> Image.Image:
     """Read an image as RGB. Greyscale, palettes and CMYK are converted, transparency is dropped.
 
     Args:
-        path: The file, whose content counts and not the ending of its name.
-        upright: Turn the image as its EXIF data say, as OpenCV does and Pillow does not.
+        path: The file. Its format is recognised by its content, not by the ending of its name.
+        upright: Turn the image as its EXIF data say, except for :data:`STORED_FORMATS`, as OpenCV does and Pillow does
+            not.
 
     Raises:
-        BadImageError: The file is missing, no image, several images, cut off, smaller than 32 x 32 pixels, or has more
-            than 8 bits a channel.
+        BadImageError: The file is missing, is not an image, holds several images, is cut off, is smaller than 32 x 32
+            pixels, or has more than 8 bits a channel.
     """
     # Opening a pipe would wait for the other end.
     if os.path.exists(path) and not os.path.isfile(path):

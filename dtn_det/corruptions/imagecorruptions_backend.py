@@ -26,7 +26,7 @@ def check(profile: Profile) -> None:
 
     Raises:
         ImportError: The package is missing or broken.
-        InputError: The package makes other corruptions than those of the profile.
+        InputError: The profile is that of a benchmark whose corruptions the package does not make.
     """
     if profile.name not in ("coco-c", "imagenet-c"):
         raise InputError(
@@ -37,7 +37,7 @@ def check(profile: Profile) -> None:
 
 
 def version() -> str:
-    """Return the distribution that provides the package, with its version."""
+    """Return the distribution that provides the package with its version, such as ``imagecorruptions-imaug=1.1.5``."""
     for distribution in ("imagecorruptions-imaug", "imagecorruptions"):
         try:
             return f"{distribution}={metadata.version(distribution)}"

@@ -17,15 +17,15 @@ class Profile:
     Attributes:
         name: Name by which users choose the profile.
         table: Parameters of each corruption and severity.
-        jpeg_quality: Quality of the JPEG files that the benchmark was published in; None if it was not published so.
+        jpeg_quality: Quality of the JPEG files that the benchmark was published in; None if it is not in JPEG files.
         original: True if the benchmark was made by the generators of Hendrycks and Dietterich, and not by
-            `imagecorruptions`. Then the elastic transform begins with a random affine map and counts in pixels, zoomed
-            layers are trimmed around their centre, and pixelate averages on its way up too.
-        frost_scale: Scale of the frost textures before a crop; `imagecorruptions` enlarges them by 1.1.
+            `imagecorruptions`. Then the elastic transform begins with a random affine map and has its parameters in
+            pixels, zoomed layers are trimmed around their centre, and pixelate enlarges with a box filter too.
+        frost_scale: Scale of the frost textures before a part is cut out; `imagecorruptions` enlarges them by 1.1.
         engine: Version of the engine since which the same arguments have given these pixels.
-        num_frost_textures: Frost draws from the first so many of the six textures. All generators name six files and
-            draw one of five: those of Hendrycks and Dietterich, and `imagecorruptions` 1.0.0 to 1.1.2, which COCO-C
-            was published with.
+        num_frost_textures: Number of textures that frost draws from, the first ones of the six. All generators name six
+            files and draw one of five: those of Hendrycks and Dietterich, and `imagecorruptions` 1.0.0 to 1.1.2, which
+            COCO-C was published with.
         side: Side of the square images that the strengths were chosen for, in pixels; None for any size.
     """
 
@@ -98,7 +98,7 @@ def get_profile(name: str, engine: int | None = None) -> Profile:
 
 
 def engines(name: str) -> tuple[int, ...]:
-    """Return the versions of the engine whose pixels a profile can still be made with, the latest last.
+    """Return the versions of the engine whose pixels of a profile can still be made, the latest last.
 
     Raises:
         InputError: The name is unknown.
@@ -108,7 +108,7 @@ def engines(name: str) -> tuple[int, ...]:
 
 
 def size_remark(name: str, width: int, height: int) -> str | None:
-    """Return a sentence for users whose images have another size than a profile was made for; None if it fits.
+    """Return a sentence for users whose images have another size than a profile was made for; None if the size fits.
 
     Blurs, textures and displacements are in pixels, so the same numbers are weaker on larger images.
 

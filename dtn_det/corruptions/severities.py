@@ -2,8 +2,8 @@
 
 Sources: the generators of Hendrycks and Dietterich (github.com/hendrycks/robustness, ImageNet-C/create_c,
 ``make_imagenet_c.py``, ``make_cifar_c.py`` and ``make_tinyimagenet_c.py``) and, for COCO-C, `imagecorruptions`
-(github.com/bethgelab/imagecorruptions; Michaelis et al., arXiv:1907.07484), which follows the first but for the elastic
-transform. Zoom factors are the values of ``np.arange(1, stop, step)`` there.
+(github.com/bethgelab/imagecorruptions; Michaelis et al., arXiv:1907.07484), which has the parameters of ImageNet-C
+except for the elastic transform. As there, zoom factors are the values of ``np.arange(1, stop, step)``.
 
 What the numbers of a severity mean:
 
@@ -17,11 +17,11 @@ defocus_blur        radius of the disk and sigma of its antialiasing, in pixels
 glass_blur          sigma, largest offset (both in pixels), rounds
 motion_blur         radius and sigma in pixels
 zoom_blur           zoom factors that are averaged
-snow                mean, deviation, zoom, threshold of the flakes; radius, sigma of their motion; share of the image
+snow                mean, deviation, zoom, threshold of flakes; radius, sigma of their motion; share not whitened
 frost               weight of the image, weight of the ice
 fog                 strength, decay of the roughness from scale to scale
 brightness          added to the value of HSV
-spatter             mean, deviation, sigma, threshold of the drops; strength or sigma; 0 for water, 1 for mud
+spatter             mean, deviation, sigma, threshold of drops; strength of water or sigma of mud; 0: water, 1: mud
 contrast            share of the deviation from the mean that stays
 elastic_transform   amplitude, sigma (both in pixels) and largest shift of the three points of the affine map, in pixels
 pixelate            share of the resolution that stays
@@ -92,7 +92,8 @@ IMAGENET_C: Table = MappingProxyType(
     }
 )
 
-# Amplitude relative to 1 % of the height (the noise is uniform within 0.5 %), sigma in per cent of each side.
+# Amplitude, sigma and shift. The amplitude multiplies noise that is uniform between -0.5 % and 0.5 % of the height;
+# sigma is in per cent of each side; a shift of 0 stands for no affine map.
 _COCO_C_ELASTIC = tuple((250 * factor, 1.0, 0.0) for factor in (0.05, 0.065, 0.085, 0.1, 0.12))
 
 COCO_C: Table = MappingProxyType({**IMAGENET_C, "elastic_transform": _COCO_C_ELASTIC})

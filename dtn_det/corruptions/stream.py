@@ -19,14 +19,15 @@ Key = str | int
 """What identifies an image: its path within the data set, or its id."""
 
 WNID = re.compile(r"n\d{8}")
-"""Name of a class folder of ImageNet, from which on the path of an image is its key."""
+"""Pattern of the names of ImageNet's class folders, which are WordNet ids. The key of an image is its path from such a
+folder on."""
 
 
 def check_key(key: object) -> str | None:
-    """Return a key as text: images of the same text are the same image.
+    """Return a key as text, or None for None. Keys with the same text, such as 7 and ``"7"``, are the same key.
 
     Raises:
-        InputError: The key is neither a string nor an integer, so it might be another in the next run.
+        InputError: The key is neither a string nor an integer, so its text might differ in the next run.
     """
     if key is None:
         return None
@@ -45,8 +46,8 @@ def image_key(path: str | PathLike[str], root: str | PathLike[str] | None = None
 
     Args:
         path: Path of the image.
-        root: Folder of the data set, from which on the path is the key. Without it, the key is the name of the file,
-            or its path from an ImageNet class folder on.
+        root: Folder of the data set; the key is the path relative to it. Without ``root``, the key is the name of the
+            file, or its path from an ImageNet class folder on.
 
     Returns:
         A path with forward slashes.
@@ -82,13 +83,14 @@ class Stream:
 
     Args:
         seed: Seed of the whole run.
-        key: Identity of the image, such as its path within the data set or its id; None is a key like any other.
+        key: Identity of the image, such as its path within the data set or its id. All images with the key None get the
+            same numbers.
         name: Name of the corruption.
         severity: 1 to 5.
     """
 
     def __init__(self, seed: int, key: Key | None, name: str, severity: int) -> None:
-        # NumPy's strings have a representation of their own, so any kind of string is made a plain one.
+        # The repr of NumPy's strings differs from that of plain ones, so any kind of string is made a plain one.
         text = repr((int(seed), check_key(key), str.__str__(name), int(severity)))
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         self.generator = np.random.Generator(np.random.SFC64(int.from_bytes(digest, "little")))

@@ -13,7 +13,7 @@ from dtn_det.corruptions.image import ByteImage, exact_bytes
 from dtn_det.corruptions.stream import Key, image_key
 from dtn_det.errors import InputError
 
-require("mmcv", "det")  # before the import below fails with a name that tells nobody which extra is missing
+require("mmcv", "det")  # names the extra that is missing, which the import below would not
 
 from mmcv.transforms import BaseTransform  # noqa: E402
 
@@ -26,15 +26,15 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
 
     The random pattern of an image follows from its ``img_id``, or, where a data set gives none, from its ``img_path``
     within ``data_root``: see :func:`dtn_det.corruptions.stream.image_key`. Both stay the same wherever the data lie and
-    in whatever order images come, and they are those of ``dtn-det corrupt``.
+    in whatever order images come, and ``dtn-det corrupt`` goes by them too.
 
-    Required key: ``img``, in BGR as MMCV loads it, whole numbers from 0 to 255 of any type, which the result has too.
+    Required key: ``img``, in BGR as MMCV loads it: whole numbers from 0 to 255 of any dtype, which the result keeps.
     Modified key: ``img``.
 
     Args:
         corruption: Name of the corruption.
-        severity: 1 to 5, or 0 to leave images as they are.
-        profile: See :class:`dtn_det.corruptions.Corruptor`, as for the rest.
+        severity: 1 to 5, or 0 to leave images unchanged.
+        profile: See :class:`dtn_det.corruptions.Corruptor`.
         seed: Seed of all randomness.
         jpeg: Save the result as JPEG and read it again; None to do as the benchmark did.
         channel_order: ``'bgr'`` lets the corruption take the array as it is, as in the published numbers of
@@ -45,7 +45,7 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
         engine: Version of the engine; None for the latest.
 
     Raises:
-        InputError: An argument does not fit; raised when the pipeline is built.
+        InputError: An argument is invalid; raised when the pipeline is built.
         FileNotFoundError: A frost texture is missing.
     """
 
@@ -71,7 +71,7 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
         """Corrupt ``results['img']``.
 
         Raises:
-            InputError: There is neither an id nor a path, or the image does not fit.
+            InputError: There is neither an id nor a path, or the image is not one that can be corrupted.
         """
         if self.corrupt.severity == 0:
             return results
@@ -106,8 +106,8 @@ class MMDetCorrupt(ImageCorruption):
     """The transform ``Corrupt`` that MMDetection had up to 3.3, for configs that name it.
 
     As in MMDetection, the corruption takes the array as MMCV loads it, in BGR, with the parameters of
-    `imagecorruptions`: this is :class:`ImageCorruption` with ``profile='coco-c'`` and ``channel_order='bgr'``. Other
-    than in MMDetection, an image gets the same pattern in every run.
+    `imagecorruptions`: this is :class:`ImageCorruption` with ``profile='coco-c'`` and ``channel_order='bgr'``. Unlike
+    in MMDetection, an image gets the same pattern in every run.
 
     Required key: ``img``, whole numbers from 0 to 255; other numbers are refused, while MMDetection clipped them.
     Modified key: ``img``.
@@ -117,7 +117,7 @@ class MMDetCorrupt(ImageCorruption):
         severity: 1 to 5.
 
     Raises:
-        InputError: An argument does not fit; raised when the pipeline is built.
+        InputError: An argument is invalid; raised when the pipeline is built.
     """
 
     def __init__(self, corruption: str, severity: int = 1) -> None:

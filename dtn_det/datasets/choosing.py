@@ -1,8 +1,8 @@
 """A fixed, random part of a data set's images.
 
-Which images a part holds follows from the seed and from what names each image, so it is the same in every run, and a
-smaller part is contained in any larger one. Stores keep the number and the seed, and not the images: the texts that are
-hashed below must stay what they are, or stored runs could not be continued.
+Which images a part holds follows from the seed and from the path or id of each image, so it is the same in every run,
+and a smaller part is contained in any larger one. Stores keep the number and the seed, and not the images: the texts
+that are hashed below must stay what they are, or stored runs could not be continued.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def choose_paths(paths: Sequence[str], limit: int | None, seed: int) -> Sequence
         seed: Seed of the choice.
 
     Returns:
-        The chosen paths, folder by folder; all of them as they came without a limit.
+        The chosen paths, sorted folder by folder; without a limit, all paths in their given order.
 
     Raises:
         InputError: The limit is below 1.
@@ -45,7 +45,7 @@ def choose_ids(ids: Sequence[object], limit: int | None, seed: int) -> list[int]
         seed: Seed of the choice.
 
     Returns:
-        The places of the chosen images among ``ids``, in ascending order.
+        The indices of the chosen images among ``ids``, in ascending order.
 
     Raises:
         InputError: The limit is below 1.
@@ -56,7 +56,7 @@ def choose_ids(ids: Sequence[object], limit: int | None, seed: int) -> list[int]
 
 
 def _lowest(names: Sequence[str], limit: int, seed: int, hash_of: Callable[[int, str], bytes]) -> list[int]:
-    """Return the places of the names with the lowest hashes."""
+    """Return the indices of the ``limit`` names with the lowest hashes."""
     if limit < 1:
         raise InputError(f"expected a limit of at least 1 image, got {limit}")
     return sorted(range(len(names)), key=lambda place: hash_of(seed, names[place]))[:limit]
@@ -71,14 +71,15 @@ def _id_hash(seed: int, text: str) -> bytes:
 
 
 def selection_name(limit: int | None, total: int, seed: int) -> str:
-    """Name a selection as stores do: ``'all'`` or ``'limit=500 of 50000 seed=0'``."""
+    """Return the name of a selection as stores keep it: ``'all'`` or such as ``'limit=500 of 50000 seed=0'``."""
     return "all" if limit is None or limit >= total else f"limit={limit} of {total} seed={seed}"
 
 
 def read_selection(name: str) -> tuple[int, int] | None:
-    """Read the name of a selection: how many images were to be chosen, and the seed; None if all were taken.
+    """Return the limit and the seed in the name of a selection; None if all images were taken.
 
-    What a reader of corrupted folders says behind the name, such as ``in the tree, of 50000 clean images``, is skipped.
+    The reader of corrupted folders appends text such as ``in the tree, of 50000 clean images`` to the name; it is
+    skipped.
     """
     found = _NAME.match(name)
     return None if found is None else (int(found["limit"]), int(found["seed"]))

@@ -1,9 +1,9 @@
 """Check that a model, its config and its annotation files mean the same classes by the same labels.
 
 MMDetection numbers the classes of a data set by the order of ``categories`` in its annotation file, of which it takes
-those whose names the config lists; the order in the config does not matter to it. So a label means what the training
-file's order says, and a file of another order gives every label another name without a word. This module decides by
-names, from facts that :mod:`dtn_det.datasets.configs.classes` gathers.
+those whose names the config lists; the order in the config does not matter to it. So the order in the training file
+says what a label means, and with a file of another order, labels mean other classes without any error. This module
+decides by names, from facts that :mod:`dtn_det.datasets.configs.classes` gathers.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class NamedSet:
     Attributes:
         where: Key of the data set in the config, such as ``'train_dataloader.dataset'``.
         file: Path of its annotation file.
-        wanted: Names that the config lists, in its order, or those of the data set's class.
+        wanted: Names that the config lists, in its order; if it lists none, those that the data set's type brings.
         categories: Names in the file, in the order by which MMDetection numbers them.
-        heads: True if the heads of the model have as many classes as this set; False if things and stuff are counted
-            separately.
+        heads: True if the heads of the model must have as many classes as this set; False for panoptic sets, whose
+            things and stuff are counted separately.
     """
 
     where: str
@@ -52,10 +52,10 @@ class NamedSet:
 
 @dataclass(frozen=True)
 class ModelClasses:
-    """What a model says of its classes.
+    """What a model says about its classes.
 
     Attributes:
-        heads: Numbers of classes by their keys in the config, such as ``'model.bbox_head.num_classes'``.
+        heads: Numbers of classes of its heads, by keys of the config such as ``'model.bbox_head.num_classes'``.
         checkpoint: Path of the checkpoint; empty before training.
         names: Names in the checkpoint, which are those of the training config in its order; None if it has none.
         in_label_order: True if ``names`` are known to be in the order of the labels, as this project's training writes
@@ -76,7 +76,7 @@ class LabelNames:
         names: Name of each label.
         evidence: What the names were taken from.
         source: The file or checkpoint that they were read from.
-        differing: Sets in which MMDetection would number the classes in another order.
+        differing: Evaluated sets in which MMDetection would number the classes in another order.
     """
 
     names: tuple[str, ...]
@@ -85,7 +85,7 @@ class LabelNames:
     differing: tuple[NamedSet, ...] = ()
 
     def places(self, categories: Sequence[str]) -> tuple[int, ...] | None:
-        """Return the place of each label's name among categories; None if they are in the order of the labels.
+        """Return the index of each label's name among categories; None if they are in the order of the labels.
 
         Args:
             categories: The same names in another order.
@@ -96,7 +96,7 @@ class LabelNames:
 
 
 def labels_in_training(training: Sequence[NamedSet], others: Sequence[NamedSet], model: ModelClasses) -> LabelNames:
-    """Decide what the labels of a model mean that is about to be trained.
+    """Decide what the labels of a model that is about to be trained mean.
 
     Args:
         training: Sets that the model is trained on, at least one.
@@ -124,9 +124,9 @@ def labels_in_training(training: Sequence[NamedSet], others: Sequence[NamedSet],
 def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet], model: ModelClasses) -> LabelNames:
     """Decide what the labels of a trained model mean.
 
-    The order of the training file decides. If that file is not at hand, the order of the tested file is taken, provided
-    that the names of the checkpoint, or else of the config, are in that order too. Nothing else is known then, so that
-    two different orders are refused.
+    A checkpoint whose names are known to be in the order of the labels decides, else the order of the training file. If
+    that file is not at hand, the order of the tested file is taken, provided that the names of the checkpoint, or else
+    of the config, are in that order too. Nothing else is known then, so two different orders are refused.
 
     Args:
         tested: Sets and evaluators' files that the model is evaluated on, at least one.
@@ -156,7 +156,7 @@ def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet
 def _decided(
     first: NamedSet, training: Sequence[NamedSet], model: ModelClasses
 ) -> tuple[tuple[str, ...], Evidence, str]:
-    """Return the names of the labels, the evidence for them, and the place of the evidence."""
+    """Return the names of the labels, the kind of evidence for them, and where it was found."""
     if model.names is not None and model.in_label_order:
         return model.names, "checkpoint", model.checkpoint
     if training:
@@ -191,7 +191,7 @@ def _decided(
 
 
 def differing_order(found: LabelNames) -> ClassNameError | None:
-    """Return the error of programs that cannot evaluate by names; None if all sets are in the order of the labels."""
+    """Return the error of programs that cannot match labels by name; None if all sets are in the labels' order."""
     if not found.differing:
         return None
     one = found.differing[0]
@@ -203,7 +203,7 @@ def differing_order(found: LabelNames) -> ClassNameError | None:
 
 
 def order_remark(found: LabelNames) -> Remark:
-    """Return the remark that labels were matched by name because a file has another order of categories."""
+    """Return the remark that labels were matched by name because a file has its categories in another order."""
     one = found.differing[0]
     count = sum(name != other for name, other in zip(found.names, one.labels, strict=True))
     stand = agreeing(count, "{category stands|categories stand}")
@@ -214,7 +214,7 @@ def order_remark(found: LabelNames) -> Remark:
 
 
 def check_set(one: NamedSet, heads: Mapping[str, int] | None = None) -> None:
-    """Check that a file has each name of the config once.
+    """Check that a file has each name that the config lists exactly once.
 
     Args:
         one: The set with the file.
@@ -303,7 +303,7 @@ def _order(wanted: Sequence[str], found: Sequence[str]) -> str:
 
 
 def _near(missing: Sequence[str], there: Sequence[str]) -> str:
-    """Say which names are the same but for blanks, case and dashes."""
+    """Say which missing names are there in a form that differs only in blanks, case or dashes."""
     reasons: Sequence[tuple[str, Callable[[str], str]]] = (
         ("blanks", lambda name: " ".join(name.split())),
         ("case", str.casefold),

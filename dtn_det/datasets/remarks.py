@@ -1,4 +1,4 @@
-"""Remarks: what a reader left out, filled in or decided, which is told once and kept in the store."""
+"""Remarks: what a reader left out, filled in or decided. Each is shown to the user once and kept in the store."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _FORMS = re.compile(r"\{([^{}|]*)\|([^{}|]*)\}")
 
 @dataclass(frozen=True)
 class Remark:
-    """One kind of thing that a reader did not take as it is in the data.
+    """One kind of deviation from the data: something that a reader left out, filled in or decided.
 
     Attributes:
-        kind: Short identifier for programs, such as ``'other_image_formats'``.
-        what: Sentence for people without count and examples, such as ``'files with endings that are not read were
-            passed over'``; it agrees with the count, see :func:`agreeing`.
+        kind: Short identifier for programs, such as ``'other_files'``.
+        what: The sentence for users that follows the count, such as ``'files with endings that are not read were passed
+            over'``; its words have the number that fits the count, see :func:`agreeing`.
         where: The file or folder.
         count: Number of times that it happened, at least 1.
-        examples: A few of the places where it happened.
-        partial: True if numbers will be those of a part of the data set, so that they are marked as partial.
+        examples: A few of the files or objects that it happened to.
+        partial: True if results will cover only a part of the data set, so that they are marked as partial.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Remark:
         return f"{self.where}: {self.count:,} {self.what}{f' ({shown})' if self.examples else ''}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the remark as JSON holds it."""
+        """Return the remark as a dictionary that can be written as JSON, with the first three examples."""
         return {**asdict(self), "examples": list(self.examples[:_SHOWN])}
 
     @classmethod
@@ -71,7 +71,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def tell(remarks: Iterable[Remark], say: Callable[[str], None]) -> None:
-    """Say each remark once, in a line that begins with ``note:``, or with ``warning:`` if numbers become partial."""
+    """Say each remark once, in a line that begins with ``note:``, or with ``warning:`` if it makes results partial."""
     for sentence in dict.fromkeys(
         f"{'warning' if remark.partial else 'note'}: {remark.sentence()}" for remark in remarks
     ):
@@ -79,5 +79,5 @@ def tell(remarks: Iterable[Remark], say: Callable[[str], None]) -> None:
 
 
 def counted_remark(path: Path, kind: str, what: str, examples: Sequence[str]) -> Remark:
-    """Return a remark on some objects of a file; ``what`` has both forms of words, as for :func:`agreeing`."""
+    """Return a remark on the objects of a file named in ``examples``; ``what`` is a text for :func:`agreeing`."""
     return Remark(kind, agreeing(len(examples), what), str(path), len(examples), tuple(map(str, examples[:3])))

@@ -42,7 +42,7 @@ def glass_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def _offsets(stream: Stream, size: tuple[int, ...], reach: int, rounds: int) -> npt.NDArray[np.int8]:
-    """``(rounds * visited pixels * 2,)`` offsets from ``-reach`` to ``reach - 1``: the generators exclude ``reach``."""
+    """Draw two offsets for each visited pixel of each round, from ``-reach`` to ``reach - 1`` as the generators do."""
     height, width = size
     count = 2 * rounds * (height - 2 * reach) * (width - 2 * reach)
     return stream.generator.integers(-reach, reach, count, dtype=np.int8)
@@ -50,10 +50,10 @@ def _offsets(stream: Stream, size: tuple[int, ...], reach: int, rounds: int) -> 
 
 @compiled
 def _shuffle(image: ByteImage, offsets: npt.NDArray[np.int8], reach: int, rounds: int) -> ByteImage:
-    """Copy each pixel from one near it, from the lower right to the upper left.
+    """Copy each pixel from one near it, pixel after pixel from the lower right to the upper left.
 
-    The generators meant to swap the two, but they assign views, so that the second assignment reads the pixel that the
-    first has overwritten. The published images were made with this copy, which is weaker than a swap.
+    The benchmarks' generators were meant to swap the two, but they assign views, so that the second assignment reads
+    the pixel that the first has overwritten. The published images were made with this copy, weaker than a swap.
     """
     height, width = image.shape[:2]
     draw = 0
@@ -81,7 +81,7 @@ def blur_along(image: FloatImage, radius: int, sigma: float, angle: float) -> Fl
 
     Args:
         image: ``(H, W)`` or ``(H, W, C)``.
-        radius: Half the length of the blur, in pixels, all of it in one direction.
+        radius: Half the length of the line, in pixels. All of the line lies on one side of the pixel.
         sigma: Standard deviation of the Gaussian that the weights follow, in pixels.
         angle: Direction of the line, in degrees from the horizontal.
 
@@ -98,8 +98,8 @@ def blur_along(image: FloatImage, radius: int, sigma: float, angle: float) -> Fl
 def taps(radius: int, sigma: float, angle: float, height: int, width: int) -> Taps:
     """Return the weights and the shifts down and to the right of the copies that :func:`blur_along` averages.
 
-    Each copy lies one pixel further along the line than the one before, rounded to whole pixels. Copies that would
-    leave the image are left out, as in `imagecorruptions`.
+    Each copy lies one pixel further along the line than the one before, rounded to whole pixels. The line ends before
+    the first copy that would lie outside the image, as in `imagecorruptions`.
     """
     steps = np.arange(2 * radius + 1)
     weight = np.exp(-(steps**2) / (2 * sigma**2))
@@ -159,22 +159,23 @@ def zoom_samples(length: int, factor: float, *, centred: bool) -> Samples:
     Args:
         length: Pixels of the axis, before and after.
         factor: Factor of the enlargement, at least 1.
-        centred: Crop the enlargement around its centre, as the original generator does, or at its beginning, as
-            `imagecorruptions` does.
+        centred: True to crop the enlargement around its centre, as the original generator does; False to take its
+            beginning, as `imagecorruptions` does.
 
     Returns:
-        The index of the pixel before each place, and the share of the pixel after it. At some sizes rounding makes the
-        enlargement a pixel too short or puts its last pixel just outside the crop, where SciPy sees nothing: the
-        benchmarks' images lack that pixel's share, so these arrays are ``(length,)`` or a little shorter.
+        For each pixel of the enlargement, the index of the source pixel before it, and the weight of the source pixel
+        after that. At some sizes rounding makes the enlargement a pixel too short or puts its last pixel just outside
+        the source, where SciPy yields 0. The benchmarks' images lack that pixel, so these arrays are ``(length,)`` or a
+        little shorter.
     """
     crop = math.ceil(length / factor)
     first = (length - crop) // 2
     enlarged = round(crop * factor)
     trim = (enlarged - length) // 2 if centred else 0
-    # The ends of the axis fall on the ends of the crop.
+    # The first and the last pixel of the enlargement fall on those of the source.
     position = (np.arange(min(length, enlarged)) + trim) * ((crop - 1) / (enlarged - 1))
     position = position[(position >= 0) & (position <= crop - 1)]
-    # The last pixel counts as the end of the step before it, so that every place has a pixel after it.
+    # A position on the last pixel is put in the interval before it (share 1), so that before + 1 always exists.
     before = np.minimum(np.floor(position), crop - 2)
     return (before + first).astype(np.uint32), (position - before).astype(np.float32)
 
@@ -188,7 +189,7 @@ def _add_zoomed(
     across: npt.NDArray[np.float32],
     total: npt.NDArray[np.float32],
 ) -> None:
-    """``left`` and ``across`` hold one entry for each value of a row, ``(W * 3,)``."""
+    """Add an enlargement to ``total``; ``left`` and ``across`` have an entry for each value of a row: ``(W * 3,)``."""
     blended = np.empty(image.shape[1], dtype=np.float32)
     for row in range(upper.size):
         above, below, share = image[upper[row]], image[upper[row] + 1], down[row]

@@ -14,7 +14,7 @@ from dtn_det.system.compiled import compiled
 
 
 def contrast(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Draw every value towards the mean of its channel over the image."""
+    """Move every value towards the mean of its channel over the image."""
     (share,) = settings.parameters
     means = np.array(cv2.mean(image)[:3]) / 255  # (3,)
     levels = np.arange(256, dtype=np.float64)[:, None] / 255
@@ -24,7 +24,7 @@ def contrast(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def brightness(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Raise the value of HSV; hue and saturation stay, so all channels of a pixel grow by the factor of the largest."""
+    """Raise V of HSV; hue and saturation stay, so all channels of a pixel are multiplied by the same factor."""
     (offset,) = settings.parameters
     corrupted = np.empty_like(image)
     _look_up(image.reshape(-1, 3), _brightness_table(offset), corrupted.reshape(-1, 3))
@@ -33,7 +33,7 @@ def brightness(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 @functools.lru_cache(maxsize=16)
 def _brightness_table(offset: float) -> ByteImage:
-    """``(256, 256)`` outputs, by the largest channel of the pixel and by the level of the channel."""
+    """Return the output for each largest channel of a pixel (row) and each level of a channel (column): (256, 256)."""
     levels = np.arange(256, dtype=np.float64) / 255
     value = levels[:, None]
     raised = np.minimum(value + offset, 1)
@@ -52,7 +52,7 @@ def _look_up(pixels: ByteImage, table: ByteImage, out: ByteImage) -> None:
 
 
 def saturate(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Scale and shift the saturation of HSV."""
+    """Multiply S of HSV by a factor and add an offset."""
     factor, offset = settings.parameters
     corrupted = np.empty_like(image)
     _saturate(image.reshape(-1, 3), _saturation_table(factor, offset), corrupted.reshape(-1, 3))
@@ -61,11 +61,12 @@ def saturate(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 @functools.lru_cache(maxsize=16)
 def _saturation_table(factor: float, offset: float) -> npt.NDArray[np.float32]:
-    """``(256, 256)`` factors for a channel's distance from the largest one, by the largest and the smallest channel."""
+    """Return the factor of a channel's distance from the largest, by largest (row) and smallest channel (column)."""
     largest, smallest = np.arange(256.0)[:, None], np.arange(256.0)[None]
     saturation = np.divide(largest - smallest, largest, out=np.zeros((256, 256)), where=largest > 0)
     wanted = np.clip(saturation * factor + offset, 0, 1)
     growth = np.divide(wanted, saturation, out=np.zeros_like(wanted), where=saturation > 0)
+    # Grey has no such distances: its entry is the wanted saturation itself.
     return np.where(largest == smallest, wanted, growth).astype(np.float32)
 
 
@@ -77,7 +78,7 @@ def _saturate(pixels: ByteImage, table: npt.NDArray[np.float32], out: ByteImage)
         growth = table[largest, smallest]
         top = np.float32(largest)
         if largest == smallest:
-            # Grey has hue 0, red, in HSV: the other two channels lose what saturation it gets.
+            # Grey has hue 0 in HSV, which is red: green and blue are lowered to give it the saturation.
             out[i, 0] = largest
             out[i, 1] = out[i, 2] = np.uint8(top * (np.float32(1) - growth))
         else:

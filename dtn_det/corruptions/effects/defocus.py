@@ -17,7 +17,7 @@ from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.image import ByteImage, FloatImage, to_bytes
 from dtn_det.system.compiled import compiled
 
-# The generators' kernel reaches this far from its centre for radii up to 8, in pixels.
+# For radii up to 8, the generators' kernel reaches this far from its centre, in pixels.
 _CANVAS = 8
 
 
@@ -29,10 +29,10 @@ class Lens:
         half_widths: ``(2 R + 1,)``: the disk covers ``-half_width`` to ``half_width`` in each of its rows.
         count: Number of pixels of the disk.
         rim: ``(K,)`` Gaussian that smooths the rim.
-        weight: ``(M,)`` weights of the rest, which exists because the generators smooth the disk on a canvas whose
-            edge it may touch, which folds the rim back.
-        down: ``(M,)`` rows of these weights, from the centre.
-        right: ``(M,)`` columns of these weights, from the centre.
+        weight: ``(M,)`` weights of the rest. There is a rest because the generators smooth the disk on a canvas: where
+            the disk touches its edge, the rim is folded back.
+        down: ``(M,)`` rows of these weights, counted down from the centre.
+        right: ``(M,)`` columns of these weights, counted to the right from the centre.
         reach: Number of pixels around the image that the filter needs.
     """
 
@@ -61,7 +61,7 @@ def defocus_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def disk(radius: float, antialiasing: float) -> npt.NDArray[np.float64]:
-    """Return the blur kernel of the generators: a uniform disk that sums to 1, smoothed with its canvas mirrored.
+    """Return the generators' blur kernel: a uniform disk that sums to 1, smoothed on a canvas with mirrored edges.
 
     Args:
         radius: Radius of the disk, in pixels.
@@ -79,7 +79,7 @@ def disk(radius: float, antialiasing: float) -> npt.NDArray[np.float64]:
 
 @functools.lru_cache(maxsize=32)
 def make_lens(radius: float, antialiasing: float) -> Lens:
-    """Take the kernel of :func:`disk` apart."""
+    """Take the kernel of :func:`disk` apart into the parts of a lens, with a radius and a sigma in pixels."""
     kernel = disk(radius, antialiasing)
     rim = cv2.getGaussianKernel(3 if radius <= _CANVAS else 5, antialiasing, cv2.CV_64F)[:, 0]
     largest = int(radius)
@@ -113,7 +113,7 @@ def _centred(kernel: npt.NDArray[np.float64], margin: int) -> npt.NDArray[np.flo
 def _sum_runs(
     image: ByteImage, half_widths: npt.NDArray[np.int64], first: int, scale: np.float32, out: FloatImage
 ) -> None:
-    """Sum over the disk around each pixel from ``first`` on, on both axes, times ``scale``."""
+    """Write the sum over the disk around each pixel, from row and column ``first`` of the image on, times ``scale``."""
     height, width, channels = image.shape
     running = np.zeros((height, (width + 1) * channels), dtype=np.int32)
     for row in range(height):

@@ -12,7 +12,7 @@ from dtn_det.corruptions.image import ByteImage
 
 
 def pixelate(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Average blocks of pixels, then enlarge them again."""
+    """Shrink the image by averaging blocks of pixels, then enlarge it to its size again."""
     (share,) = settings.parameters
     height, width = image.shape[:2]
     upwards = Image.Resampling.BOX if settings.profile.original else Image.Resampling.NEAREST

@@ -1,4 +1,4 @@
-"""Elastic transform: a smooth random displacement of the pixels, after a random affine map in the original one."""
+"""Elastic transform: a smooth random displacement of the pixels, in some benchmarks after a random affine map."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dtn_det.system.compiled import compiled
 
 # Sigmas at which the generators cut the smoothing kernel off.
 TRUNCATE = 3.0
-# Share of the energy that a low-rank smoothing may leave out with the weakest frequencies.
+# Share of the energy that a low-rank smoothing may lose by leaving out the weakest frequencies.
 LOST_ENERGY = 2e-5
 
 Basis = npt.NDArray[np.float32]
 
 
 def elastic_transform(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Displace the pixels by smooth noise, in the original transform after a random affine map."""
+    """Displace the pixels by smooth noise; profiles with ``original`` apply a random affine map before that."""
     height, width = image.shape[:2]
     amplitude, sigma, shift = settings.parameters
     values = image.astype(np.float32)
@@ -45,7 +45,7 @@ def elastic_transform(image: ByteImage, settings: EffectSettings) -> ByteImage:
 def _affine(image: FloatImage, shift: float, stream: Stream) -> FloatImage:
     """Apply the affine map that moves three points around the centre by up to ``shift`` pixels each way."""
     height, width = image.shape[:2]
-    # The generator takes (height, width) for (x, y) here; at 224 x 224 the two agree.
+    # The generator takes (height, width) for (x, y) here, which makes no difference for its square images.
     centre = np.array([width // 2, height // 2], dtype=np.float32)
     side = min(height, width) // 3
     corners = centre + side * np.array([[1, 1], [1, -1], [-1, -1]], dtype=np.float32)
@@ -115,16 +115,17 @@ def _reach(sigma: float) -> int:
 
 @functools.lru_cache(maxsize=64)
 def smoothing_basis(length: int, sigma: float) -> Basis:
-    """Write a wide Gaussian filter over a mirrored axis as ``basis.T @ basis`` with few rows, for few frequencies pass.
+    """Write a wide Gaussian filter over a mirrored axis as ``basis.T @ basis``.
 
-    A symmetric kernel on an axis mirrored about its ends is diagonal in the cosines of the DCT-II.
+    A symmetric kernel on an axis mirrored about its ends is diagonal in the cosines of the DCT-II. A wide Gaussian lets
+    few of these frequencies pass, so the basis has few rows.
 
     Args:
         length: Length of the axis, in pixels.
         sigma: Sigma of the Gaussian, in pixels.
 
     Returns:
-        ``(K, length)`` basis. Negative side lobes of the cut-off kernel are left out with the weakest frequencies.
+        ``(K, length)`` basis. Negative responses, which come from cutting the kernel off, are set to 0.
     """
     offset = np.arange(-_reach(sigma), _reach(sigma) + 1)
     kernel = np.exp(-(offset**2) / (2 * sigma**2))
@@ -143,7 +144,7 @@ def smoothing_basis(length: int, sigma: float) -> Basis:
 
 @compiled
 def _smooth_by_basis(noise: FloatImage, rows: Basis, columns: Basis, out: FloatImage) -> None:
-    """Compute ``rows.T @ (rows @ noise @ columns.T) @ columns``; the sums of BLAS depend on its number of threads."""
+    """Compute ``rows.T @ (rows @ noise @ columns.T) @ columns`` without BLAS, whose sums depend on its threads."""
     height, width = noise.shape
     spectrum = np.zeros((rows.shape[0], columns.shape[0]), dtype=np.float32)
     line = np.empty(width, dtype=np.float32)

@@ -11,14 +11,14 @@ from dtn_det.corruptions.stream import Stream
 from dtn_det.system.compiled import compiled
 
 ROUGHNESS = 100.0**2
-"""Amplitude of the displacements at the coarsest scale; the map spans about three times as much."""
+"""Amplitude of the displacements at the coarsest scale; the values of the map span about three times as much."""
 
 NEGLIGIBLE = 20.0
-"""Amplitude from which on a scale may be left out where it is not seen: less than 0.1 % of what the map spans."""
+"""Scales of a smaller amplitude are left out where they are not seen: it is less than 0.1 % of the span of the map."""
 
 
 def fog(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Add a haze and darken the sum so that the brightest value stays the brightest."""
+    """Add a haze and scale the sum down, so that no value exceeds the brightest one of the image."""
     strength, decay = settings.parameters
     haze = fractal_haze(image.shape[0], image.shape[1], decay, settings.stream)
     brightest = float(image.max()) / 255
@@ -31,13 +31,13 @@ def fog(image: ByteImage, settings: EffectSettings) -> ByteImage:
 def fractal_haze(height: int, width: int, decay: float, stream: Stream) -> FloatImage:
     """Make the upper left corner of a periodic diamond-square map whose side is a power of two.
 
-    The map is scaled to 0 ... 1 as a whole, so that all of it is needed for its extremes. Scales whose displacements
-    are too small to move the extremes are only made for the corner.
+    The haze is scaled to 0 ... 1 by the extremes of the whole map, so all of the map is made. Scales whose
+    displacements are too small to move the extremes are made for the corner alone.
 
     Args:
         height: Height of the corner, in pixels.
         width: Width of the corner, in pixels.
-        decay: The displacements of a scale are ``decay`` squared times as small as those of the scale before.
+        decay: The amplitude of each scale is that of the next coarser scale divided by ``decay ** 2``.
         stream: Random numbers.
 
     Returns:
@@ -46,9 +46,11 @@ def fractal_haze(height: int, width: int, decay: float, stream: Stream) -> Float
     scales = (max(height, width) - 1).bit_length()
     amplitudes = [ROUGHNESS / decay ** (2 * scale) for scale in range(scales)]
     needed = [[_points_needed(length, scales - scale) for length in (height, width)] for scale in range(scales)]
-    # A corner that fills nearly all of its map wraps around at the coarse scales.
+    # If the corner fills nearly all of the map, its coarse scales need points from beyond the period: these scales are
+    # made for the whole map too.
     whole = sum(amplitudes[scale] >= NEGLIGIBLE or max(needed[scale]) > 2**scale + 2 for scale in range(scales))
-    # The map has one row and column more on each side than its period, as neighbours of the outermost points.
+    # The array has one more row and column on each side than the period of the map, as neighbours of the outermost
+    # points.
     points: FloatImage = np.zeros((3, 3), np.float32)
     for amplitude in amplitudes[:whole]:
         points = _refine(points, np.float32(amplitude), _noise(stream, points), True)
@@ -64,16 +66,16 @@ def fractal_haze(height: int, width: int, decay: float, stream: Stream) -> Float
 
 
 def _points_needed(length: int, scales: int) -> int:
-    """Count the points of an axis that determine ``length`` pixels ``scales`` later, with the one before the first."""
+    """Count the points of an axis from which ``scales`` refinements make ``length`` pixels, with the border before."""
     last = length - 1
     for _ in range(scales):
-        # An even point lies between two odd ones, an odd one between two points of the scale before.
+        # Odd points are new and lie between two old ones; even points need the odd ones on both sides.
         last = last // 2 + 1
     return last + 2
 
 
 def _noise(stream: Stream, points: FloatImage) -> npt.NDArray[np.uint16]:
-    """Draw 16 bits for each of the new points, of which an old point brings three at most."""
+    """Draw 16 bits for each new point; a refinement adds at most three points for each old one."""
     rows, columns = points.shape
     count = 3 * (rows - 1) * (columns - 1)
     return stream.bits((count + 1) // 2).view("<u2")[:count].reshape(3, rows - 1, columns - 1)
@@ -81,10 +83,10 @@ def _noise(stream: Stream, points: FloatImage) -> npt.NDArray[np.uint16]:
 
 @compiled
 def _refine(points: FloatImage, amplitude: np.float32, noise: npt.NDArray[np.uint16], periodic: bool) -> FloatImage:
-    """Halve the distance of the points: each new one is the mean of its four neighbours and a displacement.
+    """Halve the distance of the points: each new one is the mean of its four neighbours plus a random displacement.
 
-    The first and the last row and column of ``points`` only serve as neighbours. In a periodic map they are made new,
-    in another one only the first ones are.
+    The first and the last row and column of ``points`` only serve as neighbours. The result of a periodic map has such
+    borders on all sides, that of another one only a first row and column.
     """
     rows, columns = points.shape[0] - 1, points.shape[1] - 1
     scale = amplitude * np.float32(2.0**-15)
@@ -132,5 +134,5 @@ def _blend(image: ByteImage, haze: FloatImage, share: float, strength: float, ou
         for column in range(width):
             value = haze[row, column] * add
             for c in range(3):
-                # At most the brightest value of the image, so there is nothing to clip.
+                # The sum is at most the brightest value of the image, so it is not clipped.
                 out[row, column, c] = np.uint8(np.float32(image[row, column, c]) * keep + value)

@@ -42,14 +42,14 @@ class TextureSet:
 
 
 def texture_set(folder: Path | str | None) -> TextureSet:
-    """Return the textures of a folder, or those that ship; either are read or made once in a process.
+    """Return the textures of a folder, or those that ship with the package; they are read or made once in a process.
 
     Args:
-        folder: Folder with :data:`FILES`; None for the textures that ship.
+        folder: Folder with :data:`FILES`; None for the textures that ship with the package.
 
     Raises:
         FileNotFoundError: The folder or a texture is missing.
-        InputError: A texture is no picture.
+        InputError: A texture cannot be read as a picture.
     """
     return _procedural() if folder is None else _read(Path(folder).resolve())
 
@@ -130,7 +130,7 @@ _DRAWINGS: tuple[tuple[Callable[[Stream, tuple[int, int]], FloatImage], int], ..
     (_small_feathers, 16),
     (_large_feathers, 16),
 )
-"""What is drawn for each texture, and the size of the patches of one tint, in pixels."""
+"""The function that draws each texture, and the size of the texture's patches of one tint, in pixels."""
 
 
 def _in_color(drawing: FloatImage, tint: FloatImage, statistics: Statistics) -> ByteImage:
@@ -153,7 +153,7 @@ def _in_color(drawing: FloatImage, tint: FloatImage, statistics: Statistics) -> 
 
 
 def _with_layout(values: FloatImage, wanted: tuple[tuple[float, ...], ...]) -> FloatImage:
-    """Add a smooth shade so that the cells have the means."""
+    """Add a smooth shade that brings the means of the 3 x 3 cells close to the wanted ones."""
     # The shade is stronger than needed, because the rest of the round takes some of it back.
     shade = 1.5 * (np.array(wanted) - layout(values))
     for axis, length in enumerate(values.shape):
@@ -161,21 +161,21 @@ def _with_layout(values: FloatImage, wanted: tuple[tuple[float, ...], ...]) -> F
         position = (np.arange(length) + 0.5) * count / length - 0.5
         before = np.clip(position, 0, count - 1.001).astype(np.intp)
         share = np.clip(position, 0, count - 1) - before
-        # The step is smooth, because kinks would be seen.
+        # The transition from cell to cell is smooth, because kinks would be seen.
         share = np.expand_dims(share * share * (3 - 2 * share), 1 - axis)
         shade = (1 - share) * shade.take(before, axis) + share * shade.take(before + 1, axis)
     return values + shade.astype(np.float32)
 
 
 def _with_quantiles(values: FloatImage, wanted: tuple[float, ...]) -> FloatImage:
-    """Bend the values so that they have the quantiles."""
-    # One pixel in seven tells the quantiles of all.
+    """Map the values by an increasing function, so that they have the wanted quantiles."""
+    # One pixel in seven suffices to know the quantiles of all.
     found = quantiles(values.reshape(-1)[::7])
     return np.interp(values, found, wanted).astype(np.float32)
 
 
 def _with_spectrum(values: FloatImage, wanted: tuple[float, ...]) -> FloatImage:
-    """Amplify each frequency so that the bands have the mean powers; the phases, which carry the shapes, stay."""
+    """Amplify each frequency so that the bands get the wanted mean powers; the phases, which carry the shapes, stay."""
     gain = np.array(wanted) - spectrum(values)
     # A cosine transform mirrors the drawing at its edges, so that nothing leaks from one edge to the other.
     height, width = values.shape
@@ -203,18 +203,18 @@ def frost(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def _fitting_texture(folder: Path | str | None, number: int, height: int, width: int, profile: Profile) -> ByteImage:
-    """Return a texture at the scale of the profile, or larger if it would not exceed the image on both axes."""
+    """Return a texture at the scale of the profile, enlarged further if the image would not fit into it."""
     texture = texture_set(folder).textures[number]
     rows, columns = texture.shape[:2]
     scale = profile.frost_scale
     if not profile.original:
         scale *= max(height / rows, width / columns, 1)
     elif round(rows * scale) <= height or round(columns * scale) <= width:
-        # The original generators never had images this large.
+        # The original generators say nothing of this case: their images were never this large.
         scale = max((height + 1) / rows, (width + 1) / columns)
     if scale == 1:
         return texture
-    # Textures for unusually large images would fill the memory.
+    # Textures for unusually large images are not kept, because they would fill the memory.
     rescale = _rescaled if texture.nbytes * scale**2 <= _KEPT_BYTES else _rescaled.__wrapped__
     return rescale(folder, number, scale, profile.original)
 

@@ -10,7 +10,8 @@ from dtn_det.corruptions.stream import Stream
 from dtn_det.system.compiled import compiled
 
 Strokes = npt.NDArray[np.float32]
-"""``(N, 9)``: x and y of both ends, half the width at both, shade, what the shade gains from rim to rim, opacity."""
+"""``(N, 9)``: x and y of both ends, half the width at both ends, shade of the middle line, what the shade gains from
+there to one rim and loses to the other, opacity."""
 
 Floats = npt.NDArray[np.floating]
 Range = tuple[float, float]

@@ -1,7 +1,7 @@
 """Statistics of the six frost textures of ImageNet-C, which the textures that ship are made to share.
 
 Measured on ``frost1.png`` to ``frost6.jpg`` of github.com/hendrycks/robustness (ImageNet-C/imagenet_c/imagenet_c/frost)
-by :func:`quantiles` and :func:`spectrum`. The second and the third file hold the same picture.
+by :func:`quantiles`, :func:`spectrum` and :func:`layout`. The second and the third file hold the same picture.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SHARES = (0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.9
 Values = npt.NDArray[np.floating] | npt.NDArray[np.uint8]
 
 BANDS = 2.0 ** np.arange(-8, 0, 0.5)
-"""Upper ends of the bands of the spectrum, in cycles per pixel: ``(16,)``; the last one is the corner of the plane."""
+"""Upper ends of the bands of the spectrum, in cycles per pixel: ``(16,)``; the last is the highest frequency of all."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,10 @@ def quantiles(values: Values) -> npt.NDArray[np.float64]:
 
 
 def layout(channel: Values) -> npt.NDArray[np.float64]:
-    """Return the means of a ``(3, 3)`` grid: random crops show the middle of a texture more often than its edges."""
+    """Return the mean of each cell of a ``(3, 3)`` grid.
+
+    It matters where a texture is bright, because random crops show its middle more often than its edges.
+    """
     rows = (strip.mean(axis=0) for strip in np.array_split(channel, 3, axis=0))
     return np.array([[cell.mean() for cell in np.array_split(row, 3)] for row in rows])
 

@@ -59,7 +59,7 @@ def transition_matrix(name: str, parameters: Parameters) -> Matrix:
 
 
 def _normal_noise(level: Matrix, deviation: Matrix) -> Matrix:
-    """Return the matrix of normal noise, clipped and rounded down; a deviation of 0 leaves the level as it is."""
+    """Return the transition matrix of normal noise, clipped and rounded down; a deviation of 0 leaves a level alone."""
     # The upper end of each output level: everything below 1 becomes 0, everything from 255 on 255.
     upper = np.append(np.arange(1, LEVELS, dtype=np.float64), np.inf)
     spread = np.where(deviation == 0, 1, deviation)
@@ -69,8 +69,11 @@ def _normal_noise(level: Matrix, deviation: Matrix) -> Matrix:
 
 
 def _shot_noise(level: Matrix, photons: float) -> Matrix:
-    """Return the matrix of Poisson counts of mean ``photons * level / 255``, as levels, clipped and rounded down."""
-    # All counts from `photons` on are clipped to 255, so the rest of the distribution need not be told apart.
+    """Return the transition matrix of shot noise: row = level, entry = probability of each output level.
+
+    The output is a Poisson count of mean ``photons * level / 255``, scaled back, clipped and rounded down.
+    """
+    # All counts from `photons` on are clipped to 255, so their probabilities are added as one.
     counts = np.arange(int(np.ceil(photons)))
     outputs = np.minimum(counts / photons, 1) * 255
     mean = photons * level / 255
@@ -83,7 +86,7 @@ def _shot_noise(level: Matrix, photons: float) -> Matrix:
 
 @functools.lru_cache(maxsize=64)
 def _alias_table(name: str, parameters: Parameters) -> npt.NDArray[np.uint32]:
-    """``(256, 256)`` entries with the threshold in the upper 24 bits and the alias in the lower 8."""
+    """Return the alias table of each level (row), with thresholds in the upper 24 bits and aliases in the lower 8."""
     matrix = transition_matrix(name, parameters)
     table = _build_alias_table(matrix / matrix.sum(axis=1, keepdims=True))
     table.setflags(write=False)

@@ -12,7 +12,7 @@ from dtn_det.system.compiled import compiled
 
 
 def snow(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Whiten the image and lay a layer of flakes over it twice, the second time turned upside down."""
+    """Whiten the image and lay a layer of flakes over it twice, the second time turned by 180 degrees."""
     *_, radius, sigma, share = settings.parameters
     flakes = _flakes(image.shape[0], image.shape[1], settings)
     streaks = blur_along(flakes, int(radius), sigma, settings.stream.uniform(-135, -45))
@@ -22,13 +22,13 @@ def snow(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def _flakes(height: int, width: int, settings: EffectSettings) -> FloatImage:
-    """Draw the flakes at rest, enlarged normal noise that exceeds a threshold: ``(height, width)``, 0 ... 255."""
+    """Draw the flakes before their motion, enlarged normal noise above a threshold: ``(height, width)``, 0 to 255."""
     mean, deviation, factor, threshold = settings.parameters[:4]
     upper, down = zoom_samples(height, factor, centred=settings.profile.original)
     left, across = zoom_samples(width, factor, centred=settings.profile.original)
     # Noise is drawn only where it is seen; the rest of the layer would be cropped away.
     noise = settings.stream.normals((int(upper[-1] - upper[0]) + 2, int(left[-1] - left[0]) + 2))
-    # At some sizes the enlargement ends a pixel before the image does, where then no flakes fall.
+    # At some sizes the enlargement ends a pixel before the image does; no flakes fall on the rest.
     flakes = np.zeros((height, width), np.float32)
     # The original generator hands the flakes to its blur as an 8-bit image.
     in_bytes = settings.profile.original

@@ -43,7 +43,7 @@ def spatter(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 @functools.lru_cache(maxsize=16)
 def _normal_quantiles(mean: float, deviation: float) -> FloatImage:
-    """``(65536,)`` normal numbers, one for each 16-bit number, exact to 2^-16 in probability."""
+    """Return the normal number that each 16-bit random number stands for, exact to 2^-16 in probability: (65536,)."""
     shares = (np.arange(2**16) + 0.5) / 2**16
     return np.asarray(mean + deviation * special.ndtri(shares), np.float32)
 
@@ -55,7 +55,7 @@ def _look_up(table: FloatImage, bits: npt.NDArray[np.uint16], out: FloatImage) -
 
 
 def _water(liquid: FloatImage, threshold: float) -> npt.NDArray[np.uint16]:
-    """Return the drops with the play of light in them, which follows the distance from their rims."""
+    """Return how much light the water adds: the drops times a relief that follows the distance from their rims."""
     drops = np.empty(liquid.shape, np.uint8)
     _keep_drops(liquid, np.float32(threshold), drops)
     distance = cv2.distanceTransform(255 - cv2.Canny(drops, 50, 150), cv2.DIST_L2, 5)

@@ -1,7 +1,7 @@
 """The one reader of COCO annotation files.
 
-It takes what pycocotools 2.0.11 evaluates, refuses the rest with an error that names the object, and tells what it
-filled in or left out. Every command reads COCO files through it, so that they agree on each file.
+It takes what pycocotools 2.0.11 evaluates, refuses the rest with an error that names the object, and reports what it
+filled in or left out. Every command reads COCO files through it, so that all commands agree on each file.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ class CocoFile:
     Attributes:
         path: The file.
         images: One row for each id, with ``id``, ``file_name`` with slashes, and ``height`` and ``width`` as integers;
-            the last two are missing if the file has no such size.
+            a side is missing if the file does not give a positive length for it.
         annotations: The objects of these images and categories, with ``id``, ``image_id``, ``category_id``, ``bbox`` of
             four finite numbers (x, y, width, height), ``area``, ``iscrowd`` (0 or 1), and ``segmentation`` if there is
             one that can be evaluated.
         categories: One row for each id, with ``id`` and ``name``.
         remarks: What was left out, filled in or decided.
-        mask_faults: The faults of segmentations that cannot be evaluated, whose objects count as boxes alone.
-        changed: True if other readers would see something else in the file, or fail on it.
+        mask_faults: The faults of segmentations that cannot be evaluated; their objects are kept as boxes alone.
+        changed: True if this content differs from what other readers would see in the file, or if they would fail on
+            it.
         rest: Other keys of the file, such as ``info``, and annotations that are no objects, such as captions.
     """
 
@@ -55,10 +56,10 @@ class CocoFile:
         return {**{key: list(value) for key, value in rows.items()}, **self.rest}
 
     def check_objects(self) -> None:
-        """Check that there is something that can be found.
+        """Check that there are objects that a detector can find.
 
         Raises:
-            AnnotationError: There are no objects, or crowds alone.
+            AnnotationError: There are no objects, or all of them are crowds.
         """
         crowds = sum(row["iscrowd"] for row in self.annotations)
         check_objects(self.path, len(self.annotations), crowds, len(self.images))
@@ -67,7 +68,7 @@ class CocoFile:
         """Check that every segmentation can be evaluated.
 
         Raises:
-            AnnotationError: One cannot be evaluated.
+            AnnotationError: A segmentation cannot be evaluated.
         """
         if self.mask_faults:
             first, count = self.mask_faults[0], len(self.mask_faults)
@@ -80,7 +81,7 @@ class CocoFile:
         """Check that every image has a height and a width.
 
         Raises:
-            AnnotationError: One has no height or width.
+            AnnotationError: An image has no height or width.
         """
         for image in self.images:
             if "height" not in image or "width" not in image:
@@ -92,11 +93,11 @@ class CocoFile:
                 )
 
     def with_folder(self, folder: Path) -> CocoFile:
-        r"""Return the file completed by what the images themselves tell.
+        r"""Return the file with its names and sizes completed from the images themselves.
 
-        Backslashes of Windows become slashes if that names a file that exists, paths of other machines lead to the
-        images of the same base names (see :func:`dtn_det.datasets.coco.names.find_names`), and sizes that the file
-        lacks are those of the images, turned as their EXIF data say.
+        Backslashes of Windows become slashes if that names a file that exists, paths of other machines become those of
+        the images with the same last part (see :func:`dtn_det.datasets.coco.names.find_names`), and missing sizes
+        become those of the images as MMDetection reads them, turned as their EXIF data say.
 
         Args:
             folder: Folder that the file names are relative to.
@@ -154,7 +155,7 @@ def read_coco_file(path: Path, images: Path | None = None) -> CocoFile:
 
 
 def check_objects(path: Path, objects: int, crowds: int, images: int) -> None:
-    """Check that there is something that can be found.
+    """Check that there are objects that a detector can find.
 
     Args:
         path: The file.
@@ -163,8 +164,8 @@ def check_objects(path: Path, objects: int, crowds: int, images: int) -> None:
         images: Number of images.
 
     Raises:
-        AnnotationError: There are no objects, or crowds alone, which COCO's evaluation neither counts as found nor as
-            missed, and training learns nothing from.
+        AnnotationError: There are no objects, or all of them are crowds. COCO's evaluation counts crowds neither as
+            found nor as missed, and training learns nothing from them.
     """
     if not objects:
         got = agreeing(images, f"none in {images:,} {{image|images}}")

@@ -23,8 +23,8 @@ class FoundNames:
     """Names of images below a folder, by the names in a COCO file.
 
     Attributes:
-        slashes: For names with backslashes, the names with slashes that are there.
-        elsewhere: For names of another machine, the only images with their last parts.
+        slashes: For names with backslashes, the same names with slashes, if there are such files.
+        elsewhere: For paths of another machine, the only image below the folder with the same last part.
     """
 
     slashes: dict[str, str] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class FoundNames:
 
 
 def is_foreign(name: str) -> bool:
-    r"""Tell whether a name can only be of another machine: an absolute path, ``..``, a backslash, or a query.
+    r"""Tell whether a name looks like that of another machine: an absolute path, ``..``, a backslash, or a query.
 
     >>> is_foreign("..\\upload\\1\\a.png"), is_foreign("/data/local-files/?d=a.png"), is_foreign("sub/a.png")
     (True, True, False)
@@ -49,7 +49,7 @@ def is_foreign(name: str) -> bool:
 
 
 def base_name(name: str) -> str:
-    r"""Return the last part of a name, whatever machine it is of.
+    r"""Return the last part of a name, which may be a path of another machine.
 
     >>> base_name("..\\upload\\1\\a.png"), base_name("/data/local-files/?d=set%2Fa.png")
     ('a.png', 'a.png')
@@ -61,10 +61,10 @@ def base_name(name: str) -> str:
 
 
 def find_names(names: Iterable[str], folder: Path) -> FoundNames:
-    """Look for images whose names do not lead to them.
+    """Look for images that do not lie where their names in a COCO file say.
 
-    A name of another machine is matched by its last part, and only where this is certain: each such name of the file
-    has a last part of its own, which exactly one image in the folder or below it has, and no other name leads there.
+    Names of another machine are matched by their last parts, all of them or none: each must have a last part that
+    exactly one image in the folder or below it has, and no two names may lead to the same image.
 
     Args:
         names: All names of a file.
@@ -97,7 +97,7 @@ def find_names(names: Iterable[str], folder: Path) -> FoundNames:
 
 
 def is_there(folder: Path, name: str) -> bool:
-    """Tell whether a folder itself has the image of a name, as it is written or as another machine would write it."""
+    """Tell whether a folder has the image of a name, where a path of another machine may mean its last part alone."""
     if (folder / name).is_file() and not is_foreign(name):
         return True
     if not is_foreign(name):
@@ -109,13 +109,13 @@ def is_there(folder: Path, name: str) -> bool:
 
 
 def _agrees(name: str, place: Path) -> bool:
-    """Tell whether a name can mean a place: the folders of a relative name must be those of the place."""
+    """Tell whether a name can mean a file: if the name is a relative path, the path of the file must end with it."""
     changed = name.replace("\\", "/")
     return is_foreign(changed) or str(place.absolute()).endswith(f"/{changed}")
 
 
 def _places(folder: Path) -> dict[str, list[str]]:
-    """Return the images in a folder and below it by the last parts of their paths."""
+    """Return the paths of the images in a folder and below it, grouped by the last parts of the paths."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in walk_images(str(folder), "", OtherFiles()):
         found[path.rpartition("/")[2]].append(path)
@@ -133,16 +133,16 @@ def is_elsewhere(path: str) -> bool:
 def check_images(
     annotations: str | os.PathLike[str], paths: Sequence[str], names: Sequence[str] = (), option: str = ""
 ) -> None:
-    """Check that images are there.
+    """Check that the images of an annotation file exist.
 
     Args:
         annotations: The file that names the images, for the message.
         paths: Paths of the images; URLs are passed over.
         names: The name of each image in the file.
-        option: Key in a config of the folder that the names are relative to.
+        option: Key by which a config names the folder that the names are relative to.
 
     Raises:
-        InputError: Images are missing; the message counts them, and says where they are if that can be seen.
+        InputError: Images are missing; the message counts them, and says where they are if that can be found out.
     """
     missing = [place for place, path in enumerate(paths) if not is_elsewhere(path) and not os.path.isfile(path)]
     if not missing:
@@ -193,12 +193,12 @@ def _count(folder: Path, names: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class Holders:
-    """The folders below another in which images of some names lie.
+    """The folders in which images with given names lie.
 
     Attributes:
-        base: The folder that was searched.
+        base: The folder that was searched, with all folders below it.
         places: For each name that was found, the folders that it is relative to, sorted.
-        only: The one folder that has all images; None where there is none or it is in doubt.
+        only: The one folder that has all images; None if there is none, or more than one may be meant.
     """
 
     base: Path
@@ -206,17 +206,17 @@ class Holders:
     only: Path | None
 
     def advice(self, name: str) -> str:
-        """Say what to do about a name that was found, as the end of a sentence."""
+        """Advise how to write a name that was found, as the end of a sentence."""
         return folder_into_name(name, self.places[name], self.base)
 
 
 def folder_into_name(name: str, folders: Sequence[Path], base: Path) -> str:
-    """Advise to tell images of one name apart, or those of several folders, by their folders.
+    """Advise to write the folders of images into their names.
 
     Args:
         name: The name of an image.
-        folders: Folders that have such an image, at least one.
-        base: Folder above them that names will be relative to.
+        folders: Folders that have an image of that name, at least one.
+        base: Folder above them that the new names are relative to.
 
     Returns:
         The end of a sentence.
@@ -228,11 +228,11 @@ def folder_into_name(name: str, folders: Sequence[Path], base: Path) -> str:
 
 
 def find_holders(base: Path, names: Sequence[str]) -> Holders:
-    """Look for images of names below a folder.
+    """Find the folders in which images with given names lie.
 
     Args:
-        base: Where to look.
-        names: All names of a file; one that is there twice is the name of two images.
+        base: Folder to search, with all folders below it.
+        names: All names in an annotation file; a name that occurs twice is that of two images.
     """
     by_end: dict[str, set[str]] = defaultdict(set)
     for name in names:
@@ -249,7 +249,7 @@ def find_holders(base: Path, names: Sequence[str]) -> Holders:
 
 
 def twin_of(path: Path) -> Path | None:
-    """Return a file whose name differs from that of a missing one in case alone, else None."""
+    """Return a file whose name differs from that of a missing file only in case; None if there is none."""
     try:
         found = [other for other in path.parent.iterdir() if other.name.casefold() == path.name.casefold()]
     except OSError:
@@ -258,7 +258,7 @@ def twin_of(path: Path) -> Path | None:
 
 
 def _holders(annotations: Path, name: str) -> Iterator[Path]:
-    """Folders around an annotation file that have an image of a name, without those of another file's split."""
+    """Yield folders near an annotation file that have an image of a name, but none named like another file's split."""
     others = [path.stem for path in annotations.parent.glob("*.json") if path != annotations]
     for place in (annotations.parent, annotations.parent.parent):
         below = [Path(entry.path) for entry in os.scandir(place) if entry.is_dir()] if place.is_dir() else []

@@ -18,12 +18,13 @@ _SIDES_SWAPPED = range(5, 9)
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What an image file says before its pixels.
+    """What an image file says without its pixels being read.
 
     Attributes:
         stored: Height and width of the stored pixels.
         orientation: The EXIF orientation from 1 to 8; 1 if there is none.
-        is_turned: True if OpenCV 4.12, and so MMDetection, turns such a file as its orientation says, as all but WebP.
+        is_turned: True if OpenCV 4.12, and so MMDetection, turns a file of this format as its orientation says, which
+            they do for all formats but WebP.
     """
 
     stored: tuple[int, int]
@@ -32,7 +33,7 @@ class ImageHeader:
 
     @property
     def shown(self) -> tuple[int, int]:
-        """Height and width of the picture as it is shown."""
+        """Height and width of the picture as its EXIF orientation shows it."""
         return self.stored[::-1] if self.orientation in _SIDES_SWAPPED else self.stored
 
     @property
@@ -46,7 +47,7 @@ class OtherSize:
     """An image that is annotated with a size that its file has in neither orientation.
 
     Attributes:
-        place: The image, for people.
+        place: Id and file name of the image, for messages.
         annotated: Height and width in the annotation file.
         read: Height and width of the picture as it is read.
     """
@@ -58,15 +59,16 @@ class OtherSize:
 
 @dataclass(frozen=True)
 class Orientations:
-    """What the annotated sizes say about image files and their EXIF orientations.
+    """How the annotated sizes of images agree with their files and EXIF orientations.
 
     Attributes:
         path: The annotation file.
-        as_stored: True if images are read as they are stored, False if as they are shown.
-        swapped: Images with an EXIF orientation that are annotated with the size of their other orientation.
-        other: Images that are annotated with the size of another picture.
-        undecided: Images whose size is the same both ways, so that only the boxes could tell.
-        agreeing: Number of images that are annotated with the size that they are read with.
+        as_stored: True if images are read as they are stored, False if they are turned as EXIF says.
+        swapped: Images with an EXIF orientation whose annotated width and height are swapped against those with which
+            the image is read.
+        other: Images that are annotated with a size that their file has in neither orientation.
+        undecided: Images of the same size either way, so that only their boxes could tell how they are annotated.
+        agreeing: Number of images with an EXIF orientation whose annotated size is the one with which they are read.
     """
 
     path: Path
@@ -83,7 +85,7 @@ class Orientations:
             option: Option of the config that changes how images are loaded; empty if there is none.
 
         Raises:
-            AnnotationError: An image is not; the message names it, its sizes or its orientation, and what to do.
+            AnnotationError: An image is not; the message names it, its sizes or orientation, and what to do.
         """
         if self.swapped:
             more = f" and {len(self.swapped) - 1:,} more" if len(self.swapped) > 1 else ""
@@ -107,7 +109,7 @@ class Orientations:
             )
 
     def remarks(self) -> tuple[Remark, ...]:
-        """Return a remark on images whose boxes alone could tell how they are annotated."""
+        """Return a remark on undecided images, unless the sizes of other images agree with how they are read."""
         if not self.undecided or self.agreeing:
             return ()
         read = "as {it is|they are} stored" if self.as_stored else "as it shows {it|them}"
@@ -143,7 +145,7 @@ def find_orientations(
         path: The annotation file.
         images: The rows of its images.
         folder: Folder that file names are relative to.
-        as_stored: See :class:`Orientations`.
+        as_stored: True if images are read as they are stored, False if they are turned as EXIF says.
     """
     swapped, other, undecided, agreeing = [], [], [], 0
     for row in images:
@@ -174,7 +176,7 @@ def orientation_advice(as_stored: bool, option: str = "") -> str:
     """Say what to do about sizes that are swapped.
 
     Args:
-        as_stored: See :class:`Orientations`.
+        as_stored: True if images are read as they are stored, False if they are turned as EXIF says.
         option: Option of the config that changes how images are loaded; empty if there is none.
     """
     if as_stored:
@@ -190,7 +192,7 @@ def orientation_advice(as_stored: bool, option: str = "") -> str:
 
 
 def orientation_fault(path: Path, got: tuple[int, int], expected: tuple[int, int]) -> str | None:
-    """Explain a size that differs from the annotated one by the image's EXIF orientation; None if it does not.
+    """Say how an image's EXIF orientation explains that its size is not the annotated one; None if it does not.
 
     Args:
         path: The image.
@@ -211,7 +213,7 @@ def orientation_fault(path: Path, got: tuple[int, int], expected: tuple[int, int
 
 
 def ignores_orientation(pipeline: Sequence[Mapping[str, Any]]) -> tuple[bool, int]:
-    """Tell whether a pipeline of MMDetection loads images as they are stored, and which of its steps loads them."""
+    """Return whether a pipeline of MMDetection loads images as stored, and the index of its step that loads them."""
     for place, step in enumerate(pipeline):
         kind = step.get("type")
         if str(getattr(kind, "__name__", kind)).startswith("LoadImage"):

@@ -28,7 +28,7 @@ _LVIS = ("not_exhaustive_category_ids", "neg_category_ids")
 
 
 class CocoReader:
-    """Reads one COCO file, and gathers what the user is to be told about it.
+    """Reads one COCO file and collects the remarks on it.
 
     Args:
         path: The file.
@@ -126,7 +126,7 @@ class CocoReader:
         return found
 
     def _tell_same_files(self, images: Mapping[Id, Row]) -> None:
-        """Tell of images that name the file of another image."""
+        """Add a remark on images that name the file of another image."""
         first: dict[str, Id] = {}
         for key, row in images.items():
             name = posixpath.normpath(row["file_name"].replace("\\", "/"))
@@ -228,7 +228,7 @@ class CocoReader:
         )
 
     def _object(self, row: Row, image: Id, category: Id, image_row: Row) -> Row:
-        """Return an annotation with all that evaluation reads; the row itself if nothing is missing."""
+        """Return an annotation with all that evaluation reads; the row itself if nothing had to be changed."""
         new: Row = {}
         if type(row["image_id"]) is not type(image) or type(row["category_id"]) is not type(category):
             new |= {"image_id": image, "category_id": category}
@@ -265,7 +265,7 @@ class CocoReader:
         return merged
 
     def _tell_of_crowds(self, annotations: Sequence[Row], categories: Mapping[Id, Row]) -> None:
-        """Tell of categories that have crowds alone."""
+        """Add a remark on categories whose objects are all crowds."""
         crowds: set[Id] = set()
         others: set[Id] = set()
         for row in annotations:
@@ -320,7 +320,7 @@ class CocoReader:
         return {} if found is value else {"area": found}
 
     def _with_own_ids(self, rows: list[Row]) -> list[Row]:
-        """Return the annotations with an id of its own for each."""
+        """Return the annotations, numbered anew if two have the same id or one has the id 0."""
         seen: set[Id | None] = set()
         for row in rows:
             key = identifier(row["id"])

@@ -1,7 +1,7 @@
 """The boxes and masks of a COCO file: which ones pycocotools evaluates, and what they say about each other.
 
-Evaluation takes boxes, masks, areas and image sizes as they are written. If they contradict each other, some numbers
-are low or sorted into the wrong sizes without an error, so this is told.
+Evaluation takes boxes, masks, areas and image sizes as they are written. If they contradict each other, some results
+are too low, or count for objects of the wrong size, without an error; so contradictions are reported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from dtn_det.datasets.coco.values import are_numbers, number, place_of, whole_number
 
 _LARGEST_COORDINATE = 1e6
-# COCO writes run lengths as numbers of six bits; the last character of each has the highest bit unset.
+# COCO writes a run length as characters of six bits each; the last one has its highest bit unset.
 _RUNS = re.compile(r"(?:[P-o]{0,6}[0-O])+")
 
 
@@ -24,7 +24,7 @@ class MaskFault:
 
     Attributes:
         place: Name of the object.
-        reason: What the object has in place of a mask.
+        reason: What the object has in place of a mask, to follow "got" in a message.
     """
 
     place: str
@@ -37,7 +37,7 @@ class Mask:
 
     Attributes:
         value: Polygons or run lengths with their size; None if there is no mask.
-        fault: Why pycocotools cannot evaluate the mask; None if it is sound, or if there is none.
+        fault: What pycocotools cannot evaluate; None if the mask is sound, or if there is none.
     """
 
     value: Any = None
@@ -51,7 +51,8 @@ def read_mask(value: object) -> Mask:
         value: The value in the file.
 
     Returns:
-        The mask that pycocotools 2.0.11 evaluates, with numbers for texts, and whole numbers where it would truncate.
+        The mask that pycocotools 2.0.11 evaluates. Numbers that are written as text become numbers, and run lengths
+        become whole numbers, to which pycocotools would truncate them.
     """
     if value is None or value in ([], {}, ""):
         return Mask()
@@ -131,7 +132,7 @@ def _decoded(text: str) -> list[int] | None:
 
 
 def mask_area(mask: Any, height: int | None, width: int | None) -> int | None:
-    """Count the pixels of a sound mask as COCO's own code does; None if that code or the image's size is missing."""
+    """Count the pixels of a sound mask as pycocotools does; None if it is missing, or the image's size for polygons."""
     try:
         from pycocotools import mask as masks
     except ImportError:
@@ -164,7 +165,7 @@ def mask_extent(mask: Any) -> tuple[float, float, float, float] | None:
 
 
 def outlined_area(mask: Any) -> float:
-    """Return the area in square pixels within each outline of a sound mask, summed also where they overlap."""
+    """Return the sum of the areas within the outlines of a sound mask, in square pixels; overlaps count repeatedly."""
     if isinstance(mask, dict):
         return mask_area(mask, None, None) or 0
     total = 0.0
@@ -184,16 +185,16 @@ Row = Mapping[str, Any]
 Finding = tuple[str, str, list[str]]
 """The kind of a remark, its sentence with both forms of words that depend on the count, and the counted objects."""
 
-# Pixels by which a box may leave its image, and the share of boxes beyond that from which on it is no accident.
+# Pixels by which a box may reach beyond its image, and the share of boxes reaching further that is no accident.
 _ROUNDING, _MANY_BEYOND = 2, 0.1
-# Of larger files this many objects are compared with their masks and areas, so that reading stays fast.
+# At most this many objects, evenly spread over a file, are compared with their masks and areas, to keep reading fast.
 _LOOKED_AT = 2000
 _LEAST_OVERLAP = 0.1
 _LARGEST_SHARE, _LEAST_SHARE = 1.02, 0.01
 
 
 def contradictions(annotations: Sequence[Row], images: Mapping[Any, Row]) -> Iterator[Finding]:
-    """Find contradictions between the boxes, masks and areas of a file, and boxes in other units or orders.
+    """Find contradictions between the boxes, masks and areas of a file, and boxes in another unit or format.
 
     Args:
         annotations: Objects with ``bbox``, ``area``, ``iscrowd`` and, if there is one, a sound ``segmentation``.
@@ -252,9 +253,9 @@ def _boxes_of_another_kind(annotations: Sequence[Row], images: Mapping[Any, Row]
 
 
 def _is_beside_mask(row: Row, image: Row) -> bool:
-    """Tell whether box and extent of the mask hardly overlap, both with half a pixel more on each side."""
+    """Tell whether the box and the extent of the mask, both widened by half a pixel on each side, hardly overlap."""
     mask = row.get("segmentation")
-    # Another remark tells of masks of another size than their image.
+    # The reader has a remark of its own on masks of another size than their image.
     if not mask or (isinstance(mask, dict) and mask["size"] != [image.get("height"), image.get("width")]):
         return False
     extent = mask_extent(mask)
@@ -274,13 +275,13 @@ def _area_fits(row: Row) -> bool:
     """Tell whether an area can be that of the object's box, of a part of it, or of its mask."""
     area = float(row["area"])
     _, _, width, height = map(float, row["bbox"])
-    # Some tools count the last pixel of a box in the area but not in its sides.
+    # Some tools write the area as (width + 1) * (height + 1).
     largest = max(_LARGEST_SHARE * width * height, (width + 1) * (height + 1))
     if _LEAST_SHARE * width * height <= area <= largest:
         return True
     mask = row.get("segmentation")
     if not mask:
         return False
-    # The pixels of a thin mask differ from the area within its outline by up to about its length.
+    # The pixel count of a thin mask differs from the area within its outline by up to about the length of the mask.
     outlined = outlined_area(mask)
     return area >= 0 and abs(area - outlined) <= max(outlined / 2, width + height + 1)

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Id = int | float | str
-"""What names an image or a category in a COCO file. Numbers and texts are not mixed within one file."""
+"""What names an image or a category in a COCO file. A file does not mix numbers and texts for its images, nor for its
+categories."""
 
 
 def identifier(value: object) -> Id | None:
-    """Return the id that a value stands for, 7 also for 7.0, as Python's dictionaries have it; None if it is no id."""
+    """Return the id that a value stands for; None if it is no id. 7.0 becomes 7, to Python's dictionaries the same."""
     if isinstance(value, str):
         return value or None
     if isinstance(value, int):
@@ -22,7 +23,7 @@ def identifier(value: object) -> Id | None:
 
 
 def number(value: object) -> int | float | None:
-    """Return a finite number, also one that is written as text; None for anything else."""
+    """Return the finite number that a value is, or that it holds as text; None for anything else."""
     try:
         if isinstance(value, str):
             value = float(value)
@@ -59,7 +60,7 @@ def box(value: object) -> list[int | float] | None:
 
 
 def crowd_flag(row: Mapping[str, Any]) -> int | None:
-    """Return 1 for a crowd region, else 0, also if nothing is said; None if the flag is no number."""
+    """Return 1 for a crowd region, 0 for others and without a flag; None if the flag is no whole number."""
     value = row.get("iscrowd", 0)
     found = None if isinstance(value, str) else int(value) if isinstance(value, bool) else whole_number(value)
     return None if found is None else int(found != 0)
@@ -71,10 +72,11 @@ def are_of_one_kind(ids: Iterable[Id]) -> bool:
 
 
 def evaluation_ids(ids: Sequence[Id]) -> dict[Id, int]:
-    """Return integers for COCO's evaluation in the order of the ids, which decides between equal scores.
+    """Return an integer for each id, for COCO's evaluation.
 
-    Ids from 0 to 2**31 - 1 stay what they are: faster-coco-eval takes no negative ids of images, and NumPy, which it
-    sorts ids with, makes fractions of integers beyond 63 bits.
+    The integers are in the order of the ids, because that order decides between detections of equal scores. If all ids
+    are integers from 0 to 2**31 - 1, they stay what they are. Others are numbered from 1: faster-coco-eval takes no
+    negative ids of images, and NumPy, by which it sorts ids, turns integers beyond 63 bits into floating-point numbers.
     """
     if all(isinstance(one, int) and 0 <= one < 2**31 for one in ids):
         return {one: int(one) for one in ids}

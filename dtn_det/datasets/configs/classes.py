@@ -1,4 +1,4 @@
-"""Gather what a config of MMDetection says of its classes, for :mod:`dtn_det.datasets.class_names`."""
+"""Gather what a config of MMDetection says about its classes, for :mod:`dtn_det.datasets.class_names`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import ClassNameError
 
 LABEL_ORDER = "classes_in_label_order"
-"""Key beside ``classes`` in a data set's metainfo, and so in checkpoints: true where they are in the labels' order."""
+"""Key beside ``classes`` in a data set's metainfo, and so in checkpoints: True if they are in the order of labels."""
 
-# Parts of models that count other classes than the data set's: objectness, ImageNet's classes, stuff.
+# Parts of models whose number of classes is not that of the data set: they count objectness, ImageNet's classes, stuff.
 _OTHER_CLASSES = ("backbone", "neck", "rpn_head", "semantic_head", "data_preprocessor", "init_cfg", "reid")
 _KEY = re.compile(rb'"categories"\s*:\s*(?=\[)')
 _FIRST_READ = 1 << 16
@@ -79,7 +79,8 @@ def check_evaluation(cfg: Mapping[str, Any], split: str, checkpoint: str, conten
         content: Content of the checkpoint.
 
     Raises:
-        ClassNameError: See :func:`dtn_det.datasets.class_names.labels_in_evaluation`, or files in another order.
+        ClassNameError: See :func:`dtn_det.datasets.class_names.labels_in_evaluation`; or a file has its categories in
+            another order than the labels.
     """
     found = classes_in_evaluation(cfg, split, checkpoint, content)
     error = None if found is None else differing_order(found)
@@ -88,7 +89,7 @@ def check_evaluation(cfg: Mapping[str, Any], split: str, checkpoint: str, conten
 
 
 def classes_in_training(cfg: Mapping[str, Any]) -> LabelNames | None:
-    """Decide what the labels of a detector mean that is to be trained; None if its sets are not of COCO's format.
+    """Decide what the labels of a detector to be trained mean; None if its sets are not of COCO's format.
 
     Raises:
         ClassNameError: See :func:`dtn_det.datasets.class_names.labels_in_training`.
@@ -117,7 +118,8 @@ def classes_in_evaluation(
         split: ``'test'`` or ``'val'``.
         checkpoint: Path of the checkpoint.
         content: Content of the checkpoint.
-        read: Files that were read already, without the categories that the evaluation leaves out.
+        read: Files that were read already, by their resolved paths: categories that their reader left out are left out
+            here too.
 
     Raises:
         ClassNameError: See :func:`dtn_det.datasets.class_names.labels_in_evaluation`.
@@ -144,7 +146,7 @@ def training_classes(cfg: Mapping[str, Any], tested: NamedSet) -> list[NamedSet]
 
     Args:
         cfg: The config.
-        tested: The evaluated set, whose classes hold for a training set of which only the file was named.
+        tested: The evaluated set. Its classes are taken for a training set of which only the file was named.
     """
     return dataset_classes(cfg, "train_dataloader", tested.wanted)
 
@@ -155,10 +157,10 @@ def dataset_classes(cfg: Mapping[str, Any], loader: str, default: tuple[str, ...
     Args:
         cfg: The config.
         loader: Key of the dataloader, such as ``'train_dataloader'``.
-        default: Classes of a set without a type, of which only the file was named on the command line.
+        default: Classes to take for a set without a type, of which only the file was named on the command line.
 
     Raises:
-        ClassNameError: The classes are text in place of a list.
+        ClassNameError: The classes are a text in place of a list, and the text names no file.
     """
     if cfg.get("default_scope") == "mmpretrain":
         return []
@@ -183,7 +185,7 @@ def dataset_classes(cfg: Mapping[str, Any], loader: str, default: tuple[str, ...
 
 
 def evaluator_classes(cfg: Mapping[str, Any], evaluator: str, tested: Sequence[NamedSet]) -> list[NamedSet]:
-    """Return the classes of the files that MMDetection's CocoMetric reads, which numbers them for itself."""
+    """Return the classes of the files that MMDetection's CocoMetric reads; it numbers them independently."""
     metrics = cfg.get(evaluator) or ()
     listed = [(evaluator, metrics)] if isinstance(metrics, Mapping) else _numbered(evaluator, metrics)
     found = []
@@ -217,9 +219,10 @@ def checkpoint_classes(content: Mapping[str, Any]) -> tuple[tuple[str, ...] | No
 
 
 def list_in_label_order(cfg: Any, found: LabelNames) -> tuple[Remark, ...]:
-    """List the classes of a config's data sets in the order of their labels, which MMDetection goes by anyway.
+    """List the classes of a config's data sets in the order of the labels.
 
-    Without this, the names that MMDetection draws and those in the checkpoint would be wrong.
+    The labels stay the same, since MMDetection ignores the order in the config for them. But without this, the names
+    that it draws and those in the checkpoint would be wrong.
 
     Args:
         cfg: Config that trains; changed in place.
@@ -249,7 +252,7 @@ def list_in_label_order(cfg: Any, found: LabelNames) -> tuple[Remark, ...]:
 
 
 def read_categories(path: str | os.PathLike[str]) -> tuple[Category, ...]:
-    """Read ids and names of the categories in a COCO file, in its order, and if possible nothing else of it.
+    """Read the ids and names of the categories in a COCO file, in its order, if possible without parsing all of it.
 
     Raises:
         ClassNameError: The file is no COCO file.
@@ -273,7 +276,7 @@ def _read_categories(path: str, changed: int, size: int) -> tuple[Category, ...]
 
 
 def _part(path: str) -> Any:
-    """Read the list behind the only key `categories` of a file; None if there is not exactly one."""
+    """Read the list behind the key `categories` of a file; None if the key does not occur exactly once."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         starts = [match.end() for match in _KEY.finditer(content)]
         if len(starts) != 1:
@@ -290,13 +293,13 @@ def _part(path: str) -> Any:
 
 
 def innermost_settings(cfg: Mapping[str, Any], loader: str) -> Iterator[tuple[str, Any]]:
-    """Yield the settings of a dataloader's data sets, through wrappers, with their keys in the config."""
+    """Yield the keys in the config and the settings of a dataloader's data sets, the innermost ones within wrappers."""
     node = cfg.get(loader)
     yield from _datasets(f"{loader}.dataset", node.get("dataset") if isinstance(node, Mapping) else None)
 
 
 def _datasets(path: str, node: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the innermost data sets with their keys in the config."""
+    """Yield the key and the settings of each data set at ``path``, the innermost ones within wrappers."""
     if not isinstance(node, Mapping):
         return
     inner = [key for key in ("dataset", "datasets") if key in node]
@@ -312,7 +315,7 @@ def _datasets(path: str, node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def coco_class(kind: Any) -> Any:
-    """Return the class of a data set that reads its file as CocoDataset does, None for another."""
+    """Return the Python class of a data set, given it or its name, if it reads files as CocoDataset does; else None."""
     coco = require("mmdet.datasets", "det").CocoDataset
     if isinstance(kind, str):
         kind = require("mmdet.registry", "det").DATASETS.get(kind)

@@ -22,15 +22,15 @@ LARGEST = 64 << 20
 
 COCO's val2017 has 20 MB and takes a second. A file like its train2017, of 118,000 images and 860,000 objects, takes two
 thirds of the time in which MMDetection reads it (measured: 16 s and 25 s of CPU), half of that for the JSON alone. Such
-a file is told not to be checked, and looked at only if the run fails: see :func:`explain_failure`.
+a file is reported as unchecked, and is read only if the run fails: see :func:`explain_failure`.
 """
 
 
 def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[str]) -> tuple[Remark, ...]:
     """Check that the COCO files of a run can be read and that their images are there.
 
-    If MMDetection would fail on something that other readers take, such as an object without an area, the data sets and
-    evaluators of the config get a copy that it can read.
+    If MMDetection would fail on something that :mod:`dtn_det.datasets.coco` takes, such as an object without an area,
+    a copy that MMDetection can read is written and named in the data sets and evaluators of the config.
 
     Args:
         cfg: The config; changed in place.
@@ -86,7 +86,7 @@ def explain_failure(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> str |
 
 
 def _files(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple[str, Any, Path]]:
-    """Yield key and settings of each data set of COCO's format, and its file on this machine."""
+    """Yield the key, the settings and the file of each data set of COCO's format whose file is on this machine."""
     if cfg.get("default_scope") == "mmpretrain":
         return
     for loader in dataloaders:
@@ -135,7 +135,7 @@ def _takes_masks(cfg: Mapping[str, Any], dataloaders: Sequence[str], settings: M
 
 
 def _check_has_masks(where: str, file: CocoFile) -> None:
-    """Check that each object has a mask, for MMDetection asks each object for one if it reads masks."""
+    """Check that each object has a mask, because MMDetection needs one of each object if it reads masks."""
     without = [row for row in file.annotations if not row.get("segmentation")]
     if without:
         raise InputError(
@@ -154,7 +154,7 @@ def _used(settings: Mapping[str, Any], file: CocoFile) -> list[Mapping[str, Any]
 
 
 def _image_folder(settings: Mapping[str, Any]) -> Path | None:
-    """Return the folder of the images; None if they are elsewhere or their names are made otherwise."""
+    """Return the folder of the images; None if they are not on this machine, or the type builds their paths itself."""
     coco = require("mmdet.datasets", "det").CocoDataset
     if coco_class(settings.get("type")).parse_data_info is not coco.parse_data_info or settings.get("backend_args"):
         return None

@@ -1,7 +1,7 @@
 """Check before a run that the class folders that a config names are those of its classifier.
 
-mmpretrain numbers the classes by the sorted names of their folders: a folder too few, or one of another name, gives
-wrong labels without a word, or an index error minutes later.
+mmpretrain numbers the classes by the sorted names of their folders: a missing folder, or one of another name, gives
+wrong labels without any error, or an index error minutes later.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ _MOST_FILES = 100_000
 def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> tuple[Remark, ...]:
     """Check the folders of classes against the model and against each other.
 
-    Datasets without labels or of other kinds are passed over, and so are models that do not say how many classes they
-    have; lists of images and labels go through :func:`dtn_det.datasets.configs.image_lists.check_image_lists`.
+    Datasets without labels and datasets of other kinds are passed over. If the model does not say how many classes it
+    has, nothing is compared with it. Lists of images and labels are checked by
+    :func:`dtn_det.datasets.configs.image_lists.check_image_lists`.
 
     Args:
         cfg: The config.
@@ -58,9 +59,10 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
         Remarks on what mmpretrain leaves out of the folders, and on images that may be masks.
 
     Raises:
-        InputError: The number of folders is not that of the model's classes, or their names are not those of the other
-            dataloaders or of ``classes`` in the config, or mmpretrain takes a folder for a class that is none, or a
-            list of images has labels that do not fit, or an evaluator looks at more classes than there are.
+        InputError: The number of folders is not that of the model's classes; their names are not those of the other
+            dataloaders, or not in the order of ``classes`` in the config; mmpretrain would take a hidden folder for a
+            class; a list of images has labels that the model does not have; or an evaluator wants a top-k accuracy
+            with k above the number of classes.
     """
     numbers = dict(class_numbers(cfg))
     sets = [found for loader in dataloaders for found in _labelled_sets(cfg, loader)]
@@ -76,14 +78,14 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
 
 
 def folder_fault(cfg: Mapping[str, Any], folder: str) -> str:
-    """Why a config could not train on a folder of class folders, nor be tested on it.
+    """Say why a config could not train on a folder of class folders, nor be tested on it.
 
     Args:
         cfg: The config of a classifier.
         folder: Takes the place of every folder of classes that the config names.
 
     Returns:
-        The sentence; empty where it could, or where the config's data sets are not folders of classes.
+        The reason, one sentence; empty if there is none, or if the config's data sets are not folders of classes.
     """
     loaders = [key for key in cfg if key.endswith("_dataloader")]
     names = [name for name in _folders(folder) if not is_litter(name)]
@@ -108,7 +110,7 @@ def _check_sets(
     sets: Sequence[LabelledSet],
     advice: str = "name the folder of the dataset with --data-root",
 ) -> None:
-    """Check that the folders of each set are as many as the model's classes and its own, and in their order."""
+    """Check that each set has as many folders as the model and the set's own list have classes, in the list's order."""
     numbers = dict(class_numbers(cfg))
     for one in sets:
         if one.folder is None:
@@ -127,15 +129,15 @@ def _check_sets(
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """A data set of a config of mmpretrain whose classes have numbers.
+    """A data set of a config of mmpretrain that numbers its classes by folders or by its type.
 
     Attributes:
         loader: Key of its dataloader, such as ``"train_dataloader"``.
         where: Its own key in the config, such as ``"train_dataloader.dataset"``.
         settings: Its settings in the config.
-        folder: The folder with the folders of its classes, None where its type numbers them in another way.
-        folders: Names of these folders, in the order in which mmpretrain numbers them.
-        names: Names of its classes; None if they are those of the folders.
+        folder: The folder with its class folders; None if its type numbers the classes, as CIFAR10 does.
+        folders: Names of the class folders, in the order in which mmpretrain numbers them.
+        names: Names of its classes from the config or its type; None if they are those of the folders.
     """
 
     loader: str
@@ -147,7 +149,7 @@ class LabelledSet:
 
 
 def _labelled_sets(cfg: Mapping[str, Any], loader: str) -> Iterator[LabelledSet]:
-    """Yield the data sets of a dataloader with class folders that are there, or with classes of their type."""
+    """Yield the data sets of a dataloader whose class folders exist, or whose type numbers the classes."""
     for where, settings in innermost_settings(cfg, loader):
         folder = class_folder(settings)
         if folder is None and numbers_itself(settings):
@@ -157,7 +159,7 @@ def _labelled_sets(cfg: Mapping[str, Any], loader: str) -> Iterator[LabelledSet]
 
 
 def _check_same_folders(sets: Sequence[LabelledSet]) -> None:
-    """Check that the sets have folders of the same classes, and no other folders beside these."""
+    """Check that all sets have the same class folders, and no hidden folders beside them."""
     first: LabelledSet | None = None
     for one in sets:
         if one.folder is None:
@@ -173,7 +175,7 @@ def _check_same_folders(sets: Sequence[LabelledSet]) -> None:
 
 
 def _named_number(one: LabelledSet) -> dict[str, int]:
-    """Return the number of classes that a set has names for, by what names them; empty if the folders do."""
+    """Return how many classes a set has names for, by the key that names them; empty if it takes its folders' names."""
     if one.names is None:
         return {}
     told = "classes" in (one.settings.get("metainfo") or {}) or one.settings.get("classes") is not None
@@ -182,7 +184,7 @@ def _named_number(one: LabelledSet) -> dict[str, int]:
 
 
 def _check_fixed_classes(one: LabelledSet, numbers: Mapping[str, int]) -> None:
-    """Check that a model has an output for each class of a data set of a type such as CIFAR10."""
+    """Check that a model has an output for each class of a data set whose type numbers them, such as CIFAR10."""
     number = len(one.names or ())
     few = {key: value for key, value in numbers.items() if value < number}
     if few:
@@ -197,7 +199,7 @@ def _check_fixed_classes(one: LabelledSet, numbers: Mapping[str, int]) -> None:
 def _change_to(
     found: Sequence[str], cfg: Mapping[str, Any], dataloaders: Sequence[str], sets: Sequence[LabelledSet]
 ) -> str:
-    """Return all options that together let a config run on its folders, as the end of a sentence, if there are any."""
+    """Return, as the end of a sentence, the options that together let a config run on its folders."""
     if len(found) < 2:
         return ""
     options = [f"{key}={len(found)}" for key in dict(class_numbers(cfg))]
@@ -209,14 +211,15 @@ def _change_to(
 
 
 def _own_names_off(where: str) -> str:
-    """The option by which a data set takes the names of its folders for those of its classes."""
+    """Return the option that makes a data set take the names of its folders for those of its classes."""
     return f"{where}.metainfo.classes=None"
 
 
 def check_trained_folders(cfg: Mapping[str, Any], dataloader: str, checkpoint: str, content: Mapping[str, Any]) -> None:
-    """Check that mmpretrain numbers class folders as in the data that a checkpoint was trained on.
+    """Check that mmpretrain numbers class folders as it did in the training of a checkpoint.
 
-    If the names have nothing in common, as wnids and words, nothing can be told, and the folders pass.
+    If the folders have no name in common with the checkpoint's classes, as wnids have none with words, they cannot be
+    compared, and the check passes.
 
     Args:
         cfg: The config.
@@ -225,7 +228,7 @@ def check_trained_folders(cfg: Mapping[str, Any], dataloader: str, checkpoint: s
         content: Content of the checkpoint.
 
     Raises:
-        ClassNameError: Some names are the same, and their numbers are not, or others are missing.
+        ClassNameError: Some names are the same, but in another order, or with others missing or added.
     """
     trained, _ = checkpoint_classes(content)
     for dataset in innermost_datasets(cfg.get(dataloader)):
@@ -249,7 +252,7 @@ def check_trained_folders(cfg: Mapping[str, Any], dataloader: str, checkpoint: s
 
 
 def _check_strangers(folder: str, names: Sequence[str]) -> None:
-    """Refuse hidden folders, and what archivers leave, which mmpretrain counts as classes."""
+    """Refuse hidden folders and those that archivers leave behind, because mmpretrain takes them for classes."""
     strangers = [name for name in names if is_litter(name)]
     if strangers:
         raise InputError(
@@ -259,9 +262,9 @@ def _check_strangers(folder: str, names: Sequence[str]) -> None:
 
 
 def _check_names(one: LabelledSet) -> None:
-    """Check that a set's names of its classes, if they are those of folders, are in the order of the folders.
+    """Check that the names of a set's classes are in the order of its folders.
 
-    Names that have nothing in common, such as wnids and words, say nothing.
+    Names that have none in common with the folders, such as words with wnids, cannot be compared, and pass.
     """
     if one.names is None or _same(one.names, one.folders):
         return
@@ -285,7 +288,7 @@ def _plain(name: str) -> str:
 
 
 def _left_out(dataset: Mapping[str, Any], folder: str, names: Sequence[str]) -> Iterator[Remark]:
-    """Tell of images that mmpretrain does not read because of their endings, and of those that may be masks."""
+    """Yield remarks on images that mmpretrain does not read because of their endings, and on possible masks."""
     extensions = tuple(str(one).lower() for one in dataset.get("extensions", _EXTENSIONS))
     others = OtherFiles()
     walks = (walk_images(folder, f"{name}/", OtherFiles()) for name in names)
@@ -312,7 +315,7 @@ def _left_out(dataset: Mapping[str, Any], folder: str, names: Sequence[str]) -> 
 
 
 def _other_than_classes(folder: str) -> str:
-    """Say what the folder is if it holds no class folders, and what to do; else return an empty string."""
+    """Say what a folder is if it is not one of class folders, and what to do with it; else return an empty string."""
     found = recognise(Path(folder))
     if found.kind == "tiny_imagenet_val":
         return f"these are {found.title}; sort them with tools/prepare_small_data.py tiny-imagenet, or "
@@ -324,7 +327,7 @@ def _other_than_classes(folder: str) -> str:
 
 
 def _check_topk(cfg: Mapping[str, Any], dataloaders: Sequence[str], numbers: Mapping[str, int]) -> None:
-    """Refuse more of the likeliest classes than there are: mmpretrain would fail after a whole epoch."""
+    """Refuse top-k accuracies with k above the number of classes, at which mmpretrain would fail after an epoch."""
     for path, topk in _topks(cfg, dataloaders):
         if numbers and _most(topk) > min(numbers.values()):
             raise InputError(
@@ -334,7 +337,7 @@ def _check_topk(cfg: Mapping[str, Any], dataloaders: Sequence[str], numbers: Map
 
 
 def _topks(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yield the numbers of likeliest classes that evaluators look at, and heads that measure accuracy in training."""
+    """Yield ``topk`` of evaluators, and of heads that measure accuracy in training, with the keys of these."""
     if "train_dataloader" in dataloaders:
         for path, model in _models(cfg):
             head = model.get("head")
@@ -348,7 +351,7 @@ def _topks(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple
 
 
 def _first_alone(path: str) -> str:
-    """Return the option that looks at the likeliest class alone; heads take a list in place of a number."""
+    """Return the option for top-1 accuracy alone; evaluators take a number for it, heads a list."""
     return f"{path}.topk='[1]'" if path.endswith(".head") else f"{path}.topk=1"
 
 
@@ -361,7 +364,7 @@ def _numbered(key: str, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def class_numbers(cfg: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Yield the keys of a classifier's config that say how many classes there are, with their numbers."""
+    """Yield the keys of a classifier's config that hold a number of classes, with that number."""
     yield from _number("data_preprocessor", cfg.get("data_preprocessor"))
     for path, model in _models(cfg):
         yield from _number(path, model)
@@ -372,7 +375,7 @@ def class_numbers(cfg: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
 
 
 def _models(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the model of a config, and the one within a ConvertedModel, by their keys."""
+    """Yield the dotted key and the settings of a config's model, and of each model nested in it (`ConvertedModel`)."""
     path, model = "model", cfg.get("model")
     while isinstance(model, Mapping):
         yield path, model
@@ -391,7 +394,7 @@ def _type_name(settings: Mapping[str, Any]) -> str:
 
 
 def _folders(folder: str) -> list[str]:
-    """Return the folders as mmpretrain lists them, with hidden ones."""
+    """Return the names of the folders in a folder as mmpretrain lists them: sorted, with hidden ones."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if os.path.isdir(entry.path))
 

@@ -12,16 +12,16 @@ from dtn_det.errors import InputError
 
 
 def check_image_lists(cfg: Mapping[str, Any], dataloaders: Sequence[str], numbers: Mapping[str, int]) -> None:
-    """Check the labels in lists such as ``meta/train.txt``, lines of a path and a label.
+    """Check the labels in lists such as ``meta/train.txt``, whose lines hold the path of an image and its label.
 
     Args:
         cfg: The config.
         dataloaders: Keys such as ``"train_dataloader"``.
-        numbers: Keys of the config that say how many classes the model has.
+        numbers: Numbers of classes of the model, by the keys of the config that hold them.
 
     Raises:
-        InputError: A line has no label, a label is beyond the model's classes, or a folder has another label in another
-            list.
+        InputError: A line has no label, a label is beyond the model's classes, or two lists give different labels to
+            folders of one name.
     """
     seen: dict[str, tuple[int, str]] = {}
     for loader, dataset in [(name, dataset) for name in dataloaders for dataset in innermost_datasets(cfg.get(name))]:
@@ -52,7 +52,7 @@ def check_image_lists(cfg: Mapping[str, Any], dataloaders: Sequence[str], number
 
 
 def image_list(dataset: Mapping[str, Any]) -> str | None:
-    """Return the list of images and labels of a dataset of mmpretrain; None if it has another form."""
+    """Return the path of the list of images and labels of a dataset of mmpretrain; None if it does not use one."""
     kind = str(dataset.get("type")).rpartition(".")[2]
     if kind not in ("CustomDataset", "ImageNet") or not dataset.get("with_label", True):
         return None
@@ -65,7 +65,7 @@ def image_list(dataset: Mapping[str, Any]) -> str | None:
 
 
 def _lines(path: str) -> Iterator[tuple[int, str, int]]:
-    """Yield number, path and label of each line."""
+    """Yield the line number, the image path and the label of each line."""
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             name, _, label = line.strip().rpartition(" ")

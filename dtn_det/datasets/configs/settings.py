@@ -1,4 +1,4 @@
-"""Find out where the dataloaders of a config look for their files."""
+"""Find out where the data sets of a config look for their files, and what they call their classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dtn_det.errors import InputError
 
 
 def innermost_datasets(node: Any) -> Iterator[dict[str, Any]]:
-    """Yield the innermost dataset settings of a dataloader, through wrappers such as RepeatDataset."""
+    """Yield the settings of a dataloader's datasets, of the innermost ones within wrappers such as RepeatDataset."""
     if not isinstance(node, dict):
         return
     for key in ("dataset", "datasets"):
@@ -28,10 +28,10 @@ def innermost_datasets(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def data_paths(dataloader: Any) -> Iterator[tuple[str, str]]:
-    """Yield root and path of each annotation file and image folder on this machine."""
+    """Yield the annotation files and image folders of a dataloader, each as (data root, path); URLs are left out."""
     for dataset in innermost_datasets(dataloader):
         root = dataset.get("data_root") or ""
-        # mmpretrain's folders of classes are one string, MMDetection's images are dict(img=...).
+        # The data_prefix is one string in configs of mmpretrain, and a dict such as dict(img=...) in MMDetection's.
         prefix = dataset.get("data_prefix") or {}
         prefixes = [prefix] if isinstance(prefix, str) else prefix.values()
         for part in (dataset.get("ann_file"), *prefixes):
@@ -42,12 +42,12 @@ def data_paths(dataloader: Any) -> Iterator[tuple[str, str]]:
 
 
 def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str) -> str:
-    """Say how to name what lies in a data set's folder in place of a file or folder that is missing.
+    """For a file or folder that a config names and that is missing, list similar ones and the option that names one.
 
     Args:
         cfg: The config.
         dataloader: Key of the dataloader whose data are missing.
-        root: Folder of the data set.
+        root: Folder of the data set, in which similar files or folders are looked for.
         missing: The annotation file or image folder that the config names.
 
     Returns:
@@ -86,7 +86,7 @@ def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str
 def class_folder(dataset: Mapping[str, Any]) -> str | None:
     """Return the folder with the class folders of a dataset of mmpretrain; None if it has another form.
 
-    mmpretrain's ImageNet and ImageNet21k know them by their ``split``, unless there are lists of images in ``meta``.
+    mmpretrain's ImageNet and ImageNet21k find it by their ``split``, unless there are lists of images in ``meta``.
     """
     root, prefix = dataset.get("data_root") or "", dataset.get("data_prefix") or ""
     if isinstance(prefix, Mapping):
@@ -106,7 +106,7 @@ def class_folder(dataset: Mapping[str, Any]) -> str | None:
 
 
 def classifier_dataset(kind: Any) -> Any:
-    """Return the class of a data set of mmpretrain, given its name or the class itself; None for another."""
+    """Return the Python class of a data set of mmpretrain, given its name or the class itself; None for other types."""
     try:
         if isinstance(kind, str):
             kind = require("mmpretrain.registry", "cls").DATASETS.get(kind)
@@ -117,7 +117,7 @@ def classifier_dataset(kind: Any) -> Any:
 
 
 def _numbers_folders(kind: Any) -> bool:
-    """Tell whether a class of data sets reads its folders as mmpretrain's CustomDataset does."""
+    """Tell whether a type of data sets lists and numbers its class folders as mmpretrain's CustomDataset does."""
     custom = require("mmpretrain.datasets", "cls").CustomDataset
     return (
         _is_custom(kind)
@@ -138,14 +138,14 @@ def numbers_itself(dataset: Mapping[str, Any]) -> bool:
 
 
 def class_names(where: str, dataset: Mapping[str, Any]) -> list[str] | None:
-    """Return the names that a dataset of mmpretrain gives its classes: those of the config, else those of its type.
+    """Return the names that a dataset of mmpretrain has for its classes: those in the config, else those of its type.
 
     Args:
         where: Its key in the config, for messages.
         dataset: Its settings.
 
     Returns:
-        The names in the order of the numbers; None where it takes those of the folders.
+        The names in the order of the class numbers; None if the dataset takes the names of its folders.
 
     Raises:
         InputError: ``classes`` of the config is a text that names no file.

@@ -31,7 +31,8 @@ class LabelledImage:
     """An image with its class.
 
     Attributes:
-        key: Identity of the image, ``<folder>/<file>`` with the ending, for one class may hold ``1.jpg`` and ``1.png``.
+        key: Identity of the image, ``<folder>/<file>``, with the ending because a class may hold ``1.jpg`` and
+            ``1.png``.
         path: Path of the file.
         label: Number of its class.
     """
@@ -67,7 +68,7 @@ class LabelledImages:
         return self.labels.num_classes
 
     def lines(self) -> Iterator[str]:
-        """Yield lines that tell sets of images apart by names, sizes and labels."""
+        """Yield a line for each image with its key, file size and label, by which sets of images are told apart."""
         return (f"{image.key} {file_size(image.path)} {image.label}" for image in self.images)
 
 
@@ -76,9 +77,9 @@ class Listing:
     """All images of some class folders.
 
     Attributes:
-        paths: Paths of the images by their keys, folder by folder.
-        folders: Sorted folders of all classes, also of those without images.
-        others: Files that are no images.
+        paths: Paths of the images by their keys, sorted folder by folder.
+        folders: Sorted names of all class folders, also of those without images.
+        others: Counts of the files that are no images.
     """
 
     paths: dict[str, str]
@@ -87,12 +88,12 @@ class Listing:
 
     @property
     def filled(self) -> set[str]:
-        """The folders with images."""
+        """The names of the class folders that have images."""
         return {key.partition("/")[0] for key in self.paths}
 
 
 def file_size(path: str | Path) -> int:
-    """Return the bytes of a file; -1 for a link that leads nowhere, which reading the image will report."""
+    """Return the size of a file in bytes; -1 for a link that leads nowhere, which reading the image will report."""
     try:
         return os.stat(path).st_size
     except OSError as error:
@@ -107,14 +108,14 @@ def list_images(
     """List a folder of class folders with clean images.
 
     Args:
-        root: The folder, or one with the class folders in ``val``.
-        classes: One of :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None for what the names tell.
-        limit: Take no more than so many images, chosen at random, always the same ones.
+        root: The folder of the class folders, or one that has them in ``val``.
+        classes: One of :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to decide by the folders' names.
+        limit: Largest number of images. They are chosen at random, the same ones in every run.
         limit_seed: Seed of that choice.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        InputError: The folder is something else, holds no images, or a class folder whose class is not known.
+        InputError: The folder is something else, holds no images, or holds a class folder whose class is not known.
     """
     return label_images(recognise(root), classes, limit, limit_seed)
 
@@ -178,7 +179,7 @@ def list_clean(found: Recognised) -> Listing:
 
 
 def list_folders(root: Path, folders: Sequence[str]) -> Listing:
-    """List the images of class folders, whatever lies beside them.
+    """List the images of class folders, and ignore what lies beside these folders.
 
     Raises:
         InputError: There are no images.
@@ -199,7 +200,7 @@ def no_images(root: Path, others: OtherFiles) -> str:
 
 
 def tiny_annotations(root: Path) -> dict[str, str]:
-    """Read the classes of Tiny-ImageNet's validation images by their file names.
+    """Return the wnids of Tiny-ImageNet's validation images, by their file names.
 
     Args:
         root: The folder with ``val_annotations.txt``.
@@ -265,7 +266,7 @@ def _remarks(found: Recognised, listing: Listing, labels: LabelMap) -> Iterator[
 
 
 def order_remarks(labels: LabelMap, where: str) -> Iterator[Remark]:
-    """Yield remarks on how folders were numbered if other programs number them otherwise.
+    """Yield a remark on how folders were numbered if other programs number them otherwise.
 
     Args:
         labels: Numbers of the folders.
@@ -301,7 +302,7 @@ def order_remarks(labels: LabelMap, where: str) -> Iterator[Remark]:
 
 
 def in_order(order: str, by_text: Sequence[str], natural: Sequence[str]) -> str:
-    """Describe text or natural order by two names whose places the orders exchange.
+    """Describe text or natural order by two names that the two orders put the other way round.
 
     Args:
         order: ``'sorted'`` or ``'natural'``.
@@ -323,7 +324,7 @@ def _loose(names: tuple[str, ...], root: Path) -> str:
 
 
 def same_stem(keys: Sequence[str]) -> dict[str, list[str]]:
-    """Return keys by their stems."""
+    """Group keys by their stems."""
     found: dict[str, list[str]] = {}
     for key in keys:
         found.setdefault(stem(key), []).append(key)

@@ -1,4 +1,4 @@
-"""Find folders of corrupted images: the corruption and severity of each, and corruptions that are not known here."""
+"""Find folders of corrupted images: the corruption and severity of each, and corruptions that dtn-det does not know."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _3DCC = frozenset(
 """Corruptions of ImageNet-3DCC: github.com/EPFL-VILAB/3DCommonCorruptions."""
 
 OTHER_BENCHMARKS = {"C-bar": _C_BAR, "3DCC": _3DCC}
-"""Corruptions of other benchmarks by their names."""
+"""The corruptions of other benchmarks, by the names of the benchmarks."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class CorruptionFolders:
     Attributes:
         cells: The folder of each corruption and severity that dtn-det knows.
         unknown: Names of folders that hold severities or magnitudes of other corruptions, and paths such as ``fog/6``
-            of severities that a known corruption does not have and that lie alone.
+            if the folder of a known corruption holds nothing but severities that do not exist.
         beside: Paths of folders beside the severities of a known corruption, such as ``fog/0`` and ``fog/6``.
     """
 
@@ -60,7 +60,7 @@ def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
 
     Names of corruptions are found in any case, with dashes or blanks for underscores, and severities also as
     ``severity_1`` for ``1``. Folders of other corruptions, such as ``plasma_noise/1`` or ``sparkles/1.00``, are found
-    by what lies in them: nothing but numbers, and in these the folders of the classes.
+    by what lies in them: nothing but folders named by numbers, which hold the folders of the classes.
 
     Args:
         root: The folder.
@@ -96,7 +96,7 @@ def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
 
 
 def benchmark_of(names: Sequence[str]) -> str:
-    """Return the benchmark that has one of these corruptions, else an empty string."""
+    """Return the name of the other benchmark that has one of these corruptions; an empty string if there is none."""
     found = {normalized(name) for name in names}
     return next((benchmark for benchmark, known in OTHER_BENCHMARKS.items() if found & known), "")
 
@@ -144,5 +144,5 @@ def _holds_magnitudes(folder: Path, name: str) -> bool:
 
 
 def look_for_corruptions(root: Path) -> CorruptionFolders:
-    """Find corruptions in a folder whose contents were not listed yet: see :func:`find_corruptions`."""
+    """List a folder and find the corruptions in it: see :func:`find_corruptions`."""
     return find_corruptions(root, look(root))

@@ -1,6 +1,6 @@
 """Which files of a folder are images, what else lies in it, and how large the images are.
 
-This module has the one list of endings of image files. It counts what it passes over, so that readers can tell of it.
+This module has the one list of endings of image files. It counts what it passes over, so that readers can report it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ SUFFIXES = (
 _LITTER = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
 )
-# Stems of names such as benign (1)_mask.png or 17-seg_2.png, beside benign (1).png or 17.jpg.
+# The names, without endings, of masks such as benign (1)_mask.png or 17-seg_2.png beside benign (1).png or 17.jpg.
 _MASK = re.compile(r"(.+)[_\- ](?:masks?|seg|gt)(?:[_\- ]?\d+)?", re.IGNORECASE)
 _NO_ENDING = "no ending"
 _SHOWN = 5
 _PASSED_OVER = "{file that does not end like an image was|files that do not end like images were} passed over"
-# How many entries tell what kind of folder it is, and how many items stand for a long list.
+# How many entries of a folder suffice to tell its kind, and how many items represent a long list.
 _ENOUGH, _SAMPLES = 64, 8
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ class OtherFiles:
 
     Attributes:
         count: Number of files of each ending, in lower case.
-        example: The first path of each ending.
+        example: The first path of each ending, in alphabetical order.
     """
 
     count: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -68,7 +68,7 @@ class OtherFiles:
         self.example[ending] = min(path, self.example.get(ending, path))
 
     def remarks(self, where: object) -> tuple[Remark, ...]:
-        """Return one remark that says how many files of which endings there are, or none."""
+        """Return one remark that says how many files of which endings there are; nothing if no file was counted."""
         if not self.count:
             return ()
         count = sum(self.count.values())
@@ -109,13 +109,13 @@ def mask_remarks(paths: Iterable[str], where: object) -> tuple[Remark, ...]:
 
 
 def walk_images(root: str, prefix: str, others: OtherFiles) -> Iterator[str]:
-    """Yield the images below a folder by their paths within ``root``, folder by folder in no order.
+    """Yield the paths within ``root`` of the images below a folder, folder by folder in no particular order.
 
-    Links are followed, and a link to a folder that contains it ends there. Litter and other files are passed over.
+    Links are followed, except to folders that contain the link. Litter and other files are passed over.
 
     Args:
         root: The folder of the data set.
-        prefix: Path of the folder within it, with a slash at its end, or nothing for ``root`` itself.
+        prefix: Path of the folder within ``root``, with a slash at its end; an empty string for ``root`` itself.
         others: Counts the files that are no images.
 
     Raises:
@@ -146,7 +146,7 @@ def _walk(folder: str, prefix: str, others: OtherFiles, above: frozenset[tuple[i
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Tell whether an entry is a folder or a link to one; a link that leads to itself is no folder."""
+    """Tell whether an entry of a folder is a folder or a link to one; a link that leads to itself is not."""
     try:
         return entry.is_dir()
     # If it is named like an image, reading it will fail with a message.
@@ -176,7 +176,7 @@ def listed(names: Sequence[str], shown: int = _SHOWN) -> str:
 
 
 def quoted(names: Sequence[str], shown: int = _SHOWN) -> str:
-    """Do as :func:`listed`, with quotes around each name."""
+    """Join names as :func:`listed` does, with quotes around each."""
     return listed([repr(name) for name in names], shown)
 
 
@@ -205,7 +205,7 @@ def look(folder: str | os.PathLike[str], most: int | None = None) -> Contents:
 
     Args:
         folder: The folder.
-        most: Look at no more than so many entries, in the order in which the file system names them; None for all.
+        most: Largest number of entries to look at, in the order in which the file system lists them; None for all.
 
     Raises:
         OSError: The folder cannot be read.
@@ -223,7 +223,7 @@ def look(folder: str | os.PathLike[str], most: int | None = None) -> Contents:
 
 
 def peek(folder: str | os.PathLike[str]) -> Contents:
-    """Look at a few entries of a folder, enough to tell a folder of folders from a folder of images."""
+    """List a few entries of a folder, enough to tell folders of folders from folders of images; none if unreadable."""
     try:
         return look(folder, _ENOUGH)
     # Whatever reads the whole folder later reports that it cannot be read.
@@ -232,14 +232,14 @@ def peek(folder: str | os.PathLike[str]) -> Contents:
 
 
 def spread(items: Sequence[T], count: int = _SAMPLES) -> Sequence[T]:
-    """Return a few items from the whole of a list, the first and the last among them."""
+    """Return a few items that are spread evenly over a list, the first and the last among them."""
     if len(items) <= count:
         return items
     return [items[number * (len(items) - 1) // (count - 1)] for number in range(count)]
 
 
 def sample_images(root: Path, folders: Sequence[str]) -> list[Path]:
-    """Return one image of each of a few folders."""
+    """Return the path of one image in each of a few folders that are spread over a list of names."""
     found = (_first_image(root / folder, depth=2) for folder in spread(folders))
     return [path for path in found if path is not None]
 
@@ -270,7 +270,7 @@ def image_sizes(paths: Sequence[Path]) -> frozenset[tuple[int, int]]:
 
 
 def square_side(sizes: frozenset[tuple[int, int]]) -> int | None:
-    """Return the side of images that are squares of one size, else None."""
+    """Return the side of images, in pixels, if all are squares of one size; else None."""
     if len(sizes) != 1:
         return None
     ((width, height),) = sizes

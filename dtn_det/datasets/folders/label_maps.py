@@ -1,4 +1,4 @@
-"""Number the classes of folders by their names, never by their places in a listing of another folder."""
+"""Number the classes of folders by the names of the folders, never by where another set of folders has them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from dtn_det.datasets.folders.image_files import quoted
 from dtn_det.errors import InputError
 
 CLASSES = ("imagenet", "folder", "sorted", "natural")
-"""How classes are numbered: by ImageNet's list of wnids; by the names of the folders, where whole numbers without gaps
-are the classes themselves, counted from 0 or from 1, and words are sorted; by the text order of any names, in which
-torchvision's ImageFolder and mmpretrain number ``10`` before ``2``; or by the natural order of any names, in which
-timm's training numbers ``2`` before ``10`` and does not tell capitals apart."""
+"""How classes are numbered.
+
+* ``imagenet``: by ImageNet's list of wnids.
+* ``folder``: by the names of the folders. Whole numbers without gaps, from 0 or from 1 on, are the numbers of the
+  classes; words are sorted.
+* ``sorted``: by the text order of any names, ``10`` before ``2``, as torchvision's ImageFolder and mmpretrain do.
+* ``natural``: by the natural order of any names, ``2`` before ``10`` without regard to case, as timm's training does.
+"""
 
 IMAGENET_CLASSES = 1000
 """Number of classes of ImageNet-1k."""
@@ -29,7 +33,7 @@ SORT_IMAGENET = (
     "https://github.com/soumith/imagenetloader.torch run in that folder, or with torchvision.datasets.ImageNet("
     "DIR, 'val') where DIR has ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz"
 )
-"""How ImageNet's validation images get into folders of their classes."""
+"""Advice for users on sorting ImageNet's validation images into class folders, as part of a sentence."""
 
 _BY_ORDER = (
     "number the folders by the order of their names, 2 before 10 as timm does with --classes natural, or 10 before 2 "
@@ -37,7 +41,7 @@ _BY_ORDER = (
 )
 
 NUMBER = re.compile(r"[0-9]+")
-"""Name of a class folder that is the number of its class, as in ImageNet-V2."""
+"""Pattern of the name of a class folder that is the number of its class, as in ImageNet-V2."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class LabelMap:
     """The classes of a set of folders.
 
     Attributes:
-        classes: One of :data:`CLASSES`, by which they are numbered.
+        classes: How the classes are numbered, one of :data:`CLASSES`.
         numbers: The number of each folder's class.
         names: Names of all classes, in the order of their numbers: wnids for ImageNet, else the folders' names.
     """
@@ -74,7 +78,7 @@ def imagenet_wnids() -> tuple[str, ...]:
 
 @cache
 def imagenet_subset(name: str) -> frozenset[str]:
-    """Return the wnids of a robustness set of 200 classes, as timm lists them; none if timm is not installed.
+    """Return the wnids of a robustness set of 200 classes, as timm lists them; an empty set if timm is not installed.
 
     Args:
         name: ``'imagenet_r'`` or ``'imagenet_a'``.
@@ -108,7 +112,7 @@ def natural_order(names: Iterable[str]) -> list[str]:
 
 
 def guess_numbering(names: Sequence[str]) -> str:
-    """Return how the classes of folders are numbered if the user does not say it: one of :data:`CLASSES`.
+    """Return how classes are numbered if the user does not say it, by the folders' names: one of :data:`CLASSES`.
 
     Wnids are ImageNet's classes, and so are a thousand folders named by whole numbers, as in ImageNet-V2.
     """
@@ -125,8 +129,8 @@ def map_labels(names: Iterable[str], classes: str, root: Path | str) -> LabelMap
         root: The folder that they lie in, for messages.
 
     Raises:
-        InputError: A folder is none of the classes, two folders have one number, the numbers have gaps, or they are
-            those of ImageNet's devkit.
+        InputError: A folder is not one of the classes, two folders have the same number, the numbers have gaps, or they
+            are those of ImageNet's devkit.
     """
     names = sorted(set(names))
     _check_forms(names, root)

@@ -48,7 +48,7 @@ Kind = Literal[
 ]
 
 READ_BY_CLASS = ("class_folders", "tiny_imagenet_val", "corrupted")
-"""Kinds whose images have classes that are known."""
+"""The kinds of folders that tell the class of each image."""
 
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 _SPLIT_LIKE = re.compile(r"(train|training|val|valid|validation|test|testing)([-_.\d].*)?", re.IGNORECASE)
@@ -64,7 +64,7 @@ _TINY_SIDE, _TINY_CLASSES = 64, 200
 _ALL_CLASSES = 1000
 
 PROFILES_BY_SIDE = {32: "cifar-c", 64: "tiny-imagenet-c", 224: "imagenet-c"}
-"""The benchmark whose images are squares of a side."""
+"""The profile of the benchmark whose images are squares of a side, by that side in pixels."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Recognised:
             :data:`dtn_det.datasets.folders.label_maps.CLASSES`; an empty string if there are no classes.
         listed_classes: All classes of Tiny-ImageNet, sorted, if its ``wnids.txt`` lies in the folder or beside it.
         sizes: Widths and heights of a few images.
-        corruptions: The folders of corrupted images, if there are some.
+        corruptions: The folders of corrupted images; None if corruptions were not looked for or not found.
         remarks: What was decided or passed over.
     """
 
@@ -99,7 +99,7 @@ class Recognised:
 
     @property
     def profile(self) -> str | None:
-        """The profile of the benchmark whose images have the size of those that were looked at, else None."""
+        """The profile of the benchmark whose images are of the same size as these; None if there is none."""
         side = square_side(self.sizes)
         return None if side is None else PROFILES_BY_SIDE.get(side)
 
@@ -117,7 +117,7 @@ class Recognised:
 
 
 def recognise(root: Path) -> Recognised:
-    """Recognise a folder, from names, a few entries of each folder, and the headers of a few images.
+    """Recognise a folder by names, a few entries of each folder in it, and the headers of a few images.
 
     Args:
         root: The folder.
@@ -137,7 +137,7 @@ def recognise(root: Path) -> Recognised:
 
 
 def _structure(root: Path, contents: Contents) -> Recognised | None:
-    """Recognise what structure or file types alone tell, before folders are taken for classes."""
+    """Recognise folders that their structure or file types alone tell; None if folders may be classes."""
     if (tiny := _tiny_imagenet(root, contents)) is not None:
         return tiny
     arrays = [name for name in contents.others if name.endswith(".npy")]
@@ -177,7 +177,7 @@ def _folders(root: Path, contents: Contents) -> Recognised:
 
 
 def _unsorted(root: Path, folders: tuple[str, ...]) -> Recognised | None:
-    """Recognise parts of ImageNet: folders named like splits, whose files are named as ImageNet's."""
+    """Recognise unsorted parts of ImageNet: folders named like splits, whose files are named like ImageNet's."""
     if not all(map(_SPLIT_LIKE.fullmatch, folders)):
         return None
     names = [peek(root / folder).images for folder in folders]
@@ -188,7 +188,7 @@ def _unsorted(root: Path, folders: tuple[str, ...]) -> Recognised | None:
 
 
 def _of_several_classes(names: Sequence[str]) -> bool:
-    """Tell whether all files are named as ImageNet's, and not all by the wnid of one class."""
+    """Tell whether all files are named like ImageNet's, and not all by the wnid of one and the same class."""
     if all(name.startswith(_ILSVRC) for name in names):
         return True
     wnids = [match[0] if (match := _TRAINING.match(name)) else "" for name in names]
@@ -196,7 +196,7 @@ def _of_several_classes(names: Sequence[str]) -> bool:
 
 
 def _mixed_folders(root: Path, folders: Sequence[str]) -> tuple[Remark, ...]:
-    """Tell of folders named by words that hold training images of several of ImageNet's classes."""
+    """Return a remark on folders named by words that hold training images of several of ImageNet's classes."""
     mixed = []
     for folder in spread(folders):
         names = peek(root / folder).images
@@ -231,7 +231,7 @@ def _class_folders(root: Path, folders: tuple[str, ...]) -> Recognised:
 
 
 def _dataset(root: Path, folders: Sequence[str], names: Sequence[str]) -> str:
-    """Return the set of ImageNet's classes that folders and files are named like, else an empty string."""
+    """Return the name of the data set, ImageNet or a variant, that folders and files are named like; else nothing."""
     kind = naming(folders)
     if names and all(name.startswith(_ILSVRC) for name in names):
         return "ImageNet"
@@ -255,7 +255,7 @@ def _is_tiny(folders: Sequence[str], sizes: frozenset[tuple[int, int]]) -> bool:
 
 
 def _tiny_imagenet(root: Path, contents: Contents) -> Recognised | None:
-    """Recognise Tiny-ImageNet as downloaded, with a file that names the classes of its validation images."""
+    """Recognise Tiny-ImageNet's validation images as downloaded, with a file that names their classes."""
     for folder, names in ((root, contents), (root / "val", None)):
         if names is None:
             if "val" not in contents.folders:
@@ -332,7 +332,7 @@ def _part_of_a_tree(root: Path, contents: Contents) -> Recognised | None:
 
 
 def _splits(root: Path, contents: Contents) -> Recognised:
-    """Recognise the splits of a data set, of which ``val`` is taken, as for ImageNet; others must be named."""
+    """Recognise the splits of a data set: ``val`` is taken, as for ImageNet; the user must name other splits."""
     inner = root / "val"
     if "val" in contents.folders and holds_classes(inner):
         found = recognise(inner)
@@ -343,7 +343,7 @@ def _splits(root: Path, contents: Contents) -> Recognised:
 
 
 def _other_splits(root: Path, contents: Contents) -> tuple[Remark, ...]:
-    """Tell of folders beside ``val``."""
+    """Return a remark on the folders beside ``val``."""
     others = tuple(name for name in contents.folders if name != "val")
     if not others:
         return ()
@@ -418,7 +418,7 @@ def not_sorted(names: tuple[str, ...], root: Path) -> str:
 
 
 def annotations_beside(root: Path) -> list[Path]:
-    """Return annotation files beside a folder of images or the folder above it, as in COCO, the likeliest first."""
+    """Return the files in ``annotations`` beside a folder of images or the folder above it, the likeliest first."""
     here = root.resolve()
     files = [file for folder in (here.parent, here.parent.parent) for file in folder.glob("annotations/*.json")]
     return sorted(files, key=lambda file: (here.name not in file.stem, not file.name.startswith("instances"), file))
