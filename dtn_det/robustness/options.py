@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dtn_det.corruptions.engine import ChannelOrder
 
 OnBadImage = Literal["fail", "record"]
-"""The policy for images that cannot be read: end the run, or leave the image out and record why."""
+"""What to do about an image that cannot be read: end the run, or leave the image out and record why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,20 +25,21 @@ class SweepOptions:
         store: Folder of the results.
         corruptions: Names of the corruptions, in this order.
         severities: From 1 to 5.
-        profile: Benchmark whose corruptions are applied; None for the usual one of the data.
+        profile: Benchmark whose corruptions are applied; None for the one that suits the data.
         seed: Seed of the corruptions' randomness.
-        frost: Folder of frost textures, None for those that are made here.
-        engine: Version of the corruptions; None for the newest.
-        limit: Take no more than so many images, chosen at random, always the same.
+        frost: Folder of frost textures; None for those that ship with this package.
+        engine: Version of the implementation of the corruptions; None for the newest.
+        limit: Most images to take, chosen at random, the same ones in every run; None for all.
         limit_seed: Seed of that choice.
         on_bad_image: What to do about an image that cannot be read.
-        workers: Processes that load and corrupt images; 0 does it in the main process.
-        batch_size: Most images (of classifiers) or conditions of an image (of detectors) that a model sees at once.
-        unit_size: Images that are finished and written together.
+        workers: Processes that load and corrupt images; with 0 the main process does it.
+        batch_size: For classifiers the most images, for detectors the most corrupted versions of one image, that a
+            model gets at once.
+        unit_size: Number of images whose records are written together, as one unit.
         amp: Run the models in mixed precision.
         device: Where the models run, such as ``cpu``; None for a GPU where there is one.
         launcher: What started the processes: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-        weights: Which weights of a checkpoint with an average are taken.
+        weights: Which weights to take from a checkpoint that also holds an average of them; None for the average.
     """
 
     store: Path
@@ -65,13 +66,16 @@ class ClassificationOptions(SweepOptions):
     """The options of `dtn-det mce`.
 
     Attributes:
-        models: What the user named: see :func:`dtn_det.robustness.classification.models.loading.load_classifier`.
-        data: Folder of the clean or of the corrupted images.
-        clean: Folder of the clean images beside corrupted ones.
-        classes: How classes are numbered: see :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to recognise.
+        models: The models as the user named them, see
+            :func:`dtn_det.robustness.classification.models.loading.load_classifier`.
+        data: Folder of clean images, which the sweep corrupts, or of corrupted ones.
+        clean: Folder of the clean images where ``data`` holds corrupted ones.
+        classes: How classes are numbered: see :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to
+            recognise it from the folders.
         names: What reports call the models.
-        baseline: Whose errors divide the corruption errors; None for AlexNet's where they fit.
-        jpeg: Compress corrupted images as JPEG; None for what the benchmark does.
+        baseline: ``alexnet`` or the model by whose errors corruption errors are divided; None for AlexNet where its
+            published errors are of such data.
+        jpeg: Whether corrupted images are compressed as JPEG; None to do as the benchmark does.
     """
 
     models: Sequence[str]
@@ -90,12 +94,12 @@ class DetectionOptions(SweepOptions):
     """The options of `dtn-det mpc`.
 
     Attributes:
-        config: Config of MMDetection.
+        config: Path of a config of MMDetection.
         checkpoint: Path or URL of the weights.
         name: What reports call the model; None for the name of the config.
         data_root: Folder of the data set, in place of the config's.
         split: Dataloader of the config, ``test`` or ``val``.
-        channel_order: Order of the channels that corruptions see.
+        channel_order: Order of the colour channels in the images that are corrupted.
         cfg_options: Values that replace those of the config, as ``KEY=VALUE``.
     """
 

@@ -1,8 +1,9 @@
-"""The loop of a sweep: image by image through all cells, unit by unit to disk, over any number of processes.
+"""The loop of a sweep over units of images, which are shared among the processes (ranks) of a run.
 
-Each image is decoded once and goes through all its cells in a worker process; the models run in the main process of
-each rank. A unit belongs to one rank as a whole and is made of the same batches whatever the number of ranks, so the
-records do not depend on it.
+A task (:class:`Task`) decides how images are loaded and evaluated; those of classifiers and detectors decode each image
+once and corrupt it for every cell, a corruption at a severity, in a worker process (their ``images.py``). The models
+run in the main process of each rank. A unit belongs to one rank and is evaluated in the same batches whatever the
+number of ranks, so the records do not depend on that number.
 """
 
 from __future__ import annotations
@@ -31,26 +32,27 @@ if TYPE_CHECKING:
 
 
 _PREFETCHED = 2
-"""Items that a worker process makes before they are wanted."""
+"""Number of items that each worker process makes ahead of the evaluation."""
 
 
 class Task(Protocol):
-    """The part of a sweep that knows its task: how images are loaded, and what models make of them."""
+    """The part of a sweep that depends on its task: how images are loaded and how models are evaluated on them."""
 
     def loading(self, images: Sequence[int], ahead: int) -> tuple[Dataset[Any], Iterator[Any]]:
         """Return how images are loaded.
 
         Args:
-            images: Numbers of those that :meth:`evaluate` will get, in this order.
-            ahead: Most items that are asked for before :meth:`evaluate` takes them; 0 without worker processes.
+            images: Numbers of the images that :meth:`evaluate` will get, in this order.
+            ahead: How many items the worker processes make ahead of :meth:`evaluate`; 0 without worker processes.
 
         Returns:
-            What makes the items, in worker processes, and the indices that it is given, one an image. They are drawn
-            one at a time, no earlier than ``ahead`` demands.
+            The dataset that makes the items, in the worker processes, and an iterator over the indices that it is
+            called with, one for each image. The indices are drawn one at a time, each at most ``ahead`` items before
+            :meth:`evaluate` asks for its own.
         """
 
     def evaluate(self, items: Iterator[Any], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
-        """The records of one unit's images for each of the models."""
+        """Return the records of one unit's images for each of the named models."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,9 @@ class Rank:
     """This process among those of the run.
 
     Attributes:
-        number: From 0.
+        number: Its number, from 0.
         count: Number of processes.
-        barrier: Waits for all of them.
+        barrier: Function that waits until all processes have called it.
     """
 
     number: int = 0
@@ -69,17 +71,17 @@ class Rank:
 
     @property
     def is_first(self) -> bool:
-        """Return whether this process writes what is written once."""
+        """Return whether this is the process that writes what the run writes only once."""
         return self.number == 0
 
 
 @dataclass(frozen=True)
 class Swept:
-    """The models that a sweep has evaluated, and where their records are.
+    """The models that a sweep has evaluated, and the store of their records.
 
     Attributes:
-        store: Where the records are.
-        names: The models, in the order in which the user named them.
+        store: The store.
+        names: Names of the models, in the order in which the user named them.
     """
 
     store: Store
@@ -87,7 +89,7 @@ class Swept:
 
 
 def current_rank() -> Rank:
-    """The rank that mmengine's launcher gave this process; the only one without a launcher."""
+    """Return the rank of this process in torch's process group; without a group, the only rank of the run."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return Rank()
     return Rank(torch.distributed.get_rank(), torch.distributed.get_world_size(), _barrier)
@@ -97,7 +99,7 @@ def _barrier() -> None:
     """Wait for all processes.
 
     Raises:
-        ConnectionError: One of them has ended.
+        ConnectionError: One of the processes has ended.
     """
     try:
         torch.distributed.barrier()
@@ -116,19 +118,22 @@ def open_models(
     facts: Sequence[Callable[[], ModelFacts]],
     rank: Rank,
 ) -> list[ModelStore]:
-    """Let the first process make the store and the models that are not there; the others see that they fit.
+    """Open the store and the models of a run, or create them, and check that they belong to this run.
+
+    The first process does so before the others, which therefore find everything there.
 
     Args:
         folder: Folder of the store.
-        manifest: What the run is made from.
+        manifest: Manifest of the data and conditions of this run.
         images: See :meth:`Store.create`.
-        models: What each model is made from.
-        facts: For each model, what computes the facts that reports tell besides; called where there are none yet.
+        models: Manifest of each model.
+        facts: For each model, a function that computes the facts that reports show beside its numbers; called only if
+            the model has none yet.
         rank: This process.
 
     Raises:
-        StoreError: The store or one of the models was made from other things.
-        ValueError: Another process is about to begin the store.
+        StoreError: The manifest of the store or of one of the models differs from that of this run.
+        ValueError: Another run is creating the store at this moment.
     """
     if not rank.is_first:
         rank.barrier()
@@ -155,16 +160,16 @@ def run_sweep(
     """Evaluate every unit that is not in the store yet.
 
     Args:
-        store: Where the records go. One rank keeps it locked.
-        models: Models of the store that are evaluated.
-        task: Loads the images and evaluates them.
-        workers: Processes of each rank that load and corrupt images; 0 does it in the main process.
-        on_unit: Called after each unit of this rank was committed, with its number and records.
+        store: Where the records go. The first rank keeps it locked.
+        models: The models to evaluate, all of this store.
+        task: Loads the images and evaluates the models on them.
+        workers: Processes of each rank that load and corrupt images; with 0 the main process does it.
+        on_unit: Called with the number and the records of each unit that this rank has written.
         rank: This process.
 
     Raises:
         ValueError: Another process writes this store.
-        StoreError: Another process has begun a model of the same name meanwhile.
+        StoreError: Since this run opened its models, another run has begun one of the same name.
         OSError: A unit could not be written, or a worker or another process died; finished units are kept.
     """
     rank = current_rank() if rank is None else rank
@@ -200,7 +205,7 @@ def _check_unchanged(store: Store, models: Sequence[ModelStore]) -> None:
 
 
 def _items(task: Task, images: Sequence[int], workers: int) -> Iterator[Any]:
-    """The images of a list, loaded ahead by worker processes."""
+    """Yield the items of some images, which worker processes make ahead."""
     dataset, requests = task.loading(images, _PREFETCHED * workers)
     loader: DataLoader[Any] = DataLoader(
         dataset,
@@ -231,7 +236,7 @@ def _reporting_worker_deaths() -> Iterator[None]:
 
 
 def _prepare_worker(worker: int) -> None:
-    """Keep each worker to its own core, and let it not outlive this process."""
+    """Limit a worker process to one thread, and end it as soon as its parent ends."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -239,7 +244,7 @@ def _prepare_worker(worker: int) -> None:
     end_with_parent()
 
 
-# Processes only wait for each other, at the end for the slowest one; the usual half hour may not do.
+# At the end all processes wait for the slowest one, which may take longer than torch's default of half an hour.
 _WAIT_SECONDS = 7 * 24 * 3600
 
 
@@ -252,10 +257,10 @@ def joined(launcher: str, device: str | None) -> Iterator[tuple[Rank, torch.devi
         device: Where models run, such as ``cpu`` or ``cuda``; None for a GPU where there is one.
 
     Yields:
-        This process, and its device: of several GPUs, the one of its local rank.
+        The rank of this process, and its device: with several GPUs, the one that has the number of its local rank.
 
     Raises:
-        ValueError: A device that is not there, or a launcher that needs GPUs or another environment.
+        ValueError: The device does not exist, or the launcher needs GPUs or environment variables that are not set.
     """
     chosen = pick_device(device)
     if launcher != "none":
@@ -270,10 +275,10 @@ def joined(launcher: str, device: str | None) -> Iterator[tuple[Rank, torch.devi
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device of a name.
+    """Return the device of a name; without a name a GPU if there is one, else the CPU.
 
     Raises:
-        ValueError: There is none of that name.
+        ValueError: This machine has no such device.
     """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -287,7 +292,7 @@ def pick_device(name: str | None) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         try:
             torch.zeros(1, device=device).item()
-        # Each backend that is not there has its own kind.
+        # Each missing backend raises an error of its own kind.
         except Exception as error:
             reason = str(error).partition("\n")[0]
             raise InputError(

@@ -32,17 +32,17 @@ _KINDS = "biuf"
 
 
 def read_plain_pickle(path: Path) -> Any:
-    """Read a pickle.
+    """Read a pickle that holds plain data, without running any code from it.
 
     Args:
         path: Path of a file of at most 64 MB.
 
     Returns:
-        Plain containers and Python's numbers; numpy's arrays become lists.
+        Plain containers and Python's numbers. Arrays of numpy become flat lists.
 
     Raises:
-        UnsafePickleError: It would run code, or create other objects.
-        ValueError: It is no pickle, was cut off, or is too large.
+        UnsafePickleError: The pickle would run code, or create objects of other types.
+        ValueError: The file is not a pickle, was cut off, or is too large.
     """
     if path.stat().st_size > _LARGEST:
         raise InputError(f"expected results of at most {_LARGEST >> 20} MB in {path}, got more: name another file")
@@ -51,18 +51,18 @@ def read_plain_pickle(path: Path) -> Any:
             return _PlainUnpickler(file, encoding="latin1").load()
     except UnsafePickleError as error:
         raise UnsafePickleError(f"expected plain results in {path}, got {error}: nothing of it was run") from error
-    except Exception as error:  # a damaged pickle fails in every way there is
+    except Exception as error:  # a damaged pickle can raise any error
         raise InputError(
             f"expected a pickle of results in {path}, got {type(error).__name__}: {error}: name another file"
         ) from error
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Gives a file no function but stand-ins that build plain data, made anew for each file."""
+    """Resolves each name in a pickle to a stand-in that builds plain data, which is made anew at each look-up."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in of a name; all other names are refused."""
-        # numpy 2 moved its core: files name the place that their numpy had.
+        """Return the stand-in for a name, and refuse all names without one."""
+        # numpy 2 renamed numpy.core to numpy._core; a file has the name of the numpy that wrote it.
         place = (module.replace("numpy.core", "numpy._core"), name)
         stand_ins: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): lambda *items: dict(*items),
@@ -70,7 +70,7 @@ class _PlainUnpickler(pickle.Unpickler):
             ("numpy", "ndarray"): "ndarray",
             ("numpy._core.multiarray", "scalar"): lambda kind, content: kind.numbers(content)[0],
             ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Values(),
-            # Of protocol 5: bytes, kind, shape, order.
+            # Pickle protocol 5 calls this with (bytes, dtype, shape, order).
             ("numpy._core.numeric", "_frombuffer"): lambda content, kind, *_: _Values(kind.numbers(content)),
             ("_codecs", "encode"): lambda text, encoding="latin1": text.encode("latin1"),
         }
@@ -95,14 +95,14 @@ class _Kind:
             self.order = state[1]
 
     def numbers(self, content: Any) -> list[Any]:
-        """The numbers of raw bytes."""
+        """Return the numbers that raw bytes hold in this dtype."""
         raw = content.encode("latin1") if isinstance(content, str) else content
         values: list[Any] = np.frombuffer(raw, np.dtype(self.order + self.code)).tolist()
         return values
 
 
 class _Values(list[Any]):
-    """Stands in for a numpy array; its numbers in one row."""
+    """Stands in for a numpy array, as a flat list of its numbers."""
 
     def __setstate__(self, state: Any) -> None:
         _, _, kind, _, content = state
@@ -111,14 +111,14 @@ class _Values(list[Any]):
 
 _COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 _MMDET_METRICS = {"mAP": "AP", "mAP_50": "AP50", "mAP_75": "AP75", "mAP_s": "APs", "mAP_m": "APm", "mAP_l": "APl"}
-# "Gaussian Noise" and "JPEG Compression" of printed tables.
+# Names as printed tables write them, in lower case: "gaussian noise" for "Gaussian Noise".
 _TITLE = {name.replace("_", " "): name for name in ALL}
 _NUMBER = r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?"
 
 
 @dataclass
 class _Model:
-    """Cells of one model as they are read."""
+    """The results of one model as files are read; without a severity they are means over all severities."""
 
     task: str
     rows: dict[str, dict[tuple[str, int | None], dict[str, float]]] = field(default_factory=dict)
@@ -127,10 +127,10 @@ class _Model:
     detections: str = ""
 
     def add(self, kind: str, corruption: str, severity: int | None, values: Mapping[str, float], file: Path) -> None:
-        """One cell, a fraction for each metric.
+        """Add the metrics of one cell, as fractions, or note that the benchmarks do not have its corruption.
 
         Raises:
-            ValueError: No fraction, no severity, or a cell that came before with another value.
+            ValueError: A metric is no fraction, a severity is not 1 to 5, or the cell is there with other values.
         """
         where = f"{corruption} {'' if severity is None else severity}".strip()
         if corruption not in (CLEAN.corruption, *ALL):
@@ -156,11 +156,12 @@ def import_files(files: Sequence[Path], file_format: str, name: str | None = Non
         files: Files of one format.
         file_format: `robustbench` (CSV of accuracies; JSON files beside it give clean accuracies), `mmdet` (pickle or
             JSON of `test_robustness.py`) or `text` (what Hendrycks' test.py or game-of-noise print).
-        name: Name to give the model where the files hold one, or the one to take of several; None: as the files say.
+        name: If the files hold one model, its new name; if they hold several, the one to import. None imports all under
+            the names in the files.
 
     Raises:
-        ValueError: Files that cannot be read as that, or a name that does not fit.
-        FileNotFoundError: There is no such file.
+        ValueError: A file is not of this format, or none of several models has the name.
+        FileNotFoundError: A file does not exist.
     """
     readers: dict[str, Callable[[Sequence[Path]], dict[str, _Model]]] = {
         "robustbench": _robustbench,
@@ -313,9 +314,9 @@ def _mmdet(file: Path) -> _Model:
 
 
 def _add_cells_without_detections(model: _Model, cells: Sequence[tuple[str, int]], file: Path) -> None:
-    """Give cells without metrics AP 0: MMDetection's CocoMetric ends without any where a detector finds nothing.
+    """Set all metrics of cells without metrics to 0: MMDetection's CocoMetric gives none if a detector finds nothing.
 
-    Metrics that the data set does not have, such as that of small objects where there are none, stay -1.
+    Metrics that the data set cannot have, such as those of small objects where there are none, are -1 in all cells.
     """
     if not model.rows:
         return
@@ -337,12 +338,12 @@ def _add_cells_without_detections(model: _Model, cells: Sequence[tuple[str, int]
 
 
 def _detections_counted(metrics: Mapping[str, Any]) -> str:
-    """Which of an image's detections the metrics count: see :attr:`ImportSource.detections`."""
+    """Return how many of an image's detections the metrics count: see :attr:`ImportSource.detections`."""
     return COCO_DETECTIONS if any(key in KINDS for key in metrics) else MMDET_DETECTIONS
 
 
 def _mmdet_metrics(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Metrics by kind: `coco/bbox_mAP_50` of MMDetection 3, or `{'bbox': {'AP50': ...}}` of its first version."""
+    """Read metrics by kind: `coco/bbox_mAP_50` of MMDetection 3 or `{'bbox': {'AP50': ...}}` of its first version."""
     found: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
         if key in KINDS and isinstance(value, Mapping):
@@ -365,7 +366,7 @@ def _text(file: Path) -> _Model:
         raise InputError(f"expected text in {file}, got other bytes: check --format") from error
     for line in lines:
         if line.startswith("=Average"):
-            # A numpy float of today prints as np.float64(0.5).
+            # numpy 2 prints a float as np.float64(0.5), in which 64 is not one of the errors.
             average = [
                 float(number) for number in re.findall(_NUMBER, line.replace("float64", "").replace("float32", ""))
             ]
@@ -380,7 +381,7 @@ def _text(file: Path) -> _Model:
 
 
 def _hendrycks_line(model: _Model, name: str, percent: float, average: Sequence[float], file: Path) -> None:
-    """`=Average (errors)` and the line after it; without the former only the mean is known."""
+    """Add a corruption's errors from the line `=Average`; without that line only their mean, `percent`, is known."""
     if not average:
         model.add("top1", name, None, {"error": percent / 100}, file)
         return

@@ -1,7 +1,7 @@
-"""Results of other tools in a store: numbers of each cell without records of images, marked as imported.
+"""Results of other tools in a store: metrics of each cell (corruption and severity), marked as imported.
 
 They lie beside a store's own results, in `aggregates/NAME.json` (where they come from) and `aggregates/NAME.parquet`
-(one row for each cell), and have neither resume nor intervals.
+(one row for each cell). There are no records of single images, and therefore no confidence intervals.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
-"""Version of the files."""
+"""Version of the format of the files."""
 
 FOLDER = "aggregates"
 
 COCO_DETECTIONS = "100"
-"""All of COCO's metrics at the 100 best detections of a class in an image."""
+"""COCO's rule: all metrics count the 100 best detections of a class in an image."""
 
 MMDET_DETECTIONS = "AP 100, others 1000"
-"""MMDetection's rule: AP at the 100 best detections of a class in an image; AP50, AP75 and those of sizes at 1,000."""
+"""MMDetection's rule: AP counts the 100 best detections of a class in an image, but AP50, AP75 and the APs by object
+size count the 1,000 best."""
 
 MMDET_RULE = (
     "by MMDetection's rule AP is at the 100 best detections of a class in an image, but AP50, AP75 and those of sizes "
@@ -47,10 +48,10 @@ class ImportSource:
     Attributes:
         files: Names and SHA-256 of the files.
         format: `robustbench`, `mmdet` or `text`.
-        severity_means: The file has one number for each corruption, the mean over its severities, in place of cells.
-        left_out: Rows of the files that are no cells of the benchmark.
-        detections: How many detections of a class in an image a detector's metrics count, :data:`COCO_DETECTIONS`
-            or :data:`MMDET_DETECTIONS`; empty for classifiers, and in stores of earlier versions.
+        severity_means: Whether some corruptions have only a mean over their severities.
+        left_out: Corruptions in the files that the benchmarks do not have.
+        detections: Rule by which a detector's metrics count detections, :data:`COCO_DETECTIONS` or
+            :data:`MMDET_DETECTIONS`; empty for classifiers, and in stores of earlier versions.
         remarks: What the reader filled in.
     """
 
@@ -68,7 +69,7 @@ class ImportSource:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ImportSource:
-        """The inverse of :meth:`to_dict`; fields that earlier versions lack are empty."""
+        """Read what :meth:`to_dict` wrote; fields that earlier versions did not write are empty."""
         remarks = tuple(Remark.from_dict(remark) for remark in values.get("remarks", ()))
         return cls(**{**values, "left_out": tuple(values["left_out"]), "remarks": remarks})
 
@@ -81,8 +82,9 @@ class Imported:
         name: How reports call it.
         task: `classification` or `detection`.
         source: Where they come from.
-        frames: By kind (`top1`; `bbox`, `segm`) a table with `corruption`, `severity` (missing for a mean over the
-            severities) and `error` or COCO's metrics, as fractions. Clean images are `clean` at severity 0.
+        frames: A table for each kind of result, `top1` of classifiers, `bbox` and `segm` of detectors. Its columns are
+            `corruption`, `severity` (NA for a mean over all severities) and, as fractions, `error` or COCO's metrics.
+            Clean images are `clean` at severity 0.
     """
 
     name: str
@@ -92,10 +94,10 @@ class Imported:
 
 
 def write_imported(folder: Path, results: Imported) -> Path:
-    """Put results into a store, which may be a new folder; the manifest's path.
+    """Write results into a store, which may be a new folder, and return the path of their JSON file.
 
     Raises:
-        StoreError: Results of this name are there that come from other files.
+        StoreError: The store has results of this name from other files.
         ValueError: Another process writes the store.
     """
     pandas = require("pandas", "eval")
@@ -112,13 +114,13 @@ def write_imported(folder: Path, results: Imported) -> Path:
         sink = io.BytesIO()
         table.astype({"severity": "Int8"}).to_parquet(sink, index=False)
         write_bytes(target.with_suffix(".parquet"), sink.getvalue())
-        # Last, for it says that the results are there.
+        # Written last, because its presence says that the results are complete.
         write_json(target, values)
     return target
 
 
 def read_imported(folder: Path) -> dict[str, Imported]:
-    """The imported results of a store, by name.
+    """Read the imported results of a store, by name of the model.
 
     Raises:
         StoreError: A file is damaged or of another version.
@@ -142,7 +144,7 @@ def read_imported(folder: Path) -> dict[str, Imported]:
                 ImportSource.from_dict(values["source"]),
                 frames,
             )
-        except Exception as error:  # pandas and pyarrow raise their own kinds
+        except Exception as error:  # pandas and pyarrow raise errors of their own kinds
             raise StoreError(
                 f"expected imported results in {path}, got a damaged file ({error}): delete it and import again"
             ) from error
@@ -150,7 +152,7 @@ def read_imported(folder: Path) -> dict[str, Imported]:
 
 
 def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What results are of: the files and how they are called, but not what a version of the reader tells of them."""
+    """Return what tells results apart, such as name and files, without fields that depend on the reader's version."""
     source = {key: value for key, value in values.get("source", {}).items() if key not in ("detections", "remarks")}
     return {**values, "source": source}
 

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     import pyarrow
 
 BAD_IMAGES = b"bad_images"
-"""Key in the metadata of a unit's records: JSON, number of each image that has no rows as it is bad, to why."""
+"""Key in the metadata of a unit's records. Its value is JSON: for each image that could not be evaluated, and so has no
+rows, the image's number and the reason."""
 
-# What a model's folder may be called on any file system.
+# Characters that not every file system allows in the name of a folder.
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+@=-]+")
 _LONGEST_NAME = 80
 
 
 def bad_images_of(table: pyarrow.Table) -> dict[int, str]:
-    """Return the images that a unit has no rows of, by number, and what is wrong with each."""
+    """Return the reason why each bad image of a unit has no rows, by the number of the image."""
     told = (table.schema.metadata or {}).get(BAD_IMAGES)
     return {} if told is None else {int(number): str(text) for number, text in json.loads(told).items()}
 
@@ -39,7 +40,7 @@ def check_name(name: str) -> None:
 
 
 def folder_name(name: str) -> str:
-    """Return the name of a model's folder: its own name, or one made of it that every file system takes."""
+    """Return the name of a model's folder: the model's own, or one derived from it that every file system allows."""
     safe = _UNSAFE.sub("_", name)
     if safe == name and len(name) <= _LONGEST_NAME and not name.startswith("."):
         return name
@@ -49,14 +50,14 @@ def folder_name(name: str) -> str:
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pyarrow.Table:
-    """Some columns of a Parquet file, or all; pyarrow raises its own kinds of errors where it is damaged."""
+    """Read some columns of a Parquet file, by default all. If it is damaged, pyarrow raises errors of several kinds."""
     parquet = require("pyarrow.parquet", "eval")
     table: pyarrow.Table = parquet.read_table(path, columns=columns, page_checksum_verification=True)
     return table
 
 
 def parquet_bytes(table: pyarrow.Table) -> bytes:
-    """A table as a Parquet file with checksums."""
+    """Return the content of a Parquet file, with checksums, that holds a table."""
     pyarrow = require("pyarrow", "eval")
     parquet = require("pyarrow.parquet", "eval")
     sink = pyarrow.BufferOutputStream()
@@ -66,10 +67,10 @@ def parquet_bytes(table: pyarrow.Table) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Read the object in a JSON file.
 
     Raises:
-        StoreError: It is damaged.
+        StoreError: The file is damaged, or holds something else than an object.
     """
     try:
         values = json.loads(path.read_text())

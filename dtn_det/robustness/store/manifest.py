@@ -1,4 +1,4 @@
-"""Manifests record what a store of results was made from: two runs may share a store only if all of it agrees."""
+"""Manifests record what the results in a store depend on; a run may add to a store only if its manifest agrees."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
 
 FORMAT = 1
-"""Version of the files in a store."""
+"""Version of the format of the files in a store."""
 
 _LONGEST, _LISTED = 120, 5
 _HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 _NOT_COMPARED = ("versions", "facts", "remarks", "recognised", "protocol", "images_hash", "earlier_data_hashes")
 _BY_TEXT = "earlier versions took numbered folders by the text order of their names, as --classes sorted does"
 _EARLIER_KEYS = {"batch size": "batch_size", "model settings": "model_settings"}
-"""Names of parts of the protocol in manifests of detectors before both tasks shared them, and the names of today."""
+"""Parts of the protocol that earlier manifests of detectors named otherwise: the earlier name and that of today."""
 
 _EARLIER_VALUES = {("precision", "mixed"): "amp"}
-"""Values that earlier manifests wrote otherwise: part and value then, and the value of today."""
+"""Values that earlier manifests wrote otherwise: the part of the protocol with its earlier value, and that of today."""
 
 _MEANINGS = {
     "data_hash": "names, sizes and labels of the images",
@@ -41,19 +41,20 @@ class StoreManifest:
         task: ``'classification'`` or ``'detection'``.
         data: Name of the data set, for people.
         data_hash: Hash of the list of its files and labels: see :func:`hash_lines`.
-        num_images: Images of the sweep, after any selection.
-        selection: How they were chosen: ``'all'`` or ``'limit=500 seed=0'``.
+        num_images: Number of images in the sweep, after any selection.
+        selection: How they were chosen, such as ``'all'`` or ``'limit=500 of 5000 seed=0'``.
         corruption: Identity of the corruptions: :attr:`dtn_det.corruptions.Corruptor.identity`, or that of the folder
             that they were read from.
-        cells: Conditions, in the order of their numbers in the records.
-        unit_size: Images that are finished and written together.
+        cells: The cells, each a corruption at a severity, in the order of their numbers in the records.
+        unit_size: Number of images whose records are written together, as one unit.
         protocol: What else the numbers depend on, by name.
-        format: Version of the files.
-        remarks: What the readers of the data left out, filled in or decided. Runs do not compare them, for the hash of
-            the data tells sets apart, and stores of earlier versions have none.
-        recognised: What the folder of the data was recognised as, by name, such as ``dataset``; likewise.
-        images_hash: Hash of what detections depend on: the images without their annotations. Empty in stores of
-            earlier versions and for classifiers.
+        format: Version of the format of the files.
+        remarks: What the readers of the data left out, filled in or decided. Runs do not compare it, because the hash
+            of the data already tells data sets apart and stores of earlier versions have no remarks.
+        recognised: What the folder of the data was recognised as, by name, such as ``dataset``. Runs do not compare it
+            either.
+        images_hash: Hash of the images without their annotations, which is what detections depend on. Empty for
+            classifiers and in stores of earlier versions.
         earlier_data_hashes: Hashes of annotations that were replaced by others of the same images, the oldest first.
     """
 
@@ -81,18 +82,18 @@ class StoreManifest:
 
     @property
     def num_units(self) -> int:
-        """Units of the sweep; the last may be smaller."""
+        """Number of units in the sweep; the last may have fewer images than the others."""
         return -(-self.num_images // self.unit_size)
 
     def unit(self, number: int) -> range:
-        """The images of a unit."""
+        """Return the numbers of the images of a unit."""
         return range(number * self.unit_size, min((number + 1) * self.unit_size, self.num_images))
 
     def progress(self, pending: Iterable[int]) -> str:
         """Return a sentence about how much of the sweep is done.
 
         Args:
-            pending: Numbers of the units that are not.
+            pending: Numbers of the units that are not done.
         """
         units = list(pending)
         text = f"{self.num_units - len(units):,} of {self.num_units:,} units are done already"
@@ -110,7 +111,7 @@ class StoreManifest:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StoreManifest:
-        """The inverse of :meth:`to_dict`."""
+        """Read a manifest that :meth:`to_dict` wrote."""
         cells = tuple(Cell(name, severity) for name, severity in values["cells"])
         remarks = tuple(Remark.from_dict(remark) for remark in values.get("remarks", ()))
         earlier = tuple(values.get("earlier_data_hashes", ()))
@@ -119,16 +120,18 @@ class StoreManifest:
 
 @dataclass(frozen=True)
 class ModelManifest:
-    """One model of a store.
+    """What the records of one model depend on.
 
     Attributes:
-        name: How reports call it.
-        source: What the user named: ``timm:resnet50``, a config with a checkpoint.
+        name: Name of the model in the store and in reports.
+        source: The model as the user named it, such as ``timm:resnet50``, or a config with a checkpoint.
         weights_hash: See :func:`hash_weights`.
         num_parameters: Number of parameters of the model.
         protocol: What else its numbers depend on: input size, preprocessing, batch size, precision.
-        versions: Libraries of the run that began it; a resumed run may have others and warns.
-        facts: What reports tell besides; stores of earlier versions have none, and runs do not compare them.
+        versions: Versions of libraries in the run that began the model. A run with others may continue it; ``dtn-det
+            mce`` warns then.
+        facts: The cost and training of the model, for reports. Runs do not compare them, and stores of earlier versions
+            have none.
     """
 
     name: str
@@ -151,7 +154,7 @@ class ModelManifest:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelManifest:
-        """The inverse of :meth:`to_dict`; the protocol of earlier versions is read in the words of this one."""
+        """Read a manifest that :meth:`to_dict` wrote, with names and values of earlier versions brought to today's."""
         protocol = values["protocol"]
         if isinstance(protocol, Mapping):
             protocol = {
@@ -161,12 +164,17 @@ class ModelManifest:
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Lines that say in which fields two manifests differ, apart from those that runs do not compare."""
+    """Return a line for each field in which two manifests differ, apart from the fields that runs do not compare.
+
+    Args:
+        found: The manifest in the store, as a dict.
+        wanted: The manifest of this run, as a dict.
+    """
     lines = []
     old_fields, new_fields = _flat(found), _flat(wanted)
     if _same_labels(old_fields, new_fields):
         new_fields["classes"] = old_fields["classes"]
-    # The hash covers which images were taken; earlier versions called a corrupted tree of a part of them "all".
+    # The hash covers which images were taken; earlier versions wrote "all" for a corrupted tree with a part of them.
     if old_fields.get("data_hash") == new_fields.get("data_hash") and old_fields.get("selection") == "all":
         new_fields["selection"] = "all"
     for key in sorted({*old_fields, *new_fields}):
@@ -186,15 +194,15 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 
 
 def _same_labels(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether two ways to number class folders gave every image the same label, which its hash covers."""
+    """Return whether two ways to number class folders gave every image the same label, as equal data hashes show."""
     ways = (old.get("classes"), new.get("classes"))
     return old.get("data_hash") == new.get("data_hash") and set(ways) <= {"folder", "sorted", "natural"}
 
 
 def _numbered_by_text(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether a store may be of a version that numbered all folders by the text order of their names.
+    """Return whether an earlier version may have numbered the folders of a store by the text order of their names.
 
-    Such stores do not say as what the folder was recognised.
+    The stores of that version do not hold what the folder of the data was recognised as.
     """
     kinds = {remark.get("kind") for remark in wanted.get("remarks", ())}
     classes = {one.get("protocol", {}).get("classes") for one in (found, wanted)}
@@ -202,7 +210,7 @@ def _numbered_by_text(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bo
 
 
 def _lists(old: Sequence[object], new: Sequence[object]) -> str:
-    """How two lists differ, such as those of the cells."""
+    """Describe how two lists differ, such as the cells of a store and those of this run."""
     text = f"the store has {len(old)}, this run {len(new)}"
     missing = [item for item in old if item not in new], [item for item in new if item not in old]
     for who, items in zip(("the store", "this run"), missing, strict=True):
@@ -214,8 +222,8 @@ def _lists(old: Sequence[object], new: Sequence[object]) -> str:
 
 
 def _engines(old: str, new: str) -> str:
-    """What the engine of corruptions changed since the store was begun, and how to go on with the store."""
-    # The engine loads slowly, and most stores agree.
+    """Describe how corruptions changed between two versions of the engine, and which option continues the store."""
+    # Imported here, because the engine is slow to import and most runs find no difference.
     from dtn_det.corruptions.identity import Identity, engine_changes
 
     changes, identity = engine_changes(old, new), Identity.parse(old)
@@ -225,7 +233,7 @@ def _engines(old: str, new: str) -> str:
 
 
 def _flat(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that count, those of the protocol among them."""
+    """Return the fields that runs compare, with each part of the protocol as a field of its own."""
     fields = {key: value for key, value in manifest.items() if key not in _NOT_COMPARED}
     return {**fields, **manifest.get("protocol", {})}
 
@@ -236,7 +244,7 @@ def _short(value: object) -> str:
 
 
 def hash_lines(lines: Iterable[str]) -> str:
-    """SHA-256 of lines of text, such as the paths, sizes and labels of a data set's files."""
+    """Return the SHA-256 of lines of text, such as the paths, sizes and labels of a data set's files."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
@@ -244,7 +252,7 @@ def hash_lines(lines: Iterable[str]) -> str:
 
 
 def hash_weights(state_dict: Mapping[str, object]) -> str:
-    """SHA-256 of a model's parameters and buffers: the same for the same weights in any file."""
+    """Return the SHA-256 of a model's parameters and buffers, which does not depend on the file that they are from."""
     import torch
 
     from dtn_det.layers.options import EXTRA_STATE
@@ -252,7 +260,7 @@ def hash_weights(state_dict: Mapping[str, object]) -> str:
     digest = hashlib.sha256()
     for name in sorted(state_dict):
         tensor = state_dict[name]
-        # Options of norms are no weights, and stores of versions that did not save them stay what they are.
+        # Options of norms are not weights. Without them, hashes from before options were saved stay valid.
         if not isinstance(tensor, torch.Tensor) or name.rpartition(".")[2] == EXTRA_STATE:
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

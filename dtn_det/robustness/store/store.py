@@ -1,14 +1,14 @@
-"""Results on disk: one Parquet file for each unit of images, complete or absent.
+"""Results on disk: one Parquet file for each unit of images, which is complete or absent.
 
 Layout of the folder::
 
     store.json                       StoreManifest
     images.parquet                   key and label of every image
     models/NAME/model.json           ModelManifest
-    models/NAME/unit-000012.parquet  records of the images of unit 12 under every cell
+    models/NAME/unit-000012.parquet  records of the images of unit 12 under every cell (corruption and severity)
 
-A unit is written under another name, flushed and renamed, so a kill or a full disk leaves units that are complete and
-none that is not, and a run that starts again repeats at most the unit it was in.
+A unit is written under another name, flushed and renamed, so a kill or a full disk never leaves a part of a unit, and a
+run that is started again repeats at most the unit that was interrupted.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Store:
     """An existing store.
 
     Attributes:
-        folder: Where it lies.
-        manifest: What all its models share.
+        folder: Its folder.
+        manifest: The data and conditions that all its models share.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ class Store:
         """Open an existing store.
 
         Raises:
-            StoreError: There is none, it is damaged, or of another version.
+            StoreError: There is no store, it is damaged, or its format is that of another version.
         """
         path = folder / "store.json"
         if not path.is_file():
@@ -84,13 +84,13 @@ class Store:
         """Check before a run that a folder is a store or can become one.
 
         Raises:
-            StoreError: It holds something else, is a file, or a store that cannot be opened.
+            StoreError: The folder holds something else, is a file, or is a store that cannot be opened.
         """
         if (folder / "store.json").is_file():
             cls.open(folder)
         elif folder.is_dir():
             others = {entry.name for entry in folder.iterdir() if not is_temporary(entry.name)}
-            # Results of other tools may have been imported before.
+            # A run that is killed as it begins leaves the first, and importing results of other tools makes the second.
             others -= {"images.parquet", "aggregates"}
             if others:
                 raise StoreError(
@@ -102,26 +102,26 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, manifest: StoreManifest, images: pyarrow.Table) -> Store:
-        """Start a store, or go on with one that was made from the same things.
+        """Create a store, or open one whose manifest agrees with that of this run.
 
         Args:
-            folder: Empty, absent, or a store.
-            manifest: What the run is made from.
-            images: Key and label of every image, in the order of their numbers.
+            folder: A folder that is empty, absent or a store.
+            manifest: The data and conditions of this run.
+            images: Key and label, or ground truth, of every image, in the order of their numbers.
 
         Raises:
-            StoreError: The folder holds something else, or a store made from other things.
-            ValueError: Another process is about to begin a store there.
+            StoreError: The folder holds something else, or a store whose manifest differs.
+            ValueError: Another process is creating a store there at this moment.
         """
         cls.check(folder)
         path = folder / "store.json"
         if not path.is_file():
             with locked(folder, "--store"):
-                # Again, for another process may have begun one meanwhile.
+                # Checked again, because another process may have created a store meanwhile.
                 cls.check(folder)
                 if not path.is_file():
                     write_bytes(folder / "images.parquet", parquet_bytes(images))
-                    # Last, for its presence says that the store is there.
+                    # Written last, because its presence says that the store exists.
                     write_json(path, manifest.to_dict())
         store = cls.open(folder)
         found = differences(store.manifest.to_dict(), manifest.to_dict())
@@ -135,11 +135,14 @@ class Store:
         return store
 
     def with_other_labels(self, manifest: StoreManifest, images: pyarrow.Table) -> Store:
-        """The same store with other labels of the same images; all records stay.
+        """Replace the labels or annotations in the store by others of the same images, and keep all records.
 
         Args:
-            manifest: The new one, which keeps the hash of what it replaces.
-            images: Key and labels of every image.
+            manifest: The new manifest, which holds the hash of the labels that it replaces.
+            images: The new list of images: see :meth:`create`.
+
+        Returns:
+            The store with the new manifest.
 
         Raises:
             ValueError: Another process writes this store.
@@ -151,7 +154,7 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep other processes from writing meanwhile, and clear away what killed ones left."""
+        """Keep other processes from writing within the block, and remove the unfinished files of killed ones first."""
         with locked(self.folder, "--store"):
             for file in self.folder.rglob(".*"):
                 if is_temporary(file.name) and file.is_file():
@@ -159,22 +162,22 @@ class Store:
             yield
 
     def images(self) -> pyarrow.Table:
-        """Key and label of every image.
+        """Read the list of images: see :meth:`create`.
 
         Raises:
-            StoreError: The file is damaged or absent.
+            StoreError: Its file is damaged or absent.
         """
         path = self.folder / "images.parquet"
         try:
             table: pyarrow.Table = read_parquet(path)
-        except Exception as error:  # pyarrow raises its own kinds, OSError and ValueError
+        except Exception as error:  # pyarrow raises errors of its own kinds, OSError and ValueError
             raise StoreError(
                 f"expected the list of images in {path}, got: {error}. Start the run again, which writes it anew"
             ) from error
         return table
 
     def _mend_images(self, images: pyarrow.Table) -> None:
-        """Write the list of images again where it is damaged; the manifest has said that they are the same."""
+        """Write the list of images again if its file is damaged; the manifests agree, so the images are the same."""
         try:
             sound = self.images().equals(images)
         except StoreError:
@@ -183,10 +186,10 @@ class Store:
             write_bytes(self.folder / "images.parquet", parquet_bytes(images))
 
     def models(self) -> dict[str, ModelStore]:
-        """The models that have begun, by name.
+        """Return the models in the store, finished or not, by name.
 
         Raises:
-            StoreError: A manifest is damaged, or two models have one name.
+            StoreError: A manifest is damaged, or two models have the same name.
         """
         found: dict[str, ModelStore] = {}
         for path in sorted((self.folder / "models").glob("*/model.json")):
@@ -201,10 +204,10 @@ class Store:
         return found
 
     def model(self, name: str) -> ModelStore:
-        """A model by its name.
+        """Return the model of a name.
 
         Raises:
-            StoreError: It is not in the store.
+            StoreError: The store has no such model.
         """
         models = self.models()
         if name not in models:
@@ -212,11 +215,13 @@ class Store:
         return models[name]
 
     def add_model(self, manifest: ModelManifest) -> ModelStore:
-        """Start a model, or go on with it.
+        """Add a model to the store, or return the one with the same manifest.
+
+        A model of the same name and another manifest is replaced if it has no finished unit.
 
         Raises:
-            StoreError: A model of this name was made from other weights or settings.
-            ValueError: A model of this name is begun by a process at work.
+            StoreError: A model of this name has finished units, from other weights or settings.
+            ValueError: Another process is writing to the store, in which a model of this name has another manifest.
         """
         check_name(manifest.name)
         model = self.models().get(manifest.name)
@@ -226,9 +231,9 @@ class Store:
             lines = differences(model.manifest.to_dict(), manifest.to_dict())
             if not lines:
                 return model
-            # Alone, for the records of a run at work would otherwise come under another manifest.
+            # Under the lock, so that records of another run at work never come under this manifest.
             with locked(self.folder, "--store"):
-                # What was begun and has nothing to show, on a full GPU for example, may be begun otherwise.
+                # A model without finished units, on a full GPU for example, may be begun again with other settings.
                 if model.finished():
                     text = "".join(f"\n  {line}" for line in lines)
                     raise StoreError(
@@ -246,9 +251,9 @@ class ModelStore:
     """The records of one model.
 
     Attributes:
-        store: What it belongs to.
-        folder: Where its files lie.
-        manifest: What it was made from.
+        store: The store that it belongs to.
+        folder: Folder of its files.
+        manifest: Its weights and settings.
     """
 
     store: Store
@@ -256,32 +261,32 @@ class ModelStore:
     manifest: ModelManifest
 
     def with_facts(self, facts: ModelFacts) -> ModelStore:
-        """The same model with facts in its manifest; its records stay what they are."""
+        """Write facts into the manifest, which leaves the records valid, and return the model with them."""
         manifest = replace(self.manifest, facts=facts)
         write_json(self.folder / "model.json", manifest.to_dict())
         return replace(self, manifest=manifest)
 
     def finished(self) -> set[int]:
-        """Numbers of the units that are done."""
+        """Return the numbers of the units whose records are written."""
         matches = (_UNIT.fullmatch(path.name) for path in self.folder.iterdir() if path.is_file())
         numbers = {int(match[1]) for match in matches if match}
         return {number for number in numbers if number < self.store.manifest.num_units}
 
     def pending(self) -> list[int]:
-        """Numbers of the units that are still to be done."""
+        """Return the numbers of the units that are still to be evaluated."""
         done = self.finished()
         return [number for number in range(self.store.manifest.num_units) if number not in done]
 
     def write(self, number: int, records: pyarrow.Table) -> None:
-        """Commit the records of a unit.
+        """Write the records of a unit.
 
         Args:
             number: Number of the unit.
             records: One row for each image and cell: columns ``image`` and ``cell`` and those of the task. An image
-                without rows stands under :data:`BAD_IMAGES` in the metadata.
+                without rows is named with the reason under :data:`BAD_IMAGES` in the metadata.
 
         Raises:
-            OSError: They could not be written, on a full disk for example; what was there before is still there.
+            OSError: They could not be written, on a full disk for example; all earlier files are kept.
         """
         path = self.folder / f"unit-{number:06d}.parquet"
         try:
@@ -292,14 +297,14 @@ class ModelStore:
             ) from error
 
     def read(self, number: int, columns: list[str] | None = None) -> pyarrow.Table:
-        """Read the records of a unit, and check that each of its images is there once under every cell.
+        """Read the records of a unit, and check that they have one row for each of its images and each cell.
 
         Args:
             number: Number of the unit.
-            columns: Names of the wanted columns; all if None.
+            columns: Names of the columns to return; all if None.
 
         Raises:
-            StoreError: The file is damaged, or has other rows.
+            StoreError: The file is damaged, or rows are missing, repeated or of other images.
         """
         path = self.folder / f"unit-{number:06d}.parquet"
         wanted = None if columns is None else list(dict.fromkeys((*columns, "image", "cell")))
@@ -307,11 +312,11 @@ class ModelStore:
             table: pyarrow.Table = read_parquet(path, wanted)
             self._check_rows(number, table)
             return table if columns is None else table.select(columns)
-        except Exception as error:  # pyarrow raises its own kinds, OSError and ValueError
+        except Exception as error:  # pyarrow raises errors of its own kinds, OSError and ValueError
             raise StoreError(f"expected records in {path}, got: {error}. Delete the file and start again") from error
 
     def _check_rows(self, number: int, table: pyarrow.Table) -> None:
-        """Raise a ValueError unless each image of a unit is there once under every cell, or bad."""
+        """Raise a ValueError unless each image of a unit has one row for each cell, or none at all if it is bad."""
         unit, count = self.store.manifest.unit(number), len(self.store.manifest.cells)
         if table["image"].null_count or table["cell"].null_count:
             raise InputError("rows without an image or a cell")
@@ -326,7 +331,7 @@ class ModelStore:
             raise InputError(f"{int((rows != wanted.reshape(-1)).sum())} rows that are missing or come twice")
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pyarrow.Table]:
-        """The records of all finished units, in their order, one unit at a time."""
+        """Yield the records of all finished units in the order of their numbers, one unit at a time."""
         for number in sorted(self.finished()):
             yield self.read(number, columns)
 
