@@ -1,4 +1,4 @@
-"""The images of a config's data set that a sweep sees, with their ground truth."""
+"""Read the data set of a config: the images that a sweep evaluates, and their ground truth."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ class DetectionData:
     """A COCO set of a config, and the pipeline that its images go through.
 
     Attributes:
-        name: The annotation file, for people.
+        name: The annotation file, as reports name it.
         dataset: The data set of MMDetection, without a pipeline.
         indices: Indices of the images of the sweep in the data set.
-        selection: How these were chosen among those of the file; ``'all'``, or what reports mark numbers with.
-        truth: What is to be found in those images.
+        selection: How these were chosen among the images of the file, with which reports mark their numbers; ``'all'``
+            if none was left out.
+        truth: The objects to be found in those images.
         pipeline: The config of the test pipeline.
-        file: The annotations, as they were read.
-        remarks: What is to be told of them.
+        file: The content of the annotation file.
+        remarks: What was left out or decided when the data were read.
         where: Key of the data set in the config.
     """
 
@@ -57,7 +58,7 @@ class DetectionData:
 
     @property
     def pipeline_json(self) -> str:
-        """The pipeline as text: another one gives other numbers."""
+        """The pipeline as JSON for the model's manifest, because the numbers depend on it."""
         return json.dumps(self.pipeline, default=str, sort_keys=True)
 
     def orientations(self) -> Orientations:
@@ -74,7 +75,7 @@ class DetectionData:
         return [str(self.dataset.get_data_info(index)["img_path"]) for index in self.indices]
 
     def file_sizes(self) -> list[int]:
-        """Bytes of the file of each image, 0 for those elsewhere.
+        """Return the size of each image's file in bytes, 0 for URLs.
 
         Raises:
             InputError: Images are missing.
@@ -87,10 +88,10 @@ class DetectionData:
         return [0 if is_elsewhere(path) else os.path.getsize(path) for path in paths]
 
     def images(self, cells: Sequence[Cell], corruptor: Corruptor) -> DetectionImages:
-        """The images under every cell, for worker processes.
+        """Return the dataset of the images under every cell, which worker processes read.
 
         Raises:
-            ValueError: The pipeline does not load an image, or does not build.
+            ValueError: A step of the pipeline cannot be built, or not exactly one loads an image.
         """
         load, rest = build_pipeline(self.pipeline)
         sizes = [(image.height, image.width) for image in self.truth.images]
@@ -103,12 +104,12 @@ def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int
     Args:
         cfg: The config.
         split: `test` or `val`.
-        limit: Take no more than so many images, chosen at random, always the same.
+        limit: Most images to take, chosen at random, the same ones in every run; None for all.
         limit_seed: Seed of that choice.
 
     Raises:
-        ValueError: There is no such dataloader, the set is no COCO set or evaluated by other rules than COCO's, its
-            file is damaged, it has no images, or its categories are not those of the config.
+        ValueError: The config has no such dataloader, its data set is not in COCO's format or not evaluated by COCO's
+            rules, the annotation file is damaged or has no images, or its categories are not those of the config.
     """
     check_loader(cfg, split)
     settings = copy.deepcopy(cfg[f"{split}_dataloader"]["dataset"])
@@ -145,7 +146,7 @@ def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int
 
 
 def _paths(settings: Mapping[str, Any]) -> tuple[Path, Path]:
-    """The annotation file and the image folder of a data set's settings, joined as MMEngine joins them."""
+    """Return the paths of a data set's annotation file and image folder, put together as MMEngine does."""
     root = settings.get("data_root") or ""
     prefix = settings.get("data_prefix") or {}
     images = prefix.get("img") or prefix.get("img_path") or ""
@@ -153,9 +154,10 @@ def _paths(settings: Mapping[str, Any]) -> tuple[Path, Path]:
 
 
 def _dataset(settings: dict[str, Any], file: CocoFile, *, plain: bool) -> Any:
-    """MMDetection's data set of a file's content, which stands in another file where MMDetection would stumble.
+    """Build MMDetection's data set, from a temporary file if it is not to read the annotation file as it is.
 
-    A plain `CocoDataset` gets the images alone, for the evaluation has the objects. Others may go by these.
+    That is so if the content was mended when it was read, and always for a plain `CocoDataset`, which gets the images
+    without their objects: only the evaluation needs these. A subclass may choose its images by the objects.
     """
     with tempfile.TemporaryDirectory() as folder:
         if plain or file.changed:
@@ -175,10 +177,10 @@ def _dataset(settings: dict[str, Any], file: CocoFile, *, plain: bool) -> Any:
 
 
 def check_loader(cfg: Config, split: str) -> None:
-    """See that a config has a dataloader whose parts are of the right types.
+    """Check that a config has a dataloader whose parts are of the right types.
 
     Raises:
-        ValueError: It has none, or a part is something else.
+        ValueError: The config has no such dataloader, or a part of it has another type.
     """
     loader = cfg.get(f"{split}_dataloader")
     if not loader:
@@ -231,7 +233,7 @@ def _selected(
 
 
 def _narrowed(ids: Sequence[Id | None], file: CocoFile) -> tuple[str, tuple[Remark, ...]]:
-    """Return how few of a file's images the config takes; nothing where it takes all."""
+    """Return the selection and a remark if the config takes only some of a file's images, else nothing of either."""
     taken = set(ids)
     left_out = [str(row["id"]) for row in file.images if row["id"] not in taken]
     if not left_out:
@@ -255,7 +257,7 @@ def build_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> tuple[list[Any], li
         The steps up to the one that loads the image, and the steps after it.
 
     Raises:
-        InputError: A step does not build, or not exactly one step loads an image.
+        InputError: A step cannot be built, or not exactly one step loads an image.
     """
     transforms = require("mmdet.registry", "det").TRANSFORMS
     annotations = require("mmcv.transforms", "det").LoadAnnotations
@@ -272,7 +274,7 @@ def build_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> tuple[list[Any], li
 
 
 def _plain(value: Any) -> Any:
-    """Settings without the classes of mmengine, which print otherwise in other versions."""
+    """Return settings with plain dicts in place of mmengine's, whose text differs between its versions."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -280,16 +282,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
-# They write results and judge nothing.
+# Evaluators that write results and compute no metrics.
 _WRITERS = ("DumpResults", "DumpDetResults", "DumpProposals")
 _COCO_CLASSES = ("CocoMetric", "FasterCocoMetric")
-# Data sets of COCO's format whose protocol is another.
+# Data sets in COCO's format that are evaluated by other rules than COCO's.
 _OTHER_PROTOCOLS = ("LVISV05Dataset", "LVISV1Dataset", "CocoPanopticDataset")
 _KINDS = {"bbox", "segm"}
 
 
 def check_protocol(cfg: Config, split: str, dataset: type) -> tuple[Remark, ...]:
-    """See that the config's evaluator and data set are of COCO's protocol.
+    """Check that a config evaluates its data set by COCO's rules.
 
     Args:
         cfg: The config.
@@ -297,10 +299,11 @@ def check_protocol(cfg: Config, split: str, dataset: type) -> tuple[Remark, ...]
         dataset: Class of its data set.
 
     Returns:
-        Options of the evaluator that make other numbers in MMDetection's own test.
+        A remark for each option of the evaluator that MMDetection's own test follows and `dtn-det mpc` does not.
 
     Raises:
-        ValueError: They are of another protocol, or the evaluator is to give other numbers than AP.
+        ValueError: The data set or the evaluator follows other rules, or the evaluator computes no AP or one at other
+            IoU thresholds.
     """
     modules = require("mmdet.datasets", "det")
     for name in _OTHER_PROTOCOLS:

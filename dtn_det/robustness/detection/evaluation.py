@@ -1,4 +1,4 @@
-"""COCO's matching of the detections of every cell, from the records of a store."""
+"""COCO's matching of detections with objects, for each cell (corruption and severity) in the records of a store."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 KINDS = ("bbox", "segm")
-"""Boxes and masks."""
+"""The kinds of results that COCO evaluates: boxes and masks."""
 
-# The records of so many bytes on disk are read at once; as Python objects they take some twenty times that.
+# Cells are read together up to this size of their records on disk; as Python objects they take some twenty times that.
 _GROUP_BYTES = 8e6
-# Categories are evaluated together while their number times that of their objects and detections is below this, for
-# COCO's evaluation keeps something for each image and category. More take more memory, and hardly less time.
+# Categories are evaluated together up to this product of their number and that of their objects and detections: COCO's
+# evaluation keeps an entry for each image and category. Larger groups take more memory and hardly less time.
 _GROUP_PAIRS = 40_000
 
 W = TypeVar("W")
@@ -41,16 +41,16 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class CellDetections:
-    """The detections of one cell, those of an image side by side.
+    """All detections of one cell; those of one image are neighbours in the arrays.
 
     Attributes:
-        cell: Its number.
-        image: Number of the image of each detection.
-        boxes: x1, y1, x2, y2, (detections, 4).
-        scores: (detections,).
-        labels: (detections,).
-        masks: Run lengths, None for a model without masks.
-        mask_scores: (detections,).
+        cell: Number of the cell.
+        image: Number of the image of each detection, (detections,).
+        boxes: x1, y1, x2, y2 in pixels, (detections, 4).
+        scores: Scores of the boxes, (detections,).
+        labels: Index of the category of each detection, (detections,).
+        masks: COCO's compressed run lengths of each mask; None for a model without masks.
+        mask_scores: Scores of the masks, (detections,): those of the boxes if the model gives masks none of their own.
     """
 
     cell: int
@@ -76,7 +76,7 @@ class CellDetections:
 
 
 def bad_images(model: ModelStore) -> dict[int, str]:
-    """Numbers of the images that could not be evaluated, and why."""
+    """Return the reason why each bad image could not be evaluated, by the number of the image."""
     found = {}
     for table in model.batches(["image", "error"]):
         errors = table["error"]
@@ -105,7 +105,7 @@ class CocoScorer:
         self._images_of = [np.array(objects[number], np.int64) for number in self.categories]
 
     def matches(self, found: CellDetections, kind: str) -> CocoMatches:
-        """The matches of one cell, of which a few categories at a time take memory.
+        """Match the detections of one cell with the objects, a few categories at a time to save memory.
 
         Args:
             found: Detections of the cell.
@@ -117,13 +117,13 @@ class CocoScorer:
     def _matches_of(self, found: CellDetections, kind: str, labels: Sequence[int]) -> CocoMatches:
         part = found.of_labels(labels)
         ids = np.array([self.truth.images[number].id for number in np.unique(part.image).tolist()], np.int64)
-        # Images that have nothing of these categories, neither objects nor detections, do not count.
+        # Images with neither objects nor detections of these categories have no influence.
         ids = np.intersect1d(np.concatenate([ids, *(self._images_of[label] for label in labels)]), self.ids)
         categories = [self.categories[label] for label in labels]
         return matches_from_evaluator(self.evaluator(part, kind, ids.tolist() or self.ids[:1], categories))
 
     def _label_groups(self, found: CellDetections) -> list[list[int]]:
-        """The labels in the order of their categories' ids, in which COCO's evaluation has them, cut into groups."""
+        """Split the labels, in the order of their categories' ids as COCO's evaluation sorts them, into groups."""
         detections = np.bincount(found.labels, minlength=len(self.categories))
         groups: list[list[int]] = [[]]
         inside = 0
@@ -142,13 +142,13 @@ class CocoScorer:
         images: Sequence[int] | None = None,
         categories: Sequence[int] | None = None,
     ) -> Any:
-        """faster-coco-eval's `COCOeval` of one cell after its `evaluate()`, with the settings of COCO.
+        """Run `evaluate()` of faster-coco-eval's `COCOeval` on one cell, with COCO's settings, and return the object.
 
         Args:
             found: Detections of the cell.
             kind: One of :data:`KINDS`.
-            images: Ids of those that count; all if None.
-            categories: Their ids, likewise.
+            images: Ids of the images to evaluate; None for all.
+            categories: Ids of the categories to evaluate; None for all.
         """
         results = self.results(found, kind)
         detections = self.coco.loadRes(results) if results else self._nothing()
@@ -161,14 +161,14 @@ class CocoScorer:
         return evaluator
 
     def _nothing(self) -> Any:
-        """The results of a cell without detections, which faster-coco-eval before 1.8 cannot load."""
+        """Make the `COCO` object of a cell without detections; `loadRes` of faster-coco-eval before 1.8 cannot."""
         empty = require("faster_coco_eval", "det").COCO()
         empty.dataset = {**self.coco.dataset, "annotations": []}
         empty.createIndex()
         return empty
 
     def results(self, found: CellDetections, kind: str) -> list[dict[str, Any]]:
-        """The detections of one cell in COCO's result format."""
+        """Return the detections of one cell in COCO's result format."""
         images = [self.truth.images[number] for number in found.image.tolist()]
         labels = [self.categories[label] for label in found.labels.tolist()]
         if kind == "segm":
@@ -193,7 +193,7 @@ class CocoScorer:
 
 
 def read_cells(model: ModelStore, cells: Sequence[int]) -> Iterator[CellDetections]:
-    """The detections of some cells, read in one pass over the records."""
+    """Yield the detections of each of some cells, after one pass over the records."""
     parts: dict[int, list[CellDetections]] = {cell: [] for cell in cells}
     for table in model.batches():
         absent = set(schema().names) - set(table.column_names)
@@ -215,7 +215,7 @@ def _detections(cell: int, rows: pyarrow.Table) -> CellDetections:
     image = np.repeat(rows["image"].to_numpy(), counts)
     scores = _flat(rows["scores"], np.float32)
     masks, mask_scores = rows["masks"], rows["mask_scores"]
-    # An image without detections or a bad one has no masks either way.
+    # A row without masks says nothing about the model: the image may be bad or have no detections.
     with_masks = bool(masks.null_count < len(masks))
     own_scores = len(mask_scores) > mask_scores.null_count
     return CellDetections(
@@ -248,7 +248,7 @@ def _joined(parts: list[CellDetections]) -> CellDetections:
 
 
 def cell_groups(model: ModelStore) -> list[list[int]]:
-    """Cells that are read together: few enough for the memory, many enough not to read the files too often."""
+    """Split the cells into groups to be read together: small ones to save memory, few ones to read the files rarely."""
     count = len(model.store.manifest.cells)
     size = sum(path.stat().st_size for path in model.folder.glob("unit-*.parquet"))
     together = max(1, min(count, int(_GROUP_BYTES / max(1.0, size / count))))
@@ -261,16 +261,16 @@ def in_processes(
     """Apply a function to pieces of work in several processes of one thread each, and yield the results in order.
 
     Args:
-        function: Function of a module, which the processes import.
+        function: A function at the top level of a module, from which the processes import it.
         work: The argument of each call.
         processes: Number of processes.
-        advice: Advice in the error message, for processes that were killed where memory is short.
+        advice: What the error message advises if a process dies, mostly because memory is short.
 
     Raises:
         ChildProcessError: A process died.
     """
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
-        with worker_environment(), interrupts_blocked():  # processes start here and inherit it
+        with worker_environment(), interrupts_blocked():  # the processes start here and inherit both
             found = pool.map(function, work)
         try:
             yield from found
@@ -280,32 +280,33 @@ def in_processes(
                 f"detections are kept: {advice}"
             ) from error
         finally:
-            # After an error or an interrupt, what is not begun is not needed.
+            # After an error or an interrupt, work that has not begun is dropped.
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _say_nothing(*args: object) -> None:
-    """Instead of the progress that faster-coco-eval prints."""
+    """Take the place of the function by which faster-coco-eval prints its progress."""
 
 
 _TRIED = 200
-"""Images of the trial: reading has checked every annotation, and evaluating takes a while."""
+"""Least number of images to try where there are more: every annotation was checked when it was read, and evaluating all
+takes long."""
 
 
 _FORMS = ('"counts": [', '"counts": "', '"iscrowd": 1', '"segmentation"', "bbox")
 
 
 def try_evaluation(path: Path, truth: CocoTruth, *, masks: bool) -> None:
-    """Evaluate the objects of some images as if a detector had found them.
+    """Try COCO's evaluation before a sweep, with the objects of some images as detections.
 
     Args:
         path: The annotation file, for the message.
-        truth: Images and objects. Of many images some are taken, at equal distances, and one for each form that
-            objects have.
+        truth: Images and objects. Of many images, some at equal distances are tried, and the first one with each form
+            of annotations (polygons, run lengths, crowds).
         masks: Evaluate masks besides boxes.
 
     Raises:
-        AnnotationError: The evaluation fails; names the first image or object that it fails on.
+        AnnotationError: The evaluation fails; the message names the first image or object on which it does.
     """
     part = truth.select(_varied(truth))
     for kind in KINDS if masks else KINDS[:1]:
@@ -325,12 +326,12 @@ def try_evaluation(path: Path, truth: CocoTruth, *, masks: bool) -> None:
 
 
 def _varied(truth: CocoTruth) -> list[int]:
-    """Numbers of images at equal distances, and of the first with each form of objects."""
+    """Return the numbers of images at equal distances, and of the first image with each form of annotations."""
     count = len(truth.images)
     chosen = set(range(0, count, max(1, count // _TRIED)))
     forms: set[str] = set()
     for number, image in enumerate(truth.images):
-        # As text, for reading all objects again would take long.
+        # Searched as text, because parsing the JSON of all objects again would take long.
         form = " ".join(str(text in image.annotations) for text in _FORMS)
         if form not in forms:
             forms.add(form)
@@ -343,17 +344,17 @@ def _single(truth: CocoTruth, annotation: dict[str, Any]) -> CocoTruth:
 
 
 def _failure(truth: CocoTruth, kind: str) -> str | None:
-    """Return the error of evaluating a truth against itself, or None."""
+    """Evaluate the objects of a ground truth as detections; return the error as text, or None without one."""
     try:
         scorer = CocoScorer(truth)
         scorer.matches(_found(truth, scorer.coco, kind), kind)
-    except Exception as error:  # the libraries raise what their C++ code raises
+    except Exception as error:  # errors of the libraries' C++ code have many types
         return f"{type(error).__name__}: {error}".splitlines()[0][:200]
     return None
 
 
 def _found(truth: CocoTruth, coco: Any, kind: str) -> CellDetections:
-    """The objects of a truth as detections."""
+    """Return the objects of a ground truth as detections with score 1."""
     places = {image.id: number for number, image in enumerate(truth.images)}
     labels = {number: label for label, (number, _) in enumerate(truth.categories)}
     rows = [row for image in truth.images for row in coco.imgToAnns.get(image.id, ())]

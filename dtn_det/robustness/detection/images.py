@@ -1,4 +1,7 @@
-"""Images under every cell, through a detector's own test pipeline; what worker processes make."""
+"""The dataset of which worker processes make items: one image under every cell, after the detector's test pipeline.
+
+A cell is a corruption at a severity, or the clean image.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ from dtn_det.errors import InputError
 
 Transform = Callable[[dict[str, Any]], dict[str, Any] | None]
 
-# The last bytes of complete files. OpenCV reads cut off ones without an error and fills up with grey.
+# First bytes of JPEG and PNG files, and last bytes of complete ones. Without an error, OpenCV fills up the image of a
+# file that was cut off with grey.
 _ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}
 
 
@@ -30,7 +34,7 @@ class CellImages:
 
     Attributes:
         number: Number of the image in the store.
-        inputs: What the pipeline made, (cells, channels, height, width).
+        inputs: The image as the pipeline made it, (cells, channels, height, width).
         sample: Its meta information, the same under every cell.
     """
 
@@ -45,8 +49,8 @@ class BadImage:
 
     Attributes:
         number: Number of the image in the store.
-        reason: What is wrong with which file.
-        fault: `image`, or `pipeline` where the image itself is sound.
+        reason: Path of the file and what is wrong with it.
+        fault: `image`, or `pipeline` if the image was read and the test pipeline failed on it.
     """
 
     number: int
@@ -60,11 +64,11 @@ class DetectionImages(Dataset[CellImages | BadImage]):
     Args:
         dataset: The data set of MMDetection, without a pipeline.
         indices: Indices of the images of the sweep in the data set, in the order of their numbers.
-        sizes: Height and width of each as annotated.
-        load: Steps up to the loading of the image.
-        rest: Steps after it.
-        cells: Conditions.
-        corruptor: How images are corrupted.
+        sizes: Height and width of each image, as annotated.
+        load: Steps of the test pipeline up to the one that loads the image.
+        rest: Steps of the test pipeline after that.
+        cells: The cells, in the order of their numbers.
+        corruptor: What corrupts the images.
     """
 
     def __init__(
@@ -85,10 +89,10 @@ class DetectionImages(Dataset[CellImages | BadImage]):
         return len(self.indices)
 
     def __getitem__(self, number: int) -> CellImages | BadImage:
-        """The image of a number under every cell."""
+        """Return the image of a number under every cell."""
         results = self.dataset.get_data_info(self.indices[number])
         path = str(results.get("img_path"))
-        # Only evaluation needs the objects, and it has them from the annotation file.
+        # The model does not need the objects, and the evaluation has them from the annotation file.
         results.pop("instances", None)
         try:
             if "://" not in path:
@@ -96,7 +100,7 @@ class DetectionImages(Dataset[CellImages | BadImage]):
             loaded = _run(self.load, results)
             _check_size(Path(path), loaded["img"], self.sizes[number])
             corrupted = [_corrupt(corruption, loaded) for corruption in self.corruptions]
-        except Exception as error:  # each backend has its own kinds
+        except Exception as error:  # each backend raises errors of its own kinds
             return BadImage(number, f"{path}: {_reason(error)}", "image")
         try:
             return self._packed(number, loaded, corrupted)
@@ -111,7 +115,7 @@ class DetectionImages(Dataset[CellImages | BadImage]):
             if not isinstance(packed.get("inputs"), torch.Tensor):
                 raise InputError("expected a pipeline that packs one tensor an image: leave test-time augmentation out")
             if inputs is None:
-                # One tensor for all cells: each one that goes to another process takes a file descriptor.
+                # One tensor for all cells, because each tensor that goes to another process takes a file descriptor.
                 inputs = packed["inputs"].new_empty((len(corrupted), *packed["inputs"].shape))
                 sample = packed["data_samples"]
             elif inputs.shape[1:] != packed["inputs"].shape:
@@ -122,8 +126,8 @@ class DetectionImages(Dataset[CellImages | BadImage]):
 
 
 def image_corruption(cell: Cell, corruptor: Corruptor) -> ImageCorruption:
-    """The transform that makes a cell's images."""
-    # The transform leaves images alone at severity 0, whatever the name.
+    """Return the transform that makes the images of a cell."""
+    # At severity 0, the clean cell, the transform changes nothing, but it takes no name that is not a corruption.
     name = cell.corruption if cell.severity else "gaussian_noise"
     return ImageCorruption(name, cell.severity, **asdict(corruptor))
 
@@ -132,8 +136,8 @@ def check_complete(path: Path) -> None:
     """Check that an image file was not cut off.
 
     Raises:
-        ValueError: It was, or it is empty.
-        OSError: It cannot be read.
+        ValueError: The file was cut off, is damaged or is empty.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         start = file.read(2)
@@ -146,11 +150,11 @@ def check_complete(path: Path) -> None:
         file.seek(-min(len(end), file.tell()), 2)
         if file.read() == end:
             return
-    # Some writers append to a complete file, so only decoding tells.
+    # Some programs append bytes to a complete file, so only decoding shows whether it is complete.
     try:
         with Image.open(path) as image:
             image.load()
-    except Exception as error:  # Pillow meets broken files with many kinds
+    except Exception as error:  # Pillow raises errors of many kinds for broken files
         raise InputError(f"expected a complete image, got one that is damaged or was cut off ({error})") from error
 
 

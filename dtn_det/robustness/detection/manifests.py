@@ -1,4 +1,4 @@
-"""Manifests of a store of detections: of its data, of its model, and after annotations of its images were mended."""
+"""Manifests of a store of detections, for its data and for each model, and the replacement of mended annotations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dtn_det.robustness.store.store import Store
 
 
 def store_manifest(data: DetectionData, cells: tuple[Cell, ...], corruptor: Corruptor, unit_size: int) -> StoreManifest:
-    """Return the manifest of what all detectors of a store share.
+    """Return the manifest of the data and conditions that all detectors of a store share.
 
     Raises:
         InputError: Images are missing.
@@ -47,10 +47,10 @@ def store_manifest(data: DetectionData, cells: tuple[Cell, ...], corruptor: Corr
 def model_manifest(
     name: str, source: str, detector: Detector, data: DetectionData, batch_size: int, labels: LabelNames
 ) -> ModelManifest:
-    """Return the manifest of what a detector's numbers were made from.
+    """Return the manifest of the weights and settings that a detector's numbers depend on.
 
-    Where its labels are in another order than the categories of the data, their names are part of that: a store of
-    numbers that were taken by places does not go on.
+    It holds the names of the labels if their order is not that of the data's categories. A store in which label 0 was
+    taken for the first category and so on has no such names, so it is not continued with labels matched by name.
     """
     state: dict[str, Any] = detector.model.state_dict()
     categories = tuple(name for _, name in data.truth.categories)
@@ -73,7 +73,7 @@ def model_manifest(
 
 
 def versions() -> dict[str, str]:
-    """Libraries that the numbers may depend on."""
+    """Return the versions of the libraries that the numbers may depend on, by package."""
     found = {"torch": str(torch.__version__)}
     for package in ("dtn-det", "numpy", "opencv-python-headless", "onedl-mmdetection", "onedl-mmcv", "mmdet", "mmcv"):
         try:
@@ -86,13 +86,13 @@ def versions() -> dict[str, str]:
 def take_new_annotations(
     folder: Path, manifest: StoreManifest, data: DetectionData, say: Callable[[str], None] = lambda text: None
 ) -> bool:
-    """Give a store the annotations of this run where nothing else differs, for detections do not depend on them.
+    """Replace the annotations in a store by those of this run if nothing else differs; its detections stay valid.
 
     Args:
         folder: Folder of a store, or one that is to become a store.
         manifest: Manifest of this run.
         data: Data of this run.
-        say: Where that is told.
+        say: Function that is called with one sentence about the replacement.
 
     Returns:
         Whether the annotations were replaced.
@@ -120,12 +120,12 @@ def take_new_annotations(
 
 
 def _others(found: StoreManifest, wanted: StoreManifest) -> list[str]:
-    """Return what differs besides the annotations."""
+    """Return a line for each difference between two manifests besides the annotations."""
     return differences({**found.to_dict(), "data_hash": ""}, {**wanted.to_dict(), "data_hash": ""})
 
 
 def _images_hash(store: Store, data: DetectionData) -> str:
-    """Hash of the images in a store of an earlier version, which kept one hash of all; empty where the files differ."""
+    """Return the hash of the images in a store that has only one of images and annotations; empty if files differ."""
     truth, sizes = CocoTruth.of(store), data.file_sizes()
     if len(truth.images) != len(sizes) or truth.hash(sizes) != store.manifest.data_hash:
         return ""

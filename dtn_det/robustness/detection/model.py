@@ -1,4 +1,4 @@
-"""A detector of a config with the weights of a checkpoint, and its detections."""
+"""Build a detector from a config and a checkpoint, and run it on images."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Detector:
 
     Attributes:
         model: Model of MMDetection, in evaluation mode.
-        device: Where it is.
+        device: The device of the model.
         amp: Whether it runs in mixed precision.
-        settings: Hash of its config, test settings included.
-        classes: Names of the classes that it was trained on, where the checkpoint tells.
-        classes_in_label_order: Whether these are known to be in the order of its labels.
-        training: How it was trained, where config and checkpoint tell, and which of several weights were taken.
-        remarks: What was decided as the checkpoint was read.
+        settings: SHA-256 of its settings in the config, test settings included.
+        classes: Names of the classes that it was trained on; None if the checkpoint does not hold them.
+        classes_in_label_order: Whether these names are known to be in the order of its labels.
+        training: How it was trained, as far as config and checkpoint tell, and which of several weights were taken.
+        remarks: What was decided when the checkpoint was read.
     """
 
     model: torch.nn.Module
@@ -54,22 +54,22 @@ class Detector:
 
     @property
     def precision(self) -> str:
-        """For the manifest."""
+        """The precision as the manifest of the model names it."""
         return "amp" if self.amp else "float32"
 
     @torch.no_grad()
     def detect(self, inputs: torch.Tensor, sample: Any) -> list[Any]:
-        """The detections of one image under several conditions.
+        """Detect objects in several versions of one image, each corrupted otherwise.
 
         Args:
-            inputs: (conditions, channels, height, width).
+            inputs: The versions, (versions, channels, height, width).
             sample: The image's meta information.
 
         Returns:
-            MMDetection's `pred_instances` for each condition.
+            MMDetection's `pred_instances` for each version.
 
         Raises:
-            ValueError: The accelerator has too little memory, or the model gives what is no number.
+            ValueError: The accelerator has too little memory, or features, boxes or scores are NaN or infinite.
         """
         samples = [sample.new() for _ in inputs]
         step: Any = self.model.test_step
@@ -108,14 +108,14 @@ def build_detector(
     Args:
         cfg: The config.
         checkpoint: Path or URL.
-        device: Where it runs.
+        device: Device to run the model on.
         amp: Run in mixed precision.
-        weights: Which weights to take where a file holds an average too: see
+        weights: Which weights to take if the checkpoint also holds an average of them: see
             :func:`dtn_det.checkpoints.load.load_weights`.
 
     Raises:
         CheckpointError: The checkpoint cannot be read or does not fit.
-        ValueError: The model does not build, or mixed precision is asked of the CPU.
+        ValueError: The model cannot be built, or mixed precision is asked for on the CPU.
     """
     if amp and device.type == "cpu":
         raise InputError("expected a GPU for --amp, got none: leave it out")
@@ -129,7 +129,7 @@ def build_detector(
     except (KeyError, TypeError, AssertionError, ImportError) as error:
         raise InputError(f"expected a model in the config that builds, got {type(error).__name__}: {error}") from error
     loaded = load_weights(model, checkpoint, weights=weights, advice="name the config that it was trained with")
-    # Scores that are NaN pass no threshold, so that such a model would seem to find nothing.
+    # Scores that are NaN pass no threshold, so a model with NaN in its features would seem to find nothing.
     for part in ("backbone", "neck"):
         if isinstance(getattr(model, part, None), torch.nn.Module):
             getattr(model, part).register_forward_hook(partial(_check_features, part))
@@ -141,12 +141,12 @@ def build_detector(
 
 
 def _check_features(part: str, module: torch.nn.Module, inputs: Any, output: Any) -> None:
-    """A hook that sees to it that features are numbers."""
+    """Forward hook that raises a FloatingPointError if the features of a part hold NaN or infinity."""
     _check_finite(f"features of the {part}", output if isinstance(output, list | tuple) else (output,))
 
 
 def _check_finite(what: str, values: Sequence[Any]) -> None:
-    """Raise a FloatingPointError for NaN and infinity."""
+    """Raise a FloatingPointError if a tensor holds NaN or infinity."""
     if not all(torch.isfinite(one).all() for one in values if isinstance(one, torch.Tensor)):
         raise FloatingPointError(what)
 
@@ -157,20 +157,20 @@ def model_source(config: str, checkpoint: str) -> str:
 
 
 def batches(count: int, size: int) -> Sequence[slice]:
-    """The conditions of an image in batches. No batch has two images, so none is padded for another's sake."""
+    """Split the versions of one image into batches. No batch mixes images, so none is padded to the size of another."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def detection_facts(cfg: Config, detector: Detector, images: DetectionImages) -> ModelFacts:
-    """Return how a detector was trained, and what it costs for the first image, as it comes out of the pipeline.
+    """Return how a detector was trained, and its FLOPs for the first image, resized and padded by its test pipeline.
 
     Args:
         cfg: Its config.
         detector: The model.
-        images: Under one cell.
+        images: The images of the sweep, under the clean cell alone.
 
     Returns:
-        Without the cost, where the image is bad or the detector cannot be traced.
+        The facts, without FLOPs if the first image is bad or the detector cannot be traced.
     """
     first = images[0]
     if isinstance(first, BadImage):

@@ -1,4 +1,4 @@
-"""Detections in a store: one row for each image and cell."""
+"""The records of detections in a store: one row for each image and cell (corruption and severity)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class ImageDetections:
 
     Attributes:
         boxes: x1, y1, x2, y2 in pixels of the original image, (detections, 4), float32.
-        scores: (detections,), float32.
-        labels: (detections,), int32.
-        masks: COCO's compressed run lengths of each mask, None for a model without masks.
-        mask_scores: Scores of the masks where the model gives them their own.
+        scores: Scores of the boxes, (detections,), float32.
+        labels: Labels of the classes, (detections,), int32.
+        masks: COCO's compressed run lengths of each mask; None for a model without masks.
+        mask_scores: Scores of the masks, (detections,), float32; None if the model gives them none of their own.
     """
 
     boxes: Any
@@ -37,15 +37,15 @@ class ImageDetections:
 
 
 def from_instances(instances: Any, num_categories: int, *, masks: bool = True) -> ImageDetections:
-    """Take over MMDetection's `pred_instances`.
+    """Convert MMDetection's `pred_instances` into arrays.
 
     Args:
         instances: Predicted instances of one image under one cell.
         num_categories: Number of categories of the data set.
-        masks: Take the masks too, if there are any.
+        masks: Convert the masks too, if there are any.
 
     Raises:
-        ValueError: A label without a category.
+        ValueError: A label has no category in the data set.
     """
     boxes = instances.bboxes.float().cpu().numpy()
     labels = instances.labels.cpu().numpy().astype(np.int32)
@@ -76,7 +76,7 @@ def _bytes(counts: bytes | str) -> bytes:
 
 
 def schema() -> pyarrow.Schema:
-    """Columns of the records. `error` says why an image could not be evaluated; it then has no detections."""
+    """Return the columns of the records. `error` says why a bad image has no detections; it is null for others."""
     arrow = require("pyarrow", "eval")
     floats = arrow.list_(arrow.float32())
     return arrow.schema(
@@ -94,36 +94,36 @@ def schema() -> pyarrow.Schema:
 
 
 class RecordRows:
-    """Rows of one unit as they come."""
+    """Collects the rows of one unit."""
 
     def __init__(self) -> None:
         self.columns: dict[str, list[Any]] = {field.name: [] for field in schema()}
 
     def add(self, image: int, cell: int, found: ImageDetections) -> None:
-        """One image under one cell."""
+        """Add the detections of one image under one cell."""
         values = (image, cell, found.boxes.reshape(-1), found.scores, found.labels, found.masks, found.mask_scores)
         for column, value in zip(self.columns.values(), (*values, None), strict=True):
             column.append(value)
 
     def add_bad(self, image: int, cells: Sequence[int], reason: str) -> None:
-        """An image that could not be evaluated, under all its cells."""
+        """Add a row for each cell of an image that could not be evaluated, with the reason."""
         for cell in cells:
             values: tuple[Any, ...] = (image, cell, [], [], [], None, None, reason)
             for column, value in zip(self.columns.values(), values, strict=True):
                 column.append(value)
 
     def table(self) -> pyarrow.Table:
-        """All rows."""
+        """Return all records as one Arrow table."""
         table: pyarrow.Table = require("pyarrow", "eval").Table.from_pydict(self.columns, schema=schema())
         return table
 
 
 LIMIT = 100
-"""Detections of a class in an image that COCO's evaluation takes."""
+"""Most detections of a class in an image that COCO's evaluation counts."""
 
 
 def most_of_one_class(model: ModelStore) -> int:
-    """The most detections of one class in one image under one cell, or 0 where no image has more than :data:`LIMIT`.
+    """Return the most detections of one class in one image under one cell, or 0 if they are no more than :data:`LIMIT`.
 
     Args:
         model: A model of a store of detections.
@@ -140,7 +140,7 @@ def most_of_one_class(model: ModelStore) -> int:
 
 
 def rule_note(model: ModelStore) -> str:
-    """Return a note for models with more detections than COCO's evaluation takes, or an empty string."""
+    """Return a note if a model has more detections than COCO's evaluation counts, else an empty string."""
     most = most_of_one_class(model)
     if not most:
         return ""

@@ -1,4 +1,4 @@
-"""`dtn-det mpc` from its options to its tables."""
+"""`dtn-det mpc`: evaluate a detector under every cell, a corruption at a severity, and write the records to a store."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 
 
 def run_detection(options: DetectionOptions, console: Console) -> Swept | None:
-    """Evaluate what the store lacks.
+    """Evaluate the units of images that the store does not hold yet.
 
     Args:
         options: What to evaluate.
         console: Where progress and remarks go.
 
     Returns:
-        What was evaluated; None in all processes but the first.
+        The evaluated model and its store; None in all processes but the first.
 
     Raises:
-        ValueError: Options, data, checkpoint, or a store that do not fit; each with what to do.
+        ValueError: Options, data, checkpoint or store do not fit; the message says what to do.
         OSError: A file is missing or cannot be written.
     """
     Store.check(options.store)
@@ -58,16 +58,16 @@ def run_detection(options: DetectionOptions, console: Console) -> Swept | None:
 def prepare_detection(
     options: DetectionOptions, rank: Rank, device: torch.device, console: Console
 ) -> tuple[ModelStore, DetectionTask]:
-    """Open the store, or make it, and build what evaluates its images.
+    """Open or create the store, and build the task that evaluates its images.
 
     Args:
         options: What to evaluate.
         rank: This process.
         device: Where the model runs.
-        console: Where warnings go.
+        console: Where remarks and warnings go.
 
     Raises:
-        ValueError: Options, data, checkpoint, or a store that do not fit.
+        ValueError: Options, data, checkpoint or store do not fit.
         OSError: A file is missing.
     """
     cells = sweep_cells(options.corruptions, options.severities)
@@ -127,10 +127,10 @@ def prepare_detection(
 
 
 def _labels(cfg: Config, options: DetectionOptions, data: DetectionData, detector: Detector) -> LabelNames:
-    """Return the names of the classes behind the labels of the detector.
+    """Return the name of the class that each label of the detector means.
 
     Raises:
-        ClassNameError: It cannot be known, or the names do not agree.
+        ClassNameError: The names cannot be known, or do not agree with those of the data.
     """
     categories = tuple(name for _, name in data.truth.categories)
     where = f"{options.split}_dataloader.dataset"
@@ -140,10 +140,10 @@ def _labels(cfg: Config, options: DetectionOptions, data: DetectionData, detecto
 
 
 def _has_masks(data: DetectionData, detector: Detector, warn: Callable[[str], None]) -> bool:
-    """Return whether there are masks that a model's masks can be compared with.
+    """Return whether the data have masks with which those of a model can be compared.
 
     Raises:
-        ValueError: The model gives masks, and only some of the objects have one.
+        ValueError: The model gives masks, and only some of the objects in the data have one, or one cannot be evaluated.
     """
     if getattr(detector.model, "with_mask", False):
         data.file.check_masks()

@@ -1,4 +1,4 @@
-"""A detector in the loop of a sweep."""
+"""The task of a sweep of a detector: how its images are loaded and how it is evaluated on them."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ class DetectionTask:
     """The task of a sweep of a detector: see :class:`dtn_det.robustness.sweep.Task`.
 
     Attributes:
-        images: Each under every cell.
-        num_cells: Conditions of an image.
+        images: Dataset of which each item is one image under every cell (corruption and severity).
+        num_cells: Number of cells.
         num_categories: Number of categories of the data set.
         detector: The model.
-        batch_size: Conditions of an image that the model sees at once.
-        on_bad_image: `fail`, or `record` the reason and go on.
+        batch_size: Most versions of one image, one for each cell, that the model gets at once.
+        on_bad_image: `fail` to end the run, `record` to write down the reason and go on.
         masks: Keep the model's masks, if it gives any.
-        on_image: Called after each image with the number of its conditions.
-        places: For each label of the model, the place of its category in the data set; None where both orders agree.
+        on_image: Called after each image with the number of its cells.
+        places: For each label of the model, the index of its category in the data set; None if labels and categories
+            are in the same order.
     """
 
     images: DetectionImages
@@ -49,10 +50,10 @@ class DetectionTask:
         return self.images, iter(images)
 
     def evaluate(self, items: Iterator[CellImages | BadImage], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
-        """The detections of one unit's images; there is one model.
+        """Return the records of one unit's images, by the name of the model, of which there is one.
 
         Raises:
-            ValueError: An image is bad and must not be, or the model cannot be run.
+            ValueError: An image is bad and bad images end the run, the test pipeline fails, or the model fails.
         """
         rows = RecordRows()
         for item in items:
@@ -71,7 +72,7 @@ class DetectionTask:
                 rows.add(item.number, cell, self._by_name(detections))
 
     def _by_name(self, found: ImageDetections) -> ImageDetections:
-        """The detections with the places of their categories as labels."""
+        """Return the detections with each label replaced by the index of its category in the data set."""
         if self.places is None:
             return found
         return replace(found, labels=np.asarray(self.places, np.int32)[found.labels])

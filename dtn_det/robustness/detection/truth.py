@@ -1,6 +1,6 @@
-"""The ground truth of a detection store: COCO annotations, kept with the images that they belong to.
+"""The ground truth of a detection store: COCO annotations, kept in the store with the images that they belong to.
 
-With it in the store, results are evaluated from the store alone, on exactly what the run was made with.
+So detections are evaluated from the store alone, with exactly the annotations of the run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from dtn_det.robustness.store.store import Store
 
-# What COCO's evaluation reads of an annotation.
+# Fields of an annotation that COCO's evaluation reads.
 _FIELDS = ("bbox", "area", "category_id", "iscrowd", "segmentation")
 
 
@@ -33,7 +33,8 @@ class CocoImage:
     """One image of a COCO set.
 
     Attributes:
-        id: Its number in the evaluation: its id in the annotation file where that is an integer of 64 bits.
+        id: Its id in the evaluation: that of the annotation file if all ids of images there are integers from 0 to
+            2**31 - 1, else a number in the order of the ids.
         file: Its path below the image folder.
         height: Height in pixels, as annotated.
         width: Width in pixels, as annotated.
@@ -51,10 +52,10 @@ class CocoImage:
 
 @dataclass(frozen=True)
 class CocoTruth:
-    """Images and what is to be found in them.
+    """Images and the objects to be found in them.
 
     Attributes:
-        images: In the order of their numbers.
+        images: The images, in the order of their numbers in the store.
         categories: Id and name of each category, in the order of the model's labels.
     """
 
@@ -62,12 +63,12 @@ class CocoTruth:
     categories: tuple[tuple[int, str], ...]
 
     def select(self, numbers: Sequence[int]) -> CocoTruth:
-        """The same with some of the images."""
+        """Return the ground truth of some of the images, by their numbers."""
         return CocoTruth(tuple(self.images[number] for number in numbers), self.categories)
 
     @cached_property
     def _objects(self) -> Counter[str]:
-        """Objects in all images, those without a segmentation, and crowds."""
+        """Count the objects in all images, those of them without a segmentation, and crowds."""
         found: Counter[str] = Counter()
         for image in self.images:
             objects = json.loads(image.annotations)
@@ -78,17 +79,17 @@ class CocoTruth:
 
     @property
     def num_objects(self) -> int:
-        """Objects in all images."""
+        """Number of objects in all images."""
         return self._objects["all"]
 
     @property
     def num_crowds(self) -> int:
-        """Objects in all images that are crowds, in which detections are passed over."""
+        """Number of objects in all images that are crowds, on which detections count neither as right nor as wrong."""
         return self._objects["crowds"]
 
     @property
     def num_without_masks(self) -> int:
-        """Objects in all images that have no segmentation."""
+        """Number of objects in all images that have no segmentation."""
         return self._objects["without masks"]
 
     @property
@@ -97,24 +98,24 @@ class CocoTruth:
         return not self.num_without_masks
 
     def check_objects(self, path: str | Path) -> None:
-        """See that there are objects to be found.
+        """Check that there are objects to be found.
 
         Args:
             path: The annotation file, for the message.
 
         Raises:
-            AnnotationError: There are none, or crowds alone.
+            AnnotationError: There are no objects, or only crowds.
         """
         check_objects(Path(path), self.num_objects, self.num_crowds, len(self.images))
 
     def check_masks(self, path: str | Path) -> None:
-        """See that all objects have a segmentation, or none has.
+        """Check that either all objects have a segmentation or none has.
 
         Args:
             path: The annotation file, for the message.
 
         Raises:
-            ValueError: Some have.
+            ValueError: Only some objects have one.
         """
         objects, without = self.num_objects, self.num_without_masks
         if 0 < without < objects:
@@ -125,20 +126,20 @@ class CocoTruth:
 
     @property
     def categories_json(self) -> str:
-        """The categories as a store's manifest holds them."""
+        """The categories as JSON, for a store's manifest."""
         return json.dumps(self.categories)
 
     def hash(self, file_sizes: Sequence[int]) -> str:
-        """Identity of the data: ids, files with their sizes in bytes, and annotations."""
+        """Hash the data: ids, files with their sizes in bytes, sizes of the images in pixels, and annotations."""
         return hash_lines(
             f"{image.key} {image.file} {size} {image.height} {image.width} {image.annotations}"
             for image, size in zip(self.images, file_sizes, strict=True)
         )
 
     def images_hash(self, file_sizes: Sequence[int]) -> str:
-        """Identity of what detections depend on: ids, files with their sizes in bytes, and sides of the images.
+        """Hash what detections depend on: ids, files with their sizes in bytes, and sizes of the images in pixels.
 
-        Whether there are masks belongs to it, for without any a model's masks are not kept.
+        The hash covers whether objects have masks, because the masks of a model are not kept if they have none.
         """
         masks = "masks" if self.has_masks else "boxes"
         return hash_lines(
@@ -152,7 +153,7 @@ class CocoTruth:
         )
 
     def table(self) -> pyarrow.Table:
-        """The images as a store keeps them."""
+        """Return the images and their annotations as the table that a store keeps."""
         table: pyarrow.Table = require("pyarrow", "eval").Table.from_pydict(
             {
                 "key": [image.key for image in self.images],
@@ -167,21 +168,21 @@ class CocoTruth:
 
     @classmethod
     def of(cls, store: Store) -> CocoTruth:
-        """The ground truth that a store keeps."""
+        """Read the ground truth that a store keeps."""
         rows = store.images().to_pylist()
         images = tuple(CocoImage(**row) for row in rows)
         categories = json.loads(store.manifest.protocol["categories"])
         return cls(images, tuple((number, name) for number, name in categories))
 
     def coco(self) -> Any:
-        """The `COCO` object of faster-coco-eval."""
+        """Return the ground truth as a `COCO` object of faster-coco-eval."""
         images = [
             {"id": one.id, "file_name": one.file, "height": one.height, "width": one.width} for one in self.images
         ]
         annotations: list[dict[str, Any]] = []
         for image in self.images:
             for annotation in json.loads(image.annotations):
-                # Ids of our own, from 1: COCO's evaluation takes an object of id 0 for one that was not found.
+                # Ids are given anew from 1, because COCO's evaluation takes an object of id 0 for one without a match.
                 annotations.append({**annotation, "image_id": image.id, "id": len(annotations) + 1})
         categories = [{"id": number, "name": name} for number, name in self.categories]
         return require("faster_coco_eval", "det").COCO(
@@ -190,24 +191,25 @@ class CocoTruth:
 
 
 def read_truth(path: Path, images: Sequence[Id], category_ids: Sequence[Id]) -> CocoTruth:
-    """Read a COCO annotation file: see :func:`truth_of`.
+    """Read the ground truth of some images from a COCO annotation file: see :func:`truth_of`.
 
     Raises:
-        AnnotationError: COCO's evaluation could not take it.
+        AnnotationError: The file is damaged, or lacks something that is asked for.
     """
     return truth_of(read_coco_file(path), images, category_ids)
 
 
 def truth_of(file: CocoFile, images: Sequence[object], category_ids: Sequence[object]) -> CocoTruth:
-    """The ground truth of some images.
+    """Return the ground truth of some images.
 
     Args:
-        file: The annotations.
+        file: The content of an annotation file.
         images: Ids of the images in the file, in the order wanted.
-        category_ids: Ids of the categories, in the order of the model's labels. Objects of others are left out.
+        category_ids: Ids of the categories, in the order of the model's labels. Objects of other categories are left
+            out.
 
     Raises:
-        AnnotationError: An image or category is not in the file, or an image has no size there.
+        AnnotationError: An image or category is not in the file, or an image has no size in the file.
     """
     file.check_sizes()
     rows = {row["id"]: row for row in file.images}
