@@ -1,8 +1,8 @@
 """FLOPs and parameters of a detector, by part and kind of module, beside those of its LayerNorm twin.
 
-MMEngine's analyzer counts everything but DTN, on a trace in which each DTN layer does what LayerNorm does: its total is
-that of the LayerNorm twin, and agrees with published figures. DTN's share, most of which the analyzer does not see, is
-counted on paper from the grids that the layers met in the trace (:mod:`dtn_det.cost.flops`).
+MMEngine's analyzer counts on a trace in which each DTN layer does what LayerNorm does. Its total is therefore that of
+the LayerNorm twin, and agrees with published figures. The FLOPs of DTN, of which the analyzer sees little, are computed
+by formulas from the grids (height and width) of the layers' inputs in the trace (:mod:`dtn_det.cost.flops`).
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 CONVENTION = "one multiply-add = one FLOP, one image, DTN's axis filters over their full range"
 HEADINGS = ("part", "kind", "params (M)", "FLOPs (G)", "LN params (M)", "LN FLOPs (G)")
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
-# Parts of the class name of a module, in the order in which they are tried.
+# Texts in the class name of a module, in the order in which they are tried, and the kind that each means.
 KINDS_BY_NAME = (("Attention", "attention"), ("MSA", "attention"), ("FFN", "ffn"), ("Mlp", "ffn"), ("Patch", "patches"))
 
 
 @dataclass(frozen=True)
 class CostRow:
-    """The cost of one kind of module in one part of the detector.
+    """The cost of all modules of one kind in one part of the detector.
 
     Attributes:
         part: Path of the part, such as `backbone.stages.0`, `neck` or `roi_head.mask_head`.
         kind: `dtn`, `norm`, `attention`, `ffn`, `patches`, `conv`, `linear` or `other`.
         params: Number of parameters.
-        flops: Number of FLOPs.
-        ln_params: Number of parameters of the LayerNorm twin.
-        ln_flops: Number of FLOPs of the LayerNorm twin.
+        flops: Number of FLOPs for one image.
+        ln_params: Number of parameters in the LayerNorm twin.
+        ln_flops: Number of FLOPs for one image in the LayerNorm twin.
     """
 
     part: str
@@ -70,7 +70,7 @@ class Complexity:
         model: Classes of the detector and of its backbone.
         shape: Height and width of the input in pixels.
         rows: The cost by part and kind, in the order of the model's parts.
-        layers: The cost of each DTN layer.
+        layers: The cost of each call of a DTN layer.
     """
 
     model: str
@@ -91,7 +91,7 @@ class Complexity:
 
     @property
     def dtn(self) -> DTNFlops:
-        """The sum over the DTN layers."""
+        """The sum of the FLOPs over :attr:`layers`."""
         fields = DTNFlops.__dataclass_fields__
         return DTNFlops(**{field: sum(getattr(layer.flops, field) for layer in self.layers) for field in fields})
 
@@ -118,7 +118,7 @@ class Complexity:
 
 
 def dtn_parts(cost: DTNFlops) -> list[tuple[str, int]]:
-    """List the parts of DTN's cost, each with its heading."""
+    """Return the parts of DTN's FLOPs, each with its name in tables."""
     return [
         ("axis filters, mean", cost.mean_filter),
         ("axis filters, second moment", cost.square_filter),
@@ -133,15 +133,15 @@ def dtn_parts(cost: DTNFlops) -> list[tuple[str, int]]:
 def config_complexity(cfg: Config, shape: tuple[int, int] = (800, 1280)) -> Complexity:
     """Count the FLOPs and parameters of a config's detector, without loading weights.
 
-    Two-stage detectors are counted as in published figures: the box heads with all the proposals that the test settings
-    allow (1000), however untrained weights would rank them, the mask heads with the boxes that they keep (100).
+    Two-stage detectors are counted as in published figures, whatever boxes untrained weights would find: the box heads
+    on as many proposals as the test settings allow (1000), the mask heads on as many boxes as they keep (100).
 
     Args:
         cfg: Any MMDetection config.
         shape: Height and width of the input in pixels, at least 32 each.
 
     Raises:
-        ImportError: MMDetection is missing; the message names the extra.
+        ImportError: MMDetection is missing; the message names the extra of the package that installs it.
         InputError: The config has no model, the shape is too small, or the detector cannot be traced.
     """
     if "model" not in cfg:
@@ -166,7 +166,7 @@ def model_complexity(model: nn.Module, images: Tensor) -> Complexity:
 
     Args:
         model: An MMDetection detector in evaluation mode.
-        images: `(1, 3, H, W)`.
+        images: One image, `(1, 3, H, W)`.
 
     Raises:
         InputError: The detector cannot be traced.
@@ -191,14 +191,14 @@ def model_complexity(model: nn.Module, images: Tensor) -> Complexity:
 
 
 def _attention_flops(inputs: list[Any], outputs: list[Any]) -> int:
-    """The two matrix products of a fused attention, which MMEngine knows as separate operations only."""
+    """Count the two matrix products of fused attention, for which MMEngine has no rule."""
     query, key, value = (tensor.type().sizes() for tensor in inputs[:3])
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
 @contextlib.contextmanager
 def _traceable(model: nn.Module, images: Tensor) -> Iterator[None]:
-    """Let the detector's forward take images alone, as tracing needs it."""
+    """Within the block, let the detector's forward take images alone, as tracing requires."""
     from mmdet.models.roi_heads import CascadeRoIHead
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
@@ -206,7 +206,7 @@ def _traceable(model: nn.Module, images: Tensor) -> Iterator[None]:
     height, width = images.shape[-2:]
     sizes = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), (height, width))
     sample = DetDataSample(metainfo={**sizes, "scale_factor": (1.0, 1.0), "img_id": 0})
-    # Some detectors look for objects even where they do not learn from them.
+    # Some detectors read the ground-truth objects even outside training.
     sample.gt_instances = InstanceData(bboxes=images.new_zeros(0, 4), labels=images.new_zeros(0, dtype=torch.long))
     model.forward = functools.partial(model.forward, data_samples=[sample], mode="tensor")
     cascades: list[Any] = [module for module in model.modules() if type(module) is CascadeRoIHead and module.with_mask]
@@ -224,10 +224,10 @@ def _traceable(model: nn.Module, images: Tensor) -> Iterator[None]:
 def _masks_of_kept_boxes(
     forward: Callable[..., dict[str, Tensor]], test_cfg: dict[str, Any], stage: int, x: Any, rois: Tensor
 ) -> dict[str, Tensor]:
-    """Run the mask heads of a cascade on as many boxes as an image may keep.
+    """Run the mask head of one stage of a cascade on as many boxes as the test settings keep for an image.
 
-    MMDetection's plain forward runs them on every proposal, which neither inference nor published figures do; the rest
-    of the boxes get empty masks, so that their number is the expected one.
+    The forward that is traced would run it on every proposal, unlike inference and published figures. The other boxes
+    get empty masks, so that there is one mask for each box.
     """
     kept = rois[: test_cfg["max_per_img"]]
     result = forward(stage, x, kept)
@@ -238,7 +238,7 @@ def _masks_of_kept_boxes(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the warnings of tracing, which have no influence on the count."""
+    """Within the block, silence the warnings of tracing, which say nothing about the count."""
     logger = logging.getLogger("mmengine")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -251,7 +251,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _keep_all_proposals(model: Any) -> Any:
-    """Return the model's settings with a region proposal step that drops nothing but the surplus."""
+    """Return the model's settings with an RPN that drops no overlapping boxes, so that the most proposals are left."""
     settings = model.copy()
     rpn = (settings.get("test_cfg") or {}).get("rpn")
     if rpn and "nms" in rpn:
@@ -275,7 +275,7 @@ def _rows(model: nn.Module, counted: dict[str, int], layers: tuple[LayerCost, ..
     def walk(name: str, module: nn.Module, inherited: str | None) -> None:
         kind = inherited or _kind(module)
         part = _part(model, name)
-        # What a parameter or an operation belongs to is decided once: at the outermost module that has a kind.
+        # Parameters and operations count for the kind of the outermost module around them that has a kind.
         children = {f"{name}.{child}".lstrip("."): inner for child, inner in module.named_children()}
         own = counted.get(name, 0) - sum(counted.get(child, 0) for child in children)
         params = [p for p in module.parameters(recurse=False) if id(p) not in seen]
@@ -284,7 +284,7 @@ def _rows(model: nn.Module, counted: dict[str, int], layers: tuple[LayerCost, ..
         if isinstance(module, DTN):
             add(part, "dtn", size, own + dtn_cost[name], module.weight.numel() + module.bias.numel(), own)
         else:
-            # The positional coefficients, inside DTN, have no counterpart in LayerNorm.
+            # Modules inside DTN hold its positional coefficients, which LayerNorm does not have.
             add(part, kind or "other", size, own, 0 if kind == "dtn" else size, own)
         for child, inner in children.items():
             walk(child, inner, kind)
@@ -307,7 +307,7 @@ def _kind(module: nn.Module) -> str | None:
 
 
 def _part(model: nn.Module, name: str) -> str:
-    """The part of the detector a module belongs to: a child, a stage of the backbone, or a head of the RoIs."""
+    """Return the part that a module belongs to, such as `neck`, `backbone.stages.0` or `roi_head.mask_head`."""
     names = name.split(".")
     if names[0] == "":
         return type(model).__name__

@@ -1,4 +1,4 @@
-"""Facts of a model that its results do not depend on: its cost for one image, and how it was trained."""
+"""Facts about a model that its robustness results do not depend on: its FLOPs for one image and how it was trained."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The facts of a model that are known.
+    """The known facts about a model.
 
     Attributes:
         flops: Multiply-adds for one image; None where unknown.
         flops_at: Height and width of that image, such as ``800x1216``; empty where unknown.
-        training: How the model was trained: values such as ``12`` by names such as ``epochs``.
+        training: How the model was trained, as names and values, such as ``epochs`` and ``12``.
     """
 
     flops: int | None = None
@@ -32,10 +32,10 @@ class ModelFacts:
 
     @classmethod
     def from_dict(cls, values: object) -> ModelFacts:
-        """Make facts from what :meth:`to_dict` gives.
+        """Make facts from what :meth:`to_dict` returns.
 
         Raises:
-            TypeError: The values are something else.
+            TypeError: The values do not come from :meth:`to_dict`.
         """
         if not isinstance(values, Mapping):
             raise TypeError(f"facts are {values!r}")
@@ -54,7 +54,7 @@ def training_facts(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> 
         checkpoint: The content of the checkpoint.
 
     Returns:
-        Values by name. Nothing for a checkpoint without ``meta``, whose weights may come from any training.
+        Values by name; empty if the checkpoint has no ``meta``, because its weights may come from any training.
     """
     meta = _part(checkpoint, "meta")
     if not meta:
@@ -75,7 +75,7 @@ def training_facts(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> 
 
 
 def _duration(settings: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, str]:
-    """The epochs or iterations that were trained, with the planned number where training ended early."""
+    """Return the number of epochs or iterations of the training, with the planned number if they differ."""
     unit = "iterations" if "max_iters" in settings and "max_epochs" not in settings else "epochs"
     done = _number(meta.get("iter" if unit == "iterations" else "epoch"))
     meant = _number(settings.get("max_iters" if unit == "iterations" else "max_epochs"))
@@ -83,7 +83,7 @@ def _duration(settings: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str,
 
 
 def _pretrained(config: Mapping[str, Any]) -> str:
-    """Name of the file from which training began, or an empty text."""
+    """Return the name of the file of weights from which training began, or an empty text."""
     places = (config.get("load_from"), *(_part(config, "model", *path).get("checkpoint") for path in _INIT))
     return next((PurePosixPath(place).name for place in places if isinstance(place, str)), "")
 
@@ -98,7 +98,7 @@ def _part(values: Any, *keys: str) -> Mapping[str, Any]:
 
 
 def _name(kind: object) -> str:
-    """Name of a type, which configs give as text or as the class itself."""
+    """Return the name of a type, which a config gives as text or as the class itself."""
     return kind.rpartition(".")[2] if isinstance(kind, str) else getattr(kind, "__name__", "")
 
 

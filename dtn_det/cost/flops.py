@@ -1,12 +1,12 @@
-"""FLOPs of DTN, counted on paper, and of whole networks, counted on one forward pass.
+"""FLOPs of DTN, computed by formulas, and of whole networks, counted in one forward pass.
 
 The convention is that of MMEngine's `get_model_complexity_info` and of most papers: one multiply-add is one FLOP, and
-so is one arithmetic operation on one element. The axis filters of DTN are counted over their full range, `H + W`
-multiply-adds per element and moment; a kernel that leaves out weights that are zero in floating point does less, never
-more.
+so is one arithmetic operation on one element. The axis filters of DTN, along rows and columns of the grid, are counted
+with all their weights: `H + W` multiply-adds per element, for the mean and again for the second moment. A kernel that
+leaves out weights which are zero in floating point does less, never more.
 
-A counter sees little of DTN, so networks are counted while their DTN layers do what LayerNorm does, and DTN's share is
-added from the grids that the layers met.
+A counter sees little of what DTN computes. Networks are therefore counted while their DTN layers do what LayerNorm
+does, and the FLOPs of DTN are added by the formulas, for the grids of the layers' inputs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from dtn_det.errors import InputError
 from dtn_det.layers import DTN
 
-# FLOPs per element of the map, by step of the layer.
+# FLOPs of the steps of the layer, per element of its input.
 TOKEN_MOMENTS = 3  # mean; subtract it, square and add up
 CENTRE = 2  # mean over the image; subtract it
 SQUARE = 1  # the input of the second moment
@@ -35,7 +35,7 @@ NORMALIZE = 5  # subtract; add eps; root; multiply; weight and bias
 HEAD_RMS = 2  # square and add up; multiply
 # FLOPs per entry of an axis matrix: two multiply-adds for the exponent; exponential, sum and division of the softmax.
 MATRIX_ENTRY = 5
-# MMEngine's own estimate for LayerNorm, per element.
+# FLOPs of LayerNorm per element, as MMEngine counts them.
 LAYER_NORM = 5
 
 
@@ -48,8 +48,8 @@ class DTNFlops:
         square_filter: Both axis filters of the inter-token second moment.
         axis_matrices: The `H x H` and `W x W` softmax matrices of all groups.
         elementwise: The rest: token statistics, blending, normalisation.
-        layer_norm: LayerNorm in its place, as MMEngine counts it.
-        dense: DTN with an `N x N` matrix instead of the axis filters, for comparison.
+        layer_norm: The FLOPs of LayerNorm in its place, as MMEngine counts them.
+        dense: The FLOPs of DTN with a positional matrix over all `N` tokens, `N x N`, instead of axis filters.
     """
 
     mean_filter: int
@@ -118,15 +118,15 @@ def dtn_flops(
 
 @dataclass(frozen=True)
 class LayerCost:
-    """The cost of one DTN layer on one grid.
+    """The cost of one call of a DTN layer.
 
     Attributes:
         name: Path of the layer in the network.
-        height: Rows of the grid that it met.
-        width: Columns of the grid.
+        height: Rows of the grid of its input.
+        width: Columns of that grid.
         channels: Channels of the layer.
         num_groups: Groups of the layer.
-        flops: Its FLOPs.
+        flops: FLOPs of the call for one image.
     """
 
     name: str
@@ -139,10 +139,10 @@ class LayerCost:
 
 @contextlib.contextmanager
 def as_layer_norm(network: nn.Module) -> Iterator[Callable[[], tuple[LayerCost, ...]]]:
-    """Have the DTN layers of a network do what LayerNorm does, and note the grids that they meet.
+    """Within the block, let the DTN layers of a network do what LayerNorm does, and note the grids of their inputs.
 
     Yields:
-        A function that returns the cost of each DTN layer on each grid that it has met so far.
+        A function that returns what each call of a DTN layer within the block so far would have cost.
     """
     norms = {name: module for name, module in network.named_modules() if isinstance(module, DTN)}
     grids: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
@@ -177,8 +177,8 @@ def _layer_cost(name: str, norm: DTN, height: int, width: int, num_prefix: int) 
 def forward_flops(network: nn.Module, forward: Callable[[Tensor], object], images: Tensor) -> int | None:
     """Count the multiply-adds of a forward pass: matrix products, convolutions, attention, and DTN's filters.
 
-    Unlike :func:`dtn_det.cost.complexity.model_complexity` this needs nothing but PyTorch, and leaves out what other
-    layers do element by element.
+    Unlike :func:`dtn_det.cost.complexity.model_complexity`, this needs nothing but PyTorch, and does not count what
+    layers other than DTN compute element by element.
 
     Args:
         network: The network.
@@ -186,19 +186,19 @@ def forward_flops(network: nn.Module, forward: Callable[[Tensor], object], image
         images: One image, of the shape that `forward` takes.
 
     Returns:
-        The count, or None where the network cannot be run on the image.
+        The count, or None if the network fails on the image.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
-    # The counter sees the matrix products of plain attention on any device.
+    # With this backend attention is plain matrix products, which the counter sees on any device.
     plain = sdpa_kernel(SDPBackend.MATH)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), as_layer_norm(network) as costs, plain, counter:
             forward(images)
-    # The model may be third-party code, which can raise anything; the run that follows tells what is wrong with it.
+    # The model may be third-party code, which can raise anything. The sweep itself will report the error.
     except (Exception, SystemExit):
         return None
-    # The counter takes a multiplication and an addition for two operations.
+    # The counter counts a multiply-add as two operations.
     return int(counter.get_total_flops()) // 2 + sum(layer.flops.total for layer in costs())

@@ -1,1 +1,1 @@
-"""What long work needs of the machine: files, processes, interrupts, progress, compilation and figures."""
+"""What long runs need besides their task: safe files, processes, interrupts, progress, compilation and figures."""

@@ -13,17 +13,17 @@ F = TypeVar("F", bound=Callable[..., object])
 def compiled(function: F) -> F:
     """Compile a function with numba at its first call. Later processes read the machine code from the cache.
 
-    The loops run without Python's lock and allow no reordering of floating-point sums beyond fused multiplication and
-    addition, so results do not depend on how they are called.
+    The compiled code runs without Python's lock. It may fuse multiplications with additions but does not reorder sums,
+    so results do not depend on how the function is called.
     """
     numba = require("numba", "corruptions")
     return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(function))
 
 
 def compiled_exactly(function: F) -> F:
-    """Compile a function like :func:`compiled`, but to the same bits as the same operations in C or numpy.
+    """Compile a function like :func:`compiled`, but without fusing multiplications and additions.
 
-    Unlike there, multiplications and additions are not fused.
+    The results therefore have the same bits as those of the same operations in C or numpy.
     """
     numba = require("numba", "eval")
     return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))

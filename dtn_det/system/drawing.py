@@ -1,6 +1,7 @@
 """The style of the project's figures, and how they are saved.
 
-Figures have print quality at the widths of a paper, and need no window and no global state of matplotlib.
+Figures have print quality and the widths of a paper's columns. Drawing them opens no window and changes no global state
+of matplotlib.
 """
 
 from __future__ import annotations
@@ -23,14 +24,13 @@ COLUMN: Final = 3.3
 PAGE: Final = 6.9
 """Width of both columns in inches."""
 TEXT: Final = 7.0
-"""Points of all text."""
+"""Size of all text in points."""
 DPI: Final = 300
 FORMATS: Final = ("pdf", "svg", "png")
 FONT: Final = "DejaVu Sans"
-"""Comes with matplotlib, so that figures are the same everywhere."""
+"""Font of all text, which comes with matplotlib, so that figures are the same everywhere."""
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""The colours of Okabe and Ito, which people of any colour vision can tell apart, without their yellow, which is too
-pale on white."""
+"""The colours of Okabe and Ito, which people of any colour vision can tell apart, without the yellow, pale on white."""
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 GREY: Final = "#6e6e6e"
 PALE: Final = "#c8c8c8"
@@ -66,11 +66,11 @@ _STYLE: Final[Mapping[str, Any]] = {
     "lines.linewidth": 1,
     "lines.markeredgewidth": 0.7,
     "lines.markersize": 3.5,
-    # Type 42 is what journals ask for, and text stays text.
+    # Journals ask for type 42 (TrueType), in which text stays text; so it does in SVG with "none".
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "dtn-det",
-    # Names of models are no formulas.
+    # A dollar sign in the name of a model does not begin a formula.
     "text.parse_math": False,
     "xtick.labelsize": TEXT,
     "xtick.major.pad": 2,
@@ -81,7 +81,7 @@ _STYLE: Final[Mapping[str, Any]] = {
     "ytick.major.size": 2,
     "ytick.major.width": 0.5,
 }
-# None leaves out the entries in which two runs would differ.
+# None removes an entry, here those that would differ between two runs.
 _METADATA: Final[Mapping[str, dict[str, Any]]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "svg": {"Date": None, "Creator": None},
@@ -92,13 +92,13 @@ _ABOUT: Final = {"pdf": "Subject", "svg": "Description", "png": "Description"}
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Give the figures drawn within the block the style of the project, whatever the user's own settings are."""
+    """Within the block, draw figures in the style of the project, whatever the user's own settings are."""
     with require("matplotlib.style", "report").context(["default", dict(_STYLE)]):
         yield
 
 
 def new_figure(height: float, width: float = COLUMN) -> Figure:
-    """Return an empty figure of a size in inches, drawn by Agg and without a window. Call it within :func:`drawing`."""
+    """Return an empty figure, with its size in inches, that opens no window. Call this within :func:`drawing`."""
     figure: Figure = require("matplotlib.figure", "report").Figure(
         figsize=(width, height), dpi=DPI, layout="constrained"
     )
@@ -107,12 +107,12 @@ def new_figure(height: float, width: float = COLUMN) -> Figure:
 
 
 def rendered(figure: Figure, title: str = "", about: str = "") -> dict[str, bytes]:
-    """Render the figure in each of :data:`FORMATS`, to the same bytes in every run, and fix its layout.
+    """Render a figure in each of :data:`FORMATS`, to the same bytes in every run, and fix its layout.
 
     Args:
         figure: A figure of :func:`new_figure`.
         title: The title in the metadata of the files.
-        about: What the figure shows, for the metadata too.
+        about: A description of the figure for the metadata.
 
     Returns:
         The content of the files by format.
@@ -129,7 +129,7 @@ def rendered(figure: Figure, title: str = "", about: str = "") -> dict[str, byte
 
 
 def pixels(figure: Figure) -> NDArray[np.uint8]:
-    """Render the figure as an RGB image ``(height, width, 3)``, and fix its layout."""
+    """Render a figure as an RGB image ``(height, width, 3)`` uint8, and fix its layout."""
     with drawing():
         _lay_out(figure)
         canvas = require("matplotlib.backends.backend_agg", "report").FigureCanvasAgg(figure)
@@ -138,8 +138,8 @@ def pixels(figure: Figure) -> NDArray[np.uint8]:
 
 
 def _lay_out(figure: Figure) -> None:
-    """Lay the figure out once, and not again for each format: that takes longer than drawing."""
-    # Panels of a fixed aspect find their place only the second time.
+    """Compute the layout of a figure and fix it, because computing it for each format takes longer than drawing."""
+    # Panels with a fixed aspect ratio get their final position only in the second pass.
     for _ in range(2):
         figure.draw_without_rendering()
     figure.set_layout_engine("none")

@@ -1,4 +1,4 @@
-"""Files that are complete or absent, folders that one process has for itself, and advice on errors of the system."""
+"""Write files completely or not at all, lock folders, and give advice on errors of the operating system."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that a kill or a power failure on the way leaves the old file or none, never half of one.
+    """Write a file so that a kill or a power failure meanwhile leaves the old file or none, never half of the new one.
 
-    Until it is complete, the content lies in the same folder under a name that :func:`is_temporary` knows.
+    Until the file is complete, it lies in the same folder under a temporary name: see :func:`is_temporary`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not made from the file's name, which may be as long as the file system allows.
+    # Not derived from the file's name, which may be as long as the file system allows already.
     temporary = path.with_name(f".{secrets.token_hex(8)}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -64,20 +64,22 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Return True for the name of an unfinished file of :func:`write_bytes`, which a kill may leave behind."""
+    """Return whether a name is that of an unfinished file of :func:`write_bytes`, which a kill may leave behind."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 @contextlib.contextmanager
 def locked(folder: Path, option: str) -> Iterator[None]:
-    """Make a folder and keep other processes out of it. The lock ends with the process that holds it.
+    """Create a folder if it does not exist, and lock it against other processes within the block.
+
+    A lock ends with the process that holds it, even if that is killed.
 
     Args:
         folder: The folder.
-        option: The option that named it, for the messages.
+        option: The option by which the user named it, for the messages.
 
     Raises:
-        ValueError: It is a file, or another process holds the lock.
+        ValueError: The path is a file, or another process holds the lock.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"expected {option} to be a folder, got the file {folder}: name another")
@@ -97,23 +99,23 @@ def locked(folder: Path, option: str) -> Iterator[None]:
 
 
 def advice(error: OSError) -> str:
-    """What to do about an error of the system."""
+    """Return what to do about an error of the operating system."""
     return _ADVICE.get(error.errno or 0, "check the path and the disk")
 
 
 @contextlib.contextmanager
 def reporting_file_errors() -> Iterator[None]:
-    """Within the block, say of each error of the system what was expected and what to do.
+    """Replace errors of the operating system within the block by ones that say what was expected and what to do.
 
     Raises:
-        OSError: In place of one with a number of the system.
+        OSError: In place of an error with an error number.
     """
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        # One without a number was raised with a message of its own.
+        # An error without a number was raised by a program, with a message of its own.
         if error.errno is None:
             raise
         place = error.filename if error.filename is not None else "a file"

@@ -1,7 +1,7 @@
 """Worker processes and interrupts.
 
-Workers run with one thread each, do not see the keyboard's interrupts and never outlive their parent. The parent obeys
-an interrupt even where a library swallows it.
+Workers run with one thread each, do not receive interrupts from the keyboard (Ctrl-C) and never outlive their parent.
+The parent ends on an interrupt even if a library swallows the KeyboardInterrupt.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from multiprocessing.connection import wait
 from types import FrameType
 
 _ENVIRONMENT = {
-    # There are as many processes as cores.
+    # Users start about as many workers as there are cores.
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),
 }
 
 
 @contextlib.contextmanager
 def worker_environment() -> Iterator[None]:
-    """Give the processes that are started within the block one thread each, through the environment."""
+    """Limit processes that are started within the block to one thread each, through environment variables."""
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)
     try:
@@ -39,8 +39,8 @@ def worker_environment() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Keep the keyboard's interrupts, which go to all processes, from those started within the block."""
-    # multiprocessing's resource tracker lifts the block when it starts, so it has to run already.
+    """Keep Ctrl-C, which the terminal sends to all its processes, from those that are started within the block."""
+    # The start of multiprocessing's resource tracker unblocks the signal, so it has to run already.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -51,17 +51,17 @@ def interrupts_blocked() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupts_remembered() -> Iterator[Callable[[], None]]:
-    """Make sure that an interrupt within the block ends it, at the latest when the block ends.
+    """Make sure that an interrupt (Ctrl-C) within the block is not lost, but raised again when the block ends.
 
-    Python raises KeyboardInterrupt wherever the interpreter happens to be. If that is within a bare ``except:``, as in
-    OpenCV's import, or within a callback, as the import system has for its locks, the exception is lost and the run
-    goes on.
+    Python raises KeyboardInterrupt wherever the interpreter happens to be. The exception is lost, and the run goes on,
+    if that is within a bare ``except:``, as in OpenCV's import, or within a callback, as the import system has for its
+    locks.
 
     Yields:
-        A function that raises KeyboardInterrupt again if there was one. It is called at the end of the block too.
+        A function that raises KeyboardInterrupt if there was an interrupt. It is also called at the end of the block.
     """
     before = signal.getsignal(signal.SIGINT)
-    # Only the main thread can set handlers. An interrupt that is ignored stays ignored.
+    # Only the main thread can set handlers. Where the process ignores interrupts, it goes on doing so.
     if not callable(before) or threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
@@ -86,7 +86,7 @@ def interrupts_remembered() -> Iterator[Callable[[], None]]:
 
 
 def worker_died(error: BaseException) -> bool:
-    """Return True for the error by which torch tells that a worker process of a data loader died.
+    """Return whether an error is that of torch for a worker process of a data loader that died.
 
     torch raises it wherever the main process happens to be at that moment.
     """
@@ -94,7 +94,7 @@ def worker_died(error: BaseException) -> bool:
 
 
 def end_with_parent() -> None:
-    """End this process, which multiprocessing started, as soon as its parent ends, however that happens."""
+    """Let this process, which multiprocessing started, end as soon as its parent ends, even if that is killed."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""Progress of long runs, as bars on a terminal and as a line now and then in a log."""
+"""Show the progress of long runs, as bars on a terminal and as lines in a log."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from rich.progress import (
 )
 
 LOG_SECONDS = 15.0
-"""Least time between two lines of a log."""
+"""Least time between two lines of a stage in a log, in seconds."""
 
 Advance = Callable[[int], None]
 
 
 class Stage(Protocol):
-    """Shows how far a stage is."""
+    """A function that shows how far a stage of a run is: see :func:`stages`."""
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         """Show the state of the stage.
 
         Args:
-            done: Steps done.
-            total: Steps in all; None where that has not changed.
-            note: A few words, such as the loss.
+            done: Number of steps that are done.
+            total: Number of all steps, if it has changed.
+            note: A few words to show beside it, such as the loss.
         """
 
 
 class AddStage(Protocol):
-    """Adds a stage; see :func:`stages`."""
+    """A function that adds a stage to those that are shown: see :func:`stages`."""
 
     def __call__(self, title: str, total: int | None, *, done: int = 0, note: str = "", unit: str = "") -> Stage:
         """Add a stage and return the function that shows how far it is.
 
         Args:
-            title: What is done.
-            total: Steps in all, or None where that is not known yet.
-            done: Steps that were done before.
-            note: A few words.
-            unit: What a step is, in the plural. With a unit the stage begins at once and its speed is shown; without
-                one it begins with its first step, for which it may wait long.
+            title: What the stage does.
+            total: Number of all steps; None if it is not known yet.
+            done: Number of steps that were done before.
+            note: A few words to show beside it.
+            unit: What a step is, in the plural, such as ``images``. With a unit the speed is shown and time counts from
+                now on; without one time counts from the first step, which may come much later.
         """
 
 
@@ -58,12 +58,12 @@ def stages(console: Console, log_seconds: float = LOG_SECONDS) -> Iterator[AddSt
     """Show the progress of several stages, some of them at the same time.
 
     Args:
-        console: A terminal gets a bar for each stage; anything else gets lines: a stage's first step, its last, and
+        console: A terminal gets a bar for each stage. Anything else gets lines, for a stage's first step, its last, and
             some between.
-        log_seconds: Least time between two lines of a stage.
+        log_seconds: Least time between two lines of a stage, in seconds.
 
     Yields:
-        A function that adds a stage and returns another, to be called with how far it is.
+        A function that adds a stage: see :class:`AddStage`.
     """
     if console.is_terminal:
         columns = (
@@ -81,17 +81,17 @@ def stages(console: Console, log_seconds: float = LOG_SECONDS) -> Iterator[AddSt
 
 @contextmanager
 def meter(console: Console, title: str, total: int, unit: str, log_seconds: float = LOG_SECONDS) -> Iterator[Advance]:
-    """Show the progress and the speed of the one stage that happens within the block.
+    """Show the progress and the speed of a run of one stage, which is the block.
 
     Args:
-        console: As for :func:`stages`.
-        title: What is done.
-        total: Steps in all.
-        unit: What a step is, in the plural.
-        log_seconds: Least time between two lines.
+        console: See :func:`stages`.
+        title: What the stage does.
+        total: Number of all steps.
+        unit: What a step is, in the plural, such as ``images``.
+        log_seconds: Least time between two lines, in seconds.
 
     Yields:
-        A function to be called with the number of steps that were just done.
+        A function to call with the number of steps that were done since its last call.
     """
     done = 0
     with stages(console, log_seconds) as add_stage:
@@ -106,7 +106,7 @@ def meter(console: Console, title: str, total: int, unit: str, log_seconds: floa
 
 
 class _Count:
-    """The state of a stage. Its speed leaves out the steps that were done before it began."""
+    """The state of a stage. Its speed does not count the steps that were done before its time began."""
 
     def __init__(self, total: int | None, unit: str, *, begun: bool) -> None:
         self.total, self.unit, self.begun = total, unit, begun
@@ -120,7 +120,7 @@ class _Count:
             self.begun, self.started, self.first = True, self.now, done
 
     def words(self, note: str) -> list[str]:
-        """The speed if there is a unit, the note if there is one, and the time left if it can be told."""
+        """Return the speed if there is a unit, the note if there is one, and the time left if it can be estimated."""
         rate = (self.done - self.first) / max(self.now - self.started, 1e-9)
         words = [f"{rate:,.0f} {self.unit}/s"] if self.unit else []
         words += [note] if note else []
@@ -175,7 +175,7 @@ def _add_lines(
 
 
 def duration(seconds: float) -> str:
-    """Return a time span in words.
+    """Return a time span as text.
 
     Example:
         >>> duration(3725.4)
@@ -185,7 +185,7 @@ def duration(seconds: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """Return a number of bytes in words.
+    """Return a number of bytes as text.
 
     Example:
         >>> size(49.6e9)

@@ -1,4 +1,4 @@
-"""The baseline that corruption errors are divided by, decided here for `dtn-det mce` and for reports."""
+"""Choose the baseline, the model by whose errors corruption errors are divided, for `dtn-det mce` and for reports."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from dtn_det.robustness.store.store import Store
 ALEXNET = "alexnet"
 
 NUM_IMAGES, NUM_CLASSES, SIDE = 50_000, 1000, 224
-"""Images, classes and side in pixels of ImageNet's validation set, on which AlexNet's errors were measured."""
+"""ImageNet's validation set as AlexNet's errors were measured on it: images, classes, side of an image in pixels."""
 
 _ORIGINAL = "imagenet-c"
 
 
 @dataclass(frozen=True)
 class BaselineChoice:
-    """Whose errors divide the corruption errors.
+    """The baseline by whose errors corruption errors are divided.
 
     Attributes:
-        name: ``'alexnet'``, a model, or None for no corruption errors.
-        reason: Why AlexNet's published errors are not taken where classes are ImageNet's, or nothing.
-        caveat: What is not certain of AlexNet's errors as the baseline of these images, or nothing.
+        name: ``'alexnet'``, the name of a model, or None if no corruption errors are computed.
+        reason: Why AlexNet is not the baseline although the classes are ImageNet's; else empty.
+        caveat: In what these images may differ from those of AlexNet's published errors, if that is the baseline; else
+            empty.
     """
 
     name: str | None
@@ -38,16 +39,16 @@ class BaselineChoice:
 def choose_baseline(
     wanted: str | None, models: Sequence[str], manifests: Sequence[StoreManifest], num_labels: int | None = None
 ) -> BaselineChoice:
-    """AlexNet for ImageNet-C unless another is named; none for what AlexNet was not measured on.
+    """Choose the baseline that the user named, else AlexNet for data like those of its published errors, else none.
 
     Args:
-        wanted: What the user named.
-        models: Names of the models that may be one.
+        wanted: Name of the baseline; None if the user named none.
+        models: Names of the models that may be the baseline.
         manifests: Manifests of the stores, with data and corruptions.
-        num_labels: Classes that occur in the list of images, for stores that do not say how many classes the data has.
+        num_labels: Number of classes in the list of images, for stores that do not hold how many classes the data has.
 
     Raises:
-        ValueError: What the user named is none of these, or AlexNet was measured on other images or classes.
+        ValueError: The named baseline is unknown, or it is AlexNet, which was measured on other images or classes.
     """
     fault = next(filter(None, (alexnet_fault(manifest, num_labels) for manifest in manifests)), "")
     imagenet = any(manifest.protocol.get("classes") == "imagenet" for manifest in manifests)
@@ -69,14 +70,14 @@ def choose_baseline(
 
 
 def alexnet_fault(manifest: StoreManifest, num_labels: int | None = None) -> str:
-    """Why AlexNet's errors are no baseline for the data of a store, or nothing.
+    """Return why AlexNet's errors are no baseline for the data of a store; empty if they are one.
 
-    They are of the 50,000 validation images of all 1,000 classes, resized to 256, cropped to 224 and then corrupted as
-    for ImageNet-C.
+    They were measured on the 50,000 validation images of all 1,000 classes, resized to 256, cropped to 224 and then
+    corrupted as for ImageNet-C.
 
     Args:
         manifest: Manifest of the store.
-        num_labels: Classes that occur in its list of images, where they are known.
+        num_labels: Number of classes in its list of images, if known.
     """
     protocol, found = manifest.protocol, manifest.recognised
     if protocol.get("classes") != "imagenet":
@@ -98,7 +99,7 @@ def alexnet_fault(manifest: StoreManifest, num_labels: int | None = None) -> str
 
 
 def count_labels(store: Store) -> int | None:
-    """Classes that occur in the list of images of a store, or None where it does not tell."""
+    """Count the classes in the list of images of a store; None if the list is damaged or has no labels."""
     try:
         images = store.images()
     except StoreError:
@@ -107,7 +108,7 @@ def count_labels(store: Store) -> int | None:
 
 
 def baseline_remarks(choice: BaselineChoice) -> list[str]:
-    """Return what must be known of the baseline beside the numbers."""
+    """Return the sentences about the baseline that reports show beside the numbers."""
     remarks = []
     if choice.reason:
         remarks.append(
@@ -133,7 +134,7 @@ def _caveat(manifests: Sequence[StoreManifest]) -> str:
 
 
 def _profile(manifest: StoreManifest) -> str:
-    """The benchmark of the images; files of which nothing is known are those of ImageNet-C as published."""
+    """Return the benchmark of the images; files that do not tell it are taken for those of ImageNet-C as published."""
     if "profile" in manifest.recognised:
         return manifest.recognised["profile"]
     origin = CorruptionOrigin.parse(manifest.corruption)
@@ -143,9 +144,9 @@ def _profile(manifest: StoreManifest) -> str:
 
 
 def image_side(manifest: StoreManifest) -> int | None:
-    """The side of the square images that the models of a store were given, before their own preprocessing.
+    """Return the side of the square images that the models of a store got, before their own preprocessing.
 
-    Earlier versions stored it in words alone. None where a store does not tell.
+    In stores of earlier versions it is only in the words of the protocol. None if it is not there either.
     """
     if "side" in manifest.recognised:
         return int(manifest.recognised["side"])

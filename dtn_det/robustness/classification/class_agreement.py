@@ -1,4 +1,4 @@
-"""Checks that a model's classes are those of the data: their number, and their names where the model tells them."""
+"""Check that a model's classes are those of the data, by their number and, if the model names them, by their names."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ _IMAGENET = 1000
 
 @dataclass(frozen=True)
 class ClassSet:
-    """The classes of the data, as models must have them.
+    """The classes of the data, with which those of each model must agree.
 
     Attributes:
         found: What the folder was recognised as.
-        images: With the numbers and names of the classes.
-        clean: Folder of the clean images beside a corrupted tree, whose classes are numbered among theirs.
+        images: The images, and with them how the classes are numbered and named.
+        clean: Folder of clean images, if one was given for a tree of corrupted ones. Its folders decide how the classes
+            are numbered, and may be more than those of the tree.
     """
 
     found: Recognised
@@ -41,7 +42,7 @@ class ClassSet:
         return self.images.num_classes
 
     def fault(self, number: int, name: str) -> str:
-        """Return the error message about a model of another number of classes.
+        """Return the error message for a model whose number of classes is not that of the data.
 
         Args:
             number: Number of the model's classes.
@@ -79,12 +80,12 @@ def check_number(model: Classifier, classes: ClassSet, side: int) -> None:
     """Check that a model has as many classes as the data, before anything is evaluated.
 
     Args:
-        model: Where it does not say how many it has, it answers to one black image.
+        model: The model. If it does not say how many classes it has, its logits for one black image are counted.
         classes: Classes of the data.
         side: Side of the images in pixels.
 
     Raises:
-        ValueError: It has another number.
+        ValueError: The model has another number of classes.
     """
     number = model.num_classes if model.num_classes is not None else _count_logits(model, side)
     if number is not None and number != classes.number:
@@ -92,20 +93,23 @@ def check_number(model: Classifier, classes: ClassSet, side: int) -> None:
 
 
 def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remark, ...]]:
-    """Bring a model's logits to the order of the data's classes, where it tells its classes by name.
+    """Bring a model's logits into the order of the data's classes, by the names that the model gives its classes.
 
-    Names are compared without regard to case, to blanks, dashes and underscores, and to the forms in which Unicode
-    writes one letter. Numbers against words, and wnids against words, say nothing: the numbers of the classes hold.
+    Names are equal if they differ only in case, in blanks, dashes and underscores, or in how Unicode encodes a letter.
+    If one side has words and the other numbers or wnids, names cannot be compared, and the order of the logits is kept.
+    It is kept too if the classes of the data are numbered by ``sorted`` or ``natural`` (see
+    :data:`dtn_det.datasets.folders.label_maps.CLASSES`). A model without names is taken to have the classes in the
+    order in which its training numbered folders.
 
     Args:
         model: The model.
         classes: Classes of the data.
 
     Returns:
-        The model, and what was decided.
+        The model, with reordered logits if the orders differ, and remarks about what was decided.
 
     Raises:
-        ValueError: The names differ.
+        ValueError: The model has classes of other names.
     """
     theirs, ours = model.class_names, classes.images.labels.names
     if not theirs:
@@ -116,7 +120,7 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
         return model, ()
     their_names, our_names = [_plain(name) for name in theirs], [_plain(name) for name in ours]
     if len({*our_names}) < len(our_names):
-        # Case or blanks tell classes apart here.
+        # Some classes differ in case or blanks alone, so names are compared as they are.
         their_names, our_names = list(theirs), list(ours)
     if their_names == our_names:
         return model, ()
@@ -142,7 +146,7 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
 
 
 def _align_order(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remark, ...]]:
-    """Take the answers in the order in which the training of a model numbered its folders."""
+    """Reorder the logits of a model without names of classes by the order in which its training numbered folders."""
     labels, where = classes.images.labels, str(classes.found.root)
     by_text, natural = sorted(labels.numbers), natural_order(labels.numbers)
     if by_text == natural or naming(labels.numbers) != "names":
@@ -181,21 +185,21 @@ def _align_order(model: Classifier, classes: ClassSet) -> tuple[Classifier, tupl
 
 
 class _Reordered:
-    """The logits of a model in the order of other class numbers."""
+    """Calls a model, and returns its logits in another order of the classes."""
 
     def __init__(self, model: Classifier, order: Sequence[int]) -> None:
         self.model, self.order = model, torch.tensor(order)
 
     def __call__(self, images: Tensor) -> Tensor:
         logits = self.model.forward(images)
-        # What is no tensor of logits is told where logits are checked.
+        # An output that is not a tensor of logits is reported by `check_logits`.
         if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] != len(self.order):
             return logits
         return logits.index_select(1, self.order.to(logits.device))
 
 
 def _count_logits(model: Classifier, side: int) -> int | None:
-    """Count the logits of a model; None where it fails, which is reported when the model is evaluated."""
+    """Count the logits of a model for a black image; None if it fails, which its evaluation will report."""
     height, width = model.view.of(side).size or (side, side)
     device = next((weights.device for weights in model.network.parameters()), None)
     try:

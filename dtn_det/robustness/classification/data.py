@@ -1,4 +1,4 @@
-"""The images and classes that an evaluation of classifiers finds in a folder."""
+"""Read the data of an evaluation of classifiers: the images and classes in a folder, and how images are corrupted."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from dtn_det.robustness.store.manifest import hash_lines
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data of a options.
+    """The data of an evaluation.
 
     Attributes:
         found: What the folder was recognised as.
         images: Images and classes.
         digest: Hash of the list of images.
-        cells: Conditions.
-        source: Where the corrupted images come from.
-        corruption: Identity of the corruptions.
+        cells: The cells, each a corruption at a severity, in the order of their numbers.
+        source: Makes the corrupted images or reads them.
+        corruption: Identity of the corruptions, as the store's manifest holds it.
         side: Side of the images in pixels.
-        profile: Benchmark.
-        clean_digest: Hash of the list of clean images beside corrupted ones on disk.
+        profile: Name of the benchmark.
+        clean_digest: Hash of the list of clean images that belong to corrupted ones on disk; None without them.
         remarks: What was left out, filled in or decided.
     """
 
@@ -56,21 +56,21 @@ class Prepared:
 
     @property
     def classes(self) -> str:
-        """The way in which classes are numbered."""
+        """How classes are numbered: one of :data:`dtn_det.datasets.folders.label_maps.CLASSES`."""
         return self.images.labels.classes
 
     @property
     def cropped_after(self) -> bool:
-        """Return whether the images were corrupted at their own size and are cropped when they are read."""
+        """Return whether the images were corrupted at their own size, so that they are cropped when they are read."""
         return isinstance(self.source, CorruptedOnDisk) and self.source.cropped_after
 
 
 def prepare(options: ClassificationOptions) -> Prepared:
-    """Look at the data.
+    """Recognise the folders of the options, list their images, and decide how these are corrupted or read.
 
     Raises:
-        ValueError: They do not fit what was asked for.
-        FileNotFoundError: A folder is not there.
+        ValueError: The data do not fit the options.
+        FileNotFoundError: A folder does not exist.
     """
     if not options.data.is_dir():
         raise FileNotFoundError(
@@ -85,7 +85,7 @@ def prepare(options: ClassificationOptions) -> Prepared:
 
 
 def _check_wnids(classes: str) -> None:
-    """See that ImageNet's classes are at hand before the images are listed, which may take minutes."""
+    """Check that the list of ImageNet's classes can be read, before the images are listed, which may take minutes."""
     if classes == "imagenet":
         imagenet_wnids()
 
@@ -141,13 +141,13 @@ def _from_tree(options: ClassificationOptions, cells: tuple[Cell, ...], tree: Co
 
 
 def _side(options: ClassificationOptions, found: Recognised, profile: str) -> int:
-    """The side of the images of a tree: that which they have, unless the user names a benchmark."""
+    """Return the side for the images of a tree: their own if it is that of any benchmark and the user names none."""
     own = square_side(found.sizes)
     return own if options.profile is None and own in SIDES.values() and own is not None else SIDES[profile]
 
 
 def _chosen_profile(options: ClassificationOptions, found: Recognised, profile: str) -> tuple[Remark, ...]:
-    """Say so where the size of the images decided on a benchmark that is not the usual one."""
+    """Return a remark if the size of the images decided that the benchmark is not ImageNet-C."""
     if options.profile is not None or found.profile is None or profile == "imagenet-c":
         return ()
     side = square_side(found.sizes)

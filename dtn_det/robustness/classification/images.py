@@ -1,4 +1,7 @@
-"""Every image under every cell, and the memory in which worker processes hand it to the models."""
+"""The dataset of images under every cell, and the memory through which worker processes pass them to the models.
+
+A cell is a corruption at a severity, or the clean image.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +30,16 @@ from dtn_det.robustness.classification.models.classifier import View
 from dtn_det.system.progress import size
 
 SIDES = {"imagenet-c": 224, "coco-c": 224, "cifar-c": 32, "tiny-imagenet-c": 64}
-"""Side of the square images that a benchmark's classifiers see."""
+"""Side in pixels of the square images that classifiers get in each benchmark."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image whose pixels under all cells are in a slot.
+    """One image, whose pixels under all cells are in a slot of :class:`ViewSlots`.
 
     Attributes:
-        image: Its number.
-        slot: Where its pixels are, unless it is bad.
+        image: Number of the image.
+        slot: Number of the slot that was taken for it; without pixels if the image is bad.
         error: Why the image is bad, or None.
     """
 
@@ -46,26 +49,26 @@ class Item:
 
 
 class Cells(Protocol):
-    """Gives an image under each cell in turn."""
+    """Makes or reads the versions of an image under all cells."""
 
     def __len__(self) -> int:
         """Number of cells."""
 
     def images(self, image: LabelledImage) -> Iterator[ByteImage]:
-        """``(H, W, 3)`` RGB for each cell, all of one size.
+        """Yield the image under each cell in turn, ``(H, W, 3)`` uint8 RGB, all of the same size.
 
         Raises:
-            BadImageError: A file is bad.
+            BadImageError: A file cannot be read, or the image has another size than expected.
         """
 
 
 @dataclass(frozen=True)
 class CorruptedHere:
-    """Cells that are made of the clean image.
+    """Corrupts the clean image for each cell.
 
     Attributes:
-        corruptor: How.
-        cells: Which.
+        corruptor: What corrupts the images.
+        cells: The cells, in the order of their numbers.
     """
 
     corruptor: Corruptor
@@ -83,14 +86,15 @@ class CorruptedHere:
 
 @dataclass(frozen=True)
 class CorruptedOnDisk:
-    """Cells that are read.
+    """Reads the corrupted images of each cell from disk.
 
     Attributes:
-        folders: Folder of each corrupted cell.
-        cells: Which.
-        clean: Paths of the clean images by the keys of the corrupted ones.
-        side: Side of the square image in pixels.
-        cropped_after: The images were corrupted at their own size, and are resized and cropped when they are read.
+        folders: Folder of each cell but the clean one.
+        cells: The cells, in the order of their numbers.
+        clean: Path of the clean image of each corrupted one, by the key of the latter.
+        side: Side of the square images in pixels.
+        cropped_after: Whether the images were corrupted at their own size, so that they are resized and cropped when
+            they are read.
     """
 
     folders: Mapping[tuple[str, int], Path]
@@ -112,9 +116,10 @@ class CorruptedOnDisk:
 
 
 def read_clean(path: str, side: int) -> ByteImage:
-    """A clean image as it is before corruption.
+    """Read a clean image as it is before corruption.
 
-    At 224 pixels, it is resized to 256 and its centre cut out, as for ImageNet-C; at other sizes it must have them.
+    For a side of 224 pixels, its short side is resized to 256 pixels and the centre cut out, as for ImageNet-C. For
+    another side, the image must have that size already.
 
     Args:
         path: The file.
@@ -127,12 +132,12 @@ def read_clean(path: str, side: int) -> ByteImage:
 
 
 def read_square(path: str, side: int, *, crop: bool = False) -> ByteImage:
-    """An image of a known size.
+    """Read a square image and check its size.
 
     Args:
         path: The file.
         side: Side of the square image in pixels.
-        crop: Resize and crop it as for ImageNet-C.
+        crop: Resize and crop it as for ImageNet-C before its size is checked.
 
     Raises:
         BadImageError: It cannot be read or has another size; the message names it.
@@ -150,13 +155,16 @@ def read_square(path: str, side: int, *, crop: bool = False) -> ByteImage:
 
 
 class ClassificationImages(Dataset[Item]):
-    """The images of an evaluation, each under every cell. An index is the number of an image and that of its slot.
+    """The images of an evaluation, each under every cell.
+
+    An index is a pair, the number of an image and that of a slot. To get the item is to write the image's pixels under
+    all cells into that slot of each stack.
 
     Args:
         images: The images.
-        cells: Where their corrupted versions come from.
-        views: What the models need of them.
-        stacks: For each view ``(slots, cells, H, W, 3)`` uint8 RGB, filled in.
+        cells: Makes or reads their corrupted versions.
+        views: The different views that the models need.
+        stacks: The slots of each view, ``(slots, cells, H, W, 3)`` uint8 RGB.
     """
 
     def __init__(
@@ -180,7 +188,7 @@ class ClassificationImages(Dataset[Item]):
 
 
 def see(pixels: ByteImage, view: View) -> ByteImage:
-    """An image as a model takes it: resized, unless it has the size."""
+    """Return an image as a model takes it: resized, unless it has the size of the view already."""
     if view.size is None or pixels.shape[:2] == view.size:
         return pixels
     height, width = view.size
@@ -189,19 +197,19 @@ def see(pixels: ByteImage, view: View) -> ByteImage:
 
 
 class ViewSlots:
-    """Places for images that are used again and again.
+    """Slots of memory for images, each used again once the models are done with it.
 
-    The pages of fresh shared memory cost more than a tenth of what corrupting an image does.
+    Fresh shared memory for each image would take more than a tenth of the time of corrupting it.
 
     Args:
         views: Views of the models.
         num_cells: Number of cells of each image.
         side: Side of the images in pixels, before they are resized for a model.
-        count: Number of images that are under way at once.
-        shared: Whether other processes fill the slots.
+        count: Number of slots, for the images that are loaded ahead or go through the models at the same time.
+        shared: Whether other processes write into the slots.
 
     Raises:
-        OSError: There is too little memory, or too little that is shared, of which containers have little.
+        OSError: There is too little memory, or too little shared memory, which containers limit.
     """
 
     def __init__(self, views: Sequence[View], num_cells: int, side: int, count: int, *, shared: bool) -> None:
@@ -216,16 +224,16 @@ class ViewSlots:
                 f"less ({error}): take fewer --workers or a smaller --batch-size"
             ) from error
         self.stacks = tuple(stacks)
-        """For each view ``(count, cells, H, W, 3)`` uint8 RGB."""
+        """The slots of each view, ``(count, cells, H, W, 3)`` uint8 RGB."""
         self._free = deque(range(count))
 
     def requests(self, images: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Each image with the slot that it may fill, taken when it is asked for."""
+        """Yield each image with a free slot to write it into, which is taken only when the pair is asked for."""
         for image in images:
             yield image, self._free.popleft()
 
     def release(self, slot: int) -> None:
-        """Say that the models are done with what a slot holds."""
+        """Make a slot free again, because the models are done with its image."""
         self._free.append(slot)
 
 
@@ -244,7 +252,7 @@ def _check_shared_memory(needed: int, count: int) -> None:
 
 
 def _shared(shape: tuple[int, ...]) -> Tensor:
-    """Memory that goes to another process without being copied."""
-    # As torch's own collation does; `share_memory_` would copy what is not written yet.
+    """Return a uint8 tensor in shared memory, which goes to another process without being copied."""
+    # As torch's own collation does. `share_memory_` would copy an empty tensor into shared memory.
     storage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

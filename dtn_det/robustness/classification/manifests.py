@@ -1,4 +1,4 @@
-"""Manifests of a store of classifiers: of its data and of its models."""
+"""Manifests of a store of classifiers: one for its data and one for each model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LIBRARIES = ("dtn-det", "torch", "numpy", "pillow")
 
 
 def store_manifest(options: ClassificationOptions, prepared: Prepared) -> StoreManifest:
-    """The data and conditions of the options."""
+    """Return the manifest of the data and conditions that all classifiers of a store share."""
     found, images, side = prepared.found, prepared.images, prepared.side
     clean = _CROP if side == SIDES["imagenet-c"] else f"{side} x {side} as it is"
     return StoreManifest(
@@ -57,7 +57,7 @@ def store_manifest(options: ClassificationOptions, prepared: Prepared) -> StoreM
 
 
 def model_manifest(classifier: Classifier, options: ClassificationOptions, device: torch.device) -> ModelManifest:
-    """Return the manifest of what a classifier's numbers were made from."""
+    """Return the manifest of the weights and settings that a classifier's numbers depend on."""
     protocol = {
         "batch_size": str(options.batch_size),
         "precision": "amp" if options.amp else "float32",
@@ -67,12 +67,12 @@ def model_manifest(classifier: Classifier, options: ClassificationOptions, devic
 
 
 def versions() -> dict[str, str]:
-    """Libraries that the numbers may depend on."""
+    """Return the versions of the libraries that the numbers may depend on, by package."""
     return {name: metadata.version(name) for name in _LIBRARIES}
 
 
 def image_table(prepared: Prepared) -> pyarrow.Table:
-    """Key and label of every image, as a store keeps them."""
+    """Return the table of every image's key and label that a store keeps."""
     arrow = require("pyarrow", "eval")
     images = prepared.images.images
     table: pyarrow.Table = arrow.table(
@@ -87,7 +87,7 @@ def image_table(prepared: Prepared) -> pyarrow.Table:
 def warn_of_versions(
     models: Sequence[ModelStore], classifiers: Sequence[Classifier], say: Callable[[str], None]
 ) -> None:
-    """Say of each model in a store that was begun with other versions of the libraries."""
+    """Warn of each model in a store whose finished units were evaluated with other versions of the libraries."""
     now = versions()
     for model, classifier in zip(models, classifiers, strict=True):
         current = {**now, **classifier.versions}

@@ -1,4 +1,4 @@
-"""Progress of a sweep of classifiers: the images that are done, and the numbers as they are so far."""
+"""Progress of a sweep of classifiers: how many images are done, and estimates of the errors from them."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Tally:
-    """Counts of one model's records, unit by unit: the size does not grow with the images.
+    """Counts a model's errors unit by unit, in memory that does not grow with the number of images.
 
     Attributes:
-        cells: Cells of the store.
-        errors: Wrong answers under each cell.
-        top5_errors: Answers under each cell whose five best classes are wrong.
-        images: Answers under each cell.
-        bad: Images that were left out: number to what is wrong with each.
+        cells: Cells of the store, each a corruption at a severity.
+        errors: Number of wrong answers under each cell.
+        top5_errors: Number of answers under each cell whose five best classes are all wrong.
+        images: Number of answers under each cell.
+        bad: What is wrong with each image that was left out, by its number.
     """
 
     cells: Sequence[Cell]
@@ -49,7 +49,7 @@ class Tally:
         self.errors, self.top5_errors, self.images = (np.zeros(len(self.cells), np.int64) for _ in range(3))
 
     def add(self, records: pyarrow.Table) -> None:
-        """Count one unit."""
+        """Count the records of one unit."""
         cell = records["cell"].to_numpy()
         for counts, wrong in (
             (self.errors, ~records["correct"].to_numpy()),
@@ -60,7 +60,7 @@ class Tally:
         self.bad.update(bad_images_of(records))
 
     def frame(self) -> pd.DataFrame:
-        """Columns ``corruption``, ``severity``, ``error``, ``top5_error``, ``num_images``, of cells with images."""
+        """Return ``corruption``, ``severity``, ``error``, ``top5_error``, ``num_images`` of each cell with images."""
         rows = [
             (*cell, wrong / count, wrong5 / count, count)
             for cell, wrong, wrong5, count in zip(
@@ -74,7 +74,11 @@ class Tally:
 
 
 def tally(model: ModelStore) -> Tally:
-    """Count the finished units of a model."""
+    """Count the errors in the finished units of a model.
+
+    Raises:
+        StoreError: An answer is missing in the records.
+    """
     counts = Tally(model.store.manifest.cells)
     for records in model.batches(["cell", "correct", "correct_top5"]):
         if any(column.null_count for column in records.columns):
@@ -93,9 +97,10 @@ class SweepProgress:
     """Follows a sweep of classifiers.
 
     Args:
-        models: The models of the store.
-        baseline: What CE is relative to, ``alexnet`` or the name of a model; None for the mean error instead of mCE.
-        rank: This process, which sees its own units.
+        models: The models that are evaluated.
+        baseline: The model whose errors corruption errors are divided by, or ``alexnet``; None to show the mean error
+            instead of mCE.
+        rank: This process, which counts the units that were finished before and its own.
     """
 
     def __init__(self, models: Sequence[ModelStore], baseline: str | None, rank: Rank) -> None:
@@ -107,7 +112,7 @@ class SweepProgress:
         self.num_cells = len(models[0].store.manifest.cells)
 
     def add(self, number: int, records: Mapping[str, pyarrow.Table]) -> None:
-        """Count a unit that was committed."""
+        """Count the records of a unit that was written, by the name of the model."""
         for name, table in records.items():
             self.tallies[name].add(table)
 
@@ -116,8 +121,8 @@ class SweepProgress:
         """Show the progress within the block.
 
         Args:
-            console: Where to.
-            num_images: Images of this process.
+            console: Where to show it.
+            num_images: Number of images that this process evaluates.
 
         Yields:
             A function to be called after each image.
@@ -140,7 +145,7 @@ class SweepProgress:
             yield on_image
 
     def estimate(self) -> list[str]:
-        """The numbers as they would be if the finished units were all, one text for each of the first models."""
+        """Return mCE or mean error over the finished units, as a text for each of the first three models."""
         texts = []
         for name in self.names[:_SHOWN]:
             number = self._estimate(name)
@@ -155,6 +160,6 @@ class SweepProgress:
                 return f"mean error {100 * mean_error(frame, allow_partial=True).value:.1f} %"
             baseline = self.baseline if self.baseline == ALEXNET else self.tallies[self.baseline].frame()
             return f"mCE {mean_corruption_error(frame, baseline, allow_partial=True).value:.1f}"
-        # There is nothing yet, only hold-out corruptions, or a baseline without errors or of other images so far.
+        # No unit is finished yet, all corruptions are hold-outs, or the baseline has no errors or other images so far.
         except (CellError, ValueError):
             return None

@@ -1,4 +1,4 @@
-"""Records of a classifier's answers: one row for each image and cell."""
+"""Records of a classifier's answers: one row for each image and cell (corruption and severity)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ TOP = 5
 
 
 def records_schema() -> pyarrow.Schema:
-    """Columns of the records.
+    """Return the columns of the records.
 
-    ``image`` and ``cell`` are numbers in the store's lists. ``confidence`` is the largest probability,
-    ``true_probability`` that of the true class, ``squared_norm`` the sum of the squares of all: what ECE, NLL and Brier
-    score need.
+    ``image`` and ``cell`` are numbers in the store's lists. ECE, NLL and Brier score are computed from ``confidence``,
+    the largest probability, ``true_probability``, that of the true class, and ``squared_norm``, the sum of the squares
+    of all probabilities.
     """
     arrow = require("pyarrow", "eval")
     schema: pyarrow.Schema = arrow.schema(
@@ -40,12 +40,15 @@ def records_schema() -> pyarrow.Schema:
 
 
 def score(logits: Tensor, labels: Tensor, name: str) -> dict[str, Tensor]:
-    """The columns of the records that follow from a model's output, on the CPU.
+    """Compute the columns of the records that depend on a model's output.
 
     Args:
-        logits: ``(N, classes)``.
-        labels: ``(N,)``.
+        logits: Output of the model, ``(N, classes)``.
+        labels: Numbers of the true classes, ``(N,)``.
         name: Name of the model, for messages.
+
+    Returns:
+        Tensors ``(N,)`` on the CPU, by column.
 
     Raises:
         ValueError: A logit is not finite.

@@ -1,4 +1,4 @@
-"""``dtn-det mce`` from what was asked for to the table: evaluates what the store lacks."""
+"""``dtn-det mce``: evaluate classifiers under every cell, a corruption at a severity, and write records to a store."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 
 def run_classification(options: ClassificationOptions, console: Console) -> Swept | None:
-    """Evaluate what the store lacks.
+    """Evaluate the units of images that the store does not hold yet.
 
     Args:
         options: What to evaluate.
         console: Where progress and remarks go.
 
     Returns:
-        What was evaluated; None in all processes but the first.
+        The evaluated models and their store; None in all processes but the first.
 
     Raises:
-        ValueError: Something does not fit; the message says what.
-        OSError: The store cannot be written; what is finished is kept.
+        ValueError: Options, data, models or store do not fit; the message says what to do.
+        OSError: The store cannot be written; finished units are kept.
     """
     Store.check(options.store)
     with joined(options.launcher, options.device) as (rank, place):

@@ -1,4 +1,4 @@
-"""Classifiers in the loop of a sweep."""
+"""The task of a sweep of classifiers: how its images are loaded and how the models are evaluated on them."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class ClassificationTask:
-    """Evaluates classifiers on every image under every cell.
+    """Evaluates classifiers on every image under every cell (corruption and severity).
 
     Attributes:
         data: The images.
-        cells: Where their corrupted versions come from.
+        cells: Makes or reads their corrupted versions.
         side: Side of the images in pixels.
-        classifiers: The models, on their device.
-        device: Where they are.
+        classifiers: The models, moved to the device already.
+        device: The device of the models.
         batch_size: Most images that a model gets at once.
         amp: Run the models in mixed precision.
         on_bad_image: What to do about an image that cannot be read.
-        unit_size: Most images of a unit.
+        unit_size: Most images in a unit.
         on_image: Called after each image.
     """
 
@@ -61,7 +61,7 @@ class ClassificationTask:
             OSError: There is too little shared memory.
         """
         views = tuple(self._views())
-        # Those that are loaded ahead, and those that go through the models together.
+        # A slot for each image that is loaded ahead or goes through the models.
         count = ahead + self._group_size
         self._slots = ViewSlots(views, len(self.cells), self.side, count, shared=ahead > 0)
         return ClassificationImages(self.data.images, self.cells, views, self._slots.stacks), self._slots.requests(
@@ -72,8 +72,8 @@ class ClassificationTask:
         """See :class:`dtn_det.robustness.sweep.Task`.
 
         Raises:
-            BadImageError: An image cannot be read and is not to be left out.
-            ValueError: A model's output does not fit.
+            BadImageError: An image cannot be read, and bad images end the run.
+            ValueError: A model fails, or its output is not one finite logit for each image and class.
             DeviceMemoryError: The accelerator's memory is full.
         """
         chosen = [model for model in self.classifiers if model.name in names]
@@ -92,7 +92,7 @@ class ClassificationTask:
         }
 
     def _groups(self, items: Iterator[Item], bad: dict[int, str]) -> Iterator[list[Item]]:
-        """Images that go through the models together: the same ones however the run was started."""
+        """Yield groups of images to go through the models together, the same in every run; note bad ones in ``bad``."""
         group: list[Item] = []
         for item in items:
             self.on_image()
@@ -117,7 +117,7 @@ class ClassificationTask:
         return min(max(1, self.batch_size // len(self.cells)), self.unit_size)
 
     def _views(self) -> dict[View, int]:
-        """The different views of the models, numbered."""
+        """Number the different views that the models need: see :class:`View`."""
         views = dict.fromkeys(model.view.of(self.side) for model in self.classifiers)
         return {view: number for number, view in enumerate(views)}
 

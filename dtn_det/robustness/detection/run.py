@@ -143,7 +143,8 @@ def _has_masks(data: DetectionData, detector: Detector, warn: Callable[[str], No
     """Return whether the data have masks with which those of a model can be compared.
 
     Raises:
-        ValueError: The model gives masks, and only some of the objects in the data have one, or one cannot be evaluated.
+        ValueError: The model gives masks, and only some of the objects in the data have one, or a mask cannot be
+            evaluated.
     """
     if getattr(detector.model, "with_mask", False):
         data.file.check_masks()

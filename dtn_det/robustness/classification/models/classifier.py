@@ -1,4 +1,4 @@
-"""Classifiers from anywhere under one interface: 8-bit images in, logits out."""
+"""The interface of all classifiers, wherever they come from: 8-bit images in, logits out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class View:
     """The form in which a worker prepares a corrupted image for a model. Models of equal views share it.
 
     Attributes:
-        size: Height and width that the image is resized to if it has others; None to leave any as it is.
+        size: Height and width to which an image of another size is resized; None to resize no image.
         interpolation: Resampling filter of Pillow: ``nearest``, ``bilinear``, ``bicubic`` or ``lanczos``.
     """
 
@@ -31,7 +31,7 @@ class View:
     interpolation: str = "bilinear"
 
     def of(self, side: int) -> View:
-        """The same for square images of a known side: where nothing is resized, all views are equal."""
+        """Return the view for square images of a side, so that all views that do not resize these are equal."""
         return View() if self.size in (None, (side, side)) else self
 
 
@@ -40,19 +40,20 @@ class Classifier:
     """A model that can be evaluated.
 
     Attributes:
-        name: How reports call it.
-        source: What the user named.
-        network: What holds the weights.
-        forward: ``(N, 3, H, W)`` uint8 RGB on the network's device, not contiguous, to logits ``(N, classes)``.
-        view: What workers prepare.
+        name: Name of the model in the store and in reports.
+        source: The model as the user named it.
+        network: The module that holds the weights.
+        forward: Function from images, ``(N, 3, H, W)`` uint8 RGB on the network's device and not contiguous, to logits,
+            ``(N, classes)``.
+        view: The form of the images that workers prepare for it.
         protocol: What its numbers depend on besides weights and images.
-        versions: Libraries that it runs on.
-        training: How it was trained, where that is known, and which of several weights were taken.
-        num_classes: Number of classes of its answers, where it says so.
-        class_names: In the order of its answers, where its checkpoint or config names them.
-        class_order: How its training numbered folders of classes, where that is known: ``'sorted'`` or ``'natural'``,
-            see :data:`dtn_det.datasets.folders.label_maps.CLASSES`; else nothing.
-        remarks: What was decided as the checkpoint was read.
+        versions: Versions of the libraries that it needs.
+        training: How it was trained, if that is known, and which of several weights were taken.
+        num_classes: Number of its logits for an image; None if it does not say so.
+        class_names: Names of the classes in the order of its logits; empty if its checkpoint and config hold none.
+        class_order: How its training numbered folders of classes: ``'sorted'`` or ``'natural'``, see
+            :data:`dtn_det.datasets.folders.label_maps.CLASSES`; empty if that is not known.
+        remarks: What was decided when the checkpoint was read.
     """
 
     name: str
@@ -69,10 +70,10 @@ class Classifier:
     remarks: tuple[Remark, ...] = ()
 
     def logits(self, images: Tensor) -> object:
-        """The model's answer to images; whatever it raises is told with its name.
+        """Run the model on images: see :attr:`forward`. The result may be anything: see :func:`check_logits`.
 
         Raises:
-            ValueError: The model fails.
+            ValueError: The model raises an error; the message names both.
             torch.OutOfMemoryError: The accelerator's memory is full.
         """
         try:
@@ -89,11 +90,11 @@ class Classifier:
             ) from error
 
     def manifest(self, protocol: Mapping[str, str], versions: Mapping[str, str]) -> ModelManifest:
-        """Its entry in a store.
+        """Return the model's manifest for a store.
 
         Args:
-            protocol: Settings of the run that numbers depend on.
-            versions: Libraries of the run.
+            protocol: Settings of the run on which the numbers depend.
+            versions: Versions of the libraries of the run.
         """
         return ModelManifest(
             name=self.name,
@@ -105,7 +106,7 @@ class Classifier:
         )
 
     def facts(self, side: int) -> ModelFacts:
-        """Return the facts that reports give beside the numbers.
+        """Return the FLOPs for one image and the training of the model, for reports.
 
         Args:
             side: Side of the corrupted images in pixels.
@@ -119,11 +120,11 @@ class Classifier:
 
 
 class Normalizer:
-    """Takes 8-bit images to the numbers that a network was trained on, on whatever device they are.
+    """Normalises 8-bit images as a network expects them, on whatever device they are.
 
     Args:
         mean: Mean of each channel, for images in [0, 1].
-        std: Likewise.
+        std: Standard deviation of each channel, for images in [0, 1].
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -131,16 +132,16 @@ class Normalizer:
         self.std = torch.tensor(std).view(1, -1, 1, 1)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """``(N, C, H, W)`` uint8 to float32."""
+        """Return images, ``(N, C, H, W)`` uint8, scaled to [0, 1] and normalised, as float32."""
         scaled = images.contiguous().float().div_(255)
         return scaled.sub_(self.mean.to(images.device)).div_(self.std.to(images.device))
 
 
 def check_logits(logits: object, num_images: int, num_classes: int, name: str) -> Tensor:
-    """A model's output, which must be one number for each image and class.
+    """Return a model's output if it is a tensor with one real number for each image and class.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: The output is something else.
     """
     if not isinstance(logits, Tensor):
         raise InputError(

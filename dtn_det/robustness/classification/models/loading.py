@@ -1,4 +1,4 @@
-"""From what the user names to a model."""
+"""Load classifiers by the names that users give, such as ``timm:resnet50``."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def load_classifier(source: str, num_classes: int, weights: WeightsKind | None =
         source: ``timm:NAME``, ``timm:NAME@FILE``, ``timm:NAME@random``, ``timm:local-dir:FOLDER``,
             ``CONFIG@CHECKPOINT`` of mmpretrain, or ``python:MODULE:FUNCTION``.
         num_classes: Number of classes of the data set.
-        weights: Which weights to take where a file holds an average too: see
+        weights: Which weights to take if the file also holds an average of them: see
             :func:`dtn_det.checkpoints.load.load_weights`.
 
     Raises:
-        ValueError: It is none of these, or cannot be loaded.
+        ValueError: The source has none of these forms, or the model cannot be loaded.
     """
     if source.startswith("timm:"):
         from dtn_det.robustness.classification.models.timm import load_timm
@@ -52,21 +52,21 @@ def load_classifiers(
     side: int,
     weights: WeightsKind | None = None,
 ) -> tuple[list[Classifier], tuple[Remark, ...]]:
-    """Load models, name them, and see that their classes are those of the data.
+    """Load models, name them, and check that their classes are those of the data.
 
     Args:
         sources: See :func:`load_classifier`.
-        names: How reports call them; None for names made of the sources.
+        names: Names of the models in the store and in reports; None for names made from the sources.
         classes: Classes of the data.
         side: Side of the images in pixels.
         weights: See :func:`load_classifier`.
 
     Returns:
-        The models, whose answers are in the order of the data's classes, and what was decided on the way.
+        The models, with logits in the order of the data's classes, and remarks about how classes were matched.
 
     Raises:
-        ValueError: One cannot be loaded or has other classes, two would have one name, or one that of a published
-            baseline.
+        ValueError: A model cannot be loaded or has other classes, two have the same name, or one has the name of a
+            published baseline.
     """
     if names is not None and len(names) != len(sources):
         wanted = counted(len(sources), "model")

@@ -1,4 +1,4 @@
-"""Models of mmpretrain: ``CONFIG@CHECKPOINT``."""
+"""Load models of mmpretrain, which users name ``CONFIG@CHECKPOINT``."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 def load_mmpretrain(
     source: str, num_classes: int, weights: WeightsKind | None = None, *, view: View | None = None
 ) -> Classifier:
-    """Build the model of a config of mmpretrain.
+    """Build the model of a config of mmpretrain and load its checkpoint.
 
-    Its test pipeline says what size the model takes. Images of that size are left alone; others are resized to it in
-    one step, for the crop around the object is what the corrupted images are already.
+    The model takes images of the size with which its test pipeline ends. Images of another size are resized to it, and
+    not cropped, because the images of a sweep are centre crops already.
 
     Args:
         source: ``CONFIG@CHECKPOINT``.
         num_classes: Number of classes of the data set, for messages.
-        weights: Which weights to take where a file holds an average too: see
+        weights: Which weights to take if the file also holds an average of them: see
             :func:`dtn_det.checkpoints.load.load_weights`.
-        view: The size of images for the model; by default what its test pipeline says.
+        view: The form of the images for the model; None for that of its test pipeline.
 
     Raises:
-        ValueError: The config is no classifier's, or its test pipeline has steps that are not known here.
+        ValueError: The config has no classifier, or its test pipeline has a step that is not known here.
         CheckpointError: The checkpoint does not fit.
     """
     path, checkpoint = split_source(source)
@@ -57,15 +57,15 @@ def load_mmpretrain(
     settings = {**config.model}
     preprocessor = settings.setdefault("data_preprocessor", {**(config.get("data_preprocessor") or {})})
     preprocessor.setdefault("type", "ClsDataPreprocessor")
-    # The checkpoint follows; what the backbone would start from is not needed.
+    # The weights come from the checkpoint, so those from which training began need not be loaded.
     settings.pop("init_cfg", None)
     try:
-        # A detector that was built before leaves MMDetection as the scope in which bare names are looked up.
+        # If a detector was built before, mmengine would look up names without a scope in MMDetection.
         with require("mmengine.registry", "cls").DefaultScope.overwrite_default_scope("mmpretrain"):
             model = registry.MODELS.build(settings)
     except (KeyError, TypeError) as error:
         raise InputError(f"expected the model of {path} to be one of mmpretrain, got {error}") from error
-    # mmpretrain's wrappers of timm's and Hugging Face's models have a loss in the place of a head.
+    # mmpretrain's wrappers of timm's and Hugging Face's models have a loss module and no head.
     if not hasattr(model, "extract_feat") or not (getattr(model, "head", None) or getattr(model, "loss_module", None)):
         kind = type(model).__name__
         raise InputError(f"expected a classifier in {path}, got {kind} without a head: name another config")
@@ -93,13 +93,13 @@ def load_mmpretrain(
 
 
 def _num_classes(model: Any) -> int | None:
-    """Number of classes of the head; heads of several labels or tasks are counted by their answers."""
+    """Return the number of classes of the head; None for heads without one, whose logits are counted instead."""
     number = getattr(getattr(model, "head", None), "num_classes", None)
     return number if isinstance(number, int) else None
 
 
 def _class_names(config: Any, content: Mapping[str, Any]) -> tuple[str, ...]:
-    """The classes in the order in which the model was trained: those in its checkpoint, else those of its config."""
+    """Return the names of the classes in the order of the logits, from the checkpoint or else the config."""
     names, _ = checkpoint_classes(content)
     if not names:
         dataset = next(innermost_datasets(config.get("train_dataloader")), {})
@@ -110,20 +110,20 @@ def _class_names(config: Any, content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def split_source(source: str) -> tuple[str, str]:
-    """Config and checkpoint of ``CONFIG.py@CHECKPOINT``, where folders may have an ``@`` in their names too."""
+    """Split ``CONFIG.py@CHECKPOINT`` into config and checkpoint; names of folders may hold an ``@`` too."""
     path, suffix, checkpoint = source.partition(".py@")
     return path + suffix.rstrip("@"), checkpoint
 
 
 def pipeline_view(pipeline: Sequence[Mapping[str, Any]], path: str) -> View:
-    """The size that a test pipeline ends with, and how it resizes.
+    """Return the size with which a test pipeline ends, and its interpolation.
 
     Args:
-        pipeline: Its steps.
+        pipeline: The settings of its steps.
         path: Path of the config, for messages.
 
     Raises:
-        ValueError: A step that is not known here.
+        ValueError: The pipeline has a step that is not known here.
     """
     size: tuple[int, int] | None = None
     interpolation = "bilinear"
@@ -149,7 +149,7 @@ def pipeline_view(pipeline: Sequence[Mapping[str, Any]], path: str) -> View:
 
 
 def configured_view(config: Any, path: str) -> View | None:
-    """Return the size that the test pipeline of a config ends with, and how it resizes; None without a pipeline.
+    """Return the size with which the test pipeline of a config ends, and its interpolation; None without a pipeline.
 
     Args:
         config: A config of mmpretrain.
@@ -164,7 +164,7 @@ def configured_view(config: Any, path: str) -> View | None:
 
 
 def _logits(model: Any, images: Tensor) -> Tensor:
-    # BGR as mmpretrain's pipelines load it; the preprocessor brings it to the model's order.
+    # To BGR, in which mmpretrain's pipelines load images; the preprocessor brings it into the model's order.
     prepared = model.data_preprocessor({"inputs": images.flip(1).contiguous()})["inputs"]
     logits: Tensor = model(prepared, mode="tensor")
     return logits

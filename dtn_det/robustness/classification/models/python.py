@@ -1,4 +1,4 @@
-"""Models of the user: ``python:MODULE:FUNCTION``."""
+"""Load models from the user's own code, named ``python:MODULE:FUNCTION``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dtn_det.robustness.classification.models.classifier import Classifier, View
 
 
 def load_python(source: str) -> Classifier:
-    """Call a function that makes a model.
+    """Load a model by calling a function of the user.
 
-    It is called without arguments and returns a module, which takes ``(N, 3, H, W)`` float32 RGB in [0, 1] to logits,
-    or a pair of a module and a function that makes its input of ``(N, 3, H, W)`` uint8 RGB on the module's device.
-    Modules are looked for in the current folder too.
+    The function takes no arguments. It returns either a torch module that computes logits from images, ``(N, 3, H, W)``
+    float32 RGB in [0, 1], or a pair: a torch module, and a function that makes its input from images, ``(N, 3, H, W)``
+    uint8 RGB on the module's device. The Python module of the function may lie in the current folder.
 
     Args:
         source: ``python:MODULE:FUNCTION``.

@@ -1,4 +1,4 @@
-"""Models of timm: ``timm:NAME``, pretrained, ``timm:NAME@FILE``, ``timm:NAME@random``, ``timm:local-dir:FOLDER``."""
+"""Load timm's models: pretrained ``timm:NAME``, ``timm:NAME@FILE``, ``timm:NAME@random``, ``timm:local-dir:FOLDER``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dtn_det.errors import ClassCountError, InputError, MisfitError
 from dtn_det.robustness.classification.models.classifier import Classifier, Normalizer, View
 
 RANDOM = "random"
-"""In place of a checkpoint: random weights, always the same."""
+"""Named in place of a checkpoint for random weights, the same ones in every run."""
 
 _FOLDER = "timm:local-dir:"
 _SUGGESTED = 5
@@ -32,17 +32,17 @@ _SUGGESTED = 5
 def load_timm(source: str, num_classes: int, weights: WeightsKind | None = None) -> Classifier:
     """Build a model of timm.
 
-    A model of another input size than the images resizes them, with the interpolation that timm names for it; the crop
-    that its own evaluation would do is done already.
+    Images of another size than the model's input are resized to it, with the interpolation that timm names for the
+    model. They are not cropped, because the images of a sweep are centre crops already.
 
     Args:
         source: ``timm:NAME``, ``timm:NAME@FILE``, ``timm:NAME@random`` or ``timm:local-dir:FOLDER``.
         num_classes: Number of classes of the data set.
-        weights: Which weights to take where a file holds an average too: see
+        weights: Which weights to take if the file also holds an average of them: see
             :func:`dtn_det.checkpoints.load.load_weights`.
 
     Raises:
-        ValueError: timm has no such model, its weights are not at hand, or the folder has none.
+        ValueError: timm has no such model, its weights cannot be loaded, or the folder has no model.
         CheckpointError: The checkpoint does not fit.
     """
     timm = require("timm", "cls")
@@ -68,10 +68,10 @@ def load_timm(source: str, num_classes: int, weights: WeightsKind | None = None)
 
 
 def check_name(name: str) -> None:
-    """Check that timm has a model of a name, and pretrained weights of its tag if it has one.
+    """Check that timm has a model of a name and, if the name has a tag after a dot, pretrained weights of that tag.
 
     Raises:
-        ValueError: It has not; the message has names that look like it.
+        ValueError: timm has no such model or weights; the message suggests similar names.
     """
     timm = require("timm", "cls")
     architecture, _, tag = name.partition(".")
@@ -85,18 +85,18 @@ def check_name(name: str) -> None:
 
 
 def _near(name: str, known: list[str]) -> str:
-    """A question for those that may be meant, or nothing."""
+    """Return a question that suggests similar names, or an empty text if there are none."""
     longer = [other for other in known if name and other.startswith(name.lower())]
     found = [*longer[:_SUGGESTED], *difflib.get_close_matches(name.lower(), known, _SUGGESTED)]
     return f"did you mean {', '.join(dict.fromkeys(found[:_SUGGESTED]))}?" if found else ""
 
 
 def _load_classes(model: nn.Module, checkpoint: str, num_classes: int, weights: WeightsKind | None) -> Loaded:
-    """Load a checkpoint, with an error of its own where it has another number of classes.
+    """Load a checkpoint that must have the number of classes of the data.
 
     Raises:
-        ClassCountError: It has.
-        CheckpointError: It does not fit otherwise.
+        ClassCountError: The checkpoint has another number of classes.
+        CheckpointError: The checkpoint does not fit the model for another reason.
     """
     advice = "name the model that the checkpoint was written for"
     try:
@@ -129,7 +129,7 @@ def _of_folder(timm: Any, folder: str) -> nn.Module:
             f"expected a folder that `dtn-det export` or timm has written after {_FOLDER!r}, got {folder!r} without a "
             "config.json: name another"
         )
-    # Whatever is wrong with the files.
+    # timm and its libraries raise errors of many kinds for damaged files.
     try:
         model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
     except Exception as error:
@@ -161,7 +161,7 @@ def _classifier(
         training=(loaded.facts if loaded else {}) if checkpoint else _training(model),
         num_classes=_num_classes(model),
         class_names=_class_names(model),
-        # Random weights know no classes.
+        # Random weights have no classes, so any order is right.
         class_order="sorted" if checkpoint == RANDOM else class_order(loaded.content) if loaded else "",
         remarks=loaded.remarks if loaded else (),
     )
@@ -173,24 +173,24 @@ def _num_classes(model: Any) -> int | None:
 
 
 def _class_names(model: Any) -> tuple[str, ...]:
-    """Names of the classes where the folder or the hub that the weights are from names them."""
+    """Return the names of the classes that came with the weights from a folder or the hub; empty without any."""
     names = getattr(model, "pretrained_cfg", {}).get("label_names")
     return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
 
 def class_order(content: Mapping[str, Any]) -> str:
-    """Return how the training that wrote a checkpoint numbered folders of classes, where it was timm's script.
+    """Return how timm's training script numbered folders of classes when it wrote a checkpoint.
 
-    timm's own reader of folders sorts their names naturally, torchvision's (``--dataset torch/folder``) as text; the
-    classes of other data sets, and those of a ``--class-map``, have no order of names.
+    timm's own reader sorts the names of folders naturally, torchvision's (``--dataset torch/folder``) as text. Classes
+    of other data sets and of a ``--class-map`` are not numbered by names of folders.
 
     Args:
         content: What the checkpoint holds.
 
     Returns:
-        ``'natural'``, ``'sorted'``, or nothing where that is not known.
+        ``'natural'`` or ``'sorted'``; empty if another script wrote the checkpoint or the order is not known.
     """
-    # Other scripts write some of these, ImageNet's example of PyTorch `epoch` and `arch`, but not all.
+    # Other scripts write some of these keys, such as PyTorch's ImageNet example `epoch` and `arch`, but not all.
     written = isinstance(content.get("arch"), str) and isinstance(content.get("version"), int) and "epoch" in content
     if not written:
         return ""
@@ -205,13 +205,13 @@ def class_order(content: Mapping[str, Any]) -> str:
 
 
 def _training(model: Any) -> dict[str, str]:
-    """Which of timm's pretrained weights these are."""
+    """Return the tag of timm's pretrained weights, as a fact about the training."""
     tag = model.pretrained_cfg.get("tag")
     return {"pretrained": str(tag)} if tag else {}
 
 
 def _interpolation(name: str) -> str:
-    # timm's 'random' is for training.
+    # timm names 'random' where training draws the interpolation at random.
     return name if name in ("nearest", "bilinear", "bicubic", "lanczos") else "bilinear"
 
 
@@ -220,12 +220,13 @@ _SECONDS = 5.0
 
 @contextmanager
 def hub_asked_once() -> Iterator[str]:
-    """Let the hub's client take what it has kept if the hub does not answer, instead of asking again for a minute.
+    """Within the block, let the client of Hugging Face's hub use its cache alone if the hub does not answer.
 
-    Its warnings are held back meanwhile, for what it raises in the end says the same.
+    The client itself would try again for a minute. Its warnings are silenced, because the error that it raises in the
+    end says the same.
 
     Yields:
-        Why the hub does not answer, or nothing.
+        Why the hub does not answer; empty if it does.
     """
     constants = require("huggingface_hub.constants", "cls")
     utils = require("huggingface_hub.utils", "cls")
@@ -241,14 +242,14 @@ def hub_asked_once() -> Iterator[str]:
 
 
 def _switch(constants: object, utils: object, offline: bool) -> None:
-    """Switch the hub off or on, as the variable HF_HUB_OFFLINE does, which is read only once."""
+    """Switch the hub off or on, as the variable HF_HUB_OFFLINE does when the client is imported."""
     constants.HF_HUB_OFFLINE = offline  # type: ignore[attr-defined]
-    # Sessions hold what they were begun with; later versions of the client ask each time.
+    # Versions of the client that have `reset_sessions` read the setting only when they open a session.
     getattr(utils, "reset_sessions", lambda: None)()
 
 
 def _fault(endpoint: str) -> str:
-    """Return why there is no connection, or an empty string where the hub answers, if only with an error."""
+    """Return why there is no connection to the hub, or an empty string if it answers, even with an error."""
     try:
         urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_SECONDS).close()
     except urllib.error.HTTPError:
