@@ -1,4 +1,4 @@
-"""The figures of a report for print, drawn and written."""
+"""Draws the figures of a report for print and writes them to files."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Drawn:
     """The figures of a report.
 
     Attributes:
-        figures: The figures by name: that of :data:`FIGURES`, an underscore, and the kind of the section.
+        figures: The figures by name: the name in :data:`FIGURES`, an underscore, and the kind of the section.
         titles: Title of each figure.
         about: Description of each figure for the metadata of its files.
-        left_out: Figures that the report has no numbers for: name to the reason.
+        left_out: For each figure that was not drawn, the reason why the report has no numbers for it.
     """
 
     figures: Mapping[str, Figure]
@@ -84,7 +84,7 @@ def write_figures(report: Report, folder: Path) -> tuple[dict[str, list[Path]], 
         folder: Where the files go; made if it does not exist.
 
     Returns:
-        The files of each figure, and the figures that the report has no numbers for, see :attr:`Drawn.left_out`.
+        The files of each figure by its name, and :attr:`Drawn.left_out`.
     """
     drawn = draw_figures(report)
     found: dict[str, list[Path]] = {}

@@ -1,4 +1,4 @@
-"""The figures of the performance along the severities: of each corruption, and of all together."""
+"""The figures of the performance against the severity: under each corruption, and as the mean over all."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _COLUMNS = 4
 
 
 def overall_points(data: FigureData, model: str) -> Points:
-    """Return the means over the corruptions at each severity."""
+    """Return a model's mean over the corruptions at each severity, and its number on the clean images as severity 0."""
     return _points(data.clean(model), {severity: data.mean(model, "", severity) for severity in SEVERITIES})
 
 
 def corruption_points(data: FigureData, model: str, corruption: str) -> Points:
-    """Return the numbers of one corruption at each severity."""
+    """Return a model's number for one corruption at each severity, and that on the clean images as severity 0."""
     name = data.measure.cell
     cells = {severity: data.get(model, name, corruption, severity) for severity in SEVERITIES}
     return _points(data.clean(model), cells)
 
 
 def has_curve(points: Points) -> bool:
-    """Return whether there are two points at least, which a line can join."""
+    """Return whether there are at least two points, so that there is a line to draw."""
     return len(points) > 1
 
 
@@ -49,7 +49,7 @@ def draw_curve(axis: Any, data: FigureData, model: str, points: Points) -> None:
         axis: Axes of matplotlib.
         data: The data of the figure.
         model: Name of the model.
-        points: Its numbers in the order of the severities.
+        points: Its numbers, sorted by severity.
     """
     mark = data.marks[model]
     places = list(points)
@@ -61,7 +61,7 @@ def draw_curve(axis: Any, data: FigureData, model: str, points: Points) -> None:
 
 
 def severity_axis(axis: Any, curves: Iterable[Points]) -> None:
-    """Put ticks at the severities that some curve has; severity 0 is called clean."""
+    """Put a tick at each severity that some curve has, and label severity 0 as clean."""
     ticks = sorted({severity for points in curves for severity in points})
     axis.set_xlim(ticks[0] - 0.2, ticks[-1] + 0.2)
     axis.set_xticks(ticks, ["clean" if tick == 0 else str(tick) for tick in ticks])
@@ -74,10 +74,13 @@ def _points(clean: Number | None, corrupted: Mapping[int, Number | None]) -> Poi
 
 @drawing()
 def draw_corruptions(report: Report, section: Section) -> Figure:
-    """Draw performance against severity: a panel for each corruption, a row for each group, clean images at 0.
+    """Draw the performance against the severity in a panel for each corruption, with the clean images at 0.
+
+    Each row of panels is a group of corruptions, unless all groups are small.
 
     Raises:
-        NothingToDrawError: No model has numbers of two severities of a corruption, or of one and of the clean images.
+        NothingToDrawError: No model has two points of a curve, which are numbers of severities of one corruption or of
+            the clean images.
     """
     data = FigureData.of(report, section)
     curves = {
@@ -114,7 +117,7 @@ def draw_corruptions(report: Report, section: Section) -> Figure:
 
 
 def _rows(groups: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Arrange corruptions: a row for each group, or full rows where the groups are small."""
+    """Arrange corruptions in a row for each group, or in full rows if no group has more than two."""
     if max(map(len, groups.values())) > 2:
         return [list(names) for names in groups.values()]
     every = [name for names in groups.values() for name in names]
@@ -126,7 +129,8 @@ def draw_severities(report: Report, section: Section) -> Figure:
     """Draw the mean performance over the corruptions against their severity, with the clean images at 0.
 
     Raises:
-        NothingToDrawError: No model has numbers of two severities, or of one and of the clean images.
+        NothingToDrawError: No model has two points of its curve, which are means at one severity or numbers of the
+            clean images.
     """
     data = FigureData.of(report, section)
     points = {model: overall_points(data, model) for model in data.models}

@@ -1,4 +1,4 @@
-"""The data of a figure: the numbers of one section, the measure that is shown, and the look of its models."""
+"""The data of a figure: the numbers of one section, the measure that is shown, and the style of its models."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class FigureData:
 
     Attributes:
         numbers: All numbers of the section.
-        measure: The performance that is shown.
-        models: Names of the models that have such numbers, in the report's order.
-        marks: The look of each model.
-        main_set: The benchmark's corruptions, or the others where there are no numbers of those.
+        measure: The measure that is shown: the top-1 error or AP.
+        models: Names of the models that have numbers of the measure, in the report's order.
+        marks: Colour, marker and line of each model.
+        main_set: The set of corruptions that is shown: ``benchmark``, or ``extra`` if there are no numbers of that.
     """
 
     numbers: Numbers
@@ -35,10 +35,10 @@ class FigureData:
 
     @classmethod
     def of(cls, report: Report, section: Section) -> FigureData:
-        """Collect what there is to draw of a section.
+        """Collect the data of a section for a figure.
 
         Raises:
-            NothingToDrawError: It has no numbers of the performance.
+            NothingToDrawError: The section has no numbers of the measure.
         """
         numbers = Numbers.of(report, section)
         measure = performance_measure(section.kind)
@@ -52,17 +52,17 @@ class FigureData:
 
     @property
     def report(self) -> Report:
-        """The report that the section is of."""
+        """The report that has the section."""
         return self.numbers.report
 
     @property
     def section(self) -> Section:
-        """The section."""
+        """The section whose numbers are drawn."""
         return self.numbers.section
 
     @property
     def corruptions(self) -> set[str]:
-        """The corruptions of which some model has the mean over severities."""
+        """The corruptions for which some model has a mean over the severities."""
         return {scope for _, _, name, scope, _ in self.numbers.found if name == self.measure.mean and scope in ALL}
 
     def get(self, model: str, name: str, scope: str = "", severity: int = 0) -> Number | None:
@@ -70,19 +70,19 @@ class FigureData:
         return self.numbers.get(model, set_of(scope) if scope else self.main_set, name, scope, severity)
 
     def clean(self, model: str) -> Number | None:
-        """Return the performance of a model on the clean images, or None."""
+        """Return the number of a model on the clean images, or None."""
         return self.get(model, self.measure.cell, *CLEAN)
 
     def mean(self, model: str, scope: str = "", severity: int = 0) -> Number | None:
-        """Return the mean performance of a model under all corruptions, one, or those of a group, or None."""
+        """Return a model's mean over a corruption or a group, or over all corruptions if `scope` is empty; or None."""
         return self.get(model, self.measure.mean, scope, severity)
 
     def everywhere(self, name: str) -> bool:
-        """Return whether each model has a number of this name for all corruptions together."""
+        """Return whether each model has a number of this name over all corruptions."""
         return all(self.get(model, name) is not None for model in self.models)
 
     def with_intervals(self) -> Iterator[str]:
-        """The models whose mean has an interval."""
+        """Yield the names of the models whose mean over all corruptions has an interval."""
         for model in self.models:
             number = self.mean(model)
             if number is not None and number.has_interval:

@@ -1,4 +1,4 @@
-"""The figure of the paired differences."""
+"""The figure of the paired differences of two models, a forest plot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dtn_det.reports.numbers import SETS, set_of
 from dtn_det.system.drawing import COLOURS, COLUMN, GREY, PAGE, drawing
 
 MOST_PANELS = 5
-"""The most pairs that get a panel each; more pairs get a line each, in panels for the groups alone."""
+"""The most pairs that get a panel each. More pairs get a line each, in panels of means, without single corruptions."""
 _ROW = 0.132
 """Height of a line, in inches."""
 _BETTER, _WORSE = COLOURS[0], COLOURS[1]
@@ -29,12 +29,12 @@ _NAME = 130
 
 
 class ForestLine(NamedTuple):
-    """A line of a forest plot.
+    """A line of a forest plot, which shows one number.
 
     Attributes:
-        title: What readers call it.
-        summary: Whether it is a mean over several corruptions.
-        changes: The tested difference of each pair that has one.
+        title: Name of the number for readers.
+        summary: Whether the line is bold: a mean over corruptions, or the clean images.
+        changes: For each pair that was tested, the difference in this number.
     """
 
     title: str
@@ -43,10 +43,9 @@ class ForestLine(NamedTuple):
 
 
 def lines_of(data: FigureData) -> list[list[ForestLine]]:
-    """Return the differences in blocks: over all corruptions, then each group with its corruptions.
+    """Return the lines in blocks: means over all corruptions and clean images, then each group with its corruptions.
 
-    They are those of the tables of differences: of corruption errors where there is a baseline, of the performance
-    otherwise, with the same tests.
+    Differences and tests are those of the tables of differences: of CE and mCE with a baseline, else of error or AP.
     """
     changes: dict[tuple[str, str, str], dict[tuple[str, str], Change]] = {}
     for which in SETS:
@@ -74,7 +73,7 @@ def lines_of(data: FigureData) -> list[list[ForestLine]]:
     for group, names in groups_of(present).items():
         which = set_of(group)
         measure = corruption_measure(data.numbers, which)
-        # The extra corruptions are a set of one group, whose mean is that of the set.
+        # The mean of the group `extra` has an empty scope, because the group is the whole set of extra corruptions.
         block = line(title(group), True, measure.mean, group if which == SETS[0] else "", which)
         for name in names:
             block += line(title(name), False, measure.corruption, name, which)
@@ -84,10 +83,12 @@ def lines_of(data: FigureData) -> list[list[ForestLine]]:
 
 @drawing()
 def draw_forest(report: Report, section: Section) -> Figure:
-    """Draw second minus first of each pair with its interval: all corruptions, groups, and each corruption.
+    """Draw the differences of each pair, second minus first, with their intervals.
 
-    Filled marks are significant, groups and corruptions after Holm's adjustment for their number, exactly where the
-    tables have a star; blue ones are better, red ones worse.
+    Lines are means over all corruptions, the clean images, groups and, for few pairs, each corruption.
+
+    Marks are filled if the difference is significant, as by the star in the tables: for groups and corruptions after
+    Holm's adjustment for their number. Blue means better, red worse.
 
     Raises:
         NothingToDrawError: No pair was compared.
@@ -176,7 +177,7 @@ def _zero(axis: Any, text: str) -> None:
 
 
 def _measure(data: FigureData) -> Measure:
-    """The measure that the differences are of."""
+    """Return the measure whose differences are drawn."""
     return corruption_measure(data.numbers, data.main_set)
 
 

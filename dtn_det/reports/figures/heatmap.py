@@ -1,4 +1,4 @@
-"""The figure of every corruption and every model as numbers on colours."""
+"""The figure of every model under every corruption as a heat map with numbers."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from dtn_det.system.drawing import COLUMN, PAGE, drawing
 _ROW = 0.165
 """Height of a model's row, in inches."""
 _NAME, _CELL = 100, 18.6
-"""Largest width of a model's name and least width of a number, in points."""
+"""Largest width of a model's name, and smallest width of a column of numbers, in points."""
 _FEW = 5
-"""Columns that fit into a column of a paper."""
+"""The most columns of numbers that fit into one column of a paper; with more, the figure is as wide as the page."""
 _COLOURS = "Blues"
 _DARKEST = 0.85
-"""The part of the colour map that is used; text on darker colours is not legible."""
+"""Fraction of the colour map that is used; text on the darker rest would not be legible."""
 _SPACE = 0.25
-"""Space between two blocks, in columns."""
+"""Space between two blocks, as a fraction of the width of a column."""
 
 
 @dataclass(frozen=True)
 class _HeatmapBlock:
-    """Columns that stand together.
+    """Columns of the heat map that stand together.
 
     Attributes:
         title: Title above the columns.
         columns: Names below the columns.
-        values: Number of each model in each column, NaN where there is none, (models, columns).
-        coloured: Whether the numbers have the unit that the colours stand for.
+        values: Number of each model in each column, (models, columns); NaN for a missing one.
+        coloured: Whether the numbers have the unit of the colours; if not, all have the palest colour.
     """
 
     title: str
@@ -53,7 +53,7 @@ class _HeatmapBlock:
 
 @drawing()
 def draw_heatmap(report: Report, section: Section) -> Figure:
-    """Draw corruption errors, or the performance without a baseline, as numbers on colours; the best are bold.
+    """Draw the CE of each corruption, or the error or AP if some model has no mCE; the best number of each is bold.
 
     Raises:
         NothingToDrawError: There are no numbers of corruptions.

@@ -15,27 +15,27 @@ from dtn_det.reports.figures.text import MINUS, fitted, signs, width, wrapped
 from dtn_det.system.drawing import COLUMN, GREY, PALE, TEXT, new_figure
 
 Entry = tuple[Any, str]
-"""A line or patch of the legend, and the text beside it."""
+"""A line or patch of a legend, and the text beside it."""
 
 _INCH = 72.0
 _LINE = 1.22 * TEXT / _INCH
 """Height of a line of text in inches."""
 _HANDLE_LENGTH = 2.2
 _HANDLE, _GAP = (_HANDLE_LENGTH + 0.4) * TEXT, 1.2 * TEXT
-"""Points of a legend's line with the space behind it, and between columns: those of the style."""
+"""Width in points of a line of the legend with the space after it, and of the space between two columns."""
 _MARGIN = 6.0
 
 
 def page(
     body: float, caption: str, legend: Sequence[Entry] = (), width_inches: float = COLUMN, label: str = ""
 ) -> Figure:
-    """Make a figure with its legend and caption, to which panels are to be added.
+    """Make a figure with its legend and caption; the caller adds the panels.
 
     Args:
-        body: Height for the panels, in inches.
-        caption: Text below the panels, printable.
-        legend: Entries above the panels.
-        width_inches: Width of the figure.
+        body: Height of the space for the panels, in inches.
+        caption: Text below the panels, of characters that the font has.
+        legend: Entries of the legend above the panels.
+        width_inches: Width of the figure, in inches.
         label: One label for the horizontal axes of all panels.
     """
     points = width_inches * _INCH - _MARGIN
@@ -56,11 +56,11 @@ def page(
 
 
 def labels(data: FigureData, points: float) -> dict[str, str]:
-    """Return the names of the models as they fit, with the signs of those that are partial or imported.
+    """Return the name of each model, shortened to fit, with a sign if the model is partial or imported.
 
     Args:
         data: The data of the figure.
-        points: Width that each may take, in points.
+        points: Largest width of a name with its signs, in points.
     """
     behind = signs(data)
     names = fitted(data.models, points - max(width(sign) for sign in behind.values()))
@@ -68,12 +68,12 @@ def labels(data: FigureData, points: float) -> dict[str, str]:
 
 
 def model_legend(data: FigureData, style: str, width_inches: float = COLUMN) -> list[Entry]:
-    """Make the entries of the models for a legend.
+    """Make the legend's entries of the models.
 
     Args:
         data: The data of the figure.
-        style: ``curve``, with one entry for all models that are grey, or ``point``.
-        width_inches: Width of the figure.
+        style: ``curve`` for lines, with one entry for all grey ones, or ``point`` for markers.
+        width_inches: Width of the figure, in inches.
     """
     names = labels(data, width_inches * _INCH - _MARGIN - _HANDLE)
     shown = [name for name in data.models if style == "point" or data.marks[name].highlighted]
@@ -90,17 +90,17 @@ def grid(axis: Any, which: str) -> None:
 
 
 def plain_ticks(axis: Any, most: int) -> None:
-    """Put at most `most` ticks along an axis of numbers, at round numbers."""
+    """Put about `most` ticks along an axis, at round numbers."""
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
 
 
 def handle(**style: Any) -> Any:
-    """Make a line for a legend."""
+    """Make a line without data, to be shown in a legend."""
     return Line2D([], [], **style)
 
 
 def pair_titles(data: FigureData, points: float) -> Mapping[tuple[str, str], str]:
-    """Write `second minus first` for each pair, on two lines where one of a width in points is too short."""
+    """Return the title `second minus first` of each pair, on two lines if it is wider than a width in points."""
     names = labels(data, points - width(f"{MINUS} "))
     found = {}
     for first, second in data.section.pairs:
@@ -112,7 +112,7 @@ def pair_titles(data: FigureData, points: float) -> Mapping[tuple[str, str], str
 def _add_legend(figure: Figure, entries: Sequence[Entry], columns: int) -> None:
     handles = [handle for handle, _ in entries]
     lines = any(handle.get_linestyle() != "None" for handle in handles)
-    # Labels that begin with an underscore are left out of a legend, so they are set afterwards.
+    # matplotlib leaves labels that begin with an underscore out of a legend, so set the texts afterwards.
     legend = figure.legend(
         handles,
         ["x"] * len(entries),
@@ -125,7 +125,7 @@ def _add_legend(figure: Figure, entries: Sequence[Entry], columns: int) -> None:
 
 
 def _columns(widths: Sequence[float], points: float) -> int:
-    """Count the columns of a legend that fit side by side; entries run down each column."""
+    """Return how many columns of the legend fit into a width; entries run down each column."""
     for rows in range(1, len(widths)):
         columns = -(-len(widths) // rows)
         parts = [max(part) for part in np.array_split(widths, columns)]

@@ -1,4 +1,4 @@
-"""The look of each model in all figures of a report: models can be told apart with colours and without."""
+"""Colour, marker and line of each model in all figures of a report, which differ also when printed without colours."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 from dtn_det.system.drawing import COLOURS, GREY, MARKERS, PALE
 
 MOST_HIGHLIGHTED = 8
-"""Curves that can be told apart; further models are grey."""
+"""The most models whose curves are coloured; those of further models are grey."""
 _LINES = ("-", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 
 
 @dataclass(frozen=True)
 class Mark:
-    """The look of a model.
+    """Colour, marker and line of a model.
 
     Attributes:
         colour: A colour of the palette of Okabe and Ito.
-        marker: A marker of matplotlib; no two models have colour, marker and filling in common.
-        filled: Whether the marker is filled; that of the first of two twins is open.
-        line: Style of its line; that of the first of two twins is dashed.
-        highlighted: Whether the model has its colour where there is room for a few colours only.
+        marker: A marker of matplotlib; no two models have the same colour, marker and filling.
+        filled: Whether the marker is filled; the first model of two twins has an open one.
+        line: Style of the line; the first model of two twins has a dashed one.
+        highlighted: Whether the model has its colour in figures with room for few colours; others are grey there.
     """
 
     colour: str
@@ -34,7 +34,7 @@ class Mark:
 
     @property
     def point(self) -> dict[str, Any]:
-        """The style of its marker without a line, as matplotlib's lines take it."""
+        """Arguments of a matplotlib line that shows the markers only."""
         face = self.colour if self.filled else "white"
         return {
             "color": self.colour,
@@ -46,22 +46,23 @@ class Mark:
 
     @property
     def curve(self) -> dict[str, Any]:
-        """The style of its line with markers; grey unless highlighted."""
+        """Arguments of a matplotlib line with markers; for a model that is not highlighted, of a thin grey line."""
         if not self.highlighted:
             return {"color": PALE, "linestyle": "-", "linewidth": 0.7, "zorder": 1.5}
         return {**self.point, "linestyle": self.line, "zorder": 2.5}
 
     @property
     def shade(self) -> str:
-        """Its colour where there is room for a few colours only; grey unless highlighted."""
+        """The colour of the model in figures with room for few colours; grey unless highlighted."""
         return self.colour if self.highlighted else GREY
 
 
 def marks_of(models: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Mapping[str, Mark]:
     """Choose a mark for each model.
 
-    Two twins, models that are compared with each other and with no third one, differ in filling and line; where
-    colours are short, they share one. The first models in the report's order are highlighted, twins together.
+    Twins are two models that are compared with each other and with no third one. They differ in filling and line, and
+    share a colour if there are more models than colours. The first models in the report's order are highlighted, twins
+    both or neither.
 
     Args:
         models: Names of the models in the report's order.

@@ -1,4 +1,4 @@
-"""The figures of means: under each group of corruptions, and clean against corrupted."""
+"""The figures of means: for each group of corruptions, and corrupted against clean."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from dtn_det.reports.numbers import Number
 from dtn_det.system.drawing import GREY, PAGE, drawing
 
 MOST_SIDE_BY_SIDE = 4
-"""The most models whose points share a line; more models have a line each."""
+"""The most models whose points share a line of the figure; more models get a line each."""
 _NAME = 100
-"""Width for a model's name, in points."""
+"""Largest width of a model's name, in points."""
 
 _Rows = dict[str, dict[str, Number]]
-"""Numbers by title of the row, then by model."""
+"""Numbers by the title of their row, then by the name of the model."""
 
 
 @drawing()
 def draw_groups(report: Report, section: Section) -> Figure:
-    """Draw dots with intervals: clean images, each group of corruptions, and all corruptions.
+    """Draw a dot with its interval for the clean images, each group of corruptions, and the mean over all corruptions.
 
-    Few models share the line of a group; many have a line each, and a panel for each group.
+    Up to :data:`MOST_SIDE_BY_SIDE` models are drawn in one panel with a line for each group; more in a panel for each
+    group with a line for each model.
 
     Raises:
-        NothingToDrawError: There are no numbers of groups.
+        NothingToDrawError: There are no means of groups.
     """
     data = FigureData.of(report, section)
     rows = _rows(data)
@@ -105,7 +106,9 @@ def _dot(axis: Any, data: FigureData, model: str, number: Number, place: float) 
 
 @drawing()
 def draw_clean_corrupted(report: Report, section: Section) -> Figure:
-    """Draw a point with both intervals for each model, and an arrow from the first to the second of two twins.
+    """Draw the mean under corruption against the number on clean images, as a point with both intervals for each model.
+
+    An arrow leads from the first to the second of two twins, see :func:`~dtn_det.reports.figures.marks.marks_of`.
 
     Raises:
         NothingToDrawError: No model has both numbers.
@@ -125,7 +128,7 @@ def draw_clean_corrupted(report: Report, section: Section) -> Figure:
         bars = {"xerr": [[end] for end in clean.reach], "yerr": [[end] for end in mean.reach]}
         axis.errorbar([clean.value], [mean.value], **bars, **mark.point, ecolor=(mark.colour, 0.5), elinewidth=0.6)
     for first, second in section.pairs:
-        # Only twins get an arrow: arrows from a baseline to all other models would say nothing.
+        # Only twins get an arrow; arrows from a baseline to all other models would be clutter.
         if not data.marks[first].filled and first in points and second in points:
             ends = [tuple(number.value for number in points[name]) for name in (second, first)]
             style = {"arrowstyle": "-|>,head_width=0.12,head_length=0.25", "color": GREY, "linewidth": 0.6}

@@ -1,4 +1,4 @@
-"""The figure of reliability diagrams: how far the confidences of classifiers can be trusted."""
+"""The figure of reliability diagrams: whether the confidences of classifiers equal their accuracies."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _KINDS: Mapping[str, Mapping[str, Any]] = {
     "corrupted": {"color": COLOURS[1], "marker": "s", "linestyle": "-"},
 }
 _LARGEST, _SMALLEST = 16.0, 2.5
-"""Areas of the marker of the fullest bin and of an empty one, in square points."""
+"""Areas of the markers of the fullest bin and of an almost empty one, in square points."""
 _PER_ROW = 5
 
 
 @drawing()
 def draw_reliability(report: Report, section: Section) -> Figure:
-    """Draw accuracy against confidence of the bins: a panel for each model, clean and corrupted, the gaps shaded.
+    """Draw the accuracy of each bin against its confidence, with clean and corrupted images in a panel for each model.
 
-    The areas of the markers stand for the images in the bins. The expected calibration error in the panel is that of
-    the diagram, so that of all corrupted images together.
+    The gaps between both are shaded. The area of a marker grows with the number of images in the bin. A panel also
+    shows the ECE of each curve; that of the corrupted images is over all of them together, not a mean over cells.
 
     Raises:
         NothingToDrawError: No model has a diagram.
@@ -63,7 +63,7 @@ def draw_reliability(report: Report, section: Section) -> Figure:
                 found = bins[["confidence", "accuracy", "count"]].to_numpy(np.float64).T
                 errors.append((kind, _draw_diagram(axis, kind, *found)))
         for line, (kind, error) in enumerate(errors):
-            # Above the diagonal, where few models are.
+            # Write the ECE above the diagonal, where few curves are.
             axis.annotate(
                 f"ECE {100 * error:.1f} %",
                 (0, 1),
@@ -91,7 +91,7 @@ def draw_reliability(report: Report, section: Section) -> Figure:
 def _draw_diagram(
     axis: Any, kind: str, confidence: NDArray[np.float64], accuracy: NDArray[np.float64], count: NDArray[np.float64]
 ) -> float:
-    """Draw one diagram and return its expected calibration error."""
+    """Draw the curve of one kind of images and return its expected calibration error."""
     style = _KINDS[kind]
     share = count / count.sum()
     axis.fill_between(confidence, confidence, accuracy, color=style["color"], alpha=0.15, linewidth=0, zorder=1.2)

@@ -1,4 +1,4 @@
-"""Texts of figures: names that fit into the space there is, in signs that the font has, and captions."""
+"""Texts of figures: names that are shortened to fit, in characters that the font has, and captions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def printable(text: str) -> str:
-    """Return a name on one line, with the code points of signs that the font lacks."""
+    """Return a text on one line, with Python's escapes of code points for characters that the font lacks."""
     known = _code_points()
     return "".join(
         sign if sign.isprintable() and ord(sign) in known else sign.encode("unicode_escape").decode()
@@ -30,12 +30,12 @@ def printable(text: str) -> str:
 
 
 def width(text: str) -> float:
-    """Return the width of a printable text in a figure, in points."""
+    """Return the width of a text of :func:`printable` in a figure, in points."""
     return float(text_to_path.get_text_width_height_descent(text, _font(), ismath=False)[0])
 
 
 def shorten(text: str, points: float) -> str:
-    """Shorten a printable text to a width in points by leaving out its middle."""
+    """Shorten a text of :func:`printable` to a width in points by leaving out its middle."""
     if width(text) <= points:
         return text
     for kept in range(len(text) - 1, 1, -1):
@@ -47,14 +47,14 @@ def shorten(text: str, points: float) -> str:
 
 
 def fitted(names: Iterable[str], points: float) -> dict[str, str]:
-    """Shorten names to what a figure shows; names that would look alike are numbered.
+    """Make names printable and shorten them to a width; names that would look alike then get a number.
 
     Args:
-        names: Names of any text.
-        points: Width that each may take, in points.
+        names: Any texts.
+        points: Largest width of a name, in points.
 
     Returns:
-        What is shown, by the whole name.
+        The text to show by the whole name.
     """
     found: dict[str, str] = {}
     taken: set[str] = set()
@@ -70,7 +70,7 @@ def fitted(names: Iterable[str], points: float) -> dict[str, str]:
 
 
 def wrapped(text: str, points: float) -> str:
-    """Break a printable text into lines of a width in points, within a word only if it is too long for a line."""
+    """Break a text of :func:`printable` into lines of a width in points; only words that are too wide are broken."""
     lines = [""]
     for word in text.split(" "):
         joined = f"{lines[-1]} {word}" if lines[-1] else word
@@ -97,19 +97,19 @@ def _code_points() -> frozenset[int]:
 
 
 def signs(data: FigureData) -> dict[str, str]:
-    """Return the signs behind the name of each model: whether it is partial or imported."""
+    """Return the signs to put behind each model's name if the model is partial or imported."""
     partial, imported = _partial(data), _imported(data)
     return {name: (PARTIAL if name in partial else "") + (IMPORTED if name in imported else "") for name in data.models}
 
 
 def caption(data: FigureData, intervals: str = "", *more: str, models: Sequence[str] | None = None) -> str:
-    """Write the caption of a figure, printable.
+    """Return the caption of a figure, of characters that the font has.
 
     Args:
         data: The data of the figure.
-        intervals: How it shows intervals, such as ``bands``; empty if it does not.
+        intervals: What shows the intervals in the figure, such as ``bands``; empty if nothing does.
         more: Further remarks.
-        models: Names of the models that it shows; None for all.
+        models: Names of the models that the figure shows; None for all.
     """
     models = data.models if models is None else models
     about = data.report.provenance
@@ -129,7 +129,7 @@ def caption(data: FigureData, intervals: str = "", *more: str, models: Sequence[
 
 
 def about_files(data: FigureData) -> str:
-    """Describe a figure for the metadata of its files, without the day, so that two runs write the same."""
+    """Return the description for the metadata of a figure's files; without the date, so that runs write the same."""
     report = data.report
     about = report.provenance
     lines = [
@@ -142,12 +142,12 @@ def about_files(data: FigureData) -> str:
         *(f"{name}: imported ({report.model(name).source})" for name in _imported(data)),
         f"Versions: {', '.join(f'{library} {version}' for library, version in about.versions.items())}",
     ]
-    # Control characters are not allowed in XML.
+    # XML, and so SVG, does not allow control characters.
     return "\n".join("".join(sign for sign in line if sign.isprintable()) for line in lines)
 
 
 def _partial(data: FigureData) -> dict[str, str]:
-    """Return the reason for each model whose numbers are not of the whole benchmark."""
+    """Return, for each model whose numbers are not over all images and cells, the reason."""
     found = {}
     for name in data.models:
         mean = data.mean(name)

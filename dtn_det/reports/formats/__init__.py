@@ -1,1 +1,1 @@
-"""Tables and reports as text: Markdown, CSV, JSON, LaTeX, and for a terminal."""
+"""Writes tables and reports as Markdown, CSV, JSON and LaTeX, and prints them on a terminal."""

@@ -1,4 +1,4 @@
-"""Results for spreadsheets and scripts: tables as CSV with all digits, and a whole report as JSON."""
+"""Results for spreadsheets and scripts: tables as CSV with ten digits, and a whole report as JSON."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from dtn_det.reports.tables.table import Column, Table, TableCell, TableRow
 FORMAT = "dtn-det report"
 VERSION = 1
 
-# Adjusted p-values are left out: they follow from the others.
+# Adjusted p-values are left out, as they can be computed from the others.
 _TABLES = {"numbers": NUMBER_COLUMNS, "differences": DIFFERENCE_COLUMNS[:-1], "reliability": RELIABILITY_COLUMNS}
 _PROVENANCE = ("data", "images", "selection", "corruptions", "date")
 
 
 def to_json(report: Report) -> str:
-    """Write everything that a report says as JSON; undefined numbers are null.
+    """Return the contents of a report as JSON; undefined numbers are null.
 
-    A table is an object of ``columns`` and ``rows``, as in :class:`dtn_det.reports.contents.Section`.
+    A table is an object with its ``columns``, named as in :class:`dtn_det.reports.contents.Section`, and its ``rows``.
     """
     content = {
         "format": FORMAT,
@@ -59,14 +59,15 @@ def _or_none(value: Any) -> Any:
 
 
 def csv_table(table: Table, report: Report) -> str:
-    """Write one table as CSV: a line of headings and a line for each row, numbers with ten digits.
+    """Return one table as CSV: a line of headings and a line for each row, numbers with ten digits.
 
-    Each line also says what its numbers lack (``note``) and where they come from (``published``: by whom, or else the
-    data), so that it can be moved into any other file. Ends of intervals have columns of their own.
+    Each line also says whether its numbers are partial (column ``note``) and where they come from (``published`` for
+    those of others, columns on data and corruptions for measured ones), so that it can be copied into another file.
+    Both ends of intervals have columns of their own.
 
     Args:
         table: The table.
-        report: The report that it is of.
+        report: The report that has the table.
     """
     about = report.provenance
     facts = [about.data, str(about.num_images), about.selection, about.corruption, about.date]

@@ -1,9 +1,8 @@
 r"""Tables as LaTeX: fragments to be put into a paper, and a document that holds them all.
 
-Numbers are set by siunitx, and what its parser cannot take is aligned by hand: plain numbers stand as they are in a
-column of type ``S``; those that are bold, underlined or marked are set in math mode within braces, which ``S`` centres.
-Padded with ``\phantom`` to the width that all numbers of the column have, they stand in line with the others, whatever
-the version of siunitx.
+Columns of numbers have siunitx's type ``S``, which aligns plain numbers. Its parser rejects numbers that are bold,
+underlined or marked, so these are set in math mode within braces, which ``S`` centres, and padded with ``\phantom`` to
+the width of the other numbers of the column. This aligns them with the others in any version of siunitx.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dtn_det.reports.tables.table import Column, Table, TableCell, TableRow, cel
 
 _BY_HAND = frozenset({"best", "second", "significant", "bound"})
 _NOTHING = "{--}"
-# Part of the width of the lines that a column of long texts takes.
+# Width of a column of long texts as a fraction of the width of a line; texts above _LONG_TEXT characters are long.
 _TEXT_WIDTH = 0.27
 _LONG_TEXT = 20
 
@@ -30,14 +29,14 @@ _PACKAGES = "booktabs,siunitx,graphicx,array"
 
 @dataclass(frozen=True)
 class NumberColumn:
-    """How LaTeX sets a column of numbers.
+    """A column of numbers and how LaTeX sets it.
 
     Attributes:
         column: The column.
-        digits: Most digits before the point.
-        decimals: Most digits after it.
-        signed: Whether a number has a sign.
-        has_interval: Whether intervals follow in a column of their own.
+        digits: Largest number of digits before the point.
+        decimals: Largest number of digits after the point.
+        signed: Whether some number has a sign.
+        has_interval: Whether a column of intervals follows.
     """
 
     column: Column
@@ -53,7 +52,7 @@ class NumberColumn:
         return f"S[table-format={sign}{self.digits}.{self.decimals}]"
 
     def cell(self, cell: TableCell) -> str:
-        """Write a number as it stands between two ampersands."""
+        """Return the LaTeX of a number, to be put between two ampersands."""
         text = _text(cell, self.column)
         if not text:
             return _NOTHING
@@ -75,7 +74,7 @@ class NumberColumn:
         return f"{{${before}{bound}{f'{{{sign}}}' if sign else ''}{body}{star}{after}${note}}}"
 
     def interval(self, cell: TableCell) -> str:
-        """Write the interval as it stands in the column that follows."""
+        """Return the LaTeX of the interval for the column that follows; empty without one."""
         text = interval_text(cell, self.column, minus="-")
         return rf"{{\scriptsize ${text}$}}" if text else ""
 
@@ -85,7 +84,7 @@ class TextColumn:
     """How LaTeX sets a column of texts.
 
     Attributes:
-        is_long: Whether they go on in further lines.
+        is_long: Whether the texts are broken into several lines.
     """
 
     is_long: bool
@@ -97,7 +96,7 @@ class TextColumn:
         return rf">{{\raggedright\arraybackslash}}p{{{_TEXT_WIDTH}\linewidth}}" if self.is_long else "l"
 
     def cell(self, cell: TableCell) -> str:
-        """Write a text as it stands between two ampersands."""
+        """Return the LaTeX of a text, to be put between two ampersands."""
         text = latex_text(str(cell.value or ""))
         return breakable(text) if self.is_long else text
 
@@ -107,7 +106,7 @@ class TextColumn:
 
 
 def set_column(column: Column, cells: Sequence[TableCell]) -> NumberColumn | TextColumn:
-    """Choose how a column with these cells is set."""
+    """Choose how LaTeX sets a column with these cells."""
     if column.align == "left":
         return TextColumn(max((len(str(cell.value or "")) for cell in cells), default=0) > _LONG_TEXT)
     return _number_column(column, cells)
@@ -137,10 +136,10 @@ _Set = NumberColumn | TextColumn
 
 
 def latex(table: Table) -> str:
-    r"""Write one table with caption, label, notes and footer, to be put into a paper with ``\input``.
+    r"""Return one table with caption, label, notes and footer as LaTeX, to be put into a paper with ``\input``.
 
-    LaTeX shrinks it where it would be wider than the column or too tall for a page, and only there. A paper of two
-    columns may want ``table*``.
+    LaTeX shrinks the table if it is wider than the column or too tall for a page. For a table as wide as both columns
+    of a paper, replace ``table`` by ``table*``.
     """
     lines = [
         rf"% Needs \usepackage{{{_PACKAGES}}}",
@@ -161,14 +160,14 @@ def latex(table: Table) -> str:
 
 
 def latex_document(tables: Sequence[Table], title: str = "Robustness report") -> str:
-    """Write a document that inputs the fragments ``tables/NAME.tex`` and compiles as it stands."""
+    """Return a document that inputs the fragments ``tables/NAME.tex`` and can be compiled as it is."""
     lines = [
         r"\documentclass{article}",
         r"\usepackage[margin=2cm]{geometry}",
         rf"\usepackage{{{_PACKAGES}}}",
         rf"\title{{{latex_text(title)}}}",
         r"\date{}",
-        # Floats without text between them would be held back until there are too many.
+        # Set tables in place: LaTeX would hold back floats without text between them until it has too many.
         r"\makeatletter",
         r"\renewenvironment{table}[1][]{%",
         r"  \par\bigskip\noindent\minipage{\linewidth}\def\@captype{table}}{\endminipage\par}",
@@ -186,7 +185,7 @@ def _tabular(table: Table) -> Iterator[str]:
         set_column(column, [row.cells[place] for row in table.rows]) for place, column in enumerate(table.columns)
     ]
     widths = [1 + one.has_interval for one in columns]
-    # Room for a star between a number and its interval.
+    # Leave room for a star between a number and its interval.
     specification = "".join(one.specification + (r"@{\hspace{0.6em}}l" if one.has_interval else "") for one in columns)
     yield rf"\begin{{tabular}}{{l{specification}}}"
     yield r"\toprule"
@@ -242,7 +241,7 @@ def _row(row: TableRow, columns: Sequence[_Set]) -> str:
 
 
 def _notes(table: Table) -> Iterator[str]:
-    r"""Write notes and footer, each as a paragraph in a box as wide as the lines."""
+    r"""Yield the lines of a box as wide as the text, with a paragraph for each note and each line of the footer."""
     yield r"\par\medskip"
     yield r"\begin{minipage}{\linewidth}\footnotesize\raggedright"
     yield from (rf"{latex_text(line)}\par" for line in (*table.notes, *table.footer))

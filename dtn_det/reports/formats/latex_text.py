@@ -1,4 +1,4 @@
-"""Texts as ASCII that pdflatex sets with its standard fonts and no package."""
+"""Converts texts to ASCII that pdflatex sets with its standard fonts and without packages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ASCII = MappingProxyType(
         "|": r"$|$",
         '"': r"\textquotedblright{}",
         "`": r"\textquoteleft{}",
-        # At the start of a row, these would be read as an argument of the end of the row before.
+        # At the start of a row, LaTeX would take these for an argument of the `\\` that ends the row before.
         "*": r"{*}",
         "[": r"{[}",
         "]": r"{]}",
@@ -88,23 +88,24 @@ _LETTERS = MappingProxyType(
     }
 )
 _GREEK = re.compile(r"GREEK (SMALL|CAPITAL) LETTER (\w+)$")
-# Capitals that look like Latin ones have no command of their own, nor has omicron.
+# LaTeX has no command for Greek capitals that look like Latin ones, nor for omicron.
 _GREEK_SMALL = (
     *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu"),
     *("xi", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
 )
 _GREEK_CAPITAL = ("Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega")
-# Pairs of signs that the fonts would join to one.
+# Characters that the fonts would join with the next one into a single sign, such as `--` into a dash.
 _JOINED = re.compile(r"-(?=-)|,(?=,)|'(?=')|[?!](?=`)")
 _SPLIT = "\0"
 _BREAKS = re.compile(r"(/|\\_|-|,|=|@)")
 
 
 def latex_text(text: str) -> str:
-    """Escape a text, so that LaTeX sets it as it is as far as the standard fonts go.
+    """Escape a text, so that LaTeX shows it literally as far as the standard fonts allow.
 
-    Accented Latin letters, Greek letters and common signs are set. Of other letters, the part that can be set is kept;
-    signs of which nothing is left become their code point, ``U+4E2D``, so that different names stay different.
+    Accented Latin letters, Greek letters and common signs are converted. Other letters are reduced to a form that the
+    fonts have, without their accents for example; characters without such a form become their code point, such as
+    ``U+4E2D``, so that different names stay different.
     """
     plain = _JOINED.sub(rf"\g<0>{_SPLIT}", unicodedata.normalize("NFC", one_line(text)))
     return "".join("{}" if sign == _SPLIT else _sign(sign) for sign in plain)
@@ -136,12 +137,12 @@ def _accented(sign: str) -> str:
     parts = unicodedata.normalize("NFD", sign)
     if len(parts) != 2 or not parts[0].isascii() or not parts[0].isalpha() or parts[1] not in _ACCENTS:
         return ""
-    # An accent stands in the place of the dot.
+    # Under an accent, i and j lose their dot.
     base = {"i": r"\i", "j": r"\j"}.get(parts[0], parts[0])
     return rf"{_ACCENTS[parts[1]]}{{{base}}}"
 
 
 def _simpler(sign: str) -> str:
-    """Write a letter or digit without what the fonts lack, such as full width."""
+    """Return a letter or digit in the form that the fonts have: not full-width, without unknown accents."""
     parts = (part for part in unicodedata.normalize("NFKD", sign) if not unicodedata.combining(part))
     return "".join(_sign(part) if part.isascii() or part != sign else "" for part in parts)

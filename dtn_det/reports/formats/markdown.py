@@ -1,4 +1,4 @@
-"""Tables as GitHub-flavoured Markdown."""
+"""Writes tables as GitHub-flavoured Markdown."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from dtn_det.reports.labels import one_line
 from dtn_det.reports.tables.table import NO_NUMBER, Column, Table, TableCell, TableRow, cell_text, interval_text
 
 _INLINE = re.compile(r"([\\`*_\[\]|~$#])")
-# Signs that start a list or a rule at the beginning of a line.
+# Characters that would start a list or a rule at the beginning of a line.
 _AT_START = re.compile(r"^(?=[+=-])|^(?P<number>\d+)(?=[.)])")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def escaped(text: str) -> str:
-    """Escape a text, so that Markdown shows it as it is within a line."""
+    """Escape a text, so that Markdown shows it literally within a line."""
     return "".join(_ENTITIES.get(sign, sign) for sign in _INLINE.sub(r"\\\1", one_line(text)))
 
 
 def escaped_line(text: str) -> str:
-    """Escape a text, so that Markdown shows it as it is as a line of its own."""
+    """Escape a text, so that Markdown shows it literally, also at the beginning of a line."""
     return _AT_START.sub(lambda found: (found["number"] or "") + "\\", escaped(text))
 
 
 def markdown(table: Table, with_footer: bool = True) -> str:
-    """Write one table with its title and notes.
+    """Return one table with its title and notes as Markdown.
 
     Args:
         table: The table.
-        with_footer: Whether to add where its numbers come from.
+        with_footer: Whether to add the footer, which says where the numbers come from.
     """
     lines = [f"### {escaped(_with_note(table.title, table.note))}", "", _grid(table), ""]
     lines += [f"- {escaped_line(note)}" for note in (*table.notes, *(table.footer if with_footer else ()))]
@@ -38,7 +38,7 @@ def markdown(table: Table, with_footer: bool = True) -> str:
 
 
 def markdown_document(tables: Sequence[Table], title: str = "Robustness report") -> str:
-    """Write a document of all tables that says once, at its end, where their numbers come from.
+    """Return a document of all tables as Markdown; its end says where the numbers of all tables come from.
 
     Args:
         tables: At least one table, all of one report.

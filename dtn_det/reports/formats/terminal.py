@@ -1,4 +1,4 @@
-"""Tables and comparisons of two models on a terminal."""
+"""Prints tables, and comparisons of two models, on a terminal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _UNBOUNDED = 10_000
 _STYLES = {"best": "bold", "second": "underline"}
 
 _DECIMALS = 2
-# Widths of the columns; the bars have the rest.
+# Widths of the columns in characters; bars take the rest, and are left out if a side has less than _LEAST_SIDE.
 _LABEL, _VALUE, _INTERVAL = 18, 6, 17
 _LEAST_SIDE = 4
 _BLOCK, _HALF, _AXIS = "█", {"left": "▐", "right": "▌"}, "│"
@@ -40,7 +40,7 @@ _VERDICT_STYLES: dict[Verdict, str] = {"better": "green", "worse": "red", "not s
 
 
 def terminal_table(table: Table) -> RichTable:
-    """Make a table of rich of one table, without its notes and as wide as its contents."""
+    """Convert a table to one of the library rich, as wide as its contents, and without the notes."""
     title = _text(", ".join(filter(None, (table.title, table.note))), "bold")
     drawn = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     drawn.add_column(_text(table.label), vertical="bottom", max_width=_LONGEST_LABEL, overflow="fold")
@@ -58,9 +58,9 @@ def terminal_table(table: Table) -> RichTable:
 
 
 def print_tables(console: Console, tables: Sequence[Table]) -> None:
-    """Print tables with their notes and, once, where their numbers come from.
+    """Print tables with their notes, and at the end the footer, which says where the numbers of all tables come from.
 
-    A table that is wider than the terminal is printed in parts, each with the labels of the rows.
+    A table that is wider than the terminal is printed in parts, each of which repeats the labels of the rows.
 
     Args:
         console: Where to print.
@@ -84,7 +84,7 @@ def _parts(console: Console, table: Table) -> Iterator[RichTable]:
     unbounded = console.options.update(max_width=_UNBOUNDED)
     for count in range(len(table.columns), 0, -1):
         part = terminal_table(_some_columns(table, slice(count)))
-        # A single column is shown however wide it is.
+        # A single column is printed even if it is too wide.
         if count == 1 or console.measure(part, options=unbounded).maximum <= console.width:
             yield part
             break
@@ -125,14 +125,14 @@ def _cell(cell: TableCell, column: Column, style: str) -> Text:
 
 
 def _text(text: str, style: str = "") -> Any:
-    """Make a text of rich that is never read as markup."""
+    """Make a text of the library rich, which does not interpret square brackets in it as markup."""
     return Text(one_line(text), style)
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
-    """Print the answer, then groups and corruptions in the order of the second model's gain.
+    """Print the verdict, then groups and corruptions, each sorted by how much the second model gains.
 
-    This takes no more than 23 lines of 80 columns if the names of the models fit into a line.
+    On a terminal of 80 columns this takes at most 23 lines if the names of the models fit into a line.
     """
     for line in (sentence(comparison), second_sentence(comparison)):
         if line:
@@ -143,7 +143,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
 
 
 def sentence(comparison: Comparison) -> str:
-    """Return the answer, such as ``DTN is better under corruption than LN: mPC +0.56 [0.08, 1.03], p = 0.014``."""
+    """Return the verdict, such as ``DTN is better under corruption than LN: mPC +0.56 [0.08, 1.03], p = 0.014``."""
     first, second = comparison.first, comparison.second
     how = _described(comparison, comparison.overall)
     if comparison.verdict == "better":
@@ -156,7 +156,7 @@ def sentence(comparison: Comparison) -> str:
 
 
 def second_sentence(comparison: Comparison) -> str:
-    """Return a sentence on the clean performance and on rPC or relative mCE; empty without either."""
+    """Return a sentence on the differences on clean images and in rPC or relative mCE; empty without either."""
     changes = (comparison.clean, comparison.relative)
     told = [_described(comparison, change) for change in changes if change is not None]
     return f"{'; '.join(told)}." if told else ""
@@ -207,7 +207,7 @@ def _chart(comparison: Comparison, width: int) -> Iterator[Text]:
 
 
 def _bar(change: Change, comparison: Comparison, side: int, largest: float) -> str:
-    """Draw a bar, to the right where the second model is better."""
+    """Return a bar as text, to the right of the axis if the second model is better, else to the left."""
     halves = round(2 * side * abs(change.value) / largest) if largest else 0
     blocks = _BLOCK * (halves // 2)
     if change.better(comparison.direction):
