@@ -18,8 +18,8 @@ from dtn_det.inspection.attention_weights import AttentionPiece
 class AttentionLook:
     """The attention of one block on one image.
 
-    The weights that a query gives to tokens on the map are scaled to a sum of 1. Padding and prefix tokens have no
-    position; how much attention goes to them is seen in ``on_map`` alone.
+    Padding and prefix tokens have no position on the map. So for everything but ``on_map`` the weights that a query
+    gives to tokens on the map are scaled to a sum of 1.
 
     Attributes:
         distance: ``(heads,)``, mean attention distance in tokens: the distance between a query and the keys, weighted
@@ -30,7 +30,8 @@ class AttentionLook:
         on_map: ``(heads,)``, mean share of the attention that goes to tokens on the map, in [0, 1].
         received: ``(heads, h, w)`` on the map of the keys: the attention that a token receives, divided by what it
             would receive if all heads attended equally to all tokens that they may attend to.
-        class_map: ``(heads, h, w)``, the class token's attention divided by its mean; None without a class token.
+        class_map: ``(heads, h, w)``, the class token's attention divided by its mean over the map; None without a class
+            token.
     """
 
     distance: NDArray[np.float64]
@@ -47,7 +48,7 @@ def look_at_attention(pieces: Iterable[AttentionPiece], key_grid: tuple[int, int
         pieces: All rows of its attention matrix.
         key_grid: ``(h, w)``, the size of the map of the keys.
         inside: ``(H, W)`` booleans on the map of the queries: True for tokens of the image, False for those of the
-            padding around it, which do not count.
+            padding around it, which are left out.
 
     Raises:
         InputError: No query is inside the image.
@@ -95,7 +96,7 @@ def look_at_attention(pieces: Iterable[AttentionPiece], key_grid: tuple[int, int
 
 
 def _at_places(sums: Tensor, piece: AttentionPiece, size: int) -> Tensor:
-    """Sum ``(P, heads, K)`` up at the places of the keys: ``(heads, size)``, on the CPU in float64."""
+    """Sum the values ``(P, heads, K)`` of ``P`` windows by the places of their keys: ``(heads, size)`` in float64."""
     place = piece.keys.place
     out = sums.new_zeros(sums.shape[1], size + 1)
     # Keys that are on no map go to the last column, which is cut off.

@@ -1,6 +1,7 @@
-"""Attention weights, recomputed from the input of the modules, with the places of the tokens that they connect.
+"""Attention weights, recomputed from the inputs of attention modules, with the places of the tokens that they connect.
 
-Swin, PVT and ViT do not hand out their attention. Its weights come in pieces, small enough for any map.
+Swin, PVT and ViT do not return their attention weights. Here they come in pieces, so that maps of any size fit into
+memory.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from torch import Tensor, nn
 from dtn_det.layers.lsa import diagonal_mask
 
 PIECE_SIZE = 2**24
-"""Most weights that a piece has, 64 MB in float32."""
+"""Largest number of weights in a piece, 64 MB in float32."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The places of tokens.
+    """Where tokens lie: ``N`` tokens in each of ``P`` windows, or in one if attention is global.
 
     Attributes:
         position: ``(P, N, 2)``, row and column of each token's centre, in units of the grid of the queries.
-        place: ``(P, N)``, index of each token in its map in row-major order; -1 for tokens that are on no map, which
-            are padding and prefix tokens.
+        place: ``(P, N)``, index of each token in its map in row-major order; -1 for padding and prefix tokens, which
+            are on no map.
     """
 
     position: Tensor
@@ -38,10 +39,10 @@ class AttentionPiece:
     """Some rows of an attention matrix.
 
     Attributes:
-        weights: ``(P, heads, Q, K)``, sums of 1 over the keys: ``P`` windows, or 1 where attention is global.
+        weights: ``(P, heads, Q, K)``, which sum to 1 over the keys; ``P`` windows, or 1 where attention is global.
         queries: The places of the ``Q`` tokens that attend.
         keys: The places of the ``K`` tokens that are attended to.
-        allowed: Booleans that broadcast to ``(P, Q, K)``: False where a mask keeps a query from a key.
+        allowed: Booleans that broadcast to ``(P, Q, K)``: False where a mask keeps a query from attending to a key.
         class_first: Whether the first query is the class token.
     """
 
@@ -58,7 +59,7 @@ def grid_tokens(grid: tuple[int, int], device: torch.device, step: int = 1) -> T
     Args:
         grid: ``(H, W)``.
         device: Device of the tensors.
-        step: Side of a token in units of the grid of the queries: the ratio of a spatial reduction.
+        step: Side of a token in units of the grid of the queries; for keys the ratio of their spatial reduction.
     """
     height, width = grid
     place = torch.arange(height * width, device=device).unsqueeze(0)
@@ -89,7 +90,7 @@ def attention_weights(q: Tensor, k: Tensor, scale: float | Tensor, bias: Tensor 
 
 
 def slices(count: int, row_size: int) -> Iterator[slice]:
-    """Cut the rows of a matrix into parts of at most :data:`PIECE_SIZE` elements, but of at least one row.
+    """Yield slices of the rows of a matrix, each of at most :data:`PIECE_SIZE` elements but at least one row.
 
     Args:
         count: Number of rows.
@@ -108,12 +109,13 @@ def window_pieces(
     Args:
         attention: MMDetection's ``ShiftWindowMSA``.
         windows: ``(P, M * M, C)``, the input of its ``w_msa``: the windows of the padded map, which is also shifted
-            where there is a mask.
-        mask: ``(P, M * M, M * M)``, 0 within and negative between the parts that the shift brought together, or None.
+            if there is a mask.
+        mask: ``(P, M * M, M * M)`` or None: 0 where both tokens are neighbours in the map, negative where only the
+            shift has brought them into one window.
         grid: ``(H, W)`` before padding.
 
     Yields:
-        Some of the windows; their tokens are placed where they lay before the shift.
+        Some of the windows at a time; the places of their tokens are those before the shift.
     """
     size = attention.window_size
     tokens = window_tokens(grid, size, 0 if mask is None else attention.shift_size, windows.device)
@@ -129,7 +131,7 @@ def window_pieces(
 
 
 def window_weights(w_msa: Any, windows: Tensor, mask: Tensor | None) -> Tensor:
-    """Compute Swin's attention within windows: softmax of scaled products, relative position bias and mask.
+    """Compute Swin's attention within windows: the softmax of scaled products plus relative position bias and mask.
 
     The source is Liu et al., arXiv:2103.14030, Eq. 4.
 
@@ -179,7 +181,7 @@ def window_tokens(grid: tuple[int, int], size: int, shift: int, device: torch.de
 
 
 def reduced_pieces(attention: Any, x: Tensor, grid: tuple[int, int]) -> Iterator[AttentionPiece]:
-    """Compute the attention weights of PVT: every token attends to a grid that a strided convolution made smaller.
+    """Compute the attention weights of PVT: every token attends to a grid that a strided convolution has made smaller.
 
     Args:
         attention: MMDetection's ``SpatialReductionAttention`` (Wang et al., arXiv:2102.12122).
@@ -187,7 +189,7 @@ def reduced_pieces(attention: Any, x: Tensor, grid: tuple[int, int]) -> Iterator
         grid: ``(H, W)``.
 
     Yields:
-        Rows of the matrix; a key lies at the centre of the tokens that it was made of.
+        Some rows of the matrix at a time; a key lies at the centre of the tokens that it was made of.
     """
     ratio = attention.sr_ratio
     source = x
@@ -220,7 +222,7 @@ def vit_pieces(
         class_first: Whether the first of them is the class token.
 
     Yields:
-        Rows of the matrix.
+        Some rows of the matrix at a time.
     """
     heads = attention.num_heads
     q, k, _ = attention.qkv(x).reshape(1, x.shape[1], 3, heads, -1).permute(2, 0, 3, 1, 4)
@@ -239,7 +241,7 @@ def _same(x: Tensor) -> Tensor:
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
-    """``(1, N, C)`` to ``(1, heads, N, D)``."""
+    """Split the channels of ``(1, N, C)`` into heads: returns ``(1, heads, N, D)``."""
     return x.reshape(1, x.shape[1], heads, -1).transpose(1, 2)
 
 
@@ -253,7 +255,7 @@ def _pieces(
     *,
     local: bool = False,
 ) -> Iterator[AttentionPiece]:
-    """Rows of the matrix; where attention is `local`, no token attends to itself."""
+    """Yield some rows of the matrix at a time; if attention is `local`, no token attends to itself."""
     heads, length = k.shape[1], k.shape[2]
     allowed = torch.ones(1, 1, length, dtype=torch.bool, device=q.device)
     for part in slices(q.shape[2], heads * length):

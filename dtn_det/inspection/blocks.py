@@ -31,7 +31,7 @@ class Block:
         attention: The module from whose input the attention is recomputed.
         kind: ``window``, ``spatial reduction`` or ``global``.
         num_heads: Number of attention heads.
-        pieces: A function of the arguments of ``attention`` and of the grid that yields the attention of one image.
+        pieces: A function that yields the attention of one image, given the arguments of ``attention`` and the grid.
         key_ratio: Ratio of the grid of the tokens to that of the keys.
         num_prefix: Number of class, distillation and register tokens before those of the grid.
         class_token: Whether the first of them is a class token.
@@ -195,7 +195,7 @@ _FAMILIES: Mapping[str, Callable[[Any, str], Iterator[Block]]] = {
 
 
 def _stride(part: Any) -> int:
-    """The stride of a patch embedding or patch merging, in the pixels or tokens that it takes."""
+    """Return the stride of a patch embedding in pixels, or of a patch merging in tokens."""
     for name in ("projection", "proj", "sampler"):
         if hasattr(part, name):
             stride = getattr(part, name).stride

@@ -93,12 +93,12 @@ def stage_colour(block: BlockLook) -> str:
 
 
 def side_by_side(count: int) -> NDArray[np.float64]:
-    """Return places for the groups or heads of a layer around its own place, so that they do not hide one another."""
+    """Return horizontal offsets of the groups or heads of a layer, so that their points do not hide one another."""
     return 0.6 * ((np.arange(count) + 0.5) / count - 0.5)
 
 
 def stage_axis(axis: Any, blocks: Sequence[BlockLook]) -> None:
-    """Write the stages below an axis, or the blocks of a network of one stage, and draw lines between stages.
+    """Label an axis with the stages, or with the blocks if there is one stage, and draw lines between stages.
 
     Args:
         axis: Axes of matplotlib, where 0, 1, 2, ... stand for the blocks.

@@ -30,7 +30,7 @@ TALLEST = 2.0
 
 
 def draw_kernels(chosen: Sequence[BlockLook], norm_name: str, radius: int) -> Figure:
-    """Draw the weights of the neighbouring tokens, a map for each group of the chosen layers.
+    """Draw the weights that kernels give to the neighbouring tokens, a map for each group of the chosen layers.
 
     Args:
         chosen: Blocks; those without DTN are left out.
@@ -63,7 +63,7 @@ def draw_kernels(chosen: Sequence[BlockLook], norm_name: str, radius: int) -> Fi
 
 
 def draw_axis_kernels(chosen: Sequence[BlockLook], norm_name: str, radius: int) -> Figure:
-    """Draw the weights along each axis, a line of cells for each group of the chosen layers.
+    """Draw the weights of the kernels along each axis, as a row of squares for each group of the chosen layers.
 
     Args:
         chosen: Blocks; those without DTN are left out.
@@ -106,12 +106,12 @@ def _short(block: BlockLook) -> str:
 
 
 def draw_magnitudes(looks: Looks, chosen: Sequence[BlockLook], norm_name: str) -> Figure:
-    """Draw the size of each token divided by the mean, under LN, IN and DTN, a row for each chosen block.
+    """Draw the size of each token divided by the mean size, after LN, IN and DTN, a row for each chosen block.
 
-    All panels share one scale, which DTN's values set, because DTN stands between the two others.
+    All panels share one colour scale, chosen for DTN's values, because they lie between those of the two others.
 
     Args:
-        looks: The model on one image.
+        looks: What the model does with one image.
         chosen: The blocks that are drawn.
         norm_name: Name of the norm in each of these blocks.
     """
@@ -143,16 +143,16 @@ def draw_magnitudes(looks: Looks, chosen: Sequence[BlockLook], norm_name: str) -
 
 
 def draw_received(looks: Looks, chosen: Sequence[BlockLook]) -> Figure:
-    """Draw the attention that each token receives from all others, the mean over heads, for each chosen block."""
+    """Draw how much attention each token receives from all queries, averaged over heads, for each chosen block."""
     maps = [(block.title, block.attention.received.mean(axis=0), _key_stride(block)) for block in chosen]
     return _attention_figure(looks, maps, "attention received over that under uniform attention")
 
 
 def draw_class_attention(looks: Looks, block: BlockLook) -> Figure:
-    """Draw the attention of the class token in one block, for the mean over heads and for each head.
+    """Draw the attention of the class token in one block, averaged over heads and for each head.
 
     Args:
-        looks: The model on one image.
+        looks: What the model does with one image.
         block: A block with a class token.
 
     Raises:
@@ -168,7 +168,7 @@ def draw_class_attention(looks: Looks, block: BlockLook) -> Figure:
 
 
 def _attention_figure(looks: Looks, maps: Sequence[tuple[str, NDArray[Any], int]], label: str) -> Figure:
-    """The image and maps of ratios to 1, on a scale of powers of 2."""
+    """Draw the image and maps of ratios, whose colours are centred at 1 and marked at powers of 2."""
     count = len(maps) + 1
     columns = count if count < 5 else 3 if count in (5, 6, 9) else 4
     figure, axes = _panels(looks, -(-count // columns), columns)
@@ -193,12 +193,12 @@ def _attention_figure(looks: Looks, maps: Sequence[tuple[str, NDArray[Any], int]
 
 
 def _key_stride(block: BlockLook) -> int:
-    """Pixels between the keys, which a spatial reduction puts further apart than the tokens."""
+    """Return the pixels between neighbouring keys, which a spatial reduction puts further apart than tokens."""
     return block.stride * block.key_ratio
 
 
 def _panels(looks: Looks, rows: int, columns: int) -> tuple[Figure, Any]:
-    """Rows of panels as wide as a column together, each with room for a line of text, and room for a colour bar."""
+    """Make rows of panels of a column's width in all, with room for a line of text each and for one colour bar."""
     height, width, _ = looks.subject.picture.shape
     panel = (COLUMN - 0.3) / columns * min(height / width, TALLEST)
     figure = new_figure(rows * (panel + 0.17) + 0.45)
@@ -211,7 +211,7 @@ def _panels(looks: Looks, rows: int, columns: int) -> tuple[Figure, Any]:
 
 
 def _lay_over(axis: Any, looks: Looks, values: NDArray[Any], stride: int, **scale: Any) -> Any:
-    """Draw a map over the grey image; what lies beyond the image's borders is cut off."""
+    """Draw a map over the greyscale image; what lies beyond the borders of the image is cut off."""
     height, width, _ = looks.subject.picture.shape
     grey = looks.subject.picture.astype(np.float64) @ (0.299, 0.587, 0.114)
     axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
@@ -228,7 +228,7 @@ def thin_bar(figure: Figure, image: Any, axes: Any, label: str, extend: str = "n
 
     Args:
         figure: The figure.
-        image: One of the images that have these colours.
+        image: One of the drawn maps that use these colours.
         axes: The panels.
         label: The meaning of the colours.
         extend: The ends of the scale that have values beyond them: ``neither``, ``max`` or ``both``.

@@ -27,7 +27,7 @@ class NormLook:
     Attributes:
         name: Name of the norm in the block, such as ``norm1``.
         kind: ``DTN`` or ``LN``.
-        magnitudes: Sizes of the tokens under three norms.
+        magnitudes: Sizes of the tokens before and after three norms.
         gates: The learned gates; None for a LayerNorm.
         kernels: The learned positional kernels; None for a LayerNorm.
     """
@@ -70,7 +70,7 @@ class BlockLook:
 
 @dataclass(frozen=True)
 class Looks:
-    """All that there is to see in a model on one image.
+    """What all blocks of a model do with one image.
 
     Attributes:
         subject: The model and the image.
@@ -97,7 +97,7 @@ class Looks:
 
 
 def look(subject: Subject) -> Looks:
-    """Run the model once and collect everything.
+    """Run the model once, and read norms and attention of all its blocks.
 
     Raises:
         InputError: The model has no backbone with Swin's, PVT's or ViT's blocks.
@@ -165,7 +165,7 @@ def tokens_inside(grid: tuple[int, int], stride: int, size: tuple[int, ...]) -> 
 
 
 NormReader = Callable[[Block, str, Tensor], None]
-"""A function of a block, the name of a norm, and the input of this norm on the grid, ``(H, W, C)``."""
+"""A function of a block, the name of one of its norms, and the input of this norm, ``(H, W, C)``."""
 AttentionReader = Callable[[Block, Iterator[AttentionPiece], tuple[int, int]], None]
 """A function of a block, the pieces of its attention, and the grid ``(H, W)``."""
 

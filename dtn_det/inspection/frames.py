@@ -13,7 +13,7 @@ from dtn_det.inspection.forward_pass import BlockLook, Looks, NormLook
 from dtn_det.inspection.norms import offset_moments, spread
 
 NORMS = {"layer_norm": "LN", "instance_norm": "IN", "dtn": "DTN"}
-"""Titles by the fields of :class:`~dtn_det.inspection.norms.Magnitudes` that hold normalised tokens."""
+"""Short names of the three norms, by the fields of :class:`~dtn_det.inspection.norms.Magnitudes` that they are of."""
 SMALLEST_WEIGHT = 1e-6
 """Smaller weights of a kernel are left out of the table."""
 
@@ -31,7 +31,7 @@ def gates_frame(looks: Looks) -> pd.DataFrame:
 
 
 def kernels_frame(looks: Looks) -> pd.DataFrame:
-    """Make a row for each DTN layer and group: coefficients, and mean and deviation of the offsets in tokens."""
+    """Make a row for each DTN layer and group: its coefficients, and mean and deviation of its offsets in tokens."""
     rows = []
     for block, norm in looks.norms:
         kernels = norm.kernels
@@ -85,7 +85,7 @@ def kernel_maps_frame(looks: Looks, radius: int) -> pd.DataFrame:
 
 
 def magnitudes_frame(chosen: Sequence[BlockLook], norm_name: str) -> pd.DataFrame:
-    """Make a row for each chosen block and token: its size before and after three norms, the mean over groups."""
+    """Make a row for each chosen block and token: its size before and after three norms, averaged over groups."""
     parts = []
     for block in chosen:
         norm = block.norms[norm_name]
@@ -163,7 +163,7 @@ def _norm(block: BlockLook, norm: NormLook) -> dict[str, Any]:
 
 
 def _cells(maps: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Indices along the three axes and values of all cells."""
+    """Return the indices along the three axes and the values of all elements of ``maps``."""
     first, second, third = (index.ravel() for index in np.indices(maps.shape))
     return first, second, third, maps.ravel()
 
@@ -172,7 +172,7 @@ def all_frames(looks: Looks, chosen: Sequence[BlockLook], norm_name: str, radius
     """Make every table, by the name of its file.
 
     Args:
-        looks: The model on one image.
+        looks: What the model does with one image.
         chosen: Blocks whose maps are wanted.
         norm_name: Name of the norm in each of these blocks.
         radius: Radius of the two-dimensional kernels in tokens.

@@ -1,4 +1,4 @@
-"""One norm of a network: gates and positional kernels that DTN has learned, sizes of tokens under three norms."""
+"""One norm of a network: the gates and positional kernels that DTN has learned, and sizes of tokens after norms."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ SMALLEST_SIDE = 15
 
 @dataclass(frozen=True)
 class Gates:
-    """The gates of a DTN layer: the share of each token's own statistics in what normalises a group, in [0, 1].
+    """The gates of a DTN layer: the share, in [0, 1], of a token's own statistics in those that normalise a group.
 
-    1 is LayerNorm; at 0 the statistics come from the neighbouring tokens alone.
+    At 1 these are LayerNorm's; at 0 they come from the neighbouring tokens alone.
 
     Attributes:
         mean: ``(G,)``, the gates of the mean, or None where the mean is LayerNorm's alone (``only_var``).
@@ -42,16 +42,16 @@ class Gates:
 
 @dataclass(frozen=True)
 class Kernels:
-    """The weights by which the token in the middle of a grid mixes tokens, for each group.
+    """The weights of all tokens in the statistics of the token in the middle of a grid, for each group.
 
-    The kernel over the grid is the product of the two axes' (Shao et al., arXiv:2112.02624, Eq. 6).
+    The kernel over the grid is the product of the kernels of the two axes (Shao et al., arXiv:2112.02624, Eq. 6).
 
     Attributes:
         coefficients: ``(G, 3)``; the columns are ``a_x``, ``a_y`` and ``a_d``.
-        rows: ``(G, H)``, weights over the rows, with sums of 1.
-        columns: ``(G, W)``, weights over the columns, with sums of 1.
-        row_offsets: ``(H,)``, number of rows from the token to the one that is mixed in; positive for tokens below.
-        column_offsets: ``(W,)``, number of columns; positive for tokens to the right.
+        rows: ``(G, H)``, weights of the rows, which sum to 1.
+        columns: ``(G, W)``, weights of the columns, which sum to 1.
+        row_offsets: ``(H,)``, how many rows each row lies below the token; negative for rows above.
+        column_offsets: ``(W,)``, how many columns each column lies to its right; negative to the left.
     """
 
     coefficients: NDArray[np.float64]
@@ -99,7 +99,7 @@ def read_kernels(norm: DTN, grid: tuple[int, int]) -> Kernels:
 def offset_moments(
     weights: NDArray[np.float64], offsets: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compute mean and standard deviation, ``(G,)`` each, of offsets ``(L,)`` under weights ``(G, L)``."""
+    """Compute the mean and standard deviation, ``(G,)`` each, of offsets ``(L,)`` with the weights ``(G, L)``."""
     mean = weights @ offsets
     return mean, np.sqrt((weights * (offsets - mean[:, None]) ** 2).sum(axis=1))
 
@@ -115,9 +115,9 @@ def _around(weights: NDArray[np.float64], offsets: NDArray[np.int64], radius: in
 class Magnitudes:
     """The sizes of the same tokens before a norm and after each of three norms, all ``(G, H, W)``.
 
-    The size is the root mean square over the channels of a group. That is the norm of the token's embedding in each
-    head, which Figure 1 of the paper draws (Shao et al., arXiv:2112.02624), over the square root of the width of the
-    head. The layer's learned scale and shift are left out, because they belong to one norm alone.
+    The size is the root mean square over the channels of a group. Figure 1 of the paper (Shao et al., arXiv:2112.02624)
+    draws the norm of the token's embedding in each head instead, which is the size times the square root of the width
+    of a head. The layer's learned scale and shift are left out, because only one of the three norms has them.
 
     Attributes:
         tokens: Sizes of the norm's input.
@@ -137,9 +137,9 @@ def token_magnitudes(tokens: Tensor, norm: nn.LayerNorm, num_groups: int) -> Mag
 
     Args:
         tokens: ``(H, W, C)``, the input of a norm, without prefix tokens.
-        norm: The norm. A LayerNorm has no gates and kernels: DTN's are then those of its start (``init='local'``, gates
-            at 0.5), with LayerNorm's ``eps``.
-        num_groups: Number of groups of the DTN in the place of a LayerNorm; a DTN has its own number.
+        norm: The norm. A LayerNorm has no gates and kernels; then an untrained DTN (``init='local'``, gates at 0.5)
+            with LayerNorm's ``eps`` is applied.
+        num_groups: Number of groups of that untrained DTN; a trained one has its own.
 
     Returns:
         The sizes of each group of channels.
@@ -169,7 +169,7 @@ def starting_dtn(norm: nn.LayerNorm, num_groups: int) -> DTN:
 
 
 def _sizes(tokens: Tensor, num_groups: int) -> NDArray[np.float32]:
-    """``(H, W, C)`` to ``(G, H, W)``."""
+    """Return the root mean square of each token in each group of channels: ``(H, W, C)`` becomes ``(G, H, W)``."""
     sizes = split_groups(tokens, num_groups).square().mean(dim=-1).sqrt()
     out: NDArray[np.float32] = sizes.permute(2, 0, 1).float().cpu().numpy()
     return out

@@ -38,7 +38,7 @@ class Subject:
         picture: ``(h, w, 3)`` uint8 RGB, the image at the size at which the network sees it, without padding.
         input_size: Height and width of the network's input in pixels, padding included.
         image_size: Height and width of the image file in pixels.
-        remarks: What was decided when the checkpoint was read.
+        remarks: What was decided in reading the checkpoint, for the user to know.
     """
 
     model: str
@@ -61,7 +61,7 @@ def load_subject(
         model: Path of a config of MMDetection or mmpretrain, or ``timm:NAME``.
         checkpoint: Path or URL of its weights; ``random`` for an untrained model of timm.
         image: Path of an image.
-        device: Name of a device of torch.
+        device: Name of a torch device.
         weights: Which weights to take from a file that also holds their average, see
             :func:`dtn_det.checkpoints.load.load_weights`.
 
@@ -90,7 +90,7 @@ def load_subject(
 
 
 def check_image(path: str) -> tuple[int, int]:
-    """Read an image to its end, and return its height and width in pixels.
+    """Check that an image can be read to its end, and return its height and width in pixels.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -149,7 +149,7 @@ def _detector(
 
 
 def _through_pipeline(config: Config, model: str, image: str) -> dict[str, Any]:
-    """The image as the test pipeline packs it, without annotations."""
+    """Return the image as the test pipeline packs it, without annotations."""
     from dtn_det.robustness.detection.data import build_pipeline
 
     dataset = (config.get("test_dataloader") or {}).get("dataset") or {}

@@ -14,7 +14,7 @@ import torch
 
 from dtn_det._optional import require
 
-require("matplotlib", "report")  # before the imports below fail with a name that tells nobody which extra is missing
+require("matplotlib", "report")  # first, so that the error names the extra that is missing
 require("pandas", "cli")
 
 from matplotlib.figure import Figure  # noqa: E402
@@ -42,17 +42,17 @@ FIGURES = {
     "attention_received": "Attention that tokens receive",
     "class_attention": "Attention of the class token",
 }
-"""Titles of the figures by the name of their files."""
+"""Titles of the figures, by the names of their files."""
 TABLES = (*FIGURES, "kernel_maps", "magnitude_spread")
 FACTS = "inspect.json"
 RADIUS = 3
-"""Number of tokens that figures show to each side of a kernel's centre."""
+"""How many tokens figures show on each side of a kernel's centre."""
 MOST_CHOSEN = 4
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The layers that are drawn of a network of many layers.
+    """The blocks of a network that are drawn, and which of their norms.
 
     Attributes:
         blocks: The blocks in the order in which they run.
@@ -67,7 +67,7 @@ def choose(looks: Looks, patterns: Sequence[str] | None, norm: str) -> Choice:
     """Choose the blocks that are drawn.
 
     Args:
-        looks: The model on one image.
+        looks: What the model does with one image.
         patterns: Names of blocks, in which ``*`` stands for anything. None takes the last block of each stage; in a
             network with one stage it takes up to four blocks, spread evenly from the first to the last.
         norm: Name of the norm in each block.
@@ -92,7 +92,7 @@ def choose(looks: Looks, patterns: Sequence[str] | None, norm: str) -> Choice:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that figures can be written to a folder, before minutes go into computing them.
+    """Check that a path can be a folder for figures, before they are computed for minutes.
 
     Raises:
         InputError: It is a file.
@@ -102,10 +102,10 @@ def check_folder(folder: Path) -> None:
 
 
 def write_looks(looks: Looks, choice: Choice, folder: Path) -> list[Path]:
-    """Write everything; files of an earlier inspection in the folder are replaced.
+    """Write figures, tables and facts; files of an earlier inspection in the folder are replaced.
 
     Args:
-        looks: The model on one image.
+        looks: What the model does with one image.
         choice: The layers that are drawn.
         folder: Folder of the files; it is made if it does not exist.
 
@@ -128,10 +128,10 @@ def write_looks(looks: Looks, choice: Choice, folder: Path) -> list[Path]:
 
 
 def figures(looks: Looks, choice: Choice) -> dict[str, Callable[[], Figure]]:
-    """Return a function that draws it for each figure that there is of a model, by the name of its files.
+    """Return, for each figure that can be drawn of a model, a function that draws it, by the name of its files.
 
     Args:
-        looks: The model on one image.
+        looks: What the model does with one image.
         choice: The layers that are drawn.
     """
     blocks, norm = choice.blocks, choice.norm
@@ -160,7 +160,7 @@ def facts(looks: Looks, choice: Choice, files: Sequence[str]) -> dict[str, Any]:
     """Return what the figures were made from, ready for JSON.
 
     Args:
-        looks: The model on one image.
+        looks: What the model does with one image.
         choice: The layers that are drawn.
         files: Names of the figures and tables.
     """
@@ -186,7 +186,7 @@ def facts(looks: Looks, choice: Choice, files: Sequence[str]) -> dict[str, Any]:
 
 
 def notes(looks: Looks, choice: Choice) -> list[str]:
-    """Return a sentence for each thing that figures cannot show of this model, and why."""
+    """Return a sentence for each thing that figures cannot show of this model, with the reason."""
     found = []
     if not looks.has_dtn:
         found.append("no gates and no kernels: every norm of the blocks is LayerNorm")

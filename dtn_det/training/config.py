@@ -1,8 +1,8 @@
 """Read a config and merge `--cfg-options` into it, with errors and warnings for options that nothing reads.
 
-MMEngine takes any key and leaves it alone. Most configs also have variables at their top, such as ``data_root``, whose
-values are copied to where they are used when the file is read: an option for such a name comes too late and changes
-nothing.
+MMEngine accepts any key and ignores those that it does not know. Most configs also have variables at their top, such as
+``data_root``, whose values are copied to where they are used when the file is read: an option for such a name comes too
+late and changes nothing.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _READ_ELSEWHERE = frozenset(
         *("strategy", "sync_bn", "vis_backends"),
     }
 )
-# Names among them that are only variables of a config, and custom_imports, which happen before options are merged.
+# Those among them that are only variables of a config, or that, like custom_imports, take effect before the merge.
 _VARIABLES = frozenset({"custom_imports", "data_root", "dataset_type", "gpu_ids", "vis_backends"})
 _PREFIXES = ("tta_",)
 _SHOWN = 4
 FOLDER_ADVICE = "name the folder with --data-root DIR"
-"""How most commands name the folder of the data set."""
+"""Advice of most commands on how to name the folder of the data set."""
 
 
 def load_config(path: str, options: dict[str, Any] | None = None, folder_advice: str = FOLDER_ADVICE) -> Config:
@@ -44,10 +44,10 @@ def load_config(path: str, options: dict[str, Any] | None = None, folder_advice:
     Args:
         path: The config's file.
         options: Dotted keys and their values.
-        folder_advice: How the command names the folder of the data set, in place of the option ``data_root``.
+        folder_advice: Advice on how to name the folder of the data set instead of by the option ``data_root``.
 
     Returns:
-        The resolved config, with its `custom_imports` done.
+        The resolved config; the modules of its `custom_imports` are imported.
 
     Raises:
         FileNotFoundError: There is no such file; the message names configs of a similar name.
@@ -66,7 +66,7 @@ def load_config(path: str, options: dict[str, Any] | None = None, folder_advice:
     try:
         cfg: Config = require("mmengine.config", "det").Config.fromfile(path)
     except ModuleNotFoundError as error:
-        # A base such as "mmpretrain::..."; MMEngine says to install the package, and not how.
+        # For a base such as "mmpretrain::..." MMEngine says that the package is missing, but not how to install it.
         if "mmpretrain" in str(error):
             require("mmpretrain", "cls")
         raise
@@ -85,7 +85,7 @@ def load_config(path: str, options: dict[str, Any] | None = None, folder_advice:
         for sentence in ineffective_options(cfg, options, folder_advice):
             if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
                 print(f"warning: {sentence}", file=sys.stderr)
-        # The folder that the config was written for is what `--data-root` replaces.
+        # `data_root` must keep the folder that the config was written for, which `--data-root` replaces in all paths.
         options = {key: value for key, value in options.items() if key != "data_root"}
         try:
             cfg.merge_from_dict(options)
@@ -109,10 +109,10 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
         texts: One ``KEY=VALUE`` each, as on the command line.
 
     Returns:
-        Values by dotted keys; None where there are none.
+        Values by dotted keys; None if there are no options.
 
     Raises:
-        InputError: One has no ``=``.
+        InputError: An option has no ``=``.
     """
     if not texts:
         return None
@@ -154,7 +154,7 @@ def ineffective_options(
     Args:
         cfg: The config, before the options are merged.
         options: Their dotted keys.
-        folder_advice: How the command names the folder of the data set, in place of the option ``data_root``.
+        folder_advice: Advice on how to name the folder of the data set instead of by the option ``data_root``.
 
     Returns:
         One sentence for each such option.
@@ -187,7 +187,7 @@ def ineffective_options(
 
 
 def schedule_warning(cfg: Mapping[str, Any]) -> str | None:
-    """Say what to set if the last learning-rate scheduler ends before or after the training.
+    """Return advice on what to set if the last learning-rate scheduler ends before or after the training.
 
     Args:
         cfg: A config with `train_cfg` and `param_scheduler`.
@@ -231,7 +231,7 @@ def _runner_arguments() -> set[str]:
 
 
 def _copies(name: str, value: Any, node: Any, path: str = "") -> Iterator[str]:
-    """Keys with this value below a node; numbers and switches count only under the name of the variable."""
+    """Yield the keys below a node with this value; for numbers and booleans only keys with the variable's name."""
     items: Iterable[tuple[Any, Any]] = ()
     if isinstance(node, Mapping):
         items = node.items()

@@ -76,7 +76,7 @@ def _key_value_action() -> type[argparse.Action]:
 
 
 def set_work_dir(cfg: Config, config_path: str, work_dir: str | None) -> None:
-    """Set where the run writes: the argument, else the config's own, else `work_dirs/NAME_OF_THE_CONFIG`."""
+    """Set the folder of the run: the argument, else that of the config, else `work_dirs/NAME_OF_THE_CONFIG`."""
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get("work_dir") is None:
@@ -102,7 +102,7 @@ def set_data_root(cfg: Config, root: str) -> None:
             "expected a config with a top-level data_root for --data-root to replace, got none: set the paths of "
             "each dataloader and evaluator with --cfg-options"
         )
-    # With the slash, so that data/coco is not found in data/coco_mini.
+    # With the slash, so that data/coco is no prefix of data/coco_mini.
     old, new = old.rstrip("/") + "/", root.rstrip("/") + "/"
     for key in [key for key in cfg if key.endswith(("_dataloader", "_evaluator"))]:
         cfg[key] = _replace_prefix(cfg[key], old, new)
@@ -110,11 +110,11 @@ def set_data_root(cfg: Config, root: str) -> None:
 
 
 def check_data(cfg: Config, dataloaders: Sequence[str], given_root: str | None = None) -> None:
-    """Check that the files and folders of the dataloaders exist, and that folders of classes are the classifier's.
+    """Check that the files and folders of the dataloaders exist, and that folders of classes fit the classifier.
 
     Args:
         cfg: The config.
-        dataloaders: Keys such as `"train_dataloader"`; those the config lacks are passed over.
+        dataloaders: Keys such as `"train_dataloader"`; those the config lacks are ignored.
         given_root: The folder that `--data-root` named, which :func:`set_data_root` put into the config.
 
     Raises:
@@ -139,7 +139,7 @@ def check_data(cfg: Config, dataloaders: Sequence[str], given_root: str | None =
             f"of the dataset in which they lie{other_names(cfg, name, folder, path)}"
         )
     place = root.rstrip("/") or os.path.dirname(path)
-    # A link onto a folder would be made inside it.
+    # `ln -s` onto an existing folder would put the link inside it.
     cure = (
         f"its folder {place!r} is there without it"
         if os.path.lexists(place)
@@ -161,7 +161,7 @@ def check_amp(cfg: Config) -> None:
     """Check that the device can do what the optimizer wrapper asks for.
 
     Raises:
-        InputError: Mixed precision without an accelerator.
+        InputError: The config asks for mixed precision, and there is no accelerator.
     """
     if cfg.optim_wrapper.get("type") == "AmpOptimWrapper" and not _has_accelerator():
         raise InputError(
@@ -171,7 +171,7 @@ def check_amp(cfg: Config) -> None:
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate by the batch size of the run over that of the config.
+    """Make MMEngine scale the learning rate by the ratio of the run's batch size to the config's.
 
     Raises:
         InputError: The config does not say what its batch size is.
@@ -233,7 +233,7 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None, wait_tim
             f"--cfg-options default_hooks.visualization.type={'' if is_classifier(cfg) else 'Det'}VisualizationHook"
         )
     if is_classifier(cfg):
-        # Of mmpretrain, which by itself draws one image in 5000.
+        # mmpretrain's hook draws one image in 5000 by default.
         hook.update(enable=True, interval=1)
         folder = "out_dir"
     else:
@@ -280,7 +280,7 @@ def enable_tta(cfg: Config) -> None:
 
 
 def flip_pipeline(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the pipeline with its last step, `PackDetInputs`, done for the image as it is and for its mirror image."""
+    """Return the pipeline with its last step, `PackDetInputs`, done for the image and for its mirror image."""
     last = pipeline[-1]["type"] if pipeline else None
     if last != "PackDetInputs":
         raise InputError(
@@ -316,7 +316,7 @@ def _join_cpu_processes(cfg: Config) -> None:
 
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
-    # A DistributedDataParallel without a GPU must not be told a device, and MMEngine tells it one unless this is set.
+    # DistributedDataParallel on a CPU takes no device_ids, but MMEngine passes some unless they are set here.
     cfg.model_wrapper_cfg = {
         "type": "MMDistributedDataParallel",
         "broadcast_buffers": False,

@@ -1,4 +1,4 @@
-"""Parts of classifiers that mmpretrain lacks; configs name them, and this module is imported when one is built."""
+"""Parts of classifiers that mmpretrain lacks. Configs name them; this module is imported when one is built."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ _WRAPPED = "module.model."
 class SmallT2TViT(T2T_ViT):  # type: ignore[misc]
     """T2T-ViT whose soft splits are all 3 x 3 with stride 2, for images of 32 or 64 pixels.
 
-    The first split of the published T2T-ViT (Yuan et al., arXiv:2101.11986) has stride 4, so that 2 x 2 tokens would be
-    left of an image of 32 pixels. Two splits of stride 2 leave 8 x 8, as do three for an image of 64 pixels. This is
-    the form that Lee et al. (arXiv:2112.13492) train on small data. A transformer layer follows each split but the
-    last.
+    The first split of the published T2T-ViT (Yuan et al., arXiv:2101.11986) has stride 4, which would leave 2 x 2
+    tokens of an image of 32 pixels. Two splits of stride 2 leave 8 x 8, as do three for an image of 64 pixels. Lee et
+    al. (arXiv:2112.13492) train this form on small data. A transformer layer follows each split but the last.
 
     Args:
         img_size: Side of the images in pixels. For images of another size the position embedding is resized.
@@ -54,7 +53,7 @@ class SmallT2TViT(T2T_ViT):  # type: ignore[misc]
 
 
 def _split_finely(module: T2TModule, in_channels: int, token_dims: int, num_splits: int) -> None:
-    """Change the splits in place: the module stays a ``T2TModule``, which Shifted Patch Tokenization looks for."""
+    """Change the splits in place: Shifted Patch Tokenization looks for a ``T2TModule``, which the module must stay."""
     layer = {"embed_dims": token_dims, "num_heads": 1, "feedforward_channels": token_dims}
     module.soft_split0 = _soft_split()
     module.attention1 = T2TTransformerLayer(input_dims=in_channels * _KERNEL, **layer)
@@ -70,7 +69,8 @@ def _soft_split() -> nn.Unfold:
 class NormPooling(nn.Module):
     """Apply LayerNorm to every token of the last map, then take their mean.
 
-    MMDetection's PVT leaves out the last norm of the classifier, since a detector's neck takes the maps as they are.
+    It adds the last norm of a PVT classifier, which MMDetection's PVT lacks because a detector's neck takes the maps
+    without it.
 
     Args:
         in_channels: Channels of the last map.
@@ -87,10 +87,10 @@ class NormPooling(nn.Module):
 
 
 class ClassifierEMAHook(EMAHook):  # type: ignore[misc]
-    """mmpretrain's ``EMAHook``, mended for ``TimmClassifier``, with which it cannot save.
+    """mmpretrain's ``EMAHook``, changed so that it can save a ``TimmClassifier``.
 
     That classifier leaves its own ``model.`` out of the names of its weights, but the names in the average have it.
-    Here a checkpoint gets the short names for both, to which loading adds ``model.`` again.
+    Here a checkpoint gets the short names for both; loading adds ``model.`` again.
 
     The arguments and errors are those of ``mmpretrain.engine.EMAHook``.
     """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mmengine.runner import Runner
 
 INTERRUPTED = 130
-"""Exit code of a program that Ctrl-C has ended, as shells have it."""
+"""Exit code of a program that Ctrl-C has ended, by the convention of shells."""
 
 _ADVICE = (
     "to go on from it, take the config and the --cfg-options that it was started with, or start anew in another "
@@ -35,8 +35,8 @@ def train(runner: Runner, config: str) -> int:
         config: Path of the config, for messages.
 
     Returns:
-        The exit code: 0, or :data:`INTERRUPTED`. With several processes, an interrupted one exits at once, since it
-        and the others would wait for each other.
+        The exit code: 0, or :data:`INTERRUPTED`. One of several processes does not return from an interrupt but exits
+        at once, because it and the others would wait for each other.
 
     Raises:
         CheckpointError: The checkpoint to continue from is of another config.
@@ -49,7 +49,7 @@ def train(runner: Runner, config: str) -> int:
                 else:
                     read_by_package(runner, "start", "name another for load_from", runner.logger.warning)
                     runner.train()
-            # The same interrupt may have ended another process first, which then is an error in this one.
+            # The same interrupt may have ended another process first, which shows as an error in this one.
             except Exception:
                 check()
                 raise
@@ -64,13 +64,14 @@ def train(runner: Runner, config: str) -> int:
 
 
 def _continue(runner: Runner, config: str) -> None:
-    """Train from a checkpoint after checking that its weights are the model's: MMEngine would take what fits."""
+    """Continue from a checkpoint, after a check that all its weights fit; MMEngine itself would load those that do."""
     path = runner.cfg.get("load_from") or require("mmengine.runner", "det").find_latest_checkpoint(runner.work_dir)
     read_by_package(runner, "resume", _ADVICE, runner.logger.warning)
     try:
         runner.train()
     except ValueError as error:
-        # Of torch's optimizers: groups of parameters, by their rates and decays, that are others.
+        # torch's optimizers raise it if their groups of parameters (by rate and weight decay) are not those of the
+        # file.
         if not str(error).startswith("loaded state dict"):
             raise
         raise CheckpointError(
@@ -90,10 +91,10 @@ def _interrupted(runner: Runner) -> str:
 
 @contextmanager
 def conversions_noted() -> Iterator[list[str]]:
-    """Collect one line for each conversion of a model within the block, before the log of the run exists.
+    """Collect one line for each conversion of a model within the block, because the run has no log yet.
 
     Yields:
-        The lines so far.
+        A list, to which the lines are added.
     """
     lines: list[str] = []
     logger = logging.getLogger("dtn_det.conversion")
