@@ -129,7 +129,7 @@ def write_image(job: Job, image: SourceImage, is_stopped: Callable[[], bool] = l
 
 
 def write_images(job: Job, images: Sequence[SourceImage], workers: int) -> Generator[ImageOutcome, None, None]:
-    """Write the corrupted files of many images in processes of their own.
+    """Write the corrupted files of many images in worker processes.
 
     Args:
         job: What to do.
@@ -149,7 +149,7 @@ def write_images(job: Job, images: Sequence[SourceImage], workers: int) -> Gener
         try:
             pending: set[Future[ImageOutcome]] = set()
             for image in images:
-                with interrupts_blocked():  # the worker processes start here and inherit this
+                with interrupts_blocked():  # the worker processes start here and inherit the block
                     pending.add(pool.submit(_work, image))
                 # Few images wait at a time, so that an interrupt or an error ends the run soon.
                 if len(pending) >= 3 * workers:

@@ -33,7 +33,9 @@ Backend = Literal["dtn_det", "imagecorruptions"]
 
 @dataclass(frozen=True)
 class Corruptor:
-    """Corrupts images by the rules of one benchmark; the pixels depend on its attributes alone.
+    """Corrupts images by the rules of one benchmark.
+
+    Besides the image, its key, the corruption and the severity, the pixels depend on the attributes alone.
 
     Attributes:
         profile: ``imagenet-c``, ``coco-c``, ``cifar-c`` or ``tiny-imagenet-c``.

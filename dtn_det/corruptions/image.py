@@ -176,7 +176,7 @@ def resize_and_crop(image: Image.Image) -> Image.Image:
     """Resize the short side to 256 pixels, bilinear and antialiased, and cut out the central 224 x 224 pixels.
 
     The generator of ImageNet-C used ``Resize(256)`` and ``CenterCrop(224)`` of torchvision; this gives the same pixels.
-    An image that is 224 x 224 already is left alone: it went through this before.
+    An image that is 224 x 224 already is left alone, because it must have gone through this before.
     """
     if image.size == (CROP, CROP):
         return image

@@ -1,6 +1,6 @@
 """The key that identifies an image, and the random numbers that follow from it.
 
-They are a function of seed, key, corruption and severity, and of nothing else.
+The numbers are a function of seed, key, corruption and severity, and of nothing else.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def agreeing(count: int, text: str) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Write a number of things.
+    """Return a number of things with their noun.
 
     >>> counted(1, "image"), counted(50_000, "image")
     ('1 image', '50,000 images')

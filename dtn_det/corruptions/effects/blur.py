@@ -157,7 +157,7 @@ def zoom_samples(length: int, factor: float, *, centred: bool) -> Samples:
     """Tell where the pixels of an enlarged axis come from, as in SciPy's ``zoom`` of order 1 on the middle of the axis.
 
     Args:
-        length: Pixels of the axis, before and after.
+        length: Length of the axis, before and after, in pixels.
         factor: Factor of the enlargement, at least 1.
         centred: True to crop the enlargement around its centre, as the original generator does; False to take its
             beginning, as `imagecorruptions` does.

@@ -125,7 +125,7 @@ def smoothing_basis(length: int, sigma: float) -> Basis:
         sigma: Sigma of the Gaussian, in pixels.
 
     Returns:
-        ``(K, length)`` basis. Negative responses, which come from cutting the kernel off, are set to 0.
+        ``(K, length)`` basis. Negative frequency responses, which come from cutting the kernel off, are set to 0.
     """
     offset = np.arange(-_reach(sigma), _reach(sigma) + 1)
     kernel = np.exp(-(offset**2) / (2 * sigma**2))

@@ -14,7 +14,7 @@ ROUGHNESS = 100.0**2
 """Amplitude of the displacements at the coarsest scale; the values of the map span about three times as much."""
 
 NEGLIGIBLE = 20.0
-"""Scales of a smaller amplitude are left out where they are not seen: it is less than 0.1 % of the span of the map."""
+"""Scales with a smaller amplitude, less than 0.1 % of the map's span, are made for the corner alone if possible."""
 
 
 def fog(image: ByteImage, settings: EffectSettings) -> ByteImage:
@@ -66,7 +66,7 @@ def fractal_haze(height: int, width: int, decay: float, stream: Stream) -> Float
 
 
 def _points_needed(length: int, scales: int) -> int:
-    """Count the points of an axis from which ``scales`` refinements make ``length`` pixels, with the border before."""
+    """Count the points of an axis that ``scales`` refinements need to make ``length`` pixels, with a border point."""
     last = length - 1
     for _ in range(scales):
         # Odd points are new and lie between two old ones; even points need the odd ones on both sides.

@@ -86,7 +86,7 @@ def feathers(
 
 
 def _members(counts: npt.NDArray[np.intp], groups: Floats) -> tuple[npt.NDArray[np.intp], Floats]:
-    """Return the number of each member within its group, and for each member the column of its group."""
+    """Number the members within each group from 0, and repeat the column of each group for all its members."""
     number = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
     return number, np.repeat(groups, counts, axis=1)
 

@@ -1,4 +1,4 @@
-"""Statistics of the six frost textures of ImageNet-C, which the textures that ship are made to share.
+"""Statistics of the six frost textures of ImageNet-C, which the textures that ship with this package are made to have.
 
 Measured on ``frost1.png`` to ``frost6.jpg`` of github.com/hendrycks/robustness (ImageNet-C/imagenet_c/imagenet_c/frost)
 by :func:`quantiles`, :func:`spectrum` and :func:`layout`. The second and the third file hold the same picture.

@@ -1,4 +1,4 @@
-"""File names of images in COCO files: those of other machines, and images that are not there."""
+"""Match file names in COCO files with images on disk, also paths of other machines, and advise on missing images."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def _advice(annotations: Path, path: str, names: Sequence[str], first: int, opti
             return _name_folder(below.only, name, option)
         if name in below.places:
             return below.advice(name)
-    # A folder that has some of the images is the right one.
+    # If the config's folder has some of the images, it is taken for the right one, and no other is suggested.
     if name and option and not (path.endswith(name) and _count(Path(path[: -len(name)]), names)):
         around_it = max(_holders(annotations, name), key=lambda one: _count(one, names), default=None)
         if around_it is not None:

@@ -67,7 +67,8 @@ class Orientations:
         swapped: Images with an EXIF orientation whose annotated width and height are swapped against those with which
             the image is read.
         other: Images that are annotated with a size that their file has in neither orientation.
-        undecided: Images of the same size either way, so that only their boxes could tell how they are annotated.
+        undecided: Images with an EXIF orientation that does not change the size, so that only their boxes could tell
+            how they are annotated.
         agreeing: Number of images with an EXIF orientation whose annotated size is the one with which they are read.
     """
 
@@ -168,7 +169,7 @@ def find_orientations(
 
 
 def _by(size: tuple[int, int]) -> str:
-    """Write height and width as people do."""
+    """Return height and width as text: width x height."""
     return f"{size[1]} x {size[0]}"
 
 

@@ -1,4 +1,4 @@
-"""The boxes and masks of a COCO file: which ones pycocotools evaluates, and what they say about each other.
+"""The boxes and masks of a COCO file: which ones pycocotools evaluates, and whether they contradict each other.
 
 Evaluation takes boxes, masks, areas and image sizes as they are written. If they contradict each other, some results
 are too low, or count for objects of the wrong size, without an error; so contradictions are reported.
@@ -183,7 +183,7 @@ def _coordinates(polygon: list[float]) -> tuple[list[float], list[float]]:
 
 Row = Mapping[str, Any]
 Finding = tuple[str, str, list[str]]
-"""The kind of a remark, its sentence with both forms of words that depend on the count, and the counted objects."""
+"""The kind of a remark, its sentence as a text for :func:`dtn_det.datasets.remarks.agreeing`, and its objects."""
 
 # Pixels by which a box may reach beyond its image, and the share of boxes reaching further that is no accident.
 _ROUNDING, _MANY_BEYOND = 2, 0.1

@@ -27,7 +27,7 @@ from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import ClassNameError
 
 LABEL_ORDER = "classes_in_label_order"
-"""Key beside ``classes`` in a data set's metainfo, and so in checkpoints: True if they are in the order of labels."""
+"""Key beside ``classes`` in the metainfo of data sets and checkpoints: True if the classes are in label order."""
 
 # Parts of models whose number of classes is not that of the data set: they count objectness, ImageNet's classes, stuff.
 _OTHER_CLASSES = ("backbone", "neck", "rpn_head", "semantic_head", "data_preprocessor", "init_cfg", "reid")

@@ -82,7 +82,7 @@ def folder_fault(cfg: Mapping[str, Any], folder: str) -> str:
 
     Args:
         cfg: The config of a classifier.
-        folder: Takes the place of every folder of classes that the config names.
+        folder: The folder of class folders, in place of every such folder that the config names.
 
     Returns:
         The reason, one sentence; empty if there is none, or if the config's data sets are not folders of classes.
@@ -337,7 +337,7 @@ def _check_topk(cfg: Mapping[str, Any], dataloaders: Sequence[str], numbers: Map
 
 
 def _topks(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yield ``topk`` of evaluators, and of heads that measure accuracy in training, with the keys of these."""
+    """Yield the keys and the ``topk`` of evaluators, and of heads that measure accuracy in training."""
     if "train_dataloader" in dataloaders:
         for path, model in _models(cfg):
             head = model.get("head")

@@ -14,7 +14,7 @@ from dtn_det.errors import InputError
 
 
 def innermost_datasets(node: Any) -> Iterator[dict[str, Any]]:
-    """Yield the settings of a dataloader's datasets, of the innermost ones within wrappers such as RepeatDataset."""
+    """Yield the settings of a dataloader's datasets; within wrappers such as RepeatDataset, of the innermost ones."""
     if not isinstance(node, dict):
         return
     for key in ("dataset", "datasets"):
@@ -84,7 +84,7 @@ def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str
 
 
 def class_folder(dataset: Mapping[str, Any]) -> str | None:
-    """Return the folder with the class folders of a dataset of mmpretrain; None if it has another form.
+    """Return the folder with the class folders of a dataset of mmpretrain; None if it does not read class folders.
 
     mmpretrain's ImageNet and ImageNet21k find it by their ``split``, unless there are lists of images in ``meta``.
     """

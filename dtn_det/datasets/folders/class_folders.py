@@ -206,7 +206,7 @@ def tiny_annotations(root: Path) -> dict[str, str]:
         root: The folder with ``val_annotations.txt``.
 
     Raises:
-        InputError: A line does not name a file and its class, or a file is named twice.
+        InputError: A line does not name a file and its class, or a file is named with two classes.
     """
     classes: dict[str, str] = {}
     path = root / "val_annotations.txt"

@@ -54,8 +54,8 @@ class OtherFiles:
     """Counts files that are passed over because they do not end like images.
 
     Attributes:
-        count: Number of files of each ending, in lower case.
-        example: The first path of each ending, in alphabetical order.
+        count: Number of files by their ending, in lower case.
+        example: The alphabetically first path by its ending, in lower case.
     """
 
     count: dict[str, int] = field(default_factory=lambda: defaultdict(int))

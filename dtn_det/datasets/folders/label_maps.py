@@ -1,4 +1,4 @@
-"""Number the classes of folders by the names of the folders, never by where another set of folders has them."""
+"""Number the classes of folders by the names of the folders, never by their order in another set of folders."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class LabelMap:
 
     Attributes:
         classes: How the classes are numbered, one of :data:`CLASSES`.
-        numbers: The number of each folder's class.
+        numbers: The number of each folder's class, by the folder's name.
         names: Names of all classes, in the order of their numbers: wnids for ImageNet, else the folders' names.
     """
 

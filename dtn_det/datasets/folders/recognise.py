@@ -72,7 +72,7 @@ class Recognised:
     """What a folder was recognised as.
 
     Attributes:
-        kind: Its structure.
+        kind: Its structure, one of :data:`Kind`.
         root: The folder that holds the class folders, which may be ``val`` in the folder that the user named.
         title: Description for people.
         dataset: Name of the data set, such as ``'ImageNet'``, ``'ImageNet-V2'`` or ``'Tiny-ImageNet-C'``, if names of
@@ -99,7 +99,7 @@ class Recognised:
 
     @property
     def profile(self) -> str | None:
-        """The profile of the benchmark whose images are of the same size as these; None if there is none."""
+        """The profile of the benchmark whose images have the size of the folder's images; None if there is none."""
         side = square_side(self.sizes)
         return None if side is None else PROFILES_BY_SIDE.get(side)
 
@@ -137,7 +137,7 @@ def recognise(root: Path) -> Recognised:
 
 
 def _structure(root: Path, contents: Contents) -> Recognised | None:
-    """Recognise folders that their structure or file types alone tell; None if folders may be classes."""
+    """Recognise a folder by its structure and file types alone; None if that fails and its folders may be classes."""
     if (tiny := _tiny_imagenet(root, contents)) is not None:
         return tiny
     arrays = [name for name in contents.others if name.endswith(".npy")]
@@ -231,7 +231,7 @@ def _class_folders(root: Path, folders: tuple[str, ...]) -> Recognised:
 
 
 def _dataset(root: Path, folders: Sequence[str], names: Sequence[str]) -> str:
-    """Return the name of the data set, ImageNet or a variant, that folders and files are named like; else nothing."""
+    """Return which of ImageNet and its variants folders and files are named like; an empty string if none."""
     kind = naming(folders)
     if names and all(name.startswith(_ILSVRC) for name in names):
         return "ImageNet"
