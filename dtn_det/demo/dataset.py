@@ -1,4 +1,4 @@
-"""The demonstration set on disk, as COCO folders that are written once and checked before they are used again."""
+"""The demonstration set on disk, in COCO's format; it is written once, and checked before it is used again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dtn_det.errors import InputError
 from dtn_det.system.files import write_bytes, write_json
 
 MANIFEST = "manifest.json"
-# Raise it when the same seed gives another set, so that sets of an older version are not taken for current ones.
+# Raise it when the same seed gives another set, so that a set of an older version is drawn again.
 GENERATOR_VERSION = 1
 SPLITS = ("train", "val")
 
@@ -58,7 +58,7 @@ def write_dataset(root: Path, spec: DatasetSpec, on_image: Callable[[], None] = 
     The manifest is written last, so a folder without it is unfinished.
 
     Args:
-        root: Folder, made if absent; files of these names in it are replaced.
+        root: Folder, which is made if absent; files of these names in it are replaced.
         spec: The settings of the set.
         on_image: Called after each image, for a progress bar.
 
@@ -132,7 +132,7 @@ def append_scene(coco: dict[str, Any], index: int, name: str, scene: Scene) -> N
 
 
 def run_lengths(mask: BoolArray) -> list[int]:
-    """Encode a mask in COCO's uncompressed run lengths: down the columns, beginning with unset pixels.
+    """Encode a mask as COCO's uncompressed run lengths: column by column, the first run being one of unset pixels.
 
     Args:
         mask: ``(H, W)``.

@@ -1,4 +1,4 @@
-"""Draw the picture of validation images with ground truth and the boxes of both models."""
+"""Draw a picture of some validation images with the ground truth and the boxes of both models."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def draw_picture(layout: Layout) -> None:
 
 
 def _clean_boxes(layout: Layout, model: str) -> list[dict[str, Any]]:
-    """The detections on the clean images, in COCO's result format."""
+    """Return the detections on the clean images in COCO's result format."""
     store = Store.open(layout.store(model))
     scorer = CocoScorer(CocoTruth.of(store))
     (found,) = read_cells(store.model(LABELS[model]), [store.manifest.cells.index(CLEAN)])
@@ -87,6 +87,6 @@ def _draw_box(axis: Any, box: dict[str, Any]) -> None:
     if "score" in box:
         text += f" {box['score']:.2f}"
     background = {"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
-    # Above the box, or within it at the upper border of the image.
+    # The label stands above the box, or inside it if the box reaches the upper border of the image.
     side = "bottom" if y > LABEL_HEIGHT else "top"
     axis.text(x, y, text, fontsize=6, color="black", verticalalignment=side, bbox=background, clip_on=True)

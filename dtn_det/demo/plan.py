@@ -23,7 +23,7 @@ CONFIGS = {"dtn": "atss_dtn-swin-nano_fpn_shapes.py", "ln": "atss_swin-nano_fpn_
 """The models by their short names, and their files in ``configs/dtn_demo``."""
 
 LABELS = {"dtn": "DTN", "ln": "LayerNorm"}
-"""The models' names for people."""
+"""Names of the models in reports and messages."""
 
 SETTINGS = "settings.json"
 
@@ -36,8 +36,8 @@ class Plan:
     """What a demonstration does.
 
     Attributes:
-        data: The detection set; its seed is used for training and corruptions too.
-        max_epochs: Epochs of training, or None for the configs' own.
+        data: Settings of the detection set; its seed is also that of training and corruptions.
+        max_epochs: Number of epochs, or None for that of the configs.
         corruptions: Names of the corruptions.
         severities: Severities, from 1 to 5.
     """
@@ -59,7 +59,7 @@ class Plan:
         return Corruptor("coco-c", seed=self.data.seed)
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that the numbers depend on, so that results of different settings are not mixed."""
+        """Return everything that results depend on, so that those of different settings are not mixed."""
         own = json.loads(json.dumps(asdict(self)))
         configs = {f"config of {name}": _digest(load_config(name)) for name in CONFIGS}
         packages = {name: _version(name) for name in ("dtn-det", "torch", "mmcv", "mmdet", "numpy")}
@@ -133,7 +133,7 @@ def config_folder() -> Path:
 
 
 def open_folder(root: Path, plan: Plan, *, fresh: bool = False) -> Layout:
-    """Prepare the folder of a demonstration, or continue in it.
+    """Prepare the folder of a new demonstration, or check that an earlier one can continue in it.
 
     Args:
         root: The folder, which exists.
@@ -176,7 +176,7 @@ def read_settings(root: Path) -> dict[str, Any] | None:
 
 
 def clear(root: Path) -> None:
-    """Delete what a demonstration writes and nothing else, the settings last, so that a kill leaves it repeatable."""
+    """Delete what a demonstration writes and nothing else; the settings go last, so that this can be interrupted."""
     layout = Layout(root)
     for folder in (layout.data, layout.report, *(layout.model(name) for name in CONFIGS)):
         if folder.is_dir():

@@ -1,4 +1,4 @@
-"""The processes that train and evaluate the models, seen from the parent."""
+"""Start the processes that train and evaluate the models, and follow their progress."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dtn_det.demo.dataset import DatasetSpec
 from dtn_det.demo.plan import Layout, Plan
 
 ENVIRONMENT = {
-    # One thread each, so that sums are made in the same order on every machine.
+    # One thread each, so that numbers are summed in the same order on every machine.
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -30,12 +30,12 @@ LOG_LINES_SHOWN = 15
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is.
+    """How far a stage has come.
 
     Attributes:
         stage: ``'train'`` or ``'evaluate'``.
-        done: Steps done.
-        total: Steps in all.
+        done: Number of iterations or image evaluations done.
+        total: Their number in all.
         note: A few words, such as the loss.
     """
 
@@ -78,7 +78,7 @@ def run_models(models: Sequence[str], plan: Plan, layout: Layout, on_progress: C
 
 @contextlib.contextmanager
 def _started(model: str, plan: Plan, layout: Layout) -> Iterator[subprocess.Popen[str]]:
-    """A worker's process, which does not outlive the block."""
+    """Start the process of a model, which does not outlive the block."""
     layout.log(model).parent.mkdir(parents=True, exist_ok=True)
     with layout.log(model).open("a") as log:
         process = subprocess.Popen(
@@ -107,12 +107,12 @@ def _read(model: str, process: subprocess.Popen[str], events: queue.Queue[tuple[
 
 
 def encode_job(model: str, plan: Plan, layout: Layout) -> str:
-    """The command-line argument of the process."""
+    """Return the command-line argument of the process of a model, as JSON."""
     return json.dumps({"model": model, "plan": asdict(plan), "root": str(layout.root)})
 
 
 def decode_job(text: str) -> tuple[str, Plan, Layout]:
-    """Inverse of :func:`encode_job`."""
+    """Read the argument that :func:`encode_job` has made."""
     job = json.loads(text)
     plan: dict[str, Any] = job["plan"]
     plan["data"] = DatasetSpec(**plan["data"])

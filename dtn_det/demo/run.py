@@ -39,7 +39,7 @@ def run_demo(root: Path, plan: Plan, console: Console, *, fresh: bool = False) -
         root: Folder for everything.
         plan: The demonstration.
         console: Where progress and the summary go.
-        fresh: Delete what is there and start again.
+        fresh: Delete what an earlier demonstration left there and start again.
 
     Returns:
         The comparison.
@@ -70,7 +70,7 @@ def run_demo(root: Path, plan: Plan, console: Console, *, fresh: bool = False) -
 
 
 def prepare_data(root: Path, spec: DatasetSpec, add_stage: AddStage) -> None:
-    """Write the detection set unless it is there, undamaged."""
+    """Write the detection set unless the folder holds it undamaged."""
     total = spec.num_train + spec.num_val
     if is_intact(root, spec):
         add_stage("Drawing the images", total, done=total, note="reused")
@@ -108,7 +108,7 @@ def _train_and_evaluate(plan: Plan, layout: Layout, add_stage: AddStage) -> None
     shows: dict[tuple[str, str], Stage] = {}
     unfinished = []
     for model in CONFIGS:
-        # How long a training is, its Runner knows: images without an object are no part of it.
+        # Only the Runner knows the number of iterations, because training leaves out images without an object.
         iterations = json.loads(layout.training(model).read_text())["iterations"] if is_trained(layout, model) else None
         done_images = evaluated(layout, model, plan)
         if iterations is None or done_images < total_images:
@@ -145,9 +145,9 @@ def _summarise(layout: Layout, console: Console, seconds: float) -> None:
 
 
 def next_command() -> str:
-    """The command that trains on COCO, as it works from here, whether the environment is activated or not."""
+    """Return the command that trains on COCO; it works in this folder, with the environment activated or not."""
     executable = Path(sys.executable)
-    # Their folders, not what they lead to: in every environment they are links to the same Python.
+    # Compare folders, not the targets of links: in every environment `python` may be a link to the same Python.
     found = shutil.which("python")
     python = "python" if found and Path(found).parent == executable.parent else _from_here(executable)
     checkout = config_folder().parents[1]
@@ -155,5 +155,5 @@ def next_command() -> str:
 
 
 def _from_here(path: Path) -> str:
-    """The path, relative where it lies below the current folder."""
+    """Return a path, relative to the current folder if it lies below it."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,4 +1,4 @@
-"""Scenes of the demonstration set: the outlines of its classes, and an image with its annotations from a seed."""
+"""Scenes of the demonstration set: the outlines of its classes, and images with annotations drawn from a seed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ring(u: FloatArray, v: FloatArray) -> BoolArray:
 
 
 def square(u: FloatArray, v: FloatArray) -> BoolArray:
-    """A square inscribed in the circle, slightly enlarged."""
+    """A square, slightly larger than the one inscribed in the circle."""
     return np.maximum(np.abs(u), np.abs(v)) <= 0.8
 
 
@@ -82,29 +82,29 @@ CLASSES: dict[str, Outline] = {
 """The classes in the order of their COCO category ids, which start at 1."""
 
 DISTRACTORS: tuple[Outline, ...] = (bar, lens)
-"""Shapes that are drawn and belong to no class."""
+"""Shapes that are drawn but belong to no class."""
 
-# Share of an object that must stay visible; more of a large one, which would not be large otherwise.
+# Share of an object that must stay visible; that of large objects is higher, so that what is visible is still large.
 MIN_VISIBLE = 0.8
 MIN_VISIBLE_LARGE = 0.85
-# A shape that finds no place after this many tries is left out.
+# A shape for which this many random positions do not fit is left out.
 PLACEMENT_TRIES = 20
-# Spans of the mean colours. Shapes of every class, and distractors, are brighter than backgrounds.
+# Ranges of the mean colours. Shapes, also distractors, are brighter than backgrounds.
 BACKGROUND_BASE, SHAPE_BASE = (0.0, 100.0), (110.0, 255.0)
 # Largest difference between the two colours of a texture.
 TEXTURE_CONTRAST = 50.0
 # Smallest difference, in at least one channel, between the mean colours of a shape and of what lies under it.
 MIN_CONTRAST = 80.0
-# Areas in pixels, from and to; COCO's small ends at 1024 and its large begins at 9216.
+# Ranges of areas in pixels; by COCO's definition objects are small up to 1024 and large from 9216 on.
 SMALL, MEDIUM, LARGE = (250.0, 950.0), (1300.0, 3200.0), (11000.0, 13000.0)
-# Largest radius, in shorter sides of the image: shapes with little area for their radius stay below LARGE.
+# Largest radius, in shorter sides of the image; shapes with little area for their radius therefore stay below LARGE.
 MAX_RADIUS = 0.53
-# Share of images that start with a large object, and share of the small ones among all other objects.
+# Share of images (with single objects) that have a large one, and share of small ones among all other objects.
 LARGE_SHARE = 0.2
 SMALL_SHARE = 0.4
 # Tangent of half the largest angle by which shapes are turned: 23 degrees.
 MAX_TILT = 0.2
-# Shares of images with nothing to find, and with a crowd.
+# Share of images without objects, and share of images with a crowd.
 EMPTY_SHARE = 0.05
 CROWD_SHARE = 0.06
 
@@ -170,13 +170,13 @@ class _Canvas:
             keep: Share of it that must stay visible.
 
         Returns:
-            Its number, or None if it would hide too much of itself or of another shape: then nothing is drawn.
+            Its number; None if too little of it or of another shape would stay visible, and then nothing is drawn.
         """
         window = self._window(centre, radius)
         cos, sin = rotation(self.rng, MAX_TILT)
         dx, dy = (self.x[window] - centre[0]) / radius, (centre[1] - self.y[window]) / radius  # y points up
         mask = outline(cos * dx - sin * dy, sin * dx + cos * dy)
-        # Of the whole shape: the border of the image cuts some off.
+        # Computed from the area of the whole outline, because the border of the image may cut some of the mask off.
         needed = keep * _unit_area(outline) * radius * radius
         number = len(self.needed)
         owner = self.owner.copy()
@@ -191,7 +191,7 @@ class _Canvas:
         return number
 
     def _window(self, centre: tuple[float, float], radius: float) -> tuple[slice, slice]:
-        """Rows and columns that a shape can reach."""
+        """Return the rows and columns that a shape can reach."""
         x, y = centre
         return (
             slice(max(0, int(y - radius)), min(self.height, int(y + radius) + 1)),
@@ -200,7 +200,7 @@ class _Canvas:
 
     def _fill(self, patch: FloatArray, mask: BoolArray) -> None:
         """Paint the pixels of ``mask`` with a texture whose mean colour stands out from what was there."""
-        # Integers: their sum does not depend on the order of the summands.
+        # As integers, whose sum does not depend on the order of the summands.
         under = patch[mask].astype(np.int64).sum(axis=0) / mask.sum()
         colours = _two_colours(self.rng, SHAPE_BASE)
         while np.abs(colours.sum(axis=0) / 2 - under).max() < MIN_CONTRAST:
@@ -209,7 +209,7 @@ class _Canvas:
 
 
 def draw_scene(seed: tuple[int, ...], height: int, width: int) -> Scene:
-    """Draw one scene. The same arguments give the same scene, bit by bit.
+    """Draw one scene. The same arguments always give exactly the same scene.
 
     Args:
         seed: Non-negative integers below 2**32, such as (seed, split, index).
@@ -217,7 +217,7 @@ def draw_scene(seed: tuple[int, ...], height: int, width: int) -> Scene:
         width: Width of the image in pixels.
 
     Raises:
-        ValueError: An image smaller than 32 pixels.
+        ValueError: A side is smaller than 32 pixels.
     """
     if min(height, width) < 32:
         raise InputError(f"expected an image of at least 32 x 32 pixels, got {width} x {height}")
@@ -247,7 +247,7 @@ def draw_scene(seed: tuple[int, ...], height: int, width: int) -> Scene:
 
 
 def _add_object(canvas: _Canvas, outline: Outline, span: tuple[float, float]) -> int | None:
-    """Draw a shape with an area of the span, somewhere where enough of everything stays visible."""
+    """Draw a shape with an area in ``span``, at a random position where enough of every shape stays visible."""
     rng = canvas.rng
     keep = MIN_VISIBLE_LARGE if span == LARGE else MIN_VISIBLE
     for _ in range(PLACEMENT_TRIES):
@@ -260,7 +260,7 @@ def _add_object(canvas: _Canvas, outline: Outline, span: tuple[float, float]) ->
 
 
 def _add_crowd(canvas: _Canvas, outline: Outline) -> list[int]:
-    """A dozen small shapes of one class close together."""
+    """Draw up to twelve small shapes of one class close together."""
     rng = canvas.rng
     side = 0.4 * min(canvas.height, canvas.width)
     left, top = rng.random_sample() * (canvas.width - side), rng.random_sample() * (canvas.height - side)
@@ -270,13 +270,13 @@ def _add_crowd(canvas: _Canvas, outline: Outline) -> list[int]:
 
 
 def _anywhere(canvas: _Canvas, margin: float = 0.0) -> tuple[float, float]:
-    """A point that is ``margin`` away from the border, or half the side if that is less."""
+    """Return a random point at least ``margin`` from the border, or the middle of a side that is too short for that."""
     x, y = (min(margin, side / 2) + max(side - 2 * margin, 0) * canvas.rng.random_sample() for side in canvas.size)
     return x, y
 
 
 def _two_colours(rng: np.random.RandomState, span: tuple[float, float]) -> FloatArray:
-    """Two colours ``(2, 3)`` of the same family, so that a texture has a mean colour of its own."""
+    """Return two similar colours ``(2, 3)``, so that the mean colour of a texture is characteristic."""
     base = span[0] + (span[1] - span[0]) * rng.random_sample(3)
     return np.clip(base + TEXTURE_CONTRAST * (rng.random_sample((2, 3)) - 0.5), 0, 255)
 
@@ -287,6 +287,6 @@ def _outlines() -> list[Outline]:
 
 @cache
 def _unit_area(outline: Outline) -> float:
-    """Area of an outline for radius 1, counted on a fine grid."""
+    """Return the area of an outline for radius 1, counted on a fine grid."""
     x, y = grid(200, 200)
     return float(outline(x / 100 - 1, y / 100 - 1).sum()) / 10_000

@@ -1,7 +1,7 @@
 """Procedural textures.
 
-Only additions, products, divisions and comparisons of float64 are used, which IEEE 754 defines to the last bit, and
-``numpy.random.RandomState``, whose streams numpy has frozen: the same seed gives the same pixels everywhere.
+The same seed gives the same pixels everywhere: only additions, products, divisions and comparisons of float64 are used,
+which IEEE 754 defines to the last bit, and ``numpy.random.RandomState``, whose streams numpy has frozen.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ Field = Callable[[np.random.RandomState, int, int], FloatArray]
 
 
 def rotation(rng: np.random.RandomState, tilt: float = 1.0) -> tuple[float, float]:
-    """Cosine and sine of a random angle, without a trigonometric function (those differ between C libraries).
+    """Return cosine and sine of a random angle, without a trigonometric function (those differ between C libraries).
 
     Args:
         rng: Source of randomness.
-        tilt: Tangent of half the largest angle, to either side: 1 stands for 90 degrees.
+        tilt: Tangent of half the largest angle to either side; 1 is 90 degrees.
     """
     t = tilt * (2 * rng.random_sample() - 1)  # tangent of half the angle
     return (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
 
 
 def grid(height: int, width: int) -> tuple[FloatArray, FloatArray]:
-    """Coordinates ``(x, y)`` of the pixel centres, each ``(height, width)``."""
+    """Return the coordinates ``x`` and ``y`` of the pixel centres, each ``(height, width)``."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float64) + 0.5
     return x, y
 
 
 def _rotated(rng: np.random.RandomState, height: int, width: int, period: float) -> tuple[FloatArray, FloatArray]:
-    """Rotated and shifted coordinates in units of ``period``."""
+    """Return randomly rotated and shifted coordinates in units of ``period``."""
     x, y = grid(height, width)
     cos, sin = rotation(rng)
     return (cos * x - sin * y) / period + rng.random_sample(), (sin * x + cos * y) / period + rng.random_sample()
@@ -98,7 +98,7 @@ def _value_noise(rng: np.random.RandomState, height: int, width: int, period: fl
 
 
 def paint(rng: np.random.RandomState, height: int, width: int, colours: FloatArray) -> FloatArray:
-    """A random texture between two colours.
+    """Draw a random texture between two colours.
 
     Args:
         rng: Source of randomness.

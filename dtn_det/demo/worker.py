@@ -1,8 +1,8 @@
 """The process that trains and evaluates one model: ``python -m dtn_det.demo.worker JOB``.
 
-Each model has a process of its own with one thread, so that both run at once and the numbers do not depend on the
-number of cores. The process reports to its parent by lines of JSON on its standard output. It ends when its standard
-input is closed, which happens when the parent dies, in whatever way.
+Each model has a process of its own with one thread, so that both run at once and results do not depend on the number of
+cores. The process reports to its parent by lines of JSON on its standard output. It ends when its standard input is
+closed, which happens in whatever way the parent dies.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def run_job(model: str, plan: Plan, layout: Layout, report: Report) -> None:
-    """Train and evaluate a model, except for what is finished already.
+    """Train and evaluate a model, leaving out what is finished already.
 
     Args:
         model: A name in :data:`dtn_det.demo.plan.CONFIGS`.
@@ -45,7 +45,7 @@ def run_job(model: str, plan: Plan, layout: Layout, report: Report) -> None:
 
 
 def prepare_config(model: str, plan: Plan, layout: Layout) -> Config:
-    """Return the model's config with the paths, the seed and the length of training of the plan."""
+    """Return the model's config with the plan's paths, seed and number of epochs."""
     from dtn_det.training import launch
 
     cfg = load_config(model)
@@ -68,7 +68,7 @@ def train(cfg: Config, layout: Layout, model: str, report: Report) -> None:
     checkpoint = _last_checkpoint(layout.model(model))
     if checkpoint is not None:
         cfg.load_from, cfg.resume = str(checkpoint), True
-    # The clean evaluation is a stage of its own.
+    # No validation here: the evaluation after the training covers clean images too.
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     runner = Runner.from_cfg(cfg)
     runner.register_hook(ReseedHook(cfg.randomness["seed"]))
@@ -109,7 +109,7 @@ def evaluate(plan: Plan, layout: Layout, model: str, report: Report) -> None:
 
 
 def evaluated(layout: Layout, model: str, plan: Plan) -> int:
-    """Return how many of the images, each under each condition, are in the model's store."""
+    """Return how many evaluations, of one image under one condition each, are in the model's store."""
     if not (layout.store(model) / "store.json").is_file():
         return 0
     store = Store.open(layout.store(model))
@@ -119,7 +119,7 @@ def evaluated(layout: Layout, model: str, plan: Plan) -> int:
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the last epoch that was written to its end."""
+    """Return the latest checkpoint of an epoch that was written completely, or None."""
     found = sorted(folder.glob("epoch_*.pth"), key=lambda path: int(path.stem.removeprefix("epoch_")))
     return next((path for path in reversed(found) if is_whole(path)), None)
 
@@ -127,7 +127,7 @@ def _last_checkpoint(folder: Path) -> Path | None:
 class ReseedHook(Hook):  # type: ignore[misc]
     """Seeds all generators at the start of every epoch.
 
-    A training that was killed and resumed then draws the same numbers as one that ran through.
+    A training that was killed and resumed then draws the same random numbers as one that ran through.
 
     Args:
         seed: Seed of the run.
@@ -137,7 +137,7 @@ class ReseedHook(Hook):  # type: ignore[misc]
         self.seed = seed
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Seed by run and epoch."""
+        """Seed all generators from the run's seed and the epoch, so that a resumed run repeats."""
         set_random_seed((self.seed * 1000 + runner.epoch) % 2**32)
 
 
@@ -163,8 +163,8 @@ def _die_with_parent() -> None:
 
 
 def main() -> None:
-    """Entry of the process."""
-    # What libraries print to standard output goes to the log, and the reports get a descriptor of their own.
+    """Run the job in the arguments of the process."""
+    # Standard output is redirected to the log, for what libraries print; the reports use a copy of the original one.
     with os.fdopen(os.dup(1), "w", buffering=1) as channel:
         os.dup2(2, 1)
         threading.Thread(target=_die_with_parent, daemon=True).start()

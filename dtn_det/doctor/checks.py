@@ -1,7 +1,7 @@
 """Check what is installed and whether it works, and find the command that mends what does not.
 
-Everything is tried in a process of its own, so that a broken package is a line in the report and no crash. A package of
-an extra that is not installed is `absent`, which is no fault. One that is installed and does not work is an `error`.
+Every package is tried in a process of its own, so that a broken one is a line in the report and not a crash. If a
+package of an extra is not installed, it is `absent`, which is no fault; if it is installed and does not work, `error`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dtn_det.doctor.probe import Outcome, run_probe
 Status = Literal["ok", "absent", "warning", "error"]
 
 MMCV_VERSION: Final = "2.3.6"
-# Pairs of distributions with one import name: the one installed last has overwritten files of the other.
+# Pairs of distributions with the same import name: the one installed last has overwritten files of the other.
 RIVALS: Final = (
     ("onedl-mmcv", "mmcv"),
     ("onedl-mmcv", "mmcv-lite"),
@@ -53,7 +53,7 @@ class Check:
         name: Name of the check.
         status: `ok`, `absent` (an extra that is not installed), `warning` (works, with a drawback) or `error`.
         detail: The version and what was found.
-        fix: The command that mends it, or `None` where nothing needs mending.
+        fix: The command that mends it, or `None` if there is nothing to mend.
     """
 
     name: str
@@ -101,7 +101,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def check_python(version: tuple[int, int, int]) -> Check:
-    """Check that the detection packages have builds for this Python."""
+    """Check that the pinned versions of packages are meant for this version of Python."""
     text = ".".join(map(str, version))
     detail = f"{text} on {platform.system()} {platform.machine()}"
     if (3, 10) <= version[:2] <= (3, 13):
@@ -205,7 +205,7 @@ def check_native(layers: Outcome) -> Check:
 def declared_requirements() -> tuple[str, ...]:
     """Read the requirements of this package with all extras, from the checkout or else from its installation."""
     folder = source_folder()
-    # An editable installation may have kept those of an earlier checkout. Python 3.10 has no tomllib.
+    # The metadata of an editable installation may be of an earlier state of the checkout. Python 3.10 has no tomllib.
     if folder is not None and sys.version_info >= (3, 11):
         read: Any = importlib.import_module("tomllib")
         project = read.loads((folder / "pyproject.toml").read_text())["project"]
@@ -241,7 +241,7 @@ def check_requirements(versions: Mapping[str, str], declared: Sequence[str]) -> 
 
 
 def check_rivals(versions: Mapping[str, str]) -> list[Check]:
-    """Find distributions of one import name that are installed together."""
+    """Find pairs of installed distributions with the same import name."""
     checks = []
     for ours, other in RIVALS:
         if ours in versions and other in versions:
@@ -258,7 +258,7 @@ def check_rivals(versions: Mapping[str, str]) -> list[Check]:
 
 
 def check_opencv(versions: Mapping[str, str]) -> Check:
-    """Check that all distributions of OpenCV, which share the folder `cv2`, have one version."""
+    """Check that all installed distributions of OpenCV, which share the folder `cv2`, have the same version."""
     found = {name: versions[name] for name in OPENCVS if name in versions}
     listed = ", ".join(f"{name} {version}" for name, version in found.items())
     if not found:
@@ -284,7 +284,7 @@ def nvidia_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | Non
 
 
 def matching_torchvision(torch_version: str) -> str | None:
-    """Return the torchvision that was released with a torch, `0.27.*` for 2.12; `None` for a torch that is not 2.x."""
+    """Return the torchvision for a version of torch, such as `0.27.*` for 2.12; `None` if that is not 2.x."""
     match = re.match(r"2\.(\d+)\.", torch_version)
     return f"0.{int(match[1]) + 15}.*" if match else None
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _MARK = "dtn-det probe: "
-# The facts are the last line of the output, since packages print lines of their own during import.
+# The facts are the last line of the output, because packages may print other lines during import.
 _WRAPPER = """
 import json, sys
 facts = {{}}

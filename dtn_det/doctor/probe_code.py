@@ -17,7 +17,7 @@ INSTALLABLE: Final = {
     "torchvision": "torchvision",
     "numpy": "numpy",
 }
-"""Distributions by import name, to name what a probe of another package lacks."""
+"""Distributions by import name: what to install if the probe of another package fails because this one is missing."""
 
 
 @dataclass(frozen=True)

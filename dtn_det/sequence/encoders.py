@@ -57,8 +57,8 @@ class Encoder:
     Attributes:
         model: A model of transformers; called with ``input_ids``, ``attention_mask`` and ``position_ids``,
             ``(B, length)``.
-        length: Number of tokens of every input, with the class token and padding, so that outputs do not depend on
-            how a batch was padded.
+        length: Number of tokens of every input, with class token and padding; it is the same for all inputs, so that
+            outputs do not depend on how a batch was padded.
         width: Channels of its output for each token.
     """
 
@@ -105,11 +105,11 @@ class Sizes:
             )
 
     def padded_to(self, multiple: int) -> int:
-        """The length of the longest sequence with its class token, rounded up to a multiple."""
+        """Return the length of the longest sequence with its class token, rounded up to a multiple."""
         return math.ceil((self.max_tokens + 1) / multiple) * multiple
 
     def common(self, length: int) -> dict[str, Any]:
-        """Arguments that the configs of all these transformers have in common."""
+        """Return the arguments that the configs of all these encoders share."""
         return {
             "vocab_size": CLASS_TOKEN + 1,
             "hidden_size": self.embed_dims,
@@ -121,7 +121,7 @@ class Sizes:
         }
 
     def bert(self, length: int) -> dict[str, Any]:
-        """Arguments of the configs of models that descend from BERT."""
+        """Return the arguments of the configs of encoders derived from BERT."""
         return {
             **self.common(length),
             "num_hidden_layers": self.num_layers,
@@ -134,8 +134,8 @@ class Sizes:
 def build_encoder(name: str, sizes: Sizes, **options: Any) -> Encoder:
     """Build an encoder with fresh weights.
 
-    As in the Arena, word embeddings start with a standard deviation of 1, and the position embeddings are sines and
-    cosines that are not trained.
+    As in the Arena, word embeddings start with a standard deviation of 1, and position embeddings are fixed sines and
+    cosines.
 
     Args:
         name: ``'transformer'`` (the encoder of XLM-RoBERTa-XL, whose norms stand before the branches of its blocks, as
@@ -172,7 +172,7 @@ def _transformer(sizes: Sizes) -> Encoder:
 def _bigbird(sizes: Sizes, *, block_size: int = 64, num_random_blocks: int = 3) -> Encoder:
     check_integers(block_size=block_size, num_random_blocks=num_random_blocks)
     length = sizes.padded_to(block_size)
-    # From shorter ones on transformers takes full attention instead.
+    # For shorter sequences transformers computes full attention instead.
     least = (5 + 2 * num_random_blocks) * block_size + 1
     if length < least:
         raise InputError(
@@ -211,7 +211,7 @@ def _reformer(
         axial_pos_embds=False,
         is_decoder=False,
     )
-    # Its output has the channels of both of its reversible streams.
+    # Reformer's output concatenates the channels of its two reversible streams.
     return Encoder(build_reformer(config, hash_seed), length, 2 * sizes.embed_dims)
 
 
@@ -226,7 +226,7 @@ def _start_embeddings(encoder: Encoder) -> None:
 
 
 def sinusoidal_positions(length: int, channels: int) -> Tensor:
-    """Alternating sines and cosines of positions (Vaswani et al., arXiv:1706.03762), ``(length, channels)``."""
+    """Return alternating sines and cosines of positions (Vaswani et al., arXiv:1706.03762), ``(length, channels)``."""
     position = torch.arange(length, dtype=torch.float64).unsqueeze(1)
     frequency = torch.exp(torch.arange(0, channels, 2, dtype=torch.float64) * (-math.log(10000.0) / channels))
     angles = position * frequency

@@ -1,7 +1,7 @@
 """Write the ListOps data set with all cores: three TSV files in the format of the Long-Range Arena.
 
-Whichever process is free draws the next numbered part from a random stream of its own, and the parts are joined in
-order, so the files depend on the settings alone. A part that exists already is not drawn again.
+The set is drawn in numbered parts, each from a random stream of its own, by whichever process is free. The parts are
+joined in the order of their numbers, so the files depend on the settings alone. An existing part is not drawn again.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ MANIFEST: Final = "listops.json"
 HEADER: Final = "Source\tTarget\r\n"
 FILES: Final = {"train": "basic_train.tsv", "val": "basic_val.tsv", "test": "basic_test.tsv"}
 """Names of the Arena's files."""
-# Version of the way from settings to files; raise it when the same settings give other files.
+# Version of the generator; raise it when the same settings give other files.
 _GENERATOR = 1
 _TREES_PER_PART = 2000
-# After so many parts in a row without a new sequence there are none left to find.
+# After this many parts in a row without a new sequence the search is given up.
 _PATIENCE = 25
 
 
@@ -51,7 +51,7 @@ class ListOps:
         test: Number of sequences to test with.
         min_length: Sequences have more tokens than this, parentheses not counted.
         max_length: Sequences have fewer tokens than this.
-        max_depth: Largest depth of their trees, digits included.
+        max_depth: Largest depth of their trees; the digits count as a level.
         max_args: Largest number of arguments of an operator.
         seed: Seed of all randomness.
 
@@ -98,7 +98,7 @@ def draw_part(settings: ListOps, index: int) -> list[str]:
         index: Number of the part, from 0.
 
     Returns:
-        ``source TAB value CR LF``, as Python's :mod:`csv` ends lines, with which the Arena writes its files.
+        Lines ``source TAB value CR LF``: the Arena writes its files with Python's :mod:`csv`, which ends lines so.
     """
     rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(index,)))
     drawn = (
@@ -117,8 +117,8 @@ def draw_part(settings: ListOps, index: int) -> list[str]:
 def write_listops(folder: Path, settings: ListOps, workers: int, console: Console) -> bool:
     """Write the data set, or continue what an earlier call began.
 
-    Files are complete or absent at any moment, no sequence is in them twice, and they do not depend on the number of
-    processes. They take twice their size on the disk until they are complete: 1.4 GB with the Arena's settings.
+    Each file is complete or absent at any moment. No sequence occurs twice, and the files do not depend on the number
+    of processes. Until they are complete they take twice their size on the disk: 1.4 GB with the Arena's settings.
 
     Args:
         folder: The folder of the files.
@@ -130,7 +130,7 @@ def write_listops(folder: Path, settings: ListOps, workers: int, console: Consol
         False if the data set was complete already.
 
     Raises:
-        ValueError: The folder holds something else, or there are not as many different sequences.
+        ValueError: The folder holds something else, or the settings do not give enough different sequences.
         RuntimeError: A process died.
     """
     if workers < 1:
@@ -161,7 +161,7 @@ def write_listops(folder: Path, settings: ListOps, workers: int, console: Consol
 
 
 def _parts_name(manifest: dict[str, int | str]) -> str:
-    """The name of the folder of parts, which the settings determine, so that parts of others cannot be in it."""
+    """Return the name of the folder of parts; it depends on the settings, so that parts of others are not used."""
     digest = hashlib.blake2b(json.dumps(manifest, sort_keys=True).encode(), digest_size=6).hexdigest()
     return f".listops-parts-{digest}"
 
@@ -195,7 +195,7 @@ def _choose(parts: Path, settings: ListOps, workers: int, drawn: Callable[[int],
     """Draw parts until there are enough different lines, and choose these lines.
 
     Returns:
-        For each part, the numbers of its lines that no earlier part has, as many as are wanted in all.
+        For each part, the numbers of its lines that have not occurred before; together as many as are wanted.
     """
     seen: set[bytes] = set()
     chosen: list[list[int]] = []
@@ -221,7 +221,7 @@ def _choose(parts: Path, settings: ListOps, workers: int, drawn: Callable[[int],
 
 
 def _parts(folder: Path, settings: ListOps, workers: int) -> Generator[list[bytes], None, None]:
-    """Write parts in processes of their own without end, and yield the digests of the lines of each part."""
+    """Write one part after another in worker processes until closed, and yield the digests of the lines of each."""
     context = multiprocessing.get_context("spawn")
     with worker_environment(), ProcessPoolExecutor(workers, context, end_with_parent) as pool:
         pending: deque[Future[list[bytes]]] = deque()
@@ -255,7 +255,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _join(folder: Path, parts: Path, settings: ListOps, chosen: list[list[int]]) -> None:
-    """Write the files from the chosen lines; each gets its name when it is complete."""
+    """Write the files from the chosen lines; each file gets its final name when it is complete."""
     rows = _chosen_lines(parts, chosen)
     for split, size in settings.splits.items():
         unfinished = parts / FILES[split]

@@ -1,4 +1,4 @@
-"""The parts of a training on sequences that configs name: the classifier, the data set and the learning rate.
+"""What configs for training on sequences name: the classifier, the data set and the learning-rate schedule.
 
 ``dict(type="SequenceClassifier", encoder=..., norm_cfg=...)``, ``dict(type="ListOps", data_root=..., ann_file=...)``
 and ``dict(type="InverseSqrtLR", begin=...)``.
@@ -24,14 +24,14 @@ from dtn_det.sequence.encoders import CLASS_TOKEN, PADDING, Sizes, build_encoder
 from dtn_det.sequence.reading import NUM_CLASSES, read_listops
 
 Mode = Literal["tensor", "loss", "predict"]
-# MMEngine's value for the end of a scheduler that has none.
+# The value by which MMEngine marks a scheduler without end.
 INF = int(1e9)
 
 
 class SequenceClassifier(BaseModel):  # type: ignore[misc]
     """An encoder and two linear layers on its output for the class token, as in the Long-Range Arena.
 
-    The class token comes first and is part of the sequence: norms with statistics over tokens include it, and leave out
+    The class token comes first and is part of the sequence: norms with statistics over tokens include it, but not the
     padding. All inputs are padded to one length, so that outputs do not depend on how a batch was padded.
 
     Args:
@@ -41,7 +41,7 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
             LayerNorm.
         num_classes: Number of classes.
         head_dims: Channels between the two linear layers.
-        data_preprocessor: As for MMEngine's models.
+        data_preprocessor: As in MMEngine's ``BaseModel``.
 
     Raises:
         InputError: The config does not fit.
@@ -72,7 +72,7 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
         self.head = nn.Sequential(nn.Linear(built.width, head_dims), nn.ReLU(), nn.Linear(head_dims, num_classes))
 
     def init_weights(self) -> None:
-        """Do nothing, since transformers draws the weights when it builds a model."""
+        """Do nothing: transformers has drawn the weights when it built the model."""
 
     def forward(
         self,
@@ -110,12 +110,12 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
         tokens = self._pad(inputs)
         mask = tokens != PADDING
         positions = torch.arange(self.length, device=tokens.device).expand_as(tokens)
-        # Without them, some encoders would count positions from another number, or skip padding.
+        # Without position_ids, some encoders would count positions from another number than 0, or skip padding.
         output = self.encoder(input_ids=tokens, attention_mask=mask.long(), position_ids=positions)
         return self.head(output.last_hidden_state[:, 0])
 
     def _pad(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
-        """Put the class token first, and padding behind: ``(B, self.length)``."""
+        """Put the class token before each sequence, and padding after it: ``(B, self.length)``."""
         if isinstance(inputs, Tensor):
             sequences = inputs
         else:
@@ -171,9 +171,9 @@ class ListOpsDataset(BaseDataset):  # type: ignore[misc]
 
 
 class InverseSqrtLR(_ParamScheduler):  # type: ignore[misc]
-    """A learning rate that falls with the square root of the step: ``lr * sqrt(begin / step)`` from ``begin`` on.
+    """A learning rate that falls as one over the square root of the step: ``lr * sqrt(begin / step)`` from ``begin`` on.
 
-    At ``begin``, where a linear warm-up ends, it is the rate of the optimizer.
+    At ``begin``, where a linear warm-up ends, it is ``lr``, the rate set in the optimizer.
 
     Args:
         optimizer: The optimizer or its wrapper.

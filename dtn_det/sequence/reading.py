@@ -12,8 +12,8 @@ from dtn_det.sequence.trees import END, OPERATORS
 VOCABULARY: Final = ("", *OPERATORS, END, *map(str, range(10)))
 """The tokens in the order of their numbers; number 0 is padding.
 
-As in the Arena's input pipeline, parentheses are left out, for the brackets say the same. The Arena itself numbers the
-15 tokens in another order in each run."""
+As in the Arena's input pipeline, parentheses are left out, because the brackets say the same. The Arena itself numbers
+the 15 tokens in another order in each run."""
 NUM_CLASSES: Final = 10
 _NUMBERS = {token: number for number, token in enumerate(VOCABULARY) if token}
 _COLUMNS = ["Source", "Target"]
@@ -22,7 +22,7 @@ _COLUMNS = ["Source", "Target"]
 def read_listops(path: Path, max_tokens: int | None = None) -> Iterator[tuple[bytes, int]]:
     """Read a file of the Arena's format line by line.
 
-    A byte order mark and empty lines at the end, which editors leave behind, are skipped.
+    A byte order mark and empty lines at the end, which some editors add, are skipped.
 
     Args:
         path: A TSV file with the header ``Source TAB Target``.
@@ -62,7 +62,7 @@ def read_listops(path: Path, max_tokens: int | None = None) -> Iterator[tuple[by
 
 
 class _RowError(ValueError):
-    """A fault of a row, without its place in the file."""
+    """A fault of a row; the message does not say where in the file the row stands."""
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message)

@@ -18,9 +18,9 @@ _MULTIPLIER, _INCREMENT, _MODULUS = 6364136223846793005, 1442695040888963407, 1 
 class SeededReformerLayer(ReformerLayer):
     """A layer whose dropout and hashing depend on the seed of the run.
 
-    The reversible backward pass repeats the forward pass with the same seed. transformers takes that seed from the
-    operating system, so that no training could be repeated. Here each layer has its own sequence of seeds, whose state
-    checkpoints keep.
+    The reversible backward pass repeats the forward pass with the same seed. In transformers that seed comes from the
+    operating system, so that no training can be repeated. Here each layer has its own sequence of seeds, and
+    checkpoints store where it has come to.
     """
 
     dropout_seed: Tensor
@@ -40,7 +40,7 @@ class SeededReformerLayer(ReformerLayer):
 
 
 class SeededReformer(ReformerModel):
-    """Reformer that hashes with the same rotations at every call in evaluation, and at random in training.
+    """Reformer that hashes with the same rotations in every call in evaluation, and with random ones in training.
 
     In evaluation a sequence therefore gets the same output whatever else is in its batch, and the state of PyTorch's
     generators does not change.
@@ -57,7 +57,7 @@ class SeededReformer(ReformerModel):
             layer.__class__ = SeededReformerLayer
             layer.register_buffer("dropout_seed", torch.randint(_MODULUS, ()))
 
-    # The conversion of norms finds the mask by the names of the arguments, which `wraps` keeps.
+    # `wraps` keeps the names of the arguments, by which the conversion of norms finds the mask.
     @functools.wraps(ReformerModel.forward)
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Run the model, with the arguments and results of ``ReformerModel``."""

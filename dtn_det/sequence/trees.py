@@ -1,9 +1,9 @@
 """Random expressions of ListOps, by the rules of the Long-Range Arena (Tay et al., arXiv:2011.04006).
 
 An argument is an operator with probability 1/4, as long as the tree may grow deeper, and a digit otherwise; an operator
-has 2 to ``max_args`` arguments; all choices are uniform. The Arena draws trees from the root on and keeps those of the
-wanted length. Here a tree is drawn level by level, numbers of arguments first: all choices being independent, the
-distribution is the same, and most trees that are not kept cost only a few random numbers.
+has 2 to ``max_args`` arguments; all choices are uniform. The Arena draws whole trees and keeps those of the wanted
+length. Here a tree is drawn level by level, the numbers of arguments first. The distribution is the same, because all
+choices are independent, and most trees of another length are given up after a few random numbers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Expression:
 
 @dataclass(frozen=True)
 class _Level:
-    """The operators of one depth: the number of arguments of each, and which of all these are operators again."""
+    """The operators of one depth: the number of arguments of each, and which of all these arguments are operators."""
 
     counts: NDArray[np.int64]
     is_operator: NDArray[np.bool_]
@@ -53,19 +53,20 @@ class _Level:
 def sample_expression(
     rng: np.random.Generator, *, min_length: int, max_length: int, max_depth: int, max_args: int
 ) -> Expression | None:
-    """Draw one tree whose root is an operator.
+    """Draw one tree, and return its expression if it has the wanted length.
 
-    A root that is a digit would have length 1, which no :class:`~dtn_det.sequence.listops.ListOps` allows.
+    The root is always an operator: an expression of one digit has length 1, which
+    :class:`~dtn_det.sequence.listops.ListOps` never allows.
 
     Args:
         rng: Source of randomness.
-        min_length: The expression must have more tokens than that.
-        max_length: It must have fewer tokens than that.
+        min_length: The expression must have more tokens than this.
+        max_length: It must have fewer tokens than this.
         max_depth: Largest depth of the tree; a digit alone has depth 1.
         max_args: Largest number of arguments of an operator.
 
     Returns:
-        The expression, or None if it has another length.
+        The expression, or None if its length is another.
     """
     levels = _sample_levels(rng, max_length, max_depth, max_args)
     if levels is None:
@@ -90,7 +91,7 @@ def _sample_levels(rng: np.random.Generator, max_length: int, max_depth: int, ma
         levels.append(_Level(counts, is_operator))
         inner = int(is_operator.sum())
         length += 2 * operators + num_args - inner
-        # The operators to come have two arguments at least.
+        # Each of the inner operators will take at least 4 tokens: 2 of its own and 2 arguments.
         if length + 4 * inner >= max_length:
             return None
         operators = inner
@@ -100,7 +101,7 @@ def _sample_levels(rng: np.random.Generator, max_length: int, max_depth: int, ma
 
 
 def _length(levels: Sequence[_Level]) -> int:
-    """The number of tokens: one for each digit, and two for each operator."""
+    """Return the number of tokens: one for each digit, and two for each operator (``[MAX`` and ``]``)."""
     return sum(2 * len(level.counts) + int((~level.is_operator).sum()) for level in levels)
 
 
@@ -127,6 +128,6 @@ def _write(levels: Sequence[_Level], rng: np.random.Generator) -> tuple[str, int
 
 
 def _text(operator: str, arguments: Sequence[str]) -> str:
-    """Put each argument, and the closing bracket, into parentheses with all that stands before it."""
+    """Write an operator in the Arena's nested form: ``( ( ( [MAX 1 ) 2 ) ] )``."""
     parts = [operator, *arguments, END]
     return "( " * (len(parts) - 1) + parts[0] + " " + " ) ".join(parts[1:]) + " )"
