@@ -1,1 +1,1 @@
-"""A report as one HTML file: tables to sort and filter, figures to explore, sample images."""
+"""Makes the page of a report: one HTML file with tables to sort and filter, interactive figures and sample images."""

@@ -1,4 +1,4 @@
-"""The data that the browser draws figures and sample images from, as plain values for JSON."""
+"""The data from which the browser draws figures and sample images, as values for JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dtn_det.reports.measures import Measure, measures_of
 from dtn_det.reports.numbers import Numbers, set_of
 from dtn_det.reports.samples.gallery import Answer, Box, Gallery, Picture, SampleImage
 
-# Names of matplotlib's markers in plotly.
+# Plotly's name of each marker by its name in matplotlib.
 _SYMBOLS = {
     "o": "circle",
     "s": "square",
@@ -35,10 +35,10 @@ _SHOWN = 4
 
 
 def figure_data(report: Report, sections: Sequence[Numbers]) -> Values:
-    """Return all values that the figures show, as JSON takes them; missing numbers are None.
+    """Return all values that the figures show, for JSON; missing numbers are None.
 
-    A number is a list of its value and the ends of its interval, a difference has its p-value besides. Models are named
-    by their places in ``models``.
+    A number is a list of its value and both ends of its interval; a difference has its p-value as a fourth element.
+    Models are given by their indices in ``models``.
 
     Args:
         report: The report.
@@ -77,7 +77,7 @@ def _model(name: str, mark: Mark) -> Values:
 
 
 def _dots(line: tuple[float, tuple[float, ...]]) -> int:
-    """Return 0 for dashes, 1 for dots, 2 for dashes and dots."""
+    """Return 0 for a line of dashes, 1 for one of dots, 2 for one of dashes and dots."""
     return 2 if len(line[1]) > 2 else int(line[1][0] <= 1)
 
 
@@ -95,7 +95,7 @@ def _measure(numbers: Numbers, measure: Measure, names: list[str]) -> Values:
 
 
 def _of_model(numbers: Numbers, measure: Measure, model: str) -> Values | None:
-    """Return all numbers of a model, or None for a model without any."""
+    """Return all numbers of a model for a measure, or None if it has none for a corruption or cell."""
 
     def get(name: str, scope: str = "", severity: int = 0) -> list[float | None] | None:
         found = numbers.get(model, set_of(scope), name, scope, severity) if name else None
@@ -114,7 +114,7 @@ def _of_model(numbers: Numbers, measure: Measure, model: str) -> Values | None:
 
 
 def _of_pair(numbers: Numbers, measure: Measure, pair: tuple[str, str]) -> Values:
-    """Return all differences of a pair; p-values of severities, groups and corruptions are the adjusted ones."""
+    """Return all differences of a pair for a measure, with adjusted p-values for severities, groups and corruptions."""
 
     def get(name: str, scope: str = "", severity: int = 0) -> list[float | None] | None:
         found = numbers.difference(pair, set_of(scope), name, scope, severity)
@@ -133,7 +133,7 @@ def _of_pair(numbers: Numbers, measure: Measure, pair: tuple[str, str]) -> Value
 
 
 def _reliability(report: Report, names: list[str]) -> Values:
-    """Return the bins of each model, clean and corrupted: confidence, accuracy and number of answers."""
+    """Return confidence, accuracy and number of images of each model's bins, for clean and for corrupted images."""
     found: Values = {"clean": [[] for _ in names], "corrupted": [[] for _ in names]}
     for section in report.sections:
         for model, images, _, _, count, accuracy, confidence in section.reliability.itertuples(index=False):
@@ -151,13 +151,13 @@ def _rounded(numbers: tuple[float, ...]) -> list[float | None]:
 
 
 def gallery_data(report: Report, gallery: Gallery) -> Values:
-    """Return what the page shows of the images; models are named by their places in the report."""
+    """Return the sample images with the models' answers, for JSON; models are given by their indices in the report."""
     places = {model.name: place for place, model in enumerate(report.models)}
     models = [places[name] for name in gallery.models if name in places]
     pair = [places[name] for one in gallery.disagreements[:1] for name in (one.worse, one.better)]
     return {
         "models": models,
-        # All models if they are few, else those that are compared.
+        # Models whose answers are shown at first: all if they are few, else the compared pair.
         "shown": models if len(models) <= _SHOWN else pair or models[:_SHOWN],
         "images": [_image(image, places) for image in gallery.images],
         "disagreements": [

@@ -1,4 +1,4 @@
-// Figures: drawn by plotly when they come into view, walked through with the arrow keys.
+// Figures: plotly draws them when they come into view; the arrow keys move through their points.
 (() => {
   'use strict';
 
@@ -110,7 +110,7 @@
     const row = clamp(line, state.walk.length);
     state.at = [row, clamp(point, state.walk[row].length)];
     const target = state.walk[row][state.at[1]];
-    // Fields of a heat map have no number.
+    // A field of a heat map has no point number, so it is given by its position.
     Plotly.Fx.hover(plot, target.place ?? [{ curveNumber: target.curve, pointNumber: target.point }], 'xy');
     plot.parentNode.querySelector('[role=status]').textContent = target.text;
   }
@@ -125,7 +125,7 @@
   }, { rootMargin: '300px' });
   prepared.forEach((plot) => watch.observe(plot));
 
-  // So that everything can be printed: later than what the reader waits for.
+  // Load plotly when the browser is idle, so that figures which were never in view can be printed.
   addEventListener('load', () => (window.requestIdleCallback ?? setTimeout)(() => { library ??= load(); }, { timeout: 3000 }));
 
   document.documentElement.addEventListener('themechange', () => {

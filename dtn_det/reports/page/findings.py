@@ -1,4 +1,4 @@
-"""The sentences of the page: its title, what was found, and where the numbers come from."""
+"""Sentences of the page: its title, the findings, and where the numbers come from."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _WHAT = {"classification": "classifiers", "detection": "detectors"}
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence on a pair of models.
+    """A finding on a pair of models, with its evidence.
 
     Attributes:
-        verdict: Whether the second model is ``better``, ``worse`` or ``even``.
-        claim: The finding.
-        evidence: The numbers behind it.
+        verdict: Whether the second model is ``better``, ``worse``, or ``even`` if no difference is significant.
+        claim: The finding as a sentence.
+        evidence: A sentence with the numbers that support it.
     """
 
     verdict: str
@@ -44,7 +44,7 @@ def page_title(report: Report) -> str:
 
 
 def lead(report: Report) -> str:
-    """Return a sentence on the data that the models were evaluated on."""
+    """Return a sentence that says on which images and under which corruptions the models were evaluated."""
     about = report.provenance
     cells = {
         (scope, severity)
@@ -64,7 +64,7 @@ def lead(report: Report) -> str:
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
-    """Return the facts that readers ask for first: images, corruptions, baseline, intervals and date."""
+    """Return the main facts as names and texts: images, corruptions, baseline, intervals and date."""
     about = report.provenance
     found = [("Images", f"{about.num_images:,} ({about.selection})")] if about.num_images else []
     found += list(_corruption_facts(about.corruption))
@@ -75,7 +75,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
 
 
 def provenance(report: Report) -> list[tuple[str, str]]:
-    """Return everything that the numbers depend on, as names and texts."""
+    """Return all data and settings that the numbers depend on, as names and texts."""
     about = report.provenance
     found = [("Data", about.data), ("Images", f"{about.num_images:,}"), ("Selection", about.selection)]
     if about.data_hash:
@@ -93,7 +93,7 @@ def provenance(report: Report) -> list[tuple[str, str]]:
 
 
 def findings(report: Report, sections: Sequence[Numbers]) -> list[Finding]:
-    """Return the findings on the first pairs of each section."""
+    """Return a finding for each of the first few pairs of each section."""
     found = []
     for numbers in sections:
         if not numbers.sets:
@@ -118,7 +118,7 @@ def _finding(
     about: Provenance,
     kind: str,
 ) -> Finding:
-    """Say what the difference of a pair shows, and whether it goes beyond the difference on clean images."""
+    """Make the finding on a pair; `beyond` is the change of rPC or relative mCE, which allow for the clean images."""
     first, second = pair
     level = about.level
     decimals = supported_decimals(change.interval, 2)
@@ -144,7 +144,7 @@ def _finding(
 
 
 def _corruption_facts(text: str) -> Iterator[tuple[str, str]]:
-    """The facts in the line that says what the images were corrupted by; the line itself if it tells none."""
+    """Yield the facts in the line of a store that says how its images were corrupted; the whole line if it has none."""
     made_by = CorruptionOrigin.parse(text).made_by
     if made_by is None:
         yield "Profile", text

@@ -1,4 +1,4 @@
-// Sample images: pictures under each corruption and severity with the answers of the chosen models on them.
+// Sample images: pictures under each corruption and severity, with the answers of the chosen models.
 (() => {
   'use strict';
 

@@ -27,7 +27,7 @@
     intervals.setAttribute('aria-pressed', shown);
   });
 
-  // Paper is white, and nothing opens on it.
+  // Print in light colours and with all collapsed parts open.
   let before = null;
   addEventListener('beforeprint', () => {
     before = { theme: root.dataset.theme, closed: [...document.querySelectorAll('details:not([open])')] };

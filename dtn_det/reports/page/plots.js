@@ -1,4 +1,4 @@
-// What each figure shows: its choices, and from these plotly's traces and layout.
+// The contents of each figure: the choices of the reader, and plotly's traces and layout for them.
 const plots = (() => {
   'use strict';
 
@@ -21,7 +21,7 @@ const plots = (() => {
     return text(values[0]) + (values[1] === null || values[2] === null ? '' : ` [${text(values[1])}, ${text(values[2])}]`);
   };
   const value = (values) => (values ? values[0] : null);
-  // Distances to the ends of the interval, as plotly takes error bars.
+  // Plotly's error bars: distances from each value to both ends of its interval.
   const reach = (list) => ({
     type: 'data',
     symmetric: false,
@@ -30,7 +30,7 @@ const plots = (() => {
     thickness: 1,
     width: 0,
   });
-  // Plotly reads some tags in texts.
+  // Escape texts, as plotly interprets some HTML tags in them.
   const safe = (text) => text.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;');
   const arrow = (measure) => (measure.better === 'lower' ? '↓' : '↑');
   const axisTitle = (measure, what = '') => `${what}${safe(measure.title)} ${arrow(measure)}`;
@@ -80,7 +80,8 @@ const plots = (() => {
   const trace = (more) => ({ type: 'scatter', hoverinfo: 'text', ...more });
 
   // --- The figures ---------------------------------------------------------------------------------------------------
-  // Each gives its choices, and from a state plotly's traces and layout, and the points to walk through.
+  // `choices` lists what the reader can choose. `draw` takes what is chosen, and returns plotly's traces and layout, and
+  // the points through which the arrow keys move.
 
   const kinds = {
     severities: {
@@ -245,7 +246,7 @@ const plots = (() => {
             for (const one of scopes.filter((scope) => scope.group === group.title)) add(one.title, found.corruptions[one.key], false);
           }
         }
-        // Adjusted for the number of severities, groups and corruptions.
+        // P-values are adjusted within all severities, all groups, and all corruptions.
         const clear = ({ values }) => values[3] !== null && values[3] < 1 - data.level;
         const better = ({ values }) => (values[0] > 0) === (measure.better === 'higher');
         const verdict = (row) => (clear(row) ? `${data.models[better(row) ? second : first].name} is better` : 'no clear difference');

@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file that needs nothing else."""
+"""Makes the page of a report, one HTML file that needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _SCRIPTS = ("page.js", "tables.js", "plots.js", "figures.js", "gallery.js")
 
 
 def render_page(report: Report, samples: Gallery | None = None, published: Sequence[PublishedRow] = ()) -> str:
-    """Write a report as HTML.
+    """Return a report as HTML.
 
     Args:
         report: The report.
         samples: Sample images; None for a page without them.
-        published: Published numbers, which get tables of their own.
+        published: Rows of published numbers, to be shown in tables of their own.
 
     Returns:
-        HTML that holds everything, so that a browser opens it without a network.
+        HTML with all data, scripts and images in it, which a browser opens without a network.
     """
     sections = [Numbers.of(report, section) for section in report.sections]
     figures = figure_data(report, sections)
@@ -80,10 +80,10 @@ def render_page(report: Report, samples: Gallery | None = None, published: Seque
 def write_page(
     path: Path, report: Report, samples: Gallery | None = None, published: Sequence[PublishedRow] = ()
 ) -> None:
-    """Write :func:`render_page` to a file, complete or not at all.
+    """Write the HTML of :func:`render_page` to a file, which is then complete or absent.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     write_text(path, render_page(report, samples, published))
 
@@ -106,14 +106,14 @@ def _script() -> str:
 
 @lru_cache(maxsize=1)
 def _plotly() -> tuple[str, str]:
-    """Return Plotly's JavaScript as base64 of gzip, and its hash for the page's policy."""
+    """Return Plotly's JavaScript, compressed by gzip and encoded as base64, and its :func:`_hash`."""
     script: str = require("plotly.offline", "report").get_plotlyjs()
-    # Packing also hides a link in a comment of the licence, from which nothing is loaded.
+    # Compression also hides the link in a comment of the licence, so that the page's text has no link to the network.
     packed = gzip.compress(script.encode(), 9, mtime=0)
     return base64.b64encode(packed).decode(), _hash(script)
 
 
 def _hash(script: str) -> str:
-    """Return the hash by which a Content-Security-Policy lets this script run and no other."""
+    """Return the hash with which the page's Content-Security-Policy allows this script, while it forbids others."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return f"'sha256-{digest}'"

@@ -1,4 +1,4 @@
-// Tables: sorting by a header, filtering by names, hints, and walking through the cells with the arrow keys.
+// Tables: sorting by a header, filtering by names, hints, and moving through the cells with the arrow keys.
 (() => {
   'use strict';
 
@@ -46,7 +46,7 @@
   }
 
   function compare(one, other, direction) {
-    // What is missing comes last, whichever way.
+    // Missing values come last in both directions.
     if (one === null || other === null) return (one === null) - (other === null);
     const difference = typeof one === 'number' && typeof other === 'number'
       ? one - other
@@ -96,7 +96,7 @@
     }
   }
 
-  // Places of the columns that share a header.
+  // The indices of the columns below a shared header.
   function columnsOf(over) {
     let start = 0;
     for (const one of over.parentNode.cells) {
@@ -113,7 +113,7 @@
     for (const header of box.querySelectorAll('thead .over')) {
       for (const column of columnsOf(header)) if (!headers[column].dataset.about) overs[column] = plain(header);
     }
-    // Its cells take the focus instead.
+    // The cells can have the focus, so the box around them need not.
     box.querySelector('.scroll').removeAttribute('tabindex');
     first.tabIndex = 0;
     let current = first;

@@ -1,4 +1,4 @@
-"""The tables of a report as the page shows them: the same numbers and marks as in every other format."""
+"""The tables of a report as the page shows them, with the same numbers and marks as in other formats."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dtn_det.reports.tables.table import NO_NUMBER, Column, Group, Table, TableC
 Role = Literal["", "model", "corruption"]
 
 ROLES: tuple[Role, ...] = ("model", "corruption")
-"""The roles of columns by which tables can be filtered."""
+"""What readers can filter a table by: names of models or of corruptions, see :attr:`ViewColumn.role`."""
 
 _FEWEST = 4
 
@@ -32,7 +32,7 @@ _WHOLE_NAMES = {(title(group), short(name)): title(name) for group, names in GRO
 
 @dataclass(frozen=True)
 class Badge:
-    """A remark of one word behind a text.
+    """A remark behind a text, of which one word is shown and the rest on demand.
 
     Attributes:
         word: The word that is shown.
@@ -44,7 +44,7 @@ class Badge:
 
     @property
     def rest(self) -> str:
-        """The part of the remark after the word."""
+        """The text that is shown on demand after the word."""
         return self.whole[len(self.word) :] if self.whole.startswith(self.word) else f": {self.whole}"
 
 
@@ -54,14 +54,14 @@ class ViewColumn:
 
     Attributes:
         title: Header of the column.
-        group: Header that it shares with its neighbours, or empty.
-        better: ``up`` or ``down`` where numbers are better at one end, or empty.
-        group_tells: Whether the shared header tells which end is better.
-        role: What its texts are names of; for a column of numbers, what its header is the name of.
+        group: Header above the title that the column shares with its neighbours; empty without one.
+        better: ``up`` if larger numbers are better, ``down`` if smaller ones are, else empty.
+        group_tells: Whether `better` is shown in the shared header rather than in that of the column.
+        role: ``model`` or ``corruption`` if its texts are such names; for a column of numbers, if its header is one.
         numeric: Whether it holds numbers.
-        head: Whether its cells name their rows.
-        about: The whole name where the title is short, or empty.
-        width: Characters that it is to hold on one line; 0 for as many as it needs.
+        head: Whether its texts are the headers of the rows.
+        about: The full name if the title is an abbreviation, else empty.
+        width: Width in characters; 0 for as wide as the texts.
         wraps: Whether its texts may take several lines.
         badges: Badges behind the title.
     """
@@ -86,9 +86,9 @@ class ViewCell:
     Attributes:
         text: The text that is shown.
         value: The number that it is sorted by; None for a text or a missing number.
-        interval: The interval as text, or empty.
+        interval: The interval as text; empty without one.
         mark: ``best``, ``second`` or empty.
-        significant: Whether the number is a significant difference.
+        significant: Whether the number is a difference that is significant.
         badges: Badges behind the text.
     """
 
@@ -106,7 +106,7 @@ class ViewRow:
 
     Attributes:
         cells: One cell for each column.
-        is_mean: Whether the row sums up others.
+        is_mean: Whether the row is a mean over other rows.
     """
 
     cells: tuple[ViewCell, ...]
@@ -115,15 +115,15 @@ class ViewRow:
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table as the page's template takes it: texts, and what sorting and filtering need.
+    """A table for the page's template, with texts and the values for sorting and filtering.
 
     Attributes:
-        id: Identity of the table on the page.
+        id: Id of the table on the page, which is unique there.
         title: Title for readers.
         columns: The columns.
         rows: The rows.
         badges: Badges behind the title.
-        notes: Sentences that must be read with it.
+        notes: Sentences that readers need to understand the table.
     """
 
     id: str
@@ -135,7 +135,7 @@ class PageTable:
 
     @property
     def filters(self) -> tuple[Role, ...]:
-        """The roles by which the table can be filtered: those with enough names to search among."""
+        """The roles by which the table can be filtered: those of which it has enough names."""
         return tuple(role for role in ROLES if self._choices(role) >= _FEWEST)
 
     @property
@@ -150,7 +150,7 @@ class PageTable:
 
     @property
     def headers(self) -> tuple[tuple[str, str, tuple[tuple[int, ViewColumn], ...]], ...]:
-        """Runs of neighbours under one header: the header or empty, which end is better, and places and columns."""
+        """The shared headers: text, :attr:`ViewColumn.better` if shown there, and the columns with their indices."""
         found = []
         for group, run in itertools.groupby(enumerate(self.columns), key=lambda place: place[1].group):
             columns = tuple(run)
@@ -165,7 +165,7 @@ class PageTable:
 
 
 def summary_views(sections: Sequence[Numbers], published: Sequence[PublishedRow] = ()) -> tuple[PageTable, ...]:
-    """Make the tables of the main numbers of each section and set of corruptions; published ones are set apart."""
+    """Make a table of the main numbers for each section and set of corruptions, and tables of published numbers."""
     found = []
     for numbers in sections:
         for which in numbers.sets:
@@ -182,7 +182,7 @@ def summary_views(sections: Sequence[Numbers], published: Sequence[PublishedRow]
                     title=f"{table.title}, published and not measured here",
                     groups=tuple(_only(group, filled) for group in others),
                     note="",
-                    # The sources, which follow, have a column.
+                    # Leave out the notes on the sources, which have a column here.
                     notes=table.notes[:1],
                 )
                 found.append(_view(apart, ()))
@@ -194,12 +194,12 @@ def _has(group: Group, place: int) -> bool:
 
 
 def _only(group: Group, places: Sequence[int]) -> Group:
-    """Keep the cells at some places of the rows of a group, without its title."""
+    """Return a group with some columns only, given by their indices, and without its title."""
     return Group(tuple(replace(row, cells=tuple(row.cells[place] for place in places)) for row in group.rows))
 
 
 def corruption_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
-    """Make the tables of each corruption and group."""
+    """Make a table of each corruption and group for each section and set of corruptions."""
     return tuple(
         _view(corruption_table(numbers, which), [model.name for model in numbers.models])
         for numbers in sections
@@ -208,7 +208,7 @@ def corruption_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
 
 
 def severity_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
-    """Make the tables of each severity and, for detectors, of every average precision."""
+    """Make a table of each severity for each section and set of corruptions; for detectors, also of every AP."""
     found = []
     for numbers in sections:
         for which in numbers.sets:
@@ -220,7 +220,7 @@ def severity_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
 
 
 def pair_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
-    """Make one table of all pairs for each section and set of corruptions."""
+    """Make a table of the differences of all pairs for each section and set of corruptions."""
     found = []
     for numbers in sections:
         for which in numbers.sets:
@@ -233,7 +233,7 @@ def pair_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
 
 
 def cell_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
-    """Make one table of each corruption at each severity and all models for each section."""
+    """Make a table for each section, of all models under each corruption at each severity."""
     found = []
     for numbers in sections:
         grids = [((model.name,), grid_table(numbers, model, "cells")) for model in numbers.models]
@@ -245,12 +245,12 @@ def cell_views(sections: Sequence[Numbers]) -> tuple[PageTable, ...]:
 
 
 def model_view(report: Report) -> PageTable:
-    """Make the table of what was evaluated."""
+    """Make the table that describes the models and how they were evaluated."""
     return _view(replace(model_table(report), title="What was evaluated"), ())
 
 
 def _with_places(table: Table) -> Table:
-    """Give the table of a pair headers that fit any pair."""
+    """Replace the names of models in the headers of a table of a pair by `first` and `second`, which fit any pair."""
     first, second, *others = table.columns
     first, second = replace(first, heading="first", span="number"), replace(second, heading="second", span="number")
     return replace(table, label="Under", columns=(first, second, *others))
@@ -259,7 +259,7 @@ def _with_places(table: Table) -> Table:
 def _stacked(
     numbers: Numbers, name: str, heading: str, leading: Sequence[str], tables: Sequence[tuple[Sequence[str], Table]]
 ) -> PageTable:
-    """Put tables of the same columns below each other, each row led by the names of its models."""
+    """Put tables with the same columns below each other; each row begins with the names of its table's models."""
     notes = {model.name: model_note(model, numbers.models) for model in numbers.models}
     views = [_view(table, (), grouped=True) for _, table in tables]
     columns = tuple(
@@ -271,7 +271,7 @@ def _stacked(
         for (names, _), view in zip(tables, views, strict=True)
         for row in view.rows
     ]
-    # Notes on single models are left out, as they stand in the rows.
+    # Leave out notes on single models, which are shown in the rows of these models.
     of_models = tuple(f"{model}: " for model in notes)
     told = dict.fromkeys(note for view in views for note in view.notes if not note.startswith(of_models))
     shared = _badges(shared_note(numbers.models))
@@ -279,12 +279,12 @@ def _stacked(
 
 
 def _view(table: Table, models: Collection[str], *, grouped: bool | None = None) -> PageTable:
-    """Make a table of the page, with its groups as a column.
+    """Convert a table of a report to one of the page, whose groups of rows become a column.
 
     Args:
         table: A table of a report.
-        models: Names of models that may be headers of columns.
-        grouped: Whether there is a column of groups; None for one if a group has a title.
+        models: Names of the models, to recognise headers that are names of models.
+        grouped: Whether to make a column of groups; None to make one if a group has a title.
     """
     of_models = table.label == "Model"
     grouped = any(group.title for group in table.groups) if grouped is None else grouped
@@ -302,7 +302,7 @@ def _view(table: Table, models: Collection[str], *, grouped: bool | None = None)
         ViewRow(
             (
                 *([ViewCell(group.title or NO_NUMBER)] if grouped else ()),
-                # The number of a source says nothing next to its name.
+                # The note of a published row is the number of its source, which has a column here.
                 ViewCell(row.label, badges=() if row.source else _badges(row.note)),
                 *(_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=True)),
                 *([ViewCell(row.source)] if sourced else ()),
@@ -317,7 +317,7 @@ def _view(table: Table, models: Collection[str], *, grouped: bool | None = None)
 
 def _column(column: Column, role: Role) -> ViewColumn:
     text = column.heading + (f", {column.unit}" if column.unit and column.heading else column.unit)
-    # Some names, such as mPC, begin with a small letter.
+    # Capitalise headings that are words; names such as mPC keep their small letter.
     text = (
         text[:1].upper() + text[1:]
         if column.heading.islower() and len(column.heading) > 1 and role != "model"
@@ -342,7 +342,7 @@ def _cell(cell: TableCell, column: Column) -> ViewCell:
     return ViewCell(
         cell_text(cell, column),
         float(cell.value),
-        # Other formats leave those out for which they have no room.
+        # Show all intervals; other formats lack room for some.
         interval_text(cell, replace(column, with_interval=True)),
         "best" if "best" in cell.marks else "second" if "second" in cell.marks else "",
         "significant" in cell.marks,
@@ -351,10 +351,10 @@ def _cell(cell: TableCell, column: Column) -> ViewCell:
 
 
 def _width(names: Iterable[str]) -> int:
-    """Return the width of a column of names in characters; longer names are broken."""
+    """Return the width in characters of a column of names; names beyond the largest width are broken into lines."""
     return min(_WIDEST, max(map(len, names), default=0))
 
 
 def _badges(note: str) -> tuple[Badge, ...]:
-    """Make a badge of a note: its first word, with the rest on demand."""
+    """Make a badge of a note, which shows its first word; return none for an empty note."""
     return (Badge(note.partition(" ")[0], note),) if note else ()

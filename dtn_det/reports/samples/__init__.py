@@ -1,1 +1,1 @@
-"""Sample images of a report: corrupted again as they were evaluated, with what each model says of them."""
+"""Sample images of a report, corrupted again as in the evaluation, with the answers of the models."""

@@ -1,4 +1,4 @@
-"""Sample images of classifiers, corrupted again as they were evaluated, with the classes that were predicted."""
+"""Sample images of classifiers, corrupted again as in the evaluation, with the predicted classes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from dtn_det.robustness.store.manifest import StoreManifest
 from dtn_det.robustness.store.store import ModelStore
 
 LONGEST = 224
-"""Largest length of the longer side of a picture, in pixels."""
+"""Pictures are shrunk until their longer side has at most this many pixels."""
 _SHOWN_EACH = 4
 
 
@@ -43,20 +43,20 @@ def classification_gallery(
     count: int = 3,
     seed: int = 0,
 ) -> Gallery:
-    """Make the sample images of classifiers.
+    """Make the sample images of classifiers from the images that were evaluated.
 
     Args:
         models: The models by name, all of the same images and corruptions.
-        data: The folder that they were evaluated on.
-        pair: Models whose disagreements are shown.
-        clean: The clean images, where ``data`` has corrupted ones.
-        frost: Folder with the original frost textures, where those were used.
-        count: Number of images.
-        seed: Seed of their choice.
+        data: The folder of images on which they were evaluated.
+        pair: Two models; images on which their answers differ most are added. None to add none.
+        clean: The folder of clean images, if ``data`` has corrupted ones.
+        frost: Folder with the original frost textures, if the evaluation used them.
+        count: Number of images to draw at random.
+        seed: Seed of the draw.
 
     Raises:
         ReportError: The images are not those that were evaluated.
-        InputError: The folder holds no such images, or this version cannot make the corruptions.
+        InputError: The folder does not hold images of the expected kind, or this version cannot make the corruptions.
     """
     prepared = _prepared(models, data, clean, frost)
     names = _class_names(prepared)
@@ -72,7 +72,7 @@ def classification_gallery(
 
 
 def _prepared(models: Mapping[str, ModelStore], data: Path, clean: Path | None, frost: Path | None) -> Prepared:
-    """Prepare the images, and check that they are those of the stores."""
+    """Prepare the images as for an evaluation, and check that they are those of the stores."""
     manifests = [model.store.manifest for model in models.values()]
     first = manifests[0]
     cells = dict.fromkeys(cell for manifest in manifests for cell in manifest.cells if cell != CLEAN)
@@ -106,24 +106,24 @@ def _prepared(models: Mapping[str, ModelStore], data: Path, clean: Path | None, 
 
 
 def _profile(manifest: StoreManifest) -> str:
-    """Return a profile whose images have the side that those on disk have."""
+    """Return a profile whose images are as large as those that were evaluated from files."""
     side = image_side(manifest)
     return next(name for name, one in SIDES.items() if one == side)
 
 
 class _AnswersOfModel:
-    """The answers of one classifier, read unit by unit as they are asked for."""
+    """The answers of one classifier, read from its store when they are asked for."""
 
     def __init__(self, model: ModelStore, names: Mapping[int, str]) -> None:
         self.model, self.names = model, names
         self._unit = lru_cache(maxsize=4)(self._read)
 
     def has(self, number: int) -> bool:
-        """Return whether the model answered to an image, as it did not to bad ones."""
+        """Return whether there are answers to an image; there are none to images that could not be read."""
         return bool((self._unit(number // self.model.store.manifest.unit_size)["image"] == number).any())
 
     def answer(self, number: int, cell: Cell) -> Answer | None:
-        """Return the answer to an image under a cell, or None."""
+        """Return the answer to an image under a cell, or None if there is none."""
         manifest = self.model.store.manifest
         columns = self._unit(number // manifest.unit_size)
         if cell not in manifest.cells:
@@ -164,7 +164,7 @@ def _disagreements(
     of: Mapping[str, _AnswersOfModel],
     names: Mapping[int, str],
 ) -> tuple[Disagreement, ...]:
-    """Find the images on which one model gives the true class far more probability than the other, and vice versa."""
+    """Find the images on which the probabilities of the true class differ most, in favour of either model."""
     records = [read_records(models[name]) for name in pair]
     cells = [cell for cell in prepared.cells if all(cell in one.cells for one in records)]
     images, here, there = np.intersect1d(records[0].images, records[1].images, return_indices=True)
@@ -190,7 +190,7 @@ def _probabilities(records: ClassifierRecords, cells: Sequence[Cell], rows: NDAr
 
 
 def _class_names(prepared: Prepared) -> dict[int, str]:
-    """Return the names of the classes by label: words for ImageNet's, names of folders for others."""
+    """Return the name of each class by its label: for ImageNet a word, for other data the name of the folder."""
     if prepared.classes != "imagenet":
         return dict(enumerate(prepared.images.labels.names))
     descriptions = require("timm.data", "cls").ImageNetInfo("imagenet-1k").label_descriptions(detailed=False)

@@ -1,4 +1,4 @@
-"""Sample images of detectors, corrupted again as they were evaluated, with what was found in them."""
+"""Sample images of detectors, corrupted again as in the evaluation, with the detections in them."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from dtn_det.robustness.store.store import ModelStore
 LEAST_IOU = 0.5
 
 LONGEST = 320
-"""Largest length of the longer side of a picture, in pixels."""
+"""Pictures are shrunk until their longer side has at most this many pixels."""
 LEAST_SCORE = 0.3
-"""Least score of the detections that are shown."""
+"""Smallest score of a detection that is shown."""
 _SHOWN_EACH = 3
 _SEARCHED = 100
 
 
 @dataclass(frozen=True)
 class Objects:
-    """The ground truth of an image.
+    """The annotated objects of an image.
 
     Attributes:
         boxes: Corners x1, y1, x2, y2 in pixels, (objects, 4).
         labels: Label of each object, (objects,).
-        crowd: Whether a box is around a crowd, in which nothing counts, (objects,).
+        crowd: Whether a box is around a crowd, in which detections are neither right nor false, (objects,).
     """
 
     boxes: NDArray[Any]
@@ -49,12 +49,12 @@ class Objects:
 
 @dataclass(frozen=True)
 class Matched:
-    """The detections of an image, matched to its objects.
+    """Which detections of an image are right, after matching them to its objects.
 
     Attributes:
-        right: Whether a detection is an object of its class, (detections,).
-        ignored: Whether a detection is in a crowd, (detections,).
-        objects: Number of objects that count.
+        right: Whether a detection was matched to an object of its class, (detections,).
+        ignored: Whether an unmatched detection is in a crowd of its class, (detections,).
+        objects: Number of objects that are no crowd.
     """
 
     right: NDArray[np.bool_]
@@ -68,24 +68,24 @@ class Matched:
 
     @property
     def false(self) -> int:
-        """Number of detections of no object, or of one that was found already."""
+        """Number of detections that are neither right nor ignored, such as a second one of the same object."""
         return int((~self.right & ~self.ignored).sum())
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall, from 0 to 1; 1 where there is nothing and nothing was found."""
+        """Harmonic mean of precision and recall, from 0 to 1; 1 if there are neither objects nor false detections."""
         total = self.objects + self.found + self.false
         return 2 * self.found / total if total else 1.0
 
 
 def match(objects: Objects, boxes: NDArray[Any], labels: NDArray[Any]) -> Matched:
-    """Match detections to objects of their class, the best detections first, at an IoU of :data:`LEAST_IOU`.
+    """Match detections to objects of their class with an IoU of at least :data:`LEAST_IOU`, the best detections first.
 
-    This is for a caption and no evaluation.
+    This is simpler than COCO's evaluation and serves captions only.
 
     Args:
         objects: Objects of the image.
-        boxes: Corners x1, y1, x2, y2 of the detections, (detections, 4), best first.
+        boxes: Corners x1, y1, x2, y2 of the detections by falling score, (detections, 4).
         labels: Label of each detection, (detections,).
     """
     overlaps = _overlaps(boxes, objects)
@@ -103,7 +103,7 @@ def match(objects: Objects, boxes: NDArray[Any], labels: NDArray[Any]) -> Matche
 
 
 def _overlaps(boxes: NDArray[Any], objects: Objects) -> NDArray[Any]:
-    """IoU of each detection and object as in COCO's evaluation; for a crowd, the part of the detection inside it."""
+    """Return COCO's IoU of each detection and object; for a crowd, the fraction of the detection's area inside it."""
     iou = require("faster_coco_eval.core.mask", "det").iou
     if not (len(boxes) and len(objects.boxes)):
         return np.zeros((len(boxes), len(objects.boxes)))
@@ -111,7 +111,7 @@ def _overlaps(boxes: NDArray[Any], objects: Objects) -> NDArray[Any]:
 
 
 def _with_sizes(boxes: NDArray[Any]) -> NDArray[np.float64]:
-    """Boxes as x, y, width, height."""
+    """Convert boxes from corners x1, y1, x2, y2 to x, y, width, height."""
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1, dtype=np.float64)
 
 
@@ -124,15 +124,15 @@ def detection_gallery(
     count: int = 2,
     seed: int = 0,
 ) -> Gallery:
-    """Make the sample images of detectors.
+    """Make the sample images of detectors from the images that were evaluated.
 
     Args:
         models: The models by name, all of the same images and corruptions.
-        data: The image folder, or the folder that it lies in.
-        pair: Models whose disagreements are shown.
-        frost: Folder with the original frost textures, where those were used.
-        count: Number of images.
-        seed: Seed of their choice.
+        data: The folder of the images, or the folder in which that one lies.
+        pair: Two models; images on which they differ most are added. None to add none.
+        frost: Folder with the original frost textures, if the evaluation used them.
+        count: Number of images to draw at random.
+        seed: Seed of the draw.
 
     Raises:
         ReportError: The images are not those that were evaluated.
@@ -168,7 +168,7 @@ def _paths(data_hash: str, truth: CocoTruth, data: Path) -> list[Path]:
     """Find the files of all images, and check that they are those that were evaluated."""
     if not data.is_dir():
         raise FileNotFoundError(f"expected --data to be a folder of images, got {data}: there is no such folder")
-    # The folder itself, or one in it such as val2017.
+    # The images are in the folder itself, or in a folder in it such as val2017.
     folders = [data, *sorted(entry for entry in data.iterdir() if entry.is_dir())]
     folder = next((one for one in folders if (one / truth.images[0].file).is_file()), None)
     if folder is None:
@@ -193,18 +193,18 @@ def _paths(data_hash: str, truth: CocoTruth, data: Path) -> list[Path]:
 
 
 class _Detections:
-    """The detections of one detector, read unit by unit as they are asked for."""
+    """The detections of one detector, read from its store when they are asked for."""
 
     def __init__(self, model: ModelStore, labels: Sequence[str]) -> None:
         self.model, self.labels = model, labels
         self._unit = lru_cache(maxsize=4)(self._read)
 
     def has(self, number: int) -> bool:
-        """Return whether the image could be evaluated."""
+        """Return whether the image was evaluated; images that could not be read were not."""
         return any(key[0] == number for key in self._of(number))
 
     def get(self, number: int, cell: Cell) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None:
-        """Return boxes, scores and labels of an image under a cell, best first; None if it was not evaluated."""
+        """Return boxes, scores and labels of the detections to show, best first; None if the cell was not evaluated."""
         cells = self.model.store.manifest.cells
         found = self._of(number).get((number, cells.index(cell))) if cell in cells else None
         if found is None:
@@ -229,7 +229,7 @@ class _Detections:
 
 
 class _Scene:
-    """Images with their objects and what each model found in them."""
+    """All images with their objects, and the detections of each model."""
 
     def __init__(
         self,
@@ -243,7 +243,7 @@ class _Scene:
         self._places = {category: place for place, (category, _) in enumerate(truth.categories)}
 
     def objects(self, number: int) -> Objects:
-        """Return the objects in an image."""
+        """Return the objects of an image from the annotations."""
         rows = [row for row in json.loads(self.truth.images[number].annotations) if "bbox" in row]
         boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
@@ -251,7 +251,7 @@ class _Scene:
         return Objects(boxes, labels, np.array([bool(row.get("iscrowd", 0)) for row in rows], np.bool_))
 
     def sample(self, number: int, cells: Iterable[Cell]) -> SampleImage:
-        """Make a sample of an image under some cells."""
+        """Make the pictures of an image under some cells, with its objects and the detections of each model."""
         image, objects = self.truth.images[number], self.objects(number)
         clean = _read(self.paths[number])
         pictures, size = [], (0, 0)
@@ -269,7 +269,7 @@ class _Scene:
         return SampleImage(image.file, self._in_words(objects), size, tuple(pictures), boxes)
 
     def score(self, name: str, number: int, cell: Cell, objects: Objects) -> float | None:
-        """Return the F1 score of a model on an image under a cell; None if it was not evaluated."""
+        """Return the F1 score of a model on an image under a cell; None if the model was not evaluated there."""
         found = self.of[name].get(number, cell)
         return None if found is None else match(objects, found[0], found[2]).f1
 
@@ -298,7 +298,7 @@ class _Scene:
 def _disagreements(
     scene: _Scene, pair: tuple[str, str], models: Mapping[str, ModelStore], seed: int
 ) -> tuple[tuple[Disagreement, ...], int]:
-    """Find the images on which either model finds far more than the other; also return how many were looked at."""
+    """Find the images on which the F1 scores of two models differ most; also return how many images were searched."""
     stores = {name: models[name] for name in pair}
     cells = [cell for cell in stores[pair[0]].store.manifest.cells if cell in stores[pair[1]].store.manifest.cells]
     numbers = pick(stores, _SEARCHED, seed, lambda number: all(scene.of[name].has(number) for name in pair))
@@ -324,7 +324,7 @@ def _disagreements(
 
 
 def _read(path: Path) -> ByteImage:
-    """Read an image as MMDetection does, but as RGB."""
+    """Read an image file as MMDetection does, but with channels in the order RGB."""
     picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
         raise ReportError(f"expected an image in {path}, got a file that cannot be read: fetch it again")

@@ -1,4 +1,4 @@
-"""Corrupted images and what each model answered to them, chosen and ready to be shown."""
+"""Sample images with the answers of the models, ready to be shown, and the choice of these images."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ _QUALITY = 75
 
 @dataclass(frozen=True)
 class Box:
-    """An object, or what a detector took for one.
+    """The box of an annotated object or of a detection.
 
     Attributes:
         corners: x1, y1, x2, y2 in pixels of the shown picture.
         label: Name of its class.
-        score: Score of a detection; None for an object of the ground truth.
-        right: Whether a detection is an object of its class (IoU of at least 0.5); True for the ground truth.
+        score: Score of a detection; None for an annotated object.
+        right: Whether a detection was matched to an object of its class with an IoU of at least 0.5; True for an
+            annotated object.
     """
 
     corners: tuple[float, float, float, float]
@@ -43,8 +44,8 @@ class Answer:
 
     Attributes:
         text: The answer in words: ``cat 87 %``, ``14/18 found, 2 false``.
-        right: Whether it is right; None for a detector, where that is a matter of degree.
-        boxes: Detections of a detector.
+        right: Whether the predicted class is right; None for detectors.
+        boxes: The detections of a detector; empty for classifiers.
     """
 
     text: str
@@ -57,9 +58,9 @@ class Picture:
     """An image under one cell.
 
     Attributes:
-        cell: The cell.
-        webp: The picture as a file.
-        answers: The answer of each model; models that were not evaluated under this cell are absent.
+        cell: The corruption and severity, or the clean cell.
+        webp: The picture as the content of a WebP file.
+        answers: The answer of each model by its name; models that were not evaluated under this cell are absent.
     """
 
     cell: Cell
@@ -69,14 +70,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class SampleImage:
-    """An image of the data set.
+    """An image of the data set, under one or several cells.
 
     Attributes:
         key: Name of the image in the data set.
         truth: The ground truth in words.
         size: Width and height of the pictures, in pixels.
-        pictures: Clean first where it is there, then by corruption and severity.
-        objects: Ground truth of a detection set.
+        pictures: The image under each cell: the clean one first if there is one, then by corruption and severity.
+        objects: The annotated objects; empty for classifiers.
     """
 
     key: str
@@ -91,9 +92,9 @@ class Disagreement:
     """An image on which one of two models is much better.
 
     Attributes:
-        better: Name of the model that is.
-        worse: Name of the other one.
-        image: The image, with the one picture on which they differ most.
+        better: Name of the better model.
+        worse: Name of the other model.
+        image: The image, with a single picture: the one on which the models differ most.
     """
 
     better: str
@@ -107,8 +108,8 @@ class Gallery:
 
     Attributes:
         models: Names of the models that gave answers, in the report's order.
-        images: Some images under all cells.
-        disagreements: Images on which two models differ most.
+        images: Images drawn at random, each under all cells.
+        disagreements: Images on which two models differ most; empty if none were searched.
         remarks: Sentences on how the images were chosen.
     """
 
@@ -119,12 +120,12 @@ class Gallery:
 
 
 def thumbnail(pixels: ByteImage, longest: int) -> tuple[bytes, tuple[int, int]]:
-    """Make a small picture as a WebP file, and return it with its width and height.
+    """Shrink a picture, and return the content of a WebP file together with its width and height.
 
     Args:
         pixels: ``(H, W, 3)`` uint8, RGB.
-        longest: Largest length of the longer side, in pixels; smaller pictures keep their size, and tiny ones are
-            kept without loss.
+        longest: Largest length of the longer side, in pixels. Smaller pictures keep their size, and very small ones are
+            compressed without loss.
     """
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
@@ -135,7 +136,7 @@ def thumbnail(pixels: ByteImage, longest: int) -> tuple[bytes, tuple[int, int]]:
 
 
 def shared_images(models: Mapping[str, ModelStore]) -> list[int]:
-    """Return the numbers of the images in units that all models have finished."""
+    """Return the numbers of the images that all models have finished, whether or not they could be read."""
     finished = [
         {number for unit in model.finished() for number in model.store.manifest.unit(unit)} for model in models.values()
     ]
@@ -143,16 +144,16 @@ def shared_images(models: Mapping[str, ModelStore]) -> list[int]:
 
 
 def pick(models: Mapping[str, ModelStore], count: int, seed: int, fits: Callable[[int], bool]) -> list[int]:
-    """Draw images at random among those that all models have evaluated.
+    """Draw images at random among those that all models have finished.
 
     Args:
-        models: The models.
-        count: Number of images, if there are enough.
-        seed: Seed of the choice.
-        fits: Returns whether an image, by its number, may be chosen.
+        models: The models by name.
+        count: Number of images to draw; fewer are returned if there are not enough.
+        seed: Seed of the draw.
+        fits: Returns whether the image with this number may be drawn.
 
     Returns:
-        Numbers of the images, rising.
+        Numbers of the images, in increasing order.
     """
     found: list[int] = []
     for number in np.random.default_rng(seed).permutation(shared_images(models)).tolist():
@@ -172,21 +173,22 @@ def make_samples(
     frost: Path | None = None,
     seed: int = 0,
 ) -> Gallery:
-    """Make the sample images of a report again from the images that were evaluated.
+    """Make the sample images of a report from the images that were evaluated.
 
     Args:
         sources: The models of the report.
-        data: Folder of the images: what ``dtn-det mce`` was given as ``--data``; for detectors the image folder, or the
-            folder that it lies in.
-        pairs: Compared models; of the first pair with records, the disagreements are shown.
-        clean: The clean images, where ``data`` has the corrupted ones of classifiers.
-        frost: Folder with the original frost textures, where those were used.
-        seed: Seed of the choice of the images.
+        data: For classifiers, the folder that ``dtn-det mce`` was given as ``--data``; for detectors, the folder of the
+            images, or the folder in which that one lies.
+        pairs: Pairs of compared models; images on which the first pair with records differs most are added.
+        clean: The folder of clean images of classifiers, if ``data`` has corrupted ones.
+        frost: Folder with the original frost textures, if the evaluation used them.
+        seed: Seed with which images are drawn.
 
     Raises:
-        ReportError: The images are not those that were evaluated, or no model has records of images.
-        InputError: Images or corruptions cannot be made again.
-        FileNotFoundError: No such folder.
+        ReportError: The images are not those that were evaluated, no model has records of images, or ``clean`` is given
+            for detectors.
+        InputError: The folder does not hold images of the expected kind, or this version cannot make the corruptions.
+        FileNotFoundError: There is no such folder.
     """
     models = {name: model for name, model in sources.models.items() if isinstance(model, ModelStore)}
     if not models:

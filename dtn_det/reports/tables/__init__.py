@@ -1,4 +1,4 @@
-"""The tables of a report, in the order in which they are read."""
+"""Makes the tables of a report, in the order in which a report shows them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def report_tables(report: Report, published: Sequence[PublishedRow] = ()) -> tup
 
     Args:
         report: The report.
-        published: Published rows to add to the summaries of their kind of results, set apart.
+        published: Rows of published numbers, each to be added below the summary of its kind of results.
     """
     found = [_explained(table) for section in report.sections for table in _of_section(report, section, published)]
     return (*found, model_table(report))
 
 
 def sweep_tables(report: Report) -> tuple[Table, ...]:
-    """Make the tables that a sweep prints when it ends: fewer than a report's, with a decimal more.
+    """Make the tables that a sweep prints when it ends: fewer than those of a report, with one decimal more.
 
-    Of classifiers, the summary and, under each corruption, the error and the corruption error; of detectors, every
-    average precision, and AP under each corruption and severity.
+    For classifiers, these are the summary, the error and, with a baseline, the CE under each corruption; for detectors,
+    every average precision, and AP under each corruption at each severity.
     """
     found: list[Table] = []
     for section in report.sections:
@@ -51,7 +51,7 @@ def sweep_tables(report: Report) -> tuple[Table, ...]:
 
 
 def _explained(table: Table) -> Table:
-    """Add a note on the marks that a table has."""
+    """Add a note that explains the marks of the best numbers if a table has any."""
     marks = {mark for row in table.rows for cell in row.cells for mark in cell.marks}
     if "best" not in marks:
         return table
@@ -62,7 +62,7 @@ def _explained(table: Table) -> Table:
 def _of_section(report: Report, section: Section, published: Sequence[PublishedRow]) -> Iterator[Table]:
     numbers = Numbers.of(report, section)
     rows = [row for row in published if row.kind == section.kind]
-    # The extra corruptions are never in a mean with the others.
+    # Each set of corruptions has its tables, as no mean is over both sets.
     for which in numbers.sets:
         yield summary_table(numbers, which, rows if which == numbers.sets[0] else ())
         yield corruption_table(numbers, which)

@@ -27,14 +27,14 @@ from dtn_det.reports.tables.table import Column, Group, Table, TableCell, TableR
 _ALL_CORRUPTIONS = "All corruptions"
 
 MOST_MODELS_AS_COLUMNS = 6
-"""Models that are columns of the table of corruptions; more are rows, as in papers that compare many."""
+"""The most models that are columns of the table of corruptions; more models are rows, as in papers."""
 
 _ALL_SEVERITIES = 0
 
 
 @dataclass(frozen=True)
 class _TableLine:
-    """A number that all models are compared in."""
+    """A line of the table of corruptions: the number that is compared, and its labels."""
 
     group: str
     label: str
@@ -45,14 +45,14 @@ class _TableLine:
 
 
 def corruption_table(numbers: Numbers, which: CorruptionSet, measure: Measure | None = None) -> Table:
-    """Make the table of each corruption and the mean of each group, all severities together.
+    """Make the table of each corruption and the mean of each group, over all severities.
 
-    Models are the columns if there are few of them, and the rows otherwise.
+    Models are columns if there are at most :data:`MOST_MODELS_AS_COLUMNS` of them, else rows.
 
     Args:
         numbers: Numbers of a section.
         which: Set of corruptions.
-        measure: The measure that is shown; None for corruption errors where there is a baseline, else the performance.
+        measure: The measure to show; None for corruption errors if there is a baseline, else the error or AP.
     """
     report, section = numbers.report, numbers.section
     measure = measure or corruption_measure(numbers, which)
@@ -79,12 +79,12 @@ def corruption_table(numbers: Numbers, which: CorruptionSet, measure: Measure | 
 
 
 def grid_table(numbers: Numbers, model: ReportModel, name: str) -> Table | None:
-    """Make the table of each corruption at each severity for one model; None where single severities are not known.
+    """Make the table of each corruption at each severity for one model; None if single severities are unknown.
 
     Args:
         numbers: Numbers of a section.
         model: One of its models.
-        name: Name of the table's files, as names of models may not be names of files.
+        name: Name of the table's files, as the name of a model may not be valid in a file name.
     """
     report, section = numbers.report, numbers.section
     measure = performance_measure(section.kind)
@@ -116,7 +116,7 @@ def grid_table(numbers: Numbers, model: ReportModel, name: str) -> Table | None:
 
 
 def _lines(numbers: Numbers, which: CorruptionSet, measure: Measure) -> Iterator[_TableLine]:
-    # Clean performance is no corruption error: it stands in the summary.
+    # A table of corruption errors has no line of clean images, whose error is in the summary.
     if measure.cell and numbers.has(measure.cell, which):
         yield _TableLine("", "Clean", "clean", measure.cell, CLEAN[0], False)
     having = {key[3] for key in numbers.found if key[1:3] == (which, measure.corruption)}
@@ -156,7 +156,7 @@ def _models_as_rows(
 
 
 def severity_table(numbers: Numbers, which: CorruptionSet) -> Table | None:
-    """Make the table of each severity: mean error, or mPC and rPC; None where single severities are not known."""
+    """Make the table of the mean error, or mPC and rPC, at each severity; None if single severities are unknown."""
     report, section = numbers.report, numbers.section
     measure = performance_measure(section.kind)
     having = {key[4] for key in numbers.found if key[1:4] == (which, measure.mean, "")}
@@ -195,7 +195,7 @@ def severity_table(numbers: Numbers, which: CorruptionSet) -> Table | None:
 def _rows(numbers: Numbers, columns: list[list[TableCell]]) -> tuple[TableRow, ...]:
     rows = []
     for model, cells in zip(numbers.models, zip(*columns, strict=True), strict=True):
-        # The last one, the mean over severities, tells how many cells are missing in all.
+        # The note of the last cell, the mean over severities, says how many cells are missing in all.
         own = tuple(replace(cell, note="") for cell in cells)
         rows.append(TableRow(model.name, own, joined_notes(cells[-1].note, model_note(model, numbers.models))))
     return tuple(rows)

@@ -1,4 +1,4 @@
-"""The table of two models against each other: differences, paired intervals, and p-values."""
+"""The table of the differences of two models, with paired intervals and p-values."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _DECIMALS = 2
 
 
 def pair_table(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, name: str) -> Table:
-    """Make the table of second minus first: overall, groups, corruptions, and other average precisions of detectors.
+    """Make the table of differences, second minus first: overall, groups, corruptions, and for detectors other APs.
 
     Args:
         numbers: Numbers of a section.
         pair: First and second model.
         which: Set of corruptions.
-        name: Name of the table's files, as names of models may not be names of files.
+        name: Name of the table's files, as the names of models may not be valid in file names.
     """
     report = numbers.report
     direction = corruption_measure(numbers, which).direction

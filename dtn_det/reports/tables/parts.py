@@ -1,4 +1,4 @@
-"""The parts of tables: cells of numbers with decimals, ranks and notes; titles, names and footers."""
+"""Parts of tables: cells with their decimals, ranks and notes; titles, names of files and footers."""
 
 from __future__ import annotations
 
@@ -21,33 +21,34 @@ _SUFFIXES = MappingProxyType(dict(zip(SETS, ("", ", the 4 extra corruptions"), s
 
 
 def supported_decimals(interval: tuple[float, float] | None, most: int) -> int:
-    """Return the decimals that an interval supports: down to the second digit of half its width.
+    """Return how many decimals to show: up to the second significant digit of half the interval's width.
 
     Args:
-        interval: Ends of the interval; without one, or with one of width 0, the result is `most`.
-        most: Decimals that papers give such a number, which the result does not exceed.
+        interval: Ends of the interval; with None or a width of 0, the result is `most`.
+        most: Number of decimals that papers give, which is the largest result.
     """
     half = 0.0 if interval is None else (interval[1] - interval[0]) / 2
     return max(0, min(most, 1 - math.floor(math.log10(half)))) if half > 0 else most
 
 
 def common_decimals(cells: Iterable[TableCell], most: int) -> int:
-    """Return the decimals that the intervals of all cells of a column support, at most `most`."""
+    """Return how many decimals the intervals of all cells of a column support, at most `most`."""
     return min((supported_decimals(cell.interval, most) for cell in cells), default=most)
 
 
 def ranked(
     cells: Sequence[TableCell], direction: Direction, decimals: int, reasons: Sequence[str] = ()
 ) -> tuple[TableCell, ...]:
-    """Mark the best number, and the second where at least three are compared; numbers that look equal share a mark.
+    """Mark the best number, and the second best if at least three are compared; numbers shown as equal share a mark.
 
-    Numbers over a part of the cells or images are not compared with those over all, nor with those over another part.
+    Partial numbers, which are over some of the cells or images, are not compared, unless all are partial in the same
+    way.
 
     Args:
         cells: One number of each model.
-        direction: Which numbers are better; ``none`` marks none.
-        decimals: Decimals that are shown.
-        reasons: For each model, why its numbers are not of the whole data set; empty if they are.
+        direction: Which numbers are better; with ``none``, no number is marked.
+        decimals: Number of decimals that are shown.
+        reasons: For each model, why its numbers are not over the whole data set; empty texts if they are.
     """
     reasons = reasons or [""] * len(cells)
     having = [place for place, cell in enumerate(cells) if isinstance(cell.value, float)]
@@ -75,13 +76,13 @@ def _shown(cell: TableCell, decimals: int) -> float:
 def model_cell(
     numbers: Numbers, model: ReportModel, which: str, name: str, scope: str = "", severity: int = 0
 ) -> TableCell:
-    """Make a cell of a number of a model; its note tells which cells are missing, its mark whether anything is."""
+    """Make the cell of a number of a model, marked as partial if evaluated cells or images are missing."""
     number = numbers.get(model.name, which, name, scope, severity)
     return number_cell(number, partial=bool(model.partial))
 
 
 def without_baseline_marks(numbers: Numbers, name: str, cells: Sequence[TableCell]) -> tuple[TableCell, ...]:
-    """Take the rank from the baseline's cell where its number is 100 by definition."""
+    """Remove the marks of rank from the baseline's cell if its number is 100 by definition, such as its own mCE."""
     if name not in _OF_BASELINE:
         return tuple(cells)
     ranks = {"best", "second"}
@@ -92,15 +93,15 @@ def without_baseline_marks(numbers: Numbers, name: str, cells: Sequence[TableCel
 
 
 def number_cell(number: Number | None, partial: bool = False) -> TableCell:
-    """Make a cell of a number.
+    """Make the cell of a number.
 
     Args:
-        number: The number; None or an undefined one makes an empty cell.
-        partial: Whether the number is not of the whole data set.
+        number: The number; the cell is empty if this is None or its value is NaN.
+        partial: Whether the number is over a part of the images only.
     """
     if number is None or not math.isfinite(number.value):
         return TableCell()
-    # The interval of a baseline's number against itself has no width, and is not shown.
+    # Do not show an interval without width, as that of the baseline's own mCE.
     certain = not number.high - number.low > _CERTAIN
     interval = None if certain else (number.low, number.high)
     note = number.note
@@ -108,14 +109,14 @@ def number_cell(number: Number | None, partial: bool = False) -> TableCell:
 
 
 def without_shared_note(cells: Sequence[TableCell], of_one_model: bool = False) -> tuple[tuple[TableCell, ...], str]:
-    """Move a note that all cells of a row share to the row.
+    """Take a note that all cells of a row share from the cells, so that the row can have it once.
 
     Args:
         cells: The cells of the row.
-        of_one_model: True to disregard cells without a note, such as those of clean images.
+        of_one_model: Whether cells without a note, such as those of clean images, may be among them.
 
     Returns:
-        The cells, without the note if they share one, and that note or an empty text.
+        The cells, without notes if they share one, and the shared note or an empty text.
     """
     notes = {cell.note for cell in cells if cell.value is not None and (cell.note or not of_one_model)}
     if len(notes) != 1:
@@ -124,18 +125,18 @@ def without_shared_note(cells: Sequence[TableCell], of_one_model: bool = False) 
 
 
 def table_title(section: Section, text: str, which: CorruptionSet = SETS[0]) -> str:
-    """Make the title of a table: kind of results, text, and the set of corruptions unless it is the benchmark."""
+    """Make the title of a table from the kind of results, a text, and the set of corruptions if not ``benchmark``."""
     return f"{KIND_TITLES[section.kind]}: {text}{_SUFFIXES[which]}"
 
 
 def table_name(report: Report, section: Section, name: str, which: CorruptionSet = SETS[0]) -> str:
-    """Make the name of a table's files, which begins with the kind of results where a report has several."""
+    """Make the name of a table's files, which begins with the kind of results if the report has several kinds."""
     kind = KIND_TITLES[section.kind].lower() if len(report.sections) > 1 else ""
     return "-".join(filter(None, (kind, name, "" if which == SETS[0] else which)))
 
 
 def footer(report: Report) -> tuple[str, ...]:
-    """Make the lines under a table: data, corruptions, baseline, intervals, versions and date."""
+    """Return the lines below a table on data, corruptions, baseline, intervals, versions and date."""
     about = report.provenance
     lines = [f"Data: {_data(report)}.", f"Corruptions: {about.corruption}."]
     if report.task == "classification":

@@ -1,4 +1,4 @@
-"""Numbers that others published, each with its source, to be shown next to measured ones but never among them."""
+"""Numbers that others published, each with its source, to be shown apart from measured ones."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ _BENCHMARKS: Mapping[Kind, str] = {"top1": "ImageNet-C", "bbox": "COCO-C", "segm
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """The numbers of a model that somebody else measured.
+    """The numbers of a model that others measured and published.
 
     Attributes:
         model: Name of the model as its authors call it.
-        kind: Kind of the numbers.
-        values: Numbers by name as in :attr:`dtn_det.reports.contents.Section.numbers` (``error`` is that of the clean
-            images), in percent, and ``FLOPs`` in billions of multiply-adds; no value has more digits than were
-            published.
-        source: Paper or repository, and the place in it.
+        kind: Kind of the numbers: ``top1``, ``bbox`` or ``segm``.
+        values: Numbers by name as in :attr:`dtn_det.reports.contents.Section.numbers`, in percent, where ``error`` is
+            that on clean images; and ``FLOPs`` in billions of multiply-adds. All with the digits that were published.
+        source: Paper or repository, and where in it the numbers stand.
     """
 
     model: str
@@ -35,7 +34,7 @@ class PublishedRow:
 
     @property
     def benchmark(self) -> str:
-        """The benchmark that the numbers were measured on."""
+        """Name of the benchmark on which the numbers were measured."""
         return _BENCHMARKS[self.kind]
 
 
@@ -47,9 +46,9 @@ def published_rows() -> tuple[PublishedRow, ...]:
 
 
 def published_for(report: Report) -> tuple[PublishedRow, ...]:
-    """Return the published rows that may stand below the measured numbers of a report.
+    """Return the published rows that may be shown with the measured numbers of a report.
 
-    Rows of ImageNet-C say nothing about classifiers of other classes, whose reports get none.
+    Published rows of classifiers are for ImageNet-C; a report on other classes than ImageNet's gets none.
     """
     kinds = {section.kind for section in report.sections}
     classes = report.provenance.settings.get("classes", "imagenet")
@@ -58,11 +57,13 @@ def published_for(report: Report) -> tuple[PublishedRow, ...]:
 
 
 def published_group(published: Sequence[PublishedRow], names: Sequence[str]) -> tuple[Group, tuple[str, ...]]:
-    """Make a group of rows without ranks, each with the number of its source, and notes that list the sources.
+    """Make a group of published rows, each with the number of its source, and the notes that list the sources.
+
+    The rows have no marks of rank.
 
     Args:
         published: At least one row.
-        names: Name of the number that each column shows.
+        names: Name of the number of each column.
     """
     sources = list(dict.fromkeys(row.source for row in published))
     rows = []
@@ -84,5 +85,5 @@ def published_group(published: Sequence[PublishedRow], names: Sequence[str]) -> 
 
 
 def _decimals(value: float) -> int:
-    """Return the decimals that a value was written with."""
+    """Return the number of decimals with which a value was written."""
     return len(repr(value).partition(".")[2])

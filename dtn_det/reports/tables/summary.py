@@ -1,4 +1,4 @@
-"""Tables with one row for each model: what it is, and its numbers over all corruptions."""
+"""Tables with one row for each model: its main numbers over all corruptions, and what was evaluated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dtn_det.reports.tables.table import Column, Group, Table, TableCell, TableR
 _MILLION, _BILLION = 1e6, 1e9
 _ONE_DECIMAL_FROM = 10
 
-# Longer ones, such as whole pipelines, are in the report's JSON.
+# Longer settings, such as whole pipelines, are left out of the table; the report's JSON has them.
 _LONGEST_SETTING = 40
 _HASH_DIGITS = 12
 _FLOPS_NOTE = "FLOPs are multiply-adds for one image of the size that is named."
@@ -34,7 +34,7 @@ _FLOPS_NOTE = "FLOPs are multiply-adds for one image of the size that is named."
 
 @dataclass(frozen=True)
 class _Shown:
-    """A column, and the number that stands in it."""
+    """A column of the summary, and the name and scope of the number that it shows."""
 
     column: Column
     name: str
@@ -42,12 +42,12 @@ class _Shown:
 
 
 def summary_table(numbers: Numbers, which: CorruptionSet, published: Sequence[PublishedRow] = ()) -> Table:
-    """Make the table of all models with their numbers over a set of corruptions.
+    """Make the table of all models with their main numbers over a set of corruptions.
 
     Args:
         numbers: Numbers of a section.
         which: Set of corruptions.
-        published: Published rows to add below, set apart.
+        published: Rows of published numbers to add below as a group of their own.
     """
     report, section = numbers.report, numbers.section
     shown = [one for one in _columns(numbers) if numbers.has(one.name, which) or one.scope]
@@ -67,7 +67,7 @@ def summary_table(numbers: Numbers, which: CorruptionSet, published: Sequence[Pu
 
 
 def size_columns(models: Sequence[ReportModel]) -> list[tuple[Column, tuple[TableCell, ...]]]:
-    """Return the columns of parameters and FLOPs, where any is known, each with the cells of the models."""
+    """Return the columns of parameters and of FLOPs, each if known of some model, with the cells of all models."""
     sizes = (
         ("params", "M", [model.num_parameters for model in models], _MILLION),
         ("FLOPs", "G", [model.flops for model in models], _BILLION),
@@ -82,7 +82,7 @@ def size_columns(models: Sequence[ReportModel]) -> list[tuple[Column, tuple[Tabl
 
 
 def metrics_table(numbers: Numbers, which: CorruptionSet) -> Table:
-    """Make the table of P, mPC and rPC of detectors, with a group for each average precision."""
+    """Make the table of P, mPC and rPC of detectors, with a group of rows for each average precision."""
     report, section = numbers.report, numbers.section
     groups: list[Group] = []
     columns: tuple[Column, ...] = ()
@@ -90,7 +90,7 @@ def metrics_table(numbers: Numbers, which: CorruptionSet) -> Table:
         if not numbers.has(f"mPC {metric}", which):
             continue
         columns, cells = _filled(numbers, which, _precision_columns(metric))
-        # The groups differ in how many digits their intervals support.
+        # Set the decimals of each cell, because the intervals of the groups support different numbers of digits.
         fitted = [
             tuple(replace(cell, decimals=column.decimals) for cell in own)
             for column, own in zip(columns, cells, strict=True)
@@ -104,7 +104,7 @@ def metrics_table(numbers: Numbers, which: CorruptionSet) -> Table:
 
 def _columns(numbers: Numbers) -> tuple[_Shown, ...]:
     if numbers.section.kind != "top1":
-        # Imported results may lack AP itself.
+        # Show the first average precision that there is: imported results may lack AP.
         having = (
             metric for metric in METRICS if any(key[2] in (f"P {metric}", f"mPC {metric}") for key in numbers.found)
         )
@@ -135,7 +135,7 @@ def _precision_columns(metric: str) -> tuple[_Shown, ...]:
 def _filled(
     numbers: Numbers, which: CorruptionSet, shown: Sequence[_Shown]
 ) -> tuple[tuple[Column, ...], list[tuple[TableCell, ...]]]:
-    """Return columns with the decimals that intervals support, and for each the cells with the best marked."""
+    """Return columns with the decimals that their intervals support, and the cells of each, the best one marked."""
     reasons = [model.partial for model in numbers.models]
     columns, filled = [], []
     for one in shown:
@@ -156,7 +156,7 @@ def _rows(numbers: Numbers, columns: Sequence[Sequence[TableCell]]) -> tuple[Tab
 
 
 def model_table(report: Report) -> Table:
-    """Make the table of what was evaluated, with one row for each model."""
+    """Make the table that says what each model is and how it was evaluated, with a row for each model."""
     sizes = size_columns(report.models)
     known = (
         ("FLOPs at", [model.flops_at or None for model in report.models]),

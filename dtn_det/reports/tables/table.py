@@ -1,4 +1,4 @@
-"""Tables before they are written in any format: numbers with intervals and marks, and how they become text."""
+"""Tables independent of the format in which they are written: cells, columns and rows, and numbers as text."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dtn_det.reports.contents import Direction
 from dtn_det.reports.labels import ARROWS
 
 Mark = Literal["best", "second", "partial", "significant", "published", "bound"]
-"""A property of a number that formats show; ``bound`` says that the true number may be smaller."""
+"""A property of a number that formats show; ``bound`` means that the number is only an upper bound."""
 
 Align = Literal["left", "right", "center"]
 
 MINUS = "\N{MINUS SIGN}"
 
 NO_NUMBER = "\N{EN DASH}"
-"""The sign that stands in the place of a missing number."""
+"""The sign that is shown instead of a missing number."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TableCell:
         interval: Ends of its interval, in the unit of the value; None without one.
         marks: Properties that formats show.
         note: A remark that must be read with the number, such as ``partial (3/5)``.
-        decimals: Decimals of this number where they are not those of the column.
+        decimals: Number of decimals if it differs from that of the column, else None.
     """
 
     value: float | str | None = None
@@ -45,13 +45,13 @@ class Column:
     Attributes:
         heading: Name of the column.
         unit: Unit of its numbers, such as ``%`` or ``M``.
-        decimals: Decimals of its numbers.
+        decimals: Number of decimals of its numbers.
         direction: Which numbers are better.
         align: Side to which the cells are aligned.
-        span: Heading that it shares with its neighbours.
-        arrow_on_span: Whether the span tells the direction for all its columns, which are then alike.
+        span: Heading above, which it shares with neighbouring columns; empty without one.
+        arrow_on_span: Whether the arrow of the direction is at the span rather than at the heading of each column.
         note: A remark that must be read with all its numbers.
-        signed: Whether numbers above 0 have a sign.
+        signed: Whether numbers above 0 have a plus sign.
         with_interval: Whether intervals are shown.
     """
 
@@ -68,7 +68,7 @@ class Column:
 
     @property
     def arrow(self) -> str:
-        """The arrow at its own heading; empty where the span has it."""
+        """The arrow at the column's own heading; empty if the span has the arrow."""
         return "" if self.arrow_on_span else ARROWS[self.direction]
 
     @property
@@ -85,7 +85,7 @@ class TableRow:
         label: Text of the first column.
         cells: One cell for each column.
         note: A remark that must be read with all its numbers, such as ``partial (30/75)``.
-        is_mean: Whether the row sums up those above.
+        is_mean: Whether the row is a mean over rows above.
         source: Where its numbers were published; empty for numbers of the report.
     """
 
@@ -98,11 +98,11 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows between two rules of a table.
+    """Rows of a table that are set apart by rules from the others.
 
     Attributes:
         rows: At least one row.
-        title: Title of the rows; empty where they need none.
+        title: Title of the group; empty if it has none.
     """
 
     rows: tuple[TableRow, ...]
@@ -111,13 +111,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
+    """A table of a report.
 
     Attributes:
-        name: Name of its files, of letters, digits and hyphens, unique in a report.
+        name: Name of its files, unique in a report, with letters, digits and hyphens only.
         title: Title for readers.
-        label: Heading of the rows' labels.
-        columns: All columns but that of the labels.
+        label: Heading of the first column, which has the labels of the rows.
+        columns: All other columns.
         groups: The rows, in groups that are set apart by rules.
         note: A remark that must be read with all its numbers, such as ``partial (limit=500 of 50000 seed=0)``.
         notes: Sentences that readers need to understand the table.
@@ -140,13 +140,13 @@ class Table:
 
 
 def number_text(value: float, decimals: int, signed: bool = False, minus: str = MINUS) -> str:
-    """Write a finite number, never as minus zero.
+    """Return a finite number as text, without a minus sign if it is rounded to zero.
 
     Args:
         value: A finite number.
         decimals: Digits after the point.
-        signed: Whether numbers above 0 get a sign.
-        minus: Sign of numbers below 0.
+        signed: Whether numbers above 0 get a plus sign.
+        minus: The minus sign to use.
     """
     text = f"{value:.{decimals}f}"
     if not float(text):
@@ -157,7 +157,7 @@ def number_text(value: float, decimals: int, signed: bool = False, minus: str = 
 
 
 def cell_text(cell: TableCell, column: Column, minus: str = MINUS) -> str:
-    """Write the value of a cell, without its interval and note; an empty text for an empty cell."""
+    """Return the value of a cell as text, without its interval and note; empty for an empty cell."""
     if cell.value is None or isinstance(cell.value, str):
         return cell.value or ""
     text = number_text(cell.value, _decimals(cell, column), column.signed, minus)
@@ -165,7 +165,7 @@ def cell_text(cell: TableCell, column: Column, minus: str = MINUS) -> str:
 
 
 def interval_text(cell: TableCell, column: Column, minus: str = MINUS) -> str:
-    """Write the interval of a cell, ``[75.9, 77.4]``; an empty text where none is shown."""
+    """Return the interval of a cell as text, ``[75.9, 77.4]``; empty if there is none or the column shows none."""
     if cell.interval is None or not column.with_interval:
         return ""
     ends = (number_text(end, _decimals(cell, column), minus=minus) for end in cell.interval)
