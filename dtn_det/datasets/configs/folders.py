@@ -33,8 +33,14 @@ from dtn_det.datasets.folders.image_files import (
     quoted,
     walk_images,
 )
+from dtn_det.datasets.folders.inner_folders import (
+    inner_folders,
+    num_inner_classes,
+    one_folder_per_class,
+    pooled_remarks,
+)
 from dtn_det.datasets.folders.recognise import READ_BY_CLASS, recognise
-from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.datasets.remarks import Remark, agreeing, counted
 from dtn_det.errors import ClassNameError, InputError
 
 _NAMES_SHOWN = 5
@@ -56,7 +62,7 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
         dataloaders: Keys such as ``"train_dataloader"``.
 
     Returns:
-        Remarks on what mmpretrain leaves out of the folders, and on images that may be masks.
+        Remarks on what mmpretrain leaves out of the folders, on inner folders, and on images that may be masks.
 
     Raises:
         InputError: The number of folders is not that of the model's classes; their names are not those of the other
@@ -71,7 +77,9 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
     remarks: dict[str, tuple[Remark, ...]] = {}
     for one in sets:
         if one.folder is not None and one.folder not in remarks:
-            remarks[one.folder] = tuple(_left_out(one.settings, one.folder, one.folders))
+            inner = inner_folders(Path(one.folder), one.folders)
+            left_out = _left_out(one.settings, one.folder, one.folders)
+            remarks[one.folder] = (*pooled_remarks(inner, one.folder), *left_out)
     check_image_lists(cfg, dataloaders, numbers)
     _check_topk(cfg, dataloaders, numbers)
     return tuple(itertools.chain.from_iterable(remarks.values()))
@@ -119,10 +127,14 @@ def _check_sets(
         found = one.folders
         for key, number in {**numbers, **_named_number(one)}.items():
             if len(found) != number:
+                inner = inner_folders(Path(one.folder), found)
+                if inner:
+                    advice = f"{one_folder_per_class(inner)}, or {advice}"
+                change = "" if number == num_inner_classes(inner, found) else _change_to(found, cfg, dataloaders, sets)
+                pooled = f" with {counted(len(inner), 'inner folder')} of images" if inner else ""
                 raise InputError(
                     f"expected folders of {number} classes ({key}) for {one.loader}, got {len(found)} in "
-                    f"{one.folder!r}{_shown(found)}: {_other_than_classes(one.folder)}{advice}"
-                    f"{_change_to(found, cfg, dataloaders, sets)}"
+                    f"{one.folder!r}{_shown(found)}{pooled}: {_other_than_classes(one.folder)}{advice}{change}"
                 )
         _check_names(one)
 

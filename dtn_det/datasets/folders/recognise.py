@@ -29,6 +29,7 @@ from dtn_det.datasets.folders.image_files import (
     square_side,
     subfolders,
 )
+from dtn_det.datasets.folders.inner_folders import inner_folders, pooled_remarks
 from dtn_det.datasets.folders.label_maps import SORT_IMAGENET, guess_numbering, imagenet_subset, naming
 from dtn_det.datasets.remarks import Remark, agreeing
 
@@ -84,6 +85,8 @@ class Recognised:
         sizes: Widths and heights of a few images.
         corruptions: The folders of corrupted images; None if corruptions were not looked for or not found.
         remarks: What was decided or passed over.
+        inner: Folders of images inside class folders, which count as these, by their paths from there; see
+            :func:`dtn_det.datasets.folders.inner_folders.inner_folders`.
     """
 
     kind: Kind
@@ -96,6 +99,7 @@ class Recognised:
     sizes: frozenset[tuple[int, int]] = frozenset()
     corruptions: CorruptionFolders | None = None
     remarks: tuple[Remark, ...] = ()
+    inner: tuple[str, ...] = ()
 
     @property
     def profile(self) -> str | None:
@@ -164,7 +168,8 @@ def _folders(root: Path, contents: Contents) -> Recognised:
         return _class_folders(root, contents.folders)
     inner = root / "val"
     if "val" in contents.folders and naming(inside := tuple(subfolders(inner))) == "wnids":
-        return replace(_class_folders(inner, inside), remarks=_other_splits(root, contents))
+        found = _class_folders(inner, inside)
+        return replace(found, remarks=(*found.remarks, *_other_splits(root, contents)))
     if contents.folders and {name.lower() for name in contents.folders} <= _SPLITS:
         return _splits(root, contents)
     if contents.folders and not contents.images:
@@ -226,8 +231,9 @@ def _class_folders(root: Path, folders: tuple[str, ...]) -> Recognised:
     count = f"{len(folders):,} class folder{'' if len(folders) == 1 else 's'}"
     how = {"wnids": "named by wnids", "numbers": "named by whole numbers", "names": "named by words"}[kind]
     title = f"{dataset}, {count} {how}" if dataset else f"{count} {how} ({listed(folders, 3)})"
-    remarks = _mixed_folders(root, folders) if kind == "names" else ()
-    return Recognised("class_folders", root, title, dataset, folders, classes, wnids, sizes, remarks=remarks)
+    inner = inner_folders(root, folders)
+    remarks = (*(_mixed_folders(root, folders) if kind == "names" else ()), *pooled_remarks(inner, root))
+    return Recognised("class_folders", root, title, dataset, folders, classes, wnids, sizes, None, remarks, inner)
 
 
 def _dataset(root: Path, folders: Sequence[str], names: Sequence[str]) -> str:
@@ -310,6 +316,7 @@ def _corrupted(root: Path, found: CorruptionFolders) -> Recognised:
         for kind, what, names in passed_over
         if names
     )
+    remarks += pooled_remarks(inside.inner, root)
     return replace(
         inside, kind="corrupted", root=root, title=title, dataset=dataset, corruptions=found, remarks=remarks
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dtn_det.datasets.folders.class_folders import LabelledImages, in_order
 from dtn_det.datasets.folders.image_files import quoted
+from dtn_det.datasets.folders.inner_folders import num_inner_classes, one_folder_per_class
 from dtn_det.datasets.folders.label_maps import NUMBER, naming, natural_order
 from dtn_det.datasets.folders.recognise import Recognised
 from dtn_det.datasets.remarks import Remark, agreeing, counted
@@ -64,8 +65,20 @@ class ClassSet:
                 f"numbered ({how}), got {counted(len(extra), 'folder')} more ({quoted(extra)}) where the model "
                 f"{name!r} has {number:,} classes: name a folder of clean images of these classes with --clean"
             )
-        if labels.classes != "imagenet" and number > self.number and self.found.kind == "class_folders":
+        if (
+            labels.classes != "imagenet"
+            and number > self.number
+            and self.found.kind == "class_folders"
+            and not self.found.inner
+        ):
             advice += f", or make an empty folder in {self.found.root} for each class that has no images there"
+        if labels.classes != "imagenet" and self.found.inner:
+            inner = self.found.inner
+            advice = (
+                f"the images of {counted(len(inner), 'inner folder')} such as {inner[0]} count as the class folders "
+                f"around them; {one_folder_per_class(inner)}"
+                + ("" if number == num_inner_classes(inner, self.found.folders) else f", or {advice}")
+            )
         if labels.classes == "imagenet" and number == folders:
             advice = f"take --classes folder, which numbers the {folders:,} folders by their names"
         elif labels.classes != "imagenet" and number == _IMAGENET and kind == "wnids":

@@ -1,0 +1,90 @@
+"""Folders of images inside class folders, which all count as the class folder: Places365 has such a tree."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dtn_det.datasets.folders.image_files import peek, subfolders
+from dtn_det.datasets.remarks import Remark, agreeing
+
+# Links may lead in circles.
+_DEEPEST = 8
+
+
+def inner_folders(root: Path, folders: Sequence[str]) -> tuple[str, ...]:
+    """Find the folders of images inside class folders that hold no images themselves.
+
+    Args:
+        root: The folder that holds the class folders.
+        folders: Names of the class folders.
+
+    Returns:
+        Sorted paths within ``root``, such as ``'a/airfield'``. There are none if no such class folder has more than
+        one, as in the training set of Tiny-ImageNet, for then no images of two folders come together.
+    """
+    found: list[str] = []
+    without = 0
+    for name in folders:
+        contents = peek(root / name)
+        if contents.images or not contents.folders:
+            continue
+        inside = [*_with_images(root, name, _DEEPEST)]
+        without += bool(inside)
+        found += inside
+    return tuple(sorted(found)) if len(found) > without else ()
+
+
+def _with_images(root: Path, folder: str, depth: int) -> Iterator[str]:
+    try:
+        names = subfolders(os.path.join(root, folder)) if depth else []
+    # Whatever reads the whole folder later reports that it cannot be read.
+    except OSError:
+        return
+    for name in names:
+        path = f"{folder}/{name}"
+        if peek(root / path).images:
+            yield path
+        else:
+            yield from _with_images(root, path, depth - 1)
+
+
+def num_inner_classes(inner: Sequence[str], folders: Sequence[str]) -> int:
+    """Count the classes if each inner folder is one: these, and the class folders that have none.
+
+    Args:
+        inner: The inner folders, see :func:`inner_folders`.
+        folders: Names of the class folders.
+    """
+    return len(inner) + len({*folders} - _outer(inner))
+
+
+def pooled_remarks(inner: Sequence[str], where: object) -> tuple[Remark, ...]:
+    """Return a remark that the images of inner folders count as their class folders, if there are some.
+
+    Args:
+        inner: The inner folders, see :func:`inner_folders`.
+        where: The folder that holds the class folders.
+    """
+    if not inner:
+        return ()
+    classes = agreeing(len(_outer(inner)), f"{len(_outer(inner)):,} {{class|classes}}")
+    what = (
+        f"inner folders of images were pooled into {classes}, those of the class folders around them; if each is a "
+        f"class of its own, {one_folder_per_class(inner)}"
+    )
+    return (Remark("pooled_folders", what, str(where), len(inner), tuple(inner[:3])),)
+
+
+def one_folder_per_class(inner: Sequence[str]) -> str:
+    """Say how inner folders become class folders.
+
+    Args:
+        inner: The inner folders, at least one.
+    """
+    return f"lay them out as one folder per class, {inner[0]} as {inner[0].replace('/', '_')}"
+
+
+def _outer(inner: Sequence[str]) -> set[str]:
+    return {path.partition("/")[0] for path in inner}
