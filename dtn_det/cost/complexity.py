@@ -1,8 +1,9 @@
 """FLOPs and parameters of a detector, by part and kind of module, beside those of its LayerNorm twin.
 
-MMEngine's analyzer counts on a trace in which each DTN layer does what LayerNorm does. Its total is therefore that of
-the LayerNorm twin, and agrees with published figures. The FLOPs of DTN, of which the analyzer sees little, are computed
-by formulas from the grids (height and width) of the layers' inputs in the trace (:mod:`dtn_det.cost.flops`).
+The twin is the same detector with LayerNorm in place of DTN. MMEngine's analyzer counts on a trace in which each DTN
+layer does what LayerNorm does, so its total is that of the twin and agrees with published figures. The FLOPs of DTN, of
+which the analyzer sees little, are computed by formulas from the height and width of the layers' inputs in the trace
+(:mod:`dtn_det.cost.flops`).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ with all their weights: `H + W` multiply-adds per element, for the mean and agai
 leaves out weights which are zero in floating point does less, never more.
 
 A counter sees little of what DTN computes. Networks are therefore counted while their DTN layers do what LayerNorm
-does, and the FLOPs of DTN are added by the formulas, for the grids of the layers' inputs.
+does, and the FLOPs of DTN are added by the formulas, for the height and width of the layers' inputs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dtn_det.layers import DTN
 TOKEN_MOMENTS = 3  # mean; subtract it, square and add up
 CENTRE = 2  # mean over the image; subtract it
 SQUARE = 1  # the input of the second moment
-FILTER_VARIANCE = 1  # q - m^2
+FILTER_VARIANCE = 1  # q - m^2, of the filtered second moment q and mean m
 BLEND_MEAN = 3  # interpolate; add the centre
 BLEND_VARIANCE = 2
 NORMALIZE = 5  # subtract; add eps; root; multiply; weight and bias

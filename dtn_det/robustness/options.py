@@ -24,7 +24,7 @@ class SweepOptions:
     Attributes:
         store: Folder of the results.
         corruptions: Names of the corruptions, in this order.
-        severities: From 1 to 5.
+        severities: Severities of each corruption, from 1 to 5.
         profile: Benchmark whose corruptions are applied; None for the one that suits the data.
         seed: Seed of the corruptions' randomness.
         frost: Folder of frost textures; None for those that ship with this package.
@@ -75,7 +75,7 @@ class ClassificationOptions(SweepOptions):
         names: What reports call the models.
         baseline: ``alexnet`` or the model by whose errors corruption errors are divided; None for AlexNet where its
             published errors are of such data.
-        jpeg: Whether corrupted images are compressed as JPEG; None to do as the benchmark does.
+        jpeg: Whether corrupted images are compressed as JPEG; None for the habit of the benchmark.
     """
 
     models: Sequence[str]

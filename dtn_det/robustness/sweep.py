@@ -1,9 +1,9 @@
 """The loop of a sweep over units of images, which are shared among the processes (ranks) of a run.
 
-A task (:class:`Task`) decides how images are loaded and evaluated; those of classifiers and detectors decode each image
-once and corrupt it for every cell, a corruption at a severity, in a worker process (their ``images.py``). The models
-run in the main process of each rank. A unit belongs to one rank and is evaluated in the same batches whatever the
-number of ranks, so the records do not depend on that number.
+How images are loaded and evaluated is decided by a :class:`Task`. For classifiers and for detectors, a worker process
+decodes each image once and makes its version for every cell, a corruption at a severity (``images.py`` of either). The
+models run in the main process of each rank. A unit belongs to one rank and is evaluated in the same batches whatever
+the number of ranks, so the records do not depend on that number.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Rank:
     """This process among those of the run.
 
     Attributes:
-        number: Its number, from 0.
+        number: Number of this process, from 0.
         count: Number of processes.
         barrier: Function that waits until all processes have called it.
     """

@@ -1,1 +1,1 @@
-"""What long runs need besides their task: safe files, processes, interrupts, progress, compilation and figures."""
+"""Support for long runs: safe writing of files, processes, interrupts, progress, compilation, the style of figures."""

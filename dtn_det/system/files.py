@@ -36,7 +36,7 @@ _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that a kill or a power failure meanwhile leaves the old file or none, never half of the new one.
+    """Write a file so that a kill or a power failure leaves the old file, the new one or none, never half of one.
 
     Until the file is complete, it lies in the same folder under a temporary name: see :func:`is_temporary`.
     """

@@ -27,8 +27,7 @@ class BaselineChoice:
     Attributes:
         name: ``'alexnet'``, the name of a model, or None if no corruption errors are computed.
         reason: Why AlexNet is not the baseline although the classes are ImageNet's; else empty.
-        caveat: In what these images may differ from those of AlexNet's published errors, if that is the baseline; else
-            empty.
+        caveat: How these images may differ from those of AlexNet's errors, if AlexNet is the baseline; else empty.
     """
 
     name: str | None

@@ -39,7 +39,7 @@ class Item:
 
     Attributes:
         image: Number of the image.
-        slot: Number of the slot that was taken for it; without pixels if the image is bad.
+        slot: Number of the slot; its pixels are meaningless if the image is bad.
         error: Why the image is bad, or None.
     """
 
@@ -91,7 +91,7 @@ class CorruptedOnDisk:
     Attributes:
         folders: Folder of each cell but the clean one.
         cells: The cells, in the order of their numbers.
-        clean: Path of the clean image of each corrupted one, by the key of the latter.
+        clean: Path of the clean image by the key of the corrupted one.
         side: Side of the square images in pixels.
         cropped_after: Whether the images were corrupted at their own size, so that they are resized and cropped when
             they are read.
@@ -157,8 +157,8 @@ def read_square(path: str, side: int, *, crop: bool = False) -> ByteImage:
 class ClassificationImages(Dataset[Item]):
     """The images of an evaluation, each under every cell.
 
-    An index is a pair, the number of an image and that of a slot. To get the item is to write the image's pixels under
-    all cells into that slot of each stack.
+    An index is a pair, the number of an image and that of a slot. Getting the item writes the image's pixels under all
+    cells into that slot of each stack.
 
     Args:
         images: The images.

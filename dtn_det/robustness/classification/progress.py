@@ -94,7 +94,7 @@ _SHOWN = 3
 
 
 class SweepProgress:
-    """Follows a sweep of classifiers.
+    """Counts the errors of classifiers during a sweep and shows its progress.
 
     Args:
         models: The models that are evaluated.

@@ -34,11 +34,11 @@ class DetectionData:
     """A COCO set of a config, and the pipeline that its images go through.
 
     Attributes:
-        name: The annotation file, as reports name it.
+        name: Path of the annotation file, as reports show it.
         dataset: The data set of MMDetection, without a pipeline.
         indices: Indices of the images of the sweep in the data set.
-        selection: How these were chosen among the images of the file, with which reports mark their numbers; ``'all'``
-            if none was left out.
+        selection: How these were chosen among the images of the file, as reports say beside their numbers; ``'all'`` if
+            none was left out.
         truth: The objects to be found in those images.
         pipeline: The config of the test pipeline.
         file: The content of the annotation file.

@@ -215,7 +215,7 @@ def _detections(cell: int, rows: pyarrow.Table) -> CellDetections:
     image = np.repeat(rows["image"].to_numpy(), counts)
     scores = _flat(rows["scores"], np.float32)
     masks, mask_scores = rows["masks"], rows["mask_scores"]
-    # A row without masks says nothing about the model: the image may be bad or have no detections.
+    # Some row has masks if the model gives any; others may have none, for a bad image or one without detections.
     with_masks = bool(masks.null_count < len(masks))
     own_scores = len(mask_scores) > mask_scores.null_count
     return CellDetections(
@@ -248,7 +248,7 @@ def _joined(parts: list[CellDetections]) -> CellDetections:
 
 
 def cell_groups(model: ModelStore) -> list[list[int]]:
-    """Split the cells into groups to be read together: small ones to save memory, few ones to read the files rarely."""
+    """Split the cells into groups to be read together, as large as memory allows: each group reads all files."""
     count = len(model.store.manifest.cells)
     size = sum(path.stat().st_size for path in model.folder.glob("unit-*.parquet"))
     together = max(1, min(count, int(_GROUP_BYTES / max(1.0, size / count))))
@@ -289,8 +289,8 @@ def _say_nothing(*args: object) -> None:
 
 
 _TRIED = 200
-"""Least number of images to try where there are more: every annotation was checked when it was read, and evaluating all
-takes long."""
+"""The evaluation is tried on at least this many images, or on all if there are fewer. All would take long, and every
+annotation was checked when it was read."""
 
 
 _FORMS = ('"counts": [', '"counts": "', '"iscrowd": 1', '"segmentation"', "bbox")

@@ -127,7 +127,7 @@ class DetectionImages(Dataset[CellImages | BadImage]):
 
 def image_corruption(cell: Cell, corruptor: Corruptor) -> ImageCorruption:
     """Return the transform that makes the images of a cell."""
-    # At severity 0, the clean cell, the transform changes nothing, but it takes no name that is not a corruption.
+    # The transform needs the name of some corruption even for the clean cell, whose severity 0 changes nothing.
     name = cell.corruption if cell.severity else "gaussian_noise"
     return ImageCorruption(name, cell.severity, **asdict(corruptor))
 

@@ -49,8 +49,8 @@ def model_manifest(
 ) -> ModelManifest:
     """Return the manifest of the weights and settings that a detector's numbers depend on.
 
-    It holds the names of the labels if their order is not that of the data's categories. A store in which label 0 was
-    taken for the first category and so on has no such names, so it is not continued with labels matched by name.
+    It holds the names of the labels if their order is not that of the data's categories. Where a run took label 0 for
+    the first category, and so on, the manifest has no such names, so records of both kinds are never mixed.
     """
     state: dict[str, Any] = detector.model.state_dict()
     categories = tuple(name for _, name in data.truth.categories)
@@ -125,7 +125,7 @@ def _others(found: StoreManifest, wanted: StoreManifest) -> list[str]:
 
 
 def _images_hash(store: Store, data: DetectionData) -> str:
-    """Return the hash of the images in a store that has only one of images and annotations; empty if files differ."""
+    """Return the hash of the images in a store that has only one with the annotations; empty if its files differ."""
     truth, sizes = CocoTruth.of(store), data.file_sizes()
     if len(truth.images) != len(sizes) or truth.hash(sizes) != store.manifest.data_hash:
         return ""

@@ -162,7 +162,7 @@ def batches(count: int, size: int) -> Sequence[slice]:
 
 
 def detection_facts(cfg: Config, detector: Detector, images: DetectionImages) -> ModelFacts:
-    """Return how a detector was trained, and its FLOPs for the first image, resized and padded by its test pipeline.
+    """Return how a detector was trained, and its FLOPs for the first image as it is resized and padded for it.
 
     Args:
         cfg: Its config.

@@ -63,7 +63,7 @@ class ImportSource:
     remarks: tuple[Remark, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the fields, ready for JSON."""
         plain = {"left_out": list(self.left_out), "remarks": [remark.to_dict() for remark in self.remarks]}
         return {**asdict(self), **plain}
 

@@ -39,7 +39,7 @@ class StoreManifest:
 
     Attributes:
         task: ``'classification'`` or ``'detection'``.
-        data: Name of the data set, for people.
+        data: Name of the data set, for readers.
         data_hash: Hash of the list of its files and labels: see :func:`hash_lines`.
         num_images: Number of images in the sweep, after any selection.
         selection: How they were chosen, such as ``'all'`` or ``'limit=500 of 5000 seed=0'``.
@@ -101,7 +101,7 @@ class StoreManifest:
         return f"{text}, {left:,} of {self.num_images:,} images are left" if left else text
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the fields, ready for JSON."""
         plain = {
             "cells": [list(cell) for cell in self.cells],
             "protocol": dict(self.protocol),
@@ -148,13 +148,13 @@ class ModelManifest:
                 raise TypeError(f"{name} is {getattr(self, name)!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the fields, ready for JSON."""
         plain = {"protocol": dict(self.protocol), "versions": dict(self.versions), "facts": self.facts.to_dict()}
         return {**asdict(self), **plain}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelManifest:
-        """Read a manifest that :meth:`to_dict` wrote, with names and values of earlier versions brought to today's."""
+        """Read a manifest that :meth:`to_dict` wrote, and replace names and values of earlier versions by today's."""
         protocol = values["protocol"]
         if isinstance(protocol, Mapping):
             protocol = {
@@ -260,7 +260,7 @@ def hash_weights(state_dict: Mapping[str, object]) -> str:
     digest = hashlib.sha256()
     for name in sorted(state_dict):
         tensor = state_dict[name]
-        # Options of norms are not weights. Without them, hashes from before options were saved stay valid.
+        # Options of norms are not weights. Earlier versions did not save them, so without them old hashes stay valid.
         if not isinstance(tensor, torch.Tensor) or name.rpartition(".")[2] == EXTRA_STATE:
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -3,7 +3,7 @@
 Layout of the folder::
 
     store.json                       StoreManifest
-    images.parquet                   key and label of every image
+    images.parquet                   key and label, or annotations, of every image
     models/NAME/model.json           ModelManifest
     models/NAME/unit-000012.parquet  records of the images of unit 12 under every cell (corruption and severity)
 
@@ -107,7 +107,7 @@ class Store:
         Args:
             folder: A folder that is empty, absent or a store.
             manifest: The data and conditions of this run.
-            images: Key and label, or ground truth, of every image, in the order of their numbers.
+            images: Key and label, or annotations, of every image, in the order of their numbers.
 
         Raises:
             StoreError: The folder holds something else, or a store whose manifest differs.
@@ -253,7 +253,7 @@ class ModelStore:
     Attributes:
         store: The store that it belongs to.
         folder: Folder of its files.
-        manifest: Its weights and settings.
+        manifest: The weights and settings that its records depend on.
     """
 
     store: Store
@@ -261,7 +261,7 @@ class ModelStore:
     manifest: ModelManifest
 
     def with_facts(self, facts: ModelFacts) -> ModelStore:
-        """Write facts into the manifest, which leaves the records valid, and return the model with them."""
+        """Write facts into the manifest, and return the model with them. Its records stay valid."""
         manifest = replace(self.manifest, facts=facts)
         write_json(self.folder / "model.json", manifest.to_dict())
         return replace(self, manifest=manifest)

@@ -159,15 +159,15 @@ def check_logits(logits: object, num_images: int, num_classes: int, name: str) -
 
 
 def channel_values(given: Mapping[str, Any], known: Mapping[str, Any], channels: int) -> dict[str, tuple[float, ...]]:
-    """Return the mean and the deviation of a model's input, with a value for each channel.
+    """Return the ``mean`` and ``std`` that normalise a model's input, with a value for each channel.
 
     Args:
         given: The user's ``mean`` and ``std``: a value for each channel or one for all; None for those of timm.
-        known: timm's settings of the model; without these, the mean is 0 and the deviation 1.
+        known: timm's settings of the model. If they lack a value, the mean is 0 and the standard deviation 1.
         channels: Number of channels of the model's input.
 
     Raises:
-        InputError: They are of another number of channels, or no such numbers.
+        InputError: The number of values fits no channels, a value is not finite, or a ``std`` is not positive.
     """
     neutral = {"mean": (0.0,), "std": (1.0,)}
     chosen = {name: known.get(name) or neutral[name] if one is None else one for name, one in given.items()}
