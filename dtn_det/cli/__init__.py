@@ -1,1 +1,1 @@
-"""The `dtn-det` command: one module a subcommand."""
+"""The `dtn-det` command: a module for each subcommand."""

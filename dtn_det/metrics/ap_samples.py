@@ -52,8 +52,8 @@ def average_precision(
         Shape (metrics,) or (replicates, metrics); NaN where no ground truth is left (COCO's evaluation gives -1).
 
     Raises:
-        InputError: The weights do not fit or are not whole numbers of at least 0, a metric is unknown, or its area
-            range or IoU threshold was not evaluated.
+        InputError: The weights have another shape or are not whole numbers of at least 0, a metric is unknown, or its
+            area range or IoU threshold was not evaluated.
     """
     size = len(matches.images)
     counts = np.ones(size, dtype=np.int64) if weights is None else np.asarray(weights)

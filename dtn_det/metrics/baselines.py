@@ -43,7 +43,7 @@ ALEXNET_EXTRA_ERRORS = MappingProxyType(
 Source: github.com/facebookresearch/augmentation-corruption, baseline_data/mCE_baseline_imagenet.p."""
 
 ALEXNET_CLEAN_ERROR = 0.43478
-"""AlexNet's top-1 error on clean images, as torchvision gives a top-1 accuracy of 56.522 %.
+"""AlexNet's top-1 error on clean images: torchvision's top-1 accuracy is 56.522 %.
 google-research/robustness_metrics uses 0.4348; facebookresearch/augmentation-corruption uses 0.435."""
 
 BASELINES = ("alexnet",)
@@ -96,11 +96,11 @@ def resolve_baseline(
         cells: The corrupted cells that the model was evaluated on.
         corruptions: The set of corruptions that these cells belong to.
         needs_clean: Whether the clean error is needed.
-        num_images: Images behind each cell of the model, where known.
+        num_images: Number of images behind each cell of the model; None if unknown.
         column: Column of the errors.
 
     Raises:
-        CellError: The baseline lacks cells that the model has, or its table is unsound.
+        CellError: The baseline lacks cells that the model has, or its table has faulty rows.
         InputError: The name is unknown, `column` is not `error` although the baseline is given by name, or the baseline
             was evaluated on another number of images.
     """

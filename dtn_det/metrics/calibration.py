@@ -21,7 +21,7 @@ BINS = 15
 """Number of bins of equal width, as in Guo et al., arXiv:1706.04599."""
 
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
-"""Lower bound on the probability of the true class in the NLL, as a softmax in float32 can underflow to 0."""
+"""Smaller probabilities of the true class count as this one in the NLL, as a softmax in float32 can give 0."""
 
 RECORD_COLUMNS = ("confidence", "correct", "true_probability", "squared_norm")
 

@@ -172,7 +172,7 @@ def checked_cells(
         corruptions: The set of corruptions to read; other corruptions in the table are ignored.
         needs_clean: Whether the clean row must be there.
         allow_partial: Whether to accept missing corrupted cells.
-        at_most: The largest value that makes sense (1 for fractions); None for any.
+        at_most: The largest value to accept (1 for fractions); None for no limit.
         coco: Whether the error calls a value of -1 COCO's mark for no ground truth, rather than negative.
         what: Name of the table for messages.
 
@@ -230,7 +230,7 @@ def raise_problems(what: str, problems: dict[str, Iterable[tuple[object, object]
 
     Args:
         what: Name of the table for messages.
-        problems: The faulty cells by the description of their fault; may be empty lists.
+        problems: The faulty cells by the description of their fault; a fault without cells is ignored.
     """
     faults = {fault: tuple(dict.fromkeys(cells)) for fault, cells in problems.items()}
     faults = {fault: cells for fault, cells in faults.items() if cells}
@@ -252,7 +252,7 @@ def check_columns(frame: object, columns: Sequence[str], what: str) -> None:
     """Check that `frame` is a pandas DataFrame that has each of the given columns exactly once.
 
     Raises:
-        InputError: It is not a table, or a column is absent or comes twice.
+        InputError: `frame` is not a DataFrame, or a column is absent or comes twice.
     """
     if not isinstance(frame, pd.DataFrame):
         raise InputError(f"expected a pandas DataFrame as {what}, got {type(frame).__name__}: make one of it")

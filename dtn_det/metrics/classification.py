@@ -62,9 +62,9 @@ def relative_mean_corruption_error(
     allow_partial: bool = False,
     column: str = "error",
 ) -> Summary:
-    """Compute the relative mCE in percent: :func:`mean_corruption_error` of the errors minus the clean error.
+    """Compute the relative mCE in percent, from errors of which the clean error of the same model is subtracted first.
 
-    Arguments are those of :func:`mean_corruption_error`.
+    All else is as in :func:`mean_corruption_error`, and arguments are those of :func:`mean_corruption_error`.
 
     Raises:
         CellError: A table lacks cells or the clean row or has faulty rows, or a corruption does not raise the error of

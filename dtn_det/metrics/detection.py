@@ -35,8 +35,8 @@ def mean_performance_under_corruption(
         frame: The model's table.
         metric: Column of the metric.
         corruptions: `benchmark` (the paper's 15), `extra` (the 4 hold-outs) or `all`; never mixed.
-        allow_partial: Whether to accept missing cells; the means leave them out, and
-            :attr:`Summary.label` says so.
+        allow_partial: Whether to accept missing cells; the means leave them out, and :attr:`Summary.label`
+            says so.
 
     Raises:
         CellError: The table lacks cells or has faulty rows, which the message lists, or a value is -1, which COCO's

@@ -33,7 +33,7 @@ def corruption_errors(errors: Array, baseline: Array, layout: CellLayout) -> Arr
 
 
 def degradations(errors: Array, clean: Array, layout: CellLayout) -> Array:
-    """Sum the errors minus the clean error over the severities of each corruption, as (..., corruptions).
+    """Sum ``errors - clean`` over the severities of each corruption, as (..., corruptions).
 
     Args:
         errors: Errors, (..., cells).

@@ -276,7 +276,7 @@ def _select(samples: Samples, cells: tuple[Cell, ...], replicated: bool) -> tupl
 def _baseline_reader(
     model: Samples, baseline: str | Samples, cells: tuple[Cell, ...], relative: bool
 ) -> Callable[[bool], tuple[Array, Array | None]]:
-    """Return a function that gives the baseline's errors on the cells and its clean error, on replicates if True."""
+    """Return a function that gives the baseline's errors on the cells and its clean error; True means on replicates."""
     if isinstance(baseline, Samples):
         check_paired(model, baseline)
         needed = (*cells, CLEAN) if relative else cells

@@ -40,9 +40,9 @@ class ReportOptions:
 
     Attributes:
         models: Names of the models to show, in this order; all if empty.
-        baseline: For classifiers, the model by whose errors CE and mCE divide, ``alexnet`` or a model of the stores;
-            None for AlexNet if the data are those of ImageNet-C, else for no corruption errors. For detectors, the
-            model that the others are compared with.
+        baseline: For classifiers, the model whose errors are the denominators of CE and mCE, ``alexnet`` or one of the
+            stores; None for AlexNet if the data are those of ImageNet-C, else for no CE and mCE. For detectors, the
+            model with which the others are compared.
         pairs: First and second model of each difference, as ``FIRST:SECOND``; None to choose them by
             :func:`dtn_det.reports.sources.find_pairs`.
         replicates: Number of bootstrap replicates; 0 for no intervals.
@@ -190,7 +190,7 @@ def _detectors(
 
 
 def _baseline(sources: Sources, wanted: str | None) -> BaselineChoice:
-    """Choose the baseline: CE and mCE of classifiers divide by its errors; other detectors are compared with it."""
+    """Choose the baseline, whose errors classifiers' CE and mCE divide by, or with which detectors are compared."""
     if sources.task == "detection":
         if wanted is not None and wanted not in sources.models:
             raise ReportError(f"expected --baseline out of {', '.join(sources.models)}, got {wanted!r}")

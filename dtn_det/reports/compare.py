@@ -40,7 +40,7 @@ class Comparison:
         overall: The change of the mean over all corruptions.
         clean: The change on the clean images; None if they were not evaluated.
         relative: The change of rPC or relative mCE; None where undefined.
-        groups: The change of each group of corruptions, sorted so that the second model gains most in the first.
+        groups: The change of each group of corruptions, sorted by the gain of the second model, the largest first.
         corruptions: The change of each corruption, sorted in the same way.
         level: Confidence level of the intervals; an adjusted p-value below 1 - level is significant.
         note: A remark that must be read with all numbers, such as ``partial (limit=500 of 50000 seed=0)``.
@@ -76,7 +76,7 @@ def compare(report: Report, first: str, second: str, metric: str = "AP", kind: K
     Args:
         report: A report with both models; differences are tested if the models are one of its pairs.
         first: Name of the first model.
-        second: Name of the second model, whose gain is looked for.
+        second: Name of the second model, on which the verdict is.
         metric: Average precision by which detectors are compared.
         kind: ``bbox`` or ``segm``; None for the first section of the report.
 

@@ -1,4 +1,7 @@
-"""The contents of a report as tidy tables; tables, figures and the page show them and compute no numbers."""
+"""The contents of a report as tidy tables; tables, figures and the page show them and compute no numbers.
+
+A cell of an evaluation is a corruption at a severity, or the clean images.
+"""
 
 from __future__ import annotations
 
@@ -104,8 +107,9 @@ class Section:
             in percent except `NLL` in nats and `Brier` from 0 to 2; ``cells``, how many a mean is over, and
             ``expected_cells``, how many the whole set has, both 1 for a cell.
         differences: One row for each number and pair, columns :data:`DIFFERENCE_COLUMNS`: second minus first, in the
-            unit of ``numbers``. ``p_adjusted`` is ``p_value`` after Holm's adjustment for the other corruptions of the
-            set, or the other groups, severities, cells, or average precisions except AP. Empty without pairs.
+            unit of ``numbers``. ``p_adjusted`` is ``p_value`` after Holm's adjustment within a family: the differences
+            of a pair for all corruptions of a set, all its groups, severities or cells, or all average precisions
+            except AP. Empty without pairs.
         reliability: One row for each bin of confidence, columns :data:`RELIABILITY_COLUMNS`. ``images`` is ``clean`` or
             ``corrupted``; ``low`` and ``high`` are the edges of the bin, ``accuracy`` and ``confidence`` its means, all
             as fractions. Empty for detectors.
@@ -128,8 +132,8 @@ class Report:
         provenance: The data and settings with which the numbers were computed.
         models: The models in the order of the tables.
         sections: For classifiers, one section; for detectors, one of boxes, and one of masks if a model predicts them.
-        baseline: For classifiers, the model by whose errors CE and mCE divide: ``alexnet``, a model of the report, or
-            None without corruption errors. For detectors, the model that a user chose to compare others with, or None.
+        baseline: For classifiers, the model whose errors are the denominators of CE and mCE: ``alexnet``, a model of
+            the report, or None without CE and mCE. For detectors, the model chosen to compare the others with, or None.
         remarks: Sentences that readers need: which results are partial, and why some numbers are undefined.
         bad_images: For each model, the images that were left out of its numbers: the error by the number of the image.
     """

@@ -54,7 +54,7 @@ def make_report(
         out: Folder of the report; an earlier report in it is replaced.
         options: Options of the report.
         console: Where progress and the summary are printed.
-        with_published: Whether to add published results, set apart.
+        with_published: Whether to add published results, in rows and tables of their own.
         data: Folder of the images that were evaluated, of which the page then shows some; None to show none.
         clean: Folder of the clean images, if `data` has the corrupted ones.
         frost: Folder with the original frost textures, if the evaluation used them.

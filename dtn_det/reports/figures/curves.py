@@ -79,8 +79,7 @@ def draw_corruptions(report: Report, section: Section) -> Figure:
     Each row of panels is a group of corruptions, unless all groups are small.
 
     Raises:
-        NothingToDrawError: No model has two points of a curve, which are numbers of severities of one corruption or of
-            the clean images.
+        NothingToDrawError: No curve has two points; a point is a number at a severity, or on the clean images.
     """
     data = FigureData.of(report, section)
     curves = {
@@ -129,8 +128,7 @@ def draw_severities(report: Report, section: Section) -> Figure:
     """Draw the mean performance over the corruptions against their severity, with the clean images at 0.
 
     Raises:
-        NothingToDrawError: No model has two points of its curve, which are means at one severity or numbers of the
-            clean images.
+        NothingToDrawError: No curve has two points; a point is a mean at a severity, or a number on the clean images.
     """
     data = FigureData.of(report, section)
     points = {model: overall_points(data, model) for model in data.models}

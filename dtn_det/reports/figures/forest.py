@@ -87,7 +87,7 @@ def draw_forest(report: Report, section: Section) -> Figure:
 
     Lines are means over all corruptions, the clean images, groups and, for few pairs, each corruption.
 
-    Marks are filled if the difference is significant, as by the star in the tables: for groups and corruptions after
+    Marks are filled where the tables have a star: if the difference is significant, for groups and corruptions after
     Holm's adjustment for their number. Blue means better, red worse.
 
     Raises:

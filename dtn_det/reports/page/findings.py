@@ -118,7 +118,7 @@ def _finding(
     about: Provenance,
     kind: str,
 ) -> Finding:
-    """Make the finding on a pair; `beyond` is the change of rPC or relative mCE, which allow for the clean images."""
+    """Make the finding on a pair; `beyond` is the change of rPC or relative mCE, if defined."""
     first, second = pair
     level = about.level
     decimals = supported_decimals(change.interval, 2)

@@ -76,7 +76,7 @@ def _shown(cell: TableCell, decimals: int) -> float:
 def model_cell(
     numbers: Numbers, model: ReportModel, which: str, name: str, scope: str = "", severity: int = 0
 ) -> TableCell:
-    """Make the cell of a number of a model, marked as partial if evaluated cells or images are missing."""
+    """Make the cell of a number of a model, marked as partial if cells or images are missing."""
     number = numbers.get(model.name, which, name, scope, severity)
     return number_cell(number, partial=bool(model.partial))
 
