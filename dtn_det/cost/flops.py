@@ -142,7 +142,7 @@ def as_layer_norm(network: nn.Module) -> Iterator[Callable[[], tuple[LayerCost, 
     """Within the block, let the DTN layers of a network do what LayerNorm does, and note the grids of their inputs.
 
     Yields:
-        A function that returns what each call of a DTN layer within the block so far would have cost.
+        A function that returns, for each call of a DTN layer within the block so far, what DTN would have cost.
     """
     norms = {name: module for name, module in network.named_modules() if isinstance(module, DTN)}
     grids: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
@@ -175,7 +175,7 @@ def _layer_cost(name: str, norm: DTN, height: int, width: int, num_prefix: int) 
 
 
 def forward_flops(network: nn.Module, forward: Callable[[Tensor], object], images: Tensor) -> int | None:
-    """Count the multiply-adds of a forward pass: matrix products, convolutions, attention, and DTN's filters.
+    """Count the FLOPs of a forward pass: matrix products, convolutions, attention, and all that DTN computes.
 
     Unlike :func:`dtn_det.cost.complexity.model_complexity`, this needs nothing but PyTorch, and does not count what
     layers other than DTN compute element by element.

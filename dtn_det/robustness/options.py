@@ -75,7 +75,7 @@ class ClassificationOptions(SweepOptions):
         names: What reports call the models.
         baseline: ``alexnet`` or the model by whose errors corruption errors are divided; None for AlexNet where its
             published errors are of such data.
-        jpeg: Whether corrupted images are compressed as JPEG; None for the habit of the benchmark.
+        jpeg: Whether corrupted images are compressed as JPEG; None to do as the benchmark does.
     """
 
     models: Sequence[str]

@@ -30,7 +30,8 @@ FORMATS: Final = ("pdf", "svg", "png")
 FONT: Final = "DejaVu Sans"
 """Font of all text, which comes with matplotlib, so that figures are the same everywhere."""
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""The colours of Okabe and Ito, which people of any colour vision can tell apart, without the yellow, pale on white."""
+"""The colours of Okabe and Ito, which people of any colour vision can tell apart, without their yellow, which is too
+pale on white."""
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 GREY: Final = "#6e6e6e"
 PALE: Final = "#c8c8c8"
@@ -66,7 +67,7 @@ _STYLE: Final[Mapping[str, Any]] = {
     "lines.linewidth": 1,
     "lines.markeredgewidth": 0.7,
     "lines.markersize": 3.5,
-    # Journals ask for type 42 (TrueType), in which text stays text; so it does in SVG with "none".
+    # Type 42 is TrueType, as journals ask for. Both settings keep text as text, not as outlines.
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "dtn-det",

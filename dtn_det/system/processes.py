@@ -86,7 +86,7 @@ def interrupts_remembered() -> Iterator[Callable[[], None]]:
 
 
 def worker_died(error: BaseException) -> bool:
-    """Return whether an error is that of torch for a worker process of a data loader that died.
+    """Return whether an error is the one that torch raises after a worker process of a data loader died.
 
     torch raises it wherever the main process happens to be at that moment.
     """

@@ -141,13 +141,13 @@ def _from_tree(options: ClassificationOptions, cells: tuple[Cell, ...], tree: Co
 
 
 def _side(options: ClassificationOptions, found: Recognised, profile: str) -> int:
-    """Return the side for the images of a tree: their own if it is that of any benchmark and the user names none."""
+    """Return the images' own side if it is that of a benchmark and the user names no profile, else the profile's."""
     own = square_side(found.sizes)
     return own if options.profile is None and own in SIDES.values() and own is not None else SIDES[profile]
 
 
 def _chosen_profile(options: ClassificationOptions, found: Recognised, profile: str) -> tuple[Remark, ...]:
-    """Return a remark if the size of the images decided that the benchmark is not ImageNet-C."""
+    """Return a remark if the size of the images decided the benchmark, and it is not ImageNet-C."""
     if options.profile is not None or found.profile is None or profile == "imagenet-c":
         return ()
     side = square_side(found.sizes)
