@@ -121,7 +121,8 @@ def classification_intervals(
         level: Fraction of the replicates inside an interval, between 0 and 1.
 
     Raises:
-        CellError: Cells are missing, or a corruption gives no error of the baseline or does not raise its clean error.
+        CellError: Cells are missing, or under some corruption the baseline makes no error, or not more of them than on
+            clean images.
         InputError: The baseline is unknown, has other images, replicates or seed, or is given for a metric other than
             the top-1 error.
     """

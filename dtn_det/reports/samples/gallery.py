@@ -109,7 +109,7 @@ class Gallery:
     Attributes:
         models: Names of the models that gave answers, in the report's order.
         images: Images drawn at random, each under all cells.
-        disagreements: Images on which two models differ most; empty if none were searched.
+        disagreements: Images on which two models differ most; may be empty.
         remarks: Sentences on how the images were chosen.
     """
 
