@@ -62,7 +62,7 @@ def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
     try:
         return fit_weights(target.build(), content, str(path))
     except MisfitError as error:
-        if target.config is not None or error.num_classes is None:
+        if target.config is not None or target.is_folder or error.num_classes is None:
             raise
         loaded = fit_weights(target.build(error.num_classes), content, str(path))
         what = f"classes in the file; {target.source} fits as dtn-det mce builds it for data of so many"

@@ -17,10 +17,11 @@ from dtn_det.datasets.folders.class_folders import LabelledImages, label_images
 from dtn_det.datasets.folders.image_files import spread
 from dtn_det.datasets.folders.recognise import Recognised, recognise
 from dtn_det.datasets.remarks import Remark
-from dtn_det.errors import BadImageError
+from dtn_det.errors import BadImageError, CheckpointError, ClassCountError, InputError
 
 if TYPE_CHECKING:
     from dtn_det.check.model import Target
+    from dtn_det.robustness.classification.class_agreement import ClassSet
 
 _LOOKED_AT = 100
 """Number of images of a folder that are read."""
@@ -53,8 +54,8 @@ def check_folder(root: Path, classes: str | None = None, target: Target | None =
     except ValueError as error:
         return [CheckResult(str(root), found.kind, found.title, facts, found.remarks, (str(error),))]
     facts |= _class_facts(found, images)
-    fault = _against(found, images, target)
-    told = () if fault else _told(found, images, target)
+    fault, told = _against(found, images, target)
+    told = () if fault else (*told, *_told(found, images, target))
     fits = None if target is None or fault is None else not fault
     problems = [fault] if fault else []
     problems += _unreadable(images)
@@ -106,22 +107,74 @@ def _unreadable(images: LabelledImages) -> list[str]:
     return [f"expected images that can be read, got {len(bad)} of {len(looked_at)} looked at that cannot; {bad[0]}"]
 
 
-def _against(found: Recognised, images: LabelledImages, target: Target | None) -> str | None:
-    """Return the reason why a model does not fit; empty if it does, None if that cannot be told."""
+def _against(found: Recognised, images: LabelledImages, target: Target | None) -> tuple[str | None, tuple[Remark, ...]]:
+    """Return why a model does not fit, empty if it does, None if that cannot be told; and what was decided."""
     from dtn_det.robustness.classification.class_agreement import ClassSet
 
     if target is None:
-        return None
+        return None, ()
     if target.is_detector:
         return (
             f"expected the config of a classifier for {found.title}, got the detector {target.source}: name another, "
             "or a COCO data set"
-        )
+        ), ()
+    classes = ClassSet(found, images)
+    if target.config is None:
+        return _against_timm(classes, target)
     number = target.num_classes()
-    own = "" if number in (None, images.num_classes) else ClassSet(found, images).fault(number, target.source)
-    if target.config is not None and found.kind == "class_folders" and images.labels.classes != "imagenet":
+    own = "" if number in (None, images.num_classes) else classes.fault(number, target.source)
+    if found.kind == "class_folders" and images.labels.classes != "imagenet":
         own = folder_fault(target.config, str(found.root)) or own
-    return own if own or number is not None else None
+    return (own if own or number is not None else None), ()
+
+
+def _against_timm(classes: ClassSet, target: Target) -> tuple[str | None, tuple[Remark, ...]]:
+    """Compare the classes of a folder with those of a model of timm, as `dtn-det mce` does with the same weights."""
+    if target.checkpoint or target.is_folder:
+        source = f"{target.source}@{target.checkpoint}" if target.checkpoint else target.source
+        try:
+            fault, own, told = _as_mce(source, classes)
+            return fault, (*own, *told)
+        except InputError as error:
+            return str(error), ()
+    of_classes: list[Remark] = []
+    compared = False
+    for checkpoint in target.beside:
+        try:
+            fault, _, told = _as_mce(f"{target.source}@{checkpoint}", classes)
+        # What else is wrong with the checkpoint, its own result tells.
+        except CheckpointError:
+            continue
+        if fault:
+            return fault, ()
+        compared = True
+        of_classes += told
+    number = target.num_classes()
+    if compared or number in (None, classes.number):
+        return (None if number is None and not compared else ""), tuple(of_classes)
+    fault = classes.fault(number, target.source)
+    return f"{fault}; with a checkpoint, {target.source}@FILE, dtn-det mce builds it for the classes of the data", ()
+
+
+def _as_mce(source: str, classes: ClassSet) -> tuple[str, tuple[Remark, ...], tuple[Remark, ...]]:
+    """Load a model as `dtn-det mce` does; return why its classes are not the data's, or remarks on it and on these.
+
+    Raises:
+        InputError: It cannot be loaded.
+    """
+    from dtn_det.robustness.classification.class_agreement import align
+    from dtn_det.robustness.classification.models.timm import load_timm
+
+    try:
+        model = load_timm(source, classes.number)
+    except ClassCountError as error:
+        return classes.fault(error.number, error.name), (), ()
+    if model.num_classes not in (None, classes.number):
+        return classes.fault(model.num_classes, model.name), (), ()
+    try:
+        return "", tuple(model.remarks), align(model, classes)[1]
+    except InputError as error:
+        return str(error), (), ()
 
 
 def _told(found: Recognised, images: LabelledImages, target: Target | None) -> tuple[Remark, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
@@ -22,12 +23,21 @@ class Target:
     """A model that the user named.
 
     Attributes:
-        source: The user's words: the path of a config, or ``timm:NAME``.
+        source: The user's words: the path of a config, ``timm:NAME`` or ``timm:local-dir:FOLDER``.
         config: The config, None for a model of timm.
+        checkpoint: What stands behind the ``@`` of ``timm:NAME@FILE``; empty if nothing does.
+        beside: Checkpoints among the paths that are checked with it.
     """
 
     source: str
     config: Config | None = None
+    checkpoint: str = ""
+    beside: tuple[str, ...] = ()
+
+    @property
+    def is_folder(self) -> bool:
+        """True for ``timm:local-dir:FOLDER``, whose number of classes is settled."""
+        return self.source.startswith(f"{TIMM}local-dir:")
 
     @property
     def is_detector(self) -> bool:
@@ -53,7 +63,7 @@ class Target:
         """Build the model with random weights, whatever its config would load.
 
         Args:
-            num_classes: Number of classes of a model of timm; None for that of its pretrained weights.
+            num_classes: Number of classes of a model of timm; None for that of its pretrained weights or folder.
 
         Raises:
             InputError: The model does not build.
@@ -81,21 +91,22 @@ def read_target(source: str, data_root: str | None = None, options: Mapping[str,
     """Read the model that the user named.
 
     Args:
-        source: Path of a config of MMDetection or mmpretrain, or ``timm:NAME``; an ``@FILE`` behind it is left out.
+        source: Path of a config of MMDetection or mmpretrain, or a model of timm as `dtn-det mce` takes it:
+            ``timm:NAME``, ``timm:NAME@FILE``, ``timm:NAME@random`` or ``timm:local-dir:FOLDER``.
         data_root: Folder in place of the config's ``data_root``.
         options: Values of ``--cfg-options``.
 
     Raises:
-        InputError: The source is neither.
-        FileNotFoundError: There is no such config.
+        InputError: The source is none of these.
+        FileNotFoundError: There is no such config or checkpoint.
     """
     if source.startswith(TIMM):
-        from dtn_det.robustness.classification.models.timm import check_name
+        from dtn_det.robustness.classification.models.timm import FOLDER, RANDOM, split_source
 
-        # `dtn-det mce` takes a checkpoint behind the name; here it is a path of its own.
-        name = source.removeprefix(TIMM).partition("@")[0]
-        check_name(name)
-        return Target(f"{TIMM}{name}")
+        name, checkpoint = split_source(source)
+        if checkpoint not in ("", RANDOM) and "://" not in checkpoint and not Path(checkpoint).exists():
+            raise FileNotFoundError(f"expected a checkpoint file at {checkpoint}, got none: check the path")
+        return Target(source if source.startswith(FOLDER) else f"{TIMM}{name}", checkpoint=checkpoint)
     from dtn_det.training import launch
     from dtn_det.training.config import load_config
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,8 @@ def inspect_paths(paths: Sequence[Path], target: Target | None = None, classes: 
         classes: How the classes of folders are numbered: see :func:`inspect_path`.
     """
     results = []
+    if target is not None:
+        target = replace(target, beside=tuple(str(path) for path in paths if _is_checkpoint(path)))
     for path in paths:
         try:
             results += inspect_path(path, target, classes)
@@ -111,7 +113,7 @@ def inspect_path(path: Path, target: Target | None = None, classes: str | None =
     # Imported where they are needed: torch, which reads checkpoints, takes longer than looking at a folder.
     if (path / "store.json").is_file():
         return [check_store(path)]
-    if path.is_dir() and holds_weights(path):
+    if _is_checkpoint(path):
         from dtn_det.check.checkpoints import check_checkpoint
 
         return [check_checkpoint(path, target)]
@@ -121,10 +123,6 @@ def inspect_path(path: Path, target: Target | None = None, classes: str | None =
         return check_folder(path, classes, target)
     if not path.is_file():
         raise FileNotFoundError(f"expected a file or folder, got {path}: there is no such thing; check the path")
-    if path.suffix.lower() in CHECKPOINT_SUFFIXES or path.name.endswith(INDEX_END):
-        from dtn_det.check.checkpoints import check_checkpoint
-
-        return [check_checkpoint(path, target)]
     if path.suffix.lower() == ".json":
         from dtn_det.check.annotations import check_annotations
 
@@ -138,6 +136,12 @@ def inspect_path(path: Path, target: Target | None = None, classes: str | None =
     expected = f"a JSON file of annotations, or a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)})"
     problem = f"expected {expected}, got {path}: name the folder of images, or rename the file to what it is"
     return [CheckResult(str(path), "", "a file of another kind", problems=(problem,))]
+
+
+def _is_checkpoint(path: Path) -> bool:
+    if path.is_dir():
+        return holds_weights(path)
+    return path.is_file() and (path.suffix.lower() in CHECKPOINT_SUFFIXES or path.name.endswith(INDEX_END))
 
 
 def check_store(folder: Path) -> CheckResult:

@@ -25,7 +25,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--config",
         metavar="CONFIG",
-        help="what the paths must fit: a config of MMDetection or mmpretrain, or timm:NAME",
+        help="what the paths must fit: a config of MMDetection or mmpretrain, or a model of timm "
+        "as `dtn-det mce` takes it: timm:NAME, timm:NAME@FILE, timm:local-dir:FOLDER",
     )
     parser.add_argument(
         "--classes",

@@ -19,6 +19,7 @@ from dtn_det.check import CheckResult, inspect_path
 from dtn_det.check.model import Target, read_target
 from dtn_det.cli.main import build_parser, main
 from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import InputError
 
 CATS = ("cat", "dog")
 MISSING = [f"{name} {severity}" for name in ("fog",) for severity in (2, 3, 4, 5)]
@@ -56,9 +57,15 @@ class TestFolders:
         assert result.fits is False
         assert "got 1,000 classes in 'timm:resnet10t'" in result.problems[0]
 
-    def test_a_checkpoint_behind_the_name_is_left_out(self) -> None:
+    def test_a_checkpoint_behind_the_name_must_exist(self, tmp_path: Path) -> None:
         pytest.importorskip("timm")
-        assert read_target("timm:resnet10t@a.pth").source == "timm:resnet10t"
+        (tmp_path / "a.pth").touch()
+        target = read_target(f"timm:resnet10t@{tmp_path / 'a.pth'}")
+        assert (target.source, target.checkpoint) == ("timm:resnet10t", str(tmp_path / "a.pth"))
+        with pytest.raises(FileNotFoundError, match=r"expected a checkpoint file at b\.pth, got none"):
+            read_target("timm:resnet10t@b.pth")
+        with pytest.raises(InputError, match="expected a file or 'random' after '@' in 'timm:resnet10t@', got nothing"):
+            read_target("timm:resnet10t@")
 
     def test_a_part_of_imagenet_fits_a_model_of_imagenet(self, tmp_path: Path) -> None:
         pytest.importorskip("timm")

@@ -25,7 +25,9 @@ from dtn_det.robustness.classification.models.classifier import Classifier, Norm
 RANDOM = "random"
 """Named in place of a checkpoint for random weights, the same ones in every run."""
 
-_FOLDER = "timm:local-dir:"
+FOLDER = "timm:local-dir:"
+"""Beginning of a source that is a folder of :mod:`dtn_det.export` or of timm."""
+
 _SUGGESTED = 5
 
 
@@ -46,15 +48,9 @@ def load_timm(source: str, num_classes: int, weights: WeightsKind | None = None)
         CheckpointError: The checkpoint does not fit.
     """
     timm = require("timm", "cls")
-    import dtn_det.timm  # noqa: F401  registers the models with DTN
-
-    if source.startswith(_FOLDER):
-        folder = source.removeprefix(_FOLDER)
-        return _classifier(timm, source, Path(folder).resolve().name, "", _of_folder(timm, folder))
-    name, at, checkpoint = source.removeprefix("timm:").partition("@")
-    if at and not checkpoint:
-        raise InputError(f"expected a file or {RANDOM!r} after '@' in {source!r}, got nothing: leave the '@' out")
-    check_name(name)
+    name, checkpoint = split_source(source)
+    if source.startswith(FOLDER):
+        return _classifier(timm, source, Path(name).resolve().name, "", _of_folder(timm, name))
     loaded = None
     if checkpoint:
         with torch.random.fork_rng(devices=[]):
@@ -65,6 +61,35 @@ def load_timm(source: str, num_classes: int, weights: WeightsKind | None = None)
     else:
         model = _pretrained(timm, name)
     return _classifier(timm, source, name, checkpoint, model, loaded)
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """Split the name of a model of timm, and check that there is such a model or folder.
+
+    Args:
+        source: See :func:`load_timm`.
+
+    Returns:
+        The name and what stands behind its ``@``, a file or ``random``, if anything does; or the folder, and nothing.
+
+    Raises:
+        InputError: timm has no such model, the folder has no ``config.json``, or nothing stands behind the ``@``.
+    """
+    import dtn_det.timm  # noqa: F401  registers the models with DTN
+
+    if source.startswith(FOLDER):
+        folder = source.removeprefix(FOLDER)
+        if not folder or not (Path(folder) / "config.json").is_file():
+            raise InputError(
+                f"expected a folder that `dtn-det export` or timm has written after {FOLDER!r}, got {folder!r} without "
+                "a config.json: name another"
+            )
+        return folder, ""
+    name, at, checkpoint = source.removeprefix("timm:").partition("@")
+    if at and not checkpoint:
+        raise InputError(f"expected a file or {RANDOM!r} after '@' in {source!r}, got nothing: leave the '@' out")
+    check_name(name)
+    return name, checkpoint
 
 
 def check_name(name: str) -> None:
@@ -124,11 +149,6 @@ def _pretrained(timm: Any, name: str) -> nn.Module:
 
 
 def _of_folder(timm: Any, folder: str) -> nn.Module:
-    if not folder or not (Path(folder) / "config.json").is_file():
-        raise InputError(
-            f"expected a folder that `dtn-det export` or timm has written after {_FOLDER!r}, got {folder!r} without a "
-            "config.json: name another"
-        )
     # timm and its libraries raise errors of many kinds for damaged files.
     try:
         model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
