@@ -132,7 +132,7 @@ def _decoded(text: str) -> list[int] | None:
 
 
 def mask_area(mask: Any, height: int | None, width: int | None) -> int | None:
-    """Count the pixels of a sound mask as pycocotools does; None if it is missing, or the image's size for polygons."""
+    """Count the pixels of a sound mask by pycocotools; None without it, or without the image's size for polygons."""
     try:
         from pycocotools import mask as masks
     except ImportError:
