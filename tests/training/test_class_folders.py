@@ -233,5 +233,12 @@ def test_folders_in_another_order_than_in_training_are_refused(tmp_path: Path) -
         check(*names_)
     with pytest.raises(ClassNameError, match=r"in net.pth, got 'ant' as class 0, which is 'bee' there: evaluate the"):
         check("bee", "ant", "cat")
-    with pytest.raises(ClassNameError, match=r"got 1 missing \(cats\) and 1 more \(cat\): evaluate the"):
+    with pytest.raises(ClassNameError, match=r"by name with `dtn-det mce`$"):
+        check("cat", "bee", "ANT")
+    advice = "leave out the folder 'cat', which the model does not know, and make an empty folder 'cats', or rename it"
+    with pytest.raises(ClassNameError, match=rf"got 1 missing \(cats\) and 1 more \(cat\): {advice}") as refused:
         check("ant", "bee", "cats")
+    assert "mce" not in str(refused.value)
+    (tmp_path / "val" / "cat").rmdir()
+    (tmp_path / "val" / "cats").mkdir()
+    check("ant", "bee", "cats")

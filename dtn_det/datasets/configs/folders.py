@@ -39,6 +39,7 @@ from dtn_det.datasets.folders.inner_folders import (
     one_folder_per_class,
     pooled_remarks,
 )
+from dtn_det.datasets.folders.plain_names import names_to_mend, plain_name
 from dtn_det.datasets.folders.recognise import READ_BY_CLASS, recognise
 from dtn_det.datasets.remarks import Remark, agreeing, counted
 from dtn_det.errors import ClassNameError, InputError
@@ -251,6 +252,14 @@ def check_trained_folders(cfg: Mapping[str, Any], dataloader: str, checkpoint: s
         ours, theirs = [*map(_plain, found)], [*map(_plain, trained)]
         if ours == theirs or not {*ours} & {*theirs}:
             continue
+        advice = "evaluate the classes that it was trained on"
+        if {*map(plain_name, found)} == {*map(plain_name, trained)}:
+            advice += ", or by name with `dtn-det mce`"
+        else:
+            advice = names_to_mend(
+                [name for name, plain in zip(found, ours, strict=True) if plain not in theirs],
+                [name for name, plain in zip(trained, theirs, strict=True) if plain not in ours],
+            )
         if {*ours} == {*theirs}:
             place = next(number for number, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other)
             what = f"{found[place]!r} as class {place}, which is {trained[place]!r} there"
@@ -258,8 +267,7 @@ def check_trained_folders(cfg: Mapping[str, Any], dataloader: str, checkpoint: s
             what = _difference(trained, found)
         raise ClassNameError(
             f"expected the class folders of {folder!r}, which mmpretrain numbers by their sorted names, to be the "
-            f"classes in {checkpoint}, got {what}: evaluate the classes that it was trained on, or by name with "
-            "`dtn-det mce`"
+            f"classes in {checkpoint}, got {what}: {advice}"
         )
 
 

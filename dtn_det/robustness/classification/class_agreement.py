@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,8 @@ from torch import Tensor
 from dtn_det.datasets.folders.class_folders import LabelledImages, in_order
 from dtn_det.datasets.folders.image_files import quoted
 from dtn_det.datasets.folders.inner_folders import num_inner_classes, one_folder_per_class
-from dtn_det.datasets.folders.label_maps import NUMBER, naming, natural_order
+from dtn_det.datasets.folders.label_maps import naming, natural_order
+from dtn_det.datasets.folders.plain_names import names_to_mend, plain_name
 from dtn_det.datasets.folders.recognise import Recognised
 from dtn_det.datasets.remarks import Remark, agreeing, counted
 from dtn_det.errors import InputError
@@ -127,23 +127,29 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
     theirs, ours = model.class_names, classes.images.labels.names
     if not theirs:
         return _align_order(model, classes)
-    if classes.images.labels.classes in ("sorted", "natural") or len(theirs) != len(ours):
+    if len(theirs) != len(ours):
         return model, ()
     if {naming([name]) for name in theirs} != {naming([name]) for name in ours}:
         return model, ()
-    their_names, our_names = [_plain(name) for name in theirs], [_plain(name) for name in ours]
+    their_names, our_names = [plain_name(name) for name in theirs], [plain_name(name) for name in ours]
     if len({*our_names}) < len(our_names):
         # Some classes differ in case or blanks alone, so names are compared as they are.
         their_names, our_names = list(theirs), list(ours)
     if their_names == our_names:
         return model, ()
+    if classes.images.labels.classes in ("sorted", "natural"):
+        return model, _contradicted(model, classes, their_names, our_names)
     missing = [name for name, plain in zip(ours, our_names, strict=True) if plain not in their_names]
     if missing or len({*their_names}) < len(their_names):
         more = [name for name, plain in zip(theirs, their_names, strict=True) if plain not in our_names]
+        some_agree = len(missing) < len(ours) and len(missing) == len(more)
+        by_order = (
+            "rename the folders, or number them by the text order of their names, whatever they are, with --classes "
+            "sorted"
+        )
         raise InputError(
             f"expected the classes of {model.name!r}, as its checkpoint names them, in {classes.found.root}, got "
-            f"{quoted(missing)} in place of {quoted(more)}: rename the folders, or number them by the text order of "
-            "their names, whatever they are, with --classes sorted"
+            f"{quoted(missing)} in place of {quoted(more)}: {names_to_mend(missing, more) if some_agree else by_order}"
         )
     order = [their_names.index(name) for name in our_names]
     moved = [name for number, name in enumerate(ours) if order[number] != number]
@@ -156,6 +162,23 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
         tuple(moved),
     )
     return replace(model, forward=_Reordered(model, order)), (remark,)
+
+
+def _contradicted(
+    model: Classifier, classes: ClassSet, theirs: Sequence[str], ours: Sequence[str]
+) -> tuple[Remark, ...]:
+    """Tell of folders that the numbering of the user gives to other classes than their names, which the model knows."""
+    if not {*theirs} & {*ours}:
+        return ()
+    labels = classes.images.labels
+    moved = [number for number, name in enumerate(ours) if theirs[number] != name]
+    first = moved[0]
+    what = agreeing(len(moved), "{folder counts|folders count}") + (
+        f" as a class of another name of {model.name} by --classes {labels.classes}, such as {labels.names[first]!r} "
+        f"as {model.class_names[first]!r}"
+    )
+    examples = tuple(labels.names[number] for number in moved)
+    return (Remark("names_contradicted", what, str(classes.found.root), len(moved), examples),)
 
 
 def _align_order(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remark, ...]]:
@@ -222,10 +245,3 @@ def _count_logits(model: Classifier, side: int) -> int | None:
     except (Exception, SystemExit):
         return None
     return int(logits.shape[1]) if isinstance(logits, Tensor) and logits.ndim == 2 else None
-
-
-def _plain(name: str) -> str:
-    if NUMBER.fullmatch(name):
-        return str(int(name))
-    folded = unicodedata.normalize("NFC", name).casefold()
-    return unicodedata.normalize("NFC", folded).replace("_", " ").replace("-", " ").strip()

@@ -133,12 +133,55 @@ def test_names_that_say_nothing_of_each_other_are_left_alone(tmp_path: Path) -> 
 
 def test_other_names_are_refused_and_the_option_named_works(tmp_path: Path) -> None:
     root = write_folders(tmp_path, ("ant", "bee"))
-    one = model(2, ("ant", "cow"))
-    with pytest.raises(
-        ValueError, match=r"as its checkpoint names them, in .*, got 'bee' in place of 'cow': rename .*"
-    ):
+    one = model(2, ("cow", "dog"))
+    message = (
+        r"as its checkpoint names them, in .*, got 'ant', 'bee' in place of 'cow', 'dog': rename .* --classes sort"
+    )
+    with pytest.raises(ValueError, match=message):
         align(one, classes_of(root))
     assert align(one, classes_of(root, "sorted")) == (one, ())
+
+
+def test_folders_of_which_some_are_the_models_are_never_numbered_by_order(tmp_path: Path) -> None:
+    root = write_folders(tmp_path, ("bee", "cat", "dog"))
+    one = model(3, ("ant", "bee", "cat"), place=1)
+    advice = (
+        "got 'dog' in place of 'ant': leave out the folder 'dog', which the model does not know, and make an empty "
+        "folder 'ant', or rename it where the class is the same"
+    )
+    with pytest.raises(ValueError, match=f"{advice}$"):
+        align(one, classes_of(root))
+    (root / "dog").rename(tmp_path.parent / f"{tmp_path.name}_dog")
+    (root / "ant").mkdir()
+    classes = classes_of(root)
+    assert align(one, classes) == (one, ())
+    assert classes.images.labels.names[answer(one)] == "bee"
+    # All of this is so after the other advice, too.
+    (root / "ant").rmdir()
+    (tmp_path.parent / f"{tmp_path.name}_dog").rename(root / "ant")
+    assert align(one, classes_of(root)) == (one, ())
+
+
+def test_several_folders_that_the_model_does_not_know_are_named(tmp_path: Path) -> None:
+    root = write_folders(tmp_path, ("bee", "cow", "dog"), per_class=1)
+    message = "leave out the folders 'cow', 'dog', .* make empty folders 'ant', 'cat', or rename them where the class"
+    with pytest.raises(ValueError, match=message):
+        align(model(3, ("ant", "bee", "cat")), classes_of(root))
+
+
+@pytest.mark.parametrize("order", ["sorted", "natural"])
+def test_an_order_that_contradicts_names_of_the_model_is_told(tmp_path: Path, order: str) -> None:
+    root = write_folders(tmp_path, ("bee", "cat", "dog"), per_class=1)
+    one = model(3, ("ant", "bee", "cat"))
+    same, (remark,) = align(one, classes_of(root, order))
+    assert same == one
+    assert (remark.kind, remark.count, remark.examples) == ("names_contradicted", 3, ("bee", "cat", "dog"))
+    assert f"3 folders count as a class of another name of place by --classes {order}, such as 'bee' as 'ant'" in (
+        remark.sentence()
+    )
+    _, (remark,) = align(model(3, ("bee", "cat", "ant")), classes_of(root, order))
+    assert (remark.count, remark.examples) == (1, ("dog",))
+    assert align(model(3, ("Bee", "cat", "dog")), classes_of(root, order))[1] == ()
 
 
 def test_classes_in_a_checkpoint_of_mmpretrain(tmp_path: Path) -> None:
