@@ -24,20 +24,21 @@ if TYPE_CHECKING:
     from dtn_det.robustness.classification.class_agreement import ClassSet
 
 _LOOKED_AT = 100
-"""Number of images of a folder that are read."""
+"""Largest number of images of a folder whose pixels are read."""
 
 
 def check_folder(root: Path, classes: str | None = None, target: Target | None = None) -> list[CheckResult]:
-    """Recognise a folder and list its images as every command does.
+    """Check a folder: recognise it and list its images as every command does, and compare its classes with a model.
 
     Args:
         root: The folder.
-        classes: How classes are numbered, see :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to go by the
-            names of the folders.
-        target: Model that the classes are compared with.
+        classes: How classes are numbered: one of :data:`dtn_det.datasets.folders.label_maps.CLASSES`, or None to decide
+            by the folders' names.
+        target: Model that the classes are compared with; None for no comparison.
 
     Returns:
-        A result for the folder, and one for each annotation file of a COCO data set.
+        One result for the folder, and one more for each annotation file of a COCO data set. For a folder of annotation
+        files without class folders, the results of these files alone.
     """
     try:
         found = recognise(root)
@@ -94,7 +95,7 @@ def _class_facts(found: Recognised, images: LabelledImages) -> dict[str, Any]:
 
 
 def _unreadable(images: LabelledImages) -> list[str]:
-    """Read some images whole, and return the problem that would stop a command at one of them, if any."""
+    """Read a sample of the images with their pixels, and return the problem that some cannot be read, if any."""
     bad = []
     looked_at = spread(images.images, _LOOKED_AT)
     for image in looked_at:
@@ -108,7 +109,7 @@ def _unreadable(images: LabelledImages) -> list[str]:
 
 
 def _against(found: Recognised, images: LabelledImages, target: Target | None) -> tuple[str | None, tuple[Remark, ...]]:
-    """Return why a model does not fit, empty if it does, None if that cannot be told; and what was decided."""
+    """Return why a model does not fit (empty if it fits, None if that is unknown), and remarks on how classes match."""
     from dtn_det.robustness.classification.class_agreement import ClassSet
 
     if target is None:
@@ -129,7 +130,7 @@ def _against(found: Recognised, images: LabelledImages, target: Target | None) -
 
 
 def _against_timm(classes: ClassSet, target: Target) -> tuple[str | None, tuple[Remark, ...]]:
-    """Compare the classes of a folder with those of a model of timm, as `dtn-det mce` does with the same weights."""
+    """Do as :func:`_against` for a model of timm, with the checkpoint that `dtn-det mce` would load into it."""
     if target.checkpoint or target.is_folder:
         source = f"{target.source}@{target.checkpoint}" if target.checkpoint else target.source
         try:
@@ -142,7 +143,7 @@ def _against_timm(classes: ClassSet, target: Target) -> tuple[str | None, tuple[
     for checkpoint in target.beside:
         try:
             fault, _, told = _as_mce(f"{target.source}@{checkpoint}", classes)
-        # What else is wrong with the checkpoint, its own result tells.
+        # The result of the checkpoint itself says what is wrong with it.
         except CheckpointError:
             continue
         if fault:
@@ -157,10 +158,13 @@ def _against_timm(classes: ClassSet, target: Target) -> tuple[str | None, tuple[
 
 
 def _as_mce(source: str, classes: ClassSet) -> tuple[str, tuple[Remark, ...], tuple[Remark, ...]]:
-    """Load a model as `dtn-det mce` does; return why its classes are not the data's, or remarks on it and on these.
+    """Load a model as `dtn-det mce` does, and compare its classes with those of the data.
+
+    Returns:
+        Why the classes differ, empty if they do not; the remarks on the model; and the remarks on its classes.
 
     Raises:
-        InputError: It cannot be loaded.
+        InputError: The model cannot be loaded.
     """
     from dtn_det.robustness.classification.class_agreement import align
     from dtn_det.robustness.classification.models.timm import load_timm
@@ -178,7 +182,7 @@ def _as_mce(source: str, classes: ClassSet) -> tuple[str, tuple[Remark, ...], tu
 
 
 def _told(found: Recognised, images: LabelledImages, target: Target | None) -> tuple[Remark, ...]:
-    """Remark that the tools refuse a part of ImageNet's classes that `dtn-det mce` evaluates."""
+    """Return a remark that training and testing refuse a folder of some of ImageNet's classes, unlike `dtn-det mce`."""
     if target is None or target.config is None or target.is_detector or images.labels.classes != "imagenet":
         return ()
     fault = folder_fault(target.config, str(found.root)) if found.kind == "class_folders" else ""

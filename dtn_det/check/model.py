@@ -1,4 +1,4 @@
-"""The model that data and checkpoints are compared with: a config, or a model of timm by its name."""
+"""The model that data and checkpoints are compared with: that of a config, or a model of timm."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Target:
     """A model that the user named.
 
     Attributes:
-        source: The user's words: the path of a config, ``timm:NAME`` or ``timm:local-dir:FOLDER``.
-        config: The config, None for a model of timm.
-        checkpoint: What stands behind the ``@`` of ``timm:NAME@FILE``; empty if nothing does.
-        beside: Checkpoints among the paths that are checked with it.
+        source: How the user named it: the path of a config, ``timm:NAME`` or ``timm:local-dir:FOLDER``.
+        config: The config; None for a model of timm.
+        checkpoint: What follows the ``@`` of ``timm:NAME@FILE``; empty if there is no ``@``.
+        beside: Paths of the checkpoints that are checked in the same call.
     """
 
     source: str
@@ -36,7 +36,7 @@ class Target:
 
     @property
     def is_folder(self) -> bool:
-        """True for ``timm:local-dir:FOLDER``, whose number of classes is settled."""
+        """True for ``timm:local-dir:FOLDER``, a folder that fixes the number of classes."""
         return self.source.startswith(f"{TIMM}local-dir:")
 
     @property
@@ -46,13 +46,17 @@ class Target:
 
     @property
     def gives_masks(self) -> bool:
-        """True for a config of a detector whose masks are evaluated: it has a head for them, or a metric."""
+        """True for a config of a detector that has a mask head, or whose evaluator measures masks."""
         if self.config is None or not self.is_detector:
             return False
         return _has_mask_head(self.config.model) or _evaluates_masks(self.config.get("test_evaluator"))
 
     def num_classes(self) -> int | None:
-        """Return the number of classes that a classifier tells apart; None if it does not say."""
+        """Return the number of classes of a classifier; None if its config or model says none, or several.
+
+        Raises:
+            InputError: A model of timm does not build.
+        """
         if self.config is None:
             number = getattr(self.build(), "num_classes", None)
             return number if isinstance(number, int) else None
@@ -66,7 +70,7 @@ class Target:
             num_classes: Number of classes of a model of timm; None for that of its pretrained weights or folder.
 
         Raises:
-            InputError: The model does not build.
+            InputError: Building the model fails.
         """
         try:
             model: nn.Module
@@ -122,7 +126,7 @@ def read_target(source: str, data_root: str | None = None, options: Mapping[str,
 
 
 def is_timm_name(text: str) -> bool:
-    """Return whether timm is installed and has a model of a name."""
+    """Return whether timm is installed and has a model of the name ``text``."""
     from dtn_det.robustness.classification.models.timm import check_name
 
     try:
@@ -133,7 +137,7 @@ def is_timm_name(text: str) -> bool:
 
 
 def _settings(config: Config) -> Any:
-    # Detectors read the parts of their settings as attributes.
+    # Detectors read their settings as attributes, which plain dictionaries do not have.
     settings = require("mmengine.config", "det").ConfigDict(_without_weights(config.model))
     if config.get("data_preprocessor"):
         settings.setdefault("data_preprocessor", config.data_preprocessor)
@@ -141,7 +145,7 @@ def _settings(config: Config) -> Any:
 
 
 def _without_weights(node: Any) -> Any:
-    """Return the settings of a model without the files that its parts start from."""
+    """Return the settings of a model without the options by which its parts load weights."""
     if isinstance(node, dict):
         return {key: _without_weights(value) for key, value in node.items() if key not in ("init_cfg", "pretrained")}
     if isinstance(node, list | tuple):
