@@ -42,7 +42,7 @@ register()
 
 
 def __getattr__(name: str) -> Any:
-    """Import the conversions when they are asked for: they need torch, which much else here does without."""
+    """Import the conversions on first use: they need torch, without which much of the package works."""
     if name in __all__:
         from dtn_det import conversion
 

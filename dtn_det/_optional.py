@@ -19,7 +19,7 @@ EXTRAS: tuple[str, ...] = (
 )
 """The extras that `pyproject.toml` declares."""
 
-# Extras that bring mmcv. A build in isolation, which has no torch, would leave out mmcv's operators without a word.
+# Extras that install mmcv. Built in isolation, that is without torch, it would silently lack its compiled operators.
 _WITH_MMCV = ("det", "all")
 
 
@@ -28,7 +28,7 @@ def require(module: str, extra: str) -> ModuleType:
 
     Args:
         module: Dotted name of the module, such as `mmdet.models`.
-        extra: The extra that brings it, one of `EXTRAS`.
+        extra: The extra that installs it, one of `EXTRAS`.
 
     Returns:
         The imported module.

@@ -1,9 +1,10 @@
 """Registration with MMEngine's root registries, without importing MMEngine.
 
 ``custom_imports = dict(imports=['dtn_det'])`` must be all that a config needs, and importing the layers must cost no
-more than torch. So names are registered with a function that imports what they stand for when it is built, at the
-moment at which MMEngine's registries exist: at once where they do, else right after they are imported. The registries
-of MMDetection and mmpretrain look up in the root registries whatever they do not have themselves, in any scope.
+more than torch. So each name is registered with a function that imports the class only when a config builds it. Names
+are registered as soon as MMEngine's registries exist: at once if they have been imported, else right after somebody
+imports them. The registries of MMDetection and mmpretrain look up in the root registries whatever they do not have
+themselves, in any scope.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     },
     "TRANSFORMS": {
         "ImageCorruption": "dtn_det.corruptions.transforms.ImageCorruption",
-        # MMDetection up to 3.3 has a Corrupt of its own, which goes first in its scope.
+        # MMDetection up to 3.3 has a Corrupt of its own, which takes precedence in its scope.
         "Corrupt": "dtn_det.corruptions.transforms.MMDetCorrupt",
     },
     "HOOKS": {"ClassifierEMAHook": "dtn_det.training.parts.ClassifierEMAHook"},
@@ -41,14 +42,14 @@ NAMES: Mapping[str, Mapping[str, str]] = {
 """Path of each object that configs name, by registry and name."""
 
 NOTICES: Final = frozenset({"Could not import OneDL", "Could not import OneDL. Skipping OneDL datasets."})
-"""What MMDetection and mmpretrain print as they are imported, when they miss a data service that no extra brings.
+"""What MMDetection and mmpretrain print when they are imported without a data service that no extra installs.
 
-They mean to log at the level DEBUG, but MMEngine's `print_log` prints at every level.
+They log it at the level DEBUG, but MMEngine's `print_log` prints at every level.
 """
 
 
 def register() -> None:
-    """Register :data:`NAMES` now, or as soon as MMEngine is imported. Nothing happens the second time."""
+    """Register :data:`NAMES` now, or as soon as MMEngine is imported. Further calls do nothing."""
     for module, action in (("mmengine.registry", _register_names), ("mmcv.cnn", _register_norm)):
         if module in sys.modules:
             action()
@@ -69,9 +70,9 @@ def _register_names() -> None:
 
 
 def _register_norm() -> None:
-    """Register the class DTN in the place of the function: mmcv's `build_norm_layer` asks norms for a class.
+    """Register the class DTN instead of a function that imports it, because mmcv's `build_norm_layer` needs a class.
 
-    The backbones do not use it, since one `norm_cfg` of MMDetection reaches norms that must stay LayerNorm.
+    The backbones do not use this, since one `norm_cfg` of MMDetection also reaches norms that must stay LayerNorm.
     """
     models = importlib.import_module("mmengine.registry").MODELS
     models.register_module(name="DTN", module=importlib.import_module("dtn_det.layers").DTN, force=True)
@@ -80,8 +81,9 @@ def _register_norm() -> None:
 def drop_notices() -> None:
     """Make MMEngine's `print_log` leave out :data:`NOTICES` and print everything else.
 
-    A redirection of the standard output during imports would not do: the datasets are imported long after the models,
-    by whoever needs them first.
+    Redirecting the standard output during imports would not suffice: the datasets are imported long after the models,
+    by
+    whoever needs them first.
     """
     vars(importlib.import_module("mmengine.logging.logger"))["print"] = _print
 

@@ -1,8 +1,8 @@
-"""All errors that the package raises on purpose, so that a user's mistake is told apart from a fault of the program.
+"""All errors that the package raises on purpose, so that mistakes of users can be told from faults of the program.
 
-An :class:`InputError` is about something that the user brought: a file, a folder, a model or an option. Its message
-says what was expected, what was found and what to do, and programs show it without a traceback. It is a `ValueError`
-too, so code that catches that keeps working. The functions that raise these errors name them in their docstrings.
+An :class:`InputError` is about something that the user gave: a file, a folder, a model or an option. Its message says
+what was expected, what was found and what to do, and programs show it without a traceback. It is also a `ValueError`,
+for code that catches those. The functions that raise these errors name them in their docstrings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class DtnDetError(Exception):
-    """Base of all errors that the package defines; each can be pickled, as it must to come out of a worker process."""
+    """Base of all errors that the package defines; all can be pickled, so that worker processes can pass them on."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild the error from its message and attributes, whatever arguments its class takes."""
@@ -41,7 +41,7 @@ class MisfitError(CheckpointError):
     """A checkpoint of another model.
 
     Attributes:
-        num_classes: Rows of the last layer in the checkpoint, if their number is all that differs from the model.
+        num_classes: Number of classes of the checkpoint, if it is all that differs from the model; else None.
     """
 
     def __init__(self, message: str, num_classes: int | None = None) -> None:
@@ -81,7 +81,7 @@ class NoNormToConvertError(InputError):
 
 
 class ExportError(InputError):
-    """An exported file does not give the numbers of the model."""
+    """An exported file does not give the same logits as the model."""
 
 
 class BadImageError(InputError):

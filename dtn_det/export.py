@@ -1,4 +1,4 @@
-"""Trained classifiers in the formats of others: safetensors with timm's `config.json`, and ONNX.
+"""Export of trained classifiers as safetensors with timm's `config.json`, and as ONNX.
 
 :func:`export_classifier` takes a config of mmpretrain and a checkpoint, :func:`export_model` a model of timm that was
 built, converted and trained in a program of the user's own.
@@ -30,9 +30,9 @@ from dtn_det.robustness.classification.models.mmpretrain import configured_view,
 from dtn_det.training.config import load_config
 
 TOLERANCE = 1e-4
-"""Largest difference of logits between a model and its export, in units of the largest logit."""
+"""Largest allowed difference of logits between a model and its export, in units of the largest logit."""
 
-# Arguments of mmpretrain's TimmClassifier that are none of timm's.
+# Arguments of mmpretrain's TimmClassifier that it does not pass to timm.
 _CLASSIFIER_KEYS = ("type", "model_name", "loss", "train_cfg", "with_cp", "data_preprocessor", "init_cfg", "pretrained")
 
 
@@ -48,7 +48,7 @@ class Exported:
         files: Paths of the files.
         architecture: Name of the model in `config.json`.
         differences: By format, the largest difference from the logits of the model, in units of the largest logit.
-        remarks: What was decided as the checkpoint was read.
+        remarks: What was decided in reading the checkpoint, for the user to know.
     """
 
     files: tuple[Path, ...]
@@ -70,16 +70,17 @@ def export_classifier(
 
     A model of timm (``TimmClassifier``, also within ``ConvertedModel``) becomes a folder that
     ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads, after ``import dtn_det.timm`` if it was converted.
-    Others keep their own names: the weights serve as an ``init_cfg``, and `config.json` holds the config of the model.
+    Other models keep the names of their weights, so that the file serves as an ``init_cfg``; `config.json` then holds
+    the config of the model.
     The inputs of the ONNX file are normalised images ``(B, 3, H, W)``, with the mean and deviation of `config.json`;
-    its outputs are logits ``(B, classes)``. Each file is read again, and its logits are compared, before the folder is
-    touched.
+    its outputs are logits ``(B, classes)``. The files for timm and ONNX are read again, and their logits are compared
+    with the model's, before they are put into the folder.
 
     Args:
         config: Path of the config.
         checkpoint: Path or URL of the weights.
         out: Folder, which is made.
-        onnx: Write the ONNX file, too.
+        onnx: Whether to write the ONNX file too.
         image_size: ``(H, W)``; by default that of the config's test pipeline, or else that of its model.
         weights: Kind of weights to take from a file with an average, see
             :func:`dtn_det.checkpoints.load.load_weights`.
@@ -88,9 +89,9 @@ def export_classifier(
         The files that were written.
 
     Raises:
-        InputError: The config has no classifier, or nothing tells the image size.
+        InputError: The config has no classifier, or neither it nor an argument says the image size.
         CheckpointError: The checkpoint does not fit.
-        ExportError: A file does not give the numbers of the model.
+        ExportError: A file does not give the logits of the model.
     """
     _check_size(image_size)
     cfg = load_config(config)
@@ -138,7 +139,7 @@ def export_model(
     std: tuple[float, ...] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Exported:
-    """Write a model of timm that a program of yours has built, converted and trained; the model is left as it is.
+    """Write a model of timm that your own program has built, converted and trained; the model is not changed.
 
     The files are those of :func:`export_classifier`. To write them, the model is built a second time from the arguments
     that it was built with, takes the weights, and must give the same logits.
@@ -146,17 +147,17 @@ def export_model(
     Args:
         model: The model, perhaps compiled or in a wrapper for several processes.
         out: Folder, which is made.
-        name: Name that was given to ``timm.create_model``; that of a model of :mod:`dtn_det.timm` too.
-        arguments: Further arguments that were given to it, as JSON can hold them.
+        name: Name that was given to ``timm.create_model``; it may be that of a model of :mod:`dtn_det.timm`.
+        arguments: Further arguments that were given to it; JSON must be able to hold them.
         norm_cfg: Conversion of the norms: ``type``, the name that was given to :func:`dtn_det.convert_norm`, and its
             further arguments. A name alone stands for ``dict(type=name)``; None if the norms were not converted.
         spt: True if :func:`dtn_det.convert_tokenization` was called.
         lsa: True if :func:`dtn_det.convert_attention` was called.
-        onnx: Write the ONNX file, too.
+        onnx: Whether to write the ONNX file too.
         image_size: ``(H, W)``; by default that for which timm has built the model.
-        mean: Mean of the training's input, of values from 0 to 1: a value for each channel of the model or one for all,
-            by default that of timm's settings of the model, as are the size and the deviation.
-        std: Its standard deviation, likewise.
+        mean: Mean by which the inputs were normalised in training, for values from 0 to 1: one for each channel of the
+            model, or one for all. By default that in timm's settings of the model.
+        std: Standard deviation by which they were normalised, likewise.
         class_names: Name of each output, in the order of the outputs, such as the names of the folders of images; by
             default those in timm's settings of the model, if it has any.
 
@@ -164,9 +165,9 @@ def export_model(
         The files that were written.
 
     Raises:
-        InputError: An argument does not fit, or timm's mean or deviation is of another number of channels.
+        InputError: An argument does not fit, or timm's mean or deviation has another number of channels.
         CheckpointError: The model that the arguments build has other weights.
-        ExportError: A file does not give the numbers of the model.
+        ExportError: A file does not give the logits of the model.
 
     Example:
         >>> model = convert_norm(timm.create_model("vit_tiny_patch16_224", num_classes=10), "dtn")
@@ -182,7 +183,7 @@ def export_model(
             f"expected arguments and norm_cfg of plain values, which config.json can hold, got one that it cannot "
             f"({error}): write layers as a regular expression"
         ) from error
-    # In evaluation, on the CPU, without a change to the model that may go on with its training.
+    # A copy in evaluation mode on the CPU, so that the training of the model can go on.
     network = copy.deepcopy(inner_model(model)).cpu().float().eval()
     known = dict(getattr(network, "pretrained_cfg", None) or {})
     size = image_size or _size_in(recipe.arguments) or tuple(known.get("input_size", ())[1:])
@@ -222,7 +223,7 @@ class _Recipe:
     lsa: bool | None = None
 
     def architecture(self, network: nn.Module) -> tuple[str, dict[str, Any]]:
-        """The name and the arguments by which ``timm.create_model`` builds the network."""
+        """Return the name and the arguments by which ``timm.create_model`` builds the network."""
         from dtn_det.timm import BASES
 
         arguments = dict(self.arguments)
@@ -257,7 +258,7 @@ def _export(
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", suffix=".tmp", dir=out) as temporary:
             architecture, differences = _write_and_compare(forward, write, Path(temporary), shape, onnx)
-            # The config last: timm asks for it first, so a folder with it is whole.
+            # config.json comes last: timm looks for it first, so a folder that has it is complete.
             names = sorted((path.name for path in Path(temporary).iterdir()), key=lambda name: name == "config.json")
             for name in names:
                 os.replace(Path(temporary) / name, out / name)
@@ -276,7 +277,7 @@ def _write_and_compare(
     shape: tuple[int, ...],
     onnx: bool,
 ) -> tuple[str, dict[str, float]]:
-    """Write the files into a folder; return the architecture, and by file the difference from the model's logits."""
+    """Write the files into a folder; return the architecture, and each file's difference from the model's logits."""
     architecture, again = write(folder)
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     forward.eval()
@@ -313,7 +314,7 @@ def _difference(found: Tensor, expected: Tensor) -> float:
 
 
 def _size_in(settings: Any) -> tuple[int, int] | None:
-    """Look for an image size in the config of a model, or in the arguments of one."""
+    """Return the image size in the config or the arguments of a model; None if there is none."""
     if isinstance(settings, Mapping):
         for name in ("img_size", "pretrain_img_size"):
             value = settings.get(name)
@@ -329,7 +330,7 @@ def _size_in(settings: Any) -> tuple[int, int] | None:
 def _write_for_timm(
     out: Path, network: nn.Module, recipe: _Recipe, settings: Mapping[str, Any], names: Sequence[str]
 ) -> tuple[str, nn.Module]:
-    """Write the weights and `config.json`; return the architecture, and the model that timm reads again."""
+    """Write the weights and `config.json`; return the architecture, and the model as timm reads it back."""
     timm = require("timm", "cls")
     from dtn_det.timm import without_origin
 
@@ -351,7 +352,7 @@ def _write_for_timm(
 
 
 def _with_trained_options(norm: Any, network: nn.Module) -> Any:
-    """Return settings that build the norms of the network, whose checkpoint may have brought other options."""
+    """Return settings of the norms with the options that they have in the network: a checkpoint may have set others."""
     found = next((module for module in network.modules() if isinstance(module, DTN)), None)
     settings = {"type": norm} if isinstance(norm, str) else dict(norm)
     if found is None or (settings.get("init") == "layernorm") == (not found.head_rms and not found.unbiased):
@@ -376,19 +377,19 @@ def _write_own(out: Path, cfg: Any, network: nn.Module, settings: Mapping[str, A
 
 
 def _share(out: Path) -> None:
-    """Let all read the weights who may read `config.json`; safetensors writes them for their owner."""
+    """Give the weights the file permissions of `config.json`; safetensors makes them readable for their owner alone."""
     (out / "model.safetensors").chmod((out / "config.json").stat().st_mode & 0o777)
 
 
 def _channels_in(model: Any) -> int:
-    """Return the number of channels of the images of a classifier, as its config builds it."""
+    """Return the number of channels of the images that a classifier takes, by its config."""
     inner = model.get("model") or model
     backbone = inner.get("backbone") or {}
     return int(inner.get("in_chans") or backbone.get("in_chans") or backbone.get("in_channels") or 3)
 
 
 def _data_settings(cfg: Any, shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Return what timm's `config.json` says of the input: its size, and mean and deviation of values from 0 to 1."""
+    """Return timm's settings of the input: its size, and the mean and deviation for values from 0 to 1."""
     preprocessor = cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {}
     inner = cfg.model.get("model") or {}
     preprocessor = preprocessor or inner.get("data_preprocessor") or {}

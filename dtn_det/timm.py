@@ -3,10 +3,10 @@
 >>> import dtn_det.timm
 >>> model = timm.create_model("dtn_vit_small_patch16_224", num_classes=10)
 
-Each is timm's model of the name without ``dtn_``, converted; :data:`BASES` lists these names. ``norm_cfg``, ``spt`` and
-``lsa`` are those of a config, see :func:`dtn_det.conversion.config.convert`; other arguments go to timm's model. There
-are no published weights of DTN: ``pretrained=True`` starts from timm's LayerNorm weights with ``init='layernorm'``,
-with which the outputs are nearly those of LayerNorm. ``dtn_converted`` takes any other model of timm, as ``base``.
+``dtn_NAME`` is timm's model NAME, converted; :data:`BASES` lists the names. ``norm_cfg``, ``spt`` and ``lsa`` are the
+arguments of :func:`dtn_det.conversion.config.convert`; other arguments go to timm's model. There are no published
+weights of DTN: ``pretrained=True`` starts from timm's LayerNorm weights with ``init='layernorm'``, so that the outputs
+are nearly those of LayerNorm. ``dtn_converted`` converts any other model of timm, whose name is its argument ``base``.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _ORIGIN = (
     *("paper_name", "paper_ids", "notes", "custom_load"),
 )
 
-# Arguments by which timm builds a model for its features alone.
+# Arguments by which timm builds a model that returns feature maps.
 _OF_FEATURES = ("features_only", "out_indices", "feature_cls")
 _CONVERTED = (TokenNorm, LinearTokenNorm)
 
-# timm's register_model lists the entry points here.
+# timm's register_model adds the names of the models.
 __all__: list[str] = ["BASES"]
 
 
@@ -57,7 +57,7 @@ def _build(
     lsa: bool = False,
     **kwargs: Any,
 ) -> nn.Module:
-    """Build timm's model, convert it, and load the weights of a folder or hub that timm has resolved."""
+    """Build timm's model, convert it, and load the weights from a folder or hub if timm has found some there."""
     own_weights = pretrained and pretrained_cfg is not None
     whole = None
     if own_weights and kwargs.get("features_only"):
@@ -89,29 +89,29 @@ def _build(
 
 
 def _layers_of(whole: nn.Module) -> Callable[[str, nn.Module], bool]:
-    """Return a choice of the norms that are converted in a whole model, for its features with perhaps fewer blocks."""
+    """Return a function that chooses, in a model of features, the norms that are converted in the whole model."""
     converted = {_plain(name) for name, module in whole.named_modules() if isinstance(module, _CONVERTED)}
     return lambda name, module: _plain(name) in converted
 
 
 def _take_weights(features: nn.Module, whole: nn.Module) -> None:
-    """Give features the weights of the whole model that they are a part of."""
+    """Load into a model of features the weights of the whole model that it is a part of."""
     state = {_plain(name): value for name, value in whole.state_dict().items()}
     features.load_state_dict({name: state[_plain(name)] for name in features.state_dict()})
 
 
 def _plain(name: str) -> str:
-    """Return one name for a module of a whole model and of its features, where timm calls it ``model.`` or ``a_0``."""
+    """Return one name for a module of a whole model (``a.0``) and of a model of features (``model.a.0`` or ``a_0``)."""
     return name.removeprefix("model.").replace(".", "_")
 
 
 def without_origin(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return timm's settings of a checkpoint without those that say whose weights they are."""
+    """Return timm's settings of a model without those that say where its weights come from."""
     return {key: value for key, value in settings.items() if key not in _ORIGIN}
 
 
 def _as_dict(settings: Any) -> dict[str, Any]:
-    """Return timm's settings of a checkpoint as a dict."""
+    """Return timm's settings of a model, which may be a dict or an object, as a dict."""
     return dict(settings.to_dict() if hasattr(settings, "to_dict") else settings)
 
 

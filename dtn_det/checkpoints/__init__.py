@@ -1,4 +1,4 @@
-"""Checkpoints of any library: how they are read, freed of wrappers, compared with a model, and loaded.
+"""Checkpoints of any library: reading them, removing wrappers, comparing weights with a model, and loading them.
 
 The package needs torch and numpy, and safetensors for files of that format.
 """

@@ -1,4 +1,4 @@
-"""Weights of backbones in MMDetection's names, whether the authors, timm or OpenMMLab wrote them.
+"""Weights of backbones brought into MMDetection's names from those of the authors, timm or OpenMMLab.
 
 Parameters that DTN adds to a norm keep their names, so checkpoints with DTN pass through every key map too.
 """
@@ -26,8 +26,8 @@ from dtn_det.errors import CheckpointError
 
 Family = Literal["swin", "pvt"]
 
-# For each family and format, a name that only they have. timm's Swin has the names of the authors' but for
-# `layers.0.downsample`, see detect_format.
+# For each family and format a pattern of names that no other has. timm's Swin has the authors' names, except that it
+# has no `layers.0.downsample`: see detect_format.
 _SIGNATURES: dict[tuple[Family, str], str] = {
     ("swin", "mmdet"): r"stages\.\d+\.blocks\.\d+\.attn\.w_msa\.",
     ("swin", "official"): r"layers\.\d+\.blocks\.\d+\.attn\.qkv\.",
@@ -49,13 +49,13 @@ def backbone_weights(
     Args:
         content: A state dict, or a dict with one: see :func:`dtn_det.checkpoints.state_dict.choose_weights`.
         family: Family of the backbone.
-        prefix: Take the names that start with this, without it. By default whatever stands before the names of the
-            family is taken off: the prefix of ``torch.compile``, data parallelism, Lightning, a detector or a
+        prefix: Take only the names that start with this, and cut it off. By default whatever stands before the names of
+            the family is cut off: the prefix of ``torch.compile``, data parallelism, Lightning, a detector or a
             classifier.
         wanted: ``'ema'`` or ``'plain'`` of a checkpoint with both; None for the average.
 
     Returns:
-        The tensors, under the names that their authors gave them.
+        The tensors, under the names that the backbone has in the library that wrote them.
 
     Raises:
         CheckpointError: There are no weights, none with the prefix, none of the wanted kind, or not all of a model.
@@ -72,12 +72,12 @@ def backbone_weights(
 
 
 def _name_of(family: Family) -> re.Pattern[str]:
-    """Return a pattern of the signatures of a family, wherever they begin in a name."""
+    """Return a pattern that finds the signatures of a family anywhere in a name."""
     return re.compile("|".join(pattern for (member, _), pattern in _SIGNATURES.items() if member == family))
 
 
 def detect_format(keys: Iterable[str], family: Family) -> str:
-    """Tell who gave the names in a state dict.
+    """Return in whose format the names of a state dict are.
 
     Args:
         keys: Names in the state dict.
@@ -98,7 +98,7 @@ def detect_format(keys: Iterable[str], family: Family) -> str:
             f"expected a {family} checkpoint in the names of MMDetection, the authors or timm, got "
             f"{' and '.join(others) or 'unknown names'}: {some(names)}"
         )
-    # timm moved the downsampling from the end of a stage to the start of the next.
+    # timm has moved the downsampling from the end of each stage to the start of the next.
     if family == "swin" and formats == ["official"] and not any(k.startswith("layers.0.downsample.") for k in names):
         return "timm"
     return formats[0]
@@ -130,7 +130,7 @@ def to_mmdet(state: Mapping[str, Tensor], family: Family) -> StateDict:
 
 
 def whose_names(names: Iterable[str]) -> str:
-    """Say whose names of a Swin or PVT some names are, such as ``MMDetection's Swin``; empty if they are of neither."""
+    """Return in whose format some names of a Swin or PVT are, such as ``MMDetection's Swin``; empty if they are not."""
     names = list(names)
     for (family, source), pattern in _SIGNATURES.items():
         if any(map(re.compile(rf"(?:^|\.){pattern}").search, names)):
@@ -145,7 +145,7 @@ class RenamedBackbone:
 
     Attributes:
         state: Names and tensors of the whole model.
-        renamed: Names in it that are new.
+        renamed: The names that were not in the file.
         what: Whose names the backbone had, for messages: ``timm's Swin``.
     """
 
@@ -158,12 +158,14 @@ def rename_backbone(state: Mapping[str, Tensor], own: Iterable[str]) -> RenamedB
     """Bring the Swin or PVT within a whole model into MMDetection's names and orders.
 
     Args:
-        state: Names and tensors of a detector or classifier, with the prefix that the model has for its backbone.
+        state: Names and tensors of a detector or classifier, in which the names of the backbone have the same prefix as
+            in the model.
         own: Names of the model.
 
     Returns:
-        The state dict, with all that is not of the backbone as it was, and with what the maps drop of a classifier;
-        None if the model has no such backbone, or the state dict has it in MMDetection's names or unknown ones.
+        The state dict with the backbone renamed and all else unchanged, also a classifier's parameters, which the key
+        maps by themselves drop; None if the model has no such backbone, or the names of the state dict are
+        MMDetection's already, or unknown.
 
     Raises:
         CheckpointError: A norm of patch merging has several groups, between which channels would move.

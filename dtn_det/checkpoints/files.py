@@ -11,13 +11,13 @@ from pathlib import Path
 from dtn_det.errors import CheckpointError, CheckpointNotFoundError
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors")
-"""Suffixes of checkpoint files. safetensors reads the last one, `torch.save` writes the others."""
+"""Suffixes of checkpoint files: the last is that of safetensors, the others are of files by `torch.save`."""
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
-"""Names of weights in folders of Hugging Face; the index of weights in parts has such a name and ``.index.json``."""
+"""Names of the weights in folders of Hugging Face; if they are in parts, their index is called so plus INDEX_END."""
 
 ADAPTER_CONFIG = "adapter_config.json"
-"""File that PEFT writes beside an adapter. An adapter is no model of its own."""
+"""File that PEFT writes beside an adapter, which is no model by itself."""
 
 INDEX_END = ".index.json"
 """End of the name of an index, the JSON file that says in which part of the weights each tensor is."""
@@ -26,9 +26,9 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)")
 
 
 def holds_weights(folder: Path) -> bool:
-    """Return whether a folder is a model of Hugging Face: it has weights of the usual names, or others and a config.
+    """Return whether a folder is a model of Hugging Face: it has weights under the usual names, or any and a config.
 
-    The folder of an adapter counts too, so that reading it can say why an adapter cannot be taken.
+    The folder of an adapter counts too, so that the error of reading it can say why an adapter cannot be loaded.
     """
     if (folder / ADAPTER_CONFIG).is_file():
         return True
@@ -56,9 +56,9 @@ def check_no_part(path: Path) -> None:
 
 
 def is_whole(path: str | os.PathLike[str]) -> bool:
-    """Return whether ``torch.save`` wrote a file to its end, in the format that it has had since 1.6.
+    """Return whether ``torch.save`` has written a file completely, in its format since torch 1.6.
 
-    Such a file is a ZIP file, whose directory comes last, so a file that was cut off has none.
+    Such a file is a ZIP file, which has its directory at the end; a file that was cut off has none.
     """
     return zipfile.is_zipfile(path)
 
@@ -96,7 +96,7 @@ def check_checkpoint(path: str) -> str:
 
 
 def _is_old_format(file: Path) -> bool:
-    """Return whether a file may be of torch before 1.6, a bare pickle whose end shows only when it is read."""
+    """Return whether a file may be of torch before 1.6: a bare pickle, which only reading shows to be complete."""
     with file.open("rb") as stream:
         return stream.read(1) == pickle.PROTO
 

@@ -18,9 +18,9 @@ OWN_BUFFERS = (
     *("num_batches_tracked", "relative_position_index", "relative_coords_table", "attention_bias_idxs", "attn_mask"),
     EXTRA_STATE,
 )
-"""Ends of the names of buffers that a model makes for itself. Some releases of the libraries save them, some do not."""
+"""Ends of the names of buffers that a model computes itself, and that only some releases of the libraries save."""
 
-# Modules that models have in training alone.
+# Modules that models have only in training.
 _OF_TRAINING = re.compile(r"(aux\w*|\w+_aux\w*|criterion\w*|loss\w*|\w+_loss|metrics?|teacher\w*|\w*ema)\.")
 _BLOCK = re.compile(r"\.\d+(?=\.)")
 _MERGED = re.compile(r"downsample\.(reduction|norm)\.")
@@ -43,16 +43,16 @@ class Fit:
         unexpected: Names of the state dict that the model lacks.
         misshapen: Name, shape in the state dict and shape in the model.
         not_numbers: Names of weights with NaN.
-        untied: Pairs of names that the model gives to one tensor, and the state dict to different ones.
-        other_types: Name and type of weights that are complex numbers where the model has real ones, or of which the
-            file has the shape alone.
+        untied: Pairs of names that in the model belong to one tensor, and in the state dict to different ones.
+        other_types: Name and type of weights that are complex numbers where the model has real ones, or that have no
+            values in the file, only a shape.
         known: How many names of the model the state dict has.
-        left_out: Names that only training needs.
-        held: Names of the state dict.
-        other_norms: Norms that the state dict names where the model has LayerNorm.
-        other_depth: True if one of the two has whole blocks that the other lacks in the same row.
-        other_names: Names of the state dict and of the model for weights of the same shapes, if all that is missing and
-            all that is unexpected can be paired so; the most similar names are paired.
+        left_out: Names of the state dict that only training needs.
+        held: All names of the state dict.
+        other_norms: Classes of norms that the state dict has where the model has LayerNorm.
+        other_depth: True if one of the two has more blocks than the other in the same list of blocks.
+        other_names: Pairs of an unexpected and a missing name whose weights have the same shape, if all of both can be
+            paired so; the most similar names are paired.
     """
 
     missing: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ class Fit:
         return not (self.missing or self.unexpected or self.misshapen or others)
 
     def problems(self) -> str:
-        """Describe what does not fit: the number of names of each kind, and a few of them."""
+        """Describe what does not fit: for each kind of problem the number of names, and a few of them."""
         shapes = [f"{name} {there} instead of {here}" for name, there, here in self.misshapen]
         kinds = {
             "missing": self.missing,
@@ -118,7 +118,7 @@ class Fit:
         return ""
 
     def advice(self) -> str:
-        """Say what helps where no other model or config does; empty if another one may help."""
+        """Return advice for a misfit that no other model or config can mend; empty if one may mend it."""
         if self.other_names and not self.misshapen:
             return (
                 "If they are the same weights in the same order of channels, rename them with state[NEW] = "
@@ -150,13 +150,13 @@ class Fit:
 
     @property
     def num_classes(self) -> int | None:
-        """The number of classes of the state dict, if it is all that does not fit; else None."""
+        """The number of classes of the state dict if nothing else differs from the model; None otherwise."""
         others = self.missing or self.unexpected or self.not_numbers or self.other_types or self.untied
         return None if others or self._rows is None else self._rows[0]
 
     @property
     def _rows(self) -> tuple[int, int] | None:
-        """Rows in the state dict and in the model of a last layer, if it is all that is of another shape."""
+        """Rows of the last layer in the state dict and in the model, if no other shapes differ; else None."""
         pairs = {(there[:1], here[:1]) for _, there, here in self.misshapen}
         same = len(pairs) == 1 and all(there[1:] == here[1:] for _, there, here in self.misshapen)
         modules = {name.rpartition(".")[0] for name, _, _ in self.misshapen}
@@ -174,22 +174,22 @@ def compare_weights(
 ) -> Fit:
     """Compare a state dict with that of a model.
 
-    Buffers that models make for themselves may be missing or left over, and modules that only training has may be left
-    over; so may names that the model gives to a tensor that has another name in the state dict. Anything else decides
-    the numbers.
+    Some differences are allowed, because outputs do not depend on them: buffers that models compute themselves may be
+    missing or left over, modules that only training has may be left over, and of several names that the model has for
+    one tensor the state dict needs only one.
 
     Args:
         state: Names and tensors, in the names of the model.
         own: State dict of the model.
-        buffers: Names of the model's buffers, those that it does not save among them.
+        buffers: Names of all buffers of the model, also of those that it does not save.
         optional: Further names of the model that may be missing.
     """
     may_lack = set(optional)
     state = with_tied_names(state, own)
-    # Wrappers of other libraries leave the name of what they wrap out of state dicts, but not out of buffers' names.
+    # Some wrappers have a name in `named_buffers()` that they leave out of state dicts: compare the ends of names.
     of_model = tuple(f".{name}" for name in buffers)
     beyond = [name for name in state if name not in own]
-    # A model that has such norms itself may call them by other names.
+    # If the model has such norms itself, they may only have other names.
     own_norms = any(_norm_of(own, name) for name in own)
     others = {} if own_norms else {norm: None for name in beyond if (norm := _norm_of(state, name))}
     left_out = tuple(name for name in beyond if _OF_TRAINING.match(name))
@@ -219,17 +219,17 @@ def compare_weights(
 
 
 def with_tied_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> StateDict:
-    """Give the tensors of a state dict all the names that the model has for them.
+    """Add to a state dict the further names that the model has for its tensors.
 
-    Modules that share a parameter have a name for it each. Files of safetensors and of Hugging Face's models hold such
-    a tensor once, under one of its names.
+    A parameter that modules share has a name in each of them. Files of safetensors and of Hugging Face's models hold
+    such a tensor only once, under one of its names.
 
     Args:
         state: Names and tensors, in the names of the model.
         own: State dict of the model, whose tensors are those of the model itself.
 
     Returns:
-        The names and tensors, and each missing name of the model whose tensor is one that the state dict names.
+        The names and tensors, and also each missing name of the model, if its tensor has another name that is there.
     """
     known = {_storage(value): name for name, value in own.items() if name in state}
     known.pop(None, None)
@@ -240,7 +240,7 @@ def with_tied_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> S
 
 
 def _untied(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
-    """Find names that a model gives to one tensor and a state dict to different ones, of which only one can be used."""
+    """Yield pairs of names of one tensor in the model but of different ones in the state dict, of which one is lost."""
     first: dict[tuple[object, ...], str] = {}
     for name, value in own.items():
         place = _storage(value)
@@ -252,23 +252,24 @@ def _untied(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator[
 
 
 def _storage(value: Tensor) -> tuple[object, ...] | None:
-    """Return what is equal for two views of the same numbers; None for a tensor without numbers."""
+    """Return a key that is equal for two views of the same memory; None for a tensor without values."""
     if value.is_meta or not value.numel():
         return None
     return value.device, value.dtype, value.data_ptr(), value.shape, value.stride()
 
 
 def _norm_of(state: Mapping[str, Tensor], name: str) -> str | None:
-    """Return the class of the norm whose options stand under a name, or None if these are no such options."""
+    """Return the class of the norm whose options are stored under a name; None if no options of a norm are."""
     options = unpack_options(state[name]) if name.endswith(EXTRA_STATE) else None
     norm = (options or {}).get("norm")
     return norm if isinstance(norm, str) else None
 
 
 def _lacks_blocks(names: Iterable[str], others: Iterable[str]) -> bool:
-    """Return whether names are of numbered blocks, larger than one layer, in a row in which others have other numbers.
+    """Return whether names belong to numbered blocks that ``others`` lack in a list of blocks that both have.
 
-    A row that others do not have at all is no sign of another depth: they may call it by another name.
+    A block must have at least :data:`_LEAST_OF_A_BLOCK` of the names. A list that ``others`` do not have at all is no
+    sign of another depth: it may only have another name there.
     """
     known = {block for name in others for block in _blocks(name)}
     rows = {block.rpartition(".")[0] for block in known}
@@ -277,17 +278,17 @@ def _lacks_blocks(names: Iterable[str], others: Iterable[str]) -> bool:
 
 
 def _blocks(name: str) -> list[str]:
-    """Return the numbered modules in a name: ``a.0`` and ``a.0.blocks.1`` in ``a.0.blocks.1.norm.weight``."""
+    """Return the paths of the numbered modules in a name: for ``a.0.blocks.1.weight``, ``a.0`` and ``a.0.blocks.1``."""
     return [name[: found.end()] for found in _BLOCK.finditer(name)]
 
 
 def _other_names(
     unexpected: Mapping[str, torch.Size], missing: Mapping[str, torch.Size]
 ) -> tuple[tuple[str, str], ...]:
-    """Pair unexpected and missing names of equal shapes, the most similar ones; nothing if shapes are left over."""
+    """Pair unexpected and missing names of equal shapes by similarity; return nothing if some are left over."""
     if not missing or Counter(unexpected.values()) != Counter(missing.values()):
         return ()
-    # Libraries concatenate the four neighbours that Swin merges in different orders, so a new name is not enough.
+    # Libraries differ in the order in which Swin's merging concatenates four neighbours, so renaming is not enough.
     if any(_MERGED.search(name) for name in unexpected):
         return ()
     left: dict[torch.Size, list[str]] = {}
@@ -302,13 +303,13 @@ def _other_names(
 
 
 def _likeness(one: str, other: str) -> tuple[bool, int]:
-    """Rate how similar two names are: by the numbers in them, and by the parts that both begin and end with."""
+    """Rate the similarity of two names: whether they have the same numbers, and how many outer parts they share."""
     change, _ = _change(one, other)
     return re.findall(r"\d+", one) == re.findall(r"\d+", other), len(one.split(".")) - len(change)
 
 
 def _change(one: str, other: str) -> tuple[list[str], list[str]]:
-    """Return the parts of two names between those that both begin and end with."""
+    """Return what is left of the parts of two names without their common beginning and end."""
     first, second = one.split("."), other.split(".")
     for _ in range(2):
         while first and second and first[0] == second[0]:
@@ -318,7 +319,7 @@ def _change(one: str, other: str) -> tuple[list[str], list[str]]:
 
 
 def _of_each_kind(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return a few pairs of names that differ in different ways: one for all blocks and for weight and bias."""
+    """Return a few pairs of names, one for each way in which two names differ, whatever the number of the block."""
     kinds = {re.sub(r"\d+", "0", str(_change(*pair))): pair for pair in reversed(list(pairs))}
     return list(kinds.values())[: -_SHOWN - 1 : -1]
 
@@ -337,9 +338,9 @@ def _other_type(value: Tensor, own: Tensor) -> str:
 
 
 def check_floating_point(state: Mapping[str, Tensor], own: Mapping[str, Tensor], model: str, source: str) -> None:
-    """Check that weights that are floating point in a model are so in a checkpoint, with at least 16 bits.
+    """Check that floating-point weights of a model are floating point in a checkpoint too, with at least 16 bits.
 
-    PyTorch copies integers and 8-bit floats into floating-point weights as they are, without their scales.
+    Otherwise they are quantised, and PyTorch would copy the integers or 8-bit floats without applying their scales.
 
     Args:
         state: Names and tensors of the checkpoint, in the names of the model.

@@ -1,7 +1,7 @@
 """Key maps of Swin, PVT and PVTv2: from the names of timm and of the authors to those of MMDetection.
 
-They are pure functions on state dicts. They also bring channels into MMDetection's order, and resize the tables of
-positions to the grid of a model.
+They are pure functions on state dicts. They also reorder channels as MMDetection has them, and resize position tables
+and embeddings to the grid of a model.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SWIN_RULES: Rules = (
 
 
 def swin_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
-    """Rename timm's Swin (0.9 and later) as the authors': stage ``i`` ends with what timm starts ``i + 1`` with."""
+    """Rename timm's Swin (0.9 and later) as the authors': its downsampling ends a stage, timm's starts the next."""
 
     def of_the_stage_before(match: re.Match[str]) -> str:
         return f"layers.{int(match[1]) - 1}.downsample."
@@ -40,10 +40,10 @@ def swin_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def swin_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
-    """Rename the authors' Swin as MMDetection's, and bring channels of patch merging into the order of ``nn.Unfold``.
+    """Rename the authors' Swin as MMDetection's, and reorder the channels of patch merging as ``nn.Unfold`` has them.
 
     Raises:
-        CheckpointError: A norm of patch merging has several groups, between which channels would move.
+        CheckpointError: A norm of patch merging has several groups, whose channels the new order would mix.
     """
     out = {}
     for key, value in state.items():
@@ -51,7 +51,7 @@ def swin_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
         if found is not None and found["layer"] == "norm":
             norm = key[: found.start("name")]
             _check_one_group(state, norm)
-            # Statistics of BatchNorm have a number for each channel too; parameters of groups, and options, do not.
+            # BatchNorm's statistics also have a number for each channel; parameters of groups, and options, do not.
             by_channel = value.shape == state.get(f"{norm}weight", value[..., :0]).shape
         else:
             by_channel = found is not None and found["name"] == "weight"
@@ -103,7 +103,7 @@ def pvt_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
     """Rename the authors' PVT or PVTv2 as MMDetection's.
 
     The projections to queries and to keys and values become one, the linear layers of the feed-forward part become
-    1 x 1 convolutions, and the position embedding of the last stage loses the place of the class token.
+    1 x 1 convolutions, and the position embedding of the last stage loses the position of the class token.
     """
     first_block = int(any(key.startswith("pos_embed") for key in state))
     second_linear = 4 if any(".dwconv." in key for key in state) else 3
@@ -134,7 +134,7 @@ def pvt_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def without_class_token(embedding: Tensor) -> Tensor:
-    """Drop the first position of ``(1, 1 + S * S, C)``; a square number of positions stays."""
+    """Drop the first position of ``(1, 1 + S * S, C)``; leave a square number of positions unchanged."""
     positions = embedding.shape[1]
     if _side(positions) is None and _side(positions - 1) is not None:
         return embedding[:, 1:]
@@ -152,8 +152,8 @@ def resize_tables(
         grids: Grid ``(H, W)`` of each position embedding in the model.
 
     Returns:
-        A new dict. A table stays as it is if it cannot be resized: it has other heads or another width, or its grid is
-        not square.
+        A new dict. A table that cannot be resized is left unchanged: one with another number of heads or channels, or
+        whose grid is not square.
     """
     out = dict(state)
     for key, value in state.items():

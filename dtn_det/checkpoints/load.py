@@ -1,4 +1,4 @@
-"""Loads checkpoints into models: a file is read, unwrapped and compared, and only then is the model changed."""
+"""Load checkpoints into models; a model is changed only after a file has been read, unwrapped and found to fit."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ NORM_OF_THE_MODEL = "name the model or the config that it was trained with"
 
 @dataclass(frozen=True)
 class Loaded:
-    """Weights that fit a model, in its names.
+    """The weights of a checkpoint under the names of a model, with what was decided about them.
 
     Attributes:
         content: Content of the file.
         state: The weights.
-        facts: What was decided, by name, for the manifest of a store.
-        remarks: The same decisions for people.
+        facts: Decisions that change results, by name, for the manifest of a store.
+        remarks: Decisions as sentences for people.
     """
 
     content: Mapping[str, Any]
@@ -52,13 +52,13 @@ class Loaded:
 def load_weights(
     model: nn.Module, source: str, *, weights: WeightsKind | None = None, advice: str = NORM_OF_THE_MODEL
 ) -> Loaded:
-    """Load a checkpoint for an evaluation: all weights of the model, with the options of its norms.
+    """Load all weights of a model, and the options of its norms, from a checkpoint for an evaluation.
 
     Args:
         model: The model, perhaps in wrappers that have it as ``module``; unchanged if the checkpoint does not fit.
         source: Path or URL, see :func:`dtn_det.checkpoints.read.read_checkpoint`.
         weights: ``'ema'`` or ``'plain'`` of a checkpoint with both; None for the average if there is one.
-        advice: What the user can do if it does not fit, as the end of a sentence.
+        advice: What the user can do if the checkpoint does not fit, as the end of a sentence.
 
     Returns:
         The weights that were loaded, and what was decided.
@@ -82,10 +82,10 @@ def fit_weights(
     advice: str = NORM_OF_THE_MODEL,
     options: OptionsPolicy = "take",
 ) -> Loaded:
-    """Find the weights of a model in the content of a checkpoint, all of which must fit.
+    """Find all weights of a model in the content of a checkpoint, without loading them.
 
     Args:
-        model: The model; it is left as it is, but that ``options='take'`` sets the options of its layers.
+        model: The model; left unchanged, except that ``options='take'`` sets the options of its layers.
         content: Content of the file.
         source: Name of the file, for messages.
         weights: See :func:`load_weights`.
@@ -117,11 +117,11 @@ def fit_weights(
 def in_names_of(
     model: nn.Module, state: StateDict, own: StateDict, source: str
 ) -> tuple[StateDict, Fit, tuple[Remark, ...]]:
-    """Compare weights with a model, in the layout of its own library if they are in that of another.
+    """Compare weights with a model, and rename them first if they are in the layout of another library.
 
-    Two kinds of renaming are known: timm's for its own models, if then all weights fit but perhaps for the number of
-    classes; and the maps of this package for a backbone Swin or PVT in MMDetection's names, if its names are those of
-    its authors or timm.
+    Two kinds of renaming are known: timm's for its own models; and, for a model with a Swin or PVT of MMDetection, this
+    package's from the names of the authors or timm. They are used if then all weights fit or only the number of classes
+    differs, and the second kind also if merely more names are then the model's.
 
     Args:
         model: The model.
@@ -130,7 +130,7 @@ def in_names_of(
         source: Name of the file, for messages.
 
     Returns:
-        The weights, how they fit, and what was renamed.
+        The weights, how they fit, and a remark on what was renamed.
 
     Raises:
         CheckpointError: The weights of a Swin cannot be brought into MMDetection's order of channels.
@@ -173,7 +173,7 @@ def inner_model(model: nn.Module) -> nn.Module:
 
 
 def misfit(fit: Fit, model: nn.Module, source: str, advice: str) -> MisfitError:
-    """Make the error of a checkpoint that does not fit."""
+    """Return the error to raise for a checkpoint that does not fit."""
     cause = fit.cause()
     if not cause and (whose := whose_names(fit.unexpected)):
         cause = f"The file has names as {whose} has them."
@@ -193,9 +193,10 @@ def with_options(
     policy: OptionsPolicy,
     advice: str = NORM_OF_THE_MODEL,
 ) -> Loaded:
-    """Compare the options of norms, and of other layers that carry some, with those of a checkpoint.
+    """Compare the options of norms, and of other layers that have some, with those of a checkpoint.
 
-    A checkpoint has them in its extra state. The options of norms are looked for in the config of the checkpoint else.
+    A checkpoint has them in its extra state. If it has no extra state, the options of norms are taken from the config
+    within the checkpoint.
 
     Args:
         model: The model; ``'take'`` sets the options of its layers.
@@ -206,7 +207,8 @@ def with_options(
         advice: What the user can do if they must not differ, as the end of a sentence.
 
     Returns:
-        The state dict without what would make the layers warn again.
+        The state dict, with facts and remarks on options that differ. With ``'keep'`` the differing options are removed
+        from it, so that the layers do not warn of them again.
 
     Raises:
         CheckpointError: The weights are of another norm and ``policy`` is not ``'keep'``, or the options differ and it
@@ -242,9 +244,9 @@ def with_options(
 
 
 def _layers_by_key(model: nn.Module) -> dict[str, CarriesOptions]:
-    """Return the layers that carry options, by what their names in the model's state dict begin with.
+    """Return the layers that have options, by the prefix of their names in the model's state dict.
 
-    Names of modules would not do: wrappers of other libraries leave their own part out of state dicts.
+    Paths of modules are not always that prefix: some wrappers leave their own part of a path out of state dicts.
     """
     layers = [module for module in model.modules() if isinstance(module, CarriesOptions)]
     places = {id(value): name for name, value in model.state_dict(keep_vars=True).items()} if layers else {}
@@ -292,7 +294,7 @@ def architecture(model: nn.Module) -> str:
 def in_own_layout(model: nn.Module, state: Mapping[str, Tensor]) -> StateDict | None:
     """Rename weights by the ``checkpoint_filter_fn`` of the module of timm that a model is from.
 
-    Such functions also resize and drop weights; a result with more or fewer numbers than the file is not taken.
+    Such functions may also resize and drop weights; a result with more or fewer values than the file is not used.
 
     Args:
         model: The model.
@@ -304,7 +306,7 @@ def in_own_layout(model: nn.Module, state: Mapping[str, Tensor]) -> StateDict | 
     convert = getattr(sys.modules.get(type(model).__module__), "checkpoint_filter_fn", None)
     if convert is None:
         return None
-    # It takes what it expects for given, and fails in any way on other files.
+    # The function relies on what it expects in a file, and may raise any error for other files.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,13 +1,16 @@
-"""Second sets of weights within a state dict, as the EMAHook of mmcv 1.x and MMDetection 2.x writes them.
+"""Two sets of weights within one state dict, as the EMAHook of mmcv 1.x and MMDetection 2.x writes them.
 
-The hook registers a buffer ``ema_backbone_norm0_weight`` for ``backbone.norm0.weight``, updates it in each step, and
-swaps it with the weight after each epoch and back before the next. What a checkpoint has under which name so depends on
-whether it was saved before or after the swap. mmcv calls hooks of one priority in the order of their registration, in
-which custom hooks come last: with the default priority, ``'NORMAL'``, a checkpoint is saved before the swap and has the
-average under ``ema_``. With a smaller number, such as the 49 of MMDetection's YOLOX, the swap comes first and the names
-of the model have the average; so they have in the best checkpoint, which the evaluation saves later. Checkpoints that
-are saved by iterations are saved before the swap, and ``IterBasedRunner`` never swaps. Source: ``runner/hooks/ema.py``
-and ``runner/base_runner.py`` of mmcv 1.7.
+For ``backbone.norm0.weight`` the hook registers a buffer ``ema_backbone_norm0_weight``, updates it in each step, and
+swaps it with the weight after each epoch and back before the next. So it depends on whether a checkpoint was saved
+before or after the swap which name has the average:
+
+* With the default priority of the hook, ``'NORMAL'``, the checkpoint is saved first and the average is under ``ema_``,
+  because mmcv calls hooks of one priority in the order of their registration, in which custom hooks come last.
+* With a smaller number, such as the 49 of MMDetection's YOLOX, the swap comes first and the average is under the names
+  of the model. It is there in the best checkpoint too, because the evaluation saves that later.
+* Checkpoints that are saved by iterations are saved before the swap, and ``IterBasedRunner`` never swaps.
+
+Source: ``runner/hooks/ema.py`` and ``runner/base_runner.py`` of mmcv 1.7.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ NameSet = Literal["own", "copies"]
 """The names of the model, or those of the hook's buffers."""
 
 _COPY = re.compile(r"^(?P<wrapper>(?:module\.)?)ema_(?P<flat>[^.]+)$")
-# Parameters of nearly all modules, of which the hook has copies in any case; buffers it may leave out.
+# Names of most parameters. The hook copies every parameter, but perhaps not every buffer.
 _PARAMETER = re.compile(r"(^|[._])(weight|bias)$")
 _PRIORITIES = {
     **{"HIGHEST": 0, "VERY_HIGH": 10, "HIGH": 30, "ABOVE_NORMAL": 40, "NORMAL": 50, "BELOW_NORMAL": 60, "LOW": 70},
@@ -42,10 +45,10 @@ class EmaCopies:
     """The two sets of weights in one state dict.
 
     Attributes:
-        own: The state dict in the names of the model, without the copies.
-        copied: Copies in the names of the model.
-        average: Set that is the average, by the config in the checkpoint; None if that does not tell.
-        taken: Set that was chosen.
+        own: The set under the names of the model.
+        copied: The copies ``ema_``, renamed to the names of the model.
+        average: The set that is the average according to the config in the checkpoint; None if that does not say.
+        taken: The set that was chosen.
     """
 
     own: StateDict
@@ -55,21 +58,21 @@ class EmaCopies:
 
     @property
     def kind(self) -> WeightsKind | None:
-        """Kind of the weights that were chosen, None if the file does not tell."""
+        """Kind of the weights that were chosen, None if the file does not say."""
         return None if self.average is None else "ema" if self.average == self.taken else "plain"
 
     @property
     def state(self) -> StateDict:
-        """The weights that were chosen, with the buffers that both sets share."""
+        """The weights that were chosen, with the buffers that have no copy."""
         return self.own if self.taken == "own" else {**self.own, **self.copied}
 
     def choose(self, wanted: WeightsKind | None) -> EmaCopies:
         """Choose a set.
 
         Args:
-            wanted: None for the names of the model, as mmcv loads them. ``'ema'`` or ``'plain'`` for the set that the
-                config of the checkpoint tells to be that, else for the copies, which are called ``ema_``, or the names
-                of the model.
+            wanted: None for the set under the names of the model, which mmcv loads. ``'ema'`` or ``'plain'`` for the
+                set that is so according to the config of the checkpoint; if that does not say, the copies ``ema_``
+                count as the average.
 
         Raises:
             CheckpointError: The copies are chosen, and some weights have none.
@@ -85,12 +88,12 @@ class EmaCopies:
         return EmaCopies(self.own, self.copied, self.average, taken)
 
     def fact(self) -> str:
-        """Return the set that was chosen, for the manifest of a store."""
+        """Describe the set that was chosen, for the manifest of a store."""
         which = "names of the model" if self.taken == "own" else "copies ema_*"
         return f"{self.kind or 'ema or plain'} ({which}, of mmcv's EMAHook)"
 
     def remark(self) -> str:
-        """Tell people which set was chosen, why, and how to take the other."""
+        """Describe for people which set was chosen, why, and how to take the other."""
         which, other = "names of the model", "copies ema_*"
         if self.taken == "copies":
             which, other = other, which
@@ -111,12 +114,12 @@ def find_copies(state: Mapping[str, Tensor], content: Mapping[str, Any], own: It
 
     Args:
         state: Names and tensors of a file.
-        content: What the file holds; its config tells the priority of the hook.
-        own: Names of the model, where it is known; one with such buffers itself takes them as they are.
+        content: Content of the file; its config has the priority of the hook.
+        own: Names of the model if it is known; if it has such buffers itself, they are no second set.
 
     Returns:
-        Both sets, with the names of the model chosen; None unless each name ``ema_...`` is that of one other name with
-        dots replaced, of the same shape.
+        Both sets, of which that under the names of the model is chosen; None unless each tensor ``ema_...`` has the
+        name, with underscores for dots, and the shape of exactly one other tensor.
     """
     copies = {name: found for name in state if (found := _COPY.match(name))}
     if not copies or not copies.keys().isdisjoint(own):
@@ -134,13 +137,13 @@ def find_copies(state: Mapping[str, Tensor], content: Mapping[str, Any], own: It
 
 
 def _flat(name: str) -> str:
-    """Return a name with underscores in the place of dots, but for the dot behind a wrapper."""
+    """Return a name with underscores instead of dots, except for the dot after the wrapper ``module``."""
     wrapper = "module." if name.startswith("module.") else ""
     return wrapper + name.removeprefix(wrapper).replace(".", "_")
 
 
 def _average(content: Mapping[str, Any]) -> NameSet | None:
-    """Return the set that is the average, by the config that mmcv 1.x saves as text."""
+    """Return the set that is the average, according to the config that mmcv 1.x saves as text; None if unclear."""
     meta = content.get("meta")
     text = meta.get("config") if isinstance(meta, Mapping) else None
     if not isinstance(text, str):

@@ -1,4 +1,4 @@
-"""Reads checkpoints from paths and URLs: tensors and plain data alone, so that no file runs code."""
+"""Read checkpoints from paths and URLs; only tensors and plain data are accepted, so that no file can run code."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _read_parts(index: Path) -> dict[str, Any]:
     state: dict[str, Any] = {}
     for part in parts:
         content = _read_file(index.parent / part)
-        # Parts may still hold what an earlier index took from them.
+        # Parts may still hold tensors that only an earlier index took from them.
         state.update((name, value) for name, value in content.items() if part_of.get(name) == part)
     absent = [name for name in part_of if name not in state]
     if absent:
@@ -128,8 +128,8 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file under all their names.
 
-    ``safetensors.torch.save_model`` writes a tensor that has several names once, and each further name into the
-    metadata of the file as a pair of that name and the name under which the tensor stands.
+    ``safetensors.torch.save_model`` writes a tensor with several names only once. The metadata of the file map each
+    further name to the name under which the tensor stands.
     """
     safetensors = require("safetensors", "det")
     try:
@@ -169,7 +169,7 @@ def _local_path(source: str) -> Path:
 
 def _download(url: str) -> Path:
     """Download a file once; in a distributed run the first process does it while the others wait."""
-    # Hubs name every model's file model.safetensors, so the name alone does not tell two URLs apart.
+    # Hubs call every model's file model.safetensors, so the name alone would be the same for different URLs.
     name = f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{Path(urlparse(url).path).name}"
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -195,7 +195,7 @@ def _training_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], s
     """List the harmless classes beside tensors in training checkpoints: arguments, numpy arrays, MMEngine's logs."""
     allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace, np.ndarray, np.dtype]
     allowed += [type(np.dtype(name)) for name in ("bool", "int32", "int64", "uint32", "float32", "float64")]
-    # numpy 2 moved its core; files name either place whatever numpy reads them.
+    # numpy 2 has moved its core, and files of either version must be readable with either numpy.
     core = importlib.import_module("numpy._core" if hasattr(np, "_core") else "numpy.core").multiarray
     for package in ("numpy._core", "numpy.core"):
         allowed += [(core._reconstruct, f"{package}.multiarray._reconstruct")]
@@ -208,6 +208,6 @@ def _training_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], s
                 raise pickle.UnpicklingError(f"attribute {name!r} of {owner!r}")
             return getattr(owner, name)
 
-        # A log buffer stores its methods, pickled as getattr(HistoryBuffer, name); getattr itself stays forbidden.
+        # A log buffer stores its methods, pickled as getattr(HistoryBuffer, name); any other getattr stays forbidden.
         allowed += [history, (history_method, "builtins.getattr")]
     return allowed

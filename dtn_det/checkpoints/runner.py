@@ -33,8 +33,8 @@ def read_by_package(
     """Have a Runner load its checkpoint through :mod:`dtn_det.checkpoints`.
 
     * ``test``: all weights must fit, and norms take the options that they were trained with.
-    * ``start``, a training from the weights of another: what fits is taken and the rest is logged, as MMEngine does;
-      norms keep their own options, and the user is told if others were trained.
+    * ``start``, a training from the weights of another one: what fits is loaded and the rest is logged, as MMEngine
+      does; norms keep their own options, and the user is told if those of the file are others.
     * ``resume``: all weights must fit, and the options must be the same.
 
     Schemes that only MMEngine knows, such as ``torchvision://``, are left to it.
@@ -74,7 +74,7 @@ def _load(
     model = inner_model(runner.model)
     remarks: tuple[Remark, ...] = ()
     if purpose == "resume":
-        # Its own hooks know what of it is an average.
+        # MMEngine's own hooks know which of its weights are an average.
         if not isinstance(content.get("state_dict"), Mapping):
             raise CheckpointError(
                 f"expected a checkpoint of MMEngine's training to go on from, got {source} without a 'state_dict': "
@@ -108,7 +108,7 @@ def _load(
 
 
 def _for_hooks(content: Mapping[str, Any], state: dict[str, Any], weights: WeightsKind | None) -> dict[str, Any]:
-    """Return the checkpoint for hooks, with both kinds of weights if the config's own hook chooses between them."""
+    """Return the checkpoint for hooks; both kinds of weights stay in it if the config's EMAHook has to choose."""
     given = {**content, "state_dict": state}
     before = content.get("state_dict")
     if weights is not None or not isinstance(before, Mapping) or set(before) != set(state):

@@ -1,4 +1,4 @@
-"""The state dict within a checkpoint: which one of several is meant, and whether it holds the weights as they are."""
+"""The state dict within a checkpoint: which of several is meant, and whether it holds the weights themselves."""
 
 from __future__ import annotations
 
@@ -16,38 +16,39 @@ StateDict = dict[str, Tensor]
 """Tensors by name."""
 
 WeightsKind = Literal["ema", "plain"]
-"""``'ema'`` is an exponential moving average of the weights, ``'plain'`` the weights that the optimizer moved."""
+"""``'ema'`` is an exponential moving average of the weights, ``'plain'`` the weights that the optimizer updated."""
 
-# Keys of checkpoints under which libraries store the weights, without an average and averaged.
+# Keys of checkpoints under which libraries store the weights of the optimizer, and those under which they store
+# averages.
 PLAIN_PLACES = ("state_dict", "model", "model_state_dict", "module", "net", "network", "weights", "student")
 AVERAGED_PLACES = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "model_state_dict_ema"),
     *("ema_model_state_dict", "ema_model", "ema", "averaged_state_dict", "shadow", "teacher"),
 )
 
-# Key under which Lightning's WeightAveraging keeps the plain weights; it puts the average into ``state_dict``.
+# Key under which Lightning's WeightAveraging stores the plain weights; it stores the average under ``state_dict``.
 _LIGHTNINGS = "current_model_state"
 
-# Patterns for the keys that people choose in programs of their own.
+# Patterns for keys that users choose in programs of their own.
 _AVERAGED_KEY = re.compile(r"(^|[._-])(ema|swa|averaged?|shadow|teacher|polyak)([._-]|$)", re.IGNORECASE)
 _OF_TRAINING_KEY = re.compile(
     r"^opt|optim|sched|scaler|loss|criterion|metric|rng|random|grad|meta|hyper|args|config|callback"
 )
-# Fewest tensors by which a dict under an unknown key counts as a state dict.
+# A dict under an unknown key counts as a state dict if it has at least this many tensors.
 _FEWEST = 2
 
-# Counters that averages keep among their tensors.
+# Counters that averages store among their tensors.
 _COUNTERS = frozenset({"steps", "n_averaged", "num_updates", "decay"})
 
 MERGE = (
     "with PEFT, load it into the model that it adapts, and save the state_dict() of model.merge_and_unload() as the "
     "checkpoint"
 )
-"""Advice on what to do with an adapter, as the end of a sentence."""
+"""Advice on what to do with an adapter; it ends the sentence of an error."""
 
-# Ends of the two names that torch.nn.utils.prune makes of one.
+# Ends of the two names by which torch.nn.utils.prune replaces that of a weight.
 _ORIGINAL, _MASK = "_orig", "_mask"
-# `base_layer` alone does not tell an adapter: DLA has a module of that name.
+# `base_layer` alone is no sign of an adapter: DLA has a module of that name.
 _OF_ADAPTER = re.compile(
     r"(^|\.)(lora_\w+|modules_to_save|ia3_l|hada_w\d_\w|lokr_w\d\w*|vera_lambda_\w)(\.|$)"
     r"|^base_model\.model\..*\.base_layer\."
@@ -63,7 +64,7 @@ class Chosen:
 
     Attributes:
         state: Names and tensors.
-        kind: Its kind if the checkpoint has both kinds, or an average alone; None if the checkpoint does not say.
+        kind: Its kind if the checkpoint has both kinds or only an average, or if a kind was asked for; else None.
         place: Key of the checkpoint under which it stood; empty for a bare state dict.
         other: Key of the state dict of the other kind, empty if there is none.
     """
@@ -82,14 +83,14 @@ def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None
 
     Args:
         content: A state dict, or a dict with one under a key of :data:`PLAIN_PLACES` or :data:`AVERAGED_PLACES`,
-            perhaps nested, or else under the only other key that has one.
+            perhaps nested; if there is no such key, a dict in which only one key holds a state dict.
         wanted: Kind that is wanted; None for the average if there is one.
 
     Returns:
         The state dict, with the names of the file.
 
     Raises:
-        CheckpointError: There is no state dict, there are several under keys that do not tell which one is meant, or
+        CheckpointError: There is no state dict, there are several under keys that do not say which one is meant, or
             there is none of the wanted kind.
     """
     plain = next(((key, state) for key in PLAIN_PLACES if (state := _weights(content.get(key)))), None)
@@ -134,7 +135,7 @@ def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None
 
 
 def _others(content: Mapping[str, Any]) -> Iterator[tuple[str, StateDict]]:
-    """Yield state dicts under unknown keys, but not those of optimizers and of what else training saves."""
+    """Yield state dicts under unknown keys, leaving out those of optimizers and other parts of training."""
     for key, value in content.items():
         key = str(key)
         if key in PLAIN_PLACES or key in AVERAGED_PLACES or key == _LIGHTNINGS or _OF_TRAINING_KEY.search(key.lower()):
@@ -150,7 +151,7 @@ def _others(content: Mapping[str, Any]) -> Iterator[tuple[str, StateDict]]:
 
 
 def _only(states: Mapping[str, StateDict]) -> tuple[str, StateDict] | None:
-    """Return the only one of some state dicts, or None if there is none; several are an error."""
+    """Return the only state dict and its key, or None if there is none; raise an error if there are several."""
     if len(states) > 1:
         raise CheckpointError(
             f"expected one state dict, or one under {', '.join(map(repr, PLAIN_PLACES[:3]))}, got several, under "
@@ -163,7 +164,7 @@ def _only(states: Mapping[str, StateDict]) -> tuple[str, StateDict] | None:
 def averages_without_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the keys of averages that are lists of tensors, as torch_ema writes them.
 
-    Without names, such an average cannot be given to a model.
+    Because it has no names, such an average cannot be loaded into a model.
 
     Args:
         content: Content of the file.
@@ -182,7 +183,7 @@ def _is_mmengines(content: Mapping[str, Any]) -> bool:
 
 
 def _weights(value: object) -> StateDict:
-    """Return the tensors of a state dict, or of one that is nested in it; empty if ``value`` is neither."""
+    """Return the tensors of a state dict, or of one nested in ``value``; empty if there is no state dict."""
     if not isinstance(value, Mapping):
         return {}
     for key in (*PLAIN_PLACES, "shadow"):
@@ -198,11 +199,11 @@ def _tensors(content: Mapping[str, Any]) -> StateDict:
 
 
 def apply_masks(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> tuple[StateDict, tuple[str, ...]]:
-    """Replace pruned weights and their masks by their products, as ``torch.nn.utils.prune.remove`` does.
+    """Replace each pruned weight and its mask by their product, as ``torch.nn.utils.prune.remove`` does.
 
     Args:
-        state: Names and tensors of a file; a pruned weight ``X`` stands there as ``X_orig`` and ``X_mask``.
-        own: Names of the model; a model that is pruned itself takes both as they are.
+        state: Names and tensors of a file, in which a pruned weight ``X`` is stored as ``X_orig`` and ``X_mask``.
+        own: Names of the model; if it is pruned itself, nothing is replaced.
 
     Returns:
         The state dict, and the names ``X`` of the pruned weights.
@@ -230,10 +231,10 @@ def check_whole(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> None:
 
     Args:
         state: Names and tensors of a file.
-        own: Names of the model; a model with adapters of its own takes those of the file.
+        own: Names of the model; if it has adapters or flat rows itself, it takes those of the file.
 
     Raises:
-        CheckpointError: The state dict is one of the two.
+        CheckpointError: The state dict is one of these three.
     """
     adapters = [name for name in state if _OF_ADAPTER.search(name)]
     if adapters and not any(map(_OF_ADAPTER.search, own)):

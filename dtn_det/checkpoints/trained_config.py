@@ -1,4 +1,4 @@
-"""The norm that a checkpoint was trained with, by the config that MMEngine writes into it, which is not run."""
+"""The norm that a checkpoint was trained with, read from the config that MMEngine writes into it without running it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dtn_det.layers.token_norms import token_norm_class
 
 
 def trained_options(content: Mapping[str, Any]) -> dict[str, object] | None:
-    """Return the options of norms that the config of a checkpoint decides.
+    """Return the options of norms that are fixed by the config within a checkpoint.
 
     Args:
         content: A training checkpoint of MMEngine, with its config as text under ``meta``.
 
     Returns:
-        The options as :meth:`dtn_det.layers.TokenNorm.options` gives them, without those that the config leaves to the
-        model; None if the checkpoint has no config, or its config no such norms.
+        The options as :meth:`dtn_det.layers.TokenNorm.options` returns them, without those that the config leaves to
+        the model; None if the checkpoint has no config, or the config has no norms of this package.
     """
     meta = content.get("meta")
     text = meta.get("cfg") if isinstance(meta, Mapping) else None
@@ -37,7 +37,7 @@ def trained_options(content: Mapping[str, Any]) -> dict[str, object] | None:
 
 
 def config_value(text: str, name: str) -> Any:
-    """Return the value of a variable of a config: literals and calls of ``dict``, which is what MMEngine writes.
+    """Return the value of a variable of a config, which MMEngine writes as literals and calls of ``dict``.
 
     Args:
         text: The config in Python.
@@ -73,7 +73,7 @@ def _value(node: ast.expr) -> Any:
 
 
 def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield a config and all configs within it, outer ones first."""
+    """Yield a config and all configs nested in it, outer ones first."""
     if isinstance(value, Mapping):
         yield value
         for inner in value.values():
@@ -89,7 +89,7 @@ def _options(settings: Mapping[str, Any]) -> dict[str, object] | None:
     except ValueError:
         return None
     found: dict[str, object] = {"norm": norm.__name__}
-    # Options that hosts set by themselves if the config does not.
+    # Options that the model chooses if the config does not set them.
     of_host = {"eps", "num_groups"}
     parameters = inspect.signature(norm).parameters
     for name in norm.decisive:
@@ -101,7 +101,7 @@ def _options(settings: Mapping[str, Any]) -> dict[str, object] | None:
 
 
 def _of_start(norm: type[TokenNorm], settings: Mapping[str, Any]) -> dict[str, object]:
-    """Return the two options that a start as LayerNorm turns off, whatever the config says of them."""
+    """Return the two options of DTN that ``init='layernorm'`` turns off, whatever the config says of them."""
     if norm.__name__ == "DTN" and settings.get("init") == "layernorm":
         return {"head_rms": False, "unbiased": False}
     return {}

@@ -1,4 +1,4 @@
-"""Names of weights without the prefixes of wrappers, which the names of the model tell apart from its own."""
+"""Remove the prefixes of wrappers from names of weights; which part of a name is a prefix, the model's names show."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor
 from dtn_det.checkpoints.state_dict import StateDict, WeightsKind
 from dtn_det.layers.options import EXTRA_STATE
 
-# How many prefixes are tried, those first that most names have.
+# How many prefixes are tried, the most frequent ones first.
 _TRIED = 6
 _AVERAGED_NAME = re.compile(r"(^|[._])(ema|teacher|averaged|shadow)([._]|$)")
-# Names that torch.compile, activation checkpointing and FSDP put in; they wrap any module within a model.
+# What torch.compile, activation checkpointing and FSDP insert into names; they can wrap any module of a model.
 _COMPILED = re.compile(r"(^|\.)(?:(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.)+")
 _IN_PARALLEL = re.compile(r"(^|\.)module\.")
 
@@ -30,7 +30,7 @@ class Unwrapped:
         prefix: Prefix that was taken off all names.
         added: Prefix that was put before all names.
         left_out: Names of the file that do not begin with the prefix.
-        kind: Kind of the weights by their prefix, if the file has two; else None.
+        kind: Kind of the weights if their prefix, or that of the others, says that it is an average; else None.
         other: Prefix of the weights of the other kind.
     """
 
@@ -45,11 +45,11 @@ class Unwrapped:
 def unwrap_names(
     state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], wanted: WeightsKind | None = None
 ) -> Unwrapped:
-    """Take off the prefixes of wrappers if the names are the model's without them and were not before.
+    """Remove the prefixes of wrappers from the names of a file if more of the names are then the model's.
 
-    Known are ``_orig_mod.`` of ``torch.compile``, the names of activation checkpointing and FSDP, and ``module.`` of
-    data parallelism anywhere in a name; any other prefix, such as ``model.`` of Lightning or ``backbone.`` of
-    OpenMMLab, is found by the names of the model, and so is one that the model has and the file lacks.
+    Removed anywhere in a name are ``_orig_mod.`` of ``torch.compile``, the names of activation checkpointing and FSDP,
+    and ``module.`` of data parallelism. Any other prefix, such as ``model.`` of Lightning or ``backbone.`` of
+    OpenMMLab, is found by comparison with the names of the model; one that the model has and the file lacks is added.
 
     Args:
         state: Names and tensors of a file.
@@ -57,7 +57,7 @@ def unwrap_names(
         wanted: Kind to choose if two prefixes fit equally, such as ``teacher.`` and ``student.``; None for the average.
 
     Returns:
-        The state dict under the names that fit the model best; as it was if no others fit better.
+        The state dict under the names that fit the model best; unchanged if no other names fit better.
     """
     best, best_score = Unwrapped(dict(state)), _score(state, shapes)
     for rename in _SPELLINGS:
@@ -66,7 +66,7 @@ def unwrap_names(
         for prefix, _ in prefixes.most_common(_TRIED):
             found = {new.removeprefix(prefix): state[old] for old, new in names.items() if new.startswith(prefix)}
             score = _score(found, shapes)
-            # A few names that happen to end alike are no evidence.
+            # A prefix that only a few names have may end alike by chance.
             if prefix and 2 * score[0] <= min(len(shapes), len(state)):
                 continue
             if score <= best_score and not (prefix and score == best_score and _better(prefix, best.prefix, wanted)):
@@ -81,7 +81,7 @@ def unwrap_names(
 
 
 def unwrap_by(state: Mapping[str, Tensor], pattern: re.Pattern[str], wanted: WeightsKind | None = None) -> Unwrapped:
-    """Take off whatever stands before the names that a pattern knows, if all names have something before them.
+    """Remove whatever stands before the names that a pattern finds, unless some names have nothing before them.
 
     Args:
         state: Names and tensors of a file.
@@ -89,7 +89,7 @@ def unwrap_by(state: Mapping[str, Tensor], pattern: re.Pattern[str], wanted: Wei
         wanted: See :func:`unwrap_names`.
 
     Returns:
-        The weights behind the prefix that most known names have; as they were if no name is known.
+        The weights under the most frequent prefix, without it; unchanged if the pattern finds no name.
     """
     named = {_without_parallel(name): value for name, value in state.items()}
     known = Counter(
@@ -124,14 +124,14 @@ _SPELLINGS: tuple[Callable[[str], str], ...] = (_as_it_is, _without_compile, _wi
 
 
 def _score(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> tuple[int, int]:
-    """Count the names that are the model's, and those of them that have its shapes."""
-    # Old files have no extra state, so its absence does not tell that the names are others.
+    """Count the names that are the model's, and how many of these have its shapes."""
+    # Old files have no extra state, so its absence is no sign that names differ.
     known = [name for name in state if name in shapes and not name.endswith(EXTRA_STATE)]
     return len(known), sum(state[name].shape == shapes[name] for name in known)
 
 
 def _prefixes(names: Iterable[str], known: Iterable[str]) -> Counter[str]:
-    """Count the prefixes that stand before known names."""
+    """Count how many of the names consist of a prefix and a known name, by prefix."""
     wanted = set(known)
     counted: Counter[str] = Counter()
     for name in names:
@@ -145,18 +145,18 @@ def _is_average(prefix: str) -> bool:
 
 
 def _better(prefix: str, than: str, wanted: WeightsKind | None) -> bool:
-    """Return whether a prefix is of the wanted kind and another, which fits equally well, is not."""
+    """Return whether a prefix is of the wanted kind while ``than``, which fits equally well, is not."""
     average = wanted != "plain"
     return _is_average(prefix) == average and _is_average(than) != average
 
 
 def _kind(prefix: str, other: str) -> WeightsKind | None:
-    """Return the kind of the weights behind a prefix; None if the prefixes do not tell."""
+    """Return the kind of the weights under ``prefix``; None if neither prefix is that of an average."""
     return "ema" if _is_average(prefix) else "plain" if _is_average(other) else None
 
 
 def _with_kind(found: Unwrapped, shapes: Mapping[str, torch.Size]) -> Unwrapped:
-    """Add the kind of the weights behind the prefix, and the prefix of the others."""
+    """Add the kind of the weights, and the prefix of a second whole set if the file has one."""
     prefixes = _prefixes(map(_without_parallel, found.left_out), shapes)
     other = next((prefix for prefix, count in prefixes.most_common(1) if prefix and 2 * count > len(shapes)), "")
     kind = _kind(found.prefix, other)

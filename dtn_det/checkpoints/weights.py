@@ -1,4 +1,4 @@
-"""The weights of a model in a checkpoint, and the choices by which they were found."""
+"""The weights of a model in a checkpoint, with what was chosen in finding them."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _SAID = {"ema": "the average of the weights (EMA)", "plain": "the weights withou
 
 @dataclass(frozen=True)
 class Weights:
-    """A state dict without wrappers.
+    """The weights of a model, and how they were found in a file.
 
     Attributes:
         chosen: The state dict that was chosen in the file.
         named: Its weights under the names of the model.
-        unnamed: Keys of averages that are lists without names, and so cannot be taken.
-        pruned: Names of pruned weights, which are products of weights and masks of the file.
-        copies: The two sets of weights of a state dict that mmcv's EMAHook has written.
+        unnamed: Keys of averages that are lists without names, and therefore cannot be loaded.
+        pruned: Names of the pruned weights; here they are multiplied by their masks.
+        copies: The two sets of weights in a state dict that mmcv's EMAHook has written; else None.
     """
 
     chosen: Chosen
@@ -57,14 +57,14 @@ class Weights:
 
     @property
     def kind(self) -> WeightsKind | None:
-        """``'ema'`` or ``'plain'`` if the file says; else None."""
+        """``'ema'`` or ``'plain'`` if the file says which; else None."""
         return self.chosen.kind or (self.copies and self.copies.kind) or self.named.kind
 
     def check_kind(self, wanted: WeightsKind | None) -> None:
         """Check that an average was found if one is wanted.
 
         Raises:
-            CheckpointError: The file does not call its weights an average.
+            CheckpointError: An average is wanted, and the file does not call its weights so.
         """
         if wanted == "ema" and self.kind != "ema" and self.copies is None:
             raise CheckpointError(
@@ -73,14 +73,14 @@ class Weights:
             )
 
     def fact(self) -> dict[str, str]:
-        """Return the kind that was taken, for the manifest of a store; empty if the file does not name it."""
+        """Return the kind of the weights, for the manifest of a store; empty if the file does not say it."""
         if self.copies is not None:
             return {"weights": self.copies.fact()}
         place = self.chosen.place if self.chosen.kind else self.named.prefix.rstrip(".")
         return {} if self.kind is None else {"weights": f"{self.kind} ({place})"}
 
     def remarks(self, source: str) -> tuple[Remark, ...]:
-        """Tell which of several state dicts was taken, and whether weights were pruned."""
+        """Return remarks on which of several state dicts was taken, and on pruned weights."""
         return (*self._of_average(source), *self._of_pruning(source))
 
     def _of_pruning(self, source: str) -> tuple[Remark, ...]:
@@ -91,7 +91,7 @@ class Weights:
         return (Remark(PRUNED, what, source, len(self.pruned), self.pruned[:3]),) if self.pruned else ()
 
     def _of_average(self, source: str) -> tuple[Remark, ...]:
-        """Tell that an average was taken, or one of two state dicts, or that an average could not be taken."""
+        """Return a remark if an average or one of two state dicts was taken, or if an average could not be taken."""
         if self.copies is not None:
             return (Remark(COPIES, self.copies.remark(), source),)
         if self.kind is None:
@@ -115,7 +115,7 @@ class Weights:
 def choose_whole(
     content: Mapping[str, Any], wanted: WeightsKind | None = None, own: Iterable[str] = ()
 ) -> tuple[Chosen, tuple[str, ...], EmaCopies | None]:
-    """Choose the state dict of a checkpoint, one set of weights in it, and apply masks of pruning.
+    """Choose the state dict of a checkpoint and one set of weights in it, and apply the masks of pruning.
 
     Args:
         content: Content of the file.
@@ -124,10 +124,11 @@ def choose_whole(
 
     Returns:
         The state dict with the names of the file, the names of weights that masks were applied to, and the two sets of
-        weights of mmcv's EMAHook, if the state dict has such.
+        weights of mmcv's EMAHook if the state dict has them.
 
     Raises:
-        CheckpointError: There is no state dict, or none of the wanted kind, or it is an adapter or has no values.
+        CheckpointError: There is no state dict, or none of the wanted kind, or it is an adapter, or the values of its
+            weights are elsewhere.
     """
     chosen = choose_weights(content, wanted)
     own = tuple(own)
@@ -143,7 +144,7 @@ def choose_whole(
 def find_weights(
     own: Mapping[str, Tensor], content: Mapping[str, Any], source: str, wanted: WeightsKind | None = None
 ) -> Weights:
-    """Find the state dict of a checkpoint and give it the names of a model, whether it fits or not.
+    """Find the state dict of a checkpoint, and bring its names into those of a model as far as they match.
 
     Args:
         own: State dict of the model.

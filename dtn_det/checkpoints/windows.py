@@ -1,7 +1,7 @@
-"""Tables of relative positions that models make for themselves: those in a file tell the windows of its model.
+"""Tables of relative positions, which models compute themselves: those in a file show the windows of its model.
 
-All weights of SwinV2 have the same shapes whatever its windows are, so only these buffers show that a checkpoint is of
-other windows than a model. timm does not save them; files of Microsoft and of old releases have them.
+The shapes of SwinV2's weights do not depend on its windows, so only these buffers show that the model of a checkpoint
+has other windows than a model. timm does not save them; files of Microsoft and of old releases have them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from dtn_det.errors import CheckpointError
 
 _TABLE = "relative_coords_table"
 _INDEX = "relative_position_index"
-# Half precision moves entries by up to 0.004; windows of 12 and 13 tokens, the closest in use, differ by 0.03.
+# Half precision changes entries by up to 0.004; those of windows of 12 and 13 tokens, the closest in use, differ by
+# 0.03.
 _TOLERANCE = 0.01
 
 
@@ -30,10 +31,10 @@ class Windows:
 
     Attributes:
         others: Names of tables of another shape.
-        there: Window of the first of them in the file, height and width, or the number of its tokens alone.
-        here: That of the model.
-        scaled: Names of tables of coordinates of the same shape with other values, as those of a model that was
-            fine-tuned after a pretraining with other windows.
+        there: Window of the first of them in the file: its height and width, or only its number of tokens.
+        here: Window of the same table in the model.
+        scaled: Names of tables of coordinates of the same shape with other values, as in a model that was pretrained
+            with other windows before it was fine-tuned.
         numbered: Names of tables of indices of the same shape with other values.
     """
 
@@ -52,7 +53,7 @@ class Windows:
             advice: What the user can do, as the end of a sentence, if timm has no model of the file's windows.
 
         Raises:
-            CheckpointError: They are others.
+            CheckpointError: The file has other windows.
         """
         if not self.others:
             return
@@ -64,7 +65,7 @@ class Windows:
         )
 
     def remarks(self, source: str) -> tuple[Remark, ...]:
-        """Tell which tables of the file are not those of the model."""
+        """Return remarks on the tables of the file that differ from the model's."""
         found = []
         if self.others:
             what = agreeing(
@@ -88,7 +89,7 @@ class Windows:
 
 
 def compare_windows(state: Mapping[str, Tensor], model: nn.Module) -> Windows:
-    """Compare the tables of relative positions in a state dict with those that a model makes and does not save.
+    """Compare the tables of relative positions in a state dict with those that a model computes and does not save.
 
     Args:
         state: Names and tensors, in the names of the model.
@@ -128,7 +129,7 @@ def _close(there: Tensor, here: Tensor) -> bool:
 
 
 def _window(table: Tensor) -> tuple[int, ...]:
-    """Return height and width of the window of a table; of an index that is no square, the number of tokens."""
+    """Return height and width of a table's window; for an index whose window is not square, the number of tokens."""
     if table.ndim == 4:  # coordinates, 1 x (2H - 1) x (2W - 1) x 2
         return (table.shape[1] + 1) // 2, (table.shape[2] + 1) // 2
     tokens = table.shape[0] if table.ndim else 0

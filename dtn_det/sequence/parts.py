@@ -171,7 +171,7 @@ class ListOpsDataset(BaseDataset):  # type: ignore[misc]
 
 
 class InverseSqrtLR(_ParamScheduler):  # type: ignore[misc]
-    """A learning rate that falls as one over the square root of the step: ``lr * sqrt(begin / step)`` from ``begin`` on.
+    """A learning rate that falls with the square root of the step: it is ``lr * sqrt(begin / step)`` from ``begin`` on.
 
     At ``begin``, where a linear warm-up ends, it is ``lr``, the rate set in the optimizer.
 
