@@ -119,7 +119,7 @@ class DeviceMemoryError(InputError):
 
 
 class CellError(InputError):
-    """Missing, repeated or impossible cells keep a number from being computed.
+    """A number cannot be computed, because cells (a corruption at a severity) are missing, repeated or impossible.
 
     Attributes:
         problems: The cells of each fault, by the description of the fault.

@@ -252,7 +252,7 @@ def _export(
     onnx: bool,
     remarks: tuple[Remark, ...] = (),
 ) -> Exported:
-    """Write the files, read each again, and compare its logits with those of the model; then put them in the folder."""
+    """Write the files, compare the logits of those for timm and ONNX with the model's, then put all in the folder."""
     made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""Remove the prefixes of wrappers from names of weights; which part of a name is a prefix, the model's names show."""
+"""Remove the prefixes that wrappers put before names of weights; the names of the model show what is a prefix."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _score(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> tup
 
 
 def _prefixes(names: Iterable[str], known: Iterable[str]) -> Counter[str]:
-    """Count how many of the names consist of a prefix and a known name, by prefix."""
+    """Count for each prefix how many of the names are this prefix and a known name after it."""
     wanted = set(known)
     counted: Counter[str] = Counter()
     for name in names:

@@ -1,4 +1,4 @@
-"""The weights of a model in a checkpoint, with what was chosen in finding them."""
+"""The weights of a model in a checkpoint, and a record of how they were found there."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def compare_windows(state: Mapping[str, Tensor], model: nn.Module) -> Windows:
     if not of_file:
         return Windows()
     saved = model.state_dict().keys()
-    # Wrappers of other libraries leave their names out of state dicts, but not out of buffers' names.
+    # Some wrappers have a name in `named_buffers()` that they leave out of state dicts: take all ends of such names.
     own = {
         name: value
         for buffer, value in model.named_buffers(remove_duplicate=False)
@@ -142,7 +142,7 @@ def _written(window: tuple[int, ...]) -> str:
 
 
 def _of_window(model: nn.Module, here: tuple[int, ...], there: tuple[int, ...]) -> str:
-    """Return the name of timm's model with other windows than a model of timm; empty if there is none."""
+    """Return the name of the timm model that differs only by its windows, ``there``; empty if there is none."""
     settings = getattr(model, "pretrained_cfg", None)
     name = settings.get("architecture") if isinstance(settings, Mapping) else None
     timm = sys.modules.get("timm")

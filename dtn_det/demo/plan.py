@@ -176,7 +176,7 @@ def read_settings(root: Path) -> dict[str, Any] | None:
 
 
 def clear(root: Path) -> None:
-    """Delete what a demonstration writes and nothing else; the settings go last, so that this can be interrupted."""
+    """Delete only what a demonstration writes; the settings go last, so that this can be repeated if it was killed."""
     layout = Layout(root)
     for folder in (layout.data, layout.report, *(layout.model(name) for name in CONFIGS)):
         if folder.is_dir():

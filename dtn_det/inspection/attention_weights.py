@@ -110,8 +110,8 @@ def window_pieces(
         attention: MMDetection's ``ShiftWindowMSA``.
         windows: ``(P, M * M, C)``, the input of its ``w_msa``: the windows of the padded map, which is also shifted
             if there is a mask.
-        mask: ``(P, M * M, M * M)`` or None: 0 where both tokens are neighbours in the map, negative where only the
-            shift has brought them into one window.
+        mask: ``(P, M * M, M * M)`` or None: 0 where both tokens are from the same part of the map, negative where
+            only the shift has brought them into one window.
         grid: ``(H, W)`` before padding.
 
     Yields:

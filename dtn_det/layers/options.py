@@ -25,7 +25,7 @@ class CarriesOptions(nn.Module):
 
     When a state dict with other options is loaded, the layer warns and takes them over, because the weights were
     trained with them; with :attr:`keeps_options` it warns and keeps its own. A state dict without options, as older
-    files have it, loads without a word.
+    files have it, loads without a warning.
 
     Attributes:
         class_key: Name under which the options hold the class.

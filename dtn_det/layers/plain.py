@@ -163,7 +163,7 @@ def normalize(x: Tensor, moments: Moments, weight: Tensor, bias: Tensor, eps: fl
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, options: DTNOptions) -> Tensor:
-    """Normalise tokens outside the grid by their own mean and variance, with ``head_rms`` after its division.
+    """Normalise tokens outside the grid by their own mean and variance; ``head_rms`` divides their groups first.
 
     Args:
         x: ``(..., C)``.

@@ -230,7 +230,7 @@ def output_dtype(x: Tensor) -> torch.dtype:
 
 
 def without_autocast(x: Tensor) -> torch.autocast:
-    """Return a context without autocast on the device of ``x``; on the CPU for meta tensors, unknown to autocast."""
+    """Return a context that turns autocast off for the device of ``x``; for meta tensors, that of the CPU."""
     return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
 
 

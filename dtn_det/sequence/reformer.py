@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.reformer.modeling_reformer import LSHSelfAttention, ReformerLayer, ReformerModel
 
-# A linear congruential generator of 62 bits: Knuth's multiplier, and an odd increment.
+# The linear congruential generator of the seeds, of 62 bits: Knuth's multiplier, and an odd increment.
 _MULTIPLIER, _INCREMENT, _MODULUS = 6364136223846793005, 1442695040888963407, 1 << 62
 
 

@@ -48,7 +48,7 @@ def _is_transformed() -> bool:
     """Return whether ``torch.func`` or forward-mode differentiation is active, for which the kernels have no rules."""
     if torch.compiler.is_compiling():
         return False
-    # Without a rule for an operator PyTorch takes its forward-mode derivative for 0 and says nothing.
+    # PyTorch silently takes the forward-mode derivative of an operator without a rule as 0.
     return forward_ad._current_level >= 0 or bool(torch._C._are_functorch_transforms_active())
 
 
@@ -197,7 +197,7 @@ _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 
 class _PlainTensors(torch.autograd.Function):
-    """The operator without PyTorch's dispatcher, which takes as long to reach a Python kernel as a small layer runs."""
+    """The operator without PyTorch's dispatcher, which needs as long to reach a Python kernel as a small layer takes."""
 
     forward = staticmethod(_cpu_forward)
     setup_context = staticmethod(_setup_context)

@@ -184,7 +184,7 @@ def move(running: Tensor, value: Tensor, momentum: float) -> None:
 
 
 def check_fraction(name: str, value: float) -> None:
-    """Check a momentum, or the factor of a moving average.
+    """Check that a momentum, or the factor of a moving average, is from 0 to 1.
 
     Raises:
         ValueError: The number is not in [0, 1].
