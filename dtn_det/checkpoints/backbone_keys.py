@@ -168,7 +168,7 @@ def rename_backbone(state: Mapping[str, Tensor], own: Iterable[str]) -> RenamedB
         MMDetection's already, or unknown.
 
     Raises:
-        CheckpointError: A norm of patch merging has several groups, between which channels would move.
+        CheckpointError: A norm of patch merging has several groups, whose channels the new order would mix.
     """
     own = list(own)
     for (family, source), pattern in _SIGNATURES.items():

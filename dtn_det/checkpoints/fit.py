@@ -189,7 +189,7 @@ def compare_weights(
     # Some wrappers have a name in `named_buffers()` that they leave out of state dicts: compare the ends of names.
     of_model = tuple(f".{name}" for name in buffers)
     beyond = [name for name in state if name not in own]
-    # If the model has such norms itself, they may only have other names.
+    # If the model has such norms itself, those of the file may be the same under other names.
     own_norms = any(_norm_of(own, name) for name in own)
     others = {} if own_norms else {norm: None for name in beyond if (norm := _norm_of(state, name))}
     left_out = tuple(name for name in beyond if _OF_TRAINING.match(name))

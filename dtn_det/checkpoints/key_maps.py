@@ -102,7 +102,7 @@ def pvt_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
 def pvt_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
     """Rename the authors' PVT or PVTv2 as MMDetection's.
 
-    The projections to queries and to keys and values become one, the linear layers of the feed-forward part become
+    The projection to queries and that to keys and values are joined, the linear layers of the feed-forward part become
     1 x 1 convolutions, and the position embedding of the last stage loses the position of the class token.
     """
     first_block = int(any(key.startswith("pos_embed") for key in state))

@@ -99,8 +99,9 @@ def convert_tokenization(model: nn.Module, tokenization: str = "spt", *, layers:
 
     It takes the place of the patch embedding, with its norm, of timm's ViT, DeiT, DeiT III, CaiT and Swin, of Swin's
     patch mergings, and of the patch embedding and the pooling layers of PiT, where the class token keeps its
-    projection; likewise in mmpretrain's ViT, DeiT and Swin and MMDetection's Swin and PVT. T2T-ViT of mmpretrain only
-    gets the shifted copies of the image as further input, as in the paper. The new weights start anew; all others stay.
+    projection; likewise in mmpretrain's ViT, DeiT and Swin and MMDetection's Swin and PVT. In mmpretrain's T2T-ViT
+    only the input changes: it becomes the image with its shifted copies, as in the paper. The new weights start anew;
+    all others stay.
     If the patches of the old embedding overlap, as in PiT, the new ones have the size of its stride and do not overlap,
     and the position embedding is resized to their grid.
 

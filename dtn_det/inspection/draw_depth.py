@@ -28,7 +28,7 @@ def draw_gates(looks: Looks) -> Figure:
     """Draw the gates of every DTN layer along the depth of the network, a point for each group.
 
     Args:
-        looks: A model with DTN layers on one image.
+        looks: What a model with DTN layers does with one image.
     """
     layers = [(block, norm) for block, norm in looks.norms if norm.gates is not None]
     figure = new_figure(2.3)

@@ -197,7 +197,7 @@ _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 
 class _PlainTensors(torch.autograd.Function):
-    """The operator without PyTorch's dispatcher, which needs as long to reach a Python kernel as a small layer takes."""
+    """The operator without PyTorch's dispatcher, whose way to a Python kernel takes as long as a small layer itself."""
 
     forward = staticmethod(_cpu_forward)
     setup_context = staticmethod(_setup_context)

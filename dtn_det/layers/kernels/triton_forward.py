@@ -95,8 +95,8 @@ def axis_kernel(coefficients, bounds, table, height, width, depth, BLOCK: tl.con
     tl.store(table + fields + at, 1.0 / total)
     tl.store(table + 2 * fields + at, tl.sum(first_order, 0) / total)
     tl.store(table + 3 * fields + at, tl.sum(second_order, 0) / total)
-    # An output without any weight that counts has NaN coefficients, which must reach the result. A source without one
-    # is read by no output.
+    # If no weight of an output counts, its coefficients are NaN, which must reach the result. If none of a source
+    # counts, no output reads it.
     first = tl.min(source_first, 0)
     last = tl.max(source_last, 0)
     tl.store(bounds + at, tl.where(last < 0, 0, first))
