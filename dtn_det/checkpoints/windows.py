@@ -1,7 +1,7 @@
 """Tables of relative positions, which models compute themselves: those in a file show the windows of its model.
 
-The shapes of SwinV2's weights do not depend on its windows, so only these buffers show that the model of a checkpoint
-has other windows than a model. timm does not save them; files of Microsoft and of old releases have them.
+The shapes of SwinV2's weights do not depend on its windows, so only these buffers show with which windows the weights
+of a checkpoint were trained. timm does not save them; files of Microsoft and of old releases have them.
 """
 
 from __future__ import annotations

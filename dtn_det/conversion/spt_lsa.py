@@ -60,7 +60,7 @@ class _Conversion:
     Attributes:
         argument: Name of the argument that chooses the new layer.
         value: The only value of that argument.
-        table: Name of the table of hosts in each module of :mod:`dtn_det.conversion.hosts`.
+        table: Name of the table of replaceable classes in each module of :mod:`dtn_det.conversion.hosts`.
         target: Name of the new layers, for messages.
         models: The models that can be converted, for messages.
         kind: Regular expression that is searched for in class names, to list patch embeddings or attentions that stay.
