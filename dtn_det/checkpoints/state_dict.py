@@ -96,7 +96,7 @@ def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None
     plain = next(((key, state) for key in PLAIN_PLACES if (state := _weights(content.get(key)))), None)
     averaged = next(((key, state) for key in AVERAGED_PLACES if (state := _weights(content.get(key)))), None)
     if plain and averaged and _is_mmengines(content):
-        # EMAHook swaps them: under the name of the average are the weights that the average has replaced.
+        # EMAHook swaps the two: the key named after the average holds the weights that the average has replaced.
         plain, averaged = averaged, plain
     if plain and not averaged and (moved := _weights(content.get(_LIGHTNINGS))):
         plain, averaged = (_LIGHTNINGS, moved), plain

@@ -105,7 +105,7 @@ def authors_blocks(blocks: dict[str, TransformerBlock], sequence: bool) -> froze
 
 
 def reasons_of_strangers(modules: dict[str, nn.Module], blocks: dict[str, TransformerBlock]) -> dict[str, str]:
-    """Return the paths of blocks whose tokens are not those of an image, each with the reason."""
+    """Return the blocks whose tokens are not those of an image: a reason for each, by its path."""
     reasons: dict[str, str] = {}
     of_stage: dict[str, str | None] = {}
     for path, block in blocks.items():

@@ -71,7 +71,7 @@ class RecordInput:
 
     @classmethod
     def of(cls, block: nn.Module, target: BlockGrid, width: int) -> RecordInput:
-        """Make the hook for a block, by the signature of its `forward` and its convolutions."""
+        """Make the hook for a block from the arguments of its `forward` and from its convolutions."""
         names = arguments(block)
         pair = next(((name, names.index(name)) for name in _PAIRS if name in names), None)
         told = next((sides for sides in _SIDES if set(sides) <= set(names)), ())
@@ -219,7 +219,7 @@ class GiveGrid:
         return self.fixed[0], self.fixed[1]
 
     def _of_layout(self, layout: PatchLayout, x: Tensor) -> Grid:
-        """Return the grid of all images by the layout of the host; a grid that the user gave must be the same."""
+        """Return the grid that all images have in the host's layout; a grid that the user gave must be the same."""
         if layout.grid is None:
             raise InputError(
                 f"expected images of one grid at {self.name!r}, their patches row by row and padding, if any, behind "

@@ -129,7 +129,7 @@ class _Tap:
         self._found: tuple[Tensor, Grid] | None = None
 
     def __enter__(self) -> _Tap:
-        # Before the hook that brings tokens behind the grid to the front, and after it.
+        # The first runs before the hook that moves tokens behind the grid to the front, the second after it.
         self._handles = [
             self._block.register_forward_pre_hook(self._see_block, prepend=True, with_kwargs=True),
             self._norm.register_forward_pre_hook(self._see_norm, with_kwargs=True),

@@ -75,7 +75,7 @@ class NormPlan:
     Attributes:
         model: Class of the model.
         norm: Name of the new norm.
-        replaced: The norms that become others.
+        replaced: The norms that are replaced.
         kept: Path and reason of each norm that stays.
         blocks: Paths of the transformer blocks.
     """

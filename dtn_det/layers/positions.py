@@ -47,8 +47,8 @@ class PositionProjection(nn.Module):
     def forward(self) -> Tensor:
         """Return the coefficients ``(G, 3)``.
 
-        The bias enters with factor 0: it cancels anyway, and a parameter outside the graph would trip
-        DistributedDataParallel's search for unused parameters.
+        The bias enters with factor 0: it cancels anyway, but DistributedDataParallel fails if a parameter is outside
+        the graph.
         """
         return self.weight + 0.0 * self.bias.unsqueeze(1)
 

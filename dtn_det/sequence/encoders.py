@@ -41,7 +41,7 @@ def check_rate(**values: float) -> None:
     """Check that rates of dropout are at least 0 and below 1.
 
     Raises:
-        InputError: A rate is not.
+        InputError: A rate is out of this range.
     """
     for name, value in values.items():
         if not isinstance(value, int | float) or not 0 <= value < 1:

@@ -1,4 +1,4 @@
-"""Train with MMEngine's Runner, and end with one line after an interrupt or with a checkpoint of another config."""
+"""Train with MMEngine's Runner; an interrupt or a checkpoint of another config ends it with a line, not a traceback."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class LSAReductionAttention(SpatialReductionAttention):  # type: ignore[misc]
     """
 
     def forward(self, x: Tensor, hw_shape: tuple[int, int], identity: Tensor | None = None) -> Tensor:
-        """Attend among tokens ``(B, H * W, C)`` of the grid ``hw_shape``, and add ``identity``, by default x."""
+        """Attend among tokens ``(B, H * W, C)`` of the grid ``hw_shape``, and add ``identity``, by default ``x``."""
         source = x
         if self.sr_ratio > 1:
             source = self.norm(nchw_to_nlc(self.sr(nlc_to_nchw(x, hw_shape))))

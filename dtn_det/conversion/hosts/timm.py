@@ -21,7 +21,7 @@ from dtn_det.layers.spt import shifted_patches
 
 
 class _Shifted(nn.Module):
-    """The norm and the linear layer of :class:`dtn_det.layers.ShiftedPatchTokenization`, which all hosts share."""
+    """The norm and the linear layer of :class:`dtn_det.layers.ShiftedPatchTokenization`, for the classes below."""
 
     patch_norm: nn.LayerNorm
     patch_linear: nn.Linear

@@ -87,7 +87,7 @@ def extra_tokens(host: nn.Module) -> ExtraTokens:
         number = parameter.shape[-2] if parameter.dim() > 1 else 1
         found = _PREFIX_PARAMETERS.search(last)
         if found is not None:
-            # Numbered ones belong to stages or branches (CoaT, CrossViT), each of which has its own.
+            # Numbered parameters belong to stages or branches (CoaT, CrossViT), each of which has tokens of its own.
             prefix = max(prefix, number) if found["stage"] else prefix + number
         elif _SUFFIX_PARAMETERS.search(last):
             suffix += number

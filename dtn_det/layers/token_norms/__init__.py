@@ -1,4 +1,4 @@
-"""The norms of tokens that DTN is compared with, under one interface, and all of them by name."""
+"""The norms of tokens that DTN is compared with, under one interface, and a factory that builds norms by name."""
 
 from dtn_det.layers.token_norms.batch import SwitchNorm, TokenBatchNorm
 from dtn_det.layers.token_norms.factory import (

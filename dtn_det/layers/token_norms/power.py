@@ -1,4 +1,4 @@
-"""PowerNorm: BatchNorm without a mean, by running statistics in training too."""
+"""PowerNorm: BatchNorm without a mean, which uses running statistics in training too."""
 
 from __future__ import annotations
 
