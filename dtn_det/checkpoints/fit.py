@@ -150,7 +150,7 @@ class Fit:
 
     @property
     def num_classes(self) -> int | None:
-        """The number of classes of the state dict if nothing else differs from the model; None otherwise."""
+        """The state dict's number of classes if it is the only difference from the model, else None."""
         others = self.missing or self.unexpected or self.not_numbers or self.other_types or self.untied
         return None if others or self._rows is None else self._rows[0]
 

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     options = DetectionOptions(**{**values, **sweep_options.resolved(args)})
     with reporting_file_errors():
         console = Console()
-        # Standard output is for the results, neither for what MMDetection prints nor for the progress.
+        # Standard output is for the results alone; what MMDetection prints and the progress go to standard error.
         with contextlib.redirect_stdout(sys.stderr):
             swept = run_detection(options, console)
             if swept is None:

@@ -335,7 +335,7 @@ def has_grid_hooks(model: nn.Module) -> bool:
 
 
 def tokens_behind(x: Tensor, grid: Grid, extra: ExtraTokens) -> int:
-    """Return the number of tokens behind the grid."""
+    """Return the number of tokens that come after those of the grid: suffix tokens and padding."""
     surplus = _side(x.shape[1]) - grid[0] * grid[1]
     return surplus - extra.prefix if surplus else 0
 

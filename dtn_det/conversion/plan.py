@@ -43,7 +43,7 @@ GridFunction = Callable[[int], Grid]
 
 # LeViT's linear layers that start a branch, by their names in timm and mmpretrain.
 _BATCH_NORM_BRANCHES = ("qkv", "ln1", "linear1")
-# The choices of layers by name; any other text is a regular expression.
+# Keywords that the argument `layers` takes; any other text is a regular expression.
 _PLACEMENTS = ("authors", "blocks")
 # Norms whose statistics are of each token alone.
 _WITHIN_TOKENS = (TokenLayerNorm, TokenGroupNorm, ScaleNorm, RMSNorm, DyT)

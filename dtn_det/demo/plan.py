@@ -106,7 +106,7 @@ class Layout:
 
 
 def load_config(model: str) -> Any:
-    """Read the MMDetection config of a model from the project.
+    """Read a demo model's MMDetection config from the checkout's folder `configs/dtn_demo`.
 
     Raises:
         ImportError: MMDetection is missing.

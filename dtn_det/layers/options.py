@@ -42,7 +42,10 @@ class CarriesOptions(nn.Module):
         return {self.class_key: type(self).__name__, **{name: getattr(self, name) for name in self.decisive}}
 
     def take_options(self, found: Options) -> None:
-        """Take over the options of a layer of the same class; those that this layer does not have are ignored."""
+        """Set this layer's options to those in ``found``, which come from a layer of the same class.
+
+        Names that this layer does not have, and the entry that names the class, are ignored.
+        """
         for name, value in other_options(self.options(), found).items():
             if name not in CLASS_KEYS:
                 setattr(self, name, value)

@@ -155,7 +155,7 @@ def _family(first: str, second: str, which: str, name: str, scope: str, severity
 
 
 def _support(quantity: Quantity, which: CorruptionSet, cells: Collection[Cell]) -> tuple[int, int]:
-    """Return how many evaluated cells a number is over, and how many it would be over if none were missing."""
+    """Return how many evaluated cells a number summarises, and how many it would if none were missing."""
     if quantity[1:] == CLEAN or (not quantity.scope and quantity.name.startswith("P ")):
         return 1, 1
     wanted = [
@@ -167,14 +167,14 @@ def _support(quantity: Quantity, which: CorruptionSet, cells: Collection[Cell]) 
 
 
 class Number(NamedTuple):
-    """A number of a section, with its interval and the cells that it is over.
+    """A number of a section, with its interval and the count of the cells that it summarises.
 
     Attributes:
         value: The number, in the unit of :attr:`Section.numbers`.
         low: Lower end of its interval, NaN without one.
         high: Upper end of its interval, NaN without one.
-        cells: Number of evaluated cells that it is over.
-        expected_cells: Number of cells that it would be over if none were missing.
+        cells: How many evaluated cells it summarises.
+        expected_cells: How many cells it would summarise if none were missing.
     """
 
     value: float

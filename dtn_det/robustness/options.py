@@ -29,7 +29,7 @@ class SweepOptions:
         seed: Seed of the corruptions' randomness.
         frost: Folder of frost textures; None for those that ship with this package.
         engine: Version of the implementation of the corruptions; None for the newest.
-        limit: Most images to take, chosen at random, the same ones in every run; None for all.
+        limit: Largest number of images to take, chosen at random, the same ones in every run; None for all.
         limit_seed: Seed of that choice.
         on_bad_image: What to do about an image that cannot be read.
         workers: Processes that load and corrupt images; with 0 the main process does it.

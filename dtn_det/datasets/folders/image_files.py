@@ -155,7 +155,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def subfolders(folder: str | os.PathLike[str]) -> list[str]:
-    """Return the sorted names of the folders in a folder, without litter.
+    """Return the sorted names of the folders in a folder, without the litter that :func:`is_litter` knows.
 
     Raises:
         OSError: The folder cannot be read.
@@ -187,7 +187,7 @@ def printable(path: str) -> str:
 
 @dataclass(frozen=True)
 class Contents:
-    """Sorted names of what lies in a folder, without litter.
+    """Sorted names of what lies in a folder, without the litter that :func:`is_litter` knows.
 
     Attributes:
         folders: Folders, and links to folders.

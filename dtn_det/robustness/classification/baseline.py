@@ -145,7 +145,8 @@ def _profile(manifest: StoreManifest) -> str:
 def image_side(manifest: StoreManifest) -> int | None:
     """Return the side of the square images that the models of a store got, before their own preprocessing.
 
-    In stores of earlier versions it is only in the words of the protocol. None if it is not there either.
+    Stores of earlier versions have it only in the text of the protocol, from which it is parsed. None if it is not
+    there either.
     """
     if "side" in manifest.recognised:
         return int(manifest.recognised["side"])

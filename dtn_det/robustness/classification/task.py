@@ -35,10 +35,10 @@ class ClassificationTask:
         side: Side of the images in pixels.
         classifiers: The models, moved to the device already.
         device: The device of the models.
-        batch_size: Most images that a model gets at once.
+        batch_size: Largest number of images that a model gets at once.
         amp: Run the models in mixed precision.
         on_bad_image: What to do about an image that cannot be read.
-        unit_size: Most images in a unit.
+        unit_size: Largest number of images in a unit.
         on_image: Called after each image.
     """
 

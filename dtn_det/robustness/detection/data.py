@@ -104,7 +104,7 @@ def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int
     Args:
         cfg: The config.
         split: `test` or `val`.
-        limit: Most images to take, chosen at random, the same ones in every run; None for all.
+        limit: Largest number of images to take, chosen at random, the same ones in every run; None for all.
         limit_seed: Seed of that choice.
 
     Raises:
