@@ -261,7 +261,7 @@ class ModelStore:
     manifest: ModelManifest
 
     def with_facts(self, facts: ModelFacts) -> ModelStore:
-        """Write facts into the model's manifest, and return the store of the model with them. Its records stay valid."""
+        """Write facts into the model's manifest, and return the model's store with them. Its records stay valid."""
         manifest = replace(self.manifest, facts=facts)
         write_json(self.folder / "model.json", manifest.to_dict())
         return replace(self, manifest=manifest)
