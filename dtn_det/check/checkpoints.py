@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from dtn_det.check.model import Target
 from dtn_det.check.paths import CheckResult
 from dtn_det.checkpoints.load import Loaded, fit_weights
@@ -59,14 +61,27 @@ def _not_whole(path: Path, chosen: Chosen) -> Iterator[str]:
 
 def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
     """Fit weights to a model; a model of timm is built with as many classes as they have, as by `dtn-det mce`."""
+    model = target.build()
     try:
-        return fit_weights(target.build(), content, str(path))
+        return fit_weights(model, content, str(path))
     except MisfitError as error:
-        if target.config is not None or target.is_folder or error.num_classes is None:
+        number = error.num_classes or _classes_of_head(model, content)
+        if target.config is not None or target.is_folder or number is None:
             raise
-        loaded = fit_weights(target.build(error.num_classes), content, str(path))
+        loaded = fit_weights(target.build(number), content, str(path))
         what = f"classes in the file; {target.source} fits as dtn-det mce builds it for data of so many"
-        return replace(loaded, remarks=(*loaded.remarks, Remark("other_classes", what, str(path), error.num_classes)))
+        return replace(loaded, remarks=(*loaded.remarks, Remark("other_classes", what, str(path), number)))
+
+
+def _classes_of_head(model: nn.Module, content: Mapping[str, Any]) -> int | None:
+    """Return the number of classes of a file for a model of timm that has no classifier by default, as backbones."""
+    settings = getattr(model, "pretrained_cfg", None)
+    classifier = settings.get("classifier") if isinstance(settings, Mapping) else None
+    if getattr(model, "num_classes", None) != 0 or not isinstance(classifier, str):
+        return None
+    state = choose_weights(content).state
+    rows = {value.shape[0] for name, value in state.items() if f".{name}".endswith(f".{classifier}.weight")}
+    return rows.pop() if len(rows) == 1 else None
 
 
 def _facts(content: Mapping[str, Any], chosen: Chosen, copies: EmaCopies | None) -> Iterator[tuple[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -53,6 +53,8 @@ class Fit:
         other_depth: True if one of the two has more blocks than the other in the same list of blocks.
         other_names: Pairs of an unexpected and a missing name whose weights have the same shape, if all of both can be
             paired so; the most similar names are paired.
+        biases: Names of the state dict's biases of queries, keys and values that are not zero, where the model has none
+            in the layout that is timm's for these weights.
     """
 
     missing: tuple[str, ...] = ()
@@ -67,11 +69,17 @@ class Fit:
     other_norms: tuple[str, ...] = ()
     other_depth: bool = False
     other_names: tuple[tuple[str, str], ...] = ()
+    biases: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         """Return whether the state dict fits."""
         others = self.not_numbers or self.other_types or self.untied
         return not (self.missing or self.unexpected or self.misshapen or others)
+
+    @property
+    def lacks_only(self) -> bool:
+        """True if names of the model are missing, and all that the state dict has fits."""
+        return bool(self.missing) and bool(replace(self, missing=()))
 
     def problems(self) -> str:
         """Describe what does not fit: for each kind of problem the number of names, and a few of them."""
@@ -92,6 +100,8 @@ class Fit:
 
     def cause(self) -> str:
         """Name the likely reason in a sentence; empty if none is known."""
+        if self.biases:
+            return f"The file has biases that are not zero ({some(self.biases, _SHOWN)}), and the model none there."
         if self.other_names and not self.misshapen:
             shown = ", ".join(f"{there} like {here}" for there, here in _of_each_kind(self.other_names))
             return f"The file has weights of the shapes of all that are missing, under other names ({shown})."
@@ -119,7 +129,7 @@ class Fit:
 
     def advice(self) -> str:
         """Return advice for a misfit that no other model or config can mend; empty if one may mend it."""
-        if self.other_names and not self.misshapen:
+        if self.other_names and not self.misshapen and not self.biases:
             return (
                 "If they are the same weights in the same order of channels, rename them with state[NEW] = "
                 "state.pop(OLD) and save the state dict to a new file; no other config helps"

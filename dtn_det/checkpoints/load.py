@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from dtn_det.checkpoints.backbone_keys import rename_backbone, whose_names
-from dtn_det.checkpoints.fit import OWN_BUFFERS, Fit, check_floating_point, compare_weights, with_tied_names
+from dtn_det.checkpoints.fit import Fit, check_floating_point, compare_weights, with_tied_names
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.state_dict import StateDict, WeightsKind
+from dtn_det.checkpoints.timm_layout import in_own_layout, with_biases
 from dtn_det.checkpoints.trained_config import trained_options
 from dtn_det.checkpoints.weights import Weights, find_weights
 from dtn_det.checkpoints.windows import compare_windows
@@ -121,7 +120,8 @@ def in_names_of(
 
     Two kinds of renaming are known: timm's for its own models; and, for a model with a Swin or PVT of MMDetection, this
     package's from the names of the authors or timm. They are used if then all weights fit or only the number of classes
-    differs, and the second kind also if merely more names are then the model's.
+    differs, the first kind also if the file then merely lacks some, such as a classifier, and the second also if merely
+    more names are then the model's.
 
     Args:
         model: The model.
@@ -140,6 +140,7 @@ def in_names_of(
     if not (fit.missing or fit.unexpected):
         return state, fit, ()
     before = {name: value for name, value in state.items() if name not in fit.left_out}
+    told: tuple[Remark, ...] = ()
     try:
         backbone = rename_backbone(before, own)
     except CheckpointError as error:
@@ -150,17 +151,22 @@ def in_names_of(
             f"weights of the backbone have the names of {backbone.what} and were renamed and ordered as MMDetection's"
         )
     elif (found := in_own_layout(model, before)) is not None:
-        renamed, kind = found, "renamed_by_timm"
-        names = tuple(name for name in found if found[name] is not before.get(name))
+        if found.biases:
+            return state, replace(fit, biases=found.biases), ()
+        renamed, kind = found.state, "renamed_by_timm"
+        names = tuple(name for name, value in found.state.items() if value is not before.get(name))
+        told = found.remarks(source)
         what = f"weights are in another layout and were renamed by checkpoint_filter_fn of {type(model).__module__}"
     else:
         return state, fit, ()
     renamed = with_tied_names(renamed, own)
     then = compare_weights(renamed, own, buffers)
-    if not then and then.num_classes is None and (backbone is None or then.known <= fit.known):
+    lacks = backbone is None and then.lacks_only and then.known > fit.known
+    if not (then or lacks) and then.num_classes is None and (backbone is None or then.known <= fit.known):
         return state, fit, ()
     check_floating_point(renamed, own, architecture(model), source)
-    return renamed, replace(then, left_out=fit.left_out), (Remark(kind, what, source, len(names), names[:3]),)
+    remark = (Remark(kind, what, source, len(names), names[:3]),) if names else ()
+    return renamed, replace(then, left_out=fit.left_out), (*remark, *told)
 
 
 def inner_model(model: nn.Module) -> nn.Module:
@@ -177,6 +183,8 @@ def misfit(fit: Fit, model: nn.Module, source: str, advice: str) -> MisfitError:
     cause = fit.cause()
     if not cause and (whose := whose_names(fit.unexpected)):
         cause = f"The file has names as {whose} has them."
+    if fit.biases and (other := with_biases(model)):
+        advice = f"name timm:{other}"
     advice = fit.advice() or advice[:1].upper() + advice[1:]
     return MisfitError(
         f"expected the weights of {architecture(model)} in {source}, got others: {fit.problems()}. "
@@ -289,32 +297,3 @@ def architecture(model: nn.Module) -> str:
     inner = getattr(model, "backbone", None) or getattr(model, "model", None)
     name = type(model).__name__
     return f"{name} with {type(inner).__name__}" if isinstance(inner, nn.Module) else name
-
-
-def in_own_layout(model: nn.Module, state: Mapping[str, Tensor]) -> StateDict | None:
-    """Rename weights by the ``checkpoint_filter_fn`` of the module of timm that a model is from.
-
-    Such functions may also resize and drop weights; a result with more or fewer values than the file is not used.
-
-    Args:
-        model: The model.
-        state: Names and tensors that do not fit it.
-
-    Returns:
-        Names and tensors, or None: the model's module has no such function, or it does not know these weights.
-    """
-    convert = getattr(sys.modules.get(type(model).__module__), "checkpoint_filter_fn", None)
-    if convert is None:
-        return None
-    # The function relies on what it expects in a file, and may raise any error for other files.
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = convert(dict(state), model)
-    except Exception:
-        return None
-    return dict(found) if _numbers(found) == _numbers(state) else None
-
-
-def _numbers(state: Mapping[str, Tensor]) -> int:
-    return sum(value.numel() for name, value in state.items() if not name.endswith(OWN_BUFFERS))
