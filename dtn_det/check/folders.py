@@ -151,6 +151,8 @@ def _against_timm(classes: ClassSet, target: Target) -> tuple[str | None, tuple[
         compared = True
         of_classes += told
     number = target.num_classes()
+    if not compared and number is not None and (fault := classes.english_names(number, target.source)):
+        return fault, ()
     if compared or number in (None, classes.number):
         return (None if number is None and not compared else ""), tuple(of_classes)
     fault = classes.fault(number, target.source)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from dtn_det.datasets.folders.class_folders import LabelledImages, in_order
-from dtn_det.datasets.folders.image_files import quoted
+from dtn_det.datasets.folders.image_files import listed, quoted
+from dtn_det.datasets.folders.imagenet_names import has_english_names, names_of_two_classes
 from dtn_det.datasets.folders.inner_folders import num_inner_classes, one_folder_per_class
 from dtn_det.datasets.folders.label_maps import naming, natural_order
 from dtn_det.datasets.folders.plain_names import names_to_mend, plain_name
@@ -49,6 +50,8 @@ class ClassSet:
             number: Number of the model's classes.
             name: Name of the model or its checkpoint.
         """
+        if english := self.english_names(number, name):
+            return english
         labels, folders = self.images.labels, len(self.images.labels.numbers)
         kind = naming(labels.numbers)
         how = {
@@ -88,9 +91,34 @@ class ClassSet:
             f"{number:,} classes in {name!r}: {advice}"
         )
 
+    def english_names(self, number: int, name: str) -> str:
+        """Return the error message about folders with the English names of ImageNet's classes; empty if they are not.
+
+        It concerns models of ImageNet's thousand classes. Folders that the user numbers by their order are left alone.
+
+        Args:
+            number: Number of the model's classes.
+            name: Name of the model or its checkpoint.
+        """
+        labels = self.images.labels
+        folders = sorted(labels.numbers)
+        if number != _IMAGENET or labels.classes != "folder" or not has_english_names(folders):
+            return ""
+        twice = [f"{folder!r} may be {' or '.join(wnids)}" for folder, wnids in names_of_two_classes(folders).items()]
+        by_order = (
+            ", or, for a model that was trained on these folders, take --classes sorted (torchvision, mmpretrain) or "
+            "natural (timm)"
+        )
+        return (
+            f"expected wnids such as n02012849 as the names of the folders in {self.found.root}, for {name!r} has "
+            f"1,000 classes as ImageNet, got the English names of ImageNet's classes ({quoted(folders, 3)}), whose "
+            "order is not that of its classes: rename the folders to wnids, which timm.data.ImageNetInfo lists with "
+            f"these names{f' ({listed(twice)})' if twice else ''}" + (by_order if self.number == number else "")
+        )
+
 
 def check_number(model: Classifier, classes: ClassSet, side: int) -> None:
-    """Check that a model has as many classes as the data, before anything is evaluated.
+    """Check that a model has as many classes as the data, and no other order of them that the names tell.
 
     Args:
         model: The model. If it does not say how many classes it has, its logits for one black image are counted.
@@ -110,7 +138,7 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
 
     Names are equal if they differ only in case, in blanks, dashes and underscores, or in how Unicode encodes a letter.
     If one side has words and the other numbers or wnids, names cannot be compared, and the order of the logits is kept.
-    It is kept too if the classes of the data are numbered by ``sorted`` or ``natural`` (see
+    It is kept too, with a remark, if the classes of the data are numbered by ``sorted`` or ``natural`` (see
     :data:`dtn_det.datasets.folders.label_maps.CLASSES`). A model without names is taken to have the classes in the
     order in which its training numbered folders.
 
@@ -122,9 +150,13 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
         The model, with reordered logits if the orders differ, and remarks about what was decided.
 
     Raises:
-        ValueError: The model has classes of other names.
+        ValueError: The model has classes of other names, or the folders have the English names of ImageNet's classes,
+            whose order is not that of the model's.
     """
     theirs, ours = model.class_names, classes.images.labels.names
+    by_words = bool(theirs) and naming(theirs) == "names"
+    if not by_words and (fault := classes.english_names(classes.number, model.name)):
+        raise InputError(fault)
     if not theirs:
         return _align_order(model, classes)
     if len(theirs) != len(ours):
