@@ -81,8 +81,10 @@ def _continue(runner: Runner, config: str) -> None:
 
 
 def _interrupted(runner: Runner) -> str:
+    # MMEngine may be stopped between opening the file and writing the name into it.
     saved = Path(runner.work_dir) / "last_checkpoint"
-    last = f"from {Path(saved.read_text().strip()).name} " if saved.is_file() else ""
+    name = Path(saved.read_text().strip()).name if saved.is_file() else ""
+    last = f"from {name} " if name else ""
     return (
         f"interrupted at epoch {runner.epoch + 1}, iteration {runner.iter}; continue {last}with the same command and "
         "--resume"

@@ -35,7 +35,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, coco: Path, train_tool: Mo
             tiny_config(name).dump(str(folder / "config.py"))
             torch.manual_seed(0)
             arguments = [str(folder / "config.py"), "--work-dir", str(folder / "work"), "--data-root", str(coco)]
-            assert train_tool.main([*arguments, "--auto-scale-lr"]) == 0
+            # Runs of one name that start within a second would write their logs into one folder.
+            named = ["--cfg-options", f"experiment_name=first_{name}"]
+            assert train_tool.main([*arguments, "--auto-scale-lr", *named]) == 0
         return folders[name]
 
     return train

@@ -79,11 +79,12 @@ class Orientations:
     undecided: tuple[str, ...] = ()
     agreeing: int = 0
 
-    def check(self, option: str = "") -> None:
+    def check(self, option: str = "", leaving_out: str = "") -> None:
         """Check that each image is annotated with the size that it is read with.
 
         Args:
             option: Option of the config that changes how images are loaded; empty if there is none.
+            leaving_out: Option of the command that leaves out images of another size; empty if there is none.
 
         Raises:
             AnnotationError: An image is not; the message names it, its sizes or orientation, and what to do.
@@ -106,7 +107,8 @@ class Orientations:
                 f"{_by(first.annotated)} where the file has {_by(first.read)}",
                 first.place + (f" and other sizes in {rest:,} more" if rest else ""),
                 "write the width and height of the image files into the annotations if their boxes are of these "
-                "images, or put the images there that were annotated",
+                "images, or put the images there that were annotated"
+                + (f", or leave {'them' if rest else 'it'} out with {leaving_out}" if leaving_out else ""),
             )
 
     def remarks(self) -> tuple[Remark, ...]:

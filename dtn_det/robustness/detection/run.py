@@ -78,7 +78,8 @@ def prepare_detection(
     data = read_data(cfg, options.split, options.limit, options.limit_seed)
     if options.on_bad_image == "fail":
         _, place = ignores_orientation(data.pipeline)
-        data.orientations().check(f"{options.split}_dataloader.dataset.pipeline.{place}.color_type")
+        color_type = f"{options.split}_dataloader.dataset.pipeline.{place}.color_type"
+        data.orientations().check(color_type, leaving_out="--on-bad-image record")
     images = data.images(cells, corruptor)
     manifest = store_manifest(data, cells, corruptor, options.unit_size)
     detector = build_detector(cfg, options.checkpoint, device, options.amp, options.weights)
