@@ -35,8 +35,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, coco: Path, train_tool: Mo
             tiny_config(name).dump(str(folder / "config.py"))
             torch.manual_seed(0)
             arguments = [str(folder / "config.py"), "--work-dir", str(folder / "work"), "--data-root", str(coco)]
-            # Runs of one name that start within a second would write their logs into one folder.
-            named = ["--cfg-options", f"experiment_name=first_{name}"]
+            # A test may have built a visualizer of the config's name before, whose folder would take this run's logs.
+            named = ["--cfg-options", f"visualizer.name=first_{name}"]
             assert train_tool.main([*arguments, "--auto-scale-lr", *named]) == 0
         return folders[name]
 
