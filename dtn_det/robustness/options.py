@@ -29,17 +29,19 @@ class SweepOptions:
         seed: Seed of the corruptions' randomness.
         frost: Folder of frost textures; None for those that ship with this package.
         engine: Version of the implementation of the corruptions; None for the newest.
-        limit: Largest number of images to take, chosen at random, the same ones in every run; None for all.
+        limit: Largest number of images to evaluate. They are chosen at random, the same ones in every run. None for
+            all.
         limit_seed: Seed of that choice.
         on_bad_image: What to do about an image that cannot be read.
         workers: Processes that load and corrupt images; with 0 the main process does it.
-        batch_size: For classifiers the most images, for detectors the most corrupted versions of one image, that a
-            model gets at once.
+        batch_size: Largest number of images that a model gets at once. For a detector, these are versions of one image.
         unit_size: Number of images whose records are written together, as one unit.
         amp: Run the models in mixed precision.
         device: Where the models run, such as ``cpu``; None for a GPU where there is one.
         launcher: What started the processes: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-        weights: Which weights to take from a checkpoint that also holds an average of them; None for the average.
+        weights: Which weights to load from a checkpoint that also holds an average of them. None for the average,
+            except in checkpoints with mmcv 1.x's ``EMAHook``, from which the weights under the model's names are
+            loaded.
     """
 
     store: Path
@@ -69,13 +71,13 @@ class ClassificationOptions(SweepOptions):
         models: The models as the user named them, see
             :func:`dtn_det.robustness.classification.models.loading.load_classifier`.
         data: Folder of clean images, which the sweep corrupts, or of corrupted ones.
-        clean: Folder of the clean images where ``data`` holds corrupted ones.
+        clean: Folder of the clean images, if ``data`` holds corrupted images.
         classes: How classes are numbered: see :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to
             recognise it from the folders.
         names: What reports call the models.
-        baseline: ``alexnet`` or the model by whose errors corruption errors are divided; None for AlexNet where its
-            published errors are of such data.
-        jpeg: Whether corrupted images are compressed as JPEG; None to do as the benchmark does.
+        baseline: ``alexnet`` or the name of the model whose errors are the denominators of corruption errors. None for
+            AlexNet if its published errors fit the data.
+        jpeg: Whether corrupted images are compressed as JPEG; None to follow the benchmark.
     """
 
     models: Sequence[str]

@@ -1,9 +1,9 @@
 """The loop of a sweep over units of images, which are shared among the processes (ranks) of a run.
 
 How images are loaded and evaluated is decided by a :class:`Task`. For classifiers and for detectors, a worker process
-decodes each image once and makes its version for every cell, a corruption at a severity (``images.py`` of either). The
-models run in the main process of each rank. A unit belongs to one rank and is evaluated in the same batches whatever
-the number of ranks, so the records do not depend on that number.
+decodes each image once and makes its version for every cell, a corruption at a severity (see ``images.py`` in the
+folder of each). The models run in the main process of each rank. A unit belongs to one rank and is evaluated in the
+same batches whatever the number of ranks, so the records do not depend on that number.
 """
 
 from __future__ import annotations
@@ -46,9 +46,8 @@ class Task(Protocol):
             ahead: How many items the worker processes make ahead of :meth:`evaluate`; 0 without worker processes.
 
         Returns:
-            The dataset that makes the items, in the worker processes, and an iterator over the indices that it is
-            called with, one for each image. The indices are drawn one at a time, each at most ``ahead`` items before
-            :meth:`evaluate` asks for its own.
+            The dataset, whose items the worker processes make, and an iterator over the indices of these items, one for
+            each image. Each index is drawn at most ``ahead`` items before :meth:`evaluate` asks for its item.
         """
 
     def evaluate(self, items: Iterator[Any], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
@@ -57,7 +56,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Rank:
-    """This process among those of the run.
+    """The number of this process among all processes of the run.
 
     Attributes:
         number: Number of this process, from 0.
@@ -120,7 +119,7 @@ def open_models(
 ) -> list[ModelStore]:
     """Open the store and the models of a run, or create them, and check that they belong to this run.
 
-    The first process does so before the others, which therefore find everything there.
+    The first process does this before the others, so they find everything in place.
 
     Args:
         folder: Folder of the store.
@@ -179,7 +178,8 @@ def run_sweep(
             stack.enter_context(store.writing())
             _check_unchanged(store, models)
         rank.barrier()
-        # All ranks must see the same list, so none may commit before every one has read it.
+        # All ranks must read the same list of pending units, so no rank may commit a unit before all have read the
+        # list.
         pending = {model.manifest.name: set(model.pending()) for model in models}
         rank.barrier()
         numbers = sorted(set().union(*pending.values()))[rank.number :: rank.count]
@@ -250,14 +250,14 @@ _WAIT_SECONDS = 7 * 24 * 3600
 
 @contextmanager
 def joined(launcher: str, device: str | None) -> Iterator[tuple[Rank, torch.device]]:
-    """Join the processes that a launcher started, by mmengine's rules.
+    """Join the processes that a launcher started, in the way of mmengine.
 
     Args:
         launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
         device: Where models run, such as ``cpu`` or ``cuda``; None for a GPU where there is one.
 
     Yields:
-        The rank of this process, and its device: with several GPUs, the one that has the number of its local rank.
+        The rank of this process, and its device. With several GPUs, this is the GPU whose number is the local rank.
 
     Raises:
         ValueError: The device does not exist, or the launcher needs GPUs or environment variables that are not set.
@@ -275,7 +275,7 @@ def joined(launcher: str, device: str | None) -> Iterator[tuple[Rank, torch.devi
 
 
 def pick_device(name: str | None) -> torch.device:
-    """Return the device of a name; without a name a GPU if there is one, else the CPU.
+    """Return the device with this name. Without a name, return a GPU if there is one, else the CPU.
 
     Raises:
         ValueError: This machine has no such device.

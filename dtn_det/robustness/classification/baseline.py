@@ -1,4 +1,4 @@
-"""Choose the baseline, the model by whose errors corruption errors are divided, for `dtn-det mce` and for reports."""
+"""Choose the baseline, whose errors are the denominators of corruption errors, for `dtn-det mce` and for reports."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ _ORIGINAL = "imagenet-c"
 
 @dataclass(frozen=True)
 class BaselineChoice:
-    """The baseline by whose errors corruption errors are divided.
+    """The baseline, whose errors are the denominators of corruption errors.
 
     Attributes:
         name: ``'alexnet'``, the name of a model, or None if no corruption errors are computed.
         reason: Why AlexNet is not the baseline although the classes are ImageNet's; else empty.
-        caveat: How these images may differ from those of AlexNet's errors, if AlexNet is the baseline; else empty.
+        caveat: How the images may differ from those on which AlexNet's errors were measured, if AlexNet is the
+            baseline; else empty.
     """
 
     name: str | None
@@ -38,13 +39,14 @@ class BaselineChoice:
 def choose_baseline(
     wanted: str | None, models: Sequence[str], manifests: Sequence[StoreManifest], num_labels: int | None = None
 ) -> BaselineChoice:
-    """Choose the baseline that the user named, else AlexNet for data like those of its published errors, else none.
+    """Choose the baseline that the user named, else AlexNet if its published errors fit the data, else none.
 
     Args:
         wanted: Name of the baseline; None if the user named none.
         models: Names of the models that may be the baseline.
         manifests: Manifests of the stores, with data and corruptions.
-        num_labels: Number of classes in the list of images, for stores that do not hold how many classes the data has.
+        num_labels: Number of classes in the list of images. It is used if a store's manifest does not hold the number
+            of classes.
 
     Raises:
         ValueError: The named baseline is unknown, or it is AlexNet, which was measured on other images or classes.
@@ -69,10 +71,10 @@ def choose_baseline(
 
 
 def alexnet_fault(manifest: StoreManifest, num_labels: int | None = None) -> str:
-    """Return why AlexNet's errors are no baseline for the data of a store; empty if they are one.
+    """Return why AlexNet's errors cannot be the baseline for a store's data, or an empty string if they can.
 
-    They were measured on the 50,000 validation images of all 1,000 classes, resized to 256, cropped to 224 and then
-    corrupted as for ImageNet-C.
+    AlexNet's errors were measured on the 50,000 validation images of all 1,000 classes, resized to 256, cropped to 224
+    and then corrupted as for ImageNet-C.
 
     Args:
         manifest: Manifest of the store.
@@ -133,7 +135,7 @@ def _caveat(manifests: Sequence[StoreManifest]) -> str:
 
 
 def _profile(manifest: StoreManifest) -> str:
-    """Return the benchmark of the images; files that do not tell it are taken for those of ImageNet-C as published."""
+    """Return the benchmark of a store's images: the published ImageNet-C if the images do not name their benchmark."""
     if "profile" in manifest.recognised:
         return manifest.recognised["profile"]
     origin = CorruptionOrigin.parse(manifest.corruption)
@@ -145,8 +147,8 @@ def _profile(manifest: StoreManifest) -> str:
 def image_side(manifest: StoreManifest) -> int | None:
     """Return the side of the square images that the models of a store got, before their own preprocessing.
 
-    Stores of earlier versions have it only in the text of the protocol, from which it is parsed. None if it is not
-    there either.
+    Stores of earlier versions have the side only in the text of the protocol, from which it is parsed. The result is
+    None if the text does not have it either.
     """
     if "side" in manifest.recognised:
         return int(manifest.recognised["side"])

@@ -1,4 +1,4 @@
-"""Check that a model's classes are those of the data, by their number and, if the model names them, by their names."""
+"""Check that a model has as many classes as the data and, if it names its classes, that the names agree."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _IMAGENET = 1000
 
 @dataclass(frozen=True)
 class ClassSet:
-    """The classes of the data, with which those of each model must agree.
+    """The classes of the data, with which the classes of each model must agree.
 
     Attributes:
         found: What the folder was recognised as.
-        images: The images, and with them how the classes are numbered and named.
-        clean: Folder of clean images, if one was given for a tree of corrupted ones. Its folders decide how the classes
-            are numbered, and may be more than those of the tree.
+        images: The images, and the numbers and names of their classes.
+        clean: Folder of clean images, if one was given for a tree of corrupted images. Its class folders decide how the
+            classes are numbered. They may include classes that the tree lacks.
     """
 
     found: Recognised
@@ -92,9 +92,10 @@ class ClassSet:
         )
 
     def english_names(self, number: int, name: str) -> str:
-        """Return the error message about folders with the English names of ImageNet's classes; empty if they are not.
+        """Return the error message for folders with the English names of ImageNet's classes; empty for other folders.
 
-        It concerns models of ImageNet's thousand classes. Folders that the user numbers by their order are left alone.
+        The message is also empty unless the model has ImageNet's 1,000 classes, or if the user chose how to number
+        folders.
 
         Args:
             number: Number of the model's classes.
@@ -118,7 +119,7 @@ class ClassSet:
 
 
 def check_number(model: Classifier, classes: ClassSet, side: int) -> None:
-    """Check that a model has as many classes as the data, and no other order of them that the names tell.
+    """Check that a model has as many classes as the data.
 
     Args:
         model: The model. If it does not say how many classes it has, its logits for one black image are counted.
@@ -134,13 +135,13 @@ def check_number(model: Classifier, classes: ClassSet, side: int) -> None:
 
 
 def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remark, ...]]:
-    """Bring a model's logits into the order of the data's classes, by the names that the model gives its classes.
+    """Put a model's logits into the order of the data's classes, which are matched by name.
 
     Names are equal if they differ only in case, in blanks, dashes and underscores, or in how Unicode encodes a letter.
     If one side has words and the other numbers or wnids, names cannot be compared, and the order of the logits is kept.
-    It is kept too, with a remark, if the classes of the data are numbered by ``sorted`` or ``natural`` (see
-    :data:`dtn_det.datasets.folders.label_maps.CLASSES`). A model without names is taken to have the classes in the
-    order in which its training numbered folders.
+    The order is also kept, with a remark, if the classes of the data are numbered by ``sorted`` or ``natural`` (see
+    :data:`dtn_det.datasets.folders.label_maps.CLASSES`). If a model names no classes, its logits are assumed to be in
+    the order in which its training numbered class folders.
 
     Args:
         model: The model.
@@ -150,8 +151,8 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
         The model, with reordered logits if the orders differ, and remarks about what was decided.
 
     Raises:
-        ValueError: The model has classes of other names, or the folders have the English names of ImageNet's classes,
-            whose order is not that of the model's.
+        ValueError: The names of the model's classes are not those of the data, or the folders have the English names of
+            ImageNet's classes, whose alphabetical order is not the order of the model's classes.
     """
     theirs, ours = model.class_names, classes.images.labels.names
     by_words = bool(theirs) and naming(theirs) == "names"
@@ -199,7 +200,7 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
 def _contradicted(
     model: Classifier, classes: ClassSet, theirs: Sequence[str], ours: Sequence[str]
 ) -> tuple[Remark, ...]:
-    """Tell of folders that the numbering of the user gives to other classes than their names, which the model knows."""
+    """Return a remark if the user's numbering of folders contradicts the names that the model gives its classes."""
     if not {*theirs} & {*ours}:
         return ()
     labels = classes.images.labels
@@ -214,7 +215,7 @@ def _contradicted(
 
 
 def _align_order(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remark, ...]]:
-    """Reorder the logits of a model without names of classes by the order in which its training numbered folders."""
+    """Bring the logits of a model that names no classes from the order of its training into that of the data."""
     labels, where = classes.images.labels, str(classes.found.root)
     by_text, natural = sorted(labels.numbers), natural_order(labels.numbers)
     if by_text == natural or naming(labels.numbers) != "names":
@@ -253,7 +254,7 @@ def _align_order(model: Classifier, classes: ClassSet) -> tuple[Classifier, tupl
 
 
 class _Reordered:
-    """Calls a model, and returns its logits in another order of the classes."""
+    """Calls a model and returns its logits in another order of the classes."""
 
     def __init__(self, model: Classifier, order: Sequence[int]) -> None:
         self.model, self.order = model, torch.tensor(order)

@@ -39,7 +39,8 @@ class Prepared:
         corruption: Identity of the corruptions, as the store's manifest holds it.
         side: Side of the images in pixels.
         profile: Name of the benchmark.
-        clean_digest: Hash of the list of clean images that belong to corrupted ones on disk; None without them.
+        clean_digest: Hash of the list of clean images, if the corrupted images are read from disk; None if they are
+            made.
         remarks: What was left out, filled in or decided.
     """
 
@@ -61,7 +62,7 @@ class Prepared:
 
     @property
     def cropped_after(self) -> bool:
-        """Return whether the images were corrupted at their own size, so that they are cropped when they are read."""
+        """Return whether the images were corrupted at their original size, and so are cropped when they are read."""
         return isinstance(self.source, CorruptedOnDisk) and self.source.cropped_after
 
 
@@ -141,13 +142,13 @@ def _from_tree(options: ClassificationOptions, cells: tuple[Cell, ...], tree: Co
 
 
 def _side(options: ClassificationOptions, found: Recognised, profile: str) -> int:
-    """Return the images' own side if it is that of a benchmark and the user names no profile, else the profile's."""
+    """Return the side of the images if some benchmark has it and the user named no profile, else the profile's side."""
     own = square_side(found.sizes)
     return own if options.profile is None and own in SIDES.values() and own is not None else SIDES[profile]
 
 
 def _chosen_profile(options: ClassificationOptions, found: Recognised, profile: str) -> tuple[Remark, ...]:
-    """Return a remark if the size of the images decided the benchmark, and it is not ImageNet-C."""
+    """Return a remark if a benchmark other than ImageNet-C was chosen by the size of the images."""
     if options.profile is not None or found.profile is None or profile == "imagenet-c":
         return ()
     side = square_side(found.sizes)

@@ -91,9 +91,9 @@ class CorruptedOnDisk:
     Attributes:
         folders: Folder of each cell but the clean one.
         cells: The cells, in the order of their numbers.
-        clean: Path of the clean image by the key of the corrupted one.
+        clean: Path of each clean image, by the key of the corrupted image.
         side: Side of the square images in pixels.
-        cropped_after: Whether the images were corrupted at their own size, so that they are resized and cropped when
+        cropped_after: Whether the images were corrupted at their original size, and so are resized and cropped when
             they are read.
     """
 
@@ -116,17 +116,17 @@ class CorruptedOnDisk:
 
 
 def read_clean(path: str, side: int) -> ByteImage:
-    """Read a clean image as it is before corruption.
+    """Read a clean image in the form in which it is corrupted.
 
-    For a side of 224 pixels, its short side is resized to 256 pixels and the centre cut out, as for ImageNet-C. For
-    another side, the image must have that size already.
+    If ``side`` is 224, the short side of the image is resized to 256 pixels and its centre is cut out, as for
+    ImageNet-C. For any other value, the image must have that size already.
 
     Args:
         path: The file.
         side: Side of the square image in pixels.
 
     Raises:
-        BadImageError: It cannot be read or has another size; the message names it.
+        BadImageError: The image cannot be read or has another size; the message names the file.
     """
     return read_square(path, side, crop=side == SIDES["imagenet-c"])
 
@@ -137,10 +137,10 @@ def read_square(path: str, side: int, *, crop: bool = False) -> ByteImage:
     Args:
         path: The file.
         side: Side of the square image in pixels.
-        crop: Resize and crop it as for ImageNet-C before its size is checked.
+        crop: Resize and crop the image as for ImageNet-C before its size is checked.
 
     Raises:
-        BadImageError: It cannot be read or has another size; the message names it.
+        BadImageError: The image cannot be read or has another size; the message names the file.
     """
     try:
         picture = read_image(Path(path), upright=False)
@@ -162,7 +162,7 @@ class ClassificationImages(Dataset[Item]):
 
     Args:
         images: The images.
-        cells: Makes or reads their corrupted versions.
+        cells: Makes or reads the corrupted versions of the images.
         views: The different views that the models need.
         stacks: The slots of each view, ``(slots, cells, H, W, 3)`` uint8 RGB.
     """
@@ -228,7 +228,7 @@ class ViewSlots:
         self._free = deque(range(count))
 
     def requests(self, images: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Yield each image with a free slot to write it into, which is taken only when the pair is asked for."""
+        """Yield pairs of an image and a free slot to write it into. A slot is taken only when its pair is requested."""
         for image in images:
             yield image, self._free.popleft()
 
@@ -253,6 +253,6 @@ def _check_shared_memory(needed: int, count: int) -> None:
 
 def _shared(shape: tuple[int, ...]) -> Tensor:
     """Return a uint8 tensor in shared memory, which goes to another process without being copied."""
-    # As torch's own collation does. `share_memory_` would copy an empty tensor into shared memory.
+    # Torch's own collation does the same. `share_memory_` would copy an empty tensor into shared memory.
     storage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

@@ -72,7 +72,7 @@ def versions() -> dict[str, str]:
 
 
 def image_table(prepared: Prepared) -> pyarrow.Table:
-    """Return the table of every image's key and label that a store keeps."""
+    """Return the list of images for a store: a table with the key and label of every image."""
     arrow = require("pyarrow", "eval")
     images = prepared.images.images
     table: pyarrow.Table = arrow.table(

@@ -36,7 +36,7 @@ class Tally:
         errors: Number of wrong answers under each cell.
         top5_errors: Number of answers under each cell whose five best classes are all wrong.
         images: Number of answers under each cell.
-        bad: What is wrong with each image that was left out, by its number.
+        bad: What is wrong with each image that was left out, by the number of the image.
     """
 
     cells: Sequence[Cell]
@@ -98,9 +98,9 @@ class SweepProgress:
 
     Args:
         models: The models that are evaluated.
-        baseline: The model whose errors corruption errors are divided by, or ``alexnet``; None to show the mean error
-            instead of mCE.
-        rank: This process, which counts the units that were finished before and its own.
+        baseline: Name of the model whose errors are the denominators of corruption errors, or ``alexnet``; None to show
+            the mean error instead of mCE.
+        rank: This process. It counts the units that were finished before the run and those that it writes itself.
     """
 
     def __init__(self, models: Sequence[ModelStore], baseline: str | None, rank: Rank) -> None:
@@ -112,7 +112,7 @@ class SweepProgress:
         self.num_cells = len(models[0].store.manifest.cells)
 
     def add(self, number: int, records: Mapping[str, pyarrow.Table]) -> None:
-        """Count the records of a unit that was written, by the name of the model."""
+        """Count the records of a unit that was written: a table for each model, by name."""
         for name, table in records.items():
             self.tallies[name].add(table)
 
@@ -160,6 +160,7 @@ class SweepProgress:
                 return f"mean error {100 * mean_error(frame, allow_partial=True).value:.1f} %"
             baseline = self.baseline if self.baseline == ALEXNET else self.tallies[self.baseline].frame()
             return f"mCE {mean_corruption_error(frame, baseline, allow_partial=True).value:.1f}"
-        # No unit is finished yet, all corruptions are hold-outs, or the baseline has no errors or other images so far.
+        # No unit is finished yet, all corruptions are hold-outs, or the baseline makes no error or has another number
+        # of images so far.
         except (CellError, ValueError):
             return None

@@ -19,9 +19,9 @@ TOP = 5
 def records_schema() -> pyarrow.Schema:
     """Return the columns of the records.
 
-    ``image`` and ``cell`` are numbers in the store's lists. ECE, NLL and Brier score are computed from ``confidence``,
-    the largest probability, ``true_probability``, that of the true class, and ``squared_norm``, the sum of the squares
-    of all probabilities.
+    ``image`` and ``cell`` are indices into the store's lists of images and cells. ECE, NLL and Brier score are computed
+    from ``confidence`` (the largest probability), ``true_probability`` (the probability of the true class) and
+    ``squared_norm`` (the sum of the squares of all probabilities).
     """
     arrow = require("pyarrow", "eval")
     schema: pyarrow.Schema = arrow.schema(

@@ -31,7 +31,7 @@ class ClassificationTask:
 
     Attributes:
         data: The images.
-        cells: Makes or reads their corrupted versions.
+        cells: Makes or reads the corrupted versions of the images.
         side: Side of the images in pixels.
         classifiers: The models, moved to the device already.
         device: The device of the models.
@@ -92,7 +92,7 @@ class ClassificationTask:
         }
 
     def _groups(self, items: Iterator[Item], bad: dict[int, str]) -> Iterator[list[Item]]:
-        """Yield groups of images to go through the models together, the same in every run; note bad ones in ``bad``."""
+        """Yield the groups of images that models get together, the same in every run. Put bad images into ``bad``."""
         group: list[Item] = []
         for item in items:
             self.on_image()

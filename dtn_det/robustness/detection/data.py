@@ -37,8 +37,7 @@ class DetectionData:
         name: Path of the annotation file, as reports show it.
         dataset: The data set of MMDetection, without a pipeline.
         indices: Indices of the images of the sweep in the data set.
-        selection: How these were chosen among the images of the file, as reports say beside their numbers; ``'all'`` if
-            none was left out.
+        selection: How the images were chosen from the file, for reports; ``'all'`` if none was left out.
         truth: The objects to be found in those images.
         pipeline: The config of the test pipeline.
         file: The content of the annotation file.
@@ -104,12 +103,14 @@ def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int
     Args:
         cfg: The config.
         split: `test` or `val`.
-        limit: Largest number of images to take, chosen at random, the same ones in every run; None for all.
+        limit: Largest number of images to evaluate. They are chosen at random, the same ones in every run. None for
+            all.
         limit_seed: Seed of that choice.
 
     Raises:
-        ValueError: The config has no such dataloader, its data set is not in COCO's format or not evaluated by COCO's
-            rules, the annotation file is damaged or has no images, or its categories are not those of the config.
+        ValueError: The config has no such dataloader. The data set is not in COCO's format, or is not evaluated by
+            COCO's rules. The annotation file is damaged or has no images, or its categories are not those of the
+            config.
     """
     check_loader(cfg, split)
     settings = copy.deepcopy(cfg[f"{split}_dataloader"]["dataset"])
@@ -154,10 +155,11 @@ def _paths(settings: Mapping[str, Any]) -> tuple[Path, Path]:
 
 
 def _dataset(settings: dict[str, Any], file: CocoFile, *, plain: bool) -> Any:
-    """Build MMDetection's data set, from a temporary file if it is not to read the annotation file as it is.
+    """Build MMDetection's data set, from a temporary copy of the annotation file if the file itself cannot be used.
 
-    That is so if the content was mended when it was read, and always for a plain `CocoDataset`, which gets the images
-    without their objects: only the evaluation needs these. A subclass may choose its images by the objects.
+    A copy is used if the content was mended when it was read, and always for a plain `CocoDataset`. The copy for a
+    `CocoDataset` has no objects, because only the evaluation needs these. Subclasses get the objects, by which they may
+    choose their images.
     """
     with tempfile.TemporaryDirectory() as folder:
         if plain or file.changed:
@@ -233,7 +235,7 @@ def _selected(
 
 
 def _narrowed(ids: Sequence[Id | None], file: CocoFile) -> tuple[str, tuple[Remark, ...]]:
-    """Return the selection and a remark if the config takes only some of a file's images, else nothing of either."""
+    """Return the selection and a remark about it if the config leaves out images of the file, else two empty values."""
     taken = set(ids)
     left_out = [str(row["id"]) for row in file.images if row["id"] not in taken]
     if not left_out:
@@ -274,7 +276,7 @@ def build_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> tuple[list[Any], li
 
 
 def _plain(value: Any) -> Any:
-    """Return settings with plain dicts in place of mmengine's, whose text differs between its versions."""
+    """Return settings with plain dicts in place of mmengine's, whose text differs between versions of mmengine."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -302,7 +304,7 @@ def check_protocol(cfg: Config, split: str, dataset: type) -> tuple[Remark, ...]
         A remark for each option of the evaluator that MMDetection's own test follows and `dtn-det mpc` does not.
 
     Raises:
-        ValueError: The data set or the evaluator follows other rules, or the evaluator computes no AP or one at other
+        ValueError: The data set or the evaluator follows other rules, or the evaluator computes no AP, or AP at other
             IoU thresholds.
     """
     modules = require("mmdet.datasets", "det")

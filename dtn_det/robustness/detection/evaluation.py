@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 KINDS = ("bbox", "segm")
 """The kinds of results that COCO evaluates: boxes and masks."""
 
-# Cells are read together up to this size of their records on disk; as Python objects they take some twenty times that.
+# Cells are read together if their records take at most this many bytes on disk. As Python objects the records take
+# about twenty times as much memory.
 _GROUP_BYTES = 8e6
-# Categories are evaluated together up to this product of their number and that of their objects and detections: COCO's
-# evaluation keeps an entry for each image and category. Larger groups take more memory and hardly less time.
+# Bound on the number of categories in a group times the number of their objects and detections. COCO's evaluation keeps
+# an entry for each image and category, so larger groups take more memory and hardly less time.
 _GROUP_PAIRS = 40_000
 
 W = TypeVar("W")
@@ -50,7 +51,8 @@ class CellDetections:
         scores: Scores of the boxes, (detections,).
         labels: Index of the category of each detection, (detections,).
         masks: COCO's compressed run lengths of each mask; None for a model without masks.
-        mask_scores: Scores of the masks, (detections,): those of the boxes if the model gives masks none of their own.
+        mask_scores: Scores of the masks, (detections,). They are the scores of the boxes if the model does not score
+            masks.
     """
 
     cell: int
@@ -62,7 +64,7 @@ class CellDetections:
     mask_scores: NDArray[np.float32]
 
     def of_labels(self, labels: Sequence[int]) -> CellDetections:
-        """Return the detections of some labels."""
+        """Return the detections with the given labels."""
         rows = np.flatnonzero(np.isin(self.labels, labels))
         return CellDetections(
             self.cell,
@@ -123,7 +125,7 @@ class CocoScorer:
         return matches_from_evaluator(self.evaluator(part, kind, ids.tolist() or self.ids[:1], categories))
 
     def _label_groups(self, found: CellDetections) -> list[list[int]]:
-        """Split the labels, in the order of their categories' ids as COCO's evaluation sorts them, into groups."""
+        """Split the labels into groups, in the order of their categories' ids, as COCO's evaluation sorts them."""
         detections = np.bincount(found.labels, minlength=len(self.categories))
         groups: list[list[int]] = [[]]
         inside = 0
@@ -161,7 +163,7 @@ class CocoScorer:
         return evaluator
 
     def _nothing(self) -> Any:
-        """Make the `COCO` object of a cell without detections; `loadRes` of faster-coco-eval before 1.8 cannot."""
+        """Make the `COCO` object of a cell without detections. `loadRes` fails on it in faster-coco-eval before 1.8."""
         empty = require("faster_coco_eval", "det").COCO()
         empty.dataset = {**self.coco.dataset, "annotations": []}
         empty.createIndex()
@@ -193,7 +195,7 @@ class CocoScorer:
 
 
 def read_cells(model: ModelStore, cells: Sequence[int]) -> Iterator[CellDetections]:
-    """Yield the detections of each of some cells, after one pass over the records."""
+    """Yield the detections of each of the given cells, after one pass over the records."""
     parts: dict[int, list[CellDetections]] = {cell: [] for cell in cells}
     for table in model.batches():
         absent = set(schema().names) - set(table.column_names)
@@ -215,7 +217,7 @@ def _detections(cell: int, rows: pyarrow.Table) -> CellDetections:
     image = np.repeat(rows["image"].to_numpy(), counts)
     scores = _flat(rows["scores"], np.float32)
     masks, mask_scores = rows["masks"], rows["mask_scores"]
-    # Some row has masks if the model gives any; others may have none, for a bad image or one without detections.
+    # If the model gives masks, some row has them. Rows of bad images and of images without detections may have none.
     with_masks = bool(masks.null_count < len(masks))
     own_scores = len(mask_scores) > mask_scores.null_count
     return CellDetections(
@@ -248,7 +250,7 @@ def _joined(parts: list[CellDetections]) -> CellDetections:
 
 
 def cell_groups(model: ModelStore) -> list[list[int]]:
-    """Split the cells into groups to be read together, as large as memory allows: each group reads all files."""
+    """Split the cells into groups to be read together, as large as memory allows: each takes a pass over all files."""
     count = len(model.store.manifest.cells)
     size = sum(path.stat().st_size for path in model.folder.glob("unit-*.parquet"))
     together = max(1, min(count, int(_GROUP_BYTES / max(1.0, size / count))))
@@ -264,7 +266,7 @@ def in_processes(
         function: A function at the top level of a module, from which the processes import it.
         work: The argument of each call.
         processes: Number of processes.
-        advice: What the error message advises if a process dies, mostly because memory is short.
+        advice: What the error message advises if a process dies. The usual cause is that memory runs out.
 
     Raises:
         ChildProcessError: A process died.
@@ -285,7 +287,7 @@ def in_processes(
 
 
 def _say_nothing(*args: object) -> None:
-    """Take the place of the function by which faster-coco-eval prints its progress."""
+    """Replace the function with which faster-coco-eval prints its progress."""
 
 
 _TRIED = 200
@@ -301,8 +303,8 @@ def try_evaluation(path: Path, truth: CocoTruth, *, masks: bool) -> None:
 
     Args:
         path: The annotation file, for the message.
-        truth: Images and objects. Of many images, some at equal distances are tried, and the first one with each form
-            of annotations (polygons, run lengths, crowds).
+        truth: Images and objects. If there are many images, only every n-th is tried, and the first image with each
+            form of annotations (polygons, run lengths, crowds).
         masks: Evaluate masks besides boxes.
 
     Raises:
@@ -326,7 +328,7 @@ def try_evaluation(path: Path, truth: CocoTruth, *, masks: bool) -> None:
 
 
 def _varied(truth: CocoTruth) -> list[int]:
-    """Return the numbers of images at equal distances, and of the first image with each form of annotations."""
+    """Return the indices of every n-th image, and of the first image with each form of annotations."""
     count = len(truth.images)
     chosen = set(range(0, count, max(1, count // _TRIED)))
     forms: set[str] = set()

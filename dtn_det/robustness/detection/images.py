@@ -1,4 +1,4 @@
-"""The dataset of which worker processes make items: one image under every cell, after the detector's test pipeline.
+"""The dataset whose items worker processes make: one image under every cell, after the detector's test pipeline.
 
 A cell is a corruption at a severity, or the clean image.
 """
@@ -23,8 +23,8 @@ from dtn_det.errors import InputError
 
 Transform = Callable[[dict[str, Any]], dict[str, Any] | None]
 
-# First bytes of JPEG and PNG files, and last bytes of complete ones. Without an error, OpenCV fills up the image of a
-# file that was cut off with grey.
+# First bytes of JPEG and PNG files, and last bytes of complete ones. If a file was cut off, OpenCV raises no error and
+# fills the rest of the image with grey.
 _ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}
 
 
@@ -66,7 +66,7 @@ class DetectionImages(Dataset[CellImages | BadImage]):
         indices: Indices of the images of the sweep in the data set, in the order of their numbers.
         sizes: Height and width of each image, as annotated.
         load: Steps of the test pipeline up to the one that loads the image.
-        rest: Steps of the test pipeline after that.
+        rest: Steps of the test pipeline after the one that loads the image.
         cells: The cells, in the order of their numbers.
         corruptor: What corrupts the images.
     """
@@ -89,7 +89,7 @@ class DetectionImages(Dataset[CellImages | BadImage]):
         return len(self.indices)
 
     def __getitem__(self, number: int) -> CellImages | BadImage:
-        """Return the image of a number under every cell."""
+        """Return the image with this number under every cell, or why it cannot be evaluated."""
         results = self.dataset.get_data_info(self.indices[number])
         path = str(results.get("img_path"))
         # The model does not need the objects, and the evaluation has them from the annotation file.

@@ -1,4 +1,4 @@
-"""Manifests of a store of detections, for its data and for each model, and the replacement of mended annotations."""
+"""Manifests of a store of detections, and the replacement of its annotations by corrected ones."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def model_manifest(
 ) -> ModelManifest:
     """Return the manifest of the weights and settings that a detector's numbers depend on.
 
-    It holds the names of the labels if their order is not that of the data's categories. Where a run took label 0 for
-    the first category, and so on, the manifest has no such names, so records of both kinds are never mixed.
+    The manifest holds the names of the labels if their order is not that of the data's categories. If the orders agree,
+    it holds no such names, so records with and without reordered labels are never mixed.
     """
     state: dict[str, Any] = detector.model.state_dict()
     categories = tuple(name for _, name in data.truth.categories)
@@ -99,7 +99,7 @@ def take_new_annotations(
 
     Raises:
         StoreError: The store is damaged.
-        ValueError: Another process writes it.
+        ValueError: Another process is writing to the store.
     """
     if not (folder / "store.json").is_file():
         return False
@@ -120,12 +120,12 @@ def take_new_annotations(
 
 
 def _others(found: StoreManifest, wanted: StoreManifest) -> list[str]:
-    """Return a line for each difference between two manifests besides the annotations."""
+    """Return a line for each difference between two manifests apart from the annotations."""
     return differences({**found.to_dict(), "data_hash": ""}, {**wanted.to_dict(), "data_hash": ""})
 
 
 def _images_hash(store: Store, data: DetectionData) -> str:
-    """Return the hash of the images in a store that has only one with the annotations; empty if its files differ."""
+    """Return the hash of the images alone, which the store's manifest lacks; empty if files or annotations changed."""
     truth, sizes = CocoTruth.of(store), data.file_sizes()
     if len(truth.images) != len(sizes) or truth.hash(sizes) != store.manifest.data_hash:
         return ""

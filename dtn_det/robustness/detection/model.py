@@ -39,7 +39,8 @@ class Detector:
         settings: SHA-256 of its settings in the config, test settings included.
         classes: Names of the classes that it was trained on; None if the checkpoint does not hold them.
         classes_in_label_order: Whether these names are known to be in the order of its labels.
-        training: How it was trained, as far as config and checkpoint tell, and which of several weights were taken.
+        training: How it was trained, as far as config and checkpoint show, and which of several sets of weights was
+            loaded.
         remarks: What was decided when the checkpoint was read.
     """
 
@@ -59,7 +60,7 @@ class Detector:
 
     @torch.no_grad()
     def detect(self, inputs: torch.Tensor, sample: Any) -> list[Any]:
-        """Detect objects in several versions of one image, each corrupted otherwise.
+        """Detect objects in several versions of one image, each with a different corruption.
 
         Args:
             inputs: The versions, (versions, channels, height, width).
@@ -162,7 +163,7 @@ def batches(count: int, size: int) -> Sequence[slice]:
 
 
 def detection_facts(cfg: Config, detector: Detector, images: DetectionImages) -> ModelFacts:
-    """Return how a detector was trained, and its FLOPs for the first image as it is resized and padded for it.
+    """Return how a detector was trained, and its FLOPs for the first image after the test pipeline.
 
     Args:
         cfg: Its config.

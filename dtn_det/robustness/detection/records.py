@@ -26,7 +26,7 @@ class ImageDetections:
         scores: Scores of the boxes, (detections,), float32.
         labels: Labels of the classes, (detections,), int32.
         masks: COCO's compressed run lengths of each mask; None for a model without masks.
-        mask_scores: Scores of the masks, (detections,), float32; None if the model gives them none of their own.
+        mask_scores: Scores of the masks, (detections,), float32; None if the model does not score masks.
     """
 
     boxes: Any
@@ -123,7 +123,7 @@ LIMIT = 100
 
 
 def most_of_one_class(model: ModelStore) -> int:
-    """Return the most detections of one class in one image under one cell, or 0 if they are no more than :data:`LIMIT`.
+    """Return the largest number of detections of one class in one image and cell; 0 if it is at most :data:`LIMIT`.
 
     Args:
         model: A model of a store of detections.

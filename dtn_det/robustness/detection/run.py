@@ -141,7 +141,7 @@ def _labels(cfg: Config, options: DetectionOptions, data: DetectionData, detecto
 
 
 def _has_masks(data: DetectionData, detector: Detector, warn: Callable[[str], None]) -> bool:
-    """Return whether the data have masks to compare those of a model with; warn if only the model has masks.
+    """Return whether all objects in the data have masks; warn if only the model gives masks.
 
     Raises:
         ValueError: The model gives masks, and only some of the objects in the data have one, or a mask cannot be

@@ -27,7 +27,8 @@ class DetectionTask:
         num_cells: Number of cells.
         num_categories: Number of categories of the data set.
         detector: The model.
-        batch_size: Most versions of one image, one for each cell, that the model gets at once.
+        batch_size: Largest number of versions of one image that the model gets at once. There is one version for each
+            cell.
         on_bad_image: `fail` to end the run, `record` to write down the reason and go on.
         masks: Keep the model's masks, if it gives any.
         on_image: Called after each image with the number of its cells.
@@ -50,7 +51,7 @@ class DetectionTask:
         return self.images, iter(images)
 
     def evaluate(self, items: Iterator[CellImages | BadImage], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
-        """Return the records of one unit's images, by the name of the model, of which there is one.
+        """Return the records of one unit's images, under the name of the only model.
 
         Raises:
             ValueError: An image is bad and bad images end the run, the test pipeline fails, or the model fails.

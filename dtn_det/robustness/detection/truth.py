@@ -1,6 +1,6 @@
 """The ground truth of a detection store: COCO annotations, kept in the store with the images that they belong to.
 
-So detections are evaluated from the store alone, with exactly the annotations of the run.
+Detections can therefore be evaluated from the store alone, with exactly the annotations of the run.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class CocoImage:
     """One image of a COCO set.
 
     Attributes:
-        id: Its id in the evaluation: that of the annotation file if all ids of images there are integers from 0 to
-            2**31 - 1, else a number in the order of the ids.
+        id: Its id in the evaluation. This is the id in the annotation file if all image ids there are integers from 0
+            to 2**31 - 1, else the rank of that id, from 1.
         file: Its path below the image folder.
         height: Height in pixels, as annotated.
         width: Width in pixels, as annotated.
@@ -68,7 +68,7 @@ class CocoTruth:
 
     @cached_property
     def _objects(self) -> Counter[str]:
-        """Count the objects in all images, those of them without a segmentation, and crowds."""
+        """Count all objects, the objects without a segmentation, and the crowds."""
         found: Counter[str] = Counter()
         for image in self.images:
             objects = json.loads(image.annotations)
@@ -84,7 +84,7 @@ class CocoTruth:
 
     @property
     def num_crowds(self) -> int:
-        """Number of objects in all images that are crowds, on which detections count neither as right nor as wrong."""
+        """Number of crowds in all images. A detection on a crowd counts neither as right nor as wrong."""
         return self._objects["crowds"]
 
     @property
@@ -139,7 +139,8 @@ class CocoTruth:
     def images_hash(self, file_sizes: Sequence[int]) -> str:
         """Hash what detections depend on: ids, files with their sizes in bytes, and sizes of the images in pixels.
 
-        The hash covers whether objects have masks, because the masks of a model are not kept if they have none.
+        The hash covers whether objects have masks, because a store keeps a model's masks only if all objects have
+        masks.
         """
         masks = "masks" if self.has_masks else "boxes"
         return hash_lines(

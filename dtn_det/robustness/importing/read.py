@@ -58,7 +58,7 @@ def read_plain_pickle(path: Path) -> Any:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Resolves each name in a pickle to a stand-in that builds plain data, which is made anew at each look-up."""
+    """Resolves each name in a pickle to a stand-in that builds plain data. Each look-up makes a new stand-in."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the stand-in for a name, and refuse all names without one."""
@@ -118,7 +118,7 @@ _NUMBER = r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?"
 
 @dataclass
 class _Model:
-    """The results of one model as files are read; without a severity they are means over all severities."""
+    """The results of one model, collected while files are read. Severity None means the mean over all severities."""
 
     task: str
     rows: dict[str, dict[tuple[str, int | None], dict[str, float]]] = field(default_factory=dict)
@@ -127,10 +127,10 @@ class _Model:
     detections: str = ""
 
     def add(self, kind: str, corruption: str, severity: int | None, values: Mapping[str, float], file: Path) -> None:
-        """Add the metrics of one cell, as fractions, or note that the benchmarks do not have its corruption.
+        """Add the metrics of one cell, as fractions, or put the corruption into `left_out` if no benchmark has it.
 
         Raises:
-            ValueError: A metric is no fraction, a severity is not 1 to 5, or the cell is there with other values.
+            ValueError: A metric is not a fraction, a severity is not from 1 to 5, or the cell already has other values.
         """
         where = f"{corruption} {'' if severity is None else severity}".strip()
         if corruption not in (CLEAN.corruption, *ALL):

@@ -152,7 +152,7 @@ def read_imported(folder: Path) -> dict[str, Imported]:
 
 
 def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that differ between different results, without those that depend on the reader's version."""
+    """Return the values by which results are compared, without those that depend on the version of the reader."""
     source = {key: value for key, value in values.get("source", {}).items() if key not in ("detections", "remarks")}
     return {**values, "source": source}
 

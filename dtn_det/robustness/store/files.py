@@ -40,7 +40,7 @@ def check_name(name: str) -> None:
 
 
 def folder_name(name: str) -> str:
-    """Return the name of a model's folder: the model's own, or one derived from it that every file system allows."""
+    """Return the name of a model's folder: the model's name, or one derived from it that every file system allows."""
     safe = _UNSAFE.sub("_", name)
     if safe == name and len(name) <= _LONGEST_NAME and not name.startswith("."):
         return name

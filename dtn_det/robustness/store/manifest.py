@@ -42,9 +42,9 @@ class StoreManifest:
         data: Name of the data set, for readers.
         data_hash: Hash of the list of its files and labels: see :func:`hash_lines`.
         num_images: Number of images in the sweep, after any selection.
-        selection: How they were chosen, such as ``'all'`` or ``'limit=500 of 5000 seed=0'``.
-        corruption: Identity of the corruptions: :attr:`dtn_det.corruptions.Corruptor.identity`, or that of the folder
-            that they were read from.
+        selection: How the images were chosen, such as ``'all'`` or ``'limit=500 of 5000 seed=0'``.
+        corruption: Identity of the corruptions: :attr:`dtn_det.corruptions.Corruptor.identity`, or the identity stated
+            by the folder of corrupted images.
         cells: The cells, each a corruption at a severity, in the order of their numbers in the records.
         unit_size: Number of images whose records are written together, as one unit.
         protocol: What else the numbers depend on, by name.
@@ -128,8 +128,8 @@ class ModelManifest:
         weights_hash: See :func:`hash_weights`.
         num_parameters: Number of parameters of the model.
         protocol: What else its numbers depend on: input size, preprocessing, batch size, precision.
-        versions: Versions of libraries in the run that began the model. A run with others may continue it; ``dtn-det
-            mce`` warns then.
+        versions: Versions of the libraries in the run that began the model. A run with other versions may continue the
+            model; ``dtn-det mce`` then warns.
         facts: The cost and training of the model, for reports. Runs do not compare them, and stores of earlier versions
             have none.
     """
@@ -222,7 +222,7 @@ def _lists(old: Sequence[object], new: Sequence[object]) -> str:
 
 
 def _engines(old: str, new: str) -> str:
-    """Describe how corruptions changed between two versions of the engine, and which option continues the store."""
+    """Describe how corruptions changed between two versions of the engine, and which option lets a run continue."""
     # Imported here, because the engine is slow to import and most runs find no difference.
     from dtn_det.corruptions.identity import Identity, engine_changes
 
@@ -252,7 +252,7 @@ def hash_lines(lines: Iterable[str]) -> str:
 
 
 def hash_weights(state_dict: Mapping[str, object]) -> str:
-    """Return the SHA-256 of a model's parameters and buffers, which does not depend on the file that they are from."""
+    """Return the SHA-256 of a model's parameters and buffers. It does not depend on the format of the checkpoint."""
     import torch
 
     from dtn_det.layers.options import EXTRA_STATE
@@ -260,7 +260,7 @@ def hash_weights(state_dict: Mapping[str, object]) -> str:
     digest = hashlib.sha256()
     for name in sorted(state_dict):
         tensor = state_dict[name]
-        # Options of norms are not weights. Earlier versions did not save them, so without them old hashes stay valid.
+        # Options of norms are not weights, and earlier versions did not save them. Without them, old hashes stay valid.
         if not isinstance(tensor, torch.Tensor) or name.rpartition(".")[2] == EXTRA_STATE:
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

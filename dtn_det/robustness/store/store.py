@@ -90,7 +90,8 @@ class Store:
             cls.open(folder)
         elif folder.is_dir():
             others = {entry.name for entry in folder.iterdir() if not is_temporary(entry.name)}
-            # A run that is killed as it begins leaves the first, and importing results of other tools makes the second.
+            # A run that is killed as it begins leaves `images.parquet`. Importing results of other tools makes
+            # `aggregates`.
             others -= {"images.parquet", "aggregates"}
             if others:
                 raise StoreError(
@@ -204,7 +205,7 @@ class Store:
         return found
 
     def model(self, name: str) -> ModelStore:
-        """Return the model of a name.
+        """Return the model with this name.
 
         Raises:
             StoreError: The store has no such model.
@@ -221,7 +222,7 @@ class Store:
 
         Raises:
             StoreError: A model of this name has finished units, from other weights or settings.
-            ValueError: Another process is writing to the store, in which a model of this name has another manifest.
+            ValueError: A model of this name has another manifest, and another process is writing to the store.
         """
         check_name(manifest.name)
         model = self.models().get(manifest.name)
@@ -286,7 +287,7 @@ class ModelStore:
                 without rows is named with the reason under :data:`BAD_IMAGES` in the metadata.
 
         Raises:
-            OSError: They could not be written, on a full disk for example; all earlier files are kept.
+            OSError: The records could not be written, on a full disk for example. All earlier files are kept.
         """
         path = self.folder / f"unit-{number:06d}.parquet"
         try:

@@ -20,7 +20,7 @@ from dtn_det.system.processes import worker_died
 
 @dataclass(frozen=True)
 class View:
-    """The form in which a worker prepares a corrupted image for a model. Models of equal views share it.
+    """The form in which a worker prepares a corrupted image for a model. Models with equal views share the image.
 
     Attributes:
         size: Height and width to which an image of another size is resized; None to resize no image.
@@ -31,7 +31,7 @@ class View:
     interpolation: str = "bilinear"
 
     def of(self, side: int) -> View:
-        """Return the view for square images of a side, so that all views that do not resize these are equal."""
+        """Return the view for square images with this side. Views that do not resize such images become equal."""
         return View() if self.size in (None, (side, side)) else self
 
 
@@ -48,8 +48,8 @@ class Classifier:
         view: The form of the images that workers prepare for it.
         protocol: What its numbers depend on besides weights and images.
         versions: Versions of the libraries that it needs.
-        training: How it was trained, if that is known, and which of several weights were taken.
-        num_classes: Number of its logits for an image; None if it does not say so.
+        training: How it was trained, if that is known, and which of several sets of weights was loaded.
+        num_classes: Number of logits for each image; None if the model does not state it.
         class_names: Names of the classes in the order of its logits; empty if its checkpoint and config hold none.
         class_order: How its training numbered folders of classes: ``'sorted'`` or ``'natural'``, see
             :data:`dtn_det.datasets.folders.label_maps.CLASSES`; empty if that is not known.
@@ -70,10 +70,10 @@ class Classifier:
     remarks: tuple[Remark, ...] = ()
 
     def logits(self, images: Tensor) -> object:
-        """Run the model on images: see :attr:`forward`. The result may be anything: see :func:`check_logits`.
+        """Run the model on images: see :attr:`forward`. The result is not checked: see :func:`check_logits`.
 
         Raises:
-            ValueError: The model raises an error; the message names both.
+            ValueError: The model raises an error; the message names the model and the error.
             torch.OutOfMemoryError: The accelerator's memory is full.
         """
         try:
@@ -162,12 +162,13 @@ def channel_values(given: Mapping[str, Any], known: Mapping[str, Any], channels:
     """Return the ``mean`` and ``std`` that normalise a model's input, with a value for each channel.
 
     Args:
-        given: The user's ``mean`` and ``std``: a value for each channel or one for all; None for those of timm.
-        known: timm's settings of the model. If they lack a value, the mean is 0 and the standard deviation 1.
+        given: The user's ``mean`` and ``std``: a value for each channel or one for all; None for timm's.
+        known: timm's settings for the model. If they lack one of the two, the mean is 0 or the standard deviation 1.
         channels: Number of channels of the model's input.
 
     Raises:
-        InputError: The number of values fits no channels, a value is not finite, or a ``std`` is not positive.
+        InputError: The number of values is neither 1 nor the number of channels, a value is not finite, or a ``std`` is
+            not positive.
     """
     neutral = {"mean": (0.0,), "std": (1.0,)}
     chosen = {name: known.get(name) or neutral[name] if one is None else one for name, one in given.items()}

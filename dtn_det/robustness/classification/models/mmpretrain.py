@@ -29,8 +29,8 @@ def load_mmpretrain(
 ) -> Classifier:
     """Build the model of a config of mmpretrain and load its checkpoint.
 
-    The model takes images of the size with which its test pipeline ends. Images of another size are resized to it, and
-    not cropped, because the images of a sweep are centre crops already.
+    Images are resized to the size that the model's test pipeline produces. They are not cropped, because the images of
+    a sweep are centre crops already.
 
     Args:
         source: ``CONFIG@CHECKPOINT``.
@@ -110,13 +110,13 @@ def _class_names(config: Any, content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def split_source(source: str) -> tuple[str, str]:
-    """Split ``CONFIG.py@CHECKPOINT`` into config and checkpoint; names of folders may hold an ``@`` too."""
+    """Split ``CONFIG.py@CHECKPOINT`` into config and checkpoint. Names of folders may contain an ``@`` too."""
     path, suffix, checkpoint = source.partition(".py@")
     return path + suffix.rstrip("@"), checkpoint
 
 
 def pipeline_view(pipeline: Sequence[Mapping[str, Any]], path: str) -> View:
-    """Return the size with which a test pipeline ends, and its interpolation.
+    """Return the image size that a test pipeline produces, and its interpolation.
 
     Args:
         pipeline: The settings of its steps.
@@ -149,7 +149,7 @@ def pipeline_view(pipeline: Sequence[Mapping[str, Any]], path: str) -> View:
 
 
 def configured_view(config: Any, path: str) -> View | None:
-    """Return the size with which the test pipeline of a config ends, and its interpolation; None without a pipeline.
+    """Return the image size that a config's test pipeline produces, and its interpolation; None without a pipeline.
 
     Args:
         config: A config of mmpretrain.

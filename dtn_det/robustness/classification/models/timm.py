@@ -70,7 +70,8 @@ def split_source(source: str) -> tuple[str, str]:
         source: See :func:`load_timm`.
 
     Returns:
-        The name and what stands behind its ``@``, a file or ``random``, if anything does; or the folder, and nothing.
+        The name of the model, and the file or ``random`` that follows its ``@``, empty without an ``@``. For a folder,
+        its path and an empty string.
 
     Raises:
         InputError: timm has no such model, the folder has no ``config.json``, or nothing stands behind the ``@``.
@@ -93,7 +94,7 @@ def split_source(source: str) -> tuple[str, str]:
 
 
 def check_name(name: str) -> None:
-    """Check that timm has a model of a name and, if the name has a tag after a dot, pretrained weights of that tag.
+    """Check that timm has a model with this name and, if the name ends in a dot and a tag, weights with this tag.
 
     Raises:
         ValueError: timm has no such model or weights; the message suggests similar names.
@@ -117,7 +118,7 @@ def _near(name: str, known: list[str]) -> str:
 
 
 def _load_classes(model: nn.Module, checkpoint: str, num_classes: int, weights: WeightsKind | None) -> Loaded:
-    """Load a checkpoint that must have the number of classes of the data.
+    """Load a checkpoint, which must have as many classes as the data.
 
     Raises:
         ClassCountError: The checkpoint has another number of classes.
@@ -199,10 +200,10 @@ def _class_names(model: Any) -> tuple[str, ...]:
 
 
 def class_order(content: Mapping[str, Any]) -> str:
-    """Return how timm's training script numbered folders of classes when it wrote a checkpoint.
+    """Return how timm's training script numbered class folders in the training that wrote a checkpoint.
 
     timm's own reader sorts the names of folders naturally, torchvision's (``--dataset torch/folder``) as text. Classes
-    of other data sets and of a ``--class-map`` are not numbered by names of folders.
+    of other data sets and of a ``--class-map`` are not numbered by the names of folders.
 
     Args:
         content: What the checkpoint holds.
