@@ -30,6 +30,7 @@ _NORM_NAMES = re.compile(
 _FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
 _PACKED = re.compile(r"\.(qweight|qzeros|weight_packed|zero_point|weight_zero_point|_packed_params\.\w+)$")
 _SCALE = re.compile(r"(scales?|scale_inv|absmax|zero_point|qzeros|quant_\w+)(\.\w+)?$")
+_POSITIONS = re.compile(r"(pos_embed\w*|position_embed\w*(\.weight)?|relative_position_bias_table)$")
 _SHOWN = 3
 _LEAST_OF_A_BLOCK = 4
 
@@ -122,6 +123,8 @@ class Fit:
         if self.untied:
             return "It is of a model whose modules do not share weights, where those of this one do."
         if self.misshapen and not (self.missing or self.unexpected):
+            if all(_POSITIONS.search(name) for name, _, _ in self.misshapen) and self._same_channels:
+                return "It is of the model built for images or windows of another size, by its positions."
             return "It is of a model of another size."
         if self.misshapen:
             return "It is of another model, or of another version of the library that names its weights."
@@ -163,6 +166,11 @@ class Fit:
         """The state dict's number of classes if it is the only difference from the model, else None."""
         others = self.missing or self.unexpected or self.not_numbers or self.other_types or self.untied
         return None if others or self._rows is None else self._rows[0]
+
+    @property
+    def _same_channels(self) -> bool:
+        """True if the differing shapes have the same length along their last axis."""
+        return all(there[-1:] == here[-1:] for _, there, here in self.misshapen)
 
     @property
     def _rows(self) -> tuple[int, int] | None:

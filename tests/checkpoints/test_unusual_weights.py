@@ -254,6 +254,13 @@ def test_the_same_names_in_other_shapes_are_of_another_size(tmp_path: Path) -> N
         load_weights(swin(), path)
 
 
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit3_small_patch16_224", "beit_base_patch16_224"])
+def test_positions_of_another_image_size_are_named_as_such(name: str, tmp_path: Path) -> None:
+    small, large = (timm.create_model(name, img_size=side, depth=1, num_classes=2) for side in (32, 64))
+    with pytest.raises(MisfitError, match="It is of the model built for images or windows of another size"):
+        load_weights(large, save(small.state_dict(), tmp_path / "a.pth"))
+
+
 def test_mce_and_check_take_that_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dtn_det.robustness.classification.models.loading import load_classifier
 

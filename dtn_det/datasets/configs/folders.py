@@ -35,6 +35,7 @@ from dtn_det.datasets.folders.image_files import (
 )
 from dtn_det.datasets.folders.inner_folders import (
     inner_folders,
+    nested,
     num_inner_classes,
     one_folder_per_class,
     pooled_remarks,
@@ -132,7 +133,7 @@ def _check_sets(
                 if inner:
                     advice = f"{one_folder_per_class(inner)}, or {advice}"
                 change = "" if number == num_inner_classes(inner, found) else _change_to(found, cfg, dataloaders, sets)
-                pooled = f" with {counted(len(inner), 'inner folder')} of images" if inner else ""
+                pooled = f" with {counted(len(nested(inner)), 'inner folder')} of images" if inner else ""
                 raise InputError(
                     f"expected folders of {number} classes ({key}) for {one.loader}, got {len(found)} in "
                     f"{one.folder!r}{_shown(found)}{pooled}: {_other_than_classes(one.folder)}{advice}{change}"

@@ -14,26 +14,26 @@ _DEEPEST = 8
 
 
 def inner_folders(root: Path, folders: Sequence[str]) -> tuple[str, ...]:
-    """Find the folders of images inside class folders that hold no images themselves.
+    """Find the folders of images inside class folders, and the class folders that hold images beside such folders.
 
     Args:
         root: The folder that holds the class folders.
         folders: Names of the class folders.
 
     Returns:
-        Sorted paths within ``root``, such as ``'a/airfield'``. There are none if no such class folder has more than
-        one, as in the training set of Tiny-ImageNet, for then no images of two folders come together.
+        Sorted paths within ``root``, such as ``'a/airfield'``, or ``'a'`` if the class folder ``a`` has images of its
+        own beside those of inner folders. The result is empty if the images of each class folder lie in one folder, as
+        in the training set of Tiny-ImageNet, because then no class is made of several folders.
     """
     found: list[str] = []
-    without = 0
+    num_classes = 0
     for name in folders:
         contents = peek(root / name)
-        if contents.images or not contents.folders:
-            continue
-        inside = [*_with_images(root, name, _DEEPEST)]
-        without += bool(inside)
-        found += inside
-    return tuple(sorted(found)) if len(found) > without else ()
+        inside = [*_with_images(root, name, _DEEPEST)] if contents.folders else []
+        if inside:
+            num_classes += 1
+            found += [name, *inside] if contents.images else inside
+    return tuple(sorted(found)) if len(found) > num_classes else ()
 
 
 def _with_images(root: Path, folder: str, depth: int) -> Iterator[str]:
@@ -74,7 +74,13 @@ def pooled_remarks(inner: Sequence[str], where: object) -> tuple[Remark, ...]:
         f"inner folders of images were pooled into {classes}, those of the class folders around them; if each is a "
         f"class of its own, {one_folder_per_class(inner)}"
     )
-    return (Remark("pooled_folders", what, str(where), len(inner), tuple(inner[:3])),)
+    within = nested(inner)
+    return (Remark("pooled_folders", what, str(where), len(within), within[:3]),)
+
+
+def nested(inner: Sequence[str]) -> tuple[str, ...]:
+    """Return the folders that lie inside class folders, without the class folders that hold images too."""
+    return tuple(path for path in inner if "/" in path)
 
 
 def one_folder_per_class(inner: Sequence[str]) -> str:
@@ -83,7 +89,8 @@ def one_folder_per_class(inner: Sequence[str]) -> str:
     Args:
         inner: The inner folders, at least one.
     """
-    return f"lay them out as one folder per class, {inner[0]} as {inner[0].replace('/', '_')}"
+    first = nested(inner)[0]
+    return f"lay them out as one folder per class, {first} as {first.replace('/', '_')}"
 
 
 def _outer(inner: Sequence[str]) -> set[str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from dtn_det.datasets.folders.class_folders import LabelledImages, in_order
 from dtn_det.datasets.folders.image_files import listed, quoted
 from dtn_det.datasets.folders.imagenet_names import has_english_names, names_of_two_classes
-from dtn_det.datasets.folders.inner_folders import num_inner_classes, one_folder_per_class
+from dtn_det.datasets.folders.inner_folders import nested, num_inner_classes, one_folder_per_class
 from dtn_det.datasets.folders.label_maps import naming, natural_order
 from dtn_det.datasets.folders.plain_names import names_to_mend, plain_name
 from dtn_det.datasets.folders.recognise import Recognised
@@ -78,8 +78,8 @@ class ClassSet:
         if labels.classes != "imagenet" and self.found.inner:
             inner = self.found.inner
             advice = (
-                f"the images of {counted(len(inner), 'inner folder')} such as {inner[0]} count as the class folders "
-                f"around them; {one_folder_per_class(inner)}"
+                f"the images of {counted(len(nested(inner)), 'inner folder')} such as {nested(inner)[0]} count as the "
+                f"class folders around them; {one_folder_per_class(inner)}"
                 + ("" if number == num_inner_classes(inner, self.found.folders) else f", or {advice}")
             )
         if labels.classes == "imagenet" and number == folders:

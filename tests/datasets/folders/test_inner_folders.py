@@ -92,7 +92,6 @@ def test_a_model_of_more_classes_is_never_told_to_take_empty_folders(tmp_path: P
     "folders",
     [
         ("cat/images", "dog/images"),  # Tiny-ImageNet's training set
-        ("cat", "cat/more", "cat/rest", "dog"),  # images of its own: one class
         ("cat", "dog"),
     ],
 )
@@ -101,6 +100,19 @@ def test_what_is_one_class_each_needs_no_word(tmp_path: Path, folders: tuple[str
     assert recognise(root).inner == ()
     assert list_images(root).remarks == ()
     check_with(root, 2)
+
+
+def test_inner_folders_beside_images_are_told_too(tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "val", ("cat", "cat/more", "dog"))
+    (remark,) = list_images(root).remarks
+    assert (remark.kind, remark.count, remark.examples) == ("pooled_folders", 1, ("cat/more",))
+    layout = "lay them out as one folder per class, cat/more as cat_more"
+    assert layout in remark.sentence()
+    check_with(root, 2)
+    with pytest.raises(ValueError, match=f"the images of 1 inner folder such as cat/more .*; {layout}$"):
+        check_with(root, 3)
+    (root / "cat" / "more").rename(root / "cat_more")
+    check_with(root, 3)
 
 
 def test_groups_of_a_corrupted_tree_are_no_inner_folders(tmp_path: Path) -> None:
