@@ -1,4 +1,4 @@
-"""Weights of backbones brought into MMDetection's names from those of the authors, timm or OpenMMLab.
+"""Conversion of backbone weights to MMDetection's names, from the names of the authors, timm or OpenMMLab.
 
 Parameters that DTN adds to a norm keep their names, so checkpoints with DTN pass through every key map too.
 """
@@ -26,8 +26,8 @@ from dtn_det.errors import CheckpointError
 
 Family = Literal["swin", "pvt"]
 
-# For each family and format a pattern of names that no other has. timm's Swin has the authors' names, except that it
-# has no `layers.0.downsample`: see detect_format.
+# For each family and format, a pattern that matches names of that format alone. timm's Swin has the authors' names,
+# except that it has no `layers.0.downsample`: see detect_format.
 _SIGNATURES: dict[tuple[Family, str], str] = {
     ("swin", "mmdet"): r"stages\.\d+\.blocks\.\d+\.attn\.w_msa\.",
     ("swin", "official"): r"layers\.\d+\.blocks\.\d+\.attn\.qkv\.",
@@ -36,7 +36,7 @@ _SIGNATURES: dict[tuple[Family, str], str] = {
     ("pvt", "timm"): r"stages\.\d+\.blocks\.\d+\.attn\.q\.",
 }
 
-# Names of the classifier, and of buffers that the model makes itself.
+# Names of the classifier, and of buffers that the model computes itself.
 _SWIN_DROPPED = r"(head|norm|fc_norm)\.|.*\.(relative_position_index|attn_mask)$"
 _PVT_DROPPED = r"(head|norm)\.|cls_token$"
 
@@ -49,16 +49,18 @@ def backbone_weights(
     Args:
         content: A state dict, or a dict with one: see :func:`dtn_det.checkpoints.state_dict.choose_weights`.
         family: Family of the backbone.
-        prefix: Take only the names that start with this, and cut it off. By default whatever stands before the names of
-            the family is cut off: the prefix of ``torch.compile``, data parallelism, Lightning, a detector or a
-            classifier.
-        wanted: ``'ema'`` or ``'plain'`` of a checkpoint with both; None for the average.
+        prefix: Only names that start with this prefix are taken, and it is removed. By default, whatever stands before
+            the names of the family is removed: the prefix of ``torch.compile``, data parallelism, Lightning, a detector
+            or a classifier.
+        wanted: ``'ema'`` or ``'plain'`` of a checkpoint with both. None takes the average, but from a file of mmcv's
+            EMAHook the weights under the names of the model.
 
     Returns:
-        The tensors, under the names that the backbone has in the library that wrote them.
+        The tensors, under the names of the library that wrote them.
 
     Raises:
-        CheckpointError: There are no weights, none with the prefix, none of the wanted kind, or not all of a model.
+        CheckpointError: The checkpoint has no weights, none with the prefix, none of the wanted kind, or not all
+            weights of a model.
     """
     chosen, pruned, copies = choose_whole(content, wanted)
     if prefix is not None:
@@ -72,12 +74,12 @@ def backbone_weights(
 
 
 def _name_of(family: Family) -> re.Pattern[str]:
-    """Return a pattern that finds the signatures of a family anywhere in a name."""
+    """Return a pattern that finds a typical name of a family anywhere in a longer name."""
     return re.compile("|".join(pattern for (member, _), pattern in _SIGNATURES.items() if member == family))
 
 
 def detect_format(keys: Iterable[str], family: Family) -> str:
-    """Return in whose format the names of a state dict are.
+    """Return the format that the names of a state dict have.
 
     Args:
         keys: Names in the state dict.
@@ -98,21 +100,21 @@ def detect_format(keys: Iterable[str], family: Family) -> str:
             f"expected a {family} checkpoint in the names of MMDetection, the authors or timm, got "
             f"{' and '.join(others) or 'unknown names'}: {some(names)}"
         )
-    # timm has moved the downsampling from the end of each stage to the start of the next.
+    # The authors downsample at the end of a stage, timm at the start of the next.
     if family == "swin" and formats == ["official"] and not any(k.startswith("layers.0.downsample.") for k in names):
         return "timm"
     return formats[0]
 
 
 def to_mmdet(state: Mapping[str, Tensor], family: Family) -> StateDict:
-    """Bring a backbone's state dict into MMDetection's names and orders, whatever its format.
+    """Convert a backbone's state dict to MMDetection's names and channel orders, whatever its format.
 
     Args:
         state: Names and tensors, without the prefix of a detector or classifier around the backbone.
         family: ``'swin'`` or ``'pvt'`` (which covers PVTv2).
 
     Returns:
-        A new dict, without the classifier and without buffers that the model makes itself.
+        A new dict, without the classifier and without the buffers that the model computes itself.
 
     Raises:
         CheckpointError: The names are of another family, or unknown.
@@ -130,7 +132,7 @@ def to_mmdet(state: Mapping[str, Tensor], family: Family) -> StateDict:
 
 
 def whose_names(names: Iterable[str]) -> str:
-    """Return in whose format some names of a Swin or PVT are, such as ``MMDetection's Swin``; empty if they are not."""
+    """Return whose format some names of a Swin or PVT have, such as ``MMDetection's Swin``; empty if unknown."""
     names = list(names)
     for (family, source), pattern in _SIGNATURES.items():
         if any(map(re.compile(rf"(?:^|\.){pattern}").search, names)):
@@ -141,12 +143,12 @@ def whose_names(names: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class RenamedBackbone:
-    """A whole model's state dict whose backbone was brought into MMDetection's names.
+    """The state dict of a whole model, after its backbone was converted to MMDetection's names.
 
     Attributes:
         state: Names and tensors of the whole model.
-        renamed: The names that were not in the file.
-        what: Whose names the backbone had, for messages: ``timm's Swin``.
+        renamed: New names, which the file does not have.
+        what: Whose names the backbone had, for messages, such as ``timm's Swin``.
     """
 
     state: StateDict
@@ -155,20 +157,19 @@ class RenamedBackbone:
 
 
 def rename_backbone(state: Mapping[str, Tensor], own: Iterable[str]) -> RenamedBackbone | None:
-    """Bring the Swin or PVT within a whole model into MMDetection's names and orders.
+    """Convert the Swin or PVT within a whole model to MMDetection's names and channel orders.
 
     Args:
-        state: Names and tensors of a detector or classifier, in which the names of the backbone have the same prefix as
-            in the model.
+        state: Names and tensors of a detector or classifier. The backbone's names have the same prefix as in the model.
         own: Names of the model.
 
     Returns:
-        The state dict with the backbone renamed and all else unchanged, also a classifier's parameters, which the key
-        maps by themselves drop; None if the model has no such backbone, or the names of the state dict are
-        MMDetection's already, or unknown.
+        The state dict with the backbone renamed and all else unchanged. A classifier's parameters are kept, although
+        :func:`to_mmdet` drops them. None if the model has no such backbone, or if the state dict has MMDetection's
+        names already or names of an unknown format.
 
     Raises:
-        CheckpointError: A norm of patch merging has several groups, whose channels the new order would mix.
+        CheckpointError: A norm of patch merging has several groups, and the new order would mix their channels.
     """
     own = list(own)
     for (family, source), pattern in _SIGNATURES.items():

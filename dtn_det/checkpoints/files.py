@@ -1,4 +1,4 @@
-"""Checks that a file is a checkpoint that was written to its end, without reading all of it."""
+"""Checks that a file is a complete checkpoint, without reading all of it."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from pathlib import Path
 from dtn_det.errors import CheckpointError, CheckpointNotFoundError
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors")
-"""Suffixes of checkpoint files: the last is that of safetensors, the others are of files by `torch.save`."""
+"""Suffixes of checkpoint files. ``.safetensors`` files are written by safetensors, all others by ``torch.save``."""
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
-"""Names of the weights in folders of Hugging Face; if they are in parts, their index is called so plus INDEX_END."""
+"""Names of the file with the weights in a folder of Hugging Face. Weights in parts have an index instead, whose name
+ends in INDEX_END.
+"""
 
 ADAPTER_CONFIG = "adapter_config.json"
-"""File that PEFT writes beside an adapter, which is no model by itself."""
+"""File that PEFT writes beside an adapter. An adapter is no model by itself."""
 
 INDEX_END = ".index.json"
-"""End of the name of an index, the JSON file that says in which part of the weights each tensor is."""
+"""End of the name of an index, the JSON file that lists in which part of the weights each tensor is."""
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)")
 
 
 def holds_weights(folder: Path) -> bool:
-    """Return whether a folder is a model of Hugging Face: it has weights under the usual names, or any and a config.
+    """Return whether a folder holds a Hugging Face model: weights under the usual names, or a config and any weights.
 
-    The folder of an adapter counts too, so that the error of reading it can say why an adapter cannot be loaded.
+    A folder with an adapter counts too, so that reading it raises an error that explains why adapters cannot be loaded.
     """
     if (folder / ADAPTER_CONFIG).is_file():
         return True
@@ -56,15 +58,15 @@ def check_no_part(path: Path) -> None:
 
 
 def is_whole(path: str | os.PathLike[str]) -> bool:
-    """Return whether ``torch.save`` has written a file completely, in its format since torch 1.6.
+    """Return whether a file of ``torch.save`` is complete, in its format since torch 1.6.
 
-    Such a file is a ZIP file, which has its directory at the end; a file that was cut off has none.
+    Such a file is a ZIP archive. The archive's directory is at the end, so a file that was cut off has none.
     """
     return zipfile.is_zipfile(path)
 
 
 def check_checkpoint(path: str) -> str:
-    """Check that a checkpoint exists and was written to its end, and return its path. A URL is not checked.
+    """Check that a checkpoint exists and is complete, and return its path. A URL is not checked.
 
     Args:
         path: A file, the index of several files, a folder of Hugging Face, or a URL.
@@ -96,13 +98,13 @@ def check_checkpoint(path: str) -> str:
 
 
 def _is_old_format(file: Path) -> bool:
-    """Return whether a file may be of torch before 1.6: a bare pickle, which only reading shows to be complete."""
+    """Return whether a file may be a bare pickle of torch before 1.6. Only reading it shows whether it is complete."""
     with file.open("rb") as stream:
         return stream.read(1) == pickle.PROTO
 
 
 def _is_safetensors(file: Path) -> bool:
-    """Return whether a file has the header of safetensors and is at least as long as the header says."""
+    """Return whether a file has a safetensors header and is at least as long as the header requires."""
     if file.suffix != ".safetensors":
         return False
     with file.open("rb") as stream:

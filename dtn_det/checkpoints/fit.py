@@ -18,7 +18,7 @@ OWN_BUFFERS = (
     *("num_batches_tracked", "relative_position_index", "relative_coords_table", "attention_bias_idxs", "attn_mask"),
     EXTRA_STATE,
 )
-"""Ends of the names of buffers that a model computes itself, and that only some releases of the libraries save."""
+"""Ends of the names of buffers that a model computes itself. Only some releases of the libraries save them."""
 
 # Modules that models have only in training.
 _OF_TRAINING = re.compile(r"(aux\w*|\w+_aux\w*|criterion\w*|loss\w*|\w+_loss|metrics?|teacher\w*|\w*ema)\.")
@@ -37,25 +37,24 @@ _LEAST_OF_A_BLOCK = 4
 
 @dataclass(frozen=True)
 class Fit:
-    """The comparison of a state dict with a model; it is true if the state dict fits.
+    """The comparison of a state dict with a model. Its truth value is whether the state dict fits.
 
     Attributes:
         missing: Names of the model that the state dict lacks.
         unexpected: Names of the state dict that the model lacks.
-        misshapen: Name, shape in the state dict and shape in the model.
+        misshapen: Name, shape in the state dict and shape in the model of each tensor whose shapes differ.
         not_numbers: Names of weights with NaN.
-        untied: Pairs of names that in the model belong to one tensor, and in the state dict to different ones.
-        other_types: Name and type of weights that are complex numbers where the model has real ones, or that have no
-            values in the file, only a shape.
-        known: How many names of the model the state dict has.
-        left_out: Names of the state dict that only training needs.
+        untied: Pairs of names that share one tensor in the model, but have different tensors in the state dict.
+        other_types: Name and type of weights that cannot be loaded: complex numbers where the model has real ones, or a
+            shape without values.
+        known: Number of the model's names that the state dict has.
+        left_out: Names of the state dict that only training needs; they are not loaded.
         held: All names of the state dict.
-        other_norms: Classes of norms that the state dict has where the model has LayerNorm.
-        other_depth: True if one of the two has more blocks than the other in the same list of blocks.
-        other_names: Pairs of an unexpected and a missing name whose weights have the same shape, if all of both can be
-            paired so; the most similar names are paired.
-        biases: Names of the state dict's biases of queries, keys and values that are not zero, where the model has none
-            in the layout that is timm's for these weights.
+        other_norms: Names of the norm classes that the state dict has where the model has LayerNorm.
+        other_depth: True if state dict and model have different numbers of blocks in the same list of blocks.
+        other_names: Pairs of an unexpected and a missing name of the same shape, by similarity. Empty unless every such
+            name has a partner.
+        biases: Names of non-zero biases of queries, keys and values that the state dict has and a model of timm lacks.
     """
 
     missing: tuple[str, ...] = ()
@@ -79,11 +78,11 @@ class Fit:
 
     @property
     def lacks_only(self) -> bool:
-        """True if names of the model are missing, and all that the state dict has fits."""
+        """True if the state dict lacks some names of the model, and everything that it holds fits."""
         return bool(self.missing) and bool(replace(self, missing=()))
 
     def problems(self) -> str:
-        """Describe what does not fit: for each kind of problem the number of names, and a few of them."""
+        """Describe what does not fit: the number of names for each kind of problem, and a few of the names."""
         shapes = [f"{name} {there} instead of {here}" for name, there, here in self.misshapen]
         kinds = {
             "missing": self.missing,
@@ -100,7 +99,7 @@ class Fit:
         )
 
     def cause(self) -> str:
-        """Name the likely reason in a sentence; empty if none is known."""
+        """Return the likely reason as a sentence; empty if none is known."""
         if self.biases:
             return f"The file has biases that are not zero ({some(self.biases, _SHOWN)}), and the model none there."
         if self.other_names and not self.misshapen:
@@ -131,7 +130,7 @@ class Fit:
         return ""
 
     def advice(self) -> str:
-        """Return advice for a misfit that no other model or config can mend; empty if one may mend it."""
+        """Return advice for a checkpoint that no other model or config would fit; empty if another one may fit."""
         if self.other_names and not self.misshapen and not self.biases:
             return (
                 "If they are the same weights in the same order of channels, rename them with state[NEW] = "
@@ -163,7 +162,7 @@ class Fit:
 
     @property
     def num_classes(self) -> int | None:
-        """The state dict's number of classes if it is the only difference from the model, else None."""
+        """The state dict's number of classes if nothing but this number differs from the model; else None."""
         others = self.missing or self.unexpected or self.not_numbers or self.other_types or self.untied
         return None if others or self._rows is None else self._rows[0]
 
@@ -174,7 +173,7 @@ class Fit:
 
     @property
     def _rows(self) -> tuple[int, int] | None:
-        """Rows of the last layer in the state dict and in the model, if no other shapes differ; else None."""
+        """Number of rows of the last layer in the state dict and in the model, if no other shapes differ; else None."""
         pairs = {(there[:1], here[:1]) for _, there, here in self.misshapen}
         same = len(pairs) == 1 and all(there[1:] == here[1:] for _, there, here in self.misshapen)
         modules = {name.rpartition(".")[0] for name, _, _ in self.misshapen}
@@ -192,22 +191,22 @@ def compare_weights(
 ) -> Fit:
     """Compare a state dict with that of a model.
 
-    Some differences are allowed, because outputs do not depend on them: buffers that models compute themselves may be
-    missing or left over, modules that only training has may be left over, and of several names that the model has for
-    one tensor the state dict needs only one.
+    Some differences are allowed, because outputs do not depend on them. Buffers that models compute themselves may be
+    missing or left over. Modules that exist only in training may be left over. If the model has several names for one
+    tensor, the state dict needs only one of them.
 
     Args:
         state: Names and tensors, in the names of the model.
         own: State dict of the model.
-        buffers: Names of all buffers of the model, also of those that it does not save.
+        buffers: Names of all buffers of the model, including those that it does not save.
         optional: Further names of the model that may be missing.
     """
     may_lack = set(optional)
     state = with_tied_names(state, own)
-    # Some wrappers have a name in `named_buffers()` that they leave out of state dicts: compare the ends of names.
+    # Some wrappers add their name in `named_buffers()` but not in state dicts, so only the ends of names are compared.
     of_model = tuple(f".{name}" for name in buffers)
     beyond = [name for name in state if name not in own]
-    # If the model has such norms itself, those of the file may be the same under other names.
+    # If the model has such norms itself, the file may have the same norms under other names.
     own_norms = any(_norm_of(own, name) for name in own)
     others = {} if own_norms else {norm: None for name in beyond if (norm := _norm_of(state, name))}
     left_out = tuple(name for name in beyond if _OF_TRAINING.match(name))
@@ -237,17 +236,17 @@ def compare_weights(
 
 
 def with_tied_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> StateDict:
-    """Add to a state dict the further names that the model has for its tensors.
+    """Add the missing names of the model whose tensors a state dict has under another name.
 
-    A parameter that modules share has a name in each of them. Files of safetensors and of Hugging Face's models hold
-    such a tensor only once, under one of its names.
+    A parameter that several modules share has a name in each of them. Files of safetensors and of Hugging Face's models
+    hold such a tensor only once, under one of its names.
 
     Args:
         state: Names and tensors, in the names of the model.
-        own: State dict of the model, whose tensors are those of the model itself.
+        own: State dict of the model, with the model's own tensors rather than copies.
 
     Returns:
-        The names and tensors, and also each missing name of the model, if its tensor has another name that is there.
+        The state dict, completed with each name whose tensor it has under another name.
     """
     known = {_storage(value): name for name, value in own.items() if name in state}
     known.pop(None, None)
@@ -258,7 +257,7 @@ def with_tied_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> S
 
 
 def _untied(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
-    """Yield pairs of names of one tensor in the model but of different ones in the state dict, of which one is lost."""
+    """Yield pairs of names that share one tensor in the model but have different tensors in the state dict."""
     first: dict[tuple[object, ...], str] = {}
     for name, value in own.items():
         place = _storage(value)
@@ -270,24 +269,24 @@ def _untied(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator[
 
 
 def _storage(value: Tensor) -> tuple[object, ...] | None:
-    """Return a key that is equal for two views of the same memory; None for a tensor without values."""
+    """Return a key that is equal for two tensors that are the same view of memory; None for a tensor without values."""
     if value.is_meta or not value.numel():
         return None
     return value.device, value.dtype, value.data_ptr(), value.shape, value.stride()
 
 
 def _norm_of(state: Mapping[str, Tensor], name: str) -> str | None:
-    """Return the class of the norm whose options are stored under a name; None if no options of a norm are."""
+    """Return the class name of the norm whose options are stored under a name; None if no such options are."""
     options = unpack_options(state[name]) if name.endswith(EXTRA_STATE) else None
     norm = (options or {}).get("norm")
     return norm if isinstance(norm, str) else None
 
 
 def _lacks_blocks(names: Iterable[str], others: Iterable[str]) -> bool:
-    """Return whether names belong to numbered blocks that ``others`` lack in a list of blocks that both have.
+    """Return whether some names belong to numbered blocks that ``others`` lack, in a list of blocks that both have.
 
-    A block must have at least :data:`_LEAST_OF_A_BLOCK` of the names. A list that ``others`` do not have at all is no
-    sign of another depth: it may only have another name there.
+    A block counts if it has at least :data:`_LEAST_OF_A_BLOCK` of the names. A whole list that ``others`` lack shows no
+    difference of depth: the list may only have another name there.
     """
     known = {block for name in others for block in _blocks(name)}
     rows = {block.rpartition(".")[0] for block in known}
@@ -296,17 +295,17 @@ def _lacks_blocks(names: Iterable[str], others: Iterable[str]) -> bool:
 
 
 def _blocks(name: str) -> list[str]:
-    """Return the paths of the numbered modules in a name: for ``a.0.blocks.1.weight``, ``a.0`` and ``a.0.blocks.1``."""
+    """Return the paths of numbered modules in a name: ``a.0`` and ``a.0.blocks.1`` of ``a.0.blocks.1.weight``."""
     return [name[: found.end()] for found in _BLOCK.finditer(name)]
 
 
 def _other_names(
     unexpected: Mapping[str, torch.Size], missing: Mapping[str, torch.Size]
 ) -> tuple[tuple[str, str], ...]:
-    """Pair unexpected and missing names of equal shapes by similarity; return nothing if some are left over."""
+    """Pair each missing name with the most similar unexpected name of its shape; empty if some would be left over."""
     if not missing or Counter(unexpected.values()) != Counter(missing.values()):
         return ()
-    # Libraries differ in the order in which Swin's merging concatenates four neighbours, so renaming is not enough.
+    # Libraries concatenate the four neighbours of Swin's patch merging in different orders, so renaming is not enough.
     if any(_MERGED.search(name) for name in unexpected):
         return ()
     left: dict[torch.Size, list[str]] = {}
@@ -321,13 +320,13 @@ def _other_names(
 
 
 def _likeness(one: str, other: str) -> tuple[bool, int]:
-    """Rate the similarity of two names: whether they have the same numbers, and how many outer parts they share."""
+    """Return whether two names contain the same numbers, and how many parts they share at their beginning and end."""
     change, _ = _change(one, other)
     return re.findall(r"\d+", one) == re.findall(r"\d+", other), len(one.split(".")) - len(change)
 
 
 def _change(one: str, other: str) -> tuple[list[str], list[str]]:
-    """Return what is left of the parts of two names without their common beginning and end."""
+    """Return the parts of each name that remain without the common beginning and end."""
     first, second = one.split("."), other.split(".")
     for _ in range(2):
         while first and second and first[0] == second[0]:
@@ -337,7 +336,7 @@ def _change(one: str, other: str) -> tuple[list[str], list[str]]:
 
 
 def _of_each_kind(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return a few pairs of names, one for each way in which two names differ, whatever the number of the block."""
+    """Return up to :data:`_SHOWN` pairs of names, one for each kind of renaming, whatever the number of the block."""
     kinds = {re.sub(r"\d+", "0", str(_change(*pair))): pair for pair in reversed(list(pairs))}
     return list(kinds.values())[: -_SHOWN - 1 : -1]
 
@@ -347,7 +346,7 @@ def _has_nan(values: Tensor) -> bool:
 
 
 def _other_type(value: Tensor, own: Tensor) -> str:
-    """Return the type of a weight that cannot become the model's; empty if it can."""
+    """Return the type of a weight that cannot be loaded into the model; empty if it can."""
     if value.is_meta:
         return "without values"
     if own.is_floating_point() and value.is_complex():
@@ -356,9 +355,9 @@ def _other_type(value: Tensor, own: Tensor) -> str:
 
 
 def check_floating_point(state: Mapping[str, Tensor], own: Mapping[str, Tensor], model: str, source: str) -> None:
-    """Check that floating-point weights of a model are floating point in a checkpoint too, with at least 16 bits.
+    """Check that a checkpoint holds the floating-point weights of a model in floating point, with at least 16 bits.
 
-    Otherwise they are quantised, and PyTorch would copy the integers or 8-bit floats without applying their scales.
+    Other weights are quantised. PyTorch would copy the integers or 8-bit floats without applying their scales.
 
     Args:
         state: Names and tensors of the checkpoint, in the names of the model.

@@ -1,7 +1,7 @@
-"""Key maps of Swin, PVT and PVTv2: from the names of timm and of the authors to those of MMDetection.
+"""Key maps of Swin, PVT and PVTv2, from the names of timm and of the authors to MMDetection's names.
 
-They are pure functions on state dicts. They also reorder channels as MMDetection has them, and resize position tables
-and embeddings to the grid of a model.
+They are pure functions on state dicts. They also change the order of channels to MMDetection's, and resize position
+tables and embeddings to the grid of a model.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ _SWIN_RULES: Rules = (
 
 
 def swin_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
-    """Rename timm's Swin (0.9 and later) as the authors': its downsampling ends a stage, timm's starts the next."""
+    """Rename the weights of timm's Swin (0.9 and later) as the authors do.
+
+    The authors downsample at the end of a stage, timm at the start of the next.
+    """
 
     def of_the_stage_before(match: re.Match[str]) -> str:
         return f"layers.{int(match[1]) - 1}.downsample."
@@ -40,10 +43,10 @@ def swin_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def swin_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
-    """Rename the authors' Swin as MMDetection's, and reorder the channels of patch merging as ``nn.Unfold`` has them.
+    """Rename the weights of the authors' Swin as MMDetection does, and reorder the channels of patch merging to match.
 
     Raises:
-        CheckpointError: A norm of patch merging has several groups, whose channels the new order would mix.
+        CheckpointError: A norm of patch merging has several groups, and the new order would mix their channels.
     """
     out = {}
     for key, value in state.items():
@@ -51,7 +54,8 @@ def swin_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
         if found is not None and found["layer"] == "norm":
             norm = key[: found.start("name")]
             _check_one_group(state, norm)
-            # BatchNorm's statistics also have a number for each channel; parameters of groups, and options, do not.
+            # BatchNorm's statistics, like its weight, have a value per channel; parameters of groups and options do
+            # not.
             by_channel = value.shape == state.get(f"{norm}weight", value[..., :0]).shape
         else:
             by_channel = found is not None and found["name"] == "weight"
@@ -62,7 +66,7 @@ def swin_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def _check_one_group(state: Mapping[str, Tensor], norm: str) -> None:
-    """Check that a norm of patch merging, whose names start with `norm`, has a single group."""
+    """Check that a norm of patch merging has a single group; the names of its weights start with `norm`."""
     options = unpack_options(state.get(f"{norm}{EXTRA_STATE}")) or {}
     said = options.get("num_groups")
     gates = state.get(f"{norm}var_norm_weight")
@@ -88,7 +92,7 @@ def merging_to_unfold_order(value: Tensor) -> Tensor:
 
 
 def pvt_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
-    """Rename timm's PVTv2 as the authors'."""
+    """Rename the weights of timm's PVTv2 as the authors do."""
     out = {}
     for key, value in state.items():
         key = re.sub(r"^patch_embed\.", "patch_embed1.", key)
@@ -100,10 +104,10 @@ def pvt_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def pvt_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
-    """Rename the authors' PVT or PVTv2 as MMDetection's.
+    """Rename the weights of the authors' PVT or PVTv2 as MMDetection does.
 
-    The projection to queries and that to keys and values are joined, the linear layers of the feed-forward part become
-    1 x 1 convolutions, and the position embedding of the last stage loses the position of the class token.
+    The projection of queries and the joint projection of keys and values become one, the linear layers of the
+    feed-forward network become 1 x 1 convolutions, and position embeddings lose the position of the class token.
     """
     first_block = int(any(key.startswith("pos_embed") for key in state))
     second_linear = 4 if any(".dwconv." in key for key in state) else 3
@@ -134,7 +138,7 @@ def pvt_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def without_class_token(embedding: Tensor) -> Tensor:
-    """Drop the first position of ``(1, 1 + S * S, C)``; leave a square number of positions unchanged."""
+    """Drop the class token's position from ``(1, 1 + S * S, C)``; leave a square number of positions unchanged."""
     positions = embedding.shape[1]
     if _side(positions) is None and _side(positions - 1) is not None:
         return embedding[:, 1:]
@@ -144,16 +148,16 @@ def without_class_token(embedding: Tensor) -> Tensor:
 def resize_tables(
     state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], grids: Mapping[str, tuple[int, int]]
 ) -> StateDict:
-    """Resize, bicubically, relative-position tables and position embeddings whose size differs from the model's.
+    """Resize relative-position tables and position embeddings to the model's size, by bicubic interpolation.
 
     Args:
         state: Names and tensors in MMDetection's names.
-        shapes: Shapes that the model has.
+        shapes: Shape of each tensor of the model.
         grids: Grid ``(H, W)`` of each position embedding in the model.
 
     Returns:
-        A new dict. A table that cannot be resized is left unchanged: one with another number of heads or channels, or
-        whose grid is not square.
+        A new dict. A table stays unchanged if its number of heads or channels differs from the model's, or if its grid
+        is not square.
     """
     out = dict(state)
     for key, value in state.items():
@@ -172,12 +176,12 @@ def resize_tables(
 
 
 def resize_grid(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Resize a table of grid positions bicubically.
+    """Resize a table of grid positions by bicubic interpolation.
 
     Args:
         table: ``(1, old H * old W, C)``.
-        old: Its grid ``(H, W)``.
-        new: The grid wanted.
+        old: Grid ``(H, W)`` of the table.
+        new: Grid ``(H, W)`` of the result.
 
     Returns:
         ``(1, new H * new W, C)`` of the same dtype.
@@ -193,7 +197,7 @@ def _side(area: int) -> int | None:
 
 
 def rename(key: str, rules: Rules) -> str:
-    """Apply regular expressions and their replacements to a name, one after the other."""
+    """Apply each rule, a regular expression and its replacement, to a name in turn."""
     for pattern, replacement in rules:
         key = re.sub(pattern, replacement, key)
     return key

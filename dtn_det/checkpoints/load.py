@@ -1,4 +1,4 @@
-"""Load checkpoints into models; a model is changed only after a file has been read, unwrapped and found to fit."""
+"""Load checkpoints into models. A model is changed only after a file has been read, unwrapped and found to fit."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from dtn_det.layers.options import EXTRA_STATE, CarriesOptions, describe_options
 from dtn_det.layers.token_norm import TokenNorm
 
 OptionsPolicy = Literal["take", "keep", "refuse"]
-"""What is done if the layers of a checkpoint were trained with other options than those of the model.
+"""What to do if the layers of a checkpoint were trained with other options than the model's layers have.
 
-``'take'`` sets the options of the model, ``'keep'`` leaves them, and ``'refuse'`` raises an error.
+``'take'`` gives the model the options of the checkpoint, ``'keep'`` leaves the model's, and ``'refuse'`` raises an
+error.
 """
 
 NORM_OF_THE_MODEL = "name the model or the config that it was trained with"
@@ -33,7 +34,7 @@ NORM_OF_THE_MODEL = "name the model or the config that it was trained with"
 
 @dataclass(frozen=True)
 class Loaded:
-    """The weights of a checkpoint under the names of a model, with what was decided about them.
+    """The weights of a checkpoint under the names of a model, and the decisions that led to them.
 
     Attributes:
         content: Content of the file.
@@ -51,19 +52,20 @@ class Loaded:
 def load_weights(
     model: nn.Module, source: str, *, weights: WeightsKind | None = None, advice: str = NORM_OF_THE_MODEL
 ) -> Loaded:
-    """Load all weights of a model, and the options of its norms, from a checkpoint for an evaluation.
+    """Load all weights of a model and the options of its norms from a checkpoint, for an evaluation.
 
     Args:
-        model: The model, perhaps in wrappers that have it as ``module``; unchanged if the checkpoint does not fit.
+        model: The model, or wrappers with the model as ``module``. It stays unchanged if the checkpoint does not fit.
         source: Path or URL, see :func:`dtn_det.checkpoints.read.read_checkpoint`.
-        weights: ``'ema'`` or ``'plain'`` of a checkpoint with both; None for the average if there is one.
+        weights: ``'ema'`` or ``'plain'`` of a checkpoint with both. None takes the average if there is one, but from a
+            file of mmcv's EMAHook the weights under the names of the model.
         advice: What the user can do if the checkpoint does not fit, as the end of a sentence.
 
     Returns:
         The weights that were loaded, and what was decided.
 
     Raises:
-        CheckpointError: The file cannot be read or does not fit; the message names what does not fit and the likely
+        CheckpointError: The file cannot be read or does not fit. The message lists what does not fit and the likely
             cause.
     """
     model = inner_model(model)
@@ -89,10 +91,10 @@ def fit_weights(
         source: Name of the file, for messages.
         weights: See :func:`load_weights`.
         advice: See :func:`load_weights`.
-        options: What is done if options of layers differ.
+        options: What to do if the options of layers differ.
 
     Raises:
-        CheckpointError: The weights do not fit, or are of a model with other windows, or the options differ with
+        CheckpointError: The weights do not fit, their model has other windows, or options differ with
             ``options='refuse'``.
     """
     model = inner_model(model)
@@ -116,12 +118,14 @@ def fit_weights(
 def in_names_of(
     model: nn.Module, state: StateDict, own: StateDict, source: str
 ) -> tuple[StateDict, Fit, tuple[Remark, ...]]:
-    """Compare weights with a model, and rename them first if they are in the layout of another library.
+    """Compare weights with a model, after renaming them if they are in the layout of another library.
 
-    Two kinds of renaming are known: timm's for its own models; and, for a model with a Swin or PVT of MMDetection, this
-    package's from the names of the authors or timm. They are used if then all weights fit or only the number of classes
-    differs, the first kind also if the file then merely lacks some, such as a classifier, and the second also if merely
-    more names are then the model's.
+    Two kinds of renaming are tried. If the model has a Swin or PVT of MMDetection, this package renames weights in the
+    names of the authors or timm. If the model is timm's, timm's own ``checkpoint_filter_fn`` renames them.
+
+    Renamed weights are used if all of them fit, or if only the number of classes differs. If more of the model's names
+    are found than before, weights that this package renamed are always used. Weights that timm renamed are then used if
+    the file merely lacks some, such as a classifier.
 
     Args:
         model: The model.
@@ -130,10 +134,10 @@ def in_names_of(
         source: Name of the file, for messages.
 
     Returns:
-        The weights, how they fit, and a remark on what was renamed.
+        The weights, the comparison with the model, and remarks on what was renamed.
 
     Raises:
-        CheckpointError: The weights of a Swin cannot be brought into MMDetection's order of channels.
+        CheckpointError: The weights of a Swin cannot be converted to MMDetection's order of channels.
     """
     buffers = [name for name, _ in model.named_buffers()]
     fit = compare_weights(state, own, buffers)
@@ -170,7 +174,7 @@ def in_names_of(
 
 
 def inner_model(model: nn.Module) -> nn.Module:
-    """Return the model within wrappers for several processes, test-time augmentation or ``torch.compile``."""
+    """Return the model inside wrappers for several processes, test-time augmentation or ``torch.compile``."""
     while True:
         inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
         if not isinstance(inner, nn.Module):
@@ -201,9 +205,9 @@ def with_options(
     policy: OptionsPolicy,
     advice: str = NORM_OF_THE_MODEL,
 ) -> Loaded:
-    """Compare the options of norms, and of other layers that have some, with those of a checkpoint.
+    """Compare the options of the model's norms, and of its other layers with options, with those of a checkpoint.
 
-    A checkpoint has them in its extra state. If it has no extra state, the options of norms are taken from the config
+    A checkpoint has options in its extra state. Without an extra state, the options of norms are taken from the config
     within the checkpoint.
 
     Args:
@@ -211,16 +215,15 @@ def with_options(
         state: Names and tensors, in the names of the model.
         content: Content of the file.
         source: Name of the file, for messages.
-        policy: What is done if options differ.
+        policy: What to do if options differ.
         advice: What the user can do if they must not differ, as the end of a sentence.
 
     Returns:
-        The state dict, with facts and remarks on options that differ. With ``'keep'`` the differing options are removed
-        from it, so that the layers do not warn of them again.
+        The state dict, with facts and remarks on options that differ. With ``'keep'`` the state dict lacks these
+        options, so that the layers do not warn about them again.
 
     Raises:
-        CheckpointError: The weights are of another norm and ``policy`` is not ``'keep'``, or the options differ and it
-            is ``'refuse'``.
+        CheckpointError: The weights are of another norm with ``'take'``, or options differ with ``'refuse'``.
     """
     of_config = trained_options(content)
     state = dict(state)
@@ -252,9 +255,9 @@ def with_options(
 
 
 def _layers_by_key(model: nn.Module) -> dict[str, CarriesOptions]:
-    """Return the layers that have options, by the prefix of their names in the model's state dict.
+    """Return the layers that have options, each under the prefix of its names in the model's state dict.
 
-    Paths of modules are not always that prefix: some wrappers leave their own part of a path out of state dicts.
+    The prefix may differ from the path of the module, because some wrappers leave their own name out of state dicts.
     """
     layers = [module for module in model.modules() if isinstance(module, CarriesOptions)]
     places = {id(value): name for name, value in model.state_dict(keep_vars=True).items()} if layers else {}
@@ -293,7 +296,7 @@ def _left_out(fit: Fit, found: Weights, source: str) -> tuple[Remark, ...]:
 
 
 def architecture(model: nn.Module) -> str:
-    """Return the name of a model for messages: its class, and that of the model that it wraps."""
+    """Return the name of a model for messages: its class, and the class of the model that it wraps."""
     inner = getattr(model, "backbone", None) or getattr(model, "model", None)
     name = type(model).__name__
     return f"{name} with {type(inner).__name__}" if isinstance(inner, nn.Module) else name

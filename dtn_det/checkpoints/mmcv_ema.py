@@ -1,14 +1,16 @@
 """Two sets of weights within one state dict, as the EMAHook of mmcv 1.x and MMDetection 2.x writes them.
 
-For ``backbone.norm0.weight`` the hook registers a buffer ``ema_backbone_norm0_weight``, updates it in each step, and
-swaps it with the weight after each epoch and back before the next. So it depends on whether a checkpoint was saved
-before or after the swap which name has the average:
+For ``backbone.norm0.weight`` the hook registers a buffer ``ema_backbone_norm0_weight`` and updates it in each step. It
+swaps the two after each epoch and swaps them back before the next. Which of the two names holds the average therefore
+depends on whether a checkpoint was saved before or after the swap:
 
-* With the default priority of the hook, ``'NORMAL'``, the checkpoint is saved first and the average is under ``ema_``,
-  because mmcv calls hooks of one priority in the order of their registration, in which custom hooks come last.
-* With a smaller number, such as the 49 of MMDetection's YOLOX, the swap comes first and the average is under the names
-  of the model. It is there in the best checkpoint too, because the evaluation saves that later.
-* Checkpoints that are saved by iterations are saved before the swap, and ``IterBasedRunner`` never swaps.
+* With the default priority of the hook, ``'NORMAL'``, the checkpoint is saved first, and the average is under ``ema_``.
+  Among hooks of one priority mmcv calls custom hooks last, because it keeps the order of registration.
+* With a smaller number, such as the 49 of MMDetection's YOLOX, the swap comes first, and the average is under the names
+  of the model.
+* The best checkpoint has the average under the names of the model with either priority, because the evaluation saves
+  that file after the swap.
+* Checkpoints that are saved every so many iterations are saved before the swap, and ``IterBasedRunner`` never swaps.
 
 Source: ``runner/hooks/ema.py`` and ``runner/base_runner.py`` of mmcv 1.7.
 """
@@ -28,10 +30,10 @@ from dtn_det.checkpoints.trained_config import config_value
 from dtn_det.errors import CheckpointError
 
 NameSet = Literal["own", "copies"]
-"""The names of the model, or those of the hook's buffers."""
+"""Which names a set of weights has: the model's (``'own'``) or those of the hook's buffers (``'copies'``)."""
 
 _COPY = re.compile(r"^(?P<wrapper>(?:module\.)?)ema_(?P<flat>[^.]+)$")
-# Names of most parameters. The hook copies every parameter, but perhaps not every buffer.
+# Pattern for the names of most parameters. The hook copies every parameter, but perhaps not every buffer.
 _PARAMETER = re.compile(r"(^|[._])(weight|bias)$")
 _PRIORITIES = {
     **{"HIGHEST": 0, "VERY_HIGH": 10, "HIGH": 30, "ABOVE_NORMAL": 40, "NORMAL": 50, "BELOW_NORMAL": 60, "LOW": 70},
@@ -46,8 +48,9 @@ class EmaCopies:
 
     Attributes:
         own: The set under the names of the model.
-        copied: The copies ``ema_``, renamed to the names of the model.
-        average: The set that is the average according to the config in the checkpoint; None if that does not say.
+        copied: The copies ``ema_...``, under the names of the model.
+        average: The set that is the average according to the config in the checkpoint; None if the config does not show
+            it.
         taken: The set that was chosen.
     """
 
@@ -58,24 +61,24 @@ class EmaCopies:
 
     @property
     def kind(self) -> WeightsKind | None:
-        """Kind of the weights that were chosen, None if the file does not say."""
+        """Kind of the chosen weights; None if the config in the checkpoint does not show it."""
         return None if self.average is None else "ema" if self.average == self.taken else "plain"
 
     @property
     def state(self) -> StateDict:
-        """The weights that were chosen, with the buffers that have no copy."""
+        """The chosen weights, and the buffers that have no copy."""
         return self.own if self.taken == "own" else {**self.own, **self.copied}
 
     def choose(self, wanted: WeightsKind | None) -> EmaCopies:
-        """Choose a set.
+        """Choose one of the two sets.
 
         Args:
             wanted: None for the set under the names of the model, which mmcv loads. ``'ema'`` or ``'plain'`` for the
-                set that is so according to the config of the checkpoint; if that does not say, the copies ``ema_``
-                count as the average.
+                set of this kind according to the config in the checkpoint. If the config does not show it, the copies
+                ``ema_...`` count as the average.
 
         Raises:
-            CheckpointError: The copies are chosen, and some weights have none.
+            CheckpointError: The copies are chosen, and some weights have no copy.
         """
         average = self.average or "copies"
         taken: NameSet = "own" if wanted is None or (wanted == "ema") == (average == "own") else "copies"
@@ -88,12 +91,12 @@ class EmaCopies:
         return EmaCopies(self.own, self.copied, self.average, taken)
 
     def fact(self) -> str:
-        """Describe the set that was chosen, for the manifest of a store."""
+        """Describe the chosen set, for the manifest of a store."""
         which = "names of the model" if self.taken == "own" else "copies ema_*"
         return f"{self.kind or 'ema or plain'} ({which}, of mmcv's EMAHook)"
 
     def remark(self) -> str:
-        """Describe for people which set was chosen, why, and how to take the other."""
+        """Describe to the user which set was chosen, why, and how to choose the other set."""
         which, other = "names of the model", "copies ema_*"
         if self.taken == "copies":
             which, other = other, which
@@ -115,11 +118,11 @@ def find_copies(state: Mapping[str, Tensor], content: Mapping[str, Any], own: It
     Args:
         state: Names and tensors of a file.
         content: Content of the file; its config has the priority of the hook.
-        own: Names of the model if it is known; if it has such buffers itself, they are no second set.
+        own: Names of the model if it is known. If the model itself has buffers ``ema_...``, they are no second set.
 
     Returns:
-        Both sets, of which that under the names of the model is chosen; None unless each tensor ``ema_...`` has the
-        name, with underscores for dots, and the shape of exactly one other tensor.
+        Both sets, of which the one under the names of the model is chosen. None if there are no copies, or if a tensor
+        ``ema_...`` does not match exactly one other tensor: its name with underscores for dots, and its shape.
     """
     copies = {name: found for name in state if (found := _COPY.match(name))}
     if not copies or not copies.keys().isdisjoint(own):
@@ -143,7 +146,7 @@ def _flat(name: str) -> str:
 
 
 def _average(content: Mapping[str, Any]) -> NameSet | None:
-    """Return the set that is the average, according to the config that mmcv 1.x saves as text; None if unclear."""
+    """Return which set the config shows to be the average; None if unclear. mmcv 1.x saves the config as text."""
     meta = content.get("meta")
     text = meta.get("config") if isinstance(meta, Mapping) else None
     if not isinstance(text, str):

@@ -1,4 +1,4 @@
-"""Read checkpoints from paths and URLs; only tensors and plain data are accepted, so that no file can run code."""
+"""Read checkpoints from paths and URLs. Only tensors and plain data are accepted, so that no file can run code."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from dtn_det.errors import CheckpointError, CheckpointNotFoundError
 
 
 def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a ``.safetensors`` file, one written by ``torch.save``, or a model of Hugging Face, onto the CPU.
+    """Read a ``.safetensors`` file, a file of ``torch.save``, or a folder of Hugging Face, onto the CPU.
 
-    Weights in several parts are named by their index (``model.safetensors.index.json``) or their folder. The index
-    decides which part each tensor is taken from, and what it does not name is left out.
+    If the weights are in several parts, the source is their index (``model.safetensors.index.json``) or their folder.
+    The index lists which part each tensor is taken from; tensors that it does not list are left out.
 
     Args:
         source: Path, or URL with ``file://``, ``http://`` or ``https://``. A download is kept in torch's hub folder
@@ -56,7 +56,7 @@ def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def is_readable(source: str | os.PathLike[str]) -> bool:
-    """Return whether :func:`read_checkpoint` knows the scheme of a path or URL."""
+    """Return whether :func:`read_checkpoint` supports a path or the scheme of a URL."""
     return "://" not in os.fspath(source) or urlparse(os.fspath(source)).scheme in ("file", "http", "https")
 
 
@@ -95,7 +95,7 @@ def _read_parts(index: Path) -> dict[str, Any]:
     state: dict[str, Any] = {}
     for part in parts:
         content = _read_file(index.parent / part)
-        # Parts may still hold tensors that only an earlier index took from them.
+        # A part may also hold tensors that the index does not list, or lists in another part.
         state.update((name, value) for name, value in content.items() if part_of.get(name) == part)
     absent = [name for name in part_of if name not in state]
     if absent:
@@ -129,7 +129,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file under all their names.
 
     ``safetensors.torch.save_model`` writes a tensor with several names only once. The metadata of the file map each
-    further name to the name under which the tensor stands.
+    further name to the name that the tensor has in the file.
     """
     safetensors = require("safetensors", "det")
     try:
@@ -168,8 +168,8 @@ def _local_path(source: str) -> Path:
 
 
 def _download(url: str) -> Path:
-    """Download a file once; in a distributed run the first process does it while the others wait."""
-    # Hubs call every model's file model.safetensors, so the name alone would be the same for different URLs.
+    """Download a file once. In a distributed run the first process downloads while the other processes wait."""
+    # Hubs name the file of every model model.safetensors, so different URLs can end in the same name.
     name = f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{Path(urlparse(url).path).name}"
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -192,10 +192,10 @@ def _download(url: str) -> Path:
 
 
 def _training_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """List the harmless classes beside tensors in training checkpoints: arguments, numpy arrays, MMEngine's logs."""
+    """List the harmless classes that training checkpoints may hold: arguments, numpy arrays and MMEngine's logs."""
     allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace, np.ndarray, np.dtype]
     allowed += [type(np.dtype(name)) for name in ("bool", "int32", "int64", "uint32", "float32", "float64")]
-    # numpy 2 has moved its core, and files of either version must be readable with either numpy.
+    # numpy 2 renamed `numpy.core`, and files of either version must be readable with either version.
     core = importlib.import_module("numpy._core" if hasattr(np, "_core") else "numpy.core").multiarray
     for package in ("numpy._core", "numpy.core"):
         allowed += [(core._reconstruct, f"{package}.multiarray._reconstruct")]
@@ -208,6 +208,7 @@ def _training_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], s
                 raise pickle.UnpicklingError(f"attribute {name!r} of {owner!r}")
             return getattr(owner, name)
 
-        # A log buffer stores its methods, pickled as getattr(HistoryBuffer, name); any other getattr stays forbidden.
+        # MMEngine's log buffers store methods, pickled as getattr(HistoryBuffer, name). Any other getattr stays
+        # forbidden.
         allowed += [history, (history_method, "builtins.getattr")]
     return allowed

@@ -1,4 +1,4 @@
-"""MMEngine's Runner with the reader of this package: files run no code, and weights are compared before loading."""
+"""A reader of checkpoints for MMEngine's Runner: files run no code, and weights are compared before loading."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def read_by_package(
     """Have a Runner load its checkpoint through :mod:`dtn_det.checkpoints`.
 
     * ``test``: all weights must fit, and norms take the options that they were trained with.
-    * ``start``, a training from the weights of another one: what fits is loaded and the rest is logged, as MMEngine
-      does; norms keep their own options, and the user is told if those of the file are others.
+    * ``start``, training from the weights of another training: weights that fit are loaded and the rest is logged, as
+      MMEngine does. Norms keep their own options, and the user is told if the file has others.
     * ``resume``: all weights must fit, and the options must be the same.
 
-    Schemes that only MMEngine knows, such as ``torchvision://``, are left to it.
+    URLs whose schemes only MMEngine supports, such as ``torchvision://``, are loaded by MMEngine.
 
     Args:
         runner: The Runner, whose ``load_checkpoint`` is replaced.
-        purpose: Purpose of the weights.
-        advice: What the user can do if they do not fit, as the end of a sentence.
+        purpose: What the weights are loaded for.
+        advice: What the user can do if the weights do not fit, as the end of a sentence.
         say: Called with each line that the user should see.
         weights: See :func:`dtn_det.checkpoints.load.load_weights`.
         content: Content of the checkpoint if it has been read already.
@@ -74,7 +74,7 @@ def _load(
     model = inner_model(runner.model)
     remarks: tuple[Remark, ...] = ()
     if purpose == "resume":
-        # MMEngine's own hooks know which of its weights are an average.
+        # MMEngine's EMAHook restores both kinds of weights itself, so `ema_state_dict` is left out of the comparison.
         if not isinstance(content.get("state_dict"), Mapping):
             raise CheckpointError(
                 f"expected a checkpoint of MMEngine's training to go on from, got {source} without a 'state_dict': "
@@ -108,7 +108,10 @@ def _load(
 
 
 def _for_hooks(content: Mapping[str, Any], state: dict[str, Any], weights: WeightsKind | None) -> dict[str, Any]:
-    """Return the checkpoint for hooks; both kinds of weights stay in it if the config's EMAHook has to choose."""
+    """Return the checkpoint for hooks.
+
+    It keeps ``ema_state_dict`` only if no kind was asked for and no name has changed: MMEngine's EMAHook then chooses.
+    """
     given = {**content, "state_dict": state}
     before = content.get("state_dict")
     if weights is not None or not isinstance(before, Mapping) or set(before) != set(state):

@@ -1,4 +1,4 @@
-"""The state dict within a checkpoint: which of several is meant, and whether it holds the weights themselves."""
+"""The state dict within a checkpoint: the choice among several, and the check that it holds the weights themselves."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ StateDict = dict[str, Tensor]
 WeightsKind = Literal["ema", "plain"]
 """``'ema'`` is an exponential moving average of the weights, ``'plain'`` the weights that the optimizer updated."""
 
-# Keys of checkpoints under which libraries store the weights of the optimizer, and those under which they store
-# averages.
+# Keys of checkpoints under which libraries store the weights that the optimizer updates, and keys of averages.
 PLAIN_PLACES = ("state_dict", "model", "model_state_dict", "module", "net", "network", "weights", "student")
 AVERAGED_PLACES = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "model_state_dict_ema"),
@@ -29,7 +28,7 @@ AVERAGED_PLACES = (
 # Key under which Lightning's WeightAveraging stores the plain weights; it stores the average under ``state_dict``.
 _LIGHTNINGS = "current_model_state"
 
-# Patterns for keys that users choose in programs of their own.
+# Patterns for keys that users choose in their own programs.
 _AVERAGED_KEY = re.compile(r"(^|[._-])(ema|swa|averaged?|shadow|teacher|polyak)([._-]|$)", re.IGNORECASE)
 _OF_TRAINING_KEY = re.compile(
     r"^opt|optim|sched|scaler|loss|criterion|metric|rng|random|grad|meta|hyper|args|config|callback"
@@ -37,7 +36,7 @@ _OF_TRAINING_KEY = re.compile(
 # A dict under an unknown key counts as a state dict if it has at least this many tensors.
 _FEWEST = 2
 
-# Counters that averages store among their tensors.
+# Names of counters that classes for averages store among their tensors.
 _COUNTERS = frozenset({"steps", "n_averaged", "num_updates", "decay"})
 
 MERGE = (
@@ -46,14 +45,14 @@ MERGE = (
 )
 """Advice on what to do with an adapter; it ends the sentence of an error."""
 
-# Ends of the two names by which torch.nn.utils.prune replaces that of a weight.
+# `torch.nn.utils.prune` replaces a weight `X` by `X_orig` and `X_mask`.
 _ORIGINAL, _MASK = "_orig", "_mask"
-# `base_layer` alone is no sign of an adapter: DLA has a module of that name.
+# The name `base_layer` alone does not show an adapter, because DLA has a module of that name.
 _OF_ADAPTER = re.compile(
     r"(^|\.)(lora_\w+|modules_to_save|ia3_l|hada_w\d_\w|lokr_w\d\w*|vera_lambda_\w)(\.|$)"
     r"|^base_model\.model\..*\.base_layer\."
 )
-# FSDP1, whose `use_orig_params=False` joins the parameters of each wrapped module.
+# Name of the row in which FSDP1 with `use_orig_params=False` joins the parameters of a wrapped module.
 _FLAT = re.compile(r"(^|\.)_?flat_param(_\d+)?$")
 _SHOWN = 3
 
@@ -64,9 +63,10 @@ class Chosen:
 
     Attributes:
         state: Names and tensors.
-        kind: Its kind if the checkpoint has both kinds or only an average, or if a kind was asked for; else None.
-        place: Key of the checkpoint under which it stood; empty for a bare state dict.
-        other: Key of the state dict of the other kind, empty if there is none.
+        kind: Kind of the weights if the checkpoint has both kinds or only an average, or if a kind was asked for; else
+            None.
+        place: Key of the state dict in the checkpoint; empty if the checkpoint is itself the state dict.
+        other: Key of the state dict of the other kind; empty if there is none.
     """
 
     state: StateDict
@@ -78,13 +78,13 @@ class Chosen:
 def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None) -> Chosen:
     """Find the state dict of a checkpoint.
 
-    Of a checkpoint with both kinds the average is taken, as timm does and as MMEngine means it: its ``EMAHook`` saves
-    the average under ``state_dict`` and the weights of the optimizer under ``ema_state_dict``.
+    Of a checkpoint with both kinds the average is taken, as timm does. MMEngine intends the same: its ``EMAHook`` saves
+    the average under ``state_dict`` and the weights that the optimizer updates under ``ema_state_dict``.
 
     Args:
-        content: A state dict, or a dict with one under a key of :data:`PLAIN_PLACES` or :data:`AVERAGED_PLACES`,
-            perhaps nested; if there is no such key, a dict in which only one key holds a state dict.
-        wanted: Kind that is wanted; None for the average if there is one.
+        content: A state dict; or a dict with one, perhaps nested, under a key of :data:`PLAIN_PLACES` or
+            :data:`AVERAGED_PLACES`; or a dict without these keys in which exactly one key holds a state dict.
+        wanted: Kind of weights to take; None for the average if there is one.
 
     Returns:
         The state dict, with the names of the file.
@@ -96,7 +96,7 @@ def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None
     plain = next(((key, state) for key in PLAIN_PLACES if (state := _weights(content.get(key)))), None)
     averaged = next(((key, state) for key in AVERAGED_PLACES if (state := _weights(content.get(key)))), None)
     if plain and averaged and _is_mmengines(content):
-        # EMAHook swaps the two: the key named after the average holds the weights that the average has replaced.
+        # EMAHook swaps the two: ``ema_state_dict`` holds the weights that the average has replaced.
         plain, averaged = averaged, plain
     if plain and not averaged and (moved := _weights(content.get(_LIGHTNINGS))):
         plain, averaged = (_LIGHTNINGS, moved), plain
@@ -121,13 +121,13 @@ def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None
     kind: WeightsKind = wanted or ("ema" if averaged else "plain")
     chosen = found[kind]
     other = found["plain" if kind == "ema" else "ema"]
-    # Names within the state dict may tell the two apart, such as ``ema_model.`` of Lightning.
+    # Prefixes of names within the state dict may still mark an average, such as ``ema_model.`` of Lightning.
     if chosen is None and kind == "ema" and plain is not None:
         return Chosen(plain[1], None, plain[0])
     if chosen is None:
         raise CheckpointError(
-            f"expected the weights of the optimizer, got an average under {averaged[0] if averaged else ''!r} alone: "
-            "take it, --weights ema"
+            f"expected the weights that the optimizer updated, got only their average, under "
+            f"{averaged[0] if averaged else ''!r}: take it, --weights ema"
         )
     place, state = chosen
     said = kind if other is not None or kind == "ema" or wanted else None
@@ -135,7 +135,7 @@ def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None
 
 
 def _others(content: Mapping[str, Any]) -> Iterator[tuple[str, StateDict]]:
-    """Yield state dicts under unknown keys, leaving out those of optimizers and other parts of training."""
+    """Yield the state dicts under unknown keys, except those of optimizers and other parts of training."""
     for key, value in content.items():
         key = str(key)
         if key in PLAIN_PLACES or key in AVERAGED_PLACES or key == _LIGHTNINGS or _OF_TRAINING_KEY.search(key.lower()):
@@ -151,7 +151,7 @@ def _others(content: Mapping[str, Any]) -> Iterator[tuple[str, StateDict]]:
 
 
 def _only(states: Mapping[str, StateDict]) -> tuple[str, StateDict] | None:
-    """Return the only state dict and its key, or None if there is none; raise an error if there are several."""
+    """Return the only state dict and its key; None if there is none. Raise an error if there are several."""
     if len(states) > 1:
         raise CheckpointError(
             f"expected one state dict, or one under {', '.join(map(repr, PLAIN_PLACES[:3]))}, got several, under "
@@ -164,7 +164,7 @@ def _only(states: Mapping[str, StateDict]) -> tuple[str, StateDict] | None:
 def averages_without_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the keys of averages that are lists of tensors, as torch_ema writes them.
 
-    Because it has no names, such an average cannot be loaded into a model.
+    Such an average cannot be loaded into a model, because its tensors have no names.
 
     Args:
         content: Content of the file.
@@ -203,7 +203,7 @@ def apply_masks(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> tuple[S
 
     Args:
         state: Names and tensors of a file, in which a pruned weight ``X`` is stored as ``X_orig`` and ``X_mask``.
-        own: Names of the model; if it is pruned itself, nothing is replaced.
+        own: Names of the model. If the model is pruned itself, nothing is replaced.
 
     Returns:
         The state dict, and the names ``X`` of the pruned weights.
@@ -224,17 +224,17 @@ def apply_masks(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> tuple[S
 
 
 def check_whole(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> None:
-    """Check that a state dict holds each weight of a whole model as a tensor of its own.
+    """Check that a state dict holds each weight of a whole model as a separate tensor.
 
-    Adapters add to the weights of another file, DeepSpeed's ZeRO-3 keeps the values elsewhere, and FSDP may join the
-    weights of a module in one row.
+    Adapters add to the weights of another file, DeepSpeed's ZeRO-3 keeps the values in other files, and FSDP may join
+    all weights of a module in one row.
 
     Args:
         state: Names and tensors of a file.
-        own: Names of the model; if it has adapters or flat rows itself, it takes those of the file.
+        own: Names of the model. If the model has adapters or joined rows itself, the state dict may have them too.
 
     Raises:
-        CheckpointError: The state dict is one of these three.
+        CheckpointError: The state dict is of one of these three kinds.
     """
     adapters = [name for name in state if _OF_ADAPTER.search(name)]
     if adapters and not any(map(_OF_ADAPTER.search, own)):
@@ -259,7 +259,7 @@ def check_whole(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> None:
 
 
 def some(names: Iterable[str], limit: int = 8) -> str:
-    """Join names in alphabetical order, and count those beyond the limit."""
+    """Join names in alphabetical order, up to a limit, and add the number of names left out."""
     ordered = sorted(map(str, names))
     more = f" and {len(ordered) - limit} more" if len(ordered) > limit else ""
     return ", ".join(ordered[:limit]) + more

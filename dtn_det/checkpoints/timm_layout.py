@@ -1,7 +1,7 @@
-"""Weights in the layout of other code, brought into timm's names by timm, and the account of what it leaves out.
+"""Conversion of weights in another layout by timm itself, and a check of what timm leaves out.
 
-The modules of timm's models have a ``checkpoint_filter_fn`` each, which renames weights but also resizes and drops
-some. Its result stands for the file only if everything in the file is in it, or cannot alter outputs.
+Each of timm's modules of models has a ``checkpoint_filter_fn``, which renames weights but also resizes and drops some.
+Its result is used only if everything in the file is in it, or cannot alter outputs.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _PERIODS = "rope_embed.periods"
 
 @dataclass(frozen=True)
 class Filtered:
-    """The result of timm's own filter.
+    """The result of a model's ``checkpoint_filter_fn``.
 
     Attributes:
-        state: Names and tensors; empty if they do not stand for the file.
-        dropped: Names of the file's tensors that are left out and cannot alter outputs.
-        folded: Names of position embeddings whose row for the class token is added to that token.
-        biases: Names of biases of the file that are not zero, and that the model has no place for.
+        state: Names and tensors; empty if the result cannot be used.
+        dropped: Names of the file's tensors that were left out and cannot alter outputs.
+        folded: Names of position embeddings whose row for the class token was added to that token.
+        biases: Names of non-zero biases of the file for which the model has no place.
     """
 
     state: StateDict
@@ -42,7 +42,7 @@ class Filtered:
     biases: tuple[str, ...] = ()
 
     def remarks(self, source: str) -> tuple[Remark, ...]:
-        """Tell what was left out, and what was added up."""
+        """Return remarks on what was left out, and on position embeddings that were added to class tokens."""
         found = []
         if self.dropped:
             what = agreeing(
@@ -58,25 +58,30 @@ class Filtered:
 
 
 def in_own_layout(model: nn.Module, state: Mapping[str, Tensor]) -> Filtered | None:
-    """Rename weights by the ``checkpoint_filter_fn`` of the module of timm that a model is from.
+    """Rename weights by the ``checkpoint_filter_fn`` of the timm module that defines a model.
 
-    A result with as many numbers as the file is taken. With fewer, each tensor of the file must be in the result, or be
-    a mask token of a pretraining, the periods of rotary positions that the model has too, a mask of biases (which is
-    applied before), a bias that is zero, or a position embedding whose first row was added to the class token.
+    The result is used if it holds as many values in total as the file. If it holds fewer, each tensor of the file must
+    be in the result or be one of these:
+
+    * a mask token of a pretraining,
+    * the periods of rotary positions, if the model computes the same,
+    * a mask of biases, which is applied before,
+    * a bias that is zero,
+    * a position embedding whose first row was added to the class token.
 
     Args:
         model: The model.
         state: Names and tensors that do not fit it.
 
     Returns:
-        Names and tensors, or the biases for which they are refused; None if the model's module has no such function, or
-        if it does not know these weights or drops others.
+        The result, without a state dict if non-zero biases would be lost. None if the module has no such function, or
+        if the function fails or loses other weights.
     """
     convert = getattr(sys.modules.get(type(model).__module__), "checkpoint_filter_fn", None)
     if convert is None:
         return None
     masked = _with_masks(state)
-    # It takes what it expects for given, fails in any way on other files, and prints as it goes.
+    # The function may print, warn, and fail with any error on weights that it does not know.
     try:
         with warnings.catch_warnings(), contextlib.ExitStack() as quiet:
             warnings.simplefilter("ignore")
@@ -92,7 +97,7 @@ def in_own_layout(model: nn.Module, state: Mapping[str, Tensor]) -> Filtered | N
 
 
 def _with_masks(state: Mapping[str, Tensor]) -> StateDict:
-    """Multiply biases by their masks, as Meta's DINOv3 does in each pass, and leave the masks out."""
+    """Multiply biases by their masks, as Meta's DINOv3 does in each forward pass, and leave the masks out."""
     masks = {name.removesuffix("_mask"): value for name, value in state.items() if name.endswith(_MASK)}
     masks = {name: value for name, value in masks.items() if name in state and state[name].shape == value.shape}
     kept = {name: value for name, value in state.items() if name.removesuffix("_mask") not in masks or name in masks}
@@ -100,7 +105,7 @@ def _with_masks(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def _account(model: nn.Module, state: StateDict, found: StateDict, masks: tuple[str, ...]) -> Filtered | None:
-    """Explain each tensor of the file that is not in the result, and each of the result that is not of the file."""
+    """Account for each tensor that only the file or only the result has; return None if this is not possible."""
     if any(value.is_meta for value in (*state.values(), *found.values())):
         return None
     lost, new = _unmatched(state, found)
@@ -130,7 +135,7 @@ def _account(model: nn.Module, state: StateDict, found: StateDict, masks: tuple[
 
 
 def _unmatched(state: StateDict, found: StateDict) -> tuple[StateDict, StateDict]:
-    """Pair the tensors of two state dicts that are the same, one to one; return those of each that have no partner."""
+    """Pair equal tensors of two state dicts, one to one, and return the unpaired tensors of each."""
     lost = {name: value for name, value in state.items() if not name.endswith(OWN_BUFFERS)}
     new = {name: value for name, value in found.items() if not name.endswith(OWN_BUFFERS)}
     for same in (lambda one, other: one is other, _is_view, _is_equal):
@@ -159,7 +164,7 @@ def _class_token(name: str) -> str:
 
 
 def _is_folded(name: str, state: StateDict, found: StateDict) -> bool:
-    """Return whether the first row of a position embedding went into the class token, and the rest stayed."""
+    """Return whether the first row of a position embedding was added to the class token and the rest kept."""
     token = _class_token(name)
     if not name.endswith("pos_embed") or not {name, token} <= state.keys() & found.keys() or state[name].ndim != 3:
         return False
@@ -168,7 +173,7 @@ def _is_folded(name: str, state: StateDict, found: StateDict) -> bool:
 
 
 def _parts(name: str, bias: Tensor, found: StateDict) -> tuple[str, ...]:
-    """Return the names of the biases of queries and values in the result, if they are those of a bias of all three."""
+    """Return the names of the result's biases of queries and values if both are slices of the joint ``bias``."""
     names = (name.replace("qkv.bias", "q_bias"), name.replace("qkv.bias", "v_bias"))
     if not {*names} <= found.keys() or bias.numel() % 3:
         return ()
@@ -177,7 +182,7 @@ def _parts(name: str, bias: Tensor, found: StateDict) -> tuple[str, ...]:
 
 
 def _is_periods(name: str, value: Tensor, model: nn.Module) -> bool:
-    """Return whether periods of rotary positions are those that the model computes; files may have them in bfloat16."""
+    """Return whether a tensor holds the periods of rotary positions that the model computes, perhaps in bfloat16."""
     if not name.endswith(_PERIODS):
         return False
     return any(_near(value, own) for buffer, own in model.named_buffers() if buffer.rpartition(".")[2] == "periods")
@@ -195,7 +200,7 @@ def _numbers(state: Mapping[str, Tensor]) -> int:
 
 
 def with_biases(model: nn.Module) -> str:
-    """Return the name of timm's model like a model, but with biases of queries and values; empty if there is none."""
+    """Return the name of the same timm model with biases of queries, keys and values; empty if timm has none."""
     settings = getattr(model, "pretrained_cfg", None)
     name = settings.get("architecture") if isinstance(settings, Mapping) else None
     timm = sys.modules.get("timm")

@@ -1,4 +1,4 @@
-"""The norm that a checkpoint was trained with, read from the config that MMEngine writes into it without running it."""
+"""The norm that a checkpoint was trained with, read from the config in the checkpoint without running the config."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dtn_det.layers.token_norms import token_norm_class
 
 
 def trained_options(content: Mapping[str, Any]) -> dict[str, object] | None:
-    """Return the options of norms that are fixed by the config within a checkpoint.
+    """Return the options of norms that the config within a checkpoint sets.
 
     Args:
         content: A training checkpoint of MMEngine, with its config as text under ``meta``.
 
     Returns:
-        The options as :meth:`dtn_det.layers.TokenNorm.options` returns them, without those that the config leaves to
-        the model; None if the checkpoint has no config, or the config has no norms of this package.
+        The options in the form of :meth:`dtn_det.layers.TokenNorm.options`, without those that the config leaves to the
+        model. None if the checkpoint has no config, or the config has no norms of this package.
     """
     meta = content.get("meta")
     text = meta.get("cfg") if isinstance(meta, Mapping) else None
@@ -37,15 +37,15 @@ def trained_options(content: Mapping[str, Any]) -> dict[str, object] | None:
 
 
 def config_value(text: str, name: str) -> Any:
-    """Return the value of a variable of a config, which MMEngine writes as literals and calls of ``dict``.
+    """Return the value of a variable in the text of a config. MMEngine writes values as literals and calls of ``dict``.
 
     Args:
-        text: The config in Python.
+        text: The config as Python code.
         name: Name of a variable at the top level.
 
     Returns:
-        The value; None if the text has no such variable or is no config. Parts of it that are neither literals nor
-        calls of ``dict`` become None.
+        The value, in which parts other than literals and calls of ``dict`` become None. None if the text has no such
+        variable or is no config.
     """
     try:
         tree = ast.parse(text)
@@ -73,7 +73,7 @@ def _value(node: ast.expr) -> Any:
 
 
 def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield a config and all configs nested in it, outer ones first."""
+    """Yield a config and all configs nested in it, outer before inner."""
     if isinstance(value, Mapping):
         yield value
         for inner in value.values():
@@ -89,7 +89,7 @@ def _options(settings: Mapping[str, Any]) -> dict[str, object] | None:
     except ValueError:
         return None
     found: dict[str, object] = {"norm": norm.__name__}
-    # Options that the model chooses if the config does not set them.
+    # Options that the model sets if the config does not.
     of_host = {"eps", "num_groups"}
     parameters = inspect.signature(norm).parameters
     for name in norm.decisive:
@@ -101,7 +101,7 @@ def _options(settings: Mapping[str, Any]) -> dict[str, object] | None:
 
 
 def _of_start(norm: type[TokenNorm], settings: Mapping[str, Any]) -> dict[str, object]:
-    """Return the two options of DTN that ``init='layernorm'`` turns off, whatever the config says of them."""
+    """Return the two options of DTN that ``init='layernorm'`` turns off, whatever values the config gives them."""
     if norm.__name__ == "DTN" and settings.get("init") == "layernorm":
         return {"head_rms": False, "unbiased": False}
     return {}

@@ -1,4 +1,4 @@
-"""Remove the prefixes that wrappers put before names of weights; the names of the model show what is a prefix."""
+"""Remove the prefixes that wrappers add to names of weights. The names of the model show what is a prefix."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor
 from dtn_det.checkpoints.state_dict import StateDict, WeightsKind
 from dtn_det.layers.options import EXTRA_STATE
 
-# How many prefixes are tried, the most frequent ones first.
+# Number of prefixes to try, the most frequent first.
 _TRIED = 6
 _AVERAGED_NAME = re.compile(r"(^|[._])(ema|teacher|averaged|shadow)([._]|$)")
-# What torch.compile, activation checkpointing and FSDP insert into names; they can wrap any module of a model.
+# Parts of names that torch.compile, activation checkpointing and FSDP insert; they can wrap any module of a model.
 _COMPILED = re.compile(r"(^|\.)(?:(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.)+")
 _IN_PARALLEL = re.compile(r"(^|\.)module\.")
 
@@ -27,11 +27,11 @@ class Unwrapped:
 
     Attributes:
         state: Names and tensors.
-        prefix: Prefix that was taken off all names.
-        added: Prefix that was put before all names.
-        left_out: Names of the file that do not begin with the prefix.
-        kind: Kind of the weights if their prefix, or that of the others, says that it is an average; else None.
-        other: Prefix of the weights of the other kind.
+        prefix: Prefix that was removed from all names.
+        added: Prefix that was added to all names.
+        left_out: Names of the file without the prefix; their weights are not in ``state``.
+        kind: Kind of the weights if ``prefix`` or ``other`` is that of an average; else None.
+        other: Prefix of the weights of the other kind; empty if there are none.
     """
 
     state: StateDict
@@ -45,19 +45,21 @@ class Unwrapped:
 def unwrap_names(
     state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], wanted: WeightsKind | None = None
 ) -> Unwrapped:
-    """Remove the prefixes of wrappers from the names of a file if more of the names are then the model's.
+    """Remove the prefixes of wrappers from the names of a file if more names then match the model's.
 
-    Removed anywhere in a name are ``_orig_mod.`` of ``torch.compile``, the names of activation checkpointing and FSDP,
-    and ``module.`` of data parallelism. Any other prefix, such as ``model.`` of Lightning or ``backbone.`` of
-    OpenMMLab, is found by comparison with the names of the model; one that the model has and the file lacks is added.
+    ``_orig_mod.`` of ``torch.compile``, the names of activation checkpointing and FSDP, and ``module.`` of data
+    parallelism are removed anywhere in a name. Any other prefix, such as ``model.`` of Lightning or ``backbone.`` of
+    OpenMMLab, is found by comparison with the names of the model. A prefix that the model has and the file lacks is
+    added.
 
     Args:
         state: Names and tensors of a file.
         shapes: Names and shapes of the model.
-        wanted: Kind to choose if two prefixes fit equally, such as ``teacher.`` and ``student.``; None for the average.
+        wanted: Kind to choose if two prefixes fit equally well, such as ``teacher.`` and ``student.``; None for the
+            average.
 
     Returns:
-        The state dict under the names that fit the model best; unchanged if no other names fit better.
+        The state dict under the names that match the model best; unchanged if its own names do.
     """
     best, best_score = Unwrapped(dict(state)), _score(state, shapes)
     for rename in _SPELLINGS:
@@ -66,7 +68,7 @@ def unwrap_names(
         for prefix, _ in prefixes.most_common(_TRIED):
             found = {new.removeprefix(prefix): state[old] for old, new in names.items() if new.startswith(prefix)}
             score = _score(found, shapes)
-            # A prefix that only a few names have may end alike by chance.
+            # If only a few names match without the prefix, they may match by chance.
             if prefix and 2 * score[0] <= min(len(shapes), len(state)):
                 continue
             if score <= best_score and not (prefix and score == best_score and _better(prefix, best.prefix, wanted)):
@@ -81,7 +83,7 @@ def unwrap_names(
 
 
 def unwrap_by(state: Mapping[str, Tensor], pattern: re.Pattern[str], wanted: WeightsKind | None = None) -> Unwrapped:
-    """Remove whatever stands before the names that a pattern finds, unless some names have nothing before them.
+    """Remove the prefix before names that match a pattern, unless some of these names have no prefix.
 
     Args:
         state: Names and tensors of a file.
@@ -89,7 +91,8 @@ def unwrap_by(state: Mapping[str, Tensor], pattern: re.Pattern[str], wanted: Wei
         wanted: See :func:`unwrap_names`.
 
     Returns:
-        The weights under the most frequent prefix, without it; unchanged if the pattern finds no name.
+        The weights under the most frequent prefix, without the prefix; unchanged if no name matches. If weights of both
+        kinds are frequent, ``wanted`` decides.
     """
     named = {_without_parallel(name): value for name, value in state.items()}
     known = Counter(
@@ -124,14 +127,14 @@ _SPELLINGS: tuple[Callable[[str], str], ...] = (_as_it_is, _without_compile, _wi
 
 
 def _score(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> tuple[int, int]:
-    """Count the names that are the model's, and how many of these have its shapes."""
-    # Old files have no extra state, so its absence is no sign that names differ.
+    """Count the names that the model has, and how many of these also have the model's shapes."""
+    # Extra state is not counted, because old files have none.
     known = [name for name in state if name in shapes and not name.endswith(EXTRA_STATE)]
     return len(known), sum(state[name].shape == shapes[name] for name in known)
 
 
 def _prefixes(names: Iterable[str], known: Iterable[str]) -> Counter[str]:
-    """Count for each prefix how many of the names are this prefix and a known name after it."""
+    """Count, for each prefix, the names that are this prefix followed by a known name."""
     wanted = set(known)
     counted: Counter[str] = Counter()
     for name in names:
@@ -145,18 +148,18 @@ def _is_average(prefix: str) -> bool:
 
 
 def _better(prefix: str, than: str, wanted: WeightsKind | None) -> bool:
-    """Return whether a prefix is of the wanted kind while ``than``, which fits equally well, is not."""
+    """Return whether ``prefix`` marks the wanted kind and ``than`` does not."""
     average = wanted != "plain"
     return _is_average(prefix) == average and _is_average(than) != average
 
 
 def _kind(prefix: str, other: str) -> WeightsKind | None:
-    """Return the kind of the weights under ``prefix``; None if neither prefix is that of an average."""
+    """Return the kind of the weights under ``prefix``; None if neither prefix marks an average."""
     return "ema" if _is_average(prefix) else "plain" if _is_average(other) else None
 
 
 def _with_kind(found: Unwrapped, shapes: Mapping[str, torch.Size]) -> Unwrapped:
-    """Add the kind of the weights, and the prefix of a second whole set if the file has one."""
+    """Add the kind of the weights, and the prefix of a second complete set if the file has one."""
     prefixes = _prefixes(map(_without_parallel, found.left_out), shapes)
     other = next((prefix for prefix, count in prefixes.most_common(1) if prefix and 2 * count > len(shapes)), "")
     kind = _kind(found.prefix, other)

@@ -24,7 +24,7 @@ from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import CheckpointError
 
 PRUNED = "pruned_weights"
-"""Kind of the remark on weights that are pruned."""
+"""Kind of the remark on pruned weights."""
 
 COPIES = "ema_copies"
 """Kind of the remark on a second set of weights within the state dict."""
@@ -37,11 +37,11 @@ class Weights:
     """The weights of a model, and how they were found in a file.
 
     Attributes:
-        chosen: The state dict that was chosen in the file.
-        named: Its weights under the names of the model.
-        unnamed: Keys of averages that are lists without names, and therefore cannot be loaded.
-        pruned: Names of the pruned weights; here they are multiplied by their masks.
-        copies: The two sets of weights in a state dict that mmcv's EMAHook has written; else None.
+        chosen: The state dict that was chosen from the file.
+        named: The weights of this state dict, under the names of the model.
+        unnamed: Keys of averages that are lists without names. They cannot be loaded.
+        pruned: Names of the pruned weights. In ``named`` they are multiplied by their masks.
+        copies: Both sets of weights, if mmcv's EMAHook wrote two into the state dict; else None.
     """
 
     chosen: Chosen
@@ -52,19 +52,19 @@ class Weights:
 
     @property
     def state(self) -> StateDict:
-        """Names and tensors."""
+        """Tensors under the names of the model."""
         return self.named.state
 
     @property
     def kind(self) -> WeightsKind | None:
-        """``'ema'`` or ``'plain'`` if the file says which; else None."""
+        """``'ema'`` or ``'plain'`` if the file shows which; else None."""
         return self.chosen.kind or (self.copies and self.copies.kind) or self.named.kind
 
     def check_kind(self, wanted: WeightsKind | None) -> None:
         """Check that an average was found if one is wanted.
 
         Raises:
-            CheckpointError: An average is wanted, and the file does not call its weights so.
+            CheckpointError: An average is wanted, and nothing in the file marks its weights as one.
         """
         if wanted == "ema" and self.kind != "ema" and self.copies is None:
             raise CheckpointError(
@@ -73,7 +73,7 @@ class Weights:
             )
 
     def fact(self) -> dict[str, str]:
-        """Return the kind of the weights, for the manifest of a store; empty if the file does not say it."""
+        """Return the kind of the weights, for the manifest of a store; empty if the kind is unknown."""
         if self.copies is not None:
             return {"weights": self.copies.fact()}
         place = self.chosen.place if self.chosen.kind else self.named.prefix.rstrip(".")
@@ -91,7 +91,7 @@ class Weights:
         return (Remark(PRUNED, what, source, len(self.pruned), self.pruned[:3]),) if self.pruned else ()
 
     def _of_average(self, source: str) -> tuple[Remark, ...]:
-        """Return a remark if an average or one of two state dicts was taken, or if an average could not be taken."""
+        """Return a remark if an average or one of two state dicts was taken, or if an average has no names."""
         if self.copies is not None:
             return (Remark(COPIES, self.copies.remark(), source),)
         if self.kind is None:
@@ -123,12 +123,12 @@ def choose_whole(
         own: Names of the model if it is known.
 
     Returns:
-        The state dict with the names of the file, the names of weights that masks were applied to, and the two sets of
-        weights of mmcv's EMAHook if the state dict has them.
+        The state dict with the names of the file, the names of the pruned weights, and both sets of weights of mmcv's
+        EMAHook if the state dict has two.
 
     Raises:
-        CheckpointError: There is no state dict, or none of the wanted kind, or it is an adapter, or the values of its
-            weights are elsewhere.
+        CheckpointError: There is no state dict or none of the wanted kind, it is an adapter, or it lacks the values of
+            its weights.
     """
     chosen = choose_weights(content, wanted)
     own = tuple(own)
@@ -144,16 +144,17 @@ def choose_whole(
 def find_weights(
     own: Mapping[str, Tensor], content: Mapping[str, Any], source: str, wanted: WeightsKind | None = None
 ) -> Weights:
-    """Find the state dict of a checkpoint, and bring its names into those of a model as far as they match.
+    """Find the state dict of a checkpoint, and rename its weights as in the model as far as the names match.
 
     Args:
         own: State dict of the model.
         content: Content of the file.
         source: Name of the file, for messages.
-        wanted: ``'ema'`` or ``'plain'`` of a checkpoint with both; None for the average if there is one.
+        wanted: ``'ema'`` or ``'plain'`` of a checkpoint with both. None takes the average if there is one, but from a
+            file of mmcv's EMAHook the weights under the names of the model.
 
     Raises:
-        CheckpointError: There is no state dict, none of the wanted kind, or not all of a model's weights.
+        CheckpointError: There is no state dict, none of the wanted kind, or one without all weights of a model.
     """
     try:
         chosen, pruned, copies = choose_whole(content, wanted, own)

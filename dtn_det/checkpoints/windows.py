@@ -1,7 +1,8 @@
-"""Tables of relative positions, which models compute themselves: those in a file show the windows of its model.
+"""Comparison of the windows of a checkpoint's model with those of a model, by their tables of relative positions.
 
-The shapes of SwinV2's weights do not depend on its windows, so only these buffers show with which windows the weights
-of a checkpoint were trained. timm does not save them; files of Microsoft and of old releases have them.
+The shapes of SwinV2's weights do not depend on its windows. Only these tables, which models compute themselves, show
+the windows that a checkpoint was trained with. timm does not save the tables; files of Microsoft and of old releases of
+timm have them.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ from dtn_det.errors import CheckpointError
 
 _TABLE = "relative_coords_table"
 _INDEX = "relative_position_index"
-# Half precision changes entries by up to 0.004; those of windows of 12 and 13 tokens, the closest in use, differ by
-# 0.03.
+# Half precision changes entries by up to 0.004. Tables for windows of 12 and 13 tokens, the closest sizes in use,
+# differ by 0.03.
 _TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class Windows:
-    """The comparison of the tables of relative positions of a file with those of a model.
+    """The comparison of the tables of relative positions in a file and in a model.
 
     Attributes:
-        others: Names of tables of another shape.
-        there: Window of the first of them in the file: its height and width, or only its number of tokens.
+        others: Names of tables whose shape differs from the model's.
+        there: Window of the first of these tables in the file: height and width, or only the number of tokens.
         here: Window of the same table in the model.
-        scaled: Names of tables of coordinates of the same shape with other values, as in a model that was pretrained
+        scaled: Names of coordinate tables with the model's shape but other values, as in a model that was pretrained
             with other windows before it was fine-tuned.
-        numbered: Names of tables of indices of the same shape with other values.
+        numbered: Names of index tables with the model's shape but other values.
     """
 
     others: tuple[str, ...] = ()
@@ -45,12 +46,12 @@ class Windows:
     numbered: tuple[str, ...] = ()
 
     def check(self, model: nn.Module, source: str, advice: str) -> None:
-        """Check that the windows are those of the model.
+        """Check that the file has the windows of the model.
 
         Args:
             model: The model.
             source: Name of the file, for messages.
-            advice: What the user can do, as the end of a sentence, if timm has no model of the file's windows.
+            advice: What the user can do if timm has no model with the file's windows, as the end of a sentence.
 
         Raises:
             CheckpointError: The file has other windows.
@@ -89,7 +90,7 @@ class Windows:
 
 
 def compare_windows(state: Mapping[str, Tensor], model: nn.Module) -> Windows:
-    """Compare the tables of relative positions in a state dict with those that a model computes and does not save.
+    """Compare the tables of relative positions in a state dict with those that a model computes but does not save.
 
     Args:
         state: Names and tensors, in the names of the model.
@@ -99,7 +100,7 @@ def compare_windows(state: Mapping[str, Tensor], model: nn.Module) -> Windows:
     if not of_file:
         return Windows()
     saved = model.state_dict().keys()
-    # Some wrappers have a name in `named_buffers()` that they leave out of state dicts: take all ends of such names.
+    # Some wrappers add their name in `named_buffers()` but not in state dicts, so all ends of names are tried.
     own = {
         name: value
         for buffer, value in model.named_buffers(remove_duplicate=False)
@@ -129,8 +130,8 @@ def _close(there: Tensor, here: Tensor) -> bool:
 
 
 def _window(table: Tensor) -> tuple[int, ...]:
-    """Return height and width of a table's window; for an index whose window is not square, the number of tokens."""
-    if table.ndim == 4:  # coordinates, 1 x (2H - 1) x (2W - 1) x 2
+    """Return a table's window as height and width, or for an index of a non-square window as the number of tokens."""
+    if table.ndim == 4:  # coordinates: 1 x (2H - 1) x (2W - 1) x 2
         return (table.shape[1] + 1) // 2, (table.shape[2] + 1) // 2
     tokens = table.shape[0] if table.ndim else 0
     side = math.isqrt(tokens)
@@ -142,7 +143,7 @@ def _written(window: tuple[int, ...]) -> str:
 
 
 def _of_window(model: nn.Module, here: tuple[int, ...], there: tuple[int, ...]) -> str:
-    """Return the name of the timm model that differs only by its windows, ``there``; empty if there is none."""
+    """Return the name of the timm model that differs only in its windows, ``there``; empty if there is none."""
     settings = getattr(model, "pretrained_cfg", None)
     name = settings.get("architecture") if isinstance(settings, Mapping) else None
     timm = sys.modules.get("timm")
