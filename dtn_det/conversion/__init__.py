@@ -1,4 +1,4 @@
-"""Conversions of built models: other norms, Shifted Patch Tokenization and Locality Self-Attention."""
+"""Conversions of built models: replacing norms, Shifted Patch Tokenization and Locality Self-Attention."""
 
 from dtn_det.conversion.norms import convert_norm
 from dtn_det.conversion.plan import NormPlan, NormSite, plan_norms

@@ -1,4 +1,4 @@
-"""Transformer blocks of a built model: where they are, what their tokens are, and which the authors convert."""
+"""The transformer blocks of a built model: their places, their tokens, and which of them DTN's authors convert."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from torch import nn
 
 from dtn_det.conversion.hosts.traits import ancestors, attends_to_others, reads, reads_images
 
-# Attributes by which attention modules of the libraries say how many heads they have.
+# Names of the attribute in which attention modules of the libraries hold their number of heads.
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "heads")
 
 
 @dataclass(frozen=True)
 class TransformerBlock:
-    """A transformer block: an element of a list of modules with an attention of its own.
+    """A transformer block: an element of a list of modules that contains an attention.
 
     Attributes:
         path: Path of the block.
         module: The block.
-        attention: Its innermost attention.
+        attention: The innermost attention within the block.
     """
 
     path: str
@@ -28,17 +28,17 @@ class TransformerBlock:
 
     @property
     def stage(self) -> str:
-        """Path of the list of modules that the block is an element of."""
+        """Path of the list of modules that contains the block."""
         return self.path.rpartition(".")[0]
 
     @property
     def is_class_attention(self) -> bool:
-        """True if the only query of its attention is the class token, as in the last blocks of CaiT."""
+        """True if the only query of the block's attention is the class token, as in the last blocks of CaiT."""
         return "classatt" in type(self.attention).__name__.lower()
 
 
 def find_blocks(modules: dict[str, nn.Module]) -> dict[str, TransformerBlock]:
-    """Return the transformer blocks among the modules of a model; the keys of both dicts are paths."""
+    """Return the transformer blocks among the modules of a model. The keys of both dicts are paths."""
     blocks = {}
     for path, module in modules.items():
         parent, _, last = path.rpartition(".")
@@ -51,7 +51,7 @@ def find_blocks(modules: dict[str, nn.Module]) -> dict[str, TransformerBlock]:
 
 
 def num_heads(module: nn.Module) -> int | None:
-    """Return the number of heads of an attention; None for other modules."""
+    """Return a module's number of heads; None if it has no such attribute, and is therefore no attention."""
     for name in _HEADS:
         value = getattr(module, name, None)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
@@ -60,7 +60,7 @@ def num_heads(module: nn.Module) -> int | None:
 
 
 def own_attention(module: nn.Module) -> nn.Module | None:
-    """Return the innermost attention of a block, None if it has none; modules in lists belong to other blocks."""
+    """Return the innermost attention within a block, not searching lists of modules in it; None if it has none."""
     for child in module.children():
         if isinstance(child, nn.ModuleList | nn.Sequential):
             continue
@@ -73,12 +73,12 @@ def own_attention(module: nn.Module) -> nn.Module | None:
 
 
 def block_around(name: str, blocks: dict[str, TransformerBlock]) -> TransformerBlock | None:
-    """Return the innermost block around a module, or None."""
+    """Return the innermost block that contains a module; None if no block does."""
     return next((blocks[path] for path in ancestors(name) if path in blocks), None)
 
 
 def stream_widths(norms: dict[str, nn.LayerNorm], block_of: dict[str, TransformerBlock | None]) -> dict[str, int]:
-    """Return the width of each block's outermost norm (the first of several), by the path of the block."""
+    """Return the number of channels of each block's outermost norm (the first of several), under the block's path."""
     outermost: dict[str, tuple[int, int]] = {}
     for name, norm in norms.items():
         block = block_of[name]
@@ -105,11 +105,11 @@ def authors_blocks(blocks: dict[str, TransformerBlock], sequence: bool) -> froze
 
 
 def reasons_of_strangers(modules: dict[str, nn.Module], blocks: dict[str, TransformerBlock]) -> dict[str, str]:
-    """Return the blocks whose tokens are not those of an image: a reason for each, by its path."""
+    """Return, under a block's path, the reason why its tokens do not form the grid of an image; others are left out."""
     reasons: dict[str, str] = {}
     of_stage: dict[str, str | None] = {}
     for path, block in blocks.items():
-        # The answer depends on the modules around a block, which are the same for all blocks of a stage.
+        # What a block reads depends on the modules around it, and these are the same for all blocks of a stage.
         if block.stage not in of_stage:
             of_stage[block.stage] = reads(modules, path)
         what = of_stage[block.stage]

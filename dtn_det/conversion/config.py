@@ -1,4 +1,4 @@
-"""All conversions of a model in their order, also from a config with ``dict(type="ConvertedModel", ...)``."""
+"""All conversions of a model, in their order; configs use them as ``dict(type="ConvertedModel", ...)``."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def convert(
 
     Args:
         model: Any built model.
-        norm_cfg: ``type`` (a name as in :func:`dtn_det.convert_norm`, or ``'LN'`` to keep the norms of the model) and
-            further arguments of :func:`dtn_det.convert_norm`. Options of DTN are allowed with another ``type``,
-            and ignored. A name alone stands for ``dict(type=name)``. None leaves the norms as they are.
+        norm_cfg: Settings of the new norms: ``type`` (a name as in :func:`dtn_det.convert_norm`, or ``'LN'`` to keep
+            the norms of the model) and further arguments of :func:`dtn_det.convert_norm`. Options of DTN may stay when
+            the ``type`` is another norm; they are then ignored. A name alone stands for ``dict(type=name)``. None keeps
+            the norms of the model.
         spt: Replace the tokenization by Shifted Patch Tokenization, see :func:`convert_tokenization`.
         lsa: Replace the attention by Locality Self-Attention, see :func:`convert_attention`.
 
@@ -37,7 +38,7 @@ def convert(
     norm = norm_settings(norm_cfg)
     if norm and "type" not in norm:
         raise InputError(f"expected norm_cfg with a type, got {norm}: write norm_cfg=dict(type='dtn', ...)")
-    # The tokenization comes first, because the hooks of the norms look for the module that makes the tokens.
+    # The tokenization comes first, because the hooks of converted norms need the final module that makes the tokens.
     if spt:
         convert_tokenization(model, "spt")
     if lsa:
@@ -50,10 +51,10 @@ def convert(
 
 
 def norm_settings(norm_cfg: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """Return the settings of a norm as a dict: ``dict(type=name)`` for a name alone, an empty one for None.
+    """Return the settings of a norm as a dict. A name becomes ``dict(type=name)``, None an empty dict.
 
     Raises:
-        InputError: ``norm_cfg`` is neither a config nor a name nor None.
+        InputError: ``norm_cfg`` is not a config, a name or None.
     """
     if isinstance(norm_cfg, str):
         return {"type": norm_cfg}
@@ -72,16 +73,15 @@ def converted_model(
 ) -> nn.Module:
     """Build a model of any registry and convert it; registered in MMEngine's root registry as ``ConvertedModel``.
 
-    It serves wherever a config names a model: a whole classifier (``TimmClassifier``), or the backbone of one. The
-    result is the converted model itself, without a wrapper, so checkpoints have its names.
+    A config can use it in place of any model: a whole classifier (``TimmClassifier``) or the backbone of one. The
+    result is the converted model itself, without a wrapper, so the names in checkpoints do not change.
 
     Args:
         model: Config of the model, with its ``type``.
         norm_cfg: Conversion of the norms, see :func:`convert`.
         spt: Whether to use Shifted Patch Tokenization.
         lsa: Whether to use Locality Self-Attention.
-        data_preprocessor: Preprocessor of a whole classifier or detector, which MMEngine hands to whatever the config
-            calls ``model``.
+        data_preprocessor: Preprocessor of a whole classifier or detector. MMEngine passes it to the config's ``model``.
 
     Raises:
         InputError: The config does not fit, or nothing could be converted.
@@ -100,7 +100,7 @@ def converted_model(
 
 
 def _registry_of(name: Any) -> Any:
-    """Return the registry that has a type: the root registry finds those of its children in the default scope only."""
+    """Return the registry that contains a type. The root registry searches its children only in the default scope."""
     root = require("mmengine.registry", "det").MODELS
     if not isinstance(name, str) or root.get(name) is not None:
         return root
@@ -108,7 +108,7 @@ def _registry_of(name: Any) -> Any:
 
 
 def _keep_own_start(model: nn.Module) -> None:
-    """Keep MMEngine from drawing new weights for models of other libraries, which may be pretrained."""
+    """Keep MMEngine from initialising models of other libraries again, because their weights may be pretrained."""
     own = require("mmengine.model", "det").BaseModule
     for module in model.modules():
         if not isinstance(module, own) and hasattr(module, "init_weights"):

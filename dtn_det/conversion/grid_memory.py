@@ -1,10 +1,10 @@
-"""The grids that the hooks of a converted model have seen in its current forward pass.
+"""The grids of tokens that the hooks of a converted model have seen in its current forward pass.
 
-The outermost call of the model forgets all grids of earlier passes when it starts, and its own when it ends, also after
-an error. If a part of the model is called by itself (timm's `forward_features`), no call marks where the pass starts
-and ends; then each norm may read a grid once.
+When the outermost call of the model starts, all grids of earlier passes are forgotten. When it ends, also with an
+error, its own grids are forgotten. If a part of the model is called by itself (timm's `forward_features`), no call
+marks where the pass starts and ends; then each norm may read a grid once.
 
-A host is a part of the model that makes tokens and contains the blocks that take them, such as the vision tower of a
+A host is a part of the model that makes tokens and contains the blocks that process them, such as the vision tower of a
 CLIP.
 """
 
@@ -21,19 +21,19 @@ from dtn_det.errors import InputError
 
 Grid = tuple[int, int]
 
-# Largest number of grids that are kept between a forward pass and its backward pass.
+# Largest number of grids to keep between a forward pass and its backward pass.
 _MAX_GRIDS = 64
 
 
 @dataclass(frozen=True)
 class PatchLayout:
-    """The layout of patches that a host was given in its arguments.
+    """The layout of the patches of a batch, as read from the arguments of a host.
 
     Attributes:
-        grid: `(H, W)` of all images, whose tokens padding may follow. None if the images have no common grid.
+        grid: `(H, W)`, the same for all images; padding may follow its tokens. None if the images have no common grid.
         batch: Number of images.
         source: Names of the arguments from which the layout was read.
-        problem: What was found instead of a grid, for the message of an error.
+        problem: What was found instead of a common grid, for the message of an error.
     """
 
     grid: Grid | None
@@ -44,12 +44,12 @@ class PatchLayout:
 
 @dataclass
 class ToldLayout:
-    """A layout of patches, and the module that it was given to.
+    """A layout of patches, and the module whose arguments showed it.
 
     Attributes:
         path: Path of the module.
         layout: The layout.
-        readers: Names of the norms that have read it, where only a part of the model is called.
+        readers: Names of the norms that have read it; used only if a part of the model is called by itself.
     """
 
     path: str
@@ -65,7 +65,7 @@ class SeenGrid:
         grid: `(H, W)`.
         batch: Number of images.
         padded: True if padding may follow the tokens of the grid.
-        readers: Names of the norms that have read it, where only a part of the model is called.
+        readers: Names of the norms that have read it; used only if a part of the model is called by itself.
     """
 
     grid: Grid
@@ -76,19 +76,19 @@ class SeenGrid:
 
 @dataclass
 class GridMemory:
-    """All that the hooks of one model have seen in its current forward pass.
+    """Everything that the hooks of one model have seen in its current forward pass.
 
-    Grids are kept by the path of the host and by the width of its tokens.
+    Grids are kept under the path of the host and the width (number of channels) of its tokens.
 
     Attributes:
-        outermost: By thread, the path of the outermost module whose call runs.
-        seen: By thread, host and width, the grid of the current forward pass.
-        layouts: By thread and host, the layout of patches of the current forward pass.
-        pending: By host and width, the grids of passes whose activations a later backward pass may recompute
-            (activation checkpointing), each with True if padding may follow its tokens.
-        used_again: True if a backward pass has recomputed activations since grids were last added to `pending`.
-        surpluses: The numbers of tokens outside the grid that norms have met so far.
-        mask: `(B, L)`, True for the valid tokens of sequences; None without a mask.
+        outermost: For each thread, the path of the outermost module whose call is running.
+        seen: For each thread, host and width, the grid of the current forward pass.
+        layouts: For each thread and host, the layout of patches of the current forward pass.
+        pending: For each host and width, the grids of earlier passes whose activations a backward pass may still
+            recompute (activation checkpointing). Each grid has a flag that is True if padding may follow its tokens.
+        used_again: True if a backward pass has recomputed activations since a grid was last added to `pending`.
+        surpluses: Every number of tokens outside the grid that a norm has received so far.
+        mask: `(B, L)`, True for the valid tokens of sequences; None if there is no mask.
     """
 
     outermost: dict[int, str] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class GridMemory:
     mask: Tensor | None = None
 
     def tell_layout(self, host: str, path: str, layout: PatchLayout | None) -> None:
-        """Keep the layout that a module was given, unless a module around it was given one in this call."""
+        """Keep the layout from a module's arguments, unless a module around it had a layout in the same call."""
         key = current_thread(), host
         told = self.layouts.get(key)
         if told is not None and path != told.path and path.startswith(f"{told.path}." if told.path else ""):
@@ -111,18 +111,18 @@ class GridMemory:
             self.layouts[key] = ToldLayout(path, layout)
 
     def read_layout(self, hosts: tuple[str, ...], name: str) -> PatchLayout | None:
-        """Return the layout that the nearest host around a norm was given in this pass, or None."""
+        """Return the layout that the nearest host around a norm received in this pass; None if there is none."""
         thread = current_thread()
         told = next((self.layouts[thread, host] for host in hosts if (thread, host) in self.layouts), None)
         if told is None or thread in self.outermost:
             return told.layout if told else None
         if name in told.readers:
-            return None  # a second pass, in which no layout was given
+            return None  # The layout is of an earlier pass, and this pass received none.
         told.readers.add(name)
         return told.layout
 
     def record(self, host: str, width: int, grid: Grid, batch: int) -> None:
-        """Keep the grid of the tokens of this width that a host has made."""
+        """Keep the grid of tokens with `width` channels that a host has made."""
         thread = current_thread()
         if _computes_again() and thread not in self.outermost:
             return
@@ -130,7 +130,7 @@ class GridMemory:
         self.keep_for_backward(host, width, grid)
 
     def keep_for_backward(self, host: str, width: int, grid: Grid, padded: bool = False) -> None:
-        """Keep a grid for a backward pass that recomputes activations."""
+        """Keep a grid for the case that the backward pass recomputes activations."""
         if not torch.compiler.is_compiling() and torch.is_grad_enabled() and not _computes_again():
             if self.used_again:
                 self.pending, self.used_again = {}, False
@@ -139,13 +139,13 @@ class GridMemory:
                 self.pending[host, width] = [*known[1 - _MAX_GRIDS :], (grid, padded)]
 
     def find(self, hosts: tuple[str, ...], width: int, name: str, num_tokens: int) -> SeenGrid | None:
-        """Return the grid of the tokens that a norm gets, or None if none was seen in this pass.
+        """Return the grid of a norm's tokens; None if none was seen in this pass.
 
         Args:
-            hosts: The hosts around the norm, the nearest first.
-            width: Width of the tokens.
+            hosts: Paths of the hosts around the norm, the nearest first.
+            width: Number of channels of the tokens.
             name: Path of the norm.
-            num_tokens: Number of the tokens.
+            num_tokens: Number of tokens that the norm received.
 
         Raises:
             InputError: Activations are being recomputed, and more than one grid fits.
@@ -157,19 +157,19 @@ class GridMemory:
         if seen is None or torch.compiler.is_compiling() or thread in self.outermost:
             return seen
         if name in seen.readers:
-            return None  # a second pass, in which no grid was seen
+            return None  # The grid is of an earlier pass, and this pass has seen none.
         seen.readers.add(name)
         return seen
 
     def start(self, path: str) -> None:
-        """Note that a module is called; if its call is the outermost one, the grids of earlier passes are forgotten."""
+        """Record that a call of a module starts. If no other call is running, forget the grids of earlier passes."""
         thread = current_thread()
         if self.outermost.get(thread, path) == path:
             self._forget(thread)
             self.outermost[thread] = path
 
     def end(self, path: str) -> None:
-        """Note that the call of a module ends; if it was the outermost one, the pass is over."""
+        """Record that a call of a module ends. If it was the outermost call, the pass is over."""
         thread = current_thread()
         if self.outermost.get(thread) == path:
             self._forget(thread)
@@ -204,35 +204,36 @@ class GridMemory:
 
 @dataclass
 class StartPass:
-    """A forward pre-hook on a module whose call may be the outermost one of a pass."""
+    """A forward pre-hook on a module whose call may be the outermost one of a forward pass."""
 
     memory: GridMemory
     path: str
 
     def __call__(self, module: nn.Module, args: Any) -> None:
-        """Forget the grids that an earlier pass has left."""
+        """Start a pass, and forget the grids of earlier passes."""
         self.memory.start(self.path)
 
 
 @dataclass
 class EndPass:
-    """The forward hook on the same module as :class:`StartPass`; it must run after errors too."""
+    """The forward hook on the same module as :class:`StartPass`. It must also run after errors."""
 
     memory: GridMemory
     path: str
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Forget what this pass has seen."""
+        """End the pass, and forget its grids."""
         self.memory.end(self.path)
 
 
 @dataclass
 class BlockGrid:
-    """The grid that a block was given in its current call, by thread.
+    """The grid that a block received in its current call, for each thread.
 
     Attributes:
-        grids: By thread, the grid; None if the block was given none.
-        readings: By thread, the two possible grids of a map whose shape fits both `(B, H, W, C)` and `(B, C, H, W)`.
+        grids: For each thread, the grid; None if the block received no grid.
+        readings: For each thread, the two possible grids of a map whose shape fits both `(B, H, W, C)` and `(B, C, H,
+            W)`.
     """
 
     grids: dict[int, Grid | None] = field(default_factory=dict)
@@ -240,16 +241,16 @@ class BlockGrid:
 
     @property
     def grid(self) -> Grid | None:
-        """The grid of the call that the current thread runs, or None."""
+        """The grid of the current thread's call, or None."""
         return self.grids.get(current_thread())
 
     @property
     def unclear(self) -> tuple[Grid, Grid] | None:
-        """The two readings of the current thread's map, `(B, H, W, C)` first; None if its grid is clear."""
+        """The two possible grids of the current thread's map, `(B, H, W, C)` first; None if its grid is known."""
         return None if self.grid else self.readings.get(current_thread())
 
     def tell(self, grid: Grid | None, readings: tuple[Grid, Grid] | None = None) -> None:
-        """Keep the grid, or the two readings, of the call that starts in the current thread."""
+        """Keep the grid, or the two possible grids, of the call that starts in the current thread."""
         thread = current_thread()
         self.grids[thread] = grid
         if readings is not None:
@@ -258,7 +259,7 @@ class BlockGrid:
             self.readings.pop(thread, None)
 
     def forget(self) -> None:
-        """Forget the call of the current thread, which has ended."""
+        """Forget the grid of the current thread's call, which has ended."""
         thread = current_thread()
         self.grids.pop(thread, None)
         self.readings.pop(thread, None)
@@ -266,7 +267,7 @@ class BlockGrid:
 
 @dataclass
 class EndBlock:
-    """A forward hook on a block, which must run after errors too."""
+    """A forward hook on a block. It must also run after errors."""
 
     block: BlockGrid
 
@@ -276,10 +277,10 @@ class EndBlock:
 
 
 def current_thread() -> int:
-    """Return the id of the current thread, since several may call a model at once; 0 in a compiled graph."""
+    """Return the id of the current thread, because several threads may call a model at once; 0 in a compiled graph."""
     return 0 if torch.compiler.is_compiling() else threading.get_ident()
 
 
 def _computes_again() -> bool:
-    """Return whether a backward pass runs: a forward call in it can only recompute activations (checkpointing)."""
+    """Return whether a backward pass is running. A forward call within it recomputes activations (checkpointing)."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

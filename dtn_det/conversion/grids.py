@@ -1,7 +1,7 @@
-"""Hooks by which a converted norm gets the grid of its tokens.
+"""Hooks through which a converted norm receives the grid of its tokens.
 
-Some hooks record the grid where it can be seen in the model, others pass it to the norms as `hw_shape`. They hold their
-state in plain objects, which are copied and pickled together with the model.
+Some hooks record the grid where the model shows it, others pass it to the norms as `hw_shape`. They hold their state in
+plain objects, which are copied and pickled together with the model.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dtn_det.conversion.grid_memory import BlockGrid, Grid, GridMemory, PatchLay
 from dtn_det.conversion.hosts.traits import ExtraTokens, arguments
 from dtn_det.errors import InputError
 
-# Arguments in which blocks get their grid: timm's PVTv2 (feat_size) and Twins (size), MMDetection and mmpretrain
-# (hw_shape), Hugging Face (input_dimensions; height and width), XCiT (H and W).
+# Names of the arguments in which blocks receive their grid: timm's PVTv2 (feat_size) and Twins (size), MMDetection and
+# mmpretrain (hw_shape), Hugging Face (input_dimensions; height and width), XCiT (H and W).
 _PAIRS = ("hw_shape", "feat_size", "size", "input_dimensions", "patch_resolution")
 _SIDES = (("height", "width"), ("H", "W"))
 _MASKS = ("attention_mask",)
@@ -26,12 +26,14 @@ _MASKS = ("attention_mask",)
 
 @dataclass
 class RecordOutput:
-    """A forward hook on a module that makes tokens: its output is `(B, C, H, W)`, or `(tokens, (H, W))`.
+    """A forward hook on a module that may make tokens.
+
+    It records the grid of an output ``(B, C, H, W)`` or ``(tokens, (H, W))``.
 
     Attributes:
-        memory: Memory that keeps the grid.
+        memory: Memory in which the grid is kept.
         host: Path of the host that the tokens are made for.
-        widths: Channels of the tokens whose norms are converted; other outputs are ignored.
+        widths: Numbers of channels whose norms are converted; outputs with other numbers of channels are ignored.
     """
 
     memory: GridMemory
@@ -39,7 +41,7 @@ class RecordOutput:
     widths: frozenset[int]
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Keep the grid of an output that has one."""
+        """Keep the grid of an output if the output shows one."""
         if isinstance(output, Tensor) and output.dim() == 4:
             batch, channels, height, width = map(_side, output.shape)
             if channels in self.widths:
@@ -53,14 +55,14 @@ class RecordOutput:
 
 @dataclass
 class RecordInput:
-    """A forward pre-hook on a block: records the grid from an argument, or from the shape of an input that is a map.
+    """A forward pre-hook on a block. It records the grid from an argument, or from the shape of an input that is a map.
 
     Attributes:
-        target: Object that keeps the grid.
+        target: Object in which the grid is kept.
         width: Channels `C` of the block's tokens.
         pair: Name and position of the argument that holds `(H, W)`.
         sides: Names and positions of the two arguments that hold height and width.
-        channels_last: False if the block takes maps `(B, C, H, W)`; None if its modules do not tell.
+        channels_last: False if the block takes maps `(B, C, H, W)`; None if its modules do not show the layout.
     """
 
     target: BlockGrid
@@ -71,7 +73,7 @@ class RecordInput:
 
     @classmethod
     def of(cls, block: nn.Module, target: BlockGrid, width: int) -> RecordInput:
-        """Make the hook for a block from the arguments of its `forward` and from its convolutions."""
+        """Make the hook for a block, from the arguments of its `forward` and from its convolutions."""
         names = arguments(block)
         pair = next(((name, names.index(name)) for name in _PAIRS if name in names), None)
         told = next((sides for sides in _SIDES if set(sides) <= set(names)), ())
@@ -80,7 +82,7 @@ class RecordInput:
         return cls(target, width, pair, sides, False if takes_maps else None)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Keep the grid of this call, or None if it has none."""
+        """Record the grid of this call; None if the call shows no grid."""
         grid = self._told(args, kwargs)
         if grid is None:
             self._see(args, kwargs)
@@ -114,7 +116,7 @@ class RecordInput:
 
 @dataclass
 class RecordMask:
-    """A forward pre-hook on a model of sequences: records the mask of tokens, `(B, L)` and nonzero for valid ones."""
+    """A forward pre-hook on a model of sequences. It records the mask ``(B, L)``, nonzero for valid tokens."""
 
     memory: GridMemory
     argument: tuple[str, int]
@@ -127,7 +129,7 @@ class RecordMask:
         return None if name is None else cls(memory, (name, names.index(name)))
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Keep the mask of this call, or None if it has none."""
+        """Record the mask of this call; None if it has no mask."""
         mask = _argument(*self.argument, args, kwargs)
         if isinstance(mask, Tensor) and mask.dim() != 2:
             raise InputError(
@@ -141,17 +143,18 @@ class RecordMask:
 class GiveGrid:
     """A forward pre-hook on a norm of an image model, which adds `hw_shape` to its arguments.
 
-    The norm expects tokens outside the grid in front of it. If the model has some behind the grid, this hook moves them
-    to the front, and :class:`RestoreOrder` moves them back.
+    The norm expects the tokens outside the grid to stand before the grid. If the model has some behind the grid, this
+    hook moves them to the front, and :class:`RestoreOrder` moves them back.
 
     Attributes:
         name: Path of the norm, for errors.
         memory: Memory of what the model's hooks have seen.
         hosts: Paths of the hosts around the norm, the nearest first.
-        width: Channels of the tokens of its block.
+        width: Number of channels of the tokens of the norm's block.
         extra: How many tokens of the model lie outside the grid.
-        block: The grid that its block was given; None for a norm outside of blocks.
-        fixed: The grid that the user gave, or a function of the number of tokens that gives it.
+        block: Record of the grid that the norm's block receives; None for a norm outside of blocks.
+        fixed: Grid from the user, or a function that returns it for a number of tokens; None if hooks must find the
+            grid.
     """
 
     name: str
@@ -178,13 +181,13 @@ class GiveGrid:
         return args, {**kwargs, "hw_shape": grid}
 
     def _learn_layout(self, block: BlockGrid, x: Tensor) -> None:
-        """Decide between the two readings of a block's map if this norm gets the map with channels last."""
+        """Choose channels last for a block's map of unclear layout if this norm receives the map so."""
         unclear = block.unclear
         if unclear is not None and (_side(x.shape[1]), _side(x.shape[2])) == unclear[0]:
             block.tell(unclear[0])
 
     def _grid(self, x: Tensor) -> tuple[Grid, bool]:
-        """Return the grid, and whether padding may follow its tokens."""
+        """Return the grid of the tokens, and whether padding may follow them."""
         num_tokens = _side(x.shape[1])
         layout = self.memory.read_layout(self.hosts, self.name)
         if layout is not None:
@@ -192,7 +195,7 @@ class GiveGrid:
         elif self.fixed is not None:
             grid, padded = self._fixed(num_tokens), False
             if num_tokens != grid[0] * grid[1]:
-                # When activations are recomputed, the layout of a padded batch is no longer known.
+                # When activations are recomputed, the layout of a padded batch is no longer available.
                 seen = self.memory.find(self.hosts, self.width, self.name, num_tokens)
                 padded = seen is not None and seen.padded
         else:
@@ -219,7 +222,7 @@ class GiveGrid:
         return self.fixed[0], self.fixed[1]
 
     def _of_layout(self, layout: PatchLayout, x: Tensor) -> Grid:
-        """Return the grid that all images have in the host's layout; a grid that the user gave must be the same."""
+        """Return the common grid of the images in a layout; a grid from the user must be the same."""
         if layout.grid is None:
             raise InputError(
                 f"expected images of one grid at {self.name!r}, their patches row by row and padding, if any, behind "
@@ -274,10 +277,10 @@ class GiveGrid:
 
 @dataclass
 class RestoreOrder:
-    """A forward hook on a norm whose model has tokens behind the grid, which :class:`GiveGrid` moved to the front.
+    """A forward hook on a norm. It moves tokens back behind the grid after :class:`GiveGrid` moved them to the front.
 
     Attributes:
-        extra: How many tokens of the model lie outside the grid; any more behind it are padding.
+        extra: How many tokens of the model lie outside the grid; further tokens behind the grid are padding.
     """
 
     extra: ExtraTokens
@@ -291,12 +294,12 @@ class RestoreOrder:
 
 @dataclass
 class GiveSequence:
-    """A forward pre-hook on a norm of a sequence model: adds the grid `1 x L` and the mask of padded tokens.
+    """A forward pre-hook on a norm of a sequence model. It adds the grid `1 x L` and the mask of valid tokens.
 
     Attributes:
         name: Path of the norm, for errors.
         memory: Memory of what the model's hooks have seen.
-        takes_grid: True if the norm takes `hw_shape`.
+        takes_grid: True if the norm has the argument `hw_shape`.
     """
 
     name: str
@@ -324,18 +327,18 @@ class GiveSequence:
                 f"mask has it, got {tuple(x.shape)}: pass a mask of the shape of the tokens, and turn off what splits "
                 "sequences (chunk_size_feed_forward, generation with a cache)"
             )
-        # Block-sparse attention pads sequences to whole blocks, at their end.
+        # Block-sparse attention pads sequences at their end to whole blocks.
         return torch.nn.functional.pad(mask, (0, x.shape[1] - length))
 
 
 def has_grid_hooks(model: nn.Module) -> bool:
-    """Return whether hooks already give norms of a model their grid."""
+    """Return whether a model already has hooks that give its norms their grid."""
     hooks = (hook for module in model.modules() for hook in module._forward_pre_hooks.values())
     return any(isinstance(hook, GiveGrid) for hook in hooks)
 
 
 def tokens_behind(x: Tensor, grid: Grid, extra: ExtraTokens) -> int:
-    """Return the number of tokens that come after those of the grid: suffix tokens and padding."""
+    """Return the number of tokens behind those of the grid: suffix tokens and padding."""
     surplus = _side(x.shape[1]) - grid[0] * grid[1]
     return surplus - extra.prefix if surplus else 0
 
@@ -351,5 +354,5 @@ def _is_pair(value: object) -> bool:
 
 
 def _side(value: Any) -> int:
-    """Return a side of a shape as an int where `torch.jit.trace` makes it a tensor; symbolic sizes stay symbolic."""
+    """Return a side of a shape as an int, also where `torch.jit.trace` makes it a tensor; keep symbolic sizes."""
     return int(value) if isinstance(value, Tensor) else value

@@ -1,4 +1,4 @@
-"""`convert_norm` puts another norm in the place of LayerNorm in any built model."""
+"""`convert_norm` replaces LayerNorm by another norm in any built model."""
 
 from __future__ import annotations
 
@@ -48,35 +48,37 @@ def convert_norm(
 ) -> nn.Module:
     """Replace LayerNorm in a built model of timm, mmpretrain, MMDetection or Hugging Face, keeping its weights.
 
-    The model is changed in place. DTN (Shao et al., arXiv:2112.02624) needs the grid of the tokens; hooks find it in
-    the input of the norm or of its block, ``(B, H, W, C)``, in the arguments of the block (``feat_size``, ``size``,
-    ``hw_shape``, ``input_dimensions``, ``height`` and ``width``), or in what the patch embedding gives, so images need
-    not be square and may change their size from call to call. Prefix tokens get LayerNorm statistics. LeViT has no
-    LayerNorm: there, the BatchNorm behind the first linear layer of each branch is replaced.
+    The model is changed in place. LeViT has no LayerNorm: there, the BatchNorm behind the first linear layer of each
+    branch is replaced.
 
-    What is replaced is logged at level INFO; :func:`plan_norms` returns it without changing the model.
+    DTN (Shao et al., arXiv:2112.02624) needs the grid of the tokens. Hooks find it in the input ``(B, H, W, C)`` of the
+    norm or of its block, in the arguments of the block (``feat_size``, ``size``, ``hw_shape``, ``input_dimensions``,
+    ``height`` and ``width``), or in the output of the patch embedding. So images need not be square, and their size may
+    change from call to call. Prefix tokens are normalised by the statistics of LayerNorm.
+
+    The replaced norms are logged at level INFO; :func:`plan_norms` returns them without changing the model.
 
     Args:
-        model: Any model whose blocks are elements of lists of modules, each with an attention.
+        model: Any model whose blocks are elements of lists of modules and contain an attention each.
         norm: Name of the new norm, see :func:`dtn_det.layers.build_token_norm`.
         layers: ``'authors'``: the norms of the blocks that DTN's authors convert, which are the first 10 of 12 blocks
             of a ViT, all stages but the last of PVT and other pyramids, and all blocks of Swin and of sequence models.
-            ``'blocks'``: the norms of all blocks. Else a regular expression that is searched for in the path of a norm,
-            or a function of path and norm.
-        num_groups: ``'heads'``: as many groups as the attention of the block has heads. Else a number, or a function of
-            path and norm.
-        grid: Grid of the tokens for models in which hooks cannot see it: ``(H, W)``, or a function of the number of
-            tokens.
-            ``'sequence'``: the tokens are sequences, grids of ``1 x L``; tokens that the ``attention_mask`` of the
-            model leaves out take no part in the statistics.
-        **options: Further arguments of the new norm. For DTN ``init='layernorm'`` is the default, with which the model
-            nearly keeps its outputs; choose ``init='local'``, the authors' start, to train from scratch.
+            ``'blocks'``: the norms of all blocks. Otherwise a regular expression to search for in the path of a norm,
+            or a function of path and norm that returns whether to replace it.
+        num_groups: ``'heads'``: as many groups as the attention of the block has heads. Otherwise a number, or a
+            function of path and norm that returns it.
+        grid: Grid of the tokens, for models in which hooks cannot find it: ``(H, W)``, or a function that returns it
+            for a number of tokens. ``'sequence'``: the tokens are sequences, which are grids of ``1 x L``; tokens that
+            the model's ``attention_mask`` excludes take no part in the statistics.
+        **options: Further arguments of the new norm. DTN's ``init`` is ``'layernorm'`` by default, which almost
+            preserves the outputs of the model. To train from scratch, choose ``init='local'``, the authors'
+            initialisation.
 
     Returns:
         The same model.
 
     Raises:
-        NoNormToConvertError: Nothing is to be replaced.
+        NoNormToConvertError: The model has no norm to replace.
         InputError: The model has no grid for the new norm, a norm to replace was converted before, groups do not divide
             a width, or an argument does not fit.
 
@@ -96,11 +98,11 @@ def convert_norm(
 
 
 class LinearTokenNorm(nn.Module):
-    """A linear layer and the norm behind it: LeViT's linear layer with another norm than BatchNorm.
+    """A linear layer followed by a norm: LeViT's linear layer with another norm than BatchNorm.
 
     Args:
         linear: A linear layer from ``C`` to ``D`` channels.
-        bn: The norm of ``D`` channels; the attribute has the name of the BatchNorm that it replaces.
+        bn: The norm of ``D`` channels. The attribute keeps the name of the BatchNorm that the norm replaces.
     """
 
     def __init__(self, linear: nn.Linear, bn: nn.Module) -> None:
@@ -160,7 +162,7 @@ def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str
 def _verify_places(
     model: nn.Module, outside: dict[str, nn.Module], sites: list[NormSite], blocks: tuple[str, ...]
 ) -> None:
-    """Check on the first image that code from outside the known libraries puts tokens where the norms expect them."""
+    """Have the first image checked for tokens in other places, if code is from outside the known libraries."""
     first = next((site for site in sites if site.block is not None), None)
     if first is None or first.block is None:
         return
@@ -176,7 +178,7 @@ def _verify_places(
 
 
 def _watch_block(block: nn.Module, target: BlockGrid, width: int) -> None:
-    """Record the grid that a block is given, for the time of its call."""
+    """Record the grid that a block receives, for the time of its call."""
     block.register_forward_pre_hook(RecordInput.of(block, target, width), with_kwargs=True)
     block.register_forward_hook(EndBlock(target), always_call=True)
 
@@ -189,11 +191,11 @@ def _watch_embeddings(
     blocks: tuple[str, ...],
     watch_grids: bool,
 ) -> tuple[frozenset[str], bool]:
-    """Record the grids that modules outside of blocks give (patch embeddings, pooling, merging) or get as arguments.
+    """Record the grids that modules outside of blocks return (patch embeddings, pooling, merging) or get as arguments.
 
     Returns:
-        The paths of the hosts, which are the parts of the model that make tokens and have the blocks that take them;
-        and True if batches may be padded.
+        The paths of the hosts, which are the parts of the model that make tokens and contain the blocks that process
+        them; and True if batches may be padded.
     """
     # An element of a list, such as a stage, is no host: it also makes tokens for the elements after it.
     above = {path for block in blocks for path in _paths_around(block) if not path.rpartition(".")[2].isdigit()}
@@ -221,13 +223,13 @@ def _watch_embeddings(
 
 
 def _paths_around(name: str) -> tuple[str, ...]:
-    """Return the paths of the modules that contain the one at a path, the nearest first and the model itself last."""
+    """Return the paths of the modules around a path, the nearest first and the model itself last."""
     parts = name.split(".")
     return tuple(".".join(parts[:number]) for number in range(len(parts) - 1, 0, -1)) + (("",) if name else ())
 
 
 def _watch_mask(model: nn.Module, memory: GridMemory, plan: NormPlan) -> None:
-    """Record the mask of the outermost module outside the blocks that takes one; warn if none does."""
+    """Record the mask that the outermost module outside the blocks receives; warn if no module takes a mask."""
     blocks = tuple(f"{site.block}." for site in plan.replaced if site.block is not None)
     for name, module in model.named_modules():
         record = None if f"{name}.".startswith(blocks) else RecordMask.of(module, memory)
@@ -241,10 +243,10 @@ def _watch_mask(model: nn.Module, memory: GridMemory, plan: NormPlan) -> None:
 
 @dataclass
 class LeaveTokenNorms:
-    """The `_init_weights` of a Hugging Face model, except that it leaves out norms of tokens.
+    """The `_init_weights` of a Hugging Face model, except for norms of tokens.
 
-    `from_pretrained` calls it to initialise what a checkpoint lacks. Its rules for LayerNorm fit no other norm and fail
-    without a bias; norms of tokens initialise themselves when transformers marks them as done.
+    `from_pretrained` calls it to initialise what a checkpoint lacks. Its rules for LayerNorm fit no other norm, and
+    fail for a norm without a bias. Norms of tokens initialise themselves when transformers marks them as initialised.
     """
 
     host: nn.Module
@@ -257,7 +259,7 @@ class LeaveTokenNorms:
 
 
 def keep_start_of_norms(model: nn.Module) -> None:
-    """Keep transformers, when it loads a checkpoint, from overwriting what new norms have beside weight and bias."""
+    """Keep transformers from initialising the new norms again when it loads a checkpoint."""
     for module in model.modules():
         if hasattr(type(module), "_init_weights") and _is_of_transformers(type(module)):
             module._init_weights = LeaveTokenNorms(module)  # type: ignore[assignment]

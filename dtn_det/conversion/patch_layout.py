@@ -1,8 +1,8 @@
-"""Layouts of patches that models get as arguments: where the patches of each image lie, and which tokens are padding.
+"""Layouts of patches that models receive as arguments: the places of each image's patches, and the padding.
 
-Such models (NaFlex) take patches instead of images: one row for each image, filled up with padding to a common length,
-while the grids of the images differ. Arguments say what grid each image has; converted norms accept only batches whose
-images have the same grid.
+Such models (NaFlex) take patches instead of images, in one row per image. The grids of the images differ, so rows are
+padded to a common length. Arguments contain the grid of each image. Converted norms accept only batches whose images
+have the same grid.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _NAMES = (_COORDINATES, _SHAPES, *_VALID, _CELLS)
 
 
 def tells_layout(module: nn.Module) -> bool:
-    """Return whether a module has an argument that tells where the patches of each image lie."""
+    """Return whether a module has an argument that shows where the patches of each image lie."""
     names = set(arguments(module))
-    # In a module that takes no images, such as the encoders of deformable attention, `spatial_shapes` are those of
-    # maps.
+    # In a module that takes no images, such as an encoder of deformable attention, `spatial_shapes` has another
+    # meaning: the sizes of feature maps.
     return not (set(_NAMES) - (set() if "pixel_values" in names else {_SHAPES})).isdisjoint(names)
 
 
@@ -39,10 +39,10 @@ def read_layout(told: Mapping[str, Any]) -> PatchLayout | None:
 
     Args:
         told: Arguments by name: ``patch_coord`` `(B, N, 2)`, ``spatial_shapes`` `(B, 2)`, ``patch_valid`` and
-            ``pixel_attention_mask`` `(B, N)`, ``patch_attention_mask`` `(B, H, W)`. All others are ignored.
+            ``pixel_attention_mask`` `(B, N)`, ``patch_attention_mask`` `(B, H, W)`. Other arguments are ignored.
 
     Returns:
-        The grid that all images share, or the reason why they share none; None if no argument tells the layout.
+        The common grid of the images, or the reason why they have none. None if no argument shows the layout.
     """
     valid_name = next((name for name in _VALID if _is_tensor(told.get(name), 2)), None)
     valid = None if valid_name is None else told[valid_name].bool()
@@ -67,13 +67,13 @@ def read_layout(told: Mapping[str, Any]) -> PatchLayout | None:
 
 @dataclass
 class RecordLayout:
-    """A forward pre-hook on a module whose arguments tell where the patches of each image lie.
+    """A forward pre-hook on a module whose arguments show where the patches of each image lie.
 
     Attributes:
-        memory: Memory that keeps the layout.
+        memory: Memory in which the layout is kept.
         host: Path of the host that the tokens are made for.
         path: Path of the module.
-        names: Names of the arguments of its `forward`.
+        names: Names of the arguments of the module's `forward`.
     """
 
     memory: GridMemory
@@ -85,7 +85,7 @@ class RecordLayout:
         """Keep the layout of this call."""
         told: dict[str, Any] = {}
         for name, value in (*zip(self.names, args, strict=False), *kwargs.items()):
-            # NaFlexVit also takes these arguments together in one dictionary.
+            # NaFlexVit also takes these arguments in one dictionary.
             told.update(value if isinstance(value, Mapping) else {name: value} if value is not None else {})
         self.memory.tell_layout(self.host, self.path, read_layout(told))
 
@@ -124,7 +124,7 @@ def _of_grids(grids: list[Grid], valid: Tensor | None, source: str) -> PatchLayo
 
 
 def _of_cells(cells: Tensor) -> PatchLayout | None:
-    """Read the layout from a map that is True for valid patches; None if all are, since the map then shows the grid."""
+    """Read the layout from a map that is True for valid patches; None if all are valid, as the map then is the grid."""
     if bool(cells.all()):
         return None
     grids = list(zip(cells.any(2).sum(1).tolist(), cells.any(1).sum(1).tolist(), strict=True))

@@ -1,9 +1,9 @@
-"""A check of models with code from outside the known libraries: do their tokens lie where the norms expect them?
+"""A check for models with code from outside the known libraries: do their tokens lie where the norms expect them?
 
-What the libraries do with their tokens is known and tested (`hosts/traits.py`). A subclass may put them elsewhere, for
-instance the class token into the middle of the patches, and no shape shows it. So before such a model runs on its first
-image, this image goes through its embedding a few times, each time with another patch changed: among the tokens that
-the first block gets, that of this patch must change most.
+What the libraries do with their tokens is known and tested (`hosts/traits.py`). A subclass may place tokens elsewhere,
+for instance the class token in the middle of the patches, and no shape shows it. So the first image of such a model is
+run through the embedding a few times before the actual forward pass, each time with another patch changed. Among the
+tokens that enter the first block, the token of the changed patch must change most.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def code_from_outside(host: Iterable[nn.Module]) -> tuple[str, ...]:
     """List the methods of a host that no known library defines, such as `MyViT._pos_embed`; they may move tokens.
 
     Args:
-        host: The modules of a model, without those in its blocks: blocks do not change the order of tokens.
+        host: The modules of a model, without the modules in its blocks: blocks do not change the order of tokens.
     """
     bases: dict[type, None] = {}
     found: list[str] = []
@@ -51,14 +51,16 @@ def code_from_outside(host: Iterable[nn.Module]) -> tuple[str, ...]:
 
 @dataclass
 class VerifyPlaces:
-    """A forward pre-hook on a model with code from outside: it follows a few patches of the first image, once.
+    """A forward pre-hook on a model with code from outside the known libraries.
+
+    It changes a few patches of the first image and checks which tokens change.
 
     Attributes:
-        methods: Names of the methods from outside, for the error.
+        methods: Names of the methods from outside the known libraries, for the error.
         norm: Path of the first converted norm in a block.
-        block: Path of the first block of its stage, before which no tokens have been mixed.
+        block: Path of the first block in the stage of that norm. No tokens have been mixed before it.
         extra: How many tokens of the model lie outside the grid.
-        done: True once an image has been followed.
+        done: True once an image has been checked.
     """
 
     methods: tuple[str, ...]
@@ -68,7 +70,7 @@ class VerifyPlaces:
     done: bool = False
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Follow patches of the images among the arguments, if there are any."""
+        """Check the first image among the arguments, if there is one."""
         if self.done or torch.compiler.is_exporting():
             return
         if not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
@@ -87,7 +89,7 @@ class VerifyPlaces:
         with _undisturbed(model, images.device), _Tap(model, self) as tap:
             plain = tap.tokens(one)
             if plain is None:
-                return  # the tokens do not come in rows, or the pass itself will raise an error
+                return  # the tokens are not `(B, N, C)`, or the actual pass will raise the error
             tokens, grid = plain
             for cell in _cells(grid):
                 changed = tap.tokens({**one, key: _with_other_patch(images[:1], grid, cell)})
@@ -101,7 +103,7 @@ class VerifyPlaces:
         if not bool(energy.isfinite().all()) or not bool(energy.any()):
             return
         place = int(energy.argmax()) - (len(energy) - height * width)
-        # Patches may overlap, so a neighbour may change more.
+        # Patches may overlap, so the token of a neighbouring patch may change more.
         if place >= 0 and max(abs(place // width - cell[0]), abs(place % width - cell[1])) <= 1:
             return
         where = f"at {divmod(place, width)}" if place >= 0 else "among the tokens before the grid"
@@ -115,11 +117,11 @@ class VerifyPlaces:
 
 
 class _Seen(Exception):  # noqa: N818
-    """Ends a pass as soon as it has come to the norm."""
+    """Raised to end a forward pass as soon as it reaches the norm."""
 
 
 class _Tap:
-    """Runs a model up to a norm, and reads the tokens that its block gets, in the order that the norm expects."""
+    """Runs a model up to a norm, and records the tokens that enter its block, in the order that the norm expects."""
 
     def __init__(self, model: nn.Module, where: VerifyPlaces) -> None:
         self._model = model
@@ -129,7 +131,8 @@ class _Tap:
         self._found: tuple[Tensor, Grid] | None = None
 
     def __enter__(self) -> _Tap:
-        # The first runs before the hook that moves tokens behind the grid to the front, the second after it.
+        # The hook on the norm runs after the one that moves tokens from behind the grid to the front; the tokens that
+        # enter the block have not been moved.
         self._handles = [
             self._block.register_forward_pre_hook(self._see_block, prepend=True, with_kwargs=True),
             self._norm.register_forward_pre_hook(self._see_norm, with_kwargs=True),
@@ -141,7 +144,7 @@ class _Tap:
             handle.remove()
 
     def tokens(self, arguments: Mapping[str | int, Any]) -> tuple[Tensor, Grid] | None:
-        """Return tokens `(1, N, C)` with the grid last, and the grid; None if the block takes no rows of tokens."""
+        """Return tokens `(1, N, C)`, those of the grid last, and the grid; None for other inputs of the block."""
         self._found = self._stream = None
         args = [value for key, value in arguments.items() if isinstance(key, int)]
         try:
@@ -169,7 +172,7 @@ _METHODS = {types.FunctionType, types.MethodType}
 
 
 def _is_strange(value: object) -> bool:
-    """Return whether a value is a function or a method that no known library defines."""
+    """Return whether a value is a function or method that no known library defines."""
     return type(value) in _METHODS and (value.__module__ or "torch").partition(".")[0] not in _KNOWN
 
 
@@ -178,12 +181,12 @@ def _is_images(value: Any) -> bool:
 
 
 def _first(value: Any, batch: int) -> Any:
-    """Return the first item of a tensor that is a batch, and any other value unchanged."""
+    """Return the first item of a tensor with `batch` items; return any other value unchanged."""
     return value[:1] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == batch else value
 
 
 def _cells(grid: Grid) -> list[tuple[int, int]]:
-    """Return a few cells of a grid: three corners, one in the middle of the left side and one inside."""
+    """Return five cells of a grid: three corners, the middle of the left side, and one inside."""
     height, width = grid
     rows = (0, height - 1, height // 2, height // 3, 0)
     columns = (0, width - 1, 0, width // 2, width - 1)
@@ -191,7 +194,7 @@ def _cells(grid: Grid) -> list[tuple[int, int]]:
 
 
 def _with_other_patch(images: Tensor, grid: Grid, cell: tuple[int, int]) -> Tensor:
-    """Return the images with other pixels in one cell of the grid."""
+    """Return the images with different pixels in one cell of the grid."""
     rows, columns = (
         slice(side * place // number, max(side * (place + 1) // number, side * place // number + 1))
         for side, place, number in zip(images.shape[2:], cell, grid, strict=True)
@@ -208,7 +211,7 @@ def _with_other_patch(images: Tensor, grid: Grid, cell: tuple[int, int]) -> Tens
 
 @contextmanager
 def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Set evaluation mode; afterwards restore the state of random numbers, the buffers and the modes."""
+    """Set evaluation mode, and afterwards restore the random state, the buffers and the modes."""
     training = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:

@@ -1,4 +1,4 @@
-"""The plan of a conversion: which norms of a built model become others, in how many groups, and why the rest stay."""
+"""The plan of a conversion: which norms of a built model are replaced, in how many groups, and why the rest stay."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ Groups = Literal["heads"] | int | Callable[[str, nn.Module], int]
 GridFunction = Callable[[int], Grid]
 """A function that gives the grid for a number of tokens."""
 
-# LeViT's linear layers that start a branch, by their names in timm and mmpretrain.
+# Names, in timm and mmpretrain, of LeViT's linear layers at the start of a branch.
 _BATCH_NORM_BRANCHES = ("qkv", "ln1", "linear1")
 # Keywords that the argument `layers` takes; any other text is a regular expression.
 _PLACEMENTS = ("authors", "blocks")
-# Norms whose statistics are of each token alone.
+# Norms whose statistics come from each token alone.
 _WITHIN_TOKENS = (TokenLayerNorm, TokenGroupNorm, ScaleNorm, RMSNorm, DyT)
 
 
@@ -54,11 +54,11 @@ class NormSite:
     """A norm that is to be replaced.
 
     Attributes:
-        name: Its path in the model.
-        width: Channels that it normalises.
-        num_groups: Number of groups of DTN or GroupNorm, 1 for the others.
-        block: Path of the block that it belongs to, None outside of blocks.
-        stream: Channels of the tokens of that block; a norm inside of its MLP may normalise another number.
+        name: Path of the norm in the model.
+        width: Number of channels that the norm normalises.
+        num_groups: Number of groups of DTN or GroupNorm; 1 for other norms.
+        block: Path of the block that contains the norm; None for a norm outside of blocks.
+        stream: Number of channels of the block's tokens. It differs from `width` for some norms inside an MLP.
     """
 
     name: str
@@ -70,13 +70,13 @@ class NormSite:
 
 @dataclass(frozen=True)
 class NormPlan:
-    """The norms that a conversion replaces in a model, and those that it keeps; print it to read it.
+    """The norms of a model that a conversion replaces, and those that it keeps. Printing the plan lists both.
 
     Attributes:
         model: Class of the model.
         norm: Name of the new norm.
         replaced: The norms that are replaced.
-        kept: Path and reason of each norm that stays.
+        kept: Path of each norm that stays, and the reason.
         blocks: Paths of the transformer blocks.
     """
 
@@ -104,10 +104,10 @@ def plan_norms(
 ) -> NormPlan:
     """Choose the norms that a conversion replaces, without changing the model.
 
-    The arguments are those of :func:`dtn_det.convert_norm`, which refuses the same models with the same errors.
+    Arguments and errors are the same as those of :func:`dtn_det.convert_norm`.
 
     Raises:
-        NoNormToConvertError: Nothing is to be replaced; the error carries the plan with the reasons.
+        NoNormToConvertError: The model has no norm to replace. The error carries the plan with the reasons.
         InputError: The model has no grid for the new norm, a norm to replace was converted before, groups do not divide
             a width, or an argument does not fit.
     """
@@ -168,16 +168,16 @@ def _check_arguments(model: Any, norm: Any, layers: Layers, grid: Any) -> None:
 
 
 def check_across_tokens(model: nn.Module, norm: str, grid: object) -> None:
-    """Check that a model fits a norm with statistics over tokens.
+    """Check that a norm with statistics over tokens can be used in a model.
 
     Args:
         model: A built model.
         norm: Name of the norm, for messages.
-        grid: Grid of the tokens, as of :func:`dtn_det.convert_norm`.
+        grid: Grid of the tokens, as in :func:`dtn_det.convert_norm`.
 
     Raises:
-        InputError: The model has the tokens of several images in one row, or ``grid='sequence'`` and its attention is
-            causal.
+        InputError: The model has the tokens of several images in one row, or its attention is causal with
+            ``grid='sequence'``.
     """
     check_images_apart(model, norm)
     if grid == "sequence" and hides_later_tokens(model):
@@ -198,12 +198,12 @@ def _check_grid(grid: Any) -> None:
 
 
 def _needs_image(norm: str, grid: object) -> bool:
-    """Return whether only norms of image tokens can be replaced, because DTN must find their grid and none is given."""
+    """Return whether only norms of image tokens can be replaced, because DTN must find their grid by itself."""
     return grid is None and token_norm_class(norm) is DTN
 
 
 def _firm_reason_to_stay(module: nn.LayerNorm) -> str | None:
-    """Return the reason for which a norm stays whatever layers are chosen, or None."""
+    """Return the reason why a norm stays whatever the user asks for; None if there is none."""
     if isinstance(module, TokenNorm):
         return "is converted already"
     if len(module.normalized_shape) != 1:
@@ -214,7 +214,7 @@ def _firm_reason_to_stay(module: nn.LayerNorm) -> str | None:
 def _usual_reason_to_stay(
     name: str, module: nn.LayerNorm, modules: dict[str, nn.Module], block: TransformerBlock | None, stream: int | None
 ) -> str | None:
-    """Return the reason for which a norm stays unless the user asks for it by its path, or None."""
+    """Return the reason why a norm stays unless the user asks for it by its path; None if there is none."""
     if block is None:
         return "not in a block"
     if any(num_heads(modules[path]) for path in ancestors(name) if path.startswith(block.path + ".")):
@@ -248,7 +248,7 @@ def _advice_on_layers(layers: Layers, first: str) -> str:
 
 
 def _check_first(model: str, converted: dict[str, nn.Module]) -> None:
-    """Check that none of the norms to replace was converted before."""
+    """Check that no norm to replace was converted before."""
     if not converted:
         return
     first = next(iter(converted))
@@ -274,7 +274,7 @@ def check_layers(layers: Layers) -> None:
     """Check that `layers` is a function or a regular expression.
 
     Raises:
-        InputError: It is neither.
+        InputError: `layers` is neither, or is no valid regular expression.
     """
     if callable(layers):
         return
@@ -324,12 +324,12 @@ def is_linear_batch_norm(module: nn.Module) -> bool:
 def _batch_norm_plan(
     model: nn.Module, modules: dict[str, nn.Module], norm: str, layers: Layers, num_groups: Groups
 ) -> NormPlan:
-    """Make the plan for LeViT, which has BatchNorm behind every linear layer.
+    """Make the plan for LeViT, which has BatchNorm behind each linear layer.
 
-    Other models normalise the tokens where a branch (attention or feed-forward layers) begins. LeViT does so after the
-    first linear layer of the branch: these norms are replaced. The norm after the last linear layer scales the branch,
-    starting from 0, and stays. Norms in feed-forward layers get as many groups as the attention before them has heads,
-    or the nearest lower divisor of their width.
+    Other models normalise the tokens at the start of a branch (attention or feed-forward network). LeViT does so after
+    the first linear layer of the branch, and these norms are replaced. The norm after the last linear layer stays: it
+    scales the branch, starting from 0. Norms in feed-forward networks get as many groups as the attention before them
+    has heads, or the nearest lower divisor of their width.
     """
     replaced: list[NormSite] = []
     kept: list[tuple[str, str]] = []

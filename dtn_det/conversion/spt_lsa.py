@@ -1,7 +1,7 @@
-"""Shifted Patch Tokenization and Locality Self-Attention in built models: the two conversions of arXiv:2112.13492.
+"""Shifted Patch Tokenization and Locality Self-Attention (both arXiv:2112.13492) in built models.
 
-:func:`convert_tokenization` and :func:`convert_attention` find modules by their exact classes. Which classes those are,
-and how one is replaced, is written in :mod:`dtn_det.conversion.hosts`, a module for each library.
+:func:`convert_tokenization` and :func:`convert_attention` find modules by their exact classes.
+:mod:`dtn_det.conversion.hosts` lists these classes and how each is replaced, with a module per library.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _LIBRARIES = ("timm", "mmcv", "mmpretrain", "mmdet")
 
 @dataclass(frozen=True)
 class Replacements:
-    """The modules that a conversion replaces in a model, and those that it keeps; print it to read it.
+    """The modules of a model that a conversion replaces, and those that it keeps. Printing it lists both.
 
     Attributes:
         model: Class of the model.
         target: Name of the new layers.
         replaced: Path and class of each module that is replaced.
-        kept: Path and class of each other patch embedding or attention, which stays.
+        kept: Path and class of each patch embedding or attention that stays.
     """
 
     model: str
@@ -58,12 +58,12 @@ class _Conversion:
     """One of the two conversions.
 
     Attributes:
-        argument: Name of the argument that chooses the new layer.
-        value: The only value of that argument.
+        argument: Name of the argument that selects the new layer.
+        value: The only allowed value of that argument.
         table: Name of the table of replaceable classes in each module of :mod:`dtn_det.conversion.hosts`.
         target: Name of the new layers, for messages.
         models: The models that can be converted, for messages.
-        kind: Regular expression that is searched for in class names, to list patch embeddings or attentions that stay.
+        kind: Regular expression to search for in class names, to list the patch embeddings or attentions that stay.
     """
 
     argument: str
@@ -95,30 +95,34 @@ _ATTENTION = _Conversion(
 
 
 def convert_tokenization(model: nn.Module, tokenization: str = "spt", *, layers: Layers = "") -> nn.Module:
-    """Give a built model Shifted Patch Tokenization (Lee et al., arXiv:2112.13492), in place.
+    """Replace the tokenization of a built model by Shifted Patch Tokenization (Lee et al., arXiv:2112.13492), in place.
 
-    It takes the place of the patch embedding, with its norm, of timm's ViT, DeiT, DeiT III, CaiT and Swin, of Swin's
-    patch mergings, and of the patch embedding and the pooling layers of PiT, where the class token keeps its
-    projection; likewise in mmpretrain's ViT, DeiT and Swin and MMDetection's Swin and PVT. In mmpretrain's T2T-ViT
-    only the input changes: it becomes the image with its shifted copies, as in the paper. The new weights start anew;
-    all others stay.
-    If the patches of the old embedding overlap, as in PiT, the new ones have the size of its stride and do not overlap,
-    and the position embedding is resized to their grid.
+    The following modules are replaced:
 
-    What is replaced is logged at level INFO; :func:`plan_tokenization` returns it without changing the model.
+    * the patch embedding, with its norm, of ViT, DeiT, DeiT III, CaiT and Swin of timm, of ViT, DeiT and Swin of
+      mmpretrain, and of Swin and PVT of MMDetection,
+    * the patch mergings of Swin,
+    * the patch embedding and the pooling layers of timm's PiT, where the class token keeps its projection,
+    * the tokens-to-token module of mmpretrain's T2T-ViT, of which only the input changes: it becomes the image with its
+      shifted copies, as in the paper.
+
+    New weights are initialised, and all other weights stay. If the patches of the old embedding overlap, as in PiT, the
+    new patches have the size of its stride and do not overlap, and the position embedding is resized to their grid.
+
+    The replaced modules are logged at level INFO; :func:`plan_tokenization` returns them without changing the model.
 
     Args:
         model: A built model.
         tokenization: ``'spt'``.
-        layers: Regular expression that is searched for in the path of a module, or a function of path and module; all
-            by default.
+        layers: Regular expression to search for in the path of a module, or a function of path and module that returns
+            whether to replace it. By default all modules are replaced.
 
     Returns:
         The same model.
 
     Raises:
-        InputError: Nothing can be replaced, the layer is not defined for the patches of the model, or an argument does
-            not fit.
+        InputError: No module can be replaced, the layer is not defined for the patches of the model, or an argument
+            does not fit.
 
     Example:
         >>> model = convert_tokenization(timm.create_model("vit_small_patch16_224"), "spt")
@@ -140,25 +144,25 @@ def plan_tokenization(model: nn.Module, tokenization: str = "spt", *, layers: La
 def convert_attention(model: nn.Module, attention: str = "lsa", *, layers: Layers = "") -> nn.Module:
     """Turn the attention of a built model into Locality Self-Attention (Lee et al., arXiv:2112.13492), in place.
 
-    Modules become instances of subclasses of their own classes, so that weights, hooks and names stay, and each gets
-    ``scale``, one learned number per head, which starts at the scale the module had. No token attends to itself any
-    more. Two kinds of attention get only the scale: class attention, whose only query is the class token, and PVT's
-    attention to spatially reduced keys. Known are the attention of timm's ViT, DeiT, DeiT III, PiT, Swin and CaiT, of
-    mmpretrain's ViT, DeiT, T2T-ViT and Swin, and of MMDetection's Swin, PVT and PVTv2.
+    Each attention module becomes an instance of a subclass of its own class, so that weights, hooks and names stay. It
+    gets ``scale``, one learned number per head, which starts at the former scale of the module. No token attends to
+    itself any more. Two kinds of attention get only the scale: class attention, whose only query is the class token,
+    and PVT's attention to spatially reduced keys. The supported models are timm's ViT, DeiT, DeiT III, PiT, Swin and
+    CaiT, mmpretrain's ViT, DeiT, T2T-ViT and Swin, and MMDetection's Swin, PVT and PVTv2.
 
-    What is replaced is logged at level INFO; :func:`plan_attention` returns it without changing the model.
+    The replaced modules are logged at level INFO; :func:`plan_attention` returns them without changing the model.
 
     Args:
         model: A built model.
         attention: ``'lsa'``.
-        layers: Regular expression that is searched for in the path of an attention, or a function of path and module;
-            all by default.
+        layers: Regular expression to search for in the path of an attention module, or a function of path and module
+            that returns whether to replace it. By default all are replaced.
 
     Returns:
         The same model.
 
     Raises:
-        InputError: Nothing can be replaced, or an argument does not fit.
+        InputError: No module can be replaced, or an argument does not fit.
 
     Example:
         >>> model = convert_attention(timm.create_model("vit_small_patch16_224"), "lsa")
@@ -180,12 +184,12 @@ def put(model: nn.Module, path: str, module: nn.Module) -> None:
 def become(
     kind: type[nn.Module], like: str = "qkv.weight", start: Callable[[Any], float] = lambda module: module.scale
 ) -> Replace:
-    """Make the function that turns an attention module into `kind`, with a learnable scale for each head.
+    """Return a function that turns an attention module into an instance of `kind`, with a learnable scale per head.
 
     Args:
-        kind: Subclass of the class of the module, with a ``forward`` of its own.
-        like: Path of the parameter whose device, dtype and trainability the scale takes.
-        start: Function that returns the scale that the module has before.
+        kind: Subclass of the module's class, with its own ``forward``.
+        like: Path of a parameter in the module. The scale takes its device, dtype and ``requires_grad``.
+        start: Function that returns the former scale of a module.
     """
 
     def replace(model: nn.Module, name: str) -> None:
@@ -207,7 +211,7 @@ def _replace(model: nn.Module, plan: Replacements, conversion: _Conversion) -> n
 
 
 def _known_hosts(model: nn.Module, conversion: _Conversion) -> Hosts:
-    """Return the replaceable classes of the libraries that the model is made of; no other library is imported."""
+    """Return the replaceable classes of the libraries that the model uses. No other library is imported."""
     packages = {type(module).__module__.partition(".")[0] for module in model.modules()}
     hosts: Hosts = {}
     for library in _LIBRARIES:
@@ -217,7 +221,7 @@ def _known_hosts(model: nn.Module, conversion: _Conversion) -> Hosts:
 
 
 def _plan(model: nn.Module, conversion: _Conversion, value: str, layers: Layers) -> Replacements:
-    """Choose what a conversion replaces; subclasses of the known classes may do anything and are left alone."""
+    """Choose what a conversion replaces. Subclasses of the known classes may behave differently and are left alone."""
     if value != conversion.value:
         raise InputError(f"expected {conversion.argument} to be {conversion.value!r}, got {value!r}")
     if not isinstance(model, nn.Module):
@@ -232,7 +236,7 @@ def _plan(model: nn.Module, conversion: _Conversion, value: str, layers: Layers)
             replaced.append((name, type(module).__name__))
         elif name and re.search(conversion.kind, type(module).__name__):
             others.append((name, type(module).__name__))
-    # Modules inside a replaced one, or around one, change with it.
+    # Modules inside or around a replaced module change together with it, so they are not listed as kept.
     kept = tuple(
         (name, kind)
         for name, kind in others

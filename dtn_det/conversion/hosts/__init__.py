@@ -1,5 +1,5 @@
-"""What the conversions know of the models of timm, mmcv, mmpretrain, MMDetection and Hugging Face.
+"""What the conversions know about the models of timm, mmcv, mmpretrain, MMDetection and Hugging Face.
 
-A module for each library says which attention and which patch embeddings can be replaced, and how; it is imported only
-if a model is made of that library. `traits` holds what is known of all models.
+Each library has a module that lists which attention and patch embeddings can be replaced, and how. The module is
+imported only if a model is made of that library. `traits` holds what applies to models of all libraries.
 """

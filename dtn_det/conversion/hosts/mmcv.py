@@ -1,6 +1,6 @@
 """Shifted Patch Tokenization in patch embeddings and patch mergings of mmcv.
 
-mmpretrain and MMDetection have classes with the same attributes, so their hosts use the functions of this module too.
+Classes of mmpretrain and MMDetection have the same attributes, so their hosts use the functions of this module too.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from dtn_det.layers import ShiftedPatchTokenization
 
 
 def tokenization_of(part: Any) -> ShiftedPatchTokenization:
-    """Make the layer that takes the place of a patch embedding, with its norm, or of a patch merging.
+    """Make the layer that replaces a patch embedding or a patch merging, each together with its norm.
 
     Args:
-        part: ``PatchEmbed`` or ``PatchMerging``, which give tokens and their grid as the new layer does.
+        part: ``PatchEmbed`` or ``PatchMerging``. Both return tokens and their grid, as the new layer does.
 
     Returns:
         The new layer, on the device and of the dtype of the old one.
 
     Raises:
-        InputError: The patches overlap, leave gaps or are not square, or the norm comes behind the merging, as in
-            Swin v2.
+        InputError: The patches overlap, leave gaps or are not square, or the norm follows the merging, as in Swin v2.
     """
     merging = hasattr(part, "sampler")
     layer = part.sampler if merging else part.projection

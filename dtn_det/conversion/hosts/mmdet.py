@@ -20,11 +20,11 @@ class LSAWindowMSA(WindowLocality, WindowMSA):  # type: ignore[misc]
 
 
 class LSAReductionAttention(SpatialReductionAttention):  # type: ignore[misc]
-    """PVT's attention with a learned scale per head, and no attention of a token to itself where keys are tokens.
+    """PVT's attention with a learned scale per head. Where keys are tokens, no token attends to itself.
 
-    Keys and values of most stages come from a smaller grid than the queries, so that no key is the query's own token.
-    The diagonal is masked where ``sr_ratio`` is 1, which in the published models is the last stage. The paper has no
-    PVT: this extends it.
+    In most stages, keys and values come from a smaller grid than the queries, so no key is the query's own token. The
+    diagonal is masked only where ``sr_ratio`` is 1, which is the last stage of the published models. The paper does not
+    cover PVT: this is an extension.
     """
 
     def forward(self, x: Tensor, hw_shape: tuple[int, int], identity: Tensor | None = None) -> Tensor:
@@ -61,6 +61,6 @@ TOKENIZATION: Hosts = {PatchEmbed: put_tokenization, PatchMerging: put_tokenizat
 def localize(attention: WindowMSA | SpatialReductionAttention) -> None:
     """Turn an attention module of MMDetection's Swin or PVT into Locality Self-Attention, in place.
 
-    Its weights stay, and the learned scales start at the scale that it had.
+    The weights are kept, and the learned scales start at the module's former scale.
     """
     ATTENTION[type(attention)](attention, "")

@@ -19,7 +19,7 @@ _COPIES = 5
 
 
 class ShiftedT2TModule(T2TModule):  # type: ignore[misc]
-    """Tokens-to-token module on the image and its copies shifted by a pixel, as in the paper (arXiv:2112.13492)."""
+    """Tokens-to-token module that takes the image and its copies shifted by a pixel, as in arXiv:2112.13492."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Map images ``(B, C, H, W)`` to tokens and their grid."""
@@ -56,7 +56,7 @@ class LSAMultiheadAttention(MultiheadAttention):  # type: ignore[misc]
         dropout_p = self.attn_drop if self.training else 0.0
         out = locality_attention(q, k, v, self.scale, dropout_p=dropout_p)
         out = self.out_drop(self.gamma1(self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))))
-        # Only attention with one head has this shortcut, which is for inputs of another width than the output.
+        # This shortcut exists only with one head, where the width of the input differs from that of the output.
         return v.squeeze(1) + out if self.v_shortcut else out
 
 

@@ -21,7 +21,7 @@ from dtn_det.layers.spt import shifted_patches
 
 
 class _Shifted(nn.Module):
-    """The norm and the linear layer of :class:`dtn_det.layers.ShiftedPatchTokenization`, for the classes below."""
+    """Base of the classes below, with the norm and linear layer of :class:`dtn_det.layers.ShiftedPatchTokenization`."""
 
     patch_norm: nn.LayerNorm
     patch_linear: nn.Linear
@@ -29,9 +29,10 @@ class _Shifted(nn.Module):
     spt_patch: int
 
     def _map(self, x: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)`` to ``(B, dim, H', W')``, contiguous with channels last."""
+        """Map ``(B, C, H, W)`` to ``(B, dim, H', W')`` in the memory format channels last."""
         tokens = self.patch_linear(self.patch_norm(shifted_patches(x, self.spt_patch, self.spt_patch // 2)))
-        # An identity, so that hooks on it see the map, as they did on the convolution that was here.
+        # `patch_map` is an identity, so that hooks on it receive the map, as they did from the convolution that it
+        # replaces.
         return self.patch_map(tokens.permute(0, 3, 1, 2))
 
 
@@ -42,7 +43,7 @@ class SPTPatchEmbed(_Shifted, PatchEmbed):  # type: ignore[misc]
     grid_size: Any
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images ``(B, C, H, W)`` to tokens in the layout that the model wants."""
+        """Map images ``(B, C, H, W)`` to tokens in the layout that the model expects."""
         size = (x.shape[2], x.shape[3])
         if self.img_size is not None and self.strict_img_size:
             if size != tuple(self.img_size):
@@ -50,7 +51,7 @@ class SPTPatchEmbed(_Shifted, PatchEmbed):  # type: ignore[misc]
                     f"expected images of {self.img_size[0]} x {self.img_size[1]} pixels, got {size[0]} x {size[1]}: "
                     "build the model with img_size= or dynamic_img_size=True"
                 )
-            # Pixels beyond the last whole patch have no position embedding.
+            # Pixels behind the last whole patch are cut off, because they have no position embedding.
             height, width = (side * self.spt_patch for side in self.grid_size)
             x = x[:, :, :height, :width]
         return nchw_to(self._map(x), Format.NLC if self.flatten else self.output_fmt)
@@ -74,7 +75,7 @@ class SPTPatchMerging(_Shifted, PatchMerging):  # type: ignore[misc]
 
 
 class SPTConvEmbedding(_Shifted, ConvEmbedding):  # type: ignore[misc]
-    """PiT's patch embedding as Shifted Patch Tokenization, with patches of its stride."""
+    """PiT's patch embedding as Shifted Patch Tokenization. The side of a patch is the stride of the old embedding."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(B, C, H, W)`` to ``(B, dim, H', W')``."""
@@ -92,14 +93,14 @@ class SPTPooling(_Shifted, Pooling):  # type: ignore[misc]
 
 
 def _become(module: Any, kind: type[nn.Module], like: Tensor, widths: tuple[int, int], patch: int, eps: float) -> None:
-    """Turn a module into `kind`, a subclass of its class, in place.
+    """Turn a module into an instance of `kind`, a subclass of its class, in place.
 
     Args:
         module: The module.
-        kind: The class that it becomes.
-        like: A weight whose device, dtype and trainability the new weights take.
-        widths: Channels of the map and of a token.
-        patch: Side of a patch.
+        kind: The new class.
+        like: A weight of the module. The new weights take its device, dtype and `requires_grad`.
+        widths: Number of channels of the map and of a token.
+        patch: Side of a patch in pixels of the map.
         eps: ``eps`` of the norm.
     """
     spt = ShiftedPatchTokenization(*widths, patch, eps=eps, device=like.device, dtype=like.dtype)
@@ -160,7 +161,7 @@ class LSAAttention(Attention):  # type: ignore[misc]
     """The attention of ViT, DeiT, DeiT III and PiT as Locality Self-Attention."""
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """Attend among tokens ``(B, N, C)``; ``attn_mask`` is that of scaled dot-product attention."""
+        """Attend among tokens ``(B, N, C)``; ``attn_mask`` is as in scaled dot-product attention."""
         length = x.shape[1]
         if is_causal:
             causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
@@ -169,7 +170,7 @@ class LSAAttention(Attention):  # type: ignore[misc]
         dropout_p = self.attn_drop.p if self.training else 0.0
         out = locality_attention(self.q_norm(q), self.k_norm(k), v, self.scale, attn_mask, dropout_p=dropout_p)
         out = self.norm(out.transpose(1, 2).flatten(2))
-        gate = getattr(self, "gate", None)  # only newer releases of timm have it
+        gate = getattr(self, "gate", None)  # only in newer releases of timm
         if gate is not None:
             out = out * gate(x).sigmoid()
         return self.proj_drop(self.proj(out))
@@ -183,14 +184,14 @@ class LSATalkingHeadAttn(TalkingHeadAttn):  # type: ignore[misc]
     """CaiT's attention with talking heads as Locality Self-Attention.
 
     The diagonal is masked after the heads have mixed their scores, right before the softmax. The released code masks it
-    before they mix, with so small a number that it has no effect.
+    before the mixing, with a number so small that the mask has no effect.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend among tokens ``(B, N, C)``."""
         q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         scores = (q * self.scale[:, None, None]).to(k.dtype) @ k.transpose(-2, -1)
-        # (B, N, N, heads) where heads mix
+        # The heads are mixed in the layout (B, N, N, heads).
         scores = self.proj_l(scores.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         weights = (scores + diagonal_mask(x.shape[1], scores.dtype, scores.device)).softmax(dim=-1)
         weights = self.attn_drop(self.proj_w(weights.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
@@ -198,7 +199,7 @@ class LSATalkingHeadAttn(TalkingHeadAttn):  # type: ignore[misc]
 
 
 class LSAClassAttn(ClassAttn):  # type: ignore[misc]
-    """CaiT's class attention with a learned scale per head; the class token sees itself, as in the paper's code."""
+    """CaiT's class attention with a learned scale per head. The class token attends to itself, as in the paper."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens ``(B, N, C)``, the class token first, to ``(B, 1, C)``."""

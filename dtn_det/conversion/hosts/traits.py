@@ -1,4 +1,4 @@
-"""Traits of models that conversions must know: their extra tokens, what they read, and what they do to tokens."""
+"""Traits of models that matter to conversions: their extra tokens, what they read, and what they do to tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from dtn_det.errors import InputError
 
 _PREFIX_ATTRIBUTES = ("num_prefix_tokens", "num_extra_tokens")
-# Parameters of timm, mmpretrain and Hugging Face that become tokens in front of the grid, and behind it (YOLOS).
+# Names of parameters of timm, mmpretrain and Hugging Face that become tokens before the grid, or behind it (YOLOS).
 _PREFIX_PARAMETERS = re.compile(
     r"(cls|class|dist|distillation|reg|register|storage)_tokens?_?(?P<stage>\d+)?$|class_embedding$"
 )
@@ -24,7 +24,7 @@ _IMAGES = frozenset({"pixel_values", "image", "images", "img", "imgs", "pixel_va
 _FRAMES = ("num_frames", "frames_per_clip", "tubelet_size", "temporal_patch_size")
 _OTHER_TOKENS = re.compile(r"cross_?att|encoder_att|multihead_attn|src_attn")
 
-# Classes whose blocks have tokens that are not a grid in row-major order, listed by what the class does to its tokens.
+# Classes whose blocks have tokens that are not a grid in row-major order, under what the class does to its tokens.
 _REARRANGING = {
     "unfolds its maps into patches": (
         *("MobileVitBlock", "MobileVitV2Block"),  # timm
@@ -48,7 +48,7 @@ _REARRANGING = {
     "gathers its tokens in groups": ("GroupViTStage",),
 }
 
-# Argument of Qwen2-VL and its successors with the grids of the images whose patches are packed into one row.
+# Argument of Qwen2-VL and its successors: the grids of the images whose patches are packed into one row.
 _PACKED = "grid_thw"
 _PACKS = "puts the patches of several images into one row, block by block"
 
@@ -58,8 +58,8 @@ class ExtraTokens:
     """How many tokens of a model lie outside its grid.
 
     Attributes:
-        prefix: Number of class, distillation and register tokens, which stand before the grid.
-        suffix: Number of detection tokens, which stand behind it.
+        prefix: Number of class, distillation and register tokens; they stand before the grid.
+        suffix: Number of detection tokens; they stand behind the grid.
     """
 
     prefix: int = 0
@@ -67,7 +67,7 @@ class ExtraTokens:
 
     @property
     def total(self) -> int:
-        """Number of both kinds together."""
+        """Number of tokens outside the grid, before and behind it."""
         return self.prefix + self.suffix
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ def extra_tokens(host: nn.Module) -> ExtraTokens:
         number = parameter.shape[-2] if parameter.dim() > 1 else 1
         found = _PREFIX_PARAMETERS.search(last)
         if found is not None:
-            # Numbered parameters belong to stages or branches (CoaT, CrossViT), each of which has tokens of its own.
+            # Numbered parameters belong to stages or branches (CoaT, CrossViT), each of which has its own tokens.
             prefix = max(prefix, number) if found["stage"] else prefix + number
         elif _SUFFIX_PARAMETERS.search(last):
             suffix += number
@@ -96,17 +96,17 @@ def extra_tokens(host: nn.Module) -> ExtraTokens:
 
 
 def reads(modules: dict[str, nn.Module], name: str) -> str | None:
-    """Return what the tokens of a module stand for if that is not an image.
+    """Return what the tokens of a module represent, if that is not an image.
 
-    The answer comes from the nearest module around it whose `forward` has an argument with a name for words or images,
-    such as `input_ids` or `pixel_values`.
+    The nearest module around it decides whose `forward` has an argument named for words or images, such as `input_ids`
+    or `pixel_values`.
 
     Args:
         modules: All modules of a model by path.
-        name: Path of one of them.
+        name: Path of the module.
 
     Returns:
-        `'text'` or `'text and image together'`; None for images, and if no argument has such a name.
+        `'text'` or `'text and image together'`; None for images, or if no module around it has such an argument.
     """
     for path in (*ancestors(name), ""):
         names = frozenset(arguments(modules[path]))
@@ -118,7 +118,7 @@ def reads(modules: dict[str, nn.Module], name: str) -> str | None:
 
 
 def reads_images(modules: dict[str, nn.Module]) -> bool:
-    """Return whether some module takes images, by the names of its arguments."""
+    """Return whether some module takes images, judged by the names of its arguments."""
     return any(_IMAGES & set(arguments(module)) for module in modules.values())
 
 
@@ -135,7 +135,7 @@ def _names(function: Callable[..., object]) -> tuple[str, ...]:
 
 
 def attends_to_others(block: nn.Module) -> bool:
-    """Return whether a block also attends to tokens of another module, as in decoders, whose own tokens are queries."""
+    """Return whether a block also attends to tokens of another module, like a decoder, whose own tokens are queries."""
     return any(_OTHER_TOKENS.search(name) for name, _ in block.named_children())
 
 
@@ -144,8 +144,8 @@ def check_order(model: nn.Module, grid_is_given: bool = False) -> None:
 
     Args:
         model: A built model.
-        grid_is_given: True if the user gives the grid. Then models of videos are accepted, whose frames can form one
-            grid; a model that rearranges its tokens is still refused.
+        grid_is_given: True if the user gives the grid. Models of videos are then accepted, because their frames can
+            form one grid. Models that rearrange their tokens are refused in any case.
 
     Raises:
         InputError: The model is known to rearrange its tokens, or it reads videos.
@@ -165,7 +165,7 @@ def check_order(model: nn.Module, grid_is_given: bool = False) -> None:
 
 
 def check_images_apart(model: nn.Module, norm: str) -> None:
-    """Check that a model keeps the tokens of each image apart, for a norm with statistics over the tokens of an image.
+    """Check that a model keeps the tokens of different images apart, as a norm with statistics over an image requires.
 
     Args:
         model: A built model.
@@ -193,7 +193,7 @@ def _or_within(model: nn.Module) -> str:
 
 
 def rearranges(model: nn.Module) -> tuple[str, str] | None:
-    """Return the class of a module that takes tokens out of the order of their grid, and what it does; or None."""
+    """Return the name of a class that changes the order of tokens, and what the class does; None if there is none."""
     kinds = {base.__name__ for kind in _kinds(model) for base in kind.__mro__}
     for deed, names in _REARRANGING.items():
         for name in names:
@@ -204,13 +204,13 @@ def rearranges(model: nn.Module) -> tuple[str, str] | None:
 
 
 def _packing(model: nn.Module) -> str | None:
-    """Return the class of a module that takes the patches of several images in one row; None if there is none."""
+    """Return the name of a module class that takes the patches of several images in one row; None if there is none."""
     kinds = (type(module) for module in model.modules())
     return next((kind.__name__ for kind in kinds if _PACKED in _names(kind.forward)), None)
 
 
 def reads_frames(model: nn.Module) -> bool:
-    """Return whether a model reads videos, so that a token belongs to one of several frames or spans several."""
+    """Return whether a model reads videos. Each of its tokens belongs to one of several frames, or spans several."""
     if any(issubclass(kind, nn.Conv3d) for kind in _kinds(model)):
         return True
     configs = (module.__dict__.get("config") for module in model.modules())
@@ -223,7 +223,7 @@ def reads_frames(model: nn.Module) -> bool:
 
 
 def hides_later_tokens(model: nn.Module) -> bool:
-    """Return whether some attention of a model must not see later tokens, as in decoders of text."""
+    """Return whether some attention of a model is causal, as in decoders of text."""
     if any(getattr(module, name, False) is True for module in model.modules() for name in ("is_causal", "is_decoder")):
         return True
     config = getattr(model, "config", None)
@@ -235,7 +235,7 @@ def _kinds(model: nn.Module) -> set[type[nn.Module]]:
 
 
 def ancestors(name: str) -> Iterator[str]:
-    """Yield the paths of the modules that contain the one at a path, the nearest first, without the model itself."""
+    """Yield the paths of the modules around a path, the nearest first, without the model itself."""
     while "." in name:
         name = name.rpartition(".")[0]
         yield name
