@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import few_threads  # before the libraries whose threads it limits
 import hypothesis
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def _interrupts() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _threads() -> None:
     """Fix the number of threads, so that sums are made in the same order on every machine."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    torch.set_num_threads(few_threads.COUNT)
 
 
 @pytest.fixture(autouse=True)
