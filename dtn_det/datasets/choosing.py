@@ -1,8 +1,8 @@
-"""A fixed, random part of a data set's images.
+"""Choose a random part of a data set's images that is the same in every run.
 
 Which images a part holds follows from the seed and from the path or id of each image, so it is the same in every run,
-and a smaller part is contained in any larger one. Stores keep the number and the seed, and not the images: the texts
-that are hashed below must stay what they are, or stored runs could not be continued.
+and a smaller part is contained in any larger one. Stores keep the number and the seed but not the list of images. The
+texts that are hashed below must therefore never change, or stored runs could not be continued.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _NAME = re.compile(r"limit=(?P<limit>\d+) of \d+ seed=(?P<seed>\d+)\b")
 
 
 def choose_paths(paths: Sequence[str], limit: int | None, seed: int) -> Sequence[str]:
-    """Choose images that are named by their paths, as those of class folders and of corrupted trees are.
+    """Choose images that are identified by their paths, as in class folders and corrupted trees.
 
     Args:
         paths: Paths of the images within the data set.
-        limit: How many to choose; None for all.
+        limit: Number of images to choose; None for all.
         seed: Seed of the choice.
 
     Returns:
-        The chosen paths, sorted folder by folder; without a limit, all paths in their given order.
+        The chosen paths, sorted by folder and then by name; without a limit, all paths in their given order.
 
     Raises:
         InputError: The limit is below 1.
@@ -37,11 +37,11 @@ def choose_paths(paths: Sequence[str], limit: int | None, seed: int) -> Sequence
 
 
 def choose_ids(ids: Sequence[object], limit: int | None, seed: int) -> list[int]:
-    """Choose images that are named by ids, as those of COCO files are.
+    """Choose images that are identified by ids, as in COCO files.
 
     Args:
         ids: Ids of the images.
-        limit: How many to choose; None for all.
+        limit: Number of images to choose; None for all.
         seed: Seed of the choice.
 
     Returns:
@@ -71,15 +71,15 @@ def _id_hash(seed: int, text: str) -> bytes:
 
 
 def selection_name(limit: int | None, total: int, seed: int) -> str:
-    """Return the name of a selection as stores keep it: ``'all'`` or such as ``'limit=500 of 50000 seed=0'``."""
+    """Return the name of a selection for a store: ``'all'``, or a text such as ``'limit=500 of 50000 seed=0'``."""
     return "all" if limit is None or limit >= total else f"limit={limit} of {total} seed={seed}"
 
 
 def read_selection(name: str) -> tuple[int, int] | None:
     """Return the limit and the seed in the name of a selection; None if all images were taken.
 
-    The reader of corrupted folders appends text such as ``in the tree, of 50000 clean images`` to the name; it is
-    skipped.
+    The reader of corrupted folders appends a text such as ``in the tree, of 50000 clean images`` to the name. This text
+    is ignored.
     """
     found = _NAME.match(name)
     return None if found is None else (int(found["limit"]), int(found["seed"]))

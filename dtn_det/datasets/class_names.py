@@ -1,9 +1,9 @@
-"""Check that a model, its config and its annotation files mean the same classes by the same labels.
+"""Check that each label means the same class in a model, its config and its annotation files.
 
-MMDetection numbers the classes of a data set by the order of ``categories`` in its annotation file, of which it takes
-those whose names the config lists; the order in the config does not matter to it. So the order in the training file
-says what a label means, and with a file of another order, labels mean other classes without any error. This module
-decides by names, from facts that :mod:`dtn_det.datasets.configs.classes` gathers.
+MMDetection numbers the classes of a data set in the order of ``categories`` in its annotation file. The config lists
+which of these it uses, but the order in the config does not matter. Therefore the training file decides what a label
+means, and with a file in another order, labels mean other classes without any error. This module compares names, which
+:mod:`dtn_det.datasets.configs.classes` gathers.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ class NamedSet:
     Attributes:
         where: Key of the data set in the config, such as ``'train_dataloader.dataset'``.
         file: Path of its annotation file.
-        wanted: Names that the config lists, in its order; if it lists none, those that the data set's type brings.
-        categories: Names in the file, in the order by which MMDetection numbers them.
+        wanted: Names that the config lists, in its order; if it lists none, the names that are built into the type of
+            the data set.
+        categories: Names in the file, in the order in which MMDetection numbers them.
         heads: True if the heads of the model must have as many classes as this set; False for panoptic sets, whose
             things and stuff are counted separately.
     """
@@ -52,14 +53,14 @@ class NamedSet:
 
 @dataclass(frozen=True)
 class ModelClasses:
-    """What a model says about its classes.
+    """What config and checkpoint say about a model's classes.
 
     Attributes:
-        heads: Numbers of classes of its heads, by keys of the config such as ``'model.bbox_head.num_classes'``.
+        heads: Number of classes of each head, by keys of the config such as ``'model.bbox_head.num_classes'``.
         checkpoint: Path of the checkpoint; empty before training.
-        names: Names in the checkpoint, which are those of the training config in its order; None if it has none.
-        in_label_order: True if ``names`` are known to be in the order of the labels, as this project's training writes
-            them.
+        names: Class names in the checkpoint, in the order of the training config; None if the checkpoint has none.
+        in_label_order: True if ``names`` are known to be in the order of the labels, in which this project's training
+            writes them.
     """
 
     heads: Mapping[str, int] = field(default_factory=dict)
@@ -85,7 +86,7 @@ class LabelNames:
     differing: tuple[NamedSet, ...] = ()
 
     def places(self, categories: Sequence[str]) -> tuple[int, ...] | None:
-        """Return the index of each label's name among categories; None if they are in the order of the labels.
+        """Return the index of each label's name among the categories; None if these are in the order of the labels.
 
         Args:
             categories: The same names in another order.
@@ -99,8 +100,8 @@ def labels_in_training(training: Sequence[NamedSet], others: Sequence[NamedSet],
     """Decide what the labels of a model that is about to be trained mean.
 
     Args:
-        training: Sets that the model is trained on, at least one.
-        others: Sets and evaluators' files that it is validated on.
+        training: Data sets on which the model is trained, at least one.
+        others: Data sets and evaluators' files on which it is validated.
         model: The heads of the model.
 
     Raises:
@@ -124,13 +125,14 @@ def labels_in_training(training: Sequence[NamedSet], others: Sequence[NamedSet],
 def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet], model: ModelClasses) -> LabelNames:
     """Decide what the labels of a trained model mean.
 
-    A checkpoint whose names are known to be in the order of the labels decides, else the order of the training file. If
-    that file is not at hand, the order of the tested file is taken, provided that the names of the checkpoint, or else
-    of the config, are in that order too. Nothing else is known then, so two different orders are refused.
+    The names in the checkpoint decide if they are known to be in the order of the labels, else the order of the
+    training file. If that file is not on this machine, the order of the tested file decides, provided that the names in
+    the checkpoint, or else in the config, are in the same order. If the two orders differ, nothing shows which one is
+    right, so an error is raised.
 
     Args:
-        tested: Sets and evaluators' files that the model is evaluated on, at least one.
-        training: Sets that the model was trained on by its config, as far as their files are at hand.
+        tested: Data sets and evaluators' files on which the model is evaluated, at least one.
+        training: Data sets on which the config trained the model, if their files are on this machine.
         model: The heads of the model and the names in its checkpoint.
 
     Raises:
@@ -191,7 +193,7 @@ def _decided(
 
 
 def differing_order(found: LabelNames) -> ClassNameError | None:
-    """Return the error of programs that cannot match labels by name; None if all sets are in the labels' order."""
+    """Return the error for programs that cannot match labels by name; None if all sets have the labels' order."""
     if not found.differing:
         return None
     one = found.differing[0]
@@ -218,7 +220,7 @@ def check_set(one: NamedSet, heads: Mapping[str, int] | None = None) -> None:
 
     Args:
         one: The set with the file.
-        heads: Numbers of classes by their keys in the config, for the message.
+        heads: Number of classes at each key of the config that states it, for the message.
 
     Raises:
         ClassNameError: A name is missing, or occurs more than once.
@@ -296,14 +298,14 @@ def _twice(names: Sequence[str]) -> list[str]:
 
 
 def _order(wanted: Sequence[str], found: Sequence[str]) -> str:
-    """Say where two orders of the same names differ."""
+    """Describe where two orders of the same names differ."""
     places = [place for place, (one, other) in enumerate(zip(wanted, found, strict=True)) if one != other]
     shown = [f"{found[place]!r} for {wanted[place]!r}" for place in places[:_SHOWN]]
     return f"{', '.join(shown)}{', ...' if len(places) > _SHOWN else ''} in place {places[0]} and later"
 
 
 def _near(missing: Sequence[str], there: Sequence[str]) -> str:
-    """Say which missing names are there in a form that differs only in blanks, case or dashes."""
+    """Describe which missing names are present in a form that differs only in blanks, case or dashes."""
     reasons: Sequence[tuple[str, Callable[[str], str]]] = (
         ("blanks", lambda name: " ".join(name.split())),
         ("case", str.casefold),

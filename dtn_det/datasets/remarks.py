@@ -14,12 +14,12 @@ _FORMS = re.compile(r"\{([^{}|]*)\|([^{}|]*)\}")
 
 @dataclass(frozen=True)
 class Remark:
-    """One kind of deviation from the data: something that a reader left out, filled in or decided.
+    """Something that a reader of data left out, filled in or decided.
 
     Attributes:
         kind: Short identifier for programs, such as ``'other_files'``.
         what: The sentence for users that follows the count, such as ``'files with endings that are not read were passed
-            over'``; its words have the number that fits the count, see :func:`agreeing`.
+            over'``; its words are singular or plural to fit the count, see :func:`agreeing`.
         where: The file or folder.
         count: Number of times that it happened, at least 1.
         examples: A few of the files or objects that it happened to.
@@ -49,11 +49,11 @@ class Remark:
 
 
 def agreeing(count: int, text: str) -> str:
-    """Make a sentence agree with the number of things that it is about.
+    """Choose the singular or plural form of the words in a sentence.
 
     Args:
         count: Number of things.
-        text: The sentence, with both forms of each word that depends on the number, as ``{one|many}``.
+        text: The sentence, with both forms of each word that depends on the number, written ``{singular|plural}``.
 
     >>> agreeing(1, "{image was|images were} left out"), agreeing(2, "{image was|images were} left out")
     ('image was left out', 'images were left out')
@@ -71,7 +71,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def tell(remarks: Iterable[Remark], say: Callable[[str], None]) -> None:
-    """Say each remark once, in a line that begins with ``note:``, or with ``warning:`` if it makes results partial."""
+    """Print each remark once, in a line that begins with ``note:``, or ``warning:`` if it makes results partial."""
     for sentence in dict.fromkeys(
         f"{'warning' if remark.partial else 'note'}: {remark.sentence()}" for remark in remarks
     ):
@@ -79,5 +79,5 @@ def tell(remarks: Iterable[Remark], say: Callable[[str], None]) -> None:
 
 
 def counted_remark(path: Path, kind: str, what: str, examples: Sequence[str]) -> Remark:
-    """Return a remark on the objects of a file named in ``examples``; ``what`` is a text for :func:`agreeing`."""
+    """Return a remark about the objects in a file that ``examples`` lists; ``what`` is a text for :func:`agreeing`."""
     return Remark(kind, agreeing(len(examples), what), str(path), len(examples), tuple(map(str, examples[:3])))

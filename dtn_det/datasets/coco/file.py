@@ -1,7 +1,7 @@
 """The one reader of COCO annotation files.
 
-It takes what pycocotools 2.0.11 evaluates, refuses the rest with an error that names the object, and reports what it
-filled in or left out. Every command reads COCO files through it, so that all commands agree on each file.
+It accepts what pycocotools 2.0.11 evaluates, refuses everything else with an error that names the object, and reports
+what it filled in or left out. Every command reads COCO files through it, so that all commands agree on each file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dtn_det.errors import AnnotationError
 class CocoFile:
     """The content of a COCO annotation file.
 
-    Rows keep whatever else the file says about them. Ids are those of the file: integers of any size, texts, or
+    Rows keep all other keys that they have in the file. Ids are as in the file: integers of any size, texts, or
     fractions; see :func:`dtn_det.datasets.coco.values.evaluation_ids`.
 
     Attributes:
@@ -35,10 +35,11 @@ class CocoFile:
             one that can be evaluated.
         categories: One row for each id, with ``id`` and ``name``.
         remarks: What was left out, filled in or decided.
-        mask_faults: The faults of segmentations that cannot be evaluated; their objects are kept as boxes alone.
+        mask_faults: The faults of segmentations that cannot be evaluated. The objects with these faults are kept
+            without a mask.
         changed: True if this content differs from what other readers would see in the file, or if they would fail on
             it.
-        rest: Other keys of the file, such as ``info``, and annotations that are no objects, such as captions.
+        rest: Other keys of the file, such as ``info``, and annotations that are not objects, such as captions.
     """
 
     path: Path
@@ -51,7 +52,7 @@ class CocoFile:
     rest: Mapping[str, Any] = field(default_factory=dict)
 
     def content(self) -> dict[str, Any]:
-        """Return the file as every reader of COCO files can read it, to be written as JSON."""
+        """Return the content for a JSON file that every reader of COCO files can read."""
         rows = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
         return {**{key: list(value) for key, value in rows.items()}, **self.rest}
 
@@ -93,11 +94,11 @@ class CocoFile:
                 )
 
     def with_folder(self, folder: Path) -> CocoFile:
-        r"""Return the file with its names and sizes completed from the images themselves.
+        r"""Return the file with names corrected and missing sizes filled in from the images themselves.
 
-        Backslashes of Windows become slashes if that names a file that exists, paths of other machines become those of
-        the images with the same last part (see :func:`dtn_det.datasets.coco.names.find_names`), and missing sizes
-        become those of the images as MMDetection reads them, turned as their EXIF data say.
+        Backslashes of Windows become slashes if a file with that name exists. Paths of other machines are replaced by
+        the paths of the images with the same file name (see :func:`dtn_det.datasets.coco.names.find_names`). Missing
+        sizes are read from the images as MMDetection reads them, turned by their EXIF orientation.
 
         Args:
             folder: Folder that the file names are relative to.
@@ -147,7 +148,7 @@ def read_coco_file(path: Path, images: Path | None = None) -> CocoFile:
         images: Folder that its file names are relative to, see :meth:`CocoFile.with_folder`; None if it is not known.
 
     Raises:
-        AnnotationError: The file is no COCO file, or COCO's evaluation could not take it.
+        AnnotationError: The file is not a COCO file, or COCO's evaluation would fail on it.
         OSError: The file cannot be read.
     """
     found = CocoFile(**CocoReader(path).read())

@@ -1,4 +1,4 @@
-"""Match file names in COCO files with images on disk, also paths of other machines, and advise on missing images."""
+"""Match file names in COCO files, even paths of other machines, with images on disk. Advise on missing images."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _QUERY = re.compile(r".*\?(?:[^?]*&)?d=")
 
 @dataclass(frozen=True)
 class FoundNames:
-    """Names of images below a folder, by the names in a COCO file.
+    """The images on disk that names in a COCO file refer to, as paths relative to a folder.
 
     Attributes:
         slashes: For names with backslashes, the same names with slashes, if there are such files.
-        elsewhere: For paths of another machine, the only image below the folder with the same last part.
+        elsewhere: For paths of another machine, the only image below the folder with the same file name.
     """
 
     slashes: dict[str, str] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class FoundNames:
 
 
 def is_foreign(name: str) -> bool:
-    r"""Tell whether a name looks like that of another machine: an absolute path, ``..``, a backslash, or a query.
+    r"""Return whether a name looks like a path of another machine: absolute, with ``..``, a backslash or a query.
 
     >>> is_foreign("..\\upload\\1\\a.png"), is_foreign("/data/local-files/?d=a.png"), is_foreign("sub/a.png")
     (True, True, False)
@@ -49,7 +49,7 @@ def is_foreign(name: str) -> bool:
 
 
 def base_name(name: str) -> str:
-    r"""Return the last part of a name, which may be a path of another machine.
+    r"""Return the file name at the end of a name, which may be a path of another machine.
 
     >>> base_name("..\\upload\\1\\a.png"), base_name("/data/local-files/?d=set%2Fa.png")
     ('a.png', 'a.png')
@@ -63,8 +63,8 @@ def base_name(name: str) -> str:
 def find_names(names: Iterable[str], folder: Path) -> FoundNames:
     """Look for images that do not lie where their names in a COCO file say.
 
-    Names of another machine are matched by their last parts, all of them or none: each must have a last part that
-    exactly one image in the folder or below it has, and no two names may lead to the same image.
+    Paths of another machine are matched by the file names at their ends, and only if all of them match: exactly one
+    image in the folder or below it must have each file name, and no two paths may lead to the same image.
 
     Args:
         names: All names of a file.
@@ -97,7 +97,7 @@ def find_names(names: Iterable[str], folder: Path) -> FoundNames:
 
 
 def is_there(folder: Path, name: str) -> bool:
-    """Tell whether a folder has the image of a name, where a path of another machine may mean its last part alone."""
+    """Return whether a folder has the image with this name. A path of another machine may match by its end alone."""
     if (folder / name).is_file() and not is_foreign(name):
         return True
     if not is_foreign(name):
@@ -109,13 +109,13 @@ def is_there(folder: Path, name: str) -> bool:
 
 
 def _agrees(name: str, place: Path) -> bool:
-    """Tell whether a name can mean a file: if the name is a relative path, the path of the file must end with it."""
+    """Return whether a name can mean a file: if the name is a relative path, the path of the file must end with it."""
     changed = name.replace("\\", "/")
     return is_foreign(changed) or str(place.absolute()).endswith(f"/{changed}")
 
 
 def _places(folder: Path) -> dict[str, list[str]]:
-    """Return the paths of the images in a folder and below it, grouped by the last parts of the paths."""
+    """Return the paths of the images in a folder and below it, grouped by file name."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in walk_images(str(folder), "", OtherFiles()):
         found[path.rpartition("/")[2]].append(path)
@@ -126,7 +126,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def is_elsewhere(path: str) -> bool:
-    """Tell whether a path is a URL, such as ``s3://bucket/1.jpg``, and no file of this machine."""
+    """Return whether a path is a URL, such as ``s3://bucket/1.jpg``, rather than a file on this machine."""
     return _SCHEME.match(path) is not None
 
 
@@ -137,12 +137,12 @@ def check_images(
 
     Args:
         annotations: The file that names the images, for the message.
-        paths: Paths of the images; URLs are passed over.
+        paths: Paths of the images; URLs are skipped.
         names: The name of each image in the file.
         option: Key by which a config names the folder that the names are relative to.
 
     Raises:
-        InputError: Images are missing; the message counts them, and says where they are if that can be found out.
+        InputError: Images are missing. The message says how many, and where they are if they can be found.
     """
     missing = [place for place, path in enumerate(paths) if not is_elsewhere(path) and not os.path.isfile(path)]
     if not missing:
@@ -175,7 +175,7 @@ def _advice(annotations: Path, path: str, names: Sequence[str], first: int, opti
             return _name_folder(below.only, name, option)
         if name in below.places:
             return below.advice(name)
-    # If the config's folder has some of the images, it is taken for the right one, and no other is suggested.
+    # If the config's folder has some of the images, it is taken to be the right one, and no other is suggested.
     if name and option and not (path.endswith(name) and _count(Path(path[: -len(name)]), names)):
         around_it = max(_holders(annotations, name), key=lambda one: _count(one, names), default=None)
         if around_it is not None:
@@ -197,8 +197,8 @@ class Holders:
 
     Attributes:
         base: The folder that was searched, with all folders below it.
-        places: For each name that was found, the folders that it is relative to, sorted.
-        only: The one folder that has all images; None if there is none, or more than one may be meant.
+        places: For each name that was found, the sorted folders from which the name leads to an image.
+        only: The only folder that has all images; None if no folder has them all, or several do.
     """
 
     base: Path
@@ -206,12 +206,12 @@ class Holders:
     only: Path | None
 
     def advice(self, name: str) -> str:
-        """Advise how to write a name that was found, as the end of a sentence."""
+        """Return advice, as the end of a sentence, on how to write a name that was found."""
         return folder_into_name(name, self.places[name], self.base)
 
 
 def folder_into_name(name: str, folders: Sequence[Path], base: Path) -> str:
-    """Advise to write the folders of images into their names.
+    """Return the advice to write the folders of images into their names.
 
     Args:
         name: The name of an image.
@@ -232,7 +232,7 @@ def find_holders(base: Path, names: Sequence[str]) -> Holders:
 
     Args:
         base: Folder to search, with all folders below it.
-        names: All names in an annotation file; a name that occurs twice is that of two images.
+        names: All names in an annotation file; a name that occurs twice stands for two images.
     """
     by_end: dict[str, set[str]] = defaultdict(set)
     for name in names:
@@ -249,7 +249,7 @@ def find_holders(base: Path, names: Sequence[str]) -> Holders:
 
 
 def twin_of(path: Path) -> Path | None:
-    """Return a file whose name differs from that of a missing file only in case; None if there is none."""
+    """Return a file whose name differs from the missing file's name only in case; None if there is no such file."""
     try:
         found = [other for other in path.parent.iterdir() if other.name.casefold() == path.name.casefold()]
     except OSError:
@@ -258,7 +258,7 @@ def twin_of(path: Path) -> Path | None:
 
 
 def _holders(annotations: Path, name: str) -> Iterator[Path]:
-    """Yield folders near an annotation file that have an image of a name, but none named like another file's split."""
+    """Yield folders near an annotation file that have the named image, but not those named like another split."""
     others = [path.stem for path in annotations.parent.glob("*.json") if path != annotations]
     for place in (annotations.parent, annotations.parent.parent):
         below = [Path(entry.path) for entry in os.scandir(place) if entry.is_dir()] if place.is_dir() else []

@@ -1,4 +1,4 @@
-"""The sizes of image files, their EXIF orientations, and the sizes that COCO files say these images have."""
+"""Compare the sizes that COCO files give for images with the images' sizes and EXIF orientations."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _SIDES_SWAPPED = range(5, 9)
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What an image file says without its pixels being read.
+    """What the header of an image file says; pixels are not read.
 
     Attributes:
         stored: Height and width of the stored pixels.
         orientation: The EXIF orientation from 1 to 8; 1 if there is none.
-        is_turned: True if OpenCV 4.12, and so MMDetection, turns a file of this format as its orientation says, which
-            they do for all formats but WebP.
+        is_turned: True if OpenCV 4.12, and therefore MMDetection, turns images of this format by their EXIF
+            orientation. This is so for all formats except WebP.
     """
 
     stored: tuple[int, int]
@@ -44,7 +44,7 @@ class ImageHeader:
 
 @dataclass(frozen=True)
 class OtherSize:
-    """An image that is annotated with a size that its file has in neither orientation.
+    """An image whose annotated size is not the size of its file, in neither orientation.
 
     Attributes:
         place: Id and file name of the image, for messages.
@@ -64,12 +64,12 @@ class Orientations:
     Attributes:
         path: The annotation file.
         as_stored: True if images are read as they are stored, False if they are turned as EXIF says.
-        swapped: Images with an EXIF orientation whose annotated width and height are swapped against those with which
-            the image is read.
-        other: Images that are annotated with a size that their file has in neither orientation.
+        swapped: Images with an EXIF orientation that are read with the annotated width as height and the annotated
+            height as width.
+        other: Images whose annotated size is not the size of their file, in neither orientation.
         undecided: Images with an EXIF orientation that does not change the size, so that only their boxes could tell
             how they are annotated.
-        agreeing: Number of images with an EXIF orientation whose annotated size is the one with which they are read.
+        agreeing: Number of images with an EXIF orientation that are read with their annotated size.
     """
 
     path: Path
@@ -87,7 +87,8 @@ class Orientations:
             leaving_out: Option of the command that leaves out images of another size; empty if there is none.
 
         Raises:
-            AnnotationError: An image is not; the message names it, its sizes or orientation, and what to do.
+            AnnotationError: The annotated size of an image differs. The message names the image, its sizes or
+                orientation, and what to do.
         """
         if self.swapped:
             more = f" and {len(self.swapped) - 1:,} more" if len(self.swapped) > 1 else ""
@@ -132,7 +133,7 @@ def read_header(path: Path) -> ImageHeader | None:
             width, height = image.size
             orientation = image.getexif().get(_ORIENTATION)
             is_turned = image.format not in STORED_FORMATS
-    except Exception:  # Pillow raises many kinds of errors at broken files; whoever needs the pixels reports them
+    except Exception:  # Pillow raises many kinds of errors for broken files; they are reported when pixels are read
         return None
     return ImageHeader((height, width), orientation if orientation in _TURNED else 1, is_turned)
 
@@ -142,7 +143,7 @@ def find_orientations(
 ) -> Orientations:
     """Compare the headers of all images with their annotated sizes.
 
-    Images without an annotated size, and files that cannot be read, are passed over.
+    Images without an annotated size, and files that cannot be read, are skipped.
 
     Args:
         path: The annotation file.
@@ -176,7 +177,7 @@ def _by(size: tuple[int, int]) -> str:
 
 
 def orientation_advice(as_stored: bool, option: str = "") -> str:
-    """Say what to do about sizes that are swapped.
+    """Return advice on what to do about swapped sizes.
 
     Args:
         as_stored: True if images are read as they are stored, False if they are turned as EXIF says.
@@ -195,7 +196,7 @@ def orientation_advice(as_stored: bool, option: str = "") -> str:
 
 
 def orientation_fault(path: Path, got: tuple[int, int], expected: tuple[int, int]) -> str | None:
-    """Say how an image's EXIF orientation explains that its size is not the annotated one; None if it does not.
+    """Return how an image's EXIF orientation explains its difference from the annotated size; None if it does not.
 
     Args:
         path: The image.

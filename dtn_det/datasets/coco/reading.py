@@ -51,7 +51,7 @@ class CocoReader:
         images = self._images(content["images"])
         categories = self._categories(content.get("categories") or [])
         rows = content.get("annotations") or []
-        # Captions and the segments of panoptic files have no boxes, and are no objects.
+        # Captions and the segments of panoptic files have no boxes, so they are not objects.
         others = bool(rows) and not any("bbox" in row or "category_id" in row for row in rows)
         annotations = self._annotations([] if others else rows, images, categories)
         categories = self._one_of_each_name(categories, annotations)
@@ -83,7 +83,7 @@ class CocoReader:
         try:
             text = self.path.read_bytes()
             content = json.loads(text)
-            # Other readers take nothing but UTF-8 without a byte order mark.
+            # Other readers accept only UTF-8 without a byte order mark.
             self.changed = json.detect_encoding(text) != "utf-8"
         except (ValueError, RecursionError) as error:
             raise AnnotationError(self.path, "JSON", f"something else ({error})", "", "name another file") from None
@@ -228,7 +228,7 @@ class CocoReader:
         )
 
     def _object(self, row: Row, image: Id, category: Id, image_row: Row) -> Row:
-        """Return an annotation with all that evaluation reads; the row itself if nothing had to be changed."""
+        """Return an annotation with all fields that evaluation reads; the same row if nothing had to be changed."""
         new: Row = {}
         if type(row["image_id"]) is not type(image) or type(row["category_id"]) is not type(category):
             new |= {"image_id": image, "category_id": category}
@@ -320,7 +320,7 @@ class CocoReader:
         return {} if found is value else {"area": found}
 
     def _with_own_ids(self, rows: list[Row]) -> list[Row]:
-        """Return the annotations, numbered anew if two have the same id or one has the id 0."""
+        """Return the annotations, with new ids if two have the same id or one has the id 0."""
         seen: set[Id | None] = set()
         for row in rows:
             key = identifier(row["id"])
@@ -345,7 +345,7 @@ class CocoReader:
         return [{**row, "id": place + 1} for place, row in enumerate(rows)]
 
     def _one_of_each_name(self, categories: dict[Id, Row], annotations: Sequence[Row]) -> dict[Id, Row]:
-        """Return the categories without those that share a name with another and have no objects."""
+        """Return the categories, but leave out each category without objects that shares its name with another."""
         by_name: dict[str, list[Id]] = {}
         for key, row in categories.items():
             by_name.setdefault(row["name"], []).append(key)

@@ -1,7 +1,8 @@
-"""The boxes and masks of a COCO file: which ones pycocotools evaluates, and whether they contradict each other.
+"""The boxes and masks of a COCO file: which of them pycocotools can evaluate, and whether they contradict each other.
 
-Evaluation takes boxes, masks, areas and image sizes as they are written. If they contradict each other, some results
-are too low, or count for objects of the wrong size, without an error; so contradictions are reported.
+Evaluation uses boxes, masks, areas and image sizes as they are written. If they contradict each other, evaluation
+raises no error, but some results are too low or count for objects of the wrong size. Contradictions are therefore
+reported.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class MaskFault:
 
     Attributes:
         place: Name of the object.
-        reason: What the object has in place of a mask, to follow "got" in a message.
+        reason: What the object has instead of a mask, worded to follow "got" in a message.
     """
 
     place: str
@@ -36,8 +37,8 @@ class Mask:
     """A segmentation as it is evaluated.
 
     Attributes:
-        value: Polygons or run lengths with their size; None if there is no mask.
-        fault: What pycocotools cannot evaluate; None if the mask is sound, or if there is none.
+        value: Polygons, or run lengths with their size; None if there is no mask.
+        fault: What pycocotools cannot evaluate; None if the mask is sound or absent.
     """
 
     value: Any = None
@@ -76,7 +77,7 @@ def _polygons(parts: list[Any]) -> Mask:
         if numbers and max(max(numbers), -min(numbers)) > _LARGEST_COORDINATE:
             return Mask(fault=f"a polygon with a coordinate beyond {_LARGEST_COORDINATE:,.0f}")
         found.append(numbers)
-    # pycocotools looks at the first polygon alone, and takes four numbers for a box, which it then cannot read.
+    # pycocotools checks only the first polygon. It mistakes four numbers for a box, and then fails to read them.
     if len(found[0]) < 5:
         return Mask(fault=f"a first polygon of {len(found[0])} coordinates, which is less than three points")
     return Mask(parts if all(new is old for new, old in zip(found, parts, strict=True)) else found)
@@ -102,7 +103,7 @@ def _runs(value: dict[str, Any]) -> Mask:
     else:
         return Mask(fault="run lengths without a list or text `counts`")
     total = sum(runs)
-    # With fewer pixels, pycocotools never stops counting.
+    # If the run lengths add up to fewer pixels, pycocotools never stops counting.
     if total != pixels or min(runs) < 0:
         return Mask(fault=f"run lengths of {total:,} pixels in a mask of {pixels:,}")
     same = kept is counts and sides == size and all(type(side) is int for side in size or ())
@@ -125,14 +126,14 @@ def _decoded(text: str) -> list[int] | None:
             continue
         if code & 0x10:
             value |= -1 << shift
-        # From the fourth on, a run is written as the difference from the run two places before.
+        # From the fourth run on, each run length is written as the difference from the one two places before.
         runs.append(value + runs[-2] if len(runs) > 2 else value)
         value = shift = 0
     return runs
 
 
 def mask_area(mask: Any, height: int | None, width: int | None) -> int | None:
-    """Count the pixels of a sound mask by pycocotools; None without it, or without the image's size for polygons."""
+    """Return the number of pixels in a sound mask. None without pycocotools, or for polygons without an image size."""
     try:
         from pycocotools import mask as masks
     except ImportError:
@@ -146,7 +147,7 @@ def mask_area(mask: Any, height: int | None, width: int | None) -> int | None:
 
 
 def mask_extent(mask: Any) -> tuple[float, float, float, float] | None:
-    """Return x, y, width and height of a sound mask in pixels; None if it is empty or pycocotools is missing."""
+    """Return x, y, width and height of a sound mask in pixels. None for run lengths without pixels or pycocotools."""
     if isinstance(mask, list):
         corners = [_coordinates(part) for part in mask]
         across = [x for xs, _ in corners for x in xs]
@@ -165,7 +166,7 @@ def mask_extent(mask: Any) -> tuple[float, float, float, float] | None:
 
 
 def outlined_area(mask: Any) -> float:
-    """Return the sum of the areas within the outlines of a sound mask, in square pixels; overlaps count repeatedly."""
+    """Return the area of a sound mask in square pixels. Where polygons overlap, the area counts more than once."""
     if isinstance(mask, dict):
         return mask_area(mask, None, None) or 0
     total = 0.0
@@ -177,7 +178,7 @@ def outlined_area(mask: Any) -> float:
 
 
 def _coordinates(polygon: list[float]) -> tuple[list[float], list[float]]:
-    """Return the x and the y of the corners; like pycocotools, ignore a last number without a partner."""
+    """Return the x and the y coordinates of the corners. Like pycocotools, ignore a last number without a partner."""
     return polygon[: len(polygon) - len(polygon) % 2 : 2], polygon[1::2]
 
 
@@ -185,7 +186,7 @@ Row = Mapping[str, Any]
 Finding = tuple[str, str, list[str]]
 """The kind of a remark, its sentence as a text for :func:`dtn_det.datasets.remarks.agreeing`, and its objects."""
 
-# Pixels by which a box may reach beyond its image, and the share of boxes reaching further that is no accident.
+# A box may reach this many pixels beyond its image. If more than this share of boxes reach further, it is reported.
 _ROUNDING, _MANY_BEYOND = 2, 0.1
 # At most this many objects, evenly spread over a file, are compared with their masks and areas, to keep reading fast.
 _LOOKED_AT = 2000
@@ -194,7 +195,7 @@ _LARGEST_SHARE, _LEAST_SHARE = 1.02, 0.01
 
 
 def contradictions(annotations: Sequence[Row], images: Mapping[Any, Row]) -> Iterator[Finding]:
-    """Find contradictions between the boxes, masks and areas of a file, and boxes in another unit or format.
+    """Find boxes, masks and areas that contradict each other, and boxes in another unit or format.
 
     Args:
         annotations: Objects with ``bbox``, ``area``, ``iscrowd`` and, if there is one, a sound ``segmentation``.
@@ -253,7 +254,7 @@ def _boxes_of_another_kind(annotations: Sequence[Row], images: Mapping[Any, Row]
 
 
 def _is_beside_mask(row: Row, image: Row) -> bool:
-    """Tell whether the box and the extent of the mask, both widened by half a pixel on each side, hardly overlap."""
+    """Return whether the box and the extent of the mask, both widened by half a pixel on each side, hardly overlap."""
     mask = row.get("segmentation")
     # The reader has a remark of its own on masks of another size than their image.
     if not mask or (isinstance(mask, dict) and mask["size"] != [image.get("height"), image.get("width")]):
@@ -272,7 +273,7 @@ def _is_beside_mask(row: Row, image: Row) -> bool:
 
 
 def _area_fits(row: Row) -> bool:
-    """Tell whether an area can be that of the object's box, of a part of it, or of its mask."""
+    """Return whether an area can be the area of the object's box, of a part of the box, or of the mask."""
     area = float(row["area"])
     _, _, width, height = map(float, row["bbox"])
     # Some tools write the area as (width + 1) * (height + 1).

@@ -12,7 +12,7 @@ categories."""
 
 
 def identifier(value: object) -> Id | None:
-    """Return the id that a value stands for, 7 for 7.0 as well, which are the same dict key; None if it is no id."""
+    """Return the id that a value stands for; None if it is not an id. 7 and 7.0 are equal, also as dict keys."""
     if isinstance(value, str):
         return value or None
     if isinstance(value, int):
@@ -23,7 +23,7 @@ def identifier(value: object) -> Id | None:
 
 
 def number(value: object) -> int | float | None:
-    """Return the finite number that a value is, or that it holds as text; None for anything else."""
+    """Return a finite number, which may be given as text; None for anything else."""
     try:
         if isinstance(value, str):
             value = float(value)
@@ -36,13 +36,13 @@ def number(value: object) -> int | float | None:
 
 
 def whole_number(value: object) -> int | None:
-    """Return a whole number, such as 640 for 640, 640.0 and "640"; None for anything else."""
+    """Return the value as a whole number, such as 640 for 640, 640.0 or "640"; None for anything else."""
     found = number(value)
     return int(found) if found is not None and float(found).is_integer() else None
 
 
 def are_numbers(values: Sequence[Any]) -> bool:
-    """Tell whether all values are finite numbers, and none is text; fast, without a loop in Python."""
+    """Return whether all values are finite numbers and none is text. It is fast, without a loop in Python."""
     try:
         return math.isfinite(sum(values))
     except (TypeError, OverflowError):
@@ -60,23 +60,24 @@ def box(value: object) -> list[int | float] | None:
 
 
 def crowd_flag(row: Mapping[str, Any]) -> int | None:
-    """Return 1 for a crowd region, 0 for others and without a flag; None if the flag is no whole number."""
+    """Return 1 for a crowd, 0 for other objects or without a flag, and None if the flag is not a whole number."""
     value = row.get("iscrowd", 0)
     found = None if isinstance(value, str) else int(value) if isinstance(value, bool) else whole_number(value)
     return None if found is None else int(found != 0)
 
 
 def are_of_one_kind(ids: Iterable[Id]) -> bool:
-    """Tell whether ids are all numbers or all texts, so that they have an order."""
+    """Return whether all ids are numbers or all are texts, so that they can be sorted."""
     return len({isinstance(one, str) for one in ids}) < 2
 
 
 def evaluation_ids(ids: Sequence[Id]) -> dict[Id, int]:
     """Return an integer for each id, for COCO's evaluation.
 
-    The integers are in the order of the ids, because that order decides between detections of equal scores. If all ids
-    are integers from 0 to 2**31 - 1, they stay what they are. Others are numbered from 1: faster-coco-eval takes no
-    negative ids of images, and NumPy, by which it sorts ids, turns integers beyond 63 bits into floating-point numbers.
+    The integers are in the order of the ids, because that order decides between detections with equal scores. If all
+    ids are integers from 0 to 2**31 - 1, they are kept. Otherwise they are numbered from 1, because faster-coco-eval
+    rejects negative image ids and sorts ids with NumPy, which turns integers beyond 63 bits into floating-point
+    numbers.
     """
     if all(isinstance(one, int) and 0 <= one < 2**31 for one in ids):
         return {one: int(one) for one in ids}

@@ -1,1 +1,1 @@
-"""The data sets that a config names, held against its model before anything runs."""
+"""The data sets that a config names, checked against its model before anything runs."""

@@ -29,7 +29,7 @@ from dtn_det.errors import ClassNameError
 LABEL_ORDER = "classes_in_label_order"
 """Key beside ``classes`` in the metainfo of data sets and checkpoints: True if the classes are in label order."""
 
-# Parts of models whose number of classes is not that of the data set: they count objectness, ImageNet's classes, stuff.
+# Parts of models whose `num_classes` is not that of the data set: it counts objectness, ImageNet's classes or stuff.
 _OTHER_CLASSES = ("backbone", "neck", "rpn_head", "semantic_head", "data_preprocessor", "init_cfg", "reid")
 _KEY = re.compile(rb'"categories"\s*:\s*(?=\[)')
 _FIRST_READ = 1 << 16
@@ -43,7 +43,7 @@ class Category(NamedTuple):
 
 
 def prepare_training(cfg: Any) -> tuple[Remark, ...]:
-    """Check that a detector's classes agree before it is trained, and list them in the order of its labels.
+    """Check before training that a detector's data sets agree on their classes, and put these in the labels' order.
 
     Args:
         cfg: The config; changed in place, see :func:`list_in_label_order`.
@@ -70,7 +70,7 @@ def prepare_training(cfg: Any) -> tuple[Remark, ...]:
 
 
 def check_evaluation(cfg: Mapping[str, Any], split: str, checkpoint: str, content: Mapping[str, Any]) -> None:
-    """Check that MMDetection's evaluation takes a detector's labels for the classes that they mean.
+    """Check that MMDetection's evaluation gives a detector's labels the same classes as its training did.
 
     Args:
         cfg: The config.
@@ -89,7 +89,7 @@ def check_evaluation(cfg: Mapping[str, Any], split: str, checkpoint: str, conten
 
 
 def classes_in_training(cfg: Mapping[str, Any]) -> LabelNames | None:
-    """Decide what the labels of a detector to be trained mean; None if its sets are not of COCO's format.
+    """Decide what the labels mean of a detector that is about to be trained; None if its data sets are not COCO's.
 
     Raises:
         ClassNameError: See :func:`dtn_det.datasets.class_names.labels_in_training`.
@@ -111,14 +111,14 @@ def classes_in_evaluation(
     content: Mapping[str, Any] | None = None,
     read: Mapping[Path, CocoFile] = MappingProxyType({}),
 ) -> LabelNames | None:
-    """Decide what the labels of a trained detector mean; None if the evaluated set is not of COCO's format.
+    """Decide what the labels of a trained detector mean; None if the evaluated set is not in COCO's format.
 
     Args:
         cfg: The config.
         split: ``'test'`` or ``'val'``.
         checkpoint: Path of the checkpoint.
         content: Content of the checkpoint.
-        read: Files that were read already, by their resolved paths: categories that their reader left out are left out
+        read: Files that were read already, by their resolved paths. Categories that their reader left out are left out
             here too.
 
     Raises:
@@ -135,29 +135,29 @@ def classes_in_evaluation(
 
 
 def _as_read(one: NamedSet, file: CocoFile | None) -> NamedSet:
-    """Return a set without the categories that the reader of its file left out."""
+    """Return the set without the categories that the reader of its file left out."""
     if file is None or len(file.categories) == len(one.categories):
         return one
     return replace(one, categories=tuple(str(row["name"]) for row in file.categories))
 
 
 def training_classes(cfg: Mapping[str, Any], tested: NamedSet) -> list[NamedSet]:
-    """Return the sets that a config trains on, as far as their files are at hand.
+    """Return the classes of the sets that a config trains on, for the files that are on this machine.
 
     Args:
         cfg: The config.
-        tested: The evaluated set. Its classes are taken for a training set of which only the file was named.
+        tested: The evaluated set. A training set of which only the file was named is assumed to have the same classes.
     """
     return dataset_classes(cfg, "train_dataloader", tested.wanted)
 
 
 def dataset_classes(cfg: Mapping[str, Any], loader: str, default: tuple[str, ...] | None = None) -> list[NamedSet]:
-    """Return the classes of each set of COCO's format in a dataloader whose file is on this machine.
+    """Return the classes of each data set in COCO's format in a dataloader, if its file is on this machine.
 
     Args:
         cfg: The config.
         loader: Key of the dataloader, such as ``'train_dataloader'``.
-        default: Classes to take for a set without a type, of which only the file was named on the command line.
+        default: Classes of a set without a type, of which only the file was named on the command line.
 
     Raises:
         ClassNameError: The classes are a text in place of a list, and the text names no file.
@@ -185,7 +185,7 @@ def dataset_classes(cfg: Mapping[str, Any], loader: str, default: tuple[str, ...
 
 
 def evaluator_classes(cfg: Mapping[str, Any], evaluator: str, tested: Sequence[NamedSet]) -> list[NamedSet]:
-    """Return the classes of the files that MMDetection's CocoMetric reads; it numbers them independently."""
+    """Return the classes of the files that MMDetection's CocoMetric reads, which may differ from the data set's."""
     metrics = cfg.get(evaluator) or ()
     listed = [(evaluator, metrics)] if isinstance(metrics, Mapping) else _numbered(evaluator, metrics)
     found = []
@@ -199,7 +199,7 @@ def evaluator_classes(cfg: Mapping[str, Any], evaluator: str, tested: Sequence[N
 
 
 def head_numbers(model: Any) -> dict[str, int]:
-    """Return the numbers of classes in the heads of a model's config, by their keys from ``model`` on."""
+    """Return the numbers of classes in a model's config by their full keys, as ``model.bbox_head.num_classes``."""
     # Detectors that take the names of classes as text have another number of outputs.
     if not isinstance(model, Mapping) or "language_model" in model:
         return {}
@@ -221,11 +221,11 @@ def checkpoint_classes(content: Mapping[str, Any]) -> tuple[tuple[str, ...] | No
 def list_in_label_order(cfg: Any, found: LabelNames) -> tuple[Remark, ...]:
     """List the classes of a config's data sets in the order of the labels.
 
-    The labels stay the same, since MMDetection ignores the order in the config for them. But without this, the names
-    that it draws and those in the checkpoint would be wrong.
+    The labels do not change, because MMDetection ignores the order in the config when it numbers labels. It uses that
+    order for the names that it draws and stores in the checkpoint, which would otherwise be wrong.
 
     Args:
-        cfg: Config that trains; changed in place.
+        cfg: Config of a training; changed in place.
         found: Result of :func:`classes_in_training` for the config.
     """
     changed = []
@@ -252,7 +252,7 @@ def list_in_label_order(cfg: Any, found: LabelNames) -> tuple[Remark, ...]:
 
 
 def read_categories(path: str | os.PathLike[str]) -> tuple[Category, ...]:
-    """Read the ids and names of the categories in a COCO file, in its order, if possible without parsing all of it.
+    """Read the ids and names of a COCO file's categories, in its order, if possible without parsing the whole file.
 
     Raises:
         ClassNameError: The file is no COCO file.
@@ -276,7 +276,7 @@ def _read_categories(path: str, changed: int, size: int) -> tuple[Category, ...]
 
 
 def _part(path: str) -> Any:
-    """Read the list behind the key `categories` of a file; None if the key does not occur exactly once."""
+    """Read the list under the key `categories` of a file; None unless the key occurs exactly once."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         starts = [match.end() for match in _KEY.finditer(content)]
         if len(starts) != 1:
@@ -293,13 +293,13 @@ def _part(path: str) -> Any:
 
 
 def innermost_settings(cfg: Mapping[str, Any], loader: str) -> Iterator[tuple[str, Any]]:
-    """Yield the keys in the config and the settings of a dataloader's data sets, the innermost ones within wrappers."""
+    """Yield the config key and the settings of each data set of a dataloader; of a wrapper, the innermost data sets."""
     node = cfg.get(loader)
     yield from _datasets(f"{loader}.dataset", node.get("dataset") if isinstance(node, Mapping) else None)
 
 
 def _datasets(path: str, node: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the key and the settings of each data set at ``path``, the innermost ones within wrappers."""
+    """Yield the key and the settings of each data set at ``path``; of a wrapper, the innermost data sets."""
     if not isinstance(node, Mapping):
         return
     inner = [key for key in ("dataset", "datasets") if key in node]
@@ -315,7 +315,7 @@ def _datasets(path: str, node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def coco_class(kind: Any) -> Any:
-    """Return the Python class of a data set, given it or its name, if it reads files as CocoDataset does; else None."""
+    """Return a data set's Python class, given as class or name, if it reads files as CocoDataset does; else None."""
     coco = require("mmdet.datasets", "det").CocoDataset
     if isinstance(kind, str):
         kind = require("mmdet.registry", "det").DATASETS.get(kind)

@@ -1,4 +1,4 @@
-"""Check the COCO files of a config before MMDetection reads them, and write copies of those that it could not read."""
+"""Check the COCO files of a config before MMDetection reads them, and write corrected copies of unreadable ones."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ a file is reported as unchecked, and is read only if the run fails: see :func:`e
 def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[str]) -> tuple[Remark, ...]:
     """Check that the COCO files of a run can be read and that their images are there.
 
-    If MMDetection would fail on something that :mod:`dtn_det.datasets.coco` takes, such as an object without an area,
-    a copy that MMDetection can read is written and named in the data sets and evaluators of the config.
+    If MMDetection would fail on something that :mod:`dtn_det.datasets.coco` accepts, such as an object without an area,
+    a corrected copy is written, and the data sets and evaluators of the config are changed to use it.
 
     Args:
         cfg: The config; changed in place.
@@ -41,8 +41,8 @@ def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[
         Remarks on what was left out, filled in or decided, and on files that are too large to be checked.
 
     Raises:
-        AnnotationError: A file is no COCO file, COCO's evaluation could not take it, or it says other sizes of images
-            than their files have.
+        AnnotationError: A file is not a COCO file, COCO's evaluation would fail on it, or its image sizes are not those
+            of the image files.
         InputError: A file has no objects, or images are missing.
     """
     remarks: list[Remark] = []
@@ -67,7 +67,7 @@ def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[
 
 
 def explain_failure(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> str | None:
-    """Find out what is wrong with the large files of a failed run, which :func:`check_files` passed over.
+    """Find out what is wrong with the large files of a failed run, which :func:`check_files` skipped.
 
     Args:
         cfg: The config.
@@ -86,7 +86,7 @@ def explain_failure(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> str |
 
 
 def _files(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple[str, Any, Path]]:
-    """Yield the key, the settings and the file of each data set of COCO's format whose file is on this machine."""
+    """Yield the key, the settings and the file of each data set in COCO's format whose file is on this machine."""
     if cfg.get("default_scope") == "mmpretrain":
         return
     for loader in dataloaders:
@@ -110,7 +110,7 @@ def _read(where: str, settings: Mapping[str, Any], path: Path) -> CocoFile:
 
 
 def _check_sizes(where: str, settings: Mapping[str, Any], file: CocoFile) -> tuple[Remark, ...]:
-    """Check that the images which are read are annotated with the size that the pipeline loads them with."""
+    """Check that the annotated size of each image that is read is the size with which the pipeline loads it."""
     folder = _image_folder(settings)
     if folder is None:
         return ()
@@ -121,7 +121,7 @@ def _check_sizes(where: str, settings: Mapping[str, Any], file: CocoFile) -> tup
 
 
 def _takes_masks(cfg: Mapping[str, Any], dataloaders: Sequence[str], settings: Mapping[str, Any]) -> bool:
-    """Tell whether a data set's pipeline or one of the evaluators reads masks."""
+    """Return whether a data set's pipeline or one of the evaluators reads masks."""
     steps = settings.get("pipeline") or ()
     if any(isinstance(step, Mapping) and step.get("with_mask") for step in steps):
         return True
@@ -135,7 +135,7 @@ def _takes_masks(cfg: Mapping[str, Any], dataloaders: Sequence[str], settings: M
 
 
 def _check_has_masks(where: str, file: CocoFile) -> None:
-    """Check that each object has a mask, because MMDetection needs one of each object if it reads masks."""
+    """Check that each object has a mask, as MMDetection requires if it reads masks."""
     without = [row for row in file.annotations if not row.get("segmentation")]
     if without:
         raise InputError(
@@ -146,7 +146,7 @@ def _check_has_masks(where: str, file: CocoFile) -> None:
 
 
 def _used(settings: Mapping[str, Any], file: CocoFile) -> list[Mapping[str, Any]]:
-    """Return the images that a data set reads: training may leave out those without objects."""
+    """Return the images that a data set reads: a training set may leave out images without objects."""
     if settings.get("test_mode") or not (settings.get("filter_cfg") or {}).get("filter_empty_gt"):
         return list(file.images)
     having = {row["image_id"] for row in file.annotations}
@@ -154,7 +154,7 @@ def _used(settings: Mapping[str, Any], file: CocoFile) -> list[Mapping[str, Any]
 
 
 def _image_folder(settings: Mapping[str, Any]) -> Path | None:
-    """Return the folder of the images; None if they are not on this machine, or the type builds their paths itself."""
+    """Return the folder of the images; None if it is not on this machine or the data set builds the paths itself."""
     coco = require("mmdet.datasets", "det").CocoDataset
     if coco_class(settings.get("type")).parse_data_info is not coco.parse_data_info or settings.get("backend_args"):
         return None

@@ -1,7 +1,7 @@
-"""Check before a run that the class folders that a config names are those of its classifier.
+"""Check before a run that the class folders named by a config match the classes of its classifier.
 
-mmpretrain numbers the classes by the sorted names of their folders: a missing folder, or one of another name, gives
-wrong labels without any error, or an index error minutes later.
+mmpretrain numbers the classes by the sorted names of their folders. A missing or renamed folder therefore gives wrong
+labels without any error, or an index error minutes later.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ from dtn_det.errors import ClassNameError, InputError
 _NAMES_SHOWN = 5
 # Endings of the images that mmpretrain's CustomDataset reads.
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif")
-# The largest number of images that are looked at, for listing all of them may take minutes.
+# The largest number of images that are checked, because listing all of them may take minutes.
 _MOST_FILES = 100_000
 
 
 def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> tuple[Remark, ...]:
-    """Check the folders of classes against the model and against each other.
+    """Check the class folders of data sets against the model and against each other.
 
-    Datasets without labels and datasets of other kinds are passed over. If the model does not say how many classes it
-    has, nothing is compared with it. Lists of images and labels are checked by
+    Data sets without labels and data sets of other kinds are skipped. If the config does not state the model's number
+    of classes, nothing is compared with the model. Lists of images and labels are checked by
     :func:`dtn_det.datasets.configs.image_lists.check_image_lists`.
 
     Args:
@@ -67,10 +67,10 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
         Remarks on what mmpretrain leaves out of the folders, on inner folders, and on images that may be masks.
 
     Raises:
-        InputError: The number of folders is not that of the model's classes; their names are not those of the other
-            dataloaders, or not in the order of ``classes`` in the config; mmpretrain would take a hidden folder for a
-            class; a list of images has labels that the model does not have; or an evaluator wants a top-k accuracy
-            with k above the number of classes.
+        InputError: The number of folders differs from the number of the model's classes. The names of folders differ
+            between dataloaders, or from the order of ``classes`` in the config. A hidden folder would become a class. A
+            list of images has labels that the model lacks. The k of a top-k accuracy is larger than the number of
+            classes.
     """
     numbers = dict(class_numbers(cfg))
     sets = [found for loader in dataloaders for found in _labelled_sets(cfg, loader)]
@@ -88,14 +88,14 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
 
 
 def folder_fault(cfg: Mapping[str, Any], folder: str) -> str:
-    """Say why a config could not train on a folder of class folders, nor be tested on it.
+    """Return why a config cannot be trained or tested with a folder of class folders.
 
     Args:
         cfg: The config of a classifier.
         folder: The folder of class folders, in place of every such folder that the config names.
 
     Returns:
-        The reason, one sentence; empty if there is none, or if the config's data sets are not folders of classes.
+        The reason in one sentence; empty if the folder fits, or if the config's data sets are not class folders.
     """
     loaders = [key for key in cfg if key.endswith("_dataloader")]
     names = [name for name in _folders(folder) if not is_litter(name)]
@@ -120,7 +120,7 @@ def _check_sets(
     sets: Sequence[LabelledSet],
     advice: str = "name the folder of the dataset with --data-root",
 ) -> None:
-    """Check that each set has as many folders as the model and the set's own list have classes, in the list's order."""
+    """Check each set's class folders against the model's number of classes and the names in the set's config."""
     numbers = dict(class_numbers(cfg))
     for one in sets:
         if one.folder is None:
@@ -143,15 +143,15 @@ def _check_sets(
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """A data set of a config of mmpretrain that numbers its classes by folders or by its type.
+    """A data set in a config of mmpretrain whose classes are numbered by its folders or by its type.
 
     Attributes:
         loader: Key of its dataloader, such as ``"train_dataloader"``.
-        where: Its own key in the config, such as ``"train_dataloader.dataset"``.
+        where: Key of the data set in the config, such as ``"train_dataloader.dataset"``.
         settings: Its settings in the config.
         folder: The folder with its class folders; None if its type numbers the classes, as CIFAR10 does.
         folders: Names of the class folders, in the order in which mmpretrain numbers them.
-        names: Names of its classes from the config or its type; None if they are those of the folders.
+        names: Names of its classes from the config or its type; None if the folders name the classes.
     """
 
     loader: str
@@ -173,7 +173,7 @@ def _labelled_sets(cfg: Mapping[str, Any], loader: str) -> Iterator[LabelledSet]
 
 
 def _check_same_folders(sets: Sequence[LabelledSet]) -> None:
-    """Check that all sets have the same class folders, and no hidden folders beside them."""
+    """Check that all sets have the same class folders, and that no hidden folders lie beside these."""
     first: LabelledSet | None = None
     for one in sets:
         if one.folder is None:
@@ -189,7 +189,7 @@ def _check_same_folders(sets: Sequence[LabelledSet]) -> None:
 
 
 def _named_number(one: LabelledSet) -> dict[str, int]:
-    """Return how many classes a set has names for, by the key that names them; empty if it takes its folders' names."""
+    """Return the number of names for a set's classes, by their config key; empty if its folders name the classes."""
     if one.names is None:
         return {}
     told = "classes" in (one.settings.get("metainfo") or {}) or one.settings.get("classes") is not None
@@ -213,7 +213,7 @@ def _check_fixed_classes(one: LabelledSet, numbers: Mapping[str, int]) -> None:
 def _change_to(
     found: Sequence[str], cfg: Mapping[str, Any], dataloaders: Sequence[str], sets: Sequence[LabelledSet]
 ) -> str:
-    """Return, as the end of a sentence, the options that together let a config run on its folders."""
+    """Return, as the end of a sentence, the options with which a config runs on its folders."""
     if len(found) < 2:
         return ""
     options = [f"{key}={len(found)}" for key in dict(class_numbers(cfg))]
@@ -225,15 +225,15 @@ def _change_to(
 
 
 def _own_names_off(where: str) -> str:
-    """Return the option that makes a data set take the names of its folders for those of its classes."""
+    """Return the option that makes a data set name its classes after its folders."""
     return f"{where}.metainfo.classes=None"
 
 
 def check_trained_folders(cfg: Mapping[str, Any], dataloader: str, checkpoint: str, content: Mapping[str, Any]) -> None:
     """Check that mmpretrain numbers class folders as it did in the training of a checkpoint.
 
-    If the folders have no name in common with the checkpoint's classes, as wnids have none with words, they cannot be
-    compared, and the check passes.
+    If folders and the checkpoint's classes have no name in common, because one has wnids and the other words, they
+    cannot be compared, and the check passes.
 
     Args:
         cfg: The config.
@@ -242,7 +242,7 @@ def check_trained_folders(cfg: Mapping[str, Any], dataloader: str, checkpoint: s
         content: Content of the checkpoint.
 
     Raises:
-        ClassNameError: Some names are the same, but in another order, or with others missing or added.
+        ClassNameError: Some names are the same, but they are in another order, or other names are missing or added.
     """
     trained, _ = checkpoint_classes(content)
     for dataset in innermost_datasets(cfg.get(dataloader)):
@@ -273,7 +273,7 @@ def check_trained_folders(cfg: Mapping[str, Any], dataloader: str, checkpoint: s
 
 
 def _check_strangers(folder: str, names: Sequence[str]) -> None:
-    """Refuse hidden folders and those that archivers leave behind, because mmpretrain takes them for classes."""
+    """Refuse hidden folders and folders left behind by archivers, because mmpretrain would take them for classes."""
     strangers = [name for name in names if is_litter(name)]
     if strangers:
         raise InputError(
@@ -285,7 +285,7 @@ def _check_strangers(folder: str, names: Sequence[str]) -> None:
 def _check_names(one: LabelledSet) -> None:
     """Check that the names of a set's classes are in the order of its folders.
 
-    Names that have none in common with the folders, such as words with wnids, cannot be compared, and pass.
+    If names and folders have nothing in common, because one has wnids and the other words, the check passes.
     """
     if one.names is None or _same(one.names, one.folders):
         return
@@ -309,7 +309,7 @@ def _plain(name: str) -> str:
 
 
 def _left_out(dataset: Mapping[str, Any], folder: str, names: Sequence[str]) -> Iterator[Remark]:
-    """Yield remarks on images that mmpretrain does not read because of their endings, and on possible masks."""
+    """Yield remarks on images that mmpretrain skips because of their extension, and on images that may be masks."""
     extensions = tuple(str(one).lower() for one in dataset.get("extensions", _EXTENSIONS))
     others = OtherFiles()
     walks = (walk_images(folder, f"{name}/", OtherFiles()) for name in names)
@@ -336,7 +336,7 @@ def _left_out(dataset: Mapping[str, Any], folder: str, names: Sequence[str]) -> 
 
 
 def _other_than_classes(folder: str) -> str:
-    """Say what a folder is if it is not one of class folders, and what to do with it; else return an empty string."""
+    """Return what a folder is, and what to do, if it does not hold class folders; else an empty string."""
     found = recognise(Path(folder))
     if found.kind == "tiny_imagenet_val":
         return f"these are {found.title}; sort them with tools/prepare_small_data.py tiny-imagenet, or "
@@ -348,7 +348,7 @@ def _other_than_classes(folder: str) -> str:
 
 
 def _check_topk(cfg: Mapping[str, Any], dataloaders: Sequence[str], numbers: Mapping[str, int]) -> None:
-    """Refuse top-k accuracies with k above the number of classes, at which mmpretrain would fail after an epoch."""
+    """Refuse top-k accuracies whose k is larger than the number of classes: mmpretrain would fail after an epoch."""
     for path, topk in _topks(cfg, dataloaders):
         if numbers and _most(topk) > min(numbers.values()):
             raise InputError(
@@ -358,7 +358,7 @@ def _check_topk(cfg: Mapping[str, Any], dataloaders: Sequence[str], numbers: Map
 
 
 def _topks(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yield the keys and the ``topk`` of evaluators, and of heads that measure accuracy in training."""
+    """Yield the config key and the ``topk`` of each evaluator, and of each head that measures accuracy in training."""
     if "train_dataloader" in dataloaders:
         for path, model in _models(cfg):
             head = model.get("head")
@@ -372,7 +372,7 @@ def _topks(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple
 
 
 def _first_alone(path: str) -> str:
-    """Return the option for top-1 accuracy alone; evaluators take a number for it, heads a list."""
+    """Return the option for top-1 accuracy alone, which is a number for evaluators and a list for heads."""
     return f"{path}.topk='[1]'" if path.endswith(".head") else f"{path}.topk=1"
 
 
@@ -385,7 +385,7 @@ def _numbered(key: str, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def class_numbers(cfg: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Yield the keys of a classifier's config that hold a number of classes, with that number."""
+    """Yield each key of a classifier's config that holds a number of classes, with its value."""
     yield from _number("data_preprocessor", cfg.get("data_preprocessor"))
     for path, model in _models(cfg):
         yield from _number(path, model)
@@ -415,7 +415,7 @@ def _type_name(settings: Mapping[str, Any]) -> str:
 
 
 def _folders(folder: str) -> list[str]:
-    """Return the names of the folders in a folder as mmpretrain lists them: sorted, with hidden ones."""
+    """Return the names of the folders in a folder as mmpretrain lists them: sorted, and hidden folders too."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if os.path.isdir(entry.path))
 

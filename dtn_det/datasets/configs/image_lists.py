@@ -17,11 +17,11 @@ def check_image_lists(cfg: Mapping[str, Any], dataloaders: Sequence[str], number
     Args:
         cfg: The config.
         dataloaders: Keys such as ``"train_dataloader"``.
-        numbers: Numbers of classes of the model, by the keys of the config that hold them.
+        numbers: The number of classes at each key of the config that states it for the model.
 
     Raises:
         InputError: A line has no label, a label is beyond the model's classes, or two lists give different labels to
-            folders of one name.
+            folders with the same name.
     """
     seen: dict[str, tuple[int, str]] = {}
     for loader, dataset in [(name, dataset) for name in dataloaders for dataset in innermost_datasets(cfg.get(name))]:
@@ -52,7 +52,7 @@ def check_image_lists(cfg: Mapping[str, Any], dataloaders: Sequence[str], number
 
 
 def image_list(dataset: Mapping[str, Any]) -> str | None:
-    """Return the path of the list of images and labels of a dataset of mmpretrain; None if it does not use one."""
+    """Return the path of the list of images and labels that a data set of mmpretrain uses; None if it uses none."""
     kind = str(dataset.get("type")).rpartition(".")[2]
     if kind not in ("CustomDataset", "ImageNet") or not dataset.get("with_label", True):
         return None

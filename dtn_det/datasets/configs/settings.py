@@ -1,4 +1,4 @@
-"""Find out where the data sets of a config look for their files, and what they call their classes."""
+"""Find out from where the data sets of a config read their files, and the names of their classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dtn_det.errors import InputError
 
 
 def innermost_datasets(node: Any) -> Iterator[dict[str, Any]]:
-    """Yield the settings of a dataloader's datasets; within wrappers such as RepeatDataset, of the innermost ones."""
+    """Yield the settings of each data set of a dataloader; of a wrapper (RepeatDataset), its innermost data sets."""
     if not isinstance(node, dict):
         return
     for key in ("dataset", "datasets"):
@@ -28,7 +28,7 @@ def innermost_datasets(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def data_paths(dataloader: Any) -> Iterator[tuple[str, str]]:
-    """Yield the annotation files and image folders of a dataloader, each as (data root, path); URLs are left out."""
+    """Yield each annotation file and image folder of a dataloader as (data root, path), except URLs."""
     for dataset in innermost_datasets(dataloader):
         root = dataset.get("data_root") or ""
         # The data_prefix is one string in configs of mmpretrain, and a dict such as dict(img=...) in MMDetection's.
@@ -42,7 +42,7 @@ def data_paths(dataloader: Any) -> Iterator[tuple[str, str]]:
 
 
 def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str) -> str:
-    """For a file or folder that a config names and that is missing, list similar ones and the option that names one.
+    """List files or folders similar to a missing one that a config names, and the option to use one of them.
 
     Args:
         cfg: The config.
@@ -51,8 +51,8 @@ def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str
         missing: The annotation file or image folder that the config names.
 
     Returns:
-        The end of a sentence; empty if nothing like it is there, or if the config wraps the data set, so that there is
-        no simple option.
+        The end of a sentence. It is empty if nothing similar exists, or if the config wraps the data set, so that there
+        is no simple option.
     """
     dataset = (cfg.get(dataloader) or {}).get("dataset") or {}
     if "dataset" in dataset or "datasets" in dataset or not os.path.isdir(root):
@@ -72,7 +72,8 @@ def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str
         options = f"{dataloader}.dataset.ann_file={nearest}"
         evaluator = dataloader.replace("_dataloader", "_evaluator")
         if isinstance(settings := cfg.get(evaluator), dict) and "ann_file" in settings:
-            # The path must be absolute, for --data-root replaces the beginning of paths below the config's own root.
+            # The path must be absolute, because --data-root replaces the beginning of paths below the config's own
+            # root.
             options += f" {evaluator}.ann_file={os.path.abspath(os.path.join(root, nearest))}"
         return f", or an annotation file that is there ({listed(found)}), such as --cfg-options {options}"
     prefixes = dataset.get("data_prefix")
@@ -84,9 +85,9 @@ def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str
 
 
 def class_folder(dataset: Mapping[str, Any]) -> str | None:
-    """Return the folder with the class folders of a dataset of mmpretrain; None if it does not read class folders.
+    """Return the folder that holds a data set's class folders; None if the data set does not read class folders.
 
-    mmpretrain's ImageNet and ImageNet21k find it by their ``split``, unless there are lists of images in ``meta``.
+    mmpretrain's ImageNet and ImageNet21k find the folder by their ``split``, unless ``meta`` has lists of images.
     """
     root, prefix = dataset.get("data_root") or "", dataset.get("data_prefix") or ""
     if isinstance(prefix, Mapping):
@@ -106,7 +107,7 @@ def class_folder(dataset: Mapping[str, Any]) -> str | None:
 
 
 def classifier_dataset(kind: Any) -> Any:
-    """Return the Python class of a data set of mmpretrain, given its name or the class itself; None for other types."""
+    """Return the Python class of a data set of mmpretrain, given as class or name; None for other types."""
     try:
         if isinstance(kind, str):
             kind = require("mmpretrain.registry", "cls").DATASETS.get(kind)
@@ -117,7 +118,7 @@ def classifier_dataset(kind: Any) -> Any:
 
 
 def _numbers_folders(kind: Any) -> bool:
-    """Tell whether a type of data sets lists and numbers its class folders as mmpretrain's CustomDataset does."""
+    """Return whether a type of data set lists and numbers its class folders as mmpretrain's CustomDataset does."""
     custom = require("mmpretrain.datasets", "cls").CustomDataset
     return (
         _is_custom(kind)
@@ -132,23 +133,23 @@ def _is_custom(kind: Any) -> bool:
 
 
 def numbers_itself(dataset: Mapping[str, Any]) -> bool:
-    """Tell whether the type of a dataset fixes its labels, as mmpretrain's CIFAR10 does."""
+    """Return whether the type of a data set fixes its labels, as mmpretrain's CIFAR10 does."""
     kind = classifier_dataset(dataset.get("type"))
     return kind is not None and kind.__module__.startswith("mmpretrain.") and not _is_custom(kind)
 
 
 def class_names(where: str, dataset: Mapping[str, Any]) -> list[str] | None:
-    """Return the names that a dataset of mmpretrain has for its classes: those in the config, else those of its type.
+    """Return the class names of a data set of mmpretrain: from the config, or else from its type.
 
     Args:
         where: Its key in the config, for messages.
         dataset: Its settings.
 
     Returns:
-        The names in the order of the class numbers; None if the dataset takes the names of its folders.
+        The names in the order of the class numbers; None if the data set names its classes after its folders.
 
     Raises:
-        InputError: ``classes`` of the config is a text that names no file.
+        InputError: ``classes`` in the config is a text, but not the path of a file.
     """
     metainfo = dataset.get("metainfo") or {}
     if "classes" in metainfo:
@@ -169,6 +170,6 @@ def class_names(where: str, dataset: Mapping[str, Any]) -> list[str] | None:
 
 
 def own_class_names(dataset: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return the names of classes that the type of a dataset of mmpretrain brings, such as ImageNet's thousand."""
+    """Return the class names that are built into a type of data set, such as the 1,000 of mmpretrain's ImageNet."""
     names = (getattr(classifier_dataset(dataset.get("type")), "METAINFO", None) or {}).get("classes")
     return None if names is None else tuple(map(str, names))

@@ -31,8 +31,8 @@ class LabelledImage:
     """An image with its class.
 
     Attributes:
-        key: Identity of the image, ``<folder>/<file>``, with the ending because a class may hold ``1.jpg`` and
-            ``1.png``.
+        key: Identity of the image, ``<folder>/<file>``. It includes the file extension, because a class may hold
+            ``1.jpg`` and ``1.png``.
         path: Path of the file.
         label: Number of its class.
     """
@@ -49,7 +49,7 @@ class LabelledImages:
     Attributes:
         images: The images in the order of their keys, folder by folder.
         labels: Numbers and names of the classes.
-        selection: Name of the selection, ``'all'`` or such as ``'limit=500 of 50000 seed=0'``.
+        selection: Name of the selection: ``'all'``, or a text such as ``'limit=500 of 50000 seed=0'``.
         num_found: Number of images in the folder before the selection.
         num_folders: Number of classes with images in the folder before the selection.
         remarks: What was left out, filled in or decided.
@@ -64,11 +64,11 @@ class LabelledImages:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes of the label set, which may be more than there are folders."""
+        """Number of classes in the label set, which may be larger than the number of folders."""
         return self.labels.num_classes
 
     def lines(self) -> Iterator[str]:
-        """Yield a line for each image with its key, file size and label, by which sets of images are told apart."""
+        """Yield a line for each image with its key, file size and label. Their hash identifies a set of images."""
         return (f"{image.key} {file_size(image.path)} {image.label}" for image in self.images)
 
 
@@ -77,9 +77,9 @@ class Listing:
     """All images of some class folders.
 
     Attributes:
-        paths: Paths of the images by their keys, sorted folder by folder.
-        folders: Sorted names of all class folders, also of those without images.
-        others: Counts of the files that are no images.
+        paths: Paths of the images by their keys, sorted by folder and then by name.
+        folders: Sorted names of all class folders, including empty ones.
+        others: Counts of the files that are not images.
     """
 
     paths: dict[str, str]
@@ -93,7 +93,7 @@ class Listing:
 
 
 def file_size(path: str | Path) -> int:
-    """Return the size of a file in bytes; -1 for a link that leads nowhere, which reading the image will report."""
+    """Return the size of a file in bytes; -1 for a broken link, which is reported when the image is read."""
     try:
         return os.stat(path).st_size
     except OSError as error:
@@ -108,7 +108,7 @@ def list_images(
     """List a folder of class folders with clean images.
 
     Args:
-        root: The folder of the class folders, or one that has them in ``val``.
+        root: The folder that holds the class folders, or a folder that has them in ``val``.
         classes: One of :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to decide by the folders' names.
         limit: Largest number of images. They are chosen at random, the same ones in every run.
         limit_seed: Seed of that choice.
@@ -194,7 +194,7 @@ def list_folders(root: Path, folders: Sequence[str]) -> Listing:
 
 
 def no_images(root: Path, others: OtherFiles) -> str:
-    """Return the message on a folder in which no file ends like an image."""
+    """Return the error message for a folder without files that have an image's extension."""
     passed = "".join(f"; {remark.what}" for remark in others.remarks(root))
     return f"expected images ({', '.join(SUFFIXES)}) in {root}, got none{passed}: name the folder that holds them"
 
@@ -266,11 +266,11 @@ def _remarks(found: Recognised, listing: Listing, labels: LabelMap) -> Iterator[
 
 
 def order_remarks(labels: LabelMap, where: str) -> Iterator[Remark]:
-    """Yield a remark on how folders were numbered if other programs number them otherwise.
+    """Yield a remark on how folders were numbered if other programs number them differently.
 
     Args:
         labels: Numbers of the folders.
-        where: The folder that they lie in.
+        where: The folder in which they lie.
     """
     folders = labels.numbers
     by_text, natural = sorted(folders), natural_order(folders)
@@ -302,7 +302,7 @@ def order_remarks(labels: LabelMap, where: str) -> Iterator[Remark]:
 
 
 def in_order(order: str, by_text: Sequence[str], natural: Sequence[str]) -> str:
-    """Describe text or natural order by two names that the two orders put the other way round.
+    """Describe text order or natural order by an example: two names that the other order would swap.
 
     Args:
         order: ``'sorted'`` or ``'natural'``.
@@ -332,5 +332,5 @@ def same_stem(keys: Sequence[str]) -> dict[str, list[str]]:
 
 
 def stem(key: str) -> str:
-    """Return a key without the ending of its file."""
+    """Return a key without its file extension."""
     return os.path.splitext(key)[0]

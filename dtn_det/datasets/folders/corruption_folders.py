@@ -45,9 +45,10 @@ class CorruptionFolders:
 
     Attributes:
         cells: The folder of each corruption and severity that dtn-det knows.
-        unknown: Names of folders that hold severities or magnitudes of other corruptions, and paths such as ``fog/6``
-            if the folder of a known corruption holds nothing but severities that do not exist.
-        beside: Paths of folders beside the severities of a known corruption, such as ``fog/0`` and ``fog/6``.
+        unknown: Names of folders that hold severities or magnitudes of unknown corruptions. If the folder of a known
+            corruption holds only unknown severities, their paths, such as ``fog/6``.
+        beside: Paths of other folders beside the known severities of a known corruption, such as ``fog/0`` and
+            ``fog/6``.
     """
 
     cells: dict[tuple[str, int], Path]
@@ -58,9 +59,9 @@ class CorruptionFolders:
 def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
     """Find folders such as ``fog/1``, within group folders such as ``weather`` too.
 
-    Names of corruptions are found in any case, with dashes or blanks for underscores, and severities also as
-    ``severity_1`` for ``1``. Folders of other corruptions, such as ``plasma_noise/1`` or ``sparkles/1.00``, are found
-    by what lies in them: nothing but folders named by numbers, which hold the folders of the classes.
+    Names of corruptions are recognised in upper or lower case and with dashes or blanks for underscores, and severities
+    also in the form ``severity_1``. Folders of unknown corruptions, such as ``plasma_noise/1`` or ``sparkles/1.00``,
+    are recognised by their content: they hold only folders with numbers as names, which hold the class folders.
 
     Args:
         root: The folder.
@@ -96,13 +97,13 @@ def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
 
 
 def benchmark_of(names: Sequence[str]) -> str:
-    """Return the name of the other benchmark that has one of these corruptions; an empty string if there is none."""
+    """Return the name of another benchmark that has one of these corruptions; empty if no benchmark has."""
     found = {normalized(name) for name in names}
     return next((benchmark for benchmark, known in OTHER_BENCHMARKS.items() if found & known), "")
 
 
 def is_corruption(name: str) -> bool:
-    """Tell whether a folder is named like a corruption of any benchmark."""
+    """Return whether a folder is named like a corruption of any benchmark."""
     name = normalized(name)
     return name in ALL or any(name in known for known in OTHER_BENCHMARKS.values())
 
@@ -113,13 +114,13 @@ def normalized(name: str) -> str:
 
 
 def holds_classes(folder: Path) -> bool:
-    """Tell whether a folder holds folders, and no images beside them."""
+    """Return whether a folder holds folders, and no images beside them."""
     contents = peek(folder)
     return bool(contents.folders) and not contents.images
 
 
 def is_severity(name: str) -> bool:
-    """Tell whether a folder is named like a severity or the magnitude of a corruption."""
+    """Return whether a folder is named like a severity or the magnitude of a corruption."""
     return bool(SEVERITY.fullmatch(name) or _MAGNITUDE.fullmatch(name))
 
 

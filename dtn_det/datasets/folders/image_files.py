@@ -1,6 +1,7 @@
 """Which files of a folder are images, what else lies in it, and how large the images are.
 
-This module has the one list of endings of image files. It counts what it passes over, so that readers can report it.
+This module has the only list of extensions of image files. It counts the files that it skips, so that readers can
+report them.
 """
 
 from __future__ import annotations
@@ -33,29 +34,29 @@ _MASK = re.compile(r"(.+)[_\- ](?:masks?|seg|gt)(?:[_\- ]?\d+)?", re.IGNORECASE)
 _NO_ENDING = "no ending"
 _SHOWN = 5
 _PASSED_OVER = "{file that does not end like an image was|files that do not end like images were} passed over"
-# How many entries of a folder suffice to tell its kind, and how many items represent a long list.
+# How many entries of a folder are enough to recognise its kind, and how many items represent a long list.
 _ENOUGH, _SAMPLES = 64, 8
 
 T = TypeVar("T")
 
 
 def is_image_name(name: str) -> bool:
-    """Tell whether a file's name ends like that of an image."""
+    """Return whether a file's name has the extension of an image."""
     return name.lower().endswith(SUFFIXES)
 
 
 def is_litter(name: str) -> bool:
-    """Tell whether a file or folder is hidden, or was left behind by a file browser or an archiver."""
+    """Return whether a file or folder is hidden, or was left behind by a file browser or an archiver."""
     return name.startswith(".") or name.lower() in _LITTER
 
 
 @dataclass
 class OtherFiles:
-    """Counts files that are passed over because they do not end like images.
+    """Counts files that are skipped because they do not have the extension of an image.
 
     Attributes:
-        count: Number of files by their ending, in lower case.
-        example: The alphabetically first path by its ending, in lower case.
+        count: Number of files with each extension, in lower case.
+        example: The alphabetically first path with each extension.
     """
 
     count: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -68,7 +69,7 @@ class OtherFiles:
         self.example[ending] = min(path, self.example.get(ending, path))
 
     def remarks(self, where: object) -> tuple[Remark, ...]:
-        """Return one remark that says how many files of which endings there are; nothing if no file was counted."""
+        """Return one remark with the number of files with each extension; nothing if no file was counted."""
         if not self.count:
             return ()
         count = sum(self.count.values())
@@ -87,9 +88,9 @@ class OtherFiles:
 
 
 def mask_remarks(paths: Iterable[str], where: object) -> tuple[Remark, ...]:
-    """Return a remark on images that are named like the masks of others, such as ``1_mask.png`` beside ``1.png``.
+    """Return a remark on images that are named like masks of other images, such as ``1_mask.png`` beside ``1.png``.
 
-    Nobody but the user knows whether they are masks, so they are taken as images.
+    Only the user knows whether they are masks, so they are kept as images.
 
     Args:
         paths: Paths of the images.
@@ -111,12 +112,13 @@ def mask_remarks(paths: Iterable[str], where: object) -> tuple[Remark, ...]:
 def walk_images(root: str, prefix: str, others: OtherFiles) -> Iterator[str]:
     """Yield the paths within ``root`` of the images below a folder, folder by folder in no particular order.
 
-    Links are followed, except to folders that contain the link. Litter and other files are passed over.
+    Links are followed, except to folders that contain the link. Litter (see :func:`is_litter`) is skipped, and so are
+    files that are not images.
 
     Args:
         root: The folder of the data set.
         prefix: Path of the folder within ``root``, with a slash at its end; an empty string for ``root`` itself.
-        others: Counts the files that are no images.
+        others: Counts the files that are not images.
 
     Raises:
         OSError: A folder cannot be read.
@@ -146,10 +148,10 @@ def _walk(folder: str, prefix: str, others: OtherFiles, above: frozenset[tuple[i
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Tell whether an entry of a folder is a folder or a link to one; a link that leads to itself is not."""
+    """Return whether an entry of a folder is a folder or a link to one. A link that leads to itself is not."""
     try:
         return entry.is_dir()
-    # If it is named like an image, reading it will fail with a message.
+    # If the entry is named like an image, reading it will fail with a message.
     except OSError:
         return False
 
@@ -170,7 +172,7 @@ def by_folders(path: str) -> list[str]:
 
 
 def listed(names: Sequence[str], shown: int = _SHOWN) -> str:
-    """Join the first names of a list, and say how many more there are."""
+    """Join the first names of a list, and append how many more there are."""
     more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
 
@@ -181,7 +183,7 @@ def quoted(names: Sequence[str], shown: int = _SHOWN) -> str:
 
 
 def printable(path: str) -> str:
-    """Return a path as text, with escapes for bytes that are no text."""
+    """Return a path as text, with escapes for bytes that are not text."""
     return path.encode("utf-8", "backslashreplace").decode()
 
 
@@ -191,7 +193,7 @@ class Contents:
 
     Attributes:
         folders: Folders, and links to folders.
-        images: Files that end like images.
+        images: Files with the extension of an image.
         others: Other files.
     """
 
@@ -223,10 +225,10 @@ def look(folder: str | os.PathLike[str], most: int | None = None) -> Contents:
 
 
 def peek(folder: str | os.PathLike[str]) -> Contents:
-    """List a few entries of a folder, enough to tell folders of folders from folders of images; none if unreadable."""
+    """List enough entries of a folder to see whether it holds folders or images; none if it cannot be read."""
     try:
         return look(folder, _ENOUGH)
-    # Whatever reads the whole folder later reports that it cannot be read.
+    # The error is reported later, when the whole folder is read.
     except OSError:
         return Contents((), (), ())
 
@@ -239,7 +241,7 @@ def spread(items: Sequence[T], count: int = _SAMPLES) -> Sequence[T]:
 
 
 def sample_images(root: Path, folders: Sequence[str]) -> list[Path]:
-    """Return the path of one image in each of a few folders that are spread over a list of names."""
+    """Return the path of one image in each of a few folders, which are spread evenly over a list of names."""
     found = (_first_image(root / folder, depth=2) for folder in spread(folders))
     return [path for path in found if path is not None]
 
@@ -258,7 +260,7 @@ def image_sizes(paths: Sequence[Path]) -> frozenset[tuple[int, int]]:
 
     sizes = set()
     for path in paths:
-        # Opening a pipe would wait for the other end, and Pillow raises many kinds of errors at bad files.
+        # Opening a pipe would wait for its other end, and Pillow raises many kinds of errors for bad files.
         if not path.is_file():
             continue
         try:
@@ -270,7 +272,7 @@ def image_sizes(paths: Sequence[Path]) -> frozenset[tuple[int, int]]:
 
 
 def square_side(sizes: frozenset[tuple[int, int]]) -> int | None:
-    """Return the side of images, in pixels, if all are squares of one size; else None."""
+    """Return the side of images, in pixels, if all are squares of the same size; else None."""
     if len(sizes) != 1:
         return None
     ((width, height),) = sizes

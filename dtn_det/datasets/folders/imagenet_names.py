@@ -15,9 +15,9 @@ _FEWEST, _SHARE = 10, 0.9
 
 @cache
 def wnids_by_name() -> Mapping[str, tuple[str, ...]]:
-    """Return the wnids of ImageNet's classes by the first of their English names; nothing if timm is not installed.
+    """Return the wnids of ImageNet's classes, by the first English name of the class; empty if timm is not installed.
 
-    Names consist of letters alone. Two of them, crane and maillot, are those of two classes.
+    Only the letters of each name are kept. Two names, crane and maillot, are shared by two classes each.
     """
     try:
         info = require("timm.data", "cls").ImageNetInfo("imagenet-1k")
@@ -31,11 +31,11 @@ def wnids_by_name() -> Mapping[str, tuple[str, ...]]:
 
 
 def has_english_names(folders: Sequence[str]) -> bool:
-    """Tell whether folders have the English names of ImageNet's classes.
+    """Return whether folders have the English names of ImageNet's classes.
 
     Args:
-        folders: Names of the folders. They have if these are at least 10, and 9 of 10 names are ImageNet's. Case,
-            signs, blanks, and numbers at the end, as in ``crane_2``, do not count.
+        folders: Names of the folders. There must be at least 10, and 9 of 10 must be names of ImageNet's classes. Only
+            letters are compared, without regard to case, so ``crane_2`` equals ``Crane``.
     """
     known = {name.casefold() for name in wnids_by_name()}
     matches = sum(_letters(name).casefold() in known for name in folders)
@@ -43,7 +43,7 @@ def has_english_names(folders: Sequence[str]) -> bool:
 
 
 def names_of_two_classes(folders: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return the wnids that folders may have whose names are those of several of ImageNet's classes.
+    """Return the possible wnids of each folder whose name is shared by several of ImageNet's classes.
 
     Args:
         folders: Names of the folders.

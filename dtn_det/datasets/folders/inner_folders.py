@@ -1,4 +1,4 @@
-"""Folders of images inside class folders, which all count as the class folder: Places365 has such a tree."""
+"""Folders of images inside class folders, as in Places365. Their images all count as the class of the outer folder."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from dtn_det.datasets.folders.image_files import peek, subfolders
 from dtn_det.datasets.remarks import Remark, agreeing
 
-# Links may lead in circles.
+# A limit on the depth, because links may lead in circles.
 _DEEPEST = 8
 
 
 def inner_folders(root: Path, folders: Sequence[str]) -> tuple[str, ...]:
-    """Find the folders of images inside class folders, and the class folders that hold images beside such folders.
+    """Find folders of images inside class folders, and the class folders that hold images beside such folders.
 
     Args:
         root: The folder that holds the class folders.
@@ -51,7 +51,7 @@ def _with_images(root: Path, folder: str, depth: int) -> Iterator[str]:
 
 
 def num_inner_classes(inner: Sequence[str], folders: Sequence[str]) -> int:
-    """Count the classes if each inner folder is one: these, and the class folders that have none.
+    """Count the classes if each inner folder were a class: the inner folders, and the class folders without any.
 
     Args:
         inner: The inner folders, see :func:`inner_folders`.
@@ -61,7 +61,7 @@ def num_inner_classes(inner: Sequence[str], folders: Sequence[str]) -> int:
 
 
 def pooled_remarks(inner: Sequence[str], where: object) -> tuple[Remark, ...]:
-    """Return a remark that the images of inner folders count as their class folders, if there are some.
+    """Return a remark that images in inner folders count as the class of the outer folder; none without inner folders.
 
     Args:
         inner: The inner folders, see :func:`inner_folders`.
@@ -84,7 +84,7 @@ def nested(inner: Sequence[str]) -> tuple[str, ...]:
 
 
 def one_folder_per_class(inner: Sequence[str]) -> str:
-    """Say how inner folders become class folders.
+    """Return advice on how to make class folders of inner folders.
 
     Args:
         inner: The inner folders, at least one.

@@ -1,4 +1,4 @@
-"""Number the classes of folders by the names of the folders, never by their order in another set of folders."""
+"""Number the classes of class folders by the names of the folders."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class LabelMap:
 
     Attributes:
         classes: How the classes are numbered, one of :data:`CLASSES`.
-        numbers: The number of each folder's class, by the folder's name.
+        numbers: The class number of each folder, by the folder's name.
         names: Names of all classes, in the order of their numbers: wnids for ImageNet, else the folders' names.
     """
 
@@ -60,12 +60,12 @@ class LabelMap:
 
     @property
     def from_one(self) -> bool:
-        """True if folders are named by numbers from 1 on, so that folder 1 is class 0."""
+        """True if the folders are named by numbers from 1, so that folder 1 is class 0."""
         return naming(self.numbers) == "numbers" and all(int(name) == n + 1 for name, n in self.numbers.items())
 
     @property
     def num_classes(self) -> int:
-        """Number of classes of the label set, which may be more than there are folders."""
+        """Number of classes in the label set, which may be larger than the number of folders."""
         return len(self.names)
 
 
@@ -78,7 +78,7 @@ def imagenet_wnids() -> tuple[str, ...]:
 
 @cache
 def imagenet_subset(name: str) -> frozenset[str]:
-    """Return the wnids of a robustness set of 200 classes, as timm lists them; an empty set if timm is not installed.
+    """Return the 200 wnids of ImageNet-R or ImageNet-A, as timm lists them; an empty set if timm is not installed.
 
     Args:
         name: ``'imagenet_r'`` or ``'imagenet_a'``.
@@ -91,7 +91,7 @@ def imagenet_subset(name: str) -> frozenset[str]:
 
 
 def naming(names: Iterable[str]) -> str:
-    """Return ``'wnids'`` if any name is a wnid, ``'numbers'`` if all are whole numbers, else ``'names'``."""
+    """Return ``'wnids'`` if any name is a wnid, ``'numbers'`` if all names are whole numbers, else ``'names'``."""
     names = list(names)
     if any(WNID.fullmatch(name) for name in names):
         return "wnids"
@@ -112,9 +112,10 @@ def natural_order(names: Iterable[str]) -> list[str]:
 
 
 def guess_numbering(names: Sequence[str]) -> str:
-    """Return how classes are numbered if the user does not say it, by the folders' names: one of :data:`CLASSES`.
+    """Return how classes are numbered, from the folders' names, if the user did not choose: one of :data:`CLASSES`.
 
-    Wnids are ImageNet's classes, and so are a thousand folders named by whole numbers, as in ImageNet-V2.
+    Folders with wnids as names are ImageNet's classes, and so are 1,000 folders named by whole numbers, as in
+    ImageNet-V2.
     """
     kind = naming(names)
     return "imagenet" if kind == "wnids" or (kind == "numbers" and len(names) == IMAGENET_CLASSES) else "folder"
@@ -124,13 +125,13 @@ def map_labels(names: Iterable[str], classes: str, root: Path | str) -> LabelMap
     """Number the classes of folders.
 
     Args:
-        names: Names of the folders, also of those without images.
+        names: Names of the folders, including empty ones.
         classes: One of :data:`CLASSES`.
-        root: The folder that they lie in, for messages.
+        root: The folder in which they lie, for messages.
 
     Raises:
-        InputError: A folder is not one of the classes, two folders have the same number, the numbers have gaps, or they
-            are those of ImageNet's devkit.
+        InputError: A folder is not one of the classes, two folders have the same number, the numbers have gaps, or the
+            numbers are ids of ImageNet's devkit.
     """
     names = sorted(set(names))
     _check_forms(names, root)
@@ -143,7 +144,7 @@ def map_labels(names: Iterable[str], classes: str, root: Path | str) -> LabelMap
 
 
 def _check_devkit(names: Sequence[str], root: Path | str) -> None:
-    """Refuse folders 1 to 1000: they are most likely the ids of ImageNet's devkit, which has another order."""
+    """Refuse folders 1 to 1000, which are most likely ids of ImageNet's devkit. Its order differs from the classes'."""
     numbers = {int(name) for name in names}
     if numbers == {*range(1, IMAGENET_CLASSES + 1)}:
         raise InputError(
@@ -154,7 +155,7 @@ def _check_devkit(names: Sequence[str], root: Path | str) -> None:
 
 
 def _map_numbers(names: Sequence[str], classes: str, root: Path | str) -> LabelMap:
-    """Take numbers without gaps as the classes, counted from 0 or from 1."""
+    """Use the numbers in the folders' names, without gaps and from 0 or 1, as the numbers of the classes."""
     numbers = _numbers(names, root)
     first = 1 if min(numbers.values()) == 1 else 0
     missing = sorted({*range(first, len(names) + first)} - {*numbers.values()})
@@ -168,7 +169,7 @@ def _map_numbers(names: Sequence[str], classes: str, root: Path | str) -> LabelM
 
 
 def _check_forms(names: Sequence[str], root: Path | str) -> None:
-    """Refuse two folders whose names differ only in the form in which Unicode writes a letter."""
+    """Refuse two folders whose names differ only in how Unicode encodes a letter."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(unicodedata.normalize("NFC", name), name)

@@ -1,4 +1,4 @@
-"""Names of classes in a plain form in which they are compared, and what to do where names do not agree."""
+"""A plain form of class names for comparisons, and advice on what to do if names do not agree."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dtn_det.datasets.folders.label_maps import NUMBER
 def plain_name(name: str) -> str:
     """Return the plain form of a name.
 
-    It has no capitals, blanks for dashes and underscores, and one form of each letter of Unicode. Numbers lose the
-    zeros in front of them.
+    Capitals become small letters, dashes and underscores become blanks, and letters get one Unicode encoding. Numbers
+    lose their leading zeros.
 
     >>> plain_name("Polar_Bear"), plain_name("007")
     ('polar bear', '7')
@@ -25,7 +25,7 @@ def plain_name(name: str) -> str:
 
 
 def names_to_mend(extra: Sequence[str], missing: Sequence[str]) -> str:
-    """Say how folders come to have the names of a model's classes if some of them have these names already.
+    """Return advice on how to rename folders to a model's classes if some of them have these names already.
 
     Args:
         extra: Folders whose names the model does not know.

@@ -75,17 +75,17 @@ class Recognised:
     Attributes:
         kind: Its structure, one of :data:`Kind`.
         root: The folder that holds the class folders, which may be ``val`` in the folder that the user named.
-        title: Description for people.
-        dataset: Name of the data set, such as ``'ImageNet'``, ``'ImageNet-V2'`` or ``'Tiny-ImageNet-C'``, if names of
-            folders or files or sizes of images tell it, else an empty string.
-        folders: Names of the class folders; in a corrupted tree, of those in one of its cells.
-        classes: How the classes are numbered if the user does not say it, one of
+        title: Description for users.
+        dataset: Name of the data set, such as ``'ImageNet'``, ``'ImageNet-V2'`` or ``'Tiny-ImageNet-C'``. Empty if it
+            cannot be recognised from names of folders and files and sizes of images.
+        folders: Names of the class folders; in a corrupted tree, of the class folders of one cell.
+        classes: How the classes are numbered if the user does not choose, one of
             :data:`dtn_det.datasets.folders.label_maps.CLASSES`; an empty string if there are no classes.
         listed_classes: All classes of Tiny-ImageNet, sorted, if its ``wnids.txt`` lies in the folder or beside it.
         sizes: Widths and heights of a few images.
         corruptions: The folders of corrupted images; None if corruptions were not looked for or not found.
-        remarks: What was decided or passed over.
-        inner: Folders of images inside class folders, which count as these, by their paths from there; see
+        remarks: What was decided or skipped.
+        inner: Paths, relative to ``root``, of folders inside class folders whose images count as the outer class; see
             :func:`dtn_det.datasets.folders.inner_folders.inner_folders`.
     """
 
@@ -103,16 +103,16 @@ class Recognised:
 
     @property
     def profile(self) -> str | None:
-        """The profile of the benchmark whose images have the size of the folder's images; None if there is none."""
+        """The profile of the benchmark whose images have the same size as the folder's; None if there is no such benchmark."""
         side = square_side(self.sizes)
         return None if side is None else PROFILES_BY_SIDE.get(side)
 
     def advice(self) -> str:
-        """Say what to do with the folder if images with their classes are wanted."""
+        """Return what to do with the folder to get images with classes."""
         return advice(self.kind, self.root)
 
     def refusal(self, reader: str) -> str:
-        """Return one sentence that says why a command cannot read images with their classes, and what to do.
+        """Return one sentence on why a command cannot read images with classes from the folder, and what to do.
 
         Args:
             reader: What the command reads, such as ``'clean or corrupted images in class folders'``.
@@ -121,7 +121,7 @@ class Recognised:
 
 
 def recognise(root: Path) -> Recognised:
-    """Recognise a folder by names, a few entries of each folder in it, and the headers of a few images.
+    """Recognise a folder by names, by a few entries of each folder in it, and by the headers of a few images.
 
     Args:
         root: The folder.
@@ -141,7 +141,7 @@ def recognise(root: Path) -> Recognised:
 
 
 def _structure(root: Path, contents: Contents) -> Recognised | None:
-    """Recognise a folder by its structure and file types alone; None if that fails and its folders may be classes."""
+    """Recognise a folder by structure and file types; None if these do not suffice and it may hold class folders."""
     if (tiny := _tiny_imagenet(root, contents)) is not None:
         return tiny
     arrays = [name for name in contents.others if name.endswith(".npy")]
@@ -162,7 +162,7 @@ def _structure(root: Path, contents: Contents) -> Recognised | None:
 
 
 def _folders(root: Path, contents: Contents) -> Recognised:
-    """Recognise class folders, or images that are in none."""
+    """Recognise class folders, or images outside of class folders."""
     kind = naming(contents.folders)
     if kind == "wnids":
         return _class_folders(root, contents.folders)
@@ -193,7 +193,7 @@ def _unsorted(root: Path, folders: tuple[str, ...]) -> Recognised | None:
 
 
 def _of_several_classes(names: Sequence[str]) -> bool:
-    """Tell whether all files are named like ImageNet's, and not all by the wnid of one and the same class."""
+    """Return whether all files are named like ImageNet's and their names do not all have the same wnid."""
     if all(name.startswith(_ILSVRC) for name in names):
         return True
     wnids = [match[0] if (match := _TRAINING.match(name)) else "" for name in names]
@@ -237,7 +237,7 @@ def _class_folders(root: Path, folders: tuple[str, ...]) -> Recognised:
 
 
 def _dataset(root: Path, folders: Sequence[str], names: Sequence[str]) -> str:
-    """Return which of ImageNet and its variants folders and files are named like; an empty string if none."""
+    """Return the name of ImageNet or its variant, by the names of folders and files; empty if they match none."""
     kind = naming(folders)
     if names and all(name.startswith(_ILSVRC) for name in names):
         return "ImageNet"
@@ -362,7 +362,7 @@ def _other_splits(root: Path, contents: Contents) -> tuple[Remark, ...]:
 
 
 def advice(kind: str, root: Path) -> str:
-    """Say what to do with a folder whose images cannot be read with their classes.
+    """Return what to do with a folder from which images with classes cannot be read.
 
     Args:
         kind: Kind of the folder.
@@ -407,7 +407,7 @@ def advice(kind: str, root: Path) -> str:
 
 
 def not_sorted(names: tuple[str, ...], root: Path) -> str:
-    """Say what to do with images that lie in no class folder.
+    """Return what to do with images that do not lie in class folders.
 
     Args:
         names: Names of the images.
@@ -425,7 +425,7 @@ def not_sorted(names: tuple[str, ...], root: Path) -> str:
 
 
 def annotations_beside(root: Path) -> list[Path]:
-    """Return the files in ``annotations`` beside a folder of images or the folder above it, the likeliest first."""
+    """Return the annotation files in an ``annotations`` folder near a folder of images, the likeliest first."""
     here = root.resolve()
     files = [file for folder in (here.parent, here.parent.parent) for file in folder.glob("annotations/*.json")]
     return sorted(files, key=lambda file: (here.name not in file.stem, not file.name.startswith("instances"), file))
