@@ -29,7 +29,7 @@ def check_annotations(path: Path, target: Target | None = None, root: Path | Non
 
     Args:
         path: The file.
-        target: Detector that its categories are compared with.
+        target: Detector with which its categories are compared.
         root: Folder of the data set; None to look for the images around the file.
     """
     try:
@@ -51,7 +51,7 @@ def check_annotations(path: Path, target: Target | None = None, root: Path | Non
     fault, told = _against(file, target, root)
     stops = masks and _masks_stop(file)
     if stops:
-        # One of the problems says the same.
+        # One of the problems reports the same.
         remarks = tuple(remark for remark in remarks if remark.kind != "unusable_masks")
     elif masks:
         told += _without_masks(file)
@@ -109,7 +109,7 @@ def _around(path: Path) -> tuple[Path, Path]:
 
 
 def _in_folder(config: Any, folders: Iterable[Path]) -> Any:
-    """Return a copy of a config, with the first folder that has its training files as data_root, if one has them."""
+    """Return a copy of a config. Its data_root becomes the first of the folders that has its training files, if any."""
     from dtn_det.datasets.configs.settings import data_paths
     from dtn_det.training.launch import set_data_root
 
@@ -145,7 +145,7 @@ def _trial(file: CocoFile, masks: bool) -> list[str]:
 
 
 def _against(file: CocoFile, target: Target, root: Path | None) -> tuple[str, tuple[Remark, ...]]:
-    """Return why a file does not fit a detector's config, empty if it fits, and remarks on the order of its classes."""
+    """Return why a file does not fit a detector's config (empty if it does), and remarks on the order of its classes."""
     from dtn_det.datasets.configs.classes import classes_in_evaluation
 
     assert target.config is not None
@@ -176,7 +176,7 @@ def _mask_faults(file: CocoFile) -> tuple[Remark, ...]:
 
 
 def _masks_stop(file: CocoFile) -> bool:
-    """Return whether a detector with masks stops: some segmentations cannot be evaluated, or some objects lack one."""
+    """Return whether detectors with masks stop: a segmentation cannot be evaluated, or some objects lack one."""
     without = sum(not row.get("segmentation") for row in file.annotations)
     return bool(file.mask_faults) or 0 < without < len(file.annotations)
 

@@ -30,7 +30,7 @@ def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
 
     Args:
         path: The file, or the folder of a model of Hugging Face.
-        target: Model that its weights are compared with; None for no comparison.
+        target: Model with which the weights are compared; None for no comparison.
     """
     try:
         content = read_checkpoint(path)
@@ -60,7 +60,7 @@ def _not_whole(path: Path, chosen: Chosen) -> Iterator[str]:
 
 
 def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
-    """Fit weights to a model; a model of timm is built with as many classes as they have, as by `dtn-det mce`."""
+    """Fit weights to a model. As in `dtn-det mce`, a model of timm gets as many classes as the weights have."""
     model = target.build()
     try:
         return fit_weights(model, content, str(path))
@@ -74,7 +74,7 @@ def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
 
 
 def _classes_of_head(model: nn.Module, content: Mapping[str, Any]) -> int | None:
-    """Return the number of classes of a file for a model of timm that has no classifier by default, as backbones."""
+    """Return a checkpoint's number of classes if timm builds the model without a classifier, as for backbones."""
     settings = getattr(model, "pretrained_cfg", None)
     classifier = settings.get("classifier") if isinstance(settings, Mapping) else None
     if getattr(model, "num_classes", None) != 0 or not isinstance(classifier, str):

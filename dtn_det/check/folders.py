@@ -34,7 +34,7 @@ def check_folder(root: Path, classes: str | None = None, target: Target | None =
         root: The folder.
         classes: How classes are numbered: one of :data:`dtn_det.datasets.folders.label_maps.CLASSES`, or None to decide
             by the folders' names.
-        target: Model that the classes are compared with; None for no comparison.
+        target: Model with which the classes are compared; None for no comparison.
 
     Returns:
         One result for the folder, and one more for each annotation file of a COCO data set. For a folder of annotation
@@ -130,7 +130,7 @@ def _against(found: Recognised, images: LabelledImages, target: Target | None) -
 
 
 def _against_timm(classes: ClassSet, target: Target) -> tuple[str | None, tuple[Remark, ...]]:
-    """Do as :func:`_against` for a model of timm, with the checkpoint that `dtn-det mce` would load into it."""
+    """Compare as :func:`_against` does, for a model of timm with the checkpoint that `dtn-det mce` would load."""
     if target.checkpoint or target.is_folder:
         source = f"{target.source}@{target.checkpoint}" if target.checkpoint else target.source
         try:
@@ -143,7 +143,7 @@ def _against_timm(classes: ClassSet, target: Target) -> tuple[str | None, tuple[
     for checkpoint in target.beside:
         try:
             fault, _, told = _as_mce(f"{target.source}@{checkpoint}", classes)
-        # The result of the checkpoint itself says what is wrong with it.
+        # The checkpoint has a result of its own, which says what is wrong with it.
         except CheckpointError:
             continue
         if fault:
@@ -184,7 +184,7 @@ def _as_mce(source: str, classes: ClassSet) -> tuple[str, tuple[Remark, ...], tu
 
 
 def _told(found: Recognised, images: LabelledImages, target: Target | None) -> tuple[Remark, ...]:
-    """Return a remark that training and testing refuse a folder of some of ImageNet's classes, unlike `dtn-det mce`."""
+    """Return a remark if training and testing refuse a folder with a part of ImageNet's classes, unlike `dtn-det mce`."""
     if target is None or target.config is None or target.is_detector or images.labels.classes != "imagenet":
         return ()
     fault = folder_fault(target.config, str(found.root)) if found.kind == "class_folders" else ""

@@ -1,4 +1,4 @@
-"""The model that data and checkpoints are compared with: that of a config, or a model of timm."""
+"""The model with which data and checkpoints are compared: the model of a config, or a model of timm."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Target:
         return _has_mask_head(self.config.model) or _evaluates_masks(self.config.get("test_evaluator"))
 
     def num_classes(self) -> int | None:
-        """Return the number of classes of a classifier; None if its config or model says none, or several.
+        """Return the number of classes of a classifier; None if its config or model states none, or several.
 
         Raises:
             InputError: A model of timm does not build.
@@ -64,10 +64,10 @@ class Target:
         return numbers.pop() if len(numbers) == 1 else None
 
     def build(self, num_classes: int | None = None) -> nn.Module:
-        """Build the model with random weights, whatever its config would load.
+        """Build the model with random weights, even if its config names weights to load.
 
         Args:
-            num_classes: Number of classes of a model of timm; None for that of its pretrained weights or folder.
+            num_classes: Number of classes of a model of timm; None for the number in its pretrained weights or folder.
 
         Raises:
             InputError: Building the model fails.
@@ -126,7 +126,7 @@ def read_target(source: str, data_root: str | None = None, options: Mapping[str,
 
 
 def is_timm_name(text: str) -> bool:
-    """Return whether timm is installed and has a model of the name ``text``."""
+    """Return whether timm is installed and has a model named ``text``."""
     from dtn_det.robustness.classification.models.timm import check_name
 
     try:
@@ -145,7 +145,7 @@ def _settings(config: Config) -> Any:
 
 
 def _without_weights(node: Any) -> Any:
-    """Return the settings of a model without the options by which its parts load weights."""
+    """Return the settings of a model without the options that make its parts load weights."""
     if isinstance(node, dict):
         return {key: _without_weights(value) for key, value in node.items() if key not in ("init_cfg", "pretrained")}
     if isinstance(node, list | tuple):

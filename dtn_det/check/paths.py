@@ -1,4 +1,4 @@
-"""The entry to `dtn-det check`: find out of what kind a path is, and call the check for that kind."""
+"""The entry to `dtn-det check`: find out what kind of file or folder a path is, and call the check for that kind."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class CheckResult:
     Attributes:
         path: The file or folder.
         kind: Its kind, for programs: ``'coco'``, ``'class_folders'``, ``'corrupted'``, ``'checkpoint'``,
-            ``'store'``, or another kind of :class:`dtn_det.datasets.folders.recognise.Recognised`; empty where it
-            was not recognised.
-        title: Its kind, for people.
+            ``'store'``, or another kind of :class:`dtn_det.datasets.folders.recognise.Recognised`; empty if it was not
+            recognised.
+        title: Its kind, for users.
         facts: Numbers and names that describe it, by their labels.
         remarks: What a command would leave out, fill in or decide.
         problems: Messages with which a command would stop.
-        fits: True if it fits the model; None if no model was named, or if it is of a kind that fits no model.
+        fits: True if it fits the model; None if no model was named, or if this kind is not compared with models.
     """
 
     path: str
@@ -46,7 +46,7 @@ class CheckResult:
 
     @property
     def is_good(self) -> bool:
-        """True if commands would take it, and if it fits the model, in case one was named."""
+        """True if commands would accept it, and if it fits the model, in case one was named."""
         return not self.problems and self.fits is not False
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class CheckResult:
         }
 
     def lines(self) -> list[str]:
-        """Return the result as lines for people."""
+        """Return the result as lines for the terminal."""
         lines = [f"{self.path}: {self.title}"]
         lines += [f"  {name}: {_shown(value)}" for name, value in self.facts.items()]
         lines += [f"  {'warning' if remark.partial else 'note'}: {remark.sentence()}" for remark in self.remarks]
@@ -77,7 +77,7 @@ def inspect_paths(paths: Sequence[Path], target: Target | None = None, classes: 
 
     Args:
         paths: Files and folders.
-        target: Model that they are compared with; None for no comparison.
+        target: Model with which they are compared; None for no comparison.
         classes: How the classes of folders are numbered: see :func:`inspect_path`.
     """
     results = []
@@ -93,13 +93,14 @@ def inspect_paths(paths: Sequence[Path], target: Target | None = None, classes: 
 
 
 def inspect_path(path: Path, target: Target | None = None, classes: str | None = None) -> list[CheckResult]:
-    """Say what a file or folder is, what a command would leave out, and whether it fits a model.
+    """Find out what a file or folder is, what a command would leave out, and whether it fits a model.
 
     Nothing is run, and nothing is written.
 
     Args:
-        path: A folder of images, a COCO data set, an annotation file, a checkpoint or the folder of one, or a store.
-        target: Model that it is compared with; None for no comparison.
+        path: A folder of images, a COCO data set, an annotation file, a checkpoint, the folder of a checkpoint, or a
+            store.
+        target: Model with which it is compared; None for no comparison.
         classes: How the classes of folders are numbered: one of
             :data:`dtn_det.datasets.folders.label_maps.CLASSES`, or None to decide by the folders' names.
 
@@ -108,9 +109,9 @@ def inspect_path(path: Path, target: Target | None = None, classes: str | None =
 
     Raises:
         FileNotFoundError: There is no such file or folder.
-        OSError: It cannot be read.
+        OSError: The file or folder cannot be read.
     """
-    # Imported where they are needed: torch, which reads checkpoints, takes longer than looking at a folder.
+    # Checks are imported only where they are needed, because importing torch takes longer than checking a folder.
     if (path / "store.json").is_file():
         return [check_store(path)]
     if _is_checkpoint(path):

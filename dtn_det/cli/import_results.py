@@ -1,4 +1,4 @@
-"""`dtn-det import`: take over results that other tools wrote."""
+"""`dtn-det import`: put results of other tools into a store."""
 
 from __future__ import annotations
 

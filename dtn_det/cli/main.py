@@ -119,7 +119,7 @@ def _report(error: Exception, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     text = str(error)
-    # The messages of these three classes stand for themselves; those of others say little without the class.
+    # Messages of these three classes need no class name. Messages of other classes say little without it.
     if not text or not isinstance(error, InputError | ImportError | OSError):
         text = f"{type(error).__name__}: {text}".rstrip(": ")
     print(f"dtn-det: error: {text}", file=sys.stderr)

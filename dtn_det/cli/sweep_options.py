@@ -14,7 +14,7 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def output_folder(text: str) -> Path:
-    """Return the folder that an argument names; refuse an empty name, as an unset shell variable gives."""
+    """Return the folder that an argument names. Refuse an empty name, which an unset shell variable gives."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"expected a folder, got {text!r}: name one, or . for the current folder")
     return Path(text)
@@ -145,7 +145,7 @@ def checked_workers(args: argparse.Namespace) -> int:
     """Check the numbers among the options of :func:`add_run`, and return the number of worker processes.
 
     Raises:
-        InputError: One of them is too small.
+        InputError: One of the numbers is too small.
     """
     # torchrun sets LOCAL_WORLD_SIZE to the number of its processes on this machine, which share the cores.
     workers: int = args.workers

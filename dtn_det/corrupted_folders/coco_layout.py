@@ -32,12 +32,13 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
 
     Args:
         root: Folder of the data set.
-        annotations: The annotation files, by their own paths or relative to ``root``; if empty, the only file in
-            ``root/annotations``.
+        annotations: The annotation files, relative to the current folder or else to ``root``; if empty, the only file
+            in ``root/annotations``.
         images: Folder that the file names are relative to, itself relative to ``root``; None to look for it.
 
     Raises:
-        AnnotationError: A file is no COCO annotation file, or COCO's evaluation could not take it.
+        AnnotationError: A file is not a COCO annotation file, COCO's evaluation would fail on it, or the annotated size
+            of an image is not the size with which the image is read, which an EXIF orientation may turn.
         InputError: Several files or several image folders could be meant, or two files have different ids for an image.
         FileNotFoundError: A file or folder is missing.
     """
@@ -58,7 +59,7 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
             key = _key(image["id"])
             target = PurePosixPath(folder.relative_to(root).as_posix()) / _name(file, image["file_name"])
             if target in own:
-                # A file has one corrupted copy, however many ids it is listed under.
+                # An image file that is listed under several ids still has only one corrupted copy.
                 shared.add(target)
                 key = own[target]
             own[target] = key
@@ -117,12 +118,12 @@ def _name(file: CocoFile, text: str) -> PurePosixPath:
 
 
 def _key(number: Id) -> Key:
-    """Return an id as a key, which cannot be a fraction."""
+    """Return an id as a key. Fractions become text, because a key cannot be a fraction."""
     return str(number) if isinstance(number, float) else number
 
 
 def _target(root: Path, path: Path) -> PurePosixPath:
-    """Return the path of an annotation file in a tree: as below ``root``, or in ``annotations`` if not from there."""
+    """Return an annotation file's path in a tree: as below ``root``, or in ``annotations`` if it lies elsewhere."""
     path, root = path.resolve(), root.resolve()
     inside = path.is_relative_to(root)
     return PurePosixPath(path.relative_to(root).as_posix() if inside else f"{ANNOTATION_FOLDER}/{path.name}")
@@ -141,12 +142,13 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
     Args:
         root: Folder to look in.
         file: The COCO file that names the images.
-        advice: End of the error message that says what the user can do; by default, what fits `dtn-det corrupt`.
+        advice: End of the error message, which says what the user can do; empty for the advice that fits `dtn-det
+            corrupt`.
 
     Raises:
         FileNotFoundError: No folder holds any of the images.
-        InputError: Several folders hold equally many, images of the same name lie in several folders, or a name leads
-            out of the folder.
+        InputError: Several folders hold equally many images, images of the same name lie in several folders, or a name
+            leads out of the folder.
     """
     names = [image["file_name"] for image in file.images]
     sample = names[:: max(1, len(names) // _SAMPLE)]
@@ -174,7 +176,8 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
     if len(chosen) > 1:
         name = next((name for name in [*twice, *sample] if _having(folders, name)), "")
         having = _of_split(_having(folders, name), root, file) if name else []
-        # Among folders that all have the image, the user chooses by an option, where there is one.
+        # If several folders have the image, the user can choose among them, provided that the command has an option for
+        # it.
         _refuse(root, file, chosen, name, having if advice or twice or len(having) == 1 else [])
     # Refuse if the folder lacks images that another folder has, or if two images of one name lie in two folders.
     for name in [*(name for name in sample if not is_there(chosen[0], name)), *(twice if not named else ())]:
@@ -185,7 +188,7 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
 
 
 def _refuse(root: Path, file: CocoFile, folders: Sequence[Path], name: str, having: Sequence[Path]) -> NoReturn:
-    """Refuse to choose among folders of images; ``having`` are those with the image ``name`` that shows why."""
+    """Raise the error that several folders could be meant; ``having`` are the folders that have the image ``name``."""
     why = folder_into_name(name, having, Path(os.path.commonpath(folders))) if having else "choose with --images"
     places = ", ".join(str(folder.relative_to(root)) for folder in folders)
     raise InputError(f"expected one folder with the images of {file.path}, got {places}: {why}")
@@ -196,6 +199,6 @@ def _having(folders: Sequence[Path], name: str) -> list[Path]:
 
 
 def _of_split(folders: Sequence[Path], root: Path, file: CocoFile) -> list[Path]:
-    """Return the folders with a part of their path in the file's name, such as ``val``; all folders if none has."""
+    """Return the folders with a part of their path, such as ``val``, in the file's name; without any, all folders."""
     inside = [one for one in folders if any(part in file.path.stem for part in one.relative_to(root).parts)]
     return inside or list(folders)

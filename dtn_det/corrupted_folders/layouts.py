@@ -34,7 +34,7 @@ class SourceImage:
 
     @property
     def name(self) -> str:
-        """The path as text that can be printed, whatever bytes it holds."""
+        """The path as printable text, with escapes for bytes that are not text."""
         return str(self.path).encode("utf-8", "backslashreplace").decode()
 
 
@@ -59,7 +59,7 @@ class Source:
 
     @property
     def digest(self) -> str:
-        """A hash of the keys and targets of the images, which tells sets of images apart wherever they lie."""
+        """A hash of the keys and targets of the images. It identifies a set of images wherever the set lies."""
         digest = hashlib.sha256()
         for image in self.images:
             digest.update(f"{image.key}\0{image.target}\0".encode("utf-8", "surrogatepass"))
@@ -69,7 +69,7 @@ class Source:
 def list_folder(root: Path, layout: str) -> Source:
     """List a folder in ImageNet's layout, with class folders named by WordNet ids, or a plain one.
 
-    Links are followed; hidden files, and files that do not end like an image, are passed over.
+    Links are followed. Hidden files, and files without the extension of an image, are skipped.
 
     Args:
         root: The folder; in ImageNet's layout, the class folders may lie in its folder ``val``.

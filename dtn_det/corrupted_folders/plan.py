@@ -31,13 +31,12 @@ class TreePlan:
 
     Attributes:
         destination: Its folder.
-        source: The clean images, with the targets that the file format asks for.
+        source: The clean images, whose targets have the file extensions of the file format.
         corruptor: Corrupts the images.
         cells: Pairs of a corruption and a severity.
         cropped: True to resize and crop the clean images as for ImageNet-C.
         file_format: ``'source'`` for files of the same kind as the clean ones, ``'jpeg'`` or ``'png'``.
-        limit: Largest number of images to corrupt, which are chosen at random, the same ones in every run; None for
-            all.
+        limit: Largest number of images to corrupt. They are chosen at random, the same ones in every run. None for all.
     """
 
     destination: Path
@@ -123,7 +122,8 @@ def plan_tree(
         corruptor: Function that makes the corruptor, given the name of the benchmark that the layout suggests.
         crop: Whether to resize and crop as for ImageNet-C; None to do so in ImageNet's layout with the profile
             ``imagenet-c``.
-        file_format: One of :data:`FORMATS`; None for JPEG in ImageNet's layout and that of the source otherwise.
+        file_format: One of :data:`FORMATS`; None for JPEG in ImageNet's layout and for the format of the source
+            otherwise.
         limit: See :class:`TreePlan`.
 
     Raises:
@@ -152,7 +152,7 @@ def plan_tree(
 
 
 def _suggested_profile(found: Recognised, layout: str) -> str:
-    """Return the profile of the layout; for class folders of small images, that of the benchmark of their size."""
+    """Return the profile of the layout, or for class folders of small images, of the benchmark with this image size."""
     small = found.profile if found.kind in READ_BY_CLASS and found.profile in _SMALL_PROFILES else None
     return small or PROFILES_BY_LAYOUT[layout]
 
@@ -184,10 +184,10 @@ def _with_suffixes(source: Source, file_format: str) -> Source:
     if file_format not in FORMATS:
         raise InputError(f"expected a file format out of {', '.join(FORMATS)}, got {file_format!r}")
     if file_format != "source":
-        # The files of ImageNet-C have the ending .JPEG.
+        # The files of ImageNet-C have the extension .JPEG.
         suffix = ".png" if file_format == "png" else ".JPEG" if source.layout == "imagenet" else ".jpg"
         return _renamed_images(source, {image.target: suffix for image in source.images}, "take --format source")
-    # COCO's annotation files name the images, so their endings stay.
+    # COCO's annotation files name the images, so the names keep their extensions.
     if source.layout == "coco":
         return source
     others = [image for image in source.images if image.target.suffix.lower() not in WRITABLE]
@@ -207,7 +207,7 @@ def _with_suffixes(source: Source, file_format: str) -> Source:
 
 
 def _renamed_images(source: Source, suffixes: Mapping[PurePosixPath, str], advice: str) -> Source:
-    """Return the source with the suffixes of some targets replaced, given by the targets."""
+    """Return the source with some targets renamed; ``suffixes`` maps each of these targets to its new suffix."""
     images = tuple(
         replace(image, target=image.target.with_suffix(suffixes[image.target])) if image.target in suffixes else image
         for image in source.images

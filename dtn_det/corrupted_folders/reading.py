@@ -25,7 +25,7 @@ from dtn_det.datasets.folders.recognise import Recognised
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
 
-# Number of images whose file sizes tell trees apart; reading the sizes of all files would take minutes.
+# Number of images whose file sizes help to identify a tree; reading the sizes of all files would take minutes.
 _SIZED = 100
 _TINY = "Tiny-ImageNet-C"
 
@@ -42,8 +42,8 @@ class CorruptedTree:
         classes: All class folders of the clean images, of which the tree may hold a part; empty if the manifest does
             not say.
         num_images: Number of clean images in the folder that the tree was made from; None if the manifest does not say.
-        limit: Number of these images that were asked for by ``dtn-det corrupt --limit``; None for all, or if the
-            manifest does not say.
+        limit: Number of images that ``dtn-det corrupt --limit`` asked for; None for all, or if the manifest does not
+            say.
     """
 
     found: Recognised
@@ -54,7 +54,7 @@ class CorruptedTree:
 
     @property
     def identity(self) -> str:
-        """The line by which a store says what the images were made with."""
+        """The line in a store that says what the images were made with."""
         return str(self.origin)
 
     @property
@@ -102,12 +102,12 @@ def list_tree(
         tree: The tree.
         cells: The wanted cells, each a corruption and a severity.
         classes: One of :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to decide by the folders' names.
-        limit: Largest number of images.
+        limit: Largest number of images, which are chosen at random; None for all.
         limit_seed: Seed of that choice.
-        clean: The clean images, if they are at hand; the tree may hold a part of their classes.
+        clean: The clean images, if they are known. The tree may hold only a part of their classes.
 
     Returns:
-        The images, and lines that tell sets of images apart: names, labels and the sizes of some files.
+        The images, and lines that identify the set of images: names, labels and the sizes of some files.
 
     Raises:
         InputError: A cell is missing, cells hold different images, or a class is not known.
@@ -161,7 +161,7 @@ def list_tree(
 
 
 def _selection(tree: CorruptedTree, present: int, limit: int | None, limit_seed: int) -> str:
-    """Return the name of the chosen images for stores, which also says if the tree holds a part of the clean images."""
+    """Return the name of the selection for stores, which also says if the tree lacks a part of the clean images."""
     if (taken := selection_name(limit, present, limit_seed)) != "all":
         return taken if present >= (tree.num_images or 0) else f"{taken} in the tree, of {tree.num_images} clean images"
     if tree.num_images is None or present >= tree.num_images:
@@ -172,7 +172,7 @@ def _selection(tree: CorruptedTree, present: int, limit: int | None, limit_seed:
 
 
 def unused_clean(images: LabelledImages, clean: LabelledImages, folder: Path) -> tuple[Remark, ...]:
-    """Return a remark that counts the clean images of which a tree has no corrupted ones.
+    """Return a remark with the number of clean images that have no corrupted image in the tree.
 
     Args:
         images: The images of the tree.
@@ -187,7 +187,7 @@ def unused_clean(images: LabelledImages, clean: LabelledImages, folder: Path) ->
 
 
 def _by_corruption(cells: Iterable[tuple[str, int]]) -> str:
-    """Write missing cells as ``fog 1, 2; snow``; corruptions whose severities are all missing stand alone."""
+    """Return missing cells as text, such as ``fog 1, 2; snow``, where all severities of snow are missing."""
     by_name: dict[str, list[int]] = {}
     for name, severity in cells:
         by_name.setdefault(name, []).append(severity)
@@ -197,7 +197,7 @@ def _by_corruption(cells: Iterable[tuple[str, int]]) -> str:
 
 
 def _choice(wanted: Cells, folders: Collection[tuple[str, int]]) -> str:
-    """Return options that choose the wanted corruptions that are there, at the severities that all of them have."""
+    """Return options for those wanted corruptions that are present, at the severities that all of these have."""
     there: dict[str, set[int]] = {}
     for name, severity in wanted:
         if (name, severity) in folders:
@@ -211,7 +211,7 @@ def _choice(wanted: Cells, folders: Collection[tuple[str, int]]) -> str:
 def match_clean(images: LabelledImages, listed_clean: LabelledImages, clean: Path) -> dict[str, str]:
     """Find the clean image of each corrupted image by class folder and name.
 
-    A clean image whose name has another ending is taken if it is the only one of that name and belongs to no other
+    A clean image may have another file extension if it is the only clean image with that name and belongs to no other
     corrupted image.
 
     Args:
@@ -220,7 +220,7 @@ def match_clean(images: LabelledImages, listed_clean: LabelledImages, clean: Pat
         clean: Folder of the clean images, for messages.
 
     Returns:
-        Paths of the clean images by the keys of the corrupted ones.
+        Paths of the clean images by the keys of the corrupted images.
 
     Raises:
         InputError: A clean image is missing, or several could be meant.
@@ -259,12 +259,12 @@ def match_clean(images: LabelledImages, listed_clean: LabelledImages, clean: Pat
 
 
 def clean_lines(clean: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line for each clean image with its name and file size, by which sets of images are told apart."""
+    """Yield a line for each clean image with its name and file size. Together they identify the set of images."""
     return (f"{stem(key)} {file_size(path)}" for key, path in clean.items())
 
 
 def _taken_twice(partners: Mapping[str, str]) -> list[str]:
-    """Return the first corrupted images found to share a clean one; empty if none do."""
+    """Return the first group of corrupted images that share a clean image; empty if there is no such group."""
     takers: dict[str, list[str]] = {}
     for key, partner in partners.items():
         takers.setdefault(partner, []).append(key)

@@ -212,7 +212,7 @@ def corrupt_to_file(
 
     If the benchmark has a JPEG step, writing a JPEG file is that step, so the image is never compressed twice and the
     pixels of the file are those that the corruptor returns. Files of lossless formats hold these pixels too. Only JPEG
-    files of benchmarks without a JPEG step differ from them, by what quality 95 loses.
+    files of benchmarks without a JPEG step differ from these pixels, by the loss of JPEG quality 95.
 
     Args:
         corruptor: Corrupts the image.
@@ -220,7 +220,7 @@ def corrupt_to_file(
         name: Name of the corruption.
         severity: 1 to 5.
         key: Identity of the image.
-        suffix: Ending of the file, one of :data:`WRITABLE`.
+        suffix: Extension of the file, one of :data:`WRITABLE`.
     """
     quality = corruptor.jpeg_quality
     if suffix.lower() in JPEG_SUFFIXES and quality is not None:
@@ -233,7 +233,7 @@ def encode(image: ByteImage, suffix: str, jpeg_quality: int | None = None) -> by
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB array.
-        suffix: Ending of the file, one of :data:`WRITABLE`.
+        suffix: Extension of the file, one of :data:`WRITABLE`.
         jpeg_quality: Write JPEG as ImageNet-C was written, with this quality and chroma of half the resolution; None
             for JPEG of quality :data:`FINE_JPEG_QUALITY`.
 

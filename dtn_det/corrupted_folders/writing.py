@@ -115,7 +115,7 @@ def remove_temporary_files(folder: Path) -> None:
 
 
 def count_present(tree: TreePlan, images: Sequence[SourceImage]) -> int:
-    """Count the corrupted files of some images that the tree holds already."""
+    """Count the corrupted files of the given images that the tree already holds."""
     present = 0
     targets = {str(image.target) for image in images}
     for name, severity in tree.cells:

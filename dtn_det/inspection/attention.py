@@ -18,8 +18,8 @@ from dtn_det.inspection.attention_weights import AttentionPiece
 class AttentionLook:
     """The attention of one block on one image.
 
-    Padding and prefix tokens have no position on the map. So for everything but ``on_map`` the weights that a query
-    gives to tokens on the map are scaled to a sum of 1.
+    Padding and prefix tokens have no position on the map. For all attributes but ``on_map``, the weights that a query
+    gives to tokens on the map are therefore scaled to a sum of 1.
 
     Attributes:
         distance: ``(heads,)``, mean attention distance in tokens: the distance between a query and the keys, weighted
@@ -47,7 +47,7 @@ def look_at_attention(pieces: Iterable[AttentionPiece], key_grid: tuple[int, int
     Args:
         pieces: All rows of its attention matrix.
         key_grid: ``(h, w)``, the size of the map of the keys.
-        inside: ``(H, W)`` booleans on the map of the queries: True for tokens of the image, False for those of the
+        inside: ``(H, W)`` booleans on the map of the queries: True for tokens of the image, False for tokens of the
             padding around it, which are left out.
 
     Raises:

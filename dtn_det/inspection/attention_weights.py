@@ -1,7 +1,7 @@
 """Attention weights, recomputed from the inputs of attention modules, with the places of the tokens that they connect.
 
-Swin, PVT and ViT do not return their attention weights. Here they come in pieces, so that maps of any size fit into
-memory.
+Swin, PVT and ViT do not return their attention weights. This module yields them in pieces, so that maps of any size fit
+into memory.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def window_pieces(
         grid: ``(H, W)`` before padding.
 
     Yields:
-        Some of the windows at a time; the places of their tokens are those before the shift.
+        Some of the windows at a time. Tokens have the places that they had before the shift.
     """
     size = attention.window_size
     tokens = window_tokens(grid, size, 0 if mask is None else attention.shift_size, windows.device)
@@ -181,7 +181,7 @@ def window_tokens(grid: tuple[int, int], size: int, shift: int, device: torch.de
 
 
 def reduced_pieces(attention: Any, x: Tensor, grid: tuple[int, int]) -> Iterator[AttentionPiece]:
-    """Compute the attention weights of PVT: every token attends to a grid that a strided convolution has made smaller.
+    """Compute the attention weights of PVT: every token attends to a grid that a strided convolution has reduced.
 
     Args:
         attention: MMDetection's ``SpatialReductionAttention`` (Wang et al., arXiv:2102.12122).
@@ -219,7 +219,7 @@ def vit_pieces(
         x: ``(1, num_prefix + H * W, C)``.
         grid: ``(H, W)``.
         num_prefix: Number of class, distillation and register tokens, which come first and have no position.
-        class_first: Whether the first of them is the class token.
+        class_first: Whether the first token is the class token.
 
     Yields:
         Some rows of the matrix at a time.

@@ -32,9 +32,9 @@ class Block:
         kind: ``window``, ``spatial reduction`` or ``global``.
         num_heads: Number of attention heads.
         pieces: A function that yields the attention of one image, given the arguments of ``attention`` and the grid.
-        key_ratio: Ratio of the grid of the tokens to that of the keys.
-        num_prefix: Number of class, distillation and register tokens before those of the grid.
-        class_token: Whether the first of them is a class token.
+        key_ratio: Ratio of the sides of the grid of tokens to the sides of the grid of keys.
+        num_prefix: Number of class, distillation and register tokens before the tokens of the grid.
+        class_token: Whether the first token is a class token.
         takes_grid: Whether the block is called with the grid of its tokens; otherwise the grid follows from the size of
             the input.
     """

@@ -199,7 +199,7 @@ def _key_stride(block: BlockLook) -> int:
 
 
 def _panels(looks: Looks, rows: int, columns: int) -> tuple[Figure, Any]:
-    """Make rows of panels of a column's width in all, with room for a line of text each and for one colour bar."""
+    """Make a figure of one column's width: rows of panels, each row with a line of text, and room for a colour bar."""
     height, width, _ = looks.subject.picture.shape
     panel = (COLUMN - 0.3) / columns * min(height / width, TALLEST)
     figure = new_figure(rows * (panel + 0.17) + 0.45)

@@ -22,7 +22,7 @@ from dtn_det.layers import DTN
 
 @dataclass(frozen=True)
 class NormLook:
-    """A norm of a block on one image.
+    """What one norm of a block does on one image.
 
     Attributes:
         name: Name of the norm in the block, such as ``norm1``.
@@ -41,7 +41,7 @@ class NormLook:
 
 @dataclass(frozen=True)
 class BlockLook:
-    """A block on one image.
+    """What one block does on one image.
 
     Attributes:
         name: Path of its module in the network.
@@ -49,7 +49,7 @@ class BlockLook:
         stage: Number of its stage, from 1.
         index: Number of the block in its stage, from 1.
         stride: Pixels of the network's input between neighbouring tokens.
-        key_ratio: Ratio of the grid of the tokens to that of the keys.
+        key_ratio: Ratio of the sides of the grid of tokens to the sides of the grid of keys.
         kind: Kind of its attention: ``window``, ``spatial reduction`` or ``global``.
         inside: ``(H, W)``, True for tokens of the image and False for those of the padding around it.
         norms: The norms by their names in the block.
@@ -180,7 +180,7 @@ def observe(
     """Run a network once and hand the inputs of its norms and attentions to the readers.
 
     The readers are called during the pass, so that no tensor is kept for longer than they need it. Afterwards all hooks
-    are removed, also where the pass fails.
+    are removed, even if the pass fails.
 
     Args:
         blocks: The blocks to watch.

@@ -169,7 +169,7 @@ def _cells(maps: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]
 
 
 def all_frames(looks: Looks, chosen: Sequence[BlockLook], norm_name: str, radius: int) -> dict[str, pd.DataFrame]:
-    """Make every table, by the name of its file.
+    """Return all tables, by the names of their files.
 
     Args:
         looks: What the model does with one image.

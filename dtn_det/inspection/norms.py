@@ -27,9 +27,9 @@ SMALLEST_SIDE = 15
 
 @dataclass(frozen=True)
 class Gates:
-    """The gates of a DTN layer: the share, in [0, 1], of a token's own statistics in those that normalise a group.
+    """The gates of a DTN layer: the share, in [0, 1], of a token's own statistics in the statistics of the norm.
 
-    At 1 these are LayerNorm's; at 0 they come from the neighbouring tokens alone.
+    At 1, the statistics are LayerNorm's; at 0, they come from the neighbouring tokens alone.
 
     Attributes:
         mean: ``(G,)``, the gates of the mean, or None where the mean is LayerNorm's alone (``only_var``).

@@ -38,7 +38,7 @@ class Subject:
         picture: ``(h, w, 3)`` uint8 RGB, the image at the size at which the network sees it, without padding.
         input_size: Height and width of the network's input in pixels, padding included.
         image_size: Height and width of the image file in pixels.
-        remarks: What was decided in reading the checkpoint, for the user to know.
+        remarks: What was decided when the checkpoint was read.
     """
 
     model: str

@@ -52,7 +52,7 @@ MOST_CHOSEN = 4
 
 @dataclass(frozen=True)
 class Choice:
-    """The blocks of a network that are drawn, and which of their norms.
+    """The blocks of a network that are drawn, and the norm of each block that is drawn.
 
     Attributes:
         blocks: The blocks in the order in which they run.
@@ -92,10 +92,10 @@ def choose(looks: Looks, patterns: Sequence[str] | None, norm: str) -> Choice:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a path can be a folder for figures, before they are computed for minutes.
+    """Check that a path can be a folder for figures, before figures are computed for minutes.
 
     Raises:
-        InputError: It is a file.
+        InputError: The path is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"expected --out to be a folder, got the file {folder}: name another")
@@ -128,7 +128,7 @@ def write_looks(looks: Looks, choice: Choice, folder: Path) -> list[Path]:
 
 
 def figures(looks: Looks, choice: Choice) -> dict[str, Callable[[], Figure]]:
-    """Return, for each figure that can be drawn of a model, a function that draws it, by the name of its files.
+    """Return a function for each figure that can be drawn of a model, by the name of the figure's files.
 
     Args:
         looks: What the model does with one image.

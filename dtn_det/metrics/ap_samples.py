@@ -19,7 +19,7 @@ _CHUNK = 50
 
 
 class _Slice(NamedTuple):
-    """The area range and the IoU threshold of a metric; a threshold of None is the mean over all thresholds."""
+    """The area range and the IoU threshold of a metric; threshold None means the mean over all thresholds."""
 
     area: str
     threshold: float | None

@@ -1,4 +1,4 @@
-"""The errors that corruption errors are divided by: AlexNet's, which ship with the package, or those of any model."""
+"""The baselines of corruption errors: AlexNet's errors, which ship with the package, or the errors of any model."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ def resolve_baseline(
     """Find the errors of a baseline on given cells.
 
     Args:
-        baseline: A name, or the table of an evaluated model with the same columns as the model's.
+        baseline: Name of a baseline, or the table of an evaluated model with the same columns as the table of the
+            model.
         cells: The corrupted cells that the model was evaluated on.
         corruptions: The set of corruptions that these cells belong to.
         needs_clean: Whether the clean error is needed.

@@ -1,7 +1,7 @@
 """Calibration of confidences: expected calibration error, negative log-likelihood, Brier score.
 
 Records are tidy, with one row for each image of a cell: columns `corruption`, `severity`, `confidence` (largest
-probability), `correct` (whether the top-1 prediction is right), `true_probability` (that of the true class),
+probability), `correct` (whether the top-1 prediction is right), `true_probability` (probability of the true class),
 `squared_norm` (sum of the squares of all probabilities). The NLL needs `true_probability`, the Brier score needs
 `true_probability` and `squared_norm`.
 """
@@ -161,7 +161,7 @@ def calibration(records: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
     """Compute the ECE and the mean NLL and Brier score of each cell.
 
     Args:
-        records: One row for each image of a cell, columns as in the description of the module.
+        records: One row for each image of a cell, with the columns that the module's docstring describes.
         bins: Number of bins of the ECE.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Checks of tables of results: every cell is there, none comes twice, and the values are in the right unit.
+"""Checks of tables of results: every cell is present, no cell is repeated, and the values are in the right unit.
 
 A cell (:class:`dtn_det.corruptions.cells.Cell`) is a corruption at a severity, or the clean images.
 """
@@ -92,7 +92,7 @@ class CellLayout:
 
     @classmethod
     def of(cls, cells: Sequence[Cell]) -> CellLayout:
-        """Find the indices of corrupted cells that lie along an axis in the given order."""
+        """Return the layout of an axis along which the corrupted cells lie in the given order."""
         names = tuple(name for name in ALL if any(cell[0] == name for cell in cells))
         return cls(
             names,
@@ -105,7 +105,7 @@ class CellLayout:
         )
 
     def groups(self) -> dict[str, NDArray[np.intp]]:
-        """Return, for each group with a corruption here, the indices of its corruptions in :attr:`corruptions`."""
+        """Return the indices of each group's corruptions in :attr:`corruptions`; groups without any are left out."""
         found = {
             group: np.flatnonzero([name in members for name in self.corruptions]) for group, members in GROUPS.items()
         }
@@ -117,7 +117,7 @@ NO_GROUND_TRUTH = -1.0
 
 _NO_SEVERITY = "no severity, as in means over the severities"
 
-# Types that are no numbers, but that NumPy would convert to numbers without an error.
+# Types that are not numbers, but that NumPy would convert to numbers without an error.
 _NO_NUMBERS = ("bool", "complex", "datetime", "timedelta", "str", "category")
 
 
@@ -170,10 +170,11 @@ def checked_cells(
             clean images has corruption `clean`, severity 0.
         column: Name of the column to read.
         corruptions: The set of corruptions to read; other corruptions in the table are ignored.
-        needs_clean: Whether the clean row must be there.
+        needs_clean: Whether the clean row must be present.
         allow_partial: Whether to accept missing corrupted cells.
         at_most: The largest value to accept (1 for fractions); None for no limit.
-        coco: Whether the error calls a value of -1 COCO's mark for no ground truth, rather than negative.
+        coco: Whether the error explains a value of -1 as COCO's mark for missing ground truth instead of a negative
+            value.
         what: Name of the table for messages.
 
     Raises:
@@ -226,7 +227,7 @@ def checked_cells(
 
 
 def raise_problems(what: str, problems: dict[str, Iterable[tuple[object, object]]]) -> None:
-    """Raise one :class:`~dtn_det.errors.CellError` with all faults that some cell has; do nothing if none has.
+    """Raise one :class:`~dtn_det.errors.CellError` that lists all faults with cells; do nothing if no fault has any.
 
     Args:
         what: Name of the table for messages.

@@ -29,7 +29,8 @@ def mean_corruption_error(
 ) -> Summary:
     """Compute the mCE in percent, the mean of the CE over the corruptions.
 
-    The CE of a corruption is the sum of the model's errors over the severities divided by that of the baseline.
+    The CE of a corruption is the sum of the model's errors over the severities, divided by the sum of the baseline's
+    errors.
 
     Args:
         frame: The model's table.
@@ -62,13 +63,13 @@ def relative_mean_corruption_error(
     allow_partial: bool = False,
     column: str = "error",
 ) -> Summary:
-    """Compute the relative mCE in percent, from errors of which the clean error of the same model is subtracted first.
+    """Compute the relative mCE in percent: from each error, the clean error of the same model is subtracted first.
 
-    All else is as in :func:`mean_corruption_error`, and arguments are those of :func:`mean_corruption_error`.
+    All else is computed as in :func:`mean_corruption_error`, which has the same arguments.
 
     Raises:
-        CellError: A table lacks cells or the clean row or has faulty rows, or a corruption does not raise the error of
-            the baseline.
+        CellError: A table lacks cells or the clean row, or has faulty rows, or the errors of the baseline do not rise
+            under some corruption.
         InputError: A column is missing, or the baseline or set is unknown.
     """
     model = checked_cells(
@@ -154,13 +155,14 @@ def relative_corruption_error(
 
 
 def is_at_chance(clean_error: float, num_images: int | None, num_classes: int) -> bool:
-    """Return whether a model recognises no more clean images than random guessing, so that corruption cannot harm it.
+    """Return whether a model's clean accuracy is no better than random guessing, so that corruption cannot harm it.
 
-    Accuracies up to three standard deviations above that of guessing count as guessing.
+    Accuracies up to three standard deviations above the accuracy of guessing count as guessing.
 
     Args:
         clean_error: The clean error, a fraction.
-        num_images: Number of images that it was measured on; with None, the error is exact and the deviation is 0.
+        num_images: Number of images on which the clean error was measured; None if the error is exact, so that the
+            deviation is 0.
         num_classes: Number of classes of the data.
     """
     chance = 1 / num_classes
@@ -169,7 +171,7 @@ def is_at_chance(clean_error: float, num_images: int | None, num_classes: int) -
 
 
 def chance_remark(clean_error: float, who: str = "the model") -> str:
-    """Return a sentence that says why there is no relative mCE of, or relative to, a model that guesses."""
+    """Return a sentence on why a model that guesses has no relative mCE and cannot be the baseline of one."""
     return (
         f"no relative mCE: with a clean error of {100 * clean_error:.2f} % {who} is no better than chance, so "
         "corruption has nothing to take from it"

@@ -1,7 +1,7 @@
 """Matches of detections and ground truth, in a form from which the AP of any resample of the images can be computed.
 
-The matching is that of COCO's evaluation (cocoapi, PythonAPI/pycocotools/cocoeval.py, `evaluateImg`) and takes the
-IoUs of pycocotools or faster-coco-eval, so that the AP of all images equals theirs.
+The matching follows COCO's evaluation (cocoapi, PythonAPI/pycocotools/cocoeval.py, `evaluateImg`) and uses the IoUs of
+pycocotools or faster-coco-eval, so that the AP of all images equals the AP that these libraries compute.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ class CocoMatches:
         areas: Labels of the area ranges (`all`, `small`, ...).
         iou_thresholds: The IoU thresholds, (T,).
         recall_thresholds: The recalls at which the precision is read, (R,).
-        starts: Index of the first detection of each category, and the number of all, (K + 1,).
+        starts: Index of the first detection of each category, then the number of all detections, (K + 1,).
         image: Image of each detection, an index into `images`, (detections,).
-        inside: Whether the area of a detection is in each range, so that it is false if unmatched, (A, detections).
-        match_starts: Index of the first match of each category, area and threshold, and the number of all,
-            (K * A * T + 1,).
+        inside: Whether the area of a detection is in each range, where it is a false positive if unmatched, (A,
+            detections).
+        match_starts: Index of the first match of each category, area range and threshold, then the number of all
+            matches, (K * A * T + 1,).
         match_position: Detection of each match, an index among the detections of its category, (matches,).
         match_counts: Whether the matched ground truth counts; if not, the detection is ignored, (matches,).
-        ground_truth_starts: Index of the first of the entries of each category, and the number of all, (K + 1,). An
+        ground_truth_starts: Index of the first entry of each category, then the number of all entries, (K + 1,). An
             entry is an image with ground truth of the category.
         ground_truth_image: Image of each entry, an index into `images`, (entries,).
         ground_truths: How many ground truths of an entry count in each area range, (A, entries).
@@ -128,11 +129,11 @@ def _falling_score(detection: Mapping[str, Any]) -> float:
 
 
 def join_categories(parts: Sequence[CocoMatches], images: Sequence[int]) -> CocoMatches:
-    """Join matches of different categories into those of all, with the categories in the order of the parts.
+    """Join the matches of different categories into one object, with the categories in the order of the parts.
 
     Args:
         parts: At least one part, all with the same area ranges and thresholds.
-        images: Ids of all images; those of each part must come in the same order here.
+        images: Ids of all images. The images of each part must have the same order here.
     """
     place = {image: number for number, image in enumerate(images)}
     moved = [np.array([place[image] for image in part.images], np.int32) for part in parts]
@@ -171,7 +172,7 @@ def _check(evaluator: Any) -> None:
 def _by_pair(
     coco: Any, images: Sequence[int], categories: Sequence[int]
 ) -> dict[tuple[int, int], list[dict[str, Any]]]:
-    """Group annotations by (category index, image index), each group in the order in which COCO's code sees it."""
+    """Group annotations by (category index, image index), each group in the order in which COCO's code reads it."""
     index = {category: place for place, category in enumerate(categories)}
     found: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for place, image in enumerate(images):
@@ -203,7 +204,7 @@ def _assembled(
 ) -> CocoMatches:
     category = np.repeat(pairs[:, 0], sizes[:, 0])
     image = np.repeat(pairs[:, 1], sizes[:, 0])
-    # The sort is stable, as COCO's: detections with equal scores stay in the order of their images.
+    # The sort is stable, like COCO's: detections with equal scores stay in the order of their images.
     order = np.lexsort((-scores, category))
     starts = np.searchsorted(category[order], np.arange(num_categories + 1))
     outcome = outcome[:, :, order]

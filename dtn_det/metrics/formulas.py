@@ -28,7 +28,7 @@ def means(values: Array, layout: CellLayout) -> Array:
 
 
 def corruption_errors(errors: Array, baseline: Array, layout: CellLayout) -> Array:
-    """Compute the CE in percent: the ratio of both errors, each summed over the severities, as (..., corruptions)."""
+    """Divide the errors by the baseline's, both summed over the severities: the CE in percent, (..., corruptions)."""
     return 100.0 * _ratio(sums(errors, layout), sums(baseline, layout))
 
 
@@ -46,7 +46,7 @@ def degradations(errors: Array, clean: Array, layout: CellLayout) -> Array:
 def relative_corruption_errors(
     errors: Array, clean: Array, baseline: Array, baseline_clean: Array, layout: CellLayout
 ) -> Array:
-    """Compute the relative CE in percent, the ratio of both :func:`degradations`, as (..., corruptions)."""
+    """Divide the :func:`degradations` by the baseline's: the relative CE in percent, (..., corruptions)."""
     return 100.0 * _ratio(degradations(errors, clean, layout), degradations(baseline, baseline_clean, layout))
 
 
@@ -111,7 +111,7 @@ class Summary:
 
     @property
     def label(self) -> str:
-        """`partial (30/75)`, or nothing when the result is complete."""
+        """`partial (30/75)` for 30 of 75 cells; empty if no cell is missing."""
         return partial_label(self.cells, self.expected_cells)
 
     def __str__(self) -> str:

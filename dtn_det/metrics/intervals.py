@@ -54,9 +54,9 @@ class Intervals(Generic[I_co]):
     """The intervals of all numbers of a model, or of all differences of two models.
 
     Attributes:
-        entries: The interval of each number by its key, those of single cells first.
+        entries: The interval of each number by its key; intervals of single cells come first.
         level: Fraction of the replicates inside an interval.
-        num_images: Number of images that the bootstrap drew from.
+        num_images: Number of images from which the bootstrap drew.
         seed: Seed of the bootstrap.
         cells: Number of corrupted cells behind the means.
         expected_cells: Number of corrupted cells of the whole set.
@@ -76,7 +76,7 @@ class Intervals(Generic[I_co]):
 
     @property
     def label(self) -> str:
-        """`partial (30/75)` for 30 of 75 cells; empty when all cells are there."""
+        """`partial (30/75)` for 30 of 75 cells; empty if no cell is missing."""
         return partial_label(self.cells, self.expected_cells)
 
     def get(self, name: str, scope: str = "", severity: int = 0) -> I_co:
@@ -111,7 +111,7 @@ def classification_intervals(
     All means are also computed for each group, and `mean error` also for each corruption and each severity.
 
     Args:
-        model: Samples of :func:`~dtn_det.metrics.record_samples.error_samples`; those of another metric only with a
+        model: Samples of :func:`~dtn_det.metrics.record_samples.error_samples`; samples of another metric need a
             `baseline` of None.
         baseline: `alexnet`, whose errors are constants; the samples of another model with the same images, replicates
             and seed; or None for no corruption errors.
@@ -121,7 +121,7 @@ def classification_intervals(
         level: Fraction of the replicates inside an interval, between 0 and 1.
 
     Raises:
-        CellError: Cells are missing, or under some corruption the baseline makes no error, or not more of them than on
+        CellError: Cells are missing, or under some corruption the baseline makes no errors, or no more errors than on
             clean images.
         InputError: The baseline is unknown, has other images, replicates or seed, or is given for a metric other than
             the top-1 error.
@@ -145,7 +145,7 @@ def classification_differences(
     The other arguments are those of :func:`classification_intervals`.
 
     Raises:
-        CellError: Cells are missing, also in one model only, or the baseline has one of the faults that
+        CellError: Cells are missing in either model, or the baseline has one of the faults that
             :func:`classification_intervals` names.
         InputError: The two models, or they and the baseline, differ in metric, images, replicates or seed.
     """
@@ -188,7 +188,7 @@ def detection_differences(
     The other arguments are those of :func:`detection_intervals`.
 
     Raises:
-        CellError: Cells are missing, also in one model only, or have no ground truth, or P is 0.
+        CellError: In either model, cells are missing or have no ground truth, or P is 0.
         InputError: The models differ in metric, images, replicates or seed.
     """
     _check_comparable(first, second)
@@ -268,7 +268,7 @@ def _chosen(model: Samples, corruptions: CorruptionSet, allow_partial: bool) -> 
 
 
 def _select(samples: Samples, cells: tuple[Cell, ...], replicated: bool) -> tuple[Array, Array | None]:
-    """Return the values of some cells, and that of the clean cell or None, on the replicates or on all images."""
+    """Return the values of the given cells and of the clean cell (or None), on the replicates or on all images."""
     values = samples.values if replicated else samples.point
     clean = samples.column(CLEAN)
     return values[..., [samples.cells.index(cell) for cell in cells]], None if clean is None else values[..., clean]
@@ -277,7 +277,7 @@ def _select(samples: Samples, cells: tuple[Cell, ...], replicated: bool) -> tupl
 def _baseline_reader(
     model: Samples, baseline: str | Samples, cells: tuple[Cell, ...], relative: bool
 ) -> Callable[[bool], tuple[Array, Array | None]]:
-    """Return a function that gives the baseline's errors on the cells and its clean error; True means on replicates."""
+    """Return a function for the baseline's errors on the cells and its clean error; pass True for the replicates."""
     if isinstance(baseline, Samples):
         check_paired(model, baseline)
         needed = (*cells, CLEAN) if relative else cells
@@ -307,7 +307,7 @@ def _means(name: str, values: Array, layout: CellLayout) -> dict[Quantity, Array
 
 
 def _with_groups(mean_name: str, name: str, values: Array, layout: CellLayout) -> dict[Quantity, Array]:
-    """Return the number of each corruption, and the means over all corruptions and over each group."""
+    """Return the value of each corruption, and the means over all corruptions and over each group."""
     found = {Quantity(name, scope): values[..., index] for index, scope in enumerate(layout.corruptions)}
     found[Quantity(mean_name)] = values.mean(-1)
     return found | {Quantity(mean_name, group): mean for group, mean in formulas.group_means(values, layout).items()}

@@ -14,7 +14,7 @@ from dtn_det.metrics.calibration import BINS, bin_of, check_bins, confidences, n
 from dtn_det.metrics.resampling import REPLICATES, Samples, check_cells, digest, weights
 from dtn_det.system.compiled import compiled
 
-# Replicates and images of one step of the sums over bins, chosen so that its arrays fit into a core's cache.
+# Numbers of replicates and of images in one step of the sums over bins, whose arrays then fit into a core's cache.
 _TOGETHER = 128
 _IMAGES = 8192
 _THREADS = 4
@@ -59,7 +59,7 @@ def mean_samples(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[str, Samples]:
-    """Compute the mean over images as :func:`error_samples` does, of any number of an image, such as the NLL.
+    """Compute samples as :func:`error_samples` does, but for any number that each image has, such as its NLL.
 
     Args:
         values: An array (images, cells) for each metric by name; one call for several metrics is faster than one call
@@ -142,7 +142,7 @@ def calibration_error_samples(
 def _bin_sums(
     drawn: NDArray[np.float32], which: NDArray[np.unsignedinteger], gaps: NDArray[np.floating], bins: int
 ) -> NDArray[np.float64]:
-    """Sum numbers over the images of each bin, each image as often as a replicate has drawn it.
+    """Sum numbers over the images of each bin. Each image counts as often as a replicate has drawn it.
 
     Args:
         drawn: How often each image was drawn, (replicates, images).
@@ -181,7 +181,7 @@ def _add_to_bins(
     gaps: NDArray[np.floating],
     sums: NDArray[np.floating],
 ) -> None:
-    """Add each number to the sum of its cell and bin, times how often each replicate has drawn its image."""
+    """Add each number, times how often each replicate has drawn its image, to the sum of its cell and bin."""
     for image in range(len(drawn)):
         row = drawn[image]
         for cell in range(which.shape[1]):

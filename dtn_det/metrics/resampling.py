@@ -76,8 +76,8 @@ class Difference(Interval):
     """The difference of two models on the same images, second minus first, with its paired interval and p-value.
 
     Attributes:
-        p_value: Two-sided p-value ``2 * (1 + n) / (1 + replicates)``, at most 1, where n is the smaller of the numbers
-            of replicates with a difference of at most 0 and of at least 0.
+        p_value: Two-sided p-value ``2 * (1 + n) / (1 + replicates)``, at most 1, where n is the smaller of two counts:
+            the replicates with a difference of at most 0, and those with a difference of at least 0.
     """
 
     p_value: float
@@ -89,7 +89,7 @@ def image_counts(num_images: int, replicates: int, seed: int, chunk: int) -> Ite
     The counts of a replicate depend only on the number of images, the seed and the number of the replicate.
 
     Args:
-        num_images: Number of images; each replicate draws as many of them, with replacement.
+        num_images: Number of images; each replicate draws this many, with replacement.
         replicates: Number of replicates.
         seed: Seed of the draws.
         chunk: Number of replicates to yield at once.
@@ -118,7 +118,7 @@ def weights(num_images: int, replicates: int, seed: int) -> Iterator[NDArray[np.
     again.
 
     Args:
-        num_images: Number of images; each replicate draws as many of them, with replacement.
+        num_images: Number of images; each replicate draws this many, with replacement.
         replicates: Number of replicates.
         seed: Seed of the draws.
 
@@ -172,14 +172,14 @@ def check_cells(cells: Sequence[Cell]) -> tuple[Cell, ...]:
 
 
 def _as_cell(value: object) -> tuple[object, object]:
-    """Return the name and severity of a cell; for a value that is no pair, its text and None, which is no cell."""
+    """Return the name and severity of a cell; for a value that is not a pair, its text and None, which is not a cell."""
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         return repr(value), None
     return str(value[0]), severity_of(value[1])
 
 
 def check_samples(model: object) -> None:
-    """Raise an InputError if the argument is not :class:`Samples` but a table, for example."""
+    """Raise an InputError if the argument is not of class :class:`Samples`, for example a table."""
     if not isinstance(model, Samples):
         raise InputError(
             f"expected samples as error_samples and ap_samples make them, got {type(model).__name__}: an interval "

@@ -103,7 +103,7 @@ class Recognised:
 
     @property
     def profile(self) -> str | None:
-        """The profile of the benchmark whose images have the same size as the folder's; None if there is no such benchmark."""
+        """The profile of the benchmark whose images have the same size as the folder's; None if no benchmark has."""
         side = square_side(self.sizes)
         return None if side is None else PROFILES_BY_SIDE.get(side)
 
