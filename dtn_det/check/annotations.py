@@ -145,7 +145,7 @@ def _trial(file: CocoFile, masks: bool) -> list[str]:
 
 
 def _against(file: CocoFile, target: Target, root: Path | None) -> tuple[str, tuple[Remark, ...]]:
-    """Return why a file does not fit a detector's config (empty if it does), and remarks on the order of its classes."""
+    """Return why a file does not fit a detector's config, or an empty text, and remarks on the order of its classes."""
     from dtn_det.datasets.configs.classes import classes_in_evaluation
 
     assert target.config is not None

@@ -184,7 +184,7 @@ def _as_mce(source: str, classes: ClassSet) -> tuple[str, tuple[Remark, ...], tu
 
 
 def _told(found: Recognised, images: LabelledImages, target: Target | None) -> tuple[Remark, ...]:
-    """Return a remark if training and testing refuse a folder with a part of ImageNet's classes, unlike `dtn-det mce`."""
+    """Return a remark if training and testing refuse a folder with some of ImageNet's classes, unlike `dtn-det mce`."""
     if target is None or target.config is None or target.is_detector or images.labels.classes != "imagenet":
         return ()
     fault = folder_fault(target.config, str(found.root)) if found.kind == "class_folders" else ""

@@ -85,8 +85,8 @@ class Recognised:
         sizes: Widths and heights of a few images.
         corruptions: The folders of corrupted images; None if corruptions were not looked for or not found.
         remarks: What was decided or skipped.
-        inner: Paths, relative to ``root``, of folders inside class folders whose images count as the outer class; see
-            :func:`dtn_det.datasets.folders.inner_folders.inner_folders`.
+        inner: Paths within ``root`` of the folders inside class folders whose images count as the class of the outer
+            folder; see :func:`dtn_det.datasets.folders.inner_folders.inner_folders`.
     """
 
     kind: Kind
