@@ -20,7 +20,7 @@ OVERALL, EACH_GROUP, EACH_CORRUPTION, OTHER_METRICS = "Overall", "Groups", "Corr
 """Titles of the families of differences."""
 
 _P_DECIMALS = 3
-# Factor that makes up for rounding where a p-value is compared with the smallest one.
+# Factor that allows for rounding when a p-value is compared with the smallest possible one.
 _ROUNDING = 1 + 1e-9
 
 
@@ -36,7 +36,7 @@ class Change:
         second: Number of the second model.
         value: Second minus first.
         interval: Ends of the paired interval; None if the models could not be compared image by image.
-        p_value: Two-sided p-value of no difference; None likewise.
+        p_value: Two-sided p-value of no difference; None if the models could not be compared image by image.
         adjusted: The p-value after Holm's adjustment within its family, or `p_value` in a family without adjustment.
         partial: A note on missing cells, such as ``partial (30/75)``; empty if none is missing.
     """
@@ -83,7 +83,8 @@ def families(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, metr
         numbers: Numbers of a section.
         pair: First and second model.
         which: Set of corruptions.
-        metric: Average precision by which detectors are compared; the family of others has the rest.
+        metric: Average precision by which detectors are compared. The other average precisions form a family of their
+            own.
     """
     classifier = numbers.section.kind == "top1"
 
@@ -118,7 +119,7 @@ def is_least(p_value: float, replicates: int) -> bool:
 
 
 def p_decimals(replicates: int) -> int:
-    """Return how many decimals a p-value needs so that the smallest one of these replicates is not written as 0."""
+    """Return how many decimals p-values need so that the smallest one that replicates can give is not written as 0."""
     return max(_P_DECIMALS, math.ceil(-math.log10(least_p_value(replicates))))
 
 

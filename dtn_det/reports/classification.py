@@ -104,7 +104,7 @@ def numbers_of_records(
 
 
 def numbers_of_frame(frame: pd.DataFrame) -> ClassifierNumbers:
-    """Take over numbers that another tool computed.
+    """Convert numbers that another tool computed.
 
     Args:
         frame: Table with the columns ``corruption``, ``severity``, ``error`` (a fraction), and ``num_images`` where
@@ -116,7 +116,7 @@ def numbers_of_frame(frame: pd.DataFrame) -> ClassifierNumbers:
     for name, severity, error in zip(frame["corruption"], frame["severity"], frame["error"], strict=True):
         whole = bool(pd.isna(severity))
         known = known and not whole
-        # Giving each severity the mean does not change means over the severities or ratios of sums over them.
+        # If each severity gets the mean, means over the severities and ratios of sums over them do not change.
         cells.update({Cell(name, one): error for one in (SEVERITIES if whole else (int(severity),))})
     values = np.array(list(cells.values()), np.float64)
     return ClassifierNumbers(point_samples("error", list(cells), values, images), severities=known)
@@ -244,22 +244,23 @@ def _as_much_as_defined(
     for against, relative in attempts:
         try:
             return compute(against, relative)
-        # On few images, the baseline may make no error, or none more than on clean images, under some corruption.
+        # On few images, the baseline may make no errors under some corruption, or no more errors than on clean images.
         except CellError as error:
             remarks.append(f"{name}: {error}")
     return compute(None, False)
 
 
 def _paired(name: str, model: Samples, baseline: _Baseline, remarks: list[str]) -> _Baseline:
-    """Return the baseline for use with a model, or None with a remark if they were evaluated on other images.
+    """Return the baseline for use with a model, or None with a remark if the two were evaluated on different images.
 
-    If one of them has no records of images, the baseline's errors are taken as constants.
+    If one of the two has no records of images, the baseline's errors are treated as constants.
     """
     if not isinstance(baseline, Samples) or baseline is model:
         return baseline
     counts = (baseline.num_images, model.num_images)
     if not (baseline.images and model.images):
-        # Without a bootstrap, only the numbers of images can be compared; those of other tools may be 0, unknown.
+        # Without a bootstrap, only the counts of images can be compared. A count of 0, from another tool, means
+        # unknown.
         if all(counts) and counts[0] != counts[1]:
             remarks.append(
                 f"{name}: no corruption errors, they were evaluated on other images ({counts[0]:,} and {counts[1]:,})"

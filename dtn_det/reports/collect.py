@@ -190,7 +190,7 @@ def _detectors(
 
 
 def _baseline(sources: Sources, wanted: str | None) -> BaselineChoice:
-    """Choose the baseline, whose errors classifiers' CE and mCE divide by, or with which detectors are compared."""
+    """Choose the baseline: the denominator of classifiers' CE and mCE, or the detector to compare the others with."""
     if sources.task == "detection":
         if wanted is not None and wanted not in sources.models:
             raise ReportError(f"expected --baseline out of {', '.join(sources.models)}, got {wanted!r}")

@@ -76,7 +76,7 @@ def compare(report: Report, first: str, second: str, metric: str = "AP", kind: K
     Args:
         report: A report with both models; differences are tested if the models are one of its pairs.
         first: Name of the first model.
-        second: Name of the second model, on which the verdict is.
+        second: Name of the second model, about which the verdict is.
         metric: Average precision by which detectors are compared.
         kind: ``bbox`` or ``segm``; None for the first section of the report.
 

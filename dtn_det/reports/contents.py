@@ -74,8 +74,8 @@ class ReportModel:
         flops_at: Height and width of that image, as ``224x224``; empty where unknown.
         settings: Settings of the evaluation, by name.
         training: Settings of its training by name; empty where unknown.
-        partial: Why its numbers are not over the whole data set, such as ``limit=500 of 50000 seed=0``; empty if they
-            are.
+        partial: Why its numbers cover only a part of the data set, such as ``limit=500 of 50000 seed=0``; empty if they
+            cover all of it.
         bad_images: Number of images that could not be read and were left out.
         weights_hash: SHA-256 of its weights, empty where unknown.
     """
@@ -99,20 +99,21 @@ class Section:
 
     Attributes:
         kind: ``top1`` for classification, ``bbox`` for boxes, ``segm`` for masks.
-        numbers: One row for each number, columns :data:`NUMBER_COLUMNS`: ``model``; ``set`` of corruptions
-            (``benchmark`` or ``extra``; a cell belongs to the set of its corruption, the clean images to ``benchmark``
-            unless the model was evaluated on ``extra`` only); ``name``, ``scope`` and ``severity`` as in
-            :class:`dtn_det.metrics.Quantity`, with the further names `ECE`, `NLL`, `Brier`, `top-5 error` and their
-            means such as `mean ECE`; ``value``, and the ends ``low`` and ``high`` of its interval, NaN without one, all
-            in percent except `NLL` in nats and `Brier` from 0 to 2; ``cells``, how many a mean is over, and
-            ``expected_cells``, how many the whole set has, both 1 for a cell.
-        differences: One row for each number and pair, columns :data:`DIFFERENCE_COLUMNS`: second minus first, in the
-            unit of ``numbers``. ``p_adjusted`` is ``p_value`` after Holm's adjustment within a family: the differences
-            of a pair for all corruptions of a set, all its groups, severities or cells, or all average precisions
-            except AP. Empty without pairs.
-        reliability: One row for each bin of confidence, columns :data:`RELIABILITY_COLUMNS`. ``images`` is ``clean`` or
-            ``corrupted``; ``low`` and ``high`` are the edges of the bin, ``accuracy`` and ``confidence`` its means, all
-            as fractions. Empty for detectors.
+        numbers: One row for each number, with the columns :data:`NUMBER_COLUMNS`. ``set`` is the set of corruptions,
+            ``benchmark`` or ``extra``. A cell belongs to the set of its corruption, and the clean images belong to
+            ``benchmark`` unless the model was evaluated on ``extra`` only. ``name``, ``scope`` and ``severity`` are as
+            in :class:`dtn_det.metrics.Quantity`, with the further names `ECE`, `NLL`, `Brier`, `top-5 error` and their
+            means such as `mean ECE`. ``value``, and the ends ``low`` and ``high`` of its interval (NaN without one),
+            are in percent, except `NLL` in nats and `Brier` from 0 to 2. ``cells`` is the number of evaluated cells
+            that a mean is over, and ``expected_cells`` the number of cells in the whole set. Both are 1 for the number
+            of a cell.
+        differences: One row for each number and pair, with the columns :data:`DIFFERENCE_COLUMNS`: second minus first,
+            in the unit of ``numbers``. ``p_adjusted`` is ``p_value`` after Holm's adjustment within a family: the
+            differences of a pair for all corruptions of a set, all its groups, severities or cells, or all average
+            precisions except AP. Empty without pairs.
+        reliability: One row for each bin of confidence, with the columns :data:`RELIABILITY_COLUMNS`. ``images`` is
+            ``clean`` or ``corrupted``; ``low`` and ``high`` are the edges of the bin, ``accuracy`` and ``confidence``
+            its means, all as fractions. Empty for detectors.
         pairs: Names of the first and the second model of each pair that was compared.
     """
 

@@ -104,7 +104,7 @@ def numbers_of_stores(
 
 
 def with_truth(samples: Mapping[str, Samples]) -> DetectorNumbers:
-    """Keep the metrics that are defined on every cell; APs is not if the data set has no small object, for example."""
+    """Keep the metrics that are defined on every cell. APs, for example, is undefined without small objects."""
     return {metric: one for metric, one in samples.items() if np.isfinite(one.point).all()}
 
 
@@ -145,7 +145,7 @@ class _NoMasksError(Exception):
 def _matches(
     model: ModelStore, scorer: CocoScorer, kind: Kind, cells: Sequence[int]
 ) -> Iterator[tuple[Cell, CocoMatches]]:
-    # In memory are the matches of one cell at a time, and the records of the cells that are read together.
+    # Memory holds the matches of one cell at a time, and the records of the cells that are read together.
     for found in read_cells(model, cells):
         if kind == "segm" and found.masks is None:
             raise _NoMasksError
@@ -185,7 +185,7 @@ def _side_by_side(samples: Sequence[Samples]) -> Samples:
 
 
 def numbers_of_frame(frame: pd.DataFrame) -> DetectorNumbers:
-    """Take over numbers that another tool computed.
+    """Convert numbers that another tool computed.
 
     Args:
         frame: Table with the columns ``corruption``, ``severity``, one for each metric (a fraction, or -1 without
@@ -253,13 +253,13 @@ def detection_section(
 
 
 def _has_clean_performance(samples: Samples) -> bool:
-    """Return False if the clean performance is 0, so that rPC cannot be divided by it; True without clean images."""
+    """Return False if the clean performance is 0, so that rPC is undefined; True without clean images."""
     clean = samples.column(CLEAN)
     return clean is None or bool(samples.point[clean])
 
 
 def _clean_rows(name: str, samples: Samples, level: float) -> Iterator[Row]:
-    """Yield the rows of the clean performance for a model without rPC; :func:`number_rows` yields them for others."""
+    """Yield the rows of the clean performance of a model without rPC. For others, :func:`number_rows` yields them."""
     column = samples.cells.index(CLEAN)
     entry = interval(float(samples.point[column]), samples.values[:, column], level)
     for quantity in ((samples.metric, *CLEAN), (f"P {samples.metric}", "", 0)):

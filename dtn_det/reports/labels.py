@@ -63,7 +63,7 @@ def shared_note(models: Sequence[ReportModel]) -> str:
 
 
 def model_note(model: ReportModel, models: Sequence[ReportModel]) -> str:
-    """Return the note on all numbers of one model; empty if :func:`shared_note` says it for all models."""
+    """Return the note on all numbers of one model; empty if :func:`shared_note` returns it for all models."""
     return "" if shared_note(models) else _note(model)
 
 

@@ -20,9 +20,9 @@ class Measure:
     Attributes:
         name: Name for readers as in the middle of a sentence: ``top-1 error``, ``box AP``.
         unit: Unit of its numbers, such as ``%``; empty without one.
-        cell: Name of its numbers of a cell, also of the clean images; empty if it has none.
+        cell: Name of its numbers of single cells, including the clean cell; empty if it has none.
         corruption: Name of its numbers of a corruption, over all severities.
-        mean: Name of its means over all corruptions, and over those of a group.
+        mean: Name of its means over all corruptions, and over the corruptions of a group.
         direction: Which numbers are better.
         decimals: Number of decimals that papers give.
         short: Shorter name for titles that name boxes or masks already, such as ``AP``; empty if `name` is used.
@@ -58,7 +58,7 @@ class Measure:
         return self.direction == "down"
 
     def axis_label(self, what: str = "") -> str:
-        """Return the label of an axis, after a word such as ``mean`` if given; as in papers, AP has no unit there."""
+        """Return the label of an axis, which begins with ``what`` if given. As in papers, AP has no unit there."""
         unit = f"({self.unit})" if self.unit and self.is_lower_better else ""
         return " ".join(filter(None, (what, self.name, unit, ARROWS[self.direction])))
 

@@ -119,7 +119,7 @@ def numbers_frame(rows: Sequence[Row]) -> pd.DataFrame:
 def differences_frame(rows: Sequence[Row]) -> pd.DataFrame:
     """Make the table :attr:`Section.differences` from the rows of all pairs, with p-values adjusted by Holm's method.
 
-    Nothing else adjusts p-values; tables, figures and the page show those of this table.
+    Nothing else adjusts p-values: tables, figures and the page show the adjusted p-values of this table.
     """
     families: dict[Row, list[int]] = {}
     for place, row in enumerate(rows):
@@ -228,7 +228,7 @@ class Numbers:
         section: The section.
         models: Models that have a number in the section, in the report's order.
         found: Each number by model, set, name, scope and severity.
-        more_decimals: How many decimals more than in papers are shown at most; intervals may support fewer.
+        more_decimals: Largest number of decimals to show beyond the number in papers; intervals may support fewer.
     """
 
     report: Report
@@ -278,7 +278,7 @@ class Numbers:
     def difference(
         self, pair: tuple[str, str], which: str, name: str, scope: str = "", severity: int = 0
     ) -> PairedDifference | None:
-        """Return the difference of a pair in a number, or None; those on the clean images are found under any set."""
+        """Return a pair's difference in a number, or None. Differences on the clean images are found under any set."""
         keys = ((*pair, one, name, scope, severity) for one in _sets_to_search(which, name, scope))
         return next((self._differences[key] for key in keys if key in self._differences), None)
 

@@ -180,7 +180,7 @@ def _data_difference(one: StoreManifest, other: StoreManifest) -> str:
 
 
 def _with_older_annotations(first: Store, second: Store) -> str:
-    """Return the folder of the store with the older annotations, or words for it if the stores do not say which."""
+    """Return the folder of the store with the older annotations, or a phrase for it if the stores do not say which."""
     for older, newer in ((first, second), (second, first)):
         if older.manifest.data_hash in newer.manifest.earlier_data_hashes:
             return str(older.folder)
@@ -191,11 +191,11 @@ def find_pairs(names: Sequence[str], baseline: str | None = None) -> tuple[tuple
     """Choose the pairs of models to compare: first and second of each difference.
 
     Two models whose names differ in the norm only (`ln` and `dtn`, `swin-t` and `dtn-swin-t`) are a pair, DTN second.
-    If there is no such pair, each model is compared with the baseline, or with the first model without a baseline.
+    If there is no such pair, each model is compared with the baseline or, without a baseline, with the first model.
 
     Args:
         names: Names of all models.
-        baseline: The model to compare the others with; None for the first.
+        baseline: The model to compare the other models with; None for the first model.
     """
     twins: dict[str, dict[str, list[str]]] = {}
     for name in names:
@@ -230,7 +230,7 @@ def parse_pairs(texts: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, 
     """
     found = []
     for text in texts:
-        # Names may contain a colon, as those of timm do, so try each colon as the one between the names.
+        # Names may contain a colon, as timm's do, so try each colon as the separator between the two names.
         splits = [(text[:place], text[place + 1 :]) for place, sign in enumerate(text) if sign == ":"]
         known = [pair for pair in splits if pair[0] in names and pair[1] in names and pair[0] != pair[1]]
         if len(known) != 1:

@@ -40,8 +40,8 @@ def sweep_report(
     Args:
         store: The store with the records. Images of unfinished units are left out; numbers are then marked `partial`.
         names: Names of the models to show, in this order.
-        baseline: The model whose errors are the denominators of CE and mCE: ``alexnet``, or a model of the store, also
-            one that is not among `names`; None for AlexNet if the data are those of ImageNet-C, else for no CE and mCE.
+        baseline: The model whose errors are the denominators of CE and mCE: ``alexnet``, or a model of the store, which
+            need not be among `names`; None for AlexNet if the data are those of ImageNet-C, else for no CE and mCE.
         replicates: Number of bootstrap replicates; 0 for no intervals.
         processes: Number of processes that evaluate detectors at the same time if there is enough to do.
         on_cells: Called with the number of cells on which a detector was just evaluated.
@@ -50,7 +50,7 @@ def sweep_report(
         The report. Its ``bad_images`` are the images that could not be read and were left out.
 
     Raises:
-        ReportError: The baseline is not a model of the store, nor AlexNet with data that its errors were measured on.
+        ReportError: The baseline is neither a model of the store nor AlexNet with data that its published errors fit.
         StoreError: A model is not in the store, has no records, or has damaged ones.
     """
     wanted = list(names)

@@ -70,7 +70,8 @@ def log_report(report: Report, target: Visualizer | str | Path, step: int = 0) -
 def _log(report: Report, visualizer: Visualizer, step: int) -> None:
     for scalar in report_scalars(report):
         visualizer.add_scalar(scalar.tag, scalar.value, step if scalar.step is None else scalar.step)
-    # Names of images have no slash: the local backend would take it for a folder and not create that.
+    # Names of images have no slash: the local backend would take the text before it for a folder, and would not create
+    # the folder.
     for name, figure in draw_figures(report).figures.items():
         visualizer.add_image(f"{PREFIX}_{name}", pixels(figure), step)
 

@@ -56,7 +56,7 @@ def make_report(
         console: Where progress and the summary are printed.
         with_published: Whether to add published results, in rows and tables of their own.
         data: Folder of the images that were evaluated, of which the page then shows some; None to show none.
-        clean: Folder of the clean images, if `data` has the corrupted ones.
+        clean: Folder of the clean images, if `data` has corrupted images.
         frost: Folder with the original frost textures, if the evaluation used them.
         tensorboard: Whether to write scalars and figures for TensorBoard as well.
 
@@ -65,7 +65,7 @@ def make_report(
             report.
         OSError: Files cannot be read or written.
     """
-    # The stores are opened first, so that wrong ones leave no folder behind.
+    # The stores are opened first, so that a wrong store leaves no empty folder behind.
     sources = open_sources(stores, options.models)
     _make_folder(out)
     with _kept_if_filled(out), locked(out, "--out"):
@@ -134,7 +134,7 @@ def _make_folder(out: Path) -> None:
 
 @contextmanager
 def _kept_if_filled(folder: Path) -> Iterator[None]:
-    """Remove the folder on leaving the context if it is empty, also after an error."""
+    """Remove the folder on leaving the context if it is empty, even after an error."""
     try:
         yield
     finally:

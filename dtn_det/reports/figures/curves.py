@@ -31,7 +31,7 @@ def overall_points(data: FigureData, model: str) -> Points:
 
 
 def corruption_points(data: FigureData, model: str, corruption: str) -> Points:
-    """Return a model's number for one corruption at each severity, and that on the clean images as severity 0."""
+    """Return a model's number for one corruption at each severity, and its number on the clean images as severity 0."""
     name = data.measure.cell
     cells = {severity: data.get(model, name, corruption, severity) for severity in SEVERITIES}
     return _points(data.clean(model), cells)

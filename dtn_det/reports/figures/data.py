@@ -24,7 +24,8 @@ class FigureData:
         measure: The measure that is shown: the top-1 error or AP.
         models: Names of the models that have numbers of the measure, in the report's order.
         marks: Colour, marker and line of each model.
-        main_set: The set of corruptions that is shown: ``benchmark``, or ``extra`` if there are no numbers of that.
+        main_set: The set of corruptions that is shown: ``benchmark``, or ``extra`` if there are no numbers of
+            ``benchmark``.
     """
 
     numbers: Numbers

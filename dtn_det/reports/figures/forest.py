@@ -45,7 +45,8 @@ class ForestLine(NamedTuple):
 def lines_of(data: FigureData) -> list[list[ForestLine]]:
     """Return the lines in blocks: means over all corruptions and clean images, then each group with its corruptions.
 
-    Differences and tests are those of the tables of differences: of CE and mCE with a baseline, else of error or AP.
+    Differences and tests are the same as in the tables of differences: of CE and mCE with a baseline, else of error or
+    AP.
     """
     changes: dict[tuple[str, str, str], dict[tuple[str, str], Change]] = {}
     for which in SETS:
@@ -87,8 +88,8 @@ def draw_forest(report: Report, section: Section) -> Figure:
 
     Lines are means over all corruptions, the clean images, groups and, for few pairs, each corruption.
 
-    Marks are filled where the tables have a star: if the difference is significant, for groups and corruptions after
-    Holm's adjustment for their number. Blue means better, red worse.
+    Filled marks are significant differences, which have a star in the tables. P-values of groups and of corruptions are
+    adjusted by Holm's method. Blue means better, red worse.
 
     Raises:
         NothingToDrawError: No pair was compared.

@@ -36,7 +36,7 @@ _SPACE = 0.25
 
 @dataclass(frozen=True)
 class _HeatmapBlock:
-    """Columns of the heat map that stand together.
+    """Neighbouring columns of the heat map under one title.
 
     Attributes:
         title: Title above the columns.
@@ -53,7 +53,7 @@ class _HeatmapBlock:
 
 @drawing()
 def draw_heatmap(report: Report, section: Section) -> Figure:
-    """Draw the CE of each corruption, or the error or AP if some model has no mCE; the best number of each is bold.
+    """Draw the CE of each corruption, or the error or AP if some model has no mCE. Each column's best number is bold.
 
     Raises:
         NothingToDrawError: There are no numbers of corruptions.

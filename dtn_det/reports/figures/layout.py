@@ -100,7 +100,7 @@ def handle(**style: Any) -> Any:
 
 
 def pair_titles(data: FigureData, points: float) -> Mapping[tuple[str, str], str]:
-    """Return the title `second minus first` of each pair, on two lines if it is wider than a width in points."""
+    """Return the title `second minus first` of each pair, on two lines if it is wider than ``points``."""
     names = labels(data, points - width(f"{MINUS} "))
     found = {}
     for first, second in data.section.pairs:

@@ -21,9 +21,9 @@ class Mark:
     Attributes:
         colour: A colour of the palette of Okabe and Ito.
         marker: A marker of matplotlib; no two models have the same colour, marker and filling.
-        filled: Whether the marker is filled; the first model of two twins has an open one.
-        line: Style of the line; the first model of two twins has a dashed one.
-        highlighted: Whether the model has its colour in figures with room for few colours; others are grey there.
+        filled: Whether the marker is filled; the first model of two twins has an open marker.
+        line: Style of the line; the first model of two twins has a dashed line.
+        highlighted: Whether the model has its colour in figures with room for few colours; other models are grey there.
     """
 
     colour: str
@@ -61,8 +61,8 @@ def marks_of(models: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Mapping
     """Choose a mark for each model.
 
     Twins are two models that are compared with each other and with no third one. They differ in filling and line, and
-    share a colour if there are more models than colours. The first models in the report's order are highlighted, twins
-    both or neither.
+    share a colour if there are more models than colours. The first models in the report's order are highlighted; of
+    twins, either both or neither.
 
     Args:
         models: Names of the models in the report's order.

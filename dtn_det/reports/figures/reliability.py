@@ -29,8 +29,9 @@ _PER_ROW = 5
 def draw_reliability(report: Report, section: Section) -> Figure:
     """Draw the accuracy of each bin against its confidence, with clean and corrupted images in a panel for each model.
 
-    The gaps between both are shaded. The area of a marker grows with the number of images in the bin. A panel also
-    shows the ECE of each curve; that of the corrupted images is over all of them together, not a mean over cells.
+    The gaps between accuracy and confidence are shaded. The area of a marker grows with the number of images in the
+    bin. A panel also shows the ECE of each curve; the ECE of the corrupted images is over all of these images together,
+    not a mean over cells.
 
     Raises:
         NothingToDrawError: No model has a diagram.

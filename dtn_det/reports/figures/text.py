@@ -30,12 +30,12 @@ def printable(text: str) -> str:
 
 
 def width(text: str) -> float:
-    """Return the width of a text of :func:`printable` in a figure, in points."""
+    """Return the width, in points, of a text that :func:`printable` returned."""
     return float(text_to_path.get_text_width_height_descent(text, _font(), ismath=False)[0])
 
 
 def shorten(text: str, points: float) -> str:
-    """Shorten a text of :func:`printable` to a width in points by leaving out its middle."""
+    """Shorten a text that :func:`printable` returned to a width in points, by leaving out its middle."""
     if width(text) <= points:
         return text
     for kept in range(len(text) - 1, 1, -1):
@@ -54,7 +54,7 @@ def fitted(names: Iterable[str], points: float) -> dict[str, str]:
         points: Largest width of a name, in points.
 
     Returns:
-        The text to show by the whole name.
+        The text to show for each whole name.
     """
     found: dict[str, str] = {}
     taken: set[str] = set()
@@ -70,7 +70,7 @@ def fitted(names: Iterable[str], points: float) -> dict[str, str]:
 
 
 def wrapped(text: str, points: float) -> str:
-    """Break a text of :func:`printable` into lines of a width in points; only words that are too wide are broken."""
+    """Break a text that :func:`printable` returned into lines of a width in points; only wider words are broken."""
     lines = [""]
     for word in text.split(" "):
         joined = f"{lines[-1]} {word}" if lines[-1] else word
@@ -129,7 +129,7 @@ def caption(data: FigureData, intervals: str = "", *more: str, models: Sequence[
 
 
 def about_files(data: FigureData) -> str:
-    """Return the description for the metadata of a figure's files; without the date, so that runs write the same."""
+    """Return the description for the metadata of a figure's files. It has no date, so that runs write equal files."""
     report = data.report
     about = report.provenance
     lines = [
@@ -147,7 +147,7 @@ def about_files(data: FigureData) -> str:
 
 
 def _partial(data: FigureData) -> dict[str, str]:
-    """Return, for each model whose numbers are not over all images and cells, the reason."""
+    """Return, for each model whose numbers cover only a part of the images or cells, the reason."""
     found = {}
     for name in data.models:
         mean = data.mean(name)

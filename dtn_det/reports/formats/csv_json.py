@@ -19,7 +19,7 @@ from dtn_det.reports.tables.table import Column, Table, TableCell, TableRow
 FORMAT = "dtn-det report"
 VERSION = 1
 
-# Adjusted p-values are left out, as they can be computed from the others.
+# Adjusted p-values are left out, because they can be computed from the plain ones.
 _TABLES = {"numbers": NUMBER_COLUMNS, "differences": DIFFERENCE_COLUMNS[:-1], "reliability": RELIABILITY_COLUMNS}
 _PROVENANCE = ("data", "images", "selection", "corruptions", "date")
 
@@ -61,9 +61,9 @@ def _or_none(value: Any) -> Any:
 def csv_table(table: Table, report: Report) -> str:
     """Return one table as CSV: a line of headings and a line for each row, numbers with ten digits.
 
-    Each line also says whether its numbers are partial (column ``note``) and where they come from (``published`` for
-    those of others, columns on data and corruptions for measured ones), so that it can be copied into another file.
-    Both ends of intervals have columns of their own.
+    Each line can be copied into another file, because it also says whether its numbers are partial (column ``note``)
+    and where they come from. Published numbers have the column ``published``, measured numbers have columns on data and
+    corruptions. Both ends of intervals have columns of their own.
 
     Args:
         table: The table.

@@ -2,7 +2,7 @@ r"""Tables as LaTeX: fragments to be put into a paper, and a document that holds
 
 Columns of numbers have siunitx's type ``S``, which aligns plain numbers. Its parser rejects numbers that are bold,
 underlined or marked, so these are set in math mode within braces, which ``S`` centres, and padded with ``\phantom`` to
-the width of the other numbers of the column. This aligns them with the others in any version of siunitx.
+the width of the other numbers of the column. This aligns marked and plain numbers in any version of siunitx.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ _VERDICT_STYLES: dict[Verdict, str] = {"better": "green", "worse": "red", "not s
 
 
 def terminal_table(table: Table) -> RichTable:
-    """Convert a table to one of the library rich, as wide as its contents, and without the notes."""
+    """Convert a table to a table of the library rich, as wide as its contents and without the notes."""
     title = _text(", ".join(filter(None, (table.title, table.note))), "bold")
     drawn = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     drawn.add_column(_text(table.label), vertical="bottom", max_width=_LONGEST_LABEL, overflow="fold")
@@ -125,7 +125,7 @@ def _cell(cell: TableCell, column: Column, style: str) -> Text:
 
 
 def _text(text: str, style: str = "") -> Any:
-    """Make a text of the library rich, which does not interpret square brackets in it as markup."""
+    """Make a text of the library rich in which square brackets are not markup."""
     return Text(one_line(text), style)
 
 

@@ -77,7 +77,7 @@ def _model(name: str, mark: Mark) -> Values:
 
 
 def _dots(line: tuple[float, tuple[float, ...]]) -> int:
-    """Return 0 for a line of dashes, 1 for one of dots, 2 for one of dashes and dots."""
+    """Return 0 for a line of dashes, 1 for a line of dots, and 2 for a line of dashes and dots."""
     return 2 if len(line[1]) > 2 else int(line[1][0] <= 1)
 
 
@@ -95,7 +95,7 @@ def _measure(numbers: Numbers, measure: Measure, names: list[str]) -> Values:
 
 
 def _of_model(numbers: Numbers, measure: Measure, model: str) -> Values | None:
-    """Return all numbers of a model for a measure, or None if it has none for a corruption or cell."""
+    """Return all numbers of a model for a measure, or None if it has no number of a corruption or cell."""
 
     def get(name: str, scope: str = "", severity: int = 0) -> list[float | None] | None:
         found = numbers.get(model, set_of(scope), name, scope, severity) if name else None

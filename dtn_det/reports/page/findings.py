@@ -144,7 +144,7 @@ def _finding(
 
 
 def _corruption_facts(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the facts in the line of a store that says how its images were corrupted; the whole line if it has none."""
+    """Yield the facts in a store's line on how its images were corrupted, or the whole line if it has another form."""
     made_by = CorruptionOrigin.parse(text).made_by
     if made_by is None:
         yield "Profile", text

@@ -56,8 +56,9 @@ class ViewColumn:
         title: Header of the column.
         group: Header above the title that the column shares with its neighbours; empty without one.
         better: ``up`` if larger numbers are better, ``down`` if smaller ones are, else empty.
-        group_tells: Whether `better` is shown in the shared header rather than in that of the column.
-        role: ``model`` or ``corruption`` if its texts are such names; for a column of numbers, if its header is one.
+        group_tells: Whether `better` is shown in the shared header rather than in the header of the column.
+        role: ``model`` or ``corruption`` if its texts, or for a column of numbers its header, are names of models or
+            corruptions.
         numeric: Whether it holds numbers.
         head: Whether its texts are the headers of the rows.
         about: The full name if the title is an abbreviation, else empty.
@@ -85,7 +86,7 @@ class ViewCell:
 
     Attributes:
         text: The text that is shown.
-        value: The number that it is sorted by; None for a text or a missing number.
+        value: The number by which it is sorted; None for a text or a missing number.
         interval: The interval as text; empty without one.
         mark: ``best``, ``second`` or empty.
         significant: Whether the number is a difference that is significant.
@@ -135,7 +136,7 @@ class PageTable:
 
     @property
     def filters(self) -> tuple[Role, ...]:
-        """The roles by which the table can be filtered: those of which it has enough names."""
+        """The roles by which the table can be filtered: the roles of which it has enough names."""
         return tuple(role for role in ROLES if self._choices(role) >= _FEWEST)
 
     @property

@@ -72,7 +72,7 @@ def classification_gallery(
 
 
 def _prepared(models: Mapping[str, ModelStore], data: Path, clean: Path | None, frost: Path | None) -> Prepared:
-    """Prepare the images as for an evaluation, and check that they are those of the stores."""
+    """Prepare the images as for an evaluation, and check that they are the images of the stores."""
     manifests = [model.store.manifest for model in models.values()]
     first = manifests[0]
     cells = dict.fromkeys(cell for manifest in manifests for cell in manifest.cells if cell != CLEAN)
@@ -106,13 +106,13 @@ def _prepared(models: Mapping[str, ModelStore], data: Path, clean: Path | None, 
 
 
 def _profile(manifest: StoreManifest) -> str:
-    """Return a profile whose images are as large as those that were evaluated from files."""
+    """Return a profile whose images are as large as the evaluated images, which were read from files."""
     side = image_side(manifest)
     return next(name for name, one in SIDES.items() if one == side)
 
 
 class _AnswersOfModel:
-    """The answers of one classifier, read from its store when they are asked for."""
+    """The answers of one classifier, read from its store when they are needed."""
 
     def __init__(self, model: ModelStore, names: Mapping[int, str]) -> None:
         self.model, self.names = model, names

@@ -39,7 +39,7 @@ class Objects:
     Attributes:
         boxes: Corners x1, y1, x2, y2 in pixels, (objects, 4).
         labels: Label of each object, (objects,).
-        crowd: Whether a box is around a crowd, in which detections are neither right nor false, (objects,).
+        crowd: Whether the object is a crowd, in whose box detections are neither right nor false, (objects,).
     """
 
     boxes: NDArray[Any]
@@ -54,7 +54,7 @@ class Matched:
     Attributes:
         right: Whether a detection was matched to an object of its class, (detections,).
         ignored: Whether an unmatched detection is in a crowd of its class, (detections,).
-        objects: Number of objects that are no crowd.
+        objects: Number of objects that are not crowds.
     """
 
     right: NDArray[np.bool_]
@@ -68,7 +68,7 @@ class Matched:
 
     @property
     def false(self) -> int:
-        """Number of detections that are neither right nor ignored, such as a second one of the same object."""
+        """Number of detections that are neither right nor ignored, such as a second detection of the same object."""
         return int((~self.right & ~self.ignored).sum())
 
     @property
@@ -128,7 +128,7 @@ def detection_gallery(
 
     Args:
         models: The models by name, all of the same images and corruptions.
-        data: The folder of the images, or the folder in which that one lies.
+        data: The folder of the images, or its parent folder.
         pair: Two models; images on which they differ most are added. None to add none.
         frost: Folder with the original frost textures, if the evaluation used them.
         count: Number of images to draw at random.
@@ -193,7 +193,7 @@ def _paths(data_hash: str, truth: CocoTruth, data: Path) -> list[Path]:
 
 
 class _Detections:
-    """The detections of one detector, read from its store when they are asked for."""
+    """The detections of one detector, read from its store when they are needed."""
 
     def __init__(self, model: ModelStore, labels: Sequence[str]) -> None:
         self.model, self.labels = model, labels

@@ -178,7 +178,7 @@ def make_samples(
     Args:
         sources: The models of the report.
         data: For classifiers, the folder that ``dtn-det mce`` was given as ``--data``; for detectors, the folder of the
-            images, or the folder in which that one lies.
+            images, or its parent folder.
         pairs: Pairs of compared models; images on which the first pair with records differs most are added.
         clean: The folder of clean images of classifiers, if ``data`` has corrupted ones.
         frost: Folder with the original frost textures, if the evaluation used them.

@@ -41,14 +41,15 @@ def ranked(
 ) -> tuple[TableCell, ...]:
     """Mark the best number, and the second best if at least three are compared; numbers shown as equal share a mark.
 
-    Partial numbers, which are over some of the cells or images, are not compared, unless all are partial in the same
-    way.
+    Partial numbers, which cover only some of the cells or images, are not compared, unless all numbers are partial in
+    the same way.
 
     Args:
         cells: One number of each model.
         direction: Which numbers are better; with ``none``, no number is marked.
         decimals: Number of decimals that are shown.
-        reasons: For each model, why its numbers are not over the whole data set; empty texts if they are.
+        reasons: For each model, why its numbers cover only a part of the data set; an empty text if they cover all of
+            it.
     """
     reasons = reasons or [""] * len(cells)
     having = [place for place, cell in enumerate(cells) if isinstance(cell.value, float)]
@@ -97,11 +98,11 @@ def number_cell(number: Number | None, partial: bool = False) -> TableCell:
 
     Args:
         number: The number; the cell is empty if this is None or its value is NaN.
-        partial: Whether the number is over a part of the images only.
+        partial: Whether the number covers only a part of the images.
     """
     if number is None or not math.isfinite(number.value):
         return TableCell()
-    # Do not show an interval without width, as that of the baseline's own mCE.
+    # Do not show an interval without width, such as the interval of the baseline's own mCE.
     certain = not number.high - number.low > _CERTAIN
     interval = None if certain else (number.low, number.high)
     note = number.note
@@ -109,7 +110,7 @@ def number_cell(number: Number | None, partial: bool = False) -> TableCell:
 
 
 def without_shared_note(cells: Sequence[TableCell], of_one_model: bool = False) -> tuple[tuple[TableCell, ...], str]:
-    """Take a note that all cells of a row share from the cells, so that the row can have it once.
+    """Remove a note that all cells of a row share, so that the row can have it once.
 
     Args:
         cells: The cells of the row.

@@ -22,9 +22,10 @@ class PublishedRow:
     Attributes:
         model: Name of the model as its authors call it.
         kind: Kind of the numbers: ``top1``, ``bbox`` or ``segm``.
-        values: Numbers by name as in :attr:`dtn_det.reports.contents.Section.numbers`, in percent, where ``error`` is
-            that on clean images; and ``FLOPs`` in billions of multiply-adds. All with the digits that were published.
-        source: Paper or repository, and where in it the numbers stand.
+        values: Numbers in percent, by names as in :attr:`dtn_det.reports.contents.Section.numbers`, where ``error`` is
+            the error on clean images; and ``FLOPs`` in billions of multiply-adds. All have the digits that were
+            published.
+        source: Paper or repository, and the place of the numbers in it.
     """
 
     model: str

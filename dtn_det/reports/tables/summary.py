@@ -67,7 +67,7 @@ def summary_table(numbers: Numbers, which: CorruptionSet, published: Sequence[Pu
 
 
 def size_columns(models: Sequence[ReportModel]) -> list[tuple[Column, tuple[TableCell, ...]]]:
-    """Return the columns of parameters and of FLOPs, each if known of some model, with the cells of all models."""
+    """Return the columns of parameters and of FLOPs with all models' cells; a column unknown for all is left out."""
     sizes = (
         ("params", "M", [model.num_parameters for model in models], _MILLION),
         ("FLOPs", "G", [model.flops for model in models], _BILLION),
@@ -104,7 +104,7 @@ def metrics_table(numbers: Numbers, which: CorruptionSet) -> Table:
 
 def _columns(numbers: Numbers) -> tuple[_Shown, ...]:
     if numbers.section.kind != "top1":
-        # Show the first average precision that there is: imported results may lack AP.
+        # Show the first average precision that is available: imported results may lack AP.
         having = (
             metric for metric in METRICS if any(key[2] in (f"P {metric}", f"mPC {metric}") for key in numbers.found)
         )
@@ -135,7 +135,7 @@ def _precision_columns(metric: str) -> tuple[_Shown, ...]:
 def _filled(
     numbers: Numbers, which: CorruptionSet, shown: Sequence[_Shown]
 ) -> tuple[tuple[Column, ...], list[tuple[TableCell, ...]]]:
-    """Return columns with the decimals that their intervals support, and the cells of each, the best one marked."""
+    """Return columns with the decimals that their intervals support, and each column's cells with the best marked."""
     reasons = [model.partial for model in numbers.models]
     columns, filled = [], []
     for one in shown:

@@ -28,7 +28,7 @@ class TableCell:
         interval: Ends of its interval, in the unit of the value; None without one.
         marks: Properties that formats show.
         note: A remark that must be read with the number, such as ``partial (3/5)``.
-        decimals: Number of decimals if it differs from that of the column, else None.
+        decimals: Number of decimals if it differs from the column's, else None.
     """
 
     value: float | str | None = None
@@ -48,7 +48,7 @@ class Column:
         decimals: Number of decimals of its numbers.
         direction: Which numbers are better.
         align: Side to which the cells are aligned.
-        span: Heading above, which it shares with neighbouring columns; empty without one.
+        span: Heading above, shared with neighbouring columns; empty without one.
         arrow_on_span: Whether the arrow of the direction is at the span rather than at the heading of each column.
         note: A remark that must be read with all its numbers.
         signed: Whether numbers above 0 have a plus sign.
@@ -98,7 +98,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of a table that are set apart by rules from the others.
+    """Rows of a table that are separated from other rows by horizontal lines.
 
     Attributes:
         rows: At least one row.
@@ -118,7 +118,7 @@ class Table:
         title: Title for readers.
         label: Heading of the first column, which has the labels of the rows.
         columns: All other columns.
-        groups: The rows, in groups that are set apart by rules.
+        groups: The rows, in groups that are separated by horizontal lines.
         note: A remark that must be read with all its numbers, such as ``partial (limit=500 of 50000 seed=0)``.
         notes: Sentences that readers need to understand the table.
         footer: Sentences on where the numbers come from; the same for all tables of a report.
