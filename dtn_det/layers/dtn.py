@@ -26,31 +26,32 @@ from dtn_det.layers.token_norm import (
 
 Init = Literal["local", "layernorm"]
 
-# Logit of both gates under init='layernorm': sigmoid(6) = 0.9975 is then the share of LayerNorm's statistics.
+# Initial logit of both gates with init='layernorm': LayerNorm's statistics then have the share sigmoid(6) = 0.9975.
 LAYERNORM_GATE = 6.0
 
 
 class DTN(TokenNorm):
-    """Dynamic Token Normalization: LayerNorm that also looks at neighbouring tokens.
+    """Dynamic Token Normalization: LayerNorm that also uses the statistics of neighbouring tokens.
 
-    Each group of channels blends the statistics of the token itself (LayerNorm's) with those of the tokens around it,
-    weighted by a learned positional kernel; two gates per group decide how much of each (Shao et al., "Dynamic Token
-    Normalization Improves Vision Transformers", arXiv:2112.02624, Eqs. 4 to 7). The kernel factorises by axis, so the
-    layer is exact at any grid size, and the grid may change from call to call.
+    Each group of channels blends two kinds of statistics: those of the token itself, as in LayerNorm, and those of the
+    tokens around it, weighted by a learned positional kernel. Two gates per group set the share of each kind (Shao et
+    al., "Dynamic Token Normalization Improves Vision Transformers", arXiv:2112.02624, Eqs. 4 to 7). The kernel
+    factorises by axis, so the layer is exact at any grid size, and the grid may change from call to call.
 
-    Being an ``nn.LayerNorm``, it loads LayerNorm's ``weight`` and ``bias``, and optimizer rules for norm layers
-    (no weight decay on ``weight``, ``bias`` and gates) apply to it.
+    The class is a subclass of ``nn.LayerNorm``: it loads LayerNorm's ``weight`` and ``bias``, and optimizer rules for
+    norm layers (no weight decay on ``weight``, ``bias`` and gates) apply to it.
 
     Args:
         num_features: Channels ``C`` of a token.
-        num_groups: Groups ``G`` of channels (the paper's heads); must divide ``num_features``.
+        num_groups: Number of groups ``G`` of channels (the paper's heads); must divide ``num_features``.
         eps: Added to every variance and mean square; not negative.
         head_rms: Divide each group by its root mean square first, as the released code does.
-        unbiased: Use the unbiased variance within a token, as the released code does; LayerNorm uses the biased one.
-        only_var: Blend the variance only; the mean is LayerNorm's and ``mean_norm_weight`` does not exist.
-        init: ``'local'``, as in the paper: each kernel looks at one neighbour, and the gates are 0.5. ``'layernorm'``:
-            the gates are near 1, and ``head_rms`` and ``unbiased`` are off whatever the arguments say, so that a
-            network trained with LayerNorm keeps its outputs when its norms become DTN.
+        unbiased: Use the unbiased variance within a token, as the released code does. LayerNorm uses the biased
+            variance.
+        only_var: Blend the variance only. The mean is LayerNorm's, and there is no parameter ``mean_norm_weight``.
+        init: ``'local'``, as in the paper: the kernel of each group is centred on one neighbour, and the gates are 0.5.
+            ``'layernorm'``: the gates are near 1, and ``head_rms`` and ``unbiased`` are False whatever their arguments,
+            so that a network trained with LayerNorm almost keeps its outputs when its norms become DTN.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
@@ -59,7 +60,7 @@ class DTN(TokenNorm):
         ``pos_proj.weight``: ``(G, 3)``, ``pos_proj.bias``: ``(G,)``.
 
     Raises:
-        ValueError: An argument has a value that does not fit.
+        ValueError: An argument has an unsuitable value.
 
     Example:
         >>> norm = DTN(96, num_groups=3)
@@ -120,19 +121,19 @@ class DTN(TokenNorm):
         """Normalise the tokens.
 
         Args:
-            x: ``(B, N, C)`` tokens of an ``H x W`` grid in row-major order, or ``(B, H, W, C)``. The first
-                ``N - H * W`` tokens of a ``(B, N, C)`` input are prefix tokens (class, distillation, register): they
-                get LayerNorm statistics and take no part in those of the others.
-            hw_shape: ``(H, W)``; ``(1, L)`` for a sequence. Needed for ``(B, N, C)`` unless ``N`` is a square.
-            mask: Booleans, True for valid tokens: ``(B, N)``, ``(B, H * W)`` or ``(B, H, W)``. The others take no part
-                in the statistics of their neighbours and get LayerNorm statistics themselves.
+            x: ``(B, N, C)`` tokens of an ``H x W`` grid in row-major order, or ``(B, H, W, C)``. The first ``N - H *
+                W`` tokens of a ``(B, N, C)`` input are prefix tokens (class, distillation, register). They are
+                normalised by LayerNorm's statistics, and do not enter the statistics of other tokens.
+            hw_shape: ``(H, W)``; ``(1, L)`` for a sequence. Required for ``(B, N, C)`` unless ``N`` is a square.
+            mask: Booleans, True for valid tokens: ``(B, N)``, ``(B, H * W)`` or ``(B, H, W)``. Invalid tokens do not
+                enter the statistics of their neighbours, and are normalised by LayerNorm's statistics.
 
         Returns:
             Tensor of the shape of ``x``. The dtype is that of ``x``, or float32 under CUDA autocast, as for LayerNorm.
 
         Raises:
             ValueError: A shape does not fit, or the mask leaves an image without a valid token. Compiled and traced
-                graphs do not check the latter; their output for such an image is finite.
+                graphs do not check the mask; their output for such an image is finite.
         """
         height, width, num_prefix = self._grid(x, hw_shape)
         out_dtype = output_dtype(x)
@@ -142,7 +143,8 @@ class DTN(TokenNorm):
                 return operator.dynamic_token_norm(x, self._tensors(dtype), self._options(), out_dtype, (height, width))
             tokens, prefix = x, None
             if num_prefix:
-                # The gradient of one split is one copy; that of two slices is a sum of two tensors padded with zeros.
+                # The gradient of one split is one copy. The gradient of two slices would be a sum of two tensors padded
+                # with zeros.
                 prefix, tokens = x.split_with_sizes([num_prefix, height * width], dim=1)
                 prefix = self._normalize_prefix(prefix.to(dtype)).to(out_dtype)
             grid = tokens.reshape(x.shape[0], height, width, self.num_features)
@@ -153,7 +155,7 @@ class DTN(TokenNorm):
     def _normalize_grid(
         self, grid: Tensor, mask: Tensor | None, compute_dtype: torch.dtype, out_dtype: torch.dtype
     ) -> Tensor:
-        """Normalise tokens ``(B, H, W, C)`` of any dtype; the mask is ``(B, H, W)`` or None."""
+        """Normalise tokens ``(B, H, W, C)`` of any floating-point dtype; the mask is ``(B, H, W)`` or None."""
         parameters, options = self._tensors(compute_dtype), self._options()
         if self._has_kernels(grid):
             if mask is None:
@@ -198,7 +200,7 @@ class DTN(TokenNorm):
         return height, width, num_tokens - height * width
 
     def _grid_mask(self, mask: Tensor | None, batch: int, height: int, width: int, num_prefix: int) -> Tensor | None:
-        """Check the mask and bring it to ``(B, H, W)``."""
+        """Check the mask, and return it as ``(B, H, W)``."""
         if mask is None:
             return None
         size = height * width

@@ -1,4 +1,4 @@
-"""Locality Self-Attention: a learned temperature for each head, and no token attends to itself."""
+"""Locality Self-Attention: each head has a learned temperature, and no token attends to itself."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ def locality_attention(
     mask_diagonal: bool = True,
     dropout_p: float = 0.0,
 ) -> Tensor:
-    """Compute attention with a scale for each head by PyTorch's fused kernels (Lee et al., arXiv:2112.13492, Sec. 3.3).
+    """Compute attention with a scale per head, with PyTorch's fused kernels (Lee et al., arXiv:2112.13492, Sec. 3.3).
 
-    A token that is alone, or for which all others are masked, attends to itself, so that nothing becomes NaN.
+    A token attends to itself if it is alone or if all others are masked for it, so that nothing becomes NaN.
 
     Args:
         q: Queries ``(B, heads, N, D)``.
         k: Keys ``(B, heads, M, D)``.
         v: Values ``(B, heads, M, D)``.
-        scale: ``(heads,)``, multiplies the scores ``q k^T``: the inverse of the paper's temperature.
-        bias: Added to the scaled scores, or booleans, True where a query may attend; broadcasts to
+        scale: ``(heads,)``, the factor of the scores ``q k^T``: the inverse of the paper's temperature.
+        bias: Values to add to the scaled scores, or booleans that are True where a query may attend; broadcasts to
             ``(B, heads, N, M)``.
-        mask_diagonal: Keep each token from attending to itself; this needs ``N = M``.
-        dropout_p: Probability with which an attention weight is dropped.
+        mask_diagonal: Keep each token from attending to itself; requires ``N = M``.
+        dropout_p: Probability of dropping an attention weight.
 
     Returns:
-        ``(B, heads, N, D)``, in the dtype of ``v``, or in autocast's where autocast is on.
+        ``(B, heads, N, D)``, in the dtype of ``v``; under autocast, in the dtype of autocast.
 
     Raises:
-        ValueError: ``mask_diagonal`` is set and the numbers of keys and queries differ, or ``scale`` does not have one
-            number for each head.
+        ValueError: ``mask_diagonal`` is set and the numbers of keys and queries differ, or the size of ``scale`` is not
+            the number of heads.
 
     Example:
         >>> q = k = v = torch.eye(3)[None, None]
@@ -73,8 +73,8 @@ def locality_attention(
 def diagonal_mask(size: int, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
     """Make an additive mask that keeps tokens from attending to themselves.
 
-    Its values are finite, and far enough from the limit of the dtype to stay finite when scores are added. The softmax
-    of a masked score is exactly 0 beside any other token, and 1, not NaN, for a token that is alone.
+    Its values are finite, and far enough from the limit of the dtype to remain finite when scores are added. The
+    softmax of a masked score is exactly 0 beside any other token, and 1 rather than NaN for a token that is alone.
 
     Args:
         size: Number of tokens ``N``.
@@ -93,12 +93,12 @@ def diagonal_mask(size: int, dtype: torch.dtype, device: torch.device | None = N
 
 
 def head_scale(num_heads: int, value: float, like: Tensor) -> nn.Parameter:
-    """Make a learnable scale for each head, all with the same start.
+    """Make a learnable scale for each head, with the same initial value for all heads.
 
     Args:
         num_heads: Number of heads.
-        value: Start of the scales, ``dim_head ** -0.5`` in the paper.
-        like: Tensor whose device and dtype the scales get.
+        value: Initial value of the scales, ``dim_head ** -0.5`` in the paper.
+        like: Tensor with the device and dtype of the scales.
 
     Returns:
         ``(num_heads,)``.
@@ -107,7 +107,7 @@ def head_scale(num_heads: int, value: float, like: Tensor) -> nn.Parameter:
 
 
 def _compute_dtype(v: Tensor) -> torch.dtype:
-    """Return the dtype in which the kernel will compute, and in which the masks must not overflow."""
+    """Return the dtype in which the kernel computes. Masks must not overflow in it."""
     device = "cpu" if v.is_meta else v.device.type
     if v.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
@@ -115,25 +115,24 @@ def _compute_dtype(v: Tensor) -> torch.dtype:
 
 
 class LocalitySelfAttention(CarriesOptions):
-    """Multi-head self-attention with a learned scale per head and without attention of a token to itself.
+    """Multi-head self-attention with a learned scale per head, in which no token attends to itself.
 
-    Lee et al., "Vision Transformer for Small-Size Datasets" (arXiv:2112.13492, Eqs. 10 to 12). The mask is made for
-    each call and is not part of the state dict, so the number of tokens may change from call to call. The state dict
-    holds whether there is a mask, see :class:`dtn_det.layers.options.CarriesOptions`.
+    Lee et al., "Vision Transformer for Small-Size Datasets" (arXiv:2112.13492, Eqs. 10 to 12). The mask is made in each
+    call and is not part of the state dict, so the number of tokens may change from call to call. The state dict stores
+    ``mask_diagonal``, see :class:`dtn_det.layers.options.CarriesOptions`.
 
     Args:
         dim: Channels ``C`` of a token.
         num_heads: Number of heads.
-        dim_head: Channels of a head; ``dim / num_heads`` by default.
+        dim_head: Number of channels of a head; ``dim / num_heads`` by default.
         qkv_bias: Whether the projections to queries, keys and values have a bias.
         mask_diagonal: See :func:`locality_attention`.
-        attn_drop: Probability with which an attention weight is dropped, from 0 to below 1.
-        proj_drop: Probability with which an element of the output is dropped, from 0 to below 1.
+        attn_drop: Probability of dropping an attention weight, at least 0 and below 1.
+        proj_drop: Probability of dropping an element of the output, at least 0 and below 1.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
-    Shapes:
-        ``scale``: ``(num_heads,)``, starts at ``dim_head ** -0.5``.
+    ``scale``: ``(num_heads,)``, initially ``dim_head ** -0.5``.
 
     Raises:
         ValueError: The number of heads does not divide the channels, or a number is out of its range.
@@ -210,23 +209,23 @@ def window_locality_attention(
     *,
     dropout_p: float = 0.0,
 ) -> Tensor:
-    """Compute Swin's attention within windows: add position bias and shift mask to the scores, then mask the diagonal.
+    """Compute Swin's window attention: add position bias and shift mask to the scores, then mask the diagonal.
 
     Args:
-        q: Queries ``(B * P, heads, N, D)``, ``P`` windows of each image.
+        q: Queries ``(B * P, heads, N, D)`` of ``P`` windows per image.
         k: Keys of the same shape.
         v: Values of the same shape.
         scale: ``(heads,)``, see :func:`locality_attention`.
-        bias: ``(heads, N, N)``, the bias of the relative positions.
-        mask: ``(P, N, N)``, added to the scores of each window, or None.
-        dropout_p: Probability with which an attention weight is dropped.
+        bias: ``(heads, N, N)``, the relative position bias.
+        mask: ``(P, N, N)``, added to the scores of each window; or None.
+        dropout_p: Probability of dropping an attention weight.
 
     Returns:
         ``(B * P, heads, N, D)``.
     """
     if mask is None:
         return locality_attention(q, k, v, scale, bias.unsqueeze(0), dropout_p=dropout_p)
-    # Windows and heads share one dimension, so that the masks need not be repeated for each image.
+    # Windows and heads are joined in one dimension, so that the masks need not be repeated for each image.
     windows, (heads, length, depth) = len(mask), q.shape[1:]
     q, k, v = (t.reshape(len(t) // windows, windows * heads, length, depth) for t in (q, k, v))
     bias = (bias + mask.unsqueeze(1)).flatten(0, 1).unsqueeze(0)
@@ -235,11 +234,11 @@ def window_locality_attention(
 
 
 class WindowLocality(nn.Module):
-    """The forward pass of Swin's window attention as Locality Self-Attention, for the classes of several libraries.
+    """A mixin with the forward pass of Swin's window attention as Locality Self-Attention, for several libraries.
 
-    The scores get the learned scale of their head, the bias of the relative positions, the shift mask and the mask of
-    the diagonal, in this order (Lee et al., arXiv:2112.13492). To use it, a class inherits from it and from the window
-    attention of timm, mmpretrain or MMDetection, in this order.
+    Scores are multiplied by the learned scale of their head; then the relative position bias, the shift mask and the
+    mask of the diagonal are added (Lee et al., arXiv:2112.13492). A subclass inherits from this class first, and second
+    from the window attention of timm, mmpretrain or MMDetection.
     """
 
     num_heads: int
@@ -255,8 +254,8 @@ class WindowLocality(nn.Module):
         """Let the tokens of each window attend to each other.
 
         Args:
-            x: ``(B * P, N, C)``, ``P`` windows of each image.
-            mask: ``(P, N, N)``, added to the scores, or None.
+            x: ``(B * P, N, C)``, with ``P`` windows per image.
+            mask: ``(P, N, N)``, added to the scores; or None.
 
         Returns:
             ``(B * P, N, C)``.

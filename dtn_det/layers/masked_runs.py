@@ -1,8 +1,9 @@
-"""DTN on padded sequences: for the tokens of one valid run, a mask has the effect of cutting the run out.
+"""DTN on padded sequences: a run of valid tokens is normalised as if it were a sequence by itself.
 
-With a mask the plain form needs an ``L x L`` matrix for every sequence. Valid tokens that form one run are neighbours
-of each other, so the kernels, which take no mask, give the same numbers for the run by itself, in time and memory in
-proportion to ``L``. The tokens around a run get LayerNorm's statistics, from the same kernels with gates of 1.
+With a mask, the plain form needs an ``L x L`` matrix for each sequence. But if the valid tokens of a sequence form one
+run, they are neighbours only of each other. So the kernels, which support no mask, compute the same numbers from the
+run alone, with time and memory proportional to ``L``. The tokens around a run are normalised by LayerNorm's statistics,
+with the same kernels and gates of 1.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dtn_det.layers.plain import DTNOptions, DTNParameters, dynamic_token_norm
 Runs = tuple[tuple[int, int], ...]
 """For each sequence the index of its first valid token, and the index after its last one."""
 
-# A logit whose sigmoid is 1 in any precision.
+# A logit whose sigmoid is exactly 1 in any precision.
 _SHUT = 1e4
 
 
@@ -27,11 +28,11 @@ def valid_runs(mask: Tensor) -> Runs | None:
     """Find the run of valid tokens in each sequence.
 
     Args:
-        mask: ``(B, 1, L)`` booleans, with a True in each row.
+        mask: ``(B, 1, L)`` booleans, with at least one True in each row.
 
     Returns:
-        The runs; None if a sequence has a gap between valid tokens, if the mask is that of a grid of several rows, or
-        if a graph is being compiled, which cannot follow the values of a tensor.
+        The runs. None if a sequence has a gap between valid tokens, if the grid has several rows, or if a graph is
+        being compiled, because a graph cannot depend on the values of a tensor.
     """
     if mask.shape[1] != 1 or torch.compiler.is_compiling():
         return None
@@ -47,9 +48,10 @@ def valid_runs(mask: Tensor) -> Runs | None:
 
 
 def layer_norm_parameters(parameters: DTNParameters) -> DTNParameters:
-    """Return the parameters with which the kernels use LayerNorm's statistics alone.
+    """Return parameters with which the kernels use LayerNorm's statistics alone.
 
-    The gates are exactly 1. The positional kernels, which then have no effect, are as narrow as at initialisation.
+    The gates are exactly 1, so the positional kernels have no effect. They are as narrow as at initialisation, because
+    wide ones would only cost time.
     """
     narrow = torch.zeros_like(parameters.coefficients)
     narrow[:, 2] = -1
@@ -62,10 +64,10 @@ def layer_norm_parameters(parameters: DTNParameters) -> DTNParameters:
 def normalize_runs(
     x: Tensor, runs: Runs, parameters: DTNParameters, options: DTNOptions, out_dtype: torch.dtype
 ) -> Tensor:
-    """Apply the layer to each run of tokens, and give the tokens around it LayerNorm's statistics.
+    """Apply the layer to each run of tokens, and normalise the tokens around it by LayerNorm's statistics.
 
     Args:
-        x: ``(B, 1, L, C)``, for which :func:`dtn_det.layers.kernels.operator.is_usable` is True.
+        x: ``(B, 1, L, C)``; :func:`dtn_det.layers.kernels.operator.is_usable` must be True for it.
         runs: One run for each sequence, from :func:`valid_runs`.
         parameters: The tensors of the layer.
         options: The options of the layer.
@@ -80,7 +82,7 @@ def normalize_runs(
 
 
 class _NormalizeRuns(torch.autograd.Function):
-    """All pieces of a batch as one node of autograd's graph, which stores nothing but the inputs."""
+    """All pieces of a batch as one node in autograd's graph, which keeps only the inputs."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *arguments: Any) -> Tensor:
@@ -112,7 +114,8 @@ class _NormalizeRuns(torch.autograd.Function):
             grad_x[where], *rest = torch.ops.dtn_det.dynamic_token_norm_backward(
                 grad_y[where], x[where], *(parameters if inside else around), *ctx.options, 1, length
             )
-            # Every piece adds to the gradients of weight and bias, the last two; only runs add to the others.
+            # All pieces contribute to the gradients of weight and bias, the last two; only runs contribute to the
+            # others.
             for total, gradient in list(zip(sums, rest, strict=True))[0 if inside else 3 :]:
                 if total is not None:
                     total += gradient
@@ -130,7 +133,7 @@ def _pieces(runs: Runs, length: int) -> Iterator[tuple[tuple[slice, slice, slice
 def _differentiable_gradients(
     grad_y: Tensor, tensors: tuple[Tensor | None, ...], runs: Runs, options: DTNOptions
 ) -> list[Tensor | None]:
-    """Compute the gradients by the plain form, so that autograd can differentiate them again."""
+    """Compute the gradients with the plain form, so that autograd can differentiate them again."""
     x, *others = cast("list[Tensor]", tensors)
     parameters = DTNParameters(*others)
     mask = torch.zeros(x.shape[:3], dtype=torch.bool, device=x.device)

@@ -1,4 +1,4 @@
-"""Options of layers that decide their output but cannot be read off the weights: state dicts store them as well."""
+"""Options that change a layer's output but cannot be inferred from its weights, so state dicts store them too."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ CLASS_KEYS = ("norm", "layer")
 
 
 class CarriesOptions(nn.Module):
-    """A layer whose state dict holds, under PyTorch's ``_extra_state``, its class and the options in :attr:`decisive`.
+    """A layer whose state dict stores its class and the options in :attr:`decisive`, as PyTorch's ``_extra_state``.
 
-    When a state dict with other options is loaded, the layer warns and takes them over, because the weights were
-    trained with them; with :attr:`keeps_options` it warns and keeps its own. A state dict without options, as older
-    files have it, loads without a warning.
+    When a state dict with different options is loaded, the layer warns and adopts them, because the weights were
+    trained with them. With :attr:`keeps_options` it warns and keeps its own. Older state dicts, which have no options,
+    load without a warning.
 
     Attributes:
-        class_key: Name under which the options hold the class.
-        decisive: Names of these options; the layer has an attribute of each name.
-        keeps_options: True if loading leaves the options of the layer unchanged.
+        class_key: Key under which the options store the name of the class.
+        decisive: Names of the options to store; the layer has an attribute of each name.
+        keeps_options: True if loading does not change the options of the layer.
     """
 
     class_key: ClassVar[str] = "layer"
@@ -38,13 +38,13 @@ class CarriesOptions(nn.Module):
     keeps_options: bool = False
 
     def options(self) -> dict[str, object]:
-        """Return the options in :attr:`decisive` by name, and the name of the layer's class."""
+        """Return the options in :attr:`decisive` and the name of the layer's class, by name."""
         return {self.class_key: type(self).__name__, **{name: getattr(self, name) for name in self.decisive}}
 
     def take_options(self, found: Options) -> None:
-        """Set this layer's options to those in ``found``, which come from a layer of the same class.
+        """Set this layer's options to the values in ``found``, which come from a layer of the same class.
 
-        Names that this layer does not have, and the entry that names the class, are ignored.
+        Options that this layer does not have are ignored, and so is the name of the class.
         """
         for name, value in other_options(self.options(), found).items():
             if name not in CLASS_KEYS:
@@ -55,7 +55,7 @@ class CarriesOptions(nn.Module):
         return pack_options(self.options())
 
     def set_extra_state(self, state: object) -> None:
-        """Compare the options of a state dict with the layer's, and take them or keep the layer's own."""
+        """Compare the options of a state dict with the layer's, and adopt or ignore them."""
         found = unpack_options(state)
         if found is None:
             warnings.warn(
@@ -89,7 +89,7 @@ class CarriesOptions(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Load as PyTorch does, but do not report the options as a missing key, because older files have none."""
+        """Load as PyTorch does, but do not report missing options, because older files have none."""
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -98,11 +98,11 @@ class CarriesOptions(nn.Module):
 
 
 def pack_options(options: Options) -> Tensor:
-    """Write options as the bytes of their JSON.
+    """Encode options as the bytes of their JSON text.
 
-    They are a tensor because ``torch.load(weights_only=True)``, safetensors and all code that copies state dicts take
-    one. It is on the CPU whatever the default device, and is made anew each time, so that no average of weights changes
-    it.
+    The result is a tensor because ``torch.load(weights_only=True)``, safetensors and all code that copies state dicts
+    support tensors. It is on the CPU whatever the default device. It is a new tensor in each call, so that averaging
+    weights in place cannot change it.
 
     Returns:
         ``(bytes,)``, uint8.
@@ -112,10 +112,10 @@ def pack_options(options: Options) -> Tensor:
 
 
 def unpack_options(state: object) -> dict[str, object] | None:
-    """Read what :func:`pack_options` wrote, also if its bytes were cast to a floating-point dtype meanwhile.
+    """Decode the result of :func:`pack_options`, also if it has been cast to a floating-point dtype.
 
     Returns:
-        The options, or None if ``state`` holds none.
+        The options; None if ``state`` holds none.
     """
     if not isinstance(state, Tensor) or state.dim() != 1 or state.is_meta or not state.numel():
         return None
@@ -131,10 +131,10 @@ def unpack_options(state: object) -> dict[str, object] | None:
 
 
 def other_options(own: Options, found: Options) -> dict[str, object]:
-    """Return the options of ``found`` that have another value in ``own``; names in only one of them are ignored."""
+    """Return the options in ``found`` whose value in ``own`` differs; options in only one of them are ignored."""
     return {name: value for name, value in found.items() if name in own and own[name] != value}
 
 
 def describe_options(options: Options) -> str:
-    """Write options for people, such as ``head_rms=True, unbiased=True``."""
+    """Describe options in readable form, such as ``head_rms=True, unbiased=True``."""
     return ", ".join(f"{name}={value!r}" for name, value in options.items())

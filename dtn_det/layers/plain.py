@@ -1,4 +1,4 @@
-"""DTN in plain PyTorch: a product with a small matrix for each axis, on any device, differentiable by autograd.
+"""DTN in plain PyTorch: one product with a small matrix per axis, on any device, differentiable by autograd.
 
 The layer uses this form for masks, double gradients, ``torch.export`` and ONNX; :mod:`dtn_det.layers.kernels.cpu` and
 :mod:`dtn_det.layers.kernels.gpu` compute the same numbers faster. All functions are pure.
@@ -19,7 +19,7 @@ class DTNParameters(NamedTuple):
 
     Attributes:
         coefficients: ``(G, 3)``, the positional coefficients; the columns are ``a_x``, ``a_y``, ``a_d``.
-        mean_gate: ``(G,)``, the logits of the gates of the mean, or None where the mean is LayerNorm's alone.
+        mean_gate: ``(G,)``, the logits of the gates of the mean; None if the mean is LayerNorm's alone.
         var_gate: ``(G,)``, the logits of the gates of the variance.
         weight: ``(C,)``, the scale of each channel.
         bias: ``(C,)``, the shift of each channel.
@@ -33,7 +33,7 @@ class DTNParameters(NamedTuple):
 
 
 class DTNOptions(NamedTuple):
-    """The numbers that decide what a DTN layer computes.
+    """The options that change what a DTN layer computes.
 
     Attributes:
         eps: Added to variances and mean squares.
@@ -47,7 +47,7 @@ class DTNOptions(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """A mean and a variance, which broadcast against the tokens that they belong to."""
+    """A mean and a variance that broadcast against the tokens."""
 
     mean: Tensor
     var: Tensor
@@ -58,7 +58,7 @@ def group_rms_normalize(x: Tensor, num_groups: int, eps: float) -> Tensor:
 
     Args:
         x: ``(..., C)``.
-        num_groups: Number of groups ``G`` that divide ``C``.
+        num_groups: Number of groups ``G``; must divide ``C``.
         eps: Added to the mean square.
 
     Returns:
@@ -74,7 +74,7 @@ def split_groups(x: Tensor, num_groups: int) -> Tensor:
 
 
 def intra_token_moments(x: Tensor, unbiased: bool) -> Moments:
-    """Compute LayerNorm's statistics, which go over the channels of each token.
+    """Compute LayerNorm's statistics: mean and variance over the channels of each token.
 
     Args:
         x: ``(..., C)``.
@@ -90,13 +90,13 @@ def intra_token_moments(x: Tensor, unbiased: bool) -> Moments:
 def inter_token_moments(x: Tensor, coefficients: Tensor, mask: Tensor | None = None) -> Moments:
     """Compute statistics over neighbouring tokens, weighted by the positional matrix of each group.
 
-    The variance does not change when a constant is added to a channel, so the mean over the image is subtracted first;
-    otherwise ``E[x^2] - E[x]^2`` could lose all its digits.
+    The mean over the image is subtracted first, which does not change the variance; otherwise ``E[x^2] - E[x]^2`` could
+    lose all its digits.
 
     Args:
         x: ``(B, H, W, C)``, float32 or float64.
         coefficients: ``(G, 3)``, the columns are ``a_x``, ``a_y``, ``a_d``.
-        mask: ``(B, H, W)`` booleans, True for the tokens that take part.
+        mask: ``(B, H, W)`` booleans, True for tokens that enter the statistics.
 
     Returns:
         Moments of shape ``(B, H, W, C)``.
@@ -111,7 +111,7 @@ def inter_token_moments(x: Tensor, coefficients: Tensor, mask: Tensor | None = N
         centre = x.mean(dim=(1, 2), keepdim=True).detach()
     else:
         weight = mask.unsqueeze(-1).to(x.dtype)  # (B, H, W, 1)
-        # Replaced, not multiplied by 0: padding may hold NaN.
+        # Not multiplied by 0, because padding may hold NaN.
         x = x.masked_fill(~mask.unsqueeze(-1), 0)
         count = weight.sum(dim=(1, 2), keepdim=True).clamp_min(1)
         centre = (x.sum(dim=(1, 2), keepdim=True) / count).detach()
@@ -140,17 +140,17 @@ def _mix(rows: Tensor, cols: Tensor, grouped: Tensor) -> Tensor:
 
 
 def expand_gate(gate: Tensor, channels: int) -> Tensor:
-    """Take the sigmoid of each group's gate and repeat it for the channels of the group: ``(G,)`` to ``(C,)``."""
+    """Apply the sigmoid to each group's gate, and repeat it for the group's channels: from ``(G,)`` to ``(C,)``."""
     return torch.sigmoid(gate).repeat_interleave(channels // gate.shape[0], output_size=channels)
 
 
 def blend(intra: Moments, inter: Moments, mean_gate: Tensor | None, var_gate: Tensor) -> Moments:
-    """Blend the two kinds of statistics by gates (Eq. 4 of the paper); without ``mean_gate`` the mean is LayerNorm's.
+    """Blend the two kinds of statistics with gates (Eq. 4 of the paper). Without ``mean_gate`` the mean is LayerNorm's.
 
     Args:
         intra: Moments ``(..., 1)`` within each token.
         inter: Moments ``(..., C)`` over the neighbouring tokens.
-        mean_gate: ``(C,)`` in [0, 1], the share of the intra-token mean, or None.
+        mean_gate: ``(C,)`` in [0, 1], the share of the intra-token mean; or None.
         var_gate: ``(C,)`` in [0, 1], the share of the intra-token variance.
     """
     mean = intra.mean if mean_gate is None else torch.lerp(inter.mean, intra.mean.expand_as(inter.mean), mean_gate)
@@ -163,7 +163,9 @@ def normalize(x: Tensor, moments: Moments, weight: Tensor, bias: Tensor, eps: fl
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, options: DTNOptions) -> Tensor:
-    """Normalise tokens outside the grid by their own mean and variance; ``head_rms`` divides their groups first.
+    """Normalise tokens outside the grid by their own mean and variance.
+
+    With ``head_rms``, each group of channels is divided by its root mean square first.
 
     Args:
         x: ``(..., C)``.
@@ -187,7 +189,7 @@ def dynamic_token_norm(x: Tensor, parameters: DTNParameters, options: DTNOptions
         x: ``(B, H, W, C)``, float32 or float64, the dtype of the parameters.
         parameters: The tensors of the layer.
         options: The options of the layer.
-        mask: ``(B, H, W)`` booleans, True for valid tokens. The others get LayerNorm's statistics.
+        mask: ``(B, H, W)`` booleans, True for valid tokens. Invalid tokens are normalised by LayerNorm's statistics.
 
     Returns:
         ``(B, H, W, C)``.

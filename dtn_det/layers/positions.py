@@ -16,16 +16,14 @@ from torch import Tensor, nn
 class PositionProjection(nn.Module):
     """The three positional coefficients ``(a_x, a_y, a_d)`` of each group.
 
-    A module of its own, and not an ``nn.Linear``, because hosts such as Swin and PVT re-initialise every
-    ``nn.Linear`` they contain and would wipe out the local initialisation. The state-dict names ``weight`` and
-    ``bias`` are those of the released code.
+    It is not an ``nn.Linear``, because hosts such as Swin and PVT re-initialise each ``nn.Linear`` in them, which would
+    overwrite the local initialisation. The state-dict names ``weight`` and ``bias`` are the same as in the released
+    code.
 
     Args:
         num_groups: Number of groups ``G``.
 
-    Shapes:
-        ``weight``: ``(G, 3)``, the columns are ``a_x``, ``a_y`` and ``a_d``.
-        ``bias``: ``(G,)``, kept because checkpoints have it; it cancels in the softmax, so its gradient is 0.
+    ``bias``: ``(G,)``. Checkpoints have it, but it cancels in the softmax, so its gradient is 0.
     """
 
     def __init__(
@@ -39,7 +37,7 @@ class PositionProjection(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_groups, device=device, dtype=dtype))
 
     def reset_parameters(self, strength: float = 1.0) -> None:
-        """Set the coefficients to those of :func:`local_coefficients`, and the bias to 0."""
+        """Set the coefficients to the result of :func:`local_coefficients`, and the bias to 0."""
         with torch.no_grad():
             self.weight.copy_(local_coefficients(self.weight.shape[0], strength))
             self.bias.zero_()
@@ -47,7 +45,7 @@ class PositionProjection(nn.Module):
     def forward(self) -> Tensor:
         """Return the coefficients ``(G, 3)``.
 
-        The bias enters with factor 0: it cancels anyway, but DistributedDataParallel fails if a parameter is outside
+        The bias is multiplied by 0: it cancels anyway, but DistributedDataParallel fails if a parameter is not part of
         the graph.
         """
         return self.weight + 0.0 * self.bias.unsqueeze(1)
@@ -58,16 +56,16 @@ class PositionProjection(nn.Module):
 
 
 def local_coefficients(num_groups: int, strength: float = 1.0) -> Tensor:
-    """Make coefficients with which each group looks at one neighbour of the token.
+    """Make coefficients that centre the kernel of each group on one neighbour of the token.
 
-    The first ``s * s`` groups, ``s = floor(sqrt(G))``, take the offsets of an ``s x s`` lattice, row by row:
-    ``a_d = -1``, ``a_x = 2 (column - centre)``, ``a_y = 2 (row - centre)``, all times ``strength``. The kernel of such
-    a group is a Gaussian around its offset, with a standard deviation of ``sqrt(1 / (2 strength))`` tokens. The
-    remaining groups are random in the released code; here they are centred on the token itself.
+    With ``s = floor(sqrt(G))``, the kernels of the first ``s * s`` groups are centred on the offsets of an ``s x s``
+    lattice, row by row: ``a_d = -1``, ``a_x = 2 (column - centre)``, ``a_y = 2 (row - centre)``, all times
+    ``strength``. Each is a Gaussian around its offset, with a standard deviation of ``sqrt(1 / (2 strength))`` tokens.
+    The remaining groups are random in the released code; here they are centred on the token itself.
 
     Args:
         num_groups: Number of groups ``G``.
-        strength: Factor on all coefficients (``locality_strength`` of the paper's code).
+        strength: Factor of all coefficients (``locality_strength`` in the paper's code).
 
     Returns:
         Tensor ``(G, 3)`` of ``(a_x, a_y, a_d)``, float32 on the CPU.
@@ -104,8 +102,8 @@ def axis_attention(linear: Tensor, quadratic: Tensor, length: int, valid: Tensor
         linear: ``(G,)``, the coefficient of ``d``.
         quadratic: ``(G,)``, the coefficient of ``d^2``.
         length: Number of positions ``L``.
-        valid: ``(B, L)`` booleans; positions that are False get weight 0. A row of ``valid`` that is False everywhere
-            counts as True everywhere.
+        valid: ``(B, L)`` booleans; positions that are False get weight 0. A row that is False everywhere is treated as
+            True everywhere.
 
     Returns:
         ``(G, L, L)``, or ``(B, G, L, L)`` with ``valid``.

@@ -1,4 +1,4 @@
-"""Shifted Patch Tokenization: patches of an image stacked on its copies, shifted half a patch in each diagonal."""
+"""Shifted Patch Tokenization: patches of an image together with copies of it, shifted diagonally by half a patch."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dtn_det.layers.token_norm import check_eps
 
 
 def shift_patches(x: Tensor, shift: int) -> Tensor:
-    """Stack a map on its copies that are shifted towards the four corners (Lee et al., arXiv:2112.13492, Sec. 3.2).
+    """Concatenate a map with four copies that are shifted diagonally (Lee et al., arXiv:2112.13492, Sec. 3.2).
 
     Args:
         x: ``(B, C, H, W)``.
-        shift: Number of pixels by which each copy moves in both directions; what comes in from outside is zero.
+        shift: Number of pixels by which each copy is shifted in both directions; the border is filled with zeros.
 
     Returns:
-        ``(B, 5 * C, H, W)``: the map itself and its copies moved down and right (which bring in what lies up and to
-        the left), down and left, up and right, up and left, in this order.
+        ``(B, 5 * C, H, W)``: the map itself, then its copies shifted down and right, down and left, up and right, up
+        and left. The first copy thus shows at each pixel what lies above and to the left of it.
 
     Raises:
-        ValueError: ``x`` is not 4-dimensional, or ``shift`` is below 1.
+        ValueError: ``x`` does not have 4 dimensions, or ``shift`` is below 1.
 
     Example:
         >>> x = torch.arange(1.0, 5.0).reshape(1, 1, 2, 2)
@@ -39,13 +39,14 @@ def shifted_patches(x: Tensor, patch_size: int, shift: int) -> Tensor:
     """Cut a map and its shifted copies into patches, in one pass over memory.
 
     Args:
-        x: ``(B, C, H, W)``. Sides that are no multiple of the patch are padded with zeros, on the right and at the
+        x: ``(B, C, H, W)``. If a side is not a multiple of the patch, it is padded with zeros on the right or at the
             bottom.
         patch_size: Side ``p`` of a patch.
-        shift: Number of pixels by which the copies move, see :func:`shift_patches`.
+        shift: Number of pixels by which the copies are shifted, see :func:`shift_patches`.
 
     Returns:
-        ``(B, H / p, W / p, p * p * 5 * C)``, sides rounded up, features in the order (row, column, copy, channel).
+        ``(B, H / p, W / p, p * p * 5 * C)``, with sides rounded up and features in the order (row, column, copy,
+        channel).
 
     Raises:
         ValueError: As for :func:`shift_patches`.
@@ -55,26 +56,26 @@ def shifted_patches(x: Tensor, patch_size: int, shift: int) -> Tensor:
     views = _shifted(x, shift, patch_size)
     batch, channels, height, width = views[0].shape
     split = (batch, channels, height // patch_size, patch_size, width // patch_size, patch_size)
-    # Each view becomes (B, h, w, p, p, C); the copies are stacked before C.
+    # Each view becomes (B, h, w, p, p, C), and the five views are stacked before C.
     views = [view.view(split).permute(0, 2, 4, 3, 5, 1) for view in views]
     return torch.stack(views, dim=-2).flatten(3)
 
 
 class ShiftedPatchTokenization(CarriesOptions):
-    """Shifted Patch Tokenization: makes one token of each patch of a map and its four shifted copies.
+    """Shifted Patch Tokenization: makes a token of each patch of a map and of the map's four shifted copies.
 
-    ``Linear(LayerNorm(patches of shift_patches(x)))`` of Lee et al., "Vision Transformer for Small-Size Datasets"
-    (arXiv:2112.13492, Eqs. 7 to 9). It takes the place of a patch embedding, of Swin's patch merging and of PiT's
-    pooling. Sizes that are no multiple of the patch are padded with zeros on the right and at the bottom first. Its
-    state dict holds the shift, see :class:`dtn_det.layers.options.CarriesOptions`.
+    It computes ``Linear(LayerNorm(patches of shift_patches(x)))`` (Lee et al., "Vision Transformer for Small-Size
+    Datasets", arXiv:2112.13492, Eqs. 7 to 9). It can replace a patch embedding, Swin's patch merging or PiT's pooling.
+    Sides that are not a multiple of the patch are first padded with zeros on the right or at the bottom. The state dict
+    stores ``shift``, see :class:`dtn_det.layers.options.CarriesOptions`.
 
     Args:
-        in_channels: Channels ``C`` of the map.
-        dim: Channels of the tokens that come out.
-        patch_size: Side of a patch in pixels, or in tokens if the map consists of tokens.
-        shift: Number of pixels by which the copies move; half a patch, rounded down, by default.
-        prefix: Whether there may be prefix tokens (class, distillation) before those of the map. They go through a
-            projection of their own, ``prefix_linear``.
+        in_channels: Number of channels ``C`` of the map.
+        dim: Number of channels of the resulting tokens.
+        patch_size: Side of a patch, in pixels of an image or in tokens of a map of tokens.
+        shift: Number of pixels by which the copies are shifted; by default half a patch, rounded down.
+        prefix: Whether prefix tokens (class, distillation) may stand before the tokens of the map. They have a separate
+            projection, ``prefix_linear``.
         eps: Added to the variance in ``patch_norm``; not negative.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
@@ -83,7 +84,8 @@ class ShiftedPatchTokenization(CarriesOptions):
         ``patch_norm``: ``5 * C * patch_size ** 2`` features in the order (row, column, copy, channel).
 
     Raises:
-        ValueError: A size is not positive, ``eps`` is negative, or the shift is below 1, as for patches of one pixel.
+        ValueError: A size is not positive, ``eps`` is negative, or ``shift`` is below 1, which is also its default for
+            patches of one pixel.
 
     Example:
         >>> tokens, hw_shape = ShiftedPatchTokenization(3, 96, patch_size=4)(torch.randn(2, 3, 64, 50))
@@ -124,7 +126,7 @@ class ShiftedPatchTokenization(CarriesOptions):
         self.prefix_linear = nn.Linear(in_channels, dim, device=device, dtype=dtype) if prefix else None
 
     def init_weights(self) -> None:
-        """Initialise the weights as vision transformers do: a truncated normal of deviation 0.02, biases zero."""
+        """Initialise weights from a truncated normal distribution of deviation 0.02, and biases as zero."""
         self.patch_norm.reset_parameters()
         for linear in (self.patch_linear, self.prefix_linear):
             if linear is not None:
@@ -137,14 +139,14 @@ class ShiftedPatchTokenization(CarriesOptions):
         Args:
             x: ``(B, C, H, W)``, or ``(B, N, C)`` tokens of an ``H x W`` grid in row-major order, after
                 ``N - H * W`` prefix tokens.
-            hw_shape: ``(H, W)`` of the tokens; None for ``(B, C, H, W)``.
+            hw_shape: ``(H, W)`` of the tokens; None for an input ``(B, C, H, W)``.
 
         Returns:
-            ``(B, N - H * W + H' * W', dim)`` with prefix tokens first, and ``(H', W')``: ``H`` and ``W`` divided by
-            the patch size, rounded up.
+            ``(B, N - H * W + H' * W', dim)``, prefix tokens first, and the grid ``(H', W')``, which is ``(H, W)``
+            divided by the patch size, rounded up.
 
         Raises:
-            ValueError: A shape that does not fit.
+            ValueError: A shape does not fit.
         """
         prefix = None
         if hw_shape is not None:
@@ -159,7 +161,7 @@ class ShiftedPatchTokenization(CarriesOptions):
         return tokens, (height, width)
 
     def _split(self, x: Tensor, hw_shape: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-        """Split tokens into a map ``(B, C, H, W)`` and the tokens before it."""
+        """Split tokens into a map ``(B, C, H, W)`` and the prefix tokens, or None."""
         height, width = hw_shape
         num_prefix = x.shape[1] - height * width if x.dim() == 3 else -1
         if num_prefix < 0 or (num_prefix > 0 and self.prefix_linear is None):
@@ -177,7 +179,7 @@ class ShiftedPatchTokenization(CarriesOptions):
 
 
 def _shifted(x: Tensor, shift: int, multiple: int = 1) -> list[Tensor]:
-    """Return the map, its sides padded to ``multiple``, and its four shifted copies, as views of one padded tensor."""
+    """Return the map, padded to multiples of ``multiple``, and its four shifted copies, as views of one tensor."""
     extra_height, extra_width = -x.shape[2] % multiple, -x.shape[3] % multiple
     height, width = x.shape[2] + extra_height, x.shape[3] + extra_width
     padded = F.pad(x, (shift, shift + extra_width, shift, shift + extra_height))

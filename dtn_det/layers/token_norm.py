@@ -1,4 +1,4 @@
-"""The base class of all norms of tokens, by which models recognise them, and checks of the arguments of norms."""
+"""The base class of all norms of tokens, and checks of the arguments of norms."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from dtn_det.layers.options import CarriesOptions
 
 
 class TokenNorm(CarriesOptions, nn.LayerNorm):
-    """A norm of tokens that takes their grid as an argument: ``norm(x, hw_shape=None, mask=None)``.
+    """A norm of tokens that takes the grid as an argument: ``norm(x, hw_shape=None, mask=None)``.
 
-    A model checks ``isinstance(norm, TokenNorm)`` before it passes the grid. Being an ``nn.LayerNorm``, the norm falls
-    under the rules for norm layers (no weight decay on its own parameters), and
-    ``SyncBatchNorm.convert_sync_batchnorm``, whose layers do not take tokens, leaves it alone.
+    Models pass the grid if ``isinstance(norm, TokenNorm)``. Because the class is a subclass of ``nn.LayerNorm``,
+    optimizer rules for norm layers (no weight decay) apply to its parameters, and
+    ``SyncBatchNorm.convert_sync_batchnorm`` leaves it alone; that function's layers do not support tokens.
 
-    Its state dict holds the options that decide its output but cannot be read off the weights, see
+    The state dict stores the options that change the output but cannot be inferred from the weights, see
     :class:`dtn_det.layers.options.CarriesOptions`.
 
     Args:
         num_features: Channels ``C`` of a token.
         eps: Added to variances and mean squares; not negative.
-        has_weight: Whether there is a ``weight`` of shape ``(C,)``, which starts at 1.
-        has_bias: Whether there is a ``bias`` of shape ``(C,)``, which starts at 0.
+        has_weight: Whether there is a ``weight`` of shape ``(C,)``, initially 1.
+        has_bias: Whether there is a ``bias`` of shape ``(C,)``, initially 0.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
@@ -68,8 +68,8 @@ class TokenNorm(CarriesOptions, nn.LayerNorm):
 
     @_is_hf_initialized.setter
     def _is_hf_initialized(self, done: bool) -> None:
-        # from_pretrained leaves parameters that a checkpoint lacks in uninitialised memory, and models fill only those
-        # of LayerNorm. Release 4 of transformers sets this mark on modules before it loads; release 5 sets it
+        # from_pretrained leaves parameters that a checkpoint lacks in uninitialised memory, and models initialise only
+        # LayerNorm's. Release 4 of transformers sets this mark on modules before it loads. Release 5 sets it
         # afterwards, and also on the tensors that it has loaded.
         self.__dict__["_is_hf_initialized"] = done
         if done:
@@ -90,9 +90,10 @@ class TokenNorm(CarriesOptions, nn.LayerNorm):
             x: ``(B, N, C)`` tokens of an ``H x W`` grid in row-major order, preceded by ``N - H * W`` prefix tokens
                 (class, distillation, register), or ``(B, H, W, C)``.
             hw_shape: ``(H, W)``.
-            mask: Booleans, True for valid tokens: ``(B, N)``, ``(B, H * W)`` or ``(B, H, W)``. The others take no part
-                in statistics over tokens. Each image needs a valid token. Under ``torch.compile`` and in traced graphs
-                this is not checked: the output for an image without one is finite there, and does not affect others.
+            mask: Booleans, True for valid tokens: ``(B, N)``, ``(B, H * W)`` or ``(B, H, W)``. Invalid tokens do not
+                enter statistics over tokens. Each image needs a valid token. Under ``torch.compile`` and in traced
+                graphs this is not checked: the output for an image without a valid token is finite, and other images
+                are not affected.
 
         Returns:
             Tensor of the shape of ``x``. The dtype is that of ``x``, or float32 under CUDA autocast, as for LayerNorm.
@@ -104,10 +105,10 @@ class TokenNorm(CarriesOptions, nn.LayerNorm):
 
 
 def check_groups(num_features: int, num_groups: int) -> None:
-    """Check that the channels split into groups.
+    """Check that the number of groups divides the number of channels.
 
     Raises:
-        ValueError: A number is not an integer, or the number of groups does not divide the number of channels.
+        ValueError: A number is not an integer, or the groups do not divide the channels.
     """
     if not isinstance(num_features, int) or not isinstance(num_groups, int):
         raise InputError(
@@ -124,8 +125,8 @@ def check_eps(eps: float) -> None:
     """Check the number that is added to variances.
 
     Raises:
-        ValueError: It is no number, negative or not finite. 0 is allowed, because a LayerNorm may be built with it, and
-            the norm that takes its place gets that value.
+        ValueError: ``eps`` is not a number, negative or not finite. 0 is allowed, because a LayerNorm may have it and
+            the norm that replaces it takes over the value.
     """
     if not isinstance(eps, int | float) or not 0 <= eps < math.inf:
         raise InputError(f"expected eps to be a number from 0, got {eps!r}: take a small one, such as 1e-5")
@@ -175,7 +176,7 @@ def check_mask(mask: Tensor, batch: int, num_tokens: int, grid: tuple[int, int] 
     """Check a mask and flatten it.
 
     Args:
-        mask: Booleans ``(B, N)``, and with a grid also ``(B, H * W)`` or ``(B, H, W)``, which leave prefix tokens out.
+        mask: Booleans ``(B, N)``. With a grid also ``(B, H * W)`` or ``(B, H, W)``, without prefix tokens.
         batch: Number of images ``B``.
         num_tokens: Number of tokens ``N`` of an image.
         grid: ``(H, W)`` or None.
@@ -201,12 +202,12 @@ def check_mask(mask: Tensor, batch: int, num_tokens: int, grid: tuple[int, int] 
 
 
 def check_rows(mask: Tensor) -> None:
-    """Check that a mask ``(B, N)`` leaves each image at least one valid token.
+    """Check that a mask ``(B, N)`` has at least one valid token for each image.
 
     Compiled and traced graphs skip the check; their output for a row without a valid token is finite.
 
     Raises:
-        ValueError: A row has no valid token; the message names such rows.
+        ValueError: A row has no valid token. The message lists such rows.
     """
     # A traced graph cannot depend on the values of a tensor.
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
@@ -223,14 +224,14 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def output_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype that ``F.layer_norm`` would give its result."""
+    """Return the dtype of the result of ``F.layer_norm``."""
     if x.device.type == "cuda" and torch.is_autocast_enabled("cuda") and x.dtype != torch.float64:
         return torch.float32
     return x.dtype
 
 
 def without_autocast(x: Tensor) -> torch.autocast:
-    """Return a context that turns autocast off for the device of ``x``; for meta tensors, that of the CPU."""
+    """Return a context manager that turns off autocast for the device of ``x``; for meta tensors, for the CPU."""
     return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
 
 

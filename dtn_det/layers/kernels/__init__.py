@@ -1,6 +1,6 @@
 """Compiled kernels of the DTN layer, behind one PyTorch operator: C++ on CPUs, Triton on GPUs.
 
-This module holds what the kernels of both kinds of devices share.
+This module holds what CPU and GPU kernels have in common.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dtn_det.layers.plain import DTNParameters
 
 @dataclass(frozen=True)
 class KernelStatus:
-    """Whether the kernels of one kind of device are in use.
+    """Whether the kernels for one kind of device are in use.
 
     Attributes:
-        available: True if they are.
-        detail: The library and its instruction set, or Triton's version; or why the kernels are not in use.
+        available: True if they are in use.
+        detail: The library and its instruction set, or Triton's version; or the reason why the kernels are not in use.
     """
 
     available: bool
@@ -28,7 +28,7 @@ class KernelStatus:
 
 
 def check_tensors(x: Tensor, parameters: DTNParameters, grad_y: Tensor | None = None) -> None:
-    """Check the tensors that a kernel will read, because it would also read from wrong addresses.
+    """Check tensors before a kernel reads them, because a kernel would also read wrong addresses.
 
     Args:
         x: ``(B, N, C)`` or ``(B, H, W, C)``.
@@ -36,7 +36,7 @@ def check_tensors(x: Tensor, parameters: DTNParameters, grad_y: Tensor | None = 
         grad_y: The gradient of the output, in a backward pass.
 
     Raises:
-        ValueError: Tensors on different devices, or a parameter of another size or dtype than the others ask for.
+        ValueError: Tensors are on different devices, or the size or dtype of a parameter does not match the others.
     """
     device, dtype = x.device, parameters.coefficients.dtype
     groups, channels = parameters.coefficients.shape[0], x.shape[-1]
@@ -62,7 +62,7 @@ def check_tensors(x: Tensor, parameters: DTNParameters, grad_y: Tensor | None = 
 
 
 def empty_gradients(x: Tensor, parameters: DTNParameters) -> list[Tensor]:
-    """Make one contiguous tensor for the gradient of each input; that of a parameter which is None is empty."""
+    """Make a contiguous tensor for the gradient of each input; it is empty for a parameter that is None."""
     return [
         x.new_empty(0) if tensor is None else torch.empty_like(tensor, memory_format=torch.contiguous_format)
         for tensor in (x, *parameters)

@@ -1,9 +1,9 @@
 """DTN on a CPU: calls the compiled C++ kernels.
 
-``setup.py`` builds ``csrc/dtn_cpu.cpp`` for several instruction sets into plain shared libraries that do not depend on
-PyTorch's ABI; this module loads the best one for the processor. :mod:`dtn_det.layers.kernels.operator` makes PyTorch
-operators of these functions. Where the library is missing, because there was no compiler at installation, and for
-inputs that the kernels do not cover, the layer runs :mod:`dtn_det.layers.plain`.
+``setup.py`` compiles ``csrc/dtn_cpu.cpp`` for several instruction sets, into plain shared libraries that do not depend
+on PyTorch's ABI. This module loads the best one for the processor, and :mod:`dtn_det.layers.kernels.operator` makes
+PyTorch operators of its functions. The layer runs :mod:`dtn_det.layers.plain` for inputs that the kernels do not
+support, or if there is no library because no compiler was found at installation.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch import Tensor
 from dtn_det.layers.kernels import KernelStatus, check_tensors, empty_gradients
 from dtn_det.layers.plain import DTNOptions, DTNParameters
 
-# Instruction sets of the libraries, in the order of the levels that `dtn_processor_level` returns: see setup.py.
+# Instruction sets of the libraries, indexed by the level that `dtn_processor_level` returns: see setup.py.
 VARIANTS = ("baseline", "avx2", "avx512")
 LIBRARY_PREFIX = "_dtn_cpu_"
-# Below this many elements starting a thread costs more than it saves.
+# Starting a thread for fewer elements than this costs more time than it saves.
 ELEMENTS_PER_THREAD = 1 << 14
 
 
@@ -46,7 +46,7 @@ class _DtnShape(ctypes.Structure):
 
 
 def _load() -> tuple[ctypes.CDLL | None, str]:
-    """Return the library for this processor, or None, and a text that names the library or says why it is None."""
+    """Return the library for this processor or None, and a text: the name of the library, or why it is None."""
     if os.environ.get("DTN_DET_NATIVE", "1") == "0":
         return None, "switched off by DTN_DET_NATIVE=0"
     found = {
@@ -72,7 +72,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
 
 
 def _share_threads(library: ctypes.CDLL) -> None:
-    """Let the library run on the threads of PyTorch's OpenMP where that can be found; it starts its own otherwise."""
+    """Let the library use the threads of PyTorch's OpenMP if this is found; otherwise it starts its own threads."""
     if sys.platform != "linux":
         return
     parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
@@ -80,28 +80,28 @@ def _share_threads(library: ctypes.CDLL) -> None:
         library.dtn_use_openmp(ctypes.cast(parallel, ctypes.c_void_p))
 
 
-# Loaded together with the module: torch.compile can read a variable, but it cannot follow a search for files.
+# Loaded when the module is imported, because torch.compile can read a variable but cannot trace a search for files.
 _LIBRARY, _DETAIL = _load()
 
 
 def status() -> KernelStatus:
-    """Return whether the compiled kernels are in use on this machine, and if not, why."""
+    """Return whether the compiled kernels are in use, and if not, why."""
     return KernelStatus(_LIBRARY is not None, _DETAIL)
 
 
 def is_usable(x: Tensor) -> bool:
-    """Return whether the compiled kernels take this input, ``(B, N, C)`` or ``(B, H, W, C)``."""
+    """Return whether the compiled kernels support this input, ``(B, N, C)`` or ``(B, H, W, C)``."""
     return _LIBRARY is not None and x.device.type == "cpu" and x.numel() > 0
 
 
 def forward(
     x: Tensor, parameters: DTNParameters, options: DTNOptions, out_dtype: torch.dtype, hw_shape: tuple[int, int]
 ) -> Tensor:
-    """Compute :func:`dtn_det.layers.plain.dynamic_token_norm` without a mask by the compiled kernels.
+    """Compute :func:`dtn_det.layers.plain.dynamic_token_norm` without a mask, with the compiled kernels.
 
     Args:
-        x: ``(B, N, C)``, the last ``H * W`` tokens of which are the grid, or ``(B, H, W, C)``. The tokens in front of
-            the grid get LayerNorm's statistics. The input is first converted to the dtype of the parameters.
+        x: ``(B, N, C)``, with the grid as the last ``H * W`` tokens, or ``(B, H, W, C)``. The tokens before the grid
+            are normalised by LayerNorm's statistics. The input is first converted to the dtype of the parameters.
         parameters: The tensors of the layer, float32 or float64.
         options: The options of the layer.
         out_dtype: Dtype of the output.
@@ -112,8 +112,8 @@ def forward(
 
     Raises:
         RuntimeError: The kernels are not available.
-        ValueError: Tensors that do not fit together, see :func:`dtn_det.layers.kernels.check_tensors`.
-        MemoryError: There is no memory for the kernels' buffers.
+        ValueError: Tensors do not match, see :func:`dtn_det.layers.kernels.check_tensors`.
+        MemoryError: There is not enough memory for the kernels' buffers.
     """
     check_tensors(x, parameters)
     x = x.to(parameters.coefficients.dtype)
@@ -128,7 +128,7 @@ def backward(
     """Compute the gradients of :func:`forward` with respect to ``x`` and the parameters.
 
     Returns:
-        Six tensors in the dtypes of the inputs; that of a parameter which is None is empty.
+        Six tensors in the dtypes of the inputs. The gradient of a parameter that is None is empty.
     """
     check_tensors(x, parameters, grad_y)
     dtype, compute_dtype = x.dtype, parameters.coefficients.dtype
@@ -150,7 +150,7 @@ def _call(
     hw_shape: tuple[int, int],
     tensors: list[Tensor | None],
 ) -> None:
-    """Run ``dtn_{forward,backward}_{f32,f64}`` on the tensors, which are in the order of its arguments."""
+    """Run ``dtn_{forward,backward}_{f32,f64}``; the tensors are in the order of its arguments."""
     if _LIBRARY is None:
         raise RuntimeError(f"expected DTN's compiled CPU kernels, but they are {_DETAIL}")
     function = getattr(_LIBRARY, f"dtn_{name}_{'f64' if x.dtype == torch.float64 else 'f32'}")

@@ -1,9 +1,9 @@
-"""DTN on a CUDA device: whether its Triton kernels can be used, and their launch.
+"""DTN on a CUDA device: a check that its Triton kernels can be used, and their launch.
 
-Triton comes with PyTorch's CUDA builds and is optional: without it, and for all that the kernels do not cover, the
-layer runs :mod:`dtn_det.layers.plain`. A launch cuts the maps into tiles, makes the buffers, and adds up the sums of
-the tiles; nothing here waits for the device. With ``TRITON_INTERPRET=1`` in the environment the same functions run on a
-CPU.
+Triton comes with PyTorch's CUDA builds and is optional: without it, and for inputs that the kernels do not support, the
+layer runs :mod:`dtn_det.layers.plain`. A launch cuts the maps into tiles, allocates the buffers, and adds up the sums
+of the tiles; nothing here waits for the device. With ``TRITON_INTERPRET=1`` in the environment the same functions run
+on a CPU.
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ from dtn_det.layers.kernels import KernelStatus, check_tensors
 from dtn_det.layers.plain import DTNOptions, DTNParameters
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-# A program keeps all channels of a group in registers, for COLUMNS tokens or more.
+# A program keeps all channels of a group in registers, for at least COLUMNS tokens.
 MAX_GROUP_CHANNELS = 1024
-# Elements of a program's tile, and its warps; the kernel of the tokens' statistics loops over groups and takes fewer.
+# Number of elements of a program's tile, and of its warps. The kernel for the statistics of tokens loops over groups,
+# so its tiles are smaller.
 TILE = 2048
 WARPS = 8
 TOKEN_TILE = 512
 TOKEN_WARPS = 4
-# How many neighbouring columns a tile of the filters over the height has.
+# Number of neighbouring columns in a tile of the filters over the height.
 COLUMNS = 4
 AXIS_BLOCK = 128
-# The kernels count tokens and programs in 32 bits and elements in 64.
+# The kernels index tokens and programs with 32 bits, and elements with 64.
 MAX_TOKENS = 1 << 30
-# Weights below a thousandth of the rounding error change nothing.
+# Weights below a thousandth of the rounding error do not change the result.
 DEPTH = -math.log(torch.finfo(torch.float32).eps * 1e-3)
 
 
 @functools.cache
 def load() -> tuple[tuple[ModuleType, ModuleType] | None, str]:
-    """Import the modules of the kernels, forward and backward.
+    """Import the two modules of the kernels, for the forward and the backward pass.
 
     Returns:
-        The modules, or None if Triton is missing or switched off, and a text with Triton's version or the reason.
+        The modules and Triton's version. If Triton is missing or switched off: None and the reason.
     """
     if os.environ.get("DTN_DET_NATIVE", "1") == "0":
         return None, "switched off by DTN_DET_NATIVE=0"
@@ -66,7 +67,7 @@ def _kernels() -> tuple[ModuleType, ModuleType]:
 
 
 def fits(x: Tensor, num_groups: int) -> bool:
-    """Return whether the kernels cover a map ``(B, H, W, C)`` of this shape and dtype."""
+    """Return whether the kernels support a map ``(B, H, W, C)`` of this shape and dtype."""
     batch, height, width, channels = x.shape
     return (
         x.dtype in DTYPES
@@ -94,7 +95,7 @@ class Tiling:
 
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:
-        """All sizes in the order in which the kernels take them."""
+        """All sizes, in the order of the kernels' arguments."""
         return self.batch, self.height, self.width, self.num_groups, self.channels
 
     @property
@@ -104,12 +105,12 @@ class Tiling:
 
     @property
     def group_channels(self) -> int:
-        """Channels of a group ``D = C / G``."""
+        """Number of channels of a group, ``D = C / G``."""
         return self.channels // self.num_groups
 
     @property
     def block_channels(self) -> int:
-        """Channels of a tile: the smallest power of two from ``D`` on, because Triton's blocks have such sizes."""
+        """Number of channels of a tile: the smallest power of two that is at least ``D``, as Triton requires."""
         return _power_of_two(self.group_channels)
 
     @property
@@ -124,7 +125,7 @@ class Tiling:
 
     @property
     def column_tiles(self) -> int:
-        """Number of tiles of strips that are ``COLUMNS`` columns wide."""
+        """Number of tiles, if the map is cut into strips of ``COLUMNS`` columns."""
         strips = -(-self.width // COLUMNS)
         return -(-(self.batch * strips * self.height * COLUMNS) // self.block_tokens)
 
@@ -140,13 +141,13 @@ class Tiling:
 
 
 def _power_of_two(number: int) -> int:
-    """The smallest power of two that is at least ``number``."""
+    """Return the smallest power of two that is at least ``number``."""
     return 1 << (number - 1).bit_length()
 
 
 @dataclass(frozen=True)
 class _Statistics:
-    """The tables of the axes, the statistics of the tokens and the moments within rows, which both passes need."""
+    """Intermediate results that both passes need: tables of the axes, statistics of tokens, moments within rows."""
 
     bounds: Tensor  # (4, G, H + W) int32
     table: Tensor  # (4, G, H + W)
@@ -222,7 +223,7 @@ def forward(x: Tensor, parameters: DTNParameters, options: DTNOptions, out_dtype
 
     Raises:
         RuntimeError: The kernels are not available.
-        ValueError: Tensors that do not fit together, see :func:`dtn_det.layers.kernels.check_tensors`.
+        ValueError: Tensors do not match, see :func:`dtn_det.layers.kernels.check_tensors`.
     """
     kernels, _ = _kernels()
     check_tensors(x, parameters)
@@ -260,7 +261,7 @@ def backward(grad_y: Tensor, x: Tensor, parameters: DTNParameters, options: DTNO
     """Compute the gradients of :func:`forward` with respect to ``x`` and the parameters.
 
     Returns:
-        Six tensors in the dtypes of the inputs; that of a parameter which is None is empty.
+        Six tensors in the dtypes of the inputs. The gradient of a parameter that is None is empty.
     """
     _, kernels = _kernels()
     check_tensors(x, parameters, grad_y)
@@ -349,7 +350,7 @@ def backward(grad_y: Tensor, x: Tensor, parameters: DTNParameters, options: DTNO
 
 
 def status() -> KernelStatus:
-    """Return whether the Triton kernels are in use on this machine, and if not, why."""
+    """Return whether the Triton kernels are in use, and if not, why."""
     if not torch.cuda.is_available():
         return KernelStatus(False, "no CUDA device")
     kernels, detail = load()
@@ -357,10 +358,10 @@ def status() -> KernelStatus:
 
 
 def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> bool:
-    """Return whether the kernels take this input and work on its device.
+    """Return whether the kernels support this input and work on its device.
 
     The first call for a device, a dtype and the sizes and options of a layer compiles the kernels and runs them on a
-    tiny map. If that fails, a warning says so, and the answer stays False.
+    tiny map. If this fails, the user is warned, and the result remains False.
 
     Args:
         x: ``(B, H, W, C)``.
@@ -376,11 +377,11 @@ def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> boo
 def works(
     device_index: int, dtype: torch.dtype, channels: int, num_groups: int, head_rms: bool, only_var: bool
 ) -> bool:
-    """Call :func:`try_out` for a CUDA device; ``torch.compile`` takes the answer as a constant."""
+    """Call :func:`try_out` for a CUDA device. ``torch.compile`` treats the result as a constant."""
     return try_out(torch.device("cuda", device_index), dtype, channels, num_groups, head_rms, only_var)
 
 
-# This is what `torch.compiler.assume_constant_result` does. Importing it takes longer than importing torch.
+# This is what `torch.compiler.assume_constant_result` does, but importing that takes longer than importing torch.
 works._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
@@ -391,7 +392,7 @@ def try_out(
     """Compile the kernels for these arguments and run them once.
 
     Returns:
-        True if they work; otherwise a warning says what went wrong.
+        True if they work; otherwise a warning describes the error.
     """
     if load()[0] is None:
         return False
@@ -405,7 +406,7 @@ def try_out(
             backward(forward(x, parameters, options, torch.float32), x, parameters, options)
     except torch.cuda.OutOfMemoryError:
         raise
-    except Exception as error:  # Triton, its compilers and the driver raise all kinds of errors.
+    except Exception as error:  # Triton, its compilers and the driver raise errors of many classes.
         warnings.warn(
             f"DTN's Triton kernels do not work on {device} ({type(error).__name__}: {error}): DTN runs its slower "
             "plain form; set DTN_DET_NATIVE=0 to silence this",

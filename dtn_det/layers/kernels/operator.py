@@ -1,7 +1,7 @@
 """One PyTorch operator for DTN's kernels: compiled C++ on a CPU, Triton on a CUDA device.
 
-Being ``torch.library`` operators with shapes and gradients registered, the kernels work under autograd,
-``torch.compile`` and DistributedDataParallel like any other. Only the operator's inputs are kept for the backward pass.
+The kernels are ``torch.library`` operators with registered shapes and gradients, so they work under autograd,
+``torch.compile`` and DistributedDataParallel like other operators. Only the inputs are kept for the backward pass.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _INPUTS = _TENSORS + len(DTNOptions._fields) + 3
 
 
 def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> bool:
-    """Return whether :func:`dynamic_token_norm` takes this input on its device.
+    """Return whether :func:`dynamic_token_norm` supports this input on its device.
 
     Args:
-        x: ``(B, H, W, C)``, or ``(B, N, C)`` with tokens in front of the grid, for which only CPUs have kernels.
+        x: ``(B, H, W, C)``, or ``(B, N, C)`` with tokens before the grid, which only the CPU kernels support.
         num_groups: Number of groups ``G``.
         head_rms: Option of the layer.
         only_var: Option of the layer.
@@ -45,22 +45,23 @@ def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> boo
 
 
 def _is_transformed() -> bool:
-    """Return whether ``torch.func`` or forward-mode differentiation is active, for which the kernels have no rules."""
+    """Return whether ``torch.func`` or forward-mode differentiation is active. The kernels have no rules for these."""
     if torch.compiler.is_compiling():
         return False
-    # PyTorch silently takes the forward-mode derivative of an operator without a rule as 0.
+    # For an operator without a rule, PyTorch silently takes the forward-mode derivative to be 0.
     return forward_ad._current_level >= 0 or bool(torch._C._are_functorch_transforms_active())
 
 
 def dynamic_token_norm(
     x: Tensor, parameters: DTNParameters, options: DTNOptions, out_dtype: torch.dtype, hw_shape: tuple[int, int]
 ) -> Tensor:
-    """Compute :func:`dtn_det.layers.plain.dynamic_token_norm` without a mask by the kernels of the device.
+    """Compute :func:`dtn_det.layers.plain.dynamic_token_norm` without a mask, with the kernels of the device.
 
     Args:
-        x: ``(B, H, W, C)`` of any floating-point dtype; on a CUDA device no converted copy of it is made. On a CPU also
-            ``(B, N, C)``: the last ``H * W`` tokens are the grid, and those in front of it get LayerNorm's statistics.
-        parameters: The tensors of the layer, float32; or float64 where ``x`` is.
+        x: ``(B, H, W, C)`` of any floating-point dtype; on a CUDA device it is not copied to another dtype. On a CPU
+            also ``(B, N, C)``: the grid is the last ``H * W`` tokens, and the tokens before it are normalised by
+            LayerNorm's statistics.
+        parameters: The tensors of the layer, float32, or float64 if ``x`` is float64.
         options: The options of the layer.
         out_dtype: Dtype of the result.
         hw_shape: ``(H, W)``.
@@ -69,7 +70,7 @@ def dynamic_token_norm(
         A tensor of the shape of ``x``.
 
     Raises:
-        ValueError: Tensors that do not fit together, see :func:`dtn_det.layers.kernels.check_tensors`.
+        ValueError: Tensors do not match, see :func:`dtn_det.layers.kernels.check_tensors`.
     """
     run = _PlainTensors.apply if _is_plain(x, *parameters) else _forward
     return run(x, *parameters, *options, out_dtype, *hw_shape)  # type: ignore[no-untyped-call]
@@ -86,7 +87,7 @@ def _is_plain(*tensors: Tensor | None) -> bool:
 
 
 def _layer(inputs: tuple[Any, ...]) -> tuple[Tensor, DTNParameters, DTNOptions]:
-    """Return tokens, parameters and options from an operator's inputs; the backward's ``grad_y`` is not among them."""
+    """Return tokens, parameters and options from the inputs of the forward operator."""
     return inputs[0], DTNParameters(*inputs[1:_TENSORS]), DTNOptions(*inputs[_TENSORS : _TENSORS + 3])
 
 
@@ -154,7 +155,7 @@ def _autograd(ctx: torch.autograd.function.FunctionCtx, grad_y: Tensor) -> tuple
 def needs_plain_form(grad_y: Tensor) -> bool:
     """Return whether only the plain form can run a backward pass.
 
-    This is so if the backward pass is itself differentiated, or if it runs for many ``grad_y`` at once
+    It can if the backward pass is itself differentiated, or if it runs for many ``grad_y`` at once
     (``is_grads_batched=True``).
     """
     if torch.compiler.is_compiling():
@@ -165,7 +166,7 @@ def needs_plain_form(grad_y: Tensor) -> bool:
 def _differentiable_gradients(
     grad_y: Tensor, tensors: tuple[Tensor | None, ...], settings: tuple[Any, ...]
 ) -> list[Tensor | None]:
-    """Compute the gradients by the plain form, so that autograd can differentiate them again."""
+    """Compute the gradients with the plain form, so that autograd can differentiate them again."""
     x, parameters, options = _layer((*tensors, *settings))
     height, width = settings[-2:]
     batch, channels = x.shape[0], x.shape[-1]
@@ -183,9 +184,9 @@ def _differentiable_gradients(
 
 
 def gradients_of(y: Tensor, tensors: tuple[Tensor | None, ...], grad_y: Tensor) -> list[Tensor | None]:
-    """Compute the gradients with respect to the tensors that require one; the others get None.
+    """Compute the gradients with respect to the tensors that require a gradient; return None for other tensors.
 
-    Where gradients are enabled, the results can themselves be differentiated.
+    If gradients are enabled, the results can be differentiated again.
     """
     wanted = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
     create = torch.is_grad_enabled()
@@ -197,7 +198,7 @@ _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 
 class _PlainTensors(torch.autograd.Function):
-    """The operator without PyTorch's dispatcher, whose way to a Python kernel takes as long as a small layer itself."""
+    """The operator without PyTorch's dispatcher, whose call of a Python kernel takes as long as a small layer."""
 
     forward = staticmethod(_cpu_forward)
     setup_context = staticmethod(_setup_context)

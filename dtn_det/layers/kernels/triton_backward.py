@@ -20,7 +20,7 @@ from dtn_det.layers.kernels.triton_forward import (
 
 @triton.jit
 def _transposed(to_mean, to_var, step, bounds, table, fields, position, length, valid, columns, linear, quadratic):
-    """Filter two maps by the transposed matrix: for each token of a tile, sum over the outputs that read it."""
+    """Filter two maps with the transposed matrix: for each token of a tile, sum over the outputs that read it."""
     mean = tl.zeros(to_mean.shape, tl.float32)
     var = tl.zeros(to_var.shape, tl.float32)
     low, high = _window(bounds + 2 * fields, fields, position, valid)
@@ -91,12 +91,15 @@ def output_gradient_kernel(
     BLOCK_D: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Carry the gradient from the output back to the moments over the neighbourhood.
+    """Propagate the gradient from the output back to the moments over the neighbourhood.
 
-    Writes the maps ``direct`` (gradient of the normalised input through the output alone), ``to_mean`` and ``to_var``
-    (what the filters of both axes carry back to it); ``to_own`` ``(2, N, G)``, each group's share of the gradients of
-    LayerNorm's mean and variance; and, one slot per tile, sums for the parameters: ``coefficient_sums``
-    ``(tiles, G, 3)``, ``gate_sums`` ``(2, tiles, G)`` and ``channel_sums`` ``(2, tiles, C)``.
+    It writes these tensors:
+
+    * ``direct``: the gradient of the normalised input through the output alone, a map,
+    * ``to_mean`` and ``to_var``: the two maps that the transposed filters of both axes carry back to the input,
+    * ``to_own`` ``(2, N, G)``: the contribution of each group to the gradients of LayerNorm's mean and variance,
+    * ``coefficient_sums`` ``(tiles, G, 3)``, ``gate_sums`` ``(2, tiles, G)`` and ``channel_sums`` ``(2, tiles, C)``:
+      sums for the gradients of the parameters, in one slot per tile.
     """
     group = tl.program_id(0) % num_groups
     tile = (tl.program_id(0) // num_groups).to(tl.int64)
@@ -184,7 +187,7 @@ def column_transpose_kernel(
     BLOCK_D: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Send ``to_mean`` and ``to_var`` through the transposed filter over the height."""
+    """Apply the transposed filter over the height to ``to_mean`` and ``to_var``."""
     group = tl.program_id(0) % num_groups
     token, row, valid = _column_tile(tl.program_id(0) // num_groups, batch, height, width, BLOCK_T, COLUMNS)
     columns = tl.arange(0, BLOCK_D) < D
@@ -236,9 +239,9 @@ def input_gradient_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_G: tl.constexpr,
 ):
-    """Carry the gradients back through the filter over the width, LayerNorm's statistics and the root mean square.
+    """Propagate the gradients back through the filter over the width, LayerNorm's statistics and the root mean square.
 
-    ``coefficient_sums`` ``(slots, G, 3)`` is written from ``first_slot`` on, one slot per tile.
+    Each tile writes one slot of ``coefficient_sums`` ``(slots, G, 3)``; the slots begin at ``first_slot``.
     """
     group = tl.program_id(0) % num_groups
     tile = tl.program_id(0) // num_groups
@@ -269,7 +272,7 @@ def input_gradient_kernel(
     value = _read(x + at, scales, valid, columns, HEAD_RMS)
     reference = _reference(x, scale, token, group, height, width, num_groups, channels, valid, D, BLOCK_D, HEAD_RMS)
 
-    # LayerNorm's mean and variance belong to all groups.
+    # All groups contribute to the gradients of LayerNorm's mean and variance.
     groups = tl.arange(0, BLOCK_G)
     shares = to_own + token_at[:, None] + groups[None, :]
     in_use = valid[:, None] & (groups < num_groups)[None, :]

@@ -2,29 +2,31 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped, import-not-found"
 """Dynamic Token Normalization in Triton: the kernels, launched by :mod:`dtn_det.layers.kernels.gpu`.
 
-A filter over an axis is a band: its weights are made in registers from four numbers per position (:func:`axis_kernel`),
-relative to the largest one, so no matrix is stored and nothing overflows. The variance over the neighbours is computed
-first along the width and then along the height, by the law of total variance. Each takes one pass over the taps, in
-which values are counted from a pilot: the source with the largest weight ``w``. The error of such a variance is at most
-``1 + 1 / w`` roundings, however large the means are.
+A filter over an axis is a band matrix. Its weights are computed in registers from four numbers per position
+(:func:`axis_kernel`), relative to the largest weight, so no matrix is stored and nothing overflows.
 
-In the backward pass ``m = P x`` and ``v = P x^2 - m^2`` give ``dx = P' (dm - 2 dv m) + 2 x P' dv``: two linear filters.
-All values there are taken relative to the token in the middle of the image, which changes nothing but the rounding.
+The variance over the neighbours is computed first along the width and then along the height, by the law of total
+variance. Each axis takes one pass over the taps, in which values are taken relative to a pilot: the source with the
+largest weight ``w``. The error of such a variance is at most ``1 + 1 / w`` roundings, however large the means are.
 
-A program handles ``BLOCK_T`` tokens of one group of ``D`` channels. Maps are ``(B, H, W, C)``, contiguous; sums over
-tokens go through one slot per program, so results do not depend on the order of execution.
+In the backward pass, ``m = P x`` and ``v = P x^2 - m^2`` give ``dx = P' (dm - 2 dv m) + 2 x P' dv``, which takes two
+linear filters. All values are taken relative to the token in the middle of the image, which only changes the rounding.
+
+A program handles ``BLOCK_T`` tokens of one group of ``D`` channels. Maps are ``(B, H, W, C)``, contiguous. Sums over
+tokens use one slot per program, so results do not depend on the order of execution.
 """
 
 import triton
 import triton.language as tl
 
-# Triton must not compile anew for other values of these: they change from image to image, or say nothing of alignment.
+# Arguments for which Triton must not compile again when their value changes. They differ from image to image, or do not
+# affect alignment.
 SIZES = ["batch", "height", "width", "num_groups", "first_slot"]
 
 
 @triton.jit
 def _best_distance(linear, quadratic, low, high):
-    """Return the distance within [low, high] that has the largest weight."""
+    """Return the distance in [low, high] with the largest weight."""
     vertex = -linear / (2.0 * tl.where(quadratic < 0, quadratic, -1.0))
     near_vertex = tl.minimum(tl.maximum(tl.floor(vertex + 0.5), low), high)
     end = tl.where(quadratic * (low + high) + linear < 0, low, high)
@@ -39,18 +41,19 @@ def _exponent(linear, quadratic, distance, best):
 
 @triton.jit(do_not_specialize=SIZES)
 def axis_kernel(coefficients, bounds, table, height, width, depth, BLOCK: tl.constexpr):
-    """Describe the weights around each position of both axes for the filters; one program per position and group.
+    """Describe the weights around each position of both axes; there is one program per position and group.
 
     Args:
         coefficients: ``(G, 3)``.
-        bounds: ``(4, G, H + W)`` int32: the first and the last source of an output, the first and the last output of a
-            source; weights outside do not count.
-        table: ``(4, G, H + W)`` float32: the distance with the largest weight, the reciprocal of the sum of the weights
-            relative to that one, and the means of the exponent's derivatives, also relative to that distance.
+        bounds: ``(4, G, H + W)`` int32: the first and the last source of an output, and the first and the last output
+            of a source. Weights outside these bounds are left out.
+        table: ``(4, G, H + W)`` float32: the distance with the largest weight; the reciprocal of the sum of the
+            weights, each divided by the largest; and the two means of the exponent's derivatives, relative to the
+            derivatives at that distance.
         height: ``H``.
         width: ``W``.
-        depth: A weight is left out if its exponent lies further than this below the largest one.
-        BLOCK: Positions of the axis read at a time.
+        depth: A weight is left out if its exponent is more than ``depth`` below the largest exponent.
+        BLOCK: Number of positions of the axis to process at a time.
     """
     spot = tl.program_id(0)
     group = tl.program_id(1)
@@ -95,8 +98,8 @@ def axis_kernel(coefficients, bounds, table, height, width, depth, BLOCK: tl.con
     tl.store(table + fields + at, 1.0 / total)
     tl.store(table + 2 * fields + at, tl.sum(first_order, 0) / total)
     tl.store(table + 3 * fields + at, tl.sum(second_order, 0) / total)
-    # If no weight of an output counts, its coefficients are NaN, which must reach the result. If none of a source
-    # counts, no output reads it.
+    # If an output has no significant weight, its coefficients are NaN, and the result must be NaN too. If a source has
+    # none, no output reads it.
     first = tl.min(source_first, 0)
     last = tl.max(source_last, 0)
     tl.store(bounds + at, tl.where(last < 0, 0, first))
@@ -109,7 +112,7 @@ def axis_kernel(coefficients, bounds, table, height, width, depth, BLOCK: tl.con
 
 @triton.jit
 def _window(bounds, fields, position, valid):
-    """Return the smallest and the largest offset from a position of the tile to the positions that count for it."""
+    """Return the smallest and the largest offset from a position of the tile to the positions within its bounds."""
     first = tl.load(bounds + position, mask=valid, other=0) - position
     last = tl.load(bounds + fields + position, mask=valid, other=0) - position
     return tl.min(tl.where(valid, first, 0), 0), tl.max(tl.where(valid, last, 0), 0)
@@ -117,7 +120,7 @@ def _window(bounds, fields, position, valid):
 
 @triton.jit
 def _read(values, scales, rows, columns, SCALED: tl.constexpr):
-    """Read a tile in float32 and multiply each row by its scale; 0 outside ``rows`` and ``columns``."""
+    """Read a tile in float32, multiply each row by its scale, and return 0 outside ``rows`` and ``columns``."""
     value = tl.load(values, mask=rows[:, None] & columns[None, :], other=0.0).to(tl.float32)
     if SCALED:
         value *= tl.load(scales, mask=rows, other=0.0)[:, None]
@@ -146,9 +149,10 @@ def _moments(
 ):
     """Compute mean and variance over the sources of each token of a tile, along one axis.
 
-    ``values`` (and ``spreads``, variances to be added) point at the tile itself; the next position of the axis lies
-    ``step`` elements further. Returns the pilot, the mean relative to it and the variance; with ``DERIVATIVES`` also
-    the derivatives of this mean and of the second moment around the pilot, by the linear and the quadratic coefficient.
+    ``values`` and ``spreads`` (variances to add) point at the tile itself. The next position along the axis is ``step``
+    elements further. Returns the pilot, the mean relative to the pilot, and the variance; with ``DERIVATIVES`` also the
+    derivatives of this mean and of the second moment around the pilot with respect to the linear and the quadratic
+    coefficient.
     """
     best = tl.load(table + position, mask=valid, other=0.0)
     share = tl.load(table + fields + position, mask=valid, other=0.0)
@@ -190,14 +194,14 @@ def _moments(
 
 @triton.jit
 def _row_tile(tile, batch, height, width, BLOCK_T: tl.constexpr):
-    """Return the indices and columns of a tile of consecutive tokens, and which of them exist."""
+    """Return the indices and columns of a tile of consecutive tokens, and which of the tokens exist."""
     token = tile * BLOCK_T + tl.arange(0, BLOCK_T)
     return token, token % width, token < batch * height * width
 
 
 @triton.jit
 def _column_tile(tile, batch, height, width, BLOCK_T: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return the indices and rows of a tile of a few neighbouring columns, row after row, and which tokens exist."""
+    """Return the indices and rows of a tile of neighbouring columns, row after row, and which of the tokens exist."""
     index = tile * BLOCK_T + tl.arange(0, BLOCK_T)
     line = index // COLUMNS
     strips = (width + COLUMNS - 1) // COLUMNS
@@ -211,10 +215,10 @@ def _column_tile(tile, batch, height, width, BLOCK_T: tl.constexpr, COLUMNS: tl.
 def _blend(
     own, mean_gate, var_gate, token, group, num_tokens, valid, inter_mean, inter_var, eps, ONLY_VAR: tl.constexpr
 ):
-    """Blend the moments over the neighbourhood with LayerNorm's by the gates of the group.
+    """Blend the moments over the neighbourhood with LayerNorm's, according to the gates of the group.
 
-    Returns the mean and variance of the tokens themselves, the shares of these two in the blend, and the blended mean
-    and reciprocal standard deviation.
+    Returns LayerNorm's mean and variance, the shares of both in the blend, and the blended mean and reciprocal standard
+    deviation.
     """
     own_mean = tl.load(own + token, mask=valid, other=0.0)[:, None]
     own_var = tl.load(own + num_tokens + token, mask=valid, other=1.0)[:, None]
@@ -230,7 +234,7 @@ def _blend(
 
 @triton.jit
 def _elements(token, group, channels, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Return the offsets of the channels of a group in a map."""
+    """Return the offsets of a group's channels in a map, for each token."""
     return token.to(tl.int64)[:, None] * channels + (group * D + tl.arange(0, BLOCK_D))[None, :]
 
 
@@ -251,7 +255,7 @@ def token_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Compute reciprocal root mean squares, ``scale`` ``(N, G)``, and LayerNorm's statistics, ``own`` ``(2, N)``."""
+    """Compute the reciprocal root mean squares ``scale`` ``(N, G)`` and LayerNorm's statistics ``own`` ``(2, N)``."""
     num_tokens = batch * height * width
     token = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
     valid = token < num_tokens
@@ -266,7 +270,7 @@ def token_kernel(
             value *= factor[:, None]
         group_mean = tl.sum(value, 1) / D
         deviation = tl.where(columns[None, :], value - group_mean[:, None], 0.0)
-        # Merge the moments of this group into those of the groups before it.
+        # Merge the moments of this group with those of the groups before it.
         shift = group_mean - mean
         portion = 1.0 / (group + 1)
         mean += shift * portion

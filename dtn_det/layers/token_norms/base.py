@@ -1,4 +1,4 @@
-"""Base classes of the norms that do not use the positions of tokens, and the statistics that they share."""
+"""Base classes of the norms that do not use the positions of tokens, and functions for their statistics."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from dtn_det.layers.token_norm import (
 
 
 class WithinTokenNorm(TokenNorm):
-    """The base of norms that normalise each token by itself: grid and mask are checked and change nothing.
+    """The base of norms that normalise each token by itself. Grid and mask are checked but have no effect.
 
-    Subclasses define :meth:`normalize`. Statistics are computed in float32, in float64 for float64 input, also under
-    autocast. Arguments as in :class:`~dtn_det.layers.token_norm.TokenNorm`.
+    Subclasses define :meth:`normalize`. Statistics are computed in float32, or in float64 for float64 input, also under
+    autocast. The arguments are those of :class:`~dtn_det.layers.token_norm.TokenNorm`.
     """
 
     def forward(self, x: Tensor, hw_shape: tuple[int, int] | None = None, mask: Tensor | None = None) -> Tensor:
@@ -43,7 +43,7 @@ class WithinTokenNorm(TokenNorm):
             return self.normalize(x.to(compute_dtype(x))).to(output_dtype(x))
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Normalise tokens ``(..., C)`` in float32 or float64; the result has the same shape and dtype."""
+        """Normalise tokens ``(..., C)`` in float32 or float64. The result has the same shape and dtype."""
         raise NotImplementedError(f"{type(self).__name__} has no normalize: define it")
 
     def affine(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -56,17 +56,17 @@ class WithinTokenNorm(TokenNorm):
 
 
 class AcrossTokensNorm(WithinTokenNorm):
-    """The base of norms whose statistics go over tokens.
+    """The base of norms with statistics over several tokens.
 
-    Tokens that a mask calls invalid take no part in the statistics, and neither do prefix tokens with
-    ``include_prefix=False``. They are normalised by the statistics of the others. Subclasses define
+    Tokens that are invalid by the mask do not enter the statistics, and neither do prefix tokens with
+    ``include_prefix=False``. They are normalised by the statistics of the other tokens. Subclasses define
     :meth:`normalize_tokens`.
 
     Args:
         num_features: Channels ``C`` of a token.
         eps: Added to variances and mean squares.
-        include_prefix: Whether prefix tokens (class, distillation, register) take part in the statistics. If not,
-            ``hw_shape`` is needed to tell them from the others.
+        include_prefix: Whether prefix tokens (class, distillation, register) enter the statistics. If not, ``hw_shape``
+            is required to distinguish them from the other tokens.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
     """
@@ -89,8 +89,8 @@ class AcrossTokensNorm(WithinTokenNorm):
         """Normalise the tokens; see :meth:`dtn_det.layers.token_norm.TokenNorm.forward`.
 
         Raises:
-            ValueError: A shape or dtype that does not fit, a mask that leaves an image without a valid token, or no
-                ``hw_shape`` with ``include_prefix=False``.
+            ValueError: A shape or dtype does not fit, the mask leaves an image without a valid token, or ``hw_shape``
+                is missing with ``include_prefix=False``.
         """
         grid = check_tokens(x, self.num_features, hw_shape)
         with without_autocast(x):
@@ -103,7 +103,7 @@ class AcrossTokensNorm(WithinTokenNorm):
 
         Args:
             tokens: ``(B, N, C)``.
-            valid: ``(B, N, 1)`` booleans, True for tokens that take part in the statistics; None for all.
+            valid: ``(B, N, 1)`` booleans, True for tokens that enter the statistics; None for all tokens.
 
         Returns:
             ``(B, N, C)``.
@@ -131,12 +131,12 @@ class AcrossTokensNorm(WithinTokenNorm):
 
 
 def masked_mean(values: Tensor, valid: Tensor | None, dims: tuple[int, ...]) -> Tensor:
-    """Compute the mean over the valid entries, whatever the others hold.
+    """Compute the mean over the valid entries; invalid entries may hold any values, also NaN.
 
     Args:
         values: A tensor of any shape.
         valid: Booleans that broadcast against ``values``; None for all.
-        dims: Dimensions to average over; they stay, with size 1.
+        dims: Dimensions to average over; they are kept with size 1.
 
     Returns:
         The mean, with size 1 in the reduced dimensions; 0 where nothing is valid.
@@ -149,12 +149,12 @@ def masked_mean(values: Tensor, valid: Tensor | None, dims: tuple[int, ...]) -> 
 
 
 def masked_moments(values: Tensor, valid: Tensor | None, dims: tuple[int, ...]) -> Moments:
-    """Compute mean and biased variance over the valid entries, in two passes, so that nothing cancels.
+    """Compute mean and biased variance over the valid entries, in two passes to avoid cancellation.
 
     Args:
         values: A tensor of any shape.
         valid: Booleans that broadcast against ``values``; None for all.
-        dims: Dimensions to reduce; they stay, with size 1.
+        dims: Dimensions to reduce; they are kept with size 1.
 
     Returns:
         The moments, with size 1 in the reduced dimensions.
@@ -177,14 +177,14 @@ def move(running: Tensor, value: Tensor, momentum: float) -> None:
 
     Args:
         running: ``(C,)``, changed in place.
-        value: The new value, with as many elements in any shape.
+        value: The new value, ``C`` elements in any shape.
         momentum: Weight of the new value, in [0, 1].
     """
     running.lerp_(value.detach().flatten().to(running.dtype), momentum)
 
 
 def check_fraction(name: str, value: float) -> None:
-    """Check that a momentum, or the factor of a moving average, is from 0 to 1.
+    """Check that a number, such as a momentum, is in [0, 1].
 
     Raises:
         ValueError: The number is not in [0, 1].

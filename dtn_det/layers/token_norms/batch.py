@@ -1,4 +1,4 @@
-"""BatchNorm and SwitchNorm: statistics over the tokens of the batch, remembered for evaluation."""
+"""BatchNorm and SwitchNorm: statistics over the tokens of the batch, with running statistics for evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dtn_det.layers.token_norms.base import AcrossTokensNorm, check_fraction, ma
 
 
 class _RunningMomentsNorm(AcrossTokensNorm):
-    """The base of norms with ``running_mean`` and ``running_var`` of shape ``(C,)``, which start at 0 and 1."""
+    """The base of norms with buffers ``running_mean`` and ``running_var`` of shape ``(C,)``, initially 0 and 1."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -36,7 +36,7 @@ class _RunningMomentsNorm(AcrossTokensNorm):
         self.register_buffer("running_var", torch.ones(num_features, device=device, dtype=dtype))
 
     def reset_parameters(self) -> None:
-        """Set the weight to 1, the bias to 0 and forget the running statistics."""
+        """Set the weight to 1, the bias to 0, and reset the running statistics."""
         super().reset_parameters()
         self.running_mean.zero_()
         self.running_var.fill_(1)
@@ -53,11 +53,11 @@ class _RunningMomentsNorm(AcrossTokensNorm):
 class TokenBatchNorm(_RunningMomentsNorm):
     """BatchNorm: mean and variance over all tokens of the batch, per channel (Ioffe & Szegedy, arXiv:1502.03167).
 
-    In evaluation mode the running statistics take their place: exponential moving averages, with ``momentum``, of the
-    mean and of the unbiased variance, as in ``nn.BatchNorm1d``. As in that class, each process has the statistics of
-    its own batch; under DistributedDataParallel the buffers of rank 0 are sent to all processes before each forward
-    pass. ``SyncBatchNorm.convert_sync_batchnorm`` does not apply. Activation checkpointing updates the running
-    statistics twice a step.
+    In evaluation mode, running statistics are used: exponential moving averages, with ``momentum``, of the mean and of
+    the unbiased variance, as in ``nn.BatchNorm1d``. As with that class, each process uses the statistics of its own
+    batch, and DistributedDataParallel sends the buffers of rank 0 to all processes before each forward pass.
+    ``SyncBatchNorm.convert_sync_batchnorm`` has no effect. Activation checkpointing updates the running statistics
+    twice per step.
 
     Args:
         num_features: Channels ``C`` of a token.
@@ -107,7 +107,7 @@ class TokenBatchNorm(_RunningMomentsNorm):
         mean, var = self.running(tokens.dtype)
         out = F.batch_norm(rows, mean, var, weight, bias, self.training, self.momentum, self.eps)
         if self.training and mean is not self.running_mean:
-            # The kernel has updated copies in another dtype: write them back.
+            # The kernel has updated copies in another dtype; write them back.
             move(self.running_mean, mean, 1.0)
             move(self.running_var, var, 1.0)
         return out.reshape(tokens.shape)
@@ -117,11 +117,12 @@ class SwitchNorm(_RunningMomentsNorm):
     """Switchable Normalization: a learned mix of the statistics of IN, LN and BN (Luo et al., arXiv:1806.10779).
 
     ``mean = sum_k softmax(mean_weight)_k mean_k`` and ``var = sum_k softmax(var_weight)_k var_k``. The statistics ``k``
-    go over the tokens of an image per channel (IN), over the channels of a token (LN), and over all tokens of the batch
-    per channel (BN), in this order. All variances are biased, as in the paper. The paper's LN goes over a whole feature
-    map; here it is that of transformers, each token by itself. In evaluation mode running statistics take the place of
-    BN's; they are updated as in :class:`TokenBatchNorm`, except that they hold the biased variance. The paper instead
-    averages over batches after training, which is not done here.
+    are, in this order: over the tokens of an image per channel (IN), over the channels of a token (LN), and over all
+    tokens of the batch per channel (BN). All variances are biased, as in the paper.
+
+    Two things differ from the paper. Its LN is over a whole feature map; here LN is over each token, as in
+    transformers. It averages over batches after training for evaluation; here running statistics replace BN's, updated
+    as in :class:`TokenBatchNorm` but with the biased variance.
 
     Args:
         num_features: Channels ``C`` of a token.
@@ -157,7 +158,7 @@ class SwitchNorm(_RunningMomentsNorm):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Mix the three statistics evenly, and set all else as BatchNorm starts."""
+        """Give the three kinds of statistics equal weights, and reset everything else as in BatchNorm."""
         super().reset_parameters()
         nn.init.ones_(self.mean_weight)
         nn.init.ones_(self.var_weight)
@@ -170,8 +171,8 @@ class SwitchNorm(_RunningMomentsNorm):
         kinds = (of_image, of_token, of_batch)
         mean_shares = self.mean_weight.to(tokens.dtype).softmax(0).unbind()
         var_shares = self.var_weight.to(tokens.dtype).softmax(0).unbind()
-        # The two statistics per channel are summed first: their sum is small, while a sum with the statistics per token
-        # is as large as the input.
+        # The two kinds of statistics per channel are summed first, because their sum is small. A sum with the
+        # statistics per token is as large as the input.
         order = (0, 2, 1)
         mean = sum((mean_shares[i] * kinds[i].mean for i in order), start=tokens.new_zeros(()))
         var = sum((var_shares[i] * kinds[i].var for i in order), start=tokens.new_zeros(()))

@@ -1,4 +1,4 @@
-"""Norms of tokens by name."""
+"""Building norms of tokens by name."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ALIASES: dict[str, str] = {
     "dynamictanh": "dyt",
 }
 
-# Arguments of the classes that are not options.
+# Arguments of the classes that do not count as options.
 _GIVEN = frozenset({"self", "num_features", "num_groups", "device", "dtype"})
 
 
@@ -51,10 +51,10 @@ def token_norm_class(name: str) -> type[TokenNorm]:
     """Return the class of a norm.
 
     Args:
-        name: A key of :data:`TOKEN_NORMS` or of :data:`ALIASES`; case, ``_`` and ``-`` make no difference.
+        name: A key of :data:`TOKEN_NORMS` or :data:`ALIASES`; case, ``_`` and ``-`` are ignored.
 
     Raises:
-        ValueError: The name is unknown; the message suggests similar ones.
+        ValueError: The name is unknown. The message suggests similar names.
 
     Example:
         >>> token_norm_class("LayerNorm").__name__
@@ -71,7 +71,7 @@ def token_norm_class(name: str) -> type[TokenNorm]:
 
 @functools.cache
 def option_names(name: str) -> frozenset[str]:
-    """Return the names of the options that a norm takes, ``eps`` among them.
+    """Return the names of the options of a norm, including ``eps``.
 
     Raises:
         ValueError: The norm is unknown.
@@ -96,12 +96,12 @@ def build_token_norm(name: str, num_features: int, num_groups: int = 1, eps: flo
         name: ``'dtn'``, ``'ln'``, ``'bn'``, ``'in'``, ``'gn'``, ``'sn'``, ``'scalenorm'``, ``'powernorm'``,
             ``'rmsnorm'`` or ``'dyt'``, in upper or lower case, or a long form such as ``'BatchNorm'``.
         num_features: Channels ``C`` of a token.
-        num_groups: Number of groups of channels of DTN and GroupNorm; the other norms ignore it.
+        num_groups: Number of groups of channels for DTN and GroupNorm; other norms ignore it.
         eps: Added to variances and mean squares.
-        **options: Keyword arguments of the class, ``device`` and ``dtype`` among them.
+        **options: Keyword arguments of the class, including ``device`` and ``dtype``.
 
     Returns:
-        A :class:`~dtn_det.layers.token_norm.TokenNorm`: ``norm(x, hw_shape=None, mask=None)``.
+        A :class:`~dtn_det.layers.token_norm.TokenNorm`, to be called as ``norm(x, hw_shape=None, mask=None)``.
 
     Raises:
         ValueError: The name or an option is unknown, or a value does not fit.
@@ -124,16 +124,16 @@ def build_token_norm(name: str, num_features: int, num_groups: int = 1, eps: flo
 
 
 def from_layer_norm(norm: nn.Module, name: str, num_groups: int = 1, **options: Any) -> TokenNorm:
-    """Build a norm of tokens that takes the place of a LayerNorm.
+    """Build a norm of tokens to replace a LayerNorm.
 
-    It takes over the width, ``eps`` (unless ``options`` have one), dtype, device, training mode, and the values of
-    ``weight`` and ``bias`` where both norms have them. ``weight`` and ``bias`` keep their ``requires_grad``; other
-    parameters take that of ``weight``.
+    It takes over the number of channels, ``eps`` (unless given in ``options``), dtype, device and training mode, and
+    the values of ``weight`` and ``bias`` if both norms have them. ``weight`` and ``bias`` keep their ``requires_grad``;
+    other parameters take over that of ``weight``.
 
     Args:
         norm: An ``nn.LayerNorm`` over the last dimension.
         name: Name of the norm, see :func:`build_token_norm`.
-        num_groups: Number of groups of channels, for norms that have them.
+        num_groups: Number of groups of channels, for norms with groups.
         **options: Keyword arguments of the class.
 
     Returns:

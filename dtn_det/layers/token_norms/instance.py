@@ -1,4 +1,4 @@
-"""Norms over the tokens of one image: InstanceNorm, and GroupNorm over a token or an image."""
+"""InstanceNorm over the tokens of an image, and GroupNorm over a token or an image."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Over = Literal["token", "image"]
 class TokenInstanceNorm(AcrossTokensNorm):
     """InstanceNorm: mean and variance over the tokens of each image, per channel (Ulyanov et al., arXiv:1607.08022).
 
-    It is the same in training and evaluation. The output for an image of one token is the bias.
+    It is the same in training and evaluation. For an image of one token, the output is the bias.
 
     Args:
         num_features: Channels ``C`` of a token.
         eps: Added to the variance.
-        include_prefix: Whether prefix tokens take part in the statistics, see
+        include_prefix: Whether prefix tokens enter the statistics, see
             :class:`~dtn_det.layers.token_norms.base.AcrossTokensNorm`.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
@@ -57,17 +57,17 @@ class TokenInstanceNorm(AcrossTokensNorm):
 class TokenGroupNorm(AcrossTokensNorm):
     """GroupNorm: mean and variance over each group of channels (Wu & He, arXiv:1803.08494).
 
-    ``over='token'``, the default, takes them within each token, as the published comparisons on transformers do
-    (the GroupNorm in the code of PowerNorm, arXiv:2003.07845): each group gets a LayerNorm of its own, so that one
-    group is LayerNorm. ``over='image'`` takes them over a group and all tokens of an image, as ``nn.GroupNorm`` does on
-    feature maps. It is not known which of the two the table in the paper on DTN (arXiv:2112.02624) shows.
+    With ``over='token'``, the default, the statistics are within each token, as in published comparisons on
+    transformers (the GroupNorm in the code of PowerNorm, arXiv:2003.07845). One group is then LayerNorm. With
+    ``over='image'`` they are over a group and all tokens of an image, as in ``nn.GroupNorm`` on feature maps. The paper
+    on DTN (arXiv:2112.02624) does not state which of the two its table shows.
 
     Args:
         num_features: Channels ``C`` of a token.
         num_groups: Number of groups of channels; must divide ``C``.
         eps: Added to the variance.
         over: ``'token'`` or ``'image'``.
-        include_prefix: Whether prefix tokens take part in the statistics over an image, see
+        include_prefix: Whether prefix tokens enter the statistics over an image, see
             :class:`~dtn_det.layers.token_norms.base.AcrossTokensNorm`.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
@@ -111,7 +111,7 @@ class TokenGroupNorm(AcrossTokensNorm):
         return super().forward(x, hw_shape, mask)
 
     def normalize_tokens(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
-        """Normalise tokens ``(B, N, C)`` by statistics over groups of channels, with ``over='image'`` also over N."""
+        """Normalise tokens ``(B, N, C)`` by statistics over groups of channels; with ``over='image'`` over N too."""
         weight, bias = self.affine(tokens.dtype)
         batch, num_tokens, channels = tokens.shape
         if self.over == "token":

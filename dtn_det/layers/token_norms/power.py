@@ -1,4 +1,4 @@
-"""PowerNorm: BatchNorm without a mean, which uses running statistics in training too."""
+"""PowerNorm: BatchNorm without a mean, with running statistics also in training."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from dtn_det.layers.token_norms.base import AcrossTokensNorm, check_fraction, ma
 class PowerNorm(AcrossTokensNorm):
     """PowerNorm: divide each channel by its quadratic mean over all tokens (Shen et al., arXiv:2003.07845).
 
-    ``psi^2`` is a running mean of ``x^2``, which is used in training too: ``x_hat = x / sqrt(psi^2 + eps)`` and
-    ``y = weight * x_hat + bias``; after that ``psi^2 <- a psi^2 + (1 - a) mean(x^2)``. The backward pass approximates
-    the derivative through ``psi`` by a running ``nu``: with ``g`` the gradient of ``x_hat``,
-    ``dx = (g - nu x_hat) / sqrt(psi^2 + eps)``, and after that
-    ``nu <- nu (1 - (1 - b) mean(x_hat^2)) + (1 - b) mean(g x_hat)``. All means go over the tokens of the batch.
+    ``psi^2`` is a running mean of ``x^2`` that is used in training too: ``x_hat = x / sqrt(psi^2 + eps)`` and ``y =
+    weight * x_hat + bias``; afterwards ``psi^2 <- a psi^2 + (1 - a) mean(x^2)``. The backward pass approximates the
+    derivative through ``psi`` by a running ``nu``: with ``g`` the gradient of ``x_hat``, ``dx = (g - nu x_hat) /
+    sqrt(psi^2 + eps)``, and afterwards ``nu <- nu (1 - (1 - b) mean(x_hat^2)) + (1 - b) mean(g x_hat)``. All means are
+    over the tokens of the batch.
 
     The first ``warmup_steps`` steps divide by the quadratic mean of the batch instead, with its exact gradient (PN-V of
-    the paper). Meanwhile ``psi^2`` is the plain average over these steps, and ``nu`` moves as above. The released code
-    differs: it uses ``nu`` in this phase too, and later divides gradients by the quadratic mean of the batch where the
-    paper has ``psi``. As in the released code, each token is first divided by its root mean square over channels
-    (``layer_scale``).
+    the paper). In these steps ``psi^2`` is the plain average over the steps so far, and ``nu`` is updated as above. The
+    released code differs: it uses ``nu`` in this phase too, and later divides gradients by the quadratic mean of the
+    batch where the paper has ``psi``. As in the released code, each token is first divided by its root mean square over
+    channels (``layer_scale``).
 
-    Each process has running statistics of its own batches, as in
-    :class:`~dtn_det.layers.token_norms.batch.TokenBatchNorm`; ``nu`` changes in the backward pass. Under activation
-    checkpointing the repeated forward pass sees a ``psi`` that has already moved.
+    As with :class:`~dtn_det.layers.token_norms.batch.TokenBatchNorm`, each process has running statistics of its own
+    batches. ``nu`` is updated in the backward pass. With activation checkpointing, the repeated forward pass uses a
+    ``psi`` that has already been updated.
 
     Args:
         num_features: Channels ``C`` of a token.
         eps: Added to quadratic means.
         alpha_forward: Weight ``a`` of the old value of ``psi^2``, in [0, 1].
         alpha_backward: Weight ``b`` of the old value of ``nu``, in [0, 1].
-        warmup_steps: Forward passes in training mode before the running statistics take over.
+        warmup_steps: Number of forward passes in training mode before the running statistics are used.
         layer_scale: Divide each token by its root mean square over channels first.
-        include_prefix: Whether prefix tokens take part in the statistics, see
+        include_prefix: Whether prefix tokens enter the statistics, see
             :class:`~dtn_det.layers.token_norms.base.AcrossTokensNorm`.
         device: Device of parameters and buffers.
         dtype: Dtype of the parameters.
@@ -90,7 +90,7 @@ class PowerNorm(AcrossTokensNorm):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set the weight to 1, the bias to 0 and forget the running statistics."""
+        """Set the weight to 1, the bias to 0, and reset the running statistics."""
         super().reset_parameters()
         self.running_square.fill_(1)
         self.running_gradient.zero_()
@@ -107,8 +107,8 @@ class PowerNorm(AcrossTokensNorm):
         weight, bias = self.affine(tokens.dtype)
         return torch.addcmul(bias, normalized, weight)
 
-    # Graph compilers cannot follow a backward pass that changes a buffer. `_disable_dynamo` does what
-    # `torch.compiler.disable` does without importing the compiler, which takes as long as importing torch; torch's own
+    # Graph compilers cannot trace a backward pass that changes a buffer. `_disable_dynamo` has the effect of
+    # `torch.compiler.disable` without importing the compiler, which takes as long as importing torch; torch's own
     # optimizers use it.
     @_disable_dynamo
     def _train(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
@@ -132,7 +132,7 @@ class PowerNorm(AcrossTokensNorm):
 
 
 class _DivideByRoot(torch.autograd.Function):
-    """``tokens / sqrt(square)``, where ``square`` ``(C,)`` depends on the tokens as :class:`PowerNorm` says."""
+    """``tokens / sqrt(square)``, where ``square`` ``(C,)`` depends on the tokens as described in :class:`PowerNorm`."""
 
     @staticmethod
     def forward(
@@ -147,7 +147,7 @@ class _DivideByRoot(torch.autograd.Function):
         scale = square.rsqrt()
         normalized = tokens * scale
         ctx.save_for_backward(normalized, valid, scale, is_exact)
-        # Not by save_for_backward, which forbids changing it in place.
+        # save_for_backward would forbid changing this buffer in place.
         ctx.running_gradient = running_gradient
         ctx.alpha = alpha
         return normalized
@@ -161,7 +161,8 @@ class _DivideByRoot(torch.autograd.Function):
         count = product[..., 0].numel() if valid is None else valid.sum()
         correction = torch.where(is_exact, product.sum((0, 1)) / count, nu) * normalized
         if valid is not None:
-            # Tokens outside the statistics do not change the quadratic mean, so their gradient needs no correction.
+            # Tokens that do not enter the statistics do not change the quadratic mean, so their gradient needs no
+            # correction.
             correction = correction.masked_fill(~valid, 0)
         power = masked_mean(normalized.square(), valid, (0, 1)).flatten()
         cross = masked_mean(product, valid, (0, 1)).flatten()

@@ -1,4 +1,4 @@
-"""Norms of each token by itself: LayerNorm, RMSNorm, ScaleNorm and Dynamic Tanh."""
+"""Norms that treat each token by itself: LayerNorm, RMSNorm, ScaleNorm and Dynamic Tanh."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class TokenLayerNorm(WithinTokenNorm):
 
 
 class RMSNorm(WithinTokenNorm):
-    """RMSNorm: divide each token by its root mean square, subtract no mean (Zhang & Sennrich, arXiv:1910.07467).
+    """RMSNorm: divide each token by its root mean square without subtracting a mean (arXiv:1910.07467).
 
-    ``weight * x / sqrt(mean_c(x^2) + eps)``; there is no bias.
+    ``weight * x / sqrt(mean_c(x^2) + eps)``, without a bias (Zhang & Sennrich, "Root Mean Square Layer Normalization").
 
     Args:
         num_features: Channels ``C`` of a token.
@@ -78,14 +78,14 @@ class RMSNorm(WithinTokenNorm):
 
 
 class ScaleNorm(WithinTokenNorm):
-    """ScaleNorm: divide each token by its length, multiply it by one learned gain (Nguyen & Salazar, arXiv:1910.05895).
+    """ScaleNorm: divide each token by its length and multiply it by one learned gain (arXiv:1910.05895).
 
-    ``gain * x / max(||x||, eps)``; the gain starts at ``sqrt(C)``, as in the paper, so that the mean square of every
-    token is 1 at first.
+    ``gain * x / max(||x||, eps)`` (Nguyen & Salazar, "Transformers without Tears"). The gain is initially ``sqrt(C)``,
+    as in the paper, so that the mean square of every token is 1.
 
     Args:
         num_features: Channels ``C`` of a token.
-        eps: Smallest length by which a token is divided.
+        eps: Lower bound of the length that a token is divided by.
         device: Device of the parameter.
         dtype: Dtype of the parameter.
 
@@ -115,13 +115,13 @@ class ScaleNorm(WithinTokenNorm):
 
 
 class DyT(WithinTokenNorm):
-    """Dynamic Tanh: no statistics at all (Zhu et al., "Transformers without Normalization", arXiv:2503.10622).
+    """Dynamic Tanh: a learned tanh without any statistics (Zhu et al., arXiv:2503.10622).
 
-    ``weight * tanh(alpha * x) + bias``.
+    ``weight * tanh(alpha * x) + bias``, as in "Transformers without Normalization".
 
     Args:
         num_features: Channels ``C`` of a token.
-        eps: Has no effect, because nothing is divided; all norms have this argument.
+        eps: Has no effect, because nothing is divided. All norms have this argument.
         alpha: Initial value of the parameter ``alpha``; 0.5 in the paper.
         device: Device of the parameters.
         dtype: Dtype of the parameters.

@@ -14,7 +14,7 @@ struct Gradients {
   T *x, *coefficients, *mean_gate, *var_gate, *weight, *bias;
 };
 
-// Sums that a thread gathers in short vectors, and adds to a slot now and then.
+// Sums that a thread collects in short vectors. flush() adds them to a slot.
 template <class T, int Fields, int Lanes = kLanes<T>>
 struct LaneSums {
   T lane[Fields][Lanes] = {};
@@ -42,14 +42,14 @@ struct LaneSums {
   }
 };
 
-// Fields of a slot, each (G,): the gradients of the coefficients from the filters over the width and from those over the
-// height, and the gradients of the gates. The slot of a tile also has those of weight and bias, each (C,).
+// Fields of a slot, each (G,): the gradients of the coefficients, from the filters over the width and over the height,
+// and the gradients of the gates. The slot of a tile also holds the gradients of weight and bias, each (C,).
 enum Field { kColLinear, kColQuadratic, kRowFields, kRowLinear = kRowFields, kRowQuadratic, kMeanGate, kVarGate, kFields };
 
-// A filter computes m = sum w x and v = sum w (x - m)^2. From the gradients dm and dv, with any constant P and
-// u = dm - 2 dv (m - P), a source s gets the gradient sum w (dm + 2 dv (x_s - m)) = sum w u + 2 (x_s - P) sum w dv. The
-// parameters of the weights get sum w' ((x - P) u + (x - P)^2 dv), because the derivatives w' of the weights sum to 0.
-// So u and dv are all that a filter passes on.
+// A filter computes m = sum w x and v = sum w (x - m)^2. Let dm and dv be the gradients of m and v, P any constant, and
+// u = dm - 2 dv (m - P). Then a source s gets the gradient sum w (dm + 2 dv (x_s - m)) = sum w u + 2 (x_s - P) sum w
+// dv. The parameters of the weights get sum w' ((x - P) u + (x - P)^2 dv), because the derivatives w' of the weights
+// sum to 0. So a filter only needs to pass on u and dv.
 template <class T>
 class Backward {
  public:
@@ -70,20 +70,21 @@ class Backward {
   Gradients<T> out;
   TokenStatistics<T> tokens;
 
-  // Gradients of a token's own mean and variance. They have fewer lanes, because every token of a tile needs such sums.
+  // Gradients of a token's own mean and variance. These sums have fewer lanes, because each token of a tile needs them.
   using OwnSums = LaneSums<T, 2, (kLanes<T> + 3) / 4>;
 
-  // Some columns of one group of a tile, few enough that what a filter over the height reads stays in a first-level
+  // Some columns of one group of a tile: so few that all values a filter over the height reads fit in the first-level
   // cache.
   struct Strip {
-    int64_t moments_stride;  // from a row to the next in mean1 and var1
-    T *mean1, *var1;         // (H, ., D) moments within the row
-    int64_t stride;          // from a row to the next in u and to_var
-    T *u, *to_var;           // (H, width, D) what the filters over the height pass on; P is mean1 at mid-height
-    const T* constant;       // (width, D) the values of this P
+    int64_t moments_stride;  // step from a row to the next in mean1 and var1
+    T *mean1, *var1;         // (H, ., D) moments within the rows
+    int64_t stride;          // step from a row to the next in u and to_var
+    T *u, *to_var;           // (H, width, D) u and dv of the filters over the height; P is mean1 at mid-height
+    const T* constant;       // (width, D) values of P
   };
 
-  // What the filters over the width get for one group; P is the middle token of the row, and tokens lie `stride` apart.
+  // The maps u and dv that the filters over the width receive for one group. P is the middle token of the row, and
+  // tokens lie `stride` apart.
   struct RowMaps {
     T *u, *to_var;
     int64_t stride;
@@ -91,7 +92,7 @@ class Backward {
     RowMaps at(int64_t offset) const { return {u + offset, to_var + offset, stride}; }
   };
 
-  // The buffers that a thread needs for a tile of a certain width and a number of groups.
+  // The buffers that a thread needs for a tile of at most `width` columns and for `groups` groups.
   struct Workspace {
     Moments<T> moments;
     Map<T> gradients, channels;
@@ -102,7 +103,7 @@ class Backward {
         : moments(p, groups, width), gradients(int64_t(2) * groups * p.H * width * p.D), channels(2 * p.C),
           own(size_t(p.H) * width), sums(groups) {}
 
-    // The part of the buffers for the columns from `first` to `end` of a tile.
+    // Returns the part of the buffers for the columns from `first` to `end` of a tile.
     Strip strip(const Problem<T>& p, int index, int first, int end) {
       const int64_t stride = int64_t(end - first) * p.D, offset = int64_t(first) * p.D;
       T *mean1 = moments.mean(index, 0) + offset, *var1 = moments.var(index, 0) + offset;
@@ -111,14 +112,14 @@ class Backward {
     }
   };
 
-  // Number of columns of a strip. Tiles of large maps are narrow already.
+  // Number of columns of a strip: all columns of a tile, or if the tile is a whole image, as many as fit in 32 KiB.
   int strip_width(int g, int width) const {
     if (!p.by_image()) return width;
     const int64_t column = int64_t(2) * p.rows[g].taps * p.D * sizeof(T);
     return int(std::max<int64_t>(1, (int64_t(32) << 10) / column));
   }
 
-  // Computes each image from start to end as one task.
+  // Computes the gradients of each image as one task.
   void run_images(Slots& slots) {
     for_each_tile(p, p.W, [&] {
       const int64_t size = int64_t(p.H) * p.W * p.D;
@@ -139,7 +140,7 @@ class Backward {
   }
 
   // First goes back through the output and the filters over the height, tile by tile, to the gradients of the moments
-  // within rows; out.x meanwhile holds the direct part of the input's gradient. Then goes back through the filters over
+  // within rows. Meanwhile out.x holds the direct part of the input's gradient. Then goes back through the filters over
   // the width and the group normalisation, row by row.
   void run_tiles(int tile, Slots& tile_slots, Slots& row_slots) {
     Map<T> row_u(p.num_tokens() * p.C), row_to_var(p.num_tokens() * p.C);  // (B, H, W, C)
@@ -163,8 +164,8 @@ class Backward {
 
   int64_t middle_of_row(int64_t row) const { return row * p.W + p.W / 2; }
 
-  // Computes the columns from j0 to j1 of an image; `rows_of` gives the maps of a group, and `finish` is called when they
-  // are filled.
+  // Computes the columns from j0 to j1 of an image. `rows_of` returns the maps of a group, and `finish` is called when
+  // these are complete.
   template <class RowsOf, class Finish>
   void tile_task(int64_t b, int j0, int j1, Workspace& space, double* slot, RowsOf rows_of, Finish finish) {
     const int width = j1 - j0, groups = p.groups_at_once();
@@ -203,8 +204,8 @@ class Backward {
     for (int c = 0; c < 2 * p.C; ++c) slot[kFields * p.G + c] += space.channels[c];
   }
 
-  // Computes, for one group of an output token, what it adds to the gradients of the parameters, the direct part of the
-  // gradient of the input, and what the filter over the height passes on.
+  // Computes for one group of an output token: its share of the gradients of the parameters, the direct part of the
+  // gradient of the input, and u and dv of the filter over the height.
   void output_task(int64_t b, int g, int i, int j, const Strip& strip, int64_t column, T* channels, OwnSums& own,
                    LaneSums<T, kFields>& sums) {
     const int64_t token = (b * p.H + i) * p.W + j, place = p.place(b, token) + g * p.D;
@@ -256,7 +257,7 @@ class Backward {
     });
   }
 
-  // Computes the gradients of the moments within the row, for one group of one source of the filters over the height.
+  // Computes the gradients of the moments within rows, for one group of one source of the filters over the height.
   void column_task(int64_t b, int g, int i, int j, const Strip& strip, int64_t column, const RowMaps& rows) {
     const int64_t middle = middle_of_row(b * p.H + i), target = (int64_t(i) * p.W + j) * rows.stride;
     const Band<T>& band = p.rows[g];
@@ -285,7 +286,7 @@ class Backward {
     for (int j = begin; j < end; ++j) own_task(b, i, j, *own++);
   }
 
-  // Adds the gradient that reaches a token through its own mean and variance.
+  // Adds the gradient of the input through the token's own mean and variance.
   void own_task(int64_t b, int i, int j, const OwnSums& own) {
     const int64_t token = (b * p.H + i) * p.W + j, place = p.place(b, token);
     const T own_mean = tokens.own_mean[token];
@@ -307,7 +308,7 @@ class Backward {
     }
   }
 
-  // Goes back through the filter over the width of a row, for one group; `deviation` is a buffer (W, D).
+  // Goes back through the filter over the width of a row, for one group. `deviation` is a buffer (W, D).
   void filter_row(int64_t b, int64_t row, int g, const RowMaps& rows, T* deviation, double* slot) {
     const int64_t first_token = row * p.W, place = p.place(b, first_token) + g * p.D;
     const T* constant = p.x + place + int64_t(p.W / 2) * p.C;

@@ -1,4 +1,5 @@
-// The matrix of one axis, kept as a band: for each output position the source positions whose weight counts.
+// The matrix of one axis, stored as a band: for each output position, only the source positions with significant
+// weights.
 #pragma once
 
 #include <algorithm>
@@ -13,10 +14,10 @@ struct Interval {
   int last;
 };
 
-// Returns the distances d = t - s within [low, high] at which quadratic d^2 + linear d lies at most `depth` below its
-// maximum; if there is such a range at each end, all distances from one to the other.
+// Returns the interval of distances d = t - s within [low, high] at which quadratic d^2 + linear d is at most `depth`
+// below its maximum. If there is such an interval at each end, returns [low, high].
 inline Interval significant_distances(double linear, double quadratic, int low, int high, double depth) {
-  if (!std::isfinite(linear) || !std::isfinite(quadratic)) return {low, high};  // every weight comes out as NaN
+  if (!std::isfinite(linear) || !std::isfinite(quadratic)) return {low, high};  // all weights become NaN
   auto exponent = [&](double d) { return (quadratic * d + linear) * d; };
   if (quadratic < 0) {
     const double vertex = -linear / (2 * quadratic);
@@ -32,7 +33,7 @@ inline Interval significant_distances(double linear, double quadratic, int low, 
   const double threshold = std::max(exponent(low), exponent(high)) - depth;
   const bool low_counts = exponent(low) >= threshold, high_counts = exponent(high) >= threshold;
   if (low_counts && high_counts) return {low, high};
-  // The exponent is convex: seen from the end that counts, it falls below the threshold once and does not return.
+  // The exponent is convex: counted from the significant end, it falls below the threshold once and stays below.
   int inside = low_counts ? low : high, outside = low_counts ? high : low;
   while (std::abs(outside - inside) > 1) {
     const int middle = inside + (outside - inside) / 2;
@@ -41,24 +42,24 @@ inline Interval significant_distances(double linear, double quadratic, int low, 
   return low_counts ? Interval{low, inside} : Interval{inside, high};
 }
 
-// Weights of one group on one axis of length L.
+// The weights of one group along one axis of length L.
 template <class T>
 struct Band {
   int length = 0;
-  int taps = 0;            // most sources per output position
-  int adjoint_taps = 0;    // most outputs per source position
-  std::vector<int> start;  // (L,) first source of an output
-  std::vector<int> count;  // (L,) number of its sources
-  std::vector<int> pilot;  // (L,) its source with the largest weight, counted from the first
+  int taps = 0;            // largest number of sources of an output
+  int adjoint_taps = 0;    // largest number of outputs of a source
+  std::vector<int> start;  // (L,) first source of each output
+  std::vector<int> count;  // (L,) number of sources of each output
+  std::vector<int> pilot;  // (L,) source with the largest weight, as an index from `start`
   std::vector<T> weight;   // (L, taps) softmax of the exponents
   // d weight / d linear and d weight / d quadratic
   std::vector<T> weight_linear, weight_quadratic;
-  std::vector<int> adjoint_start, adjoint_count;  // (L,) first output of a source, and their number
+  std::vector<int> adjoint_start, adjoint_count;  // (L,) first output and number of outputs of each source
   std::vector<T> adjoint_weight;                  // (L, adjoint_taps)
 
   Band(double linear, double quadratic, int axis_length, bool with_gradients)
       : length(axis_length), start(axis_length), count(axis_length), pilot(axis_length) {
-    // Weights far below the rounding error change nothing.
+    // Weights far below the rounding error do not change the result.
     const double depth = -std::log(std::numeric_limits<T>::epsilon() / 32);
     for (int t = 0; t < length; ++t) {
       const Interval d = significant_distances(linear, quadratic, t - (length - 1), t, depth);
@@ -108,7 +109,7 @@ struct Band {
     for (int t = 0; t < length; ++t) {
       for (int s = start[t]; s < start[t] + count[t]; ++s) {
         adjoint_start[s] = std::min(adjoint_start[s], t);
-        adjoint_count[s] = std::max(adjoint_count[s], t + 1);  // until the loop below: the end
+        adjoint_count[s] = std::max(adjoint_count[s], t + 1);  // the end of the outputs until the next loop
       }
     }
     for (int s = 0; s < length; ++s) {

@@ -1,17 +1,19 @@
-// Dynamic Token Normalization on a CPU: forward and backward with banded axis filters.
+// Dynamic Token Normalization on a CPU: forward and backward pass with banded filters along each axis.
 //
 // The variance over the neighbours is computed first along the width and then along the height, by the law of total
 // variance: v = sum_l Y_l (v1_l + (m1_l - m)^2), where m1_l and v1_l are the mean and variance within row l.
 //
-// Tiles of a few whole columns stay in a processor's own cache, so the forward pass needs no map of its own; the backward
-// pass needs two of the size of the input, or none if images are small. Nothing is kept between the two passes.
+// Tiles of a few whole columns stay in a core's own cache, so the forward pass needs no map of intermediate results.
+// The backward pass needs two maps of the size of the input, or none if images are small. Nothing is kept between the
+// passes.
 #include "backward.h"
 #include "prefix.h"
 #include "problem.h"
 
 namespace dtn {
 
-// Computes one group of an output token from the moments within the rows at its column, which lie `stride` apart.
+// Computes one group of an output token, from the moments within rows at the token's column. The moments of successive
+// rows are `stride` apart.
 template <class T>
 void normalize_token(const Problem<T>& p, const TokenStatistics<T>& tokens, int64_t b, int g, int i, int j,
                      const T* mean1, const T* var1, int64_t stride, T* y) {
@@ -65,7 +67,7 @@ void forward(const Problem<T>& p, T* y) {
   });
 }
 
-// Returns 0, or 1 if memory ran out.
+// Runs f; returns 0, or 1 if memory ran out.
 template <class F>
 int guarded(F&& f) {
   try {
@@ -100,10 +102,10 @@ int guarded(F&& f) {
 DTN_EXPORT(float, f32)
 DTN_EXPORT(double, f64)
 
-// Runs parallel loops on the threads of an OpenMP runtime; null switches back to threads of this library.
+// Makes parallel loops run on the threads of an OpenMP runtime; null makes them run on threads of this library.
 extern "C" void dtn_use_openmp(dtn::OpenMPParallel parallel) { dtn::openmp_parallel = parallel; }
 
-// Returns what the processor has beyond the baseline: 0 for nothing, 1 for AVX2 and FMA, 2 for AVX-512 as well.
+// Returns the instruction sets of the processor: 2 for AVX-512, AVX2 and FMA, 1 for AVX2 and FMA, 0 for neither.
 extern "C" int dtn_processor_level() {
 #if defined(__x86_64__)
   __builtin_cpu_init();

@@ -1,4 +1,4 @@
-// An array without initial values that begins on a boundary of cache lines: loads across two lines take twice as long.
+// An uninitialised array that starts at a cache line: a load across two cache lines takes twice as long.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,9 @@ template <class T>
 class Map {
  public:
   explicit Map(int64_t count) {
-    // The system provides a large array page by page at first touch; with small pages that takes longer than filling it.
-    // The allocator keeps smaller arrays from the last call.
+    // The system maps a large array page by page at the first access. With small pages this takes longer than filling
+    // the array, so large arrays use huge pages. Smaller arrays reuse the memory that the allocator keeps from the last
+    // call.
     constexpr size_t line = 64, huge_page = size_t(2) << 20, large = 4 * huge_page;
     const size_t wanted = size_t(count) * sizeof(T), unit = wanted < large ? line : huge_page;
     const size_t bytes = (wanted + unit - 1) / unit * unit;

@@ -12,9 +12,9 @@
 
 namespace dtn {
 
-// GOMP_parallel of the OpenMP runtime that PyTorch uses, if that has such a function: it calls a function on each thread
-// of a team and waits for all. Its threads are used because PyTorch's idle threads spin for a while, and threads of our
-// own would compete with them for the cores.
+// GOMP_parallel of the OpenMP runtime that PyTorch uses, or null if the runtime has no such function. It calls a
+// function on each thread of a team and waits for all of them. Threads of this library would compete for the cores with
+// PyTorch's idle threads, which spin for a while.
 using OpenMPParallel = void (*)(void (*function)(void*), void* data, unsigned num_threads, unsigned flags);
 inline OpenMPParallel openmp_parallel = nullptr;
 
@@ -25,15 +25,15 @@ void run_on_own_threads(int64_t team, Run& run) {
     try {
       helpers.emplace_back(std::ref(run));
     } catch (const std::system_error&) {
-      break;  // no more threads can be started: the others take over the tasks
+      break;  // no more threads can be started: the existing threads take over the tasks
     }
   }
   run();
   for (auto& helper : helpers) helper.join();
 }
 
-// Calls make_worker() once per thread and the callable it returns once per task index. Results must not depend on which
-// thread runs a task: sums over tasks go through one slot per task, so they are the same for any number of threads.
+// Calls make_worker() once per thread, and the callable that it returns once per task index. Results must not depend on
+// which thread runs a task, so sums over tasks use one slot per task (see Slots).
 template <class MakeWorker>
 void parallel_for(int64_t num_tasks, int num_threads, MakeWorker make_worker) {
   std::atomic<int64_t> next{0};
@@ -52,7 +52,7 @@ void parallel_for(int64_t num_tasks, int num_threads, MakeWorker make_worker) {
   if (team <= 1) {
     run();
   } else if (openmp_parallel != nullptr) {
-    // The whole team is used even for fewer tasks, because the runtime would build another team for another size.
+    // The full team is used even for fewer tasks, because the runtime would create a new team for another size.
     openmp_parallel([](void* data) { (*static_cast<decltype(run)*>(data))(); }, &run, unsigned(num_threads), 0);
   } else {
     run_on_own_threads(team, run);
@@ -60,7 +60,7 @@ void parallel_for(int64_t num_tasks, int num_threads, MakeWorker make_worker) {
   if (failed) std::rethrow_exception(failure);
 }
 
-// Sums over tasks: one slot per task, added up in order, so the result does not depend on the threads.
+// Sums over tasks. Each task has a slot, and slots are added up in order, so results do not depend on the threads.
 struct Slots {
   int64_t size;
   std::vector<double> values;

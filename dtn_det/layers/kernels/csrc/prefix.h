@@ -1,4 +1,5 @@
-// Tokens in front of the grid, which have no neighbours: LayerNorm of their normalised groups.
+// Prefix tokens, which stand before the grid and have no neighbours. Their normalisation is LayerNorm, after division
+// by group RMS with head_rms.
 #pragma once
 
 #include <vector>
@@ -25,7 +26,7 @@ void normalize_prefix(const Problem<T>& p, T* y) {
   });
 }
 
-// Turns the gradient of the normalised groups into the gradient of the token `x`, in place.
+// Converts, in place, the gradient of the normalised groups into the gradient of the token `x`.
 template <class T>
 void undo_group_rms(const Problem<T>& p, const T* x, const T* scales, T* gradient) {
   for (int g = 0; g < p.G; ++g) {
@@ -40,7 +41,7 @@ void undo_group_rms(const Problem<T>& p, const T* x, const T* scales, T* gradien
   }
 }
 
-// Computes the gradient of one token, and adds its share to the gradients of weight and bias, (2, C).
+// Computes the gradient of one prefix token, and adds its share of the gradients of weight and bias to `affine` (2, C).
 template <class T>
 void prefix_token_gradient(const Problem<T>& p, const T* x, const T* to_y, T* to_x, T* scales, double* affine) {
   T mean, var;
@@ -61,7 +62,8 @@ void prefix_token_gradient(const Problem<T>& p, const T* x, const T* to_y, T* to
   if (p.shape.head_rms) undo_group_rms(p, x, scales, to_x);
 }
 
-// Writes the gradients of the prefix tokens, and returns their share of the gradients of weight and bias, (2, C).
+// Writes the gradients of the prefix tokens, and returns their contribution to the gradients of weight and bias, (2,
+// C).
 template <class T>
 std::vector<double> prefix_gradients(const Problem<T>& p, const T* grad_y, T* grad_x) {
   Slots slots(p.shape.prefix ? p.shape.batch : 0, 2 * p.C);

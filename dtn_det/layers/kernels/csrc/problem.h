@@ -1,4 +1,4 @@
-// One call of the layer, and what both passes compute: statistics of the tokens and moments along the two axes.
+// One call of the layer, and the computations of both passes: statistics of tokens, and moments along the two axes.
 #pragma once
 
 #include <algorithm>
@@ -20,15 +20,15 @@ extern "C" struct DtnShape {
   int32_t head_rms, unbiased, only_var, threads;
 };
 
-// Tensors are (B, prefix + H W, C): in each image the prefix tokens stand before those of the grid. What is computed for
-// the grid alone is (B, H W, ...).
+// Tensors are (B, prefix + H W, C): in each image the prefix tokens stand before the grid. Buffers for the grid alone
+// are (B, H W, ...).
 template <class T>
 struct Problem {
   DtnShape shape;
   const T *x, *coefficients, *mean_gate, *var_gate, *weight, *bias;
 
   int H, W, C, G, D;
-  std::vector<T> mean_share, var_share;  // (G,) LayerNorm's share of mean and variance
+  std::vector<T> mean_share, var_share;  // (G,) share of LayerNorm's mean and variance
   std::vector<Band<T>> rows, cols;       // (G,) filters over the height and over the width
 
   Problem(const DtnShape& s, const T* x, const T* coefficients, const T* mean_gate, const T* var_gate, const T* weight,
@@ -47,18 +47,18 @@ struct Problem {
   int64_t num_rows() const { return shape.batch * H; }
   int64_t num_tokens() const { return num_rows() * W; }
 
-  // Offset in a tensor at which the channels of a token of the grid begin.
+  // Offset in a tensor of the first channel of a token of the grid.
   int64_t place(int64_t b, int64_t token) const { return (token + (b + 1) * shape.prefix) * C; }
   int64_t prefix_place(int64_t b, int64_t index) const { return (b * (shape.prefix + int64_t(H) * W) + index) * C; }
 
-  // Whether each image is one task from start to end, so that intermediate results stay in a processor's own cache. As
-  // for tiles, the decision does not look at the number of threads, because sums over a task must not depend on it.
+  // Whether each image is one task, so that intermediate results stay in a core's own cache. The decision must not
+  // depend on the number of threads, because it changes the order of sums. The same holds for the width of tiles.
   bool by_image() const {
     const int64_t touched = int64_t(H) * W * (3 * int64_t(C) + 6 * int64_t(D)) * sizeof(T);
     return shape.batch >= 8 && touched <= (int64_t(4) << 20);
   }
 
-  // Prefetches an image of a tensor, because a processor does not foresee that it is read group by group.
+  // Prefetches an image of a tensor, because the processor cannot predict access group by group.
   template <int ForWriting>
   void fetch_image(const T* tensor, int64_t b) const {
     const char* first = reinterpret_cast<const char*>(tensor + place(b, b * H * W));
@@ -66,12 +66,12 @@ struct Problem {
     for (int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(first + offset, ForWriting, 2);
   }
 
-  // Number of groups that are computed together: one if each image is a task, else all, because their channels lie side
-  // by side.
+  // Number of groups to compute together: one if each image is a task, otherwise all, because the channels of all
+  // groups are adjacent in memory.
   int groups_at_once() const { return by_image() ? 1 : G; }
 
-  // Columns of a tile: few enough that `arrays` buffers of its whole height fit into a second-level cache and that there
-  // are tiles for all threads.
+  // Number of columns of a tile: so few that `arrays` buffers of the tile's full height fit in a second-level cache,
+  // and that there are tiles for all threads.
   int tile_width(int arrays) const {
     if (by_image()) return W;
     const int64_t column = int64_t(H) * C * sizeof(T) * arrays;
@@ -84,7 +84,8 @@ struct Problem {
   static T sigmoid(T logit) { return T(1) / (T(1) + std::exp(-logit)); }
 };
 
-// LayerNorm's statistics of the token at `x` and the reciprocal root mean squares of its groups, 1 without head_rms.
+// Computes LayerNorm's statistics of the token at `x`, and the reciprocal root mean squares of its groups (1 without
+// head_rms).
 template <class T>
 void measure_token(const Problem<T>& p, const T* x, T* scales, T& own_mean, T& own_var) {
   T total = 0;
@@ -111,13 +112,13 @@ void measure_token(const Problem<T>& p, const T* x, T* scales, T& own_mean, T& o
   own_var = squares.total() / (p.shape.unbiased ? p.C - 1 : p.C);
 }
 
-// Statistics of every token of the grid, which both passes need.
+// Statistics of each token of the grid, for both passes.
 template <class T>
 struct TokenStatistics {
   std::unique_ptr<T[]> scale;              // (B, H, W, G)
-  std::unique_ptr<T[]> own_mean, own_var;  // (B, H, W) of the scaled token
+  std::unique_ptr<T[]> own_mean, own_var;  // (B, H, W) of the tokens multiplied by scale
 
-  // Computes the statistics of all tokens, unless the task of each image computes its own.
+  // Computes the statistics of all tokens. If each image is a task, the task calls measure_image() instead.
   explicit TokenStatistics(const Problem<T>& p)
       : scale(new T[p.num_tokens() * p.G]), own_mean(new T[p.num_tokens()]), own_var(new T[p.num_tokens()]) {
     if (p.by_image()) return;
@@ -136,8 +137,8 @@ struct TokenStatistics {
   }
 };
 
-// Mean and variance from first and second moments around a pilot value. The pilot is the source with the largest weight
-// w, so that cancellation costs at most 1 + 1 / w roundings, however large the values are.
+// Computes mean and variance from the first and second moments around a pilot value. The pilot is the source with the
+// largest weight w, so cancellation costs at most 1 + 1 / w roundings, however large the values are.
 template <class V>
 inline void settle(V pilot, V first, V second, V& mean, V& var) {
   mean = pilot + first;
@@ -145,7 +146,8 @@ inline void settle(V pilot, V first, V second, V& mean, V& var) {
   var = positive_part(var);
 }
 
-// Computes mean and variance along the width for one group of a row, at the columns j0 to j1, into buffers (j1 - j0, D).
+// Computes mean and variance along the width for one group of a row, at the columns from j0 to j1, into buffers (j1 -
+// j0, D).
 template <class T>
 void row_moments(const Problem<T>& p, const TokenStatistics<T>& tokens, int64_t b, int g, int i, int j0, int j1, T* mean1,
                  T* var1, T* scale) {

@@ -1,4 +1,4 @@
-// Short vectors of the compiler (GCC and Clang), and a loop that covers a channel range with them.
+// Short vectors, an extension of GCC and Clang, and a loop that covers a range of channels with them.
 #pragma once
 
 #include <cmath>
@@ -11,7 +11,7 @@
 
 namespace dtn {
 
-// Bytes of the widest pack: one register. The compiler would take wider ones through memory.
+// Bytes of the widest pack, which is one register. The compiler would move wider packs through memory.
 #if defined(__AVX512F__)
 constexpr int kPackBytes = 64;
 #elif defined(__AVX2__)
@@ -20,7 +20,7 @@ constexpr int kPackBytes = 32;
 constexpr int kPackBytes = 16;
 #endif
 
-// Size of two registers: loops over the taps of a filter have few independent sums, and two packs double their number.
+// Two registers. Loops over the taps of a filter have few independent sums, and a pair doubles their number.
 template <class V>
 struct Pair {
   V low, high;
@@ -45,7 +45,7 @@ struct Pair {
   friend Pair operator*(const Pair& a, S scalar) { return {a.low * scalar, a.high * scalar}; }
 };
 
-// A register of N values, or a part of one, or a pair of them.
+// The type of a pack of N values: a register, part of a register, or a pair of registers.
 template <class T, int N, bool Wide = (N * sizeof(T) > kPackBytes)>
 struct PackOf {
   typedef T type __attribute__((vector_size(N * sizeof(T))));
@@ -88,7 +88,7 @@ inline void store(T* target, Pack<T, N> pack) {
   }
 }
 
-// A pack's lower half plus its upper one.
+// Adds the upper half of a pack to its lower half.
 template <int N, class V>
 inline auto halves_added(V value) {
   using T = std::remove_reference_t<decltype(value[0])>;
@@ -117,7 +117,7 @@ inline Pair<V> positive_part(Pair<V> value) {
 template <int N, class V>
 inline V inverse_sqrt(V value) {
 #if defined(__AVX512F__)
-  // The estimate and one step of Newton's method: division and square root take several times as long.
+  // An estimate and one step of Newton's method, because division and square root take several times as long.
   if constexpr (sizeof(V) == 64 && N == 16) {
     const V estimate = (V)_mm512_rsqrt14_ps((__m512)value);
     return estimate * (1.5f - 0.5f * value * estimate * estimate);
@@ -139,7 +139,7 @@ inline Pair<V> inverse_sqrt(Pair<V> value) {
   return {inverse_sqrt<N / 2>(value.low), inverse_sqrt<N / 2>(value.high)};
 }
 
-// The product in a single register: of a pair, the sum of both products.
+// The product of two packs, as a single register. For pairs, the products of both halves are added.
 template <class V>
 inline auto folded_product(V a, V b) {
   return a * b;
@@ -150,13 +150,15 @@ inline auto folded_product(Pair<V> a, Pair<V> b) {
   return folded_product(a.low, b.low) + folded_product(a.high, b.high);
 }
 
-// Widths at which loops with few or with many sums begin: 16 registers are too few for pairs of many sums.
+// Width of the packs with which a loop starts, for few or many sums. 16 registers are not enough for pairs in a loop
+// with many sums.
 template <class T>
 constexpr int kFewSums = (kPackBytes == 64 ? 4 : 2) * kLanes<T>;
 template <class T>
 constexpr int kManySums = kPackBytes == 64 ? 4 * kLanes<T> : kLanes<T>;
 
-// Calls f(channel, Width<N>) for consecutive blocks of [begin, end): the widest packs first, single channels last.
+// Calls f(channel, Width<N>) for consecutive blocks of channels in [begin, end): widest packs first, single channels
+// last.
 template <class T, int N = kLanes<T>, class F>
 inline void for_each_block(int begin, int end, F&& f) {
   int c = begin;
@@ -166,7 +168,8 @@ inline void for_each_block(int begin, int end, F&& f) {
   }
 }
 
-// Sums in the lanes of one register: the compiler may not reorder a plain loop's additions, so it would add one by one.
+// A sum in the lanes of one register. In a plain loop the compiler may not reorder additions, so it would add one value
+// at a time.
 template <class T>
 class LaneSum {
  public:
