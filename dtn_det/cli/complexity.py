@@ -1,4 +1,4 @@
-"""`dtn-det complexity`: FLOPs and parameters of a config's detector, beside those of its LayerNorm twin."""
+"""`dtn-det complexity`: FLOPs and parameters of a config's detector and of its LayerNorm twin."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Source:
         annotations: COCO's annotation files, by their paths within the tree and within each corruption and severity:
             the path of a file to be copied, or the new content of one that was changed.
         remarks: What was left out or decided.
-        classes: All class folders, also those without images; empty if there are none.
+        classes: All class folders, including folders without images; empty if there are no class folders.
     """
 
     layout: str
@@ -67,7 +67,7 @@ class Source:
 
 
 def list_folder(root: Path, layout: str) -> Source:
-    """List a folder in ImageNet's layout, with class folders named by WordNet ids, or a plain one.
+    """List a folder in ImageNet's layout, with class folders named by WordNet ids, or in the plain layout.
 
     Links are followed. Hidden files, and files without the extension of an image, are skipped.
 

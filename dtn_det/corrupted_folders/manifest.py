@@ -52,7 +52,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Read the manifest in a folder; None if there is none that can be read."""
+    """Read the manifest in a folder; None if it is absent or cannot be read."""
     try:
         content = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):

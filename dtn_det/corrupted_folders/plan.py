@@ -35,7 +35,7 @@ class TreePlan:
         corruptor: Corrupts the images.
         cells: Pairs of a corruption and a severity.
         cropped: True to resize and crop the clean images as for ImageNet-C.
-        file_format: ``'source'`` for files of the same kind as the clean ones, ``'jpeg'`` or ``'png'``.
+        file_format: ``'source'`` for files of the same kind as the clean files, ``'jpeg'`` or ``'png'``.
         limit: Largest number of images to corrupt. They are chosen at random, the same ones in every run. None for all.
     """
 
@@ -162,7 +162,7 @@ def check_folders(root: Path, destination: Path) -> None:
 
     Raises:
         FileNotFoundError: The first folder does not exist.
-        InputError: The first is empty, or the second lies within it, is the same, or is a link that leads nowhere.
+        InputError: The first folder is empty, or the second lies within the first, is the first, or is a broken link.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"expected SRC to be a folder of images, got {root}: there is no such folder")

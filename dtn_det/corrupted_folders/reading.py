@@ -259,7 +259,7 @@ def match_clean(images: LabelledImages, listed_clean: LabelledImages, clean: Pat
 
 
 def clean_lines(clean: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line for each clean image with its name and file size. Together they identify the set of images."""
+    """Yield a line for each clean image with its name and file size. Together the lines identify the set of images."""
     return (f"{stem(key)} {file_size(path)}" for key, path in clean.items())
 
 

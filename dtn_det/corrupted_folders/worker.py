@@ -52,7 +52,7 @@ class Job:
     upright: bool
 
     def file(self, image: SourceImage, name: str, severity: int) -> Path:
-        """Return the path that a corrupted image is written to."""
+        """Return the path to which a corrupted image is written."""
         return self.destination / name / str(severity) / image.target
 
     def read(self, image: SourceImage) -> ByteImage:
@@ -246,7 +246,7 @@ def encode(image: ByteImage, suffix: str, jpeg_quality: int | None = None) -> by
     if suffix in JPEG_SUFFIXES and jpeg_quality is not None:
         picture.save(file, "JPEG", quality=jpeg_quality, subsampling="4:2:0", optimize=True)
     elif suffix in JPEG_SUFFIXES:
-        # Not optimized: Pillow's buffer for that is too small for noise of this quality.
+        # Not with optimize=True, for which Pillow's buffer is too small for noise of this quality.
         picture.save(file, "JPEG", quality=FINE_JPEG_QUALITY, subsampling="4:4:4")
     elif suffix in _FORMATS:
         name, options = _FORMATS[suffix]

@@ -28,8 +28,8 @@ def write_tree(
 ) -> tuple[ImageOutcome, ...]:
     """Write the files of a tree that are missing.
 
-    Every file is complete or absent at any moment, and files of an earlier call are not written again, so the same call
-    continues one that was killed.
+    Every file is complete or absent at any moment, and files of an earlier call are not written again, so a killed call
+    is continued by calling again.
 
     Args:
         tree: The tree.
@@ -152,7 +152,7 @@ def _write_annotations(tree: TreePlan) -> None:
 
 
 def split_clashes(source: Source, images: Sequence[SourceImage]) -> tuple[list[SourceImage], list[ImageOutcome]]:
-    """Separate images that can be written from those whose target is a folder that another image is written into.
+    """Separate images that can be written from images whose target is a folder on the way to another image's target.
 
     This happens when a file format changes names: ``a.png`` becomes ``a.jpg``, but there is a folder ``a.jpg``.
     """

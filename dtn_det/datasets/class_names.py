@@ -76,7 +76,7 @@ class LabelNames:
     Attributes:
         names: Name of each label.
         evidence: What the names were taken from.
-        source: The file or checkpoint that they were read from.
+        source: The file or checkpoint from which they were read.
         differing: Evaluated sets in which MMDetection would number the classes in another order.
     """
 

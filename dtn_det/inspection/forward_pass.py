@@ -51,7 +51,7 @@ class BlockLook:
         stride: Pixels of the network's input between neighbouring tokens.
         key_ratio: Ratio of the sides of the grid of tokens to the sides of the grid of keys.
         kind: Kind of its attention: ``window``, ``spatial reduction`` or ``global``.
-        inside: ``(H, W)``, True for tokens of the image and False for those of the padding around it.
+        inside: ``(H, W)``, True for tokens of the image and False for tokens of the padding around it.
         norms: The norms by their names in the block.
         attention: The attention of all heads.
     """

@@ -98,7 +98,7 @@ def magnitudes_frame(chosen: Sequence[BlockLook], norm_name: str) -> pd.DataFram
 
 
 def spread_frame(looks: Looks) -> pd.DataFrame:
-    """Make a row for each norm: the deviation of the sizes of the image's tokens, divided by their mean."""
+    """Make a row for each norm: the standard deviation of the sizes of the image's tokens, divided by their mean."""
     rows = []
     for block, norm in looks.norms:
         magnitudes = norm.magnitudes

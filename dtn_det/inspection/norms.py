@@ -51,7 +51,7 @@ class Kernels:
         rows: ``(G, H)``, weights of the rows, which sum to 1.
         columns: ``(G, W)``, weights of the columns, which sum to 1.
         row_offsets: ``(H,)``, how many rows each row lies below the token; negative for rows above.
-        column_offsets: ``(W,)``, how many columns each column lies to its right; negative to the left.
+        column_offsets: ``(W,)``, how many columns each column lies to the right of the token; negative to its left.
     """
 
     coefficients: NDArray[np.float64]
@@ -137,8 +137,8 @@ def token_magnitudes(tokens: Tensor, norm: nn.LayerNorm, num_groups: int) -> Mag
 
     Args:
         tokens: ``(H, W, C)``, the input of a norm, without prefix tokens.
-        norm: The norm. A LayerNorm has no gates and kernels; then an untrained DTN (``init='local'``, gates at 0.5)
-            with LayerNorm's ``eps`` is applied.
+        norm: The norm. For a LayerNorm, which has no gates and kernels, an untrained DTN (``init='local'``, gates at
+            0.5) with the same ``eps`` is applied.
         num_groups: Number of groups of that untrained DTN; a trained one has its own.
 
     Returns:

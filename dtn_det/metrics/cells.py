@@ -180,7 +180,7 @@ def checked_cells(
     Raises:
         CellError: Cells are missing, duplicated or unknown, values are NaN, negative or too large, rows have no
             severity, or image counts differ; the message lists all faults with their cells.
-        InputError: `frame` is not a table, a column is absent, comes twice or holds no numbers, or the table has no
+        InputError: `frame` is not a table, a column is absent, occurs twice or holds no numbers, or the table has no
             corrupted cell of the set.
     """
     check_columns(frame, ("corruption", "severity", column), what)
@@ -227,7 +227,7 @@ def checked_cells(
 
 
 def raise_problems(what: str, problems: dict[str, Iterable[tuple[object, object]]]) -> None:
-    """Raise one :class:`~dtn_det.errors.CellError` that lists all faults with cells; do nothing if no fault has any.
+    """Raise one :class:`~dtn_det.errors.CellError` that lists the faults and their cells; do nothing without any.
 
     Args:
         what: Name of the table for messages.
@@ -253,7 +253,7 @@ def check_columns(frame: object, columns: Sequence[str], what: str) -> None:
     """Check that `frame` is a pandas DataFrame that has each of the given columns exactly once.
 
     Raises:
-        InputError: `frame` is not a DataFrame, or a column is absent or comes twice.
+        InputError: `frame` is not a DataFrame, or a column is absent or occurs twice.
     """
     if not isinstance(frame, pd.DataFrame):
         raise InputError(f"expected a pandas DataFrame as {what}, got {type(frame).__name__}: make one of it")

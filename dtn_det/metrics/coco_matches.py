@@ -153,7 +153,7 @@ def join_categories(parts: Sequence[CocoMatches], images: Sequence[int]) -> Coco
 
 
 def _joined_starts(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Join the start indices of several parts, each offset by the number of things in the parts before it."""
+    """Join the start indices of several parts, each offset by the number of elements in the parts before it."""
     ends = np.cumsum([0, *(part[-1] for part in parts)])
     return np.concatenate([[0], *(part[1:] + end for part, end in zip(parts, ends, strict=False))]).astype(np.int64)
 

@@ -1,7 +1,8 @@
 """The formulas of corruption errors and means, on arrays whose last axis is the cells or the corruptions.
 
-Leading axes, such as that of bootstrap replicates, are kept. Corruption errors are defined by Hendrycks and Dietterich
-(arXiv:1903.12261, Section 4.1), performance under corruption by Michaelis et al. (arXiv:1907.07484, Section 2.2).
+Leading axes, such as the axis of bootstrap replicates, are kept. Corruption errors are defined by Hendrycks and
+Dietterich (arXiv:1903.12261, Section 4.1), performance under corruption by Michaelis et al. (arXiv:1907.07484, Section
+2.2).
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ class Summary:
         value: The mean over the corruptions. CE, relative CE and rPC are in percent, the others in the table's unit.
         by_corruption: Value of each corruption that has a cell, in the paper's order.
         by_group: Mean over the corruptions of each group (`noise`, `blur`, `weather`, `digital`, `extra`).
-        by_severity: Mean over the corruptions at each severity; empty for mCE and relative mCE, whose ratios are of
-            sums over the severities.
+        by_severity: Mean over the corruptions at each severity; empty for mCE and relative mCE, which divide sums over
+            the severities.
         cells: Number of corrupted cells behind the value.
         expected_cells: Number of corrupted cells of the whole set.
         baseline: Name of the baseline; None for metrics other than mCE and relative mCE.

@@ -214,7 +214,7 @@ def _differences(
 
 
 def _guesses(models: Mapping[str, Samples], baseline: _Baseline, num_classes: int | None) -> list[str]:
-    """Return a remark on each model, or baseline, that is no better than chance, so that relative mCE is undefined."""
+    """Return a remark on each model or baseline that is no better than chance, and so has no relative mCE."""
     if num_classes is None:
         return []
     asked = {**models, "the baseline": baseline} if isinstance(baseline, Samples) else dict(models)
@@ -276,7 +276,7 @@ def _paired(name: str, model: Samples, baseline: _Baseline, remarks: list[str]) 
 
 
 def _reliability_rows(name: str, cells: Sequence[Cell], diagrams: Sequence[Reliability]) -> Iterator[Row]:
-    """Yield the rows of a diagram of the clean images, and of one of all corrupted images together."""
+    """Yield the rows of a diagram for the clean images, and of another for all corrupted images together."""
     clean = [diagram for cell, diagram in zip(cells, diagrams, strict=True) if cell == CLEAN]
     corrupted = [diagram for cell, diagram in zip(cells, diagrams, strict=True) if cell != CLEAN]
     for images, chosen in (("clean", clean), ("corrupted", corrupted)):

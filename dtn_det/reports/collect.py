@@ -69,8 +69,8 @@ def collect(
     """Compute the contents of a report.
 
     Args:
-        stores: Folders with results; one given as ``LABEL=FOLDER`` calls its models ``LABEL/NAME``. Or the result of
-            :func:`~dtn_det.reports.sources.open_sources`.
+        stores: Folders with results. If a folder is given as ``LABEL=FOLDER``, its models are called ``LABEL/NAME``. Or
+            the result of :func:`~dtn_det.reports.sources.open_sources`.
         options: Options of the report.
         on_model: Called with each model's name before its records are read.
 
@@ -135,7 +135,7 @@ def _classifiers(
     numbers: dict[str, ClassifierNumbers] = {}
     bad: _BadImages = {}
     measured = [model for model in sources.models.values() if isinstance(model, ModelStore)]
-    # Read the records of the next model while computing the numbers of this one; no more than two are in memory.
+    # Read the records of the next model while computing the numbers of this one. At most two models are in memory.
     with ThreadPoolExecutor(1) as reader:
         waiting = deque(reader.submit(read_records, model) for model in measured[:1])
         for name, model in sources.models.items():

@@ -181,8 +181,9 @@ def find_targets(words: Sequence[str], store: str | Path | None = None) -> Targe
     """Find the two models that a user means.
 
     Args:
-        words: ``A B`` with ``store``; ``STORE`` with two models (of twins, the one with LayerNorm is first);
-            ``STORE A B``; ``STORE:A STORE:B``; ``STORE:A B`` of the same store; or two stores with a model each.
+        words: One of these forms: ``A B`` together with ``store``; ``STORE`` that holds two models (of twins, LayerNorm
+            is first); ``STORE A B``; ``STORE:A STORE:B``; ``STORE:A B`` of the same store; or two stores with a model
+            each.
         store: Folder with both models; None if the words name the folders.
 
     Raises:
@@ -229,7 +230,7 @@ def _of_two_stores(stores: tuple[str, str], names: tuple[str, str]) -> Targets:
 
 
 def _split(word: str) -> tuple[str, str]:
-    """Split ``STORE``, ``STORE:MODEL`` or ``MODEL`` into store and model; the one that is absent is empty."""
+    """Split ``STORE``, ``STORE:MODEL`` or ``MODEL`` into store and model; an absent part is empty."""
     if _is_store(word):
         return word, ""
     for place, sign in enumerate(word):

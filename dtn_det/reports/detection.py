@@ -44,8 +44,8 @@ DetectorNumbers = Mapping[str, Samples]
 """The average precisions of one detector, of boxes or of masks, by metric; metrics without ground truth are absent."""
 
 _KINDS: tuple[Kind, ...] = ("bbox", "segm")
-# Starting processes pays off above this many bytes of records, or above this product of bytes and bootstrap replicates,
-# whose evaluation takes as long as the start.
+# Starting processes pays off above this many bytes of records, or above this product of bytes and bootstrap replicates.
+# Below both, the evaluation takes less time than the start.
 _PROCESS_BYTES = 20e6
 _PROCESS_WORK = 4e6 * 1000
 

@@ -68,7 +68,7 @@ def model_note(model: ReportModel, models: Sequence[ReportModel]) -> str:
 
 
 def joined_notes(*notes: str) -> str:
-    """Join notes into one, ``partial (30/75; limit=500 of 50000 seed=0)``, without repeated and empty ones."""
+    """Join notes into one, such as ``partial (30/75; limit=500 of 50000 seed=0)``; drop repeated and empty notes."""
     said = list(dict.fromkeys(note for note in notes if note))
     if len(said) > 1 and all(note.startswith("partial (") and note.endswith(")") for note in said):
         return f"partial ({'; '.join(note[len('partial (') : -1] for note in said)})"

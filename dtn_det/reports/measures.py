@@ -18,7 +18,7 @@ class Measure:
     """A measure of performance: its texts for readers, and the names of its numbers in a section of a report.
 
     Attributes:
-        name: Name for readers as in the middle of a sentence: ``top-1 error``, ``box AP``.
+        name: Name for readers, as written in the middle of a sentence: ``top-1 error``, ``box AP``.
         unit: Unit of its numbers, such as ``%``; empty without one.
         cell: Name of its numbers of single cells, including the clean cell; empty if it has none.
         corruption: Name of its numbers of a corruption, over all severities.

@@ -41,7 +41,7 @@ def open_sources(stores: Sequence[str | Path], chosen: Sequence[str] = ()) -> So
     """Open stores and check that their models may stand in one table.
 
     Args:
-        stores: Folders with results; one given as ``LABEL=FOLDER`` calls its models ``LABEL/NAME``.
+        stores: Folders with results. If a folder is given as ``LABEL=FOLDER``, its models are called ``LABEL/NAME``.
         chosen: Names of the models to take, in this order; all if empty.
 
     Raises:
@@ -89,7 +89,7 @@ def _label_and_folder(text: str | Path) -> tuple[str, Path]:
 
 
 def _models(folder: Path) -> Iterator[tuple[str, ModelStore | Imported]]:
-    """Yield the models of a folder that have results: first those evaluated here, then those imported into it."""
+    """Yield the models of a folder that have results: first the models evaluated here, then the imported ones."""
     imported = read_imported(folder)
     if not imported or (folder / "store.json").is_file():
         for name, model in Store.open(folder).models().items():
@@ -190,8 +190,9 @@ def _with_older_annotations(first: Store, second: Store) -> str:
 def find_pairs(names: Sequence[str], baseline: str | None = None) -> tuple[tuple[str, str], ...]:
     """Choose the pairs of models to compare: first and second of each difference.
 
-    Two models whose names differ in the norm only (`ln` and `dtn`, `swin-t` and `dtn-swin-t`) are a pair, DTN second.
-    If there is no such pair, each model is compared with the baseline or, without a baseline, with the first model.
+    Two models whose names differ in the norm only (`ln` and `dtn`, `swin-t` and `dtn-swin-t`) are a pair, with DTN
+    second. If there is no such pair, each model is compared with the baseline or, without a baseline, with the first
+    model.
 
     Args:
         names: Names of all models.

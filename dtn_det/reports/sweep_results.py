@@ -35,7 +35,8 @@ def sweep_report(
     """Compute the numbers of some models of a store, which ``dtn-det mce`` and ``dtn-det mpc`` show when they end.
 
     The numbers are computed by the code that makes reports. Without replicates there are no intervals, and each cell is
-    evaluated once; for classifiers this takes about as long as reading the records, for detectors as COCO's matching.
+    evaluated once; this takes about as long as reading the records for classifiers, and as COCO's matching for
+    detectors.
 
     Args:
         store: The store with the records. Images of unfinished units are left out; numbers are then marked `partial`.

@@ -167,8 +167,8 @@ def run_sweep(
         rank: This process.
 
     Raises:
-        ValueError: Another process writes this store.
-        StoreError: Since this run opened its models, another run has begun one of the same name.
+        ValueError: Another process is writing to this store.
+        StoreError: Since this run opened its models, another run has begun a model of the same name.
         OSError: A unit could not be written, or a worker or another process died; finished units are kept.
     """
     rank = current_rank() if rank is None else rank
@@ -250,7 +250,7 @@ _WAIT_SECONDS = 7 * 24 * 3600
 
 @contextmanager
 def joined(launcher: str, device: str | None) -> Iterator[tuple[Rank, torch.device]]:
-    """Join the processes that a launcher started, in the way of mmengine.
+    """Join the processes that a launcher started, as mmengine does.
 
     Args:
         launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.

@@ -97,7 +97,7 @@ def find_names(names: Iterable[str], folder: Path) -> FoundNames:
 
 
 def is_there(folder: Path, name: str) -> bool:
-    """Return whether a folder has the image with this name. A path of another machine may match by its end alone."""
+    """Return whether a folder has the image with this name. A path of another machine may match by file name alone."""
     if (folder / name).is_file() and not is_foreign(name):
         return True
     if not is_foreign(name):

@@ -44,7 +44,7 @@ class ImageHeader:
 
 @dataclass(frozen=True)
 class OtherSize:
-    """An image whose annotated size is not the size of its file, in neither orientation.
+    """An image whose annotated size is neither the size of its file nor that size with the sides swapped.
 
     Attributes:
         place: Id and file name of the image, for messages.
@@ -66,7 +66,7 @@ class Orientations:
         as_stored: True if images are read as they are stored, False if they are turned as EXIF says.
         swapped: Images with an EXIF orientation that are read with the annotated width as height and the annotated
             height as width.
-        other: Images whose annotated size is not the size of their file, in neither orientation.
+        other: Images whose annotated size is neither the size of their file nor that size with the sides swapped.
         undecided: Images with an EXIF orientation that does not change the size, so that only their boxes could tell
             how they are annotated.
         agreeing: Number of images with an EXIF orientation that are read with their annotated size.
@@ -80,7 +80,7 @@ class Orientations:
     agreeing: int = 0
 
     def check(self, option: str = "", leaving_out: str = "") -> None:
-        """Check that each image is annotated with the size that it is read with.
+        """Check that the annotated size of each image is the size with which it is read.
 
         Args:
             option: Option of the config that changes how images are loaded; empty if there is none.
@@ -113,7 +113,7 @@ class Orientations:
             )
 
     def remarks(self) -> tuple[Remark, ...]:
-        """Return a remark on undecided images, unless the sizes of other images agree with how they are read."""
+        """Return a remark on undecided images, unless other images show that sizes are annotated as images are read."""
         if not self.undecided or self.agreeing:
             return ()
         read = "as {it is|they are} stored" if self.as_stored else "as it shows {it|them}"

@@ -44,7 +44,7 @@ class CocoReader:
         """Return the attributes of a :class:`dtn_det.datasets.coco.file.CocoFile`.
 
         Raises:
-            AnnotationError: The file is no COCO file, or COCO's evaluation could not take it.
+            AnnotationError: The file is not a COCO file, or COCO's evaluation would fail on it.
             OSError: The file cannot be read.
         """
         content = self._content()

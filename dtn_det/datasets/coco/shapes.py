@@ -147,7 +147,11 @@ def mask_area(mask: Any, height: int | None, width: int | None) -> int | None:
 
 
 def mask_extent(mask: Any) -> tuple[float, float, float, float] | None:
-    """Return x, y, width and height of a sound mask in pixels. None for run lengths without pixels or pycocotools."""
+    """Return x, y, width and height of a sound mask in pixels.
+
+    The result is None for run lengths without any pixel, or if pycocotools, which reads run lengths, is missing. For
+    polygons it is never None.
+    """
     if isinstance(mask, list):
         corners = [_coordinates(part) for part in mask]
         across = [x for xs, _ in corners for x in xs]

@@ -89,7 +89,7 @@ def check_evaluation(cfg: Mapping[str, Any], split: str, checkpoint: str, conten
 
 
 def classes_in_training(cfg: Mapping[str, Any]) -> LabelNames | None:
-    """Decide what the labels mean of a detector that is about to be trained; None if its data sets are not COCO's.
+    """Decide what a detector's labels will mean after its training; None if its data sets are not in COCO's format.
 
     Raises:
         ClassNameError: See :func:`dtn_det.datasets.class_names.labels_in_training`.
@@ -255,7 +255,7 @@ def read_categories(path: str | os.PathLike[str]) -> tuple[Category, ...]:
     """Read the ids and names of a COCO file's categories, in its order, if possible without parsing the whole file.
 
     Raises:
-        ClassNameError: The file is no COCO file.
+        ClassNameError: The file is not a COCO file.
     """
     status = os.stat(path)
     return _read_categories(os.fspath(path), status.st_mtime_ns, status.st_size)

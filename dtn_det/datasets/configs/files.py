@@ -1,4 +1,4 @@
-"""Check the COCO files of a config before MMDetection reads them, and write corrected copies of unreadable ones."""
+"""Check the COCO files of a config before MMDetection reads them, and write corrected copies where it would fail."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ from dtn_det.datasets.remarks import Remark, agreeing, counted
 from dtn_det.errors import ClassNameError, InputError
 
 _NAMES_SHOWN = 5
-# Endings of the images that mmpretrain's CustomDataset reads.
+# Extensions of the images that mmpretrain's CustomDataset reads.
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif")
 # The largest number of images that are checked, because listing all of them may take minutes.
 _MOST_FILES = 100_000

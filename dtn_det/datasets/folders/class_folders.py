@@ -78,7 +78,7 @@ class Listing:
 
     Attributes:
         paths: Paths of the images by their keys, sorted by folder and then by name.
-        folders: Sorted names of all class folders, including empty ones.
+        folders: Sorted names of all class folders, including folders without images.
         others: Counts of the files that are not images.
     """
 

@@ -57,7 +57,7 @@ class CorruptionFolders:
 
 
 def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
-    """Find folders such as ``fog/1``, within group folders such as ``weather`` too.
+    """Find folders such as ``fog/1``, also within group folders such as ``weather``.
 
     Names of corruptions are recognised in upper or lower case and with dashes or blanks for underscores, and severities
     also in the form ``severity_1``. Folders of unknown corruptions, such as ``plasma_noise/1`` or ``sparkles/1.00``,

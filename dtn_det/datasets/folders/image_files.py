@@ -29,7 +29,7 @@ SUFFIXES = (
 _LITTER = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
 )
-# The names, without endings, of masks such as benign (1)_mask.png or 17-seg_2.png beside benign (1).png or 17.jpg.
+# The names, without extensions, of masks such as benign (1)_mask.png or 17-seg_2.png beside benign (1).png or 17.jpg.
 _MASK = re.compile(r"(.+)[_\- ](?:masks?|seg|gt)(?:[_\- ]?\d+)?", re.IGNORECASE)
 _NO_ENDING = "no ending"
 _SHOWN = 5
@@ -148,7 +148,7 @@ def _walk(folder: str, prefix: str, others: OtherFiles, above: frozenset[tuple[i
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry of a folder is a folder or a link to one. A link that leads to itself is not."""
+    """Return whether an entry of a folder is a folder or a link to one; False for a link that leads to itself."""
     try:
         return entry.is_dir()
     # If the entry is named like an image, reading it will fail with a message.

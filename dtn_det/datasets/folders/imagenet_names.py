@@ -1,4 +1,4 @@
-"""Class folders with the English names of ImageNet's classes, whose order is not that of ImageNet's classes."""
+"""Class folders with the English names of ImageNet's classes, whose alphabetical order is not that of the classes."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def map_labels(names: Iterable[str], classes: str, root: Path | str) -> LabelMap
     """Number the classes of folders.
 
     Args:
-        names: Names of the folders, including empty ones.
+        names: Names of the folders, including folders without images.
         classes: One of :data:`CLASSES`.
         root: The folder in which they lie, for messages.
 

@@ -237,7 +237,7 @@ def _class_folders(root: Path, folders: tuple[str, ...]) -> Recognised:
 
 
 def _dataset(root: Path, folders: Sequence[str], names: Sequence[str]) -> str:
-    """Return the name of ImageNet or its variant, by the names of folders and files; empty if they match none."""
+    """Return the name of the ImageNet variant to which names of folders and files belong; empty if they match none."""
     kind = naming(folders)
     if names and all(name.startswith(_ILSVRC) for name in names):
         return "ImageNet"
@@ -339,7 +339,7 @@ def _part_of_a_tree(root: Path, contents: Contents) -> Recognised | None:
 
 
 def _splits(root: Path, contents: Contents) -> Recognised:
-    """Recognise the splits of a data set: ``val`` is taken, as for ImageNet; the user must name other splits."""
+    """Recognise the splits of a data set: ``val`` is used, as for ImageNet. Users must name other splits themselves."""
     inner = root / "val"
     if "val" in contents.folders and holds_classes(inner):
         found = recognise(inner)

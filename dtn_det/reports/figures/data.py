@@ -67,7 +67,7 @@ class FigureData:
         return {scope for _, _, name, scope, _ in self.numbers.found if name == self.measure.mean and scope in ALL}
 
     def get(self, model: str, name: str, scope: str = "", severity: int = 0) -> Number | None:
-        """Return a number of a model, or None; means over all corruptions are those of :attr:`main_set`."""
+        """Return a model's number, or None. Without a scope, the number is over the corruptions of :attr:`main_set`."""
         return self.numbers.get(model, set_of(scope) if scope else self.main_set, name, scope, severity)
 
     def clean(self, model: str) -> Number | None:

@@ -1,4 +1,4 @@
-"""Colour, marker and line of each model in all figures of a report, which differ also when printed without colours."""
+"""Colour, marker and line of each model in all figures of a report. Models differ even without colours."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Mark:
 
     @property
     def curve(self) -> dict[str, Any]:
-        """Arguments of a matplotlib line with markers; for a model that is not highlighted, of a thin grey line."""
+        """Arguments of a matplotlib line: with markers if the model is highlighted, else thin and grey."""
         if not self.highlighted:
             return {"color": PALE, "linestyle": "-", "linewidth": 0.7, "zorder": 1.5}
         return {**self.point, "linestyle": self.line, "zorder": 2.5}

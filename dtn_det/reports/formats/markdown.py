@@ -21,7 +21,7 @@ def escaped(text: str) -> str:
 
 
 def escaped_line(text: str) -> str:
-    """Escape a text, so that Markdown shows it literally, also at the beginning of a line."""
+    """Escape a text, so that Markdown shows it literally even at the beginning of a line."""
     return _AT_START.sub(lambda found: (found["number"] or "") + "\\", escaped(text))
 
 

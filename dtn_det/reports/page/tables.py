@@ -195,7 +195,7 @@ def _has(group: Group, place: int) -> bool:
 
 
 def _only(group: Group, places: Sequence[int]) -> Group:
-    """Return a group with some columns only, given by their indices, and without its title."""
+    """Return a group with only the columns at the given indices, and without its title."""
     return Group(tuple(replace(row, cells=tuple(row.cells[place] for place in places)) for row in group.rows))
 
 
@@ -280,7 +280,7 @@ def _stacked(
 
 
 def _view(table: Table, models: Collection[str], *, grouped: bool | None = None) -> PageTable:
-    """Convert a table of a report to one of the page, whose groups of rows become a column.
+    """Convert a table of a report to a table of the page. The groups of rows become a column.
 
     Args:
         table: A table of a report.

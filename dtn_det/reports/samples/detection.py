@@ -165,10 +165,10 @@ def detection_gallery(
 
 
 def _paths(data_hash: str, truth: CocoTruth, data: Path) -> list[Path]:
-    """Find the files of all images, and check that they are those that were evaluated."""
+    """Find the files of all images, and check that they are the files that were evaluated."""
     if not data.is_dir():
         raise FileNotFoundError(f"expected --data to be a folder of images, got {data}: there is no such folder")
-    # The images are in the folder itself, or in a folder in it such as val2017.
+    # The images lie in the folder itself, or in a subfolder such as val2017.
     folders = [data, *sorted(entry for entry in data.iterdir() if entry.is_dir())]
     folder = next((one for one in folders if (one / truth.images[0].file).is_file()), None)
     if folder is None:

@@ -28,7 +28,7 @@ def report_tables(report: Report, published: Sequence[PublishedRow] = ()) -> tup
 
 
 def sweep_tables(report: Report) -> tuple[Table, ...]:
-    """Make the tables that a sweep prints when it ends: fewer than those of a report, with one decimal more.
+    """Make the tables that a sweep prints when it ends: fewer than in a report, with one more decimal.
 
     For classifiers, these are the summary, the error and, with a baseline, the CE under each corruption; for detectors,
     every average precision, and AP under each corruption at each severity.

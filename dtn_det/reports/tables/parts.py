@@ -114,7 +114,7 @@ def without_shared_note(cells: Sequence[TableCell], of_one_model: bool = False) 
 
     Args:
         cells: The cells of the row.
-        of_one_model: Whether cells without a note, such as those of clean images, may be among them.
+        of_one_model: Whether cells without a note, such as cells of clean images, may be among them.
 
     Returns:
         The cells, without notes if they share one, and the shared note or an empty text.

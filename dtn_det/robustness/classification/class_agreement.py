@@ -92,10 +92,9 @@ class ClassSet:
         )
 
     def english_names(self, number: int, name: str) -> str:
-        """Return the error message for folders with the English names of ImageNet's classes; empty for other folders.
+        """Return the error message for folders with the English names of ImageNet's classes; empty without an error.
 
-        The message is also empty unless the model has ImageNet's 1,000 classes, or if the user chose how to number
-        folders.
+        It concerns only models with ImageNet's 1,000 classes, and only folders whose numbering the user did not choose.
 
         Args:
             number: Number of the model's classes.
@@ -166,7 +165,7 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
         return model, ()
     their_names, our_names = [plain_name(name) for name in theirs], [plain_name(name) for name in ours]
     if len({*our_names}) < len(our_names):
-        # Some classes differ in case or blanks alone, so names are compared as they are.
+        # Some classes have names that differ only in case or blanks, so the names are compared unchanged.
         their_names, our_names = list(theirs), list(ours)
     if their_names == our_names:
         return model, ()
@@ -268,7 +267,7 @@ class _Reordered:
 
 
 def _count_logits(model: Classifier, side: int) -> int | None:
-    """Count the logits of a model for a black image; None if it fails, which its evaluation will report."""
+    """Count the logits of a model for a black image; None if the model fails, which its evaluation will report."""
     height, width = model.view.of(side).size or (side, side)
     device = next((weights.device for weights in model.network.parameters()), None)
     try:

@@ -157,7 +157,7 @@ def read_square(path: str, side: int, *, crop: bool = False) -> ByteImage:
 class ClassificationImages(Dataset[Item]):
     """The images of an evaluation, each under every cell.
 
-    An index is a pair, the number of an image and that of a slot. Getting the item writes the image's pixels under all
+    An index is a pair of an image's number and a slot's number. Getting the item writes the image's pixels under all
     cells into that slot of each stack.
 
     Args:

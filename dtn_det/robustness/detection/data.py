@@ -90,7 +90,7 @@ class DetectionData:
         """Return the dataset of the images under every cell, which worker processes read.
 
         Raises:
-            ValueError: A step of the pipeline cannot be built, or not exactly one loads an image.
+            ValueError: A step of the pipeline cannot be built, or no step or several steps load an image.
         """
         load, rest = build_pipeline(self.pipeline)
         sizes = [(image.height, image.width) for image in self.truth.images]
@@ -250,7 +250,7 @@ def _narrowed(ids: Sequence[Id | None], file: CocoFile) -> tuple[str, tuple[Rema
 
 
 def build_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:
-    """Build the steps of a test pipeline without those that load annotations.
+    """Build the steps of a test pipeline, without the steps that load annotations.
 
     Args:
         pipeline: The settings of each step.
@@ -259,7 +259,7 @@ def build_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> tuple[list[Any], li
         The steps up to the one that loads the image, and the steps after it.
 
     Raises:
-        InputError: A step cannot be built, or not exactly one step loads an image.
+        InputError: A step cannot be built, or no step or several steps load an image.
     """
     transforms = require("mmdet.registry", "det").TRANSFORMS
     annotations = require("mmcv.transforms", "det").LoadAnnotations

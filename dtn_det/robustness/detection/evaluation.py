@@ -32,8 +32,8 @@ KINDS = ("bbox", "segm")
 # Cells are read together if their records take at most this many bytes on disk. As Python objects the records take
 # about twenty times as much memory.
 _GROUP_BYTES = 8e6
-# Bound on the number of categories in a group times the number of their objects and detections. COCO's evaluation keeps
-# an entry for each image and category, so larger groups take more memory and hardly less time.
+# Upper bound for a group of categories: their number times the number of their objects and detections. COCO's
+# evaluation keeps an entry for each image and category, so larger groups take more memory and hardly less time.
 _GROUP_PAIRS = 40_000
 
 W = TypeVar("W")
@@ -42,7 +42,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class CellDetections:
-    """All detections of one cell; those of one image are neighbours in the arrays.
+    """All detections of one cell. Detections in the same image are neighbours in the arrays.
 
     Attributes:
         cell: Number of the cell.

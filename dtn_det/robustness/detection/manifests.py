@@ -86,7 +86,7 @@ def versions() -> dict[str, str]:
 def take_new_annotations(
     folder: Path, manifest: StoreManifest, data: DetectionData, say: Callable[[str], None] = lambda text: None
 ) -> bool:
-    """Replace the annotations in a store by those of this run if nothing else differs; its detections stay valid.
+    """Replace a store's annotations by this run's if nothing else differs. The detections in the store stay valid.
 
     Args:
         folder: Folder of a store, or one that is to become a store.

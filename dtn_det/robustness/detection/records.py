@@ -76,7 +76,7 @@ def _bytes(counts: bytes | str) -> bytes:
 
 
 def schema() -> pyarrow.Schema:
-    """Return the columns of the records. `error` says why a bad image has no detections; it is null for others."""
+    """Return the columns of the records; `error` says why a bad image has no detections, and is null otherwise."""
     arrow = require("pyarrow", "eval")
     floats = arrow.list_(arrow.float32())
     return arrow.schema(

@@ -131,7 +131,7 @@ def _labels(cfg: Config, options: DetectionOptions, data: DetectionData, detecto
     """Return the name of the class that each label of the detector means.
 
     Raises:
-        ClassNameError: The names cannot be known, or do not agree with those of the data.
+        ClassNameError: The names cannot be known, or do not agree with the names in the data.
     """
     categories = tuple(name for _, name in data.truth.categories)
     where = f"{options.split}_dataloader.dataset"

@@ -183,7 +183,8 @@ class CocoTruth:
         annotations: list[dict[str, Any]] = []
         for image in self.images:
             for annotation in json.loads(image.annotations):
-                # Ids are given anew from 1, because COCO's evaluation takes an object of id 0 for one without a match.
+                # Objects get new ids from 1, because in COCO's evaluation a match with id 0 means that there is no
+                # match.
                 annotations.append({**annotation, "image_id": image.id, "id": len(annotations) + 1})
         categories = [{"id": number, "name": name} for number, name in self.categories]
         return require("faster_coco_eval", "det").COCO(

@@ -366,7 +366,7 @@ def _text(file: Path) -> _Model:
         raise InputError(f"expected text in {file}, got other bytes: check --format") from error
     for line in lines:
         if line.startswith("=Average"):
-            # numpy 2 prints a float as np.float64(0.5), in which 64 is not one of the errors.
+            # numpy 2 prints a float as np.float64(0.5), whose 64 must not be read as an error rate.
             average = [
                 float(number) for number in re.findall(_NUMBER, line.replace("float64", "").replace("float32", ""))
             ]

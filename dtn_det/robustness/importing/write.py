@@ -79,7 +79,7 @@ class Imported:
     """The results of one model from other tools.
 
     Attributes:
-        name: How reports call it.
+        name: Name of the model in reports.
         task: `classification` or `detection`.
         source: Where they come from.
         frames: A table for each kind of result, `top1` of classifiers, `bbox` and `segm` of detectors. Its columns are
@@ -98,7 +98,7 @@ def write_imported(folder: Path, results: Imported) -> Path:
 
     Raises:
         StoreError: The store has results of this name from other files.
-        ValueError: Another process writes the store.
+        ValueError: Another process is writing to the store.
     """
     pandas = require("pandas", "eval")
     target = folder / FOLDER / f"{folder_name(results.name)}.json"

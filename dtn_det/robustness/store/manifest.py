@@ -55,7 +55,7 @@ class StoreManifest:
             either.
         images_hash: Hash of the images without their annotations, which is what detections depend on. Empty for
             classifiers and in stores of earlier versions.
-        earlier_data_hashes: Hashes of annotations that were replaced by others of the same images, the oldest first.
+        earlier_data_hashes: Hashes of annotations of the same images that were replaced, the oldest first.
     """
 
     task: str
@@ -154,7 +154,7 @@ class ModelManifest:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelManifest:
-        """Read a manifest that :meth:`to_dict` wrote, and replace names and values of earlier versions by today's."""
+        """Read what :meth:`to_dict` wrote, and replace names and values of earlier versions by current ones."""
         protocol = values["protocol"]
         if isinstance(protocol, Mapping):
             protocol = {
@@ -174,7 +174,8 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     old_fields, new_fields = _flat(found), _flat(wanted)
     if _same_labels(old_fields, new_fields):
         new_fields["classes"] = old_fields["classes"]
-    # The hash covers which images were taken; earlier versions wrote "all" for a corrupted tree with a part of them.
+    # The hash already identifies the images. Earlier versions wrote "all" even for a corrupted tree with a part of
+    # them.
     if old_fields.get("data_hash") == new_fields.get("data_hash") and old_fields.get("selection") == "all":
         new_fields["selection"] = "all"
     for key in sorted({*old_fields, *new_fields}):

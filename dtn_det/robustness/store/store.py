@@ -103,7 +103,7 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, manifest: StoreManifest, images: pyarrow.Table) -> Store:
-        """Create a store, or open one whose manifest agrees with that of this run.
+        """Create a store, or open one whose manifest agrees with this run's.
 
         Args:
             folder: A folder that is empty, absent or a store.
@@ -136,7 +136,7 @@ class Store:
         return store
 
     def with_other_labels(self, manifest: StoreManifest, images: pyarrow.Table) -> Store:
-        """Replace the labels or annotations in the store by others of the same images, and keep all records.
+        """Replace the labels or annotations of the images in the store, and keep all records.
 
         Args:
             manifest: The new manifest, which holds the hash of the labels that it replaces.
@@ -146,7 +146,7 @@ class Store:
             The store with the new manifest.
 
         Raises:
-            ValueError: Another process writes this store.
+            ValueError: Another process is writing to this store.
         """
         with locked(self.folder, "--store"):
             write_bytes(self.folder / "images.parquet", parquet_bytes(images))
@@ -216,9 +216,9 @@ class Store:
         return models[name]
 
     def add_model(self, manifest: ModelManifest) -> ModelStore:
-        """Add a model to the store, or return the one with the same manifest.
+        """Add a model to the store, or return the model with the same manifest.
 
-        A model of the same name and another manifest is replaced if it has no finished unit.
+        A model with the same name and a different manifest is replaced if it has no finished unit.
 
         Raises:
             StoreError: A model of this name has finished units, from other weights or settings.
@@ -232,7 +232,7 @@ class Store:
             lines = differences(model.manifest.to_dict(), manifest.to_dict())
             if not lines:
                 return model
-            # Under the lock, so that records of another run at work never come under this manifest.
+            # This happens under the lock, so that records of another running process never get this manifest.
             with locked(self.folder, "--store"):
                 # A model without finished units, on a full GPU for example, may be begun again with other settings.
                 if model.finished():

@@ -37,7 +37,7 @@ def load_mmpretrain(
         num_classes: Number of classes of the data set, for messages.
         weights: Which weights to take if the file also holds an average of them: see
             :func:`dtn_det.checkpoints.load.load_weights`.
-        view: The form of the images for the model; None for that of its test pipeline.
+        view: The form of the images for the model; None for the form that its test pipeline produces.
 
     Raises:
         ValueError: The config has no classifier, or its test pipeline has a step that is not known here.
@@ -57,7 +57,7 @@ def load_mmpretrain(
     settings = {**config.model}
     preprocessor = settings.setdefault("data_preprocessor", {**(config.get("data_preprocessor") or {})})
     preprocessor.setdefault("type", "ClsDataPreprocessor")
-    # The weights come from the checkpoint, so those from which training began need not be loaded.
+    # The weights come from the checkpoint, so the weights from which training began need not be loaded.
     settings.pop("init_cfg", None)
     try:
         # If a detector was built before, mmengine would look up names without a scope in MMDetection.
@@ -93,7 +93,7 @@ def load_mmpretrain(
 
 
 def _num_classes(model: Any) -> int | None:
-    """Return the number of classes of the head; None for heads without one, whose logits are counted instead."""
+    """Return the number of classes of the head; None if the head does not state it, so that its logits are counted."""
     number = getattr(getattr(model, "head", None), "num_classes", None)
     return number if isinstance(number, int) else None
 
@@ -164,7 +164,7 @@ def configured_view(config: Any, path: str) -> View | None:
 
 
 def _logits(model: Any, images: Tensor) -> Tensor:
-    # To BGR, in which mmpretrain's pipelines load images; the preprocessor brings it into the model's order.
+    # Convert to BGR, in which mmpretrain's pipelines load images. The preprocessor then converts to the model's order.
     prepared = model.data_preprocessor({"inputs": images.flip(1).contiguous()})["inputs"]
     logits: Tensor = model(prepared, mode="tensor")
     return logits
