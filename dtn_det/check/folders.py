@@ -95,7 +95,7 @@ def _class_facts(found: Recognised, images: LabelledImages) -> dict[str, Any]:
 
 
 def _unreadable(images: LabelledImages) -> list[str]:
-    """Read a sample of the images with their pixels, and return the problem that some cannot be read, if any."""
+    """Read the pixels of a sample of the images, and return the problem that some cannot be read, if any."""
     bad = []
     looked_at = spread(images.images, _LOOKED_AT)
     for image in looked_at:
@@ -160,7 +160,7 @@ def _against_timm(classes: ClassSet, target: Target) -> tuple[str | None, tuple[
 
 
 def _as_mce(source: str, classes: ClassSet) -> tuple[str, tuple[Remark, ...], tuple[Remark, ...]]:
-    """Load a model as `dtn-det mce` does, and compare its classes with those of the data.
+    """Load a model as `dtn-det mce` does, and compare its classes with the classes of the data.
 
     Returns:
         Why the classes differ, empty if they do not; the remarks on the model; and the remarks on its classes.

@@ -132,7 +132,7 @@ def _tree(args: argparse.Namespace) -> int:
 
 
 def _tell_plain(console: Console, args: argparse.Namespace, tree: TreePlan) -> None:
-    """Print how to get images like those of ImageNet-C from a folder that was not recognised as ImageNet."""
+    """Print how to get images as in ImageNet-C from a folder that was not recognised as ImageNet."""
     if not tree.source.classes:
         if args.layout == "auto":
             _say(

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
-        argv: Arguments after the program's name; None for those of the process.
+        argv: Arguments after the program's name; None for the arguments of the process.
 
     Returns:
         0 on success, 1 on failure, 130 after an interrupt. Wrong usage exits with 2 through `SystemExit`.

@@ -1,4 +1,4 @@
-"""Settle what a corrupted tree will hold, before it is written."""
+"""Plan what a corrupted tree will hold, before it is written."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def check_folders(root: Path, destination: Path) -> None:
 
 
 def _with_suffixes(source: Source, file_format: str) -> Source:
-    """Return the source with the suffixes of its targets changed to those of a file format.
+    """Return the source with the suffixes of its targets changed to the suffixes of a file format.
 
     Raises:
         InputError: The format is unknown, or two images would get the same target.

@@ -202,7 +202,7 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".tga": ("TGA", {}),
 }
 WRITABLE = (*JPEG_SUFFIXES, *_FORMATS)
-"""Endings of the files that corrupted images can be written to; all formats but JPEG lose nothing."""
+"""Extensions of the files to which corrupted images can be written. All formats but JPEG are lossless."""
 
 
 def corrupt_to_file(

@@ -200,6 +200,6 @@ def _stride(part: Any) -> int:
         if hasattr(part, name):
             stride = getattr(part, name).stride
             return int(stride[0] if isinstance(stride, tuple) else stride)
-    # Shifted Patch Tokenization; timm's modules keep a pair under this name.
+    # Shifted Patch Tokenization has one number under this name, timm's modules have a pair.
     patch = part.patch_size
     return int(patch[0] if isinstance(patch, tuple) else patch)

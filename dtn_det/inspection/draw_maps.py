@@ -26,7 +26,7 @@ SEQUENTIAL = "Blues"
 OPACITY = 0.7
 DIVERGING = "PuOr_r"
 TALLEST = 2.0
-"""Largest height of a panel over its width; taller images are drawn smaller."""
+"""Largest ratio of a panel's height to its width; taller images are drawn smaller."""
 
 
 def draw_kernels(chosen: Sequence[BlockLook], norm_name: str, radius: int) -> Figure:

@@ -13,7 +13,7 @@ from dtn_det.inspection.forward_pass import BlockLook, Looks, NormLook
 from dtn_det.inspection.norms import offset_moments, spread
 
 NORMS = {"layer_norm": "LN", "instance_norm": "IN", "dtn": "DTN"}
-"""Short names of the three norms, by the fields of :class:`~dtn_det.inspection.norms.Magnitudes` that they are of."""
+"""Short names of the three norms, by their fields in :class:`~dtn_det.inspection.norms.Magnitudes`."""
 SMALLEST_WEIGHT = 1e-6
 """Smaller weights of a kernel are left out of the table."""
 

@@ -21,7 +21,7 @@ BINS = 15
 """Number of bins of equal width, as in Guo et al., arXiv:1706.04599."""
 
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
-"""Smaller probabilities of the true class count as this one in the NLL, as a softmax in float32 can give 0."""
+"""In the NLL, smaller probabilities of the true class count as this value, because a float32 softmax can give 0."""
 
 RECORD_COLUMNS = ("confidence", "correct", "true_probability", "squared_norm")
 

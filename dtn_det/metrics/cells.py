@@ -23,7 +23,7 @@ from dtn_det.errors import CellError, InputError
 CorruptionSet = Literal["benchmark", "extra", "all"]
 
 SETS: dict[str, tuple[str, ...]] = {"benchmark": BENCHMARK, "extra": EXTRA, "all": ALL}
-"""The sets of corruptions that a mean is taken over: the paper's fifteen, the four hold-outs, or both."""
+"""The sets of corruptions over which means are computed: the paper's fifteen, the four hold-outs, or both."""
 
 _SUFFIX = {"benchmark": "", "extra": " (4 extra)", "all": " (15+4)"}
 

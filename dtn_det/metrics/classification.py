@@ -147,7 +147,7 @@ def relative_corruption_error(
     allow_partial: bool = False,
     column: str = "error",
 ) -> pd.DataFrame:
-    """Compute the relative CE of each corruption, in a table like that of :func:`corruption_error`."""
+    """Compute the relative CE of each corruption, in a table like the table of :func:`corruption_error`."""
     mean = relative_mean_corruption_error(
         frame, baseline, corruptions=corruptions, allow_partial=allow_partial, column=column
     )

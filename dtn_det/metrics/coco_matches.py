@@ -18,8 +18,8 @@ from dtn_det.errors import InputError
 from dtn_det.system.compiled import compiled_exactly
 
 UNMATCHED, TRUE_POSITIVE, IGNORED = 0, 1, 2
-"""The outcome of a detection: matched to no ground truth, to one that counts, or to one that COCO ignores (a crowd, or
-an object outside the area range)."""
+"""The outcome of a detection. It matches no ground truth, a ground truth that counts, or a ground truth that COCO
+ignores (a crowd, or an object outside the area range)."""
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Summary:
 
     Attributes:
         metric: Name of the metric, such as `mCE`, `mPC AP50`, `mean error (15+4)`.
-        value: The mean over the corruptions. CE, relative CE and rPC are in percent, the others in the table's unit.
+        value: The mean over the corruptions. CE, relative CE and rPC are in percent, other means in the table's unit.
         by_corruption: Value of each corruption that has a cell, in the paper's order.
         by_group: Mean over the corruptions of each group (`noise`, `blur`, `weather`, `digital`, `extra`).
         by_severity: Mean over the corruptions at each severity; empty for mCE and relative mCE, which divide sums over

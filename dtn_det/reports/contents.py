@@ -15,7 +15,7 @@ Task = Literal["classification", "detection"]
 Kind = Literal["top1", "bbox", "segm"]
 Origin = Literal["measured", "imported"]
 Direction = Literal["up", "down", "none"]
-"""Which numbers are better: larger ones (``up``), smaller ones (``down``), or neither."""
+"""Which numbers are better: larger numbers (``up``), smaller numbers (``down``), or neither."""
 
 KIND_TITLES: Mapping[Kind, str] = {"top1": "Classification", "bbox": "Boxes", "segm": "Masks"}
 """Titles of the kinds of results, for readers."""

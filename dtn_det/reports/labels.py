@@ -10,7 +10,7 @@ from dtn_det.corruptions.catalog import GROUPS
 from dtn_det.reports.contents import Direction, ReportModel
 
 ARROWS: Mapping[Direction, str] = MappingProxyType({"up": "↑", "down": "↓", "none": ""})
-"""The arrow of each direction: up if larger numbers are better, down if smaller ones are."""
+"""The arrow of each direction: up if larger numbers are better, down if smaller numbers are better."""
 
 SHORT = MappingProxyType(
     {

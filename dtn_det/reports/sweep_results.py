@@ -52,13 +52,13 @@ def sweep_report(
 
     Raises:
         ReportError: The baseline is neither a model of the store nor AlexNet with data that its published errors fit.
-        StoreError: A model is not in the store, has no records, or has damaged ones.
+        StoreError: A model is not in the store, has no records, or has damaged records.
     """
     wanted = list(names)
     if baseline is not None and baseline not in (*BASELINES, *names):
         wanted.append(baseline)
     stored = store.models()
-    # If the baseline is not in the store, collect_sources raises an error that lists the possible ones.
+    # If the baseline is not in the store, collect_sources raises an error that lists the possible baselines.
     sources = Sources(task_of(store), {name: store.model(name) for name in wanted if name in names or name in stored})
     options = ReportOptions(models=wanted, baseline=baseline, pairs=(), replicates=replicates, processes=processes)
     found = collect_sources(sources, options, on_cells=on_cells)

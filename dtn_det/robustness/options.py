@@ -1,4 +1,4 @@
-"""The options of a sweep, as the commands `dtn-det mce` and `dtn-det mpc` take them."""
+"""The options of a sweep, as the commands `dtn-det mce` and `dtn-det mpc` accept them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class SweepOptions:
         store: Folder of the results.
         corruptions: Names of the corruptions, in this order.
         severities: Severities of each corruption, from 1 to 5.
-        profile: Benchmark whose corruptions are applied; None for the one that suits the data.
+        profile: Benchmark whose corruptions are applied; None for the benchmark that suits the data.
         seed: Seed of the corruptions' randomness.
-        frost: Folder of frost textures; None for those that ship with this package.
+        frost: Folder of frost textures; None for the textures that ship with this package.
         engine: Version of the implementation of the corruptions; None for the newest.
         limit: Largest number of images to evaluate. They are chosen at random, the same ones in every run. None for
             all.
@@ -70,7 +70,7 @@ class ClassificationOptions(SweepOptions):
     Attributes:
         models: The models as the user named them, see
             :func:`dtn_det.robustness.classification.models.loading.load_classifier`.
-        data: Folder of clean images, which the sweep corrupts, or of corrupted ones.
+        data: Folder of clean images, which the sweep corrupts, or of corrupted images.
         clean: Folder of the clean images, if ``data`` holds corrupted images.
         classes: How classes are numbered: see :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to
             recognise it from the folders.
@@ -102,7 +102,7 @@ class DetectionOptions(SweepOptions):
         data_root: Folder of the data set, in place of the config's.
         split: Dataloader of the config, ``test`` or ``val``.
         channel_order: Order of the colour channels in the images that are corrupted.
-        cfg_options: Values that replace those of the config, as ``KEY=VALUE``.
+        cfg_options: Values that replace values of the config, as ``KEY=VALUE``.
     """
 
     config: str

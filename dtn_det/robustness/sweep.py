@@ -131,7 +131,7 @@ def open_models(
         rank: This process.
 
     Raises:
-        StoreError: The manifest of the store or of one of the models differs from that of this run.
+        StoreError: The manifest of the store or of one of the models differs from the manifest of this run.
         ValueError: Another run is creating the store at this moment.
     """
     if not rank.is_first:

@@ -1,4 +1,4 @@
-"""Turn the text of a COCO file into rows that every reader understands the same way."""
+"""Turn the text of a COCO file into rows that all readers understand alike."""
 
 from __future__ import annotations
 

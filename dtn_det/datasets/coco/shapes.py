@@ -126,7 +126,7 @@ def _decoded(text: str) -> list[int] | None:
             continue
         if code & 0x10:
             value |= -1 << shift
-        # From the fourth run on, each run length is written as the difference from the one two places before.
+        # From the fourth run length on, each is written as its difference from the run length two places before.
         runs.append(value + runs[-2] if len(runs) > 2 else value)
         value = shift = 0
     return runs

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Id = int | float | str
-"""What names an image or a category in a COCO file. A file does not mix numbers and texts for its images, nor for its
-categories."""
+"""The id of an image or a category in a COCO file. The ids of a file's images are all numbers or all texts, and so are
+the ids of its categories."""
 
 
 def identifier(value: object) -> Id | None:

@@ -29,7 +29,7 @@ from dtn_det.errors import ClassNameError
 LABEL_ORDER = "classes_in_label_order"
 """Key beside ``classes`` in the metainfo of data sets and checkpoints: True if the classes are in label order."""
 
-# Parts of models whose `num_classes` is not that of the data set: it counts objectness, ImageNet's classes or stuff.
+# Parts of models whose `num_classes` counts something else: objectness, ImageNet's classes or stuff.
 _OTHER_CLASSES = ("backbone", "neck", "rpn_head", "semantic_head", "data_preprocessor", "init_cfg", "reid")
 _KEY = re.compile(rb'"categories"\s*:\s*(?=\[)')
 _FIRST_READ = 1 << 16
@@ -199,7 +199,7 @@ def evaluator_classes(cfg: Mapping[str, Any], evaluator: str, tested: Sequence[N
 
 
 def head_numbers(model: Any) -> dict[str, int]:
-    """Return the numbers of classes in a model's config by their full keys, as ``model.bbox_head.num_classes``."""
+    """Return each number of classes in a model's config by its full key, such as ``model.bbox_head.num_classes``."""
     # Detectors that take the names of classes as text have another number of outputs.
     if not isinstance(model, Mapping) or "language_model" in model:
         return {}
@@ -293,13 +293,13 @@ def _part(path: str) -> Any:
 
 
 def innermost_settings(cfg: Mapping[str, Any], loader: str) -> Iterator[tuple[str, Any]]:
-    """Yield the config key and the settings of each data set of a dataloader; of a wrapper, the innermost data sets."""
+    """Yield the config key and settings of a dataloader's data sets, with the data sets inside in place of wrappers."""
     node = cfg.get(loader)
     yield from _datasets(f"{loader}.dataset", node.get("dataset") if isinstance(node, Mapping) else None)
 
 
 def _datasets(path: str, node: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the key and the settings of each data set at ``path``; of a wrapper, the innermost data sets."""
+    """Yield the key and the settings of each data set at ``path``, with the data sets inside in place of wrappers."""
     if not isinstance(node, Mapping):
         return
     inner = [key for key in ("dataset", "datasets") if key in node]

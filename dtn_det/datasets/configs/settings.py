@@ -14,7 +14,7 @@ from dtn_det.errors import InputError
 
 
 def innermost_datasets(node: Any) -> Iterator[dict[str, Any]]:
-    """Yield the settings of each data set of a dataloader; of a wrapper (RepeatDataset), its innermost data sets."""
+    """Yield the settings of a dataloader's data sets; wrappers such as RepeatDataset yield the data sets inside."""
     if not isinstance(node, dict):
         return
     for key in ("dataset", "datasets"):

@@ -23,7 +23,7 @@ SUFFIXES = (
     *(".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".tga", ".avif"),
 )
-"""Endings, in lower case, of the files that are read as images: those of the formats that Pillow reads."""
+"""Extensions, in lower case, of the files that are read as images: all formats that Pillow reads."""
 
 # File browsers and archivers leave these behind.
 _LITTER = frozenset(

@@ -1,4 +1,4 @@
-"""Class folders with the English names of ImageNet's classes, whose alphabetical order is not that of the classes."""
+"""Class folders with the English names of ImageNet's classes, which are not numbered in alphabetical order."""
 
 from __future__ import annotations
 

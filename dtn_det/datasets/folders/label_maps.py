@@ -19,7 +19,7 @@ CLASSES = ("imagenet", "folder", "sorted", "natural")
 """How classes are numbered.
 
 * ``imagenet``: by ImageNet's list of wnids.
-* ``folder``: by the names of the folders. Whole numbers without gaps, from 0 or from 1 on, are the numbers of the
+* ``folder``: by the names of the folders. Whole numbers without gaps, from 0 or from 1, are the numbers of the
   classes; words are sorted.
 * ``sorted``: by the text order of any names, ``10`` before ``2``, as torchvision's ImageFolder and mmpretrain do.
 * ``natural``: by the natural order of any names, ``2`` before ``10`` without regard to case, as timm's training does.

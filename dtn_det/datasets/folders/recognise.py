@@ -49,7 +49,7 @@ Kind = Literal[
 ]
 
 READ_BY_CLASS = ("class_folders", "tiny_imagenet_val", "corrupted")
-"""The kinds of folders that tell the class of each image."""
+"""The kinds of folders from which the class of each image is known."""
 
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 _SPLIT_LIKE = re.compile(r"(train|training|val|valid|validation|test|testing)([-_.\d].*)?", re.IGNORECASE)
@@ -65,7 +65,7 @@ _TINY_SIDE, _TINY_CLASSES = 64, 200
 _ALL_CLASSES = 1000
 
 PROFILES_BY_SIDE = {32: "cifar-c", 64: "tiny-imagenet-c", 224: "imagenet-c"}
-"""The profile of the benchmark whose images are squares of a side, by that side in pixels."""
+"""The profile of the benchmark with square images, by the side of the images in pixels."""
 
 
 @dataclass(frozen=True)

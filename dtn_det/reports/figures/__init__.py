@@ -35,7 +35,7 @@ FIGURES: Mapping[str, tuple[str, Draw]] = {
     "reliability": ("Reliability of the confidences", draw_reliability),
     "forest": ("Paired differences", draw_forest),
 }
-"""Title and drawing function of each figure by its name. The functions leave matplotlib's settings as they were."""
+"""Title and drawing function of each figure by its name. The functions do not change matplotlib's settings."""
 
 
 @dataclass(frozen=True)

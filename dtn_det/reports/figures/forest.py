@@ -21,7 +21,7 @@ from dtn_det.reports.numbers import SETS, set_of
 from dtn_det.system.drawing import COLOURS, COLUMN, GREY, PAGE, drawing
 
 MOST_PANELS = 5
-"""The most pairs that get a panel each. More pairs get a line each, in panels of means, without single corruptions."""
+"""Largest number of pairs that get a panel each. More pairs get a line each, in panels of means without corruptions."""
 _ROW = 0.132
 """Height of a line, in inches."""
 _BETTER, _WORSE = COLOURS[0], COLOURS[1]

@@ -26,10 +26,10 @@ _ROW = 0.165
 _NAME, _CELL = 100, 18.6
 """Largest width of a model's name, and smallest width of a column of numbers, in points."""
 _FEW = 5
-"""The most columns of numbers that fit into one column of a paper; with more, the figure is as wide as the page."""
+"""Largest number of columns of numbers in one column of a paper; with more, the figure is as wide as the page."""
 _COLOURS = "Blues"
 _DARKEST = 0.85
-"""Fraction of the colour map that is used; text on the darker rest would not be legible."""
+"""Fraction of the colour map that is used, because text on darker colours would not be legible."""
 _SPACE = 0.25
 """Space between two blocks, as a fraction of the width of a column."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from dtn_det.system.drawing import COLOURS, GREY, MARKERS, PALE
 
 MOST_HIGHLIGHTED = 8
-"""The most models whose curves are coloured; those of further models are grey."""
+"""Largest number of models whose curves are coloured; the curves of further models are grey."""
 _LINES = ("-", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 
 

@@ -17,7 +17,7 @@ from dtn_det.reports.numbers import Number
 from dtn_det.system.drawing import GREY, PAGE, drawing
 
 MOST_SIDE_BY_SIDE = 4
-"""The most models whose points share a line of the figure; more models get a line each."""
+"""Largest number of models whose points share a line of the figure; more models get a line each."""
 _NAME = 100
 """Largest width of a model's name, in points."""
 

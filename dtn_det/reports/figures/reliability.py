@@ -21,7 +21,7 @@ _KINDS: Mapping[str, Mapping[str, Any]] = {
     "corrupted": {"color": COLOURS[1], "marker": "s", "linestyle": "-"},
 }
 _LARGEST, _SMALLEST = 16.0, 2.5
-"""Areas of the markers of the fullest bin and of an almost empty one, in square points."""
+"""Areas of the markers of the fullest bin and of an almost empty bin, in square points."""
 _PER_ROW = 5
 
 

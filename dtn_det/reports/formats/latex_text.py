@@ -88,7 +88,7 @@ _LETTERS = MappingProxyType(
     }
 )
 _GREEK = re.compile(r"GREEK (SMALL|CAPITAL) LETTER (\w+)$")
-# LaTeX has no command for Greek capitals that look like Latin ones, nor for omicron.
+# LaTeX has no command for Greek capitals that look like Latin capitals, nor for omicron.
 _GREEK_SMALL = (
     *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu"),
     *("xi", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),

@@ -49,13 +49,13 @@ def classification_gallery(
         models: The models by name, all of the same images and corruptions.
         data: The folder of images on which they were evaluated.
         pair: Two models; images on which their answers differ most are added. None to add none.
-        clean: The folder of clean images, if ``data`` has corrupted ones.
+        clean: The folder of clean images, if ``data`` has corrupted images.
         frost: Folder with the original frost textures, if the evaluation used them.
         count: Number of images to draw at random.
         seed: Seed of the draw.
 
     Raises:
-        ReportError: The images are not those that were evaluated.
+        ReportError: The images are not the evaluated images.
         InputError: The folder does not hold images of the expected kind, or this version cannot make the corruptions.
     """
     prepared = _prepared(models, data, clean, frost)

@@ -135,7 +135,7 @@ def detection_gallery(
         seed: Seed of the draw.
 
     Raises:
-        ReportError: The images are not those that were evaluated.
+        ReportError: The images are not the evaluated images.
         InputError: This version cannot make the corruptions.
     """
     first = next(iter(models.values())).store

@@ -94,7 +94,7 @@ class Disagreement:
     Attributes:
         better: Name of the better model.
         worse: Name of the other model.
-        image: The image, with a single picture: the one on which the models differ most.
+        image: The image, with the single picture on which the models differ most.
     """
 
     better: str
@@ -144,7 +144,7 @@ def shared_images(models: Mapping[str, ModelStore]) -> list[int]:
 
 
 def pick(models: Mapping[str, ModelStore], count: int, seed: int, fits: Callable[[int], bool]) -> list[int]:
-    """Draw images at random among those that all models have finished.
+    """Draw images at random among the images that all models have finished.
 
     Args:
         models: The models by name.
@@ -180,13 +180,13 @@ def make_samples(
         data: For classifiers, the folder that ``dtn-det mce`` was given as ``--data``; for detectors, the folder of the
             images, or its parent folder.
         pairs: Pairs of compared models; images on which the first pair with records differs most are added.
-        clean: The folder of clean images of classifiers, if ``data`` has corrupted ones.
+        clean: The folder of clean images of classifiers, if ``data`` has corrupted images.
         frost: Folder with the original frost textures, if the evaluation used them.
         seed: Seed with which images are drawn.
 
     Raises:
-        ReportError: The images are not those that were evaluated, no model has records of images, or ``clean`` is given
-            for detectors.
+        ReportError: The images are not the evaluated images, no model has records of images, or ``clean`` is given for
+            detectors.
         InputError: The folder does not hold images of the expected kind, or this version cannot make the corruptions.
         FileNotFoundError: There is no such folder.
     """

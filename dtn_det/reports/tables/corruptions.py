@@ -27,7 +27,7 @@ from dtn_det.reports.tables.table import Column, Group, Table, TableCell, TableR
 _ALL_CORRUPTIONS = "All corruptions"
 
 MOST_MODELS_AS_COLUMNS = 6
-"""The most models that are columns of the table of corruptions; more models are rows, as in papers."""
+"""Largest number of models that are columns of the table of corruptions; more models are rows, as in papers."""
 
 _ALL_SEVERITIES = 0
 

@@ -15,7 +15,7 @@ from dtn_det.robustness.store.store import Store
 ALEXNET = "alexnet"
 
 NUM_IMAGES, NUM_CLASSES, SIDE = 50_000, 1000, 224
-"""ImageNet's validation set as AlexNet's errors were measured on it: images, classes, side of an image in pixels."""
+"""The part of ImageNet on which AlexNet's errors were measured: images, classes, side of an image in pixels."""
 
 _ORIGINAL = "imagenet-c"
 

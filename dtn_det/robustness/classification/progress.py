@@ -112,7 +112,7 @@ class SweepProgress:
         self.num_cells = len(models[0].store.manifest.cells)
 
     def add(self, number: int, records: Mapping[str, pyarrow.Table]) -> None:
-        """Count the records of a unit that was written: a table for each model, by name."""
+        """Count the records of a unit that was written, given as a table for each model by its name."""
         for name, table in records.items():
             self.tallies[name].add(table)
 

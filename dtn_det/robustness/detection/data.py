@@ -38,7 +38,7 @@ class DetectionData:
         dataset: The data set of MMDetection, without a pipeline.
         indices: Indices of the images of the sweep in the data set.
         selection: How the images were chosen from the file, for reports; ``'all'`` if none was left out.
-        truth: The objects to be found in those images.
+        truth: The ground truth: the objects in these images.
         pipeline: The config of the test pipeline.
         file: The content of the annotation file.
         remarks: What was left out or decided when the data were read.
@@ -109,7 +109,7 @@ def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int
 
     Raises:
         ValueError: The config has no such dataloader. The data set is not in COCO's format, or is not evaluated by
-            COCO's rules. The annotation file is damaged or has no images, or its categories are not those of the
+            COCO's rules. The annotation file is damaged or has no images, or its categories are not the classes in the
             config.
     """
     check_loader(cfg, split)

@@ -291,8 +291,8 @@ def _say_nothing(*args: object) -> None:
 
 
 _TRIED = 200
-"""The evaluation is tried on at least this many images, or on all if there are fewer. All would take long, and every
-annotation was checked when it was read."""
+"""The evaluation is tried on at least this many images, or on all if there are fewer. Trying all images would take
+long, and every annotation was checked when it was read."""
 
 
 _FORMS = ('"counts": [', '"counts": "', '"iscrowd": 1', '"segmentation"', "bbox")

@@ -23,7 +23,7 @@ from dtn_det.errors import InputError
 
 Transform = Callable[[dict[str, Any]], dict[str, Any] | None]
 
-# First bytes of JPEG and PNG files, and last bytes of complete ones. If a file was cut off, OpenCV raises no error and
+# First bytes of JPEG and PNG files, and last bytes of complete files. If a file was cut off, OpenCV raises no error and
 # fills the rest of the image with grey.
 _ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}
 

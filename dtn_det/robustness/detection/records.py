@@ -119,7 +119,7 @@ class RecordRows:
 
 
 LIMIT = 100
-"""Most detections of a class in an image that COCO's evaluation counts."""
+"""Largest number of detections of a class in an image that COCO's evaluation counts."""
 
 
 def most_of_one_class(model: ModelStore) -> int:

@@ -316,7 +316,7 @@ def _mmdet(file: Path) -> _Model:
 def _add_cells_without_detections(model: _Model, cells: Sequence[tuple[str, int]], file: Path) -> None:
     """Set all metrics of cells without metrics to 0: MMDetection's CocoMetric gives none if a detector finds nothing.
 
-    Metrics that the data set cannot have, such as those of small objects where there are none, are -1 in all cells.
+    Metrics that the data set cannot have, such as metrics of small objects where there are none, are -1 in all cells.
     """
     if not model.rows:
         return

@@ -21,10 +21,10 @@ _HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 _NOT_COMPARED = ("versions", "facts", "remarks", "recognised", "protocol", "images_hash", "earlier_data_hashes")
 _BY_TEXT = "earlier versions took numbered folders by the text order of their names, as --classes sorted does"
 _EARLIER_KEYS = {"batch size": "batch_size", "model settings": "model_settings"}
-"""Parts of the protocol that earlier manifests of detectors named otherwise: the earlier name and that of today."""
+"""Parts of the protocol that earlier manifests of detectors named differently: the earlier and the current name."""
 
 _EARLIER_VALUES = {("precision", "mixed"): "amp"}
-"""Values that earlier manifests wrote otherwise: the part of the protocol with its earlier value, and that of today."""
+"""Values that earlier manifests wrote differently: part of the protocol and earlier value, and the current value."""
 
 _MEANINGS = {
     "data_hash": "names, sizes and labels of the images",
@@ -211,7 +211,7 @@ def _numbered_by_text(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bo
 
 
 def _lists(old: Sequence[object], new: Sequence[object]) -> str:
-    """Describe how two lists differ, such as the cells of a store and those of this run."""
+    """Describe how two lists differ, such as the cells of a store and the cells of this run."""
     text = f"the store has {len(old)}, this run {len(new)}"
     missing = [item for item in old if item not in new], [item for item in new if item not in old]
     for who, items in zip(("the store", "this run"), missing, strict=True):

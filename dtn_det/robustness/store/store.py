@@ -60,7 +60,7 @@ class Store:
         """Open an existing store.
 
         Raises:
-            StoreError: There is no store, it is damaged, or its format is that of another version.
+            StoreError: There is no store, it is damaged, or its format is of another version.
         """
         path = folder / "store.json"
         if not path.is_file():
@@ -155,7 +155,7 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep other processes from writing within the block, and remove the unfinished files of killed ones first."""
+        """Keep other processes from writing within the block. First, remove unfinished files of killed processes."""
         with locked(self.folder, "--store"):
             for file in self.folder.rglob(".*"):
                 if is_temporary(file.name) and file.is_file():
@@ -283,8 +283,8 @@ class ModelStore:
 
         Args:
             number: Number of the unit.
-            records: One row for each image and cell: columns ``image`` and ``cell`` and those of the task. An image
-                without rows is named with the reason under :data:`BAD_IMAGES` in the metadata.
+            records: One row for each image and cell: columns ``image`` and ``cell`` and the columns of the task. An
+                image without rows is named with the reason under :data:`BAD_IMAGES` in the metadata.
 
         Raises:
             OSError: The records could not be written, on a full disk for example. All earlier files are kept.

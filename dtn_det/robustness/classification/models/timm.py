@@ -23,10 +23,10 @@ from dtn_det.errors import ClassCountError, InputError, MisfitError
 from dtn_det.robustness.classification.models.classifier import Classifier, Normalizer, View
 
 RANDOM = "random"
-"""Named in place of a checkpoint for random weights, the same ones in every run."""
+"""Named in place of a checkpoint for random weights, which are the same in every run."""
 
 FOLDER = "timm:local-dir:"
-"""Beginning of a source that is a folder of :mod:`dtn_det.export` or of timm."""
+"""Beginning of a source that is a folder written by :mod:`dtn_det.export` or by timm."""
 
 _SUGGESTED = 5
 
