@@ -46,7 +46,7 @@ class CheckResult:
 
     @property
     def is_good(self) -> bool:
-        """True if commands would accept it, and if it fits the model, in case one was named."""
+        """True if commands would accept the path, and it fits the model (or no model was named)."""
         return not self.problems and self.fits is not False
 
     def to_dict(self) -> dict[str, Any]:

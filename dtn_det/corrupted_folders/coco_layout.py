@@ -37,8 +37,8 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
         images: Folder that the file names are relative to, itself relative to ``root``; None to look for it.
 
     Raises:
-        AnnotationError: A file is not a COCO annotation file, COCO's evaluation would fail on it, or the annotated size
-            of an image is not the size with which the image is read, which an EXIF orientation may turn.
+        AnnotationError: A file is not a COCO annotation file, or COCO's evaluation would fail on it. Or an image is not
+            read with its annotated size, for example because of its EXIF orientation.
         InputError: Several files or several image folders could be meant, or two files have different ids for an image.
         FileNotFoundError: A file or folder is missing.
     """

@@ -1,8 +1,8 @@
 """Choose a random part of a data set's images that is the same in every run.
 
-Which images a part holds follows from the seed and from the path or id of each image, so it is the same in every run,
-and a smaller part is contained in any larger one. Stores keep the number and the seed but not the list of images. The
-texts that are hashed below must therefore never change, or stored runs could not be continued.
+Which images a part holds follows from the seed and from the path or id of each image. A smaller part is contained in
+any larger part. Stores keep the number and the seed but not the list of images. The texts that are hashed below must
+therefore never change, or stored runs could not be continued.
 """
 
 from __future__ import annotations

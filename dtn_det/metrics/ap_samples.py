@@ -171,8 +171,8 @@ def _weighted_ap(
     """Compute the AP of each replicate, category, area range and threshold; NaN if not needed or without ground truth.
 
     Precision is computed at true positives only, as it can only fall between two of them. The number of false positives
-    before a true positive is the number of earlier detections inside the area range minus those of them that matched
-    something, so the loop only visits matches.
+    before a true positive is the number of earlier detections inside the area range minus the matched detections among
+    them. The loop therefore visits only matches.
     """
     areas, levels = needed.shape
     categories = len(starts) - 1

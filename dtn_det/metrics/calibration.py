@@ -1,9 +1,9 @@
 """Calibration of confidences: expected calibration error, negative log-likelihood, Brier score.
 
-Records are tidy, with one row for each image of a cell: columns `corruption`, `severity`, `confidence` (largest
-probability), `correct` (whether the top-1 prediction is right), `true_probability` (probability of the true class),
-`squared_norm` (sum of the squares of all probabilities). The NLL needs `true_probability`, the Brier score needs
-`true_probability` and `squared_norm`.
+Records are tidy, with one row for each image of a cell. Their columns are `corruption`, `severity`, `confidence`
+(largest probability), `correct` (whether the top-1 prediction is right), `true_probability` (probability of the true
+class), `squared_norm` (sum of the squares of all probabilities). The NLL needs `true_probability`, the Brier score
+needs `true_probability` and `squared_norm`.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def calibration_error_samples(
         bins: Number of bins of equal width.
 
     Raises:
-        InputError: An array has another shape, a confidence is outside [0, 1], a value of `correct` is not 0 or 1,
+        InputError: An array has another shape, a confidence is outside [0, 1], or a value of `correct` is not 0 or 1.
             `bins` is less than 1, a cell is unknown or repeated, or an image is repeated.
     """
     check_bins(bins)

@@ -76,8 +76,8 @@ class Difference(Interval):
     """The difference of two models on the same images, second minus first, with its paired interval and p-value.
 
     Attributes:
-        p_value: Two-sided p-value ``2 * (1 + n) / (1 + replicates)``, at most 1, where n is the smaller of two counts:
-            the replicates with a difference of at most 0, and those with a difference of at least 0.
+        p_value: Two-sided p-value ``2 * (1 + n) / (1 + replicates)``, at most 1. Here, n is the smaller of two counts:
+            of replicates with a difference of at most 0, and of replicates with a difference of at least 0.
     """
 
     p_value: float

@@ -119,7 +119,7 @@ def is_least(p_value: float, replicates: int) -> bool:
 
 
 def p_decimals(replicates: int) -> int:
-    """Return with how many decimals the smallest possible p-value of a bootstrap is not written as 0."""
+    """Return the number of decimals that p-values need; with fewer, the smallest possible p-value would read as 0."""
     return max(_P_DECIMALS, math.ceil(-math.log10(least_p_value(replicates))))
 
 

@@ -40,9 +40,9 @@ class ReportOptions:
 
     Attributes:
         models: Names of the models to show, in this order; all if empty.
-        baseline: For classifiers, the model whose errors are the denominators of CE and mCE, ``alexnet`` or one of the
-            stores; None for AlexNet if the data are those of ImageNet-C, else for no CE and mCE. For detectors, the
-            model with which the others are compared.
+        baseline: For classifiers, the model whose errors are the denominators of CE and mCE: ``alexnet`` or a model of
+            the stores. None for AlexNet if the data are ImageNet-C's; for other data there are then no CE and mCE. For
+            detectors, the model with which the others are compared.
         pairs: First and second model of each difference, as ``FIRST:SECOND``; None to choose them by
             :func:`dtn_det.reports.sources.find_pairs`.
         replicates: Number of bootstrap replicates; 0 for no intervals.

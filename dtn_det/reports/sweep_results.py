@@ -42,7 +42,8 @@ def sweep_report(
         store: The store with the records. Images of unfinished units are left out; numbers are then marked `partial`.
         names: Names of the models to show, in this order.
         baseline: The model whose errors are the denominators of CE and mCE: ``alexnet``, or a model of the store, which
-            need not be among `names`; None for AlexNet if the data are those of ImageNet-C, else for no CE and mCE.
+            need not be among `names`. None for AlexNet if the data are ImageNet-C's; for other data there are then no
+            CE and mCE.
         replicates: Number of bootstrap replicates; 0 for no intervals.
         processes: Number of processes that evaluate detectors at the same time if there is enough to do.
         on_cells: Called with the number of cells on which a detector was just evaluated.

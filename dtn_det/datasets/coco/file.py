@@ -30,9 +30,9 @@ class CocoFile:
         path: The file.
         images: One row for each id, with ``id``, ``file_name`` with slashes, and ``height`` and ``width`` as integers;
             a side is missing if the file does not give a positive length for it.
-        annotations: The objects of these images and categories, with ``id``, ``image_id``, ``category_id``, ``bbox`` of
-            four finite numbers (x, y, width, height), ``area``, ``iscrowd`` (0 or 1), and ``segmentation`` if there is
-            one that can be evaluated.
+        annotations: The objects of these images and categories. Each has ``id``, ``image_id``, ``category_id``,
+            ``bbox`` of four finite numbers (x, y, width, height), ``area`` and ``iscrowd`` (0 or 1), and a
+            ``segmentation`` if there is one that can be evaluated.
         categories: One row for each id, with ``id`` and ``name``.
         remarks: What was left out, filled in or decided.
         mask_faults: The faults of segmentations that cannot be evaluated. The objects with these faults are kept

@@ -63,7 +63,7 @@ def base_name(name: str) -> str:
 def find_names(names: Iterable[str], folder: Path) -> FoundNames:
     """Look for images that do not lie where their names in a COCO file say.
 
-    Paths of another machine are matched by the file names at their ends, and only if all of them match: exactly one
+    Paths of another machine are matched by the file names at their ends, and only if all of them match. Exactly one
     image in the folder or below it must have each file name, and no two paths may lead to the same image.
 
     Args:

@@ -30,8 +30,9 @@ into parsing the JSON. Such a file is reported as unchecked, and is read only if
 def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[str]) -> tuple[Remark, ...]:
     """Check that the COCO files of a run can be read and that their images are there.
 
-    If MMDetection would fail on something that :mod:`dtn_det.datasets.coco` accepts, such as an object without an area,
-    a corrected copy is written, and the data sets and evaluators of the config are changed to use it.
+    MMDetection fails on some files that :mod:`dtn_det.datasets.coco` accepts, such as files with an object without an
+    area. In this case, a corrected copy is written, and the data sets and evaluators of the config are changed to use
+    it.
 
     Args:
         cfg: The config; changed in place.

@@ -39,7 +39,7 @@ def inner_folders(root: Path, folders: Sequence[str]) -> tuple[str, ...]:
 def _with_images(root: Path, folder: str, depth: int) -> Iterator[str]:
     try:
         names = subfolders(os.path.join(root, folder)) if depth else []
-    # Whatever reads the whole folder later reports that it cannot be read.
+    # The error is reported later, when the whole folder is read.
     except OSError:
         return
     for name in names:

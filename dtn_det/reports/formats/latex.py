@@ -1,8 +1,9 @@
 r"""Tables as LaTeX: fragments to be put into a paper, and a document that holds them all.
 
 Columns of numbers have siunitx's type ``S``, which aligns plain numbers. Its parser rejects numbers that are bold,
-underlined or marked, so these are set in math mode within braces, which ``S`` centres, and padded with ``\phantom`` to
-the width of the other numbers of the column. This aligns marked and plain numbers in any version of siunitx.
+underlined or marked. These are therefore set in math mode within braces, which ``S`` centres, and padded with
+``\phantom`` to the width of the other numbers of the column. This aligns marked and plain numbers in any version of
+siunitx.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def latex_text(text: str) -> str:
     """Escape a text, so that LaTeX shows it literally as far as the standard fonts allow.
 
     Accented Latin letters, Greek letters and common signs are converted. Other letters are reduced to a form that the
-    fonts have, without their accents for example; characters without such a form become their code point, such as
+    fonts have, for example without their accents. Characters without such a form become their code point, such as
     ``U+4E2D``, so that different names stay different.
     """
     plain = _JOINED.sub(rf"\g<0>{_SPLIT}", unicodedata.normalize("NFC", one_line(text)))

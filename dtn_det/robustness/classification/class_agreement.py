@@ -150,8 +150,8 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
         The model, with reordered logits if the orders differ, and remarks about what was decided.
 
     Raises:
-        ValueError: The names of the model's classes are not the names in the data, or the folders have the English
-            names of ImageNet's classes, whose alphabetical order is not the order of the model's classes.
+        ValueError: The names of the model's classes are not the names in the data. Or the folders have the English
+            names of ImageNet's classes, and the model's classes are not in alphabetical order.
     """
     theirs, ours = model.class_names, classes.images.labels.names
     by_words = bool(theirs) and naming(theirs) == "names"

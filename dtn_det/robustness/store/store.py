@@ -7,8 +7,8 @@ Layout of the folder::
     models/NAME/model.json           ModelManifest
     models/NAME/unit-000012.parquet  records of the images of unit 12 under every cell (corruption and severity)
 
-A unit is written under another name, flushed and renamed, so a kill or a full disk never leaves a part of a unit, and a
-run that is started again repeats at most the unit that was interrupted.
+A unit is written under another name, flushed and renamed, so a kill or a full disk never leaves a part of a unit. A run
+that is started again repeats at most the unit that was interrupted.
 """
 
 from __future__ import annotations

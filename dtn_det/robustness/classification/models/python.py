@@ -17,9 +17,10 @@ from dtn_det.robustness.classification.models.classifier import Classifier, View
 def load_python(source: str) -> Classifier:
     """Load a model by calling a function of the user.
 
-    The function takes no arguments. It returns either a torch module that computes logits from images, ``(N, 3, H, W)``
-    float32 RGB in [0, 1], or a pair: a torch module, and a function that makes its input from images, ``(N, 3, H, W)``
-    uint8 RGB on the module's device. The Python module of the function may lie in the current folder.
+    The function takes no arguments. It returns a torch module that computes logits from images, ``(N, 3, H, W)``
+    float32 RGB in [0, 1]. Or it returns a pair: a torch module, and a function that makes the module's input from
+    images, ``(N, 3, H, W)`` uint8 RGB on the module's device. The Python module of the function may lie in the current
+    folder.
 
     Args:
         source: ``python:MODULE:FUNCTION``.
