@@ -46,7 +46,7 @@ class CheckResult:
 
     @property
     def is_good(self) -> bool:
-        """True if commands would accept the path, and it fits the model (or no model was named)."""
+        """True if commands would accept the path, and it fits the model (or was not compared with a model)."""
         return not self.problems and self.fits is not False
 
     def to_dict(self) -> dict[str, Any]:

@@ -45,8 +45,8 @@ class Source:
     Attributes:
         layout: One of :data:`LAYOUTS`.
         images: All its images, sorted by target.
-        annotations: COCO's annotation files, by their paths within the tree and within each corruption and severity:
-            the path of a file to be copied, or the new content of one that was changed.
+        annotations: COCO's annotation files, by their paths within the tree, which are also their paths within each
+            corruption and severity. A value is the path of a file to be copied, or the new content of a changed file.
         remarks: What was left out or decided.
         classes: All class folders, including folders without images; empty if there are no class folders.
     """

@@ -75,7 +75,7 @@ def number_rows(
         which: The set of corruptions.
         found: The numbers of the model with their intervals.
         cells: All cells that the model was evaluated on.
-        names: Name in the report by the name in `found`, for numbers whose two names differ.
+        names: Maps names in `found` to names in the report, for numbers whose two names differ.
         severities: Whether to include the numbers of single severities.
     """
     for quantity, entry in found.entries.items():

@@ -52,8 +52,8 @@ def read_mask(value: object) -> Mask:
         value: The value in the file.
 
     Returns:
-        The mask that pycocotools 2.0.11 evaluates. Numbers that are written as text become numbers, and run lengths
-        become whole numbers, to which pycocotools would truncate them.
+        The mask that pycocotools 2.0.11 evaluates. Numbers that are written as text become numbers, and run lengths are
+        truncated to whole numbers, as in pycocotools.
     """
     if value is None or value in ([], {}, ""):
         return Mask()

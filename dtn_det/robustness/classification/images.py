@@ -89,7 +89,7 @@ class CorruptedOnDisk:
     """Reads the corrupted images of each cell from disk.
 
     Attributes:
-        folders: Folder of each cell but the clean one.
+        folders: Folder of each cell except the clean cell.
         cells: The cells, in the order of their numbers.
         clean: Path of each clean image, by the key of the corrupted image.
         side: Side of the square images in pixels.
