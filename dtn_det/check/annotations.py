@@ -51,7 +51,7 @@ def check_annotations(path: Path, target: Target | None = None, root: Path | Non
     fault, told = _against(file, target, root)
     stops = masks and _masks_stop(file)
     if stops:
-        # One of the problems reports the same.
+        # The problems already name the unusable masks, so the remark on them is dropped.
         remarks = tuple(remark for remark in remarks if remark.kind != "unusable_masks")
     elif masks:
         told += _without_masks(file)

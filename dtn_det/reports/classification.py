@@ -235,7 +235,7 @@ def _as_much_as_defined(
     remarks: list[str],
     guesses: Sequence[str],
 ) -> Intervals[AnyInterval]:
-    """Compute all numbers that are defined: if need be, without the relative mCE, or without any corruption error."""
+    """Compute all numbers that are defined. If undefined, the relative mCE or all corruption errors are left out."""
     attempts = [(baseline, False)]
     if baseline is not None and guesses:
         remarks += guesses

@@ -293,13 +293,13 @@ def _part(path: str) -> Any:
 
 
 def innermost_settings(cfg: Mapping[str, Any], loader: str) -> Iterator[tuple[str, Any]]:
-    """Yield the config key and settings of a dataloader's data sets, with the data sets inside in place of wrappers."""
+    """Yield the config key and the settings of a dataloader's data sets, replacing wrappers by their contents."""
     node = cfg.get(loader)
     yield from _datasets(f"{loader}.dataset", node.get("dataset") if isinstance(node, Mapping) else None)
 
 
 def _datasets(path: str, node: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the key and the settings of each data set at ``path``, with the data sets inside in place of wrappers."""
+    """Yield the key and the settings of each data set at ``path``, replacing wrappers by their contents."""
     if not isinstance(node, Mapping):
         return
     inner = [key for key in ("dataset", "datasets") if key in node]

@@ -14,7 +14,7 @@ from dtn_det.errors import InputError
 
 
 def innermost_datasets(node: Any) -> Iterator[dict[str, Any]]:
-    """Yield the settings of a dataloader's data sets; wrappers such as RepeatDataset yield the data sets inside."""
+    """Yield the settings of a dataloader's data sets, replacing wrappers such as RepeatDataset by their contents."""
     if not isinstance(node, dict):
         return
     for key in ("dataset", "datasets"):
@@ -149,7 +149,7 @@ def class_names(where: str, dataset: Mapping[str, Any]) -> list[str] | None:
         The names in the order of the class numbers; None if the data set names its classes after its folders.
 
     Raises:
-        InputError: ``classes`` in the config is a text, but not the path of a file.
+        InputError: ``classes`` in the config is a text that is not the path of a file.
     """
     metainfo = dataset.get("metainfo") or {}
     if "classes" in metainfo:

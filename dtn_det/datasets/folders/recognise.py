@@ -323,7 +323,7 @@ def _corrupted(root: Path, found: CorruptionFolders) -> Recognised:
 
 
 def _part_of_a_tree(root: Path, contents: Contents) -> Recognised | None:
-    """Recognise one corruption or one severity of a corrupted tree, whose images are not clean."""
+    """Recognise the folder of one corruption or one severity in a corrupted tree. Its images are not clean."""
     folders = contents.folders
     if not folders or contents.images:
         return None
