@@ -52,8 +52,6 @@ class DTN(TokenNorm):
         init: ``'local'``, as in the paper: the kernel of each group is centred on one neighbour, and the gates are 0.5.
             ``'layernorm'``: the gates are near 1, and ``head_rms`` and ``unbiased`` are False whatever their arguments,
             so that a network trained with LayerNorm almost keeps its outputs when its norms become DTN.
-        device: Device of the parameters.
-        dtype: Dtype of the parameters.
 
     Shapes:
         ``weight``, ``bias``: ``(C,)``. ``mean_norm_weight``, ``var_norm_weight``: ``(G,)``, logits of the gates.

@@ -129,8 +129,6 @@ class LocalitySelfAttention(CarriesOptions):
         mask_diagonal: See :func:`locality_attention`.
         attn_drop: Probability of dropping an attention weight, at least 0 and below 1.
         proj_drop: Probability of dropping an element of the output, at least 0 and below 1.
-        device: Device of the parameters.
-        dtype: Dtype of the parameters.
 
     ``scale``: ``(num_heads,)``, initially ``dim_head ** -0.5``.
 

@@ -77,8 +77,6 @@ class ShiftedPatchTokenization(CarriesOptions):
         prefix: Whether prefix tokens (class, distillation) may stand before the tokens of the map. They have a separate
             projection, ``prefix_linear``.
         eps: Added to the variance in ``patch_norm``; not negative.
-        device: Device of the parameters.
-        dtype: Dtype of the parameters.
 
     Shapes:
         ``patch_norm``: ``5 * C * patch_size ** 2`` features in the order (row, column, copy, channel).

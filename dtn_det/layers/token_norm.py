@@ -26,10 +26,10 @@ class TokenNorm(CarriesOptions, nn.LayerNorm):
     Args:
         num_features: Channels ``C`` of a token.
         eps: Added to variances and mean squares; not negative.
-        has_weight: Whether there is a ``weight`` of shape ``(C,)``, initially 1.
-        has_bias: Whether there is a ``bias`` of shape ``(C,)``, initially 0.
-        device: Device of the parameters.
-        dtype: Dtype of the parameters.
+
+    Attributes:
+        has_weight: Whether norms of the class have a ``weight`` of shape ``(C,)``, initially 1.
+        has_bias: Whether norms of the class have a ``bias`` of shape ``(C,)``, initially 0.
 
     Raises:
         ValueError: ``num_features`` is not a positive integer, or ``eps`` is negative or not finite.
@@ -37,14 +37,14 @@ class TokenNorm(CarriesOptions, nn.LayerNorm):
 
     class_key: ClassVar[str] = "norm"
     decisive: ClassVar[tuple[str, ...]] = ("eps",)
+    has_weight: ClassVar[bool] = True
+    has_bias: ClassVar[bool] = True
 
     def __init__(
         self,
         num_features: int,
         eps: float = 1e-5,
         *,
-        has_weight: bool = True,
-        has_bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -56,10 +56,10 @@ class TokenNorm(CarriesOptions, nn.LayerNorm):
         self.num_features = num_features
         self.normalized_shape = (num_features,)
         self.eps = eps
-        self.elementwise_affine = has_weight
-        for name, exists in (("weight", has_weight), ("bias", has_bias)):
-            values = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype)) if exists else None
-            self.register_parameter(name, values)
+        self.elementwise_affine = self.has_weight
+        weight = torch.ones(num_features, device=device, dtype=dtype)
+        self.register_parameter("weight", nn.Parameter(weight) if self.has_weight else None)
+        self.register_parameter("bias", nn.Parameter(torch.zeros_like(weight)) if self.has_bias else None)
 
     @property
     def _is_hf_initialized(self) -> bool:

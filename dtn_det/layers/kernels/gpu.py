@@ -174,32 +174,16 @@ def _statistics(tiling: Tiling, x: Tensor, coefficients: Tensor, options: DTNOpt
     own = new(2, tiling.num_tokens)
     block_tokens = max(1, TOKEN_TILE // tiling.block_channels)
     kernels.token_kernel[(-(-tiling.num_tokens // block_tokens),)](
-        x,
-        scale,
-        own,
-        *tiling.sizes,
-        _divisor(tiling.channels, options.unbiased),
-        options.eps,
-        D=tiling.group_channels,
-        HEAD_RMS=options.head_rms,
-        BLOCK_T=block_tokens,
-        BLOCK_D=tiling.block_channels,
-        num_warps=TOKEN_WARPS,
-    )
+        x, scale, own, *tiling.sizes, _divisor(tiling.channels, options.unbiased), options.eps,
+        D=tiling.group_channels, HEAD_RMS=options.head_rms,
+        BLOCK_T=block_tokens, BLOCK_D=tiling.block_channels, num_warps=TOKEN_WARPS,
+    )  # fmt: skip
     row_mean = new(x.shape)
     row_var = new(x.shape)
     kernels.row_moments_kernel[(tiling.row_tiles * tiling.num_groups,)](
-        x,
-        scale,
-        coefficients,
-        bounds,
-        table,
-        row_mean,
-        row_var,
-        *tiling.sizes,
-        HEAD_RMS=options.head_rms,
-        **tiling.tile_options,
-    )
+        x, scale, coefficients, bounds, table, row_mean, row_var, *tiling.sizes,
+        HEAD_RMS=options.head_rms, **tiling.tile_options,
+    )  # fmt: skip
     return _Statistics(bounds, table, scale, own, row_mean, row_var)
 
 
@@ -234,26 +218,10 @@ def forward(x: Tensor, parameters: DTNParameters, options: DTNOptions, out_dtype
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call, unused-ignore]
         found = _statistics(tiling, x, coefficients, options)
         kernels.output_kernel[(tiling.column_tiles * tiling.num_groups,)](
-            x,
-            found.scale,
-            found.own,
-            coefficients,
-            var_gate if mean_gate is None else mean_gate,
-            var_gate,
-            weight,
-            bias,
-            found.bounds,
-            found.table,
-            found.row_mean,
-            found.row_var,
-            y,
-            *tiling.sizes,
-            options.eps,
-            HEAD_RMS=options.head_rms,
-            ONLY_VAR=mean_gate is None,
-            COLUMNS=COLUMNS,
-            **tiling.tile_options,
-        )
+            x, found.scale, found.own, coefficients, var_gate if mean_gate is None else mean_gate, var_gate, weight,
+            bias, found.bounds, found.table, found.row_mean, found.row_var, y, *tiling.sizes, options.eps,
+            HEAD_RMS=options.head_rms, ONLY_VAR=mean_gate is None, COLUMNS=COLUMNS, **tiling.tile_options,
+        )  # fmt: skip
     return y
 
 
@@ -279,66 +247,22 @@ def backward(grad_y: Tensor, x: Tensor, parameters: DTNParameters, options: DTNO
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call, unused-ignore]
         found = _statistics(tiling, x, coefficients, options)
         kernels.output_gradient_kernel[(tiles * tiling.num_groups,)](
-            grad_y,
-            x,
-            found.scale,
-            found.own,
-            coefficients,
-            var_gate if mean_gate is None else mean_gate,
-            var_gate,
-            weight,
-            found.bounds,
-            found.table,
-            found.row_mean,
-            found.row_var,
-            direct,
-            to_mean,
-            to_var,
-            to_own,
-            coefficient_sums,
-            gate_sums,
-            channel_sums,
-            *tiling.sizes,
-            options.eps,
-            HEAD_RMS=options.head_rms,
-            ONLY_VAR=mean_gate is None,
-            COLUMNS=COLUMNS,
-            **tiling.tile_options,
-        )
+            grad_y, x, found.scale, found.own, coefficients, var_gate if mean_gate is None else mean_gate, var_gate,
+            weight, found.bounds, found.table, found.row_mean, found.row_var,
+            direct, to_mean, to_var, to_own, coefficient_sums, gate_sums, channel_sums, *tiling.sizes, options.eps,
+            HEAD_RMS=options.head_rms, ONLY_VAR=mean_gate is None, COLUMNS=COLUMNS, **tiling.tile_options,
+        )  # fmt: skip
         # The moments within rows are no longer needed, so their gradients are written into the same memory.
         to_row_mean, to_row_var = found.row_mean, found.row_var
         kernels.column_transpose_kernel[(tiles * tiling.num_groups,)](
-            to_mean,
-            to_var,
-            coefficients,
-            found.bounds,
-            found.table,
-            to_row_mean,
-            to_row_var,
-            *tiling.sizes,
-            COLUMNS=COLUMNS,
-            **tiling.tile_options,
-        )
+            to_mean, to_var, coefficients, found.bounds, found.table, to_row_mean, to_row_var, *tiling.sizes,
+            COLUMNS=COLUMNS, **tiling.tile_options,
+        )  # fmt: skip
         kernels.input_gradient_kernel[(tiling.row_tiles * tiling.num_groups,)](
-            x,
-            found.scale,
-            found.own,
-            coefficients,
-            found.bounds,
-            found.table,
-            direct,
-            to_row_mean,
-            to_row_var,
-            to_own,
-            grad_x,
-            coefficient_sums,
-            tiles,
-            *tiling.sizes,
-            _divisor(tiling.channels, options.unbiased),
-            HEAD_RMS=options.head_rms,
-            BLOCK_G=_power_of_two(tiling.num_groups),
-            **tiling.tile_options,
-        )
+            x, found.scale, found.own, coefficients, found.bounds, found.table, direct, to_row_mean, to_row_var, to_own,
+            grad_x, coefficient_sums, tiles, *tiling.sizes, _divisor(tiling.channels, options.unbiased),
+            HEAD_RMS=options.head_rms, BLOCK_G=_power_of_two(tiling.num_groups), **tiling.tile_options,
+        )  # fmt: skip
     return [
         grad_x,
         coefficient_sums.sum(0),

@@ -7,6 +7,7 @@ import triton.language as tl
 
 from dtn_det.layers.kernels.triton_forward import (
     SIZES,
+    _axis,
     _blend,
     _column_tile,
     _elements,
@@ -38,19 +39,9 @@ def _transposed(to_mean, to_var, step, bounds, table, fields, position, length, 
 
 @triton.jit
 def _reference(
-    x,
-    scale,
-    token,
-    group,
-    height,
-    width,
-    num_groups,
-    channels,
-    valid,
-    D: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    HEAD_RMS: tl.constexpr,
-):
+    x, scale, token, group, height, width, num_groups, channels, valid,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_RMS: tl.constexpr,
+):  # fmt: skip
     """Read the normalised token in the middle of each token's image."""
     middle = token // (height * width) * (height * width) + height // 2 * width + width // 2
     scales = scale + middle.to(tl.int64) * num_groups + group
@@ -59,38 +50,12 @@ def _reference(
 
 @triton.jit(do_not_specialize=SIZES)
 def output_gradient_kernel(
-    grad_y,
-    x,
-    scale,
-    own,
-    coefficients,
-    mean_gate,
-    var_gate,
-    weight,
-    bounds,
-    table,
-    row_mean,
-    row_var,
-    direct,
-    to_mean,
-    to_var,
-    to_own,
-    coefficient_sums,
-    gate_sums,
-    channel_sums,
-    batch,
-    height,
-    width,
-    num_groups,
-    channels,
-    eps,
-    D: tl.constexpr,
-    HEAD_RMS: tl.constexpr,
-    ONLY_VAR: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    grad_y, x, scale, own, coefficients, mean_gate, var_gate, weight, bounds, table, row_mean, row_var,
+    direct, to_mean, to_var, to_own, coefficient_sums, gate_sums, channel_sums,
+    batch, height, width, num_groups, channels, eps,
+    D: tl.constexpr, HEAD_RMS: tl.constexpr, ONLY_VAR: tl.constexpr,
+    BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     """Propagate the gradient from the output back to the moments over the neighbourhood.
 
     It writes these tensors:
@@ -108,26 +73,13 @@ def output_gradient_kernel(
     columns = tl.arange(0, BLOCK_D) < D
     mask = valid[:, None] & columns[None, :]
     at = _elements(token, group, channels, D, BLOCK_D)
-    axis = group * (height + width)
-    pilot, mean, var, mean_linear, square_linear, mean_quadratic, square_quadratic = _moments(
-        row_mean + at,
-        scale,
-        row_var + at,
-        width.to(tl.int64) * channels,
-        0,
-        bounds + axis,
-        table + axis,
-        num_groups * (height + width),
-        row,
-        height,
-        valid,
-        columns,
-        tl.load(coefficients + 3 * group + 1).to(tl.float32),
-        tl.load(coefficients + 3 * group + 2).to(tl.float32),
-        False,
-        True,
-        True,
+    bounds, table, fields, linear, quadratic = _axis(
+        coefficients, bounds, table, group, height, width, num_groups, ALONG_WIDTH=False
     )
+    pilot, mean, var, mean_linear, square_linear, mean_quadratic, square_quadratic = _moments(
+        row_mean + at, scale, row_var + at, width.to(tl.int64) * channels, 0, bounds, table, fields, row, height,
+        valid, columns, linear, quadratic, SCALED=False, SPREAD=True, DERIVATIVES=True,
+    )  # fmt: skip
     own_mean, own_var, mean_share, var_share, centre, inverse = _blend(
         own, mean_gate, var_gate, token, group, batch * height * width, valid, pilot + mean, var, eps, ONLY_VAR
     )
@@ -170,43 +122,23 @@ def output_gradient_kernel(
 
 @triton.jit(do_not_specialize=SIZES)
 def column_transpose_kernel(
-    to_mean,
-    to_var,
-    coefficients,
-    bounds,
-    table,
-    to_row_mean,
-    to_row_var,
-    batch,
-    height,
-    width,
-    num_groups,
-    channels,
-    D: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    to_mean, to_var, coefficients, bounds, table,
+    to_row_mean, to_row_var,
+    batch, height, width, num_groups, channels,
+    D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     """Apply the transposed filter over the height to ``to_mean`` and ``to_var``."""
     group = tl.program_id(0) % num_groups
     token, row, valid = _column_tile(tl.program_id(0) // num_groups, batch, height, width, BLOCK_T, COLUMNS)
     columns = tl.arange(0, BLOCK_D) < D
     at = _elements(token, group, channels, D, BLOCK_D)
-    axis = group * (height + width)
-    mean, var = _transposed(
-        to_mean + at,
-        to_var + at,
-        width.to(tl.int64) * channels,
-        bounds + axis,
-        table + axis,
-        num_groups * (height + width),
-        row,
-        height,
-        valid,
-        columns,
-        tl.load(coefficients + 3 * group + 1).to(tl.float32),
-        tl.load(coefficients + 3 * group + 2).to(tl.float32),
+    bounds, table, fields, linear, quadratic = _axis(
+        coefficients, bounds, table, group, height, width, num_groups, ALONG_WIDTH=False
     )
+    mean, var = _transposed(
+        to_mean + at, to_var + at, width.to(tl.int64) * channels, bounds, table, fields, row, height, valid, columns,
+        linear, quadratic,
+    )  # fmt: skip
     mask = valid[:, None] & columns[None, :]
     tl.store(to_row_mean + at, mean, mask=mask)
     tl.store(to_row_var + at, var, mask=mask)
@@ -214,31 +146,11 @@ def column_transpose_kernel(
 
 @triton.jit(do_not_specialize=SIZES)
 def input_gradient_kernel(
-    x,
-    scale,
-    own,
-    coefficients,
-    bounds,
-    table,
-    direct,
-    to_row_mean,
-    to_row_var,
-    to_own,
-    grad_x,
-    coefficient_sums,
-    first_slot,
-    batch,
-    height,
-    width,
-    num_groups,
-    channels,
-    divisor,
-    D: tl.constexpr,
-    HEAD_RMS: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    BLOCK_G: tl.constexpr,
-):
+    x, scale, own, coefficients, bounds, table, direct, to_row_mean, to_row_var, to_own,
+    grad_x, coefficient_sums,
+    first_slot, batch, height, width, num_groups, channels, divisor,
+    D: tl.constexpr, HEAD_RMS: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_G: tl.constexpr,
+):  # fmt: skip
     """Propagate the gradients back through the filter over the width, LayerNorm's statistics and the root mean square.
 
     Each tile writes one slot of ``coefficient_sums`` ``(slots, G, 3)``; the slots begin at ``first_slot``.
@@ -251,24 +163,13 @@ def input_gradient_kernel(
     at = _elements(token, group, channels, D, BLOCK_D)
     token_at = token.to(tl.int64) * num_groups
     scales = scale + token_at + group
-    axis = group * (height + width) + height
-    fields = num_groups * (height + width)
-    linear = tl.load(coefficients + 3 * group).to(tl.float32)
-    quadratic = tl.load(coefficients + 3 * group + 2).to(tl.float32)
-    mean_part, var_part = _transposed(
-        to_row_mean + at,
-        to_row_var + at,
-        channels,
-        bounds + axis,
-        table + axis,
-        fields,
-        column,
-        width,
-        valid,
-        columns,
-        linear,
-        quadratic,
+    bounds, table, fields, linear, quadratic = _axis(
+        coefficients, bounds, table, group, height, width, num_groups, ALONG_WIDTH=True
     )
+    mean_part, var_part = _transposed(
+        to_row_mean + at, to_row_var + at, channels, bounds, table, fields, column, width, valid, columns,
+        linear, quadratic,
+    )  # fmt: skip
     value = _read(x + at, scales, valid, columns, HEAD_RMS)
     reference = _reference(x, scale, token, group, height, width, num_groups, channels, valid, D, BLOCK_D, HEAD_RMS)
 
@@ -288,24 +189,9 @@ def input_gradient_kernel(
     tl.store(grad_x + at, gradient.to(grad_x.dtype.element_ty), mask=mask)
 
     pilot, mean, _var, mean_linear, square_linear, mean_quadratic, square_quadratic = _moments(
-        x + at,
-        scales,
-        x + at,
-        channels,
-        num_groups,
-        bounds + axis,
-        table + axis,
-        fields,
-        column,
-        width,
-        valid,
-        columns,
-        linear,
-        quadratic,
-        HEAD_RMS,
-        False,
-        True,
-    )
+        x + at, scales, x + at, channels, num_groups, bounds, table, fields, column, width, valid, columns,
+        linear, quadratic, SCALED=HEAD_RMS, SPREAD=False, DERIVATIVES=True,
+    )  # fmt: skip
     to_var = tl.load(to_row_var + at, mask=mask, other=0.0)
     to_mean = tl.load(to_row_mean + at, mask=mask, other=0.0) + 2.0 * to_var * (pilot - reference + mean)
     by_linear = to_mean * mean_linear + to_var * (square_linear - 2.0 * mean * mean_linear)

@@ -14,6 +14,9 @@ linear filters. All values are taken relative to the token in the middle of the 
 
 A program handles ``BLOCK_T`` tokens of one group of ``D`` channels. Maps are ``(B, H, W, C)``, contiguous. Sums over
 tokens use one slot per program, so results do not depend on the order of execution.
+
+The arguments of a kernel are listed by kind: tensors that it reads, tensors that it writes, sizes and numbers, and
+compile-time constants.
 """
 
 import triton
@@ -128,25 +131,26 @@ def _read(values, scales, rows, columns, SCALED: tl.constexpr):
 
 
 @triton.jit
+def _axis(coefficients, bounds, table, group, height, width, num_groups, ALONG_WIDTH: tl.constexpr):
+    """Return what :func:`axis_kernel` has written for an axis of a group, and the group's coefficients for this axis.
+
+    These are ``bounds`` and ``table`` from the first position of the axis on, the distance between their fields, and
+    the linear and the quadratic coefficient.
+    """
+    start = group * (height + width)
+    if ALONG_WIDTH:
+        start += height
+    fields = num_groups * (height + width)
+    linear = tl.load(coefficients + 3 * group + (0 if ALONG_WIDTH else 1)).to(tl.float32)
+    quadratic = tl.load(coefficients + 3 * group + 2).to(tl.float32)
+    return bounds + start, table + start, fields, linear, quadratic
+
+
+@triton.jit
 def _moments(
-    values,
-    scales,
-    spreads,
-    step,
-    scale_step,
-    bounds,
-    table,
-    fields,
-    position,
-    length,
-    valid,
-    columns,
-    linear,
-    quadratic,
-    SCALED: tl.constexpr,
-    SPREAD: tl.constexpr,
-    DERIVATIVES: tl.constexpr,
-):
+    values, scales, spreads, step, scale_step, bounds, table, fields, position, length, valid, columns,
+    linear, quadratic, SCALED: tl.constexpr, SPREAD: tl.constexpr, DERIVATIVES: tl.constexpr,
+):  # fmt: skip
     """Compute mean and variance over the sources of each token of a tile, along one axis.
 
     ``values`` and ``spreads`` (variances to add) point at the tile itself. The next position along the axis is ``step``
@@ -241,20 +245,10 @@ def _elements(token, group, channels, D: tl.constexpr, BLOCK_D: tl.constexpr):
 @triton.jit(do_not_specialize=SIZES)
 def token_kernel(
     x,
-    scale,
-    own,
-    batch,
-    height,
-    width,
-    num_groups,
-    channels,
-    divisor,
-    eps,
-    D: tl.constexpr,
-    HEAD_RMS: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
+    scale, own,
+    batch, height, width, num_groups, channels, divisor, eps,
+    D: tl.constexpr, HEAD_RMS: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     """Compute the reciprocal root mean squares ``scale`` ``(N, G)`` and LayerNorm's statistics ``own`` ``(2, N)``."""
     num_tokens = batch * height * width
     token = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
@@ -281,48 +275,24 @@ def token_kernel(
 
 @triton.jit(do_not_specialize=SIZES)
 def row_moments_kernel(
-    x,
-    scale,
-    coefficients,
-    bounds,
-    table,
-    row_mean,
-    row_var,
-    batch,
-    height,
-    width,
-    num_groups,
-    channels,
-    D: tl.constexpr,
-    HEAD_RMS: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
+    x, scale, coefficients, bounds, table,
+    row_mean, row_var,
+    batch, height, width, num_groups, channels,
+    D: tl.constexpr, HEAD_RMS: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     """Compute the moments along the width: the maps ``row_mean`` and ``row_var``."""
     group = tl.program_id(0) % num_groups
     token, column, valid = _row_tile(tl.program_id(0) // num_groups, batch, height, width, BLOCK_T)
     columns = tl.arange(0, BLOCK_D) < D
     at = _elements(token, group, channels, D, BLOCK_D)
-    axis = group * (height + width) + height
-    pilot, mean, var, _1, _2, _3, _4 = _moments(
-        x + at,
-        scale + token.to(tl.int64) * num_groups + group,
-        x + at,
-        channels,
-        num_groups,
-        bounds + axis,
-        table + axis,
-        num_groups * (height + width),
-        column,
-        width,
-        valid,
-        columns,
-        tl.load(coefficients + 3 * group).to(tl.float32),
-        tl.load(coefficients + 3 * group + 2).to(tl.float32),
-        HEAD_RMS,
-        False,
-        False,
+    scales = scale + token.to(tl.int64) * num_groups + group
+    bounds, table, fields, linear, quadratic = _axis(
+        coefficients, bounds, table, group, height, width, num_groups, ALONG_WIDTH=True
     )
+    pilot, mean, var, _1, _2, _3, _4 = _moments(
+        x + at, scales, x + at, channels, num_groups, bounds, table, fields, column, width, valid, columns,
+        linear, quadratic, SCALED=HEAD_RMS, SPREAD=False, DERIVATIVES=False,
+    )  # fmt: skip
     mask = valid[:, None] & columns[None, :]
     tl.store(row_mean + at, pilot + mean, mask=mask)
     tl.store(row_var + at, var, mask=mask)
@@ -330,57 +300,24 @@ def row_moments_kernel(
 
 @triton.jit(do_not_specialize=SIZES)
 def output_kernel(
-    x,
-    scale,
-    own,
-    coefficients,
-    mean_gate,
-    var_gate,
-    weight,
-    bias,
-    bounds,
-    table,
-    row_mean,
-    row_var,
+    x, scale, own, coefficients, mean_gate, var_gate, weight, bias, bounds, table, row_mean, row_var,
     y,
-    batch,
-    height,
-    width,
-    num_groups,
-    channels,
-    eps,
-    D: tl.constexpr,
-    HEAD_RMS: tl.constexpr,
-    ONLY_VAR: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    batch, height, width, num_groups, channels, eps,
+    D: tl.constexpr, HEAD_RMS: tl.constexpr, ONLY_VAR: tl.constexpr,
+    BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     """Compute the moments along the height from those along the width, blend them with LayerNorm's, and normalise."""
     group = tl.program_id(0) % num_groups
     token, row, valid = _column_tile(tl.program_id(0) // num_groups, batch, height, width, BLOCK_T, COLUMNS)
     columns = tl.arange(0, BLOCK_D) < D
     at = _elements(token, group, channels, D, BLOCK_D)
-    axis = group * (height + width)
-    pilot, mean, var, _1, _2, _3, _4 = _moments(
-        row_mean + at,
-        scale,
-        row_var + at,
-        width.to(tl.int64) * channels,
-        0,
-        bounds + axis,
-        table + axis,
-        num_groups * (height + width),
-        row,
-        height,
-        valid,
-        columns,
-        tl.load(coefficients + 3 * group + 1).to(tl.float32),
-        tl.load(coefficients + 3 * group + 2).to(tl.float32),
-        False,
-        True,
-        False,
+    bounds, table, fields, linear, quadratic = _axis(
+        coefficients, bounds, table, group, height, width, num_groups, ALONG_WIDTH=False
     )
+    pilot, mean, var, _1, _2, _3, _4 = _moments(
+        row_mean + at, scale, row_var + at, width.to(tl.int64) * channels, 0, bounds, table, fields, row, height,
+        valid, columns, linear, quadratic, SCALED=False, SPREAD=True, DERIVATIVES=False,
+    )  # fmt: skip
     _own_mean, _own_var, _mean_share, _var_share, centre, inverse = _blend(
         own, mean_gate, var_gate, token, group, batch * height * width, valid, pilot + mean, var, eps, ONLY_VAR
     )

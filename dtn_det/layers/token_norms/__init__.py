@@ -1,6 +1,6 @@
 """The norms of tokens that DTN is compared with, under one interface, and a factory that builds norms by name."""
 
-from dtn_det.layers.token_norms.batch import SwitchNorm, TokenBatchNorm
+from dtn_det.layers.token_norms.across import SwitchNorm, TokenBatchNorm, TokenGroupNorm, TokenInstanceNorm
 from dtn_det.layers.token_norms.factory import (
     TOKEN_NORMS,
     build_token_norm,
@@ -9,7 +9,6 @@ from dtn_det.layers.token_norms.factory import (
     takes_groups,
     token_norm_class,
 )
-from dtn_det.layers.token_norms.instance import TokenGroupNorm, TokenInstanceNorm
 from dtn_det.layers.token_norms.power import PowerNorm
 from dtn_det.layers.token_norms.within import DyT, RMSNorm, ScaleNorm, TokenLayerNorm
 

@@ -67,8 +67,6 @@ class AcrossTokensNorm(WithinTokenNorm):
         eps: Added to variances and mean squares.
         include_prefix: Whether prefix tokens (class, distillation, register) enter the statistics. If not, ``hw_shape``
             is required to distinguish them from the other tokens.
-        device: Device of the parameters.
-        dtype: Dtype of the parameters.
     """
 
     decisive: ClassVar[tuple[str, ...]] = ("eps", "include_prefix")

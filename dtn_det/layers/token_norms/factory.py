@@ -12,8 +12,7 @@ from torch import nn
 from dtn_det.errors import InputError
 from dtn_det.layers.dtn import DTN
 from dtn_det.layers.token_norm import TokenNorm
-from dtn_det.layers.token_norms.batch import SwitchNorm, TokenBatchNorm
-from dtn_det.layers.token_norms.instance import TokenGroupNorm, TokenInstanceNorm
+from dtn_det.layers.token_norms.across import SwitchNorm, TokenBatchNorm, TokenGroupNorm, TokenInstanceNorm
 from dtn_det.layers.token_norms.power import PowerNorm
 from dtn_det.layers.token_norms.within import DyT, RMSNorm, ScaleNorm, TokenLayerNorm
 

@@ -29,7 +29,7 @@ class PowerNorm(AcrossTokensNorm):
     batch where the paper has ``psi``. As in the released code, each token is first divided by its root mean square over
     channels (``layer_scale``).
 
-    As with :class:`~dtn_det.layers.token_norms.batch.TokenBatchNorm`, each process has running statistics of its own
+    As with :class:`~dtn_det.layers.token_norms.across.TokenBatchNorm`, each process has running statistics of its own
     batches. ``nu`` is updated in the backward pass. With activation checkpointing, the repeated forward pass uses a
     ``psi`` that has already been updated.
 
@@ -42,8 +42,6 @@ class PowerNorm(AcrossTokensNorm):
         layer_scale: Divide each token by its root mean square over channels first.
         include_prefix: Whether prefix tokens enter the statistics, see
             :class:`~dtn_det.layers.token_norms.base.AcrossTokensNorm`.
-        device: Device of parameters and buffers.
-        dtype: Dtype of the parameters.
 
     Shapes:
         ``weight``, ``bias``, ``running_square`` (``psi^2``), ``running_gradient`` (``nu``): ``(C,)``. ``num_steps``:
@@ -87,7 +85,6 @@ class PowerNorm(AcrossTokensNorm):
         self.register_buffer("running_square", torch.ones(num_features, device=device, dtype=dtype))
         self.register_buffer("running_gradient", torch.zeros(num_features, device=device, dtype=dtype))
         self.register_buffer("num_steps", torch.zeros((), device=device, dtype=torch.long))
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Set the weight to 1, the bias to 0, and reset the running statistics."""

@@ -19,23 +19,10 @@ class TokenLayerNorm(WithinTokenNorm):
     Args:
         num_features: Channels ``C`` of a token.
         eps: Added to the variance.
-        device: Device of the parameters.
-        dtype: Dtype of the parameters.
 
     Shapes:
         ``weight``, ``bias``: ``(C,)``.
     """
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(num_features, eps, device=device, dtype=dtype)
-        self.reset_parameters()
 
     def normalize(self, x: Tensor) -> Tensor:
         """Normalise tokens ``(..., C)``."""
@@ -50,27 +37,12 @@ class RMSNorm(WithinTokenNorm):
     Args:
         num_features: Channels ``C`` of a token.
         eps: Added to the mean square.
-        device: Device of the parameters.
-        dtype: Dtype of the parameters.
 
     Shapes:
         ``weight``: ``(C,)``.
     """
 
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(num_features, eps, has_bias=False, device=device, dtype=dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Set the weight to 1."""
-        nn.init.ones_(self.weight)
+    has_bias = False
 
     def normalize(self, x: Tensor) -> Tensor:
         """Normalise tokens ``(..., C)``."""
@@ -86,12 +58,12 @@ class ScaleNorm(WithinTokenNorm):
     Args:
         num_features: Channels ``C`` of a token.
         eps: Lower bound of the length that a token is divided by.
-        device: Device of the parameter.
-        dtype: Dtype of the parameter.
 
     Shapes:
         ``gain``: ``(1,)``.
     """
+
+    has_weight = has_bias = False
 
     def __init__(
         self,
@@ -101,7 +73,7 @@ class ScaleNorm(WithinTokenNorm):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(num_features, eps, has_weight=False, has_bias=False, device=device, dtype=dtype)
+        super().__init__(num_features, eps, device=device, dtype=dtype)
         self.gain = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
         self.reset_parameters()
 
@@ -123,8 +95,6 @@ class DyT(WithinTokenNorm):
         num_features: Channels ``C`` of a token.
         eps: Has no effect, because nothing is divided. All norms have this argument.
         alpha: Initial value of the parameter ``alpha``; 0.5 in the paper.
-        device: Device of the parameters.
-        dtype: Dtype of the parameters.
 
     Shapes:
         ``weight``, ``bias``: ``(C,)``. ``alpha``: ``(1,)``.
