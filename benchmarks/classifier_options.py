@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from _measure import interleaved, ratio, setup_line
+from _measure import argument_parser, interleaved, setup_line, speeds
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
@@ -61,7 +61,7 @@ def build(config: str, options: list[str], size: int, batch: int, device: str) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__, repeats=15)
     parser.add_argument("config", nargs="?", default=SMALL_VIT)
     parser.add_argument(
         "--variant",
@@ -73,8 +73,6 @@ def main() -> None:
     )
     parser.add_argument("--size", type=int, default=32, help="height and width of the images")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--repeats", type=int, default=15)
     args = parser.parse_args()
     register_all_modules()
     MMLogger.get_instance("benchmark", log_level="ERROR")
@@ -83,11 +81,8 @@ def main() -> None:
     variants = {PLAIN: [], **{name: options for name, *options in chosen}}
     runs = {name: build(args.config, options, args.size, args.batch, args.device) for name, options in variants.items()}
     timings = interleaved(runs, args.repeats, args.device)
-    print(f"{args.config}, batch {args.batch}: {PLAIN} {args.batch / timings[PLAIN].median:.1f} images/s")
-    for name in list(variants)[1:]:
-        median, low, high = ratio(timings, name, PLAIN)
-        speed = args.batch / timings[name].median
-        print(f"  {name}: {speed:.1f} images/s, time {median:.3f} ({low:.3f} to {high:.3f}) of {PLAIN}'s")
+    first, *others = speeds(timings, PLAIN, args.batch)
+    print(f"{args.config}, batch {args.batch}: {first}", *others, sep="\n  ")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,11 @@ python benchmarks/converted_vit.py [--norms dtn] [--device cuda] [--batch 8] [--
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 import timm
 import torch
-from _measure import interleaved, ratio, setup_line
-from torch.nn import functional as F
+from _measure import argument_parser, interleaved, setup_line, speeds, training_step
 
 from dtn_det import convert_norm
 from dtn_det.layers import TOKEN_NORMS
@@ -25,39 +23,22 @@ def build(norm: str, model: str, batch: int, device: str) -> Callable[[], object
     network = timm.create_model(model).train()
     if norm != BASELINE:
         convert_norm(network, norm, **({"init": "local"} if norm == "dtn" else {}))
-    network.to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=device == "cuda")
-    images = torch.randn(batch, 3, 224, 224, device=device)
-    labels = torch.randint(0, 1000, (batch,), device=device)
-
-    def run() -> None:
-        optimizer.zero_grad()
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-            loss = F.cross_entropy(network(images), labels)
-        loss.backward()
-        optimizer.step()
-
-    return run
+    return training_step(network, torch.randn(batch, 3, 224, 224, device=device), device)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__, repeats=9)
     parser.add_argument("--norms", nargs="+", default=["dtn"], choices=list(TOKEN_NORMS))
     parser.add_argument("--model", default="vit_small_patch16_224")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=9)
     args = parser.parse_args()
     print(setup_line(args.device))
     names = [BASELINE, *args.norms]
     timings = interleaved(
         {name: build(name, args.model, args.batch, args.device) for name in names}, args.repeats, args.device
     )
-    print(f"{args.model}, batch {args.batch}: {BASELINE} {args.batch / timings[BASELINE].median:.1f} images/s")
-    for name in args.norms:
-        median, low, high = ratio(timings, name, BASELINE)
-        speed = args.batch / timings[name].median
-        print(f"{name}: {speed:.1f} images/s, time {median:.3f} ({low:.3f} to {high:.3f}) of {BASELINE}'s")
+    first, *others = speeds(timings, BASELINE, args.batch)
+    print(f"{args.model}, batch {args.batch}: {first}", *others, sep="\n")
 
 
 if __name__ == "__main__":

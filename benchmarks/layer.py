@@ -5,11 +5,10 @@ python benchmarks/layer.py [--device cuda] [--repeats 9]
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 import torch
-from _measure import interleaved, peak_memory, ratio, setup_line
+from _measure import argument_parser, interleaved, peak_memory, ratio, setup_line
 from torch import Tensor, nn
 
 from dtn_det.layers import DTN
@@ -66,10 +65,7 @@ def build(kind: str, grid: tuple[int, int, int, int, int], device: str) -> Calla
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--repeats", type=int, default=9)
-    args = parser.parse_args()
+    args = argument_parser(__doc__, repeats=9).parse_args()
     print(setup_line(args.device), "\n")
     print("| B x H x W x C, G | LayerNorm ms | DTN ms | DTN / LayerNorm (min to max) | dense / DTN |")
     print("|---|---|---|---|---|")

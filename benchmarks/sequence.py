@@ -5,11 +5,10 @@ python benchmarks/sequence.py [--device cuda] [--repeats 5]
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 import torch
-from _measure import interleaved, peak_memory, ratio, setup_line
+from _measure import argument_parser, interleaved, peak_memory, ratio, setup_line
 from layer import DenseDTN
 from torch import nn
 
@@ -42,10 +41,7 @@ def build(kind: str, length: int, device: str) -> Callable[[], object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args()
+    args = argument_parser(__doc__, repeats=5).parse_args()
     print(setup_line(args.device), "\n")
     kinds = ["LayerNorm", "DTN", "padded", "dense"]
     timings = interleaved({kind: build(kind, LENGTH, args.device) for kind in kinds}, args.repeats, args.device)

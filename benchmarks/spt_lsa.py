@@ -5,13 +5,11 @@ python benchmarks/spt_lsa.py [--models vit-s small] [--device cuda] [--repeats 9
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 import timm
 import torch
-from _measure import interleaved, ratio, setup_line
-from torch.nn import functional as F
+from _measure import argument_parser, interleaved, setup_line, speeds, training_step
 
 from dtn_det.conversion import convert_attention, convert_tokenization
 
@@ -31,38 +29,22 @@ def build(variant: str, model: str, batch: int, device: str) -> Callable[[], obj
         convert_tokenization(network, "spt")
     if "LSA" in variant:
         convert_attention(network, "lsa")
-    network.to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=device == "cuda")
     images = torch.randn(batch, 3, options["img_size"], options["img_size"], device=device)
-    labels = torch.randint(0, 1000, (batch,), device=device)
-
-    def run() -> None:
-        optimizer.zero_grad()
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-            loss = F.cross_entropy(network(images), labels)
-        loss.backward()
-        optimizer.step()
-
-    return run
+    return training_step(network, images, device)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__, repeats=9)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--batch", type=int, help="images a step; by default 8 at 224 and 64 at 32")
-    parser.add_argument("--repeats", type=int, default=9)
     args = parser.parse_args()
     print(setup_line(args.device))
     for model in args.models:
         batch = args.batch or MODELS[model][2]
         runs = {variant: build(variant, model, batch, args.device) for variant in VARIANTS}
         timings = interleaved(runs, args.repeats, args.device)
-        print(f"{model}, batch {batch}: {PLAIN} {batch / timings[PLAIN].median:.1f} images/s")
-        for variant in VARIANTS[1:]:
-            median, low, high = ratio(timings, variant, PLAIN)
-            speed = batch / timings[variant].median
-            print(f"  {variant}: {speed:.1f} images/s, time {median:.3f} ({low:.3f} to {high:.3f}) of {PLAIN}'s")
+        first, *others = speeds(timings, PLAIN, batch)
+        print(f"{model}, batch {batch}: {first}", *others, sep="\n  ")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,10 @@ On a GPU under bfloat16 autocast.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 import torch
-from _measure import interleaved, peak_memory, ratio, setup_line
+from _measure import argument_parser, interleaved, peak_memory, ratio, setup_line
 
 from dtn_det.backbones import DTNSwinTransformer
 
@@ -39,10 +38,8 @@ def build(norm: str, shape: tuple[int, int], device: str) -> Callable[[], object
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser = argument_parser(__doc__, repeats=5)
     parser.add_argument("--shape", type=int, nargs=2, default=(800, 1344), metavar=("H", "W"))
-    parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     print(setup_line(args.device))
     shape = tuple(args.shape)

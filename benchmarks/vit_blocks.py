@@ -5,11 +5,10 @@ python benchmarks/vit_blocks.py [--device cuda] [--batch 8] [--repeats 9]
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 import torch
-from _measure import interleaved, ratio, setup_line
+from _measure import argument_parser, interleaved, ratio, setup_line
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -57,11 +56,9 @@ def build(norm: str, depth: int, batch: int, device: str) -> Callable[[], object
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser = argument_parser(__doc__, repeats=9)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--depth", type=int, default=12)
-    parser.add_argument("--repeats", type=int, default=9)
     args = parser.parse_args()
     print(setup_line(args.device))
     runs = {norm: build(norm, args.depth, args.batch, args.device) for norm in ("LayerNorm", "DTN")}

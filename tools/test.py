@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.checkpoints.load import fit_weights
 from dtn_det.checkpoints.read import read_checkpoint
-from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.cli.sweep_options import add_weights
 from dtn_det.datasets.configs.classes import check_evaluation
 from dtn_det.datasets.configs.files import check_files, explain_failure
@@ -17,6 +16,7 @@ from dtn_det.errors import InputError
 from dtn_det.training import launch
 from dtn_det.training.config import load_config
 from dtn_det.training.launch import enable_tta
+from dtn_det.training.run import read_by_package
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

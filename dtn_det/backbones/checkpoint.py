@@ -12,9 +12,8 @@ from mmengine.logging import print_log
 from mmengine.model.weight_init import PretrainedInit
 from torch import nn
 
-from dtn_det.checkpoints.backbone_keys import Family, backbone_weights, to_mmdet
+from dtn_det.checkpoints.backbone_keys import Family, backbone_weights, resize_tables, to_mmdet
 from dtn_det.checkpoints.fit import check_floating_point, compare_weights, with_tied_names
-from dtn_det.checkpoints.key_maps import resize_tables
 from dtn_det.checkpoints.load import with_options
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.errors import CheckpointError, InputError

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dtn_det.backbones.checkpoint import load_pretrained, pretrained_init_cfg
 from dtn_det.backbones.stage_norms import apply_norm, check_arguments, maybe_checkpoint, stage_groups, token_norm_from
-from dtn_det.checkpoints.key_maps import resize_grid
+from dtn_det.checkpoints.backbone_keys import resize_grid
 from dtn_det.conversion.hosts.mmcv import tokenization_of
 from dtn_det.conversion.hosts.mmdet import localize
 from dtn_det.errors import InputError

@@ -1,6 +1,8 @@
-"""Conversion of backbone weights to MMDetection's names, from the names of the authors, timm or OpenMMLab.
+"""Conversion of weights of Swin, PVT and PVTv2 to MMDetection's names, from those of the authors, timm or OpenMMLab.
 
-Parameters that DTN adds to a norm keep their names, so checkpoints with DTN pass through every key map too.
+The key maps are pure functions on state dicts. They also change the order of channels to MMDetection's, and resize
+position tables and embeddings to the grid of a model. Parameters that DTN adds to a norm keep their names, so
+checkpoints with DTN pass through every key map too.
 """
 
 from __future__ import annotations
@@ -10,19 +12,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dtn_det.checkpoints.fit import OWN_BUFFERS
-from dtn_det.checkpoints.key_maps import (
-    pvt_official_to_mmdet,
-    pvt_timm_to_official,
-    swin_official_to_mmdet,
-    swin_timm_to_official,
-)
 from dtn_det.checkpoints.state_dict import StateDict, WeightsKind, some
 from dtn_det.checkpoints.unwrap import Unwrapped, unwrap_by
 from dtn_det.checkpoints.weights import Weights, choose_whole
 from dtn_det.errors import CheckpointError
+from dtn_det.layers.options import EXTRA_STATE, unpack_options
 
 Family = Literal["swin", "pvt"]
 
@@ -37,8 +36,23 @@ _SIGNATURES: dict[tuple[Family, str], str] = {
 }
 
 # Names of the classifier, and of buffers that the model computes itself.
-_SWIN_DROPPED = r"(head|norm|fc_norm)\.|.*\.(relative_position_index|attn_mask)$"
-_PVT_DROPPED = r"(head|norm)\.|cls_token$"
+_DROPPED: dict[Family, str] = {
+    "swin": r"(head|norm|fc_norm)\.|.*\.(relative_position_index|attn_mask)$",
+    "pvt": r"(head|norm)\.|cls_token$",
+}
+_MODELS: dict[Family, str] = {"swin": "Swin", "pvt": "PVT"}
+
+Rules = tuple[tuple[str, str], ...]
+
+_OF_MERGING = re.compile(r"\.downsample\.(?P<layer>reduction|norm)\.(?P<name>.+)$")
+
+_SWIN_RULES: Rules = (
+    (r"^patch_embed\.proj\.", "patch_embed.projection."),
+    (r"^layers\.", "stages."),
+    (r"\.attn\.", ".attn.w_msa."),
+    (r"\.mlp\.fc1\.", ".ffn.layers.0.0."),
+    (r"\.mlp\.fc2\.", ".ffn.layers.1."),
+)
 
 
 def backbone_weights(
@@ -120,15 +134,12 @@ def to_mmdet(state: Mapping[str, Tensor], family: Family) -> StateDict:
         CheckpointError: The names are of another family, or unknown.
     """
     source = detect_format(state, family)
+    state = {key: value for key, value in state.items() if not re.match(_DROPPED[family], key)}
+    if source == "mmdet":
+        return state
     if family == "swin":
-        state = {key: value for key, value in state.items() if not re.match(_SWIN_DROPPED, key)}
-        if source == "timm":
-            state = swin_timm_to_official(state)
-        return dict(state) if source == "mmdet" else swin_official_to_mmdet(state)
-    state = {key: value for key, value in state.items() if not re.match(_PVT_DROPPED, key)}
-    if source == "timm":
-        state = pvt_timm_to_official(state)
-    return dict(state) if source == "mmdet" else pvt_official_to_mmdet(state)
+        return swin_official_to_mmdet(swin_timm_to_official(state) if source == "timm" else state)
+    return pvt_official_to_mmdet(pvt_timm_to_official(state) if source == "timm" else state)
 
 
 def whose_names(names: Iterable[str]) -> str:
@@ -137,7 +148,7 @@ def whose_names(names: Iterable[str]) -> str:
     for (family, source), pattern in _SIGNATURES.items():
         if any(map(re.compile(rf"(?:^|\.){pattern}").search, names)):
             author = {"mmdet": "MMDetection", "official": "its authors", "timm": "timm"}[source]
-            return f"{author}'{'' if author.endswith('s') else 's'} {'Swin' if family == 'swin' else 'PVT'}"
+            return f"{author}'{'' if author.endswith('s') else 's'} {_MODELS[family]}"
     return ""
 
 
@@ -185,12 +196,184 @@ def rename_backbone(state: Mapping[str, Tensor], own: Iterable[str]) -> RenamedB
             continue
         if format_of_file == "mmdet":
             continue
-        dropped = re.compile(_SWIN_DROPPED if family == "swin" else _PVT_DROPPED)
-        of_classifier = {name: value for name, value in before.items() if dropped.match(name)}
+        of_classifier = {name: value for name, value in before.items() if re.match(_DROPPED[family], name)}
         kept = {name: value for name, value in of_classifier.items() if not name.endswith(OWN_BUFFERS)}
         after = {prefix + name: value for name, value in {**to_mmdet(before, family), **kept}.items()}
         rest = {name: value for name, value in state.items() if not name.startswith(prefix)}
         author = "timm's" if format_of_file == "timm" else "its authors'"
-        what = f"{author} {'Swin' if family == 'swin' else 'PVT'}"
+        what = f"{author} {_MODELS[family]}"
         return RenamedBackbone({**rest, **after}, tuple(name for name in after if name not in state), what)
     return None
+
+
+def swin_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
+    """Rename the weights of timm's Swin (0.9 and later) as the authors do.
+
+    The authors downsample at the end of a stage, timm at the start of the next.
+    """
+
+    def of_the_stage_before(match: re.Match[str]) -> str:
+        return f"layers.{int(match[1]) - 1}.downsample."
+
+    return {re.sub(r"^layers\.(\d+)\.downsample\.", of_the_stage_before, key): value for key, value in state.items()}
+
+
+def swin_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
+    """Rename the weights of the authors' Swin as MMDetection does, and reorder the channels of patch merging to match.
+
+    Raises:
+        CheckpointError: A norm of patch merging has several groups, and the new order would mix their channels.
+    """
+    out = {}
+    for key, value in state.items():
+        found = _OF_MERGING.search(key)
+        if found is not None and found["layer"] == "norm":
+            norm = key[: found.start("name")]
+            _check_one_group(state, norm)
+            # BatchNorm's statistics, like its weight, have a value per channel; parameters of groups and options do
+            # not.
+            by_channel = value.shape == state.get(f"{norm}weight", value[..., :0]).shape
+        else:
+            by_channel = found is not None and found["name"] == "weight"
+        if by_channel:
+            value = merging_to_unfold_order(value)
+        out[rename(key, _SWIN_RULES)] = value
+    return out
+
+
+def _check_one_group(state: Mapping[str, Tensor], norm: str) -> None:
+    """Check that a norm of patch merging has a single group; the names of its weights start with `norm`."""
+    options = unpack_options(state.get(f"{norm}{EXTRA_STATE}")) or {}
+    said = options.get("num_groups")
+    gates = state.get(f"{norm}var_norm_weight")
+    groups = said if isinstance(said, int) else len(gates) if gates is not None else 1
+    if groups > 1:
+        raise CheckpointError(
+            f"expected norms of patch merging with one group, got {groups} groups in {norm.removesuffix('.')!r}: "
+            "MMDetection has the channels of patch merging in another order, in which those of a group do not lie "
+            "together, so load the checkpoint into the model that wrote it, or train that norm with num_groups=1"
+        )
+
+
+def merging_to_unfold_order(value: Tensor) -> Tensor:
+    """Reorder the last axis from (column, row, channel), as the authors concatenate, to (channel, row, column).
+
+    Args:
+        value: ``(..., 4 * C)``.
+
+    Returns:
+        ``(..., 4 * C)``.
+    """
+    return value.reshape(*value.shape[:-1], 2, 2, -1).transpose(-1, -3).reshape(value.shape)
+
+
+def pvt_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
+    """Rename the weights of timm's PVTv2 as the authors do."""
+    out = {}
+    for key, value in state.items():
+        key = re.sub(r"^patch_embed\.", "patch_embed1.", key)
+        key = re.sub(r"^stages\.(\d+)\.downsample\.", lambda m: f"patch_embed{int(m[1]) + 1}.", key)
+        key = re.sub(r"^stages\.(\d+)\.blocks\.", lambda m: f"block{int(m[1]) + 1}.", key)
+        key = re.sub(r"^stages\.(\d+)\.norm\.", lambda m: f"norm{int(m[1]) + 1}.", key)
+        out[re.sub(r"\.mlp\.dwconv\.", ".mlp.dwconv.dwconv.", key)] = value
+    return out
+
+
+def pvt_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
+    """Rename the weights of the authors' PVT or PVTv2 as MMDetection does.
+
+    The projection of queries and the joint projection of keys and values become one, the linear layers of the
+    feed-forward network become 1 x 1 convolutions, and position embeddings lose the position of the class token.
+    """
+    first_block = int(any(key.startswith("pos_embed") for key in state))
+    second_linear = 4 if any(".dwconv." in key for key in state) else 3
+    rules: Rules = (
+        (r"\.attn\.proj\.", ".attn.attn.out_proj."),
+        (r"\.mlp\.fc1\.", ".ffn.layers.0."),
+        (r"\.mlp\.dwconv\.dwconv\.", ".ffn.layers.1."),
+        (r"\.mlp\.fc2\.", f".ffn.layers.{second_linear}."),
+        (r"^(patch_embed\d+)\.proj\.", r"\1.projection."),
+    )
+    out = {}
+    for key, value in state.items():
+        if ".attn.kv." in key and key.replace(".kv.", ".q.") in state:
+            continue
+        if ".attn.q." in key and key.replace(".q.", ".kv.") in state:
+            value = torch.cat([value, state[key.replace(".q.", ".kv.")]])
+            key = key.replace(".attn.q.", ".attn.attn.in_proj_")
+        elif re.search(r"\.mlp\.fc[12]\.weight$", key):
+            value = value[:, :, None, None]
+        elif key.startswith("pos_embed"):
+            value = without_class_token(value)
+        key = rename(key, rules)
+        key = re.sub(r"^patch_embed(\d+)\.", lambda m: f"layers.{int(m[1]) - 1}.0.", key)
+        key = re.sub(r"^pos_embed(\d+)$", lambda m: f"layers.{int(m[1]) - 1}.1.0.pos_embed", key)
+        key = re.sub(r"^block(\d+)\.(\d+)\.", lambda m: f"layers.{int(m[1]) - 1}.1.{int(m[2]) + first_block}.", key)
+        out[re.sub(r"^norm(\d+)\.", lambda m: f"layers.{int(m[1]) - 1}.2.", key)] = value
+    return out
+
+
+def without_class_token(embedding: Tensor) -> Tensor:
+    """Drop the class token's position from ``(1, 1 + S * S, C)``; leave a square number of positions unchanged."""
+    positions = embedding.shape[1]
+    if _side(positions) is None and _side(positions - 1) is not None:
+        return embedding[:, 1:]
+    return embedding
+
+
+def resize_tables(
+    state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], grids: Mapping[str, tuple[int, int]]
+) -> StateDict:
+    """Resize relative-position tables and position embeddings to the model's size, by bicubic interpolation.
+
+    Args:
+        state: Names and tensors in MMDetection's names.
+        shapes: Shape of each tensor of the model.
+        grids: Grid ``(H, W)`` of each position embedding in the model.
+
+    Returns:
+        A new dict. A table stays unchanged if its number of heads or channels differs from the model's, or if its grid
+        is not square.
+    """
+    out = dict(state)
+    for key, value in state.items():
+        shape = shapes.get(key)
+        if shape is None or shape == value.shape:
+            continue
+        if key.endswith("relative_position_bias_table") and value.dim() == 2 and value.shape[1] == shape[1]:
+            old, new = _side(value.shape[0]), _side(shape[0])
+            if old is not None and new is not None:
+                out[key] = resize_grid(value[None], (old, old), (new, new))[0]
+        elif key in grids and value.dim() == 3 and value.shape[2] == shape[2]:
+            old = _side(value.shape[1])
+            if old is not None:
+                out[key] = resize_grid(value, (old, old), grids[key])
+    return out
+
+
+def resize_grid(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Resize a table of grid positions by bicubic interpolation.
+
+    Args:
+        table: ``(1, old H * old W, C)``.
+        old: Grid ``(H, W)`` of the table.
+        new: Grid ``(H, W)`` of the result.
+
+    Returns:
+        ``(1, new H * new W, C)`` of the same dtype.
+    """
+    grid = table.float().transpose(1, 2).reshape(1, -1, *old)
+    resized = F.interpolate(grid, size=new, mode="bicubic", align_corners=False)
+    return resized.flatten(2).transpose(1, 2).to(table.dtype)
+
+
+def _side(area: int) -> int | None:
+    side = round(area**0.5)
+    return side if side * side == area else None
+
+
+def rename(key: str, rules: Rules) -> str:
+    """Apply each rule, a regular expression and its replacement, to a name in turn."""
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key

@@ -16,9 +16,8 @@ from rich.console import Console
 from dtn_det.demo.dataset import MANIFEST, SPLITS, DatasetSpec, is_intact, write_dataset
 from dtn_det.demo.picture import draw_picture
 from dtn_det.demo.plan import CONFIGS, LABELS, Layout, Plan, config_folder, open_folder
-from dtn_det.demo.processes import Progress as Step
-from dtn_det.demo.processes import run_models
-from dtn_det.demo.worker import evaluated, is_trained
+from dtn_det.demo.worker import Progress as Step
+from dtn_det.demo.worker import evaluated, is_trained, run_models
 from dtn_det.errors import InputError
 from dtn_det.reports.collect import ReportOptions
 from dtn_det.reports.contents import Report

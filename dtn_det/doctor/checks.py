@@ -21,8 +21,8 @@ from typing import Any, Final, Literal
 
 from packaging.requirements import Requirement
 
-from dtn_det.doctor import probe_code as probes
-from dtn_det.doctor.probe import Outcome, run_probe
+from dtn_det.doctor import probes
+from dtn_det.doctor.probes import Outcome, run_probe
 
 Status = Literal["ok", "absent", "warning", "error"]
 

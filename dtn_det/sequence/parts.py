@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dtn_det.conversion.config import convert
 from dtn_det.errors import InputError
 from dtn_det.sequence.encoders import CLASS_TOKEN, PADDING, Sizes, build_encoder, check_integers
-from dtn_det.sequence.reading import NUM_CLASSES, read_listops
+from dtn_det.sequence.listops import NUM_CLASSES, read_listops
 
 Mode = Literal["tensor", "loss", "predict"]
 # The value by which MMEngine marks a scheduler without end.
@@ -140,7 +140,7 @@ class ListOpsDataset(BaseDataset):  # type: ignore[misc]
     """The sequences and labels of one file, as items for :class:`SequenceClassifier`.
 
     Args:
-        ann_file: The TSV file, see :func:`~dtn_det.sequence.reading.read_listops`.
+        ann_file: The TSV file, see :func:`~dtn_det.sequence.listops.read_listops`.
         max_tokens: Largest number of tokens in a sequence, as for the encoder.
         **kwargs: Further arguments of MMEngine's ``BaseDataset``, such as ``data_root`` and ``indices``.
 

@@ -1,22 +1,34 @@
-"""Train with MMEngine's Runner; an interrupt or a checkpoint of another config ends it with a line, not a traceback."""
+"""Run MMEngine's Runner with the reader of this package: files run no code, and weights are compared before loading.
+
+An interrupt or a checkpoint of another config ends a training with a line, not a traceback.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from dtn_det._optional import require
-from dtn_det.checkpoints.runner import read_by_package
+from dtn_det.checkpoints.fit import check_floating_point
+from dtn_det.checkpoints.load import architecture, fit_weights, in_names_of, inner_model, with_options
+from dtn_det.checkpoints.read import is_readable, read_checkpoint
+from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.checkpoints.weights import COPIES, PRUNED, find_weights
+from dtn_det.checkpoints.windows import compare_windows
+from dtn_det.datasets.remarks import Remark, tell
 from dtn_det.errors import CheckpointError
+from dtn_det.layers.options import CarriesOptions
 from dtn_det.system.processes import interrupts_remembered
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
+
+Purpose = Literal["test", "start", "resume"]
 
 INTERRUPTED = 130
 """Exit code of a program that Ctrl-C has ended, by the convention of shells."""
@@ -89,6 +101,103 @@ def _interrupted(runner: Runner) -> str:
         f"interrupted at epoch {runner.epoch + 1}, iteration {runner.iter}; continue {last}with the same command and "
         "--resume"
     )
+
+
+def read_by_package(
+    runner: Runner,
+    purpose: Purpose,
+    advice: str,
+    say: Callable[[str], None],
+    weights: WeightsKind | None = None,
+    content: Mapping[str, Any] | None = None,
+) -> None:
+    """Have a Runner load its checkpoint through :mod:`dtn_det.checkpoints`.
+
+    * ``test``: all weights must fit, and norms take the options that they were trained with.
+    * ``start``, training from the weights of another training: weights that fit are loaded and the rest is logged, as
+      MMEngine does. Norms keep their own options, and the user is told if the file has others.
+    * ``resume``: all weights must fit, and the options must be the same.
+
+    URLs whose schemes only MMEngine supports, such as ``torchvision://``, are loaded by MMEngine.
+
+    Args:
+        runner: The Runner, whose ``load_checkpoint`` is replaced.
+        purpose: What the weights are loaded for.
+        advice: What the user can do if the weights do not fit, as the end of a sentence.
+        say: Called with each line that the user should see.
+        weights: See :func:`dtn_det.checkpoints.load.load_weights`.
+        content: Content of the checkpoint if it has been read already.
+    """
+    by_mmengine = runner.load_checkpoint
+
+    def load_checkpoint(filename: str, *args: Any, **options: Any) -> dict[str, Any]:
+        if not is_readable(filename):
+            return by_mmengine(filename, *args, **options)
+        read = read_checkpoint(filename) if content is None else content
+        given, remarks = _load(runner, str(filename), read, purpose, advice, weights)
+        if runner.rank == 0:
+            tell(remarks, say)
+        runner._has_loaded = True
+        runner.logger.info(f"Load checkpoint from {filename}")
+        return given
+
+    runner.load_checkpoint = load_checkpoint
+
+
+def _load(
+    runner: Runner,
+    source: str,
+    content: Mapping[str, Any],
+    purpose: Purpose,
+    advice: str,
+    weights: WeightsKind | None,
+) -> tuple[dict[str, Any], tuple[Remark, ...]]:
+    model = inner_model(runner.model)
+    remarks: tuple[Remark, ...] = ()
+    if purpose == "resume":
+        # MMEngine's EMAHook restores both kinds of weights itself, so `ema_state_dict` is left out of the comparison.
+        if not isinstance(content.get("state_dict"), Mapping):
+            raise CheckpointError(
+                f"expected a checkpoint of MMEngine's training to go on from, got {source} without a 'state_dict': "
+                "start from its weights with --cfg-options load_from=FILE"
+            )
+        plain = {**content, "ema_state_dict": None}
+        loaded = fit_weights(model, plain, source, advice=advice, options="refuse")
+        remarks = tuple(remark for remark in loaded.remarks if remark.kind in (PRUNED, COPIES))
+        same = set(loaded.state) == set(content["state_dict"])
+        given = dict(content) if same else {**content, "state_dict": loaded.state}
+    elif purpose == "test":
+        loaded = fit_weights(model, content, source, weights=weights, advice=advice)
+        given, remarks = _for_hooks(content, loaded.state, weights), loaded.remarks
+    else:
+        own = model.state_dict()
+        found = find_weights(own, content, source, weights)
+        check_floating_point(found.state, own, architecture(model), source)
+        for layer in model.modules():
+            if isinstance(layer, CarriesOptions):
+                layer.keeps_options = True
+        state, _, renamed = in_names_of(model, found.state, own, source)
+        kept = with_options(model, state, content, source, "keep")
+        windows = compare_windows(found.state, model).remarks(source)
+        given = _for_hooks(content, kept.state, weights)
+        remarks = (*found.remarks(source), *renamed, *windows, *kept.remarks)
+    runner.call_hook("after_load_checkpoint", checkpoint=given)
+    require("mmengine.runner.checkpoint", "det").load_state_dict(
+        model, given["state_dict"], strict=False, logger="current"
+    )
+    return given, remarks
+
+
+def _for_hooks(content: Mapping[str, Any], state: dict[str, Any], weights: WeightsKind | None) -> dict[str, Any]:
+    """Return the checkpoint for hooks.
+
+    It keeps ``ema_state_dict`` only if no kind was asked for and no name has changed: MMEngine's EMAHook then chooses.
+    """
+    given = {**content, "state_dict": state}
+    before = content.get("state_dict")
+    if weights is not None or not isinstance(before, Mapping) or set(before) != set(state):
+        given.pop("ema_state_dict", None)
+    return given
 
 
 @contextmanager

@@ -16,8 +16,7 @@ from mmdet.models.backbones import pvt as mmdet_pvt
 from mmdet.models.backbones import swin as mmdet_swin
 from mmdet.registry import MODELS
 
-from dtn_det.checkpoints.backbone_keys import to_mmdet
-from dtn_det.checkpoints.key_maps import pvt_timm_to_official, swin_timm_to_official
+from dtn_det.checkpoints.backbone_keys import pvt_timm_to_official, swin_timm_to_official, to_mmdet
 
 Randomise = Callable[..., nn.Module]
 State = dict[str, Tensor]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dtn_det.checkpoints.key_maps import resize_grid
+from dtn_det.checkpoints.backbone_keys import resize_grid
 
 pytest.importorskip("mmdet")
 

@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dtn_det import convert_norm
-from dtn_det.checkpoints.backbone_keys import backbone_weights, detect_format, to_mmdet
-from dtn_det.checkpoints.key_maps import (
+from dtn_det.checkpoints.backbone_keys import (
+    backbone_weights,
+    detect_format,
     merging_to_unfold_order,
     pvt_official_to_mmdet,
     resize_grid,
     resize_tables,
     swin_official_to_mmdet,
     swin_timm_to_official,
+    to_mmdet,
     without_class_token,
 )
 from dtn_det.errors import CheckpointError

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.errors import CheckpointError
 from dtn_det.layers.options import EXTRA_STATE
 from dtn_det.training.config import load_config
+from dtn_det.training.run import read_by_package
 
 pytest.importorskip("mmpretrain")
 timm = pytest.importorskip("timm")

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from dtn_det.checkpoints.load import load_weights
-from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.errors import CheckpointError
+from dtn_det.training.run import read_by_package
 
 pytest.importorskip("mmdet.registry")
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from dtn_det.checkpoints.fit import compare_weights
 from dtn_det.checkpoints.load import fit_weights, load_weights
-from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.checkpoints.state_dict import choose_weights
 from dtn_det.checkpoints.trained_config import config_value, trained_options
 from dtn_det.checkpoints.unwrap import unwrap_names
@@ -24,6 +23,7 @@ from dtn_det.errors import CheckpointError
 from dtn_det.layers import DTN, ShiftedPatchTokenization, build_token_norm
 from dtn_det.layers.options import EXTRA_STATE
 from dtn_det.robustness.store.manifest import hash_weights
+from dtn_det.training.run import read_by_package
 
 ONE, TWO = torch.ones(1), 2 * torch.ones(1)
 

@@ -16,8 +16,8 @@ from dtn_det.check.paths import inspect_path
 from dtn_det.checkpoints.backbone_keys import backbone_weights
 from dtn_det.checkpoints.load import load_weights
 from dtn_det.checkpoints.mmcv_ema import find_copies
-from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.errors import CheckpointError
+from dtn_det.training.run import read_by_package
 
 State = dict[str, Tensor]
 OWN, COPIES = 1.0, 2.0

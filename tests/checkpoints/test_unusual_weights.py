@@ -17,9 +17,9 @@ from dtn_det.check.model import Target
 from dtn_det.check.paths import inspect_path
 from dtn_det.checkpoints.fit import compare_weights
 from dtn_det.checkpoints.load import load_weights, misfit
-from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.checkpoints.state_dict import apply_masks, check_whole
 from dtn_det.errors import CheckpointError, ClassCountError, MisfitError
+from dtn_det.training.run import read_by_package
 
 timm = pytest.importorskip("timm")
 

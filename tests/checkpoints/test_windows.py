@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from dtn_det.check.model import Target
 from dtn_det.check.paths import inspect_path
 from dtn_det.checkpoints.load import load_weights
-from dtn_det.checkpoints.runner import read_by_package
 from dtn_det.checkpoints.windows import compare_windows
 from dtn_det.errors import CheckpointError
+from dtn_det.training.run import read_by_package
 
 timm = pytest.importorskip("timm")
 

@@ -12,8 +12,7 @@ from dtn_det.corruptions import Corruptor
 from dtn_det.demo import plan as plan_module
 from dtn_det.demo.dataset import DatasetSpec
 from dtn_det.demo.plan import CONFIGS, Layout, Plan, clear, load_config, open_folder
-from dtn_det.demo.processes import decode_job, encode_job
-from dtn_det.demo.worker import _last_checkpoint, is_trained, prepare_config
+from dtn_det.demo.worker import _last_checkpoint, decode_job, encode_job, is_trained, prepare_config
 from dtn_det.system.files import write_bytes
 
 PLAN = Plan(data=DatasetSpec(seed=5, num_train=4, num_val=2))

@@ -20,12 +20,11 @@ import pytest
 import torch
 
 from dtn_det.cli.main import main
-from dtn_det.demo import processes, run
+from dtn_det.demo import run, worker
 from dtn_det.demo.dataset import DatasetSpec, is_intact
 from dtn_det.demo.plan import CONFIGS, LABELS, Layout, Plan
-from dtn_det.demo.processes import Progress
 from dtn_det.demo.run import next_command, run_demo
-from dtn_det.demo.worker import is_trained, run_job
+from dtn_det.demo.worker import Progress, is_trained, run_job
 from dtn_det.robustness.store.store import Store
 from dtn_det.system.files import locked
 
@@ -42,7 +41,7 @@ import sys
 from pathlib import Path
 from dtn_det.demo.dataset import DatasetSpec
 from dtn_det.demo.plan import Layout, Plan
-from dtn_det.demo.processes import run_models
+from dtn_det.demo.worker import run_models
 data = DatasetSpec(seed=1, num_train=12, num_val=3)
 plan = Plan(data=data, max_epochs=2, corruptions=("fog",), severities=(3,))
 run_models(["dtn"], plan, Layout(Path(sys.argv[1])), lambda *_: None)
@@ -73,7 +72,7 @@ def workers_of(root) -> list[int]:
                     command = file.read()
             except OSError:
                 continue
-            if "dtn_det.demo.worker" in command and str(root) in command:
+            if "\0dtn_det.demo.worker\0" in command and str(root) in command:
                 found.append(int(entry))
     return found
 
@@ -154,7 +153,7 @@ def test_only_the_dtn_model_has_dtn_parameters(finished):
 
 def test_a_second_call_trains_and_evaluates_nothing(finished, monkeypatch):
     layout, report, _ = finished
-    monkeypatch.setattr(processes.subprocess, "Popen", None)  # a worker could not start
+    monkeypatch.setattr(worker.subprocess, "Popen", None)  # a worker could not start
     output = io.StringIO()
     again = run_demo(layout.root, PLAN, Console(file=output, width=200))
     pd.testing.assert_frame_equal(again.sections[0].numbers, report.sections[0].numbers)
@@ -232,7 +231,7 @@ def test_a_failing_worker_is_reported_with_the_end_of_its_log(tmp_path, monkeypa
         RuntimeError,
         match=r"(?s)process of model 'dtn' failed with exit code 1; .*continues.*:\n87\n.*\n100\nNo such file$",
     ):
-        processes.run_models(["dtn"], PLAN, Layout(tmp_path / "out"), lambda *_: None)
+        worker.run_models(["dtn"], PLAN, Layout(tmp_path / "out"), lambda *_: None)
 
 
 def test_the_others_end_with_one_that_was_killed(tmp_path, monkeypatch):
@@ -241,7 +240,7 @@ def test_the_others_end_with_one_that_was_killed(tmp_path, monkeypatch):
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     with pytest.raises(RuntimeError, match=r"process of model 'dtn' was killed by signal 9 \(out of memory, perhaps\)"):
-        processes.run_models(list(CONFIGS), PLAN, Layout(tmp_path), lambda *_: None)
+        worker.run_models(list(CONFIGS), PLAN, Layout(tmp_path), lambda *_: None)
 
 
 def test_two_at_once_in_one_folder_are_refused(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from dtn_det.cli import main as cli
 from dtn_det.doctor import checks as doctor
 from dtn_det.doctor.checks import Check
-from dtn_det.doctor.probe import Outcome
+from dtn_det.doctor.probes import Outcome
 
 BROKEN = (
     Check("torch", "ok", "2.12.1 (torch); CUDA 13.0"),

@@ -7,8 +7,7 @@ import pytest
 
 from dtn_det.doctor import checks as doctor
 from dtn_det.doctor.checks import Check
-from dtn_det.doctor.probe import Outcome, run_probe
-from dtn_det.doctor.probe_code import PROBES, Probe
+from dtn_det.doctor.probes import PROBES, Outcome, Probe, run_probe
 
 BY_NAME = {probe.name: probe for probe in PROBES}
 PIP = f"{sys.executable} -m pip"

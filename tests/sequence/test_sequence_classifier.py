@@ -21,8 +21,8 @@ from dtn_det.errors import InputError
 from dtn_det.layers import DTN
 from dtn_det.layers.token_norm import TokenNorm
 from dtn_det.sequence.encoders import sinusoidal_positions
+from dtn_det.sequence.listops import VOCABULARY
 from dtn_det.sequence.parts import SequenceClassifier
-from dtn_det.sequence.reading import VOCABULARY
 
 ENCODERS: dict[str, dict[str, Any]] = {
     "transformer": {},

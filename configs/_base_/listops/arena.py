@@ -39,13 +39,7 @@ val_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(type="ListOps", data_root=data_root, ann_file="basic_val.tsv", max_tokens=max_tokens),
 )
-test_dataloader = dict(
-    batch_size=batch_size,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(type="ListOps", data_root=data_root, ann_file="basic_test.tsv", max_tokens=max_tokens),
-)
+test_dataloader = dict(val_dataloader, dataset=dict(val_dataloader["dataset"], ann_file="basic_test.tsv"))
 val_evaluator = dict(type="Accuracy", topk=1)
 test_evaluator = val_evaluator
 

@@ -1,9 +1,18 @@
-"""The code with which `dtn-det doctor` tries the packages."""
+"""The probes of `dtn-det doctor`: the code that tries each package, and how it runs in a process of its own.
+
+A compiled package that does not match torch may crash its process.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 BUILD_TOOLS: Final = "install 'setuptools>=80,<82' wheel ninja psutil packaging"
 """Arguments of pip that install what the build of mmcv needs."""
@@ -29,7 +38,7 @@ class Probe:
         module: Import name; a `ModuleNotFoundError` for it means that the package is not installed.
         distributions: Distributions that contain the module; the one to install comes first.
         extra: Extra of this package that installs it; `None` for packages that are always required.
-        code: The code that is run; see `dtn_det.doctor.probe.run_probe`.
+        code: The code that is run; see :func:`run_probe`.
     """
 
     name: str
@@ -134,3 +143,79 @@ PROBES: Final = (
     Probe("imagecorruptions", "imagecorruptions", ("imagecorruptions-imaug",), "imagecorruptions", _IMAGECORRUPTIONS),
 )
 """The probes of `dtn-det doctor` in the order of its report."""
+
+_MARK = "dtn-det probe: "
+# The facts are the last line of the output, because packages may print other lines during import.
+_WRAPPER = """
+import json, sys
+facts = {{}}
+{code}
+sys.stdout.flush()
+print("\\n{mark}" + json.dumps(facts))
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of a probe.
+
+    Attributes:
+        facts: The entries of the dictionary `facts` that the code has filled; empty if it failed.
+        error: The last line of the traceback, or how the process ended; `None` if the code ran to its end.
+        missing: Name of the module that is not installed, if that is why the code failed.
+    """
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    missing: str | None = None
+
+
+def run_probe(code: str, timeout: float = 180.0) -> Outcome:
+    """Run code in a new process of this interpreter.
+
+    Args:
+        code: Python statements, which may put values that JSON can hold into a dictionary `facts`.
+        timeout: Seconds after which the process is ended.
+
+    Returns:
+        The facts, or the reason why there are none. No error is raised, whatever the code does.
+    """
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    program = _WRAPPER.format(code=code, mark=_MARK)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Outcome(error=f"did not end within {timeout:g} s")
+    if done.returncode < 0:
+        return Outcome(error=f"crashed with {_signal_name(-done.returncode)}")
+    if done.returncode > 0:
+        return _failure(done.stderr, done.returncode)
+    _, mark, answer = done.stdout.rpartition(_MARK)
+    if not mark:
+        return Outcome(error="ended the process without a word")
+    return Outcome(facts=json.loads(answer))
+
+
+def _failure(stderr: str, returncode: int) -> Outcome:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    error = lines[-1] if lines else f"ended with exit code {returncode}"
+    missing = None
+    if error.startswith("ModuleNotFoundError: No module named "):
+        missing = error.split("'")[1]
+    return Outcome(error=error, missing=missing)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
