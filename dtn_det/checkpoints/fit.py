@@ -184,10 +184,7 @@ class Fit:
 
 
 def compare_weights(
-    state: Mapping[str, Tensor],
-    own: Mapping[str, Tensor],
-    buffers: Iterable[str] = (),
-    optional: Iterable[str] = (),
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], buffers: Iterable[str] = (), optional: Iterable[str] = ()
 ) -> Fit:
     """Compare a state dict with that of a model.
 

@@ -199,9 +199,20 @@ def _numbers(state: Mapping[str, Tensor]) -> int:
     return sum(value.numel() for name, value in state.items() if not name.endswith(OWN_BUFFERS))
 
 
-def with_biases(model: nn.Module) -> str:
-    """Return the name of the same timm model with biases of queries, keys and values; empty if timm has none."""
+def timm_name(model: nn.Module) -> str:
+    """Return the name of a model in timm; empty for other models."""
     settings = getattr(model, "pretrained_cfg", None)
     name = settings.get("architecture") if isinstance(settings, Mapping) else None
+    return name if isinstance(name, str) else ""
+
+
+def is_timm_model(name: str) -> bool:
+    """Return whether timm has been imported and has a model of this name."""
     timm = sys.modules.get("timm")
-    return f"{name}_qkvb" if timm is not None and name and timm.is_model(f"{name}_qkvb") else ""
+    return timm is not None and bool(timm.is_model(name))
+
+
+def with_biases(model: nn.Module) -> str:
+    """Return the name of the same timm model with biases of queries, keys and values; empty if timm has none."""
+    name = timm_name(model)
+    return f"{name}_qkvb" if name and is_timm_model(f"{name}_qkvb") else ""

@@ -158,12 +158,9 @@ def find_weights(
     """
     try:
         chosen, pruned, copies = choose_whole(content, wanted, own)
-    except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error}") from None
-    named = unwrap_names(chosen.state, {name: value.shape for name, value in own.items()}, wanted)
-    named = replace(named, state=with_tied_names(named.state, own))
-    found = Weights(chosen, named, averages_without_names(content), pruned, copies)
-    try:
+        named = unwrap_names(chosen.state, {name: value.shape for name, value in own.items()}, wanted)
+        named = replace(named, state=with_tied_names(named.state, own))
+        found = Weights(chosen, named, averages_without_names(content), pruned, copies)
         found.check_kind(wanted)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from dtn_det.checkpoints.timm_layout import is_timm_model, timm_name
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import CheckpointError
 
@@ -144,10 +144,6 @@ def _written(window: tuple[int, ...]) -> str:
 
 def _of_window(model: nn.Module, here: tuple[int, ...], there: tuple[int, ...]) -> str:
     """Return the name of the timm model that differs only in its windows, ``there``; empty if there is none."""
-    settings = getattr(model, "pretrained_cfg", None)
-    name = settings.get("architecture") if isinstance(settings, Mapping) else None
-    timm = sys.modules.get("timm")
-    if timm is None or not isinstance(name, str):
-        return ""
+    name = timm_name(model)
     other = re.sub(rf"window{here[0]}(?!\d)", f"window{there[0]}", name)
-    return other if other != name and timm.is_model(other) else ""
+    return other if other != name and is_timm_model(other) else ""

@@ -9,26 +9,11 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from dtn_det.conversion.grid_memory import BlockGrid, EndBlock, EndPass, Grid, GridMemory, StartPass
-from dtn_det.conversion.grids import (
-    GiveGrid,
-    GiveSequence,
-    RecordInput,
-    RecordMask,
-    RecordOutput,
-    RestoreOrder,
-)
+from dtn_det.conversion.grids import GiveGrid, GiveSequence, RecordInput, RecordMask, RecordOutput, RestoreOrder
 from dtn_det.conversion.hosts.traits import ExtraTokens, arguments, extra_tokens
 from dtn_det.conversion.patch_layout import RecordLayout, tells_layout
 from dtn_det.conversion.placement import VerifyPlaces, code_from_outside
-from dtn_det.conversion.plan import (
-    GridFunction,
-    Groups,
-    Layers,
-    NormPlan,
-    NormSite,
-    check_across_tokens,
-    plan_norms,
-)
+from dtn_det.conversion.plan import GridFunction, Groups, Layers, NormPlan, NormSite, check_across_tokens, plan_norms
 from dtn_det.conversion.spt_lsa import put
 from dtn_det.layers import DTN, from_layer_norm
 from dtn_det.layers.token_norm import TokenNorm

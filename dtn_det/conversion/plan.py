@@ -21,12 +21,7 @@ from dtn_det.conversion.blocks import (
     stream_widths,
 )
 from dtn_det.conversion.grid_memory import Grid
-from dtn_det.conversion.hosts.traits import (
-    ancestors,
-    check_images_apart,
-    check_order,
-    hides_later_tokens,
-)
+from dtn_det.conversion.hosts.traits import ancestors, check_images_apart, check_order, hides_later_tokens
 from dtn_det.errors import InputError, NoNormToConvertError
 from dtn_det.layers import DTN, DyT, RMSNorm, ScaleNorm, TokenGroupNorm, TokenLayerNorm
 from dtn_det.layers.token_norm import TokenNorm
@@ -136,7 +131,7 @@ def plan_norms(
             reason = reason or _usual_reason_to_stay(name, module, modules, block, stream)
             reason = reason or (None if asked else "the authors keep LayerNorm in this block")
         else:
-            asked = _selects(layers, name, module)
+            asked = selects(layers, name, module)
             reason = reason or (None if asked else "not among the layers")
         if asked and isinstance(module, TokenNorm):
             converted[name] = module
@@ -152,14 +147,12 @@ def plan_norms(
 
 
 def _check_arguments(model: Any, norm: Any, layers: Layers, grid: Any) -> None:
-    if not isinstance(model, nn.Module):
-        raise InputError(f"expected a built model (torch.nn.Module), got {type(model).__name__}: build it first")
+    check_choice(model, layers)
     if not isinstance(norm, str):
         raise InputError(
             f"expected the name of a norm, got {norm!r}: write its options behind it, convert_norm(model, 'dtn', "
             "init='local')"
         )
-    check_layers(layers)
     _check_grid(grid)
     if grid != "sequence" and token_norm_class(norm) is DTN:
         check_order(model, grid_is_given=grid is not None)
@@ -264,18 +257,21 @@ def _layer_norms(modules: dict[str, nn.Module]) -> dict[str, nn.LayerNorm]:
     return {name: module for name, module in modules.items() if name and isinstance(module, nn.LayerNorm)}
 
 
-def _selects(layers: Layers, name: str, module: nn.Module) -> bool:
+def selects(layers: Layers, name: str, module: nn.Module) -> bool:
+    """Return whether `layers` chooses a module of a model by its path."""
     if callable(layers):
         return bool(layers(name, module))
     return re.search(layers, name) is not None
 
 
-def check_layers(layers: Layers) -> None:
-    """Check that `layers` is a function or a regular expression.
+def check_choice(model: Any, layers: Layers) -> None:
+    """Check that a model is built, and that `layers` is a function or a regular expression.
 
     Raises:
-        InputError: `layers` is neither, or is no valid regular expression.
+        InputError: The model is not built, or `layers` is neither, or is no valid regular expression.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"expected a built model (torch.nn.Module), got {type(model).__name__}: build it first")
     if callable(layers):
         return
     if not isinstance(layers, str):
@@ -339,7 +335,7 @@ def _batch_norm_plan(
         if not name or not is_linear_batch_norm(module):
             continue
         chosen = name.rpartition(".")[2] in _BATCH_NORM_BRANCHES if layers in ("authors", "blocks") else None
-        if chosen if chosen is not None else _selects(layers, name, module):
+        if chosen if chosen is not None else selects(layers, name, module):
             width = module.get_parameter("linear.weight").shape[0]
             groups = _groups(num_groups, name, module, width, attention, nearest=True)
             replaced.append(NormSite(name, width, groups, None, width))

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from torch import nn
 
 from dtn_det.conversion.grids import has_grid_hooks
-from dtn_det.conversion.plan import Layers, check_layers
+from dtn_det.conversion.plan import Layers, check_choice, selects
 from dtn_det.errors import InputError
 from dtn_det.layers.lsa import head_scale
 
@@ -224,15 +224,12 @@ def _plan(model: nn.Module, conversion: _Conversion, value: str, layers: Layers)
     """Choose what a conversion replaces. Subclasses of the known classes may behave differently and are left alone."""
     if value != conversion.value:
         raise InputError(f"expected {conversion.argument} to be {conversion.value!r}, got {value!r}")
-    if not isinstance(model, nn.Module):
-        raise InputError(f"expected a built model (torch.nn.Module), got {type(model).__name__}: build it first")
-    check_layers(layers)
+    check_choice(model, layers)
     hosts = _known_hosts(model, conversion)
     replaced: list[tuple[str, str]] = []
     others: list[tuple[str, str]] = []
     for name, module in model.named_modules():
-        selected = layers(name, module) if callable(layers) else re.search(layers, name)
-        if type(module) in hosts and selected and name:
+        if type(module) in hosts and name and selects(layers, name, module):
             replaced.append((name, type(module).__name__))
         elif name and re.search(conversion.kind, type(module).__name__):
             others.append((name, type(module).__name__))

@@ -37,12 +37,7 @@ RIVALS: Final = (
     ("onedl-mmpretrain", "mmpretrain"),
     ("imagecorruptions-imaug", "imagecorruptions"),
 )
-OPENCVS: Final = (
-    "opencv-python-headless",
-    "opencv-python",
-    "opencv-contrib-python-headless",
-    "opencv-contrib-python",
-)
+OPENCVS: Final = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
 
 
 @dataclass(frozen=True)

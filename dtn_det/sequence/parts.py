@@ -75,10 +75,7 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
         """Do nothing: transformers has drawn the weights when it built the model."""
 
     def forward(
-        self,
-        inputs: Tensor | Sequence[Tensor],
-        data_samples: Sequence[DataSample] | None = None,
-        mode: Mode = "tensor",
+        self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[DataSample] | None = None, mode: Mode = "tensor"
     ) -> Tensor | dict[str, Tensor] | list[DataSample]:
         """Classify sequences.
 

@@ -145,12 +145,7 @@ def read_by_package(
 
 
 def _load(
-    runner: Runner,
-    source: str,
-    content: Mapping[str, Any],
-    purpose: Purpose,
-    advice: str,
-    weights: WeightsKind | None,
+    runner: Runner, source: str, content: Mapping[str, Any], purpose: Purpose, advice: str, weights: WeightsKind | None
 ) -> tuple[dict[str, Any], tuple[Remark, ...]]:
     model = inner_model(runner.model)
     remarks: tuple[Remark, ...] = ()

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conversion_models import small_vit
 from torch.nn import functional as F
+from two_processes import run_two_processes
 
-import dtn_det
 from dtn_det import convert_norm
 
 pytest.importorskip("timm")
@@ -70,27 +67,4 @@ dist.destroy_process_group()
 
 
 def test_gradients_are_those_of_one_process(tmp_path: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(Path(dtn_det.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                WORKER,
-                str(rank),
-                str(tmp_path / "store"),
-                str(Path(__file__).parents[1] / "support"),
-            ],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=300)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    run_two_processes(WORKER, str(tmp_path / "store"), str(Path(__file__).parents[1] / "support"))

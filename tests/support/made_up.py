@@ -163,22 +163,12 @@ def detection_report(
     seed: int = 0,
     **changes: object,
 ) -> Report:
-    """A report about detectors; a made-up AP is the mean of a score of each image.
+    """A report about detectors, see `classification_report`; a made-up AP is the mean of a score of each image.
 
     Args:
-        models: Names; each is a little better than the one before.
-        images: Images.
-        corruptions: Of the cells; fewer than the benchmark's make partial numbers, `ALL` has the four extra ones.
-        severities: Of the cells.
         kinds: Boxes, masks or both.
         metrics: Average precisions.
-        pairs: First and second of each difference; None: the first model against each other.
         skills: Of some models, about their clean AP.
-        clean: Whether there are clean images.
-        partial: Why a model's numbers are not of the whole data set.
-        replicates: Of the bootstrap; 0 for no intervals.
-        seed: Of everything random.
-        changes: Other fields of the provenance.
     """
     names = list(models)
     cells = cells_of(corruptions, severities, clean)

@@ -1,12 +1,7 @@
 """A small Mask R-CNN, as the golden store of detections was made with it."""
 
 # ruff: noqa: C408
-custom_imports = dict(
-    allow_failed_imports=False,
-    imports=[
-        "dtn_det",
-    ],
-)
+custom_imports = dict(allow_failed_imports=False, imports=["dtn_det"])
 data_root = "data/"
 default_scope = "mmdet"
 model = dict(
@@ -14,36 +9,16 @@ model = dict(
     backbone=dict(
         attn_drop_rate=0.0,
         convert_weights=True,
-        depths=[
-            1,
-            2,
-            1,
-            1,
-        ],
+        depths=[1, 2, 1, 1],
         drop_path_rate=0.2,
         drop_rate=0.0,
         dtn_cfg=dict(init="layernorm"),
-        dtn_stages=(
-            0,
-            1,
-            2,
-            3,
-        ),
+        dtn_stages=(0, 1, 2, 3),
         embed_dims=24,
         init_cfg=None,
         mlp_ratio=4,
-        num_heads=[
-            3,
-            6,
-            12,
-            24,
-        ],
-        out_indices=(
-            0,
-            1,
-            2,
-            3,
-        ),
+        num_heads=[3, 6, 12, 24],
+        out_indices=(0, 1, 2, 3),
         patch_norm=True,
         qk_scale=None,
         qkv_bias=True,
@@ -53,47 +28,17 @@ model = dict(
     ),
     data_preprocessor=dict(
         bgr_to_rgb=True,
-        mean=[
-            123.675,
-            116.28,
-            103.53,
-        ],
+        mean=[123.675, 116.28, 103.53],
         pad_mask=True,
         pad_size_divisor=32,
-        std=[
-            58.395,
-            57.12,
-            57.375,
-        ],
+        std=[58.395, 57.12, 57.375],
         type="DetDataPreprocessor",
     ),
-    neck=dict(
-        in_channels=[
-            24,
-            48,
-            96,
-            192,
-        ],
-        num_outs=5,
-        out_channels=16,
-        type="FPN",
-    ),
+    neck=dict(in_channels=[24, 48, 96, 192], num_outs=5, out_channels=16, type="FPN"),
     roi_head=dict(
         bbox_head=dict(
             bbox_coder=dict(
-                target_means=[
-                    0.0,
-                    0.0,
-                    0.0,
-                    0.0,
-                ],
-                target_stds=[
-                    0.1,
-                    0.1,
-                    0.2,
-                    0.2,
-                ],
-                type="DeltaXYWHBBoxCoder",
+                target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[0.1, 0.1, 0.2, 0.2], type="DeltaXYWHBBoxCoder"
             ),
             fc_out_channels=16,
             in_channels=16,
@@ -105,12 +50,7 @@ model = dict(
             type="Shared2FCBBoxHead",
         ),
         bbox_roi_extractor=dict(
-            featmap_strides=[
-                4,
-                8,
-                16,
-                32,
-            ],
+            featmap_strides=[4, 8, 16, 32],
             out_channels=16,
             roi_layer=dict(output_size=7, sampling_ratio=0, type="RoIAlign"),
             type="SingleRoIExtractor",
@@ -124,12 +64,7 @@ model = dict(
             type="FCNMaskHead",
         ),
         mask_roi_extractor=dict(
-            featmap_strides=[
-                4,
-                8,
-                16,
-                32,
-            ],
+            featmap_strides=[4, 8, 16, 32],
             out_channels=16,
             roi_layer=dict(output_size=14, sampling_ratio=0, type="RoIAlign"),
             type="SingleRoIExtractor",
@@ -137,39 +72,8 @@ model = dict(
         type="StandardRoIHead",
     ),
     rpn_head=dict(
-        anchor_generator=dict(
-            ratios=[
-                0.5,
-                1.0,
-                2.0,
-            ],
-            scales=[
-                8,
-            ],
-            strides=[
-                4,
-                8,
-                16,
-                32,
-                64,
-            ],
-            type="AnchorGenerator",
-        ),
-        bbox_coder=dict(
-            target_means=[
-                0.0,
-                0.0,
-                0.0,
-                0.0,
-            ],
-            target_stds=[
-                1.0,
-                1.0,
-                1.0,
-                1.0,
-            ],
-            type="DeltaXYWHBBoxCoder",
-        ),
+        anchor_generator=dict(ratios=[0.5, 1.0, 2.0], scales=[8], strides=[4, 8, 16, 32, 64], type="AnchorGenerator"),
+        bbox_coder=dict(target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[1.0, 1.0, 1.0, 1.0], type="DeltaXYWHBBoxCoder"),
         feat_channels=16,
         in_channels=16,
         loss_bbox=dict(loss_weight=1.0, type="L1Loss"),
@@ -221,34 +125,12 @@ test_dataloader = dict(
         backend_args=None,
         data_prefix=dict(img="images/"),
         data_root="data/",
-        metainfo=dict(
-            classes=(
-                "disc",
-                "square",
-                "bar",
-            )
-        ),
+        metainfo=dict(classes=("disc", "square", "bar")),
         pipeline=[
             dict(backend_args=None, type="LoadImageFromFile"),
-            dict(
-                keep_ratio=True,
-                scale=(
-                    64,
-                    64,
-                ),
-                type="Resize",
-            ),
+            dict(keep_ratio=True, scale=(64, 64), type="Resize"),
             dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-            dict(
-                meta_keys=(
-                    "img_id",
-                    "img_path",
-                    "ori_shape",
-                    "img_shape",
-                    "scale_factor",
-                ),
-                type="PackDetInputs",
-            ),
+            dict(meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"), type="PackDetInputs"),
         ],
         test_mode=True,
         type="CocoDataset",
