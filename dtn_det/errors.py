@@ -54,12 +54,7 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 
 class ClassCountError(CheckpointError):
-    """A checkpoint whose number of classes is not that of the data.
-
-    Attributes:
-        name: Path or name of the checkpoint.
-        number: Number of its classes.
-    """
+    """A checkpoint whose number of classes is not that of the data."""
 
     def __init__(self, name: str, number: int, wanted: int) -> None:
         super().__init__(
@@ -92,7 +87,6 @@ class AnnotationError(InputError):
     """A COCO file that cannot be evaluated; the message names the file, the object and what to do.
 
     Attributes:
-        path: The file.
         place: The object, such as ``'annotation 17 of image 3'``; empty if the fault is in the file as a whole.
     """
 

@@ -45,7 +45,6 @@ class Exported:
     """The files that an export wrote.
 
     Attributes:
-        files: Paths of the files.
         architecture: Name of the model in `config.json`.
         differences: By format, the largest difference from the logits of the model, in units of the largest logit.
         remarks: What was decided in reading the checkpoint, for the user to know.
@@ -77,10 +76,8 @@ def export_classifier(
     with the model's, before they are put into the folder.
 
     Args:
-        config: Path of the config.
         checkpoint: Path or URL of the weights.
         out: Folder, which is made.
-        onnx: Whether to write the ONNX file too.
         image_size: ``(H, W)``; by default that of the config's test pipeline, or else that of its model.
         weights: Kind of weights to take from a file with an average, see
             :func:`dtn_det.checkpoints.load.load_weights`.
@@ -153,7 +150,6 @@ def export_model(
             further arguments. A name alone stands for ``dict(type=name)``; None if the norms were not converted.
         spt: True if :func:`dtn_det.convert_tokenization` was called.
         lsa: True if :func:`dtn_det.convert_attention` was called.
-        onnx: Whether to write the ONNX file too.
         image_size: ``(H, W)``; by default that for which timm has built the model.
         mean: Mean by which the inputs were normalised in training, for values from 0 to 1: one for each channel of the
             model, or one for all. By default that in timm's settings of the model.

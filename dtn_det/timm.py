@@ -131,7 +131,6 @@ def dtn_converted(pretrained: bool = False, *, base: str, **kwargs: Any) -> nn.M
 
     Args:
         pretrained: See :mod:`dtn_det.timm`.
-        base: Name of timm's model.
         **kwargs: ``norm_cfg``, ``spt``, ``lsa`` and arguments of timm's model, see :mod:`dtn_det.timm`.
     """
     return _build(base, "dtn_converted", pretrained, **kwargs)

@@ -30,7 +30,6 @@ def pretrained_init_cfg(init_cfg: Mapping[str, Any] | None, pretrained: str | No
     Args:
         init_cfg: ``dict(type='Pretrained', checkpoint=...)``. With ``type=None``, which MMDetection's
             ``test_robustness.py`` sets because a checkpoint of the whole detector follows, nothing is loaded.
-        pretrained: A path or URL.
 
     Raises:
         TypeError: ``pretrained`` is neither text nor None.
@@ -73,11 +72,9 @@ def load_pretrained(
       checkpoint are dropped.
 
     Args:
-        backbone: One of this package's backbones.
         init_cfg: ``checkpoint``, a path or URL to a ``.pth`` or ``.safetensors`` file, and optionally ``prefix``: take
             only the keys that start with it, and cut it off; and ``weights``: of a checkpoint with both an average and
             plain weights ``'ema'`` or ``'plain'``, the average by default.
-        family: Which key maps apply.
         grids: Grid ``(H, W)`` of each position embedding of the backbone, by its name in the state dict.
 
     Raises:

@@ -156,10 +156,6 @@ def set_eps(norm: nn.Module, eps: float | None) -> None:
 def minimum_size(strides: Sequence[int], sr_ratios: Sequence[int]) -> int:
     """Find the smallest image side for which every map is at least as large as its spatial reduction.
 
-    Args:
-        strides: Stride of each patch embedding.
-        sr_ratios: Ratio of the spatial reduction of each stage.
-
     Returns:
         The side in pixels.
 

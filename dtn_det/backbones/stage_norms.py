@@ -21,10 +21,6 @@ _DTN_KEYS = option_names("dtn")
 def check_arguments(backbone: type, names: Iterable[str]) -> None:
     """Check that a backbone, or a parent class to which it passes other arguments on, has these arguments.
 
-    Args:
-        backbone: The class that is built.
-        names: Names of the arguments that it was given.
-
     Raises:
         TypeError: An argument is unknown; the message names `backbone`, not the parent, and similar arguments.
     """
@@ -58,9 +54,6 @@ def stage_groups(
             int, one int per stage, or ``'heads'`` for the attention heads of each stage) and the keyword arguments of
             that norm. With another ``type``, arguments of DTN are allowed and ignored, and so is ``num_groups`` for a
             norm without groups.
-        dtn_stages: Indices of the stages.
-        widths: Channels of each stage.
-        num_heads: Attention heads of each stage.
         default_groups: ``num_groups`` when ``dtn_cfg`` has none.
 
     Returns:
@@ -114,8 +107,6 @@ def token_norm_from(norm: nn.Module, num_groups: int, dtn_cfg: Mapping[str, Any]
     It has the width, ``eps`` (unless ``dtn_cfg`` has one) and trainability of the old one.
 
     Args:
-        norm: The LayerNorm.
-        num_groups: Number of groups of channels, for norms that have them.
         dtn_cfg: Settings that :func:`stage_groups` has checked.
 
     Raises:
@@ -135,7 +126,6 @@ def apply_norm(norm: nn.Module, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
     """Call the norm of a block, with the grid if it is a norm of tokens.
 
     Args:
-        norm: DTN, another :class:`~dtn_det.layers.TokenNorm`, or LayerNorm.
         x: ``(B, H * W, C)``.
         hw_shape: ``(H, W)``.
 

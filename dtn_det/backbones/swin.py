@@ -59,7 +59,6 @@ def attend_without_shift(attn: ShiftWindowMSA, x: Tensor, hw_shape: tuple[int, i
     """Compute window attention without a shift of the windows, even if ``attn`` has one.
 
     Args:
-        attn: MMDetection's window attention.
         x: ``(B, H * W, C)``.
         hw_shape: ``(H, W)``.
 

@@ -62,7 +62,6 @@ def backbone_weights(
 
     Args:
         content: A state dict, or a dict with one: see :func:`dtn_det.checkpoints.state_dict.choose_weights`.
-        family: Family of the backbone.
         prefix: Only names that start with this prefix are taken, and it is removed. By default, whatever stands before
             the names of the family is removed: the prefix of ``torch.compile``, data parallelism, Lightning, a detector
             or a classifier.
@@ -94,10 +93,6 @@ def _name_of(family: Family) -> re.Pattern[str]:
 
 def detect_format(keys: Iterable[str], family: Family) -> str:
     """Return the format that the names of a state dict have.
-
-    Args:
-        keys: Names in the state dict.
-        family: Family of the backbone.
 
     Returns:
         ``'mmdet'`` (also mmpretrain's Swin), ``'official'`` or ``'timm'``.
@@ -157,7 +152,6 @@ class RenamedBackbone:
     """The state dict of a whole model, after its backbone was converted to MMDetection's names.
 
     Attributes:
-        state: Names and tensors of the whole model.
         renamed: New names, which the file does not have.
         what: Whose names the backbone had, for messages, such as ``timm's Swin``.
     """
@@ -172,7 +166,6 @@ def rename_backbone(state: Mapping[str, Tensor], own: Iterable[str]) -> RenamedB
 
     Args:
         state: Names and tensors of a detector or classifier. The backbone's names have the same prefix as in the model.
-        own: Names of the model.
 
     Returns:
         The state dict with the backbone renamed and all else unchanged. A classifier's parameters are kept, although
@@ -328,7 +321,6 @@ def resize_tables(
 
     Args:
         state: Names and tensors in MMDetection's names.
-        shapes: Shape of each tensor of the model.
         grids: Grid ``(H, W)`` of each position embedding in the model.
 
     Returns:

@@ -49,7 +49,6 @@ class Fit:
             shape without values.
         known: Number of the model's names that the state dict has.
         left_out: Names of the state dict that only training needs; they are not loaded.
-        held: All names of the state dict.
         other_norms: Names of the norm classes that the state dict has where the model has LayerNorm.
         other_depth: True if state dict and model have different numbers of blocks in the same list of blocks.
         other_names: Pairs of an unexpected and a missing name of the same shape, by similarity. Empty unless every such
@@ -194,7 +193,6 @@ def compare_weights(
 
     Args:
         state: Names and tensors, in the names of the model.
-        own: State dict of the model.
         buffers: Names of all buffers of the model, including those that it does not save.
         optional: Further names of the model that may be missing.
     """
@@ -358,9 +356,6 @@ def check_floating_point(state: Mapping[str, Tensor], own: Mapping[str, Tensor],
 
     Args:
         state: Names and tensors of the checkpoint, in the names of the model.
-        own: State dict of the model.
-        model: Name of the model, for messages.
-        source: Name of the checkpoint, for messages.
 
     Raises:
         CheckpointError: Some weights are integers, have 8 bits, or are packed.

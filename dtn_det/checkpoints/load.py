@@ -37,8 +37,6 @@ class Loaded:
     """The weights of a checkpoint under the names of a model, and the decisions that led to them.
 
     Attributes:
-        content: Content of the file.
-        state: The weights.
         facts: Decisions that change results, by name, for the manifest of a store.
         remarks: Decisions as sentences for people.
     """
@@ -87,8 +85,6 @@ def fit_weights(
 
     Args:
         model: The model; left unchanged, except that ``options='take'`` sets the options of its layers.
-        content: Content of the file.
-        source: Name of the file, for messages.
         weights: See :func:`load_weights`.
         advice: See :func:`load_weights`.
         options: What to do if the options of layers differ.
@@ -128,10 +124,7 @@ def in_names_of(
     the file merely lacks some, such as a classifier.
 
     Args:
-        model: The model.
         state: Names and tensors without wrappers.
-        own: State dict of the model.
-        source: Name of the file, for messages.
 
     Returns:
         The weights, the comparison with the model, and remarks on what was renamed.
@@ -213,9 +206,6 @@ def with_options(
     Args:
         model: The model; ``'take'`` sets the options of its layers.
         state: Names and tensors, in the names of the model.
-        content: Content of the file.
-        source: Name of the file, for messages.
-        policy: What to do if options differ.
         advice: What the user can do if they must not differ, as the end of a sentence.
 
     Returns:

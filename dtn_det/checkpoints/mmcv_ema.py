@@ -116,7 +116,6 @@ def find_copies(state: Mapping[str, Tensor], content: Mapping[str, Any], own: It
     """Find the copies of the EMAHook in a state dict.
 
     Args:
-        state: Names and tensors of a file.
         content: Content of the file; its config has the priority of the hook.
         own: Names of the model if it is known. If the model itself has buffers ``ema_...``, they are no second set.
 

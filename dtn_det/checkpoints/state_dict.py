@@ -62,7 +62,6 @@ class Chosen:
     """A state dict, and the place in the checkpoint where it was found.
 
     Attributes:
-        state: Names and tensors.
         kind: Kind of the weights if the checkpoint has both kinds or only an average, or if a kind was asked for; else
             None.
         place: Key of the state dict in the checkpoint; empty if the checkpoint is itself the state dict.
@@ -165,9 +164,6 @@ def averages_without_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the keys of averages that are lists of tensors, as torch_ema writes them.
 
     Such an average cannot be loaded into a model, because its tensors have no names.
-
-    Args:
-        content: Content of the file.
     """
     lists = {
         str(key): value.get("shadow_params")
@@ -230,7 +226,6 @@ def check_whole(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> None:
     all weights of a module in one row.
 
     Args:
-        state: Names and tensors of a file.
         own: Names of the model. If the model has adapters or joined rows itself, the state dict may have them too.
 
     Raises:

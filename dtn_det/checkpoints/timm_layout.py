@@ -70,7 +70,6 @@ def in_own_layout(model: nn.Module, state: Mapping[str, Tensor]) -> Filtered | N
     * a position embedding whose first row was added to the class token.
 
     Args:
-        model: The model.
         state: Names and tensors that do not fit it.
 
     Returns:

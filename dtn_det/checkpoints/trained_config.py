@@ -39,10 +39,6 @@ def trained_options(content: Mapping[str, Any]) -> dict[str, object] | None:
 def config_value(text: str, name: str) -> Any:
     """Return the value of a variable in the text of a config. MMEngine writes values as literals and calls of ``dict``.
 
-    Args:
-        text: The config as Python code.
-        name: Name of a variable at the top level.
-
     Returns:
         The value, in which parts other than literals and calls of ``dict`` become None. None if the text has no such
         variable or is no config.

@@ -26,7 +26,6 @@ class Unwrapped:
     """A state dict in the names of a model.
 
     Attributes:
-        state: Names and tensors.
         prefix: Prefix that was removed from all names.
         added: Prefix that was added to all names.
         left_out: Names of the file without the prefix; their weights are not in ``state``.
@@ -53,7 +52,6 @@ def unwrap_names(
     added.
 
     Args:
-        state: Names and tensors of a file.
         shapes: Names and shapes of the model.
         wanted: Kind to choose if two prefixes fit equally well, such as ``teacher.`` and ``student.``; None for the
             average.
@@ -86,7 +84,6 @@ def unwrap_by(state: Mapping[str, Tensor], pattern: re.Pattern[str], wanted: Wei
     """Remove the prefix before names that match a pattern, unless some of these names have no prefix.
 
     Args:
-        state: Names and tensors of a file.
         pattern: Pattern of the beginnings of the model's names.
         wanted: See :func:`unwrap_names`.
 

@@ -118,7 +118,6 @@ def choose_whole(
     """Choose the state dict of a checkpoint and one set of weights in it, and apply the masks of pruning.
 
     Args:
-        content: Content of the file.
         wanted: See :func:`find_weights`.
         own: Names of the model if it is known.
 
@@ -147,9 +146,6 @@ def find_weights(
     """Find the state dict of a checkpoint, and rename its weights as in the model as far as the names match.
 
     Args:
-        own: State dict of the model.
-        content: Content of the file.
-        source: Name of the file, for messages.
         wanted: ``'ema'`` or ``'plain'`` of a checkpoint with both. None takes the average if there is one, but from a
             file of mmcv's EMAHook the weights under the names of the model.
 

@@ -49,8 +49,6 @@ class Windows:
         """Check that the file has the windows of the model.
 
         Args:
-            model: The model.
-            source: Name of the file, for messages.
             advice: What the user can do if timm has no model with the file's windows, as the end of a sentence.
 
         Raises:
@@ -94,7 +92,6 @@ def compare_windows(state: Mapping[str, Tensor], model: nn.Module) -> Windows:
 
     Args:
         state: Names and tensors, in the names of the model.
-        model: The model.
     """
     of_file = {name: value for name, value in state.items() if name.endswith((_TABLE, _INDEX)) and not value.is_meta}
     if not of_file:

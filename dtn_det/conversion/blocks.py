@@ -17,8 +17,6 @@ class TransformerBlock:
     """A transformer block: an element of a list of modules that contains an attention.
 
     Attributes:
-        path: Path of the block.
-        module: The block.
         attention: The innermost attention within the block.
     """
 

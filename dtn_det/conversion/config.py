@@ -21,7 +21,6 @@ def convert(
     """Convert tokens, attention and norms of a built model, in place.
 
     Args:
-        model: Any built model.
         norm_cfg: Settings of the new norms: ``type`` (a name as in :func:`dtn_det.convert_norm`, or ``'LN'`` to keep
             the norms of the model) and further arguments of :func:`dtn_det.convert_norm`. Options of DTN may stay when
             the ``type`` is another norm; they are then ignored. A name alone stands for ``dict(type=name)``. None keeps
@@ -79,8 +78,6 @@ def converted_model(
     Args:
         model: Config of the model, with its ``type``.
         norm_cfg: Conversion of the norms, see :func:`convert`.
-        spt: Whether to use Shifted Patch Tokenization.
-        lsa: Whether to use Locality Self-Attention.
         data_preprocessor: Preprocessor of a whole classifier or detector. MMEngine passes it to the config's ``model``.
 
     Raises:

@@ -31,7 +31,6 @@ class PatchLayout:
 
     Attributes:
         grid: `(H, W)`, the same for all images; padding may follow its tokens. None if the images have no common grid.
-        batch: Number of images.
         source: Names of the arguments from which the layout was read.
         problem: What was found instead of a common grid, for the message of an error.
     """
@@ -48,7 +47,6 @@ class ToldLayout:
 
     Attributes:
         path: Path of the module.
-        layout: The layout.
         readers: Names of the norms that have read it; used only if a part of the model is called by itself.
     """
 
@@ -62,8 +60,6 @@ class SeenGrid:
     """A grid that a hook has seen.
 
     Attributes:
-        grid: `(H, W)`.
-        batch: Number of images.
         padded: True if padding may follow the tokens of the grid.
         readers: Names of the norms that have read it; used only if a part of the model is called by itself.
     """
@@ -143,9 +139,6 @@ class GridMemory:
 
         Args:
             hosts: Paths of the hosts around the norm, the nearest first.
-            width: Number of channels of the tokens.
-            name: Path of the norm.
-            num_tokens: Number of tokens that the norm received.
 
         Raises:
             InputError: Activations are being recomputed, and more than one grid fits.

@@ -31,7 +31,6 @@ class RecordOutput:
     It records the grid of an output ``(B, C, H, W)`` or ``(tokens, (H, W))``.
 
     Attributes:
-        memory: Memory in which the grid is kept.
         host: Path of the host that the tokens are made for.
         widths: Numbers of channels whose norms are converted; outputs with other numbers of channels are ignored.
     """
@@ -147,8 +146,6 @@ class GiveGrid:
     hook moves them to the front, and :class:`RestoreOrder` moves them back.
 
     Attributes:
-        name: Path of the norm, for errors.
-        memory: Memory of what the model's hooks have seen.
         hosts: Paths of the hosts around the norm, the nearest first.
         width: Number of channels of the tokens of the norm's block.
         extra: How many tokens of the model lie outside the grid.
@@ -294,13 +291,7 @@ class RestoreOrder:
 
 @dataclass
 class GiveSequence:
-    """A forward pre-hook on a norm of a sequence model. It adds the grid `1 x L` and the mask of valid tokens.
-
-    Attributes:
-        name: Path of the norm, for errors.
-        memory: Memory of what the model's hooks have seen.
-        takes_grid: True if the norm has the argument `hw_shape`.
-    """
+    """A forward pre-hook on a norm of a sequence model. It adds the grid `1 x L` and the mask of valid tokens."""
 
     name: str
     memory: GridMemory

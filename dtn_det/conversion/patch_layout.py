@@ -70,9 +70,7 @@ class RecordLayout:
     """A forward pre-hook on a module whose arguments show where the patches of each image lie.
 
     Attributes:
-        memory: Memory in which the layout is kept.
         host: Path of the host that the tokens are made for.
-        path: Path of the module.
         names: Names of the arguments of the module's `forward`.
     """
 

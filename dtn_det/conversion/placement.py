@@ -56,11 +56,9 @@ class VerifyPlaces:
     It changes a few patches of the first image and checks which tokens change.
 
     Attributes:
-        methods: Names of the methods from outside the known libraries, for the error.
         norm: Path of the first converted norm in a block.
         block: Path of the first block in the stage of that norm. No tokens have been mixed before it.
         extra: How many tokens of the model lie outside the grid.
-        done: True once an image has been checked.
     """
 
     methods: tuple[str, ...]

@@ -49,7 +49,6 @@ class NormSite:
     """A norm that is to be replaced.
 
     Attributes:
-        name: Path of the norm in the model.
         width: Number of channels that the norm normalises.
         num_groups: Number of groups of DTN or GroupNorm; 1 for other norms.
         block: Path of the block that contains the norm; None for a norm outside of blocks.
@@ -68,11 +67,7 @@ class NormPlan:
     """The norms of a model that a conversion replaces, and those that it keeps. Printing the plan lists both.
 
     Attributes:
-        model: Class of the model.
-        norm: Name of the new norm.
-        replaced: The norms that are replaced.
         kept: Path of each norm that stays, and the reason.
-        blocks: Paths of the transformer blocks.
     """
 
     model: str
@@ -162,11 +157,6 @@ def _check_arguments(model: Any, norm: Any, layers: Layers, grid: Any) -> None:
 
 def check_across_tokens(model: nn.Module, norm: str, grid: object) -> None:
     """Check that a norm with statistics over tokens can be used in a model.
-
-    Args:
-        model: A built model.
-        norm: Name of the norm, for messages.
-        grid: Grid of the tokens, as in :func:`dtn_det.convert_norm`.
 
     Raises:
         InputError: The model has the tokens of several images in one row, or its attention is causal with

@@ -35,8 +35,6 @@ class Replacements:
     """The modules of a model that a conversion replaces, and those that it keeps. Printing it lists both.
 
     Attributes:
-        model: Class of the model.
-        target: Name of the new layers.
         replaced: Path and class of each module that is replaced.
         kept: Path and class of each patch embedding or attention that stays.
     """
@@ -58,11 +56,7 @@ class _Conversion:
     """One of the two conversions.
 
     Attributes:
-        argument: Name of the argument that selects the new layer.
-        value: The only allowed value of that argument.
         table: Name of the table of replaceable classes in each module of :mod:`dtn_det.conversion.hosts`.
-        target: Name of the new layers, for messages.
-        models: The models that can be converted, for messages.
         kind: Regular expression to search for in class names, to list the patch embeddings or attentions that stay.
     """
 
@@ -112,7 +106,6 @@ def convert_tokenization(model: nn.Module, tokenization: str = "spt", *, layers:
     The replaced modules are logged at level INFO; :func:`plan_tokenization` returns them without changing the model.
 
     Args:
-        model: A built model.
         tokenization: ``'spt'``.
         layers: Regular expression to search for in the path of a module, or a function of path and module that returns
             whether to replace it. By default all modules are replaced.
@@ -153,7 +146,6 @@ def convert_attention(model: nn.Module, attention: str = "lsa", *, layers: Layer
     The replaced modules are logged at level INFO; :func:`plan_attention` returns them without changing the model.
 
     Args:
-        model: A built model.
         attention: ``'lsa'``.
         layers: Regular expression to search for in the path of an attention module, or a function of path and module
             that returns whether to replace it. By default all are replaced.
@@ -187,7 +179,6 @@ def become(
     """Return a function that turns an attention module into an instance of `kind`, with a learnable scale per head.
 
     Args:
-        kind: Subclass of the module's class, with its own ``forward``.
         like: Path of a parameter in the module. The scale takes its device, dtype and ``requires_grad``.
         start: Function that returns the former scale of a module.
     """

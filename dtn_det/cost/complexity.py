@@ -44,10 +44,6 @@ class CostRow:
     Attributes:
         part: Path of the part, such as `backbone.stages.0`, `neck` or `roi_head.mask_head`.
         kind: `dtn`, `norm`, `attention`, `ffn`, `patches`, `conv`, `linear` or `other`.
-        params: Number of parameters.
-        flops: Number of FLOPs for one image.
-        ln_params: Number of parameters in the LayerNorm twin.
-        ln_flops: Number of FLOPs for one image in the LayerNorm twin.
     """
 
     part: str
@@ -71,7 +67,6 @@ class Complexity:
         model: Classes of the detector and of its backbone.
         shape: Height and width of the input in pixels.
         rows: The cost by part and kind, in the order of the model's parts.
-        layers: The cost of each call of a DTN layer.
     """
 
     model: str

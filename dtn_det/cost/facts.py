@@ -49,10 +49,6 @@ class ModelFacts:
 def training_facts(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> dict[str, str]:
     """Find out how a model was trained, from its config and what MMEngine's training wrote into the checkpoint.
 
-    Args:
-        config: A config of MMEngine.
-        checkpoint: The content of the checkpoint.
-
     Returns:
         Values by name; empty if the checkpoint has no ``meta``, because its weights may come from any training.
     """

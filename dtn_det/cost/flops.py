@@ -121,11 +121,6 @@ class LayerCost:
     """The cost of one call of a DTN layer.
 
     Attributes:
-        name: Path of the layer in the network.
-        height: Rows of the grid of its input.
-        width: Columns of that grid.
-        channels: Channels of the layer.
-        num_groups: Groups of the layer.
         flops: FLOPs of the call for one image.
     """
 
@@ -181,8 +176,6 @@ def forward_flops(network: nn.Module, forward: Callable[[Tensor], object], image
     layers other than DTN compute element by element.
 
     Args:
-        network: The network.
-        forward: A function that runs the network on images.
         images: One image, of the shape that `forward` takes.
 
     Returns:

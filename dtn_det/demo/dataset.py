@@ -29,8 +29,6 @@ class DatasetSpec:
 
     Attributes:
         seed: Seed of all scenes, below 2**32.
-        num_train: Number of training images.
-        num_val: Number of validation images.
         height: Height of the images in pixels.
         width: Width of the images in pixels.
     """
@@ -59,7 +57,6 @@ def write_dataset(root: Path, spec: DatasetSpec, on_image: Callable[[], None] = 
 
     Args:
         root: Folder, which is made if absent; files of these names in it are replaced.
-        spec: The settings of the set.
         on_image: Called after each image, for a progress bar.
 
     Raises:

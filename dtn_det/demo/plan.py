@@ -38,7 +38,6 @@ class Plan:
     Attributes:
         data: Settings of the detection set; its seed is also that of training and corruptions.
         max_epochs: Number of epochs, or None for that of the configs.
-        corruptions: Names of the corruptions.
         severities: Severities, from 1 to 5.
     """
 
@@ -137,7 +136,6 @@ def open_folder(root: Path, plan: Plan, *, fresh: bool = False) -> Layout:
 
     Args:
         root: The folder, which exists.
-        plan: The demonstration.
         fresh: Delete what an earlier demonstration left there.
 
     Raises:

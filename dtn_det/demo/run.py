@@ -34,12 +34,6 @@ def run_demo(root: Path, plan: Plan, console: Console, *, fresh: bool = False) -
 
     What an earlier call finished is reused, and a training that was interrupted continues from its last epoch.
 
-    Args:
-        root: Folder for everything.
-        plan: The demonstration.
-        console: Where progress and the summary go.
-        fresh: Delete what an earlier demonstration left there and start again.
-
     Returns:
         The comparison.
 
@@ -84,8 +78,6 @@ def write_data_only(root: Path, spec: DatasetSpec, console: Console) -> None:
 
     Args:
         root: Folder; made if absent. A set in it is completed or replaced.
-        spec: What to draw.
-        console: Where progress goes.
 
     Raises:
         ValueError: The folder holds other files.

@@ -164,7 +164,6 @@ class _Canvas:
         """Draw a shape.
 
         Args:
-            outline: Its outline.
             centre: ``(x, y)``.
             radius: Radius in pixels.
             keep: Share of it that must stay visible.
@@ -213,8 +212,6 @@ def draw_scene(seed: tuple[int, ...], height: int, width: int) -> Scene:
 
     Args:
         seed: Non-negative integers below 2**32, such as (seed, split, index).
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
 
     Raises:
         ValueError: A side is smaller than 32 pixels.

@@ -20,7 +20,6 @@ def rotation(rng: np.random.RandomState, tilt: float = 1.0) -> tuple[float, floa
     """Return cosine and sine of a random angle, without a trigonometric function (those differ between C libraries).
 
     Args:
-        rng: Source of randomness.
         tilt: Tangent of half the largest angle to either side; 1 is 90 degrees.
     """
     t = tilt * (2 * rng.random_sample() - 1)  # tangent of half the angle
@@ -101,9 +100,6 @@ def paint(rng: np.random.RandomState, height: int, width: int, colours: FloatArr
     """Draw a random texture between two colours.
 
     Args:
-        rng: Source of randomness.
-        height: Height of the patch.
-        width: Width of the patch.
         colours: ``(2, 3)`` in [0, 255].
 
     Returns:

@@ -50,7 +50,6 @@ class Progress:
     Attributes:
         stage: ``'train'`` or ``'evaluate'``.
         done: Number of iterations or image evaluations done.
-        total: Their number in all.
         note: A few words, such as the loss.
     """
 
@@ -67,9 +66,6 @@ def run_models(models: Sequence[str], plan: Plan, layout: Layout, on_progress: C
     """Train and evaluate the models at the same time, each in a process of its own.
 
     Args:
-        models: Names of the models.
-        plan: The demonstration.
-        layout: Its folder.
         on_progress: Called with a model's name and its progress, from the calling thread.
 
     Raises:
@@ -149,10 +145,7 @@ def run_job(model: str, plan: Plan, layout: Layout, report: Report) -> None:
     """Train and evaluate a model, leaving out what is finished already.
 
     Args:
-        model: A name in :data:`dtn_det.demo.plan.CONFIGS`.
-        plan: The demonstration.
         layout: Its folder, which holds the detection set.
-        report: Called with the progress.
     """
     cfg = prepare_config(model, plan, layout)
     if not is_trained(layout, model):
@@ -244,9 +237,6 @@ class ReseedHook(Hook):  # type: ignore[misc]
     """Seeds all generators at the start of every epoch.
 
     A training that was killed and resumed then draws the same random numbers as one that ran through.
-
-    Args:
-        seed: Seed of the run.
     """
 
     def __init__(self, seed: int) -> None:
@@ -258,11 +248,7 @@ class ReseedHook(Hook):  # type: ignore[misc]
 
 
 class ProgressHook(Hook):  # type: ignore[misc]
-    """Reports every iteration.
-
-    Args:
-        report: Called with the progress.
-    """
+    """Reports every iteration."""
 
     def __init__(self, report: Report) -> None:
         self.report = report

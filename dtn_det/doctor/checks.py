@@ -45,7 +45,6 @@ class Check:
     """One line of the report.
 
     Attributes:
-        name: Name of the check.
         status: `ok`, `absent` (an extra that is not installed), `warning` (works, with a drawback) or `error`.
         detail: The version and what was found.
         fix: The command that mends it, or `None` if there is nothing to mend.
@@ -145,7 +144,6 @@ def check_gpu(torch: Outcome, *, driver: str | None) -> Check:
     """Check that torch sees the GPU of the machine.
 
     Args:
-        torch: Outcome of the probe of torch.
         driver: Version of the NVIDIA driver, `None` without one.
     """
     if torch.error is not None:
@@ -216,7 +214,6 @@ def check_requirements(versions: Mapping[str, str], declared: Sequence[str]) -> 
     """Find installed distributions in versions that this package does not work with.
 
     Args:
-        versions: What is installed, by normalised name.
         declared: Requirements as in pyproject.toml.
     """
     checks = {}

@@ -34,7 +34,6 @@ class Probe:
     """Code that tries a package.
 
     Attributes:
-        name: Name of the check.
         module: Import name; a `ModuleNotFoundError` for it means that the package is not installed.
         distributions: Distributions that contain the module; the one to install comes first.
         extra: Extra of this package that installs it; `None` for packages that are always required.

@@ -76,11 +76,6 @@ def diagonal_mask(size: int, dtype: torch.dtype, device: torch.device | None = N
     Its values are finite, and far enough from the limit of the dtype to remain finite when scores are added. The
     softmax of a masked score is exactly 0 beside any other token, and 1 rather than NaN for a token that is alone.
 
-    Args:
-        size: Number of tokens ``N``.
-        dtype: Dtype of the scores.
-        device: Device of the scores.
-
     Returns:
         ``(N, N)``: half the lowest finite number of the dtype on the diagonal, zero elsewhere.
 
@@ -96,7 +91,6 @@ def head_scale(num_heads: int, value: float, like: Tensor) -> nn.Parameter:
     """Make a learnable scale for each head, with the same initial value for all heads.
 
     Args:
-        num_heads: Number of heads.
         value: Initial value of the scales, ``dim_head ** -0.5`` in the paper.
         like: Tensor with the device and dtype of the scales.
 
@@ -123,7 +117,6 @@ class LocalitySelfAttention(CarriesOptions):
 
     Args:
         dim: Channels ``C`` of a token.
-        num_heads: Number of heads.
         dim_head: Number of channels of a head; ``dim / num_heads`` by default.
         qkv_bias: Whether the projections to queries, keys and values have a bias.
         mask_diagonal: See :func:`locality_attention`.
@@ -216,7 +209,6 @@ def window_locality_attention(
         scale: ``(heads,)``, see :func:`locality_attention`.
         bias: ``(heads, N, N)``, the relative position bias.
         mask: ``(P, N, N)``, added to the scores of each window; or None.
-        dropout_p: Probability of dropping an attention weight.
 
     Returns:
         ``(B * P, heads, N, D)``.

@@ -69,9 +69,6 @@ def normalize_runs(
     Args:
         x: ``(B, 1, L, C)``; :func:`dtn_det.layers.kernels.operator.is_usable` must be True for it.
         runs: One run for each sequence, from :func:`valid_runs`.
-        parameters: The tensors of the layer.
-        options: The options of the layer.
-        out_dtype: Dtype of the result.
 
     Returns:
         ``(B, 1, L, C)``.

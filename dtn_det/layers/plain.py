@@ -171,8 +171,6 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, options
         x: ``(..., C)``.
         weight: ``(C,)``.
         bias: ``(C,)``.
-        num_groups: Number of groups ``G``.
-        options: The options of the layer.
 
     Returns:
         ``(..., C)``.
@@ -187,8 +185,6 @@ def dynamic_token_norm(x: Tensor, parameters: DTNParameters, options: DTNOptions
 
     Args:
         x: ``(B, H, W, C)``, float32 or float64, the dtype of the parameters.
-        parameters: The tensors of the layer.
-        options: The options of the layer.
         mask: ``(B, H, W)`` booleans, True for valid tokens. Invalid tokens are normalised by LayerNorm's statistics.
 
     Returns:

@@ -177,8 +177,6 @@ def check_mask(mask: Tensor, batch: int, num_tokens: int, grid: tuple[int, int] 
 
     Args:
         mask: Booleans ``(B, N)``. With a grid also ``(B, H * W)`` or ``(B, H, W)``, without prefix tokens.
-        batch: Number of images ``B``.
-        num_tokens: Number of tokens ``N`` of an image.
         grid: ``(H, W)`` or None.
 
     Returns:

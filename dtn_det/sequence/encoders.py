@@ -37,10 +37,6 @@ _MULTIPLIER, _INCREMENT, _MODULUS = 6364136223846793005, 1442695040888963407, 1 
 def check_integers(least: int = 1, **values: int) -> None:
     """Check that settings are integers and not too small.
 
-    Args:
-        least: The smallest that is allowed.
-        **values: The settings by name.
-
     Raises:
         InputError: A setting is no integer, or below ``least``.
     """
@@ -88,8 +84,6 @@ class Sizes:
     Attributes:
         max_tokens: Largest number of tokens in a sequence, without the class token.
         embed_dims: Channels of a token.
-        num_layers: Number of blocks.
-        num_heads: Heads of each attention.
         mlp_dims: Channels between the two linear layers of a block's feed-forward network.
         drop_rate: Rate of the dropout in the blocks and on attention weights, from 0 to below 1.
 
@@ -155,7 +149,6 @@ def build_encoder(name: str, sizes: Sizes, **options: Any) -> Encoder:
         name: ``'transformer'`` (the encoder of XLM-RoBERTa-XL, whose norms stand before the branches of its blocks, as
             in the Arena), ``'bigbird'`` (block-sparse; in transformers its norms stand behind the residual sums) or
             ``'reformer'`` (hashed attention, norms before the branches).
-        sizes: The sizes that all encoders have.
         **options: For BigBird ``block_size`` (64) and ``num_random_blocks`` (3); for Reformer ``chunk_length`` (200),
             ``num_buckets`` (10, even), ``num_hashes`` (1) and ``hash_seed`` (0), the seed of the hashing in evaluation.
 
@@ -258,7 +251,6 @@ class SeededReformer(ReformerModel):
     generators does not change.
 
     Args:
-        config: The config of ``ReformerModel``.
         evaluation_seed: Seed of the rotations in evaluation.
     """
 

@@ -53,14 +53,10 @@ class ListOps:
     """The settings of a data set; the defaults are those of the Arena.
 
     Attributes:
-        train: Number of sequences to train with.
-        val: Number of sequences to validate with.
-        test: Number of sequences to test with.
         min_length: Sequences have more tokens than this, parentheses not counted.
         max_length: Sequences have fewer tokens than this.
         max_depth: Largest depth of their trees; the digits count as a level.
         max_args: Largest number of arguments of an operator.
-        seed: Seed of all randomness.
 
     Raises:
         ValueError: A value out of its range.
@@ -100,10 +96,6 @@ class ListOps:
 def draw_part(settings: ListOps, index: int) -> list[str]:
     """Draw the lines of one part.
 
-    Args:
-        settings: The settings of the data set.
-        index: Number of the part, from 0.
-
     Returns:
         Lines ``source TAB value CR LF``: the Arena writes its files with Python's :mod:`csv`, which ends lines so.
     """
@@ -126,12 +118,6 @@ def write_listops(folder: Path, settings: ListOps, workers: int, console: Consol
 
     Each file is complete or absent at any moment. No sequence occurs twice, and the files do not depend on the number
     of processes. Until they are complete they take twice their size on the disk: 1.4 GB with the Arena's settings.
-
-    Args:
-        folder: The folder of the files.
-        settings: The settings of the data set.
-        workers: Number of processes.
-        console: Where the progress is shown.
 
     Returns:
         False if the data set was complete already.
@@ -287,7 +273,6 @@ def read_listops(path: Path, max_tokens: int | None = None) -> Iterator[tuple[by
     A byte order mark and empty lines at the end, which some editors add, are skipped.
 
     Args:
-        path: A TSV file with the header ``Source TAB Target``.
         max_tokens: Largest number of tokens in a sequence.
 
     Yields:

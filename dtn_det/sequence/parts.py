@@ -39,7 +39,6 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
             :class:`~dtn_det.sequence.encoders.Sizes`.
         norm_cfg: The norms of the blocks, see :func:`dtn_det.conversion.config.convert`; None or ``type='LN'`` for
             LayerNorm.
-        num_classes: Number of classes.
         head_dims: Channels between the two linear layers.
         data_preprocessor: As in MMEngine's ``BaseModel``.
 
@@ -173,7 +172,6 @@ class InverseSqrtLR(_ParamScheduler):  # type: ignore[misc]
     At ``begin``, where a linear warm-up ends, it is ``lr``, the rate set in the optimizer.
 
     Args:
-        optimizer: The optimizer or its wrapper.
         begin: Step of the run at which the schedule begins, at least 1.
         end: Step at which it ends. A run shorter than ``begin`` does not reach it.
         **kwargs: Further arguments of MMEngine's schedulers.

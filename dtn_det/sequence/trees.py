@@ -59,7 +59,6 @@ def sample_expression(
     :class:`~dtn_det.sequence.listops.ListOps` never allows.
 
     Args:
-        rng: Source of randomness.
         min_length: The expression must have more tokens than this.
         max_length: It must have fewer tokens than this.
         max_depth: Largest depth of the tree; a digit alone has depth 1.

@@ -75,7 +75,6 @@ def locked(folder: Path, option: str) -> Iterator[None]:
     A lock ends with the process that holds it, even if that is killed.
 
     Args:
-        folder: The folder.
         option: The option by which the user named it, for the messages.
 
     Raises:

@@ -38,7 +38,6 @@ class AddStage(Protocol):
         """Add a stage and return the function that shows how far it is.
 
         Args:
-            title: What the stage does.
             total: Number of all steps; None if it is not known yet.
             done: Number of steps that were done before.
             note: A few words to show beside it.
@@ -79,10 +78,7 @@ def meter(console: Console, title: str, total: int, unit: str, log_seconds: floa
 
     Args:
         console: See :func:`stages`.
-        title: What the stage does.
-        total: Number of all steps.
         unit: What a step is, in the plural, such as ``images``.
-        log_seconds: Least time between two lines, in seconds.
 
     Yields:
         A function to call with the number of steps that were done since its last call.

@@ -42,7 +42,6 @@ def load_config(path: str, options: dict[str, Any] | None = None, folder_advice:
     """Read a config and merge the values of `--cfg-options` into it, with a warning for those that change nothing.
 
     Args:
-        path: The config's file.
         options: Dotted keys and their values.
         folder_advice: Advice on how to name the folder of the data set instead of by the option ``data_root``.
 
@@ -128,7 +127,6 @@ def check_option_keys(cfg: Mapping[str, Any], options: Iterable[str]) -> None:
     """Check that options begin with a key that the config has or that MMEngine reads.
 
     Args:
-        cfg: The config, before the options are merged.
         options: Their dotted keys, such as ``model.norm_cfg.type``.
 
     Raises:
@@ -153,7 +151,6 @@ def ineffective_options(
 
     Args:
         cfg: The config, before the options are merged.
-        options: Their dotted keys.
         folder_advice: Advice on how to name the folder of the data set instead of by the option ``data_root``.
 
     Returns:

@@ -88,7 +88,6 @@ def set_data_root(cfg: Config, root: str) -> None:
 
     Args:
         cfg: Config whose top-level `data_root` is the folder to replace; changed in place.
-        root: The new folder.
 
     Raises:
         FileNotFoundError: `root` is not a folder.
@@ -113,7 +112,6 @@ def check_data(cfg: Config, dataloaders: Sequence[str], given_root: str | None =
     """Check that the files and folders of the dataloaders exist, and that folders of classes fit the classifier.
 
     Args:
-        cfg: The config.
         dataloaders: Keys such as `"train_dataloader"`; those the config lacks are ignored.
         given_root: The folder that `--data-root` named, which :func:`set_data_root` put into the config.
 
@@ -298,7 +296,6 @@ def build_runner(cfg: Config, launcher: str, local_rank: int = 0) -> Runner:
     MMEngine can only join processes that have a GPU each; without GPUs they are joined here, over gloo.
 
     Args:
-        cfg: The prepared config.
         launcher: One of :data:`LAUNCHERS`.
         local_rank: Rank on this machine, for launchers that pass it as an argument.
     """

@@ -28,7 +28,6 @@ class SmallT2TViT(T2T_ViT):  # type: ignore[misc]
         img_size: Side of the images in pixels. For images of another size the position embedding is resized.
         num_splits: Number of soft splits, 2 or 3.
         token_dims: Channels between the splits.
-        embed_dims: Channels of the tokens.
         **kwargs: Arguments of mmpretrain's ``T2T_ViT``, except ``t2t_cfg``.
 
     Raises:
@@ -73,7 +72,6 @@ class NormPooling(nn.Module):
     without it.
 
     Args:
-        in_channels: Channels of the last map.
         eps: Added to the variance of a token.
     """
 

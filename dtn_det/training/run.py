@@ -42,10 +42,6 @@ _ADVICE = (
 def train(runner: Runner, config: str) -> int:
     """Train until the end or an interrupt.
 
-    Args:
-        runner: The config's Runner.
-        config: Path of the config, for messages.
-
     Returns:
         The exit code: 0, or :data:`INTERRUPTED`. One of several processes does not return from an interrupt but exits
         at once, because it and the others would wait for each other.
@@ -122,7 +118,6 @@ def read_by_package(
 
     Args:
         runner: The Runner, whose ``load_checkpoint`` is replaced.
-        purpose: What the weights are loaded for.
         advice: What the user can do if the weights do not fit, as the end of a sentence.
         say: Called with each line that the user should see.
         weights: See :func:`dtn_det.checkpoints.load.load_weights`.

@@ -96,12 +96,8 @@ def _become(module: Any, kind: type[nn.Module], like: Tensor, widths: tuple[int,
     """Turn a module into an instance of `kind`, a subclass of its class, in place.
 
     Args:
-        module: The module.
-        kind: The new class.
         like: A weight of the module. The new weights take its device, dtype and `requires_grad`.
-        widths: Number of channels of the map and of a token.
         patch: Side of a patch in pixels of the map.
-        eps: ``eps`` of the norm.
     """
     spt = ShiftedPatchTokenization(*widths, patch, eps=eps, device=like.device, dtype=like.dtype)
     spt.init_weights()

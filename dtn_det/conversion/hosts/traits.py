@@ -101,10 +101,6 @@ def reads(modules: dict[str, nn.Module], name: str) -> str | None:
     The nearest module around it decides whose `forward` has an argument named for words or images, such as `input_ids`
     or `pixel_values`.
 
-    Args:
-        modules: All modules of a model by path.
-        name: Path of the module.
-
     Returns:
         `'text'` or `'text and image together'`; None for images, or if no module around it has such an argument.
     """
@@ -143,7 +139,6 @@ def check_order(model: nn.Module, grid_is_given: bool = False) -> None:
     """Check that the tokens of a model stay in the order of their grid.
 
     Args:
-        model: A built model.
         grid_is_given: True if the user gives the grid. Models of videos are then accepted, because their frames can
             form one grid. Models that rearrange their tokens are refused in any case.
 
@@ -166,10 +161,6 @@ def check_order(model: nn.Module, grid_is_given: bool = False) -> None:
 
 def check_images_apart(model: nn.Module, norm: str) -> None:
     """Check that a model keeps the tokens of different images apart, as a norm with statistics over an image requires.
-
-    Args:
-        model: A built model.
-        norm: Name of the norm, for the message.
 
     Raises:
         InputError: The model packs the patches of several images into one row ``(N, C)``.

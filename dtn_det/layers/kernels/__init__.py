@@ -19,7 +19,6 @@ class KernelStatus:
     """Whether the kernels for one kind of device are in use.
 
     Attributes:
-        available: True if they are in use.
         detail: The library and its instruction set, or Triton's version; or the reason why the kernels are not in use.
     """
 
@@ -32,8 +31,6 @@ def check_tensors(x: Tensor, parameters: DTNParameters, grad_y: Tensor | None = 
 
     Args:
         x: ``(B, N, C)`` or ``(B, H, W, C)``.
-        parameters: The tensors of the layer.
-        grad_y: The gradient of the output, in a backward pass.
 
     Raises:
         ValueError: Tensors are on different devices, or the size or dtype of a parameter does not match the others.

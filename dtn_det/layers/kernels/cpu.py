@@ -103,8 +103,6 @@ def forward(
         x: ``(B, N, C)``, with the grid as the last ``H * W`` tokens, or ``(B, H, W, C)``. The tokens before the grid
             are normalised by LayerNorm's statistics. The input is first converted to the dtype of the parameters.
         parameters: The tensors of the layer, float32 or float64.
-        options: The options of the layer.
-        out_dtype: Dtype of the output.
         hw_shape: ``(H, W)``.
 
     Returns:

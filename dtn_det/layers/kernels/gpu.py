@@ -199,8 +199,6 @@ def forward(x: Tensor, parameters: DTNParameters, options: DTNOptions, out_dtype
     Args:
         x: ``(B, H, W, C)`` of one of :data:`DTYPES`.
         parameters: The tensors of the layer, float32.
-        options: The options of the layer.
-        out_dtype: Dtype of the output.
 
     Returns:
         ``(B, H, W, C)``, contiguous.
@@ -286,12 +284,6 @@ def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> boo
 
     The first call for a device, a dtype and the sizes and options of a layer compiles the kernels and runs them on a
     tiny map. If this fails, the user is warned, and the result remains False.
-
-    Args:
-        x: ``(B, H, W, C)``.
-        num_groups: Number of groups ``G``.
-        head_rms: Option of the layer.
-        only_var: Option of the layer.
     """
     if x.device.type != "cuda" or not fits(x, num_groups):
         return False

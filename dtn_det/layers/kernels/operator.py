@@ -32,9 +32,6 @@ def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> boo
 
     Args:
         x: ``(B, H, W, C)``, or ``(B, N, C)`` with tokens before the grid, which only the CPU kernels support.
-        num_groups: Number of groups ``G``.
-        head_rms: Option of the layer.
-        only_var: Option of the layer.
     """
     # An exported or traced graph must also run where the kernels are missing.
     if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
@@ -62,8 +59,6 @@ def dynamic_token_norm(
             also ``(B, N, C)``: the grid is the last ``H * W`` tokens, and the tokens before it are normalised by
             LayerNorm's statistics.
         parameters: The tensors of the layer, float32, or float64 if ``x`` is float64.
-        options: The options of the layer.
-        out_dtype: Dtype of the result.
         hw_shape: ``(H, W)``.
 
     Returns:

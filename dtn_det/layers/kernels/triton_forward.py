@@ -53,8 +53,6 @@ def axis_kernel(coefficients, bounds, table, height, width, depth, BLOCK: tl.con
         table: ``(4, G, H + W)`` float32: the distance with the largest weight; the reciprocal of the sum of the
             weights, each divided by the largest; and the two means of the exponent's derivatives, relative to the
             derivatives at that distance.
-        height: ``H``.
-        width: ``W``.
         depth: A weight is left out if its exponent is more than ``depth`` below the largest exponent.
         BLOCK: Number of positions of the axis to process at a time.
     """

@@ -132,7 +132,6 @@ def masked_mean(values: Tensor, valid: Tensor | None, dims: tuple[int, ...]) -> 
     """Compute the mean over the valid entries; invalid entries may hold any values, also NaN.
 
     Args:
-        values: A tensor of any shape.
         valid: Booleans that broadcast against ``values``; None for all.
         dims: Dimensions to average over; they are kept with size 1.
 
@@ -150,7 +149,6 @@ def masked_moments(values: Tensor, valid: Tensor | None, dims: tuple[int, ...]) 
     """Compute mean and biased variance over the valid entries, in two passes to avoid cancellation.
 
     Args:
-        values: A tensor of any shape.
         valid: Booleans that broadcast against ``values``; None for all.
         dims: Dimensions to reduce; they are kept with size 1.
 
