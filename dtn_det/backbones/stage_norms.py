@@ -123,15 +123,7 @@ def token_norm_from(norm: nn.Module, num_groups: int, dtn_cfg: Mapping[str, Any]
 
 
 def apply_norm(norm: nn.Module, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-    """Call the norm of a block, with the grid if it is a norm of tokens.
-
-    Args:
-        x: ``(B, H * W, C)``.
-        hw_shape: ``(H, W)``.
-
-    Returns:
-        ``(B, H * W, C)``.
-    """
+    """Call the norm of a block on ``(B, H * W, C)``, with the grid ``(H, W)`` if it is a norm of tokens."""
     return norm(x, hw_shape) if isinstance(norm, TokenNorm) else norm(x)
 
 

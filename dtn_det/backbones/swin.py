@@ -56,15 +56,7 @@ class DTNSwinBlock(SwinBlock):  # type: ignore[misc]
 
 
 def attend_without_shift(attn: ShiftWindowMSA, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-    """Compute window attention without a shift of the windows, even if ``attn`` has one.
-
-    Args:
-        x: ``(B, H * W, C)``.
-        hw_shape: ``(H, W)``.
-
-    Returns:
-        ``(B, H * W, C)``.
-    """
+    """Compute window attention on ``(B, H * W, C)`` without a shift of the windows, even if ``attn`` has one."""
     batch, _, channels = x.shape
     height, width = hw_shape
     window = attn.window_size

@@ -249,14 +249,7 @@ def _check_one_group(state: Mapping[str, Tensor], norm: str) -> None:
 
 
 def merging_to_unfold_order(value: Tensor) -> Tensor:
-    """Reorder the last axis from (column, row, channel), as the authors concatenate, to (channel, row, column).
-
-    Args:
-        value: ``(..., 4 * C)``.
-
-    Returns:
-        ``(..., 4 * C)``.
-    """
+    """Reorder the last axis, ``4 * C``, from the authors' (column, row, channel) to (channel, row, column)."""
     return value.reshape(*value.shape[:-1], 2, 2, -1).transpose(-1, -3).reshape(value.shape)
 
 
@@ -344,16 +337,7 @@ def resize_tables(
 
 
 def resize_grid(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Resize a table of grid positions by bicubic interpolation.
-
-    Args:
-        table: ``(1, old H * old W, C)``.
-        old: Grid ``(H, W)`` of the table.
-        new: Grid ``(H, W)`` of the result.
-
-    Returns:
-        ``(1, new H * new W, C)`` of the same dtype.
-    """
+    """Resize a table ``(1, H * W, C)`` from grid ``old`` to grid ``new`` by bicubic interpolation."""
     grid = table.float().transpose(1, 2).reshape(1, -1, *old)
     resized = F.interpolate(grid, size=new, mode="bicubic", align_corners=False)
     return resized.flatten(2).transpose(1, 2).to(table.dtype)

@@ -118,11 +118,7 @@ def dtn_flops(
 
 @dataclass(frozen=True)
 class LayerCost:
-    """The cost of one call of a DTN layer.
-
-    Attributes:
-        flops: FLOPs of the call for one image.
-    """
+    """The cost of one call of a DTN layer, at a path of the network and on the grid of its input, for one image."""
 
     name: str
     height: int
@@ -173,13 +169,8 @@ def forward_flops(network: nn.Module, forward: Callable[[Tensor], object], image
     """Count the FLOPs of a forward pass: matrix products, convolutions, attention, and all that DTN computes.
 
     Unlike :func:`dtn_det.cost.complexity.model_complexity`, this needs nothing but PyTorch, and does not count what
-    layers other than DTN compute element by element.
-
-    Args:
-        images: One image, of the shape that `forward` takes.
-
-    Returns:
-        The count, or None if the network fails on the image.
+    layers other than DTN compute element by element. `images` is one image, of the shape that `forward` takes. The
+    result is None if the network fails on it.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode

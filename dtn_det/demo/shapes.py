@@ -161,12 +161,7 @@ class _Canvas:
         self.needed: list[float] = []  # pixels that each shape must keep
 
     def add(self, outline: Outline, centre: tuple[float, float], radius: float, keep: float) -> int | None:
-        """Draw a shape.
-
-        Args:
-            centre: ``(x, y)``.
-            radius: Radius in pixels.
-            keep: Share of it that must stay visible.
+        """Draw a shape around ``(x, y)`` with a radius in pixels; ``keep`` is the share of it that must stay visible.
 
         Returns:
             Its number; None if too little of it or of another shape would stay visible, and then nothing is drawn.

@@ -97,13 +97,6 @@ def _value_noise(rng: np.random.RandomState, height: int, width: int, period: fl
 
 
 def paint(rng: np.random.RandomState, height: int, width: int, colours: FloatArray) -> FloatArray:
-    """Draw a random texture between two colours.
-
-    Args:
-        colours: ``(2, 3)`` in [0, 255].
-
-    Returns:
-        ``(height, width, 3)`` in [0, 255].
-    """
+    """Draw a random texture ``(height, width, 3)`` between two colours, ``(2, 3)``, all in [0, 255]."""
     field = FIELDS[rng.randint(len(FIELDS))](rng, height, width)[:, :, None]
     return colours[0] + field * (colours[1] - colours[0])

@@ -57,11 +57,7 @@ class Check:
 
 
 def diagnose() -> tuple[Check, ...]:
-    """Check the whole installation, which takes some seconds.
-
-    Returns:
-        The checks in the order of the report.
-    """
+    """Check the whole installation, which takes some seconds; the checks are in the order of the report."""
     versions = installed_versions()
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         pending = {probe.name: pool.submit(run_probe, probe.code) for probe in probes.PROBES}
@@ -141,11 +137,7 @@ def mend(probe: probes.Probe, outcome: Outcome, versions: Mapping[str, str]) -> 
 
 
 def check_gpu(torch: Outcome, *, driver: str | None) -> Check:
-    """Check that torch sees the GPU of the machine.
-
-    Args:
-        driver: Version of the NVIDIA driver, `None` without one.
-    """
+    """Check that torch sees the GPU of the machine; ``driver`` is the version of NVIDIA's, `None` without one."""
     if torch.error is not None:
         return Check("GPU", "warning", "unknown, since torch does not import")
     build, devices = torch.facts["cuda"], torch.facts["devices"]
@@ -211,11 +203,7 @@ def declared_requirements() -> tuple[str, ...]:
 
 
 def check_requirements(versions: Mapping[str, str], declared: Sequence[str]) -> list[Check]:
-    """Find installed distributions in versions that this package does not work with.
-
-    Args:
-        declared: Requirements as in pyproject.toml.
-    """
+    """Find installed versions that do not meet the requirements, which are as in pyproject.toml."""
     checks = {}
     for text in declared:
         wanted = Requirement(text)

@@ -88,14 +88,9 @@ def diagonal_mask(size: int, dtype: torch.dtype, device: torch.device | None = N
 
 
 def head_scale(num_heads: int, value: float, like: Tensor) -> nn.Parameter:
-    """Make a learnable scale for each head, with the same initial value for all heads.
+    """Make a learnable scale for each head, ``(num_heads,)``, on the device and of the dtype of ``like``.
 
-    Args:
-        value: Initial value of the scales, ``dim_head ** -0.5`` in the paper.
-        like: Tensor with the device and dtype of the scales.
-
-    Returns:
-        ``(num_heads,)``.
+    All have the same initial value, which is ``dim_head ** -0.5`` in the paper.
     """
     return nn.Parameter(torch.full((num_heads,), value, device=like.device, dtype=like.dtype))
 
@@ -170,15 +165,7 @@ class LocalitySelfAttention(CarriesOptions):
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Let the tokens attend to each other.
-
-        Args:
-            x: ``(B, N, C)``.
-            bias: Added to the scores, see :func:`locality_attention`.
-
-        Returns:
-            ``(B, N, C)``.
-        """
+        """Let tokens ``(B, N, C)`` attend to each other; ``bias`` is as in :func:`locality_attention`."""
         q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.num_heads, self.dim_head).permute(2, 0, 3, 1, 4)
         dropout_p = self.attn_drop if self.training else 0.0
         out = locality_attention(q, k, v, self.scale, bias, mask_diagonal=self.mask_diagonal, dropout_p=dropout_p)
@@ -203,15 +190,10 @@ def window_locality_attention(
     """Compute Swin's window attention: add position bias and shift mask to the scores, then mask the diagonal.
 
     Args:
-        q: Queries ``(B * P, heads, N, D)`` of ``P`` windows per image.
-        k: Keys of the same shape.
-        v: Values of the same shape.
+        q: Queries ``(B * P, heads, N, D)`` of ``P`` windows per image; keys, values and result have the same shape.
         scale: ``(heads,)``, see :func:`locality_attention`.
         bias: ``(heads, N, N)``, the relative position bias.
         mask: ``(P, N, N)``, added to the scores of each window; or None.
-
-    Returns:
-        ``(B * P, heads, N, D)``.
     """
     if mask is None:
         return locality_attention(q, k, v, scale, bias.unsqueeze(0), dropout_p=dropout_p)
@@ -244,11 +226,8 @@ class WindowLocality(nn.Module):
         """Let the tokens of each window attend to each other.
 
         Args:
-            x: ``(B * P, N, C)``, with ``P`` windows per image.
+            x: ``(B * P, N, C)``, with ``P`` windows per image; so is the result.
             mask: ``(P, N, N)``, added to the scores; or None.
-
-        Returns:
-            ``(B * P, N, C)``.
         """
         count, length, _ = x.shape
         q, k, v = self.qkv(x).reshape(count, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)

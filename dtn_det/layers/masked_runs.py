@@ -67,11 +67,8 @@ def normalize_runs(
     """Apply the layer to each run of tokens, and normalise the tokens around it by LayerNorm's statistics.
 
     Args:
-        x: ``(B, 1, L, C)``; :func:`dtn_det.layers.kernels.operator.is_usable` must be True for it.
+        x: ``(B, 1, L, C)``, as is the result; :func:`dtn_det.layers.kernels.operator.is_usable` must be True for it.
         runs: One run for each sequence, from :func:`valid_runs`.
-
-    Returns:
-        ``(B, 1, L, C)``.
     """
     if all(run == (0, x.shape[2]) for run in runs):
         return operator.dynamic_token_norm(x, parameters, options, out_dtype, (1, x.shape[2]))

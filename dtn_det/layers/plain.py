@@ -54,16 +54,7 @@ class Moments(NamedTuple):
 
 
 def group_rms_normalize(x: Tensor, num_groups: int, eps: float) -> Tensor:
-    """Divide each group of channels by its root mean square.
-
-    Args:
-        x: ``(..., C)``.
-        num_groups: Number of groups ``G``; must divide ``C``.
-        eps: Added to the mean square.
-
-    Returns:
-        ``(..., C)``.
-    """
+    """Divide each group of channels of ``(..., C)`` by its root mean square; ``eps`` is added to the mean square."""
     grouped = split_groups(x, num_groups)
     return (grouped * torch.rsqrt(grouped.square().mean(-1, keepdim=True) + eps)).flatten(-2)
 
@@ -74,14 +65,9 @@ def split_groups(x: Tensor, num_groups: int) -> Tensor:
 
 
 def intra_token_moments(x: Tensor, unbiased: bool) -> Moments:
-    """Compute LayerNorm's statistics: mean and variance over the channels of each token.
+    """Compute LayerNorm's statistics: mean and variance ``(..., 1)`` over the channels of each token of ``(..., C)``.
 
-    Args:
-        x: ``(..., C)``.
-        unbiased: Divide by ``C - 1`` instead of ``C``.
-
-    Returns:
-        Moments of shape ``(..., 1)``.
+    The variance is divided by ``C``, or by ``C - 1`` with ``unbiased``.
     """
     var, mean = torch.var_mean(x, dim=-1, correction=int(unbiased), keepdim=True)
     return Moments(mean, var)
@@ -163,17 +149,9 @@ def normalize(x: Tensor, moments: Moments, weight: Tensor, bias: Tensor, eps: fl
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, options: DTNOptions) -> Tensor:
-    """Normalise tokens outside the grid by their own mean and variance.
+    """Normalise tokens ``(..., C)`` outside the grid by their own mean and variance.
 
     With ``head_rms``, each group of channels is divided by its root mean square first.
-
-    Args:
-        x: ``(..., C)``.
-        weight: ``(C,)``.
-        bias: ``(C,)``.
-
-    Returns:
-        ``(..., C)``.
     """
     if options.head_rms:
         x = group_rms_normalize(x, num_groups, options.eps)
@@ -184,11 +162,8 @@ def dynamic_token_norm(x: Tensor, parameters: DTNParameters, options: DTNOptions
     """Apply the whole layer to a grid of tokens.
 
     Args:
-        x: ``(B, H, W, C)``, float32 or float64, the dtype of the parameters.
+        x: ``(B, H, W, C)``, float32 or float64, the dtype of the parameters; so is the result.
         mask: ``(B, H, W)`` booleans, True for valid tokens. Invalid tokens are normalised by LayerNorm's statistics.
-
-    Returns:
-        ``(B, H, W, C)``.
     """
     channels = x.shape[-1]
     coefficients, mean_gate, var_gate, weight, bias = parameters

@@ -99,9 +99,7 @@ def axis_attention(linear: Tensor, quadratic: Tensor, length: int, valid: Tensor
     """Compute the row-stochastic matrix of one axis: the softmax of :func:`axis_logits` over source positions.
 
     Args:
-        linear: ``(G,)``, the coefficient of ``d``.
-        quadratic: ``(G,)``, the coefficient of ``d^2``.
-        length: Number of positions ``L``.
+        linear: As in :func:`axis_logits`, like the next two.
         valid: ``(B, L)`` booleans; positions that are False get weight 0. A row that is False everywhere is treated as
             True everywhere.
 

@@ -192,11 +192,7 @@ def _for_hooks(content: Mapping[str, Any], state: dict[str, Any], weights: Weigh
 
 @contextmanager
 def conversions_noted() -> Iterator[list[str]]:
-    """Collect one line for each conversion of a model within the block, because the run has no log yet.
-
-    Yields:
-        A list, to which the lines are added.
-    """
+    """Collect in a list one line for each conversion of a model within the block, because the run has no log yet."""
     lines: list[str] = []
     logger = logging.getLogger("dtn_det.conversion")
     handler = _Noting(lines)

@@ -99,14 +99,8 @@ def forward(
 ) -> Tensor:
     """Compute :func:`dtn_det.layers.plain.dynamic_token_norm` without a mask, with the compiled kernels.
 
-    Args:
-        x: ``(B, N, C)``, with the grid as the last ``H * W`` tokens, or ``(B, H, W, C)``. The tokens before the grid
-            are normalised by LayerNorm's statistics. The input is first converted to the dtype of the parameters.
-        parameters: The tensors of the layer, float32 or float64.
-        hw_shape: ``(H, W)``.
-
-    Returns:
-        A contiguous tensor of the shape of ``x``.
+    Arguments and result are as in :func:`dtn_det.layers.kernels.operator.dynamic_token_norm`. The input is first
+    converted to the dtype of the parameters, float32 or float64; the result is contiguous.
 
     Raises:
         RuntimeError: The kernels are not available.

@@ -196,12 +196,8 @@ def _contiguous(parameters: DTNParameters) -> DTNParameters:
 def forward(x: Tensor, parameters: DTNParameters, options: DTNOptions, out_dtype: torch.dtype) -> Tensor:
     """Compute :func:`dtn_det.layers.plain.dynamic_token_norm` without a mask, in float32.
 
-    Args:
-        x: ``(B, H, W, C)`` of one of :data:`DTYPES`.
-        parameters: The tensors of the layer, float32.
-
-    Returns:
-        ``(B, H, W, C)``, contiguous.
+    Arguments and result are as in :func:`dtn_det.layers.kernels.operator.dynamic_token_norm`: ``(B, H, W, C)`` of one
+    of :data:`DTYPES`, and parameters in float32. The result is contiguous.
 
     Raises:
         RuntimeError: The kernels are not available.
@@ -305,11 +301,7 @@ works._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def try_out(
     device: torch.device, dtype: torch.dtype, channels: int, num_groups: int, head_rms: bool, only_var: bool
 ) -> bool:
-    """Compile the kernels for these arguments and run them once.
-
-    Returns:
-        True if they work; otherwise a warning describes the error.
-    """
+    """Compile the kernels for these arguments and run them once; if they do not work, a warning describes the error."""
     if load()[0] is None:
         return False
     options = DTNOptions(1e-5, head_rms, False)

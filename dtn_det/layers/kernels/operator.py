@@ -30,8 +30,7 @@ _INPUTS = _TENSORS + len(DTNOptions._fields) + 3
 def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> bool:
     """Return whether :func:`dynamic_token_norm` supports this input on its device.
 
-    Args:
-        x: ``(B, H, W, C)``, or ``(B, N, C)`` with tokens before the grid, which only the CPU kernels support.
+    It is ``(B, H, W, C)``, or ``(B, N, C)`` with tokens before the grid, which only the CPU kernels support.
     """
     # An exported or traced graph must also run where the kernels are missing.
     if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]

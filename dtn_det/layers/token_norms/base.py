@@ -100,11 +100,7 @@ class AcrossTokensNorm(WithinTokenNorm):
         """Normalise ``(B, N, C)`` in float32 or float64.
 
         Args:
-            tokens: ``(B, N, C)``.
             valid: ``(B, N, 1)`` booleans, True for tokens that enter the statistics; None for all tokens.
-
-        Returns:
-            ``(B, N, C)``.
         """
         raise NotImplementedError(f"{type(self).__name__} has no normalize_tokens: define it")
 
@@ -129,14 +125,11 @@ class AcrossTokensNorm(WithinTokenNorm):
 
 
 def masked_mean(values: Tensor, valid: Tensor | None, dims: tuple[int, ...]) -> Tensor:
-    """Compute the mean over the valid entries; invalid entries may hold any values, also NaN.
+    """Compute the mean over the valid entries, 0 where nothing is valid; invalid entries may hold any values, also NaN.
 
     Args:
         valid: Booleans that broadcast against ``values``; None for all.
         dims: Dimensions to average over; they are kept with size 1.
-
-    Returns:
-        The mean, with size 1 in the reduced dimensions; 0 where nothing is valid.
     """
     if valid is None:
         return values.mean(dims, keepdim=True)
@@ -146,15 +139,7 @@ def masked_mean(values: Tensor, valid: Tensor | None, dims: tuple[int, ...]) -> 
 
 
 def masked_moments(values: Tensor, valid: Tensor | None, dims: tuple[int, ...]) -> Moments:
-    """Compute mean and biased variance over the valid entries, in two passes to avoid cancellation.
-
-    Args:
-        valid: Booleans that broadcast against ``values``; None for all.
-        dims: Dimensions to reduce; they are kept with size 1.
-
-    Returns:
-        The moments, with size 1 in the reduced dimensions.
-    """
+    """Compute mean and biased variance as :func:`masked_mean` does, in two passes to avoid cancellation."""
     if valid is None:
         var, mean = torch.var_mean(values, dims, correction=0, keepdim=True)
         return Moments(mean, var)
@@ -169,13 +154,7 @@ def standardize(values: Tensor, moments: Moments, eps: float) -> Tensor:
 
 @torch.no_grad()
 def move(running: Tensor, value: Tensor, momentum: float) -> None:
-    """Set ``running <- (1 - momentum) * running + momentum * value``, in the dtype of ``running``.
-
-    Args:
-        running: ``(C,)``, changed in place.
-        value: The new value, ``C`` elements in any shape.
-        momentum: Weight of the new value, in [0, 1].
-    """
+    """Set ``running``, ``(C,)``, to ``(1 - momentum) * running + momentum * value`` in place, in its dtype."""
     running.lerp_(value.detach().flatten().to(running.dtype), momentum)
 
 
