@@ -1,4 +1,4 @@
-"""Imports of packages that only an extra installs, with an error that names the extra."""
+"""Imports of optional packages, with an error that names the extra which installs the package."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ EXTRAS: tuple[str, ...] = (
 )
 """The extras that `pyproject.toml` declares."""
 
-# Extras that install mmcv. Built in isolation, that is without torch, it would silently lack its compiled operators.
+# Extras that install mmcv. If mmcv is built in isolation, without torch, it lacks its compiled operators without an
+# error.
 _WITH_MMCV = ("det", "all")
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import a module that only an extra of this package installs.
+    """Import a module that an extra of this package installs.
 
     Args:
         module: Dotted name of the module, such as `mmdet.models`.
@@ -34,8 +35,8 @@ def require(module: str, extra: str) -> ModuleType:
         The imported module.
 
     Raises:
-        ImportError: The module is not installed (the message names the extra), or it is installed and fails to import
-            (the message gives the cause and points to `dtn-det doctor`).
+        ImportError: The module is not installed (the message names the extra), or it is installed but cannot be
+            imported (the message gives the cause and points to `dtn-det doctor`).
         ValueError: `extra` is not an extra of this package.
     """
     if extra not in EXTRAS:
@@ -50,8 +51,8 @@ def require(module: str, extra: str) -> ModuleType:
                 f"this part of dtn-det needs `{top_level}`: pip install {option}'dtn-det[{extra}]'", name=top_level
             ) from error
         raise _broken(module, error) from error
-    # A compiled package that does not match the installed torch fails with OSError or RuntimeError as well, and
-    # MMDetection's check of mmcv's version with AssertionError.
+    # A compiled package that does not match the installed torch may also fail with OSError or RuntimeError, and
+    # MMDetection's check of mmcv's version fails with AssertionError.
     except (ImportError, OSError, RuntimeError, AttributeError, AssertionError) as error:
         raise _broken(module, error) from error
 

@@ -1,10 +1,10 @@
 """Registration with MMEngine's root registries, without importing MMEngine.
 
-``custom_imports = dict(imports=['dtn_det'])`` must be all that a config needs, and importing the layers must cost no
-more than torch. So each name is registered with a function that imports the class only when a config builds it. Names
-are registered as soon as MMEngine's registries exist: at once if they have been imported, else right after somebody
-imports them. The registries of MMDetection and mmpretrain look up in the root registries whatever they do not have
-themselves, in any scope.
+A config needs nothing but ``custom_imports = dict(imports=['dtn_det'])``, and importing the layers takes no longer than
+importing torch. So each name is registered with a function that imports the class only when a config builds it. Names
+are registered as soon as MMEngine's registries exist: immediately if they have been imported, otherwise right after
+their import. The registries of MMDetection and mmpretrain search the root registries, in any scope, for names that they
+lack.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     },
     "TRANSFORMS": {
         "ImageCorruption": "dtn_det.corruptions.transforms.ImageCorruption",
-        # MMDetection up to 3.3 has a Corrupt of its own, which takes precedence in its scope.
+        # MMDetection up to 3.3 has its own Corrupt, which takes precedence in its scope.
         "Corrupt": "dtn_det.corruptions.transforms.MMDetCorrupt",
     },
     "HOOKS": {"ClassifierEMAHook": "dtn_det.training.parts.ClassifierEMAHook"},
     "DATASETS": {"ListOps": "dtn_det.sequence.parts.ListOpsDataset"},
     "PARAM_SCHEDULERS": {"InverseSqrtLR": "dtn_det.sequence.parts.InverseSqrtLR"},
 }
-"""Path of each object that configs name, by registry and name."""
+"""Import path of each object for configs, by registry and name."""
 
 NOTICES: Final = frozenset({"Could not import OneDL", "Could not import OneDL. Skipping OneDL datasets."})
-"""What MMDetection and mmpretrain print when they are imported without a data service that no extra installs.
+"""Messages that MMDetection and mmpretrain print when they are imported without a data service that no extra installs.
 
-They log it at the level DEBUG, but MMEngine's `print_log` prints at every level.
+They log the messages at level DEBUG, but MMEngine's `print_log` prints at every level.
 """
 
 
 def register() -> None:
-    """Register :data:`NAMES` now, or as soon as MMEngine is imported. Further calls do nothing."""
+    """Register :data:`NAMES` immediately, or as soon as MMEngine is imported. Further calls have no effect."""
     for module, action in (("mmengine.registry", _register_names), ("mmcv.cnn", _register_norm)):
         if module in sys.modules:
             action()
@@ -70,9 +70,9 @@ def _register_names() -> None:
 
 
 def _register_norm() -> None:
-    """Register the class DTN instead of a function that imports it, because mmcv's `build_norm_layer` needs a class.
+    """Register the class DTN itself, not a function that imports it, because mmcv's `build_norm_layer` needs a class.
 
-    The backbones do not use this, since one `norm_cfg` of MMDetection also reaches norms that must stay LayerNorm.
+    The backbones do not use it, because a `norm_cfg` of MMDetection also applies to norms that must stay LayerNorm.
     """
     models = importlib.import_module("mmengine.registry").MODELS
     models.register_module(name="DTN", module=importlib.import_module("dtn_det.layers").DTN, force=True)
@@ -81,9 +81,8 @@ def _register_norm() -> None:
 def drop_notices() -> None:
     """Make MMEngine's `print_log` leave out :data:`NOTICES` and print everything else.
 
-    Redirecting the standard output during imports would not suffice: the datasets are imported long after the models,
-    by
-    whoever needs them first.
+    Redirecting the standard output during imports would not suffice, because the datasets are imported long after the
+    models, by any code that needs them first.
     """
     vars(importlib.import_module("mmengine.logging.logger"))["print"] = _print
 
@@ -102,7 +101,7 @@ def _imported_when_built(path: str) -> Callable[..., Any]:
 
 
 class _AfterImport(MetaPathFinder):
-    """Calls a function once a certain module has been imported for the first time."""
+    """Calls a function right after a module has been imported for the first time."""
 
     def __init__(self) -> None:
         self.actions: dict[str, Callable[[], None]] = {}
@@ -110,7 +109,7 @@ class _AfterImport(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Let the other finders find the module, and call the function after the module has been executed."""
+        """Have the other finders find the module, and call the function after the module has been executed."""
         action = self.actions.pop(fullname, None)
         if action is None:
             return None

@@ -1,8 +1,8 @@
-"""All errors that the package raises on purpose, so that mistakes of users can be told from faults of the program.
+"""All errors that the package raises on purpose. They distinguish mistakes of users from faults of the program.
 
-An :class:`InputError` is about something that the user gave: a file, a folder, a model or an option. Its message says
-what was expected, what was found and what to do, and programs show it without a traceback. It is also a `ValueError`,
-for code that catches those. The functions that raise these errors name them in their docstrings.
+An :class:`InputError` is about an input of the user: a file, a folder, a model or an option. Its message contains what
+was expected, what was found and what to do, and programs show it without a traceback. It is also a `ValueError`, for
+code that catches those. Docstrings name the errors that a function raises.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class DtnDetError(Exception):
-    """Base of all errors that the package defines; all can be pickled, so that worker processes can pass them on."""
+    """Base of all errors of the package. They can be pickled, so that worker processes can pass them on."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuild the error from its message and attributes, whatever arguments its class takes."""
+        """Rebuild the error from its message and attributes, independent of the arguments of its class."""
         return _rebuild, (type(self), self.args, dict(self.__dict__))
 
 
@@ -30,7 +30,7 @@ def _rebuild(kind: type[DtnDetError], args: tuple[Any, ...], attributes: dict[st
 
 
 class InputError(DtnDetError, ValueError):
-    """A file, a folder, a model or an option of the user that does not fit; the message says what to do."""
+    """A file, a folder, a model or an option of the user is unsuitable. The message tells what to do."""
 
 
 class CheckpointError(InputError):
@@ -41,7 +41,7 @@ class MisfitError(CheckpointError):
     """A checkpoint of another model.
 
     Attributes:
-        num_classes: Number of classes of the checkpoint, if it is all that differs from the model; else None.
+        num_classes: Number of classes of the checkpoint, if nothing else differs from the model; else None.
     """
 
     def __init__(self, message: str, num_classes: int | None = None) -> None:
@@ -54,7 +54,7 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 
 class ClassCountError(CheckpointError):
-    """A checkpoint whose number of classes is not that of the data."""
+    """A checkpoint whose number of classes differs from the data's."""
 
     def __init__(self, name: str, number: int, wanted: int) -> None:
         super().__init__(
@@ -64,10 +64,10 @@ class ClassCountError(CheckpointError):
 
 
 class NoNormToConvertError(InputError):
-    """A model has no norm that a conversion would replace.
+    """A model has no norm to convert.
 
     Attributes:
-        plan: The norms of the model, and why each of them stays.
+        plan: The norms of the model, and the reason why each of them stays.
     """
 
     def __init__(self, message: str, plan: NormPlan) -> None:
@@ -76,7 +76,7 @@ class NoNormToConvertError(InputError):
 
 
 class ExportError(InputError):
-    """An exported file does not give the same logits as the model."""
+    """An exported file does not reproduce the logits of the model."""
 
 
 class BadImageError(InputError):
@@ -84,10 +84,10 @@ class BadImageError(InputError):
 
 
 class AnnotationError(InputError):
-    """A COCO file that cannot be evaluated; the message names the file, the object and what to do.
+    """A COCO file that cannot be evaluated. The message names the file, the object and what to do.
 
     Attributes:
-        place: The object, such as ``'annotation 17 of image 3'``; empty if the fault is in the file as a whole.
+        place: The faulty object, such as ``'annotation 17 of image 3'``; empty if the fault is in the whole file.
     """
 
     def __init__(self, path: Path, expected: str, got: str, place: str = "", advice: str = "mend the file") -> None:
@@ -97,15 +97,15 @@ class AnnotationError(InputError):
 
 
 class ClassNameError(InputError):
-    """Names, order or number of classes disagree; the message says where and which."""
+    """Names, order or number of classes disagree. The message names the classes and their source."""
 
 
 class StoreError(InputError):
-    """A store of results that cannot be used as asked."""
+    """A store of results cannot be used in the requested way."""
 
 
 class UnsafePickleError(InputError):
-    """A pickle file that asks for more than plain data."""
+    """A pickle file contains more than plain data."""
 
 
 class DeviceMemoryError(InputError):
@@ -113,10 +113,10 @@ class DeviceMemoryError(InputError):
 
 
 class CellError(InputError):
-    """A number cannot be computed, because cells (a corruption at a severity) are missing, repeated or impossible.
+    """A result cannot be computed, because cells (a corruption at a severity) are missing, repeated or impossible.
 
     Attributes:
-        problems: The cells of each fault, by the description of the fault.
+        problems: The cells with each fault, by the description of the fault.
     """
 
     def __init__(self, message: str, problems: dict[str, tuple[tuple[object, object], ...]]) -> None:
@@ -125,8 +125,8 @@ class CellError(InputError):
 
 
 class ReportError(InputError):
-    """Stores or options from which no report can be made."""
+    """No report can be made from these stores or options."""
 
 
 class NothingToDrawError(InputError):
-    """A report lacks what a figure would show."""
+    """A report lacks the data of a figure."""

@@ -1,7 +1,7 @@
 """Export of trained classifiers as safetensors with timm's `config.json`, and as ONNX.
 
-:func:`export_classifier` takes a config of mmpretrain and a checkpoint, :func:`export_model` a model of timm that was
-built, converted and trained in a program of the user's own.
+:func:`export_classifier` exports a config of mmpretrain with a checkpoint. :func:`export_model` exports a model of timm
+that the user's own program has built, converted and trained.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from dtn_det.training.config import load_config
 TOLERANCE = 1e-4
 """Largest allowed difference of logits between a model and its export, in units of the largest logit."""
 
-# Arguments of mmpretrain's TimmClassifier that it does not pass to timm.
+# Arguments of mmpretrain's TimmClassifier that are not passed on to timm.
 _CLASSIFIER_KEYS = ("type", "model_name", "loss", "train_cfg", "with_cp", "data_preprocessor", "init_cfg", "pretrained")
 
 
-# Arguments of timm.create_model that say where weights come from.
+# Arguments of timm.create_model that set the origin of the weights.
 _STARTS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 
 
@@ -46,8 +46,9 @@ class Exported:
 
     Attributes:
         architecture: Name of the model in `config.json`.
-        differences: By format, the largest difference from the logits of the model, in units of the largest logit.
-        remarks: What was decided in reading the checkpoint, for the user to know.
+        differences: For each format, the largest difference from the logits of the model, relative to the largest
+            logit.
+        remarks: Decisions in reading the checkpoint, for the user.
     """
 
     files: tuple[Path, ...]
@@ -68,17 +69,20 @@ def export_classifier(
     """Write a trained classifier of mmpretrain as `model.safetensors` and `config.json`, and as `model.onnx`.
 
     A model of timm (``TimmClassifier``, also within ``ConvertedModel``) becomes a folder that
-    ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads, after ``import dtn_det.timm`` if it was converted.
-    Other models keep the names of their weights, so that the file serves as an ``init_cfg``; `config.json` then holds
-    the config of the model.
-    The inputs of the ONNX file are normalised images ``(B, 3, H, W)``, with the mean and deviation of `config.json`;
-    its outputs are logits ``(B, classes)``. The files for timm and ONNX are read again, and their logits are compared
-    with the model's, before they are put into the folder.
+    ``timm.create_model("local-dir:FOLDER", pretrained=True)`` can read, after ``import dtn_det.timm`` if the model was
+    converted. Other models keep the names of their weights, so that the file can be an ``init_cfg``; `config.json` then
+    contains the config of the model.
+
+    The inputs of the ONNX file are normalised images ``(B, 3, H, W)``, with the mean and deviation in `config.json`.
+    Its outputs are logits ``(B, classes)``.
+
+    Before the files are put into the folder, those for timm and ONNX are read again, and their logits are compared with
+    the model's.
 
     Args:
         checkpoint: Path or URL of the weights.
-        out: Folder, which is made.
-        image_size: ``(H, W)``; by default that of the config's test pipeline, or else that of its model.
+        out: Folder for the files; created if absent.
+        image_size: ``(H, W)``; by default the size in the config's test pipeline, or otherwise in its model.
         weights: Kind of weights to take from a file with an average, see
             :func:`dtn_det.checkpoints.load.load_weights`.
 
@@ -86,9 +90,9 @@ def export_classifier(
         The files that were written.
 
     Raises:
-        InputError: The config has no classifier, or neither it nor an argument says the image size.
+        InputError: The config has no classifier, or there is no image size in the config or the arguments.
         CheckpointError: The checkpoint does not fit.
-        ExportError: A file does not give the logits of the model.
+        ExportError: A file does not reproduce the logits of the model.
     """
     _check_size(image_size)
     cfg = load_config(config)
@@ -136,34 +140,34 @@ def export_model(
     std: tuple[float, ...] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Exported:
-    """Write a model of timm that your own program has built, converted and trained; the model is not changed.
+    """Write a model of timm that your own program has built, converted and trained, without changing the model.
 
-    The files are those of :func:`export_classifier`. To write them, the model is built a second time from the arguments
-    that it was built with, takes the weights, and must give the same logits.
+    The files are the same as for :func:`export_classifier`. To write them, the function builds the model again from the
+    original arguments and loads the weights into it. Both models must produce the same logits.
 
     Args:
         model: The model, perhaps compiled or in a wrapper for several processes.
-        out: Folder, which is made.
-        name: Name that was given to ``timm.create_model``; it may be that of a model of :mod:`dtn_det.timm`.
-        arguments: Further arguments that were given to it; JSON must be able to hold them.
-        norm_cfg: Conversion of the norms: ``type``, the name that was given to :func:`dtn_det.convert_norm`, and its
-            further arguments. A name alone stands for ``dict(type=name)``; None if the norms were not converted.
+        out: Folder for the files; created if absent.
+        name: Name that was passed to ``timm.create_model``, also of a model of :mod:`dtn_det.timm`.
+        arguments: Further arguments that were passed to it, as values that JSON supports.
+        norm_cfg: Conversion of the norms: ``type``, the name that was passed to :func:`dtn_det.convert_norm`, and its
+            further arguments. A name alone stands for ``dict(type=name)``. None if the norms were not converted.
         spt: True if :func:`dtn_det.convert_tokenization` was called.
         lsa: True if :func:`dtn_det.convert_attention` was called.
-        image_size: ``(H, W)``; by default that for which timm has built the model.
+        image_size: ``(H, W)``; by default the size for which timm has built the model.
         mean: Mean by which the inputs were normalised in training, for values from 0 to 1: one for each channel of the
-            model, or one for all. By default that in timm's settings of the model.
-        std: Standard deviation by which they were normalised, likewise.
-        class_names: Name of each output, in the order of the outputs, such as the names of the folders of images; by
-            default those in timm's settings of the model, if it has any.
+            model, or one for all. By default the mean in timm's settings of the model.
+        std: Standard deviation by which the inputs were normalised, in the same form.
+        class_names: Name of each output, in the order of the outputs, such as the names of the folders of images. By
+            default the names in timm's settings of the model, if it has any.
 
     Returns:
         The files that were written.
 
     Raises:
         InputError: An argument does not fit, or timm's mean or deviation has another number of channels.
-        CheckpointError: The model that the arguments build has other weights.
-        ExportError: A file does not give the logits of the model.
+        CheckpointError: The model built from the arguments has other weights.
+        ExportError: A file does not reproduce the logits of the model.
 
     Example:
         >>> model = convert_norm(timm.create_model("vit_tiny_patch16_224", num_classes=10), "dtn")
@@ -179,7 +183,7 @@ def export_model(
             f"expected arguments and norm_cfg of plain values, which config.json can hold, got one that it cannot "
             f"({error}): write layers as a regular expression"
         ) from error
-    # A copy in evaluation mode on the CPU, so that the training of the model can go on.
+    # A copy in evaluation mode on the CPU, so that the model's training can continue.
     network = copy.deepcopy(inner_model(model)).cpu().float().eval()
     known = dict(getattr(network, "pretrained_cfg", None) or {})
     size = image_size or _size_in(recipe.arguments) or tuple(known.get("input_size", ())[1:])
@@ -210,7 +214,7 @@ def export_model(
 
 @dataclass(frozen=True)
 class _Recipe:
-    """The name and arguments by which a model of timm is built, and its conversions."""
+    """The name and arguments from which a model of timm is built, and its conversions."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -219,7 +223,7 @@ class _Recipe:
     lsa: bool | None = None
 
     def architecture(self, network: nn.Module) -> tuple[str, dict[str, Any]]:
-        """Return the name and the arguments by which ``timm.create_model`` builds the network."""
+        """Return the name and the arguments with which ``timm.create_model`` builds the network."""
         from dtn_det.timm import BASES
 
         arguments = dict(self.arguments)
@@ -248,13 +252,13 @@ def _export(
     onnx: bool,
     remarks: tuple[Remark, ...] = (),
 ) -> Exported:
-    """Write the files, compare the logits of those for timm and ONNX with the model's, then put all in the folder."""
+    """Write the files, compare the logits of timm's and the ONNX file with the model's, and put all in the folder."""
     made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", suffix=".tmp", dir=out) as temporary:
             architecture, differences = _write_and_compare(forward, write, Path(temporary), shape, onnx)
-            # config.json comes last: timm looks for it first, so a folder that has it is complete.
+            # config.json comes last: timm looks for it first, so a folder with this file is complete.
             names = sorted((path.name for path in Path(temporary).iterdir()), key=lambda name: name == "config.json")
             for name in names:
                 os.replace(Path(temporary) / name, out / name)
@@ -273,7 +277,7 @@ def _write_and_compare(
     shape: tuple[int, ...],
     onnx: bool,
 ) -> tuple[str, dict[str, float]]:
-    """Write the files into a folder; return the architecture, and each file's difference from the model's logits."""
+    """Write the files; return the architecture, and for each file the difference from the model's logits."""
     architecture, again = write(folder)
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     forward.eval()
@@ -310,7 +314,7 @@ def _difference(found: Tensor, expected: Tensor) -> float:
 
 
 def _size_in(settings: Any) -> tuple[int, int] | None:
-    """Return the image size in the config or the arguments of a model; None if there is none."""
+    """Return the image size in the config or arguments of a model; None if there is none."""
     if isinstance(settings, Mapping):
         for name in ("img_size", "pretrain_img_size"):
             value = settings.get(name)
@@ -326,7 +330,7 @@ def _size_in(settings: Any) -> tuple[int, int] | None:
 def _write_for_timm(
     out: Path, network: nn.Module, recipe: _Recipe, settings: Mapping[str, Any], names: Sequence[str]
 ) -> tuple[str, nn.Module]:
-    """Write the weights and `config.json`; return the architecture, and the model as timm reads it back."""
+    """Write the weights and `config.json`; return the architecture, and the model that timm reads from these files."""
     timm = require("timm", "cls")
     from dtn_det.timm import without_origin
 
@@ -348,7 +352,7 @@ def _write_for_timm(
 
 
 def _with_trained_options(norm: Any, network: nn.Module) -> Any:
-    """Return settings of the norms with the options that they have in the network: a checkpoint may have set others."""
+    """Return the settings of the norms with the network's options, which a checkpoint may have changed."""
     found = next((module for module in network.modules() if isinstance(module, DTN)), None)
     settings = {"type": norm} if isinstance(norm, str) else dict(norm)
     if found is None or (settings.get("init") == "layernorm") == (not found.head_rms and not found.unbiased):
@@ -373,19 +377,19 @@ def _write_own(out: Path, cfg: Any, network: nn.Module, settings: Mapping[str, A
 
 
 def _share(out: Path) -> None:
-    """Give the weights the file permissions of `config.json`; safetensors makes them readable for their owner alone."""
+    """Give the weights the file permissions of `config.json`. safetensors makes files readable by their owner only."""
     (out / "model.safetensors").chmod((out / "config.json").stat().st_mode & 0o777)
 
 
 def _channels_in(model: Any) -> int:
-    """Return the number of channels of the images that a classifier takes, by its config."""
+    """Return the number of channels of a classifier's input images, according to its config."""
     inner = model.get("model") or model
     backbone = inner.get("backbone") or {}
     return int(inner.get("in_chans") or backbone.get("in_chans") or backbone.get("in_channels") or 3)
 
 
 def _data_settings(cfg: Any, shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Return timm's settings of the input: its size, and the mean and deviation for values from 0 to 1."""
+    """Return timm's settings of the input: size, mean and deviation, for values from 0 to 1."""
     preprocessor = cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {}
     inner = cfg.model.get("model") or {}
     preprocessor = preprocessor or inner.get("data_preprocessor") or {}
@@ -426,7 +430,7 @@ def _write_onnx(path: Path, forward: nn.Module, images: Tensor) -> Tensor:
         dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
         verbose=False,
     )
-    assert program is not None  # with dynamo=True there is a program
+    assert program is not None  # not None with dynamo=True
     program.save(str(path))
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"images": images.numpy()})

@@ -3,10 +3,12 @@
 >>> import dtn_det.timm
 >>> model = timm.create_model("dtn_vit_small_patch16_224", num_classes=10)
 
-``dtn_NAME`` is timm's model NAME, converted; :data:`BASES` lists the names. ``norm_cfg``, ``spt`` and ``lsa`` are the
-arguments of :func:`dtn_det.conversion.config.convert`; other arguments go to timm's model. There are no published
-weights of DTN: ``pretrained=True`` starts from timm's LayerNorm weights with ``init='layernorm'``, so that the outputs
-are nearly those of LayerNorm. ``dtn_converted`` converts any other model of timm, whose name is its argument ``base``.
+``dtn_NAME`` is timm's model NAME, converted; :data:`BASES` lists the names. ``dtn_converted`` converts any other model
+of timm, given by its argument ``base``. ``norm_cfg``, ``spt`` and ``lsa`` are the arguments of
+:func:`dtn_det.conversion.config.convert`. Other arguments are passed to timm's model.
+
+There are no published weights of DTN. ``pretrained=True`` starts from timm's LayerNorm weights with
+``init='layernorm'``, so that outputs are nearly those of LayerNorm.
 """
 
 from __future__ import annotations
@@ -37,11 +39,11 @@ _ORIGIN = (
     *("paper_name", "paper_ids", "notes", "custom_load"),
 )
 
-# Arguments by which timm builds a model that returns feature maps.
+# Arguments with which timm builds a model that returns feature maps.
 _OF_FEATURES = ("features_only", "out_indices", "feature_cls")
 _CONVERTED = (TokenNorm, LinearTokenNorm)
 
-# timm's register_model adds the names of the models.
+# timm's register_model adds the names of the models to this list.
 __all__: list[str] = ["BASES"]
 
 
@@ -57,7 +59,7 @@ def _build(
     lsa: bool = False,
     **kwargs: Any,
 ) -> nn.Module:
-    """Build timm's model, convert it, and load the weights from a folder or hub if timm has found some there."""
+    """Build timm's model, convert it, and load weights if timm has found some in a folder or on a hub."""
     own_weights = pretrained and pretrained_cfg is not None
     whole = None
     if own_weights and kwargs.get("features_only"):
@@ -89,24 +91,24 @@ def _build(
 
 
 def _layers_of(whole: nn.Module) -> Callable[[str, nn.Module], bool]:
-    """Return a function that chooses, in a model of features, the norms that are converted in the whole model."""
+    """Return a function that selects the norms of a model of features that are converted in the whole model."""
     converted = {_plain(name) for name, module in whole.named_modules() if isinstance(module, _CONVERTED)}
     return lambda name, module: _plain(name) in converted
 
 
 def _take_weights(features: nn.Module, whole: nn.Module) -> None:
-    """Load into a model of features the weights of the whole model that it is a part of."""
+    """Load the weights of a whole model into its part, a model of features."""
     state = {_plain(name): value for name, value in whole.state_dict().items()}
     features.load_state_dict({name: state[_plain(name)] for name in features.state_dict()})
 
 
 def _plain(name: str) -> str:
-    """Return one name for a module of a whole model (``a.0``) and of a model of features (``model.a.0`` or ``a_0``)."""
+    """Return the same name for a module of a whole model (``a.0``) and of features (``model.a.0`` or ``a_0``)."""
     return name.removeprefix("model.").replace(".", "_")
 
 
 def without_origin(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return timm's settings of a model without those that say where its weights come from."""
+    """Return timm's settings of a model, without the origin of its weights."""
     return {key: value for key, value in settings.items() if key not in _ORIGIN}
 
 

@@ -2,7 +2,7 @@
 
 from dtn_det._optional import require
 
-require("mmdet.models", "det")  # first, so that the error names the extra that is missing
+require("mmdet.models", "det")  # checked first, so that the error names the missing extra
 
 from dtn_det.backbones.pvt import DTNPyramidVisionTransformer, DTNPyramidVisionTransformerV2
 from dtn_det.backbones.swin import DTNSwinTransformer

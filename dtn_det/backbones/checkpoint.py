@@ -20,19 +20,19 @@ from dtn_det.errors import CheckpointError, InputError
 from dtn_det.layers import DTN, ShiftedPatchTokenization, TokenNorm
 from dtn_det.layers.options import EXTRA_STATE
 
-# Norms of the feature maps that a detector takes from Swin.
+# Names of the norms of the feature maps that a detector takes from Swin.
 _OUTPUT_NORM = re.compile(r"norm\d+\.")
 
 
 def pretrained_init_cfg(init_cfg: Mapping[str, Any] | None, pretrained: str | None) -> dict[str, Any] | None:
-    """Check ``init_cfg`` and the deprecated ``pretrained`` and make one plain dict of them.
+    """Check ``init_cfg`` and the deprecated ``pretrained``, and merge them into one plain dict.
 
     Args:
-        init_cfg: ``dict(type='Pretrained', checkpoint=...)``. With ``type=None``, which MMDetection's
-            ``test_robustness.py`` sets because a checkpoint of the whole detector follows, nothing is loaded.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)``. With ``type=None`` nothing is loaded: MMDetection's
+            ``test_robustness.py`` sets it, because a checkpoint of the whole detector follows.
 
     Raises:
-        TypeError: ``pretrained`` is neither text nor None.
+        TypeError: ``pretrained`` is neither a string nor None.
         ValueError: Both are given, or ``init_cfg`` has another form.
     """
     if not isinstance(pretrained, str | None):
@@ -45,7 +45,7 @@ def pretrained_init_cfg(init_cfg: Mapping[str, Any] | None, pretrained: str | No
         return None
     if (
         not isinstance(init_cfg, Mapping)
-        # MMDetection's own PVT configs give the checkpoint without a type.
+        # MMDetection's own PVT configs have a checkpoint without a type.
         or init_cfg.get("type", "Pretrained") not in ("Pretrained", PretrainedInit)
         or not isinstance(init_cfg.get("checkpoint"), str)
     ):
@@ -58,30 +58,30 @@ def load_pretrained(
 ) -> None:
     """Load ``init_cfg['checkpoint']`` into a backbone, whatever its format, and account for every key.
 
-    The format is recognised by the keys. Known are Swin of its authors, timm (0.9 and later), mmpretrain and
-    MMDetection; PVT of its authors and MMDetection; and PVTv2 of its authors, timm and MMDetection; all with or without
-    DTN. From a whole detector the keys under ``backbone.`` are taken. Relative-position tables and position embeddings
-    are resized where the sizes differ. Classifier heads, final norms and class tokens are dropped. A checkpoint may
-    lack:
+    The format is recognised by the keys. The supported formats are Swin of its authors, timm (0.9 and later),
+    mmpretrain and MMDetection; PVT of its authors and MMDetection; and PVTv2 of its authors, timm and MMDetection. All
+    may have DTN. From a whole detector, the keys under ``backbone.`` are taken. Relative-position tables and position
+    embeddings are resized if their sizes differ. Classifier heads, final norms and class tokens are dropped. A
+    checkpoint may lack:
 
-    - for each norm, all parameters that DTN, or another norm in its place, has beside those of LayerNorm (a weight or
-      bias of LayerNorm that the new norm does not have is then dropped);
+    - for each norm, all parameters that DTN, or another norm in its place, has in addition to LayerNorm's (if the new
+      norm lacks a weight or bias of LayerNorm, this is dropped);
     - the output norms ``norm0`` to ``norm3`` of Swin, which only detectors have;
-    - all scales of Locality Self-Attention;
-    - the weights of Shifted Patch Tokenization: these start anew, with a warning, and the plain patches of the
-      checkpoint are dropped.
+    - the scales of Locality Self-Attention;
+    - the weights of Shifted Patch Tokenization. These are initialised, with a warning, and the weights of the
+      checkpoint's patch embedding are dropped.
 
     Args:
-        init_cfg: ``checkpoint``, a path or URL to a ``.pth`` or ``.safetensors`` file, and optionally ``prefix``: take
-            only the keys that start with it, and cut it off; and ``weights``: of a checkpoint with both an average and
-            plain weights ``'ema'`` or ``'plain'``, the average by default.
-        grids: Grid ``(H, W)`` of each position embedding of the backbone, by its name in the state dict.
+        init_cfg: ``checkpoint``, a path or URL of a ``.pth`` or ``.safetensors`` file. Optional: ``prefix``, to take
+            only the keys that start with it, without the prefix; and ``weights``, ``'ema'`` or ``'plain'`` to choose in
+            a checkpoint with an average and plain weights (by default the average).
+        grids: Grid ``(H, W)`` of each position embedding of the backbone, under its name in the state dict.
 
     Raises:
         CheckpointNotFoundError: No such file.
-        CheckpointError: A file that cannot be read, that is no checkpoint of this family, or whose keys are missing,
-            unexpected or misshaped.
-        ImportError: A ``.safetensors`` file without the safetensors package.
+        CheckpointError: The file cannot be read or is no checkpoint of this family, or its keys are missing, unexpected
+            or of another shape.
+        ImportError: The file is a ``.safetensors`` one, and the safetensors package is not installed.
     """
     source = init_cfg["checkpoint"]
     checkpoint = read_checkpoint(source)

@@ -22,7 +22,8 @@ from dtn_det.conversion.hosts.mmcv import tokenization_of
 from dtn_det.conversion.hosts.mmdet import localize
 from dtn_det.errors import InputError
 
-# The authors' groups for the widths 64, 128, 320 and 512, independent of the attention heads 1, 2, 5 and 8.
+# The authors' numbers of groups for the widths 64, 128, 320 and 512. They differ from the numbers of heads 1, 2, 5 and
+# 8.
 AUTHORS_GROUPS = (4, 4, 5, 8)
 
 
@@ -30,23 +31,23 @@ class DTNPVTEncoderLayer(PVTEncoderLayer):  # type: ignore[misc]
     """A PVT block that passes the grid of the tokens to its norms.
 
     Args:
-        block: MMDetection's block; its attention and feed-forward layers are taken over.
+        block: MMDetection's block. The new block takes over its attention and feed-forward network.
         norm1: Norm before the attention, DTN or LayerNorm.
-        norm2: Norm before the feed-forward layers.
+        norm2: Norm before the feed-forward network.
         with_cp: Recompute the block in the backward pass instead of storing its activations.
     """
 
     def __init__(self, block: PVTEncoderLayer, norm1: nn.Module, norm2: nn.Module, with_cp: bool = False) -> None:
         BaseModule.__init__(self)
         self.with_cp = with_cp
-        # Set in the same order as by the parent, so that parameters are listed as in MMDetection.
+        # Set in the same order as in the parent class, so that parameters have the same order as in MMDetection.
         self.norm1 = norm1
         self.attn = block.attn
         self.norm2 = norm2
         self.ffn = block.ffn
 
     def forward(self, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-        """Transform ``(B, H * W, C)`` tokens of the grid ``hw_shape``; the shape stays."""
+        """Transform tokens ``(B, H * W, C)`` of the grid ``hw_shape``, without changing their shape."""
 
         def inner(x: Tensor) -> Tensor:
             x = self.attn(apply_norm(self.norm1, x, hw_shape), hw_shape, identity=x)
@@ -87,7 +88,7 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
             if spt:
                 self.layers[index][0] = tokenization_of(patch_embed)
             for position, block in enumerate(blocks):
-                if not isinstance(block, PVTEncoderLayer):  # the position embedding of PVT
+                if not isinstance(block, PVTEncoderLayer):  # PVT's position embedding, which is no block
                     continue
                 if block.attn.sr_ratio > 1:
                     set_eps(block.attn.norm, embed_norm_eps)
@@ -102,7 +103,7 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
         self._freeze_stages()
 
     def _freeze_stages(self) -> None:
-        """Freeze stages as Swin does: 0 freezes the first patch embedding, ``k`` the first ``k`` stages as well."""
+        """Freeze stages as Swin does: 0 freezes the first patch embedding, ``k`` also the first ``k`` stages."""
         frozen = list(self.layers[: max(self.frozen_stages, 0)])
         if self.frozen_stages == 0:
             frozen.append(self.layers[0][0])
@@ -132,11 +133,12 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the feature maps of the stages in ``out_indices``.
 
-        They come as a tuple: MMDetection's class returns a list, which mmpretrain's necks and heads do not take.
+        The result is a tuple, because mmpretrain's necks and heads do not accept the list that MMDetection's class
+        returns.
 
         Args:
-            x: Images ``(B, 3, H, W)``. An image with a side below ``min_size`` (32 pixels as published), on which the
-                parent fails, is first padded with zeros on the right and at the bottom.
+            x: Images ``(B, 3, H, W)``. Images with a side below ``min_size`` (32 pixels as published), for which the
+                parent class fails, are first padded with zeros on the right and at the bottom.
 
         Returns:
             Maps ``(B, C_i, H_i, W_i)``.
@@ -148,13 +150,13 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
 
 
 def set_eps(norm: nn.Module, eps: float | None) -> None:
-    """Set the ``eps`` of a LayerNorm; None leaves it."""
+    """Set the ``eps`` of a LayerNorm; None leaves it unchanged."""
     if eps is not None and isinstance(norm, nn.LayerNorm):
         norm.eps = eps
 
 
 def minimum_size(strides: Sequence[int], sr_ratios: Sequence[int]) -> int:
-    """Find the smallest image side for which every map is at least as large as its spatial reduction.
+    """Return the smallest image side for which each map is at least as large as the stage's spatial reduction.
 
     Returns:
         The side in pixels.
@@ -175,36 +177,37 @@ def minimum_size(strides: Sequence[int], sr_ratios: Sequence[int]) -> int:
 class DTNPyramidVisionTransformer(_DTNPyramid):
     """Pyramid Vision Transformer whose block norms are DTN in the chosen stages.
 
-    DTN replaces ``norm1`` and ``norm2`` of the blocks; the norms of patch embeddings and spatial reductions, and by
-    default those of stage 4, stay LayerNorm, as in the authors' code. PVT: Wang et al., arXiv:2102.12122; DTN: Shao et
-    al., arXiv:2112.02624. The parent has neither ``with_cp`` nor ``frozen_stages``.
+    DTN replaces ``norm1`` and ``norm2`` of the blocks. The norms of patch embeddings and spatial reductions stay
+    LayerNorm, as in the authors' code, and by default also those of stage 4. PVT: Wang et al., arXiv:2102.12122; DTN:
+    Shao et al., arXiv:2112.02624. ``with_cp`` and ``frozen_stages`` are additions to the parent class.
 
     Args:
-        dtn_cfg: ``num_groups`` (an int, one int per stage, or ``'heads'``; the authors' ``(4, 4, 5, 8)`` by default)
-            and DTN's keyword arguments ``head_rms``, ``unbiased``, ``only_var``, ``init`` and ``eps`` (default: that
-            of ``norm_cfg``). Start from LayerNorm weights with ``dict(init='layernorm')``. ``type`` puts another norm
-            of tokens in DTN's place, see :func:`dtn_det.layers.build_token_norm`; DTN's arguments may stay.
+        dtn_cfg: ``num_groups`` (an int, one int per stage, or ``'heads'``; by default the authors' ``(4, 4, 5, 8)``)
+            and DTN's keyword arguments ``head_rms``, ``unbiased``, ``only_var``, ``init`` and ``eps`` (by default the
+            one in ``norm_cfg``). To start from LayerNorm weights, set ``dict(init='layernorm')``. ``type`` selects
+            another norm of tokens instead of DTN, see :func:`dtn_det.layers.build_token_norm`; arguments that only DTN
+            has are then ignored.
         dtn_stages: Indices of the stages whose block norms become DTN; ``()`` gives the LayerNorm twin.
-        spt: Shifted Patch Tokenization (Lee et al., arXiv:2112.13492) instead of the patch embeddings, with their
-            norms. Images and maps whose sides are no multiple of the patch are padded; MMDetection's class cuts them
-            off. The paper has no PVT: this option and ``lsa`` extend it.
-        lsa: Locality Self-Attention of the same paper: a learned scale per head in every stage, and no attention of a
-            token to itself where keys are not spatially reduced, which is stage 4.
+        spt: Use Shifted Patch Tokenization (Lee et al., arXiv:2112.13492) instead of the patch embeddings and their
+            norms. If a side of an image or map is not a multiple of the patch, it is padded, whereas MMDetection's
+            class cuts off the rest. The paper does not cover PVT: this option and ``lsa`` extend it.
+        lsa: Use Locality Self-Attention of the same paper: each head has a learned scale, and where keys are not
+            spatially reduced, which is stage 4, no token attends to itself.
         with_cp: Recompute each block in the backward pass instead of storing its activations.
-        frozen_stages: Stages that are not trained: -1 for none, 0 for the first patch embedding, ``k`` for the first
-            ``k`` stages.
+        frozen_stages: Which parts are not trained: -1 for none, 0 for the first patch embedding, ``k`` for the first
+            patch embedding and the first ``k`` stages.
         embed_norm_eps: ``eps`` of the norms of patch embeddings and spatial reductions. The authors and timm use 1e-5
-            there and 1e-6 elsewhere, MMDetection 1e-6 throughout, which changes features by about 2e-5 of their size;
-            None keeps the ``eps`` of ``norm_cfg``, as MMDetection does.
+            there and 1e-6 elsewhere. MMDetection uses 1e-6 everywhere, which changes features by about 2e-5 of their
+            size. None uses the ``eps`` of ``norm_cfg``, as MMDetection does.
         pretrained: As in MMDetection, deprecated there: use ``init_cfg``.
         init_cfg: ``dict(type='Pretrained', checkpoint=PATH_OR_URL)``, see
             :func:`dtn_det.backbones.checkpoint.load_pretrained`.
-        **kwargs: Arguments of ``mmdet.models.backbones.PyramidVisionTransformer``. ``convert_weights`` is accepted
-            and not needed: the format of a checkpoint is recognised by its keys.
+        **kwargs: Arguments of ``mmdet.models.backbones.PyramidVisionTransformer``. ``convert_weights`` is accepted but
+            has no effect: the format of a checkpoint is recognised by its keys.
 
     Raises:
-        ValueError: Arguments that do not fit.
-        TypeError: An argument that does not exist.
+        ValueError: Arguments do not fit.
+        TypeError: An argument does not exist.
     """
 
 
@@ -212,7 +215,8 @@ class DTNPyramidVisionTransformer(_DTNPyramid):
 class DTNPyramidVisionTransformerV2(_DTNPyramid, PyramidVisionTransformerV2):  # type: ignore[misc]
     """PVTv2 whose block norms are DTN in the chosen stages.
 
-    As :class:`DTNPyramidVisionTransformer`, on ``mmdet.models.backbones.PyramidVisionTransformerV2`` (Wang et al.,
-    arXiv:2106.13797): overlapping patches, a depth-wise convolution in the feed-forward layers and a norm after each
-    stage, which stays LayerNorm. ``spt=True`` is an error, because overlapping patches already see their neighbours.
+    It extends ``mmdet.models.backbones.PyramidVisionTransformerV2`` (Wang et al., arXiv:2106.13797) as
+    :class:`DTNPyramidVisionTransformer` extends PVT. PVTv2 has overlapping patches, a depth-wise convolution in each
+    feed-forward network, and a norm after each stage, which stays LayerNorm. ``spt=True`` is an error, because
+    overlapping patches already include neighbouring pixels.
     """

@@ -1,4 +1,4 @@
-"""The norms of a backbone's stages: which of them become DTN or another norm of tokens, and how a block calls them."""
+"""The norms of a backbone's stages: which become DTN or another norm of tokens, and how a block calls them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _DTN_KEYS = option_names("dtn")
 
 
 def check_arguments(backbone: type, names: Iterable[str]) -> None:
-    """Check that a backbone, or a parent class to which it passes other arguments on, has these arguments.
+    """Check that a backbone, or a parent class that receives its further arguments, has arguments of these names.
 
     Raises:
-        TypeError: An argument is unknown; the message names `backbone`, not the parent, and similar arguments.
+        TypeError: An argument is unknown. The message contains the name of `backbone`, not of a parent, and similar
+            arguments.
     """
     known: set[str] = set()
     for base in backbone.__mro__:
@@ -47,21 +48,21 @@ def stage_groups(
     num_heads: Sequence[int],
     default_groups: Sequence[int] | str,
 ) -> dict[int, int]:
-    """Find the number of groups of each stage whose block norms become DTN, or the norm that ``dtn_cfg`` names.
+    """Return the number of groups for each stage whose block norms are replaced.
 
     Args:
-        dtn_cfg: ``type``, a name of :func:`dtn_det.layers.build_token_norm` (``'DTN'`` by default), ``num_groups`` (an
-            int, one int per stage, or ``'heads'`` for the attention heads of each stage) and the keyword arguments of
-            that norm. With another ``type``, arguments of DTN are allowed and ignored, and so is ``num_groups`` for a
-            norm without groups.
-        default_groups: ``num_groups`` when ``dtn_cfg`` has none.
+        dtn_cfg: Settings of the new norms: ``type``, a name of :func:`dtn_det.layers.build_token_norm` (``'DTN'`` by
+            default); ``num_groups`` (an int, one int per stage, or ``'heads'`` for the attention heads of each stage);
+            and keyword arguments of that norm. With another ``type``, arguments that only DTN has are allowed and
+            ignored, and so is ``num_groups`` if the norm has no groups.
+        default_groups: ``num_groups`` if ``dtn_cfg`` has none.
 
     Returns:
-        Dict from stage index to number of groups.
+        The number of groups for each stage index.
 
     Raises:
-        ValueError: A key or the norm is unknown, a stage does not exist or is named twice, or ``num_groups`` has a
-            wrong form or does not divide the width of its stage.
+        ValueError: A key or the norm is unknown, a stage does not exist or is repeated, or ``num_groups`` has a wrong
+            form or does not divide the number of channels of its stage.
     """
     cfg = dict(dtn_cfg or {})
     name = norm_type(cfg)
@@ -102,15 +103,15 @@ def norm_type(dtn_cfg: Mapping[str, Any] | None) -> str:
 
 
 def token_norm_from(norm: nn.Module, num_groups: int, dtn_cfg: Mapping[str, Any] | None) -> TokenNorm:
-    """Build a norm of tokens that takes the place of a LayerNorm.
+    """Build a norm of tokens to replace a LayerNorm.
 
-    It has the width, ``eps`` (unless ``dtn_cfg`` has one) and trainability of the old one.
+    It takes over the number of channels, ``eps`` (unless ``dtn_cfg`` has one) and ``requires_grad`` of the LayerNorm.
 
     Args:
         dtn_cfg: Settings that :func:`stage_groups` has checked.
 
     Raises:
-        ValueError: ``norm`` is not a LayerNorm, or an option has a value that does not fit.
+        ValueError: ``norm`` is not a LayerNorm, or an option has an unsuitable value.
     """
     name = norm_type(dtn_cfg)
     if not isinstance(norm, nn.LayerNorm):
@@ -128,10 +129,10 @@ def apply_norm(norm: nn.Module, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
 
 
 def maybe_checkpoint(function: Callable[[Tensor], Tensor], x: Tensor, enabled: bool) -> Tensor:
-    """Compute ``function(x)``; if ``enabled``, recompute its activations in the backward pass instead of storing them.
+    """Compute ``function(x)``, with activation checkpointing if ``enabled``.
 
-    The non-reentrant form also works for a first block, whose input needs no gradient, and under
-    DistributedDataParallel.
+    The non-reentrant form is used, because it also works under DistributedDataParallel and for a first block, whose
+    input needs no gradient.
     """
     if enabled and torch.is_grad_enabled():
         return checkpoint(function, x, use_reentrant=False)

@@ -24,9 +24,9 @@ class DTNSwinBlock(SwinBlock):  # type: ignore[misc]
     """A Swin block that passes the grid of the tokens to its norms.
 
     Args:
-        block: MMDetection's block; its attention and feed-forward layers are taken over.
+        block: MMDetection's block. The new block takes over its attention and feed-forward network.
         norm1: Norm before the attention, DTN or LayerNorm.
-        norm2: Norm before the feed-forward layers.
+        norm2: Norm before the feed-forward network.
         shift_small_maps: See :class:`DTNSwinTransformer`.
     """
 
@@ -34,14 +34,14 @@ class DTNSwinBlock(SwinBlock):  # type: ignore[misc]
         BaseModule.__init__(self)
         self.with_cp = block.with_cp
         self.shift_small_maps = shift_small_maps
-        # Set in the same order as by the parent, so that parameters are listed as in MMDetection.
+        # Set in the same order as in the parent class, so that parameters have the same order as in MMDetection.
         self.norm1 = norm1
         self.attn = block.attn
         self.norm2 = norm2
         self.ffn = block.ffn
 
     def forward(self, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-        """Transform ``(B, H * W, C)`` tokens of the grid ``hw_shape``; the shape stays."""
+        """Transform tokens ``(B, H * W, C)`` of the grid ``hw_shape``, without changing their shape."""
 
         def inner(x: Tensor) -> Tensor:
             x = x + self._attend(apply_norm(self.norm1, x, hw_shape), hw_shape)
@@ -56,7 +56,7 @@ class DTNSwinBlock(SwinBlock):  # type: ignore[misc]
 
 
 def attend_without_shift(attn: ShiftWindowMSA, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-    """Compute window attention on ``(B, H * W, C)`` without a shift of the windows, even if ``attn`` has one."""
+    """Compute window attention on ``(B, H * W, C)`` without shifted windows, even if ``attn`` shifts them."""
     batch, _, channels = x.shape
     height, width = hw_shape
     window = attn.window_size
@@ -71,33 +71,41 @@ def attend_without_shift(attn: ShiftWindowMSA, x: Tensor, hw_shape: tuple[int, i
 class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
     """Swin Transformer whose block norms are DTN in the chosen stages.
 
-    DTN replaces ``norm1`` and ``norm2`` of the blocks. The norms of the patch embedding, of the patch merging and of
-    the outputs stay LayerNorm: the first two normalise single patches and the last belong to the detector. Swin: Liu
-    et al., arXiv:2103.14030; DTN: Shao et al., arXiv:2112.02624. Unlike its parent it takes any image size together
-    with ``use_abs_pos_embed``, returns itself from ``train()`` and ``eval()``, applies ``frozen_stages`` from the
-    start (DistributedDataParallel looks at the parameters before the first ``train()``), and loads every checkpoint
-    format of :mod:`dtn_det.checkpoints.backbone_keys` with all keys accounted for.
+    DTN replaces ``norm1`` and ``norm2`` of the blocks. The norms of the patch embedding, of patch merging and of the
+    outputs stay LayerNorm: the first two normalise single patches, and the last belong to the detector. Swin: Liu et
+    al., arXiv:2103.14030; DTN: Shao et al., arXiv:2112.02624.
+
+    The class differs from its parent in these points:
+
+    * ``use_abs_pos_embed`` works with any image size.
+    * ``train()`` and ``eval()`` return the module.
+    * ``frozen_stages`` is applied from the start, because DistributedDataParallel reads the parameters before the first
+      ``train()``.
+    * It loads every checkpoint format of :mod:`dtn_det.checkpoints.backbone_keys`, and accounts for every key.
 
     Args:
-        dtn_cfg: ``num_groups`` (an int, one int per stage, or ``'heads'``, the default: the attention heads of the
-            stage) and DTN's keyword arguments ``head_rms``, ``unbiased``, ``only_var``, ``init`` and ``eps`` (default:
-            that of ``norm_cfg``). Start from LayerNorm weights with ``dict(init='layernorm')``. ``type`` puts another
-            norm of tokens in DTN's place, see :func:`dtn_det.layers.build_token_norm`; DTN's arguments may stay.
+        dtn_cfg: ``num_groups`` (an int, one int per stage, or, by default, ``'heads'`` for the attention heads of each
+            stage) and DTN's keyword arguments ``head_rms``, ``unbiased``, ``only_var``, ``init`` and ``eps`` (by
+            default the one in ``norm_cfg``). To start from LayerNorm weights, set ``dict(init='layernorm')``. ``type``
+            selects another norm of tokens instead of DTN, see :func:`dtn_det.layers.build_token_norm`; arguments that
+            only DTN has are then ignored.
         dtn_stages: Indices of the stages whose block norms become DTN; ``()`` gives the LayerNorm twin.
-        shift_small_maps: Whether blocks with shifted windows also shift a map that is no larger than a window in one
-            of its directions. MMDetection does, and so does this class by default; the classifiers of the authors,
-            of timm and of torchvision do not. Set False to reproduce their features: at 224 pixels it changes stage 4.
-            On maps that are not square this is the authors' rule; timm and torchvision decide by direction.
-        spt: Shifted Patch Tokenization (Lee et al., arXiv:2112.13492) instead of the patch embedding, with its norm,
-            and instead of every patch merging.
-        lsa: Locality Self-Attention of the same paper: a learned scale per head, no attention of a token to itself.
-        pretrain_img_size: Image size for whose patch grid the position embedding of ``use_abs_pos_embed`` is made; for
+        shift_small_maps: Whether blocks with shifted windows also shift a map whose height or width is at most that of
+            a window. MMDetection does, and so does this class by default. The classifiers of the authors, of timm and
+            of torchvision do not: set False to reproduce their features. At 224 pixels the option changes stage 4. For
+            maps that are not square, False follows the authors; timm and torchvision decide for each direction
+            separately.
+        spt: Use Shifted Patch Tokenization (Lee et al., arXiv:2112.13492) instead of the patch embedding and its norm,
+            and instead of each patch merging.
+        lsa: Use Locality Self-Attention of the same paper: each head has a learned scale, and no token attends to
+            itself.
+        pretrain_img_size: Image size that determines the grid of the position embedding of ``use_abs_pos_embed``. For
             images of other sizes it is resized.
         pretrained: As in MMDetection, deprecated there: use ``init_cfg``.
         init_cfg: ``dict(type='Pretrained', checkpoint=PATH_OR_URL)``, see
             :func:`dtn_det.backbones.checkpoint.load_pretrained`.
-        **kwargs: Arguments of ``mmdet.models.backbones.SwinTransformer``. ``convert_weights`` is accepted and not
-            needed: the format of a checkpoint is recognised by its keys.
+        **kwargs: Arguments of ``mmdet.models.backbones.SwinTransformer``. ``convert_weights`` is accepted but has no
+            effect: the format of a checkpoint is recognised by its keys.
 
     Raises:
         ValueError: Arguments do not fit.
@@ -155,14 +163,15 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
             load_pretrained(self, self.init_cfg, "swin", grids)
 
     def train(self, mode: bool = True) -> DTNSwinTransformer:
-        """Set the mode, keep frozen stages in evaluation mode, and return the module, which the parent does not."""
+        """Set the mode, keep frozen stages in evaluation mode, and return the module (the parent returns None)."""
         super().train(mode)
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the feature maps of the stages in ``out_indices``.
 
-        They come as a tuple: MMDetection's class returns a list, which mmpretrain's necks and heads do not take.
+        The result is a tuple, because mmpretrain's necks and heads do not accept the list that MMDetection's class
+        returns.
 
         Args:
             x: Images ``(B, 3, H, W)`` of any size.
@@ -183,6 +192,6 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
         return tuple(outs)
 
     def _position_embedding(self, hw_shape: tuple[int, int]) -> Tensor:
-        """The position embedding ``(1, H * W, C)``, resized from the grid of ``pretrain_img_size``."""
+        """Return the position embedding ``(1, H * W, C)``, resized from the grid of ``pretrain_img_size``."""
         embedding: Tensor = self.absolute_pos_embed
         return embedding if hw_shape == self.position_grid else resize_grid(embedding, self.position_grid, hw_shape)

@@ -1,7 +1,7 @@
-"""All nineteen corruptions of ImageNet-C: faithful, reproducible, fast.
+"""The nineteen corruptions of ImageNet-C: faithful, reproducible and fast.
 
-Importing this package loads the names of the corruptions alone. The engine, which compiles functions and needs the
-extra ``corruptions``, is imported when one of its names is first used.
+Importing this package loads only the names of the corruptions. The engine compiles functions and needs the extra
+``corruptions``; it is imported when one of its names is first used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names and groups of the corruptions, in the order of the paper's tables, and how users choose among them.
+"""Names and groups of the corruptions, in the order of the paper's tables, and their selection by users.
 
 Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
 arXiv:1903.12261, Section 3: fifteen corruptions in four groups make the benchmark, four more are held out for
@@ -22,7 +22,7 @@ GROUPS = MappingProxyType(
         "extra": ("speckle_noise", "gaussian_blur", "spatter", "saturate"),
     }
 )
-"""The corruptions of each group; mCE and mPC leave those of ``extra`` out."""
+"""The corruptions of each group. mCE and mPC exclude the group ``extra``."""
 
 EXTRA = GROUPS["extra"]
 """The four hold-out corruptions."""
@@ -48,29 +48,29 @@ def group_of(name: str) -> str:
 
 
 def check_name(name: str) -> None:
-    """Raise an InputError unless ``name`` is a corruption."""
+    """Check that a corruption of this name exists; raise an InputError otherwise."""
     if name not in ALL:
         raise InputError(f"expected a corruption out of {', '.join(ALL)}, got {name!r}")
 
 
 def check_severity(severity: int) -> None:
-    """Raise an InputError unless ``severity`` is an integer from 1 to 5."""
+    """Check that a severity is an integer from 1 to 5; raise an InputError otherwise."""
     if isinstance(severity, bool) or not hasattr(severity, "__index__") or severity not in SEVERITIES:
         raise InputError(f"expected a severity from 1 to 5 (a clean image needs no corruption), got {severity!r}")
 
 
 SETS = {"all": ALL, "benchmark": BENCHMARK, **GROUPS}
-"""The corruptions that a name such as ``all`` or ``noise`` stands for."""
+"""The corruptions that names such as ``all`` or ``noise`` stand for."""
 
 
 def select_corruptions(words: Iterable[str]) -> tuple[str, ...]:
-    """Return the corruptions that words stand for: names, groups such as ``noise``, ``benchmark`` or ``all``.
+    """Return the corruptions for some words: their names, groups such as ``noise``, ``benchmark`` or ``all``.
 
     Returns:
         The names of the corruptions, each once, in the order of :data:`ALL`.
 
     Raises:
-        InputError: A word is none of these names, or there are no words.
+        InputError: A word is none of these, or there are no words.
 
     Example:
         >>> select_corruptions(["fog", "noise"])
@@ -97,7 +97,7 @@ def select_severities(severities: Iterable[int]) -> tuple[int, ...]:
     """Return the severities, each once, in ascending order.
 
     Raises:
-        InputError: A severity is not from 1 to 5, or there are no severities.
+        InputError: A severity is not an integer from 1 to 5, or there are none.
     """
     chosen = set()
     for severity in severities:

@@ -1,4 +1,4 @@
-"""The cells of a sweep: the clean images and every corruption at every severity."""
+"""The cells of a sweep: the clean images, and each corruption at each severity."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dtn_det.errors import InputError
 
 
 class Cell(NamedTuple):
-    """One condition under which every image is evaluated.
+    """A condition under which each image is evaluated.
 
     Attributes:
-        corruption: Its name, or ``'clean'``.
+        corruption: Name of the corruption, or ``'clean'``.
         severity: 1 to 5, or 0 for the clean images.
     """
 
@@ -26,10 +26,10 @@ CLEAN = Cell("clean", 0)
 
 
 def sweep_cells(corruptions: Sequence[str] = BENCHMARK, severities: Sequence[int] = SEVERITIES) -> tuple[Cell, ...]:
-    """Return the clean cell, then those of each corruption, both corruptions and severities in the given order.
+    """Return the clean cell, then the cells of each corruption at each severity, in the given orders.
 
     Raises:
-        InputError: A name or severity is unknown or given twice.
+        InputError: A name or severity is unknown or repeated.
     """
     for name in corruptions:
         check_name(name)

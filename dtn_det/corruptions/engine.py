@@ -1,4 +1,4 @@
-"""The entry to the corruptions: :func:`corrupt` and :class:`Corruptor` corrupt one image."""
+"""The entry point of the corruptions: :func:`corrupt` and :class:`Corruptor` corrupt an image."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ from dtn_det.corruptions.stream import Key, Stream
 from dtn_det.errors import InputError
 
 ENGINE_VERSION = max(profile.engine for profile in PROFILES.values())
-"""Latest version of the engine. It is raised whenever the same arguments give other pixels than before in a profile,
-and that profile then carries the new version."""
+"""Latest version of the engine.
+
+It increases whenever the same arguments produce other pixels in a profile than before. That profile then has the new
+version."""
 
 ChannelOrder = Literal["rgb", "bgr"]
 Backend = Literal["dtn_det", "imagecorruptions"]
@@ -33,19 +35,21 @@ Backend = Literal["dtn_det", "imagecorruptions"]
 
 @dataclass(frozen=True)
 class Corruptor:
-    """Corrupts images by the rules of one benchmark.
+    """Corrupts images according to the rules of a benchmark.
 
-    Besides the image, its key, the corruption and the severity, the pixels depend on the attributes alone.
+    The resulting pixels depend only on the image, its key, the corruption, the severity and these attributes.
 
     Attributes:
         profile: ``imagenet-c``, ``coco-c``, ``cifar-c`` or ``tiny-imagenet-c``.
         seed: Seed of all randomness.
-        jpeg: Save the result as JPEG and read it again, as the published files were; None to do as the benchmark did.
-        channel_order: The order in which the corruption sees the channels of an RGB image. ``'bgr'`` gives numbers
+        jpeg: Whether to save the result as JPEG and read it again, as for the published files; None to follow the
+            benchmark.
+        channel_order: The order of channels in which the corruption receives an RGB image. ``'bgr'`` gives results
             comparable with those published for MMDetection's models, whose images were corrupted as BGR.
-        frost_folder: Folder with the original textures ``frost1.png`` to ``frost6.jpg``; None for those that ship.
+        frost_folder: Folder with the original textures ``frost1.png`` to ``frost6.jpg``; None for the textures that
+            this package draws.
         backend: ``'dtn_det'`` for this engine, ``'imagecorruptions'`` for the package of that name.
-        engine: Version of the engine whose pixels are wanted; None for the latest.
+        engine: Version of the engine whose pixels to reproduce; None for the latest.
 
     Raises:
         InputError: An attribute is invalid.
@@ -81,7 +85,7 @@ class Corruptor:
 
     @property
     def rules(self) -> Profile:
-        """The profile as it was in the wanted version of the engine."""
+        """The profile in the requested version of the engine."""
         return get_profile(self.profile, self.engine)
 
     @property
@@ -94,7 +98,7 @@ class Corruptor:
 
     @property
     def identity(self) -> str:
-        """The line that is stored with results, because results of different settings cannot be compared."""
+        """The line that is stored with results, so that results of different settings are not compared."""
         common = (self.profile, self.jpeg_quality, self.channel_order, int(self.seed))
         if self.backend == "imagecorruptions":
             return str(Identity(*common, package=imagecorruptions_backend.version()))
@@ -102,14 +106,14 @@ class Corruptor:
 
     @classmethod
     def from_identity(cls, identity: str, frost_folder: Path | str | None = None) -> Corruptor:
-        """Build the corruptor that made the images of a store of results, also with an earlier version of the engine.
+        """Build the corruptor that made the images of a store, also with an earlier version of the engine.
 
         Args:
-            identity: The line of :attr:`identity` that the store carries.
-            frost_folder: Folder of the original textures, if the line names them.
+            identity: The line of :attr:`identity` in the store.
+            frost_folder: Folder of the original textures, if the line mentions them.
 
         Raises:
-            InputError: The line is not an identity, or this engine or these textures give other pixels.
+            InputError: The line is not an identity, or this engine or these textures cannot produce the same pixels.
             FileNotFoundError: A texture is missing.
         """
         wanted = Identity.parse(identity)
@@ -171,16 +175,16 @@ def corrupt(
 ) -> ByteImage:
     """Corrupt an image.
 
-    The same arguments give the same pixels, in any process and order. Global random states are neither read nor
-    written.
+    The same arguments produce the same pixels, in any process and order. Global random states are neither read nor
+    changed.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB array of at least 32 x 32 pixels.
         name: One of :data:`dtn_det.corruptions.ALL`.
         severity: 1 to 5.
-        seed: See :class:`Corruptor`, also for the arguments after ``key``.
-        key: Identity of the image, such as its path within the data set or its id. Images with the same key, and all
-            images without one, get the same random pattern.
+        seed: See :class:`Corruptor`, also for all arguments after ``key``.
+        key: Identity of the image, such as its path within the data set or its id. Images with the same key get the
+            same random pattern, and so do all images without a key.
         profile: ``imagenet-c``, ``coco-c``, ``cifar-c`` or ``tiny-imagenet-c``.
         jpeg: True, False or None.
         channel_order: ``'rgb'`` or ``'bgr'``.
@@ -231,14 +235,14 @@ Picture = TypeVar("Picture", np.ndarray, Image.Image)  # type: ignore[type-arg]
 
 @dataclass(frozen=True)
 class Corrupt:
-    """One corruption at one severity, for the ``__getitem__`` of a data set of `torch.utils.data`.
+    """A corruption at a severity, for the ``__getitem__`` of a data set of `torch.utils.data`.
 
-    It can be pickled, and gives the same pixels in any worker.
+    It can be pickled, and produces the same pixels in any worker.
 
     Attributes:
         name: Name of the corruption.
-        severity: 1 to 5, or 0 to leave images as they are.
-        corruptor: Corrupts the images.
+        severity: 1 to 5, or 0 to leave images unchanged.
+        corruptor: Corruptor of the images.
 
     Raises:
         InputError: The name or the severity is unknown.
@@ -263,14 +267,14 @@ class Corrupt:
         """Corrupt an image.
 
         Args:
-            image: ``(H, W, 3)`` uint8 RGB array, or a Pillow image of 8 bits a channel.
+            image: ``(H, W, 3)`` uint8 RGB array, or a Pillow image with 8 bits per channel.
             key: Identity of the image, such as :func:`dtn_det.corruptions.stream.image_key` of its path.
 
         Returns:
-            An array for an array, a Pillow image in RGB for a Pillow image.
+            An array for an array, and an RGB Pillow image for a Pillow image.
 
         Raises:
-            InputError: The image is not one that can be corrupted.
+            InputError: The image cannot be corrupted.
         """
         if isinstance(image, Image.Image):
             rgb = to_rgb(image)

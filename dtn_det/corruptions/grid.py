@@ -1,4 +1,4 @@
-"""One picture of an image under many corruptions."""
+"""A picture that shows an image under many corruptions."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ def draw_grid(
     key: Key | None = None,
     tile: int = 160,
 ) -> Image.Image:
-    """Draw the clean image and its corruptions, with a labelled row for each corruption and a column for each severity.
+    """Draw the clean image and its corruptions, with a labelled row per corruption and a column per severity.
 
-    The image is corrupted at its own size and made smaller after that. More than ten rows are split into blocks that
-    stand side by side.
+    The image is corrupted at its original size, then reduced. More than ten rows are split into blocks side by side.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB array.
         corruptions: Names of the corruptions.
         severities: Severities from 1 to 5.
-        corruptor: Corrupts the image.
+        corruptor: Corruptor of the image.
         key: Identity of the image.
-        tile: Longer side of a picture in the grid, in pixels; a smaller image is not enlarged.
+        tile: Longer side of a picture in the grid, in pixels. A smaller image is not enlarged.
     """
     scale = min(1.0, tile / max(image.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])

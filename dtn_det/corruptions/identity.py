@@ -1,11 +1,11 @@
-"""The line by which stores and folders say what their images were corrupted by, written and read here alone.
+"""The line in which stores and folders record how their images were corrupted; it is written and read only here.
 
-A store of results holds such a line in one of these forms, and the manifest of a corrupted folder holds the first:
+A store of results contains such a line in one of these forms. The manifest of a corrupted folder contains the first.
 
-* ``imagenet-c jpeg85 rgb seed=0 frost=procedural engine=1``: the images were corrupted by this package's engine, or,
-  with ``imagecorruptions-imaug=1.1.5`` in place of the last two parts, by another package;
-* ``files made with imagenet-c jpeg85 ...``: the images were read from a folder whose manifest has that line;
-* ``files``: the images were read from a folder that does not say how it was made, such as ImageNet-C as published.
+* ``imagenet-c jpeg85 rgb seed=0 frost=procedural engine=1``: the images were corrupted by this package's engine. With
+  ``imagecorruptions-imaug=1.1.5`` in place of the last two parts, they were corrupted by that package.
+* ``files made with imagenet-c jpeg85 ...``: the images were read from a folder with this line in its manifest.
+* ``files``: the images were read from a folder without a record of how it was made, such as ImageNet-C as published.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FILES, _MADE_WITH = "files", " made with "
 
 @dataclass(frozen=True)
 class Identity:
-    """All that the pixels of corrupted images depend on, besides the clean images; ``str`` gives the line.
+    """Everything that determines the pixels of corrupted images, given the clean images. ``str`` returns the line.
 
     Attributes:
         profile: Name of the benchmark.
@@ -32,8 +32,8 @@ class Identity:
         channel_order: ``'rgb'`` or ``'bgr'``.
         seed: Seed of all randomness.
         textures: Name of the frost textures; None if another package made the images.
-        engine: Version of the engine since which the profile has had these pixels; None for another package.
-        package: The other package with its version, or None.
+        engine: Version of the engine from which on the profile has produced these pixels; None for another package.
+        package: The other package with its version; None for this package's engine.
     """
 
     profile: str
@@ -53,7 +53,7 @@ class Identity:
 
     @classmethod
     def parse(cls, line: str) -> Identity | None:
-        """Read a line of the first form; None for anything else."""
+        """Parse a line of the first form; return None for any other text."""
         match = _LINE.fullmatch(line)
         if match is None:
             return None
@@ -65,12 +65,12 @@ class Identity:
 
 @dataclass(frozen=True)
 class CorruptionOrigin:
-    """Where corrupted images come from; ``str`` gives the line that a store holds.
+    """Where corrupted images come from. ``str`` returns the line for a store.
 
     Attributes:
-        from_files: True if the images were read from files, False if they were corrupted when they were evaluated.
-        made_by: What they were corrupted by; None if the files do not say, or if the line is none that this package
-            writes.
+        from_files: True if the images were read from files; False if they were corrupted during the evaluation.
+        made_by: How the images were corrupted. None if the files have no record of it, or if this package does not
+            write such lines.
         text: The line.
     """
 
@@ -83,12 +83,12 @@ class CorruptionOrigin:
 
     @property
     def is_untold(self) -> bool:
-        """True if the images were read from files that do not say what they were corrupted by."""
+        """True if the images were read from files without a record of how they were corrupted."""
         return self.text == _FILES
 
     @classmethod
     def parse(cls, text: str) -> CorruptionOrigin:
-        """Read the line of a store, in any of its forms."""
+        """Parse the line of a store, in any of its forms."""
         line = text.removeprefix(_FILES + _MADE_WITH)
         return cls(text == _FILES or line != text, Identity.parse(line), text)
 
@@ -103,14 +103,14 @@ class CorruptionOrigin:
 
 
 def engine_changes(one: str, other: str) -> str:
-    """Say what the engine changed between the versions that made the images of two stores or folders.
+    """Describe what the engine changed between the versions that made the images of two stores or folders.
 
     Args:
-        one: Line of the first, in any form.
-        other: Line of the second.
+        one: Line of the first store or folder, in any form.
+        other: Line of the second store or folder.
 
     Returns:
-        The changes in the profile that both have in common, as the end of a sentence; empty if there are none.
+        The changes in the profile of both, as the end of a sentence; empty if there are none.
     """
     found = [CorruptionOrigin.parse(line).made_by for line in (one, other)]
     versions = [identity.engine for identity in found if identity is not None and identity.engine is not None]

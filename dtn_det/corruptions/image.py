@@ -1,4 +1,4 @@
-"""The images that corruptions take: 8-bit RGB arrays, read from files and cropped as ImageNet's were."""
+"""Images for the corruptions: 8-bit RGB arrays, read from files and cropped as for ImageNet-C."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ both sides after cropping, in pixels."""
 STORED_FORMATS = ("WEBP",)
 """Formats in which OpenCV 4.12 ignores the EXIF orientation."""
 
-# OpenCV's warping functions hold pixel coordinates in 16 bits.
+# OpenCV's warping functions store pixel coordinates in 16 bits.
 LARGEST_SIDE = 32_766
 
 
@@ -31,13 +31,13 @@ def check_image(image: object) -> ByteImage:
     """Check that an image can be corrupted.
 
     Args:
-        image: What the user gave as an image.
+        image: Any object from the user.
 
     Returns:
         The image, contiguous in memory: ``(H, W, 3)`` uint8.
 
     Raises:
-        InputError: It is not such an array, or has a side of fewer than 32 or more than 32,766 pixels.
+        InputError: The image is not such an array, or has a side of fewer than 32 or more than 32,766 pixels.
     """
     if not isinstance(image, np.ndarray):
         raise InputError(f"expected an array, got {type(image).__name__}: pass np.asarray(image)")
@@ -63,16 +63,16 @@ def check_image(image: object) -> ByteImage:
 
 
 def exact_bytes(image: npt.NDArray[np.generic]) -> ByteImage:
-    """Convert an image to 8 bits if nothing is lost by that.
+    """Convert an image to 8 bits, if this loses nothing.
 
     Args:
-        image: Whole numbers from 0 to 255 of any type, such as MMCV loads with ``to_float32=True``.
+        image: Whole numbers from 0 to 255 of any dtype, such as MMCV loads with ``to_float32=True``.
 
     Returns:
-        The same numbers as uint8; the image itself if it has that type.
+        The same numbers as uint8; the image itself if it is uint8 already.
 
     Raises:
-        InputError: The image has values that 8 bits cannot hold exactly, such as those of a 16-bit image, or fractions.
+        InputError: The image has values that 8 bits cannot represent, such as fractions or values of a 16-bit image.
     """
     if image.dtype == np.uint8:
         return image.view(np.uint8)
@@ -93,36 +93,36 @@ def exact_bytes(image: npt.NDArray[np.generic]) -> ByteImage:
 
 
 def to_bytes(values: npt.NDArray[np.floating]) -> ByteImage:
-    """Clip to 0 ... 255 and round down, as the generators of the benchmarks do."""
+    """Clip to 0 ... 255, and round down as the generators of the benchmarks do."""
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
-# Pillow has no mode for colours of more than 8 bits: it drops the lower bits while it reads, and only the layout in the
-# file, such as RGB;16B, tells of them. BGR;16 means something else, 16 bits a pixel.
+# Pillow has no mode for colours of more than 8 bits. It drops the lower bits when reading, and only the layout in the
+# file, such as RGB;16B, shows this. BGR;16 has another meaning: 16 bits per pixel.
 _DEEP_LAYOUT = re.compile(r"(?!BGR)\w+;(12|16|32|64)[A-Z]*")
 _TIFF_BITS_PER_SAMPLE = 258
 
-# A file of these formats may hold several pictures: the first is the image, and cameras append previews to it.
+# Formats whose files may hold several pictures: the first is the image, and cameras append previews.
 _FIRST_IS_MEANT = ("JPEG", "MPO")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to RGB; a palette and CMYK are resolved, transparency is dropped.
+    """Convert an image to RGB. A palette and CMYK are resolved, transparency is dropped.
 
     Raises:
-        BadImageError: The image has more than 8 bits a channel, which Pillow would clip or truncate.
+        BadImageError: The image has more than 8 bits per channel, which Pillow would clip or truncate.
     """
     found = _deep_layout(image)
     if found is not None:
         raise BadImageError(f"expected 8 bits a channel, got {found}: convert it")
     if image.mode == "P" and "transparency" in image.info:
-        # If it converted to RGB directly, Pillow would warn of the transparency, which is dropped on purpose.
+        # Converting to RGB directly would make Pillow warn about the transparency, which is dropped on purpose.
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
 def _deep_layout(image: Image.Image) -> str | None:
-    """Describe the pixels of an image with more than 8 bits a channel, for messages; None for other images."""
+    """Describe the pixels of an image with more than 8 bits per channel, for messages; None for other images."""
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return f"mode {image.mode}"
     for tile in getattr(image, "tile", ()):
@@ -137,15 +137,15 @@ def read_image(path: Path, *, upright: bool) -> Image.Image:
     """Read an image as RGB. Greyscale, palettes and CMYK are converted, transparency is dropped.
 
     Args:
-        path: The file. Its format is recognised by its content, not by the ending of its name.
-        upright: Turn the image as its EXIF data say, except for :data:`STORED_FORMATS`, as OpenCV does and Pillow does
-            not.
+        path: The file. Its format is recognised by its content, not by its suffix.
+        upright: Whether to rotate the image according to its EXIF data, except for :data:`STORED_FORMATS`. OpenCV does
+            so, Pillow does not.
 
     Raises:
         BadImageError: The file is missing, is not an image, holds several images, is cut off, is smaller than 32 x 32
-            pixels, or has more than 8 bits a channel.
+            pixels, or has more than 8 bits per channel.
     """
-    # Opening a pipe would wait for the other end.
+    # Opening a pipe would block until the other end is opened.
     if os.path.exists(path) and not os.path.isfile(path):
         raise BadImageError("expected a regular file, got a folder, a pipe or a device")
     try:
@@ -167,22 +167,22 @@ def read_image(path: Path, *, upright: bool) -> Image.Image:
         raise BadImageError("there is no such file") from None
     except UnidentifiedImageError:
         raise BadImageError("not an image, or of a format that Pillow cannot read") from None
-    # Pillow raises many kinds of errors at broken files.
+    # Pillow raises many classes of errors for broken files.
     except Exception as error:
         raise BadImageError(f"cannot be read ({type(error).__name__}: {error})") from error
 
 
 def resize_and_crop(image: Image.Image) -> Image.Image:
-    """Resize the short side to 256 pixels, bilinear and antialiased, and cut out the central 224 x 224 pixels.
+    """Resize the shorter side to 256 pixels (bilinear, antialiased), and crop the central 224 x 224 pixels.
 
-    The generator of ImageNet-C used ``Resize(256)`` and ``CenterCrop(224)`` of torchvision; this gives the same pixels.
-    An image that is 224 x 224 already is left alone, because it must have gone through this before.
+    The pixels are the same as with ``Resize(256)`` and ``CenterCrop(224)`` of torchvision, which the generator of
+    ImageNet-C used. An image of 224 x 224 pixels is not changed, because it must have been prepared so before.
     """
     if image.size == (CROP, CROP):
         return image
     width, height = image.size
     short = min(width, height)
     image = image.resize((RESIZE * width // short, RESIZE * height // short), Image.Resampling.BILINEAR)
-    # Python rounds halves to even numbers, as torchvision does.
+    # Python rounds halves to even numbers, and so does torchvision.
     left, top = round((image.width - CROP) / 2), round((image.height - CROP) / 2)
     return image.crop((left, top, left + CROP, top + CROP))

@@ -1,4 +1,4 @@
-"""The backend that runs the `imagecorruptions` package instead of this engine, for comparison."""
+"""A backend that runs the `imagecorruptions` package instead of this engine, for comparison."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from dtn_det.corruptions.stream import Stream
 from dtn_det.errors import InputError
 
 _PACKAGE = "imagecorruptions"
-# These corruptions draw from generators of their own, which the package's `corrupt` leaves unseeded.
+# Corruptions with their own random generators, which the package's `corrupt` does not seed.
 _OWN_SEED = ("impulse_noise", "glass_blur")
-# The package draws from NumPy's global generator, which threads share.
+# The package uses NumPy's global generator, which all threads share.
 _LOCK = threading.Lock()
 
 
 def check(profile: Profile) -> None:
-    """Check that the package is installed and makes the corruptions of a profile.
+    """Check that the package is installed and supports a profile.
 
     Raises:
         ImportError: The package is missing or broken.
-        InputError: The profile is that of a benchmark whose corruptions the package does not make.
+        InputError: The package does not make the corruptions of the profile.
     """
     if profile.name not in ("coco-c", "imagenet-c"):
         raise InputError(
@@ -37,7 +37,7 @@ def check(profile: Profile) -> None:
 
 
 def version() -> str:
-    """Return the distribution that provides the package with its version, such as ``imagecorruptions-imaug=1.1.5``."""
+    """Return the name and version of the distribution of the package, such as ``imagecorruptions-imaug=1.1.5``."""
     for distribution in ("imagecorruptions-imaug", "imagecorruptions"):
         try:
             return f"{distribution}={metadata.version(distribution)}"
@@ -47,7 +47,7 @@ def version() -> str:
 
 
 def corrupt(image: ByteImage, name: str, severity: int, stream: Stream) -> ByteImage:
-    """Corrupt an image by the package, with its randomness seeded; NumPy's global generator is left as it was."""
+    """Corrupt an image with the package, with seeded randomness. NumPy's global generator is restored afterwards."""
     library = require(_PACKAGE, "imagecorruptions")
     seed = int(stream.bits(1)[0])
     with _LOCK:

@@ -1,4 +1,4 @@
-"""The benchmarks whose images the engine makes: their parameters, and the habits of their generators."""
+"""The benchmarks that the engine can reproduce: their parameters, and the peculiarities of their generators."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from dtn_det.errors import InputError
 
 @dataclass(frozen=True)
 class Profile:
-    """One benchmark.
+    """A benchmark.
 
     Attributes:
-        name: Name by which users choose the profile.
-        table: Parameters of each corruption and severity.
-        jpeg_quality: Quality of the JPEG files that the benchmark was published in; None if it is not in JPEG files.
-        original: True if the benchmark was made by the generators of Hendrycks and Dietterich, and not by
-            `imagecorruptions`. Then the elastic transform begins with a random affine map and has its parameters in
-            pixels, zoomed layers are trimmed around their centre, and pixelate enlarges with a box filter too.
-        frost_scale: Scale of the frost textures before a part is cut out; `imagecorruptions` enlarges them by 1.1.
-        engine: Version of the engine since which the same arguments have given these pixels.
-        num_frost_textures: Number of textures that frost draws from, the first ones of the six. All generators name six
-            files and draw one of five: those of Hendrycks and Dietterich, and `imagecorruptions` 1.0.0 to 1.1.2, which
-            COCO-C was published with.
-        side: Side of the square images that the strengths were chosen for, in pixels; None for any size.
+        name: Name of the profile for users.
+        table: Parameters of each corruption at each severity.
+        jpeg_quality: Quality of the JPEG files of the benchmark; None if it was not published as JPEG files.
+        original: True if the benchmark was made by the generators of Hendrycks and Dietterich, False for
+            `imagecorruptions`. If True, the elastic transform begins with a random affine map and has its parameters in
+            pixels, zoomed layers are cropped around their centre, and pixelate enlarges with a box filter too.
+        frost_scale: Scale of the frost textures before cropping; `imagecorruptions` enlarges them by 1.1.
+        engine: Version of the engine from which on the same arguments produce these pixels.
+        num_frost_textures: Number of textures that frost draws from, of the six files: the first ones. Generators list
+            six files but draw one of five. This holds for those of Hendrycks and Dietterich, and for `imagecorruptions`
+            1.0.0 to 1.1.2, with which COCO-C was published.
+        side: Side of the square images for which the strengths were chosen, in pixels; None for any size.
     """
 
     name: str
@@ -65,7 +65,7 @@ PROFILES = MappingProxyType(
 EARLIER_PROFILES = MappingProxyType(
     {("coco-c", 1): replace(PROFILES["coco-c"], engine=1, num_frost_textures=6)},
 )
-"""Profiles as they were in earlier versions of the engine, by name and version."""
+"""Earlier versions of profiles, by the name of the profile and the version of the engine."""
 
 CHANGES = MappingProxyType(
     {
@@ -73,7 +73,7 @@ CHANGES = MappingProxyType(
         "engine 1 drew from six, whose frost is 7 % weaker",
     }
 )
-"""What a version of the engine changed in a profile, by the profile's name and that version."""
+"""Description of what a version of the engine changed in a profile, by the name of the profile and that version."""
 
 
 def get_profile(name: str, engine: int | None = None) -> Profile:
@@ -81,7 +81,7 @@ def get_profile(name: str, engine: int | None = None) -> Profile:
 
     Args:
         name: Name of the profile.
-        engine: Version of the engine whose pixels are wanted; None for the latest.
+        engine: Version of the engine whose pixels to reproduce; None for the latest.
 
     Raises:
         InputError: The name is unknown, or the profile never had that version.
@@ -98,7 +98,7 @@ def get_profile(name: str, engine: int | None = None) -> Profile:
 
 
 def engines(name: str) -> tuple[int, ...]:
-    """Return the versions of the engine whose pixels of a profile can still be made, the latest last.
+    """Return the versions of the engine whose pixels can be reproduced for a profile, the latest last.
 
     Raises:
         InputError: The name is unknown.
@@ -108,9 +108,9 @@ def engines(name: str) -> tuple[int, ...]:
 
 
 def size_remark(name: str, width: int, height: int) -> str | None:
-    """Return a sentence for users whose images have another size than a profile was made for; None if the size fits.
+    """Return a sentence for the user if images do not have the size that a profile was made for; else None.
 
-    Blurs, textures and displacements are in pixels, so the same numbers are weaker on larger images.
+    Blurs, textures and displacements are defined in pixels, so the same parameters are weaker on larger images.
 
     Args:
         name: Name of the profile.

@@ -1,11 +1,11 @@
 """Parameters of each corruption at severities 1 to 5, by benchmark.
 
 Sources: the generators of Hendrycks and Dietterich (github.com/hendrycks/robustness, ImageNet-C/create_c,
-``make_imagenet_c.py``, ``make_cifar_c.py`` and ``make_tinyimagenet_c.py``) and, for COCO-C, `imagecorruptions`
+``make_imagenet_c.py``, ``make_cifar_c.py`` and ``make_tinyimagenet_c.py``). For COCO-C: `imagecorruptions`
 (github.com/bethgelab/imagecorruptions; Michaelis et al., arXiv:1907.07484), which has the parameters of ImageNet-C
-except for the elastic transform. As there, zoom factors are the values of ``np.arange(1, stop, step)``.
+except for the elastic transform. As in these sources, zoom factors are the values of ``np.arange(1, stop, step)``.
 
-What the numbers of a severity mean:
+The parameters of a severity are:
 
 ==================  ====================================================================================================
 gaussian_noise      standard deviation, as a share of the value range
@@ -82,7 +82,7 @@ IMAGENET_C: Table = MappingProxyType(
             (0.67, 0.4, 1, 0.65, 1.5, 1),
         ),
         "contrast": _scalars(0.4, 0.3, 0.2, 0.1, 0.05),
-        # 244 for 224 is a slip of the original generator, and what the published images were made with.
+        # 244 instead of 224 is a mistake in the original generator, with which the published images were made.
         "elastic_transform": _elastic(
             244, (2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02)
         ),
@@ -92,8 +92,8 @@ IMAGENET_C: Table = MappingProxyType(
     }
 )
 
-# Amplitude, sigma and shift. The amplitude multiplies noise that is uniform between -0.5 % and 0.5 % of the height;
-# sigma is in per cent of each side; a shift of 0 stands for no affine map.
+# Amplitude, sigma and shift. The amplitude multiplies noise that is uniform between -0.5 % and 0.5 % of the height.
+# Sigma is in per cent of each side. A shift of 0 means that there is no affine map.
 _COCO_C_ELASTIC = tuple((250 * factor, 1.0, 0.0) for factor in (0.05, 0.065, 0.085, 0.1, 0.12))
 
 COCO_C: Table = MappingProxyType({**IMAGENET_C, "elastic_transform": _COCO_C_ELASTIC})

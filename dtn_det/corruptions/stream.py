@@ -1,6 +1,6 @@
-"""The key that identifies an image, and the random numbers that follow from it.
+"""The key that identifies an image, and the random numbers derived from it.
 
-The numbers are a function of seed, key, corruption and severity, and of nothing else.
+The numbers depend only on seed, key, corruption and severity.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from dtn_det.errors import InputError
 
 Key = str | int
-"""What identifies an image: its path within the data set, or its id."""
+"""The identity of an image: its path within the data set, or its id."""
 
 WNID = re.compile(r"n\d{8}")
 """Pattern of the names of ImageNet's class folders, which are WordNet ids. The key of an image is its path from such a
@@ -24,7 +24,7 @@ folder on."""
 
 
 def check_key(key: object) -> str | None:
-    """Return a key as text, or None for None. Keys with the same text, such as 7 and ``"7"``, are the same key.
+    """Return a key as text; None for None. Keys with the same text, such as 7 and ``"7"``, are the same key.
 
     Raises:
         InputError: The key is neither a string nor an integer, so its text might differ in the next run.
@@ -42,12 +42,12 @@ def check_key(key: object) -> str | None:
 
 
 def image_key(path: str | PathLike[str], root: str | PathLike[str] | None = None) -> str:
-    """Return the key of an image that has no id of its own: as much of its path as stays the same when the data move.
+    """Return the key of an image without an id: the part of its path that does not change when the data are moved.
 
     Args:
         path: Path of the image.
-        root: Folder of the data set; the key is the path relative to it. Without ``root``, the key is the name of the
-            file, or its path from an ImageNet class folder on.
+        root: Folder of the data set; the key is the path relative to it. Without ``root``, the key is the path from an
+            ImageNet class folder on, or otherwise the name of the file.
 
     Returns:
         A path with forward slashes.
@@ -75,11 +75,11 @@ def image_key(path: str | PathLike[str], root: str | PathLike[str] | None = None
 
 
 class Stream:
-    """Random numbers for one image under one corruption.
+    """Random numbers for an image under a corruption.
 
-    The numbers follow from the arguments alone, so an image comes out the same in any process, order or batch. No
-    global generator is read or written. Uniform bits come straight from NumPy's SFC64, whose numbers NumPy promises
-    never to change.
+    The numbers depend only on the arguments, so an image is corrupted in the same way in any process, order or batch.
+    No global generator is used. Uniform bits come directly from NumPy's SFC64, whose numbers NumPy promises never to
+    change.
 
     Args:
         seed: Seed of the whole run.
@@ -90,7 +90,7 @@ class Stream:
     """
 
     def __init__(self, seed: int, key: Key | None, name: str, severity: int) -> None:
-        # The repr of NumPy's strings differs from that of plain ones, so any kind of string is made a plain one.
+        # The repr of NumPy's strings differs from that of Python's, so any string is first converted to Python's type.
         text = repr((int(seed), check_key(key), str.__str__(name), int(severity)))
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         self.generator = np.random.Generator(np.random.SFC64(int.from_bytes(digest, "little")))
@@ -98,7 +98,7 @@ class Stream:
     def bits(self, count: int) -> npt.NDArray[np.uint32]:
         """Draw ``(count,)`` independent uniform 32-bit numbers."""
         words: npt.NDArray[np.uint64] = self.generator.bit_generator.random_raw((count + 1) // 2)
-        # Little-endian on every platform, so that a machine of another byte order draws the same.
+        # Little-endian on every platform, so that machines of another byte order draw the same numbers.
         return words.astype("<u8", copy=False).view("<u4")[:count]
 
     def uniform(self, low: float, high: float) -> float:

@@ -1,4 +1,4 @@
-"""Corruptions as steps of the pipelines of MMDetection and mmpretrain."""
+"""Corruptions as transforms for the pipelines of MMDetection and mmpretrain."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from dtn_det.corruptions.image import ByteImage, exact_bytes
 from dtn_det.corruptions.stream import Key, image_key
 from dtn_det.errors import InputError
 
-require("mmcv", "det")  # names the extra that is missing, which the import below would not
+require("mmcv", "det")  # raises an error that names the missing extra, unlike the import below
 
 from mmcv.transforms import BaseTransform  # noqa: E402
 
 
 class ImageCorruption(BaseTransform):  # type: ignore[misc]
-    """Corrupts the loaded image; in a config its place is right after ``LoadImageFromFile``.
+    """Corrupts the loaded image. In a config it belongs right after ``LoadImageFromFile``.
 
-    For ImageNet-C it comes after ``ResizeEdge`` to 256 and ``CenterCrop`` to 224, since those images were resized and
-    cut before they were corrupted.
+    For ImageNet-C it belongs after ``ResizeEdge`` to 256 and ``CenterCrop`` to 224, because its images were resized and
+    cropped before they were corrupted.
 
-    The random pattern of an image follows from its ``img_id``, or, where a data set gives none, from its ``img_path``
-    within ``data_root``: see :func:`dtn_det.corruptions.stream.image_key`. Both stay the same wherever the data lie and
-    in whatever order images come, and ``dtn-det corrupt`` goes by them too.
+    The random pattern of an image depends on its ``img_id``, or if the data set has none, on its ``img_path`` within
+    ``data_root``: see :func:`dtn_det.corruptions.stream.image_key`. Both are independent of the place of the data and
+    of the order of images. ``dtn-det corrupt`` uses the same.
 
-    Required key: ``img``, in BGR as MMCV loads it: whole numbers from 0 to 255 of any dtype, which the result keeps.
-    Modified key: ``img``.
+    Required key: ``img``, in BGR as MMCV loads it, with whole numbers from 0 to 255 of any dtype. The result has the
+    same dtype. Modified key: ``img``.
 
     Args:
         corruption: Name of the corruption.
         severity: 1 to 5, or 0 to leave images unchanged.
         profile: See :class:`dtn_det.corruptions.Corruptor`.
         seed: Seed of all randomness.
-        jpeg: Save the result as JPEG and read it again; None to do as the benchmark did.
-        channel_order: ``'bgr'`` lets the corruption take the array as it is, as in the published numbers of
-            MMDetection's models; ``'rgb'`` lets it see the true colours.
-        frost_folder: Folder with the original frost textures.
+        jpeg: Whether to save the result as JPEG and read it again; None to follow the benchmark.
+        channel_order: With ``'bgr'`` the corruption receives the array unchanged, as for the published results of
+            MMDetection's models. With ``'rgb'`` it receives the true colours.
+        frost_folder: Folder with the original frost textures; None for the textures that this package draws.
         backend: ``'dtn_det'`` or ``'imagecorruptions'``.
-        data_root: Folder that image paths are taken relative to.
+        data_root: Folder to which image paths are made relative.
         engine: Version of the engine; None for the latest.
 
     Raises:
@@ -71,7 +71,7 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
         """Corrupt ``results['img']``.
 
         Raises:
-            InputError: There is neither an id nor a path, or the image is not one that can be corrupted.
+            InputError: The image has neither an id nor a path, or cannot be corrupted.
         """
         if self.corrupt.severity == 0:
             return results
@@ -103,13 +103,13 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
 
 
 class MMDetCorrupt(ImageCorruption):
-    """The transform ``Corrupt`` that MMDetection had up to 3.3, for configs that name it.
+    """The transform ``Corrupt`` of MMDetection up to 3.3, for configs that use it.
 
-    As in MMDetection, the corruption takes the array as MMCV loads it, in BGR, with the parameters of
+    As in MMDetection, the corruption receives the array as MMCV loads it, in BGR, and uses the parameters of
     `imagecorruptions`: this is :class:`ImageCorruption` with ``profile='coco-c'`` and ``channel_order='bgr'``. Unlike
-    in MMDetection, an image gets the same pattern in every run.
+    in MMDetection, an image gets the same random pattern in every run.
 
-    Required key: ``img``, whole numbers from 0 to 255; other numbers are refused, while MMDetection clipped them.
+    Required key: ``img``, whole numbers from 0 to 255. Other numbers are refused, whereas MMDetection clipped them.
     Modified key: ``img``.
 
     Args:

@@ -1,1 +1,1 @@
-"""The cost of models: FLOPs and parameters, and facts such as how a model was trained."""
+"""The cost of models: FLOPs and parameters, and other facts, such as how a model was trained."""

@@ -1,8 +1,8 @@
-"""FLOPs and parameters of a detector, by part and kind of module, beside those of its LayerNorm twin.
+"""FLOPs and parameters of a detector and of its LayerNorm twin, by part and kind of module.
 
-The twin is the same detector with LayerNorm in place of DTN. MMEngine's analyzer counts on a trace in which each DTN
-layer does what LayerNorm does, so its total is that of the twin and agrees with published figures. The FLOPs of DTN, of
-which the analyzer sees little, are computed by formulas from the height and width of the layers' inputs in the trace
+The twin is the same detector with LayerNorm in place of DTN. MMEngine's analyzer counts a trace in which each DTN layer
+computes LayerNorm. So its total is the twin's, and agrees with published figures. The analyzer would miss most of DTN's
+FLOPs. They are computed by formulas from the height and width of each layer's input in the trace
 (:mod:`dtn_det.cost.flops`).
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CONVENTION = "one multiply-add = one FLOP, one image, DTN's axis filters over their full range"
 HEADINGS = ("part", "kind", "params (M)", "FLOPs (G)", "LN params (M)", "LN FLOPs (G)")
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
-# Texts in the class name of a module, in the order in which they are tried, and the kind that each means.
+# Texts to search for in the class name of a module, in this order, and the kind of a module with this text.
 KINDS_BY_NAME = (("Attention", "attention"), ("MSA", "attention"), ("FFN", "ffn"), ("Mlp", "ffn"), ("Patch", "patches"))
 
 
@@ -54,7 +54,7 @@ class CostRow:
     ln_flops: int
 
     def texts(self) -> tuple[str, ...]:
-        """Format the row as the cells of a table with :data:`HEADINGS`."""
+        """The row as the cells of a table with :data:`HEADINGS`."""
         values = (self.params / 1e6, self.flops / 1e9, self.ln_params / 1e6, self.ln_flops / 1e9)
         return self.part, self.kind, *(f"{value:.3f}" for value in values)
 
@@ -64,9 +64,9 @@ class Complexity:
     """The FLOPs and parameters of a detector.
 
     Attributes:
-        model: Classes of the detector and of its backbone.
+        model: Names of the classes of the detector and of its backbone.
         shape: Height and width of the input in pixels.
-        rows: The cost by part and kind, in the order of the model's parts.
+        rows: The cost of each part and kind, in the order of the model's parts.
     """
 
     model: str
@@ -76,7 +76,7 @@ class Complexity:
 
     @property
     def title(self) -> str:
-        """A line that says what was counted, and by which convention."""
+        """A line with the model, its input, and the convention of the counts."""
         return f"{self.model}, input {self.shape[0]} x {self.shape[1]}; {CONVENTION}"
 
     @property
@@ -114,7 +114,7 @@ class Complexity:
 
 
 def dtn_parts(cost: DTNFlops) -> list[tuple[str, int]]:
-    """Return the parts of DTN's FLOPs, each with its name in tables."""
+    """Return the parts of DTN's FLOPs, with their names in tables."""
     return [
         ("axis filters, mean", cost.mean_filter),
         ("axis filters, second moment", cost.square_filter),
@@ -129,15 +129,16 @@ def dtn_parts(cost: DTNFlops) -> list[tuple[str, int]]:
 def config_complexity(cfg: Config, shape: tuple[int, int] = (800, 1280)) -> Complexity:
     """Count the FLOPs and parameters of a config's detector, without loading weights.
 
-    Two-stage detectors are counted as in published figures, whatever boxes untrained weights would find: the box heads
-    on as many proposals as the test settings allow (1000), the mask heads on as many boxes as they keep (100).
+    Two-stage detectors are counted as in published figures, independent of the boxes that untrained weights would find.
+    Box heads are counted on as many proposals as the test settings allow (1000), and mask heads on as many boxes as the
+    test settings keep (100).
 
     Args:
         cfg: Any MMDetection config.
         shape: Height and width of the input in pixels, at least 32 each.
 
     Raises:
-        ImportError: MMDetection is missing; the message names the extra of the package that installs it.
+        ImportError: MMDetection is missing. The message names the extra that installs it.
         InputError: The config has no model, the shape is too small, or the detector cannot be traced.
     """
     if "model" not in cfg:
@@ -187,14 +188,14 @@ def model_complexity(model: nn.Module, images: Tensor) -> Complexity:
 
 
 def _attention_flops(inputs: list[Any], outputs: list[Any]) -> int:
-    """Count the two matrix products of fused attention, for which MMEngine has no rule."""
+    """Count the two matrix products of fused attention, because MMEngine has no rule for it."""
     query, key, value = (tensor.type().sizes() for tensor in inputs[:3])
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
 @contextlib.contextmanager
 def _traceable(model: nn.Module, images: Tensor) -> Iterator[None]:
-    """Within the block, let the detector's forward take images alone, as tracing requires."""
+    """Within the block, make the detector's forward accept images alone, as tracing requires."""
     from mmdet.models.roi_heads import CascadeRoIHead
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
@@ -202,7 +203,7 @@ def _traceable(model: nn.Module, images: Tensor) -> Iterator[None]:
     height, width = images.shape[-2:]
     sizes = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), (height, width))
     sample = DetDataSample(metainfo={**sizes, "scale_factor": (1.0, 1.0), "img_id": 0})
-    # Some detectors read the ground-truth objects even outside training.
+    # Some detectors read the ground truth even in evaluation.
     sample.gt_instances = InstanceData(bboxes=images.new_zeros(0, 4), labels=images.new_zeros(0, dtype=torch.long))
     model.forward = functools.partial(model.forward, data_samples=[sample], mode="tensor")
     cascades: list[Any] = [module for module in model.modules() if type(module) is CascadeRoIHead and module.with_mask]
@@ -220,10 +221,10 @@ def _traceable(model: nn.Module, images: Tensor) -> Iterator[None]:
 def _masks_of_kept_boxes(
     forward: Callable[..., dict[str, Tensor]], test_cfg: dict[str, Any], stage: int, x: Any, rois: Tensor
 ) -> dict[str, Tensor]:
-    """Run the mask head of one stage of a cascade on as many boxes as the test settings keep for an image.
+    """Run the mask head of one stage of a cascade on as many boxes as the test settings keep per image.
 
-    The forward that is traced would run it on every proposal, unlike inference and published figures. The other boxes
-    get empty masks, so that there is one mask for each box.
+    The traced forward would run it on each proposal, unlike inference and published figures. The other boxes get empty
+    masks, so that there is a mask for each box.
     """
     kept = rois[: test_cfg["max_per_img"]]
     result = forward(stage, x, kept)
@@ -234,7 +235,7 @@ def _masks_of_kept_boxes(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Within the block, silence the warnings of tracing, which say nothing about the count."""
+    """Within the block, suppress the warnings of tracing, which do not concern the count."""
     logger = logging.getLogger("mmengine")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -247,7 +248,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _keep_all_proposals(model: Any) -> Any:
-    """Return the model's settings with an RPN that drops no overlapping boxes, so that the most proposals are left."""
+    """Return the model's settings, changed so that the RPN keeps overlapping boxes and thus the most proposals."""
     settings = model.copy()
     rpn = (settings.get("test_cfg") or {}).get("rpn")
     if rpn and "nms" in rpn:
@@ -271,7 +272,7 @@ def _rows(model: nn.Module, counted: dict[str, int], layers: tuple[LayerCost, ..
     def walk(name: str, module: nn.Module, inherited: str | None) -> None:
         kind = inherited or _kind(module)
         part = _part(model, name)
-        # Parameters and operations count for the kind of the outermost module around them that has a kind.
+        # Parameters and operations belong to the outermost module around them whose kind is known.
         children = {f"{name}.{child}".lstrip("."): inner for child, inner in module.named_children()}
         own = counted.get(name, 0) - sum(counted.get(child, 0) for child in children)
         params = [p for p in module.parameters(recurse=False) if id(p) not in seen]
@@ -280,7 +281,7 @@ def _rows(model: nn.Module, counted: dict[str, int], layers: tuple[LayerCost, ..
         if isinstance(module, DTN):
             add(part, "dtn", size, own + dtn_cost[name], module.weight.numel() + module.bias.numel(), own)
         else:
-            # Modules inside DTN hold its positional coefficients, which LayerNorm does not have.
+            # Modules inside DTN hold its positional coefficients, which LayerNorm lacks.
             add(part, kind or "other", size, own, 0 if kind == "dtn" else size, own)
         for child, inner in children.items():
             walk(child, inner, kind)
@@ -303,7 +304,7 @@ def _kind(module: nn.Module) -> str | None:
 
 
 def _part(model: nn.Module, name: str) -> str:
-    """Return the part that a module belongs to, such as `neck`, `backbone.stages.0` or `roi_head.mask_head`."""
+    """Return the part of the detector that contains a module, such as `neck` or `backbone.stages.0`."""
     names = name.split(".")
     if names[0] == "":
         return type(model).__name__

@@ -1,4 +1,4 @@
-"""Facts about a model that its robustness results do not depend on: its FLOPs for one image and how it was trained."""
+"""Facts about a model that do not affect its robustness results: FLOPs for one image, and how it was trained."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class ModelFacts:
     """The known facts about a model.
 
     Attributes:
-        flops: Multiply-adds for one image; None where unknown.
-        flops_at: Height and width of that image, such as ``800x1216``; empty where unknown.
-        training: How the model was trained, as names and values, such as ``epochs`` and ``12``.
+        flops: Multiply-adds for one image; None if unknown.
+        flops_at: Height and width of that image, such as ``800x1216``; empty if unknown.
+        training: How the model was trained, as values by name, such as ``{"epochs": "12"}``.
     """
 
     flops: int | None = None
@@ -23,7 +23,7 @@ class ModelFacts:
     training: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        """Return whether anything is known."""
+        """Return whether any fact is known."""
         return self != ModelFacts()
 
     def to_dict(self) -> dict[str, Any]:
@@ -32,10 +32,10 @@ class ModelFacts:
 
     @classmethod
     def from_dict(cls, values: object) -> ModelFacts:
-        """Make facts from what :meth:`to_dict` returns.
+        """Make facts from the result of :meth:`to_dict`.
 
         Raises:
-            TypeError: The values do not come from :meth:`to_dict`.
+            TypeError: The values are not a result of :meth:`to_dict`.
         """
         if not isinstance(values, Mapping):
             raise TypeError(f"facts are {values!r}")
@@ -47,10 +47,10 @@ class ModelFacts:
 
 
 def training_facts(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> dict[str, str]:
-    """Find out how a model was trained, from its config and what MMEngine's training wrote into the checkpoint.
+    """Return how a model was trained, from its config and from what MMEngine's training stored in the checkpoint.
 
     Returns:
-        Values by name; empty if the checkpoint has no ``meta``, because its weights may come from any training.
+        Values by name. Empty if the checkpoint has no ``meta``, because its weights may come from any training.
     """
     meta = _part(checkpoint, "meta")
     if not meta:
@@ -71,7 +71,7 @@ def training_facts(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> 
 
 
 def _duration(settings: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, str]:
-    """Return the number of epochs or iterations of the training, with the planned number if they differ."""
+    """Return the number of epochs or iterations of the training, and the planned number if it differs."""
     unit = "iterations" if "max_iters" in settings and "max_epochs" not in settings else "epochs"
     done = _number(meta.get("iter" if unit == "iterations" else "epoch"))
     meant = _number(settings.get("max_iters" if unit == "iterations" else "max_epochs"))
@@ -79,7 +79,7 @@ def _duration(settings: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str,
 
 
 def _pretrained(config: Mapping[str, Any]) -> str:
-    """Return the name of the file of weights from which training began, or an empty text."""
+    """Return the file name of the weights that the training started from; empty if there are none."""
     places = (config.get("load_from"), *(_part(config, "model", *path).get("checkpoint") for path in _INIT))
     return next((PurePosixPath(place).name for place in places if isinstance(place, str)), "")
 
@@ -94,7 +94,7 @@ def _part(values: Any, *keys: str) -> Mapping[str, Any]:
 
 
 def _name(kind: object) -> str:
-    """Return the name of a type, which a config gives as text or as the class itself."""
+    """Return the name of a type, which a config contains as text or as the class itself."""
     return kind.rpartition(".")[2] if isinstance(kind, str) else getattr(kind, "__name__", "")
 
 

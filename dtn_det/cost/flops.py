@@ -1,12 +1,12 @@
-"""FLOPs of DTN, computed by formulas, and of whole networks, counted in one forward pass.
+"""FLOPs of DTN, computed by formulas, and of whole networks, counted in a forward pass.
 
-The convention is that of MMEngine's `get_model_complexity_info` and of most papers: one multiply-add is one FLOP, and
-so is one arithmetic operation on one element. The axis filters of DTN, along rows and columns of the grid, are counted
-with all their weights: `H + W` multiply-adds per element, for the mean and again for the second moment. A kernel that
-leaves out weights which are zero in floating point does less, never more.
+The convention is the same as in MMEngine's `get_model_complexity_info` and most papers: one FLOP is one multiply-add,
+or one arithmetic operation on one element. The axis filters of DTN, along rows and columns of the grid, are counted
+with all their weights: `H + W` multiply-adds per element, for the mean and again for the second moment. Kernels that
+leave out weights too small to matter compute less.
 
-A counter sees little of what DTN computes. Networks are therefore counted while their DTN layers do what LayerNorm
-does, and the FLOPs of DTN are added by the formulas, for the height and width of the layers' inputs.
+A counter would miss most of DTN's FLOPs. So networks are counted while their DTN layers compute LayerNorm, and the
+FLOPs of DTN are added by the formulas, for the height and width of each layer's input.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from torch import Tensor, nn
 from dtn_det.errors import InputError
 from dtn_det.layers import DTN
 
-# FLOPs of the steps of the layer, per element of its input.
-TOKEN_MOMENTS = 3  # mean; subtract it, square and add up
-CENTRE = 2  # mean over the image; subtract it
-SQUARE = 1  # the input of the second moment
+# FLOPs of each step of the layer, per element of its input.
+TOKEN_MOMENTS = 3  # sum for the mean; subtract the mean, square and add up
+CENTRE = 2  # sum for the mean over the image; subtract the mean
+SQUARE = 1  # squared input of the second moment
 FILTER_VARIANCE = 1  # q - m^2, of the filtered second moment q and mean m
 BLEND_MEAN = 3  # interpolate; add the centre
 BLEND_VARIANCE = 2
 NORMALIZE = 5  # subtract; add eps; root; multiply; weight and bias
 HEAD_RMS = 2  # square and add up; multiply
-# FLOPs per entry of an axis matrix: two multiply-adds for the exponent; exponential, sum and division of the softmax.
+# FLOPs per entry of an axis matrix: two multiply-adds for the exponent; and exponential, sum and division of the
+# softmax.
 MATRIX_ENTRY = 5
 # FLOPs of LayerNorm per element, as MMEngine counts them.
 LAYER_NORM = 5
@@ -44,12 +45,12 @@ class DTNFlops:
     """The FLOPs of one DTN layer on one image, by part.
 
     Attributes:
-        mean_filter: Both axis filters of the inter-token mean.
-        square_filter: Both axis filters of the inter-token second moment.
-        axis_matrices: The `H x H` and `W x W` softmax matrices of all groups.
-        elementwise: The rest: token statistics, blending, normalisation.
-        layer_norm: The FLOPs of LayerNorm in its place, as MMEngine counts them.
-        dense: The FLOPs of DTN with a positional matrix over all `N` tokens, `N x N`, instead of axis filters.
+        mean_filter: FLOPs of both axis filters for the inter-token mean.
+        square_filter: FLOPs of both axis filters for the inter-token second moment.
+        axis_matrices: FLOPs of the `H x H` and `W x W` softmax matrices of all groups.
+        elementwise: FLOPs of the rest: token statistics, blending, normalisation.
+        layer_norm: FLOPs of LayerNorm in place of DTN, as MMEngine counts them.
+        dense: FLOPs of DTN if it had one `N x N` positional matrix over all `N` tokens instead of axis filters.
     """
 
     mean_filter: int
@@ -78,13 +79,14 @@ def dtn_flops(
     """Count the FLOPs of one DTN layer on one image.
 
     Args:
-        height: Rows of the grid `H`.
-        width: Columns of the grid `W`.
-        channels: Channels `C`.
-        num_groups: Groups `G`.
-        num_prefix: Tokens in front of the grid, which get LayerNorm's statistics.
+        height: Number of rows `H` of the grid.
+        width: Number of columns `W` of the grid.
+        channels: Number of channels `C`.
+        num_groups: Number of groups `G`.
+        num_prefix: Number of tokens before the grid, which are normalised by LayerNorm's statistics.
         head_rms: Option of :class:`dtn_det.layers.DTN`.
-        only_var: Option of :class:`dtn_det.layers.DTN`. The filter of the mean stays, because the variance needs it.
+        only_var: Option of :class:`dtn_det.layers.DTN`. The filter of the mean is counted in any case, because the
+            variance needs it.
 
     Raises:
         InputError: A size is not positive, or `num_prefix` is negative.
@@ -130,10 +132,10 @@ class LayerCost:
 
 @contextlib.contextmanager
 def as_layer_norm(network: nn.Module) -> Iterator[Callable[[], tuple[LayerCost, ...]]]:
-    """Within the block, let the DTN layers of a network do what LayerNorm does, and note the grids of their inputs.
+    """Within the block, make the DTN layers of a network compute LayerNorm, and record the grids of their inputs.
 
     Yields:
-        A function that returns, for each call of a DTN layer within the block so far, what DTN would have cost.
+        A function that returns the cost of DTN for each call of a DTN layer within the block so far.
     """
     norms = {name: module for name, module in network.named_modules() if isinstance(module, DTN)}
     grids: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
@@ -166,23 +168,23 @@ def _layer_cost(name: str, norm: DTN, height: int, width: int, num_prefix: int) 
 
 
 def forward_flops(network: nn.Module, forward: Callable[[Tensor], object], images: Tensor) -> int | None:
-    """Count the FLOPs of a forward pass: matrix products, convolutions, attention, and all that DTN computes.
+    """Count the FLOPs of a forward pass: matrix products, convolutions, attention, and all of DTN.
 
-    Unlike :func:`dtn_det.cost.complexity.model_complexity`, this needs nothing but PyTorch, and does not count what
-    layers other than DTN compute element by element. `images` is one image, of the shape that `forward` takes. The
-    result is None if the network fails on it.
+    Unlike :func:`dtn_det.cost.complexity.model_complexity`, this requires only PyTorch, and does not count elementwise
+    operations of layers other than DTN. `images` is one image, in the shape that `forward` accepts. The result is None
+    if the network fails on the image.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
-    # With this backend attention is plain matrix products, which the counter sees on any device.
+    # With this backend attention consists of matrix products, which the counter counts on any device.
     plain = sdpa_kernel(SDPBackend.MATH)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), as_layer_norm(network) as costs, plain, counter:
             forward(images)
-    # The model may be third-party code, which can raise anything. The sweep itself will report the error.
+    # The model may be third-party code, which can raise any error. The sweep itself will report the error.
     except (Exception, SystemExit):
         return None
-    # The counter counts a multiply-add as two operations.
+    # The counter counts a multiply-add as two FLOPs.
     return int(counter.get_total_flops()) // 2 + sum(layer.flops.total for layer in costs())

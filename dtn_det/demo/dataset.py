@@ -1,4 +1,4 @@
-"""The demonstration set on disk, in COCO's format; it is written once, and checked before it is used again."""
+"""The demonstration set on disk, in COCO's format. It is written once and checked before each further use."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from dtn_det.errors import InputError
 from dtn_det.system.files import write_bytes, write_json
 
 MANIFEST = "manifest.json"
-# Raise it when the same seed gives another set, so that a set of an older version is drawn again.
+# Version of the generator. Increase it when the same seed produces another set, so that older sets are drawn again.
 GENERATOR_VERSION = 1
 SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """The settings that determine the set.
+    """The settings of the set, which determine it completely.
 
     Attributes:
         seed: Seed of all scenes, below 2**32.
@@ -53,10 +53,10 @@ class DatasetSpec:
 def write_dataset(root: Path, spec: DatasetSpec, on_image: Callable[[], None] = lambda: None) -> None:
     """Write the set: ``train/``, ``val/``, ``annotations/instances_{train,val}.json`` and ``manifest.json``.
 
-    The manifest is written last, so a folder without it is unfinished.
+    The manifest is written last: a folder without a manifest is unfinished.
 
     Args:
-        root: Folder, which is made if absent; files of these names in it are replaced.
+        root: Folder of the set; created if absent. Files of these names in it are replaced.
         on_image: Called after each image, for a progress bar.
 
     Raises:
@@ -82,7 +82,7 @@ def write_dataset(root: Path, spec: DatasetSpec, on_image: Callable[[], None] = 
 
 
 def is_intact(root: Path, spec: DatasetSpec) -> bool:
-    """Return True if the folder holds exactly this set, undamaged."""
+    """Return whether a folder holds exactly the set of these settings, undamaged."""
     try:
         manifest = json.loads((root / MANIFEST).read_text())
         if (manifest["version"], manifest["spec"]) != (GENERATOR_VERSION, asdict(spec)):
@@ -129,7 +129,7 @@ def append_scene(coco: dict[str, Any], index: int, name: str, scene: Scene) -> N
 
 
 def run_lengths(mask: BoolArray) -> list[int]:
-    """Encode a mask as COCO's uncompressed run lengths: column by column, the first run being one of unset pixels.
+    """Encode a mask as COCO's uncompressed run lengths, column by column; the first run is of unset pixels.
 
     Args:
         mask: ``(H, W)``.

@@ -1,4 +1,4 @@
-"""Draw a picture of some validation images with the ground truth and the boxes of both models."""
+"""Draw a picture of some validation images with the ground truth and both models' boxes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#f032e6")
 
 
 def draw_picture(layout: Layout) -> None:
-    """Write ``detections.png``: a row for each image, columns for the ground truth and for both models.
+    """Write ``detections.png``, with a row per image and columns for the ground truth and both models.
 
-    The images are the first ones with at least three objects, whatever the models detect in them.
+    The images are the first with at least three objects, whatever the models detect in them.
     """
     require("matplotlib", "det")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -87,6 +87,6 @@ def _draw_box(axis: Any, box: dict[str, Any]) -> None:
     if "score" in box:
         text += f" {box['score']:.2f}"
     background = {"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
-    # The label stands above the box, or inside it if the box reaches the upper border of the image.
+    # The label is above the box, or inside the box if this reaches the upper border of the image.
     side = "bottom" if y > LABEL_HEIGHT else "top"
     axis.text(x, y, text, fontsize=6, color="black", verticalalignment=side, bbox=background, clip_on=True)

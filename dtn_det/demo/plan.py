@@ -1,4 +1,4 @@
-"""The plan of a demonstration, and where its files lie."""
+"""The plan of a demonstration, and the places of its files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dtn_det.corruptions import Corruptor
 
 CONFIGS = {"dtn": "atss_dtn-swin-nano_fpn_shapes.py", "ln": "atss_swin-nano_fpn_shapes.py"}
-"""The models by their short names, and their files in ``configs/dtn_demo``."""
+"""The config of each model in ``configs/dtn_demo``, by the model's short name."""
 
 LABELS = {"dtn": "DTN", "ln": "LayerNorm"}
 """Names of the models in reports and messages."""
@@ -36,8 +36,8 @@ class Plan:
     """What a demonstration does.
 
     Attributes:
-        data: Settings of the detection set; its seed is also that of training and corruptions.
-        max_epochs: Number of epochs, or None for that of the configs.
+        data: Settings of the detection set. Its seed is also used for training and corruptions.
+        max_epochs: Number of epochs; None for the number in the configs.
         severities: Severities, from 1 to 5.
     """
 
@@ -47,7 +47,7 @@ class Plan:
     severities: tuple[int, ...] = (1, 3, 5)
 
     def cells(self) -> tuple[Cell, ...]:
-        """Return the conditions under which every image is evaluated, the clean one first."""
+        """The conditions under which each image is evaluated, first the clean one."""
         return sweep_cells(self.corruptions, self.severities)
 
     @property
@@ -58,7 +58,7 @@ class Plan:
         return Corruptor("coco-c", seed=self.data.seed)
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that results depend on, so that those of different settings are not mixed."""
+        """Return everything that affects results, so that results of different settings are never mixed."""
         own = json.loads(json.dumps(asdict(self)))
         configs = {f"config of {name}": _digest(load_config(name)) for name in CONFIGS}
         packages = {name: _version(name) for name in ("dtn-det", "torch", "mmcv", "mmdet", "numpy")}
@@ -92,20 +92,20 @@ class Layout:
         return self.root / name
 
     def training(self, model: str) -> Path:
-        """Return the file that is written when the training of a model is over."""
+        """Return the path of the file that is written when a model's training ends."""
         return self.model(model) / "training.json"
 
     def log(self, model: str) -> Path:
-        """Return the file with what the process of a model printed."""
+        """Return the path of the file with the output of a model's process."""
         return self.model(model) / "output.log"
 
     def store(self, model: str) -> Path:
-        """Return the store of a model's detections under every condition."""
+        """Return the path of the store of a model's detections under all conditions."""
         return self.model(model) / "store"
 
 
 def load_config(model: str) -> Any:
-    """Read a demo model's MMDetection config from the checkout's folder `configs/dtn_demo`.
+    """Read the MMDetection config of a model from the checkout's folder `configs/dtn_demo`.
 
     Raises:
         ImportError: MMDetection is missing.
@@ -120,7 +120,7 @@ def config_folder() -> Path:
     """Return the folder ``configs/dtn_demo`` of the checkout.
 
     Raises:
-        FileNotFoundError: The package was installed without its checkout.
+        FileNotFoundError: The package was installed without a checkout.
     """
     folder = Path(__file__).resolve().parents[2] / "configs" / "dtn_demo"
     if not folder.is_dir():
@@ -132,15 +132,15 @@ def config_folder() -> Path:
 
 
 def open_folder(root: Path, plan: Plan, *, fresh: bool = False) -> Layout:
-    """Prepare the folder of a new demonstration, or check that an earlier one can continue in it.
+    """Prepare the folder of a new demonstration, or check that an earlier one can be continued in it.
 
     Args:
-        root: The folder, which exists.
-        fresh: Delete what an earlier demonstration left there.
+        root: The folder, which must exist.
+        fresh: Delete the files of an earlier demonstration first.
 
     Raises:
         ValueError: The folder belongs to something else, or to a demonstration with other settings.
-        OSError: It cannot be written.
+        OSError: The folder cannot be written.
     """
     settings = plan.settings()
     stored = read_settings(root)
@@ -165,7 +165,7 @@ def open_folder(root: Path, plan: Plan, *, fresh: bool = False) -> Layout:
 
 
 def read_settings(root: Path) -> dict[str, Any] | None:
-    """Read the settings stored in a folder; None if the folder is not that of a demonstration."""
+    """Read the settings stored in a folder; None if the folder does not belong to a demonstration."""
     try:
         value = json.loads((root / SETTINGS).read_text())
     except (OSError, ValueError):
@@ -174,7 +174,7 @@ def read_settings(root: Path) -> dict[str, Any] | None:
 
 
 def clear(root: Path) -> None:
-    """Delete only what a demonstration writes; the settings go last, so that this can be repeated if it was killed."""
+    """Delete only the files of a demonstration, and the settings last, so that a killed deletion can be repeated."""
     layout = Layout(root)
     for folder in (layout.data, layout.report, *(layout.model(name) for name in CONFIGS)):
         if folder.is_dir():

@@ -32,13 +32,13 @@ COCO_CONFIG = "configs/dtn_swin/mask-rcnn_dtn-swin-t-p4-w7_fpn_1x_coco.py"
 def run_demo(root: Path, plan: Plan, console: Console, *, fresh: bool = False) -> Report:
     """Make the detection set, train both models, evaluate them, and write the comparison.
 
-    What an earlier call finished is reused, and a training that was interrupted continues from its last epoch.
+    Finished work of an earlier call is reused, and an interrupted training continues from its last epoch.
 
     Returns:
         The comparison.
 
     Raises:
-        ValueError: The folder belongs to something else or to other settings, or another process works in it.
+        ValueError: The folder belongs to something else or to other settings, or is in use by another process.
         RuntimeError: A model's process failed.
         ImportError: An extra is missing.
     """
@@ -63,7 +63,7 @@ def run_demo(root: Path, plan: Plan, console: Console, *, fresh: bool = False) -
 
 
 def prepare_data(root: Path, spec: DatasetSpec, add_stage: AddStage) -> None:
-    """Write the detection set unless the folder holds it undamaged."""
+    """Write the detection set, unless the folder holds it already and it is undamaged."""
     total = spec.num_train + spec.num_val
     if is_intact(root, spec):
         add_stage("Drawing the images", total, done=total, note="reused")
@@ -77,7 +77,7 @@ def write_data_only(root: Path, spec: DatasetSpec, console: Console) -> None:
     """Write the detection set and nothing else.
 
     Args:
-        root: Folder; made if absent. A set in it is completed or replaced.
+        root: Folder of the set; created if absent. A set in it is completed or replaced.
 
     Raises:
         ValueError: The folder holds other files.
@@ -99,7 +99,7 @@ def _train_and_evaluate(plan: Plan, layout: Layout, add_stage: AddStage) -> None
     shows: dict[tuple[str, str], Stage] = {}
     unfinished = []
     for model in CONFIGS:
-        # Only the Runner knows the number of iterations, because training leaves out images without an object.
+        # Only the Runner can compute the number of iterations, because training leaves out images without objects.
         iterations = json.loads(layout.training(model).read_text())["iterations"] if is_trained(layout, model) else None
         done_images = evaluated(layout, model, plan)
         if iterations is None or done_images < total_images:
@@ -136,9 +136,9 @@ def _summarise(layout: Layout, console: Console, seconds: float) -> None:
 
 
 def next_command() -> str:
-    """Return the command that trains on COCO; it works in this folder, with the environment activated or not."""
+    """Return a command that trains on COCO. It works in the current folder, also without an activated environment."""
     executable = Path(sys.executable)
-    # Compare folders, not the targets of links: in every environment `python` may be a link to the same Python.
+    # Folders are compared, not the targets of links: in each environment `python` may be a link to the same file.
     found = shutil.which("python")
     python = "python" if found and Path(found).parent == executable.parent else _from_here(executable)
     checkout = config_folder().parents[1]
@@ -146,5 +146,5 @@ def next_command() -> str:
 
 
 def _from_here(path: Path) -> str:
-    """Return a path, relative to the current folder if it lies below it."""
+    """Return a path, in relative form if it lies below the current folder."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -28,46 +28,46 @@ _SQRT_3 = 1.7320508075688772
 
 
 def disc(u: FloatArray, v: FloatArray) -> BoolArray:
-    """A full circle."""
+    """Return which points are inside a full circle of radius 1."""
     return u * u + v * v <= 1
 
 
 def ring(u: FloatArray, v: FloatArray) -> BoolArray:
-    """A circle with a hole of half its radius."""
+    """Return which points are inside a circle with a hole of half its radius."""
     r2 = u * u + v * v
     return (r2 <= 1) & (r2 >= 0.25)
 
 
 def square(u: FloatArray, v: FloatArray) -> BoolArray:
-    """A square, slightly larger than the one inscribed in the circle."""
+    """Return which points are inside a square that is slightly larger than the one inscribed in the unit circle."""
     return np.maximum(np.abs(u), np.abs(v)) <= 0.8
 
 
 def triangle(u: FloatArray, v: FloatArray) -> BoolArray:
-    """An equilateral triangle inscribed in the circle."""
+    """Return which points are inside an equilateral triangle inscribed in the unit circle."""
     return (v >= -0.5) & (_SQRT_3 * np.abs(u) + v <= 1)
 
 
 def star(u: FloatArray, v: FloatArray) -> BoolArray:
-    """A pentagram: the points on the inner side of at least four of its five lines."""
+    """Return which points are inside a pentagram, that is on the inner side of at least four of its five lines."""
     inner = 0.3090169943749474  # distance of the lines from the centre
     sides = np.stack([x * u + y * v >= -inner for x, y in _FIFTHS])
     return sides.sum(axis=0) >= 4
 
 
 def cross(u: FloatArray, v: FloatArray) -> BoolArray:
-    """A plus sign."""
+    """Return which points are inside a plus sign."""
     a, b = np.abs(u), np.abs(v)
     return (np.maximum(a, b) <= 0.95) & (np.minimum(a, b) <= 0.3)
 
 
 def bar(u: FloatArray, v: FloatArray) -> BoolArray:
-    """A long thin rectangle: a distractor."""
+    """Return which points are inside a long thin rectangle, a distractor."""
     return (np.abs(u) <= 1) & (np.abs(v) <= 0.12)
 
 
 def lens(u: FloatArray, v: FloatArray) -> BoolArray:
-    """A flat ellipse: a distractor."""
+    """Return which points are inside a flat ellipse, a distractor."""
     return u * u + 9 * v * v <= 1
 
 
@@ -84,25 +84,26 @@ CLASSES: dict[str, Outline] = {
 DISTRACTORS: tuple[Outline, ...] = (bar, lens)
 """Shapes that are drawn but belong to no class."""
 
-# Share of an object that must stay visible; that of large objects is higher, so that what is visible is still large.
+# Smallest visible share of an object. It is higher for large objects, so that their visible part is still large.
 MIN_VISIBLE = 0.8
 MIN_VISIBLE_LARGE = 0.85
-# A shape for which this many random positions do not fit is left out.
+# A shape is left out after this many random positions without enough space.
 PLACEMENT_TRIES = 20
-# Ranges of the mean colours. Shapes, also distractors, are brighter than backgrounds.
+# Ranges of the mean colours. Shapes, including distractors, are brighter than backgrounds.
 BACKGROUND_BASE, SHAPE_BASE = (0.0, 100.0), (110.0, 255.0)
 # Largest difference between the two colours of a texture.
 TEXTURE_CONTRAST = 50.0
-# Smallest difference, in at least one channel, between the mean colours of a shape and of what lies under it.
+# Smallest difference between the mean colours of a shape and of what lies under it, in at least one channel.
 MIN_CONTRAST = 80.0
-# Ranges of areas in pixels; by COCO's definition objects are small up to 1024 and large from 9216 on.
+# Ranges of areas in pixels. In COCO's definition, objects are small up to 1024 pixels and large from 9216 pixels.
 SMALL, MEDIUM, LARGE = (250.0, 950.0), (1300.0, 3200.0), (11000.0, 13000.0)
-# Largest radius, in shorter sides of the image; shapes with little area for their radius therefore stay below LARGE.
+# Largest radius, as a fraction of the image's shorter side. Shapes with a small area for their radius therefore do not
+# reach LARGE.
 MAX_RADIUS = 0.53
-# Share of images (with single objects) that have a large one, and share of small ones among all other objects.
+# Share of images with a large object, among images of single objects; and share of small objects among all others.
 LARGE_SHARE = 0.2
 SMALL_SHARE = 0.4
-# Tangent of half the largest angle by which shapes are turned: 23 degrees.
+# Tangent of half the largest angle by which shapes are rotated, 23 degrees.
 MAX_TILT = 0.2
 # Share of images without objects, and share of images with a crowd.
 EMPTY_SHARE = 0.05
@@ -116,7 +117,7 @@ class Annotation:
     Attributes:
         label: Index into :data:`CLASSES`.
         mask: ``(H, W)``, the visible pixels.
-        is_crowd: Whether it is a group of objects annotated as one region.
+        is_crowd: Whether the object is a group of objects annotated as one region.
     """
 
     label: int
@@ -149,7 +150,7 @@ class Scene:
 
 
 class _Canvas:
-    """Pixels, and for each the number of the shape that is visible there (-1: background)."""
+    """The pixels of a scene, and the number of the visible shape at each pixel (-1: background)."""
 
     def __init__(self, rng: np.random.RandomState, height: int, width: int) -> None:
         self.rng = rng
@@ -158,19 +159,20 @@ class _Canvas:
         self.x, self.y = grid(height, width)
         self.pixels = paint(rng, height, width, _two_colours(rng, BACKGROUND_BASE))
         self.owner: npt.NDArray[np.int64] = np.full((height, width), -1, dtype=np.int64)
-        self.needed: list[float] = []  # pixels that each shape must keep
+        self.needed: list[float] = []  # smallest number of visible pixels of each shape
 
     def add(self, outline: Outline, centre: tuple[float, float], radius: float, keep: float) -> int | None:
-        """Draw a shape around ``(x, y)`` with a radius in pixels; ``keep`` is the share of it that must stay visible.
+        """Draw a shape around ``(x, y)`` with a radius in pixels; at least the share ``keep`` of it must stay visible.
 
         Returns:
-            Its number; None if too little of it or of another shape would stay visible, and then nothing is drawn.
+            The number of the shape. If too little of this or another shape would stay visible, nothing is drawn, and
+            None is returned.
         """
         window = self._window(centre, radius)
         cos, sin = rotation(self.rng, MAX_TILT)
         dx, dy = (self.x[window] - centre[0]) / radius, (centre[1] - self.y[window]) / radius  # y points up
         mask = outline(cos * dx - sin * dy, sin * dx + cos * dy)
-        # Computed from the area of the whole outline, because the border of the image may cut some of the mask off.
+        # The area is that of the whole outline, because the border of the image may cut off part of the mask.
         needed = keep * _unit_area(outline) * radius * radius
         number = len(self.needed)
         owner = self.owner.copy()
@@ -193,8 +195,8 @@ class _Canvas:
         )
 
     def _fill(self, patch: FloatArray, mask: BoolArray) -> None:
-        """Paint the pixels of ``mask`` with a texture whose mean colour stands out from what was there."""
-        # As integers, whose sum does not depend on the order of the summands.
+        """Paint the pixels of ``mask`` with a texture whose mean colour contrasts with the previous pixels."""
+        # The sum of integers does not depend on their order.
         under = patch[mask].astype(np.int64).sum(axis=0) / mask.sum()
         colours = _two_colours(self.rng, SHAPE_BASE)
         while np.abs(colours.sum(axis=0) / 2 - under).max() < MIN_CONTRAST:
@@ -203,7 +205,7 @@ class _Canvas:
 
 
 def draw_scene(seed: tuple[int, ...], height: int, width: int) -> Scene:
-    """Draw one scene. The same arguments always give exactly the same scene.
+    """Draw a scene. The same arguments always produce exactly the same scene.
 
     Args:
         seed: Non-negative integers below 2**32, such as (seed, split, index).
@@ -239,7 +241,7 @@ def draw_scene(seed: tuple[int, ...], height: int, width: int) -> Scene:
 
 
 def _add_object(canvas: _Canvas, outline: Outline, span: tuple[float, float]) -> int | None:
-    """Draw a shape with an area in ``span``, at a random position where enough of every shape stays visible."""
+    """Draw a shape with an area in ``span``, at a random position where enough of all shapes stays visible."""
     rng = canvas.rng
     keep = MIN_VISIBLE_LARGE if span == LARGE else MIN_VISIBLE
     for _ in range(PLACEMENT_TRIES):
@@ -262,13 +264,13 @@ def _add_crowd(canvas: _Canvas, outline: Outline) -> list[int]:
 
 
 def _anywhere(canvas: _Canvas, margin: float = 0.0) -> tuple[float, float]:
-    """Return a random point at least ``margin`` from the border, or the middle of a side that is too short for that."""
+    """Return a random point at least ``margin`` from the border, or centred along a side that is too short for this."""
     x, y = (min(margin, side / 2) + max(side - 2 * margin, 0) * canvas.rng.random_sample() for side in canvas.size)
     return x, y
 
 
 def _two_colours(rng: np.random.RandomState, span: tuple[float, float]) -> FloatArray:
-    """Return two similar colours ``(2, 3)``, so that the mean colour of a texture is characteristic."""
+    """Return two similar colours ``(2, 3)``, so that the mean colour characterises a texture."""
     base = span[0] + (span[1] - span[0]) * rng.random_sample(3)
     return np.clip(base + TEXTURE_CONTRAST * (rng.random_sample((2, 3)) - 0.5), 0, 255)
 
@@ -279,6 +281,6 @@ def _outlines() -> list[Outline]:
 
 @cache
 def _unit_area(outline: Outline) -> float:
-    """Return the area of an outline for radius 1, counted on a fine grid."""
+    """Return the area of an outline of radius 1, counted on a fine grid."""
     x, y = grid(200, 200)
     return float(outline(x / 100 - 1, y / 100 - 1).sum()) / 10_000

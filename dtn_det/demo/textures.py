@@ -1,7 +1,8 @@
 """Procedural textures.
 
-The same seed gives the same pixels everywhere: only additions, products, divisions and comparisons of float64 are used,
-which IEEE 754 defines to the last bit, and ``numpy.random.RandomState``, whose streams numpy has frozen.
+The same seed produces the same pixels on every machine. The code uses only additions, products, divisions and
+comparisons of float64, which IEEE 754 defines to the last bit, and ``numpy.random.RandomState``, whose random numbers
+numpy has frozen.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ Field = Callable[[np.random.RandomState, int, int], FloatArray]
 
 
 def rotation(rng: np.random.RandomState, tilt: float = 1.0) -> tuple[float, float]:
-    """Return cosine and sine of a random angle, without a trigonometric function (those differ between C libraries).
+    """Return cosine and sine of a random angle, without trigonometric functions (they differ between C libraries).
 
     Args:
-        tilt: Tangent of half the largest angle to either side; 1 is 90 degrees.
+        tilt: Tangent of half the largest angle in either direction; 1 is 90 degrees.
     """
     t = tilt * (2 * rng.random_sample() - 1)  # tangent of half the angle
     return (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
@@ -33,7 +34,7 @@ def grid(height: int, width: int) -> tuple[FloatArray, FloatArray]:
 
 
 def _rotated(rng: np.random.RandomState, height: int, width: int, period: float) -> tuple[FloatArray, FloatArray]:
-    """Return randomly rotated and shifted coordinates in units of ``period``."""
+    """Return randomly rotated and shifted pixel coordinates, in units of ``period``."""
     x, y = grid(height, width)
     cos, sin = rotation(rng)
     return (cos * x - sin * y) / period + rng.random_sample(), (sin * x + cos * y) / period + rng.random_sample()
@@ -44,14 +45,14 @@ def _period(rng: np.random.RandomState) -> float:
 
 
 def ramp(rng: np.random.RandomState, height: int, width: int) -> FloatArray:
-    """A linear gradient."""
+    """Draw a linear gradient from 0 to 1."""
     along, _ = _rotated(rng, height, width, 1.0)
     low, high = along.min(), along.max()
     return (along - low) / (high - low)
 
 
 def stripes(rng: np.random.RandomState, height: int, width: int) -> FloatArray:
-    """Parallel stripes with a triangular profile."""
+    """Draw parallel stripes with a triangular profile from 0 to 1."""
     along, _ = _rotated(rng, height, width, _period(rng))
     return np.abs(2 * (along - np.floor(along)) - 1)
 
@@ -63,20 +64,20 @@ def checks(rng: np.random.RandomState, height: int, width: int) -> FloatArray:
 
 
 def dots(rng: np.random.RandomState, height: int, width: int) -> FloatArray:
-    """A grid of dots."""
+    """Draw a grid of dots: 1 inside, 0 outside."""
     along, across = _rotated(rng, height, width, _period(rng))
     u, v = along - np.floor(along) - 0.5, across - np.floor(across) - 0.5
     return np.where(u * u + v * v < 0.09, 1.0, 0.0)
 
 
 def clouds(rng: np.random.RandomState, height: int, width: int) -> FloatArray:
-    """Two octaves of value noise."""
+    """Draw two octaves of value noise, from 0 to 1."""
     period = 8 + 24 * rng.random_sample()
     return 0.7 * _value_noise(rng, height, width, period) + 0.3 * _value_noise(rng, height, width, period / 3)
 
 
 def speckle(rng: np.random.RandomState, height: int, width: int) -> FloatArray:
-    """Independent noise in blocks of two by two pixels."""
+    """Draw independent noise from 0 to 1 in blocks of two by two pixels."""
     noise = rng.random_sample(((height + 1) // 2, (width + 1) // 2))
     return noise.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
 
@@ -86,7 +87,7 @@ FIELDS: tuple[Field, ...] = (ramp, stripes, checks, dots, clouds, speckle)
 
 
 def _value_noise(rng: np.random.RandomState, height: int, width: int, period: float) -> FloatArray:
-    """Random values on a lattice, interpolated bilinearly."""
+    """Draw random values from 0 to 1 on a lattice, interpolated bilinearly."""
     lattice = rng.random_sample((int(height / period) + 2, int(width / period) + 2))
     y, x = (np.arange(size) / period for size in (height, width))
     row, col = y.astype(np.int64), x.astype(np.int64)

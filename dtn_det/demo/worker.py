@@ -1,8 +1,8 @@
 """The processes that train and evaluate the models, one each: :func:`run_models` starts and watches them.
 
-Each model has a process of its own with one thread, ``python -m dtn_det.demo.worker JOB``, so that both run at once and
-results do not depend on the number of cores. The process reports to its parent by lines of JSON on its standard output.
-It ends when its standard input is closed, which happens in whatever way the parent dies.
+Each model has a separate process with one thread, so that both run at once and results do not depend on the number of
+cores. The process reports to its parent in lines of JSON on its standard output. It ends when its standard input is
+closed, which happens however the parent ends.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 ENVIRONMENT = {
-    # One thread each, so that numbers are summed in the same order on every machine.
+    # One thread per process, so that numbers are summed in the same order on every machine.
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    # No GPU, for the same reason, and because an mmcv built without CUDA could not use it.
+    # No GPU, for the same reason and because an mmcv built without CUDA could not use it.
     "CUDA_VISIBLE_DEVICES": "",
 }
 LOG_LINES_SHOWN = 15
@@ -45,12 +45,12 @@ LOG_LINES_SHOWN = 15
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage has come.
+    """The progress of a stage.
 
     Attributes:
         stage: ``'train'`` or ``'evaluate'``.
         done: Number of iterations or image evaluations done.
-        note: A few words, such as the loss.
+        note: Short text to show, such as the loss.
     """
 
     stage: str
@@ -63,13 +63,13 @@ Report = Callable[[Progress], None]
 
 
 def run_models(models: Sequence[str], plan: Plan, layout: Layout, on_progress: Callable[[str, Progress], None]) -> None:
-    """Train and evaluate the models at the same time, each in a process of its own.
+    """Train and evaluate the models at the same time, each in a separate process.
 
     Args:
-        on_progress: Called with a model's name and its progress, from the calling thread.
+        on_progress: Called in the calling thread with a model's name and its progress.
 
     Raises:
-        RuntimeError: A process failed; the message shows the end of its log.
+        RuntimeError: A process failed. The message contains the end of its log.
     """
     events: queue.Queue[tuple[str, Progress | None]] = queue.Queue()
     with contextlib.ExitStack() as stack:
@@ -89,7 +89,7 @@ def run_models(models: Sequence[str], plan: Plan, layout: Layout, on_progress: C
 
 @contextlib.contextmanager
 def _started(model: str, plan: Plan, layout: Layout) -> Iterator[subprocess.Popen[str]]:
-    """Start the process of a model, which does not outlive the block."""
+    """Start the process of a model; at the end of the block it is stopped."""
     layout.log(model).parent.mkdir(parents=True, exist_ok=True)
     with layout.log(model).open("a") as log:
         process = subprocess.Popen(
@@ -118,12 +118,12 @@ def _read(model: str, process: subprocess.Popen[str], events: queue.Queue[tuple[
 
 
 def encode_job(model: str, plan: Plan, layout: Layout) -> str:
-    """Return the command-line argument of the process of a model, as JSON."""
+    """Return the command-line argument of a model's process, as JSON."""
     return json.dumps({"model": model, "plan": asdict(plan), "root": str(layout.root)})
 
 
 def decode_job(text: str) -> tuple[str, Plan, Layout]:
-    """Read the argument that :func:`encode_job` has made."""
+    """Decode an argument of :func:`encode_job`."""
     job = json.loads(text)
     plan: dict[str, Any] = job["plan"]
     plan["data"] = DatasetSpec(**plan["data"])
@@ -142,10 +142,10 @@ def _failure(model: str, code: int, log: Path) -> str:
 
 
 def run_job(model: str, plan: Plan, layout: Layout, report: Report) -> None:
-    """Train and evaluate a model, leaving out what is finished already.
+    """Train and evaluate a model, skipping finished work.
 
     Args:
-        layout: Its folder, which holds the detection set.
+        layout: Folder of the demonstration, with the detection set.
     """
     cfg = prepare_config(model, plan, layout)
     if not is_trained(layout, model):
@@ -168,16 +168,16 @@ def prepare_config(model: str, plan: Plan, layout: Layout) -> Config:
 
 
 def is_trained(layout: Layout, model: str) -> bool:
-    """Return True if the training is over and its checkpoint exists."""
+    """Return whether the training has ended and its checkpoint exists."""
     return layout.training(model).is_file() and _last_checkpoint(layout.model(model)) is not None
 
 
 def train(cfg: Config, layout: Layout, model: str, report: Report) -> None:
-    """Train with MMEngine's Runner, from the last checkpoint if there is one."""
+    """Train with MMEngine's Runner, continuing from the last checkpoint if there is one."""
     checkpoint = _last_checkpoint(layout.model(model))
     if checkpoint is not None:
         cfg.load_from, cfg.resume = str(checkpoint), True
-    # No validation here: the evaluation after the training covers clean images too.
+    # No validation here, because the evaluation after the training includes clean images.
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     runner = Runner.from_cfg(cfg)
     runner.register_hook(ReseedHook(cfg.randomness["seed"]))
@@ -187,7 +187,7 @@ def train(cfg: Config, layout: Layout, model: str, report: Report) -> None:
 
 
 def evaluate(plan: Plan, layout: Layout, model: str, report: Report) -> None:
-    """Evaluate the images that are not in the model's store yet, as `dtn-det mpc` does."""
+    """Evaluate the images that the model's store lacks, as `dtn-det mpc` does."""
     import torch
     from rich.console import Console
 
@@ -218,7 +218,7 @@ def evaluate(plan: Plan, layout: Layout, model: str, report: Report) -> None:
 
 
 def evaluated(layout: Layout, model: str, plan: Plan) -> int:
-    """Return how many evaluations, of one image under one condition each, are in the model's store."""
+    """Return the number of evaluations in the model's store, each of one image under one condition."""
     if not (layout.store(model) / "store.json").is_file():
         return 0
     store = Store.open(layout.store(model))
@@ -228,27 +228,27 @@ def evaluated(layout: Layout, model: str, plan: Plan) -> int:
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
-    """Return the latest checkpoint of an epoch that was written completely, or None."""
+    """Return the complete checkpoint of the latest epoch, or None."""
     found = sorted(folder.glob("epoch_*.pth"), key=lambda path: int(path.stem.removeprefix("epoch_")))
     return next((path for path in reversed(found) if is_whole(path)), None)
 
 
 class ReseedHook(Hook):  # type: ignore[misc]
-    """Seeds all generators at the start of every epoch.
+    """Seeds all random generators at the start of each epoch.
 
-    A training that was killed and resumed then draws the same random numbers as one that ran through.
+    So a training that was killed and resumed draws the same random numbers as an uninterrupted one.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Seed all generators from the run's seed and the epoch, so that a resumed run repeats."""
+        """Seed all random generators from the run's seed and the epoch."""
         set_random_seed((self.seed * 1000 + runner.epoch) % 2**32)
 
 
 class ProgressHook(Hook):  # type: ignore[misc]
-    """Reports every iteration."""
+    """Reports each iteration."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -265,8 +265,9 @@ def _die_with_parent() -> None:
 
 
 def main() -> None:
-    """Run the job in the arguments of the process."""
-    # Standard output is redirected to the log, for what libraries print; the reports use a copy of the original one.
+    """Run the job that the arguments of the process describe."""
+    # Reports are written to a copy of the standard output. The standard output itself is redirected to the log, because
+    # libraries print to it.
     with os.fdopen(os.dup(1), "w", buffering=1) as channel:
         os.dup2(2, 1)
         threading.Thread(target=_die_with_parent, daemon=True).start()

@@ -1,1 +1,1 @@
-"""The subcommand `doctor`: what is installed, whether it works, and the command that mends what does not."""
+"""The subcommand `doctor`: it reports what is installed, whether it works, and how to repair what does not."""

@@ -1,7 +1,7 @@
-"""Check what is installed and whether it works, and find the command that mends what does not.
+"""Check what is installed and whether it works, and find the commands that repair what does not.
 
-Every package is tried in a process of its own, so that a broken one is a line in the report and not a crash. If a
-package of an extra is not installed, it is `absent`, which is no fault; if it is installed and does not work, `error`.
+Each package is tried in a separate process, so that a crash becomes a line in the report. If a package of an extra is
+not installed, its status is `absent`, which is no fault. If it is installed but does not work, its status is `error`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dtn_det.doctor.probes import Outcome, run_probe
 Status = Literal["ok", "absent", "warning", "error"]
 
 MMCV_VERSION: Final = "2.3.6"
-# Pairs of distributions with the same import name: the one installed last has overwritten files of the other.
+# Pairs of distributions with the same import name: the one installed later has overwritten files of the other.
 RIVALS: Final = (
     ("onedl-mmcv", "mmcv"),
     ("onedl-mmcv", "mmcv-lite"),
@@ -45,9 +45,9 @@ class Check:
     """One line of the report.
 
     Attributes:
-        status: `ok`, `absent` (an extra that is not installed), `warning` (works, with a drawback) or `error`.
-        detail: The version and what was found.
-        fix: The command that mends it, or `None` if there is nothing to mend.
+        status: `ok`, `absent` (an extra is not installed), `warning` (works, with a drawback) or `error`.
+        detail: The version, and what was found.
+        fix: The command that repairs it; `None` if there is nothing to repair.
     """
 
     name: str
@@ -76,7 +76,7 @@ def diagnose() -> tuple[Check, ...]:
 
 
 def is_healthy(checks: Sequence[Check]) -> bool:
-    """Return True if no check is an `error`."""
+    """Return whether no check has the status `error`."""
     return all(check.status != "error" for check in checks)
 
 
@@ -85,13 +85,13 @@ def installed_versions() -> dict[str, str]:
     versions: dict[str, str] = {}
     for distribution in metadata.distributions():
         if name := distribution.metadata["Name"]:
-            # The first on the path is the one that is imported.
+            # If a distribution is found several times, the first one on the path is imported.
             versions.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
     return versions
 
 
 def check_python(version: tuple[int, int, int]) -> Check:
-    """Check that the pinned versions of packages are meant for this version of Python."""
+    """Check that the pinned versions of packages support this version of Python."""
     text = ".".join(map(str, version))
     detail = f"{text} on {platform.system()} {platform.machine()}"
     if (3, 10) <= version[:2] <= (3, 13):
@@ -117,7 +117,7 @@ def check_package(probe: probes.Probe, outcome: Outcome, versions: Mapping[str, 
 
 
 def mend(probe: probes.Probe, outcome: Outcome, versions: Mapping[str, str]) -> str:
-    """Return the command that mends a package that does not work."""
+    """Return the command that repairs a package."""
     error = outcome.error or ""
     if outcome.missing in probes.INSTALLABLE and outcome.missing != probe.module:
         other = probes.INSTALLABLE[outcome.missing]
@@ -137,7 +137,7 @@ def mend(probe: probes.Probe, outcome: Outcome, versions: Mapping[str, str]) -> 
 
 
 def check_gpu(torch: Outcome, *, driver: str | None) -> Check:
-    """Check that torch sees the GPU of the machine; ``driver`` is the version of NVIDIA's, `None` without one."""
+    """Check that torch sees the machine's GPU; ``driver`` is the version of the NVIDIA driver, `None` without one."""
     if torch.error is not None:
         return Check("GPU", "warning", "unknown, since torch does not import")
     build, devices = torch.facts["cuda"], torch.facts["devices"]
@@ -160,7 +160,7 @@ def check_gpu(torch: Outcome, *, driver: str | None) -> Check:
 
 
 def check_mmcv_gpu(mmcv: Outcome, torch: Outcome) -> Check:
-    """Check that mmcv's operators run on the device on which the detector will run."""
+    """Check that mmcv's operators run on the GPU if torch sees one; only `nms` is tried."""
     name = "mmcv on the GPU"
     if mmcv.error is not None:
         return Check(name, "absent", "not tried, since the operators do not load")
@@ -188,9 +188,9 @@ def check_native(layers: Outcome) -> Check:
 
 
 def declared_requirements() -> tuple[str, ...]:
-    """Read the requirements of this package with all extras, from the checkout or else from its installation."""
+    """Return the requirements of this package with all extras, from the checkout or otherwise from its metadata."""
     folder = source_folder()
-    # The metadata of an editable installation may be of an earlier state of the checkout. Python 3.10 has no tomllib.
+    # The metadata of an editable installation may be older than the checkout. Python 3.10 has no tomllib.
     if folder is not None and sys.version_info >= (3, 11):
         read: Any = importlib.import_module("tomllib")
         project = read.loads((folder / "pyproject.toml").read_text())["project"]
@@ -203,7 +203,7 @@ def declared_requirements() -> tuple[str, ...]:
 
 
 def check_requirements(versions: Mapping[str, str], declared: Sequence[str]) -> list[Check]:
-    """Find installed versions that do not meet the requirements, which are as in pyproject.toml."""
+    """Find installed versions that do not meet the requirements, given as in pyproject.toml."""
     checks = {}
     for text in declared:
         wanted = Requirement(text)
@@ -238,7 +238,7 @@ def check_rivals(versions: Mapping[str, str]) -> list[Check]:
 
 
 def check_opencv(versions: Mapping[str, str]) -> Check:
-    """Check that all installed distributions of OpenCV, which share the folder `cv2`, have the same version."""
+    """Check that all installed distributions of OpenCV have the same version, because they share the folder `cv2`."""
     found = {name: versions[name] for name in OPENCVS if name in versions}
     listed = ", ".join(f"{name} {version}" for name, version in found.items())
     if not found:
@@ -256,7 +256,7 @@ def check_opencv(versions: Mapping[str, str]) -> Check:
 
 
 def nvidia_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """Return the version of the NVIDIA driver, `unknown` if it cannot be read, `None` if there is no driver."""
+    """Return the version of the NVIDIA driver: `unknown` if it cannot be read, `None` if there is no driver."""
     if path.exists():
         match = re.search(r"\b\d+\.\d+(?:\.\d+)?\b", path.read_text())
         return match[0] if match else "unknown"
@@ -264,13 +264,13 @@ def nvidia_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | Non
 
 
 def matching_torchvision(torch_version: str) -> str | None:
-    """Return the torchvision for a version of torch, such as `0.27.*` for 2.12; `None` if that is not 2.x."""
+    """Return the torchvision version for a torch version, such as `0.27.*` for 2.12; `None` if torch is not 2.x."""
     match = re.match(r"2\.(\d+)\.", torch_version)
     return f"0.{int(match[1]) + 15}.*" if match else None
 
 
 def source_folder() -> Path | None:
-    """Return the checkout that this package is imported from, `None` if it was installed without one."""
+    """Return the checkout that this package is imported from; `None` if it is not imported from a checkout."""
     folder = Path(__file__).resolve().parents[2]
     return folder if (folder / "pyproject.toml").exists() else None
 

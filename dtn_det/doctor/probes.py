@@ -34,10 +34,10 @@ class Probe:
     """Code that tries a package.
 
     Attributes:
-        module: Import name; a `ModuleNotFoundError` for it means that the package is not installed.
-        distributions: Distributions that contain the module; the one to install comes first.
-        extra: Extra of this package that installs it; `None` for packages that are always required.
-        code: The code that is run; see :func:`run_probe`.
+        module: Import name of the package. A `ModuleNotFoundError` for it means that the package is not installed.
+        distributions: Names of the distributions that contain the module; the first is the one to install.
+        extra: Extra of this package that installs it; `None` if it is always required.
+        code: The code to run; see `dtn_det.doctor.probe.run_probe`.
     """
 
     name: str
@@ -144,7 +144,7 @@ PROBES: Final = (
 """The probes of `dtn-det doctor` in the order of its report."""
 
 _MARK = "dtn-det probe: "
-# The facts are the last line of the output, because packages may print other lines during import.
+# The facts are the last line of the output, because packages may print lines before it.
 _WRAPPER = """
 import json, sys
 facts = {{}}
@@ -159,9 +159,9 @@ class Outcome:
     """The outcome of a probe.
 
     Attributes:
-        facts: The entries of the dictionary `facts` that the code has filled; empty if it failed.
+        facts: The dictionary `facts` that the code has filled; empty if the code failed.
         error: The last line of the traceback, or how the process ended; `None` if the code ran to its end.
-        missing: Name of the module that is not installed, if that is why the code failed.
+        missing: Name of a module that is not installed, if this is the reason of the failure; otherwise `None`.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -173,11 +173,11 @@ def run_probe(code: str, timeout: float = 180.0) -> Outcome:
     """Run code in a new process of this interpreter.
 
     Args:
-        code: Python statements, which may put values that JSON can hold into a dictionary `facts`.
-        timeout: Seconds after which the process is ended.
+        code: Python statements, which may add JSON values to a dictionary `facts`.
+        timeout: Time limit of the process, in seconds.
 
     Returns:
-        The facts, or the reason why there are none. No error is raised, whatever the code does.
+        The facts, or the reason of the failure. No error is raised, whatever the code does.
     """
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     program = _WRAPPER.format(code=code, mark=_MARK)

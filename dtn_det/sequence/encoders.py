@@ -30,15 +30,15 @@ from transformers.models.reformer.modeling_reformer import (  # noqa: E402
 CLASS_TOKEN = len(VOCABULARY)
 PADDING = 0
 
-# The linear congruential generator of the seeds, of 62 bits: Knuth's multiplier, and an odd increment.
+# Constants of the linear congruential generator of 62-bit seeds: Knuth's multiplier, and an odd increment.
 _MULTIPLIER, _INCREMENT, _MODULUS = 6364136223846793005, 1442695040888963407, 1 << 62
 
 
 def check_integers(least: int = 1, **values: int) -> None:
-    """Check that settings are integers and not too small.
+    """Check that settings are integers of at least a minimum.
 
     Raises:
-        InputError: A setting is no integer, or below ``least``.
+        InputError: A setting is not an integer, or below ``least``.
     """
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -48,7 +48,7 @@ def check_integers(least: int = 1, **values: int) -> None:
 
 
 def check_rate(**values: float) -> None:
-    """Check that rates of dropout are at least 0 and below 1.
+    """Check that dropout rates are at least 0 and below 1.
 
     Raises:
         InputError: A rate is out of this range.
@@ -62,14 +62,14 @@ def check_rate(**values: float) -> None:
 
 @dataclass(frozen=True)
 class Encoder:
-    """An encoder, and the input that it takes.
+    """An encoder, and the sizes of its input and output.
 
     Attributes:
-        model: A model of transformers; called with ``input_ids``, ``attention_mask`` and ``position_ids``,
+        model: A model of transformers, to be called with ``input_ids``, ``attention_mask`` and ``position_ids``, each
             ``(B, length)``.
-        length: Number of tokens of every input, with class token and padding; it is the same for all inputs, so that
-            outputs do not depend on how a batch was padded.
-        width: Channels of its output for each token.
+        length: Number of tokens of each input, with class token and padding. It is the same for all inputs, so that
+            outputs do not depend on the padding of a batch.
+        width: Number of channels of the output for each token.
     """
 
     model: nn.Module
@@ -79,16 +79,16 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes that all encoders have; the defaults are those of the Arena.
+    """The sizes that all encoders have. The defaults are the Arena's.
 
     Attributes:
         max_tokens: Largest number of tokens in a sequence, without the class token.
-        embed_dims: Channels of a token.
-        mlp_dims: Channels between the two linear layers of a block's feed-forward network.
-        drop_rate: Rate of the dropout in the blocks and on attention weights, from 0 to below 1.
+        embed_dims: Number of channels of a token.
+        mlp_dims: Number of channels between the two linear layers of a block's feed-forward network.
+        drop_rate: Rate of dropout in the blocks and on attention weights, at least 0 and below 1.
 
     Raises:
-        InputError: A number is out of its range, or the heads do not divide the channels.
+        InputError: A number is out of range, or the number of heads does not divide the number of channels.
     """
 
     max_tokens: int = 1999
@@ -113,11 +113,11 @@ class Sizes:
             )
 
     def padded_to(self, multiple: int) -> int:
-        """Return the length of the longest sequence with its class token, rounded up to a multiple."""
+        """Return the length of the longest sequence with class token, rounded up to a multiple of ``multiple``."""
         return math.ceil((self.max_tokens + 1) / multiple) * multiple
 
     def common(self, length: int) -> dict[str, Any]:
-        """Return the arguments that the configs of all these encoders share."""
+        """Return the common arguments of the configs of all these encoders."""
         return {
             "vocab_size": CLASS_TOKEN + 1,
             "hidden_size": self.embed_dims,
@@ -140,20 +140,21 @@ class Sizes:
 
 
 def build_encoder(name: str, sizes: Sizes, **options: Any) -> Encoder:
-    """Build an encoder with fresh weights.
+    """Build an encoder with newly initialised weights.
 
-    As in the Arena, word embeddings start with a standard deviation of 1, and position embeddings are fixed sines and
-    cosines.
+    As in the Arena, word embeddings are initialised with a standard deviation of 1, and position embeddings are fixed
+    sines and cosines.
 
     Args:
-        name: ``'transformer'`` (the encoder of XLM-RoBERTa-XL, whose norms stand before the branches of its blocks, as
-            in the Arena), ``'bigbird'`` (block-sparse; in transformers its norms stand behind the residual sums) or
-            ``'reformer'`` (hashed attention, norms before the branches).
-        **options: For BigBird ``block_size`` (64) and ``num_random_blocks`` (3); for Reformer ``chunk_length`` (200),
-            ``num_buckets`` (10, even), ``num_hashes`` (1) and ``hash_seed`` (0), the seed of the hashing in evaluation.
+        name: ``'transformer'`` is the encoder of XLM-RoBERTa-XL, with norms before the branches of its blocks, as in
+            the Arena. ``'bigbird'`` has block-sparse attention, with norms behind the residual sums, as in
+            transformers. ``'reformer'`` has hashed attention, with norms before the branches.
+        **options: For BigBird ``block_size`` (default 64) and ``num_random_blocks`` (3). For Reformer ``chunk_length``
+            (200), ``num_buckets`` (10; must be even), ``num_hashes`` (1) and ``hash_seed`` (0), the seed of the hashing
+            in evaluation.
 
     Raises:
-        InputError: The name is unknown, the encoder has no such option, or numbers do not fit.
+        InputError: The name is unknown, the encoder has no such option, or numbers do not match.
     """
     builders: dict[str, Callable[..., Encoder]] = {
         "transformer": _transformer,
@@ -216,16 +217,16 @@ def _reformer(
         axial_pos_embds=False,
         is_decoder=False,
     )
-    # Reformer's output concatenates the channels of its two reversible streams.
+    # Reformer's output is the concatenation of its two reversible streams along the channels.
     return Encoder(SeededReformer(config, hash_seed), length, 2 * sizes.embed_dims)
 
 
 class SeededReformerLayer(ReformerLayer):
     """A layer whose dropout and hashing depend on the seed of the run.
 
-    The reversible backward pass repeats the forward pass with the same seed. In transformers that seed comes from the
-    operating system, so that no training can be repeated. Here each layer has its own sequence of seeds, and
-    checkpoints store where it has come to.
+    The reversible backward pass repeats the forward pass with the same seed. In transformers this seed comes from the
+    operating system, so training is not repeatable. Here each layer has its own sequence of seeds, and checkpoints
+    store the layer's current place in it.
     """
 
     dropout_seed: Tensor
@@ -245,9 +246,9 @@ class SeededReformerLayer(ReformerLayer):
 
 
 class SeededReformer(ReformerModel):
-    """Reformer that hashes with the same rotations in every call in evaluation, and with random ones in training.
+    """Reformer whose hashing uses the same rotations in each call in evaluation, and random ones in training.
 
-    In evaluation a sequence therefore gets the same output whatever else is in its batch, and the state of PyTorch's
+    So in evaluation, the output for a sequence does not depend on the rest of its batch, and the state of PyTorch's
     generators does not change.
 
     Args:
@@ -261,7 +262,7 @@ class SeededReformer(ReformerModel):
             layer.__class__ = SeededReformerLayer
             layer.register_buffer("dropout_seed", torch.randint(_MODULUS, ()))
 
-    # `wraps` keeps the names of the arguments, by which the conversion of norms finds the mask.
+    # `wraps` preserves the names of the arguments, through which the conversion of norms finds the mask.
     @functools.wraps(ReformerModel.forward)
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Run the model, with the arguments and results of ``ReformerModel``."""

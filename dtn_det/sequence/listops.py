@@ -1,7 +1,7 @@
 """The ListOps data set: three TSV files in the format of the Long-Range Arena, written with all cores, and read.
 
-The set is drawn in numbered parts, each from a random stream of its own, by whichever process is free. The parts are
-joined in the order of their numbers, so the files depend on the settings alone. An existing part is not drawn again.
+The set is drawn in numbered parts. Each part has its own random stream and is drawn by any free process. The parts are
+joined in the order of their numbers, so the files depend only on the settings. An existing part is not drawn again.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ As in the Arena's input pipeline, parentheses are left out, because the brackets
 the 15 tokens in another order in each run."""
 NUM_CLASSES: Final = 10
 _NUMBERS = {token: number for number, token in enumerate(VOCABULARY) if token}
-# Version of the generator; raise it when the same settings give other files.
+# Version of the generator. Increase it when the same settings produce other files.
 _GENERATOR = 1
 _TREES_PER_PART = 2000
-# After this many parts in a row without a new sequence the search is given up.
+# Number of successive parts without a new sequence after which the search ends.
 _PATIENCE = 25
 
 
 @dataclass(frozen=True)
 class ListOps:
-    """The settings of a data set; the defaults are those of the Arena.
+    """The settings of a data set. The defaults are the Arena's.
 
     Attributes:
-        min_length: Sequences have more tokens than this, parentheses not counted.
-        max_length: Sequences have fewer tokens than this.
-        max_depth: Largest depth of their trees; the digits count as a level.
+        min_length: Exclusive lower bound of the number of tokens of a sequence, without parentheses.
+        max_length: Exclusive upper bound of the number of tokens of a sequence, without parentheses.
+        max_depth: Largest depth of a tree; the digits count as a level.
         max_args: Largest number of arguments of an operator.
 
     Raises:
-        ValueError: A value out of its range.
+        ValueError: A value is out of range.
     """
 
     train: int = 96000
@@ -84,12 +84,12 @@ class ListOps:
 
     @property
     def splits(self) -> dict[str, int]:
-        """The number of sequences of each split."""
+        """Number of sequences of each split."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
     @property
     def total(self) -> int:
-        """The number of sequences in all splits."""
+        """Number of sequences in all splits together."""
         return sum(self.splits.values())
 
 
@@ -97,7 +97,7 @@ def draw_part(settings: ListOps, index: int) -> list[str]:
     """Draw the lines of one part.
 
     Returns:
-        Lines ``source TAB value CR LF``: the Arena writes its files with Python's :mod:`csv`, which ends lines so.
+        Lines ``source TAB value CR LF``. The line end is that of Python's :mod:`csv`, which the Arena uses.
     """
     rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(index,)))
     drawn = (
@@ -114,16 +114,16 @@ def draw_part(settings: ListOps, index: int) -> list[str]:
 
 
 def write_listops(folder: Path, settings: ListOps, workers: int, console: Console) -> bool:
-    """Write the data set, or continue what an earlier call began.
+    """Write the data set, or continue the work of an earlier call.
 
-    Each file is complete or absent at any moment. No sequence occurs twice, and the files do not depend on the number
-    of processes. Until they are complete they take twice their size on the disk: 1.4 GB with the Arena's settings.
+    At any moment, each file is complete or absent. No sequence occurs twice, and the files do not depend on the number
+    of processes. Until they are complete they need twice their size on the disk: 1.4 GB with the Arena's settings.
 
     Returns:
-        False if the data set was complete already.
+        False if the data set was complete before, else True.
 
     Raises:
-        ValueError: The folder holds something else, or the settings do not give enough different sequences.
+        ValueError: The folder holds something else, or the settings do not produce enough different sequences.
         RuntimeError: A process died.
     """
     if workers < 1:
@@ -144,7 +144,7 @@ def write_listops(folder: Path, settings: ListOps, workers: int, console: Consol
 
             try:
                 chosen = _choose(parts, settings, workers, drawn)
-            except ValueError:  # these settings give no data set, so they must not reserve the folder
+            except ValueError:  # these settings produce no data set, so they must not reserve the folder
                 (folder / MANIFEST).unlink()
                 shutil.rmtree(parts)
                 raise
@@ -154,7 +154,7 @@ def write_listops(folder: Path, settings: ListOps, workers: int, console: Consol
 
 
 def _parts_name(manifest: dict[str, int | str]) -> str:
-    """Return the name of the folder of parts; it depends on the settings, so that parts of others are not used."""
+    """Return the name of the folder for parts, which depends on the settings, so that other parts are not used."""
     digest = hashlib.blake2b(json.dumps(manifest, sort_keys=True).encode(), digest_size=6).hexdigest()
     return f".listops-parts-{digest}"
 
@@ -188,7 +188,7 @@ def _choose(parts: Path, settings: ListOps, workers: int, drawn: Callable[[int],
     """Draw parts until there are enough different lines, and choose these lines.
 
     Returns:
-        For each part, the numbers of its lines that have not occurred before; together as many as are wanted.
+        For each part, the line numbers of the lines that have not occurred before. Their total is the wanted number.
     """
     seen: set[bytes] = set()
     chosen: list[list[int]] = []
@@ -214,13 +214,13 @@ def _choose(parts: Path, settings: ListOps, workers: int, drawn: Callable[[int],
 
 
 def _parts(folder: Path, settings: ListOps, workers: int) -> Generator[list[bytes], None, None]:
-    """Write one part after another in worker processes until closed, and yield the digests of the lines of each."""
+    """Write parts in worker processes until closed, and yield the digests of the lines of each part in turn."""
     context = multiprocessing.get_context("spawn")
     with worker_environment(), ProcessPoolExecutor(workers, context, end_with_parent) as pool:
         pending: deque[Future[list[bytes]]] = deque()
         try:
             for index in count():
-                with interrupts_blocked():  # processes start here and inherit the block
+                with interrupts_blocked():  # processes that start here inherit the blocked signal
                     pending.append(pool.submit(_write_part, _part(folder, index), settings, index))
                 if len(pending) > 2 * workers:
                     yield pending.popleft().result()
@@ -248,7 +248,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _join(folder: Path, parts: Path, settings: ListOps, chosen: list[list[int]]) -> None:
-    """Write the files from the chosen lines; each file gets its final name when it is complete."""
+    """Write the files from the chosen lines. A file gets its final name when it is complete."""
     rows = _chosen_lines(parts, chosen)
     for split, size in settings.splits.items():
         unfinished = parts / FILES[split]
@@ -270,17 +270,17 @@ def _chosen_lines(parts: Path, chosen: list[list[int]]) -> Iterator[bytes]:
 def read_listops(path: Path, max_tokens: int | None = None) -> Iterator[tuple[bytes, int]]:
     """Read a file of the Arena's format line by line.
 
-    A byte order mark and empty lines at the end, which some editors add, are skipped.
+    A byte order mark and empty lines at the end are skipped, because some editors add them.
 
     Args:
         max_tokens: Largest number of tokens in a sequence.
 
     Yields:
-        The tokens of a sequence as numbers of :data:`VOCABULARY`, one byte each, and its label from 0 to 9.
+        The tokens of a sequence as indices in :data:`VOCABULARY`, one byte each, and its label from 0 to 9.
 
     Raises:
         FileNotFoundError: There is no such file.
-        InputError: A row has another form, or a sequence is too long; the message names the file and the line.
+        InputError: A row has another form, or a sequence is too long. The message contains the file and the line.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -309,7 +309,7 @@ def read_listops(path: Path, max_tokens: int | None = None) -> Iterator[tuple[by
 
 
 class _RowError(ValueError):
-    """A fault of a row; the message does not say where in the file the row stands."""
+    """A fault of a row. The message does not contain the file and the line."""
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message)
@@ -335,7 +335,7 @@ def _read_row(line: str, max_tokens: int | None) -> tuple[bytes, int]:
 
 
 def encode(source: str) -> bytes:
-    """Return the numbers of the tokens of an expression, one byte each.
+    """Return the tokens of an expression as indices in :data:`VOCABULARY`, one byte each.
 
     Example:
         >>> list(encode("( ( ( [MAX 1 ) 2 ) ] )"))

@@ -1,4 +1,4 @@
-"""What configs for training on sequences name: the classifier, the data set and the learning-rate schedule.
+"""Parts for configs that train on sequences: the classifier, the data set and the learning-rate schedule.
 
 ``dict(type="SequenceClassifier", encoder=..., norm_cfg=...)``, ``dict(type="ListOps", data_root=..., ann_file=...)``
 and ``dict(type="InverseSqrtLR", begin=...)``.
@@ -24,22 +24,23 @@ from dtn_det.sequence.encoders import CLASS_TOKEN, PADDING, Sizes, build_encoder
 from dtn_det.sequence.listops import NUM_CLASSES, read_listops
 
 Mode = Literal["tensor", "loss", "predict"]
-# The value by which MMEngine marks a scheduler without end.
+# MMEngine's value for a scheduler without end.
 INF = int(1e9)
 
 
 class SequenceClassifier(BaseModel):  # type: ignore[misc]
-    """An encoder and two linear layers on its output for the class token, as in the Long-Range Arena.
+    """An encoder and two linear layers on the class token's output, as in the Long-Range Arena.
 
-    The class token comes first and is part of the sequence: norms with statistics over tokens include it, but not the
-    padding. All inputs are padded to one length, so that outputs do not depend on how a batch was padded.
+    The class token comes first and is part of the sequence: norms with statistics over tokens include the class token,
+    but not the padding. All inputs are padded to the same length, so that outputs do not depend on the padding of a
+    batch.
 
     Args:
         encoder: ``type`` and options of :func:`~dtn_det.sequence.encoders.build_encoder`, with the fields of
             :class:`~dtn_det.sequence.encoders.Sizes`.
         norm_cfg: The norms of the blocks, see :func:`dtn_det.conversion.config.convert`; None or ``type='LN'`` for
             LayerNorm.
-        head_dims: Channels between the two linear layers.
+        head_dims: Number of channels between the two linear layers.
         data_preprocessor: As in MMEngine's ``BaseModel``.
 
     Raises:
@@ -71,7 +72,7 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
         self.head = nn.Sequential(nn.Linear(built.width, head_dims), nn.ReLU(), nn.Linear(head_dims, num_classes))
 
     def init_weights(self) -> None:
-        """Do nothing: transformers has drawn the weights when it built the model."""
+        """Do nothing: transformers has initialised the weights when it built the model."""
 
     def forward(
         self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[DataSample] | None = None, mode: Mode = "tensor"
@@ -80,7 +81,7 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
 
         Args:
             inputs: Token numbers ``(B, L)``, padded with 0, or ``B`` tensors ``(L,)`` of any lengths.
-            data_samples: Samples with labels, to which predictions are added.
+            data_samples: Samples with labels; predictions are added to them.
             mode: ``'tensor'`` for logits ``(B, num_classes)``, ``'loss'`` for the cross entropy, ``'predict'`` for
                 samples with predictions.
 
@@ -106,12 +107,12 @@ class SequenceClassifier(BaseModel):  # type: ignore[misc]
         tokens = self._pad(inputs)
         mask = tokens != PADDING
         positions = torch.arange(self.length, device=tokens.device).expand_as(tokens)
-        # Without position_ids, some encoders would count positions from another number than 0, or skip padding.
+        # Without position_ids, some encoders do not count positions from 0, or leave out padding.
         output = self.encoder(input_ids=tokens, attention_mask=mask.long(), position_ids=positions)
         return self.head(output.last_hidden_state[:, 0])
 
     def _pad(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
-        """Put the class token before each sequence, and padding after it: ``(B, self.length)``."""
+        """Put the class token before each sequence and padding after it; return ``(B, self.length)``."""
         if isinstance(inputs, Tensor):
             sequences = inputs
         else:
@@ -137,12 +138,12 @@ class ListOpsDataset(BaseDataset):  # type: ignore[misc]
 
     Args:
         ann_file: The TSV file, see :func:`~dtn_det.sequence.listops.read_listops`.
-        max_tokens: Largest number of tokens in a sequence, as for the encoder.
+        max_tokens: Largest number of tokens in a sequence; use the same value for the encoder.
         **kwargs: Further arguments of MMEngine's ``BaseDataset``, such as ``data_root`` and ``indices``.
 
     Raises:
         FileNotFoundError: There is no such file.
-        InputError: A row is not one of ListOps, or too long; the message names the file and the line.
+        InputError: A row is not in the ListOps format, or too long. The message contains the file and the line.
     """
 
     METAINFO = {"classes": tuple(map(str, range(10)))}  # noqa: RUF012
@@ -152,7 +153,7 @@ class ListOpsDataset(BaseDataset):  # type: ignore[misc]
         super().__init__(ann_file, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Read the tokens, as bytes, and the label of each sequence."""
+        """Read the tokens (as bytes) and the label of each sequence."""
         rows = read_listops(Path(self.ann_file), self.max_tokens)
         found = [{"tokens": tokens, "gt_label": label} for tokens, label in rows]
         if not found:
@@ -160,20 +161,20 @@ class ListOpsDataset(BaseDataset):  # type: ignore[misc]
         return found
 
     def prepare_data(self, idx: int) -> dict[str, Any]:
-        """Return ``inputs``, token numbers ``(L,)`` in int64, and ``data_samples``, which has the label."""
+        """Return ``inputs``, the token numbers ``(L,)`` as int64, and ``data_samples`` with the label."""
         row = self.get_data_info(idx)
         tokens = torch.frombuffer(bytearray(row["tokens"]), dtype=torch.uint8).long()
         return {"inputs": tokens, "data_samples": DataSample().set_gt_label(row["gt_label"])}
 
 
 class InverseSqrtLR(_ParamScheduler):  # type: ignore[misc]
-    """A learning rate that falls with the square root of the step: it is ``lr * sqrt(begin / step)`` from ``begin`` on.
+    """A learning rate that decreases with the square root of the step: ``lr * sqrt(begin / step)`` from ``begin`` on.
 
-    At ``begin``, where a linear warm-up ends, it is ``lr``, the rate set in the optimizer.
+    At ``begin``, where a linear warm-up ends, the rate is ``lr``, as set in the optimizer.
 
     Args:
-        begin: Step of the run at which the schedule begins, at least 1.
-        end: Step at which it ends. A run shorter than ``begin`` does not reach it.
+        begin: Step of the run at which the schedule starts, at least 1. Shorter runs never start it.
+        end: Step at which the schedule ends.
         **kwargs: Further arguments of MMEngine's schedulers.
 
     Raises:

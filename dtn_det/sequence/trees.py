@@ -1,9 +1,9 @@
-"""Random expressions of ListOps, by the rules of the Long-Range Arena (Tay et al., arXiv:2011.04006).
+"""Random expressions of ListOps, following the rules of the Long-Range Arena (Tay et al., arXiv:2011.04006).
 
-An argument is an operator with probability 1/4, as long as the tree may grow deeper, and a digit otherwise; an operator
-has 2 to ``max_args`` arguments; all choices are uniform. The Arena draws whole trees and keeps those of the wanted
-length. Here a tree is drawn level by level, the numbers of arguments first. The distribution is the same, because all
-choices are independent, and most trees of another length are given up after a few random numbers.
+An argument is an operator with probability 1/4 if the tree may grow deeper, and otherwise a digit. An operator has 2 to
+``max_args`` arguments. All choices are uniform. The Arena draws whole trees and keeps those of the wanted length. Here
+a tree is drawn level by level, the numbers of arguments first, and most trees of another length are abandoned after a
+few random numbers. The distribution is the same, because all choices are independent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OPERATOR_PROBABILITY: Final = 0.25
 OPERATORS: Final[dict[str, Callable[[Sequence[int]], int]]] = {
     "[MIN": min,
     "[MAX": max,
-    # Of an even number of values, the mean of the two in the middle, rounded down.
+    # The median of an even number of values is the mean of the middle two, rounded down.
     "[MED": lambda values: int(statistics.median(values)),
     "[SM": lambda values: sum(values) % 10,
 }
@@ -32,9 +32,9 @@ class Expression:
     """An expression of ListOps.
 
     Attributes:
-        source: Its text, as in the Arena's files: ``( ( ( [MAX 1 ) 2 ) ] )``.
-        value: Its value, from 0 to 9.
-        length: Number of its tokens, without parentheses.
+        source: The text of the expression, as in the Arena's files: ``( ( ( [MAX 1 ) 2 ) ] )``.
+        value: The value of the expression, from 0 to 9.
+        length: Number of tokens, without parentheses.
     """
 
     source: str
@@ -44,7 +44,7 @@ class Expression:
 
 @dataclass(frozen=True)
 class _Level:
-    """The operators of one depth: the number of arguments of each, and which of all these arguments are operators."""
+    """The operators at one depth: the number of arguments of each, and which of the arguments are operators."""
 
     counts: NDArray[np.int64]
     is_operator: NDArray[np.bool_]
@@ -55,17 +55,17 @@ def sample_expression(
 ) -> Expression | None:
     """Draw one tree, and return its expression if it has the wanted length.
 
-    The root is always an operator: an expression of one digit has length 1, which
+    The root is always an operator, because an expression of a single digit has length 1, which
     :class:`~dtn_det.sequence.listops.ListOps` never allows.
 
     Args:
-        min_length: The expression must have more tokens than this.
-        max_length: It must have fewer tokens than this.
+        min_length: Exclusive lower bound of the number of tokens.
+        max_length: Exclusive upper bound of the number of tokens.
         max_depth: Largest depth of the tree; a digit alone has depth 1.
         max_args: Largest number of arguments of an operator.
 
     Returns:
-        The expression, or None if its length is another.
+        The expression; None if it does not have the wanted length.
     """
     levels = _sample_levels(rng, max_length, max_depth, max_args)
     if levels is None:
@@ -90,7 +90,7 @@ def _sample_levels(rng: np.random.Generator, max_length: int, max_depth: int, ma
         levels.append(_Level(counts, is_operator))
         inner = int(is_operator.sum())
         length += 2 * operators + num_args - inner
-        # Each of the inner operators will take at least 4 tokens: 2 of its own and 2 arguments.
+        # Each inner operator needs at least 4 tokens: 2 for itself and 2 for its arguments.
         if length + 4 * inner >= max_length:
             return None
         operators = inner
@@ -105,7 +105,7 @@ def _length(levels: Sequence[_Level]) -> int:
 
 
 def _write(levels: Sequence[_Level], rng: np.random.Generator) -> tuple[str, int]:
-    """Draw digits and operators, and write and evaluate the tree from its deepest level up."""
+    """Draw digits and operators; build the text and the value of the tree, from the deepest level up."""
     names = list(OPERATORS)
     texts: list[str] = []
     values: list[int] = []
@@ -127,6 +127,6 @@ def _write(levels: Sequence[_Level], rng: np.random.Generator) -> tuple[str, int
 
 
 def _text(operator: str, arguments: Sequence[str]) -> str:
-    """Write an operator in the Arena's nested form: ``( ( ( [MAX 1 ) 2 ) ] )``."""
+    """Return the text of an operator in the Arena's nested form: ``( ( ( [MAX 1 ) 2 ) ] )``."""
     parts = [operator, *arguments, END]
     return "( " * (len(parts) - 1) + parts[0] + " " + " ) ".join(parts[1:]) + " )"

@@ -13,8 +13,8 @@ F = TypeVar("F", bound=Callable[..., object])
 def compiled(function: F) -> F:
     """Compile a function with numba at its first call. Later processes read the machine code from the cache.
 
-    The compiled code runs without Python's lock. It may fuse multiplications with additions but does not reorder sums,
-    so results do not depend on how the function is called.
+    The compiled code runs without Python's lock. It may fuse multiplications with additions, but it does not reorder
+    sums, so results do not depend on the call.
     """
     numba = require("numba", "corruptions")
     return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(function))
@@ -23,7 +23,7 @@ def compiled(function: F) -> F:
 def compiled_exactly(function: F) -> F:
     """Compile a function like :func:`compiled`, but without fusing multiplications and additions.
 
-    The results therefore have the same bits as those of the same operations in C or numpy.
+    So the results have the same bits as the same operations in numpy, or in C compiled without fusing.
     """
     numba = require("numba", "eval")
     return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))

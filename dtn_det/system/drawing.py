@@ -1,7 +1,7 @@
 """The style of the project's figures, and how they are saved.
 
-Figures have print quality and the widths of a paper's columns. Drawing them opens no window and changes no global state
-of matplotlib.
+Figures have print quality and the column widths of a paper. Drawing opens no window and does not change the global
+state of matplotlib.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TEXT: Final = 7.0
 DPI: Final = 300
 FORMATS: Final = ("pdf", "svg", "png")
 FONT: Final = "DejaVu Sans"
-"""Font of all text, which comes with matplotlib, so that figures are the same everywhere."""
+"""Font of all text. It comes with matplotlib, so that figures are the same everywhere."""
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """The colours of Okabe and Ito, which people of any colour vision can tell apart, without their yellow, which is too
 pale on white."""
@@ -67,7 +67,7 @@ _STYLE: Final[Mapping[str, Any]] = {
     "lines.linewidth": 1,
     "lines.markeredgewidth": 0.7,
     "lines.markersize": 3.5,
-    # Type 42 is TrueType, as journals ask for. Both settings keep text as text, not as outlines.
+    # Type 42 is TrueType, as journals require. Both settings store text as text, not as outlines.
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "dtn-det",
@@ -82,7 +82,7 @@ _STYLE: Final[Mapping[str, Any]] = {
     "ytick.major.size": 2,
     "ytick.major.width": 0.5,
 }
-# None removes an entry, here those that would differ between two runs.
+# None removes an entry. These entries would differ between two runs.
 _METADATA: Final[Mapping[str, dict[str, Any]]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "svg": {"Date": None, "Creator": None},
@@ -93,13 +93,13 @@ _ABOUT: Final = {"pdf": "Subject", "svg": "Description", "png": "Description"}
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Within the block, draw figures in the style of the project, whatever the user's own settings are."""
+    """Within the block, use the project's style for figures, whatever the user's settings are."""
     with require("matplotlib.style", "report").context(["default", dict(_STYLE)]):
         yield
 
 
 def new_figure(height: float, width: float = COLUMN) -> Figure:
-    """Return an empty figure, with its size in inches, that opens no window. Call this within :func:`drawing`."""
+    """Return an empty figure of a size in inches. Call this within :func:`drawing`; no window is opened."""
     figure: Figure = require("matplotlib.figure", "report").Figure(
         figsize=(width, height), dpi=DPI, layout="constrained"
     )
@@ -108,12 +108,12 @@ def new_figure(height: float, width: float = COLUMN) -> Figure:
 
 
 def rendered(figure: Figure, title: str = "", about: str = "") -> dict[str, bytes]:
-    """Render a figure in each of :data:`FORMATS`, to the same bytes in every run, and fix its layout.
+    """Render a figure in each of :data:`FORMATS`, with the same bytes in every run, and fix its layout.
 
     Args:
         figure: A figure of :func:`new_figure`.
-        title: The title in the metadata of the files.
-        about: A description of the figure for the metadata.
+        title: Title for the metadata of the files.
+        about: Description of the figure for the metadata.
 
     Returns:
         The content of the files by format.
@@ -139,7 +139,7 @@ def pixels(figure: Figure) -> NDArray[np.uint8]:
 
 
 def _lay_out(figure: Figure) -> None:
-    """Compute the layout of a figure and fix it, because computing it for each format takes longer than drawing."""
+    """Compute and fix the layout of a figure, because computing it for each format takes longer than drawing."""
     # Panels with a fixed aspect ratio get their final position only in the second pass.
     for _ in range(2):
         figure.draw_without_rendering()

@@ -1,4 +1,4 @@
-"""Write files completely or not at all, lock folders, and give advice on errors of the operating system."""
+"""Writing files completely or not at all, locking folders, and advice on errors of the operating system."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that a kill or a power failure leaves the old file, the new one or none, never half of one.
+    """Write a file completely or not at all: a kill or a power failure leaves the old file, the new one or none.
 
-    Until the file is complete, it lies in the same folder under a temporary name: see :func:`is_temporary`.
+    Until the file is complete, it has a temporary name in the same folder: see :func:`is_temporary`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not derived from the file's name, which may be as long as the file system allows already.
+    # The temporary name is not derived from the file's name, which may already have the greatest allowed length.
     temporary = path.with_name(f".{secrets.token_hex(8)}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -54,28 +54,28 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as :func:`write_bytes` does, in UTF-8."""
+    """Write text in UTF-8, with the guarantee of :func:`write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON as :func:`write_bytes` does."""
+    """Write a value as JSON, with the guarantee of :func:`write_bytes`."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def is_temporary(name: str) -> bool:
-    """Return whether a name is that of an unfinished file of :func:`write_bytes`, which a kill may leave behind."""
+    """Return whether a file name is a temporary name of :func:`write_bytes`, whose file a kill may leave behind."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 @contextlib.contextmanager
 def locked(folder: Path, option: str) -> Iterator[None]:
-    """Create a folder if it does not exist, and lock it against other processes within the block.
+    """Create a folder if it does not exist, and lock it against other processes during the block.
 
-    A lock ends with the process that holds it, even if that is killed.
+    A lock ends with its process, also if the process is killed.
 
     Args:
-        option: The option by which the user named it, for the messages.
+        option: Name of the user's option for the folder, for messages.
 
     Raises:
         ValueError: The path is a file, or another process holds the lock.
@@ -98,23 +98,23 @@ def locked(folder: Path, option: str) -> Iterator[None]:
 
 
 def advice(error: OSError) -> str:
-    """Return what to do about an error of the operating system."""
+    """Return advice on an error of the operating system."""
     return _ADVICE.get(error.errno or 0, "check the path and the disk")
 
 
 @contextlib.contextmanager
 def reporting_file_errors() -> Iterator[None]:
-    """Replace errors of the operating system within the block by ones that say what was expected and what to do.
+    """Replace errors of the operating system within the block by errors whose messages tell what to do.
 
     Raises:
-        OSError: In place of an error with an error number.
+        OSError: It replaces an error that has an error number.
     """
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        # An error without a number was raised by a program, with a message of its own.
+        # An error without a number was raised by a program and has its own message.
         if error.errno is None:
             raise
         place = error.filename if error.filename is not None else "a file"

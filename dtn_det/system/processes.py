@@ -1,7 +1,7 @@
 """Worker processes and interrupts.
 
-Workers run with one thread each, do not receive interrupts from the keyboard (Ctrl-C) and never outlive their parent.
-The parent ends on an interrupt even if a library swallows the KeyboardInterrupt.
+Workers use one thread each, do not receive interrupts from the keyboard (Ctrl-C), and end when their parent ends. The
+parent ends on an interrupt even if a library suppresses the KeyboardInterrupt.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from multiprocessing.connection import wait
 from types import FrameType
 
 _ENVIRONMENT = {
-    # Users start about as many workers as there are cores.
+    # One thread each is enough, because users start about as many workers as there are cores.
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 }
 
 
 @contextlib.contextmanager
 def worker_environment() -> Iterator[None]:
-    """Limit processes that are started within the block to one thread each, through environment variables."""
+    """Limit processes that start within the block to one thread each, through environment variables."""
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)
     try:
@@ -39,8 +39,8 @@ def worker_environment() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Keep Ctrl-C, which the terminal sends to all its processes, from those that are started within the block."""
-    # The start of multiprocessing's resource tracker unblocks the signal, so it has to run already.
+    """Block Ctrl-C in processes that start within the block; the terminal sends it to all of its processes."""
+    # Starting multiprocessing's resource tracker unblocks the signal, so the tracker must be running before.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -51,17 +51,16 @@ def interrupts_blocked() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupts_remembered() -> Iterator[Callable[[], None]]:
-    """Make sure that an interrupt (Ctrl-C) within the block is not lost, but raised again when the block ends.
+    """Raise an interrupt (Ctrl-C) within the block again at its end, in case it was lost.
 
-    Python raises KeyboardInterrupt wherever the interpreter happens to be. The exception is lost, and the run goes on,
-    if that is within a bare ``except:``, as in OpenCV's import, or within a callback, as the import system has for its
-    locks.
+    Python raises KeyboardInterrupt at any place in the code. Within a bare ``except:``, as in OpenCV's import, or
+    within a callback, as for the locks of the import system, the exception is lost and the run continues.
 
     Yields:
         A function that raises KeyboardInterrupt if there was an interrupt. It is also called at the end of the block.
     """
     before = signal.getsignal(signal.SIGINT)
-    # Only the main thread can set handlers. Where the process ignores interrupts, it goes on doing so.
+    # Only the main thread can set handlers. A process that ignores interrupts continues to ignore them.
     if not callable(before) or threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
@@ -86,15 +85,15 @@ def interrupts_remembered() -> Iterator[Callable[[], None]]:
 
 
 def worker_died(error: BaseException) -> bool:
-    """Return whether an error is the one that torch raises after a worker process of a data loader died.
+    """Return whether an error means that a worker process of a torch data loader died.
 
-    torch raises it wherever the main process happens to be at that moment.
+    torch raises it in the main process at any place in the code.
     """
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
 
 
 def end_with_parent() -> None:
-    """Let this process, which multiprocessing started, end as soon as its parent ends, even if that is killed."""
+    """Make this process of multiprocessing end as soon as its parent ends, even if the parent is killed."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""Show the progress of long runs, as bars on a terminal and as lines in a log."""
+"""The progress of long runs, shown as bars on a terminal and as lines in a log."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ Advance = Callable[[int], None]
 
 
 class Stage(Protocol):
-    """A function that shows how far a stage of a run is: see :func:`stages`."""
+    """A function that shows the progress of a stage of a run: see :func:`stages`."""
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Show the state of the stage.
+        """Show the progress of the stage.
 
         Args:
-            done: Number of steps that are done.
-            total: Number of all steps, if it has changed.
-            note: A few words to show beside it, such as the loss.
+            done: Number of finished steps.
+            total: Number of all steps, if it has changed; else None.
+            note: Short text to show beside the progress, such as the loss.
         """
 
 
 class AddStage(Protocol):
-    """A function that adds a stage to those that are shown: see :func:`stages`."""
+    """A function that adds a stage to the display: see :func:`stages`."""
 
     def __call__(self, title: str, total: int | None, *, done: int = 0, note: str = "", unit: str = "") -> Stage:
-        """Add a stage and return the function that shows how far it is.
+        """Add a stage, and return the function that shows its progress.
 
         Args:
-            total: Number of all steps; None if it is not known yet.
-            done: Number of steps that were done before.
-            note: A few words to show beside it.
-            unit: What a step is, in the plural, such as ``images``. With a unit the speed is shown and time counts from
-                now on; without one time counts from the first step, which may come much later.
+            total: Number of all steps; None if it is unknown so far.
+            done: Number of steps that were finished earlier.
+            note: Short text to show beside the progress.
+            unit: Name of a step in the plural, such as ``images``. With a unit the speed is shown, and time counts from
+                now on. Without a unit, time counts from the first step, which may come much later.
         """
 
 
@@ -51,9 +51,9 @@ def stages(console: Console, log_seconds: float = LOG_SECONDS) -> Iterator[AddSt
     """Show the progress of several stages, some of them at the same time.
 
     Args:
-        console: A terminal gets a bar for each stage. Anything else gets lines, for a stage's first step, its last, and
-            some between.
-        log_seconds: Least time between two lines of a stage, in seconds.
+        console: A terminal shows a bar for each stage. Other outputs get lines for a stage's first and last step and
+            for some between.
+        log_seconds: Shortest time between two lines of a stage, in seconds.
 
     Yields:
         A function that adds a stage: see :class:`AddStage`.
@@ -74,14 +74,14 @@ def stages(console: Console, log_seconds: float = LOG_SECONDS) -> Iterator[AddSt
 
 @contextmanager
 def meter(console: Console, title: str, total: int, unit: str, log_seconds: float = LOG_SECONDS) -> Iterator[Advance]:
-    """Show the progress and the speed of a run of one stage, which is the block.
+    """Show the progress and the speed of the block, as a run of one stage.
 
     Args:
         console: See :func:`stages`.
-        unit: What a step is, in the plural, such as ``images``.
+        unit: Name of a step in the plural, such as ``images``.
 
     Yields:
-        A function to call with the number of steps that were done since its last call.
+        A function to call with the number of steps that were finished since its last call.
     """
     done = 0
     with stages(console, log_seconds) as add_stage:
@@ -96,7 +96,7 @@ def meter(console: Console, title: str, total: int, unit: str, log_seconds: floa
 
 
 class _Count:
-    """The state of a stage. Its speed does not count the steps that were done before its time began."""
+    """The state of a stage. Its speed excludes steps that were finished before its time began."""
 
     def __init__(self, total: int | None, unit: str, *, begun: bool) -> None:
         self.total, self.unit, self.begun = total, unit, begun
@@ -110,7 +110,7 @@ class _Count:
             self.begun, self.started, self.first = True, self.now, done
 
     def words(self, note: str) -> list[str]:
-        """Return the speed if there is a unit, the note if there is one, and the time left if it can be estimated."""
+        """Return the speed (with a unit), the note (if any), and the time left (if it can be estimated)."""
         rate = (self.done - self.first) / max(self.now - self.started, 1e-9)
         words = [f"{rate:,.0f} {self.unit}/s"] if self.unit else []
         words += [note] if note else []

@@ -1,1 +1,1 @@
-"""Training and testing with MMEngine's Runner: reading and checking configs, running, and parts that configs name."""
+"""Training and testing with MMEngine's Runner: configs and their checks, runs, and parts for use in configs."""

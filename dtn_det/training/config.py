@@ -1,8 +1,8 @@
-"""Read a config and merge `--cfg-options` into it, with errors and warnings for options that nothing reads.
+"""Read a config and merge `--cfg-options` into it, with errors and warnings for options without effect.
 
-MMEngine accepts any key and ignores those that it does not know. Most configs also have variables at their top, such as
-``data_root``, whose values are copied to where they are used when the file is read: an option for such a name comes too
-late and changes nothing.
+MMEngine accepts any key and ignores unknown ones. Most configs also have variables at their top level, such as
+``data_root``. Their values are copied to where they are used while the file is read, so an option that sets such a
+variable later has no effect.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dtn_det.errors import InputError
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-# What MMEngine, MMDetection and mmpretrain read from a config besides the arguments of the Runner.
+# Keys of a config that MMEngine, MMDetection and mmpretrain read in addition to the arguments of the Runner.
 _READ_ELSEWHERE = frozenset(
     {
         *("activation_checkpointing", "auto_scale_lr", "compile", "custom_imports", "data_root", "dataset_type"),
@@ -30,7 +30,8 @@ _READ_ELSEWHERE = frozenset(
         *("strategy", "sync_bn", "vis_backends"),
     }
 )
-# Those among them that are only variables of a config, or that, like custom_imports, take effect before the merge.
+# Those of these keys that have no effect as an option: they are only variables of a config, or, like custom_imports,
+# take effect before the options are merged.
 _VARIABLES = frozenset({"custom_imports", "data_root", "dataset_type", "gpu_ids", "vis_backends"})
 _PREFIXES = ("tta_",)
 _SHOWN = 4
@@ -39,19 +40,19 @@ FOLDER_ADVICE = "name the folder with --data-root DIR"
 
 
 def load_config(path: str, options: dict[str, Any] | None = None, folder_advice: str = FOLDER_ADVICE) -> Config:
-    """Read a config and merge the values of `--cfg-options` into it, with a warning for those that change nothing.
+    """Read a config and merge the values of `--cfg-options` into it, with a warning for options without effect.
 
     Args:
         options: Dotted keys and their values.
-        folder_advice: Advice on how to name the folder of the data set instead of by the option ``data_root``.
+        folder_advice: Advice on how to set the folder of the data set other than by the option ``data_root``.
 
     Returns:
         The resolved config; the modules of its `custom_imports` are imported.
 
     Raises:
-        FileNotFoundError: There is no such file; the message names configs of a similar name.
-        InputError: The path is a folder, the file is not a config, or an option does not fit it.
-        ImportError: The config inherits from one of a package that is not installed.
+        FileNotFoundError: There is no such file. The message lists configs with similar names.
+        InputError: The path is a folder, the file is not a config, or an option does not fit the config.
+        ImportError: The config inherits from a config of a package that is not installed.
     """
     file = Path(path)
     if file.is_dir():
@@ -65,7 +66,7 @@ def load_config(path: str, options: dict[str, Any] | None = None, folder_advice:
     try:
         cfg: Config = require("mmengine.config", "det").Config.fromfile(path)
     except ModuleNotFoundError as error:
-        # For a base such as "mmpretrain::..." MMEngine says that the package is missing, but not how to install it.
+        # For a base such as "mmpretrain::..." MMEngine reports that the package is missing, but not how to install it.
         if "mmpretrain" in str(error):
             require("mmpretrain", "cls")
         raise
@@ -84,7 +85,8 @@ def load_config(path: str, options: dict[str, Any] | None = None, folder_advice:
         for sentence in ineffective_options(cfg, options, folder_advice):
             if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
                 print(f"warning: {sentence}", file=sys.stderr)
-        # `data_root` must keep the folder that the config was written for, which `--data-root` replaces in all paths.
+        # `data_root` must keep the folder that the config was written for, because `--data-root` replaces this folder
+        # in all paths.
         options = {key: value for key, value in options.items() if key != "data_root"}
         try:
             cfg.merge_from_dict(options)
@@ -97,7 +99,7 @@ def load_config(path: str, options: dict[str, Any] | None = None, folder_advice:
 
 
 def is_classifier(cfg: Config) -> bool:
-    """Return True for a config of mmpretrain, whose hooks and metrics have other names than MMDetection's."""
+    """Return whether a config is one of mmpretrain, whose hooks and metrics have other names than MMDetection's."""
     return bool(cfg.get("default_scope") == "mmpretrain")
 
 
@@ -108,7 +110,7 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
         texts: One ``KEY=VALUE`` each, as on the command line.
 
     Returns:
-        Values by dotted keys; None if there are no options.
+        The values under dotted keys; None if there are no options.
 
     Raises:
         InputError: An option has no ``=``.
@@ -124,13 +126,13 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
 
 
 def check_option_keys(cfg: Mapping[str, Any], options: Iterable[str]) -> None:
-    """Check that options begin with a key that the config has or that MMEngine reads.
+    """Check that each option begins with a key that the config has or that MMEngine reads.
 
     Args:
-        options: Their dotted keys, such as ``model.norm_cfg.type``.
+        options: Dotted keys of the options, such as ``model.norm_cfg.type``.
 
     Raises:
-        InputError: Nothing reads a key; the message names a similar one.
+        InputError: Nothing reads a key. The message suggests a similar key.
     """
     known = {*cfg, *_runner_arguments(), *_READ_ELSEWHERE}
     for option in options:
@@ -147,11 +149,11 @@ def check_option_keys(cfg: Mapping[str, Any], options: Iterable[str]) -> None:
 def ineffective_options(
     cfg: Mapping[str, Any], options: Iterable[str], folder_advice: str = FOLDER_ADVICE
 ) -> list[str]:
-    """Find options that change nothing in a run, and say what to set in their place.
+    """Find options that have no effect on a run, and suggest what to set instead.
 
     Args:
         cfg: The config, before the options are merged.
-        folder_advice: Advice on how to name the folder of the data set instead of by the option ``data_root``.
+        folder_advice: Advice on how to set the folder of the data set other than by the option ``data_root``.
 
     Returns:
         One sentence for each such option.
@@ -184,13 +186,13 @@ def ineffective_options(
 
 
 def schedule_warning(cfg: Mapping[str, Any]) -> str | None:
-    """Return advice on what to set if the last learning-rate scheduler ends before or after the training.
+    """Return advice on what to set if the last learning-rate scheduler does not end together with the training.
 
     Args:
         cfg: A config with `train_cfg` and `param_scheduler`.
 
     Returns:
-        One line, or None if both end together or the scheduler has no end.
+        One line; None if both end together or the scheduler has no end.
 
     Example:
         >>> scheduler = dict(type="CosineAnnealingLR", T_max=3, end=3)
@@ -228,7 +230,7 @@ def _runner_arguments() -> set[str]:
 
 
 def _copies(name: str, value: Any, node: Any, path: str = "") -> Iterator[str]:
-    """Yield the keys below a node with this value; for numbers and booleans only keys with the variable's name."""
+    """Yield the keys below a node that have this value; for a number or boolean, only keys named like the variable."""
     items: Iterable[tuple[Any, Any]] = ()
     if isinstance(node, Mapping):
         items = node.items()

@@ -1,7 +1,7 @@
-"""Prepare a config for a run as the arguments of `tools/train.py` and `tools/test.py` ask, and build the Runner.
+"""Prepare a config for a run according to the arguments of `tools/train.py` or `tools/test.py`, and build the Runner.
 
-Everything that can be wrong with the arguments is checked here, before minutes go into building a model, and raised as
-`FileNotFoundError` or `InputError` with a message that says what to do.
+All mistakes in the arguments are found here, before a model is built, which takes minutes. They are raised as
+`FileNotFoundError` or `InputError` with a message that tells what to do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PACK_META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that training and testing have in common, named as in MMDetection."""
+    """Add the common arguments of training and testing, named as in MMDetection."""
     parser.add_argument("config", help="path of the config")
     parser.add_argument("--work-dir", help="folder for logs and checkpoints; work_dirs/NAME_OF_THE_CONFIG by default")
     parser.add_argument("--data-root", help="folder of the dataset, in place of the config's data_root")
@@ -49,7 +49,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _key_value_action() -> type[argparse.Action]:
-    """MMEngine's action for `KEY=VALUE`, with an error message for texts that MMEngine cannot read."""
+    """Return MMEngine's action for `KEY=VALUE`, extended by an error message for texts that it cannot read."""
     action: type[argparse.Action] = require("mmengine.config", "det").DictAction
 
     class KeyValueAction(action):  # type: ignore[valid-type,misc]
@@ -76,7 +76,7 @@ def _key_value_action() -> type[argparse.Action]:
 
 
 def set_work_dir(cfg: Config, config_path: str, work_dir: str | None) -> None:
-    """Set the folder of the run: the argument, else that of the config, else `work_dirs/NAME_OF_THE_CONFIG`."""
+    """Set the folder of the run: the argument, otherwise the config's, otherwise `work_dirs/NAME_OF_THE_CONFIG`."""
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get("work_dir") is None:
@@ -84,7 +84,7 @@ def set_work_dir(cfg: Config, config_path: str, work_dir: str | None) -> None:
 
 
 def set_data_root(cfg: Config, root: str) -> None:
-    """Point every dataloader and evaluator to another folder of the same layout.
+    """Replace the data folder in all dataloaders and evaluators by another folder of the same layout.
 
     Args:
         cfg: Config whose top-level `data_root` is the folder to replace; changed in place.
@@ -101,7 +101,7 @@ def set_data_root(cfg: Config, root: str) -> None:
             "expected a config with a top-level data_root for --data-root to replace, got none: set the paths of "
             "each dataloader and evaluator with --cfg-options"
         )
-    # With the slash, so that data/coco is no prefix of data/coco_mini.
+    # The slash prevents that data/coco matches as a prefix of data/coco_mini.
     old, new = old.rstrip("/") + "/", root.rstrip("/") + "/"
     for key in [key for key in cfg if key.endswith(("_dataloader", "_evaluator"))]:
         cfg[key] = _replace_prefix(cfg[key], old, new)
@@ -109,15 +109,15 @@ def set_data_root(cfg: Config, root: str) -> None:
 
 
 def check_data(cfg: Config, dataloaders: Sequence[str], given_root: str | None = None) -> None:
-    """Check that the files and folders of the dataloaders exist, and that folders of classes fit the classifier.
+    """Check that the dataloaders' files and folders exist, and that folders of classes match the classifier.
 
     Args:
-        dataloaders: Keys such as `"train_dataloader"`; those the config lacks are ignored.
-        given_root: The folder that `--data-root` named, which :func:`set_data_root` put into the config.
+        dataloaders: Keys such as `"train_dataloader"`; keys that the config lacks are ignored.
+        given_root: The value of `--data-root`, which :func:`set_data_root` has put into the config.
 
     Raises:
         FileNotFoundError: A file or folder is missing.
-        InputError: The folders of classes are not those of the model; see
+        InputError: The folders of classes do not match the model's classes; see
             :func:`dtn_det.datasets.configs.folders.check_class_folders`.
     """
     paths = [(name, root, path) for name in dataloaders for root, path in data_paths(cfg.get(name))]
@@ -137,7 +137,7 @@ def check_data(cfg: Config, dataloaders: Sequence[str], given_root: str | None =
             f"of the dataset in which they lie{other_names(cfg, name, folder, path)}"
         )
     place = root.rstrip("/") or os.path.dirname(path)
-    # `ln -s` onto an existing folder would put the link inside it.
+    # If a folder of this name exists, `ln -s` would put the link inside it.
     cure = (
         f"its folder {place!r} is there without it"
         if os.path.lexists(place)
@@ -150,16 +150,16 @@ def check_data(cfg: Config, dataloaders: Sequence[str], given_root: str | None =
 
 
 def enable_amp(cfg: Config) -> None:
-    """Switch to mixed precision with dynamic loss scaling."""
+    """Set mixed precision with dynamic loss scaling."""
     cfg.optim_wrapper.type = "AmpOptimWrapper"
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
 
 
 def check_amp(cfg: Config) -> None:
-    """Check that the device can do what the optimizer wrapper asks for.
+    """Check that the device supports the precision of the optimizer wrapper.
 
     Raises:
-        InputError: The config asks for mixed precision, and there is no accelerator.
+        InputError: The config sets mixed precision, and there is no accelerator.
     """
     if cfg.optim_wrapper.get("type") == "AmpOptimWrapper" and not _has_accelerator():
         raise InputError(
@@ -169,10 +169,10 @@ def check_amp(cfg: Config) -> None:
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:
-    """Make MMEngine scale the learning rate by the ratio of the run's batch size to the config's.
+    """Make MMEngine scale the learning rate by the batch size of the run, relative to the batch size of the config.
 
     Raises:
-        InputError: The config does not say what its batch size is.
+        InputError: The config does not contain its batch size.
     """
     scale = cfg.get("auto_scale_lr")
     if not scale or "base_batch_size" not in scale:
@@ -184,7 +184,7 @@ def enable_auto_scale_lr(cfg: Config) -> None:
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:
-    """Continue a run: `"auto"` from the last checkpoint of the work_dir, or from a path.
+    """Set the checkpoint to continue from: a path, or `"auto"` for the last checkpoint of the work_dir.
 
     Raises:
         CheckpointNotFoundError: There is no such checkpoint.
@@ -205,7 +205,7 @@ def set_resume(cfg: Config, resume: str | None) -> None:
 
 
 def set_output(cfg: Config, out: str | None) -> None:
-    """Make testing write the predictions to a pickle file, in addition to the config's evaluators.
+    """Make testing also write the predictions to a pickle file.
 
     Raises:
         InputError: The name does not end in `.pkl` or `.pickle`.
@@ -231,7 +231,7 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None, wait_tim
             f"--cfg-options default_hooks.visualization.type={'' if is_classifier(cfg) else 'Det'}VisualizationHook"
         )
     if is_classifier(cfg):
-        # mmpretrain's hook draws one image in 5000 by default.
+        # By default mmpretrain's hook draws only one image in 5000.
         hook.update(enable=True, interval=1)
         folder = "out_dir"
     else:
@@ -246,14 +246,14 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None, wait_tim
 def enable_tta(cfg: Config) -> None:
     """Change a config so that testing merges the boxes of augmented views.
 
-    The config's own `tta_model` and `tta_pipeline` are used if it has them. Otherwise the model sees each image as it
-    is and mirrored, and non-maximum suppression merges the boxes.
+    The config's own `tta_model` and `tta_pipeline` are used if it has them. Otherwise the model gets each image and its
+    mirror image, and non-maximum suppression merges the boxes.
 
     Args:
         cfg: Config with a `test_dataloader`; changed in place.
 
     Raises:
-        InputError: The evaluator asks for masks, which MMDetection does not merge, or the test pipeline does not end in
+        InputError: The evaluator uses masks, which MMDetection cannot merge, or the test pipeline does not end in
             `PackDetInputs`.
     """
     for evaluator in _as_list(cfg.test_evaluator):
@@ -278,7 +278,7 @@ def enable_tta(cfg: Config) -> None:
 
 
 def flip_pipeline(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the pipeline with its last step, `PackDetInputs`, done for the image and for its mirror image."""
+    """Return the pipeline with its last step, `PackDetInputs`, applied to the image and to its mirror image."""
     last = pipeline[-1]["type"] if pipeline else None
     if last != "PackDetInputs":
         raise InputError(
@@ -293,11 +293,11 @@ def flip_pipeline(pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def build_runner(cfg: Config, launcher: str, local_rank: int = 0) -> Runner:
     """Build the config's Runner.
 
-    MMEngine can only join processes that have a GPU each; without GPUs they are joined here, over gloo.
+    MMEngine can only connect processes with a GPU each. Without GPUs, this function connects them with gloo.
 
     Args:
         launcher: One of :data:`LAUNCHERS`.
-        local_rank: Rank on this machine, for launchers that pass it as an argument.
+        local_rank: Rank of the process on this machine, for launchers that pass it as an argument.
     """
     os.environ.setdefault("LOCAL_RANK", str(local_rank))
     cfg.launcher = launcher
@@ -313,7 +313,7 @@ def _join_cpu_processes(cfg: Config) -> None:
 
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
-    # DistributedDataParallel on a CPU takes no device_ids, but MMEngine passes some unless they are set here.
+    # DistributedDataParallel supports no device_ids on a CPU, but MMEngine passes some unless they are set here.
     cfg.model_wrapper_cfg = {
         "type": "MMDistributedDataParallel",
         "broadcast_buffers": False,

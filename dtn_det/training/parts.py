@@ -1,4 +1,4 @@
-"""Parts of classifiers that mmpretrain lacks. Configs name them; this module is imported when one is built."""
+"""Parts of classifiers that mmpretrain lacks, for use in configs; this module is imported when one is built."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ _WRAPPED = "module.model."
 
 
 class SmallT2TViT(T2T_ViT):  # type: ignore[misc]
-    """T2T-ViT whose soft splits are all 3 x 3 with stride 2, for images of 32 or 64 pixels.
+    """T2T-ViT with soft splits of 3 x 3 and stride 2 only, for images of 32 or 64 pixels.
 
-    The first split of the published T2T-ViT (Yuan et al., arXiv:2101.11986) has stride 4, which would leave 2 x 2
-    tokens of an image of 32 pixels. Two splits of stride 2 leave 8 x 8, as do three for an image of 64 pixels. Lee et
-    al. (arXiv:2112.13492) train this form on small data. A transformer layer follows each split but the last.
+    The first split of the published T2T-ViT (Yuan et al., arXiv:2101.11986) has stride 4, which would leave only 2 x 2
+    tokens of an image of 32 pixels. Here two splits leave 8 x 8 tokens of such an image, and three splits leave 8 x 8
+    of an image of 64 pixels. Lee et al. (arXiv:2112.13492) train this form on small data sets. A transformer layer
+    follows each split but the last.
 
     Args:
-        img_size: Side of the images in pixels. For images of another size the position embedding is resized.
+        img_size: Side of the images in pixels. The position embedding is resized for images of other sizes.
         num_splits: Number of soft splits, 2 or 3.
-        token_dims: Channels between the splits.
+        token_dims: Number of channels between the splits.
         **kwargs: Arguments of mmpretrain's ``T2T_ViT``, except ``t2t_cfg``.
 
     Raises:
@@ -52,7 +53,7 @@ class SmallT2TViT(T2T_ViT):  # type: ignore[misc]
 
 
 def _split_finely(module: T2TModule, in_channels: int, token_dims: int, num_splits: int) -> None:
-    """Change the splits in place: Shifted Patch Tokenization looks for a ``T2TModule``, which the module must stay."""
+    """Replace the splits within a ``T2TModule``, in place, because Shifted Patch Tokenization requires this class."""
     layer = {"embed_dims": token_dims, "num_heads": 1, "feedforward_channels": token_dims}
     module.soft_split0 = _soft_split()
     module.attention1 = T2TTransformerLayer(input_dims=in_channels * _KERNEL, **layer)
@@ -66,9 +67,9 @@ def _soft_split() -> nn.Unfold:
 
 
 class NormPooling(nn.Module):
-    """Apply LayerNorm to every token of the last map, then take their mean.
+    """Apply LayerNorm to each token of the last map, then average the tokens.
 
-    It adds the last norm of a PVT classifier, which MMDetection's PVT lacks because a detector's neck takes the maps
+    This includes the last norm of a PVT classifier. MMDetection's PVT lacks this norm, because detectors use the maps
     without it.
 
     Args:
@@ -85,12 +86,12 @@ class NormPooling(nn.Module):
 
 
 class ClassifierEMAHook(EMAHook):  # type: ignore[misc]
-    """mmpretrain's ``EMAHook``, changed so that it can save a ``TimmClassifier``.
+    """mmpretrain's ``EMAHook`` with support for saving a ``TimmClassifier``.
 
-    That classifier leaves its own ``model.`` out of the names of its weights, but the names in the average have it.
-    Here a checkpoint gets the short names for both; loading adds ``model.`` again.
+    That classifier omits the prefix ``model.`` from the names of its weights, but the names in the average have it.
+    This hook saves both without the prefix. Loading adds ``model.`` again.
 
-    The arguments and errors are those of ``mmpretrain.engine.EMAHook``.
+    Arguments and errors are the same as for ``mmpretrain.engine.EMAHook``.
     """
 
     def _swap_ema_state_dict(self, checkpoint: dict[str, Any]) -> None:
@@ -102,7 +103,7 @@ def outer_names(average: Mapping[str, Any], names: Iterable[str]) -> dict[str, A
     """Return the weights of an average under the names that its model saves.
 
     Args:
-        average: Weights by name, each name with ``module.`` in front.
+        average: Weights by name; each name starts with ``module.``.
         names: Names of the weights that the model saves.
 
     Returns:

@@ -43,8 +43,8 @@ def train(runner: Runner, config: str) -> int:
     """Train until the end or an interrupt.
 
     Returns:
-        The exit code: 0, or :data:`INTERRUPTED`. One of several processes does not return from an interrupt but exits
-        at once, because it and the others would wait for each other.
+        The exit code: 0, or :data:`INTERRUPTED`. In a distributed run, an interrupted process exits immediately instead
+        of returning, because the processes would wait for each other.
 
     Raises:
         CheckpointError: The checkpoint to continue from is of another config.
@@ -57,7 +57,7 @@ def train(runner: Runner, config: str) -> int:
                 else:
                     read_by_package(runner, "start", "name another for load_from", runner.logger.warning)
                     runner.train()
-            # The same interrupt may have ended another process first, which shows as an error in this one.
+            # The interrupt may have ended another process first, which causes an error in this one.
             except Exception:
                 check()
                 raise
@@ -72,14 +72,14 @@ def train(runner: Runner, config: str) -> int:
 
 
 def _continue(runner: Runner, config: str) -> None:
-    """Continue from a checkpoint, after a check that all its weights fit; MMEngine itself would load those that do."""
+    """Continue from a checkpoint if all its weights fit; MMEngine itself would load only those that fit."""
     path = runner.cfg.get("load_from") or require("mmengine.runner", "det").find_latest_checkpoint(runner.work_dir)
     read_by_package(runner, "resume", _ADVICE, runner.logger.warning)
     try:
         runner.train()
     except ValueError as error:
-        # torch's optimizers raise it if their groups of parameters (by rate and weight decay) are not those of the
-        # file.
+        # torch's optimizers raise this error if their groups of parameters (by rate and weight decay) differ from the
+        # file's.
         if not str(error).startswith("loaded state dict"):
             raise
         raise CheckpointError(
@@ -89,7 +89,7 @@ def _continue(runner: Runner, config: str) -> None:
 
 
 def _interrupted(runner: Runner) -> str:
-    # MMEngine may be stopped between opening the file and writing the name into it.
+    # MMEngine may be stopped after opening the file and before writing the name into it.
     saved = Path(runner.work_dir) / "last_checkpoint"
     name = Path(saved.read_text().strip()).name if saved.is_file() else ""
     last = f"from {name} " if name else ""

@@ -1,4 +1,4 @@
-"""The nineteen corruptions, one file for each kind; all of them need the extra ``corruptions``."""
+"""The nineteen corruptions, a file per kind; they need the extra ``corruptions``."""
 
 from dtn_det._optional import require
 

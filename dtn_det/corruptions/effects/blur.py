@@ -1,4 +1,4 @@
-"""Gaussian blur, glass blur, motion blur and zoom blur; defocus blur has a file of its own."""
+"""Gaussian blur, glass blur, motion blur and zoom blur. Defocus blur is in a separate file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dtn_det.system.compiled import compiled
 
 
 def gaussian_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Blur with a Gaussian."""
+    """Blur with a Gaussian filter."""
     (sigma,) = settings.parameters
     return to_bytes(gaussian_filter(image.astype(np.float32), sigma))
 
 
 def gaussian_filter(image: FloatImage, sigma: float, truncate: float = 4.0) -> FloatImage:
-    """Blur as scikit-image's ``gaussian`` does, by OpenCV: the edges of the image are repeated.
+    """Blur as scikit-image's ``gaussian`` does, with OpenCV. Beyond the borders, the outermost pixels are repeated.
 
     Args:
         image: ``(H, W)`` or ``(H, W, 3)``.
@@ -34,7 +34,7 @@ def gaussian_filter(image: FloatImage, sigma: float, truncate: float = 4.0) -> F
 
 
 def glass_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Copy each pixel from a random one a few pixels away, between two slight Gaussian blurs."""
+    """Blur slightly, replace each pixel by a random one a few pixels away, and blur slightly again."""
     sigma, reach, rounds = settings.parameters
     soft = to_bytes(gaussian_filter(image.astype(np.float32), sigma))
     moved = _shuffle(soft, _offsets(settings.stream, soft.shape[:2], int(reach), int(rounds)), int(reach), int(rounds))
@@ -42,7 +42,7 @@ def glass_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def _offsets(stream: Stream, size: tuple[int, ...], reach: int, rounds: int) -> npt.NDArray[np.int8]:
-    """Draw two offsets for each visited pixel of each round, from ``-reach`` to ``reach - 1`` as the generators do."""
+    """Draw two offsets from ``-reach`` to ``reach - 1``, the generators' range, per visited pixel and round."""
     height, width = size
     count = 2 * rounds * (height - 2 * reach) * (width - 2 * reach)
     return stream.generator.integers(-reach, reach, count, dtype=np.int8)
@@ -50,10 +50,11 @@ def _offsets(stream: Stream, size: tuple[int, ...], reach: int, rounds: int) -> 
 
 @compiled
 def _shuffle(image: ByteImage, offsets: npt.NDArray[np.int8], reach: int, rounds: int) -> ByteImage:
-    """Copy each pixel from one near it, pixel after pixel from the lower right to the upper left.
+    """Copy to each pixel a pixel near it, in place, one after the other from the lower right to the upper left.
 
-    The benchmarks' generators were meant to swap the two, but they assign views, so that the second assignment reads
-    the pixel that the first has overwritten. The published images were made with this copy, weaker than a swap.
+    The benchmarks' generators were meant to swap the two pixels, but they assign views, so the second assignment reads
+    the pixel that the first has overwritten. The published images were made with this copy, which has less effect than
+    a swap.
     """
     height, width = image.shape[:2]
     draw = 0
@@ -71,18 +72,20 @@ Taps = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.int6
 
 
 def motion_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Blur along a random direction within 45 degrees of the horizontal."""
+    """Blur along a line in a random direction within 45 degrees of the horizontal."""
     radius, sigma = settings.parameters
     return to_bytes(blur_along(image.astype(np.float32), int(radius), sigma, settings.stream.uniform(-45, 45)))
 
 
 def blur_along(image: FloatImage, radius: int, sigma: float, angle: float) -> FloatImage:
-    """Blur along a line: average shifted copies of the image, whose edges are repeated.
+    """Blur along a line by averaging shifted copies of the image.
+
+    Beyond the borders, the outermost pixels are repeated.
 
     Args:
         image: ``(H, W)`` or ``(H, W, C)``.
-        radius: Half the length of the line, in pixels. All of the line lies on one side of the pixel.
-        sigma: Standard deviation of the Gaussian that the weights follow, in pixels.
+        radius: Half the length of the line, in pixels. The whole line lies on one side of the pixel.
+        sigma: Standard deviation of the Gaussian weights along the line, in pixels.
         angle: Direction of the line, in degrees from the horizontal.
 
     Returns:
@@ -96,10 +99,10 @@ def blur_along(image: FloatImage, radius: int, sigma: float, angle: float) -> Fl
 
 
 def taps(radius: int, sigma: float, angle: float, height: int, width: int) -> Taps:
-    """Return the weights and the shifts down and to the right of the copies that :func:`blur_along` averages.
+    """Return weight, shift down and shift to the right of each copy that :func:`blur_along` averages.
 
-    Each copy lies one pixel further along the line than the one before, rounded to whole pixels. The line ends before
-    the first copy that would lie outside the image, as in `imagecorruptions`.
+    Each copy is shifted one pixel further along the line than the one before, rounded to whole pixels. The line ends
+    before the first copy that would lie outside the image, as in `imagecorruptions`.
     """
     steps = np.arange(2 * radius + 1)
     weight = np.exp(-(steps**2) / (2 * sigma**2))
@@ -125,7 +128,7 @@ def _average(
         target = out[row].reshape(-1)
         for k in range(weight.size):
             source = image[min(max(row - down[k], 0), height - 1)].reshape(-1)
-            # The part of the row whose sources lie within the image needs no clamping and runs in one sweep.
+            # Where the sources lie within the image, they need no clamping, and the loop is simple.
             first, last = max(right[k], 0) * channels, min(width + right[k], width) * channels
             shift = right[k] * channels
             inner, from_inner, share = target[first:last], source[first - shift : last - shift], weight[k]
@@ -141,7 +144,7 @@ Samples = tuple[npt.NDArray[np.uint32], npt.NDArray[np.float32]]
 
 
 def zoom_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Average the image and its enlargements, all cropped to its size."""
+    """Average the image and its enlargements, each cropped to the size of the image."""
     height, width, channels = image.shape
     factors = settings.parameters
     total = image.reshape(height, -1).astype(np.float32)
@@ -154,28 +157,30 @@ def zoom_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def zoom_samples(length: int, factor: float, *, centred: bool) -> Samples:
-    """Tell where the pixels of an enlarged axis come from, as in SciPy's ``zoom`` of order 1 on the middle of the axis.
+    """Return the sources of the pixels of an axis after zooming.
+
+    It is zoomed as by SciPy's ``zoom`` of order 1, applied to the middle of the axis.
 
     Args:
-        length: Length of the axis, before and after, in pixels.
+        length: Length of the axis before the enlargement, and after cropping, in pixels.
         factor: Factor of the enlargement, at least 1.
-        centred: True to crop the enlargement around its centre, as the original generator does; False to take its
+        centred: True to crop the enlargement around its centre, as the original generator does; False to keep its
             beginning, as `imagecorruptions` does.
 
     Returns:
-        For each pixel of the enlargement, the index of the source pixel before it, and the weight of the source pixel
-        after that. At some sizes rounding makes the enlargement a pixel too short or puts its last pixel just outside
-        the source, where SciPy yields 0. The benchmarks' images lack that pixel, so these arrays are ``(length,)`` or a
-        little shorter.
+        For each pixel of the enlargement, the index of the source pixel before it, and the weight of the next source
+        pixel. The arrays are ``(length,)``, or a little shorter: at some sizes, rounding makes the enlargement a pixel
+        too short or puts its last pixel just outside the source, where SciPy returns 0. The benchmarks' images lack
+        these pixels too.
     """
     crop = math.ceil(length / factor)
     first = (length - crop) // 2
     enlarged = round(crop * factor)
     trim = (enlarged - length) // 2 if centred else 0
-    # The first and the last pixel of the enlargement fall on those of the source.
+    # The first and the last pixel of the enlargement lie on the first and the last source pixel.
     position = (np.arange(min(length, enlarged)) + trim) * ((crop - 1) / (enlarged - 1))
     position = position[(position >= 0) & (position <= crop - 1)]
-    # A position on the last pixel is put in the interval before it (share 1), so that before + 1 always exists.
+    # A position on the last pixel belongs to the interval before it, with weight 1, so that before + 1 always exists.
     before = np.minimum(np.floor(position), crop - 2)
     return (before + first).astype(np.uint32), (position - before).astype(np.float32)
 
@@ -189,7 +194,7 @@ def _add_zoomed(
     across: npt.NDArray[np.float32],
     total: npt.NDArray[np.float32],
 ) -> None:
-    """Add an enlargement to ``total``; ``left`` and ``across`` have an entry for each value of a row: ``(W * 3,)``."""
+    """Add an enlargement to ``total``. ``left`` and ``across`` ``(W * 3,)`` have an entry for each value of a row."""
     blended = np.empty(image.shape[1], dtype=np.float32)
     for row in range(upper.size):
         above, below, share = image[upper[row]], image[upper[row] + 1], down[row]
@@ -197,6 +202,6 @@ def _add_zoomed(
             blended[i] = np.float32(above[i]) + share * (np.float32(below[i]) - np.float32(above[i]))
         line = total[row]
         for i in range(left.size):
-            # The indices are unsigned, which saves a test for negative ones.
+            # The indices are unsigned, so numba does not test for negative ones.
             value = blended[left[i]]
             line[i] += value + across[i] * (blended[left[i] + np.uint32(3)] - value)

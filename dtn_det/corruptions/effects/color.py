@@ -14,7 +14,7 @@ from dtn_det.system.compiled import compiled
 
 
 def contrast(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Move every value towards the mean of its channel over the image."""
+    """Move each value towards the mean of its channel over the image."""
     (share,) = settings.parameters
     means = np.array(cv2.mean(image)[:3]) / 255  # (3,)
     levels = np.arange(256, dtype=np.float64)[:, None] / 255
@@ -24,7 +24,7 @@ def contrast(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def brightness(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Raise V of HSV; hue and saturation stay, so all channels of a pixel are multiplied by the same factor."""
+    """Add to V of HSV. Hue and saturation stay, so all channels of a pixel are multiplied by the same factor."""
     (offset,) = settings.parameters
     corrupted = np.empty_like(image)
     _look_up(image.reshape(-1, 3), _brightness_table(offset), corrupted.reshape(-1, 3))
@@ -33,11 +33,11 @@ def brightness(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 @functools.lru_cache(maxsize=16)
 def _brightness_table(offset: float) -> ByteImage:
-    """Return the output for each largest channel of a pixel (row) and each level of a channel (column): (256, 256)."""
+    """Return ``(256, 256)`` outputs, by a pixel's largest channel (row) and the level of a channel (column)."""
     levels = np.arange(256, dtype=np.float64) / 255
     value = levels[:, None]
     raised = np.minimum(value + offset, 1)
-    # Black has no colour to keep: it becomes grey.
+    # Black has no hue to keep, so it becomes grey.
     factor = np.divide(raised, value, out=np.zeros_like(value), where=value > 0)
     table = np.where(value > 0, factor * levels, raised)
     return to_bytes(table.clip(0, 1) * 255)
@@ -52,7 +52,7 @@ def _look_up(pixels: ByteImage, table: ByteImage, out: ByteImage) -> None:
 
 
 def saturate(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Multiply S of HSV by a factor and add an offset."""
+    """Multiply S of HSV by a factor, then add an offset."""
     factor, offset = settings.parameters
     corrupted = np.empty_like(image)
     _saturate(image.reshape(-1, 3), _saturation_table(factor, offset), corrupted.reshape(-1, 3))
@@ -61,12 +61,12 @@ def saturate(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 @functools.lru_cache(maxsize=16)
 def _saturation_table(factor: float, offset: float) -> npt.NDArray[np.float32]:
-    """Return the factor of a channel's distance from the largest, by largest (row) and smallest channel (column)."""
+    """Return the factor of distances from the largest channel, by largest (row) and smallest channel (column)."""
     largest, smallest = np.arange(256.0)[:, None], np.arange(256.0)[None]
     saturation = np.divide(largest - smallest, largest, out=np.zeros((256, 256)), where=largest > 0)
     wanted = np.clip(saturation * factor + offset, 0, 1)
     growth = np.divide(wanted, saturation, out=np.zeros_like(wanted), where=saturation > 0)
-    # Grey has no such distances: its entry is the wanted saturation itself.
+    # For grey the distances are 0, so its entry is the wanted saturation itself.
     return np.where(largest == smallest, wanted, growth).astype(np.float32)
 
 
@@ -78,7 +78,7 @@ def _saturate(pixels: ByteImage, table: npt.NDArray[np.float32], out: ByteImage)
         growth = table[largest, smallest]
         top = np.float32(largest)
         if largest == smallest:
-            # Grey has hue 0 in HSV, which is red: green and blue are lowered to give it the saturation.
+            # Grey has hue 0 in HSV, which is red, so green and blue are lowered to reach the saturation.
             out[i, 0] = largest
             out[i, 1] = out[i, 2] = np.uint8(top * (np.float32(1) - growth))
         else:

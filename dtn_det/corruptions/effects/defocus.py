@@ -1,7 +1,7 @@
-"""Defocus blur: a lens that is out of focus makes a disk of every point; its rim is smoothed.
+"""Defocus blur: a lens that is out of focus turns each point into a disk with a smooth rim.
 
-A filter of 21 x 21 weights is slow. The sum over a flat disk, though, is one run of pixels in each row, and a running
-sum along the row gives each run with one subtraction. A small Gaussian filter then smooths the rim.
+A filter of 21 x 21 weights is slow. But the sum over a flat disk is a sum over one run of pixels in each row, and with
+running sums along the row, each run needs only one subtraction. A small Gaussian filter then smooths the rim.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.image import ByteImage, FloatImage, to_bytes
 from dtn_det.system.compiled import compiled
 
-# For radii up to 8, the generators' kernel reaches this far from its centre, in pixels.
+# Reach of the generators' kernel from its centre for radii up to 8, in pixels.
 _CANVAS = 8
 
 
 @dataclass(frozen=True)
 class Lens:
-    """The blur kernel of the generators, taken apart into a flat disk, the smoothing of its rim, and a rest.
+    """The blur kernel of the generators, decomposed into a flat disk, the smoothing of its rim, and a remainder.
 
     Attributes:
-        half_widths: ``(2 R + 1,)``: the disk covers ``-half_width`` to ``half_width`` in each of its rows.
-        count: Number of pixels of the disk.
+        half_widths: ``(2 R + 1,)``: each row of the disk covers the columns from ``-half_width`` to ``half_width``.
+        count: Number of pixels in the disk.
         rim: ``(K,)`` Gaussian that smooths the rim.
-        weight: ``(M,)`` weights of the rest. There is a rest because the generators smooth the disk on a canvas: where
-            the disk touches its edge, the rim is folded back.
-        down: ``(M,)`` rows of these weights, counted down from the centre.
-        right: ``(M,)`` columns of these weights, counted to the right from the centre.
-        reach: Number of pixels around the image that the filter needs.
+        weight: ``(M,)`` weights of the remainder. It exists because the generators smooth the disk on a canvas with
+            mirrored edges, so the rim is folded back where the disk touches an edge.
+        down: ``(M,)`` rows of these weights, relative to the centre, positive downwards.
+        right: ``(M,)`` columns of these weights, relative to the centre, positive to the right.
+        reach: Width of the border around the image that the filter needs, in pixels.
     """
 
     half_widths: npt.NDArray[np.int64]
@@ -46,7 +46,7 @@ class Lens:
 
 
 def defocus_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Blur with a disk, the image mirrored at its edges."""
+    """Blur with a disk; the image is mirrored at its edges."""
     radius, antialiasing = settings.parameters
     lens = make_lens(radius, antialiasing)
     margin, reach = len(lens.rim) // 2, lens.reach
@@ -61,7 +61,7 @@ def defocus_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def disk(radius: float, antialiasing: float) -> npt.NDArray[np.float64]:
-    """Return the generators' blur kernel: a uniform disk that sums to 1, smoothed on a canvas with mirrored edges.
+    """Return the generators' blur kernel: a uniform disk with sum 1, smoothed on a canvas with mirrored edges.
 
     Args:
         radius: Radius of the disk, in pixels.
@@ -79,7 +79,10 @@ def disk(radius: float, antialiasing: float) -> npt.NDArray[np.float64]:
 
 @functools.lru_cache(maxsize=32)
 def make_lens(radius: float, antialiasing: float) -> Lens:
-    """Take the kernel of :func:`disk` apart into the parts of a lens, with a radius and a sigma in pixels."""
+    """Decompose the kernel of :func:`disk` into the parts of a lens.
+
+    ``radius`` and ``antialiasing`` are in pixels.
+    """
     kernel = disk(radius, antialiasing)
     rim = cv2.getGaussianKernel(3 if radius <= _CANVAS else 5, antialiasing, cv2.CV_64F)[:, 0]
     largest = int(radius)
@@ -113,7 +116,7 @@ def _centred(kernel: npt.NDArray[np.float64], margin: int) -> npt.NDArray[np.flo
 def _sum_runs(
     image: ByteImage, half_widths: npt.NDArray[np.int64], first: int, scale: np.float32, out: FloatImage
 ) -> None:
-    """Write the sum over the disk around each pixel, from row and column ``first`` of the image on, times ``scale``."""
+    """Write ``scale`` times the sum over the disk around each pixel; the first one is at row and column ``first``."""
     height, width, channels = image.shape
     running = np.zeros((height, (width + 1) * channels), dtype=np.int32)
     for row in range(height):

@@ -1,4 +1,4 @@
-"""Pixelate and JPEG compression, and the JPEG step of the benchmarks that were published as JPEG files."""
+"""Pixelate and JPEG compression, and the JPEG step for benchmarks that were published as JPEG files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dtn_det.corruptions.image import ByteImage
 
 
 def pixelate(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Shrink the image by averaging blocks of pixels, then enlarge it to its size again."""
+    """Shrink the image by averaging blocks of pixels, then enlarge it to its original size."""
     (share,) = settings.parameters
     height, width = image.shape[:2]
     upwards = Image.Resampling.BOX if settings.profile.original else Image.Resampling.NEAREST
@@ -21,16 +21,16 @@ def pixelate(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def jpeg_compression(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Save the image as JPEG of low quality, and read it again."""
+    """Encode the image as JPEG of low quality, and decode it again."""
     (quality,) = settings.parameters
     return round_trip(image, int(quality))
 
 
 def round_trip(image: ByteImage, quality: int) -> ByteImage:
-    """Encode an RGB image as JPEG and decode it again, by Pillow with chroma of half the resolution (4:2:0).
+    """Encode an RGB image as JPEG with Pillow and decode it again; chroma has half the resolution (4:2:0).
 
-    The published files of ImageNet-C were written with ``optimize=True`` as well: that packs the same coefficients more
-    tightly and changes no pixel.
+    The published files of ImageNet-C were also written with ``optimize=True``. This packs the same coefficients more
+    tightly and does not change pixels.
 
     Args:
         image: ``(H, W, 3)`` uint8.

@@ -1,4 +1,4 @@
-"""Elastic transform: a smooth random displacement of the pixels, in some benchmarks after a random affine map."""
+"""Elastic transform: a smooth random displacement of the pixels, after a random affine map in some benchmarks."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dtn_det.corruptions.image import ByteImage, FloatImage, to_bytes
 from dtn_det.corruptions.stream import Stream
 from dtn_det.system.compiled import compiled
 
-# Sigmas at which the generators cut the smoothing kernel off.
+# Distance at which the generators cut off the smoothing kernel, in sigmas.
 TRUNCATE = 3.0
-# Share of the energy that a low-rank smoothing may lose by leaving out the weakest frequencies.
+# Share of the energy that a low-rank smoothing may lose by omitting the weakest frequencies.
 LOST_ENERGY = 2e-5
 
 Basis = npt.NDArray[np.float32]
 
 
 def elastic_transform(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Displace the pixels by smooth noise; profiles with ``original`` apply a random affine map before that."""
+    """Displace the pixels by smooth noise. Profiles with ``original`` first apply a random affine map."""
     height, width = image.shape[:2]
     amplitude, sigma, shift = settings.parameters
     values = image.astype(np.float32)
@@ -43,23 +43,23 @@ def elastic_transform(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def _affine(image: FloatImage, shift: float, stream: Stream) -> FloatImage:
-    """Apply the affine map that moves three points around the centre by up to ``shift`` pixels each way."""
+    """Apply the affine map that moves three points around the centre by up to ``shift`` pixels in each direction."""
     height, width = image.shape[:2]
-    # The generator takes (height, width) for (x, y) here, which makes no difference for its square images.
+    # The generator uses (height, width) as (x, y) here, which makes no difference for its square images.
     centre = np.array([width // 2, height // 2], dtype=np.float32)
     side = min(height, width) // 3
     corners = centre + side * np.array([[1, 1], [1, -1], [-1, -1]], dtype=np.float32)
     moved = corners + (2 * shift * stream.uniforms((3, 2)) - shift)
     matrix = cv2.getAffineTransform(corners, moved.astype(np.float32))
     warped = np.empty_like(image)
-    # OpenCV is not used here, because its warps round the coordinates in version 4 and do not in version 5.
+    # OpenCV is not used here, because its warps round the coordinates in version 4 but not in version 5.
     _warp(image, cv2.invertAffineTransform(matrix), warped)
     return warped
 
 
 @compiled
 def _warp(image: FloatImage, matrix: npt.NDArray[np.float64], out: FloatImage) -> None:
-    """Interpolate bilinearly at ``matrix @ (x, y, 1)``, with the image mirrored about its outermost pixels."""
+    """Interpolate bilinearly at ``matrix @ (x, y, 1)``; the image is mirrored about its outermost pixels."""
     height, width, channels = image.shape
     for row in range(height):
         for column in range(width):
@@ -80,17 +80,17 @@ def _warp(image: FloatImage, matrix: npt.NDArray[np.float64], out: FloatImage) -
 
 @compiled
 def _mirror_within(index: int, length: int) -> int:
-    """Return the pixel at an index of an axis that is mirrored about its outermost pixels (c b | a b c | b a)."""
+    """Return the pixel for an index on an axis that is mirrored about its outermost pixels (c b | a b c | b a)."""
     index = index % (2 * length - 2)
     return index if index < length else 2 * length - 2 - index
 
 
 def displacement(size: tuple[int, int], sigmas: tuple[float, float], stream: Stream) -> FloatImage:
-    """Draw uniform noise from -1 to 1 and smooth it by a Gaussian, with the noise mirrored at the edges of the image.
+    """Draw uniform noise from -1 to 1 and smooth it with a Gaussian; the noise is mirrored at the edges of the image.
 
     Args:
         size: Height and width of the image, in pixels.
-        sigmas: Sigmas of the Gaussian along the height and along the width, in pixels.
+        sigmas: Sigmas of the Gaussian along height and width, in pixels.
         stream: Random numbers.
 
     Returns:
@@ -115,17 +115,17 @@ def _reach(sigma: float) -> int:
 
 @functools.lru_cache(maxsize=64)
 def smoothing_basis(length: int, sigma: float) -> Basis:
-    """Write a wide Gaussian filter over a mirrored axis as ``basis.T @ basis``.
+    """Decompose a wide Gaussian filter on a mirrored axis as ``basis.T @ basis``.
 
-    A symmetric kernel on an axis mirrored about its ends is diagonal in the cosines of the DCT-II. A wide Gaussian lets
-    few of these frequencies pass, so the basis has few rows.
+    A symmetric kernel on an axis mirrored about its ends is diagonal in the cosines of the DCT-II. A wide Gaussian
+    passes few of these frequencies, so the basis has few rows.
 
     Args:
         length: Length of the axis, in pixels.
         sigma: Sigma of the Gaussian, in pixels.
 
     Returns:
-        ``(K, length)`` basis. Negative frequency responses, which come from cutting the kernel off, are set to 0.
+        ``(K, length)`` basis. Negative frequency responses, which result from the cut-off of the kernel, are set to 0.
     """
     offset = np.arange(-_reach(sigma), _reach(sigma) + 1)
     kernel = np.exp(-(offset**2) / (2 * sigma**2))
@@ -144,7 +144,7 @@ def smoothing_basis(length: int, sigma: float) -> Basis:
 
 @compiled
 def _smooth_by_basis(noise: FloatImage, rows: Basis, columns: Basis, out: FloatImage) -> None:
-    """Compute ``rows.T @ (rows @ noise @ columns.T) @ columns`` without BLAS, whose sums depend on its threads."""
+    """Compute ``rows.T @ (rows @ noise @ columns.T) @ columns``; not with BLAS, whose sums depend on its threads."""
     height, width = noise.shape
     spectrum = np.zeros((rows.shape[0], columns.shape[0]), dtype=np.float32)
     line = np.empty(width, dtype=np.float32)
@@ -172,14 +172,14 @@ def _smooth_by_basis(noise: FloatImage, rows: Basis, columns: Basis, out: FloatI
 
 @compiled
 def _mirror(index: int, length: int) -> int:
-    """Return the pixel at an index of a mirrored axis (c b a | a b c | c b a)."""
+    """Return the pixel for an index on a mirrored axis (c b a | a b c | c b a)."""
     index = index % (2 * length)
     return index if index < length else 2 * length - 1 - index
 
 
 @compiled
 def _sample(image: FloatImage, down: FloatImage, across: FloatImage, out: ByteImage) -> None:
-    """Interpolate bilinearly at displaced pixels, and round down."""
+    """Interpolate bilinearly at the displaced positions, and round down."""
     height, width, channels = image.shape
     for row in range(height):
         for column in range(width):

@@ -11,14 +11,14 @@ from dtn_det.corruptions.stream import Stream
 from dtn_det.system.compiled import compiled
 
 ROUGHNESS = 100.0**2
-"""Amplitude of the displacements at the coarsest scale; the values of the map span about three times as much."""
+"""Amplitude of the displacements at the coarsest scale. The range of the map's values is about three times as large."""
 
 NEGLIGIBLE = 20.0
-"""Scales with a smaller amplitude, less than 0.1 % of the map's span, are made for the corner alone if possible."""
+"""Scales with a smaller amplitude, below 0.1 % of the range of the map, are made only for the corner if possible."""
 
 
 def fog(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Add a haze and scale the sum down, so that no value exceeds the brightest one of the image."""
+    """Add a haze, and scale the sum down so that no value exceeds the brightest value of the image."""
     strength, decay = settings.parameters
     haze = fractal_haze(image.shape[0], image.shape[1], decay, settings.stream)
     brightest = float(image.max()) / 255
@@ -29,15 +29,15 @@ def fog(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def fractal_haze(height: int, width: int, decay: float, stream: Stream) -> FloatImage:
-    """Make the upper left corner of a periodic diamond-square map whose side is a power of two.
+    """Make the upper left corner of a periodic diamond-square map, whose side is a power of two.
 
-    The haze is scaled to 0 ... 1 by the extremes of the whole map, so all of the map is made. Scales whose
-    displacements are too small to move the extremes are made for the corner alone.
+    The haze is scaled to 0 ... 1 by the extremes of the whole map, so the whole map is needed. Scales with
+    displacements too small to change the extremes are made only for the corner.
 
     Args:
         height: Height of the corner, in pixels.
         width: Width of the corner, in pixels.
-        decay: The amplitude of each scale is that of the next coarser scale divided by ``decay ** 2``.
+        decay: The amplitude of each scale is ``decay ** 2`` times smaller than that of the next coarser scale.
         stream: Random numbers.
 
     Returns:
@@ -46,11 +46,10 @@ def fractal_haze(height: int, width: int, decay: float, stream: Stream) -> Float
     scales = (max(height, width) - 1).bit_length()
     amplitudes = [ROUGHNESS / decay ** (2 * scale) for scale in range(scales)]
     needed = [[_points_needed(length, scales - scale) for length in (height, width)] for scale in range(scales)]
-    # If the corner fills nearly all of the map, its coarse scales need points from beyond the period: these scales are
-    # made for the whole map too.
+    # If the corner is nearly the whole map, its coarse scales need points beyond the period, so these scales are also
+    # made for the whole map.
     whole = sum(amplitudes[scale] >= NEGLIGIBLE or max(needed[scale]) > 2**scale + 2 for scale in range(scales))
-    # The array has one more row and column on each side than the period of the map, as neighbours of the outermost
-    # points.
+    # On each side, the array has one row or column more than the period, for the neighbours of the outermost points.
     points: FloatImage = np.zeros((3, 3), np.float32)
     for amplitude in amplitudes[:whole]:
         points = _refine(points, np.float32(amplitude), _noise(stream, points), True)
@@ -66,16 +65,16 @@ def fractal_haze(height: int, width: int, decay: float, stream: Stream) -> Float
 
 
 def _points_needed(length: int, scales: int) -> int:
-    """Count the points of an axis that ``scales`` refinements need to make ``length`` pixels, with a border point."""
+    """Return how many points of an axis ``scales`` refinements need to make ``length`` pixels and a border point."""
     last = length - 1
     for _ in range(scales):
-        # Odd points are new and lie between two old ones; even points need the odd ones on both sides.
+        # Odd points are new and lie between two old points. Even points need the odd points on both sides.
         last = last // 2 + 1
     return last + 2
 
 
 def _noise(stream: Stream, points: FloatImage) -> npt.NDArray[np.uint16]:
-    """Draw 16 bits for each new point; a refinement adds at most three points for each old one."""
+    """Draw 16 bits for each new point. A refinement adds at most three points per old point."""
     rows, columns = points.shape
     count = 3 * (rows - 1) * (columns - 1)
     return stream.bits((count + 1) // 2).view("<u2")[:count].reshape(3, rows - 1, columns - 1)
@@ -83,15 +82,15 @@ def _noise(stream: Stream, points: FloatImage) -> npt.NDArray[np.uint16]:
 
 @compiled
 def _refine(points: FloatImage, amplitude: np.float32, noise: npt.NDArray[np.uint16], periodic: bool) -> FloatImage:
-    """Halve the distance of the points: each new one is the mean of its four neighbours plus a random displacement.
+    """Halve the distance of the points. A new point is the mean of its four neighbours plus a random displacement.
 
-    The first and the last row and column of ``points`` only serve as neighbours. The result of a periodic map has such
-    borders on all sides, that of another one only a first row and column.
+    The first and last row and column of ``points`` serve only as neighbours. The result has such borders on all sides
+    if the map is periodic, and otherwise only a first row and column.
     """
     rows, columns = points.shape[0] - 1, points.shape[1] - 1
     scale = amplitude * np.float32(2.0**-15)
     quarter = np.float32(0.25)
-    # The middle of each square of four points.
+    # New point in the middle of each square of four points.
     middle = np.empty((rows, columns), np.float32)
     for i in range(rows):
         for j in range(columns):
@@ -100,7 +99,7 @@ def _refine(points: FloatImage, amplitude: np.float32, noise: npt.NDArray[np.uin
     if periodic:
         middle[0] = middle[-1]
         middle[:, 0] = middle[:, -1]
-    # The middle of each edge, from the points at its ends and the middles of the squares at its sides.
+    # New point in the middle of each edge, from the points at its ends and in the middle of the squares on both sides.
     more = 1 if periodic else 0
     fine = np.empty((2 * rows - 1 + more, 2 * columns - 1 + more), np.float32)
     for i in range(rows):

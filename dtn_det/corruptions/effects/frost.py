@@ -1,4 +1,4 @@
-"""Frost: a picture of ice laid over the image, and the textures that these pictures are taken from."""
+"""Frost: a picture of ice over the image, and the textures that such pictures are cut from."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ class TextureSet:
     """Six pictures of frost.
 
     Attributes:
-        name: ``procedural`` for pictures that are made here, else ``original:`` and eight digits of the files' hash.
-        textures: Six ``(H, W, 3)`` uint8 RGB pictures, which cannot be written to.
+        name: ``procedural`` for pictures that this package draws, else ``original:`` and eight digits of the files'
+            hash.
+        textures: Six read-only ``(H, W, 3)`` uint8 RGB pictures.
     """
 
     name: str
@@ -42,10 +43,10 @@ class TextureSet:
 
 
 def texture_set(folder: Path | str | None) -> TextureSet:
-    """Return the textures of a folder, or those that ship with the package; they are read or made once in a process.
+    """Return the textures of a folder, or those that this package draws. A process reads or draws them once.
 
     Args:
-        folder: Folder with :data:`FILES`; None for the textures that ship with the package.
+        folder: Folder with :data:`FILES`; None for the textures that this package draws.
 
     Raises:
         FileNotFoundError: The folder or a texture is missing.
@@ -55,7 +56,7 @@ def texture_set(folder: Path | str | None) -> TextureSet:
 
 
 def texture_name(folder: Path | str | None) -> str:
-    """Return the name of the textures that :func:`texture_set` gives, without making those that ship."""
+    """Return the name of the textures of :func:`texture_set`, without drawing them."""
     return PROCEDURAL if folder is None else texture_set(folder).name
 
 
@@ -68,7 +69,8 @@ def _read(folder: Path) -> TextureSet:
         if not path.is_file():
             raise FileNotFoundError(
                 f"expected the frost textures {', '.join(FILES)} in {folder}, found no {name}: take them from "
-                "github.com/hendrycks/robustness (ImageNet-C/imagenet_c/imagenet_c/frost), or use those that ship"
+                "github.com/hendrycks/robustness (ImageNet-C/imagenet_c/imagenet_c/frost), or name no "
+                "folder: the package then draws textures"
             )
         content = path.read_bytes()
         digest.update(content)
@@ -108,7 +110,7 @@ def _bed_of_needles(stream: Stream, size: tuple[int, int]) -> FloatImage:
 def _frozen_droplets(stream: Stream, size: tuple[int, int]) -> FloatImage:
     frozen = droplets(stream, size, 14)
     stars = feathers(stream, size, 0.004, (6, 24), 2.4, spread=0.12, arms=4)
-    # Stars grow where the glass is clear.
+    # Stars grow only where the glass is clear.
     stars *= 3 * np.maximum(clouds(stream, size, 70) - 0.4, 0)
     frozen += stars
     return frozen
@@ -130,13 +132,13 @@ _DRAWINGS: tuple[tuple[Callable[[Stream, tuple[int, int]], FloatImage], int], ..
     (_small_feathers, 16),
     (_large_feathers, 16),
 )
-"""The function that draws each texture, and the size of the texture's patches of one tint, in pixels."""
+"""The function that draws each texture, and the size of the texture's areas of one tint, in pixels."""
 
 
 def _in_color(drawing: FloatImage, tint: FloatImage, statistics: Statistics) -> ByteImage:
-    """Give a drawing the spectrum, the layout and the quantiles of a texture.
+    """Give a drawing the spectrum, the layout and the quantiles of an original texture.
 
-    Each of the three changes the others, so they take turns; the quantiles come last.
+    Adjusting one of the three changes the others, so they are adjusted in turn, the quantiles last.
     """
     green = _with_quantiles(drawing, statistics.quantiles[1])
     for _ in range(3):
@@ -144,7 +146,7 @@ def _in_color(drawing: FloatImage, tint: FloatImage, statistics: Statistics) -> 
         green = _with_quantiles(green, statistics.quantiles[1])
     tint = (tint - tint.mean()) / tint.std() * green.std()
     channels = []
-    # Red and blue lean towards a common tint in opposite directions, as far as they are independent of green.
+    # Red and blue are mixed with a common tint, of opposite signs, to get the wanted correlations with green.
     for channel, sign in ((0, 1), (1, 0), (2, -1)):
         share = sign * np.sqrt(1 - statistics.correlations[channel // 2] ** 2)
         mixed = np.sqrt(1 - share**2) * (green - green.mean()) + share * tint
@@ -153,31 +155,31 @@ def _in_color(drawing: FloatImage, tint: FloatImage, statistics: Statistics) -> 
 
 
 def _with_layout(values: FloatImage, wanted: tuple[tuple[float, ...], ...]) -> FloatImage:
-    """Add a smooth shade that brings the means of the 3 x 3 cells close to the wanted ones."""
-    # The shade is stronger than needed, because the rest of the round takes some of it back.
+    """Add a smooth shade that brings the means of 3 x 3 cells close to the wanted means."""
+    # The factor 1.5 makes up for the later adjustments, which undo part of the shade.
     shade = 1.5 * (np.array(wanted) - layout(values))
     for axis, length in enumerate(values.shape):
         count = shade.shape[axis]
         position = (np.arange(length) + 0.5) * count / length - 0.5
         before = np.clip(position, 0, count - 1.001).astype(np.intp)
         share = np.clip(position, 0, count - 1) - before
-        # The transition from cell to cell is smooth, because kinks would be seen.
+        # The transition between cells is smooth, because kinks would be visible.
         share = np.expand_dims(share * share * (3 - 2 * share), 1 - axis)
         shade = (1 - share) * shade.take(before, axis) + share * shade.take(before + 1, axis)
     return values + shade.astype(np.float32)
 
 
 def _with_quantiles(values: FloatImage, wanted: tuple[float, ...]) -> FloatImage:
-    """Map the values by an increasing function, so that they have the wanted quantiles."""
-    # One pixel in seven suffices to know the quantiles of all.
+    """Map the values with an increasing function, so that they have the wanted quantiles."""
+    # One pixel in seven is enough to estimate the quantiles.
     found = quantiles(values.reshape(-1)[::7])
     return np.interp(values, found, wanted).astype(np.float32)
 
 
 def _with_spectrum(values: FloatImage, wanted: tuple[float, ...]) -> FloatImage:
-    """Amplify each frequency so that the bands get the wanted mean powers; the phases, which carry the shapes, stay."""
+    """Amplify each frequency to give the bands the wanted mean power; phases, which determine the shapes, stay."""
     gain = np.array(wanted) - spectrum(values)
-    # A cosine transform mirrors the drawing at its edges, so that nothing leaks from one edge to the other.
+    # A cosine transform mirrors the drawing at its edges, so one edge does not affect the opposite one.
     height, width = values.shape
     frequency = np.hypot(np.arange(height)[:, None] / height, np.arange(width) / width) / 2
     frequency[0, 0] = BANDS[0]
@@ -203,18 +205,18 @@ def frost(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def _fitting_texture(folder: Path | str | None, number: int, height: int, width: int, profile: Profile) -> ByteImage:
-    """Return a texture at the scale of the profile, enlarged further if the image would not fit into it."""
+    """Return a texture at the scale of the profile, further enlarged if the image is larger than this texture."""
     texture = texture_set(folder).textures[number]
     rows, columns = texture.shape[:2]
     scale = profile.frost_scale
     if not profile.original:
         scale *= max(height / rows, width / columns, 1)
     elif round(rows * scale) <= height or round(columns * scale) <= width:
-        # The original generators say nothing of this case: their images were never this large.
+        # The original generators do not cover this case, because their images were never this large.
         scale = max((height + 1) / rows, (width + 1) / columns)
     if scale == 1:
         return texture
-    # Textures for unusually large images are not kept, because they would fill the memory.
+    # Textures for unusually large images are not cached, because they would fill the memory.
     rescale = _rescaled if texture.nbytes * scale**2 <= _KEPT_BYTES else _rescaled.__wrapped__
     return rescale(folder, number, scale, profile.original)
 

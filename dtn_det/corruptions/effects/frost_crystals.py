@@ -1,4 +1,4 @@
-"""Drawings of ice on glass: needles, feathers, wrinkles and droplets, in shades that the caller will adjust."""
+"""Drawings of ice on glass: needles, feathers, wrinkles and droplets, in shades for the caller to adjust."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from dtn_det.corruptions.stream import Stream
 from dtn_det.system.compiled import compiled
 
 Strokes = npt.NDArray[np.float32]
-"""``(N, 9)``: x and y of both ends, half the width at both ends, shade of the middle line, what the shade gains from
-there to one rim and loses to the other, opacity."""
+"""Strokes ``(N, 9)``: x and y of both ends, half the width at both ends, shade, gain and opacity.
+
+The shade is that of the middle line. It rises by the gain from the middle line to one rim, and falls by the gain to the
+other."""
 
 Floats = npt.NDArray[np.floating]
 Range = tuple[float, float]
@@ -19,14 +21,14 @@ Size = tuple[int, int]
 
 
 def needles(stream: Stream, size: Size, density: float, length: Range, half_width: Range) -> FloatImage:
-    """Draw blades that lie across each other, each lit from one side.
+    """Draw blades that cross each other, each lit from one side.
 
     Args:
         stream: Random numbers.
         size: Height and width, in pixels.
         density: Number of needles per pixel.
-        length: Least and greatest length, in pixels; short needles are more frequent.
-        half_width: Least and greatest half of the width, in pixels; slim needles are more frequent.
+        length: Smallest and largest length, in pixels; short needles are more frequent.
+        half_width: Smallest and largest half of the width, in pixels; slim needles are more frequent.
 
     Returns:
         ``(H, W)`` shades.
@@ -34,7 +36,7 @@ def needles(stream: Stream, size: Size, density: float, length: Range, half_widt
     x, y, turn, stretch, girth, shade, gain, cross = stream.uniforms((8, int(density * size[0] * size[1])))
     angle = _grain(x, y, size) + 1.2 * (turn - 0.5) + np.where(cross < 0.4, 1.05, 0)
     reach, half = _within(length, stretch**2), _within(half_width, girth**2)
-    # Some needles begin outside of the picture.
+    # Some needles begin outside the picture.
     x, y = x * (size[1] + 40) - 20, y * (size[0] + 40) - 20
     ends = (x, y, x + reach * np.cos(angle), y + reach * np.sin(angle))
     return _drawing(size, 0.5, _strokes(*ends, half, half * 0.2, shade, gain - 0.4, 0.55))
@@ -43,16 +45,16 @@ def needles(stream: Stream, size: Size, density: float, length: Range, half_widt
 def feathers(
     stream: Stream, size: Size, density: float, length: Range, spacing: float, spread: float, arms: int
 ) -> FloatImage:
-    """Draw crystals whose spines bear barbs on both sides, bright on dark.
+    """Draw crystals of spines with barbs on both sides, bright on dark.
 
     Args:
         stream: Random numbers.
         size: Height and width, in pixels.
         density: Number of crystals per pixel.
-        length: Least and greatest length of a spine, in pixels.
-        spacing: Distance of the barbs, in pixels.
+        length: Smallest and largest length of a spine, in pixels.
+        spacing: Distance between barbs, in pixels.
         spread: Length of the longest barbs, relative to the spine.
-        arms: Largest number of spines that leave from one point.
+        arms: Largest number of spines that start at one point.
 
     Returns:
         ``(H, W)`` shades.
@@ -65,7 +67,7 @@ def feathers(
     steps = np.maximum(reach / spacing, 3).astype(np.intp)
     spines = np.stack((x * size[1], y * size[0], angle, bend - 0.5, reach, 0.35 + 0.65 * shade, steps))
     step, (x, y, angle, bend, reach, shade, steps) = _members(steps, spines)
-    # The barbs leave from points along the spines, which bend a little.
+    # The barbs start at points along the spines, which are slightly bent.
     place, before = (step + 1) / (steps + 1), step / (steps + 1)
     direction = angle + 0.5 * bend * place
     tip = (x + reach * place * np.cos(direction), y + reach * place * np.sin(direction))
@@ -77,28 +79,29 @@ def feathers(
             *tip, tip[0] + barb * np.cos(direction + lean), tip[1] + barb * np.sin(direction + lean),
             0.24 * spacing, 0.1 * spacing, light * shade, 0.3, 0.9,
         )
-        # Side branches of ice leave at 60 degrees; these lean a little towards the tip, and one side lies in the shade.
+        # Side branches of ice leave the spine at 60 degrees. Here they lean a little towards the tip, and one side is
+        # in the shade.
         for lean, light in ((0.85, 1.0), (-0.85, 0.75))
     ]  # fmt: skip
     spine = _strokes(*root, *tip, 0.12 * spacing, 0.12 * spacing, shade, 0.0, 0.6)
-    # One crystal after the other, so that later ones cover earlier ones.
+    # Strokes are ordered by crystal, so that later crystals cover earlier ones.
     return _drawing(size, 0.0, np.stack([*sides, spine], axis=1).reshape(-1, 9))
 
 
 def _members(counts: npt.NDArray[np.intp], groups: Floats) -> tuple[npt.NDArray[np.intp], Floats]:
-    """Number the members within each group from 0, and repeat the column of each group for all its members."""
+    """Number the members of each group from 0, and repeat the group's column for each member."""
     number = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
     return number, np.repeat(groups, counts, axis=1)
 
 
 def wrinkles(stream: Stream, size: Size, density: float, length: Range) -> FloatImage:
-    """Draw folds of a sheet of ice, each bright on one side and dark on the other.
+    """Draw folds in a sheet of ice, each bright on one side and dark on the other.
 
     Args:
         stream: Random numbers.
         size: Height and width, in pixels.
         density: Number of folds per pixel.
-        length: Least and greatest length, in pixels; short folds are more frequent.
+        length: Smallest and largest length, in pixels; short folds are more frequent.
 
     Returns:
         ``(H, W)`` shades.
@@ -135,19 +138,19 @@ def droplets(stream: Stream, size: Size, streak: float) -> FloatImage:
     x, y = x * size[1], y * size[0]
     half = 0.5 + 0.9 * girth
     runs = fate < 0.25
-    # Droplets run where others have run before.
+    # Droplets run along the tracks of earlier droplets.
     x = np.where(runs, np.round(x / 5) * 5 + 2 * (aside - 0.5), x)
     ends = (x, y, np.where(runs, x, x + half), y + np.where(runs, shade * streak, half))
     return _drawing(size, 0.4, _strokes(*ends, half, half, shade, 0.3, 0.6))
 
 
 def clouds(stream: Stream, size: Size, cell: int) -> FloatImage:
-    """Draw smooth light and shade.
+    """Draw smooth noise.
 
     Args:
         stream: Random numbers.
         size: Height and width, in pixels.
-        cell: Distance between two independent values, in pixels.
+        cell: Distance between independent values, in pixels.
 
     Returns:
         ``(H, W)`` shades from 0 to 1.
@@ -160,7 +163,7 @@ def clouds(stream: Stream, size: Size, cell: int) -> FloatImage:
 
 
 def _cells(length: int, cell: int) -> tuple[npt.NDArray[np.intp], FloatImage]:
-    """Return the cell of each pixel of an axis and the share of the next cell, which rises smoothly from 0 to 1."""
+    """Return the cell of each pixel of an axis, and the weight of the next cell, which rises smoothly from 0 to 1."""
     position = np.arange(length) / cell
     index = position.astype(np.intp)
     share = (position - index).astype(np.float32)
@@ -172,7 +175,7 @@ def _within(ends: Range, share: Floats) -> Floats:
 
 
 def _grain(x: Floats, y: Floats, size: Size) -> Floats:
-    """Return a direction that changes slowly from place to place, for crystals grow along their neighbours."""
+    """Return a direction that changes slowly across the picture, because crystals grow along their neighbours."""
     x, y = 6 * x * size[1] / size[0], 6 * y
     direction: Floats = 1.3 * np.sin(x + 1.7 * np.sin(0.7 * y)) + 1.1 * np.cos(1.3 * y + np.sin(0.9 * x))
     return direction
@@ -190,7 +193,7 @@ def _drawing(size: Size, background: float, strokes: Strokes) -> FloatImage:
 
 @compiled
 def _paint(canvas: FloatImage, strokes: Strokes) -> None:
-    """Lay the strokes over the canvas, one after the other, with smooth rims and straight ends."""
+    """Paint the strokes onto the canvas, one after the other, with smooth rims and straight ends."""
     height, width = canvas.shape
     for k in range(strokes.shape[0]):
         x0, y0, x1, y1, half0, half1, shade, gain, opacity = strokes[k]

@@ -1,7 +1,8 @@
-"""Statistics of the six frost textures of ImageNet-C, which the textures that ship with this package are made to have.
+"""Statistics of the six frost textures of ImageNet-C. The textures that this package draws are given the same.
 
-Measured on ``frost1.png`` to ``frost6.jpg`` of github.com/hendrycks/robustness (ImageNet-C/imagenet_c/imagenet_c/frost)
-by :func:`quantiles`, :func:`spectrum` and :func:`layout`. The second and the third file hold the same picture.
+They were measured on ``frost1.png`` to ``frost6.jpg`` of github.com/hendrycks/robustness
+(ImageNet-C/imagenet_c/imagenet_c/frost) with :func:`quantiles`, :func:`spectrum` and :func:`layout`. The second and the
+third file hold the same picture.
 """
 
 from __future__ import annotations
@@ -12,24 +13,24 @@ import numpy as np
 import numpy.typing as npt
 
 SHARES = (0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995, 1)
-"""Shares of the pixels below each of the stored quantiles."""
+"""Share of the pixels below each stored quantile."""
 
 Values = npt.NDArray[np.floating] | npt.NDArray[np.uint8]
 
 BANDS = 2.0 ** np.arange(-8, 0, 0.5)
-"""Upper ends of the bands of the spectrum, in cycles per pixel: ``(16,)``; the last is the highest frequency of all."""
+"""Upper ends of the frequency bands, in cycles per pixel: ``(16,)``. The last is the highest frequency that occurs."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """The statistics of one texture.
+    """The statistics of a texture.
 
     Attributes:
         size: Height and width, in pixels.
-        quantiles: Quantiles of the red, the green and the blue channel at :data:`SHARES`.
+        quantiles: Quantiles of the red, green and blue channels at :data:`SHARES`.
         spectrum: Spectrum of the green channel: see :func:`spectrum`.
         layout: Layout of the green channel: see :func:`layout`.
-        correlations: Correlations of the red and of the blue channel with the green one.
+        correlations: Correlations of the red and the blue channel with the green channel.
     """
 
     size: tuple[int, int]
@@ -47,14 +48,14 @@ def quantiles(values: Values) -> npt.NDArray[np.float64]:
 def layout(channel: Values) -> npt.NDArray[np.float64]:
     """Return the mean of each cell of a ``(3, 3)`` grid.
 
-    It matters where a texture is bright, because random crops show its middle more often than its edges.
+    The place of bright areas matters, because random crops show the middle of a texture more often than its edges.
     """
     rows = (strip.mean(axis=0) for strip in np.array_split(channel, 3, axis=0))
     return np.array([[cell.mean() for cell in np.array_split(row, 3)] for row in rows])
 
 
 def band_of_each_frequency(height: int, width: int) -> npt.NDArray[np.intp]:
-    """Return the band, 0 to 15, of each coefficient of a real Fourier transform: ``(height, width // 2 + 1)``."""
+    """Return the band (0 to 15) of each coefficient of a real Fourier transform: ``(height, width // 2 + 1)``."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     bands: npt.NDArray[np.intp] = np.searchsorted(BANDS, frequency).clip(max=len(BANDS) - 1)
     return bands
@@ -63,8 +64,8 @@ def band_of_each_frequency(height: int, width: int) -> npt.NDArray[np.intp]:
 def spectrum(channel: Values) -> npt.NDArray[np.float64]:
     """Return the mean power of the frequencies of each band.
 
-    The image is faded towards its edges before the transform, because jumps between opposite edges would show at all
-    frequencies.
+    The image is faded out towards its edges before the transform, because differences between opposite edges would
+    contribute to all frequencies.
 
     Args:
         channel: ``(H, W)`` values.
@@ -141,4 +142,4 @@ TEXTURES = (
         correlations=(0.977, 0.977),
     ),
 )
-"""The statistics of the six textures, in their order."""
+"""The statistics of the six textures, in the order of their files."""

@@ -1,9 +1,9 @@
-"""Noise that treats every value of the image by itself: gaussian, shot, impulse and speckle noise.
+"""Noise that treats each value of the image independently: gaussian, shot, impulse and speckle noise.
 
-Such a corruption is a random map from one of 256 grey levels to another. Its 256 x 256 transition matrix follows from
-the definition and does not change from image to image, so a value costs one random number and two look-ups in Walker's
-alias table of its row (Walker, "An efficient method for generating discrete random variables with general
-distributions", 1977) instead of a draw from a normal or Poisson distribution. Probabilities are exact to 2^-24.
+Such a corruption maps each of 256 grey levels to a random one. Its 256 x 256 transition matrix follows from the
+definition and is the same for all images. So a value needs no draw from a normal or Poisson distribution, but only one
+random number and two look-ups in its row of Walker's alias table (Walker, "An efficient method for generating discrete
+random variables with general distributions", 1977). Probabilities are exact to 2^-24.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Matrix = npt.NDArray[np.float64]
 
 
 def add_noise(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Draw each value of the image from the distribution that the noise gives to its level.
+    """Draw each value of the image from the noise's distribution for its level.
 
     Args:
         image: ``(H, W, 3)`` uint8.
@@ -42,7 +42,7 @@ def add_noise(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def transition_matrix(name: str, parameters: Parameters) -> Matrix:
-    """Return the ``(256, 256)`` probabilities of each output level for each input level; rows sum to 1."""
+    """Return the ``(256, 256)`` probabilities: row = input level, column = output level; rows sum to 1."""
     (parameter,) = parameters
     level = np.arange(LEVELS, dtype=np.float64)[:, None]
     if name == "gaussian_noise":
@@ -59,8 +59,8 @@ def transition_matrix(name: str, parameters: Parameters) -> Matrix:
 
 
 def _normal_noise(level: Matrix, deviation: Matrix) -> Matrix:
-    """Return the transition matrix of normal noise, clipped and rounded down; a deviation of 0 leaves a level alone."""
-    # The upper end of each output level: everything below 1 becomes 0, everything from 255 on 255.
+    """Return the transition matrix of normal noise, clipped and rounded down. A deviation of 0 keeps the level."""
+    # The upper end of each output level. All values below 1 become 0, all values from 255 on become 255.
     upper = np.append(np.arange(1, LEVELS, dtype=np.float64), np.inf)
     spread = np.where(deviation == 0, 1, deviation)
     below = stats.norm.cdf((upper - level) / spread)
@@ -69,11 +69,11 @@ def _normal_noise(level: Matrix, deviation: Matrix) -> Matrix:
 
 
 def _shot_noise(level: Matrix, photons: float) -> Matrix:
-    """Return the transition matrix of shot noise: row = level, entry = probability of each output level.
+    """Return the transition matrix of shot noise: row = input level, column = output level.
 
-    The output is a Poisson count of mean ``photons * level / 255``, scaled back, clipped and rounded down.
+    The output is a Poisson count with mean ``photons * level / 255``, scaled back, clipped and rounded down.
     """
-    # All counts from `photons` on are clipped to 255, so their probabilities are added as one.
+    # All counts of at least `photons` are clipped to 255, so their probabilities are added up.
     counts = np.arange(int(np.ceil(photons)))
     outputs = np.minimum(counts / photons, 1) * 255
     mean = photons * level / 255
@@ -86,7 +86,7 @@ def _shot_noise(level: Matrix, photons: float) -> Matrix:
 
 @functools.lru_cache(maxsize=64)
 def _alias_table(name: str, parameters: Parameters) -> npt.NDArray[np.uint32]:
-    """Return the alias table of each level (row), with thresholds in the upper 24 bits and aliases in the lower 8."""
+    """Return the alias tables, a row per level, with thresholds in the upper 24 bits and aliases in the lower 8."""
     matrix = transition_matrix(name, parameters)
     table = _build_alias_table(matrix / matrix.sum(axis=1, keepdims=True))
     table.setflags(write=False)
@@ -118,7 +118,7 @@ def _build_alias_table(matrix: Matrix) -> npt.NDArray[np.uint32]:
                 num_large -= 1
                 small[num_small] = greater
                 num_small += 1
-        # Columns that rounding leaves over have a share of 1 and are their own alias.
+        # Columns left over because of rounding keep their own value with probability 1.
         for k in range(num_small):
             alias[small[k]] = small[k]
         for k in range(levels):
@@ -136,7 +136,7 @@ def _draw(
 ) -> None:
     flat = table.reshape(-1)
     for i in range(values.size):
-        # One number chooses the column with 8 bits and decides between column and alias with the other 24.
+        # Of each random number, 8 bits choose the column, and 24 bits choose between the column and its alias.
         column = bits[i] & np.uint32(255)
         entry = flat[(np.uint32(values[i]) << np.uint32(8)) | column]
         out[i] = np.uint8(column) if (bits[i] >> np.uint32(8)) < (entry >> np.uint32(8)) else np.uint8(entry)

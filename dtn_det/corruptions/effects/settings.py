@@ -1,4 +1,4 @@
-"""The settings that each corruption is called with, besides the image."""
+"""The settings of a corruption, which its function receives together with the image."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class EffectSettings:
     Attributes:
         name: Name of the corruption.
         severity: 1 to 5.
-        profile: The benchmark whose parameters and habits are followed.
+        profile: The benchmark whose parameters and peculiarities are followed.
         stream: Random numbers of this image.
-        frost_folder: Folder of frost textures; None for those that ship.
+        frost_folder: Folder of frost textures; None for the textures that this package draws.
     """
 
     name: str

@@ -12,7 +12,7 @@ from dtn_det.system.compiled import compiled
 
 
 def snow(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Whiten the image and lay a layer of flakes over it twice, the second time turned by 180 degrees."""
+    """Whiten the image and add a layer of flakes twice, the second time rotated by 180 degrees."""
     *_, radius, sigma, share = settings.parameters
     flakes = _flakes(image.shape[0], image.shape[1], settings)
     streaks = blur_along(flakes, int(radius), sigma, settings.stream.uniform(-135, -45))
@@ -22,15 +22,15 @@ def snow(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def _flakes(height: int, width: int, settings: EffectSettings) -> FloatImage:
-    """Draw the flakes before their motion, enlarged normal noise above a threshold: ``(height, width)``, 0 to 255."""
+    """Draw the flakes before motion blur: enlarged normal noise above a threshold, ``(height, width)``, 0 to 255."""
     mean, deviation, factor, threshold = settings.parameters[:4]
     upper, down = zoom_samples(height, factor, centred=settings.profile.original)
     left, across = zoom_samples(width, factor, centred=settings.profile.original)
-    # Noise is drawn only where it is seen; the rest of the layer would be cropped away.
+    # Noise is drawn only where it is visible; the rest of the layer would be cropped.
     noise = settings.stream.normals((int(upper[-1] - upper[0]) + 2, int(left[-1] - left[0]) + 2))
-    # At some sizes the enlargement ends a pixel before the image does; no flakes fall on the rest.
+    # At some sizes the enlargement is a pixel smaller than the image; there are no flakes on the rest.
     flakes = np.zeros((height, width), np.float32)
-    # The original generator hands the flakes to its blur as an 8-bit image.
+    # The original generator passes the flakes to its blur as an 8-bit image.
     in_bytes = settings.profile.original
     scales = np.array([mean, deviation, threshold], np.float32) * 255
     _enlarge(noise, upper - upper[0], down, left - left[0], across, scales, in_bytes, flakes)

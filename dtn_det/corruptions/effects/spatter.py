@@ -22,13 +22,13 @@ MUD = np.array([63, 42, 20], np.float32)
 
 
 def spatter(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Splash water (the milder severities) or mud (the others) onto the image."""
+    """Splash water (lower severities) or mud (higher severities) onto the image."""
     mean, deviation, sigma, threshold, last, mud = settings.parameters
     height, width = image.shape[:2]
     noise = np.empty((height, width), np.float32)
     bits = settings.stream.bits((noise.size + 1) // 2).view("<u2")
     _look_up(_normal_quantiles(mean, deviation), bits, noise.reshape(-1))
-    # Beyond three sigmas lie 0.3 % of the weight.
+    # Only 0.3 % of the weight is beyond three sigmas.
     liquid = gaussian_filter(noise, sigma, truncate=3)
     spattered = np.empty_like(image)
     if mud:
@@ -36,14 +36,14 @@ def spatter(image: ByteImage, settings: EffectSettings) -> ByteImage:
         return spattered
     thickness = _water(liquid, threshold)
     thickest = int(thickness.max())
-    # Without any drop, the image stays as it is.
+    # If there is no drop, the image does not change.
     _splash_water(image, thickness, WATER * np.float32(last / thickest if thickest else 0), spattered)
     return spattered
 
 
 @functools.lru_cache(maxsize=16)
 def _normal_quantiles(mean: float, deviation: float) -> FloatImage:
-    """Return the normal number that each 16-bit random number stands for, exact to 2^-16 in probability: (65536,)."""
+    """Return the normal value for each 16-bit random number, exact to 2^-16 in probability: ``(65536,)``."""
     shares = (np.arange(2**16) + 0.5) / 2**16
     return np.asarray(mean + deviation * special.ndtri(shares), np.float32)
 
@@ -55,7 +55,7 @@ def _look_up(table: FloatImage, bits: npt.NDArray[np.uint16], out: FloatImage) -
 
 
 def _water(liquid: FloatImage, threshold: float) -> npt.NDArray[np.uint16]:
-    """Return how much light the water adds: the drops times a relief that follows the distance from their rims."""
+    """Return the light that the water adds: the drops times a relief, which depends on the distance from their rims."""
     drops = np.empty(liquid.shape, np.uint8)
     _keep_drops(liquid, np.float32(threshold), drops)
     distance = cv2.distanceTransform(255 - cv2.Canny(drops, 50, 150), cv2.DIST_L2, 5)
@@ -75,7 +75,7 @@ def _keep_drops(liquid: FloatImage, threshold: np.float32, out: ByteImage) -> No
 
 
 def _mud_cover(liquid: FloatImage, threshold: float, sigma: float) -> FloatImage:
-    """Return the share of each pixel that mud covers; only shares of 80 % and more are drawn."""
+    """Return the share of each pixel that is covered with mud. Only shares of at least 80 % are drawn."""
     return gaussian_filter((liquid > np.float32(threshold)).astype(np.float32), sigma)
 
 
