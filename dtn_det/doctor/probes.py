@@ -37,7 +37,7 @@ class Probe:
         module: Import name of the package. A `ModuleNotFoundError` for it means that the package is not installed.
         distributions: Names of the distributions that contain the module; the first is the one to install.
         extra: Extra of this package that installs it; `None` if it is always required.
-        code: The code to run; see `dtn_det.doctor.probe.run_probe`.
+        code: The code to run; see :func:`run_probe`.
     """
 
     name: str
