@@ -91,7 +91,7 @@ def _build(
 
 
 def _layers_of(whole: nn.Module) -> Callable[[str, nn.Module], bool]:
-    """Return a function that selects the norms of a model of features that are converted in the whole model."""
+    """For a model of features, return a function that selects the norms that are converted in the whole model."""
     converted = {_plain(name) for name, module in whole.named_modules() if isinstance(module, _CONVERTED)}
     return lambda name, module: _plain(name) in converted
 
@@ -103,7 +103,10 @@ def _take_weights(features: nn.Module, whole: nn.Module) -> None:
 
 
 def _plain(name: str) -> str:
-    """Return the same name for a module of a whole model (``a.0``) and of features (``model.a.0`` or ``a_0``)."""
+    """Return a common name for a module in a whole model and in a model of features.
+
+    Its name is ``a.0`` in a whole model, and ``model.a.0`` or ``a_0`` in a model of features.
+    """
     return name.removeprefix("model.").replace(".", "_")
 
 

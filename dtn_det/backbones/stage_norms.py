@@ -19,7 +19,7 @@ _DTN_KEYS = option_names("dtn")
 
 
 def check_arguments(backbone: type, names: Iterable[str]) -> None:
-    """Check that a backbone, or a parent class that receives its further arguments, has arguments of these names.
+    """Check that a backbone, or a parent that receives its remaining arguments, accepts arguments of these names.
 
     Raises:
         TypeError: An argument is unknown. The message contains the name of `backbone`, not of a parent, and similar

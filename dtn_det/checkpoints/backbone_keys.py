@@ -65,8 +65,8 @@ def backbone_weights(
         prefix: Only names that start with this prefix are taken, and it is removed. By default, whatever stands before
             the names of the family is removed: the prefix of ``torch.compile``, data parallelism, Lightning, a detector
             or a classifier.
-        wanted: ``'ema'`` or ``'plain'`` of a checkpoint with both. None takes the average, but from a file of mmcv's
-            EMAHook the weights under the names of the model.
+        wanted: ``'ema'`` or ``'plain'``, for a checkpoint with both. None takes the average; in a file of mmcv's
+            EMAHook, None takes the weights under the names of the model.
 
     Returns:
         The tensors, under the names of the library that wrote them.

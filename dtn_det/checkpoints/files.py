@@ -14,15 +14,15 @@ CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors")
 """Suffixes of checkpoint files. ``.safetensors`` files are written by safetensors, all others by ``torch.save``."""
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
-"""Names of the file with the weights in a folder of Hugging Face. Weights in parts have an index instead, whose name
-ends in INDEX_END.
+"""Names of the file with the weights in a folder of Hugging Face. Weights in parts have an index with the suffix
+INDEX_END instead.
 """
 
 ADAPTER_CONFIG = "adapter_config.json"
 """File that PEFT writes beside an adapter. An adapter is no model by itself."""
 
 INDEX_END = ".index.json"
-"""End of the name of an index, the JSON file that lists in which part of the weights each tensor is."""
+"""Suffix of an index, the JSON file that lists which part of the weights contains each tensor."""
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)")
 
@@ -41,10 +41,10 @@ def holds_weights(folder: Path) -> bool:
 
 
 def check_no_part(path: Path) -> None:
-    """Check by its name that a file is not one of several parts of a model's weights.
+    """Check, by the name of a file, that it is not one of several parts of a model's weights.
 
     Raises:
-        CheckpointError: It is a part.
+        CheckpointError: The file is one of several parts.
     """
     part = _PART.search(path.name)
     if part is None or int(part[2]) < 2:

@@ -231,7 +231,7 @@ def compare_weights(
 
 
 def with_tied_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> StateDict:
-    """Add the missing names of the model whose tensors a state dict has under another name.
+    """Add each missing name of the model whose tensor a state dict has under another name.
 
     A parameter that several modules share has a name in each of them. Files of safetensors and of Hugging Face's models
     hold such a tensor only once, under one of its names.
@@ -241,7 +241,7 @@ def with_tied_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> S
         own: State dict of the model, with the model's own tensors rather than copies.
 
     Returns:
-        The state dict, completed with each name whose tensor it has under another name.
+        The state dict with these names.
     """
     known = {_storage(value): name for name, value in own.items() if name in state}
     known.pop(None, None)
@@ -271,7 +271,7 @@ def _storage(value: Tensor) -> tuple[object, ...] | None:
 
 
 def _norm_of(state: Mapping[str, Tensor], name: str) -> str | None:
-    """Return the class name of the norm whose options are stored under a name; None if no such options are."""
+    """Return the class name of the norm whose options are stored under a name; None if none are stored there."""
     options = unpack_options(state[name]) if name.endswith(EXTRA_STATE) else None
     norm = (options or {}).get("norm")
     return norm if isinstance(norm, str) else None

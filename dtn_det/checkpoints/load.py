@@ -55,8 +55,8 @@ def load_weights(
     Args:
         model: The model, or wrappers with the model as ``module``. It stays unchanged if the checkpoint does not fit.
         source: Path or URL, see :func:`dtn_det.checkpoints.read.read_checkpoint`.
-        weights: ``'ema'`` or ``'plain'`` of a checkpoint with both. None takes the average if there is one, but from a
-            file of mmcv's EMAHook the weights under the names of the model.
+        weights: ``'ema'`` or ``'plain'``, for a checkpoint with both. None takes the average if there is one; in a file
+            of mmcv's EMAHook, None takes the weights under the names of the model.
         advice: What the user can do if the checkpoint does not fit, as the end of a sentence.
 
     Returns:
@@ -119,9 +119,13 @@ def in_names_of(
     Two kinds of renaming are tried. If the model has a Swin or PVT of MMDetection, this package renames weights in the
     names of the authors or timm. If the model is timm's, timm's own ``checkpoint_filter_fn`` renames them.
 
-    Renamed weights are used if all of them fit, or if only the number of classes differs. If more of the model's names
-    are found than before, weights that this package renamed are always used. Weights that timm renamed are then used if
-    the file merely lacks some, such as a classifier.
+    Renamed weights are used in these cases:
+
+    * all of them fit,
+    * only the number of classes differs,
+    * more of the model's names are found than before, and this package renamed the weights,
+    * more of the model's names are found than before, timm renamed the weights, and the file merely lacks some of them,
+      such as a classifier.
 
     Args:
         state: Names and tensors without wrappers.
@@ -206,7 +210,7 @@ def with_options(
     Args:
         model: The model; ``'take'`` sets the options of its layers.
         state: Names and tensors, in the names of the model.
-        advice: What the user can do if they must not differ, as the end of a sentence.
+        advice: What the user can do if options must not differ, as the end of a sentence.
 
     Returns:
         The state dict, with facts and remarks on options that differ. With ``'keep'`` the state dict lacks these

@@ -120,8 +120,8 @@ def find_copies(state: Mapping[str, Tensor], content: Mapping[str, Any], own: It
         own: Names of the model if it is known. If the model itself has buffers ``ema_...``, they are no second set.
 
     Returns:
-        Both sets, of which the one under the names of the model is chosen. None if there are no copies, or if a tensor
-        ``ema_...`` does not match exactly one other tensor: its name with underscores for dots, and its shape.
+        Both sets, of which the one under the names of the model is chosen. None if there are no copies, or if the name
+        (with underscores for dots) and the shape of a tensor ``ema_...`` do not match exactly one other tensor.
     """
     copies = {name: found for name in state if (found := _COPY.match(name))}
     if not copies or not copies.keys().isdisjoint(own):

@@ -89,8 +89,7 @@ def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None
         The state dict, with the names of the file.
 
     Raises:
-        CheckpointError: There is no state dict, there are several under keys that do not say which one is meant, or
-            there is none of the wanted kind.
+        CheckpointError: There is no state dict, none of the wanted kind, or several under keys of unknown meaning.
     """
     plain = next(((key, state) for key in PLAIN_PLACES if (state := _weights(content.get(key)))), None)
     averaged = next(((key, state) for key in AVERAGED_PLACES if (state := _weights(content.get(key)))), None)

@@ -146,8 +146,8 @@ def find_weights(
     """Find the state dict of a checkpoint, and rename its weights as in the model as far as the names match.
 
     Args:
-        wanted: ``'ema'`` or ``'plain'`` of a checkpoint with both. None takes the average if there is one, but from a
-            file of mmcv's EMAHook the weights under the names of the model.
+        wanted: ``'ema'`` or ``'plain'``, for a checkpoint with both. None takes the average if there is one; in a file
+            of mmcv's EMAHook, None takes the weights under the names of the model.
 
     Raises:
         CheckpointError: There is no state dict, none of the wanted kind, or one without all weights of a model.

@@ -1,4 +1,4 @@
-"""Comparison of the windows of a checkpoint's model with those of a model, by their tables of relative positions.
+"""Comparison of the attention windows of a checkpoint and of a model, by their tables of relative positions.
 
 The shapes of SwinV2's weights do not depend on its windows. Only these tables, which models compute themselves, show
 the windows that a checkpoint was trained with. timm does not save the tables; files of Microsoft and of old releases of

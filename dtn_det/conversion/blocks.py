@@ -103,7 +103,7 @@ def authors_blocks(blocks: dict[str, TransformerBlock], sequence: bool) -> froze
 
 
 def reasons_of_strangers(modules: dict[str, nn.Module], blocks: dict[str, TransformerBlock]) -> dict[str, str]:
-    """Return, under a block's path, the reason why its tokens do not form the grid of an image; others are left out."""
+    """Return a reason for each block whose tokens do not form the grid of an image, under the block's path."""
     reasons: dict[str, str] = {}
     of_stage: dict[str, str | None] = {}
     for path, block in blocks.items():

@@ -178,7 +178,7 @@ class GiveGrid:
         return args, {**kwargs, "hw_shape": grid}
 
     def _learn_layout(self, block: BlockGrid, x: Tensor) -> None:
-        """Choose channels last for a block's map of unclear layout if this norm receives the map so."""
+        """Settle a block's map of unclear layout as channels last, if this norm receives the map with channels last."""
         unclear = block.unclear
         if unclear is not None and (_side(x.shape[1]), _side(x.shape[2])) == unclear[0]:
             block.tell(unclear[0])

@@ -147,7 +147,7 @@ def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str
 def _verify_places(
     model: nn.Module, outside: dict[str, nn.Module], sites: list[NormSite], blocks: tuple[str, ...]
 ) -> None:
-    """Have the first image checked for tokens in other places, if code is from outside the known libraries."""
+    """Add a check of the tokens' places on the first image, if code is from outside the known libraries."""
     first = next((site for site in sites if site.block is not None), None)
     if first is None or first.block is None:
         return
@@ -163,7 +163,7 @@ def _verify_places(
 
 
 def _watch_block(block: nn.Module, target: BlockGrid, width: int) -> None:
-    """Record the grid that a block receives, for the time of its call."""
+    """Record the grid that a block receives, during its call."""
     block.register_forward_pre_hook(RecordInput.of(block, target, width), with_kwargs=True)
     block.register_forward_hook(EndBlock(target), always_call=True)
 
@@ -208,7 +208,7 @@ def _watch_embeddings(
 
 
 def _paths_around(name: str) -> tuple[str, ...]:
-    """Return the paths of the modules around a path, the nearest first and the model itself last."""
+    """Return the paths of all modules that contain a module, the nearest first and the model itself last."""
     parts = name.split(".")
     return tuple(".".join(parts[:number]) for number in range(len(parts) - 1, 0, -1)) + (("",) if name else ())
 

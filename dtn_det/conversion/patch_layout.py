@@ -122,7 +122,7 @@ def _of_grids(grids: list[Grid], valid: Tensor | None, source: str) -> PatchLayo
 
 
 def _of_cells(cells: Tensor) -> PatchLayout | None:
-    """Read the layout from a map that is True for valid patches; None if all are valid, as the map then is the grid."""
+    """Read the layout from a map of valid patches; None if all are valid, because the map is then the grid."""
     if bool(cells.all()):
         return None
     grids = list(zip(cells.any(2).sum(1).tolist(), cells.any(1).sum(1).tolist(), strict=True))

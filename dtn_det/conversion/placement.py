@@ -129,8 +129,7 @@ class _Tap:
         self._found: tuple[Tensor, Grid] | None = None
 
     def __enter__(self) -> _Tap:
-        # The hook on the norm runs after the one that moves tokens from behind the grid to the front; the tokens that
-        # enter the block have not been moved.
+        # The block's hook runs before tokens behind the grid are moved to the front, the norm's hook after it.
         self._handles = [
             self._block.register_forward_pre_hook(self._see_block, prepend=True, with_kwargs=True),
             self._norm.register_forward_pre_hook(self._see_norm, with_kwargs=True),

@@ -28,13 +28,15 @@ from dtn_det.layers.token_norm import TokenNorm
 from dtn_det.layers.token_norms.factory import takes_groups, token_norm_class
 
 Layers = str | Callable[[str, nn.Module], bool]
-"""A choice of modules: a regular expression that is searched for in their paths, or a function of path and module."""
+"""A choice of modules: a regular expression to search for in their paths, or a function of path and module."""
 
 Groups = Literal["heads"] | int | Callable[[str, nn.Module], int]
-"""The number of groups of a norm: that of the attention's heads, a fixed number, or a function of path and norm."""
+"""The number of groups of a norm: ``'heads'`` for the number of attention heads, a number, or a function of path and
+norm.
+"""
 
 GridFunction = Callable[[int], Grid]
-"""A function that gives the grid for a number of tokens."""
+"""A function that returns the grid for a number of tokens."""
 
 # Names, in timm and mmpretrain, of LeViT's linear layers at the start of a branch.
 _BATCH_NORM_BRANCHES = ("qkv", "ln1", "linear1")
@@ -181,7 +183,7 @@ def _check_grid(grid: Any) -> None:
 
 
 def _needs_image(norm: str, grid: object) -> bool:
-    """Return whether only norms of image tokens can be replaced, because DTN must find their grid by itself."""
+    """Return whether only norms of image tokens can be replaced: this is so for DTN without a given grid."""
     return grid is None and token_norm_class(norm) is DTN
 
 
@@ -248,17 +250,17 @@ def _layer_norms(modules: dict[str, nn.Module]) -> dict[str, nn.LayerNorm]:
 
 
 def selects(layers: Layers, name: str, module: nn.Module) -> bool:
-    """Return whether `layers` chooses a module of a model by its path."""
+    """Return whether `layers` selects a module, given its path."""
     if callable(layers):
         return bool(layers(name, module))
     return re.search(layers, name) is not None
 
 
 def check_choice(model: Any, layers: Layers) -> None:
-    """Check that a model is built, and that `layers` is a function or a regular expression.
+    """Check that `model` is a built model, and that `layers` is a function or a regular expression.
 
     Raises:
-        InputError: The model is not built, or `layers` is neither, or is no valid regular expression.
+        InputError: `model` is not a built model, or `layers` is neither a function nor a valid regular expression.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"expected a built model (torch.nn.Module), got {type(model).__name__}: build it first")

@@ -182,7 +182,7 @@ def corrupt(
         image: ``(H, W, 3)`` uint8 RGB array of at least 32 x 32 pixels.
         name: One of :data:`dtn_det.corruptions.ALL`.
         severity: 1 to 5.
-        seed: See :class:`Corruptor`, also for all arguments after ``key``.
+        seed: See :class:`Corruptor`, which also describes all arguments after ``key``.
         key: Identity of the image, such as its path within the data set or its id. Images with the same key get the
             same random pattern, and so do all images without a key.
         profile: ``imagenet-c``, ``coco-c``, ``cifar-c`` or ``tiny-imagenet-c``.

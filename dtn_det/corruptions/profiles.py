@@ -23,9 +23,9 @@ class Profile:
             pixels, zoomed layers are cropped around their centre, and pixelate enlarges with a box filter too.
         frost_scale: Scale of the frost textures before cropping; `imagecorruptions` enlarges them by 1.1.
         engine: Version of the engine from which on the same arguments produce these pixels.
-        num_frost_textures: Number of textures that frost draws from, of the six files: the first ones. Generators list
-            six files but draw one of five. This holds for those of Hendrycks and Dietterich, and for `imagecorruptions`
-            1.0.0 to 1.1.2, with which COCO-C was published.
+        num_frost_textures: Number of textures that frost draws from: the first ones of six. The generators list six
+            files but draw only from the first five. This holds for the generators of Hendrycks and Dietterich, and for
+            `imagecorruptions` 1.0.0 to 1.1.2, with which COCO-C was published.
         side: Side of the square images for which the strengths were chosen, in pixels; None for any size.
     """
 

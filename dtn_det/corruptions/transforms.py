@@ -26,7 +26,7 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
 
     The random pattern of an image depends on its ``img_id``, or if the data set has none, on its ``img_path`` within
     ``data_root``: see :func:`dtn_det.corruptions.stream.image_key`. Both are independent of the place of the data and
-    of the order of images. ``dtn-det corrupt`` uses the same.
+    of the order of images. ``dtn-det corrupt`` uses the same ids and paths.
 
     Required key: ``img``, in BGR as MMCV loads it, with whole numbers from 0 to 255 of any dtype. The result has the
     same dtype. Modified key: ``img``.

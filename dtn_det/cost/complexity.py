@@ -248,7 +248,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _keep_all_proposals(model: Any) -> Any:
-    """Return the model's settings, changed so that the RPN keeps overlapping boxes and thus the most proposals."""
+    """Return the model's settings with an RPN that keeps overlapping boxes, which gives the most proposals."""
     settings = model.copy()
     rpn = (settings.get("test_cfg") or {}).get("rpn")
     if rpn and "nms" in rpn:

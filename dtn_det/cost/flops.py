@@ -120,7 +120,7 @@ def dtn_flops(
 
 @dataclass(frozen=True)
 class LayerCost:
-    """The cost of one call of a DTN layer, at a path of the network and on the grid of its input, for one image."""
+    """One call of a DTN layer on one image: path of the layer, grid of its input, sizes of the layer, and FLOPs."""
 
     name: str
     height: int

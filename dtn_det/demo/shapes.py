@@ -100,7 +100,8 @@ SMALL, MEDIUM, LARGE = (250.0, 950.0), (1300.0, 3200.0), (11000.0, 13000.0)
 # Largest radius, as a fraction of the image's shorter side. Shapes with a small area for their radius therefore do not
 # reach LARGE.
 MAX_RADIUS = 0.53
-# Share of images with a large object, among images of single objects; and share of small objects among all others.
+# LARGE_SHARE is the share of images with a large object, among images with objects. SMALL_SHARE is the share of small
+# objects among the objects that are not large.
 LARGE_SHARE = 0.2
 SMALL_SHARE = 0.4
 # Tangent of half the largest angle by which shapes are rotated, 23 degrees.
@@ -218,7 +219,7 @@ def draw_scene(seed: tuple[int, ...], height: int, width: int) -> Scene:
     rng = np.random.RandomState(list(seed))
     canvas = _Canvas(rng, height, width)
     kind = rng.random_sample()
-    groups: list[tuple[int, list[int], bool]] = []  # label, numbers of its shapes, crowd
+    groups: list[tuple[int, list[int], bool]] = []  # label, indices of its shapes, whether it is a crowd
     if kind < CROWD_SHARE:
         label = int(rng.randint(len(CLASSES)))
         if numbers := _add_crowd(canvas, _outlines()[label]):

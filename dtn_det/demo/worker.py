@@ -1,8 +1,8 @@
-"""The processes that train and evaluate the models, one each: :func:`run_models` starts and watches them.
+"""Training and evaluation of the models, each in a separate process that :func:`run_models` starts and watches.
 
-Each model has a separate process with one thread, so that both run at once and results do not depend on the number of
-cores. The process reports to its parent in lines of JSON on its standard output. It ends when its standard input is
-closed, which happens however the parent ends.
+A process has one thread, so that both models run at once and results do not depend on the number of cores. It reports
+to its parent in lines of JSON on its standard output. It ends when its standard input is closed, which happens however
+the parent ends.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Check:
 
 
 def diagnose() -> tuple[Check, ...]:
-    """Check the whole installation, which takes some seconds; the checks are in the order of the report."""
+    """Check the whole installation, which takes some seconds, and return the checks in the order of the report."""
     versions = installed_versions()
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         pending = {probe.name: pool.submit(run_probe, probe.code) for probe in probes.PROBES}
@@ -76,7 +76,7 @@ def diagnose() -> tuple[Check, ...]:
 
 
 def is_healthy(checks: Sequence[Check]) -> bool:
-    """Return whether no check has the status `error`."""
+    """Return whether all checks have a status other than `error`."""
     return all(check.status != "error" for check in checks)
 
 

@@ -1,6 +1,6 @@
-"""The probes of `dtn-det doctor`: the code that tries each package, and how it runs in a process of its own.
+"""The probes of `dtn-det doctor`: code that tries each package, and its execution in a separate process.
 
-A compiled package that does not match torch may crash its process.
+The process is separate, because a compiled package that does not match torch may crash it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ INSTALLABLE: Final = {
     "torchvision": "torchvision",
     "numpy": "numpy",
 }
-"""Distributions by import name: what to install if the probe of another package fails because this one is missing."""
+"""The distribution to install for a module, by import name, if a probe of another package fails because the module is
+missing.
+"""
 
 
 @dataclass(frozen=True)

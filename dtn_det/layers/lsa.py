@@ -226,7 +226,7 @@ class WindowLocality(nn.Module):
         """Let the tokens of each window attend to each other.
 
         Args:
-            x: ``(B * P, N, C)``, with ``P`` windows per image; so is the result.
+            x: ``(B * P, N, C)``, with ``P`` windows per image. The result has the same shape.
             mask: ``(P, N, N)``, added to the scores; or None.
         """
         count, length, _ = x.shape

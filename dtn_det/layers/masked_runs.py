@@ -67,7 +67,8 @@ def normalize_runs(
     """Apply the layer to each run of tokens, and normalise the tokens around it by LayerNorm's statistics.
 
     Args:
-        x: ``(B, 1, L, C)``, as is the result; :func:`dtn_det.layers.kernels.operator.is_usable` must be True for it.
+        x: ``(B, 1, L, C)``; :func:`dtn_det.layers.kernels.operator.is_usable` must be True for it. The result has the
+            same shape.
         runs: One run for each sequence, from :func:`valid_runs`.
     """
     if all(run == (0, x.shape[2]) for run in runs):

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 EXTRA_STATE = "_extra_state"
-"""The key under which PyTorch stores what a module adds to its state dict."""
+"""The key under which PyTorch stores a module's extra state in a state dict."""
 
 Options = Mapping[str, object]
-"""Options of a layer by name, and the name of its class under ``norm``, or ``layer`` if it is no norm of tokens."""
+"""Options of a layer by name. They include the name of its class, under ``norm`` for norms of tokens and under
+``layer`` for other layers.
+"""
 
 CLASS_KEYS = ("norm", "layer")
-"""Names under which options hold the class of the layer."""
+"""Keys under which options store the name of the layer's class."""
 
 
 class CarriesOptions(nn.Module):

@@ -162,7 +162,8 @@ def dynamic_token_norm(x: Tensor, parameters: DTNParameters, options: DTNOptions
     """Apply the whole layer to a grid of tokens.
 
     Args:
-        x: ``(B, H, W, C)``, float32 or float64, the dtype of the parameters; so is the result.
+        x: ``(B, H, W, C)``, in the dtype of the parameters (float32 or float64). The result has the same shape and
+            dtype.
         mask: ``(B, H, W)`` booleans, True for valid tokens. Invalid tokens are normalised by LayerNorm's statistics.
     """
     channels = x.shape[-1]

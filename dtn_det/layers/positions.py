@@ -99,7 +99,7 @@ def axis_attention(linear: Tensor, quadratic: Tensor, length: int, valid: Tensor
     """Compute the row-stochastic matrix of one axis: the softmax of :func:`axis_logits` over source positions.
 
     Args:
-        linear: As in :func:`axis_logits`, like the next two.
+        linear: See :func:`axis_logits`, also for ``quadratic`` and ``length``.
         valid: ``(B, L)`` booleans; positions that are False get weight 0. A row that is False everywhere is treated as
             True everywhere.
 

@@ -35,7 +35,7 @@ _MULTIPLIER, _INCREMENT, _MODULUS = 6364136223846793005, 1442695040888963407, 1 
 
 
 def check_integers(least: int = 1, **values: int) -> None:
-    """Check that settings are integers of at least a minimum.
+    """Check that settings are integers of ``least`` or more.
 
     Raises:
         InputError: A setting is not an integer, or below ``least``.

@@ -1,7 +1,8 @@
-"""The ListOps data set: three TSV files in the format of the Long-Range Arena, written with all cores, and read.
+"""Writing and reading the ListOps data set: three TSV files in the format of the Long-Range Arena.
 
-The set is drawn in numbered parts. Each part has its own random stream and is drawn by any free process. The parts are
-joined in the order of their numbers, so the files depend only on the settings. An existing part is not drawn again.
+The set is drawn on all cores, in numbered parts. Each part has its own random stream and is drawn by any free process.
+The parts are joined in the order of their numbers, so the files depend only on the settings. An existing part is not
+drawn again.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ FILES: Final = {"train": "basic_train.tsv", "val": "basic_val.tsv", "test": "bas
 VOCABULARY: Final = ("", *OPERATORS, END, *map(str, range(10)))
 """The tokens in the order of their numbers; number 0 is padding.
 
-As in the Arena's input pipeline, parentheses are left out, because the brackets say the same. The Arena itself numbers
-the 15 tokens in another order in each run."""
+As in the Arena's input pipeline, parentheses are left out, because the brackets contain the same information. The Arena
+itself numbers the 15 tokens in another order in each run."""
 NUM_CLASSES: Final = 10
 _NUMBERS = {token: number for number, token in enumerate(VOCABULARY) if token}
 # Version of the generator. Increase it when the same settings produce other files.

@@ -30,7 +30,7 @@ FORMATS: Final = ("pdf", "svg", "png")
 FONT: Final = "DejaVu Sans"
 """Font of all text. It comes with matplotlib, so that figures are the same everywhere."""
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""The colours of Okabe and Ito, which people of any colour vision can tell apart, without their yellow, which is too
+"""The colours of Okabe and Ito, which people with any colour vision can distinguish, without their yellow, which is too
 pale on white."""
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 GREY: Final = "#6e6e6e"

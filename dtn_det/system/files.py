@@ -107,7 +107,7 @@ def reporting_file_errors() -> Iterator[None]:
     """Replace errors of the operating system within the block by errors whose messages tell what to do.
 
     Raises:
-        OSError: It replaces an error that has an error number.
+        OSError: Replacement of an error with an error number.
     """
     try:
         yield

@@ -51,7 +51,7 @@ def interrupts_blocked() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupts_remembered() -> Iterator[Callable[[], None]]:
-    """Raise an interrupt (Ctrl-C) within the block again at its end, in case it was lost.
+    """Raise an interrupt (Ctrl-C) of the block again at the end of the block, in case it was lost.
 
     Python raises KeyboardInterrupt at any place in the code. Within a bare ``except:``, as in OpenCV's import, or
     within a callback, as for the locks of the import system, the exception is lost and the run continues.

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 LOG_SECONDS = 15.0
-"""Least time between two lines of a stage in a log, in seconds."""
+"""Shortest time between two lines of a stage in a log, in seconds."""
 
 Advance = Callable[[int], None]
 

@@ -30,13 +30,13 @@ _READ_ELSEWHERE = frozenset(
         *("strategy", "sync_bn", "vis_backends"),
     }
 )
-# Those of these keys that have no effect as an option: they are only variables of a config, or, like custom_imports,
+# Keys in _READ_ELSEWHERE that have no effect as options: they are only variables of a config, or, like custom_imports,
 # take effect before the options are merged.
 _VARIABLES = frozenset({"custom_imports", "data_root", "dataset_type", "gpu_ids", "vis_backends"})
 _PREFIXES = ("tta_",)
 _SHOWN = 4
 FOLDER_ADVICE = "name the folder with --data-root DIR"
-"""Advice of most commands on how to name the folder of the data set."""
+"""Advice of most commands on how to set the folder of the data set."""
 
 
 def load_config(path: str, options: dict[str, Any] | None = None, folder_advice: str = FOLDER_ADVICE) -> Config:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dtn_det.errors import InputError
 
 _KERNEL = 9
-"""Pixels of a soft split, 3 x 3."""
+"""Number of pixels in the 3 x 3 window of a soft split."""
 _AVERAGED = "module."
 _WRAPPED = "module.model."
 

@@ -1,4 +1,4 @@
-"""Run MMEngine's Runner with the reader of this package: files run no code, and weights are compared before loading.
+"""MMEngine's Runner with this package's reader of checkpoints: files run no code, and weights are compared first.
 
 An interrupt or a checkpoint of another config ends a training with a line, not a traceback.
 """

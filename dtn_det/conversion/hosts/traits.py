@@ -24,7 +24,8 @@ _IMAGES = frozenset({"pixel_values", "image", "images", "img", "imgs", "pixel_va
 _FRAMES = ("num_frames", "frames_per_clip", "tubelet_size", "temporal_patch_size")
 _OTHER_TOKENS = re.compile(r"cross_?att|encoder_att|multihead_attn|src_attn")
 
-# Classes whose blocks have tokens that are not a grid in row-major order, under what the class does to its tokens.
+# Classes whose blocks have tokens that are not a grid in row-major order. The keys describe what these classes do to
+# their tokens.
 _REARRANGING = {
     "unfolds its maps into patches": (
         *("MobileVitBlock", "MobileVitV2Block"),  # timm
@@ -98,8 +99,8 @@ def extra_tokens(host: nn.Module) -> ExtraTokens:
 def reads(modules: dict[str, nn.Module], name: str) -> str | None:
     """Return what the tokens of a module represent, if that is not an image.
 
-    The nearest module around it decides whose `forward` has an argument named for words or images, such as `input_ids`
-    or `pixel_values`.
+    The answer comes from the nearest module around it whose `forward` has an argument named for words or images, such
+    as `input_ids` or `pixel_values`.
 
     Returns:
         `'text'` or `'text and image together'`; None for images, or if no module around it has such an argument.
@@ -226,7 +227,7 @@ def _kinds(model: nn.Module) -> set[type[nn.Module]]:
 
 
 def ancestors(name: str) -> Iterator[str]:
-    """Yield the paths of the modules around a path, the nearest first, without the model itself."""
+    """Yield the paths of all modules that contain a module, the nearest first, without the model itself."""
     while "." in name:
         name = name.rpartition(".")[0]
         yield name

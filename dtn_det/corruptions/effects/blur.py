@@ -42,7 +42,7 @@ def glass_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def _offsets(stream: Stream, size: tuple[int, ...], reach: int, rounds: int) -> npt.NDArray[np.int8]:
-    """Draw two offsets from ``-reach`` to ``reach - 1``, the generators' range, per visited pixel and round."""
+    """For each visited pixel and round, draw two offsets from ``-reach`` to ``reach - 1``, as the generators do."""
     height, width = size
     count = 2 * rounds * (height - 2 * reach) * (width - 2 * reach)
     return stream.generator.integers(-reach, reach, count, dtype=np.int8)

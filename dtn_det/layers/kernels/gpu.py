@@ -25,8 +25,8 @@ from dtn_det.layers.plain import DTNOptions, DTNParameters
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # A program keeps all channels of a group in registers, for at least COLUMNS tokens.
 MAX_GROUP_CHANNELS = 1024
-# Number of elements of a program's tile, and of its warps. The kernel for the statistics of tokens loops over groups,
-# so its tiles are smaller.
+# Number of elements of a program's tile, and number of its warps. The kernel for the statistics of tokens loops over
+# groups, so its tiles are smaller.
 TILE = 2048
 WARPS = 8
 TOKEN_TILE = 512
@@ -196,8 +196,8 @@ def _contiguous(parameters: DTNParameters) -> DTNParameters:
 def forward(x: Tensor, parameters: DTNParameters, options: DTNOptions, out_dtype: torch.dtype) -> Tensor:
     """Compute :func:`dtn_det.layers.plain.dynamic_token_norm` without a mask, in float32.
 
-    Arguments and result are as in :func:`dtn_det.layers.kernels.operator.dynamic_token_norm`: ``(B, H, W, C)`` of one
-    of :data:`DTYPES`, and parameters in float32. The result is contiguous.
+    Arguments and result are as in :func:`dtn_det.layers.kernels.operator.dynamic_token_norm`, but ``x`` is always ``(B,
+    H, W, C)`` of one of :data:`DTYPES`, and the parameters are float32. The result is contiguous.
 
     Raises:
         RuntimeError: The kernels are not available.

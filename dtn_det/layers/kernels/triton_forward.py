@@ -130,10 +130,10 @@ def _read(values, scales, rows, columns, SCALED: tl.constexpr):
 
 @triton.jit
 def _axis(coefficients, bounds, table, group, height, width, num_groups, ALONG_WIDTH: tl.constexpr):
-    """Return what :func:`axis_kernel` has written for an axis of a group, and the group's coefficients for this axis.
+    """Return the results of :func:`axis_kernel` for an axis of a group, and the group's coefficients for this axis.
 
-    These are ``bounds`` and ``table`` from the first position of the axis on, the distance between their fields, and
-    the linear and the quadratic coefficient.
+    The results are ``bounds`` and ``table`` from the first position of the axis on, the number of elements between
+    their fields, and the linear and the quadratic coefficient.
     """
     start = group * (height + width)
     if ALONG_WIDTH:

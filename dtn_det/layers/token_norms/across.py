@@ -1,4 +1,4 @@
-"""Norms with statistics over tokens: those of an image, or all of the batch, with running statistics for evaluation."""
+"""InstanceNorm and GroupNorm over an image, and BatchNorm and SwitchNorm over the batch with running statistics."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class TokenBatchNorm(_RunningMomentsNorm):
         num_features: Channels ``C`` of a token.
         eps: Added to the variance.
         momentum: Weight of the new value in the running statistics, in [0, 1].
-        include_prefix: Whether prefix tokens take part in the statistics, see
+        include_prefix: Whether prefix tokens enter the statistics, see
             :class:`~dtn_det.layers.token_norms.base.AcrossTokensNorm`.
 
     Shapes:
@@ -211,7 +211,7 @@ class SwitchNorm(_RunningMomentsNorm):
         num_features: Channels ``C`` of a token.
         eps: Added to the mixed variance.
         momentum: Weight of the new value in the running statistics, in [0, 1].
-        include_prefix: Whether prefix tokens take part in the statistics over tokens, see
+        include_prefix: Whether prefix tokens enter the statistics over tokens, see
             :class:`~dtn_det.layers.token_norms.base.AcrossTokensNorm`.
 
     Shapes:

@@ -125,7 +125,7 @@ class AcrossTokensNorm(WithinTokenNorm):
 
 
 def masked_mean(values: Tensor, valid: Tensor | None, dims: tuple[int, ...]) -> Tensor:
-    """Compute the mean over the valid entries, 0 where nothing is valid; invalid entries may hold any values, also NaN.
+    """Compute the mean over the valid entries, or 0 if there are none. Invalid entries may be anything, also NaN.
 
     Args:
         valid: Booleans that broadcast against ``values``; None for all.
@@ -139,7 +139,7 @@ def masked_mean(values: Tensor, valid: Tensor | None, dims: tuple[int, ...]) -> 
 
 
 def masked_moments(values: Tensor, valid: Tensor | None, dims: tuple[int, ...]) -> Moments:
-    """Compute mean and biased variance as :func:`masked_mean` does, in two passes to avoid cancellation."""
+    """Compute mean and biased variance of the valid entries, see :func:`masked_mean`, in two passes for accuracy."""
     if valid is None:
         var, mean = torch.var_mean(values, dims, correction=0, keepdim=True)
         return Moments(mean, var)
