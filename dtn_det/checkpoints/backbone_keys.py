@@ -81,14 +81,10 @@ def backbone_weights(
         if not taken:
             raise CheckpointError(f"expected keys that start with {prefix!r}, got {some(chosen.state)}")
         return Weights(chosen, Unwrapped(taken, prefix), pruned=pruned, copies=copies)
-    found = Weights(chosen, unwrap_by(chosen.state, _name_of(family), wanted), pruned=pruned, copies=copies)
+    typical = re.compile("|".join(pattern for (member, _), pattern in _SIGNATURES.items() if member == family))
+    found = Weights(chosen, unwrap_by(chosen.state, typical, wanted), pruned=pruned, copies=copies)
     found.check_kind(wanted)
     return found
-
-
-def _name_of(family: Family) -> re.Pattern[str]:
-    """Return a pattern that finds a typical name of a family anywhere in a longer name."""
-    return re.compile("|".join(pattern for (member, _), pattern in _SIGNATURES.items() if member == family))
 
 
 def detect_format(keys: Iterable[str], family: Family) -> str:

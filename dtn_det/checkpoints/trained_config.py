@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dtn_det.layers.token_norm import TokenNorm
 from dtn_det.layers.token_norms import token_norm_class
 
 
@@ -93,11 +92,7 @@ def _options(settings: Mapping[str, Any]) -> dict[str, object] | None:
             found[name] = settings[name]
         elif name not in of_host:
             found[name] = parameters[name].default
-    return {**found, **_of_start(norm, settings)}
-
-
-def _of_start(norm: type[TokenNorm], settings: Mapping[str, Any]) -> dict[str, object]:
-    """Return the two options of DTN that ``init='layernorm'`` turns off, whatever values the config gives them."""
     if norm.__name__ == "DTN" and settings.get("init") == "layernorm":
-        return {"head_rms": False, "unbiased": False}
-    return {}
+        # This start turns the two options off, whatever values the config gives them.
+        found |= {"head_rms": False, "unbiased": False}
+    return found

@@ -108,10 +108,6 @@ def unwrap_by(state: Mapping[str, Tensor], pattern: re.Pattern[str], wanted: Wei
     return replace(Unwrapped(taken, prefix, left_out=left), kind=_kind(prefix, other), other=other)
 
 
-def _as_it_is(name: str) -> str:
-    return name
-
-
 def _without_compile(name: str) -> str:
     return _COMPILED.sub(r"\1", name)
 
@@ -120,7 +116,7 @@ def _without_parallel(name: str) -> str:
     return _IN_PARALLEL.sub(r"\1", _without_compile(name))
 
 
-_SPELLINGS: tuple[Callable[[str], str], ...] = (_as_it_is, _without_compile, _without_parallel)
+_SPELLINGS: tuple[Callable[[str], str], ...] = (str, _without_compile, _without_parallel)
 
 
 def _score(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> tuple[int, int]:

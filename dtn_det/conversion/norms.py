@@ -132,8 +132,11 @@ def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str
     extras = {path: extra_tokens(model.get_submodule(path)) for path in hosts}
     for site in sites:
         if site.block is not None and site.block not in blocks and fixed is None:
-            blocks[site.block] = BlockGrid()
-            _watch_block(model.get_submodule(site.block), blocks[site.block], site.stream)
+            # The grid that a block receives is kept for the time of its call.
+            block, target = model.get_submodule(site.block), BlockGrid()
+            block.register_forward_pre_hook(RecordInput.of(block, target, site.stream), with_kwargs=True)
+            block.register_forward_hook(EndBlock(target), always_call=True)
+            blocks[site.block] = target
         around = tuple(path for path in _paths_around(site.name) if path in hosts)
         extra = next((extras[path] for path in around if extras[path].total), ExtraTokens())
         give = GiveGrid(site.name, memory, around, site.stream, extra, blocks.get(site.block or ""), fixed)
@@ -160,12 +163,6 @@ def _verify_places(
     entry = next(path for path in blocks if path.rpartition(".")[0] == stage)
     verify = VerifyPlaces(methods, first.name, entry, extra)
     model.register_forward_pre_hook(verify, with_kwargs=True, prepend=True)
-
-
-def _watch_block(block: nn.Module, target: BlockGrid, width: int) -> None:
-    """Record the grid that a block receives, during its call."""
-    block.register_forward_pre_hook(RecordInput.of(block, target, width), with_kwargs=True)
-    block.register_forward_hook(EndBlock(target), always_call=True)
 
 
 def _watch_embeddings(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -108,10 +108,12 @@ def plan_norms(
         num_groups = 1
     modules = dict(model.named_modules())
     blocks = find_blocks(modules)
-    norms = _layer_norms(modules)
+    norms = {name: module for name, module in modules.items() if name and isinstance(module, nn.LayerNorm)}
     if not norms:
         return _batch_norm_plan(model, modules, norm, layers, num_groups)
-    strangers = reasons_of_strangers(modules, blocks) if _needs_image(norm, grid) else {}
+    # Without a given grid, DTN can only replace norms of image tokens, whose grid it finds by itself.
+    finds_grid = grid is None and token_norm_class(norm) is DTN
+    strangers = reasons_of_strangers(modules, blocks) if finds_grid else {}
     own = {path: block for path, block in blocks.items() if path not in strangers}
     chosen = authors_blocks(own, grid == "sequence") if layers == "authors" else frozenset(own)
     replaced: list[NormSite] = []
@@ -182,11 +184,6 @@ def _check_grid(grid: Any) -> None:
         )
 
 
-def _needs_image(norm: str, grid: object) -> bool:
-    """Return whether only norms of image tokens can be replaced: this is so for DTN without a given grid."""
-    return grid is None and token_norm_class(norm) is DTN
-
-
 def _firm_reason_to_stay(module: nn.LayerNorm) -> str | None:
     """Return the reason why a norm stays whatever the user asks for; None if there is none."""
     if isinstance(module, TokenNorm):
@@ -213,13 +210,18 @@ def _checked(plan: NormPlan, layers: Layers) -> NormPlan:
     if plan.replaced:
         return plan
     reasons = sorted({reason for _, reason in plan.kept}) or ["it has none"]
-    names = ", ".join(name for name, _ in plan.kept[:6])
+    names = some_names([name for name, _ in plan.kept])
     raise NoNormToConvertError(
         f"expected norms to replace in {plan.model} with layers={layers!r}, got none ({'; '.join(reasons)})"
-        + (f": its norms are {names}{', ...' if len(plan.kept) > 6 else ''}" if names else ": choose another model")
+        + (f": its norms are {names}" if names else ": choose another model")
         + (_advice_on_layers(layers, plan.kept[0][0]) if names and layers not in _PLACEMENTS else ""),
         plan,
     )
+
+
+def some_names(names: Sequence[str], number: int = 6) -> str:
+    """Join the first names, with an ellipsis for further ones."""
+    return ", ".join(names[:number]) + (", ..." if len(names) > number else "")
 
 
 def _advice_on_layers(layers: Layers, first: str) -> str:
@@ -243,10 +245,6 @@ def _check_first(model: str, converted: dict[str, nn.Module]) -> None:
         f"{type(converted[first]).__name__} at {first!r}{others}: build the model again and convert it once, or choose "
         "norms that are left with layers="
     )
-
-
-def _layer_norms(modules: dict[str, nn.Module]) -> dict[str, nn.LayerNorm]:
-    return {name: module for name, module in modules.items() if name and isinstance(module, nn.LayerNorm)}
 
 
 def selects(layers: Layers, name: str, module: nn.Module) -> bool:

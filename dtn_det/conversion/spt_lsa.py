@@ -16,7 +16,7 @@ from typing import Any, Literal
 from torch import nn
 
 from dtn_det.conversion.grids import has_grid_hooks
-from dtn_det.conversion.plan import Layers, check_choice, selects
+from dtn_det.conversion.plan import Layers, check_choice, selects, some_names
 from dtn_det.errors import InputError
 from dtn_det.layers.lsa import head_scale
 
@@ -249,8 +249,8 @@ def _nothing_to_replace(
     fitting = [name for name, module in model.named_modules() if name and type(module) in hosts]
     if fitting:
         return InputError(
-            f"expected layers to choose some of {_some(fitting)} of {model_class}, got {layers!r}, which chooses none "
-            "of them: write a regular expression that is found in such a path, or leave layers out"
+            f"expected layers to choose some of {some_names(fitting)} of {model_class}, got {layers!r}, which chooses "
+            "none of them: write a regular expression that is found in such a path, or leave layers out"
         )
     classes = sorted({f"{kind.__module__}.{kind.__qualname__}" for kind in kinds})
     found = f"{', '.join(classes)}, for which it is not written" if classes else "none of the kind"
@@ -258,7 +258,3 @@ def _nothing_to_replace(
         f"expected modules of {model_class} that can become {conversion.target}, got {found}: each class needs a form "
         f"of its own; take {conversion.models}"
     )
-
-
-def _some(names: Sequence[str], number: int = 6) -> str:
-    return ", ".join(names[:number]) + (", ..." if len(names) > number else "")

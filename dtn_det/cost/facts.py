@@ -80,11 +80,9 @@ def _duration(settings: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str,
 
 def _pretrained(config: Mapping[str, Any]) -> str:
     """Return the file name of the weights that the training started from; empty if there are none."""
-    places = (config.get("load_from"), *(_part(config, "model", *path).get("checkpoint") for path in _INIT))
+    paths = (("backbone", "init_cfg"), ("init_cfg",))
+    places = (config.get("load_from"), *(_part(config, "model", *path).get("checkpoint") for path in paths))
     return next((PurePosixPath(place).name for place in places if isinstance(place, str)), "")
-
-
-_INIT = (("backbone", "init_cfg"), ("init_cfg",))
 
 
 def _part(values: Any, *keys: str) -> Mapping[str, Any]:

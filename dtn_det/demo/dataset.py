@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -72,7 +72,8 @@ def write_dataset(root: Path, spec: DatasetSpec, on_image: Callable[[], None] = 
 
     for split in SPLITS:
         coco = _empty_coco(spec)
-        for index, scene in enumerate(_scenes(spec, split)):
+        for index in range(spec.sizes()[split]):
+            scene = draw_scene((spec.seed, SPLITS.index(split), index), spec.height, spec.width)
             name = f"{index:06d}.png"
             write(f"{split}/{name}", cv2.imencode(".png", scene.image[:, :, ::-1])[1].tobytes())
             append_scene(coco, index, name, scene)
@@ -93,11 +94,6 @@ def is_intact(root: Path, spec: DatasetSpec) -> bool:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-
-
-def _scenes(spec: DatasetSpec, split: str) -> Iterator[Scene]:
-    for index in range(spec.sizes()[split]):
-        yield draw_scene((spec.seed, SPLITS.index(split), index), spec.height, spec.width)
 
 
 def _empty_coco(spec: DatasetSpec) -> dict[str, Any]:

@@ -55,15 +55,11 @@ class SmallT2TViT(T2T_ViT):  # type: ignore[misc]
 def _split_finely(module: T2TModule, in_channels: int, token_dims: int, num_splits: int) -> None:
     """Replace the splits within a ``T2TModule``, in place, because Shifted Patch Tokenization requires this class."""
     layer = {"embed_dims": token_dims, "num_heads": 1, "feedforward_channels": token_dims}
-    module.soft_split0 = _soft_split()
+    module.soft_split0 = nn.Unfold(kernel_size=(3, 3), stride=(2, 2), padding=(1, 1))
     module.attention1 = T2TTransformerLayer(input_dims=in_channels * _KERNEL, **layer)
     if num_splits == 2:
         module.attention2 = nn.Identity()
         module.soft_split2 = nn.Unfold(1)
-
-
-def _soft_split() -> nn.Unfold:
-    return nn.Unfold(kernel_size=(3, 3), stride=(2, 2), padding=(1, 1))
 
 
 class NormPooling(nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmcv.cnn.bricks.transformer import PatchEmbed, PatchMerging
+from mmengine.utils import to_2tuple
 from torch import nn
 
 from dtn_det.conversion.spt_lsa import Hosts, put
@@ -30,7 +31,7 @@ def tokenization_of(part: Any) -> ShiftedPatchTokenization:
     merging = hasattr(part, "sampler")
     layer = part.sampler if merging else part.projection
     patch, stride, padding, dilation = (
-        _pair(value) for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        to_2tuple(value) for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
     )
     if patch[0] != patch[1] or patch != stride or padding != (0, 0) or dilation != (1, 1):
         raise InputError(
@@ -59,10 +60,6 @@ def tokenization_of(part: Any) -> ShiftedPatchTokenization:
 def put_tokenization(model: nn.Module, name: str) -> None:
     """Replace the patch embedding or patch merging at a path of a model, see :func:`tokenization_of`."""
     put(model, name, tokenization_of(model.get_submodule(name)))
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return value if isinstance(value, tuple) else (value, value)
 
 
 ATTENTION: Hosts = {}
