@@ -43,14 +43,7 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = dict(
-    batch_size=4,
-    dataset=dict(
-        data_root=data_root,
-        ann_file="annotations/instances_test.json",
-        data_prefix=dict(img="images/"),
-        metainfo=metainfo,
-        pipeline=test_pipeline,
-    ),
+    val_dataloader, dataset=dict(val_dataloader["dataset"], ann_file="annotations/instances_test.json")
 )
 val_evaluator = dict(ann_file=data_root + "annotations/instances_val.json")
 test_evaluator = dict(ann_file=data_root + "annotations/instances_test.json")
