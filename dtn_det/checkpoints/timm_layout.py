@@ -1,7 +1,7 @@
 """Conversion of weights in another layout by timm itself, and a check of what timm leaves out.
 
-Each of timm's modules of models has a ``checkpoint_filter_fn``, which renames weights but also resizes and drops some.
-Its result is used only if everything in the file is in it, or cannot alter outputs.
+Each module of models in timm has a ``checkpoint_filter_fn``, which renames weights but also resizes and drops some. The
+result is used only if it contains everything in the file, except for weights that cannot alter outputs.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ class LSATalkingHeadAttn(TalkingHeadAttn):  # type: ignore[misc]
 
 
 class LSAClassAttn(ClassAttn):  # type: ignore[misc]
-    """CaiT's class attention with a learned scale per head. The class token attends to itself, as in the paper."""
+    """CaiT's class attention, with a learned scale per head. As in the released code, the class token sees itself."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens ``(B, N, C)``, the class token first, to ``(B, 1, C)``."""

@@ -116,7 +116,7 @@ def _centred(kernel: npt.NDArray[np.float64], margin: int) -> npt.NDArray[np.flo
 def _sum_runs(
     image: ByteImage, half_widths: npt.NDArray[np.int64], first: int, scale: np.float32, out: FloatImage
 ) -> None:
-    """Write ``scale`` times the sum over the disk around each pixel; the first one is at row and column ``first``."""
+    """Write ``scale`` times the sum over the disk around each pixel, for pixels from row and column ``first`` on."""
     height, width, channels = image.shape
     running = np.zeros((height, (width + 1) * channels), dtype=np.int32)
     for row in range(height):

@@ -46,8 +46,8 @@ def fractal_haze(height: int, width: int, decay: float, stream: Stream) -> Float
     scales = (max(height, width) - 1).bit_length()
     amplitudes = [ROUGHNESS / decay ** (2 * scale) for scale in range(scales)]
     needed = [[_points_needed(length, scales - scale) for length in (height, width)] for scale in range(scales)]
-    # If the corner is nearly the whole map, its coarse scales need points beyond the period, so these scales are also
-    # made for the whole map.
+    # A corner of nearly the whole map needs points beyond the period at its coarse scales, so these scales are made for
+    # the whole map.
     whole = sum(amplitudes[scale] >= NEGLIGIBLE or max(needed[scale]) > 2**scale + 2 for scale in range(scales))
     # On each side, the array has one row or column more than the period, for the neighbours of the outermost points.
     points: FloatImage = np.zeros((3, 3), np.float32)
