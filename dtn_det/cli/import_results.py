@@ -23,6 +23,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="robustbench: CSV of accuracies, with JSON files for the clean ones; mmdet: pickle of "
         "test_robustness.py; text: output of the ImageNet-C or game-of-noise scripts",
     )
+    parser.add_argument(
+        "--dataset",
+        choices=("imagenet", "cifar10", "cifar100"),
+        help="what the results of classifiers were measured on; only those on ImageNet-C get CE and mCE against "
+        "AlexNet [what the files or the folders around them tell]",
+    )
     parser.add_argument("--name", help="what reports call the model, or which one of several to take [as in the file]")
 
 
@@ -36,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from dtn_det.robustness.importing.read import import_files
     from dtn_det.robustness.importing.write import MMDET_DETECTIONS, MMDET_RULE, write_imported
 
-    for results in import_files(args.files, args.format, args.name):
+    for results in import_files(args.files, args.format, args.name, args.dataset):
         write_imported(args.store, results)
         kinds = ", ".join(f"{len(frame)} rows of {kind}" for kind, frame in results.frames.items())
         means = ", means over the severities" if results.source.severity_means else ""

@@ -202,6 +202,7 @@ def _baseline(sources: Sources, wanted: str | None) -> BaselineChoice:
             list(sources.models),
             [store.manifest for store in stores],
             count_labels(stores[0]) if stores else None,
+            {name: model.source.dataset for name, model in sources.models.items() if isinstance(model, Imported)},
         )
     except ValueError as error:
         raise ReportError(str(error)) from None
@@ -219,6 +220,8 @@ def _described(name: str, model: ModelStore | Imported, bad: int) -> ReportModel
     if isinstance(model, Imported):
         detections = model.source.detections
         settings = {"best detections of a class": detections} if detections else {}
+        if model.source.dataset:
+            settings["data set"] = model.source.dataset
         return ReportModel(
             name, "imported", f"{model.source.format}: {', '.join(model.source.files)}", settings=settings
         )

@@ -76,6 +76,7 @@ def open_sources(stores: Sequence[str | Path], chosen: Sequence[str] = ()) -> So
     taken = {name: models[name] for name in chosen} if chosen else models
     sources = Sources(_task(taken), taken)
     _check_alike(sources.stores)
+    _check_datasets(taken)
     return sources
 
 
@@ -161,6 +162,21 @@ def _check_alike(stores: Sequence[Store]) -> None:
                 f"expected stores of the same images and corruptions in one report, got {first.folder} and "
                 f"{store.folder} that differ:{lines}\n{cure}"
             )
+
+
+def _check_datasets(models: Mapping[str, ModelStore | Imported]) -> None:
+    """Raise a ReportError if imported results of classifiers are known to be of several data sets."""
+    sets: dict[str, str] = {}
+    for name, model in models.items():
+        if isinstance(model, Imported):
+            title = model.source.dataset
+        else:
+            title = "ImageNet-C" if model.store.manifest.protocol.get("classes") == "imagenet" else ""
+        if title:
+            sets.setdefault(title, name)
+    if len(sets) > 1:
+        listed = " and ".join(f"{title} ({name})" for title, name in sets.items())
+        raise ReportError(f"expected results on one data set in a report, got {listed}: make one report for each")
 
 
 def _same_images(one: StoreManifest, other: StoreManifest) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dtn_det.corruptions.identity import CorruptionOrigin
@@ -18,6 +18,7 @@ NUM_IMAGES, NUM_CLASSES, SIDE = 50_000, 1000, 224
 """The part of ImageNet on which AlexNet's errors were measured: images, classes, side of an image in pixels."""
 
 _ORIGINAL = "imagenet-c"
+_IMPORTED = "ImageNet-C"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,11 @@ class BaselineChoice:
 
 
 def choose_baseline(
-    wanted: str | None, models: Sequence[str], manifests: Sequence[StoreManifest], num_labels: int | None = None
+    wanted: str | None,
+    models: Sequence[str],
+    manifests: Sequence[StoreManifest],
+    num_labels: int | None = None,
+    imported: Mapping[str, str] | None = None,
 ) -> BaselineChoice:
     """Choose the baseline that the user named, else AlexNet if its published errors fit the data, else none.
 
@@ -47,16 +52,19 @@ def choose_baseline(
         manifests: Manifests of the stores, with data and corruptions.
         num_labels: Number of classes in the list of images. It is used if a store's manifest does not hold the number
             of classes.
+        imported: Titles of the data sets of imported models by the models' names, empty where they are not known: see
+            :data:`dtn_det.robustness.importing.dataset.DATASETS`.
 
     Raises:
         ValueError: The named baseline is unknown, or it is AlexNet, which was measured on other images or classes.
     """
-    fault = next(filter(None, (alexnet_fault(manifest, num_labels) for manifest in manifests)), "")
-    imagenet = any(manifest.protocol.get("classes") == "imagenet" for manifest in manifests)
+    faults = (*(alexnet_fault(manifest, num_labels) for manifest in manifests), _import_fault(imported or {}))
+    fault = next(filter(None, faults), "")
+    told = bool(imported) or any(manifest.protocol.get("classes") == "imagenet" for manifest in manifests)
     fits = not fault
     if wanted is None:
         name = ALEXNET if fits else None
-        return BaselineChoice(name, fault if imagenet else "", _caveat(manifests) if fits else "")
+        return BaselineChoice(name, fault if told else "", _caveat(manifests) if fits else "")
     if wanted in models:
         return BaselineChoice(wanted)
     if wanted in BASELINES and fits:
@@ -97,6 +105,19 @@ def alexnet_fault(manifest: StoreManifest, num_labels: int | None = None) -> str
     if side is not None and side != SIDE:
         return f"images of {side} x {side}"
     return "images that were corrupted before they were cropped" if cropping.endswith("after the corruption") else ""
+
+
+def _import_fault(imported: Mapping[str, str]) -> str:
+    """Return why AlexNet's errors are no baseline for imported results; empty if they are one."""
+    for name, title in imported.items():
+        if title != _IMPORTED:
+            return (
+                f"imported results of {title} ({name})"
+                if title
+                else f"imported results of which no file or folder names the data set ({name}; import them again with "
+                "--dataset)"
+            )
+    return ""
 
 
 def count_labels(store: Store) -> int | None:

@@ -21,6 +21,7 @@ from dtn_det.corruptions.cells import CLEAN
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import InputError, UnsafePickleError
 from dtn_det.robustness.detection.evaluation import KINDS
+from dtn_det.robustness.importing.dataset import find_dataset
 from dtn_det.robustness.importing.write import COCO_DETECTIONS, MMDET_DETECTIONS, Imported, ImportSource
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ class _Model:
     left_out: list[str] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
     detections: str = ""
+    dataset: str = ""
 
     def add(self, kind: str, corruption: str, severity: int | None, values: Mapping[str, float], file: Path) -> None:
         """Add the metrics of one cell, as fractions, or put the corruption into `left_out` if no benchmark has it.
@@ -149,7 +151,9 @@ class _Model:
             raise InputError(f"expected one result for {where} in {file}, got two that differ: mend the file")
 
 
-def import_files(files: Sequence[Path], file_format: str, name: str | None = None) -> list[Imported]:
+def import_files(
+    files: Sequence[Path], file_format: str, name: str | None = None, dataset: str | None = None
+) -> list[Imported]:
     """Read results of other tools.
 
     Args:
@@ -158,6 +162,8 @@ def import_files(files: Sequence[Path], file_format: str, name: str | None = Non
             JSON of `test_robustness.py`) or `text` (what Hendrycks' test.py or game-of-noise print).
         name: If the files hold one model, its new name; if they hold several, the one to import. None imports all under
             the names in the files.
+        dataset: Data set of classifiers' results, a key of :data:`dtn_det.robustness.importing.dataset.DATASETS`; None
+            if the files, or the folders around them, tell it.
 
     Raises:
         ValueError: A file is not of this format, or none of several models has the name.
@@ -174,6 +180,15 @@ def import_files(files: Sequence[Path], file_format: str, name: str | None = Non
         if not file.is_file():
             raise FileNotFoundError(f"expected a file of results, got {str(file)!r}: there is no such file")
     models = readers[file_format](files)
+    classifiers = [model for model in models.values() if model.task == "classification"]
+    if dataset is not None and not classifiers:
+        raise InputError(f"expected --dataset with results of classifiers, got {file_format}: leave --dataset out")
+    if classifiers:
+        stated = [model.dataset for model in classifiers]
+        title, told = find_dataset(files, stated, dataset, "imagenet" if file_format == "text" else "")
+        for model in classifiers:
+            model.dataset = title
+            model.remarks += told
     if name is not None:
         models = _named(models, name)
     hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
@@ -201,7 +216,9 @@ def _imported(name: str, model: _Model, hashes: Mapping[str, str], file_format: 
             f"expected results under corruptions in {', '.join(hashes)}, got none: check --format ({file_format})"
         )
     left_out = tuple(dict.fromkeys(model.left_out))
-    source = ImportSource(dict(hashes), file_format, means, left_out, model.detections, tuple(model.remarks))
+    source = ImportSource(
+        dict(hashes), file_format, means, left_out, model.detections, tuple(model.remarks), model.dataset
+    )
     return Imported(name, model.task, source, frames)
 
 
@@ -227,7 +244,7 @@ def _robustbench(files: Sequence[Path]) -> dict[str, _Model]:
         if file.suffix == ".json":
             if file.stem not in models:
                 raise InputError(f"expected {file} beside a CSV file with a row {file.stem!r}, got none: name both")
-            accuracy = _clean_accuracy(file)
+            accuracy, models[file.stem].dataset = _model_information(file)
             models[file.stem].add("top1", *CLEAN, {"error": 1 - accuracy / 100}, file)
     return models
 
@@ -272,9 +289,11 @@ def _not_robustbench(file: Path, got: str) -> InputError:
     )
 
 
-def _clean_accuracy(file: Path) -> float:
+def _model_information(file: Path) -> tuple[float, str]:
+    """Return the clean accuracy of a model in percent and its data set; an empty string if the file names none."""
     try:
-        return float(json.loads(file.read_text())["clean_acc"])
+        content = json.loads(file.read_text())
+        return float(content["clean_acc"]), str(content.get("dataset", ""))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"expected RobustBench's model information with clean_acc in {file}, got {error}") from error
 

@@ -52,7 +52,10 @@ class ImportSource:
         left_out: Corruptions in the files that the benchmarks do not have.
         detections: Rule by which a detector's metrics count detections, :data:`COCO_DETECTIONS` or
             :data:`MMDET_DETECTIONS`; empty for classifiers, and in stores of earlier versions.
-        remarks: What the reader filled in.
+        remarks: What the reader filled in or decided.
+        dataset: Title of the data set of a classifier's results, one of
+            :data:`dtn_det.robustness.importing.dataset.DATASETS`; empty if it is not known, for detectors, and in
+            stores of earlier versions.
     """
 
     files: Mapping[str, str]
@@ -61,6 +64,7 @@ class ImportSource:
     left_out: tuple[str, ...] = ()
     detections: str = ""
     remarks: tuple[Remark, ...] = ()
+    dataset: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
@@ -152,8 +156,10 @@ def read_imported(folder: Path) -> dict[str, Imported]:
 
 
 def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values by which results are compared, without those that depend on the version of the reader."""
-    source = {key: value for key, value in values.get("source", {}).items() if key not in ("detections", "remarks")}
+    """Return the values by which results are compared, without those that the reader decided."""
+    source = {
+        key: value for key, value in values.get("source", {}).items() if key not in ("detections", "remarks", "dataset")
+    }
     return {**values, "source": source}
 
 
