@@ -27,7 +27,7 @@ class SweepOptions:
         severities: Severities of each corruption, from 1 to 5.
         profile: Benchmark whose corruptions are applied; None for the benchmark that suits the data.
         seed: Seed of the corruptions' randomness.
-        frost: Folder of frost textures; None for the textures that ship with this package.
+        frost: Folder of frost textures; None for the textures that this package draws.
         engine: Version of the implementation of the corruptions; None for the newest.
         limit: Largest number of images to evaluate. They are chosen at random, the same ones in every run. None for
             all.
