@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from dtn_det.corruptions import Corruptor
     from dtn_det.corruptions.image import ByteImage
 
-_OF_SMALL_IMAGES = ("cifar-c", "tiny-imagenet-c")
-"""Profiles of benchmarks of small images; `dtn-det mce` and this command do not resize images for them."""
-
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the parser of `corrupt`."""
@@ -55,12 +52,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="of the files: png loses nothing [jpeg for ImageNet's layout, else as the source]",
     )
     how = parser.add_argument_group("how to corrupt")
-    sweep_options.add_corruptor(how, "imagenet-c for ImageNet's layout, else coco-c")
+    profiles = "imagenet-c, coco-c, cifar-c, tiny-imagenet-c, imagenet-c-bar or cifar-c-bar"
+    sweep_options.add_corruptor(how, "imagenet-c for ImageNet's layout, else coco-c", profiles)
     sweep_options.add_jpeg(how)
     how.add_argument(
         "--resize",
         action=argparse.BooleanOptionalAction,
-        help="resize to 256 and crop 224 first [for imagenet-c in ImageNet's layout]",
+        help="resize to 256 and crop 224 first [for imagenet-c and imagenet-c-bar in ImageNet's layout]",
     )
     how.add_argument("--channel-order", default="rgb", help="rgb, or bgr as in published COCO-C numbers [%(default)s]")
     how.add_argument("--backend", default="dtn_det", help="dtn_det, or imagecorruptions for comparison [%(default)s]")
@@ -93,19 +91,26 @@ def _corruptor(args: argparse.Namespace, profile: str) -> Corruptor:
     return Corruptor(profile, args.seed, args.jpeg, args.channel_order, frost, args.backend, args.engine)
 
 
+def _cells(args: argparse.Namespace, profile: str, default: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the chosen corruptions and severities of the profile, which is the given one if the user names none."""
+    from dtn_det.corruptions.catalog import select_corruptions, select_severities
+    from dtn_det.corruptions.profiles import get_profile
+
+    catalog = get_profile(args.profile or profile).catalog
+    return select_corruptions(args.corruptions or [default], catalog), select_severities(args.severities)
+
+
 def _tree(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from dtn_det.corrupted_folders.plan import plan_tree
     from dtn_det.corrupted_folders.writing import write_tree
-    from dtn_det.corruptions.catalog import select_corruptions, select_severities
     from dtn_det.datasets.remarks import tell
 
     tree = plan_tree(
         args.src,
         args.dst,
-        select_corruptions(args.corruptions or ["benchmark"]),
-        select_severities(args.severities),
+        *_cells(args, "imagenet-c", "benchmark"),
         layout=args.layout,
         annotations=args.annotations,
         images=args.images,
@@ -140,7 +145,7 @@ def _tell_plain(console: Console, args: argparse.Namespace, tree: TreePlan) -> N
                 f"{args.src} has neither annotations/*.json nor class folders such as n01440764, so it is taken for "
                 "plain images. For ImageNet's in one folder, pass --profile imagenet-c --resize --format jpeg",
             )
-    elif not tree.cropped and tree.corruptor.profile not in _OF_SMALL_IMAGES:
+    elif not tree.cropped and not tree.corruptor.rules.is_small:
         _say(
             console,
             f"{args.src} has class folders ({', '.join(tree.source.classes[:3])}, ...) that are not ImageNet's, so its "
@@ -185,13 +190,12 @@ def _say(console: Console, text: str) -> None:
 def _grid(args: argparse.Namespace) -> int:
     import numpy as np
 
-    from dtn_det.corruptions.catalog import select_corruptions, select_severities
     from dtn_det.corruptions.grid import draw_grid
 
     if args.dst is not None:
         raise InputError(f"expected --grid without DST, got {args.dst}: leave one of them out")
     corruptor, image = _corruptor(args, "coco-c"), _read(args)
-    names, severities = select_corruptions(args.corruptions or ["all"]), select_severities(args.severities)
+    names, severities = _cells(args, "coco-c", "all")
     picture = draw_grid(image, names, severities, corruptor=corruptor, key=args.src.name)
     _write(args.src, args.grid, np.array(picture))
     return 0
@@ -199,10 +203,9 @@ def _grid(args: argparse.Namespace) -> int:
 
 def _one_image(args: argparse.Namespace) -> int:
     from dtn_det.corrupted_folders.worker import corrupt_to_file
-    from dtn_det.corruptions.catalog import select_corruptions, select_severities
     from dtn_det.system.files import write_bytes
 
-    names, severities = select_corruptions(args.corruptions or ["benchmark"]), select_severities(args.severities)
+    names, severities = _cells(args, "coco-c", "benchmark")
     if len(names) != 1 or len(severities) != 1:
         raise InputError(
             f"expected one corruption and one severity for one image, got {len(names)} and {len(severities)}: choose "

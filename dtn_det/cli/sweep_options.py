@@ -62,7 +62,7 @@ def add_cells(group: argparse._ArgumentGroup, default: str = "benchmark", hint: 
         "--corruptions",
         nargs="+",
         metavar="NAME",
-        help=f"names, groups (noise, blur, weather, digital, extra), benchmark or all [{default}]",
+        help=f"names, groups (noise, blur, weather, digital, extra; those of --profile), benchmark or all [{default}]",
     )
     group.add_argument(
         "--severities", nargs="+", type=_severity(hint), default=SEVERITIES, metavar="N", help="[1 2 3 4 5]"
@@ -79,14 +79,19 @@ def _severity(hint: str) -> Callable[[str], int]:
     return parse
 
 
-def add_corruptor(group: argparse._ArgumentGroup, default: str) -> None:
+SWEPT_PROFILES = "imagenet-c, coco-c, cifar-c or tiny-imagenet-c"
+"""The profiles that models are evaluated under, as help texts name them."""
+
+
+def add_corruptor(group: argparse._ArgumentGroup, default: str, profiles: str = SWEPT_PROFILES) -> None:
     """Add `--profile`, `--seed`, `--frost` and `--engine`.
 
     Args:
         group: A group of the parser.
         default: The default of `--profile` as the help names it.
+        profiles: The values of `--profile` as the help names them.
     """
-    group.add_argument("--profile", help=f"imagenet-c, coco-c, cifar-c or tiny-imagenet-c [{default}]")
+    group.add_argument("--profile", help=f"{profiles} [{default}]")
     group.add_argument("--seed", type=int, default=0, help="of all randomness [%(default)s]")
     group.add_argument("--frost", type=Path, metavar="DIR", help="folder with the original frost textures")
     group.add_argument(
@@ -130,10 +135,14 @@ def resolved(args: argparse.Namespace) -> dict[str, Any]:
         The values of `corruptions`, `severities` and `workers`.
 
     Raises:
-        InputError: A number is too small, or a name or severity is unknown.
+        InputError: A number is too small, a name or severity is unknown, or the profile is of other corruptions than
+            ImageNet-C's.
     """
     from dtn_det.corruptions.catalog import select_corruptions, select_severities
+    from dtn_det.corruptions.profiles import check_swept
 
+    if args.profile is not None:
+        check_swept(args.profile)
     return {
         "corruptions": select_corruptions(args.corruptions or ["benchmark"]),
         "severities": select_severities(args.severities),

@@ -8,11 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from PIL import Image
+
 from dtn_det.corrupted_folders.coco_layout import list_coco
 from dtn_det.corrupted_folders.layouts import LAYOUTS, Source, list_plain, list_recognised
 from dtn_det.corrupted_folders.manifest import Manifest
 from dtn_det.corrupted_folders.worker import WRITABLE, Job
+from dtn_det.corruptions.catalog import check_name
 from dtn_det.corruptions.engine import Corruptor
+from dtn_det.corruptions.profiles import get_profile
 from dtn_det.datasets.folders.recognise import READ_BY_CLASS, Recognised, recognise
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import InputError
@@ -21,7 +25,6 @@ FORMATS = ("source", "jpeg", "png")
 PROFILES_BY_LAYOUT = {"imagenet": "imagenet-c", "coco": "coco-c", "plain": "coco-c"}
 """The profile of the benchmark that a layout suggests, by the layout."""
 
-_SMALL_PROFILES = ("cifar-c", "tiny-imagenet-c")
 _NOT_CLEAN = ("corrupted", "unknown_corruptions", "one_corruption", "one_cell")
 
 
@@ -120,8 +123,8 @@ def plan_tree(
         annotations: COCO's annotation files, see :func:`list_coco`.
         images: COCO's image folder.
         corruptor: Function that makes the corruptor, given the name of the benchmark that the layout suggests.
-        crop: Whether to resize and crop as for ImageNet-C; None to do so in ImageNet's layout with the profile
-            ``imagenet-c``.
+        crop: Whether to resize and crop as for ImageNet-C; None to do so in ImageNet's layout with the profiles
+            ``imagenet-c`` and ``imagenet-c-bar``, whose authors did it.
         file_format: One of :data:`FORMATS`; None for JPEG in ImageNet's layout and for the format of the source
             otherwise.
         limit: See :class:`TreePlan`.
@@ -146,15 +149,30 @@ def plan_tree(
     chosen = corruptor(_suggested_profile(found, layout))
     file_format = file_format or ("jpeg" if layout == "imagenet" else "source")
     if crop is None:
-        crop = layout == "imagenet" and chosen.profile == "imagenet-c"
+        crop = layout == "imagenet" and chosen.rules.cropped
+    for name in corruptions:
+        check_name(name, chosen.rules.catalog)
+    if not crop:
+        _check_first_size(source, chosen)
     cells = tuple((name, severity) for name in corruptions for severity in severities)
     return TreePlan(destination, _with_suffixes(source, file_format), chosen, cells, crop, file_format, limit)
 
 
 def _suggested_profile(found: Recognised, layout: str) -> str:
     """Return the profile of the layout, or for class folders of small images, of the benchmark with this image size."""
-    small = found.profile if found.kind in READ_BY_CLASS and found.profile in _SMALL_PROFILES else None
-    return small or PROFILES_BY_LAYOUT[layout]
+    of_size = found.profile if found.kind in READ_BY_CLASS else None
+    return of_size if of_size is not None and get_profile(of_size).is_small else PROFILES_BY_LAYOUT[layout]
+
+
+def _check_first_size(source: Source, corruptor: Corruptor) -> None:
+    """Refuse a folder whose first image has a size for which the corruptions of the profile are not defined."""
+    try:
+        with Image.open(source.images[0].path) as image:
+            width, height = image.size
+    # Unreadable images, and later ones of other sizes, are reported when they are to be corrupted.
+    except Exception:
+        return
+    corruptor.rules.check_size(width, height)
 
 
 def check_folders(root: Path, destination: Path) -> None:

@@ -22,7 +22,7 @@ from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import ByteImage, read_image, resize_and_crop
 from dtn_det.corruptions.stream import Key
 from dtn_det.datasets.folders.image_files import JPEG_SUFFIXES
-from dtn_det.errors import BadImageError, InputError
+from dtn_det.errors import InputError
 from dtn_det.system.files import write_bytes
 from dtn_det.system.processes import end_with_parent, interrupts_blocked, worker_environment
 
@@ -110,7 +110,7 @@ def write_image(job: Job, image: SourceImage, is_stopped: Callable[[], bool] = l
                 if is_stopped():
                     break
                 pending.append(writers.submit(write_bytes, job.file(image, *cell), job.encode(image, clean, *cell)))
-        except BadImageError as bad:
+        except InputError as bad:
             error = str(bad)
         # A library that fails on one image can still corrupt the others.
         except Exception as failure:

@@ -1,14 +1,20 @@
-"""Names and groups of the corruptions, in the order of the paper's tables, and their selection by users.
+"""Names and groups of the corruptions of each benchmark, and their selection by users.
 
 Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
 arXiv:1903.12261, Section 3: fifteen corruptions in four groups make the benchmark, four more are held out for
-validation.
+validation. Their names stand in the order of the paper's tables.
+
+Mintun, Kirillov and Xie, "On Interaction Between Augmentations and Corruptions in Natural Corruption Robustness",
+arXiv:2102.11273: ten corruptions for ImageNet and ten for CIFAR that are unlike those of ImageNet-C, the C-bar
+benchmarks. Their names are spelled and ordered as in the authors' files imagenet_c_bar.csv and cifar10_c_bar.csv
+(github.com/facebookresearch/augmentation-corruption, imagenet_c_bar); the groups are this package's.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from dtn_det.errors import InputError
@@ -37,20 +43,100 @@ SEVERITIES = (1, 2, 3, 4, 5)
 """The severities of each corruption, from the weakest to the strongest."""
 
 
-def group_of(name: str) -> str:
+@dataclass(frozen=True)
+class Catalog:
+    """The corruptions that a family of benchmarks consists of.
+
+    Attributes:
+        title: Name of the first benchmark with these corruptions, such as ``ImageNet-C``.
+        profile: Name of that benchmark's profile.
+        names: All corruptions, in the order of the benchmark's tables.
+        groups: The corruptions of each group; every corruption is in one group.
+        extra: Corruptions that the benchmark's mean leaves out.
+    """
+
+    title: str
+    profile: str
+    names: tuple[str, ...]
+    groups: Mapping[str, tuple[str, ...]]
+    extra: tuple[str, ...] = ()
+
+    @property
+    def benchmark(self) -> tuple[str, ...]:
+        """The corruptions that the benchmark's mean is over."""
+        return tuple(name for name in self.names if name not in self.extra)
+
+    @property
+    def sets(self) -> dict[str, tuple[str, ...]]:
+        """The corruptions that a name such as ``all`` or ``noise`` stands for."""
+        return {"all": self.names, "benchmark": self.benchmark, **self.groups}
+
+
+IMAGENET_C_CATALOG = Catalog("ImageNet-C", "imagenet-c", ALL, GROUPS, EXTRA)
+"""The nineteen corruptions of ImageNet-C, COCO-C, CIFAR-10-C and Tiny-ImageNet-C."""
+
+IMAGENET_C_BAR_CATALOG = Catalog(
+    "ImageNet-C-bar",
+    "imagenet-c-bar",
+    (
+        *("caustic_refraction", "inverse_sparkles", "sparkles", "perlin_noise", "blue_noise_sample", "plasma_noise"),
+        *("checkerboard_cutout", "cocentric_sine_waves", "single_frequency_greyscale", "brownish_noise"),
+    ),
+    MappingProxyType(
+        {
+            "noise": ("perlin_noise", "blue_noise_sample", "plasma_noise", "brownish_noise"),
+            "pattern": ("checkerboard_cutout", "cocentric_sine_waves", "single_frequency_greyscale"),
+            "light": ("inverse_sparkles", "sparkles"),
+            "distortion": ("caustic_refraction",),
+        }
+    ),
+)
+"""The ten corruptions of ImageNet-C-bar."""
+
+CIFAR_C_BAR_CATALOG = Catalog(
+    "CIFAR-10-C-bar",
+    "cifar-c-bar",
+    (
+        *("blue_noise_sample", "checkerboard_cutout", "inverse_sparkles", "pinch_and_twirl", "ripple"),
+        *("brownish_noise", "circular_motion_blur", "lines", "sparkles", "transverse_chromatic_abberation"),
+    ),
+    MappingProxyType(
+        {
+            "noise": ("blue_noise_sample", "brownish_noise"),
+            "pattern": ("checkerboard_cutout", "lines"),
+            "light": ("inverse_sparkles", "sparkles"),
+            "distortion": ("pinch_and_twirl", "ripple", "transverse_chromatic_abberation"),
+            "blur": ("circular_motion_blur",),
+        }
+    ),
+)
+"""The ten corruptions of CIFAR-10-C-bar and CIFAR-100-C-bar."""
+
+CATALOGS = (IMAGENET_C_CATALOG, IMAGENET_C_BAR_CATALOG, CIFAR_C_BAR_CATALOG)
+"""The catalogues of all benchmarks."""
+
+
+def group_of(name: str, catalog: Catalog = IMAGENET_C_CATALOG) -> str:
     """Return the group of a corruption.
 
     Raises:
         InputError: The name is unknown.
     """
-    check_name(name)
-    return next(group for group, names in GROUPS.items() if name in names)
+    check_name(name, catalog)
+    return next(group for group, names in catalog.groups.items() if name in names)
 
 
-def check_name(name: str) -> None:
-    """Check that a corruption of this name exists; raise an InputError otherwise."""
-    if name not in ALL:
-        raise InputError(f"expected a corruption out of {', '.join(ALL)}, got {name!r}")
+def check_name(name: str, catalog: Catalog = IMAGENET_C_CATALOG) -> None:
+    """Check that a catalogue has a corruption of this name; raise an InputError otherwise."""
+    if name not in catalog.names:
+        raise InputError(f"expected a corruption out of {', '.join(catalog.names)}, got {name!r}{elsewhere(name)}")
+
+
+def elsewhere(name: str) -> str:
+    """Return the end of a sentence that names the benchmarks with a corruption; empty if there are none."""
+    found = [catalog for catalog in CATALOGS if name in catalog.names]
+    titles, profiles = " and ".join(one.title for one in found), " or ".join(one.profile for one in found)
+    return f", a corruption of {titles}: name the profile {profiles}" if found else ""
 
 
 def check_severity(severity: int) -> None:
@@ -59,15 +145,15 @@ def check_severity(severity: int) -> None:
         raise InputError(f"expected a severity from 1 to 5 (a clean image needs no corruption), got {severity!r}")
 
 
-SETS = {"all": ALL, "benchmark": BENCHMARK, **GROUPS}
-"""The corruptions that names such as ``all`` or ``noise`` stand for."""
-
-
-def select_corruptions(words: Iterable[str]) -> tuple[str, ...]:
+def select_corruptions(words: Iterable[str], catalog: Catalog = IMAGENET_C_CATALOG) -> tuple[str, ...]:
     """Return the corruptions for some words: their names, groups such as ``noise``, ``benchmark`` or ``all``.
 
+    Args:
+        words: The words.
+        catalog: The corruptions to choose from.
+
     Returns:
-        The names of the corruptions, each once, in the order of :data:`ALL`.
+        The names of the corruptions, each once, in the order of the catalogue.
 
     Raises:
         InputError: A word is none of these, or there are no words.
@@ -78,19 +164,23 @@ def select_corruptions(words: Iterable[str]) -> tuple[str, ...]:
     """
     chosen: set[str] = set()
     for word in words:
-        if word in SETS:
-            chosen.update(SETS[word])
-        elif word in ALL:
+        if word in catalog.sets:
+            chosen.update(catalog.sets[word])
+        elif word in catalog.names:
             chosen.add(word)
         else:
-            close = difflib.get_close_matches(word, (*ALL, *SETS), n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = elsewhere(word)
+            if not hint and (close := difflib.get_close_matches(word, (*catalog.names, *catalog.sets), n=1)):
+                hint = f"; did you mean {close[0]!r}?"
             raise InputError(
-                f"expected corruptions out of {', '.join(ALL)}, or {', '.join(SETS)} for several, got {word!r}{hint}"
+                f"expected corruptions out of {', '.join(catalog.names)}, or {', '.join(catalog.sets)} for several, "
+                f"got {word!r}{hint}"
             )
     if not chosen:
-        raise InputError(f"expected at least one corruption, got none: name some, or {', '.join(SETS)} for several")
-    return tuple(name for name in ALL if name in chosen)
+        raise InputError(
+            f"expected at least one corruption, got none: name some, or {', '.join(catalog.sets)} for several"
+        )
+    return tuple(name for name in catalog.names if name in chosen)
 
 
 def select_severities(severities: Iterable[int]) -> tuple[int, ...]:

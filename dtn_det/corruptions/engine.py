@@ -14,6 +14,17 @@ from PIL import Image
 from dtn_det.corruptions import imagecorruptions_backend
 from dtn_det.corruptions.catalog import GROUPS, check_name, check_severity
 from dtn_det.corruptions.effects import blur, color, defocus, digital, elastic, fog, frost, noise, snow, spatter
+from dtn_det.corruptions.effects.c_bar import (
+    caustics,
+    cover,
+    perlin,
+    plasma,
+    sparkles,
+    spectral,
+    splines,
+    warps,
+    waves,
+)
 from dtn_det.corruptions.effects.digital import round_trip
 from dtn_det.corruptions.effects.frost import texture_name
 from dtn_det.corruptions.effects.settings import EffectSettings
@@ -40,14 +51,14 @@ class Corruptor:
     The resulting pixels depend only on the image, its key, the corruption, the severity and these attributes.
 
     Attributes:
-        profile: ``imagenet-c``, ``coco-c``, ``cifar-c`` or ``tiny-imagenet-c``.
+        profile: ``imagenet-c``, ``coco-c``, ``cifar-c``, ``tiny-imagenet-c``, ``imagenet-c-bar`` or ``cifar-c-bar``.
         seed: Seed of all randomness.
         jpeg: Whether to save the result as JPEG and read it again, as for the published files; None to follow the
             benchmark.
         channel_order: The order of channels in which the corruption receives an RGB image. ``'bgr'`` gives results
             comparable with those published for MMDetection's models, whose images were corrupted as BGR.
         frost_folder: Folder with the original textures ``frost1.png`` to ``frost6.jpg``; None for the textures that
-            this package draws.
+            this package draws, and for profiles without frost.
         backend: ``'dtn_det'`` for this engine, ``'imagecorruptions'`` for the package of that name.
         engine: Version of the engine whose pixels to reproduce; None for the latest.
 
@@ -81,6 +92,11 @@ class Corruptor:
                     f"expected engine {self.engine} only with backend='dtn_det', got {self.backend!r}: leave one out"
                 )
         if self.frost_folder is not None:
+            if not rules.has_frost:
+                raise InputError(
+                    f"expected no frost textures with the profile {self.profile}, none of whose corruptions is frost, "
+                    f"got {str(self.frost_folder)!r}: leave them out"
+                )
             texture_name(self.frost_folder)
 
     @property
@@ -102,7 +118,8 @@ class Corruptor:
         common = (self.profile, self.jpeg_quality, self.channel_order, int(self.seed))
         if self.backend == "imagecorruptions":
             return str(Identity(*common, package=imagecorruptions_backend.version()))
-        return str(Identity(*common, texture_name(self.frost_folder), self.rules.engine))
+        textures = texture_name(self.frost_folder) if self.rules.has_frost else None
+        return str(Identity(*common, textures, self.rules.engine))
 
     @classmethod
     def from_identity(cls, identity: str, frost_folder: Path | str | None = None) -> Corruptor:
@@ -134,7 +151,7 @@ class Corruptor:
             wanted.jpeg_quality is not None,
             "rgb" if wanted.channel_order == "rgb" else "bgr",
             frost_folder if original else None,
-            "imagecorruptions" if wanted.textures is None else "dtn_det",
+            "imagecorruptions" if wanted.engine is None else "dtn_det",
             wanted.engine,
         )
         if corruptor.identity != identity:
@@ -144,16 +161,18 @@ class Corruptor:
 
     def __call__(self, image: ByteImage, name: str, severity: int, key: Key | None = None) -> ByteImage:
         """Corrupt an image as :func:`corrupt` does."""
-        check_name(name)
+        rules = self.rules
+        check_name(name, rules.catalog)
         check_severity(severity)
         image = check_image(image)
+        rules.check_size(image.shape[1], image.shape[0])
         if self.channel_order == "bgr":
             image = np.ascontiguousarray(image[:, :, ::-1])
         stream = Stream(self.seed, key, name, severity)
         if self.backend == "imagecorruptions":
             out = imagecorruptions_backend.corrupt(image, name, severity, stream)
         else:
-            out = FUNCTIONS[name](image, EffectSettings(name, severity, self.rules, stream, self.frost_folder))
+            out = FUNCTIONS[name](image, EffectSettings(name, severity, rules, stream, self.frost_folder))
         if self.channel_order == "bgr":
             out = np.ascontiguousarray(out[:, :, ::-1])
         return out if self.jpeg_quality is None else round_trip(out, self.jpeg_quality)
@@ -179,13 +198,15 @@ def corrupt(
     changed.
 
     Args:
-        image: ``(H, W, 3)`` uint8 RGB array of at least 32 x 32 pixels.
-        name: One of :data:`dtn_det.corruptions.ALL`.
+        image: ``(H, W, 3)`` uint8 RGB array of at least 32 x 32 pixels; a square for the profiles ``imagenet-c-bar``
+            and ``cifar-c-bar``.
+        name: One of :data:`dtn_det.corruptions.ALL`, or of the names of the profile's own
+            :class:`~dtn_det.corruptions.catalog.Catalog`.
         severity: 1 to 5.
         seed: See :class:`Corruptor`, which also describes all arguments after ``key``.
         key: Identity of the image, such as its path within the data set or its id. Images with the same key get the
             same random pattern, and so do all images without a key.
-        profile: ``imagenet-c``, ``coco-c``, ``cifar-c`` or ``tiny-imagenet-c``.
+        profile: ``imagenet-c``, ``coco-c``, ``cifar-c``, ``tiny-imagenet-c``, ``imagenet-c-bar`` or ``cifar-c-bar``.
         jpeg: True, False or None.
         channel_order: ``'rgb'`` or ``'bgr'``.
         frost_folder: Folder of textures or None.
@@ -225,6 +246,21 @@ FUNCTIONS: Mapping[str, Callable[[ByteImage, EffectSettings], ByteImage]] = Mapp
         "pixelate": digital.pixelate,
         "jpeg_compression": digital.jpeg_compression,
         "saturate": color.saturate,
+        "blue_noise_sample": spectral.blue_noise_sample,
+        "brownish_noise": spectral.brownish_noise,
+        "caustic_refraction": caustics.caustic_refraction,
+        "checkerboard_cutout": cover.checkerboard_cutout,
+        "circular_motion_blur": splines.circular_motion_blur,
+        "cocentric_sine_waves": waves.cocentric_sine_waves,
+        "inverse_sparkles": sparkles.inverse_sparkles,
+        "lines": cover.lines,
+        "perlin_noise": perlin.perlin_noise,
+        "pinch_and_twirl": warps.pinch_and_twirl,
+        "plasma_noise": plasma.plasma_noise,
+        "ripple": warps.ripple,
+        "single_frequency_greyscale": waves.single_frequency_greyscale,
+        "sparkles": sparkles.sparkles,
+        "transverse_chromatic_abberation": splines.transverse_chromatic_abberation,
     }
 )
 """The function of each corruption, by its name."""
@@ -258,7 +294,7 @@ class Corrupt:
     corruptor: Corruptor = field(default_factory=Corruptor)
 
     def __post_init__(self) -> None:
-        check_name(self.name)
+        check_name(self.name, self.corruptor.rules.catalog)
         # False and 0.0 are refused as mistakes, although they equal 0.
         if isinstance(self.severity, bool | float) or self.severity != 0:
             check_severity(self.severity)

@@ -3,7 +3,8 @@
 A store of results contains such a line in one of these forms. The manifest of a corrupted folder contains the first.
 
 * ``imagenet-c jpeg85 rgb seed=0 frost=procedural engine=1``: the images were corrupted by this package's engine. With
-  ``imagecorruptions-imaug=1.1.5`` in place of the last two parts, they were corrupted by that package.
+  ``imagecorruptions-imaug=1.1.5`` in place of the last two parts, they were corrupted by that package. Profiles without
+  frost, such as ``imagenet-c-bar``, have no part that begins with ``frost=``.
 * ``files made with imagenet-c jpeg85 ...``: the images were read from a folder with this line in its manifest.
 * ``files``: the images were read from a folder without a record of how it was made, such as ImageNet-C as published.
 """
@@ -17,7 +18,7 @@ from dtn_det.corruptions.profiles import CHANGES
 
 _LINE = re.compile(
     r"(?P<profile>\S+) (?:no-jpeg|jpeg(?P<quality>\d+)) (?P<order>rgb|bgr) seed=(?P<seed>-?\d+)"
-    r"(?: frost=(?P<textures>\S+) engine=(?P<engine>\d+)| (?P<package>.+))?"
+    r"(?:(?: frost=(?P<textures>\S+))? engine=(?P<engine>\d+)| (?P<package>.+))?"
 )
 _FILES, _MADE_WITH = "files", " made with "
 
@@ -31,7 +32,7 @@ class Identity:
         jpeg_quality: Quality of the JPEG round trip; None if the images were not saved as JPEG.
         channel_order: ``'rgb'`` or ``'bgr'``.
         seed: Seed of all randomness.
-        textures: Name of the frost textures; None if another package made the images.
+        textures: Name of the frost textures; None if another package made the images, or if the profile has no frost.
         engine: Version of the engine from which on the profile has produced these pixels; None for another package.
         package: The other package with its version; None for this package's engine.
     """
@@ -48,7 +49,7 @@ class Identity:
         jpeg = "no-jpeg" if self.jpeg_quality is None else f"jpeg{self.jpeg_quality}"
         maker = self.package
         if self.engine is not None:
-            maker = f"frost={self.textures} engine={self.engine}"
+            maker = f"engine={self.engine}" if self.textures is None else f"frost={self.textures} engine={self.engine}"
         return f"{self.profile} {jpeg} {self.channel_order} seed={self.seed}{'' if maker is None else f' {maker}'}"
 
     @classmethod

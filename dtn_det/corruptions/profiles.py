@@ -5,8 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from dtn_det.corruptions.catalog import check_name, check_severity
-from dtn_det.corruptions.severities import CIFAR_C, COCO_C, IMAGENET_C, TINY_IMAGENET_C, Parameters, Table
+from dtn_det.corruptions.catalog import (
+    CIFAR_C_BAR_CATALOG,
+    IMAGENET_C_BAR_CATALOG,
+    IMAGENET_C_CATALOG,
+    Catalog,
+    check_name,
+    check_severity,
+)
+from dtn_det.corruptions.severities import (
+    CIFAR_C,
+    CIFAR_C_BAR,
+    COCO_C,
+    IMAGENET_C,
+    IMAGENET_C_BAR,
+    TINY_IMAGENET_C,
+    Parameters,
+    Table,
+)
 from dtn_det.errors import InputError
 
 
@@ -18,25 +34,57 @@ class Profile:
         name: Name of the profile for users.
         table: Parameters of each corruption at each severity.
         jpeg_quality: Quality of the JPEG files of the benchmark; None if it was not published as JPEG files.
-        original: True if the benchmark was made by the generators of Hendrycks and Dietterich, False for
-            `imagecorruptions`. If True, the elastic transform begins with a random affine map and has its parameters in
-            pixels, zoomed layers are cropped around their centre, and pixelate enlarges with a box filter too.
+        catalog: The corruptions of the benchmark with their groups.
+        original: True if the benchmark was made by its authors' generators, False for `imagecorruptions`. If True, the
+            elastic transform begins with a random affine map and has its parameters in pixels, zoomed layers are
+            cropped around their centre, and pixelate enlarges with a box filter too.
         frost_scale: Scale of the frost textures before cropping; `imagecorruptions` enlarges them by 1.1.
         engine: Version of the engine from which on the same arguments produce these pixels.
         num_frost_textures: Number of textures that frost draws from: the first ones of six. The generators list six
             files but draw only from the first five. This holds for the generators of Hendrycks and Dietterich, and for
             `imagecorruptions` 1.0.0 to 1.1.2, with which COCO-C was published.
         side: Side of the square images for which the strengths were chosen, in pixels; None for any size.
+        cropped: True if the authors resized the clean images to 256 pixels and cropped them to 224 x 224 first.
+        square: True if the corruptions are defined for square images only.
     """
 
     name: str
     table: Table
     jpeg_quality: int | None
-    original: bool
-    frost_scale: float
+    catalog: Catalog = IMAGENET_C_CATALOG
+    original: bool = True
+    frost_scale: float = 1.0
     engine: int = 1
     num_frost_textures: int = 5
     side: int | None = None
+    cropped: bool = False
+    square: bool = False
+
+    @property
+    def has_frost(self) -> bool:
+        """True if the pixels of one of the corruptions depend on the frost textures."""
+        return "frost" in self.catalog.names
+
+    @property
+    def is_small(self) -> bool:
+        """True if the benchmark is one of small images, which are corrupted at their own size."""
+        return self.side is not None and not self.cropped
+
+    def check_size(self, width: int, height: int) -> None:
+        """Check that the corruptions are defined for images of a size.
+
+        Args:
+            width: Width of an image, in pixels.
+            height: Height of the image, in pixels.
+
+        Raises:
+            InputError: The corruptions are defined for squares, and the image is none.
+        """
+        if self.square and width != height:
+            raise InputError(
+                f"expected a square image, for which alone the corruptions of {self.name} are defined, got "
+                f"{width} x {height}: cut it, as --resize and resize_and_crop do"
+            )
 
     def parameters(self, name: str, severity: int) -> Parameters:
         """Return the parameters of a corruption: see :mod:`dtn_det.corruptions.severities`.
@@ -44,7 +92,7 @@ class Profile:
         Raises:
             InputError: The name or the severity is unknown.
         """
-        check_name(name)
+        check_name(name, self.catalog)
         check_severity(severity)
         return self.table[name][severity - 1]
 
@@ -53,10 +101,12 @@ PROFILES = MappingProxyType(
     {
         profile.name: profile
         for profile in (
-            Profile("imagenet-c", IMAGENET_C, jpeg_quality=85, original=True, frost_scale=1.0, side=224),
+            Profile("imagenet-c", IMAGENET_C, jpeg_quality=85, side=224, cropped=True),
             Profile("coco-c", COCO_C, jpeg_quality=None, original=False, frost_scale=1.1, engine=2),
-            Profile("cifar-c", CIFAR_C, jpeg_quality=None, original=True, frost_scale=0.2, side=32),
-            Profile("tiny-imagenet-c", TINY_IMAGENET_C, jpeg_quality=85, original=True, frost_scale=0.3, side=64),
+            Profile("cifar-c", CIFAR_C, jpeg_quality=None, frost_scale=0.2, side=32),
+            Profile("tiny-imagenet-c", TINY_IMAGENET_C, jpeg_quality=85, frost_scale=0.3, side=64),
+            Profile("imagenet-c-bar", IMAGENET_C_BAR, 85, IMAGENET_C_BAR_CATALOG, side=224, cropped=True, square=True),
+            Profile("cifar-c-bar", CIFAR_C_BAR, None, CIFAR_C_BAR_CATALOG, side=32, square=True),
         )
     }
 )
@@ -95,6 +145,21 @@ def get_profile(name: str, engine: int | None = None) -> Profile:
         known = " or ".join(map(str, engines(name)))
         raise InputError(f"expected engine {known} for the profile {name}, got {engine!r}: leave it out for the latest")
     return EARLIER_PROFILES[name, engine]
+
+
+def check_swept(name: str) -> None:
+    """Check that models can be evaluated under the corruptions of a profile, which mCE and mPC are defined over.
+
+    Raises:
+        InputError: The name is unknown, or the profile has other corruptions than ImageNet-C.
+    """
+    catalog = get_profile(name).catalog
+    if catalog is not IMAGENET_C_CATALOG:
+        swept = [profile.name for profile in PROFILES.values() if profile.catalog is IMAGENET_C_CATALOG]
+        raise InputError(
+            f"expected a profile out of {', '.join(swept)}, over whose corruptions mCE and mPC are defined, got "
+            f"{name!r}: the corruptions of {catalog.title} are written by `dtn-det corrupt` and not evaluated yet"
+        )
 
 
 def engines(name: str) -> tuple[int, ...]:

@@ -4,6 +4,10 @@ Sources: the generators of Hendrycks and Dietterich (github.com/hendrycks/robust
 ``make_imagenet_c.py``, ``make_cifar_c.py`` and ``make_tinyimagenet_c.py``). For COCO-C: `imagecorruptions`
 (github.com/bethgelab/imagecorruptions; Michaelis et al., arXiv:1907.07484), which has the parameters of ImageNet-C
 except for the elastic transform. As in these sources, zoom factors are the values of ``np.arange(1, stop, step)``.
+For ImageNet-C-bar and CIFAR-10-C-bar: the generator of Mintun et al. (arXiv:2102.11273;
+github.com/facebookresearch/augmentation-corruption, imagenet_c_bar, ``imagenet_c_bar.csv`` and ``cifar10_c_bar.csv``).
+Each of their corruptions has one parameter, its magnitude from 0 to 10, which the functions of `effects/c_bar/` turn
+into strengths.
 
 The parameters of a severity are:
 
@@ -171,5 +175,35 @@ TINY_IMAGENET_C: Table = MappingProxyType(
         "pixelate": _scalars(0.9, 0.8, 0.7, 0.6, 0.5),
         "jpeg_compression": _scalars(65, 58, 50, 40, 25),
         "saturate": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (30, 0.2)),
+    }
+)
+
+IMAGENET_C_BAR: Table = MappingProxyType(
+    {
+        "caustic_refraction": _scalars(2.35, 3.2, 4.9, 6.6, 9.15),
+        "inverse_sparkles": _scalars(1, 2, 4, 9, 10),
+        "sparkles": _scalars(1, 2, 3, 5, 6),
+        "perlin_noise": _scalars(4.6, 5.2, 5.8, 7.6, 8.8),
+        "blue_noise_sample": _scalars(0.8, 1.6, 2.4, 4, 5.6),
+        "plasma_noise": _scalars(4.75, 7, 8.5, 9.25, 10),
+        "checkerboard_cutout": _scalars(2, 3, 4, 5, 6),
+        "cocentric_sine_waves": _scalars(3, 5, 8, 9, 10),
+        "single_frequency_greyscale": _scalars(1, 1.5, 2, 4.5, 5),
+        "brownish_noise": _scalars(1, 2, 3, 4, 5),
+    }
+)
+
+CIFAR_C_BAR: Table = MappingProxyType(
+    {
+        "blue_noise_sample": _scalars(0.7, 1.4, 2.1, 3.5, 4.2),
+        "checkerboard_cutout": _scalars(1, 2, 3, 4, 5),
+        "inverse_sparkles": _scalars(1, 1.5, 2.5, 4.5, 5),
+        "pinch_and_twirl": _scalars(5.5, 6, 6.5, 8.5, 10),
+        "ripple": _scalars(5.5, 6, 6.5, 7.5, 8),
+        "brownish_noise": _scalars(2.5, 4, 5.5, 6.5, 7),
+        "circular_motion_blur": _scalars(2.8, 3.6, 4.4, 5.2, 6),
+        "lines": _scalars(0.5, 1, 1.5, 2, 2.5),
+        "sparkles": _scalars(0.7, 3.5, 5.6, 6.3, 7),
+        "transverse_chromatic_abberation": _scalars(1, 2, 5, 9, 10),
     }
 )

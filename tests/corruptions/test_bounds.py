@@ -17,16 +17,18 @@ from dtn_det.corruptions.profiles import PROFILES
 CODE = """
 import sys
 import numpy as np
-from dtn_det.corruptions import ALL, PROFILES, corrupt
+from dtn_det.corruptions import PROFILES, corrupt
 rng = np.random.default_rng(0)
 sizes, severities = eval(sys.argv[1])
 for height, width in sizes:
     image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    for profile in PROFILES:
-        for name in ALL:
+    for profile, rules in PROFILES.items():
+        # Corruptions that are defined for squares get the largest one in the image.
+        part = image[:min(height, width), :min(height, width)] if rules.square else image
+        for name in rules.catalog.names:
             for severity in severities:
                 if height * width < 90_000 or profile == "coco-c":
-                    corrupt(image, name, severity, key=height, profile=profile)
+                    corrupt(part, name, severity, key=height, profile=profile)
 print("all within bounds")
 """
 SOME = ((32, 32), (33, 57), (32, 200), (97, 64), (131, 97))

@@ -1,4 +1,4 @@
-"""Find folders of corrupted images: the corruption and severity of each, and corruptions that dtn-det does not know."""
+"""Find folders of corrupted images: the corruption and severity of each, and corruptions that are not evaluated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dtn_det.corruptions.catalog import ALL
+from dtn_det.corruptions.catalog import ALL, CIFAR_C_BAR_CATALOG, IMAGENET_C_BAR_CATALOG
 from dtn_det.corruptions.stream import WNID
 from dtn_det.datasets.folders.image_files import Contents, look, peek, subfolders
 from dtn_det.datasets.folders.label_maps import NUMBER
@@ -16,16 +16,8 @@ from dtn_det.errors import InputError
 SEVERITY = re.compile(r"(?:severity|sev|s|level)?[_\- ]?0*([1-5])", re.IGNORECASE)
 _MAGNITUDE = re.compile(r"\d+(\.\d+)?")
 
-_C_BAR = frozenset(
-    (
-        *("blue_noise_sample", "brownish_noise", "caustic_refraction", "checkerboard_cutout"),
-        *("cocentric_sine_waves", "inverse_sparkles", "perlin_noise", "plasma_noise"),
-        *("single_frequency_greyscale", "sparkles", "pinch_and_twirl", "ripple", "circular_motion_blur", "lines"),
-        "transverse_chromatic_abberation",
-    )
-)
-"""Corruptions of ImageNet-C-bar and CIFAR-10-C-bar, spelled as their authors do:
-github.com/facebookresearch/augmentation-corruption."""
+_C_BAR = frozenset((*IMAGENET_C_BAR_CATALOG.names, *CIFAR_C_BAR_CATALOG.names))
+"""Corruptions of ImageNet-C-bar and CIFAR-10-C-bar."""
 
 _3DCC = frozenset(
     (

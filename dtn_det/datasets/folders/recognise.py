@@ -156,7 +156,9 @@ def _structure(root: Path, contents: Contents) -> Recognised | None:
     if found.unknown:
         benchmark = benchmark_of(found.unknown)
         named = f" of {benchmark}" if benchmark else ""
-        title = f"images corrupted already, by corruptions{named} that dtn-det does not know ({listed(found.unknown)})"
+        title = (
+            f"images corrupted already, by corruptions{named} that dtn-det does not evaluate ({listed(found.unknown)})"
+        )
         return Recognised("unknown_corruptions", root, title, benchmark, corruptions=found)
     return _part_of_a_tree(root, contents)
 
@@ -302,7 +304,7 @@ def _corrupted(root: Path, found: CorruptionFolders) -> Recognised:
     passed_over = (
         (
             "unknown_corruptions",
-            "{folder of a corruption|folders of corruptions} that dtn-det does not know {was|were} passed over",
+            "{folder of a corruption|folders of corruptions} that dtn-det does not evaluate {was|were} passed over",
             found.unknown,
         ),
         (

@@ -14,7 +14,7 @@ from dtn_det.corrupted_folders.reading import (
 )
 from dtn_det.corruptions.cells import Cell, sweep_cells
 from dtn_det.corruptions.engine import Corruptor
-from dtn_det.corruptions.profiles import get_profile
+from dtn_det.corruptions.profiles import check_swept
 from dtn_det.datasets.folders.class_folders import LabelledImages, check_clean, label_images, list_images
 from dtn_det.datasets.folders.image_files import square_side
 from dtn_det.datasets.folders.label_maps import imagenet_wnids
@@ -77,6 +77,8 @@ def prepare(options: ClassificationOptions) -> Prepared:
         raise FileNotFoundError(
             f"expected --data to be a folder of images, got {options.data}: there is no such folder"
         )
+    if options.profile is not None:
+        check_swept(options.profile)
     cells = sweep_cells(options.corruptions, options.severities)
     found = recognise(options.data)
     if found.kind == "corrupted":
@@ -117,7 +119,7 @@ def _from_tree(options: ClassificationOptions, cells: tuple[Cell, ...], tree: Co
         )
     found = tree.found
     profile = options.profile or tree.profile or found.profile or "imagenet-c"
-    get_profile(profile)
+    check_swept(profile)
     corrupted = cells[1:]
     _check_wnids(options.classes or found.classes)
     twins = None if options.clean is None else list_images(options.clean, options.classes or found.classes)

@@ -13,6 +13,7 @@ from dtn_det._optional import require
 from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.corruptions.cells import sweep_cells
 from dtn_det.corruptions.engine import Corruptor
+from dtn_det.corruptions.profiles import check_swept
 from dtn_det.datasets.class_names import LabelNames, ModelClasses, NamedSet, labels_in_evaluation, order_remark
 from dtn_det.datasets.coco.orientation import ignores_orientation
 from dtn_det.datasets.configs.classes import head_numbers, training_classes
@@ -70,9 +71,10 @@ def prepare_detection(
         ValueError: Options, data, checkpoint or store do not fit.
         OSError: A file is missing.
     """
+    profile = options.profile or "coco-c"
+    check_swept(profile)
     cells = sweep_cells(options.corruptions, options.severities)
     frost = None if options.frost is None else str(options.frost)
-    profile = options.profile or "coco-c"
     corruptor = Corruptor(profile, options.seed, None, options.channel_order, frost, engine=options.engine)
     cfg = _config(options)
     data = read_data(cfg, options.split, options.limit, options.limit_seed)

@@ -22,10 +22,10 @@ pytest.importorskip("timm", reason="ImageNet's classes come from timm")
 @pytest.mark.parametrize(
     ("tree", "title"),
     [
-        ("blue_noise_sample/1", "images corrupted already, by corruptions of C-bar that dtn-det does not know"),
-        ("plasma_noise/1.00", "by corruptions of C-bar that dtn-det does not know (plasma_noise)"),
-        ("3d/near_focus/3", "by corruptions of 3DCC that dtn-det does not know (near_focus)"),
-        ("dust_on_lens/2", "by corruptions that dtn-det does not know (dust_on_lens)"),
+        ("blue_noise_sample/1", "images corrupted already, by corruptions of C-bar that dtn-det does not evaluate"),
+        ("plasma_noise/1.00", "by corruptions of C-bar that dtn-det does not evaluate (plasma_noise)"),
+        ("3d/near_focus/3", "by corruptions of 3DCC that dtn-det does not evaluate (near_focus)"),
+        ("dust_on_lens/2", "by corruptions that dtn-det does not evaluate (dust_on_lens)"),
     ],
 )
 @pytest.mark.parametrize("classes", [WNIDS[:2], ("cat", "dog")])
@@ -34,7 +34,7 @@ def test_corruptions_of_others_are_refused_by_name(tmp_path: Path, tree: str, ti
     found = recognise(tmp_path)
     assert found.kind == "unknown_corruptions"
     assert title in found.title
-    with pytest.raises(ValueError, match=r"dtn-det does not know .* name a folder of ImageNet-C's corruptions"):
+    with pytest.raises(ValueError, match=r"dtn-det does not evaluate .* name a folder of ImageNet-C's corruptions"):
         list_images(tmp_path)
 
 
@@ -80,7 +80,7 @@ def test_severities_that_no_corruption_has_are_refused(tmp_path: Path) -> None:
         write_classes(tmp_path / "fog" / str(severity), WNIDS[:2])
     found = recognise(tmp_path)
     assert found.kind == "unknown_corruptions"
-    assert found.title.endswith("by corruptions that dtn-det does not know (fog/0, fog/6)")
+    assert found.title.endswith("by corruptions that dtn-det does not evaluate (fog/0, fog/6)")
 
 
 def test_sets_of_imagenet_are_told_by_names(tmp_path: Path) -> None:

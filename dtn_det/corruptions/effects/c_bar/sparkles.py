@@ -1,0 +1,144 @@
+"""Sparkles: white stars with rays of random length, or white everywhere but in one such star."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dtn_det.corruptions.effects.c_bar.trigonometry import angle_of
+from dtn_det.corruptions.effects.settings import EffectSettings
+from dtn_det.corruptions.image import ByteImage, FloatImage
+from dtn_det.corruptions.stream import Stream
+from dtn_det.system.compiled import compiled
+
+Floats = npt.NDArray[np.float32]
+
+_SPREAD = 0.25
+"""Standard deviation of the rays' lengths, as a share of their mean."""
+
+
+@dataclass(frozen=True)
+class Star:
+    """A star whose brightness falls with the square of the distance over the length of the nearest rays.
+
+    Attributes:
+        centre: Row and column of its centre, in pixels.
+        rays: ``(n,)`` lengths of its rays, in pixels, evenly around the centre.
+    """
+
+    centre: tuple[float, float]
+    rays: Floats
+
+
+@dataclass(frozen=True)
+class InverseSparkle:
+    """What is drawn for inverse sparkles.
+
+    Attributes:
+        star: The part of the image that stays.
+        exponent: Exponent of the brightness: the higher, the darker the star outside of its rays.
+    """
+
+    star: Star
+    exponent: float
+
+
+def sparkles(image: ByteImage, settings: EffectSettings) -> ByteImage:
+    """Draw five white stars over the image."""
+    (magnitude,) = settings.parameters
+    return apply_sparkles(image, draw_sparkles(settings.stream, len(image), magnitude))
+
+
+def inverse_sparkles(image: ByteImage, settings: EffectSettings) -> ByteImage:
+    """Turn all white but a star around the middle."""
+    (magnitude,) = settings.parameters
+    return apply_inverse_sparkles(image, draw_inverse_sparkles(settings.stream, len(image), magnitude))
+
+
+def draw_sparkles(stream: Stream, side: int, magnitude: float) -> tuple[Star, ...]:
+    """Draw the stars for an image of a side in pixels."""
+    centres = [(stream.uniform(0, side), stream.uniform(0, side)) for _ in range(5)]
+    mean = 0.01 * magnitude * side
+    # A ray is no shorter than a pixel.
+    return tuple(Star(centre, np.maximum(_rays(stream, mean), np.float32(1))) for centre in centres)
+
+
+def draw_inverse_sparkles(stream: Stream, side: int, magnitude: float) -> InverseSparkle:
+    """Draw the parameters for an image of a side in pixels."""
+    centre = (stream.uniform(0.25, 0.75) * side, stream.uniform(0.25, 0.75) * side)
+    return InverseSparkle(Star(centre, _rays(stream, 0.25 * side)), 0.13 * magnitude)
+
+
+def _rays(stream: Stream, mean: float) -> Floats:
+    """Draw 50 to 199 lengths."""
+    lengths: Floats = np.float32(mean) * (1 + np.float32(_SPREAD) * stream.normals((50 + stream.below(150),)))
+    return lengths
+
+
+def apply_sparkles(image: ByteImage, stars: tuple[Star, ...]) -> ByteImage:
+    """Draw stars over a square image."""
+    dark = np.ones(image.shape[:2], np.float32)
+    for star in stars:
+        _shine(dark, *star.centre, _closed(star.rays), 1.0, False)
+    return _whiten(image, dark)
+
+
+def apply_inverse_sparkles(image: ByteImage, sparkle: InverseSparkle) -> ByteImage:
+    """Turn all of a square image white but the star."""
+    bright = np.ones(image.shape[:2], np.float32)
+    _shine(bright, *sparkle.star.centre, _closed(sparkle.star.rays), sparkle.exponent, True)
+    return _whiten(image, bright)
+
+
+def _closed(rays: Floats) -> Floats:
+    """Repeat the first two rays at the end, so that neighbours are found without a division."""
+    return np.concatenate((rays, rays[:2])).astype(np.float32)
+
+
+@compiled
+def _shine(factors: FloatImage, centre_y: float, centre_x: float, rays: Floats, exponent: float, inside: bool) -> None:
+    """Multiply each factor by the brightness of the star there, from 0 to 1, or by 1 minus the brightness."""
+    side, number = len(factors), len(rays) - 2
+    turn, half_turn = np.float32(number / (2 * np.pi)), np.float32(np.pi)
+    half, one, power, most = np.float32(0.5), np.float32(1), np.float32(exponent), np.float32(number)
+    offsets = np.arange(side).astype(np.float32) - np.float32(centre_x)
+    places, lengths = np.empty(side, np.float32), np.empty(side, np.float32)
+    # Three loops, of which the first and the last are computed for several pixels at once.
+    for row in range(side):
+        dy = np.float32(row - centre_y)
+        for column in range(side):
+            places[column] = min(max((angle_of(offsets[column], dy) + half_turn) * turn, np.float32(0)), most)
+        for column in range(side):
+            ray = np.uint32(places[column])
+            places[column] -= np.float32(ray)
+            lengths[column] = rays[ray] + places[column] * (rays[ray + np.uint32(1)] - rays[ray])
+        for column in range(side):
+            aside = places[column] - half
+            distance = offsets[column] * offsets[column] + dy * dy + np.float32(1e-4)
+            light = lengths[column] * lengths[column] / distance
+            lengths[column] = light
+            places[column] = one - aside * aside
+        if power != one:
+            for column in range(side):
+                lengths[column] = lengths[column] ** power
+        for column in range(side):
+            light = min(lengths[column] * places[column], one)
+            factors[row, column] *= light if inside else one - light
+
+
+def _whiten(image: ByteImage, dark: FloatImage) -> ByteImage:
+    out = np.empty_like(image)
+    _blend_white(image, dark, out)
+    return out
+
+
+@compiled
+def _blend_white(image: ByteImage, dark: FloatImage, out: ByteImage) -> None:
+    """Scale the distance of each value from white."""
+    side, white = len(image), np.float32(255)
+    for row in range(side):
+        for column in range(side):
+            for c in range(3):
+                out[row, column, c] = np.uint8(white - (white - np.float32(image[row, column, c])) * dark[row, column])

@@ -1,0 +1,168 @@
+"""Noises with a given spectrum: brownish noise added to the image, and blue noise that blackens single pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from dtn_det.corruptions.effects.c_bar.trigonometry import sine_and_cosine
+from dtn_det.corruptions.effects.settings import EffectSettings
+from dtn_det.corruptions.image import ByteImage, FloatImage
+from dtn_det.corruptions.stream import Stream
+from dtn_det.system.compiled import compiled
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class BrownishNoise:
+    """What is drawn for brownish noise.
+
+    Attributes:
+        phases: ``(3, phase_count(side))`` phases of the spectrum of each channel, in radians.
+        intensity: Standard deviation of the noise, in grey levels.
+    """
+
+    phases: Floats
+    intensity: float
+
+
+@dataclass(frozen=True)
+class BlueMask:
+    """What is drawn for blue noise.
+
+    Attributes:
+        phases: ``(phase_count(side),)`` phases of the spectrum, in radians.
+        threshold: Pixels where the noise, of a standard deviation of 1, is not above it become black.
+    """
+
+    phases: Floats
+    threshold: float
+
+
+def brownish_noise(image: ByteImage, settings: EffectSettings) -> ByteImage:
+    """Add noise to each channel, whose amplitude falls with the square of the frequency."""
+    (magnitude,) = settings.parameters
+    return apply_brownish_noise(image, draw_brownish_noise(settings.stream, len(image), magnitude))
+
+
+def blue_noise_sample(image: ByteImage, settings: EffectSettings) -> ByteImage:
+    """Blacken the pixels where noise whose amplitude grows with the frequency is low."""
+    (magnitude,) = settings.parameters
+    return apply_blue_mask(image, draw_blue_mask(settings.stream, len(image), magnitude))
+
+
+def phase_count(side: int) -> int:
+    """Return the number of random phases of an image: those of its left half, and half of an odd middle column."""
+    return side * (side // 2) + (side // 2 if side % 2 else 0)
+
+
+def draw_brownish_noise(stream: Stream, side: int, magnitude: float) -> BrownishNoise:
+    """Draw the parameters for an image of a side in pixels."""
+    return BrownishNoise(_phases(stream, (3, phase_count(side))), 6.4 * magnitude)
+
+
+def draw_blue_mask(stream: Stream, side: int, magnitude: float) -> BlueMask:
+    """Draw the parameters for an image of a side in pixels."""
+    return BlueMask(_phases(stream, (phase_count(side),)), 0.3 * magnitude - 2.5)
+
+
+def _phases(stream: Stream, shape: tuple[int, ...]) -> Floats:
+    return stream.uniforms(shape) * np.float32(2 * np.pi)
+
+
+def apply_brownish_noise(image: ByteImage, noise: BrownishNoise) -> ByteImage:
+    """Add the noise of these parameters to a square image."""
+    side = len(image)
+    amplitudes = (1 / (squared_frequencies(side) + 1)).astype(np.float32)
+    red, green, blue = (spectral_noise(amplitudes, phases) for phases in noise.phases)
+    out = np.empty_like(image)
+    _add(image, red, green, blue, noise.intensity, out)
+    return out
+
+
+def apply_blue_mask(image: ByteImage, mask: BlueMask) -> ByteImage:
+    """Blacken pixels of a square image with these parameters."""
+    amplitudes = np.sqrt(squared_frequencies(len(image))).astype(np.float32)
+    kept = spectral_noise(amplitudes, mask.phases) > mask.threshold
+    out: ByteImage = image * kept[:, :, None]
+    return out
+
+
+def squared_frequencies(side: int) -> npt.NDArray[np.float64]:
+    """Return ``(side, side)`` squared distances from the middle of a spectrum; for an odd side between frequencies."""
+    distances = (np.arange(side) - side / 2) ** 2
+    return distances[:, None] + distances
+
+
+def spectral_noise(amplitudes: Floats, phases: Floats) -> FloatImage:
+    """Make noise with given amplitudes.
+
+    The zero frequency of the spectrum lies in its middle, at ``side - side // 2``. The phases of its right half are
+    those of the left one, turned by 180 degrees about the middle of the array, which is beside the zero frequency. So
+    the spectrum is not that of a real field; the generator of the benchmarks' authors takes the real part, too.
+
+    Args:
+        amplitudes: ``(side, side)``.
+        phases: ``(phase_count(side),)`` phases of the left half, row by row, and of the upper half of an odd middle
+            column, in radians.
+
+    Returns:
+        ``(side, side)`` noise with a standard deviation of 1.
+    """
+    side = len(amplitudes)
+    waves = np.empty((2, side, side), np.float32)
+    _unfold(phases, waves)
+    half = np.empty((side, side // 2 + 1), np.complex64)
+    _real_spectrum(amplitudes, waves, half)
+    noise: FloatImage = scipy.fft.irfft2(half, s=(side, side))
+    return noise / np.float32(noise.std(dtype=np.float64))
+
+
+@compiled
+def _unfold(phases: Floats, waves: npt.NDArray[np.float32]) -> None:
+    """Write the cosines and sines of the phases of the whole spectrum."""
+    side = waves.shape[1]
+    half = side // 2
+    for row in range(side):
+        for column in range(half):
+            waves[1, row, column], waves[0, row, column] = sine_and_cosine(phases[row * half + column])
+    for part in range(2):
+        for row in range(side):
+            for column in range(half):
+                waves[part, side - 1 - row, side - 1 - column] = waves[part, row, column]
+    if side % 2 == 1:
+        waves[0, half, half], waves[1, half, half] = np.float32(1), np.float32(0)
+        for row in range(half):
+            sine, cosine = sine_and_cosine(phases[side * half + row])
+            waves[0, row, half] = waves[0, side - 1 - row, half] = cosine
+            waves[1, row, half] = waves[1, side - 1 - row, half] = sine
+
+
+@compiled
+def _real_spectrum(amplitudes: Floats, waves: npt.NDArray[np.float32], out: npt.NDArray[np.complex64]) -> None:
+    """Write the part of a spectrum that belongs to the real part of its field, with the zero frequency first."""
+    side, half, count = waves.shape[1], waves.shape[1] // 2, out.shape[1]
+    for row in range(side):
+        y, opposite_y = (row + side - half) % side, (2 * side - row - half) % side
+        for column in range(count):
+            x, opposite_x = (column + side - half) % side, (2 * side - column - half) % side
+            one, other = amplitudes[y, x], amplitudes[opposite_y, opposite_x]
+            real = one * waves[0, y, x] + other * waves[0, opposite_y, opposite_x]
+            imaginary = one * waves[1, y, x] - other * waves[1, opposite_y, opposite_x]
+            out[row, column] = np.complex64(complex(real, imaginary))
+
+
+@compiled
+def _add(image: ByteImage, red: Floats, green: Floats, blue: Floats, intensity: float, out: ByteImage) -> None:
+    side, strength = len(image), np.float32(intensity)
+    low, high = np.float32(0), np.float32(255)
+    for row in range(side):
+        for column in range(side):
+            for c in range(3):
+                field = red if c == 0 else green if c == 1 else blue
+                value = np.float32(image[row, column, c]) + strength * field[row, column]
+                out[row, column, c] = np.uint8(min(max(value, low), high))

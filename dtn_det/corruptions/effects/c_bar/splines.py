@@ -1,0 +1,234 @@
+"""What cubic B-splines resample: channels of different magnification, and the blur of a turning camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dtn_det.corruptions.effects.settings import EffectSettings
+from dtn_det.corruptions.image import ByteImage, FloatImage
+from dtn_det.corruptions.stream import Stream
+from dtn_det.system.compiled import compiled, compiled_exactly
+
+Floats = npt.NDArray[np.float32]
+
+_PERMUTATIONS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+_TURNS = 21
+_POLE = np.float32(np.sqrt(3) - 2)
+_MARGIN = 2
+_LANES = 16
+"""Channels of four images side by side, and four empty ones: as many as vectors of any length divide."""
+
+
+@dataclass(frozen=True)
+class Magnifications:
+    """What is drawn for transverse chromatic aberration.
+
+    Attributes:
+        scales: Magnification of the red, the green and the blue channel.
+    """
+
+    scales: tuple[float, float, float]
+
+
+def transverse_chromatic_abberation(image: ByteImage, settings: EffectSettings) -> ByteImage:
+    """Magnify the channels differently."""
+    (magnitude,) = settings.parameters
+    return apply_magnifications(image, draw_magnifications(settings.stream, magnitude))
+
+
+def draw_magnifications(stream: Stream, magnitude: float) -> Magnifications:
+    """Draw the parameters, which are those of an image of any size."""
+    scales = (1.0, 1 + 0.025 * magnitude, 1 + 0.05 * magnitude)
+    first, second, third = (scales[index] for index in _PERMUTATIONS[stream.below(6)])
+    return Magnifications((first, second, third))
+
+
+def apply_magnifications(image: ByteImage, magnifications: Magnifications) -> ByteImage:
+    """Magnify the channels of a square image, and cut out the middle.
+
+    The values of pixels serve as the coefficients of the splines, which makes even a channel that is not magnified
+    smoother.
+    """
+    side = len(image)
+    out = np.empty_like(image)
+    for channel, scale in enumerate(magnifications.scales):
+        enlarged = round(side * scale)
+        first = (enlarged - side) // 2
+        # The corners of the enlarged channel are those of the channel.
+        places = np.arange(first, first + side) * ((side - 1) / (enlarged - 1))
+        starts = np.floor(places).astype(np.int64)
+        _magnify(image, channel, starts, np.stack([spline_weights(rest) for rest in places - starts]), out)
+    return out
+
+
+def spline_weights(rest: float) -> npt.NDArray[np.float64]:
+    """Return the weights of the four coefficients around a place, of which ``rest`` is the distance to the second."""
+    other = 1 - rest
+    first = other * other * other / 6
+    second, third = ((part * part * (part - 2) * 3 + 4) / 6 for part in (rest, other))
+    return np.array([first, second, third, 1 - first - second - third])
+
+
+@compiled_exactly
+def _magnify(
+    image: ByteImage, channel: int, starts: npt.NDArray[np.int64], weights: npt.NDArray[np.float64], out: ByteImage
+) -> None:
+    # The sums are often halves, which are rounded up or down by their last bits. So the products and sums are those of
+    # SciPy's zoom, in its order, and axes are not taken one after the other.
+    side = len(image)
+    for row in range(side):
+        for column in range(side):
+            total = 0.0
+            for i in range(4):
+                source = image[_mirrored(starts[row] + i - 1, side - 1)]
+                for j in range(4):
+                    value = source[_mirrored(starts[column] + j - 1, side - 1), channel]
+                    total += value * weights[row, i] * weights[column, j]
+            out[row, column, channel] = np.uint8(min(max(total + 0.5, 0.0), 255.0))
+
+
+@compiled_exactly
+def _mirrored(index: int, last: int) -> int:
+    """Return the place of a pixel beyond the edge in an image that is mirrored at its outermost pixels."""
+    return abs(index) if index <= last else 2 * last - index
+
+
+@dataclass(frozen=True)
+class Turning:
+    """What circular motion blur depends on; nothing is drawn.
+
+    Attributes:
+        amount: Largest angle that the image is turned by, in degrees.
+    """
+
+    amount: float
+
+
+def circular_motion_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
+    """Average copies of the image that are turned about its centre; what lies beyond the image is black."""
+    (magnitude,) = settings.parameters
+    return apply_turning(image, Turning(1.5 * magnitude))
+
+
+def apply_turning(image: ByteImage, turning: Turning) -> ByteImage:
+    """Blur a square image by 21 turns from one to the other side.
+
+    A turned pixel and the three that it meets in quarter turns are sampled with the same weights, so four quarter turns
+    of the image are blurred at once, in a quarter of the pixels.
+    """
+    side = len(image)
+    half = (side + 1) // 2
+    steps = np.linspace(-1, 1, _TURNS)
+    shares = np.exp(-2 * steps**2)
+    angles = np.deg2rad(turning.amount * steps)
+    own = spline_coefficients(image.astype(np.float32))
+    padded = np.pad(own, ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0)), mode="reflect")
+    coefficients = np.zeros((*padded.shape[:2], _LANES), np.float32)
+    for turn in range(4):
+        coefficients[:, :, 3 * turn : 3 * turn + 3] = np.rot90(padded, turn)
+    blurred = np.empty((half, half, _LANES), np.uint8)
+    weights = (shares / shares.sum()).astype(np.float32)
+    _turn(coefficients.reshape(len(padded), -1), np.cos(angles), np.sin(angles), weights, blurred)
+    out = np.empty_like(image)
+    for turn in range(4):
+        np.rot90(out, turn)[:half, :half] = blurred[:, :, 3 * turn : 3 * turn + 3]
+    return out
+
+
+def spline_coefficients(image: FloatImage) -> FloatImage:
+    """Return the coefficients of the cubic B-spline through the pixels of an image that is mirrored at its edges.
+
+    Args:
+        image: ``(H, W, C)``.
+
+    Returns:
+        ``(H, W, C)``.
+    """
+    coefficients = np.ascontiguousarray(image)
+    for _ in range(2):
+        coefficients = np.ascontiguousarray(coefficients.swapaxes(0, 1))
+        _filter(coefficients.reshape(len(coefficients), -1))
+    return coefficients
+
+
+@compiled
+def _filter(rows: Floats) -> None:
+    """Filter each column in place, first downwards and then upwards (Unser et al., "B-Spline Signal Processing")."""
+    length, width = rows.shape
+    pole, gain = _POLE, np.float32(6)
+    start = np.zeros(width, np.float32)
+    power = gain
+    for i in range(min(length, 16)):
+        for j in range(width):
+            start[j] += power * rows[i, j]
+        power *= pole
+    for j in range(width):
+        rows[0, j] = start[j]
+    for i in range(1, length):
+        for j in range(width):
+            rows[i, j] = gain * rows[i, j] + pole * rows[i - 1, j]
+    last = length - 1
+    end = pole / (pole * pole - np.float32(1))
+    for j in range(width):
+        rows[last, j] = end * (rows[last, j] + pole * rows[last - 1, j])
+    for i in range(last - 1, -1, -1):
+        for j in range(width):
+            rows[i, j] = pole * (rows[i + 1, j] - rows[i, j])
+
+
+@compiled
+def _turn(
+    coefficients: Floats,
+    cosines: npt.NDArray[np.float64],
+    sines: npt.NDArray[np.float64],
+    shares: Floats,
+    out: npt.NDArray[np.uint8],
+) -> None:
+    """Sample all channels of rows of pixels, which lie one after the other, and sum them up with their shares."""
+    side = len(coefficients) - 2 * _MARGIN
+    centre = (side - 1) / 2
+    low, high = np.float32(0), np.float32(255)
+    # Indices without a sign cannot count from the end, which keeps the inner loop free of tests.
+    one, two, three = np.uint64(_LANES), np.uint64(2 * _LANES), np.uint64(3 * _LANES)
+    sums = np.empty(_LANES, np.float32)
+    for row in range(len(out)):
+        for column in range(len(out)):
+            sums[:] = low
+            dy, dx = row - centre, column - centre
+            for step in range(len(shares)):
+                y = centre + cosines[step] * dy + sines[step] * dx
+                x = centre + cosines[step] * dx - sines[step] * dy
+                if y < 0 or x < 0 or y > side - 1 or x > side - 1:
+                    continue
+                top, left = int(y), int(x)
+                w0, w1, w2, w3 = _weights(np.float32(x - left))
+                v0, v1, v2, v3 = _weights(np.float32(y - top))
+                share = shares[step]
+                v0, v1, v2, v3 = v0 * share, v1 * share, v2 * share, v3 * share
+                r0, r1 = coefficients[np.uint64(top + 1)], coefficients[np.uint64(top + 2)]
+                r2, r3 = coefficients[np.uint64(top + 3)], coefficients[np.uint64(top + 4)]
+                first = np.uint64(_LANES * (left + 1))
+                for lane in range(_LANES):
+                    a = first + np.uint64(lane)
+                    b, c, d = a + one, a + two, a + three
+                    sums[np.uint64(lane)] += (
+                        v0 * (w0 * r0[a] + w1 * r0[b] + w2 * r0[c] + w3 * r0[d])
+                        + v1 * (w0 * r1[a] + w1 * r1[b] + w2 * r1[c] + w3 * r1[d])
+                        + v2 * (w0 * r2[a] + w1 * r2[b] + w2 * r2[c] + w3 * r2[d])
+                        + v3 * (w0 * r3[a] + w1 * r3[b] + w2 * r3[c] + w3 * r3[d])
+                    )
+            for lane in range(_LANES):
+                out[row, column, lane] = np.uint8(min(max(sums[lane], low), high))
+
+
+@compiled
+def _weights(rest: np.float32) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """Return what :func:`spline_weights` does, in single precision."""
+    two, three, four, sixth = np.float32(2), np.float32(3), np.float32(4), np.float32(1 / 6)
+    other = np.float32(1) - rest
+    second = (rest * rest * (rest - two) * three + four) * sixth
+    third = (other * other * (other - two) * three + four) * sixth
+    return other * other * other * sixth, second, third, rest * rest * rest * sixth
