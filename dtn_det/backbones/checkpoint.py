@@ -148,23 +148,20 @@ def _report(
     if new_scales:
         message += f"; it has no scales of Locality Self-Attention, and {new_scales} keep their start"
     print_log(message, logger="current")
+    warnings = []
     if new_patches:
-        print_log(
+        warnings.append(
             f"the patches of {', '.join(new_patches)} start anew: {source} has none of Shifted Patch Tokenization, and "
-            "plain ones do not fit; train for longer than a fine-tuning, or set spt=False",
-            logger="current",
-            level=logging.WARNING,
+            "plain ones do not fit; train for longer than a fine-tuning, or set spt=False"
         )
     if others:
-        print_log(
-            f"LayerNorm weights went into norms {', '.join(others)}, which give other features from the first step on",
-            logger="current",
-            level=logging.WARNING,
+        warnings.append(
+            f"LayerNorm weights went into norms {', '.join(others)}, which give other features from the first step on"
         )
     if any(norm.init != "layernorm" for norm in fresh_dtn):
-        print_log(
+        warnings.append(
             "LayerNorm weights went into DTN norms with init='local', which gives other features from the first step "
-            "on: set dtn_cfg=dict(init='layernorm') to start from what the checkpoint learned",
-            logger="current",
-            level=logging.WARNING,
+            "on: set dtn_cfg=dict(init='layernorm') to start from what the checkpoint learned"
         )
+    for warning in warnings:
+        print_log(warning, logger="current", level=logging.WARNING)

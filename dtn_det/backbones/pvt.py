@@ -17,7 +17,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from dtn_det.backbones.checkpoint import load_pretrained, pretrained_init_cfg
-from dtn_det.backbones.stage_norms import apply_norm, check_arguments, maybe_checkpoint, stage_groups, token_norm_from
+from dtn_det.backbones.stage_norms import apply_norm, block_norms, check_arguments, maybe_checkpoint, stage_groups
 from dtn_det.conversion.hosts.mmcv import tokenization_of
 from dtn_det.conversion.hosts.mmdet import localize
 from dtn_det.errors import InputError
@@ -94,10 +94,7 @@ class _DTNPyramid(PyramidVisionTransformer):  # type: ignore[misc]
                     set_eps(block.attn.norm, embed_norm_eps)
                 if lsa:
                     localize(block.attn)
-                norm1, norm2 = block.norm1, block.norm2
-                if index in groups:
-                    norm1 = token_norm_from(norm1, groups[index], dtn_cfg)
-                    norm2 = token_norm_from(norm2, groups[index], dtn_cfg)
+                norm1, norm2 = block_norms(block, groups.get(index), dtn_cfg)
                 blocks[position] = DTNPVTEncoderLayer(block, norm1, norm2, with_cp)
         self.min_size = minimum_size(self.strides, self.sr_ratios)
         self._freeze_stages()

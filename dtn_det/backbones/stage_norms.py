@@ -102,25 +102,27 @@ def norm_type(dtn_cfg: Mapping[str, Any] | None) -> str:
     return str((dtn_cfg or {}).get("type", "DTN"))
 
 
-def token_norm_from(norm: nn.Module, num_groups: int, dtn_cfg: Mapping[str, Any] | None) -> TokenNorm:
-    """Build a norm of tokens to replace a LayerNorm.
+def block_norms(block: Any, num_groups: int | None, dtn_cfg: Mapping[str, Any] | None) -> tuple[nn.Module, nn.Module]:
+    """Return ``norm1`` and ``norm2`` of a block, or norms of tokens that replace them if there is a number of groups.
 
-    It takes over the number of channels, ``eps`` (unless ``dtn_cfg`` has one) and ``requires_grad`` of the LayerNorm.
-
-    Args:
-        dtn_cfg: Settings that :func:`stage_groups` has checked.
+    They take over the number of channels, ``eps`` (unless ``dtn_cfg`` has one) and ``requires_grad`` of the LayerNorms.
+    The arguments are from :func:`stage_groups`, which has checked ``dtn_cfg``.
 
     Raises:
-        ValueError: ``norm`` is not a LayerNorm, or an option has an unsuitable value.
+        ValueError: A norm is not a LayerNorm, or an option has an unsuitable value.
     """
+    if num_groups is None:
+        return block.norm1, block.norm2
     name = norm_type(dtn_cfg)
-    if not isinstance(norm, nn.LayerNorm):
-        raise InputError(
-            f"expected norm_cfg to build a LayerNorm where {name} replaces it, got {type(norm).__name__}: use "
-            f"norm_cfg=dict(type='LN')"
-        )
     options = {key: value for key, value in (dtn_cfg or {}).items() if key in option_names(name)}
-    return from_layer_norm(norm, name, num_groups, **options)
+    for norm in (block.norm1, block.norm2):
+        if not isinstance(norm, nn.LayerNorm):
+            raise InputError(
+                f"expected norm_cfg to build a LayerNorm where {name} replaces it, got {type(norm).__name__}: use "
+                f"norm_cfg=dict(type='LN')"
+            )
+    norm1, norm2 = (from_layer_norm(norm, name, num_groups, **options) for norm in (block.norm1, block.norm2))
+    return norm1, norm2
 
 
 def apply_norm(norm: nn.Module, x: Tensor, hw_shape: tuple[int, int]) -> Tensor:

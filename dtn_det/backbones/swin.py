@@ -13,7 +13,7 @@ from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
 from dtn_det.backbones.checkpoint import load_pretrained, pretrained_init_cfg
-from dtn_det.backbones.stage_norms import apply_norm, check_arguments, maybe_checkpoint, stage_groups, token_norm_from
+from dtn_det.backbones.stage_norms import apply_norm, block_norms, check_arguments, maybe_checkpoint, stage_groups
 from dtn_det.checkpoints.backbone_keys import resize_grid
 from dtn_det.conversion.hosts.mmcv import tokenization_of
 from dtn_det.conversion.hosts.mmdet import localize
@@ -147,10 +147,7 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
             for position, block in enumerate(stage.blocks):
                 if lsa:
                     localize(block.attn.w_msa)
-                norm1, norm2 = block.norm1, block.norm2
-                if index in groups:
-                    norm1 = token_norm_from(norm1, groups[index], dtn_cfg)
-                    norm2 = token_norm_from(norm2, groups[index], dtn_cfg)
+                norm1, norm2 = block_norms(block, groups.get(index), dtn_cfg)
                 stage.blocks[position] = DTNSwinBlock(block, norm1, norm2, shift_small_maps)
         self._freeze_stages()
 
