@@ -61,13 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Before the data is read, for this may fail. The Runner loads them once its hooks are ready.
         fit_weights(runner.model, content, cfg.load_from, weights=args.weights, advice=advice, options="keep")
         runner.test()
-    except InputError as error:
-        print(f"tools/test.py: error: {error}", file=sys.stderr)
-        return 1
-    # An error of the program keeps its traceback.
-    except Exception:
-        fault = explain_failure(cfg, ["test_dataloader"])
-        if fault is None:
+    except Exception as error:
+        fault = error if isinstance(error, InputError) else explain_failure(cfg, ["test_dataloader"])
+        if fault is None:  # an error of the program keeps its traceback
             raise
         print(f"tools/test.py: error: {fault}", file=sys.stderr)
         return 1

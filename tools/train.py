@@ -72,13 +72,9 @@ def run(args: argparse.Namespace) -> int:
         if warning is not None:
             runner.logger.warning(warning)
         return train(runner, args.config)
-    except InputError as error:
-        print(f"tools/train.py: error: {error}", file=sys.stderr)
-        return 1
-    # An error of the program keeps its traceback.
-    except Exception:
-        fault = explain_failure(cfg, loaders)
-        if fault is None:
+    except Exception as error:
+        fault = error if isinstance(error, InputError) else explain_failure(cfg, loaders)
+        if fault is None:  # an error of the program keeps its traceback
             raise
         print(f"tools/train.py: error: {fault}", file=sys.stderr)
         return 1
