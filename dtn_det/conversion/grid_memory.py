@@ -196,26 +196,18 @@ class GridMemory:
 
 
 @dataclass
-class StartPass:
-    """A forward pre-hook on a module whose call may be the outermost one of a forward pass."""
+class PassHooks:
+    """The hooks of a module whose call may be the outermost one of a forward pass."""
 
     memory: GridMemory
     path: str
 
-    def __call__(self, module: nn.Module, args: Any) -> None:
-        """Start a pass, and forget the grids of earlier passes."""
+    def start(self, module: nn.Module, args: Any) -> None:
+        """Start a pass, and forget the grids of earlier passes: the forward pre-hook."""
         self.memory.start(self.path)
 
-
-@dataclass
-class EndPass:
-    """The forward hook on the same module as :class:`StartPass`. It must also run after errors."""
-
-    memory: GridMemory
-    path: str
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        """End the pass, and forget its grids."""
+    def end(self, module: nn.Module, args: Any, output: Any) -> None:
+        """End the pass, and forget its grids: the forward hook, which must also run after errors."""
         self.memory.end(self.path)
 
 
@@ -251,22 +243,11 @@ class BlockGrid:
         else:
             self.readings.pop(thread, None)
 
-    def forget(self) -> None:
-        """Forget the grid of the current thread's call, which has ended."""
+    def forget(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Forget the grid of the current thread's call: a forward hook, which must also run after errors."""
         thread = current_thread()
         self.grids.pop(thread, None)
         self.readings.pop(thread, None)
-
-
-@dataclass
-class EndBlock:
-    """A forward hook on a block. It must also run after errors."""
-
-    block: BlockGrid
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Forget the grid of this call."""
-        self.block.forget()
 
 
 def current_thread() -> int:

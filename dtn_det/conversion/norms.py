@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from dtn_det.conversion.grid_memory import BlockGrid, EndBlock, EndPass, Grid, GridMemory, StartPass
+from dtn_det.conversion.grid_memory import BlockGrid, Grid, GridMemory, PassHooks
 from dtn_det.conversion.grids import GiveGrid, GiveSequence, RecordInput, RecordMask, RecordOutput, RestoreOrder
 from dtn_det.conversion.hosts.traits import ExtraTokens, arguments, extra_tokens
 from dtn_det.conversion.patch_layout import RecordLayout, tells_layout
@@ -135,7 +135,7 @@ def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str
             # The grid that a block receives is kept for the time of its call.
             block, target = model.get_submodule(site.block), BlockGrid()
             block.register_forward_pre_hook(RecordInput.of(block, target, site.stream), with_kwargs=True)
-            block.register_forward_hook(EndBlock(target), always_call=True)
+            block.register_forward_hook(target.forget, always_call=True)
             blocks[site.block] = target
         around = tuple(path for path in _paths_around(site.name) if path in hosts)
         extra = next((extras[path] for path in around if extras[path].total), ExtraTokens())
@@ -199,8 +199,9 @@ def _watch_embeddings(
     if not watch_grids and not tellers:
         return frozenset({""}), False
     for path in sorted(hosts | {path for host in hosts for path in _paths_around(host) if path in above}):
-        modules[path].register_forward_pre_hook(StartPass(memory, path), prepend=True)
-        modules[path].register_forward_hook(EndPass(memory, path), always_call=True)
+        hooks = PassHooks(memory, path)
+        modules[path].register_forward_pre_hook(hooks.start, prepend=True)
+        modules[path].register_forward_hook(hooks.end, always_call=True)
     return frozenset(hosts), bool(tellers)
 
 
