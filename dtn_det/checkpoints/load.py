@@ -80,6 +80,7 @@ def fit_weights(
     weights: WeightsKind | None = None,
     advice: str = NORM_OF_THE_MODEL,
     options: OptionsPolicy = "take",
+    partial: bool = False,
 ) -> Loaded:
     """Find all weights of a model in the content of a checkpoint, without loading them.
 
@@ -88,6 +89,8 @@ def fit_weights(
         weights: See :func:`load_weights`.
         advice: See :func:`load_weights`.
         options: What to do if the options of layers differ.
+        partial: Accept weights that do not fit, or whose model has other windows; what is missing or left over is then
+            not checked and not remarked on.
 
     Raises:
         CheckpointError: The weights do not fit, their model has other windows, or options differ with
@@ -98,16 +101,18 @@ def fit_weights(
     found = find_weights(own, content, source, weights)
     check_floating_point(found.state, own, architecture(model), source)
     state, fit, renamed = in_names_of(model, found.state, own, source)
-    if not fit:
+    if not (fit or partial):
         raise misfit(fit, model, source, advice)
     windows = compare_windows(found.state, model)
-    windows.check(model, source, advice)
+    if not partial:
+        windows.check(model, source, advice)
     taken = with_options(model, state, content, source, options, advice)
+    left_out = () if partial else _left_out(fit, found, source)
     return Loaded(
         content,
         taken.state,
         {**found.fact(), **taken.facts},
-        (*found.remarks(source), *renamed, *_left_out(fit, found, source), *windows.remarks(source), *taken.remarks),
+        (*found.remarks(source), *renamed, *left_out, *windows.remarks(source), *taken.remarks),
     )
 
 

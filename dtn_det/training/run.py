@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dtn_det._optional import require
-from dtn_det.checkpoints.fit import check_floating_point
-from dtn_det.checkpoints.load import architecture, fit_weights, in_names_of, inner_model, with_options
+from dtn_det.checkpoints.load import fit_weights, inner_model
 from dtn_det.checkpoints.read import is_readable, read_checkpoint
 from dtn_det.checkpoints.state_dict import WeightsKind
-from dtn_det.checkpoints.weights import COPIES, PRUNED, find_weights
-from dtn_det.checkpoints.windows import compare_windows
+from dtn_det.checkpoints.weights import COPIES, PRUNED
 from dtn_det.datasets.remarks import Remark, tell
 from dtn_det.errors import CheckpointError
 from dtn_det.layers.options import CarriesOptions
@@ -160,17 +158,11 @@ def _load(
         loaded = fit_weights(model, content, source, weights=weights, advice=advice)
         given, remarks = _for_hooks(content, loaded.state, weights), loaded.remarks
     else:
-        own = model.state_dict()
-        found = find_weights(own, content, source, weights)
-        check_floating_point(found.state, own, architecture(model), source)
         for layer in model.modules():
             if isinstance(layer, CarriesOptions):
                 layer.keeps_options = True
-        state, _, renamed = in_names_of(model, found.state, own, source)
-        kept = with_options(model, state, content, source, "keep")
-        windows = compare_windows(found.state, model).remarks(source)
-        given = _for_hooks(content, kept.state, weights)
-        remarks = (*found.remarks(source), *renamed, *windows, *kept.remarks)
+        loaded = fit_weights(model, content, source, weights=weights, options="keep", partial=True)
+        given, remarks = _for_hooks(content, loaded.state, weights), loaded.remarks
     runner.call_hook("after_load_checkpoint", checkpoint=given)
     require("mmengine.runner.checkpoint", "det").load_state_dict(
         model, given["state_dict"], strict=False, logger="current"
