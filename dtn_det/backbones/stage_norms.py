@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dtn_det.errors import InputError
 from dtn_det.layers import TokenNorm, from_layer_norm
-from dtn_det.layers.token_norms import option_names, takes_groups
+from dtn_det.layers.token_norms.factory import option_names, takes_groups
 
 _DTN_KEYS = option_names("dtn")
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dtn_det.layers.token_norms import token_norm_class
+from dtn_det.layers.token_norms.factory import token_norm_class
 
 
 def trained_options(content: Mapping[str, Any]) -> dict[str, object] | None:

@@ -12,7 +12,7 @@ from dtn_det._optional import require
 from dtn_det.conversion.norms import convert_norm
 from dtn_det.conversion.spt_lsa import convert_attention, convert_tokenization
 from dtn_det.errors import InputError
-from dtn_det.layers.token_norms import option_names
+from dtn_det.layers.token_norms.factory import option_names
 
 
 def convert(

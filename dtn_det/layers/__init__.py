@@ -4,20 +4,10 @@ from dtn_det.layers.dtn import DTN
 from dtn_det.layers.lsa import LocalitySelfAttention, locality_attention
 from dtn_det.layers.spt import ShiftedPatchTokenization, shift_patches
 from dtn_det.layers.token_norm import TokenNorm
-from dtn_det.layers.token_norms import (
-    TOKEN_NORMS,
-    DyT,
-    PowerNorm,
-    RMSNorm,
-    ScaleNorm,
-    SwitchNorm,
-    TokenBatchNorm,
-    TokenGroupNorm,
-    TokenInstanceNorm,
-    TokenLayerNorm,
-    build_token_norm,
-    from_layer_norm,
-)
+from dtn_det.layers.token_norms.across import SwitchNorm, TokenBatchNorm, TokenGroupNorm, TokenInstanceNorm
+from dtn_det.layers.token_norms.factory import TOKEN_NORMS, build_token_norm, from_layer_norm
+from dtn_det.layers.token_norms.power import PowerNorm
+from dtn_det.layers.token_norms.within import DyT, RMSNorm, ScaleNorm, TokenLayerNorm
 
 __all__ = [
     "DTN",

@@ -13,9 +13,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dtn_det.layers import DTN, LocalitySelfAttention, ShiftedPatchTokenization, build_token_norm
+from dtn_det.layers import (
+    DTN,
+    LocalitySelfAttention,
+    ShiftedPatchTokenization,
+    TokenGroupNorm,
+    TokenInstanceNorm,
+    build_token_norm,
+)
 from dtn_det.layers.options import EXTRA_STATE, pack_options, unpack_options
-from dtn_det.layers.token_norms import TokenGroupNorm, TokenInstanceNorm
 
 X = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0))
 

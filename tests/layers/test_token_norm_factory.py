@@ -26,9 +26,8 @@ from dtn_det.layers import (
     build_token_norm,
     from_layer_norm,
 )
-from dtn_det.layers.token_norms import option_names
 from dtn_det.layers.token_norms.base import AcrossTokensNorm, WithinTokenNorm
-from dtn_det.layers.token_norms.factory import ALIASES
+from dtn_det.layers.token_norms.factory import ALIASES, option_names
 
 
 @pytest.mark.parametrize(
