@@ -178,14 +178,7 @@ class LocalitySelfAttention(CarriesOptions):
 
 
 def window_locality_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    mask: Tensor | None = None,
-    *,
-    dropout_p: float = 0.0,
+    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, bias: Tensor, mask: Tensor | None = None, *, dropout_p: float = 0.0
 ) -> Tensor:
     """Compute Swin's window attention: add position bias and shift mask to the scores, then mask the diagonal.
 

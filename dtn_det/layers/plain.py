@@ -173,10 +173,7 @@ def dynamic_token_norm(x: Tensor, parameters: DTNParameters, options: DTNOptions
     intra = intra_token_moments(x, options.unbiased)
     inter = inter_token_moments(x, coefficients, mask)
     blended = blend(
-        intra,
-        inter,
-        None if mean_gate is None else expand_gate(mean_gate, channels),
-        expand_gate(var_gate, channels),
+        intra, inter, None if mean_gate is None else expand_gate(mean_gate, channels), expand_gate(var_gate, channels)
     )
     if mask is not None:
         valid = mask.unsqueeze(-1)

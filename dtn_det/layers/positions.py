@@ -27,10 +27,7 @@ class PositionProjection(nn.Module):
     """
 
     def __init__(
-        self,
-        num_groups: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        self, num_groups: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_groups, 3, device=device, dtype=dtype))
