@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from dtn_det.doctor import probes
 from dtn_det.doctor.probes import Outcome, run_probe
@@ -86,7 +87,7 @@ def installed_versions() -> dict[str, str]:
     for distribution in metadata.distributions():
         if name := distribution.metadata["Name"]:
             # If a distribution is found several times, the first one on the path is imported.
-            versions.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
+            versions.setdefault(canonicalize_name(name), distribution.version)
     return versions
 
 
@@ -207,7 +208,7 @@ def check_requirements(versions: Mapping[str, str], declared: Sequence[str]) -> 
     checks = {}
     for text in declared:
         wanted = Requirement(text)
-        name = re.sub(r"[-_.]+", "-", wanted.name).lower()
+        name = canonicalize_name(wanted.name)
         version = versions.get(name)
         if version is None or name == "dtn-det" or wanted.specifier.contains(version, prereleases=True):
             continue
