@@ -26,8 +26,8 @@ from dtn_det.corruptions.cells import sweep_cells
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.write import make_report
 from dtn_det.robustness.classification.records import records_schema
+from dtn_det.robustness.store import ModelStore, Store
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest
-from dtn_det.robustness.store.store import ModelStore, Store
 
 CELLS = sweep_cells(ALL)
 UNIT = 1000

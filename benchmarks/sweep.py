@@ -33,8 +33,8 @@ from dtn_det.datasets.folders.class_folders import LabelledImages, list_images  
 from dtn_det.robustness.classification.images import CorruptedHere, read_clean  # noqa: E402
 from dtn_det.robustness.classification.models.classifier import Classifier, View  # noqa: E402
 from dtn_det.robustness.classification.task import ClassificationTask  # noqa: E402
+from dtn_det.robustness.store import Store  # noqa: E402
 from dtn_det.robustness.store.manifest import StoreManifest  # noqa: E402
-from dtn_det.robustness.store.store import Store  # noqa: E402
 from dtn_det.robustness.sweep import run_sweep  # noqa: E402
 
 CELLS = sweep_cells()

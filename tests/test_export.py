@@ -24,7 +24,7 @@ from dtn_det.cli.main import main
 from dtn_det.conversion.config import convert
 from dtn_det.errors import CheckpointError, ExportError, InputError
 from dtn_det.robustness.classification.models.mmpretrain import load_mmpretrain
-from dtn_det.robustness.store.store import Store
+from dtn_det.robustness.store import Store
 
 _VIT = """dict(type="TimmClassifier", model_name="vit_small_patch16_224", img_size=32, patch_size=4, embed_dim=24,
     depth=2, num_heads=3, num_classes=5, drop_path_rate=0.1)"""

@@ -1,5 +1,181 @@
-"""`dtn-det check` says what a folder, annotation file, checkpoint or store is, before anything is run."""
+"""The entry to `dtn-det check`: find out what kind of file or folder a path is, and call the check for that kind."""
 
-from dtn_det.check.paths import CheckResult, inspect_path, inspect_paths
+from __future__ import annotations
 
-__all__ = ["CheckResult", "inspect_path", "inspect_paths"]
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dtn_det.checkpoints.files import CHECKPOINT_SUFFIXES, INDEX_END, holds_weights
+from dtn_det.datasets.folders.image_files import is_image_name
+from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import StoreError
+
+if TYPE_CHECKING:
+    from dtn_det.check.model import Target
+
+# How many values of a fact are shown in the terminal.
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The result of the check of one file or folder.
+
+    Attributes:
+        path: The file or folder.
+        kind: Its kind, for programs: ``'coco'``, ``'class_folders'``, ``'corrupted'``, ``'checkpoint'``,
+            ``'store'``, or another kind of :class:`dtn_det.datasets.folders.recognise.Recognised`; empty if it was not
+            recognised.
+        title: Its kind, for users.
+        facts: Numbers and names that describe it, by their labels.
+        remarks: What a command would leave out, fill in or decide.
+        problems: Messages with which a command would stop.
+        fits: True if it fits the model; None if no model was named, or if this kind is not compared with models.
+    """
+
+    path: str
+    kind: str
+    title: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    remarks: Sequence[Remark] = ()
+    problems: Sequence[str] = ()
+    fits: bool | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """True if commands would accept the path, and it fits the model (or was not compared with a model)."""
+        return not self.problems and self.fits is not False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as a dictionary that can be written as JSON."""
+        return {
+            "path": self.path,
+            "kind": self.kind,
+            "title": self.title,
+            "facts": dict(self.facts),
+            "remarks": [remark.to_dict() for remark in self.remarks],
+            "problems": list(self.problems),
+            "fits": self.fits,
+        }
+
+    def lines(self) -> list[str]:
+        """Return the result as lines for the terminal."""
+        lines = [f"{self.path}: {self.title}"]
+        lines += [f"  {name}: {_shown(value)}" for name, value in self.facts.items()]
+        lines += [f"  {'warning' if remark.partial else 'note'}: {remark.sentence()}" for remark in self.remarks]
+        lines += [f"  problem: {problem}" for problem in self.problems]
+        if self.fits is not None:
+            lines.append(f"  fits the model: {'yes' if self.fits else 'no'}")
+        return lines
+
+
+def inspect_paths(paths: Sequence[Path], target: Target | None = None, classes: str | None = None) -> list[CheckResult]:
+    """Check each path by :func:`inspect_path`; for a path that cannot be read, the result says so.
+
+    Args:
+        paths: Files and folders.
+        target: Model with which they are compared; None for no comparison.
+        classes: How the classes of folders are numbered: see :func:`inspect_path`.
+    """
+    results = []
+    if target is not None:
+        target = replace(target, beside=tuple(str(path) for path in paths if _is_checkpoint(path)))
+    for path in paths:
+        try:
+            results += inspect_path(path, target, classes)
+        except OSError as error:
+            title = "a path that cannot be read" if os.path.lexists(path) else "a path at which nothing is"
+            results.append(CheckResult(str(path), "", title, problems=(str(error),)))
+    return results
+
+
+def inspect_path(path: Path, target: Target | None = None, classes: str | None = None) -> list[CheckResult]:
+    """Find out what a file or folder is, what a command would leave out, and whether it fits a model.
+
+    Nothing is run, and nothing is written.
+
+    Args:
+        path: A folder of images, a COCO data set, an annotation file, a checkpoint, the folder of a checkpoint, or a
+            store.
+        target: Model with which it is compared; None for no comparison.
+        classes: How the classes of folders are numbered: one of
+            :data:`dtn_det.datasets.folders.label_maps.CLASSES`, or None to decide by the folders' names.
+
+    Returns:
+        One result, and one more for each annotation file of a COCO data set.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder.
+        OSError: The file or folder cannot be read.
+    """
+    # Checks are imported only where they are needed, because importing torch takes longer than checking a folder.
+    if (path / "store.json").is_file():
+        return [check_store(path)]
+    if _is_checkpoint(path):
+        from dtn_det.check.checkpoints import check_checkpoint
+
+        return [check_checkpoint(path, target)]
+    if path.is_dir():
+        from dtn_det.check.folders import check_folder
+
+        return check_folder(path, classes, target)
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a file or folder, got {path}: there is no such thing; check the path")
+    if path.suffix.lower() == ".json":
+        from dtn_det.check.annotations import check_annotations
+
+        return [check_annotations(path, target)]
+    if is_image_name(path.name):
+        problem = (
+            f"expected a folder of images, got the single image {path}: name its folder, {path.resolve().parent}, or "
+            f"see the image under every corruption with `dtn-det corrupt {path} --grid grid.png`"
+        )
+        return [CheckResult(str(path), "image", "an image", problems=(problem,))]
+    expected = f"a JSON file of annotations, or a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)})"
+    problem = f"expected {expected}, got {path}: name the folder of images, or rename the file to what it is"
+    return [CheckResult(str(path), "", "a file of another kind", problems=(problem,))]
+
+
+def _is_checkpoint(path: Path) -> bool:
+    if path.is_dir():
+        return holds_weights(path)
+    return path.is_file() and (path.suffix.lower() in CHECKPOINT_SUFFIXES or path.name.endswith(INDEX_END))
+
+
+def check_store(folder: Path) -> CheckResult:
+    """Open a store of results and count what is left to evaluate."""
+    from dtn_det.robustness.store import Store
+
+    try:
+        store = Store.open(folder)
+        models = {name: store.model(name) for name in store.models()}
+        pending = {name: len(model.pending()) for name, model in models.items()}
+    except StoreError as error:
+        return CheckResult(str(folder), "store", "a store that cannot be opened", problems=(str(error),))
+    manifest = store.manifest
+    facts = {
+        "task": manifest.task,
+        "data": manifest.data,
+        "images": manifest.num_images,
+        "selection": manifest.selection,
+        "corruption": manifest.corruption,
+        "conditions": len(manifest.cells),
+        "models": [f"{name} ({_done(manifest.num_units, left)})" for name, left in pending.items()],
+    }
+    return CheckResult(str(folder), "store", "store of results", facts, manifest.remarks)
+
+
+def _done(units: int, pending: int) -> str:
+    return "complete" if not pending else f"{units - pending:,} of {units:,} units"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        if not value:
+            return "none"
+        more = f", ... ({len(value):,} in all)" if len(value) > _SHOWN else ""
+        return ", ".join(map(_shown, value[:_SHOWN])) + more
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dtn_det.check.paths import CheckResult
+from dtn_det.check import CheckResult
 from dtn_det.corrupted_folders.coco_layout import ANNOTATION_FOLDER, image_folder
 from dtn_det.datasets.coco.file import CocoFile, read_coco_file
 from dtn_det.datasets.coco.orientation import find_orientations

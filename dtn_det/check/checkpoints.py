@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from dtn_det.check import CheckResult
 from dtn_det.check.model import Target
-from dtn_det.check.paths import CheckResult
 from dtn_det.checkpoints.load import Loaded, fit_weights
 from dtn_det.checkpoints.mmcv_ema import EmaCopies, find_copies
 from dtn_det.checkpoints.read import read_checkpoint

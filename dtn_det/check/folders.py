@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dtn_det.check import CheckResult
 from dtn_det.check.annotations import check_annotations
-from dtn_det.check.paths import CheckResult
 from dtn_det.corrupted_folders.coco_layout import find_annotations
 from dtn_det.corrupted_folders.reading import list_tree, open_tree
 from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES

@@ -12,7 +12,7 @@ from dtn_det.demo.plan import LABELS, Layout
 from dtn_det.demo.shapes import CLASSES
 from dtn_det.robustness.detection.evaluation import CocoScorer, read_cells
 from dtn_det.robustness.detection.truth import CocoTruth
-from dtn_det.robustness.store.store import Store
+from dtn_det.robustness.store import Store
 from dtn_det.system.files import write_bytes
 
 NUM_IMAGES = 4

@@ -26,7 +26,7 @@ from mmengine.runner import Runner, set_random_seed
 from dtn_det.checkpoints.files import is_whole
 from dtn_det.demo.dataset import DatasetSpec
 from dtn_det.demo.plan import CONFIGS, LABELS, Layout, Plan, config_folder, load_config
-from dtn_det.robustness.store.store import Store
+from dtn_det.robustness.store import Store
 from dtn_det.system.files import write_json
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dtn_det.errors import InputError
-from dtn_det.inspection.attention_weights import AttentionPiece, reduced_pieces, vit_pieces, window_pieces
+from dtn_det.inspection.attention import AttentionPiece, reduced_pieces, vit_pieces, window_pieces
 from dtn_det.layers import DTN, TokenLayerNorm, TokenNorm
 
 Call = tuple[tuple[Any, ...], Mapping[str, Any]]

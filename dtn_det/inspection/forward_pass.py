@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dtn_det.inspection.attention import AttentionLook, look_at_attention
-from dtn_det.inspection.attention_weights import AttentionPiece
+from dtn_det.inspection.attention import AttentionLook, AttentionPiece, look_at_attention
 from dtn_det.inspection.blocks import Block, find_blocks
 from dtn_det.inspection.norms import Gates, Kernels, Magnitudes, read_gates, read_kernels, token_magnitudes
 from dtn_det.inspection.subject import Subject

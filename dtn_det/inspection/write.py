@@ -20,10 +20,11 @@ require("pandas", "cli")
 from matplotlib.figure import Figure  # noqa: E402
 
 from dtn_det.errors import InputError  # noqa: E402
-from dtn_det.inspection.draw_depth import draw_distance, draw_gates  # noqa: E402
-from dtn_det.inspection.draw_maps import (  # noqa: E402
+from dtn_det.inspection.figures import (  # noqa: E402  # noqa: E402
     draw_axis_kernels,
     draw_class_attention,
+    draw_distance,
+    draw_gates,
     draw_kernels,
     draw_magnitudes,
     draw_received,

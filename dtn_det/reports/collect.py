@@ -13,9 +13,8 @@ from pathlib import Path
 from dtn_det.datasets.remarks import counted
 from dtn_det.errors import ReportError
 from dtn_det.metrics.resampling import LEVEL, REPLICATES
-from dtn_det.reports.classification import ClassifierNumbers, classification_section, numbers_of_records
+from dtn_det.reports.classification import ClassifierNumbers, classification_section, numbers_of_records, read_records
 from dtn_det.reports.classification import numbers_of_frame as classifier_of_frame
-from dtn_det.reports.classifier_records import read_records
 from dtn_det.reports.contents import KIND_TITLES, Kind, Provenance, Report, ReportModel, Section
 from dtn_det.reports.detection import DetectorNumbers, detection_section, numbers_of_stores
 from dtn_det.reports.detection import numbers_of_frame as detector_of_frame
@@ -28,7 +27,7 @@ from dtn_det.robustness.classification.baseline import (
 )
 from dtn_det.robustness.detection.evaluation import bad_images
 from dtn_det.robustness.importing.write import MMDET_DETECTIONS, MMDET_RULE, Imported
-from dtn_det.robustness.store.store import ModelStore
+from dtn_det.robustness.store import ModelStore
 
 Pairs = Sequence[tuple[str, str]]
 _BadImages = dict[str, Mapping[int, str]]

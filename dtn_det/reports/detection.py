@@ -38,7 +38,7 @@ from dtn_det.reports.numbers import (
 )
 from dtn_det.robustness.detection.evaluation import CocoScorer, bad_images, cell_groups, in_processes, read_cells
 from dtn_det.robustness.detection.truth import CocoTruth
-from dtn_det.robustness.store.store import ModelStore, Store
+from dtn_det.robustness.store import ModelStore, Store
 
 DetectorNumbers = Mapping[str, Samples]
 """The average precisions of one detector, of boxes or of masks, by metric; metrics without ground truth are absent."""

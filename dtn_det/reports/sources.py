@@ -11,8 +11,8 @@ from dtn_det.corruptions.identity import engine_changes
 from dtn_det.errors import ReportError, StoreError
 from dtn_det.reports.contents import Task
 from dtn_det.robustness.importing.write import Imported, read_imported
+from dtn_det.robustness.store import ModelStore, Store
 from dtn_det.robustness.store.manifest import StoreManifest
-from dtn_det.robustness.store.store import ModelStore, Store
 
 # The part of a model's name that says which norm it has: `ln`, `dtn` and the like as a word of its own.
 _NORM = re.compile(r"(?<![a-z0-9])(dtn|ln|layernorm|layer-norm)(?![a-z0-9])[-_ ]?", re.IGNORECASE)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dtn_det.reports.contents import Report
-    from dtn_det.robustness.store.store import Store
+    from dtn_det.robustness.store import Store
 
 _BAD_SHOWN = 10
 

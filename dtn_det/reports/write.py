@@ -17,8 +17,8 @@ from dtn_det.reports.formats.csv_json import csv_table, to_json
 from dtn_det.reports.formats.latex import latex, latex_document
 from dtn_det.reports.formats.markdown import markdown, markdown_document
 from dtn_det.reports.formats.terminal import print_tables
-from dtn_det.reports.page.render import write_page
-from dtn_det.reports.samples.gallery import make_samples
+from dtn_det.reports.page import write_page
+from dtn_det.reports.samples import make_samples
 from dtn_det.reports.sources import open_sources
 from dtn_det.reports.tables import report_tables
 from dtn_det.reports.tables.published import published_for

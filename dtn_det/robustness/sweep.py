@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 from dtn_det._optional import require
 from dtn_det.cost.facts import ModelFacts
 from dtn_det.errors import InputError, StoreError
+from dtn_det.robustness.store import ModelStore, Store
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest
-from dtn_det.robustness.store.store import ModelStore, Store
 from dtn_det.system.processes import end_with_parent, interrupts_blocked, worker_died, worker_environment
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from dtn_det.check import inspect_path
 from dtn_det.check.model import Target
-from dtn_det.check.paths import inspect_path
 from dtn_det.checkpoints.fit import compare_weights
 from dtn_det.checkpoints.load import load_weights, misfit
 from dtn_det.checkpoints.state_dict import apply_masks, check_whole

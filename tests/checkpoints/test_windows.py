@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dtn_det.check import inspect_path
 from dtn_det.check.model import Target
-from dtn_det.check.paths import inspect_path
 from dtn_det.checkpoints.load import load_weights
 from dtn_det.checkpoints.windows import compare_windows
 from dtn_det.errors import CheckpointError

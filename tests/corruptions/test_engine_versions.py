@@ -21,9 +21,9 @@ from dtn_det.corruptions import PROFILES, Corruptor
 from dtn_det.corruptions.cells import CLEAN
 from dtn_det.corruptions.identity import Identity, engine_changes
 from dtn_det.errors import ReportError, StoreError
-from dtn_det.reports.samples.gallery import make_samples
+from dtn_det.reports.samples import make_samples
 from dtn_det.reports.sources import open_sources
-from dtn_det.robustness.store.store import Store
+from dtn_det.robustness.store import Store
 
 FILES = Path(__file__).parent / "engine_1"
 OLD = "coco-c no-jpeg rgb seed=0 frost=procedural engine=1"
@@ -144,7 +144,7 @@ class TestStore:
             Store.create(FILES / "store", manifest, store.images())
 
     def test_sample_pictures_are_the_old_pixels(self, images, monkeypatch):
-        monkeypatch.setattr("dtn_det.reports.samples.gallery._LOSSLESS_SIDE", 128)
+        monkeypatch.setattr("dtn_det.reports.samples._LOSSLESS_SIDE", 128)
         gallery = make_samples(open_sources([FILES / "store"]), images)
         assert gallery.images
         old, new = Corruptor("coco-c", engine=1), Corruptor("coco-c")

@@ -15,8 +15,8 @@ from dtn_det.cost.facts import ModelFacts, training_facts
 from dtn_det.cost.flops import dtn_flops, forward_flops
 from dtn_det.errors import StoreError
 from dtn_det.layers import DTN
+from dtn_det.robustness.store import Store
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest, differences
-from dtn_det.robustness.store.store import Store
 
 FACTS = ModelFacts(1_500_000_000, "224x224", {"epochs": "12", "optimizer": "AdamW"})
 MODEL = ModelManifest("net", "timm:net", "weights", 5, {"batch_size": "4"}, {"torch": "2"})

@@ -25,7 +25,7 @@ from dtn_det.demo.dataset import DatasetSpec, is_intact
 from dtn_det.demo.plan import CONFIGS, LABELS, Layout, Plan
 from dtn_det.demo.run import next_command, run_demo
 from dtn_det.demo.worker import Progress, is_trained, run_job
-from dtn_det.robustness.store.store import Store
+from dtn_det.robustness.store import Store
 from dtn_det.system.files import locked
 
 for name in ("mmdet", "numba", "plotly"):

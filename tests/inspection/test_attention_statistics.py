@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dtn_det.inspection.attention import look_at_attention
-from dtn_det.inspection.attention_weights import AttentionPiece, Tokens, grid_tokens, window_tokens
+from dtn_det.inspection.attention import AttentionPiece, Tokens, grid_tokens, look_at_attention, window_tokens
 
 CPU = torch.device("cpu")
 

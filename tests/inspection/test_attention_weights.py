@@ -15,8 +15,8 @@ from mmdet.models.backbones.pvt import SpatialReductionAttention
 from mmdet.models.backbones.swin import ShiftWindowMSA, WindowMSA
 
 from dtn_det.conversion import convert_attention
-from dtn_det.inspection import attention_weights
-from dtn_det.inspection.attention_weights import (
+from dtn_det.inspection import attention
+from dtn_det.inspection.attention import (
     reduced_pieces,
     vit_pieces,
     window_pieces,
@@ -172,7 +172,7 @@ def test_pieces_are_as_small_as_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         whole = [dense(window_pieces(window, windows, None, (8, 12)), 96, 96)]
         whole.append(dense(reduced_pieces(reduction, x, (8, 8)), 64, 16))
-        monkeypatch.setattr(attention_weights, "PIECE_SIZE", 1100)
+        monkeypatch.setattr(attention, "PIECE_SIZE", 1100)
         parts = [list(window_pieces(window, windows, None, (8, 12))), list(reduced_pieces(reduction, x, (8, 8)))]
     assert [len(found) for found in parts] == [3, 2]
     assert all(piece.weights.numel() <= 1100 for found in parts for piece in found)

@@ -17,7 +17,7 @@ pytest.importorskip("mmdet", reason="Swin and PVT are MMDetection's")
 
 from small_networks import PVT, SWIN, build, subject_of, timm_vit
 
-from dtn_det.inspection import draw_depth, draw_maps, frames, write
+from dtn_det.inspection import figures, frames, write
 from dtn_det.inspection.forward_pass import Looks, look
 from dtn_det.system import drawing
 
@@ -169,7 +169,7 @@ def test_gates_without_a_mean() -> None:
     assert table["mean_gate"].isna().all()
     assert table["var_gate"].tolist() == [0.5] * 10
     with drawing.drawing():
-        figure = draw_depth.draw_gates(looks)
+        figure = figures.draw_gates(looks)
     assert [text.get_text() for text in figure.axes[0].texts] == ["LN"] * 6
 
 
@@ -221,7 +221,7 @@ def test_a_ratio_reaches_the_edges_of_reduced_maps() -> None:
     """PVT's keys are spread over the whole image, whatever their number."""
     looks = looks_of({**PVT, "type": "DTNPyramidVisionTransformer"}, (64, 64))
     with drawing.drawing():
-        figure = draw_maps.draw_received(looks, looks.blocks[:1])
+        figure = figures.draw_received(looks, looks.blocks[:1])
     assert figure.axes[1].images[1].get_extent() == [-0.5, 63.5, 63.5, -0.5]
 
 
@@ -238,7 +238,7 @@ def test_choosing_blocks(swin: Looks) -> None:
 
 def test_class_attention_of_a_block_without(swin: Looks) -> None:
     with pytest.raises(ValueError, match=r"expected a block with a class token, got stages.0.blocks.0 without: choose"):
-        draw_maps.draw_class_attention(swin, swin.blocks[0])
+        figures.draw_class_attention(swin, swin.blocks[0])
 
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtn_det.corruptions.catalog import ALL, GROUPS
-from dtn_det.reports.figures.marks import MOST_HIGHLIGHTED, marks_of
-from dtn_det.reports.figures.text import fitted, printable, shorten, width, wrapped
+from dtn_det.reports.figures.data import MOST_HIGHLIGHTED, marks_of
+from dtn_det.reports.figures.layout import fitted, printable, shorten, width, wrapped
 from dtn_det.reports.labels import groups_of, short, title
 
 

@@ -20,8 +20,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from dtn_det.corruptions.cells import sweep_cells
-from dtn_det.reports.page.render import write_page
-from dtn_det.reports.samples.gallery import Answer, Box, Disagreement, Gallery, Picture, SampleImage, thumbnail
+from dtn_det.reports.page import write_page
+from dtn_det.reports.samples import Answer, Box, Disagreement, Gallery, Picture, SampleImage, thumbnail
 
 pytestmark = pytest.mark.browser
 

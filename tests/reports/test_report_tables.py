@@ -17,9 +17,18 @@ from dtn_det.metrics.resampling import holm
 from dtn_det.reports.labels import title
 from dtn_det.reports.tables import report_tables
 from dtn_det.reports.tables.corruptions import MOST_MODELS_AS_COLUMNS
-from dtn_det.reports.tables.parts import common_decimals, ranked, supported_decimals
 from dtn_det.reports.tables.published import PublishedRow
-from dtn_det.reports.tables.table import Column, Table, TableCell, cell_text, interval_text, number_text
+from dtn_det.reports.tables.table import (
+    Column,
+    Table,
+    TableCell,
+    cell_text,
+    common_decimals,
+    interval_text,
+    number_text,
+    ranked,
+    supported_decimals,
+)
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,12 @@ from dtn_det.corruptions.cells import CLEAN, Cell, sweep_cells
 from dtn_det.datasets.folders.class_folders import list_images
 from dtn_det.datasets.folders.recognise import recognise
 from dtn_det.errors import ReportError
-from dtn_det.reports.samples.gallery import make_samples, thumbnail
+from dtn_det.reports.samples import make_samples, thumbnail
 from dtn_det.reports.sources import open_sources
 from dtn_det.robustness.detection.images import image_corruption
 from dtn_det.robustness.detection.truth import CocoTruth
+from dtn_det.robustness.store import Store
 from dtn_det.robustness.store.manifest import hash_lines
-from dtn_det.robustness.store.store import Store
 
 CLASSES = ("bird", "cat", "ship")
 CELLS = sweep_cells(("gaussian_noise", "fog"), (1, 5))

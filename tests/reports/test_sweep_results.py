@@ -14,7 +14,7 @@ from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.contents import Report
 from dtn_det.reports.sweep_results import print_sweep_report, sweep_report
 from dtn_det.reports.tables.table import NO_NUMBER
-from dtn_det.robustness.store.store import Store
+from dtn_det.robustness.store import Store
 
 
 def printed(folder: Path, *names: str, **options: object) -> tuple[str, Report]:

@@ -15,8 +15,8 @@ from golden_stores import GOLDEN, write_golden_detector
 
 from dtn_det.cli.main import main
 from dtn_det.reports.collect import ReportOptions, collect
+from dtn_det.robustness.store import Store
 from dtn_det.robustness.store.manifest import ModelManifest
-from dtn_det.robustness.store.store import Store
 
 MCE = shlex.split(
     "--profile cifar-c --corruptions contrast fog --severities 5 --unit-size 6 --workers 0 --device cpu "

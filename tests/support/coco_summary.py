@@ -7,7 +7,7 @@ from faster_coco_eval import COCOeval_faster
 
 from dtn_det.robustness.detection.evaluation import KINDS, CocoScorer, bad_images, read_cells
 from dtn_det.robustness.detection.truth import CocoTruth
-from dtn_det.robustness.store.store import ModelStore
+from dtn_det.robustness.store import ModelStore
 
 COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """The numbers in the order of the summary."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from dtn_det.inspection.attention_weights import AttentionPiece
+from dtn_det.inspection.attention import AttentionPiece
 
 
 def dense(pieces: Iterable[AttentionPiece], num_queries: int, num_keys: int) -> Tensor:

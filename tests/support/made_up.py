@@ -17,8 +17,7 @@ import numpy as np
 from dtn_det.corruptions.catalog import BENCHMARK, EXTRA, SEVERITIES
 from dtn_det.corruptions.cells import Cell
 from dtn_det.metrics import CLEAN, METRICS, mean_samples
-from dtn_det.reports.classification import classification_section, numbers_of_records
-from dtn_det.reports.classifier_records import ClassifierRecords
+from dtn_det.reports.classification import ClassifierRecords, classification_section, numbers_of_records
 from dtn_det.reports.contents import Kind, Provenance, Report, ReportModel, Section
 from dtn_det.reports.detection import detection_section
 from dtn_det.reports.numbers import differences_frame

@@ -14,9 +14,9 @@ from dtn_det.corruptions.cells import Cell, sweep_cells
 from dtn_det.robustness.classification.records import records_schema
 from dtn_det.robustness.detection.records import ImageDetections, RecordRows
 from dtn_det.robustness.detection.truth import CocoTruth, read_truth
+from dtn_det.robustness.store import ModelStore, Store
 from dtn_det.robustness.store.files import BAD_IMAGES
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest
-from dtn_det.robustness.store.store import ModelStore, Store
 
 SEVERITIES = (1, 3, 5)
 CORRUPTIONS = ("gaussian_noise", "fog", "speckle_noise")

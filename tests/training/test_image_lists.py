@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dtn_det.datasets.configs.image_lists import check_image_lists
+from dtn_det.datasets.configs.settings import check_image_lists
 
 NUMBERS = {"model.head.num_classes": 3}
 LOADERS = ["train_dataloader", "val_dataloader"]

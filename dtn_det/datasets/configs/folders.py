@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dtn_det.datasets.configs.classes import checkpoint_classes, innermost_settings
-from dtn_det.datasets.configs.image_lists import check_image_lists
 from dtn_det.datasets.configs.settings import (
+    check_image_lists,
     class_folder,
     class_names,
     innermost_datasets,
@@ -40,7 +40,7 @@ from dtn_det.datasets.folders.inner_folders import (
     one_folder_per_class,
     pooled_remarks,
 )
-from dtn_det.datasets.folders.plain_names import names_to_mend, plain_name
+from dtn_det.datasets.folders.label_maps import names_to_mend, plain_name
 from dtn_det.datasets.folders.recognise import READ_BY_CLASS, recognise
 from dtn_det.datasets.remarks import Remark, agreeing, counted
 from dtn_det.errors import ClassNameError, InputError
@@ -57,7 +57,7 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
 
     Data sets without labels and data sets of other kinds are skipped. If the config does not state the model's number
     of classes, nothing is compared with the model. Lists of images and labels are checked by
-    :func:`dtn_det.datasets.configs.image_lists.check_image_lists`.
+    :func:`dtn_det.datasets.configs.settings.check_image_lists`.
 
     Args:
         cfg: The config.

@@ -1,4 +1,4 @@
-"""Number the classes of class folders by the names of the folders."""
+"""Number the classes of class folders by the names of the folders, and compare these names with those of models."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 
 from dtn_det._optional import require
 from dtn_det.corruptions.stream import WNID
@@ -211,3 +212,82 @@ def _numbers(names: Sequence[str], root: Path | str) -> dict[str, int]:
                 "one into the other"
             )
     return {name: number for number, name in numbers.items()}
+
+
+def plain_name(name: str) -> str:
+    """Return the plain form of a name.
+
+    Capitals become small letters, dashes and underscores become blanks, and letters get one Unicode encoding. Numbers
+    lose their leading zeros.
+
+    >>> plain_name("Polar_Bear"), plain_name("007")
+    ('polar bear', '7')
+    """
+    if NUMBER.fullmatch(name):
+        return str(int(name))
+    folded = unicodedata.normalize("NFC", name).casefold()
+    return unicodedata.normalize("NFC", folded).replace("_", " ").replace("-", " ").strip()
+
+
+def names_to_mend(extra: Sequence[str], missing: Sequence[str]) -> str:
+    """Return advice on how to rename folders to a model's classes if some of them have these names already.
+
+    Args:
+        extra: Folders whose names the model does not know.
+        missing: Names of the model's classes that no folder has.
+    """
+    leave = f"leave out the {_folders(extra)}, which the model does not know" if extra else ""
+    make = f"make {'an empty' if len(missing) == 1 else 'empty'} {_folders(missing)}" if missing else ""
+    rename = f", or rename {'it' if len(extra) == 1 else 'them'} where the class is the same" if leave and make else ""
+    return ", and ".join(filter(None, (leave, make))) + rename
+
+
+def _folders(names: Sequence[str]) -> str:
+    return f"folder{'' if len(names) == 1 else 's'} {quoted(names)}"
+
+
+_FEWEST, _SHARE = 10, 0.9
+
+
+@cache
+def wnids_by_name() -> Mapping[str, tuple[str, ...]]:
+    """Return the wnids of ImageNet's classes, by the first English name of the class; empty if timm is not installed.
+
+    Only the letters of each name are kept. Two names, crane and maillot, are shared by two classes each.
+    """
+    try:
+        info = require("timm.data", "cls").ImageNetInfo("imagenet-1k")
+    except ImportError:
+        return MappingProxyType({})
+    found: dict[str, tuple[str, ...]] = {}
+    for wnid in imagenet_wnids():
+        name = _letters(info.label_name_to_description(wnid).partition(",")[0])
+        found[name] = (*found.get(name, ()), wnid)
+    return MappingProxyType(found)
+
+
+def has_english_names(folders: Sequence[str]) -> bool:
+    """Return whether folders have the English names of ImageNet's classes.
+
+    Args:
+        folders: Names of the folders. There must be at least 10, and 9 of 10 must be names of ImageNet's classes. Only
+            letters are compared, without regard to case, so ``crane_2`` equals ``Crane``.
+    """
+    known = {name.casefold() for name in wnids_by_name()}
+    matches = sum(_letters(name).casefold() in known for name in folders)
+    return len(folders) >= _FEWEST and matches >= _SHARE * len(folders)
+
+
+def names_of_two_classes(folders: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the possible wnids of each folder whose name is shared by several of ImageNet's classes.
+
+    Args:
+        folders: Names of the folders.
+    """
+    known = wnids_by_name()
+    wnids = {name: known.get(_letters(name), ()) for name in sorted(folders)}
+    return {name: several for name, several in wnids.items() if len(several) > 1}
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W\d_]+", "", name)

@@ -18,9 +18,9 @@ from dtn_det.reports.figures.curves import draw_corruptions, draw_severities
 from dtn_det.reports.figures.data import FigureData
 from dtn_det.reports.figures.forest import draw_forest
 from dtn_det.reports.figures.heatmap import draw_heatmap
+from dtn_det.reports.figures.layout import about_files
 from dtn_det.reports.figures.means import draw_clean_corrupted, draw_groups
 from dtn_det.reports.figures.reliability import draw_reliability
-from dtn_det.reports.figures.text import about_files
 from dtn_det.system.drawing import rendered
 from dtn_det.system.files import write_bytes
 

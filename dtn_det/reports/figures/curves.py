@@ -11,8 +11,7 @@ from dtn_det.corruptions.catalog import SEVERITIES
 from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures.data import FigureData
-from dtn_det.reports.figures.layout import grid, model_legend, page, plain_ticks
-from dtn_det.reports.figures.text import caption
+from dtn_det.reports.figures.layout import caption, grid, model_legend, page, plain_ticks
 from dtn_det.reports.labels import groups_of, title
 from dtn_det.reports.numbers import Number
 from dtn_det.system.drawing import COLUMN, PAGE, drawing

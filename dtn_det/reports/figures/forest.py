@@ -13,8 +13,18 @@ from dtn_det.metrics import CLEAN
 from dtn_det.reports.changes import Change, families
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures.data import FigureData
-from dtn_det.reports.figures.layout import Entry, grid, handle, labels, page, pair_titles, plain_ticks
-from dtn_det.reports.figures.text import MINUS, caption, width
+from dtn_det.reports.figures.layout import (
+    MINUS,
+    Entry,
+    caption,
+    grid,
+    handle,
+    labels,
+    page,
+    pair_titles,
+    plain_ticks,
+    width,
+)
 from dtn_det.reports.labels import groups_of, title
 from dtn_det.reports.measures import Measure, corruption_measure
 from dtn_det.reports.numbers import SETS, set_of

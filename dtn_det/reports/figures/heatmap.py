@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures.data import FigureData
-from dtn_det.reports.figures.layout import labels, page
-from dtn_det.reports.figures.text import caption, printable
+from dtn_det.reports.figures.layout import caption, labels, page, printable
 from dtn_det.reports.labels import groups_of, short, title
 from dtn_det.reports.numbers import Number
 from dtn_det.system.drawing import COLUMN, PAGE, drawing

@@ -10,8 +10,7 @@ from dtn_det.corruptions.catalog import GROUPS
 from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures.data import FigureData
-from dtn_det.reports.figures.layout import grid, labels, model_legend, page, plain_ticks
-from dtn_det.reports.figures.text import caption
+from dtn_det.reports.figures.layout import caption, grid, labels, model_legend, page, plain_ticks
 from dtn_det.reports.labels import title
 from dtn_det.reports.numbers import Number
 from dtn_det.system.drawing import GREY, PAGE, drawing
@@ -108,7 +107,7 @@ def _dot(axis: Any, data: FigureData, model: str, number: Number, place: float) 
 def draw_clean_corrupted(report: Report, section: Section) -> Figure:
     """Draw the mean under corruption against the number on clean images, as a point with both intervals for each model.
 
-    An arrow leads from the first to the second of two twins, see :func:`~dtn_det.reports.figures.marks.marks_of`.
+    An arrow leads from the first to the second of two twins, see :func:`~dtn_det.reports.figures.data.marks_of`.
 
     Raises:
         NothingToDrawError: No model has both numbers.

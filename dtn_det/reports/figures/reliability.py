@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures.data import FigureData
-from dtn_det.reports.figures.layout import handle, labels, page
-from dtn_det.reports.figures.text import caption
+from dtn_det.reports.figures.layout import caption, handle, labels, page
 from dtn_det.system.drawing import COLOURS, COLUMN, GREY, PAGE, TEXT, drawing
 
 _KINDS: Mapping[str, Mapping[str, Any]] = {

@@ -14,7 +14,6 @@ from rich.text import Text
 from dtn_det.reports.changes import Change, is_least, p_decimals
 from dtn_det.reports.compare import Comparison, Verdict
 from dtn_det.reports.labels import ARROWS, one_line
-from dtn_det.reports.tables.parts import supported_decimals
 from dtn_det.reports.tables.table import (
     NO_NUMBER,
     Column,
@@ -25,6 +24,7 @@ from dtn_det.reports.tables.table import (
     cell_text,
     interval_text,
     number_text,
+    supported_decimals,
 )
 
 _LONGEST_LABEL = 32

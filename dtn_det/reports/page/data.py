@@ -10,11 +10,11 @@ from typing import Any
 from dtn_det.corruptions.catalog import ALL, GROUPS, SEVERITIES
 from dtn_det.metrics import CLEAN
 from dtn_det.reports.contents import KIND_TITLES, Report
-from dtn_det.reports.figures.marks import Mark, marks_of
+from dtn_det.reports.figures.data import Mark, marks_of
 from dtn_det.reports.labels import short, title
 from dtn_det.reports.measures import Measure, measures_of
 from dtn_det.reports.numbers import Numbers, set_of
-from dtn_det.reports.samples.gallery import Answer, Box, Gallery, Picture, SampleImage
+from dtn_det.reports.samples import Answer, Box, Gallery, Picture, SampleImage
 
 # Plotly's name of each marker by its name in matplotlib.
 _SYMBOLS = {

@@ -11,8 +11,7 @@ from dtn_det.reports.changes import Change, families, is_least
 from dtn_det.reports.contents import KIND_TITLES, Direction, Provenance, Report
 from dtn_det.reports.measures import corruption_measure
 from dtn_det.reports.numbers import Numbers
-from dtn_det.reports.tables.parts import supported_decimals
-from dtn_det.reports.tables.table import number_text
+from dtn_det.reports.tables.table import number_text, supported_decimals
 
 _NAMED = 2
 _MOST_FINDINGS = 3

@@ -13,10 +13,18 @@ from dtn_det.reports.labels import model_note, shared_note, short, title
 from dtn_det.reports.numbers import Numbers
 from dtn_det.reports.tables.corruptions import corruption_table, grid_table, severity_table
 from dtn_det.reports.tables.pairs import pair_table
-from dtn_det.reports.tables.parts import table_title
 from dtn_det.reports.tables.published import PublishedRow
 from dtn_det.reports.tables.summary import metrics_table, model_table, summary_table
-from dtn_det.reports.tables.table import NO_NUMBER, Column, Group, Table, TableCell, cell_text, interval_text
+from dtn_det.reports.tables.table import (
+    NO_NUMBER,
+    Column,
+    Group,
+    Table,
+    TableCell,
+    cell_text,
+    interval_text,
+    table_title,
+)
 
 Role = Literal["", "model", "corruption"]
 

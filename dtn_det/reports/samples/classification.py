@@ -19,14 +19,14 @@ from dtn_det.corruptions.image import ByteImage
 from dtn_det.datasets.choosing import read_selection
 from dtn_det.datasets.folders.class_folders import LabelledImage
 from dtn_det.errors import ReportError
-from dtn_det.reports.classifier_records import ClassifierRecords, read_records
-from dtn_det.reports.samples.gallery import Answer, Disagreement, Gallery, Picture, SampleImage, pick, thumbnail
+from dtn_det.reports.classification import ClassifierRecords, read_records
+from dtn_det.reports.samples import Answer, Disagreement, Gallery, Picture, SampleImage, pick, thumbnail
 from dtn_det.robustness.classification.baseline import image_side
 from dtn_det.robustness.classification.data import Prepared, prepare
 from dtn_det.robustness.classification.images import SIDES
 from dtn_det.robustness.options import ClassificationOptions
+from dtn_det.robustness.store import ModelStore
 from dtn_det.robustness.store.manifest import StoreManifest
-from dtn_det.robustness.store.store import ModelStore
 
 LONGEST = 224
 """Pictures are shrunk until their longer side has at most this many pixels."""

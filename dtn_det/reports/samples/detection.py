@@ -18,9 +18,9 @@ from dtn_det.corruptions.cells import CLEAN, Cell
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import ByteImage
 from dtn_det.errors import ReportError
-from dtn_det.reports.samples.gallery import Answer, Box, Disagreement, Gallery, Picture, SampleImage, pick, thumbnail
+from dtn_det.reports.samples import Answer, Box, Disagreement, Gallery, Picture, SampleImage, pick, thumbnail
 from dtn_det.robustness.detection.truth import CocoTruth
-from dtn_det.robustness.store.store import ModelStore
+from dtn_det.robustness.store import ModelStore
 
 LEAST_IOU = 0.5
 

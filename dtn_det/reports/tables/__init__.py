@@ -10,10 +10,9 @@ from dtn_det.reports.measures import corruption_measure, performance_measure
 from dtn_det.reports.numbers import Numbers
 from dtn_det.reports.tables.corruptions import corruption_table, grid_table, severity_table
 from dtn_det.reports.tables.pairs import pair_table
-from dtn_det.reports.tables.parts import table_name
 from dtn_det.reports.tables.published import PublishedRow
 from dtn_det.reports.tables.summary import metrics_table, model_table, summary_table
-from dtn_det.reports.tables.table import Table
+from dtn_det.reports.tables.table import Table, table_name
 
 
 def report_tables(report: Report, published: Sequence[PublishedRow] = ()) -> tuple[Table, ...]:

@@ -12,7 +12,12 @@ from dtn_det.reports.contents import ReportModel
 from dtn_det.reports.labels import joined_notes, model_note, shared_note, short, title
 from dtn_det.reports.measures import Measure, corruption_measure, performance_measure
 from dtn_det.reports.numbers import Numbers
-from dtn_det.reports.tables.parts import (
+from dtn_det.reports.tables.table import (
+    Column,
+    Group,
+    Table,
+    TableCell,
+    TableRow,
     common_decimals,
     footer,
     model_cell,
@@ -22,7 +27,6 @@ from dtn_det.reports.tables.parts import (
     without_baseline_marks,
     without_shared_note,
 )
-from dtn_det.reports.tables.table import Column, Group, Table, TableCell, TableRow
 
 _ALL_CORRUPTIONS = "All corruptions"
 

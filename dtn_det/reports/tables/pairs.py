@@ -9,8 +9,17 @@ from dtn_det.reports.changes import Change, Family, families, is_least, least_p_
 from dtn_det.reports.labels import model_note, shared_note
 from dtn_det.reports.measures import corruption_measure
 from dtn_det.reports.numbers import Numbers
-from dtn_det.reports.tables.parts import footer, supported_decimals, table_title
-from dtn_det.reports.tables.table import Column, Group, Mark, Table, TableCell, TableRow
+from dtn_det.reports.tables.table import (
+    Column,
+    Group,
+    Mark,
+    Table,
+    TableCell,
+    TableRow,
+    footer,
+    supported_decimals,
+    table_title,
+)
 
 _DECIMALS = 2
 

@@ -10,7 +10,13 @@ from dtn_det.metrics.cells import CorruptionSet
 from dtn_det.reports.contents import Report, ReportModel
 from dtn_det.reports.labels import joined_notes, model_note, shared_note
 from dtn_det.reports.numbers import Numbers
-from dtn_det.reports.tables.parts import (
+from dtn_det.reports.tables.published import PublishedRow, published_group
+from dtn_det.reports.tables.table import (
+    Column,
+    Group,
+    Table,
+    TableCell,
+    TableRow,
     common_decimals,
     footer,
     model_cell,
@@ -20,8 +26,6 @@ from dtn_det.reports.tables.parts import (
     without_baseline_marks,
     without_shared_note,
 )
-from dtn_det.reports.tables.published import PublishedRow, published_group
-from dtn_det.reports.tables.table import Column, Group, Table, TableCell, TableRow
 
 _MILLION, _BILLION = 1e6, 1e9
 _ONE_DECIMAL_FROM = 10

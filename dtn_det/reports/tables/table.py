@@ -1,12 +1,18 @@
-"""Tables independent of the format in which they are written: cells, columns and rows, and numbers as text."""
+"""Tables independent of the format in which they are written: cells, columns, rows, ranks, titles and footers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal
 
-from dtn_det.reports.contents import Direction
+from dtn_det.metrics import BASELINES
+from dtn_det.metrics.cells import CorruptionSet
+from dtn_det.reports.contents import KIND_TITLES, Direction, Report, ReportModel, Section
 from dtn_det.reports.labels import ARROWS
+from dtn_det.reports.numbers import SETS, Number, Numbers
 
 Mark = Literal["best", "second", "partial", "significant", "published", "bound"]
 """A property of a number that formats show; ``bound`` means that the number is only an upper bound."""
@@ -174,3 +180,165 @@ def interval_text(cell: TableCell, column: Column, minus: str = MINUS) -> str:
 
 def _decimals(cell: TableCell, column: Column) -> int:
     return column.decimals if cell.decimals is None else cell.decimals
+
+
+_RANKED_WITH_SECOND = 3
+_CERTAIN = 1e-9
+_OF_BASELINE = ("CE", "mCE", "relative CE", "relative mCE")
+
+_SUFFIXES = MappingProxyType(dict(zip(SETS, ("", ", the 4 extra corruptions"), strict=True)))
+
+
+def supported_decimals(interval: tuple[float, float] | None, most: int) -> int:
+    """Return how many decimals to show: up to the second significant digit of half the interval's width.
+
+    Args:
+        interval: Ends of the interval; with None or a width of 0, the result is `most`.
+        most: Number of decimals that papers give, which is the largest result.
+    """
+    half = 0.0 if interval is None else (interval[1] - interval[0]) / 2
+    return max(0, min(most, 1 - math.floor(math.log10(half)))) if half > 0 else most
+
+
+def common_decimals(cells: Iterable[TableCell], most: int) -> int:
+    """Return how many decimals the intervals of all cells of a column support, at most `most`."""
+    return min((supported_decimals(cell.interval, most) for cell in cells), default=most)
+
+
+def ranked(
+    cells: Sequence[TableCell], direction: Direction, decimals: int, reasons: Sequence[str] = ()
+) -> tuple[TableCell, ...]:
+    """Mark the best number, and the second best if at least three are compared; numbers shown as equal share a mark.
+
+    Partial numbers, which cover only some of the cells or images, are not compared, unless all numbers are partial in
+    the same way.
+
+    Args:
+        cells: One number of each model.
+        direction: Which numbers are better; with ``none``, no number is marked.
+        decimals: Number of decimals that are shown.
+        reasons: For each model, why its numbers cover only a part of the data set; an empty text if they cover all of
+            it.
+    """
+    reasons = reasons or [""] * len(cells)
+    having = [place for place, cell in enumerate(cells) if isinstance(cell.value, float)]
+    compared = [place for place in having if "partial" not in cells[place].marks]
+    if not compared and len({(cells[place].note, reasons[place]) for place in having}) == 1:
+        compared = having
+    if direction == "none" or len(compared) < 2:
+        return tuple(cells)
+    shown = {place: _shown(cells[place], decimals) for place in compared}
+    order = sorted(set(shown.values()), reverse=direction == "up")
+    marks: dict[float, Mark] = {order[0]: "best"}
+    if len(compared) >= _RANKED_WITH_SECOND and len(order) > 1:
+        marks[order[1]] = "second"
+    return tuple(
+        replace(cell, marks=cell.marks | {marks[shown[place]]}) if shown.get(place) in marks else cell
+        for place, cell in enumerate(cells)
+    )
+
+
+def _shown(cell: TableCell, decimals: int) -> float:
+    assert isinstance(cell.value, float)
+    return float(f"{cell.value:.{decimals}f}")
+
+
+def model_cell(
+    numbers: Numbers, model: ReportModel, which: str, name: str, scope: str = "", severity: int = 0
+) -> TableCell:
+    """Make the cell of a number of a model, marked as partial if cells or images are missing."""
+    number = numbers.get(model.name, which, name, scope, severity)
+    return number_cell(number, partial=bool(model.partial))
+
+
+def without_baseline_marks(numbers: Numbers, name: str, cells: Sequence[TableCell]) -> tuple[TableCell, ...]:
+    """Remove the marks of rank from the baseline's cell if its number is 100 by definition, such as its own mCE."""
+    if name not in _OF_BASELINE:
+        return tuple(cells)
+    ranks = {"best", "second"}
+    return tuple(
+        replace(cell, marks=cell.marks - ranks) if model.name == numbers.report.baseline else cell
+        for model, cell in zip(numbers.models, cells, strict=True)
+    )
+
+
+def number_cell(number: Number | None, partial: bool = False) -> TableCell:
+    """Make the cell of a number.
+
+    Args:
+        number: The number; the cell is empty if this is None or its value is NaN.
+        partial: Whether the number covers only a part of the images.
+    """
+    if number is None or not math.isfinite(number.value):
+        return TableCell()
+    # Do not show an interval without width, such as the interval of the baseline's own mCE.
+    certain = not number.high - number.low > _CERTAIN
+    interval = None if certain else (number.low, number.high)
+    note = number.note
+    return TableCell(number.value, interval, frozenset({"partial"} if partial or note else ()), note)
+
+
+def without_shared_note(cells: Sequence[TableCell], of_one_model: bool = False) -> tuple[tuple[TableCell, ...], str]:
+    """Remove a note that all cells of a row share, so that the row can have it once.
+
+    Args:
+        cells: The cells of the row.
+        of_one_model: Whether cells without a note, such as cells of clean images, may be among them.
+
+    Returns:
+        The cells, without notes if they share one, and the shared note or an empty text.
+    """
+    notes = {cell.note for cell in cells if cell.value is not None and (cell.note or not of_one_model)}
+    if len(notes) != 1:
+        return tuple(cells), ""
+    return tuple(replace(cell, note="") for cell in cells), notes.pop()
+
+
+def table_title(section: Section, text: str, which: CorruptionSet = SETS[0]) -> str:
+    """Make the title of a table from the kind of results, a text, and the set of corruptions if not ``benchmark``."""
+    return f"{KIND_TITLES[section.kind]}: {text}{_SUFFIXES[which]}"
+
+
+def table_name(report: Report, section: Section, name: str, which: CorruptionSet = SETS[0]) -> str:
+    """Make the name of a table's files, which begins with the kind of results if the report has several kinds."""
+    kind = KIND_TITLES[section.kind].lower() if len(report.sections) > 1 else ""
+    return "-".join(filter(None, (kind, name, "" if which == SETS[0] else which)))
+
+
+def footer(report: Report) -> tuple[str, ...]:
+    """Return the lines below a table on data, corruptions, baseline, intervals, versions and date."""
+    about = report.provenance
+    lines = [f"Data: {_data(report)}.", f"Corruptions: {about.corruption}."]
+    if report.task == "classification":
+        lines.append(f"CE and relative CE: {_baseline(report.baseline)}.")
+    lines.append(_intervals(report))
+    versions = ", ".join(f"{library} {version}" for library, version in about.versions.items())
+    lines.append(f"Versions: {versions}. Report of {about.date}.")
+    return tuple(lines)
+
+
+def _data(report: Report) -> str:
+    about = report.provenance
+    if not about.num_images:
+        return about.data
+    chosen = "all" if about.selection == "all" else f"selection {about.selection}"
+    hashed = f", list of files {about.data_hash[:12]}" if about.data_hash else ""
+    return f"{about.data}, {about.num_images:,} images ({chosen}{hashed})"
+
+
+def _baseline(baseline: str | None) -> str:
+    if baseline is None:
+        return "none, as no baseline was named"
+    if baseline in BASELINES:
+        return "divided by AlexNet's published errors on ImageNet-C"
+    return f"divided by the errors of {baseline} on the same images"
+
+
+def _intervals(report: Report) -> str:
+    about = report.provenance
+    if not about.replicates:
+        return "Intervals: none."
+    return (
+        f"Intervals: {100 * about.level:g} %, percentile bootstrap over images, {about.replicates:,} replicates, "
+        f"seed {about.seed}."
+    )

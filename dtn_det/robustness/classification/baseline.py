@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from dtn_det.corruptions.identity import CorruptionOrigin
 from dtn_det.errors import InputError, StoreError
 from dtn_det.metrics import BASELINES
+from dtn_det.robustness.store import Store
 from dtn_det.robustness.store.manifest import StoreManifest
-from dtn_det.robustness.store.store import Store
 
 ALEXNET = "alexnet"
 

@@ -11,10 +11,15 @@ from torch import Tensor
 
 from dtn_det.datasets.folders.class_folders import LabelledImages, in_order
 from dtn_det.datasets.folders.image_files import listed, quoted
-from dtn_det.datasets.folders.imagenet_names import has_english_names, names_of_two_classes
 from dtn_det.datasets.folders.inner_folders import nested, num_inner_classes, one_folder_per_class
-from dtn_det.datasets.folders.label_maps import naming, natural_order
-from dtn_det.datasets.folders.plain_names import names_to_mend, plain_name
+from dtn_det.datasets.folders.label_maps import (
+    has_english_names,
+    names_of_two_classes,
+    names_to_mend,
+    naming,
+    natural_order,
+    plain_name,
+)
 from dtn_det.datasets.folders.recognise import Recognised
 from dtn_det.datasets.remarks import Remark, agreeing, counted
 from dtn_det.errors import InputError

@@ -17,8 +17,8 @@ from dtn_det.corruptions.cells import Cell
 from dtn_det.errors import StoreError
 from dtn_det.metrics import CellError, mean_corruption_error, mean_error
 from dtn_det.robustness.classification.baseline import ALEXNET
+from dtn_det.robustness.store import ModelStore
 from dtn_det.robustness.store.files import bad_images_of
-from dtn_det.robustness.store.store import ModelStore
 from dtn_det.robustness.sweep import Rank
 from dtn_det.system.progress import duration, stages
 

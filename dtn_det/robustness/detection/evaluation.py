@@ -19,7 +19,7 @@ from dtn_det.errors import AnnotationError, StoreError
 from dtn_det.metrics.coco_matches import CocoMatches, join_categories, matches_from_evaluator
 from dtn_det.robustness.detection.records import schema
 from dtn_det.robustness.detection.truth import CocoTruth
-from dtn_det.robustness.store.store import ModelStore
+from dtn_det.robustness.store import ModelStore
 from dtn_det.system.processes import end_with_parent, interrupts_blocked, worker_environment
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dtn_det.errors import InputError
 if TYPE_CHECKING:
     import pyarrow
 
-    from dtn_det.robustness.store.store import ModelStore
+    from dtn_det.robustness.store import ModelStore
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from dtn_det.robustness.store.manifest import hash_lines
 if TYPE_CHECKING:
     import pyarrow
 
-    from dtn_det.robustness.store.store import Store
+    from dtn_det.robustness.store import Store
 
 # Fields of an annotation that COCO's evaluation reads.
 _FIELDS = ("bbox", "area", "category_id", "iscrowd", "segmentation")

@@ -15,10 +15,9 @@ from timm.data import ImageNetInfo
 
 from dtn_det.check import inspect_path
 from dtn_det.check.model import read_target
-from dtn_det.datasets.folders import imagenet_names
+from dtn_det.datasets.folders import label_maps
 from dtn_det.datasets.folders.class_folders import list_images
-from dtn_det.datasets.folders.imagenet_names import has_english_names, names_of_two_classes
-from dtn_det.datasets.folders.label_maps import imagenet_wnids
+from dtn_det.datasets.folders.label_maps import has_english_names, imagenet_wnids, names_of_two_classes
 from dtn_det.datasets.folders.recognise import recognise
 from dtn_det.robustness.classification.class_agreement import ClassSet, align, check_number
 from dtn_det.robustness.classification.models.classifier import Classifier, View
@@ -110,7 +109,7 @@ def test_nothing_is_claimed_without_timm(monkeypatch: pytest.MonkeyPatch) -> Non
     def missing(*_: str) -> None:
         raise ImportError("no timm")
 
-    monkeypatch.setattr(imagenet_names, "require", missing)
-    imagenet_names.wnids_by_name.cache_clear()
+    monkeypatch.setattr(label_maps, "require", missing)
+    label_maps.wnids_by_name.cache_clear()
     assert not has_english_names(list(NAMES))
-    imagenet_names.wnids_by_name.cache_clear()
+    label_maps.wnids_by_name.cache_clear()

@@ -12,8 +12,8 @@ from dtn_det.corruptions import Corruptor
 from dtn_det.corruptions.cells import sweep_cells
 from dtn_det.metrics.classification import is_at_chance
 from dtn_det.robustness.classification.baseline import baseline_remarks, choose_baseline, count_labels, image_side
+from dtn_det.robustness.store import Store
 from dtn_det.robustness.store.manifest import StoreManifest
-from dtn_det.robustness.store.store import Store
 
 CROP = "short side 256 bilinear antialiased, centre 224"
 FOUND = {"dataset": "ImageNet", "profile": "imagenet-c", "num_images_found": "50000", "num_classes_found": "1000"}

@@ -17,7 +17,7 @@ from dtn_det.datasets.folders.class_folders import list_images
 from dtn_det.datasets.folders.corruption_folders import look_for_corruptions
 from dtn_det.datasets.folders.label_maps import imagenet_wnids
 from dtn_det.datasets.folders.recognise import recognise
-from dtn_det.robustness.store.store import Store
+from dtn_det.robustness.store import Store
 
 CELLS = (Cell("fog", 1), Cell("fog", 2))
 

@@ -17,7 +17,7 @@ from class_folders import write_folders
 
 from dtn_det.cli.main import main
 from dtn_det.reports.sweep_results import sweep_report
-from dtn_det.robustness.store.store import Store
+from dtn_det.robustness.store import Store
 
 MODEL = """
 import torch

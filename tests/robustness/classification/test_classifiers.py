@@ -26,7 +26,7 @@ from dtn_det.robustness.classification.models.loading import load_classifier
 from dtn_det.robustness.classification.models.mmpretrain import pipeline_view, split_source
 from dtn_det.robustness.classification.models.timm import hub_asked_once
 from dtn_det.robustness.classification.records import records_schema, score
-from dtn_det.robustness.store.store import Store
+from dtn_det.robustness.store import Store
 
 timm = pytest.importorskip("timm")
 

@@ -13,8 +13,8 @@ import torch
 from class_folders import picture, write_folders
 
 from dtn_det.cli.main import main
-from dtn_det.robustness.store import store as store_module
-from dtn_det.robustness.store.store import Store
+from dtn_det.robustness import store as store_module
+from dtn_det.robustness.store import Store
 from dtn_det.system.files import locked
 
 MODELS = '''

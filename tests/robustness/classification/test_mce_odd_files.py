@@ -16,7 +16,7 @@ from dtn_det.cli.main import main
 from dtn_det.reports.sweep_results import sweep_report
 from dtn_det.robustness.classification.images import ViewSlots
 from dtn_det.robustness.classification.models.classifier import View
-from dtn_det.robustness.store.store import Store
+from dtn_det.robustness.store import Store
 
 MODEL = """
 import torch
@@ -150,7 +150,7 @@ def test_errors_of_the_system_say_what_to_do(mce: Run, tmp_path: Path, monkeypat
     def forbidden(*arguments: object) -> None:
         raise PermissionError(13, "Permission denied", "store/images.parquet")
 
-    monkeypatch.setattr("dtn_det.robustness.store.store.write_bytes", forbidden)
+    monkeypatch.setattr("dtn_det.robustness.store.write_bytes", forbidden)
     code, _, err = mce(data, "--profile", "cifar-c")
     assert code == 1
     assert "expected to read or write store/images.parquet, got: Permission denied: see who may read and write" in err

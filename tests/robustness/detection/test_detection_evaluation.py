@@ -21,8 +21,8 @@ from dtn_det.robustness.detection import evaluation
 from dtn_det.robustness.detection.evaluation import CocoScorer, read_cells
 from dtn_det.robustness.detection.records import ImageDetections, RecordRows
 from dtn_det.robustness.detection.truth import CocoTruth, read_truth
+from dtn_det.robustness.store import Store
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest
-from dtn_det.robustness.store.store import Store
 
 CELLS = sweep_cells(["fog", "gaussian_blur"], [1, 5])
 

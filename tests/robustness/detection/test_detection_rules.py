@@ -24,8 +24,8 @@ from dtn_det.corruptions.cells import sweep_cells
 from dtn_det.reports.sweep_results import print_sweep_report, sweep_report
 from dtn_det.robustness.detection.records import ImageDetections, RecordRows, most_of_one_class, rule_note
 from dtn_det.robustness.detection.truth import read_truth
+from dtn_det.robustness.store import Store
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest
-from dtn_det.robustness.store.store import Store
 
 
 def boxes(count: int) -> np.ndarray[Any, Any]:

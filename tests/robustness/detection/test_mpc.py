@@ -31,7 +31,7 @@ from dtn_det.robustness.detection import data as detection_data
 from dtn_det.robustness.detection import run as detection_run
 from dtn_det.robustness.detection.evaluation import read_cells
 from dtn_det.robustness.detection.model import Detector, batches, build_detector
-from dtn_det.robustness.store.store import Store
+from dtn_det.robustness.store import Store
 from dtn_det.robustness.sweep import run_sweep
 
 FEW = ("--corruptions", "fog", "impulse_noise", "--severities", "2", "5", "--unit-size", "2", "--device", "cpu")
@@ -313,7 +313,7 @@ def test_out_of_memory_and_numbers_that_are_none(detector, tmp_path, capsys, mon
 def test_a_full_disk_keeps_what_is_finished(finished, detector, tmp_path, capsys, monkeypatch):
     import errno
 
-    from dtn_det.robustness.store import store
+    from dtn_det.robustness import store
 
     write = store.write_bytes
 

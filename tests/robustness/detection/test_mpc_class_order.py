@@ -16,7 +16,7 @@ from coco_summary import summaries
 from detection_files import CLASSES
 
 from dtn_det.cli.main import main
-from dtn_det.robustness.store.store import ModelStore, Store
+from dtn_det.robustness.store import ModelStore, Store
 
 FEW = ("--corruptions", "contrast", "--severities", "1", "--unit-size", "8", "--device", "cpu", "--workers", "0")
 ORDER = ("bar", "disc", "square")

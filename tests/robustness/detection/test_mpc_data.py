@@ -25,7 +25,7 @@ from dtn_det.robustness.detection import run as detection_run
 from dtn_det.robustness.detection.data import read_data
 from dtn_det.robustness.detection.model import build_detector
 from dtn_det.robustness.detection.truth import CocoTruth
-from dtn_det.robustness.store.store import Store
+from dtn_det.robustness.store import Store
 from dtn_det.training.config import parse_options
 
 

@@ -20,7 +20,7 @@ from dtn_det.errors import StoreError
 from dtn_det.reports import detection as reports_detection
 from dtn_det.reports.sweep_results import sweep_report
 from dtn_det.robustness.detection import evaluation
-from dtn_det.robustness.store.store import Store
+from dtn_det.robustness.store import Store
 
 Run = Callable[..., tuple[int, str, str]]
 

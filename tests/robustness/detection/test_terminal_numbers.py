@@ -21,8 +21,8 @@ from dtn_det.metrics import METRICS
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.robustness.detection.records import ImageDetections, RecordRows
 from dtn_det.robustness.detection.truth import CocoTruth, read_truth
+from dtn_det.robustness.store import ModelStore, Store
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest
-from dtn_det.robustness.store.store import ModelStore, Store
 
 
 def hold(model: ModelStore) -> int:

@@ -17,7 +17,7 @@ from dtn_det.corruptions import ALL
 from dtn_det.errors import StoreError, UnsafePickleError
 from dtn_det.metrics import mean_corruption_error, mean_performance_under_corruption
 from dtn_det.reports.collect import ReportOptions, collect
-from dtn_det.reports.page.render import render_page
+from dtn_det.reports.page import render_page
 from dtn_det.reports.tables import report_tables
 from dtn_det.robustness.importing import read as importing_read
 from dtn_det.robustness.importing.read import import_files, read_plain_pickle

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from dtn_det.corruptions.cells import Cell, sweep_cells
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import StoreError
+from dtn_det.robustness.store import Store
 from dtn_det.robustness.store.files import BAD_IMAGES, bad_images_of
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest, differences, hash_lines, hash_weights
-from dtn_det.robustness.store.store import Store
 from dtn_det.robustness.sweep import Rank, current_rank, joined, pick_device, run_sweep
 from dtn_det.system.files import locked
 
