@@ -73,13 +73,7 @@ class CheckResult:
 
 
 def inspect_paths(paths: Sequence[Path], target: Target | None = None, classes: str | None = None) -> list[CheckResult]:
-    """Check each path by :func:`inspect_path`; for a path that cannot be read, the result says so.
-
-    Args:
-        paths: Files and folders.
-        target: Model with which they are compared; None for no comparison.
-        classes: How the classes of folders are numbered: see :func:`inspect_path`.
-    """
+    """Check each path by :func:`inspect_path`; for a path that cannot be read, the result says so."""
     results = []
     if target is not None:
         target = replace(target, beside=tuple(str(path) for path in paths if _is_checkpoint(path)))

@@ -28,7 +28,6 @@ def check_annotations(path: Path, target: Target | None = None, root: Path | Non
     """Check an annotation file: read it as every command does, and try its evaluation.
 
     Args:
-        path: The file.
         target: Detector with which its categories are compared.
         root: Folder of the data set; None to look for the images around the file.
     """

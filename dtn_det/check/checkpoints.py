@@ -30,7 +30,6 @@ def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
 
     Args:
         path: The file, or the folder of a model of Hugging Face.
-        target: Model with which the weights are compared; None for no comparison.
     """
     try:
         content = read_checkpoint(path)

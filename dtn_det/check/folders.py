@@ -31,10 +31,8 @@ def check_folder(root: Path, classes: str | None = None, target: Target | None =
     """Check a folder: recognise it and list its images as every command does, and compare its classes with a model.
 
     Args:
-        root: The folder.
         classes: How classes are numbered: one of :data:`dtn_det.datasets.folders.label_maps.CLASSES`, or None to decide
             by the folders' names.
-        target: Model with which the classes are compared; None for no comparison.
 
     Returns:
         One result for the folder, and one more for each annotation file of a COCO data set. For a folder of annotation

@@ -54,7 +54,6 @@ def add_cells(group: argparse._ArgumentGroup, default: str = "benchmark", hint: 
     """Add `--corruptions` and `--severities`.
 
     Args:
-        group: A group of the parser.
         default: The default of `--corruptions` as the help names it.
         hint: Text to append to the error about a severity that is not a number.
     """
@@ -87,7 +86,6 @@ def add_corruptor(group: argparse._ArgumentGroup, default: str, profiles: str = 
     """Add `--profile`, `--seed`, `--frost` and `--engine`.
 
     Args:
-        group: A group of the parser.
         default: The default of `--profile` as the help names it.
         profiles: The values of `--profile` as the help names them.
     """
@@ -108,7 +106,6 @@ def add_run(group: argparse._ArgumentGroup, *, batch_size: int, batch: str, unit
     """Add `--workers`, `--batch-size`, `--unit-size`, `--device`, `--amp` and `--launcher` of a sweep.
 
     Args:
-        group: A group of the parser.
         batch_size: Default of `--batch-size`.
         batch: Help text of `--batch-size`, which says what a batch consists of.
         unit_size: Default of `--unit-size`.

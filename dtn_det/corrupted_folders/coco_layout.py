@@ -31,7 +31,6 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
     """List the images that annotation files name.
 
     Args:
-        root: Folder of the data set.
         annotations: The annotation files, relative to the current folder or else to ``root``; if empty, the only file
             in ``root/annotations``.
         images: Folder that the file names are relative to, itself relative to ``root``; None to look for it.
@@ -140,8 +139,6 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
     """Find the folder, at most two levels down, that holds most of the images of a COCO file.
 
     Args:
-        root: Folder to look in.
-        file: The COCO file that names the images.
         advice: End of the error message, which says what the user can do; empty for the advice that fits `dtn-det
             corrupt`.
 

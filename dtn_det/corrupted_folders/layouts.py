@@ -23,7 +23,6 @@ class SourceImage:
     """An image to be corrupted.
 
     Attributes:
-        path: Path of the file.
         key: Identity of the image, from which its randomness follows.
         target: Path of its corrupted copy within the folder of each corruption and severity.
     """
@@ -43,7 +42,6 @@ class Source:
     """A folder of images.
 
     Attributes:
-        layout: One of :data:`LAYOUTS`.
         images: All its images, sorted by target.
         annotations: COCO's annotation files, by their paths within the tree, which are also their paths within each
             corruption and severity. A value is the path of a file to be copied, or the new content of a changed file.
@@ -87,10 +85,6 @@ def list_folder(root: Path, layout: str) -> Source:
 def list_recognised(found: Recognised, layout: str) -> Source:
     """List the images of a folder that was recognised.
 
-    Args:
-        found: What the folder was recognised as.
-        layout: ``'imagenet'`` or ``'plain'``.
-
     Raises:
         InputError: See :func:`list_folder`.
     """
@@ -99,10 +93,6 @@ def list_recognised(found: Recognised, layout: str) -> Source:
 
 def list_plain(root: Path, found: Recognised) -> Source:
     """List all images below a folder, whatever it was recognised as.
-
-    Args:
-        root: The folder.
-        found: What the folder was recognised as, for the classes of its images.
 
     Raises:
         InputError: The folder holds no images.

@@ -33,10 +33,7 @@ class TreePlan:
     """A corrupted tree to be written.
 
     Attributes:
-        destination: Its folder.
         source: The clean images, whose targets have the file extensions of the file format.
-        corruptor: Corrupts the images.
-        cells: Pairs of a corruption and a severity.
         cropped: True to resize and crop the clean images as for ImageNet-C.
         file_format: ``'source'`` for files of the same kind as the clean files, ``'jpeg'`` or ``'png'``.
         limit: Largest number of images to corrupt. They are chosen at random, the same ones in every run. None for all.
@@ -115,19 +112,12 @@ def plan_tree(
     """Look at a folder of images and decide what will be written.
 
     Args:
-        root: The clean images.
-        destination: Folder of the tree.
-        corruptions: Names of the corruptions.
-        severities: Severities from 1 to 5.
         layout: ``'auto'`` or one of :data:`LAYOUTS`.
-        annotations: COCO's annotation files, see :func:`list_coco`.
-        images: COCO's image folder.
         corruptor: Function that makes the corruptor, given the name of the benchmark that the layout suggests.
         crop: Whether to resize and crop as for ImageNet-C; None to do so in ImageNet's layout with the profiles
             ``imagenet-c`` and ``imagenet-c-bar``, whose authors did it.
         file_format: One of :data:`FORMATS`; None for JPEG in ImageNet's layout and for the format of the source
             otherwise.
-        limit: See :class:`TreePlan`.
 
     Raises:
         InputError: An argument is invalid, or the folder cannot be corrupted with these arguments.

@@ -37,7 +37,6 @@ class CorruptedTree:
     """A folder of corrupted images, with what its manifest says.
 
     Attributes:
-        found: What the folder was recognised as.
         origin: What the images were made with, as far as the manifest says.
         classes: All class folders of the clean images, of which the tree may hold a part; empty if the manifest does
             not say.
@@ -99,11 +98,7 @@ def list_tree(
     """List the images of a tree, which must be the same in all wanted cells.
 
     Args:
-        tree: The tree.
-        cells: The wanted cells, each a corruption and a severity.
         classes: One of :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to decide by the folders' names.
-        limit: Largest number of images, which are chosen at random; None for all.
-        limit_seed: Seed of that choice.
         clean: The clean images, if they are known. The tree may hold only a part of their classes.
 
     Returns:
@@ -175,9 +170,7 @@ def unused_clean(images: LabelledImages, clean: LabelledImages, folder: Path) ->
     """Return a remark with the number of clean images that have no corrupted image in the tree.
 
     Args:
-        images: The images of the tree.
         clean: The clean images, each of which belongs to at most one image of the tree.
-        folder: Folder of the clean images.
     """
     unused = clean.num_found - images.num_found
     if unused <= 0:
@@ -215,8 +208,6 @@ def match_clean(images: LabelledImages, listed_clean: LabelledImages, clean: Pat
     corrupted image.
 
     Args:
-        images: The corrupted images.
-        listed_clean: The clean images.
         clean: Folder of the clean images, for messages.
 
     Returns:

@@ -38,9 +38,6 @@ class Job:
     """What the processes do to every image.
 
     Attributes:
-        destination: Folder of the tree.
-        corruptor: Corrupts the images.
-        cells: Pairs of a corruption and a severity.
         cropped: True to resize and crop the clean image as for ImageNet-C.
         upright: True to turn the clean image as its EXIF data say.
     """
@@ -77,9 +74,7 @@ class ImageOutcome:
     """What was done with one image.
 
     Attributes:
-        image: The image.
         written: Number of files that were written; files that were there before are left as they are.
-        error: Why the image could not be corrupted, or None.
     """
 
     image: SourceImage
@@ -91,8 +86,6 @@ def write_image(job: Job, image: SourceImage, is_stopped: Callable[[], bool] = l
     """Write those corrupted files of an image that do not exist yet.
 
     Args:
-        job: What to do.
-        image: The image.
         is_stopped: Called before each file; once it returns True, no more files are written.
 
     Raises:
@@ -130,11 +123,6 @@ def write_image(job: Job, image: SourceImage, is_stopped: Callable[[], bool] = l
 
 def write_images(job: Job, images: Sequence[SourceImage], workers: int) -> Generator[ImageOutcome, None, None]:
     """Write the corrupted files of many images in worker processes.
-
-    Args:
-        job: What to do.
-        images: The images.
-        workers: Number of processes.
 
     Yields:
         The outcome of each image, in the order of completion.
@@ -215,11 +203,7 @@ def corrupt_to_file(
     files of benchmarks without a JPEG step differ from these pixels, by the loss of JPEG quality 95.
 
     Args:
-        corruptor: Corrupts the image.
         image: ``(H, W, 3)`` uint8 RGB array.
-        name: Name of the corruption.
-        severity: 1 to 5.
-        key: Identity of the image.
         suffix: Extension of the file, one of :data:`WRITABLE`.
     """
     quality = corruptor.jpeg_quality

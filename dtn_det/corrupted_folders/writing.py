@@ -32,9 +32,6 @@ def write_tree(
     is continued by calling again.
 
     Args:
-        tree: The tree.
-        workers: Number of processes.
-        console: Console for the progress.
         confirm: Called with the estimate before anything is written; nothing is written if it returns False.
 
     Returns:

@@ -21,9 +21,7 @@ def choose_paths(paths: Sequence[str], limit: int | None, seed: int) -> Sequence
     """Choose images that are identified by their paths, as in class folders and corrupted trees.
 
     Args:
-        paths: Paths of the images within the data set.
         limit: Number of images to choose; None for all.
-        seed: Seed of the choice.
 
     Returns:
         The chosen paths, sorted by folder and then by name; without a limit, all paths in their given order.
@@ -40,9 +38,7 @@ def choose_ids(ids: Sequence[object], limit: int | None, seed: int) -> list[int]
     """Choose images that are identified by ids, as in COCO files.
 
     Args:
-        ids: Ids of the images.
         limit: Number of images to choose; None for all.
-        seed: Seed of the choice.
 
     Returns:
         The indices of the chosen images among ``ids``, in ascending order.

@@ -27,7 +27,6 @@ class NamedSet:
 
     Attributes:
         where: Key of the data set in the config, such as ``'train_dataloader.dataset'``.
-        file: Path of its annotation file.
         wanted: Names that the config lists, in its order; if it lists none, the names that are built into the type of
             the data set.
         categories: Names in the file, in the order in which MMDetection numbers them.
@@ -74,7 +73,6 @@ class LabelNames:
     """What the labels of a model mean.
 
     Attributes:
-        names: Name of each label.
         evidence: What the names were taken from.
         source: The file or checkpoint from which they were read.
         differing: Evaluated sets in which MMDetection would number the classes in another order.
@@ -102,7 +100,6 @@ def labels_in_training(training: Sequence[NamedSet], others: Sequence[NamedSet],
     Args:
         training: Data sets on which the model is trained, at least one.
         others: Data sets and evaluators' files on which it is validated.
-        model: The heads of the model.
 
     Raises:
         ClassNameError: A file lacks a name of the config, a name occurs twice, a head has another number of classes, or
@@ -219,7 +216,6 @@ def check_set(one: NamedSet, heads: Mapping[str, int] | None = None) -> None:
     """Check that a file has each name that the config lists exactly once.
 
     Args:
-        one: The set with the file.
         heads: Number of classes at each key of the config that states it, for the message.
 
     Raises:

@@ -20,7 +20,6 @@ class Remark:
         kind: Short identifier for programs, such as ``'other_files'``.
         what: The sentence for users that follows the count, such as ``'files with endings that are not read were passed
             over'``; its words are singular or plural to fit the count, see :func:`agreeing`.
-        where: The file or folder.
         count: Number of times that it happened, at least 1.
         examples: A few of the files or objects that it happened to.
         partial: True if results will cover only a part of the data set, so that they are marked as partial.
@@ -52,7 +51,6 @@ def agreeing(count: int, text: str) -> str:
     """Choose the singular or plural form of the words in a sentence.
 
     Args:
-        count: Number of things.
         text: The sentence, with both forms of each word that depends on the number, written ``{singular|plural}``.
 
     >>> agreeing(1, "{image was|images were} left out"), agreeing(2, "{image was|images were} left out")

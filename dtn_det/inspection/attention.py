@@ -61,7 +61,6 @@ def grid_tokens(grid: tuple[int, int], device: torch.device, step: int = 1) -> T
 
     Args:
         grid: ``(H, W)``.
-        device: Device of the tensors.
         step: Side of a token in units of the grid of the queries; for keys the ratio of their spatial reduction.
     """
     height, width = grid
@@ -93,12 +92,7 @@ def attention_weights(q: Tensor, k: Tensor, scale: float | Tensor, bias: Tensor 
 
 
 def slices(count: int, row_size: int) -> Iterator[slice]:
-    """Yield slices of the rows of a matrix, each of at most :data:`PIECE_SIZE` elements but at least one row.
-
-    Args:
-        count: Number of rows.
-        row_size: Number of elements of a row.
-    """
+    """Yield slices of the rows of a matrix, each of at most :data:`PIECE_SIZE` elements but at least one row."""
     step = max(1, PIECE_SIZE // max(1, row_size))
     for start in range(0, count, step):
         yield slice(start, min(start + step, count))
@@ -166,7 +160,6 @@ def window_tokens(grid: tuple[int, int], size: int, shift: int, device: torch.de
         grid: ``(H, W)`` before padding on the right and at the bottom.
         size: Side ``M`` of a window.
         shift: Tokens by which the map is rolled up and to the left.
-        device: Device of the tensors.
 
     Returns:
         ``P`` windows of ``M * M`` tokens; padding has the place -1.

@@ -26,15 +26,12 @@ class Block:
         stage: Number of its stage, from 1.
         index: Number of the block in its stage, from 1.
         stride: Pixels of the network's input between neighbouring tokens.
-        module: The block.
         norms: The norms before attention and before the feed-forward layers, by their names in the block.
         attention: The module from whose input the attention is recomputed.
         kind: ``window``, ``spatial reduction`` or ``global``.
-        num_heads: Number of attention heads.
         pieces: A function that yields the attention of one image, given the arguments of ``attention`` and the grid.
         key_ratio: Ratio of the sides of the grid of tokens to the sides of the grid of keys.
         num_prefix: Number of class, distillation and register tokens before the tokens of the grid.
-        class_token: Whether the first token is a class token.
         takes_grid: Whether the block is called with the grid of its tokens; otherwise the grid follows from the size of
             the input.
     """
@@ -60,7 +57,6 @@ def find_blocks(network: nn.Module, source: str) -> tuple[Block, ...]:
 
     Args:
         network: A detector, a classifier or a backbone.
-        source: Name of the model for error messages.
 
     Raises:
         InputError: There is no such backbone, or its norms are neither LayerNorm nor DTN.

@@ -30,11 +30,7 @@ ABOVE: Final[Mapping[str, Any]] = {
 
 
 def draw_gates(looks: Looks) -> Figure:
-    """Draw the gates of every DTN layer along the depth of the network, a point for each group.
-
-    Args:
-        looks: What a model with DTN layers does with one image.
-    """
+    """Draw the gates of every DTN layer along the depth of the network, a point for each group."""
     layers = [(block, norm) for block, norm in looks.norms if norm.gates is not None]
     figure = new_figure(2.3)
     axes = figure.subplots(2, 1, sharex=True, sharey=True)
@@ -138,7 +134,6 @@ def draw_kernels(chosen: Sequence[BlockLook], norm_name: str, radius: int) -> Fi
 
     Args:
         chosen: Blocks; those without DTN are left out.
-        norm_name: Name of the norm in each of these blocks.
         radius: Number of tokens to each side.
     """
     layers = _with_kernels(chosen, norm_name)
@@ -214,11 +209,6 @@ def draw_magnitudes(looks: Looks, chosen: Sequence[BlockLook], norm_name: str) -
 
     All panels share one colour scale: 1 plus and minus the 99th percentile of how far DTN's values are from 1. DTN
     usually spreads tokens less than one of the others and more than the other, so its scale serves all three.
-
-    Args:
-        looks: What the model does with one image.
-        chosen: The blocks that are drawn.
-        norm_name: Name of the norm in each of these blocks.
     """
     relative = {
         (block.name, field): sizes / sizes[block.inside].mean()
@@ -255,10 +245,6 @@ def draw_received(looks: Looks, chosen: Sequence[BlockLook]) -> Figure:
 
 def draw_class_attention(looks: Looks, block: BlockLook) -> Figure:
     """Draw the attention of the class token in one block, averaged over heads and for each head.
-
-    Args:
-        looks: What the model does with one image.
-        block: A block with a class token.
 
     Raises:
         InputError: The block has no class token.

@@ -72,7 +72,6 @@ class Looks:
     """What all blocks of a model do with one image.
 
     Attributes:
-        subject: The model and the image.
         blocks: The transformer blocks in the order in which they run.
     """
 
@@ -182,11 +181,7 @@ def observe(
     are removed, even if the pass fails.
 
     Args:
-        blocks: The blocks to watch.
-        run: Runs the network on one image.
         input_size: ``(H, W)`` of the network's input in pixels.
-        on_norm: Called for each norm.
-        on_attention: Called for each attention.
     """
     grids: dict[str, tuple[int, int]] = {}
     handles: list[RemovableHandle] = []

@@ -80,7 +80,6 @@ def read_kernels(norm: DTN, grid: tuple[int, int]) -> Kernels:
     """Read the kernels of a layer on a grid, for the token at ``(H // 2, W // 2)``.
 
     Args:
-        norm: The layer.
         grid: ``(H, W)``. Wide kernels reach the borders of the grid and depend on it. A side below 15 counts as 15, so
             that the borders of a small map do not cut off narrow kernels.
     """

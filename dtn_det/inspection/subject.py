@@ -60,10 +60,6 @@ def load_subject(
     Args:
         model: Path of a config of MMDetection or mmpretrain, or ``timm:NAME``.
         checkpoint: Path or URL of its weights; ``random`` for an untrained model of timm.
-        image: Path of an image.
-        device: Name of a torch device.
-        weights: Which weights to take from a file that also holds their average, see
-            :func:`dtn_det.checkpoints.load.load_weights`.
 
     Raises:
         FileNotFoundError: A file is missing.

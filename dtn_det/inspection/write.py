@@ -53,12 +53,7 @@ MOST_CHOSEN = 4
 
 @dataclass(frozen=True)
 class Choice:
-    """The blocks of a network that are drawn, and the norm of each block that is drawn.
-
-    Attributes:
-        blocks: The blocks in the order in which they run.
-        norm: Name of the norm in each of these blocks.
-    """
+    """The blocks of a network that are drawn, and the norm of each block that is drawn."""
 
     blocks: tuple[BlockLook, ...]
     norm: str
@@ -68,10 +63,8 @@ def choose(looks: Looks, patterns: Sequence[str] | None, norm: str) -> Choice:
     """Choose the blocks that are drawn.
 
     Args:
-        looks: What the model does with one image.
         patterns: Names of blocks, in which ``*`` stands for anything. None takes the last block of each stage; in a
             network with one stage it takes up to four blocks, spread evenly from the first to the last.
-        norm: Name of the norm in each block.
 
     Raises:
         InputError: A pattern fits no block.
@@ -106,8 +99,6 @@ def write_looks(looks: Looks, choice: Choice, folder: Path) -> list[Path]:
     """Write figures, tables and facts; files of an earlier inspection in the folder are replaced.
 
     Args:
-        looks: What the model does with one image.
-        choice: The layers that are drawn.
         folder: Folder of the files; it is made if it does not exist.
 
     Returns:
@@ -129,12 +120,7 @@ def write_looks(looks: Looks, choice: Choice, folder: Path) -> list[Path]:
 
 
 def figures(looks: Looks, choice: Choice) -> dict[str, Callable[[], Figure]]:
-    """Return a function for each figure that can be drawn of a model, by the name of the figure's files.
-
-    Args:
-        looks: What the model does with one image.
-        choice: The layers that are drawn.
-    """
+    """Return a function for each figure that can be drawn of a model, by the name of the figure's files."""
     blocks, norm = choice.blocks, choice.norm
     found: dict[str, Callable[[], Figure]] = {
         "magnitudes": lambda: draw_magnitudes(looks, blocks, norm),
@@ -158,13 +144,7 @@ def _known_files() -> list[str]:
 
 
 def facts(looks: Looks, choice: Choice, files: Sequence[str]) -> dict[str, Any]:
-    """Return what the figures were made from, ready for JSON.
-
-    Args:
-        looks: What the model does with one image.
-        choice: The layers that are drawn.
-        files: Names of the figures and tables.
-    """
+    """Return what the figures were made from, ready for JSON."""
     subject = looks.subject
     kinds = [norm.kind for _, norm in looks.norms]
     return {

@@ -44,7 +44,6 @@ def average_precision(
     the image twice, up to the order of detections with equal scores in the two copies.
 
     Args:
-        matches: The matches of one cell.
         weights: Whole numbers of shape (images,) or (replicates, images); with None, each image counts once.
         metrics: Any of `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`.
 
@@ -96,7 +95,6 @@ def ap_samples(
     Args:
         cells: Each cell with its matches; if this is a generator, only the matches of one cell are in memory at a time.
         metrics: Any of `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`.
-        replicates: Number of replicates.
         seed: Seed of the draws. Models to compare need the same images, replicates and seed.
 
     Returns:

@@ -55,7 +55,6 @@ class Baseline:
     """The errors of a baseline on the corrupted cells that a model was evaluated on.
 
     Attributes:
-        name: Name of the baseline in tables.
         errors: Error on each cell, (cells,).
         clean: The clean error; None for a table without a clean row.
     """
@@ -94,11 +93,6 @@ def resolve_baseline(
     Args:
         baseline: Name of a baseline, or the table of an evaluated model with the same columns as the table of the
             model.
-        cells: The corrupted cells that the model was evaluated on.
-        corruptions: The set of corruptions that these cells belong to.
-        needs_clean: Whether the clean error is needed.
-        num_images: Number of images behind each cell of the model; None if unknown.
-        column: Column of the errors.
 
     Raises:
         CellError: The baseline lacks cells that the model has, or its table has faulty rows.

@@ -59,7 +59,6 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> 
     Args:
         confidence: Largest probability of each image, (images,).
         correct: Whether the prediction is right, (images,).
-        bins: Number of bins.
 
     Raises:
         InputError: Lengths differ or are 0, a confidence is not in [0, 1], a value of `correct` is not 0 or 1, or
@@ -102,7 +101,6 @@ def numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
     """Convert numbers of any type to float64.
 
     Args:
-        name: Name of the numbers for messages.
         values: Anything that NumPy can convert to an array.
 
     Raises:
@@ -162,7 +160,6 @@ def calibration(records: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
 
     Args:
         records: One row for each image of a cell, with the columns that the module's docstring describes.
-        bins: Number of bins of the ECE.
 
     Returns:
         One row for each cell, with the columns `corruption`, `severity`, `error`, `ece`, `nll`, `brier`, `num_images`.

@@ -125,8 +125,6 @@ def cell_error(what: str, problems: dict[str, tuple[tuple[object, object], ...]]
     """Make the error that lists the faulty cells of a table.
 
     Args:
-        what: Name of the table for the message.
-        problems: The faulty cells by the description of their fault.
         hint: What to do, as the end of the sentence.
     """
     faults = "; ".join(f"{fault} ({len(cells)}): {describe(cells)}" for fault, cells in problems.items())
@@ -168,14 +166,10 @@ def checked_cells(
     Args:
         frame: Table with the columns `corruption`, `severity`, `column`, and `num_images` where known. The row of the
             clean images has corruption `clean`, severity 0.
-        column: Name of the column to read.
         corruptions: The set of corruptions to read; other corruptions in the table are ignored.
-        needs_clean: Whether the clean row must be present.
-        allow_partial: Whether to accept missing corrupted cells.
         at_most: The largest value to accept (1 for fractions); None for no limit.
         coco: Whether the error explains a value of -1 as COCO's mark for missing ground truth instead of a negative
             value.
-        what: Name of the table for messages.
 
     Raises:
         CellError: Cells are missing, duplicated or unknown, values are NaN, negative or too large, rows have no
@@ -230,7 +224,6 @@ def raise_problems(what: str, problems: dict[str, Iterable[tuple[object, object]
     """Raise one :class:`~dtn_det.errors.CellError` that lists the faults and their cells; do nothing without any.
 
     Args:
-        what: Name of the table for messages.
         problems: The faulty cells by the description of their fault; a fault without cells is ignored.
     """
     faults = {fault: tuple(dict.fromkeys(cells)) for fault, cells in problems.items()}

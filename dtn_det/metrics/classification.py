@@ -33,12 +33,10 @@ def mean_corruption_error(
     errors.
 
     Args:
-        frame: The model's table.
         baseline: `alexnet`, or the table of a model evaluated on the same cells; that model itself has an mCE of 100.
         corruptions: `benchmark` (the paper's 15), `extra` (the 4 hold-outs) or `all`; never mixed.
         allow_partial: Whether to accept missing cells; both sums are then over the severities that the model has, and
             :attr:`Summary.label` says so.
-        column: Column of the errors.
 
     Raises:
         CellError: A table lacks cells or has faulty rows, which the message lists, or the baseline makes no error on a
@@ -102,9 +100,7 @@ def mean_error(
     The result has the unit of the column.
 
     Args:
-        frame: The model's table.
         corruptions: `benchmark` (the paper's 15), `extra` (the 4 hold-outs) or `all`; never mixed.
-        allow_partial: Whether to accept missing cells.
         column: `error` (top-1), `top5_error`, or a column of :func:`~dtn_det.metrics.calibration.calibration`.
         at_most: The largest value to accept; None (no limit) for NLL, 2 for the Brier score.
 
@@ -163,7 +159,6 @@ def is_at_chance(clean_error: float, num_images: int | None, num_classes: int) -
         clean_error: The clean error, a fraction.
         num_images: Number of images on which the clean error was measured; None if the error is exact, so that the
             deviation is 0.
-        num_classes: Number of classes of the data.
     """
     chance = 1 / num_classes
     spread = math.sqrt(chance * (1 - chance) / num_images) if num_images else 0.0
@@ -183,7 +178,6 @@ def check_denominators(values: NDArray[np.float64], layout: CellLayout, reason: 
 
     Args:
         values: The denominator of each corruption, (corruptions,).
-        layout: The corruptions in the order of `values`.
         reason: What a denominator of 0 means, for the message.
     """
     faulty = [name for name, value in zip(layout.corruptions, values, strict=True) if not value > 0]

@@ -32,8 +32,6 @@ def mean_performance_under_corruption(
     """Compute the mPC, the mean over corruptions of the mean over severities, in the unit of the table.
 
     Args:
-        frame: The model's table.
-        metric: Column of the metric.
         corruptions: `benchmark` (the paper's 15), `extra` (the 4 hold-outs) or `all`; never mixed.
         allow_partial: Whether to accept missing cells; the means leave them out, and :attr:`Summary.label`
             says so.

@@ -39,7 +39,6 @@ def degradations(errors: Array, clean: Array, layout: CellLayout) -> Array:
     Args:
         errors: Errors, (..., cells).
         clean: Clean error, without the axis of the cells.
-        layout: Which cells belong to which corruption.
     """
     return sums(errors - clean[..., None], layout)
 

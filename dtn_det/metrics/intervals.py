@@ -57,7 +57,6 @@ class Intervals(Generic[I_co]):
         entries: The interval of each number by its key; intervals of single cells come first.
         level: Fraction of the replicates inside an interval.
         num_images: Number of images from which the bootstrap drew.
-        seed: Seed of the bootstrap.
         cells: Number of corrupted cells behind the means.
         expected_cells: Number of corrupted cells of the whole set.
     """

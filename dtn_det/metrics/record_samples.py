@@ -37,7 +37,6 @@ def error_samples(
         correct: Whether each image was recognised under each cell, booleans of shape (images, cells).
         cells: The cell of each column.
         images: The name of the image of each row.
-        replicates: Number of replicates.
         seed: Seed of the draws. Models to compare need the same images, replicates and seed.
         metric: `error` (top-1) or a name such as `top5_error`.
 
@@ -64,10 +63,6 @@ def mean_samples(
     Args:
         values: An array (images, cells) for each metric by name; one call for several metrics is faster than one call
             each.
-        cells: The cell of each column.
-        images: The name of the image of each row.
-        replicates: Number of replicates.
-        seed: Seed of the draws.
 
     Raises:
         InputError: An array has another shape or is not finite, a cell is unknown or repeated, or an image is repeated.
@@ -111,11 +106,6 @@ def calibration_error_samples(
     Args:
         confidence: Largest probability of each image, (images, cells).
         correct: Whether the prediction is right, (images, cells).
-        cells: The cell of each column.
-        images: The name of the image of each row.
-        replicates: Number of replicates.
-        seed: Seed of the draws.
-        bins: Number of bins of equal width.
 
     Raises:
         InputError: An array has another shape, a confidence is outside [0, 1], or a value of `correct` is not 0 or 1.

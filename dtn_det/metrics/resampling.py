@@ -38,7 +38,6 @@ class Samples:
         values: The metric on each replicate, (replicates, cells); NaN where a replicate has no ground truth.
         num_images: Number of images that the replicates are drawn from.
         images: Digest of the images' names in their order.
-        seed: Seed of the replicates.
     """
 
     metric: str
@@ -60,8 +59,6 @@ class Interval:
 
     Attributes:
         value: The number on all images.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
         replicates: Number of replicates on which the number is defined; some may have no ground truth, for example.
     """
 
@@ -90,8 +87,6 @@ def image_counts(num_images: int, replicates: int, seed: int, chunk: int) -> Ite
 
     Args:
         num_images: Number of images; each replicate draws this many, with replacement.
-        replicates: Number of replicates.
-        seed: Seed of the draws.
         chunk: Number of replicates to yield at once.
 
     Yields:
@@ -116,11 +111,6 @@ def weights(num_images: int, replicates: int, seed: int) -> Iterator[NDArray[np.
 
     The counts are kept, unless they take more than 256 MB, so that the next model with these arguments does not draw
     again.
-
-    Args:
-        num_images: Number of images; each replicate draws this many, with replacement.
-        replicates: Number of replicates.
-        seed: Seed of the draws.
 
     Yields:
         Counts of the next replicates, (some replicates, num_images); the next chunk may overwrite them in place.
@@ -207,7 +197,6 @@ def interval(point: float, values: NDArray[np.float64], level: float = LEVEL) ->
     """Compute the percentile interval of a number.
 
     Args:
-        point: The number on all images.
         values: The number on each replicate, (replicates,); NaN where it is undefined.
         level: Fraction of the replicates inside the interval, between 0 and 1.
 

@@ -32,8 +32,6 @@ class Change:
         label: Name of the number for readers.
         name: Name of the number, as in :attr:`dtn_det.reports.contents.Section.numbers`.
         scope: Corruption, group or ``clean``; empty for the whole set.
-        first: Number of the first model.
-        second: Number of the second model.
         value: Second minus first.
         interval: Ends of the paired interval; None if the models could not be compared image by image.
         p_value: Two-sided p-value of no difference; None if the models could not be compared image by image.
@@ -66,7 +64,6 @@ class Family:
     """Changes that are shown under one title.
 
     Attributes:
-        title: Title for readers.
         changes: At least one change.
         adjusted_together: Whether their p-values are adjusted for the number of changes by Holm's method.
     """
@@ -80,9 +77,6 @@ def families(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, metr
     """Return all changes of a pair in families: overall, groups, corruptions, and other average precisions.
 
     Args:
-        numbers: Numbers of a section.
-        pair: First and second model.
-        which: Set of corruptions.
         metric: Average precision by which detectors are compared. The other average precisions form a family of their
             own.
     """

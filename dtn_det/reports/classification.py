@@ -60,7 +60,6 @@ class ClassifierRecords:
 
     Attributes:
         images: Numbers of the images with answers, in increasing order, (images,).
-        cells: The cell of each column.
         columns: Arrays of shape (images, cells) by name: ``correct``, ``correct_top5``, ``confidence``,
             ``true_probability``, ``squared_norm`` as in
             :func:`dtn_det.robustness.classification.records.records_schema`.
@@ -138,10 +137,7 @@ def numbers_of_records(
     """Compute the numbers of a model from its records.
 
     Args:
-        name: Name of the model.
-        records: Its answers to all images.
         replicates: Number of bootstrap replicates; 0 for no intervals.
-        seed: Seed of the bootstrap.
     """
     cells, columns = records.cells, records.columns
     correct, confidence = columns["correct"].astype(np.bool_, copy=False), columns["confidence"]
@@ -196,8 +192,6 @@ def classification_section(
     Args:
         models: The numbers of each model by its name, in the order of the tables.
         baseline: ``'alexnet'``, one of the models, or None for no corruption errors.
-        pairs: First and second model of each difference.
-        level: Confidence level of the intervals.
         num_classes: Number of classes of the data; None if unknown. If a model is no better than guessing among them,
             its relative mCE is left out.
 

@@ -45,7 +45,6 @@ class ReportOptions:
         pairs: First and second model of each difference, as ``FIRST:SECOND``; None to choose them by
             :func:`dtn_det.reports.sources.find_pairs`.
         replicates: Number of bootstrap replicates; 0 for no intervals.
-        seed: Seed of the bootstrap.
         level: Confidence level of the intervals, between 0 and 1.
         processes: Number of processes that evaluate detectors at the same time. They import the main module, so a
             script that asks for several must guard its code with ``if __name__ == "__main__"``.
@@ -100,9 +99,6 @@ def collect_sources(
     Unlike :func:`collect`, this returns a report without sections if no average precision of detectors is defined.
 
     Args:
-        sources: The models.
-        options: Options of the report.
-        on_model: Called with each model's name before its records are read.
         on_cells: Called with the number of cells on which a detector was just evaluated.
     """
     if options.replicates < 0 or options.seed < 0 or not 0 < options.level < 1:

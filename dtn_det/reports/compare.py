@@ -32,8 +32,6 @@ class Comparison:
     """The comparison of two models; all differences are second minus first, in percentage points.
 
     Attributes:
-        first: Name of the first model.
-        second: Name of the second model.
         kind: Kind of the numbers: ``top1``, ``bbox`` or ``segm``.
         direction: Whether larger (``up``) or smaller (``down``) numbers are better.
         verdict: The verdict on :attr:`overall`.
@@ -44,7 +42,6 @@ class Comparison:
         corruptions: The change of each corruption, sorted in the same way.
         level: Confidence level of the intervals; an adjusted p-value below 1 - level is significant.
         note: A remark that must be read with all numbers, such as ``partial (limit=500 of 50000 seed=0)``.
-        report: The report that the numbers are from.
     """
 
     first: str
@@ -75,8 +72,6 @@ def compare(report: Report, first: str, second: str, metric: str = "AP", kind: K
 
     Args:
         report: A report with both models; differences are tested if the models are one of its pairs.
-        first: Name of the first model.
-        second: Name of the second model, about which the verdict is.
         metric: Average precision by which detectors are compared.
         kind: ``bbox`` or ``segm``; None for the first section of the report.
 
@@ -168,8 +163,6 @@ class Targets:
 
     Attributes:
         stores: Folders with results, as :func:`dtn_det.reports.collect.collect` takes them.
-        first: Name of the first model in a report of these stores.
-        second: Name of the second model.
     """
 
     stores: tuple[str, ...]

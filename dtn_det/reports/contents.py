@@ -35,9 +35,7 @@ class Provenance:
     """The data and settings with which all numbers of a report were computed.
 
     Attributes:
-        data: Name of the data set.
         data_hash: SHA-256 of its list of files and labels; empty if all results are imported.
-        num_images: Number of images that were evaluated.
         selection: ``'all'``, or how a part of the images was chosen.
         corruption: Identity of the corruptions: profile, seed, JPEG setting, channel order, version of the engine.
         settings: Other settings that the numbers depend on, by name.
@@ -45,7 +43,6 @@ class Provenance:
         date: Day on which the report was made, ISO 8601.
         level: Confidence level of the intervals, between 0 and 1.
         replicates: Number of bootstrap replicates; 0 without intervals.
-        seed: Seed of the bootstrap.
     """
 
     data: str
@@ -66,7 +63,6 @@ class ReportModel:
     """A description of one model of a report, without its numbers.
 
     Attributes:
-        name: Name of the model, unique in the report.
         origin: ``measured`` here from records of images, or ``imported`` from another tool.
         source: What was evaluated: ``timm:resnet50``, a config with its checkpoint, or the files that were imported.
         num_parameters: Number of parameters; None where unknown.
@@ -130,7 +126,6 @@ class Report:
 
     Attributes:
         task: The task of all models: ``classification`` or ``detection``.
-        provenance: The data and settings with which the numbers were computed.
         models: The models in the order of the tables.
         sections: For classifiers, one section; for detectors, one of boxes, and one of masks if a model predicts them.
         baseline: For classifiers, the model whose errors are the denominators of CE and mCE: ``alexnet``, a model of

@@ -72,13 +72,9 @@ def numbers_of_stores(
     """Evaluate detectors under every cell, on the images whose records are in finished units of the store.
 
     Args:
-        models: Each model by the name that the report gives it.
         replicates: Number of bootstrap replicates; 0 for no intervals.
-        seed: Seed of the bootstrap.
         processes: Number of processes that evaluate at the same time if there is enough to do; they import the main
             module.
-        on_model: Called with each model's name before its numbers are ready.
-        on_cells: Called with the number of cells that were just evaluated.
 
     Raises:
         StoreError: A model has no image that could be read, or its records are damaged.
@@ -212,10 +208,7 @@ def detection_section(
     """Compute all numbers and differences of detectors, of boxes or of masks.
 
     Args:
-        kind: ``bbox`` or ``segm``.
         models: The average precisions of each model by its name, in the order of the tables.
-        pairs: First and second model of each difference.
-        level: Confidence level of the intervals.
 
     Returns:
         The section, and remarks that say which numbers are undefined and why.

@@ -46,8 +46,6 @@ def point_samples(metric: str, cells: Sequence[Cell], values: NDArray[np.float64
     """Return numbers without records of images as :class:`Samples` with one replicate, which gives no intervals.
 
     Args:
-        metric: Name of the metric.
-        cells: The cell of each number.
         values: The numbers, (cells,).
         num_images: Number of images behind each number; 0 if unknown.
     """
@@ -170,7 +168,6 @@ class Number(NamedTuple):
     """A number of a section, with its interval and the count of the cells that it summarises.
 
     Attributes:
-        value: The number, in the unit of :attr:`Section.numbers`.
         low: Lower end of its interval, NaN without one.
         high: Upper end of its interval, NaN without one.
         cells: How many evaluated cells it summarises.
@@ -205,10 +202,6 @@ class PairedDifference(NamedTuple):
     """The difference of two models in one number, second minus first, with its paired interval and p-values.
 
     Attributes:
-        value: The difference.
-        low: Lower end of its interval.
-        high: Upper end of its interval.
-        p_value: Two-sided p-value of no difference.
         p_adjusted: The p-value after Holm's adjustment within its family.
     """
 
@@ -224,8 +217,6 @@ class Numbers:
     """The index of all numbers and differences of one section.
 
     Attributes:
-        report: The report that has the section.
-        section: The section.
         models: Models that have a number in the section, in the report's order.
         found: Each number by model, set, name, scope and severity.
         more_decimals: Largest number of decimals to show beyond the number in papers; intervals may support fewer.

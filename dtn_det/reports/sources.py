@@ -23,7 +23,6 @@ class Sources:
     """The models that a report is made from.
 
     Attributes:
-        task: The task of all models.
         models: Each model by the name that the report gives it, in the report's order.
     """
 
@@ -211,7 +210,6 @@ def find_pairs(names: Sequence[str], baseline: str | None = None) -> tuple[tuple
     model.
 
     Args:
-        names: Names of all models.
         baseline: The model to compare the other models with; None for the first model.
     """
     twins: dict[str, dict[str, list[str]]] = {}

@@ -40,12 +40,10 @@ def sweep_report(
 
     Args:
         store: The store with the records. Images of unfinished units are left out; numbers are then marked `partial`.
-        names: Names of the models to show, in this order.
         baseline: The model whose errors are the denominators of CE and mCE: ``alexnet``, or a model of the store, which
             need not be among `names`. None for AlexNet if the data are ImageNet-C's; for other data there are then no
             CE and mCE.
         replicates: Number of bootstrap replicates; 0 for no intervals.
-        processes: Number of processes that evaluate detectors at the same time if there is enough to do.
         on_cells: Called with the number of cells on which a detector was just evaluated.
 
     Returns:
@@ -67,13 +65,7 @@ def sweep_report(
 
 
 def print_sweep_report(console: Console, store: Store, report: Report) -> None:
-    """Print the tables and remarks of a report of :func:`sweep_report`, and the images that were left out.
-
-    Args:
-        console: Where to print.
-        store: The store from which the report was made.
-        report: The report.
-    """
+    """Print the tables and remarks of a report of :func:`sweep_report`, and the images that were left out."""
     names = [model.name for model in report.models]
     tables = sweep_tables(report)
     if tables:

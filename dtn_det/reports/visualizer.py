@@ -46,7 +46,6 @@ def log_report(report: Report, target: Visualizer | str | Path, step: int = 0) -
     """Hand the numbers and figures of a report to a visualizer.
 
     Args:
-        report: The report.
         target: A visualizer of MMEngine, whose backends stay open; or a folder, in whose subfolder ``vis_data``
             TensorBoard's events, ``scalars.json`` and the figures are written.
         step: Step under which numbers and figures are logged, such as the epoch of the model.

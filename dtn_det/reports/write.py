@@ -52,13 +52,9 @@ def make_report(
     Args:
         stores: See :func:`dtn_det.reports.collect.collect`.
         out: Folder of the report; an earlier report in it is replaced.
-        options: Options of the report.
-        console: Where progress and the summary are printed.
         with_published: Whether to add published results, in rows and tables of their own.
         data: Folder of the images that were evaluated, of which the page then shows some; None to show none.
         clean: Folder of the clean images, if `data` has corrupted images.
-        frost: Folder with the original frost textures, if the evaluation used them.
-        tensorboard: Whether to write scalars and figures for TensorBoard as well.
 
     Raises:
         ReportError: The stores are of different tasks, images or corruptions, or `out` holds something other than a
@@ -143,13 +139,7 @@ def _kept_if_filled(folder: Path) -> Iterator[None]:
 
 
 def write_tables(report: Report, tables: Sequence[Table], out: Path) -> None:
-    """Write each table as Markdown, CSV and LaTeX, all together as Markdown and LaTeX, and all numbers as JSON.
-
-    Args:
-        report: The report that the tables were made from.
-        tables: The tables.
-        out: Folder of the report.
-    """
+    """Write each table as Markdown, CSV and LaTeX, all together as Markdown and LaTeX, and all numbers as JSON."""
     for table in tables:
         path = out / "tables" / table.name
         write_text(path.with_name(f"{table.name}.md"), markdown(table))

@@ -22,8 +22,6 @@ class SweepOptions:
     """The options that sweeps of classifiers and of detectors have in common.
 
     Attributes:
-        store: Folder of the results.
-        corruptions: Names of the corruptions, in this order.
         severities: Severities of each corruption, from 1 to 5.
         profile: Benchmark whose corruptions are applied; None for the benchmark that suits the data.
         seed: Seed of the corruptions' randomness.
@@ -31,12 +29,10 @@ class SweepOptions:
         engine: Version of the implementation of the corruptions; None for the newest.
         limit: Largest number of images to evaluate. They are chosen at random, the same ones in every run. None for
             all.
-        limit_seed: Seed of that choice.
         on_bad_image: What to do about an image that cannot be read.
         workers: Processes that load and corrupt images; with 0 the main process does it.
         batch_size: Largest number of images that a model gets at once. For a detector, these are versions of one image.
         unit_size: Number of images whose records are written together, as one unit.
-        amp: Run the models in mixed precision.
         device: Where the models run, such as ``cpu``; None for a GPU where there is one.
         launcher: What started the processes: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
         weights: Which weights to load from a checkpoint that also holds an average of them. None for the average,
@@ -74,7 +70,6 @@ class ClassificationOptions(SweepOptions):
         clean: Folder of the clean images, if ``data`` holds corrupted images.
         classes: How classes are numbered: see :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to
             recognise it from the folders.
-        names: What reports call the models.
         baseline: ``alexnet`` or the name of the model whose errors are the denominators of corruption errors. None for
             AlexNet if its published errors fit the data.
         jpeg: Whether corrupted images are compressed as JPEG; None to follow the benchmark.
@@ -96,8 +91,6 @@ class DetectionOptions(SweepOptions):
     """The options of `dtn-det mpc`.
 
     Attributes:
-        config: Path of a config of MMDetection.
-        checkpoint: Path or URL of the weights.
         name: What reports call the model; None for the name of the config.
         data_root: Folder of the data set, in place of the config's.
         split: Dataloader of the config, ``test`` or ``val``.

@@ -79,7 +79,6 @@ class Swept:
     """The models that a sweep has evaluated, and the store of their records.
 
     Attributes:
-        store: The store.
         names: Names of the models, in the order in which the user named them.
     """
 
@@ -122,13 +121,8 @@ def open_models(
     The first process does this before the others, so they find everything in place.
 
     Args:
-        folder: Folder of the store.
-        manifest: Manifest of the data and conditions of this run.
-        images: See :meth:`Store.create`.
-        models: Manifest of each model.
         facts: For each model, a function that computes the facts that reports show beside its numbers; called only if
             the model has none yet.
-        rank: This process.
 
     Raises:
         StoreError: The manifest of the store or of one of the models differs from the manifest of this run.
@@ -160,11 +154,8 @@ def run_sweep(
 
     Args:
         store: Where the records go. The first rank keeps it locked.
-        models: The models to evaluate, all of this store.
-        task: Loads the images and evaluates the models on them.
         workers: Processes of each rank that load and corrupt images; with 0 the main process does it.
         on_unit: Called with the number and the records of each unit that this rank has written.
-        rank: This process.
 
     Raises:
         ValueError: Another process is writing to this store.

@@ -27,7 +27,6 @@ class CocoFile:
     fractions; see :func:`dtn_det.datasets.coco.values.evaluation_ids`.
 
     Attributes:
-        path: The file.
         images: One row for each id, with ``id``, ``file_name`` with slashes, and ``height`` and ``width`` as integers;
             a side is missing if the file does not give a positive length for it.
         annotations: The objects of these images and categories. Each has ``id``, ``image_id``, ``category_id``,
@@ -144,7 +143,6 @@ def read_coco_file(path: Path, images: Path | None = None) -> CocoFile:
     """Read a COCO annotation file.
 
     Args:
-        path: The file.
         images: Folder that its file names are relative to, see :meth:`CocoFile.with_folder`; None if it is not known.
 
     Raises:
@@ -159,10 +157,7 @@ def check_objects(path: Path, objects: int, crowds: int, images: int) -> None:
     """Check that there are objects that a detector can find.
 
     Args:
-        path: The file.
-        objects: Number of all objects.
         crowds: Number of objects with iscrowd 1.
-        images: Number of images.
 
     Raises:
         AnnotationError: There are no objects, or all of them are crowds. COCO's evaluation counts crowds neither as

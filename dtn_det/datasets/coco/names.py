@@ -67,7 +67,6 @@ def find_names(names: Iterable[str], folder: Path) -> FoundNames:
     image in the folder or below it must have each file name, and no two paths may lead to the same image.
 
     Args:
-        names: All names of a file.
         folder: Folder that the names are relative to.
     """
     slashes: dict[str, str] = {}
@@ -136,9 +135,7 @@ def check_images(
     """Check that the images of an annotation file exist.
 
     Args:
-        annotations: The file that names the images, for the message.
         paths: Paths of the images; URLs are skipped.
-        names: The name of each image in the file.
         option: Key by which a config names the folder that the names are relative to.
 
     Raises:
@@ -214,7 +211,6 @@ def folder_into_name(name: str, folders: Sequence[Path], base: Path) -> str:
     """Return the advice to write the folders of images into their names.
 
     Args:
-        name: The name of an image.
         folders: Folders that have an image of that name, at least one.
         base: Folder above them that the new names are relative to.
 

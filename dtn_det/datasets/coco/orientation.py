@@ -62,7 +62,6 @@ class Orientations:
     """How the annotated sizes of images agree with their files and EXIF orientations.
 
     Attributes:
-        path: The annotation file.
         as_stored: True if images are read as they are stored, False if they are turned as EXIF says.
         swapped: Images with an EXIF orientation that are read with the annotated width as height and the annotated
             height as width.
@@ -146,8 +145,6 @@ def find_orientations(
     Images without an annotated size, and files that cannot be read, are skipped.
 
     Args:
-        path: The annotation file.
-        images: The rows of its images.
         folder: Folder that file names are relative to.
         as_stored: True if images are read as they are stored, False if they are turned as EXIF says.
     """
@@ -199,7 +196,6 @@ def orientation_fault(path: Path, got: tuple[int, int], expected: tuple[int, int
     """Return how an image's EXIF orientation explains its difference from the annotated size; None if it does not.
 
     Args:
-        path: The image.
         got: Height and width as it was read.
         expected: Height and width as annotated.
     """

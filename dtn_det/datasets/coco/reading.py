@@ -28,11 +28,7 @@ _LVIS = ("not_exhaustive_category_ids", "neg_category_ids")
 
 
 class CocoReader:
-    """Reads one COCO file and collects the remarks on it.
-
-    Args:
-        path: The file.
-    """
+    """Reads one COCO file and collects the remarks on it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -24,7 +24,6 @@ class MaskFault:
     """A segmentation that cannot be evaluated.
 
     Attributes:
-        place: Name of the object.
         reason: What the object has instead of a mask, worded to follow "got" in a message.
     """
 
@@ -47,9 +46,6 @@ class Mask:
 
 def read_mask(value: object) -> Mask:
     """Read the ``segmentation`` of an annotation.
-
-    Args:
-        value: The value in the file.
 
     Returns:
         The mask that pycocotools 2.0.11 evaluates. Numbers that are written as text become numbers, and run lengths are

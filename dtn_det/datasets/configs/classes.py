@@ -72,12 +72,6 @@ def prepare_training(cfg: Any) -> tuple[Remark, ...]:
 def check_evaluation(cfg: Mapping[str, Any], split: str, checkpoint: str, content: Mapping[str, Any]) -> None:
     """Check that MMDetection's evaluation gives a detector's labels the same classes as its training did.
 
-    Args:
-        cfg: The config.
-        split: ``'test'`` or ``'val'``.
-        checkpoint: Path of the checkpoint.
-        content: Content of the checkpoint.
-
     Raises:
         ClassNameError: See :func:`dtn_det.datasets.class_names.labels_in_evaluation`; or a file has its categories in
             another order than the labels.
@@ -114,10 +108,6 @@ def classes_in_evaluation(
     """Decide what the labels of a trained detector mean; None if the evaluated set is not in COCO's format.
 
     Args:
-        cfg: The config.
-        split: ``'test'`` or ``'val'``.
-        checkpoint: Path of the checkpoint.
-        content: Content of the checkpoint.
         read: Files that were read already, by their resolved paths. Categories that their reader left out are left out
             here too.
 
@@ -145,7 +135,6 @@ def training_classes(cfg: Mapping[str, Any], tested: NamedSet) -> list[NamedSet]
     """Return the classes of the sets that a config trains on, for the files that are on this machine.
 
     Args:
-        cfg: The config.
         tested: The evaluated set. A training set of which only the file was named is assumed to have the same classes.
     """
     return dataset_classes(cfg, "train_dataloader", tested.wanted)
@@ -155,7 +144,6 @@ def dataset_classes(cfg: Mapping[str, Any], loader: str, default: tuple[str, ...
     """Return the classes of each data set in COCO's format in a dataloader, if its file is on this machine.
 
     Args:
-        cfg: The config.
         loader: Key of the dataloader, such as ``'train_dataloader'``.
         default: Classes of a set without a type, of which only the file was named on the command line.
 
@@ -226,7 +214,6 @@ def list_in_label_order(cfg: Any, found: LabelNames) -> tuple[Remark, ...]:
 
     Args:
         cfg: Config of a training; changed in place.
-        found: Result of :func:`classes_in_training` for the config.
     """
     changed = []
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):

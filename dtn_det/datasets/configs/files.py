@@ -71,10 +71,6 @@ def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[
 def explain_failure(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> str | None:
     """Find out what is wrong with the large files of a failed run, which :func:`check_files` skipped.
 
-    Args:
-        cfg: The config.
-        dataloaders: Keys such as ``"train_dataloader"``.
-
     Returns:
         The fault, or None if the files are sound.
     """

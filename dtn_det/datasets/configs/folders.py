@@ -60,7 +60,6 @@ def check_class_folders(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> t
     :func:`dtn_det.datasets.configs.settings.check_image_lists`.
 
     Args:
-        cfg: The config.
         dataloaders: Keys such as ``"train_dataloader"``.
 
     Returns:
@@ -91,7 +90,6 @@ def folder_fault(cfg: Mapping[str, Any], folder: str) -> str:
     """Return why a config cannot be trained or tested with a folder of class folders.
 
     Args:
-        cfg: The config of a classifier.
         folder: The folder of class folders, in place of every such folder that the config names.
 
     Returns:
@@ -148,7 +146,6 @@ class LabelledSet:
     Attributes:
         loader: Key of its dataloader, such as ``"train_dataloader"``.
         where: Key of the data set in the config, such as ``"train_dataloader.dataset"``.
-        settings: Its settings in the config.
         folder: The folder with its class folders; None if its type numbers the classes, as CIFAR10 does.
         folders: Names of the class folders, in the order in which mmpretrain numbers them.
         names: Names of its classes from the config or its type; None if the folders name the classes.
@@ -234,12 +231,6 @@ def check_trained_folders(cfg: Mapping[str, Any], dataloader: str, checkpoint: s
 
     If folders and the checkpoint's classes have no name in common, because one has wnids and the other words, they
     cannot be compared, and the check passes.
-
-    Args:
-        cfg: The config.
-        dataloader: Key such as ``"test_dataloader"``.
-        checkpoint: Path of the checkpoint.
-        content: Content of the checkpoint.
 
     Raises:
         ClassNameError: Some names are the same, but they are in another order, or other names are missing or added.

@@ -45,7 +45,6 @@ def other_names(cfg: Mapping[str, Any], dataloader: str, root: str, missing: str
     """List files or folders similar to a missing one that a config names, and the option to use one of them.
 
     Args:
-        cfg: The config.
         dataloader: Key of the dataloader whose data are missing.
         root: Folder of the data set, in which similar files or folders are looked for.
         missing: The annotation file or image folder that the config names.
@@ -141,10 +140,6 @@ def numbers_itself(dataset: Mapping[str, Any]) -> bool:
 def class_names(where: str, dataset: Mapping[str, Any]) -> list[str] | None:
     """Return the class names of a data set of mmpretrain: from the config, or else from its type.
 
-    Args:
-        where: Its key in the config, for messages.
-        dataset: Its settings.
-
     Returns:
         The names in the order of the class numbers; None if the data set names its classes after its folders.
 
@@ -179,8 +174,6 @@ def check_image_lists(cfg: Mapping[str, Any], dataloaders: Sequence[str], number
     """Check the labels in lists such as ``meta/train.txt``, whose lines hold the path of an image and its label.
 
     Args:
-        cfg: The config.
-        dataloaders: Keys such as ``"train_dataloader"``.
         numbers: The number of classes at each key of the config that states it for the model.
 
     Raises:

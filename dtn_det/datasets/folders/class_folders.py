@@ -33,8 +33,6 @@ class LabelledImage:
     Attributes:
         key: Identity of the image, ``<folder>/<file>``. It includes the file extension, because a class may hold
             ``1.jpg`` and ``1.png``.
-        path: Path of the file.
-        label: Number of its class.
     """
 
     key: str
@@ -52,7 +50,6 @@ class LabelledImages:
         selection: Name of the selection: ``'all'``, or a text such as ``'limit=500 of 50000 seed=0'``.
         num_found: Number of images in the folder before the selection.
         num_folders: Number of classes with images in the folder before the selection.
-        remarks: What was left out, filled in or decided.
     """
 
     images: tuple[LabelledImage, ...]
@@ -111,7 +108,6 @@ def list_images(
         root: The folder that holds the class folders, or a folder that has them in ``val``.
         classes: One of :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to decide by the folders' names.
         limit: Largest number of images. They are chosen at random, the same ones in every run.
-        limit_seed: Seed of that choice.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -142,7 +138,6 @@ def check_clean(found: Recognised, classes: str | None = None) -> None:
     """Check that a folder holds clean images in class folders that can be evaluated with the usual protocol.
 
     Args:
-        found: What the folder was recognised as.
         classes: How the user wants the classes numbered.
 
     Raises:
@@ -266,12 +261,7 @@ def _remarks(found: Recognised, listing: Listing, labels: LabelMap) -> Iterator[
 
 
 def order_remarks(labels: LabelMap, where: str) -> Iterator[Remark]:
-    """Yield a remark on how folders were numbered if other programs number them differently.
-
-    Args:
-        labels: Numbers of the folders.
-        where: The folder in which they lie.
-    """
+    """Yield a remark on how folders were numbered if other programs number them differently."""
     folders = labels.numbers
     by_text, natural = sorted(folders), natural_order(folders)
     if naming(folders) != "numbers":
@@ -306,7 +296,6 @@ def in_order(order: str, by_text: Sequence[str], natural: Sequence[str]) -> str:
 
     Args:
         order: ``'sorted'`` or ``'natural'``.
-        by_text: Names in text order.
         natural: The same names in natural order, which must differ from text order.
     """
     place = next(n for n, (one, other) in enumerate(zip(by_text, natural, strict=True)) if one != other)

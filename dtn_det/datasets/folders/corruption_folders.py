@@ -55,10 +55,6 @@ def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
     also in the form ``severity_1``. Folders of unknown corruptions, such as ``plasma_noise/1`` or ``sparkles/1.00``,
     are recognised by their content: they hold only folders with numbers as names, which hold the class folders.
 
-    Args:
-        root: The folder.
-        contents: What lies in the folder.
-
     Raises:
         InputError: Two folders are for the same corruption and severity.
     """

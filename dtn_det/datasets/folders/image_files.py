@@ -91,10 +91,6 @@ def mask_remarks(paths: Iterable[str], where: object) -> tuple[Remark, ...]:
     """Return a remark on images that are named like masks of other images, such as ``1_mask.png`` beside ``1.png``.
 
     Only the user knows whether they are masks, so they are kept as images.
-
-    Args:
-        paths: Paths of the images.
-        where: The folder that the paths are relative to.
     """
     stems = {os.path.splitext(path)[0]: path for path in paths}
     masks = [path for stem, path in stems.items() if (match := _MASK.fullmatch(stem)) and match[1] in stems]
@@ -116,7 +112,6 @@ def walk_images(root: str, prefix: str, others: OtherFiles) -> Iterator[str]:
     files that are not images.
 
     Args:
-        root: The folder of the data set.
         prefix: Path of the folder within ``root``, with a slash at its end; an empty string for ``root`` itself.
         others: Counts the files that are not images.
 
@@ -194,7 +189,6 @@ class Contents:
     Attributes:
         folders: Folders, and links to folders.
         images: Files with the extension of an image.
-        others: Other files.
     """
 
     folders: tuple[str, ...]
@@ -206,7 +200,6 @@ def look(folder: str | os.PathLike[str], most: int | None = None) -> Contents:
     """List one level of a folder.
 
     Args:
-        folder: The folder.
         most: Largest number of entries to look at, in the order in which the file system lists them; None for all.
 
     Raises:

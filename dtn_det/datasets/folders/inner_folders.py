@@ -16,10 +16,6 @@ _DEEPEST = 8
 def inner_folders(root: Path, folders: Sequence[str]) -> tuple[str, ...]:
     """Find folders of images inside class folders, and the class folders that hold images beside such folders.
 
-    Args:
-        root: The folder that holds the class folders.
-        folders: Names of the class folders.
-
     Returns:
         Sorted paths within ``root``, such as ``'a/airfield'``, or ``'a'`` if the class folder ``a`` has images of its
         own beside those of inner folders. The result is empty if the images of each class folder lie in one folder, as
@@ -51,22 +47,12 @@ def _with_images(root: Path, folder: str, depth: int) -> Iterator[str]:
 
 
 def num_inner_classes(inner: Sequence[str], folders: Sequence[str]) -> int:
-    """Count the classes if each inner folder were a class: the inner folders, and the class folders without any.
-
-    Args:
-        inner: The inner folders, see :func:`inner_folders`.
-        folders: Names of the class folders.
-    """
+    """Count the classes if each inner folder were a class: the inner folders, and the class folders without any."""
     return len(inner) + len({*folders} - _outer(inner))
 
 
 def pooled_remarks(inner: Sequence[str], where: object) -> tuple[Remark, ...]:
-    """Return a remark that images in inner folders count as the class of the outer folder; none without inner folders.
-
-    Args:
-        inner: The inner folders, see :func:`inner_folders`.
-        where: The folder that holds the class folders.
-    """
+    """Return a remark that images in inner folders count as the class of the outer folder; none without inner folders."""
     if not inner:
         return ()
     classes = agreeing(len(_outer(inner)), f"{len(_outer(inner)):,} {{class|classes}}")
@@ -84,11 +70,7 @@ def nested(inner: Sequence[str]) -> tuple[str, ...]:
 
 
 def one_folder_per_class(inner: Sequence[str]) -> str:
-    """Return advice on how to make class folders of inner folders.
-
-    Args:
-        inner: The inner folders, at least one.
-    """
+    """Return advice on how to make class folders of inner folders."""
     first = nested(inner)[0]
     return f"lay them out as one folder per class, {first} as {first.replace('/', '_')}"
 

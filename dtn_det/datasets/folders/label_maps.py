@@ -128,7 +128,6 @@ def map_labels(names: Iterable[str], classes: str, root: Path | str) -> LabelMap
     Args:
         names: Names of the folders, including folders without images.
         classes: One of :data:`CLASSES`.
-        root: The folder in which they lie, for messages.
 
     Raises:
         InputError: A folder is not one of the classes, two folders have the same number, the numbers have gaps, or the
@@ -279,11 +278,7 @@ def has_english_names(folders: Sequence[str]) -> bool:
 
 
 def names_of_two_classes(folders: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return the possible wnids of each folder whose name is shared by several of ImageNet's classes.
-
-    Args:
-        folders: Names of the folders.
-    """
+    """Return the possible wnids of each folder whose name is shared by several of ImageNet's classes."""
     known = wnids_by_name()
     wnids = {name: known.get(_letters(name), ()) for name in sorted(folders)}
     return {name: several for name, several in wnids.items() if len(several) > 1}

@@ -123,9 +123,6 @@ class Recognised:
 def recognise(root: Path) -> Recognised:
     """Recognise a folder by names, by a few entries of each folder in it, and by the headers of a few images.
 
-    Args:
-        root: The folder.
-
     Raises:
         FileNotFoundError: There is no such folder.
         InputError: Two folders are for the same corruption and severity.
@@ -364,12 +361,7 @@ def _other_splits(root: Path, contents: Contents) -> tuple[Remark, ...]:
 
 
 def advice(kind: str, root: Path) -> str:
-    """Return what to do with a folder from which images with classes cannot be read.
-
-    Args:
-        kind: Kind of the folder.
-        root: The folder.
-    """
+    """Return what to do with a folder from which images with classes cannot be read."""
     if kind == "unknown_corruptions":
         return (
             "name a folder of ImageNet-C's corruptions, such as gaussian_noise/1, or of clean images to be corrupted "
@@ -409,12 +401,7 @@ def advice(kind: str, root: Path) -> str:
 
 
 def not_sorted(names: tuple[str, ...], root: Path) -> str:
-    """Return what to do with images that do not lie in class folders.
-
-    Args:
-        names: Names of the images.
-        root: Folder of the images.
-    """
+    """Return what to do with images that do not lie in class folders."""
     if any(name.startswith("ILSVRC2012_val_") for name in names):
         return SORT_IMAGENET
     if files := annotations_beside(root):

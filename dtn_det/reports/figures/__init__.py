@@ -44,7 +44,6 @@ class Drawn:
 
     Attributes:
         figures: The figures by name: the name in :data:`FIGURES`, an underscore, and the kind of the section.
-        titles: Title of each figure.
         about: Description of each figure for the metadata of its files.
         left_out: For each figure that was not drawn, the reason why the report has no numbers for it.
     """
@@ -80,7 +79,6 @@ def write_figures(report: Report, folder: Path) -> tuple[dict[str, list[Path]], 
     """Write the figures as PDF, SVG and PNG; each file is complete or absent.
 
     Args:
-        report: The report.
         folder: Where the files go; made if it does not exist.
 
     Returns:

@@ -42,14 +42,7 @@ def has_curve(points: Points) -> bool:
 
 
 def draw_curve(axis: Any, data: FigureData, model: str, points: Points) -> None:
-    """Draw a curve and, for a highlighted model, the band of its intervals.
-
-    Args:
-        axis: Axes of matplotlib.
-        data: The data of the figure.
-        model: Name of the model.
-        points: Its numbers, sorted by severity.
-    """
+    """Draw a curve and, for a highlighted model, the band of its intervals."""
     mark = data.marks[model]
     places = list(points)
     axis.plot(places, [number.value for number in points.values()], **mark.curve)

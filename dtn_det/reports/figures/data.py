@@ -26,7 +26,6 @@ class Mark:
     """Colour, marker and line of a model.
 
     Attributes:
-        colour: A colour of the palette of Okabe and Ito.
         marker: A marker of matplotlib; no two models have the same colour, marker and filling.
         filled: Whether the marker is filled; the first model of two twins has an open marker.
         line: Style of the line; the first model of two twins has a dashed line.
@@ -73,7 +72,6 @@ def marks_of(models: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Mapping
 
     Args:
         models: Names of the models in the report's order.
-        pairs: First and second model of each comparison.
     """
     times = Counter(name for pair in pairs for name in pair)
     twins = [pair for pair in pairs if all(times[name] == 1 and name in models for name in pair)]
@@ -102,10 +100,8 @@ class FigureData:
     """A section of a report, ready to be drawn.
 
     Attributes:
-        numbers: All numbers of the section.
         measure: The measure that is shown: the top-1 error or AP.
         models: Names of the models that have numbers of the measure, in the report's order.
-        marks: Colour, marker and line of each model.
         main_set: The set of corruptions that is shown: ``benchmark``, or ``extra`` if there are no numbers of
             ``benchmark``.
     """

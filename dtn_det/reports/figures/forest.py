@@ -42,7 +42,6 @@ class ForestLine(NamedTuple):
     """A line of a forest plot, which shows one number.
 
     Attributes:
-        title: Name of the number for readers.
         summary: Whether the line is bold: a mean over corruptions, or the clean images.
         changes: For each pair that was tested, the difference in this number.
     """

@@ -38,8 +38,6 @@ class _HeatmapBlock:
     """Neighbouring columns of the heat map under one title.
 
     Attributes:
-        title: Title above the columns.
-        columns: Names below the columns.
         values: Number of each model in each column, (models, columns); NaN for a missing one.
         coloured: Whether the numbers have the unit of the colours; if not, all have the palest colour.
     """

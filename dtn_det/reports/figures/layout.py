@@ -36,9 +36,6 @@ def page(
     Args:
         body: Height of the space for the panels, in inches.
         caption: Text below the panels, of characters that the font has.
-        legend: Entries of the legend above the panels.
-        width_inches: Width of the figure, in inches.
-        label: One label for the horizontal axes of all panels.
     """
     points = width_inches * _INCH - _MARGIN
     columns = _columns([width(label) for _, label in legend], points)
@@ -61,7 +58,6 @@ def labels(data: FigureData, points: float) -> dict[str, str]:
     """Return the name of each model, shortened to fit, with a sign if the model is partial or imported.
 
     Args:
-        data: The data of the figure.
         points: Largest width of a name with its signs, in points.
     """
     behind = signs(data)
@@ -73,9 +69,7 @@ def model_legend(data: FigureData, style: str, width_inches: float = COLUMN) -> 
     """Make the legend's entries of the models.
 
     Args:
-        data: The data of the figure.
         style: ``curve`` for lines, with one entry for all grey ones, or ``point`` for markers.
-        width_inches: Width of the figure, in inches.
     """
     names = labels(data, width_inches * _INCH - _MARGIN - _HANDLE)
     shown = [name for name in data.models if style == "point" or data.marks[name].highlighted]
@@ -174,7 +168,6 @@ def fitted(names: Iterable[str], points: float) -> dict[str, str]:
     """Make names printable and shorten them to a width; names that would look alike then get a number.
 
     Args:
-        names: Any texts.
         points: Largest width of a name, in points.
 
     Returns:
@@ -230,9 +223,7 @@ def caption(data: FigureData, intervals: str = "", *more: str, models: Sequence[
     """Return the caption of a figure, of characters that the font has.
 
     Args:
-        data: The data of the figure.
         intervals: What shows the intervals in the figure, such as ``bands``; empty if nothing does.
-        more: Further remarks.
         models: Names of the models that the figure shows; None for all.
     """
     models = data.models if models is None else models

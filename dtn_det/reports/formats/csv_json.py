@@ -64,10 +64,6 @@ def csv_table(table: Table, report: Report) -> str:
     Each line can be copied into another file, because it also says whether its numbers are partial (column ``note``)
     and where they come from. Published numbers have the column ``published``, measured numbers have columns on data and
     corruptions. Both ends of intervals have columns of their own.
-
-    Args:
-        table: The table.
-        report: The report that has the table.
     """
     about = report.provenance
     facts = [about.data, str(about.num_images), about.selection, about.corruption, about.date]

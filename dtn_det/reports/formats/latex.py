@@ -33,7 +33,6 @@ class NumberColumn:
     """A column of numbers and how LaTeX sets it.
 
     Attributes:
-        column: The column.
         digits: Largest number of digits before the point.
         decimals: Largest number of digits after the point.
         signed: Whether some number has a sign.

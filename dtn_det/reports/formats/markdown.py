@@ -29,7 +29,6 @@ def markdown(table: Table, with_footer: bool = True) -> str:
     """Return one table with its title and notes as Markdown.
 
     Args:
-        table: The table.
         with_footer: Whether to add the footer, which says where the numbers come from.
     """
     lines = [f"### {escaped(_with_note(table.title, table.note))}", "", _grid(table), ""]
@@ -42,7 +41,6 @@ def markdown_document(tables: Sequence[Table], title: str = "Robustness report")
 
     Args:
         tables: At least one table, all of one report.
-        title: Title of the document.
     """
     footer = "\n".join(f"- {escaped_line(line)}" for line in tables[0].footer)
     last = f"## Where the numbers come from\n\n{footer}\n"

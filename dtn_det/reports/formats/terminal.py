@@ -63,7 +63,6 @@ def print_tables(console: Console, tables: Sequence[Table]) -> None:
     A table that is wider than the terminal is printed in parts, each of which repeats the labels of the rows.
 
     Args:
-        console: Where to print.
         tables: At least one table, all of one report.
     """
     for table in tables:

@@ -34,11 +34,6 @@ _SCRIPTS = ("page.js", "tables.js", "plots.js", "figures.js", "gallery.js")
 def render_page(report: Report, samples: Gallery | None = None, published: Sequence[PublishedRow] = ()) -> str:
     """Return a report as HTML.
 
-    Args:
-        report: The report.
-        samples: Sample images; None for a page without them.
-        published: Rows of published numbers, to be shown in tables of their own.
-
     Returns:
         HTML with all data, scripts and images in it, which a browser opens without a network.
     """

@@ -39,10 +39,6 @@ def figure_data(report: Report, sections: Sequence[Numbers]) -> Values:
 
     A number is a list of its value and both ends of its interval; a difference has its p-value as a fourth element.
     Models are given by their indices in ``models``.
-
-    Args:
-        report: The report.
-        sections: The numbers of its sections.
     """
     names = [model.name for model in report.models]
     pairs = list(dict.fromkeys(pair for numbers in sections for pair in numbers.section.pairs))

@@ -25,7 +25,6 @@ class Finding:
 
     Attributes:
         verdict: Whether the second model is ``better``, ``worse``, or ``even`` if no difference is significant.
-        claim: The finding as a sentence.
         evidence: A sentence with the numbers that support it.
     """
 

@@ -40,12 +40,7 @@ _WHOLE_NAMES = {(title(group), short(name)): title(name) for group, names in GRO
 
 @dataclass(frozen=True)
 class Badge:
-    """A remark behind a text, of which one word is shown and the rest on demand.
-
-    Attributes:
-        word: The word that is shown.
-        whole: The whole remark.
-    """
+    """A remark behind a text, of which one word is shown and the rest on demand."""
 
     word: str
     whole: str
@@ -72,7 +67,6 @@ class ViewColumn:
         about: The full name if the title is an abbreviation, else empty.
         width: Width in characters; 0 for as wide as the texts.
         wraps: Whether its texts may take several lines.
-        badges: Badges behind the title.
     """
 
     title: str
@@ -93,12 +87,10 @@ class ViewCell:
     """A cell of a table of the page.
 
     Attributes:
-        text: The text that is shown.
         value: The number by which it is sorted; None for a text or a missing number.
         interval: The interval as text; empty without one.
         mark: ``best``, ``second`` or empty.
         significant: Whether the number is a difference that is significant.
-        badges: Badges behind the text.
     """
 
     text: str
@@ -111,12 +103,7 @@ class ViewCell:
 
 @dataclass(frozen=True)
 class ViewRow:
-    """A row of a table of the page.
-
-    Attributes:
-        cells: One cell for each column.
-        is_mean: Whether the row is a mean over other rows.
-    """
+    """A row of a table of the page."""
 
     cells: tuple[ViewCell, ...]
     is_mean: bool = False
@@ -128,10 +115,6 @@ class PageTable:
 
     Attributes:
         id: Id of the table on the page, which is unique there.
-        title: Title for readers.
-        columns: The columns.
-        rows: The rows.
-        badges: Badges behind the title.
         notes: Sentences that readers need to understand the table.
     """
 
@@ -291,7 +274,6 @@ def _view(table: Table, models: Collection[str], *, grouped: bool | None = None)
     """Convert a table of a report to a table of the page. The groups of rows become a column.
 
     Args:
-        table: A table of a report.
         models: Names of the models, to recognise headers that are names of models.
         grouped: Whether to make a column of groups; None to make one if a group has a title.
     """

@@ -26,7 +26,6 @@ class Box:
 
     Attributes:
         corners: x1, y1, x2, y2 in pixels of the shown picture.
-        label: Name of its class.
         score: Score of a detection; None for an annotated object.
         right: Whether a detection was matched to an object of its class with an IoU of at least 0.5; True for an
             annotated object.
@@ -147,9 +146,7 @@ def pick(models: Mapping[str, ModelStore], count: int, seed: int, fits: Callable
     """Draw images at random among the images that all models have finished.
 
     Args:
-        models: The models by name.
         count: Number of images to draw; fewer are returned if there are not enough.
-        seed: Seed of the draw.
         fits: Returns whether the image with this number may be drawn.
 
     Returns:
@@ -176,7 +173,6 @@ def make_samples(
     """Make the sample images of a report from the images that were evaluated.
 
     Args:
-        sources: The models of the report.
         data: For classifiers, the folder that ``dtn-det mce`` was given as ``--data``; for detectors, the folder of the
             images, or its parent folder.
         pairs: Pairs of compared models; images on which the first pair with records differs most are added.

@@ -38,7 +38,6 @@ class Objects:
 
     Attributes:
         boxes: Corners x1, y1, x2, y2 in pixels, (objects, 4).
-        labels: Label of each object, (objects,).
         crowd: Whether the object is a crowd, in whose box detections are neither right nor false, (objects,).
     """
 
@@ -54,7 +53,6 @@ class Matched:
     Attributes:
         right: Whether a detection was matched to an object of its class, (detections,).
         ignored: Whether an unmatched detection is in a crowd of its class, (detections,).
-        objects: Number of objects that are not crowds.
     """
 
     right: NDArray[np.bool_]
@@ -84,9 +82,7 @@ def match(objects: Objects, boxes: NDArray[Any], labels: NDArray[Any]) -> Matche
     This is simpler than COCO's evaluation and serves captions only.
 
     Args:
-        objects: Objects of the image.
         boxes: Corners x1, y1, x2, y2 of the detections by falling score, (detections, 4).
-        labels: Label of each detection, (detections,).
     """
     overlaps = _overlaps(boxes, objects)
     same = labels[:, None] == objects.labels[None]
@@ -130,9 +126,6 @@ def detection_gallery(
         models: The models by name, all of the same images and corruptions.
         data: The folder of the images, or its parent folder.
         pair: Two models; images on which they differ most are added. None to add none.
-        frost: Folder with the original frost textures, if the evaluation used them.
-        count: Number of images to draw at random.
-        seed: Seed of the draw.
 
     Raises:
         ReportError: The images are not the evaluated images.

@@ -54,8 +54,6 @@ def corruption_table(numbers: Numbers, which: CorruptionSet, measure: Measure | 
     Models are columns if there are at most :data:`MOST_MODELS_AS_COLUMNS` of them, else rows.
 
     Args:
-        numbers: Numbers of a section.
-        which: Set of corruptions.
         measure: The measure to show; None for corruption errors if there is a baseline, else the error or AP.
     """
     report, section = numbers.report, numbers.section
@@ -86,8 +84,6 @@ def grid_table(numbers: Numbers, model: ReportModel, name: str) -> Table | None:
     """Make the table of each corruption at each severity for one model; None if single severities are unknown.
 
     Args:
-        numbers: Numbers of a section.
-        model: One of its models.
         name: Name of the table's files, as the name of a model may not be valid in a file name.
     """
     report, section = numbers.report, numbers.section

@@ -28,9 +28,6 @@ def pair_table(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, na
     """Make the table of differences, second minus first: overall, groups, corruptions, and for detectors other APs.
 
     Args:
-        numbers: Numbers of a section.
-        pair: First and second model.
-        which: Set of corruptions.
         name: Name of the table's files, as the names of models may not be valid in file names.
     """
     report = numbers.report

@@ -49,8 +49,6 @@ def summary_table(numbers: Numbers, which: CorruptionSet, published: Sequence[Pu
     """Make the table of all models with their main numbers over a set of corruptions.
 
     Args:
-        numbers: Numbers of a section.
-        which: Set of corruptions.
         published: Rows of published numbers to add below as a group of their own.
     """
     report, section = numbers.report, numbers.section

@@ -32,7 +32,6 @@ class TableCell:
     Attributes:
         value: The number or text; None for an empty cell.
         interval: Ends of its interval, in the unit of the value; None without one.
-        marks: Properties that formats show.
         note: A remark that must be read with the number, such as ``partial (3/5)``.
         decimals: Number of decimals if it differs from the column's, else None.
     """
@@ -49,11 +48,9 @@ class Column:
     """A column of a table, without its cells.
 
     Attributes:
-        heading: Name of the column.
         unit: Unit of its numbers, such as ``%`` or ``M``.
         decimals: Number of decimals of its numbers.
         direction: Which numbers are better.
-        align: Side to which the cells are aligned.
         span: Heading above, shared with neighbouring columns; empty without one.
         arrow_on_span: Whether the arrow of the direction is at the span rather than at the heading of each column.
         note: A remark that must be read with all its numbers.
@@ -88,8 +85,6 @@ class TableRow:
     """One row of a table.
 
     Attributes:
-        label: Text of the first column.
-        cells: One cell for each column.
         note: A remark that must be read with all its numbers, such as ``partial (30/75)``.
         is_mean: Whether the row is a mean over rows above.
         source: Where its numbers were published; empty for numbers of the report.
@@ -107,7 +102,6 @@ class Group:
     """Rows of a table that are separated from other rows by horizontal lines.
 
     Attributes:
-        rows: At least one row.
         title: Title of the group; empty if it has none.
     """
 
@@ -121,9 +115,7 @@ class Table:
 
     Attributes:
         name: Name of its files, unique in a report, with letters, digits and hyphens only.
-        title: Title for readers.
         label: Heading of the first column, which has the labels of the rows.
-        columns: All other columns.
         groups: The rows, in groups that are separated by horizontal lines.
         note: A remark that must be read with all its numbers, such as ``partial (limit=500 of 50000 seed=0)``.
         notes: Sentences that readers need to understand the table.
@@ -146,14 +138,7 @@ class Table:
 
 
 def number_text(value: float, decimals: int, signed: bool = False, minus: str = MINUS) -> str:
-    """Return a finite number as text, without a minus sign if it is rounded to zero.
-
-    Args:
-        value: A finite number.
-        decimals: Digits after the point.
-        signed: Whether numbers above 0 get a plus sign.
-        minus: The minus sign to use.
-    """
+    """Return a finite number as text, without a minus sign if it is rounded to zero."""
     text = f"{value:.{decimals}f}"
     if not float(text):
         return text.lstrip("-")
@@ -214,9 +199,7 @@ def ranked(
     the same way.
 
     Args:
-        cells: One number of each model.
         direction: Which numbers are better; with ``none``, no number is marked.
-        decimals: Number of decimals that are shown.
         reasons: For each model, why its numbers cover only a part of the data set; an empty text if they cover all of
             it.
     """
@@ -267,7 +250,6 @@ def number_cell(number: Number | None, partial: bool = False) -> TableCell:
 
     Args:
         number: The number; the cell is empty if this is None or its value is NaN.
-        partial: Whether the number covers only a part of the images.
     """
     if number is None or not math.isfinite(number.value):
         return TableCell()

@@ -47,9 +47,6 @@ def choose_baseline(
     """Choose the baseline that the user named, else AlexNet if its published errors fit the data, else none.
 
     Args:
-        wanted: Name of the baseline; None if the user named none.
-        models: Names of the models that may be the baseline.
-        manifests: Manifests of the stores, with data and corruptions.
         num_labels: Number of classes in the list of images. It is used if a store's manifest does not hold the number
             of classes.
         imported: Titles of the data sets of imported models by the models' names, empty where they are not known: see
@@ -85,7 +82,6 @@ def alexnet_fault(manifest: StoreManifest, num_labels: int | None = None) -> str
     and then corrupted as for ImageNet-C.
 
     Args:
-        manifest: Manifest of the store.
         num_labels: Number of classes in its list of images, if known.
     """
     protocol, found = manifest.protocol, manifest.recognised

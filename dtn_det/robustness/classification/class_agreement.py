@@ -33,7 +33,6 @@ class ClassSet:
     """The classes of the data, with which the classes of each model must agree.
 
     Attributes:
-        found: What the folder was recognised as.
         images: The images, and the numbers and names of their classes.
         clean: Folder of clean images, if one was given for a tree of corrupted images. Its class folders decide how the
             classes are numbered. They may include classes that the tree lacks.
@@ -49,12 +48,7 @@ class ClassSet:
         return self.images.num_classes
 
     def fault(self, number: int, name: str) -> str:
-        """Return the error message for a model whose number of classes is not that of the data.
-
-        Args:
-            number: Number of the model's classes.
-            name: Name of the model or its checkpoint.
-        """
+        """Return the error message for a model whose number of classes is not that of the data."""
         if english := self.english_names(number, name):
             return english
         labels, folders = self.images.labels, len(self.images.labels.numbers)
@@ -127,8 +121,6 @@ def check_number(model: Classifier, classes: ClassSet, side: int) -> None:
 
     Args:
         model: The model. If it does not say how many classes it has, its logits for one black image are counted.
-        classes: Classes of the data.
-        side: Side of the images in pixels.
 
     Raises:
         ValueError: The model has another number of classes.
@@ -146,10 +138,6 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
     The order is also kept, with a remark, if the classes of the data are numbered by ``sorted`` or ``natural`` (see
     :data:`dtn_det.datasets.folders.label_maps.CLASSES`). If a model names no classes, its logits are assumed to be in
     the order in which its training numbered class folders.
-
-    Args:
-        model: The model.
-        classes: Classes of the data.
 
     Returns:
         The model, with reordered logits if the orders differ, and remarks about what was decided.

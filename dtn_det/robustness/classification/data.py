@@ -31,17 +31,12 @@ class Prepared:
     """The data of an evaluation.
 
     Attributes:
-        found: What the folder was recognised as.
-        images: Images and classes.
         digest: Hash of the list of images.
         cells: The cells, each a corruption at a severity, in the order of their numbers.
         source: Makes the corrupted images or reads them.
         corruption: Identity of the corruptions, as the store's manifest holds it.
-        side: Side of the images in pixels.
-        profile: Name of the benchmark.
         clean_digest: Hash of the list of clean images, if the corrupted images are read from disk; None if they are
             made.
-        remarks: What was left out, filled in or decided.
     """
 
     found: Recognised

@@ -38,9 +38,7 @@ class Item:
     """One image, whose pixels under all cells are in a slot of :class:`ViewSlots`.
 
     Attributes:
-        image: Number of the image.
         slot: Number of the slot; its pixels are meaningless if the image is bad.
-        error: Why the image is bad, or None.
     """
 
     image: int
@@ -67,7 +65,6 @@ class CorruptedHere:
     """Corrupts the clean image for each cell.
 
     Attributes:
-        corruptor: What corrupts the images.
         cells: The cells, in the order of their numbers.
     """
 
@@ -121,10 +118,6 @@ def read_clean(path: str, side: int) -> ByteImage:
     If ``side`` is 224, the short side of the image is resized to 256 pixels and its centre is cut out, as for
     ImageNet-C. For any other value, the image must have that size already.
 
-    Args:
-        path: The file.
-        side: Side of the square image in pixels.
-
     Raises:
         BadImageError: The image cannot be read or has another size; the message names the file.
     """
@@ -135,8 +128,6 @@ def read_square(path: str, side: int, *, crop: bool = False) -> ByteImage:
     """Read a square image and check its size.
 
     Args:
-        path: The file.
-        side: Side of the square image in pixels.
         crop: Resize and crop the image as for ImageNet-C before its size is checked.
 
     Raises:
@@ -161,9 +152,6 @@ class ClassificationImages(Dataset[Item]):
     cells into that slot of each stack.
 
     Args:
-        images: The images.
-        cells: Makes or reads the corrupted versions of the images.
-        views: The different views that the models need.
         stacks: The slots of each view, ``(slots, cells, H, W, 3)`` uint8 RGB.
     """
 
@@ -202,8 +190,6 @@ class ViewSlots:
     Fresh shared memory for each image would take more than a tenth of the time of corrupting it.
 
     Args:
-        views: Views of the models.
-        num_cells: Number of cells of each image.
         side: Side of the images in pixels, before they are resized for a model.
         count: Number of slots, for the images that are loaded ahead or go through the models at the same time.
         shared: Whether other processes write into the slots.

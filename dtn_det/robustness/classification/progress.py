@@ -32,10 +32,8 @@ class Tally:
     """Counts a model's errors unit by unit, in memory that does not grow with the number of images.
 
     Attributes:
-        cells: Cells of the store, each a corruption at a severity.
         errors: Number of wrong answers under each cell.
         top5_errors: Number of answers under each cell whose five best classes are all wrong.
-        images: Number of answers under each cell.
         bad: What is wrong with each image that was left out, by the number of the image.
     """
 
@@ -97,7 +95,6 @@ class SweepProgress:
     """Counts the errors of classifiers during a sweep and shows its progress.
 
     Args:
-        models: The models that are evaluated.
         baseline: Name of the model whose errors are the denominators of corruption errors, or ``alexnet``; None to show
             the mean error instead of mCE.
         rank: This process. It counts the units that were finished before the run and those that it writes itself.
@@ -121,7 +118,6 @@ class SweepProgress:
         """Show the progress within the block.
 
         Args:
-            console: Where to show it.
             num_images: Number of images that this process evaluates.
 
         Yields:

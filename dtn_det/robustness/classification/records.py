@@ -45,7 +45,6 @@ def score(logits: Tensor, labels: Tensor, name: str) -> dict[str, Tensor]:
     Args:
         logits: Output of the model, ``(N, classes)``.
         labels: Numbers of the true classes, ``(N,)``.
-        name: Name of the model, for messages.
 
     Returns:
         Tensors ``(N,)`` on the CPU, by column.

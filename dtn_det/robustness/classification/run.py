@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 def run_classification(options: ClassificationOptions, console: Console) -> Swept | None:
     """Evaluate the units of images that the store does not hold yet.
 
-    Args:
-        options: What to evaluate.
-        console: Where progress and remarks go.
-
     Returns:
         The evaluated models and their store; None in all processes but the first.
 

@@ -30,16 +30,9 @@ class ClassificationTask:
     """Evaluates classifiers on every image under every cell (corruption and severity).
 
     Attributes:
-        data: The images.
         cells: Makes or reads the corrupted versions of the images.
-        side: Side of the images in pixels.
         classifiers: The models, moved to the device already.
-        device: The device of the models.
         batch_size: Largest number of images that a model gets at once.
-        amp: Run the models in mixed precision.
-        on_bad_image: What to do about an image that cannot be read.
-        unit_size: Largest number of images in a unit.
-        on_image: Called after each image.
     """
 
     data: LabelledImages

@@ -101,11 +101,9 @@ def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int
     """Read the data set of a config's dataloader.
 
     Args:
-        cfg: The config.
         split: `test` or `val`.
         limit: Largest number of images to evaluate. They are chosen at random, the same ones in every run. None for
             all.
-        limit_seed: Seed of that choice.
 
     Raises:
         ValueError: The config has no such dataloader. The data set is not in COCO's format, or is not evaluated by
@@ -252,9 +250,6 @@ def _narrowed(ids: Sequence[Id | None], file: CocoFile) -> tuple[str, tuple[Rema
 def build_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:
     """Build the steps of a test pipeline, without the steps that load annotations.
 
-    Args:
-        pipeline: The settings of each step.
-
     Returns:
         The steps up to the one that loads the image, and the steps after it.
 
@@ -294,11 +289,6 @@ _KINDS = {"bbox", "segm"}
 
 def check_protocol(cfg: Config, split: str, dataset: type) -> tuple[Remark, ...]:
     """Check that a config evaluates its data set by COCO's rules.
-
-    Args:
-        cfg: The config.
-        split: `test` or `val`.
-        dataset: Class of its data set.
 
     Returns:
         A remark for each option of the evaluator that MMDetection's own test follows and `dtn-det mpc` does not.

@@ -45,7 +45,6 @@ class CellDetections:
     """All detections of one cell. Detections in the same image are neighbours in the arrays.
 
     Attributes:
-        cell: Number of the cell.
         image: Number of the image of each detection, (detections,).
         boxes: x1, y1, x2, y2 in pixels, (detections, 4).
         scores: Scores of the boxes, (detections,).
@@ -92,7 +91,6 @@ class CocoScorer:
     """COCO's evaluation of the cells of one data set, in little more memory than its detections and objects take.
 
     Args:
-        truth: The images and their objects.
         bad: Numbers of images to leave out.
     """
 
@@ -107,12 +105,7 @@ class CocoScorer:
         self._images_of = [np.array(objects[number], np.int64) for number in self.categories]
 
     def matches(self, found: CellDetections, kind: str) -> CocoMatches:
-        """Match the detections of one cell with the objects, a few categories at a time to save memory.
-
-        Args:
-            found: Detections of the cell.
-            kind: One of :data:`KINDS`.
-        """
+        """Match the detections of one cell with the objects, a few categories at a time to save memory."""
         parts = [self._matches_of(found, kind, labels) for labels in self._label_groups(found)]
         return join_categories(parts, sorted(self.ids))
 
@@ -147,8 +140,6 @@ class CocoScorer:
         """Run `evaluate()` of faster-coco-eval's `COCOeval` on one cell, with COCO's settings, and return the object.
 
         Args:
-            found: Detections of the cell.
-            kind: One of :data:`KINDS`.
             images: Ids of the images to evaluate; None for all.
             categories: Ids of the categories to evaluate; None for all.
         """
@@ -264,8 +255,6 @@ def in_processes(
 
     Args:
         function: A function at the top level of a module, from which the processes import it.
-        work: The argument of each call.
-        processes: Number of processes.
         advice: What the error message advises if a process dies. The usual cause is that memory runs out.
 
     Raises:
@@ -302,10 +291,8 @@ def try_evaluation(path: Path, truth: CocoTruth, *, masks: bool) -> None:
     """Try COCO's evaluation before a sweep, with the objects of some images as detections.
 
     Args:
-        path: The annotation file, for the message.
         truth: Images and objects. If there are many images, only every n-th is tried, and the first image with each
             form of annotations (polygons, run lengths, crowds).
-        masks: Evaluate masks besides boxes.
 
     Raises:
         AnnotationError: The evaluation fails; the message names the first image or object on which it does.

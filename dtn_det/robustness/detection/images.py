@@ -33,7 +33,6 @@ class CellImages:
     """One image under every cell.
 
     Attributes:
-        number: Number of the image in the store.
         inputs: The image as the pipeline made it, (cells, channels, height, width).
         sample: Its meta information, the same under every cell.
     """
@@ -48,7 +47,6 @@ class BadImage:
     """An image that could not be evaluated.
 
     Attributes:
-        number: Number of the image in the store.
         reason: Path of the file and what is wrong with it.
         fault: `image`, or `pipeline` if the image was read and the test pipeline failed on it.
     """
@@ -67,8 +65,6 @@ class DetectionImages(Dataset[CellImages | BadImage]):
         sizes: Height and width of each image, as annotated.
         load: Steps of the test pipeline up to the one that loads the image.
         rest: Steps of the test pipeline after the one that loads the image.
-        cells: The cells, in the order of their numbers.
-        corruptor: What corrupts the images.
     """
 
     def __init__(

@@ -34,8 +34,6 @@ class Detector:
 
     Attributes:
         model: Model of MMDetection, in evaluation mode.
-        device: The device of the model.
-        amp: Whether it runs in mixed precision.
         settings: SHA-256 of its settings in the config, test settings included.
         classes: Names of the classes that it was trained on; None if the checkpoint does not hold them.
         classes_in_label_order: Whether these names are known to be in the order of its labels.
@@ -64,7 +62,6 @@ class Detector:
 
         Args:
             inputs: The versions, (versions, channels, height, width).
-            sample: The image's meta information.
 
         Returns:
             MMDetection's `pred_instances` for each version.
@@ -107,12 +104,7 @@ def build_detector(
     """Build a config's model once and give it the weights of a checkpoint.
 
     Args:
-        cfg: The config.
         checkpoint: Path or URL.
-        device: Device to run the model on.
-        amp: Run in mixed precision.
-        weights: Which weights to take if the checkpoint also holds an average of them: see
-            :func:`dtn_det.checkpoints.load.load_weights`.
 
     Raises:
         CheckpointError: The checkpoint cannot be read or does not fit.
@@ -166,8 +158,6 @@ def detection_facts(cfg: Config, detector: Detector, images: DetectionImages) ->
     """Return how a detector was trained, and its FLOPs for the first image after the test pipeline.
 
     Args:
-        cfg: Its config.
-        detector: The model.
         images: The images of the sweep, under the clean cell alone.
 
     Returns:

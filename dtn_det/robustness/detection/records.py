@@ -39,11 +39,6 @@ class ImageDetections:
 def from_instances(instances: Any, num_categories: int, *, masks: bool = True) -> ImageDetections:
     """Convert MMDetection's `pred_instances` into arrays.
 
-    Args:
-        instances: Predicted instances of one image under one cell.
-        num_categories: Number of categories of the data set.
-        masks: Convert the masks too, if there are any.
-
     Raises:
         ValueError: A label has no category in the data set.
     """
@@ -123,11 +118,7 @@ LIMIT = 100
 
 
 def most_of_one_class(model: ModelStore) -> int:
-    """Return the largest number of detections of one class in one image and cell; 0 if it is at most :data:`LIMIT`.
-
-    Args:
-        model: A model of a store of detections.
-    """
+    """Return the largest number of detections of one class in one image and cell; 0 if it is at most :data:`LIMIT`."""
     most = 0
     for table in model.batches(["labels"]):
         column: Any = table["labels"].combine_chunks()

@@ -41,10 +41,6 @@ if TYPE_CHECKING:
 def run_detection(options: DetectionOptions, console: Console) -> Swept | None:
     """Evaluate the units of images that the store does not hold yet.
 
-    Args:
-        options: What to evaluate.
-        console: Where progress and remarks go.
-
     Returns:
         The evaluated model and its store; None in all processes but the first.
 
@@ -63,12 +59,6 @@ def prepare_detection(
     options: DetectionOptions, rank: Rank, device: torch.device, console: Console
 ) -> tuple[ModelStore, DetectionTask]:
     """Open or create the store, and build the task that evaluates its images.
-
-    Args:
-        options: What to evaluate.
-        rank: This process.
-        device: Where the model runs.
-        console: Where remarks and warnings go.
 
     Raises:
         ValueError: Options, data, checkpoint or store do not fit.
@@ -255,9 +245,6 @@ def take_new_annotations(
 
     Args:
         folder: Folder of a store, or one that is to become a store.
-        manifest: Manifest of this run.
-        data: Data of this run.
-        say: Function that is called with one sentence about the replacement.
 
     Returns:
         Whether the annotations were replaced.

@@ -24,13 +24,9 @@ class DetectionTask:
 
     Attributes:
         images: Dataset of which each item is one image under every cell (corruption and severity).
-        num_cells: Number of cells.
-        num_categories: Number of categories of the data set.
-        detector: The model.
         batch_size: Largest number of versions of one image that the model gets at once. There is one version for each
             cell.
         on_bad_image: `fail` to end the run, `record` to write down the reason and go on.
-        masks: Keep the model's masks, if it gives any.
         on_image: Called after each image with the number of its cells.
         places: For each label of the model, the index of its category in the data set; None if labels and categories
             are in the same order.

@@ -36,9 +36,6 @@ class CocoImage:
         id: Its id in the evaluation. This is the id in the annotation file if all image ids there are integers from 0
             to 2**31 - 1, else the rank of that id, from 1.
         file: Its path below the image folder.
-        height: Height in pixels, as annotated.
-        width: Width in pixels, as annotated.
-        annotations: Its objects as JSON.
         key: Its id in the annotation file as text.
     """
 
@@ -100,9 +97,6 @@ class CocoTruth:
     def check_objects(self, path: str | Path) -> None:
         """Check that there are objects to be found.
 
-        Args:
-            path: The annotation file, for the message.
-
         Raises:
             AnnotationError: There are no objects, or only crowds.
         """
@@ -110,9 +104,6 @@ class CocoTruth:
 
     def check_masks(self, path: str | Path) -> None:
         """Check that either all objects have a segmentation or none has.
-
-        Args:
-            path: The annotation file, for the message.
 
         Raises:
             ValueError: Only some objects have one.
@@ -205,7 +196,6 @@ def truth_of(file: CocoFile, images: Sequence[object], category_ids: Sequence[ob
     """Return the ground truth of some images.
 
     Args:
-        file: The content of an annotation file.
         images: Ids of the images in the file, in the order wanted.
         category_ids: Ids of the categories, in the order of the model's labels. Objects of other categories are left
             out.

@@ -157,7 +157,6 @@ def import_files(
     """Read results of other tools.
 
     Args:
-        files: Files of one format.
         file_format: `robustbench` (CSV of accuracies; JSON files beside it give clean accuracies), `mmdet` (pickle or
             JSON of `test_robustness.py`) or `text` (what Hendrycks' test.py or game-of-noise print).
         name: If the files hold one model, its new name; if they hold several, the one to import. None imports all under

@@ -47,7 +47,6 @@ class ImportSource:
 
     Attributes:
         files: Names and SHA-256 of the files.
-        format: `robustbench`, `mmdet` or `text`.
         severity_means: Whether some corruptions have only a mean over their severities.
         left_out: Corruptions in the files that the benchmarks do not have.
         detections: Rule by which a detector's metrics count detections, :data:`COCO_DETECTIONS` or

@@ -46,7 +46,6 @@ class Store:
     """An existing store.
 
     Attributes:
-        folder: Its folder.
         manifest: The data and conditions that all its models share.
     """
 
@@ -105,7 +104,6 @@ class Store:
 
         Args:
             folder: A folder that is empty, absent or a store.
-            manifest: The data and conditions of this run.
             images: Key and label, or annotations, of every image, in the order of their numbers.
 
         Raises:
@@ -138,7 +136,6 @@ class Store:
 
         Args:
             manifest: The new manifest, which holds the hash of the labels that it replaces.
-            images: The new list of images: see :meth:`create`.
 
         Returns:
             The store with the new manifest.
@@ -250,8 +247,6 @@ class ModelStore:
     """The records of one model.
 
     Attributes:
-        store: The store that it belongs to.
-        folder: Folder of its files.
         manifest: The weights and settings that its records depend on.
     """
 
@@ -299,7 +294,6 @@ class ModelStore:
         """Read the records of a unit, and check that they have one row for each of its images and each cell.
 
         Args:
-            number: Number of the unit.
             columns: Names of the columns to return; all if None.
 
         Raises:

@@ -90,11 +90,7 @@ class StoreManifest:
         return range(number * self.unit_size, min((number + 1) * self.unit_size, self.num_images))
 
     def progress(self, pending: Iterable[int]) -> str:
-        """Return a sentence about how much of the sweep is done.
-
-        Args:
-            pending: Numbers of the units that are not done.
-        """
+        """Return a sentence about how much of the sweep is done."""
         units = list(pending)
         text = f"{self.num_units - len(units):,} of {self.num_units:,} units are done already"
         left = sum(len(self.unit(number)) for number in units)
@@ -123,10 +119,8 @@ class ModelManifest:
     """What the records of one model depend on.
 
     Attributes:
-        name: Name of the model in the store and in reports.
         source: The model as the user named it, such as ``timm:resnet50``, or a config with a checkpoint.
         weights_hash: See :func:`hash_weights`.
-        num_parameters: Number of parameters of the model.
         protocol: What else its numbers depend on: input size, preprocessing, batch size, precision.
         versions: Versions of the libraries in the run that began the model. A run with other versions may continue the
             model; ``dtn-det mce`` then warns.
@@ -164,12 +158,7 @@ class ModelManifest:
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Return a line for each field in which two manifests differ, apart from the fields that runs do not compare.
-
-    Args:
-        found: The manifest in the store, as a dict.
-        wanted: The manifest of this run, as a dict.
-    """
+    """Return a line for each field in which two manifests differ, apart from the fields that runs do not compare."""
     lines = []
     old_fields, new_fields = _flat(found), _flat(wanted)
     if _same_labels(old_fields, new_fields):

@@ -90,12 +90,7 @@ class Classifier:
             ) from error
 
     def manifest(self, protocol: Mapping[str, str], versions: Mapping[str, str]) -> ModelManifest:
-        """Return the model's manifest for a store.
-
-        Args:
-            protocol: Settings of the run on which the numbers depend.
-            versions: Versions of the libraries of the run.
-        """
+        """Return the model's manifest for a store."""
         return ModelManifest(
             name=self.name,
             source=self.source,
@@ -164,7 +159,6 @@ def channel_values(given: Mapping[str, Any], known: Mapping[str, Any], channels:
     Args:
         given: The user's ``mean`` and ``std``: a value for each channel or one for all; None for timm's.
         known: timm's settings for the model. If they lack one of the two, the mean is 0 or the standard deviation 1.
-        channels: Number of channels of the model's input.
 
     Raises:
         InputError: The number of values is neither 1 nor the number of channels, a value is not finite, or a ``std`` is

@@ -27,7 +27,6 @@ def load_classifier(source: str, num_classes: int, weights: WeightsKind | None =
     Args:
         source: ``timm:NAME``, ``timm:NAME@FILE``, ``timm:NAME@random``, ``timm:local-dir:FOLDER``,
             ``CONFIG@CHECKPOINT`` of mmpretrain, or ``python:MODULE:FUNCTION``.
-        num_classes: Number of classes of the data set.
         weights: Which weights to take if the file also holds an average of them: see
             :func:`dtn_det.checkpoints.load.load_weights`.
 
@@ -60,11 +59,7 @@ def load_classifiers(
     """Load models, name them, and check that their classes are those of the data.
 
     Args:
-        sources: See :func:`load_classifier`.
         names: Names of the models in the store and in reports; None for names made from the sources.
-        classes: Classes of the data.
-        side: Side of the images in pixels.
-        weights: See :func:`load_classifier`.
 
     Returns:
         The models, with logits in the order of the data's classes, and remarks about how classes were matched.
@@ -114,9 +109,6 @@ def load_python(source: str) -> Classifier:
     float32 RGB in [0, 1]. Or it returns a pair: a torch module, and a function that makes the module's input from
     images, ``(N, 3, H, W)`` uint8 RGB on the module's device. The Python module of the function may lie in the current
     folder.
-
-    Args:
-        source: ``python:MODULE:FUNCTION``.
 
     Raises:
         ValueError: There is no such function, it fails, or it returns something else.

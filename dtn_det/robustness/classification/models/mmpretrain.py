@@ -118,10 +118,6 @@ def split_source(source: str) -> tuple[str, str]:
 def pipeline_view(pipeline: Sequence[Mapping[str, Any]], path: str) -> View:
     """Return the image size that a test pipeline produces, and its interpolation.
 
-    Args:
-        pipeline: The settings of its steps.
-        path: Path of the config, for messages.
-
     Raises:
         ValueError: The pipeline has a step that is not known here.
     """
@@ -150,10 +146,6 @@ def pipeline_view(pipeline: Sequence[Mapping[str, Any]], path: str) -> View:
 
 def configured_view(config: Any, path: str) -> View | None:
     """Return the image size that a config's test pipeline produces, and its interpolation; None without a pipeline.
-
-    Args:
-        config: A config of mmpretrain.
-        path: Its path, for messages.
 
     Raises:
         InputError: The pipeline has a step that is not known here.

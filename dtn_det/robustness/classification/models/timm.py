@@ -39,9 +39,6 @@ def load_timm(source: str, num_classes: int, weights: WeightsKind | None = None)
 
     Args:
         source: ``timm:NAME``, ``timm:NAME@FILE``, ``timm:NAME@random`` or ``timm:local-dir:FOLDER``.
-        num_classes: Number of classes of the data set.
-        weights: Which weights to take if the file also holds an average of them: see
-            :func:`dtn_det.checkpoints.load.load_weights`.
 
     Raises:
         ValueError: timm has no such model, its weights cannot be loaded, or the folder has no model.
@@ -65,9 +62,6 @@ def load_timm(source: str, num_classes: int, weights: WeightsKind | None = None)
 
 def split_source(source: str) -> tuple[str, str]:
     """Split the name of a model of timm, and check that there is such a model or folder.
-
-    Args:
-        source: See :func:`load_timm`.
 
     Returns:
         The name of the model, and the file or ``random`` that follows its ``@``, empty without an ``@``. For a folder,
@@ -204,9 +198,6 @@ def class_order(content: Mapping[str, Any]) -> str:
 
     timm's own reader sorts the names of folders naturally, torchvision's (``--dataset torch/folder``) as text. Classes
     of other data sets and of a ``--class-map`` are not numbered by the names of folders.
-
-    Args:
-        content: What the checkpoint holds.
 
     Returns:
         ``'natural'`` or ``'sorted'``; empty if another script wrote the checkpoint or the order is not known.
