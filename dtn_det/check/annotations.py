@@ -115,19 +115,14 @@ def _in_folder(config: Any, folders: Iterable[Path]) -> Any:
     for folder in folders if config.get("data_root") else ():
         moved = copy.deepcopy(config)
         set_data_root(moved, str(folder))
-        files = [path for _, path in data_paths(moved.get("train_dataloader")) if path.endswith(".json")]
+        files = [path for _, path in data_paths(moved, "train_dataloader") if path.endswith(".json")]
         if files and all(Path(path).is_file() and Path(path).is_relative_to(folder) for path in files):
             return moved
     return copy.deepcopy(config)
 
 
 def _trial(file: CocoFile, masks: bool) -> list[str]:
-    """Evaluate the annotations as if they were detections, and return why that fails, if it does.
-
-    Args:
-        file: The annotations.
-        masks: True if the model gives masks.
-    """
+    """Evaluate annotations as if they were detections, masks too if the model gives some; return why that fails."""
     from dtn_det.robustness.detection.evaluation import try_evaluation
     from dtn_det.robustness.detection.truth import truth_of
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
+from dtn_det.datasets.configs.files import measures_masks
 from dtn_det.datasets.configs.folders import class_numbers
+from dtn_det.datasets.configs.settings import evaluators
 from dtn_det.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,7 +51,9 @@ class Target:
         """True for a config of a detector that has a mask head, or whose evaluator measures masks."""
         if self.config is None or not self.is_detector:
             return False
-        return _has_mask_head(self.config.model) or _evaluates_masks(self.config.get("test_evaluator"))
+        return _has_mask_head(self.config.model) or any(
+            measures_masks(metric) for _, metric in evaluators(self.config, "test_dataloader")
+        )
 
     def num_classes(self) -> int | None:
         """Return the number of classes of a classifier; None if its config or model states none, or several.
@@ -151,12 +155,6 @@ def _without_weights(node: Any) -> Any:
     if isinstance(node, list | tuple):
         return type(node)(_without_weights(value) for value in node)
     return node
-
-
-def _evaluates_masks(evaluators: Any) -> bool:
-    listed = [evaluators] if isinstance(evaluators, dict) else evaluators or []
-    kinds = [one.get("metric", ()) for one in listed if isinstance(one, dict)]
-    return any("segm" in ([kind] if isinstance(kind, str) else kind) for kind in kinds)
 
 
 def _has_mask_head(node: Any) -> bool:

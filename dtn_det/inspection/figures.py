@@ -164,10 +164,7 @@ def draw_kernels(chosen: Sequence[BlockLook], norm_name: str, radius: int) -> Fi
 def draw_axis_kernels(chosen: Sequence[BlockLook], norm_name: str, radius: int) -> Figure:
     """Draw the weights of the kernels along each axis, as a row of squares for each group of the chosen layers.
 
-    Args:
-        chosen: Blocks; those without DTN are left out.
-        norm_name: Name of the norm in each of these blocks.
-        radius: Number of tokens to each side.
+    Arguments are those of :func:`draw_kernels`.
     """
     layers = _with_kernels(chosen, norm_name)
     counts = [min(len(kernels.coefficients), MOST_GROUPS) for _, kernels in layers]
@@ -315,18 +312,7 @@ def _lay_over(axis: Any, looks: Looks, values: NDArray[Any], stride: int, **scal
 
 
 def thin_bar(figure: Figure, image: Any, axes: Any, label: str, extend: str = "neither") -> Any:
-    """Add a thin colour bar below all panels.
-
-    Args:
-        figure: The figure.
-        image: One of the drawn maps that use these colours.
-        axes: The panels.
-        label: The meaning of the colours.
-        extend: The ends of the scale that have values beyond them: ``neither``, ``max`` or ``both``.
-
-    Returns:
-        Matplotlib's colour bar.
-    """
+    """Add a thin colour bar below all panels, for the colours of `image`, and return it."""
     where: dict[str, Any] = {"location": "bottom", "aspect": 45, "fraction": 0.05, "pad": 0.02}
     bar = figure.colorbar(image, ax=axes, extend=extend, ticks=MaxNLocator(6), **where)
     bar.outline.set_linewidth(0.3)

@@ -169,14 +169,7 @@ def _cells(maps: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]
 
 
 def all_frames(looks: Looks, chosen: Sequence[BlockLook], norm_name: str, radius: int) -> dict[str, pd.DataFrame]:
-    """Return all tables, by the names of their files.
-
-    Args:
-        looks: What the model does with one image.
-        chosen: Blocks whose maps are wanted.
-        norm_name: Name of the norm in each of these blocks.
-        radius: Radius of the two-dimensional kernels in tokens.
-    """
+    """Return all tables, by the names of their files; two-dimensional kernels reach `radius` tokens to each side."""
     frames = {
         "attention_distance": distance_frame(looks),
         "magnitudes": magnitudes_frame(chosen, norm_name),

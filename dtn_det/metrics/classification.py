@@ -43,14 +43,7 @@ def mean_corruption_error(
             corruption.
         InputError: A column is missing, or the baseline or set is unknown.
     """
-    model = checked_cells(frame, column, corruptions=corruptions, allow_partial=allow_partial, what="the model")
-    against = resolve_baseline(
-        baseline, model.cells, corruptions=corruptions, needs_clean=False, num_images=model.num_images, column=column
-    )
-    layout = CellLayout.of(model.cells)
-    check_denominators(formulas.sums(against.errors, layout), layout, "the baseline makes no error there")
-    ratios = formulas.corruption_errors(model.values, against.errors, layout)
-    return _summary(metric_name("mCE", corruptions), ratios, layout, model, against.name, model.clean)
+    return _mean_ratio(frame, baseline, corruptions, allow_partial, column, relative=False)
 
 
 def relative_mean_corruption_error(
@@ -70,21 +63,35 @@ def relative_mean_corruption_error(
             under some corruption.
         InputError: A column is missing, or the baseline or set is unknown.
     """
+    return _mean_ratio(frame, baseline, corruptions, allow_partial, column, relative=True)
+
+
+def _mean_ratio(
+    frame: pd.DataFrame,
+    baseline: str | pd.DataFrame,
+    corruptions: CorruptionSet,
+    allow_partial: bool,
+    column: str,
+    *,
+    relative: bool,
+) -> Summary:
     model = checked_cells(
-        frame, column, corruptions=corruptions, needs_clean=True, allow_partial=allow_partial, what="the model"
+        frame, column, corruptions=corruptions, needs_clean=relative, allow_partial=allow_partial, what="the model"
     )
     against = resolve_baseline(
-        baseline, model.cells, corruptions=corruptions, needs_clean=True, num_images=model.num_images, column=column
+        baseline, model.cells, corruptions=corruptions, needs_clean=relative, num_images=model.num_images, column=column
     )
     layout = CellLayout.of(model.cells)
-    clean, baseline_clean = np.array(model.clean), np.array(against.clean)
-    check_denominators(
-        formulas.degradations(against.errors, baseline_clean, layout),
-        layout,
-        "the corruption does not harm the baseline",
-    )
-    ratios = formulas.relative_corruption_errors(model.values, clean, against.errors, baseline_clean, layout)
-    return _summary(metric_name("relative mCE", corruptions), ratios, layout, model, against.name, model.clean)
+    if relative:
+        clean, baseline_clean = np.array(model.clean), np.array(against.clean)
+        harm = formulas.degradations(against.errors, baseline_clean, layout)
+        check_denominators(harm, layout, "the corruption does not harm the baseline")
+        ratios = formulas.relative_corruption_errors(model.values, clean, against.errors, baseline_clean, layout)
+    else:
+        check_denominators(formulas.sums(against.errors, layout), layout, "the baseline makes no error there")
+        ratios = formulas.corruption_errors(model.values, against.errors, layout)
+    name = metric_name("relative mCE" if relative else "mCE", corruptions)
+    return _summary(name, ratios, layout, model, against.name)
 
 
 def mean_error(
@@ -114,7 +121,7 @@ def mean_error(
     layout = CellLayout.of(model.cells)
     severities = formulas.severity_means(model.values, layout)
     name = metric_name(f"mean {column.replace('_', ' ')}", corruptions)
-    return _summary(name, formulas.means(model.values, layout), layout, model, None, model.clean, severities)
+    return _summary(name, formulas.means(model.values, layout), layout, model, None, severities)
 
 
 def corruption_error(
@@ -192,7 +199,6 @@ def _summary(
     layout: CellLayout,
     model: CellValues,
     baseline: str | None,
-    clean: float | None,
     severities: dict[int, NDArray[np.float64]] | None = None,
 ) -> Summary:
     return Summary(
@@ -204,7 +210,7 @@ def _summary(
         cells=len(model.cells),
         expected_cells=model.expected_cells,
         baseline=baseline,
-        clean=clean,
+        clean=model.clean,
         num_images=model.num_images,
     )
 

@@ -132,16 +132,9 @@ def calibration_error_samples(
 def _bin_sums(
     drawn: NDArray[np.float32], which: NDArray[np.unsignedinteger], gaps: NDArray[np.floating], bins: int
 ) -> NDArray[np.float64]:
-    """Sum numbers over the images of each bin. Each image counts as often as a replicate has drawn it.
+    """Sum the `gaps`, (images, cells), of the images in each bin `which`, each as often as a replicate has drawn it.
 
-    Args:
-        drawn: How often each image was drawn, (replicates, images).
-        which: The bin of each image, (images, cells).
-        gaps: The numbers to sum, (images, cells).
-        bins: Number of bins.
-
-    Returns:
-        Sums, (cells, bins, replicates).
+    `drawn` is (replicates, images), `which` (images, cells), and the sums are (cells, bins, replicates).
     """
     replicates, size = drawn.shape
     sums = np.zeros((gaps.shape[1], bins, replicates))

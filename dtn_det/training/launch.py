@@ -120,7 +120,7 @@ def check_data(cfg: Config, dataloaders: Sequence[str], given_root: str | None =
         InputError: The folders of classes do not match the model's classes; see
             :func:`dtn_det.datasets.configs.folders.check_class_folders`.
     """
-    paths = [(name, root, path) for name in dataloaders for root, path in data_paths(cfg.get(name))]
+    paths = [(name, root, path) for name in dataloaders for root, path in data_paths(cfg, name)]
     missing = [(name, root, path) for name, root, path in paths if not os.path.exists(path)]
     if not missing:
         tell(check_class_folders(cfg, dataloaders), lambda text: print(text, file=sys.stderr))

@@ -23,6 +23,7 @@ from dtn_det.datasets.class_names import (
     labels_in_training,
 )
 from dtn_det.datasets.coco.file import CocoFile
+from dtn_det.datasets.configs.settings import evaluators, innermost_settings, listed_settings
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import ClassNameError
 
@@ -94,7 +95,7 @@ def classes_in_training(cfg: Mapping[str, Any]) -> LabelNames | None:
     validation = []
     if cfg.get("val_cfg") is not None:
         validation = dataset_classes(cfg, "val_dataloader")
-        validation += evaluator_classes(cfg, "val_evaluator", validation)
+        validation += evaluator_classes(cfg, "val_dataloader", validation)
     return labels_in_training(training, validation, ModelClasses(head_numbers(cfg.get("model"))))
 
 
@@ -117,7 +118,7 @@ def classes_in_evaluation(
     tested = dataset_classes(cfg, f"{split}_dataloader")
     if not tested:
         return None
-    tested += evaluator_classes(cfg, f"{split}_evaluator", tested)
+    tested += evaluator_classes(cfg, f"{split}_dataloader", tested)
     tested = [_as_read(one, read.get(Path(one.file).resolve())) for one in tested]
     names, in_order = checkpoint_classes(content or {})
     model = ModelClasses(head_numbers(cfg.get("model")), checkpoint, names, in_order)
@@ -172,13 +173,11 @@ def dataset_classes(cfg: Mapping[str, Any], loader: str, default: tuple[str, ...
     return found
 
 
-def evaluator_classes(cfg: Mapping[str, Any], evaluator: str, tested: Sequence[NamedSet]) -> list[NamedSet]:
+def evaluator_classes(cfg: Mapping[str, Any], loader: str, tested: Sequence[NamedSet]) -> list[NamedSet]:
     """Return the classes of the files that MMDetection's CocoMetric reads, which may differ from the data set's."""
-    metrics = cfg.get(evaluator) or ()
-    listed = [(evaluator, metrics)] if isinstance(metrics, Mapping) else _numbered(evaluator, metrics)
     found = []
-    for where, metric in listed:
-        file = metric.get("ann_file") if isinstance(metric, Mapping) else None
+    for where, metric in evaluators(cfg, loader):
+        file = metric.get("ann_file")
         if tested and isinstance(file, str) and _name(metric.get("type")) == "CocoMetric" and os.path.isfile(file):
             rows = read_categories(file)
             ordered = sorted(rows) if metric.get("sort_categories") else rows
@@ -279,28 +278,6 @@ def _part(path: str) -> Any:
                 length *= 8
 
 
-def innermost_settings(cfg: Mapping[str, Any], loader: str) -> Iterator[tuple[str, Any]]:
-    """Yield the config key and the settings of a dataloader's data sets, replacing wrappers by their contents."""
-    node = cfg.get(loader)
-    yield from _datasets(f"{loader}.dataset", node.get("dataset") if isinstance(node, Mapping) else None)
-
-
-def _datasets(path: str, node: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the key and the settings of each data set at ``path``, replacing wrappers by their contents."""
-    if not isinstance(node, Mapping):
-        return
-    inner = [key for key in ("dataset", "datasets") if key in node]
-    if not inner:
-        yield path, node
-    for key in inner:
-        child = node[key]
-        if isinstance(child, Mapping):
-            yield from _datasets(f"{path}.{key}", child)
-        else:
-            for where, one in _numbered(f"{path}.{key}", child or ()):
-                yield from _datasets(where, one)
-
-
 def coco_class(kind: Any) -> Any:
     """Return a data set's Python class, given as class or name, if it reads files as CocoDataset does; else None."""
     coco = require("mmdet.datasets", "det").CocoDataset
@@ -336,12 +313,8 @@ def _numbers(path: str, node: Any) -> Iterator[tuple[str, int]]:
             if key not in _OTHER_CLASSES:
                 yield from _numbers(f"{path}.{key}", value)
     elif isinstance(node, list | tuple):
-        for where, one in _numbered(path, node):
+        for where, one in listed_settings(path, node):
             yield from _numbers(where, one)
-
-
-def _numbered(key: str, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    return ((f"{key}.{index}", value) for index, value in enumerate(values))
 
 
 def _name(kind: Any) -> str:

@@ -12,7 +12,8 @@ from dtn_det.datasets.coco.file import CocoFile, read_coco_file
 from dtn_det.datasets.coco.names import check_images
 from dtn_det.datasets.coco.orientation import find_orientations, ignores_orientation
 from dtn_det.datasets.coco.values import place_of
-from dtn_det.datasets.configs.classes import coco_class, innermost_settings
+from dtn_det.datasets.configs.classes import coco_class
+from dtn_det.datasets.configs.settings import evaluators, innermost_settings
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
 from dtn_det.system.files import write_json
@@ -123,13 +124,13 @@ def _takes_masks(cfg: Mapping[str, Any], dataloaders: Sequence[str], settings: M
     steps = settings.get("pipeline") or ()
     if any(isinstance(step, Mapping) and step.get("with_mask") for step in steps):
         return True
-    for loader in dataloaders:
-        metrics: Any = cfg.get(loader.replace("_dataloader", "_evaluator")) or ()
-        for metric in [metrics] if isinstance(metrics, Mapping) else metrics:
-            kinds = metric.get("metric", ()) if isinstance(metric, Mapping) else ()
-            if "segm" in ([kinds] if isinstance(kinds, str) else kinds):
-                return True
-    return False
+    return any(measures_masks(metric) for loader in dataloaders for _, metric in evaluators(cfg, loader))
+
+
+def measures_masks(metric: Mapping[str, Any]) -> bool:
+    """Tell whether an evaluator measures masks, by its settings."""
+    kinds = metric.get("metric", ())
+    return "segm" in ([kinds] if isinstance(kinds, str) else kinds)
 
 
 def _check_has_masks(where: str, file: CocoFile) -> None:
@@ -163,10 +164,8 @@ def _image_folder(settings: Mapping[str, Any]) -> Path | None:
 
 
 def _replace_in_evaluators(cfg: Any, dataloaders: Sequence[str], path: Path, copy: Path) -> None:
-    for key in [loader.replace("_dataloader", "_evaluator") for loader in dataloaders]:
-        metrics: Any = cfg.get(key) or ()
-        listed: list[Any] = [metrics] if isinstance(metrics, Mapping) else list(metrics)
-        for metric in listed:
-            file = metric.get("ann_file") if isinstance(metric, Mapping) else None
+    for loader in dataloaders:
+        for _, metric in evaluators(cfg, loader):
+            file = metric.get("ann_file")
             if isinstance(file, str) and os.path.isfile(file) and os.path.samefile(file, path):
                 metric["ann_file"] = str(copy)

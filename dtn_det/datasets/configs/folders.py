@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dtn_det.datasets.configs.classes import checkpoint_classes, innermost_settings
+from dtn_det.datasets.configs.classes import checkpoint_classes
 from dtn_det.datasets.configs.settings import (
     check_image_lists,
     class_folder,
     class_names,
-    innermost_datasets,
+    evaluators,
+    innermost_settings,
     numbers_itself,
     own_class_names,
 )
@@ -236,7 +237,7 @@ def check_trained_folders(cfg: Mapping[str, Any], dataloader: str, checkpoint: s
         ClassNameError: Some names are the same, but they are in another order, or other names are missing or added.
     """
     trained, _ = checkpoint_classes(content)
-    for dataset in innermost_datasets(cfg.get(dataloader)):
+    for _, dataset in innermost_settings(cfg, dataloader):
         folder = class_folder(dataset)
         if trained is None or folder is None or not os.path.isdir(folder):
             continue
@@ -355,11 +356,8 @@ def _topks(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple
             head = model.get("head")
             if isinstance(head, Mapping) and head.get("cal_acc") and "topk" in head:
                 yield f"{path}.head", head["topk"]
-    for key in [loader.replace("_dataloader", "_evaluator") for loader in dataloaders]:
-        metrics = cfg.get(key)
-        for path, metric in [(key, metrics)] if isinstance(metrics, Mapping) else _numbered(key, metrics or ()):
-            if isinstance(metric, Mapping) and "topk" in metric:
-                yield path, metric["topk"]
+    for loader in dataloaders:
+        yield from ((path, metric["topk"]) for path, metric in evaluators(cfg, loader) if "topk" in metric)
 
 
 def _first_alone(path: str) -> str:
@@ -369,10 +367,6 @@ def _first_alone(path: str) -> str:
 
 def _most(topk: Any) -> int:
     return max([topk] if isinstance(topk, int) else topk, default=0)
-
-
-def _numbered(key: str, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    return ((f"{key}.{index}", value) for index, value in enumerate(values))
 
 
 def class_numbers(cfg: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

@@ -13,23 +13,41 @@ from dtn_det.datasets.folders.image_files import listed, subfolders
 from dtn_det.errors import InputError
 
 
-def innermost_datasets(node: Any) -> Iterator[dict[str, Any]]:
-    """Yield the settings of a dataloader's data sets, replacing wrappers such as RepeatDataset by their contents."""
-    if not isinstance(node, dict):
+def innermost_settings(cfg: Mapping[str, Any], loader: str) -> Iterator[tuple[str, Any]]:
+    """Yield the config key and the settings of a dataloader's data sets, replacing wrappers by their contents."""
+    node = cfg.get(loader)
+    yield from _datasets(f"{loader}.dataset", node.get("dataset") if isinstance(node, Mapping) else None)
+
+
+def _datasets(path: str, node: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the key and the settings of each data set at ``path``, replacing wrappers by their contents."""
+    if not isinstance(node, Mapping):
         return
-    for key in ("dataset", "datasets"):
-        inner = node.get(key)
-        for child in inner if isinstance(inner, list | tuple) else [inner]:
-            if isinstance(child, dict):
-                if "dataset" in child or "datasets" in child:
-                    yield from innermost_datasets(child)
-                else:
-                    yield child
+    inner = [key for key in ("dataset", "datasets") if key in node]
+    if not inner:
+        yield path, node
+    for key in inner:
+        for where, one in listed_settings(f"{path}.{key}", node[key]):
+            yield from _datasets(where, one)
 
 
-def data_paths(dataloader: Any) -> Iterator[tuple[str, str]]:
+def evaluators(cfg: Mapping[str, Any], loader: str) -> Iterator[tuple[str, Any]]:
+    """Yield the keys in the config and the settings of the evaluators that belong to a dataloader."""
+    key = loader.replace("_dataloader", "_evaluator")
+    return ((where, one) for where, one in listed_settings(key, cfg.get(key)) if isinstance(one, Mapping))
+
+
+def listed_settings(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield a setting that may be one or a list of several, each with its key in the config; nothing for None."""
+    if isinstance(value, Mapping):
+        yield key, value
+    else:
+        yield from ((f"{key}.{index}", one) for index, one in enumerate(value or ()))
+
+
+def data_paths(cfg: Mapping[str, Any], loader: str) -> Iterator[tuple[str, str]]:
     """Yield each annotation file and image folder of a dataloader as (data root, path), except URLs."""
-    for dataset in innermost_datasets(dataloader):
+    for _, dataset in innermost_settings(cfg, loader):
         root = dataset.get("data_root") or ""
         # The data_prefix is one string in configs of mmpretrain, and a dict such as dict(img=...) in MMDetection's.
         prefix = dataset.get("data_prefix") or {}
@@ -181,8 +199,7 @@ def check_image_lists(cfg: Mapping[str, Any], dataloaders: Sequence[str], number
             folders with the same name.
     """
     seen: dict[str, tuple[int, str]] = {}
-    for loader, dataset in [(name, dataset) for name in dataloaders for dataset in innermost_datasets(cfg.get(name))]:
-        path = image_list(dataset)
+    for loader, path in [(name, image_list(one)) for name in dataloaders for _, one in innermost_settings(cfg, name)]:
         if path is None or not os.path.isfile(path):
             continue
         labels: dict[str, int | None] = {}

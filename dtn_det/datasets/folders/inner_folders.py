@@ -52,7 +52,7 @@ def num_inner_classes(inner: Sequence[str], folders: Sequence[str]) -> int:
 
 
 def pooled_remarks(inner: Sequence[str], where: object) -> tuple[Remark, ...]:
-    """Return a remark that images in inner folders count as the class of the outer folder; none without inner folders."""
+    """Return a remark that images in inner folders count as the class of the outer folder; none without any."""
     if not inner:
         return ()
     classes = agreeing(len(_outer(inner)), f"{len(_outer(inner)):,} {{class|classes}}")

@@ -20,6 +20,7 @@ from dtn_det.datasets.coco.file import CocoFile, read_coco_file
 from dtn_det.datasets.coco.names import check_images, is_elsewhere
 from dtn_det.datasets.coco.orientation import Orientations, find_orientations, ignores_orientation
 from dtn_det.datasets.coco.values import Id, identifier
+from dtn_det.datasets.configs.settings import evaluators
 from dtn_det.datasets.remarks import Remark, agreeing, counted
 from dtn_det.errors import InputError
 from dtn_det.robustness.detection.images import DetectionImages
@@ -306,14 +307,8 @@ def check_protocol(cfg: Config, split: str, dataset: type) -> tuple[Remark, ...]
                 "follows other rules: test it with MMDetection, or evaluate its boxes as COCO does with --cfg-options "
                 f"{split}_dataloader.dataset.type=CocoDataset {split}_evaluator.type=CocoMetric"
             )
-    evaluators = cfg.get(f"{split}_evaluator")
-    single = isinstance(evaluators, Mapping)
-    remarks: list[Remark] = []
-    for place, one in enumerate([evaluators] if single else evaluators or []):
-        if isinstance(one, Mapping):
-            key = f"{split}_evaluator" if single else f"{split}_evaluator.{place}"
-            remarks += _check_evaluator(one, key)
-    return tuple(remarks)
+    found = evaluators(cfg, f"{split}_dataloader")
+    return tuple(remark for key, settings in found for remark in _check_evaluator(settings, key))
 
 
 def _check_evaluator(settings: Mapping[str, Any], key: str) -> list[Remark]:

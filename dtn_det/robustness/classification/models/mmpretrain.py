@@ -14,7 +14,7 @@ from dtn_det.checkpoints.load import load_weights
 from dtn_det.checkpoints.state_dict import WeightsKind
 from dtn_det.cost.facts import training_facts
 from dtn_det.datasets.configs.classes import checkpoint_classes
-from dtn_det.datasets.configs.settings import innermost_datasets
+from dtn_det.datasets.configs.settings import innermost_settings
 from dtn_det.errors import InputError
 from dtn_det.robustness.classification.models.classifier import Classifier, View
 from dtn_det.training.config import load_config
@@ -102,7 +102,7 @@ def _class_names(config: Any, content: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the classes in the order of the logits, from the checkpoint or else the config."""
     names, _ = checkpoint_classes(content)
     if not names:
-        dataset = next(innermost_datasets(config.get("train_dataloader")), {})
+        _, dataset = next(innermost_settings(config, "train_dataloader"), ("", {}))
         names = dataset.get("classes") or (dataset.get("metainfo") or {}).get("classes")
     if isinstance(names, str) or not names:
         return ()
