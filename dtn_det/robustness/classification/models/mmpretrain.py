@@ -102,7 +102,7 @@ def _class_names(config: Any, content: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the classes in the order of the logits, from the checkpoint or else the config."""
     names, _ = checkpoint_classes(content)
     if not names:
-        _, dataset = next(innermost_settings(config, "train_dataloader"), ("", {}))
+        dataset: Any = next((one for _, one in innermost_settings(config, "train_dataloader")), {})
         names = dataset.get("classes") or (dataset.get("metainfo") or {}).get("classes")
     if isinstance(names, str) or not names:
         return ()
