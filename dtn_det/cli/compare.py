@@ -31,10 +31,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det compare`."""
-    from dtn_det._optional import require
-
-    for module, extra in (("pandas", "eval"), ("pyarrow", "eval"), ("rich", "eval")):
-        require(module, extra)
     from rich.console import Console
     from rich.text import Text
 

@@ -69,12 +69,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det corrupt`."""
-    from dtn_det._optional import require
     from dtn_det.system.processes import interrupts_remembered
 
     with interrupts_remembered():
-        for module in ("cv2", "numba", "scipy", "PIL", "rich"):
-            require(module, "corruptions")
         importlib.import_module("dtn_det.corrupted_folders.writing")
     if args.grid is not None:
         return _grid(args)

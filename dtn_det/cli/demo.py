@@ -46,9 +46,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det demo`."""
-    from dtn_det._optional import require
-
-    require("rich", "cli")
     from rich.console import Console
 
     from dtn_det.demo.dataset import DatasetSpec
@@ -65,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
         write_data_only(args.data_only, plan.data, console)
         return 0
     # Check now for the packages that the last steps need, so that a missing one is reported before the training.
+    from dtn_det._optional import require
+
     for module, extra in REQUIRED:
         require(module, extra)
     run_demo(args.out, plan, console, fresh=args.fresh)

@@ -34,10 +34,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det import`."""
-    from dtn_det._optional import require
-
-    for module in ("pandas", "pyarrow"):
-        require(module, "eval")
     from dtn_det.datasets.remarks import tell
     from dtn_det.robustness.importing.read import import_files
     from dtn_det.robustness.importing.write import MMDET_DETECTIONS, MMDET_RULE, write_imported

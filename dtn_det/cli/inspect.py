@@ -46,10 +46,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det inspect`."""
-    from dtn_det._optional import require
-
-    for module, extra in (("matplotlib", "report"), ("pandas", "cli"), ("rich", "cli")):
-        require(module, extra)
     from rich.console import Console
 
     from dtn_det.datasets.remarks import tell

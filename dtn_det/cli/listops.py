@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from dtn_det._optional import require
 from dtn_det.cli import sweep_options
 
 _COUNTS = {"train": 96000, "val": 2000, "test": 2000}
@@ -35,17 +34,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det listops`."""
-    require("rich", "cli")
     from rich.console import Console
 
     from dtn_det.sequence.listops import FILES, ListOps, write_listops
     from dtn_det.system.files import reporting_file_errors
+    from dtn_det.system.progress import say
 
     settings = ListOps(**{key: value for key, value in vars(args).items() if key in ListOps.__dataclass_fields__})
     console = Console()
     workers = args.workers if args.workers is not None else sweep_options.num_cores()
     with reporting_file_errors():
         drawn = write_listops(args.out, settings, workers, console)
-    text = f"{', '.join(FILES.values())} {'written to' if drawn else 'are complete in'} {args.out}"
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    say(console, f"{', '.join(FILES.values())} {'written to' if drawn else 'are complete in'} {args.out}")
     return 0

@@ -19,6 +19,7 @@ from typing import Final
 
 from dtn_det._optional import require
 from dtn_det.errors import InputError
+from dtn_det.system.processes import interrupts_remembered
 
 EXIT_FAILURE: Final = 1
 EXIT_INTERRUPTED: Final = 130
@@ -26,27 +27,50 @@ EXIT_INTERRUPTED: Final = 130
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: its name, its module, and whether it needs MMDetection."""
+    """A subcommand.
+
+    Attributes:
+        name: Its name on the command line.
+        module: Its Python module.
+        requires: Packages that it cannot run without, each with the extra that installs it.
+    """
 
     name: str
     module: str
-    needs_models: bool
+    requires: tuple[tuple[str, str], ...] = ()
 
+
+_MODELS: Final = (("mmdet", "det"), ("mmdet.models", "det"))
+_SWEEP: Final = (
+    *(("cv2", "corruptions"), ("numba", "corruptions")),
+    *(("pandas", "eval"), ("pyarrow", "eval"), ("rich", "eval")),
+)
 
 COMMANDS: Final = (
-    Command("doctor", "dtn_det.cli.doctor", needs_models=False),
-    Command("demo", "dtn_det.cli.demo", needs_models=True),
-    Command("check", "dtn_det.cli.check", needs_models=False),
-    Command("complexity", "dtn_det.cli.complexity", needs_models=True),
-    Command("corrupt", "dtn_det.cli.corrupt", needs_models=False),
-    Command("mce", "dtn_det.cli.mce", needs_models=False),
-    Command("mpc", "dtn_det.cli.mpc", needs_models=True),
-    Command("import", "dtn_det.cli.import_results", needs_models=False),
-    Command("report", "dtn_det.cli.report", needs_models=False),
-    Command("compare", "dtn_det.cli.compare", needs_models=False),
-    Command("inspect", "dtn_det.cli.inspect", needs_models=False),
-    Command("export", "dtn_det.cli.export", needs_models=False),
-    Command("listops", "dtn_det.cli.listops", needs_models=False),
+    Command("doctor", "dtn_det.cli.doctor"),
+    Command("demo", "dtn_det.cli.demo", (*_MODELS, ("rich", "cli"))),
+    Command("check", "dtn_det.cli.check"),
+    Command("complexity", "dtn_det.cli.complexity", _MODELS),
+    Command(
+        "corrupt",
+        "dtn_det.cli.corrupt",
+        tuple((name, "corruptions") for name in ("cv2", "numba", "scipy", "PIL", "rich")),
+    ),
+    Command("mce", "dtn_det.cli.mce", _SWEEP),
+    Command("mpc", "dtn_det.cli.mpc", (*_MODELS, *_SWEEP)),
+    Command("import", "dtn_det.cli.import_results", (("pandas", "eval"), ("pyarrow", "eval"))),
+    Command(
+        "report",
+        "dtn_det.cli.report",
+        (
+            *(("pandas", "eval"), ("pyarrow", "eval")),
+            *((name, "report") for name in ("matplotlib", "plotly", "jinja2")),
+        ),
+    ),
+    Command("compare", "dtn_det.cli.compare", (("pandas", "eval"), ("pyarrow", "eval"), ("rich", "eval"))),
+    Command("inspect", "dtn_det.cli.inspect", (("matplotlib", "report"), ("pandas", "cli"), ("rich", "cli"))),
+    Command("export", "dtn_det.cli.export"),
+    Command("listops", "dtn_det.cli.listops", (("rich", "cli"),)),
 )
 
 # Commands that continue when they are run again after an interrupt. `corrupt` does too, but prints so itself.
@@ -67,11 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = build_parser(arguments).parse_args(arguments)
         command = next(command for command in COMMANDS if command.name == args.command)
-        if command.needs_models:
-            # MMDetection prints while it loads; standard output is for the subcommand only.
-            with contextlib.redirect_stdout(sys.stderr):
-                require("mmdet", extra="det")
-                require("mmdet.models", extra="det")
+        # A missing package is reported before any work. MMDetection prints while it loads; standard output is for the
+        # subcommand only.
+        with contextlib.redirect_stdout(sys.stderr), interrupts_remembered():
+            for package, extra in command.requires:
+                require(package, extra)
         code = importlib.import_module(command.module).run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:

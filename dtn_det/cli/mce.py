@@ -8,8 +8,6 @@ from pathlib import Path
 from dtn_det._optional import require
 from dtn_det.cli import sweep_options
 
-REQUIRED = (("cv2", "corruptions"), ("numba", "corruptions"), ("pandas", "eval"), ("pyarrow", "eval"), ("rich", "eval"))
-
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the parser of `mce`."""
@@ -68,8 +66,6 @@ def run(args: argparse.Namespace) -> int:
     from dtn_det.system.processes import interrupts_remembered
 
     with interrupts_remembered():
-        for module, extra in REQUIRED:
-            require(module, extra)
         # Report a missing package before the images are listed, which may take minutes.
         for source in args.models:
             if source.startswith("timm:"):

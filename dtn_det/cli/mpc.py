@@ -7,10 +7,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from dtn_det._optional import require
 from dtn_det.cli import sweep_options
-
-REQUIRED = (("cv2", "corruptions"), ("numba", "corruptions"), ("pandas", "eval"), ("pyarrow", "eval"), ("rich", "eval"))
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,8 +48,6 @@ def run(args: argparse.Namespace) -> int:
     from dtn_det.system.processes import interrupts_remembered
 
     with interrupts_remembered():
-        for module, extra in REQUIRED:
-            require(module, extra)
         from rich.console import Console
 
         from dtn_det.reports.sweep_results import print_sweep_report, sweep_report

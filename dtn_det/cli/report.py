@@ -5,16 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dtn_det._optional import require
 from dtn_det.cli.sweep_options import num_cores, output_folder
-
-REQUIRED = (
-    ("pandas", "eval"),
-    ("pyarrow", "eval"),
-    ("matplotlib", "report"),
-    ("plotly", "report"),
-    ("jinja2", "report"),
-)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,9 +47,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det report`."""
-    # Report a missing package before the numbers are computed, which may take a minute.
-    for module, extra in REQUIRED:
-        require(module, extra)
     from rich.console import Console
 
     from dtn_det.reports.collect import ReportOptions

@@ -45,7 +45,6 @@ class Source:
         images: All its images, sorted by target.
         annotations: COCO's annotation files, by their paths within the tree, which are also their paths within each
             corruption and severity. A value is the path of a file to be copied, or the new content of a changed file.
-        remarks: What was left out or decided.
         classes: All class folders, including folders without images; empty if there are no class folders.
     """
 
@@ -79,16 +78,7 @@ def list_folder(root: Path, layout: str) -> Source:
         OSError: A folder cannot be read.
     """
     found = recognise(root)
-    return list_recognised(found, layout) if layout == "imagenet" else list_plain(root, found)
-
-
-def list_recognised(found: Recognised, layout: str) -> Source:
-    """List the images of a folder that was recognised.
-
-    Raises:
-        InputError: See :func:`list_folder`.
-    """
-    return _list_classes(found, layout) if layout == "imagenet" else list_plain(found.root, found)
+    return list_classes(found) if layout == "imagenet" else list_plain(root, found)
 
 
 def list_plain(root: Path, found: Recognised) -> Source:
@@ -108,7 +98,12 @@ def list_plain(root: Path, found: Recognised) -> Source:
     return Source("plain", images, remarks=remarks, classes=classes)
 
 
-def _list_classes(found: Recognised, layout: str) -> Source:
+def list_classes(found: Recognised) -> Source:
+    """List the images of a recognised folder in ImageNet's layout.
+
+    Raises:
+        InputError: See :func:`list_folder`.
+    """
     strangers = [name for name in found.folders if not WNID.fullmatch(name)]
     if found.kind != "tiny_imagenet_val" and (found.classes != "imagenet" and len(strangers) == len(found.folders)):
         raise InputError(
@@ -124,7 +119,7 @@ def _list_classes(found: Recognised, layout: str) -> Source:
     images = sort_images([_source_image(Path(path), key) for key, path in listing.paths.items()])
     where = found.root
     remarks = (*found.remarks, *listing.others.remarks(where), *mask_remarks(listing.paths, where))
-    return Source(layout, images, remarks=remarks, classes=tuple(sorted({*listing.folders, *found.listed_classes})))
+    return Source("imagenet", images, remarks=remarks, classes=tuple(sorted({*listing.folders, *found.listed_classes})))
 
 
 def sort_images(images: Sequence[SourceImage]) -> tuple[SourceImage, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from dtn_det.corrupted_folders.coco_layout import list_coco
-from dtn_det.corrupted_folders.layouts import LAYOUTS, Source, list_plain, list_recognised
+from dtn_det.corrupted_folders.layouts import LAYOUTS, Source, list_classes, list_plain
 from dtn_det.corrupted_folders.manifest import Manifest
 from dtn_det.corrupted_folders.worker import WRITABLE, Job
 from dtn_det.corruptions.catalog import check_name
@@ -134,8 +134,10 @@ def plan_tree(
         raise InputError(f"expected --layout coco with --annotations or --images, got {layout!r}: leave them out")
     if layout == "coco":
         source = list_coco(root, annotations, images)
+    elif layout == "imagenet":
+        source = list_classes(found)
     else:
-        source = list_plain(root, found) if as_it_is else list_recognised(found, layout)
+        source = list_plain(root if as_it_is else found.root, found)
     chosen = corruptor(_suggested_profile(found, layout))
     file_format = file_format or ("jpeg" if layout == "imagenet" else "source")
     if crop is None:

@@ -220,7 +220,7 @@ def draw_magnitudes(looks: Looks, chosen: Sequence[BlockLook], norm_name: str) -
     image: Any = None
     for row, block in zip(axes, chosen, strict=True):
         row[0].imshow(looks.subject.picture)
-        row[0].set_ylabel(block.title.replace(", ", "\n"))
+        row[0].set_ylabel(_short(block))
         for axis, field in zip(row[1:], NORMS, strict=True):
             sizes = relative[block.name, field]
             image = _lay_over(axis, looks, sizes, block.stride, vmin=1 - limit, vmax=1 + limit)

@@ -110,17 +110,13 @@ def matches_from_evaluator(evaluator: Any) -> CocoMatches:
         len(scores),
     )
     return _assembled(
-        pairs=np.array(pairs, dtype=np.int64).reshape(-1, 2),
-        sizes=sizes,
-        scores=np.array(scores, dtype=np.float64),
+        settings,
+        np.array(pairs, dtype=np.int64).reshape(-1, 2),
+        sizes,
+        np.array(scores, dtype=np.float64),
         inside=_within(np.array(areas, dtype=np.float64), ranges),
         counts=_within(truth_area, ranges) & ~crowd,
         outcome=outcome,
-        images=images,
-        num_categories=len(categories),
-        areas=tuple(settings.areaRngLbl),
-        iou_thresholds=thresholds,
-        recall_thresholds=np.asarray(settings.recThrs, dtype=np.float64),
     )
 
 
@@ -189,19 +185,16 @@ def _within(areas: NDArray[np.float64], ranges: NDArray[np.float64]) -> NDArray[
 
 
 def _assembled(
-    *,
+    settings: Any,
     pairs: NDArray[np.int64],
     sizes: NDArray[np.int64],
     scores: NDArray[np.float64],
+    *,
     inside: NDArray[np.bool_],
     counts: NDArray[np.bool_],
     outcome: NDArray[np.uint8],
-    images: list[int],
-    num_categories: int,
-    areas: tuple[str, ...],
-    iou_thresholds: NDArray[np.float64],
-    recall_thresholds: NDArray[np.float64],
 ) -> CocoMatches:
+    num_categories = len(settings.catIds)
     category = np.repeat(pairs[:, 0], sizes[:, 0])
     image = np.repeat(pairs[:, 1], sizes[:, 0])
     # The sort is stable, like COCO's: detections with equal scores stay in the order of their images.
@@ -221,10 +214,10 @@ def _assembled(
     totals = np.concatenate([np.zeros((len(counts), 1), dtype=np.int64), np.cumsum(counts, axis=1)], axis=1)
     per_pair = totals[:, truth_ends] - totals[:, truth_ends - sizes[:, 1]]
     return CocoMatches(
-        images=tuple(images),
-        areas=areas,
-        iou_thresholds=iou_thresholds,
-        recall_thresholds=recall_thresholds,
+        images=tuple(map(int, settings.imgIds)),
+        areas=tuple(settings.areaRngLbl),
+        iou_thresholds=np.asarray(settings.iouThrs, dtype=np.float64),
+        recall_thresholds=np.asarray(settings.recThrs, dtype=np.float64),
         starts=starts.astype(np.int64),
         image=image[order].astype(np.int32),
         inside=np.ascontiguousarray(inside[:, order]),

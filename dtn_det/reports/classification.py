@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -34,11 +35,9 @@ from dtn_det.reports.contents import Section
 from dtn_det.reports.numbers import (
     Row,
     difference_rows,
-    differences_frame,
+    make_section,
     number_rows,
-    numbers_frame,
     point_samples,
-    reliability_frame,
     sets_of,
     unpaired,
 )
@@ -200,11 +199,12 @@ def classification_section(
     """
     remarks: list[str] = []
     against = models[baseline].error if baseline is not None and baseline in models else baseline
+    computed = _Computed(against, level, num_classes, remarks)
     rows: list[Row] = []
     for name, model in models.items():
         cells = model.error.cells
         for which in sets_of(cells):
-            found = _intervals(name, model.error, against, which, level, remarks, num_classes)
+            found = computed.intervals(name, model.error, which)
             rows += number_rows(name, which, found, cells, names=_NAMES, severities=model.severities)
             for other in model.others:
                 plain = classification_intervals(other, None, corruptions=which, allow_partial=True, level=level)
@@ -219,116 +219,94 @@ def classification_section(
             continue
         shown.append((first, second))
         for which in sets_of(one.cells):
-            both = _differences((first, second), (one, other), against, which, level, remarks, num_classes)
+            both = computed.differences({first: one, second: other}, which)
             changes += difference_rows(first, second, which, both, one.cells)
     diagrams = [row for model in models.values() for row in model.reliability]
-    section = Section(
-        "top1", numbers_frame(rows), differences_frame(changes), reliability_frame(diagrams), tuple(shown)
-    )
-    return section, tuple(dict.fromkeys(remarks))
+    return make_section("top1", rows, changes, diagrams, shown), tuple(dict.fromkeys(remarks))
 
 
 _Baseline = str | Samples | None
 
 
-def _intervals(
-    name: str,
-    model: Samples,
-    baseline: _Baseline,
-    which: CorruptionSet,
-    level: float,
-    remarks: list[str],
-    num_classes: int | None,
-) -> Intervals[Interval]:
-    def compute(against: _Baseline, relative: bool) -> Intervals[Interval]:
-        return classification_intervals(
-            model, against, corruptions=which, allow_partial=True, relative=relative, level=level
-        )
+@dataclass(frozen=True)
+class _Computed:
+    """Computes all numbers that are defined, and collects a remark on each kind of number that is not."""
 
-    guesses = _guesses({name: model}, baseline, num_classes)
-    return _as_much_as_defined(name, compute, model, _paired(name, model, baseline, remarks), remarks, guesses)
+    baseline: _Baseline
+    level: float
+    num_classes: int | None
+    remarks: list[str]
 
+    def intervals(self, name: str, model: Samples, which: CorruptionSet) -> Intervals[Interval]:
+        """Return the numbers of one model over a set of corruptions."""
+        baseline, fault = _paired(model, self.baseline)
+        if fault:
+            self.remarks.append(f"{name}: no corruption errors, {fault}")
+        return self._defined(partial(classification_intervals, model), {name: model}, baseline, which)
 
-def _differences(
-    names: tuple[str, str],
-    models: tuple[Samples, Samples],
-    baseline: _Baseline,
-    which: CorruptionSet,
-    level: float,
-    remarks: list[str],
-    num_classes: int | None,
-) -> Intervals[Difference]:
-    first, second = models
+    def differences(self, pair: Mapping[str, Samples], which: CorruptionSet) -> Intervals[Difference]:
+        """Return the differences of two models by name, second minus first, over a set of corruptions."""
+        first, second = pair.values()
+        baseline, _ = _paired(first, self.baseline)
+        return self._defined(partial(classification_differences, first, second), pair, baseline, which)
 
-    def compute(against: _Baseline, relative: bool) -> Intervals[Difference]:
-        return classification_differences(
-            first, second, against, corruptions=which, allow_partial=True, relative=relative, level=level
-        )
+    def _defined(
+        self,
+        compute: Callable[..., Intervals[AnyInterval]],
+        models: Mapping[str, Samples],
+        baseline: _Baseline,
+        which: CorruptionSet,
+    ) -> Intervals[AnyInterval]:
+        """Compute all numbers that are defined: if need be, without the relative mCE, or without any corruption error.
 
-    guesses = _guesses(dict(zip(names, models, strict=True)), baseline, num_classes)
-    return _as_much_as_defined(names[1], compute, first, _paired(names[1], first, baseline, []), remarks, guesses)
+        Remarks on errors are on the last model; the first one says whether there are clean images.
+        """
+        attempts = [(baseline, False)]
+        guesses = self._guesses(models) if baseline is not None else []
+        if guesses:
+            self.remarks.extend(guesses)
+        else:
+            attempts.insert(0, (baseline, CLEAN in next(iter(models.values())).cells))
+        compute = partial(compute, corruptions=which, allow_partial=True, level=self.level)
+        for against, relative in attempts:
+            try:
+                return compute(against, relative=relative)
+            # On few images, the baseline may make no errors under some corruption, or no more than on clean images.
+            except CellError as error:
+                self.remarks.append(f"{list(models)[-1]}: {error}")
+        return compute(None, relative=False)
 
-
-def _guesses(models: Mapping[str, Samples], baseline: _Baseline, num_classes: int | None) -> list[str]:
-    """Return a remark on each model or baseline that is no better than chance, and so has no relative mCE."""
-    if num_classes is None:
-        return []
-    asked = {**models, "the baseline": baseline} if isinstance(baseline, Samples) else dict(models)
-    said = []
-    for name, samples in asked.items():
-        column = samples.column(CLEAN)
-        if column is None or not is_at_chance(float(samples.point[column]), samples.num_images, num_classes):
-            continue
-        said.append(chance_remark(float(samples.point[column]), name))
-    return said
-
-
-def _as_much_as_defined(
-    name: str,
-    compute: Callable[[_Baseline, bool], Intervals[AnyInterval]],
-    model: Samples,
-    baseline: _Baseline,
-    remarks: list[str],
-    guesses: Sequence[str],
-) -> Intervals[AnyInterval]:
-    """Compute all numbers that are defined. If undefined, the relative mCE or all corruption errors are left out."""
-    attempts = [(baseline, False)]
-    if baseline is not None and guesses:
-        remarks += guesses
-    else:
-        attempts.insert(0, (baseline, CLEAN in model.cells))
-    for against, relative in attempts:
-        try:
-            return compute(against, relative)
-        # On few images, the baseline may make no errors under some corruption, or no more errors than on clean images.
-        except CellError as error:
-            remarks.append(f"{name}: {error}")
-    return compute(None, False)
+    def _guesses(self, models: Mapping[str, Samples]) -> list[str]:
+        """Return a remark on each model, or baseline, that is no better than chance: relative mCE is undefined then."""
+        found = []
+        asked = {**models, "the baseline": self.baseline} if isinstance(self.baseline, Samples) else models
+        for name, samples in asked.items():
+            column = samples.column(CLEAN)
+            if column is None or self.num_classes is None:
+                continue
+            error = float(samples.point[column])
+            if is_at_chance(error, samples.num_images, self.num_classes):
+                found.append(chance_remark(error, name))
+        return found
 
 
-def _paired(name: str, model: Samples, baseline: _Baseline, remarks: list[str]) -> _Baseline:
-    """Return the baseline for use with a model, or None with a remark if the two were evaluated on different images.
+def _paired(model: Samples, baseline: _Baseline) -> tuple[_Baseline, str]:
+    """Return the baseline for use with a model, or None and why if the two were evaluated on different images.
 
     If one of the two has no records of images, the baseline's errors are treated as constants.
     """
     if not isinstance(baseline, Samples) or baseline is model:
-        return baseline
+        return baseline, ""
+    if baseline.images and model.images:
+        fault = unpaired(baseline, model)
+        return (None, fault) if fault else (baseline, "")
+    # Without a bootstrap, only the counts of images can be compared. A count of 0, from another tool, means unknown.
     counts = (baseline.num_images, model.num_images)
-    if not (baseline.images and model.images):
-        # Without a bootstrap, only the counts of images can be compared. A count of 0, from another tool, means
-        # unknown.
-        if all(counts) and counts[0] != counts[1]:
-            remarks.append(
-                f"{name}: no corruption errors, they were evaluated on other images ({counts[0]:,} and {counts[1]:,})"
-            )
-            return None
-        values = np.broadcast_to(baseline.point, (len(model.values), len(baseline.point)))
-        return replace(baseline, values=values, num_images=model.num_images, images=model.images, seed=model.seed)
-    fault = unpaired(baseline, model)
-    if fault:
-        remarks.append(f"{name}: no corruption errors, {fault}")
-        return None
-    return baseline
+    if all(counts) and counts[0] != counts[1]:
+        return None, f"they were evaluated on other images ({counts[0]:,} and {counts[1]:,})"
+    values = np.broadcast_to(baseline.point, (len(model.values), len(baseline.point)))
+    constant = replace(baseline, values=values, num_images=model.num_images, images=model.images, seed=model.seed)
+    return constant, ""
 
 
 def _reliability_rows(name: str, cells: Sequence[Cell], diagrams: Sequence[Reliability]) -> Iterator[Row]:

@@ -69,7 +69,6 @@ def collect(
     Args:
         stores: Folders with results. If a folder is given as ``LABEL=FOLDER``, its models are called ``LABEL/NAME``. Or
             the result of :func:`~dtn_det.reports.sources.open_sources`.
-        options: Options of the report.
         on_model: Called with each model's name before its records are read.
 
     Raises:

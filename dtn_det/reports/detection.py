@@ -28,11 +28,9 @@ from dtn_det.reports.numbers import (
     SETS,
     Row,
     difference_rows,
-    differences_frame,
+    make_section,
     number_rows,
-    numbers_frame,
     point_samples,
-    reliability_frame,
     sets_of,
     unpaired,
 )
@@ -241,8 +239,7 @@ def detection_section(
                 changes += difference_rows(first, second, which, change, both[0].cells)
         else:
             shown.append((first, second))
-    section = Section(kind, numbers_frame(rows), differences_frame(changes), reliability_frame([]), tuple(shown))
-    return section, tuple(dict.fromkeys(remarks))
+    return make_section(kind, rows, changes, (), shown), tuple(dict.fromkeys(remarks))
 
 
 def _has_clean_performance(samples: Samples) -> bool:

@@ -23,6 +23,7 @@ from dtn_det.reports.contents import (
     DIFFERENCE_COLUMNS,
     NUMBER_COLUMNS,
     RELIABILITY_COLUMNS,
+    Kind,
     Report,
     ReportModel,
     Section,
@@ -69,10 +70,6 @@ def number_rows(
     """Yield the rows of :attr:`Section.numbers` for one model and one set of corruptions.
 
     Args:
-        model: Name of the model.
-        which: The set of corruptions.
-        found: The numbers of the model with their intervals.
-        cells: All cells that the model was evaluated on.
         names: Maps names in `found` to names in the report, for numbers whose two names differ.
         severities: Whether to include the numbers of single severities.
     """
@@ -109,9 +106,13 @@ def unpaired(one: Samples, other: Samples) -> str:
     return ""
 
 
-def numbers_frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """Make the table :attr:`Section.numbers` from its rows."""
-    return _frame(rows, NUMBER_COLUMNS)
+def make_section(
+    kind: Kind, rows: Sequence[Row], changes: Sequence[Row], diagrams: Sequence[Row], pairs: Sequence[tuple[str, str]]
+) -> Section:
+    """Make a section from the rows of its three tables and the pairs that were compared."""
+    numbers = pd.DataFrame(rows, columns=list(NUMBER_COLUMNS))
+    reliability = pd.DataFrame(diagrams, columns=list(RELIABILITY_COLUMNS))
+    return Section(kind, numbers, differences_frame(changes), reliability, tuple(pairs))
 
 
 def differences_frame(rows: Sequence[Row]) -> pd.DataFrame:
@@ -126,16 +127,8 @@ def differences_frame(rows: Sequence[Row]) -> pd.DataFrame:
     for places in families.values():
         for place, p_value in holm_by_key({place: rows[place][-1] for place in places}).items():
             adjusted[place] = p_value
-    return _frame([(*row, p_value) for row, p_value in zip(rows, adjusted, strict=True)], DIFFERENCE_COLUMNS)
-
-
-def reliability_frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """Make the table :attr:`Section.reliability` from its rows."""
-    return _frame(rows, RELIABILITY_COLUMNS)
-
-
-def _frame(rows: Sequence[Row], columns: Sequence[str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=list(columns))
+    found = [(*row, p_value) for row, p_value in zip(rows, adjusted, strict=True)]
+    return pd.DataFrame(found, columns=list(DIFFERENCE_COLUMNS))
 
 
 def _family(first: str, second: str, which: str, name: str, scope: str, severity: int) -> Row:

@@ -105,19 +105,15 @@ def _task(models: Mapping[str, ModelStore | Imported]) -> Task:
     if len(tasks) > 1:
         listed = " and ".join(f"{task} ({name})" for task, name in tasks.items())
         raise ReportError(f"expected models of one task in a report, got {listed}: make one report for each")
-    return _known_task(next(iter(tasks)))
+    return known_task(next(iter(tasks)))
 
 
-def task_of(store: Store) -> Task:
+def known_task(task: str) -> Task:
     """Return the task of a store.
 
     Raises:
         StoreError: Reports cannot be made of this task.
     """
-    return _known_task(store.manifest.task)
-
-
-def _known_task(task: str) -> Task:
     if task == "classification":
         return "classification"
     if task == "detection":

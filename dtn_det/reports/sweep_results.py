@@ -10,9 +10,10 @@ from dtn_det.corruptions.cells import CLEAN
 from dtn_det.metrics import BASELINES
 from dtn_det.reports.collect import ReportOptions, collect_sources
 from dtn_det.reports.formats.terminal import print_tables
-from dtn_det.reports.sources import Sources, task_of
+from dtn_det.reports.sources import Sources, known_task
 from dtn_det.reports.tables import sweep_tables
 from dtn_det.robustness.detection.records import rule_note
+from dtn_det.system.progress import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +59,9 @@ def sweep_report(
         wanted.append(baseline)
     stored = store.models()
     # If the baseline is not in the store, collect_sources raises an error that lists the possible baselines.
-    sources = Sources(task_of(store), {name: store.model(name) for name in wanted if name in names or name in stored})
+    sources = Sources(
+        known_task(store.manifest.task), {name: store.model(name) for name in wanted if name in names or name in stored}
+    )
     options = ReportOptions(models=wanted, baseline=baseline, pairs=(), replicates=replicates, processes=processes)
     found = collect_sources(sources, options, on_cells=on_cells)
     return replace(found, models=tuple(model for model in found.models if model.name in names))
@@ -71,7 +74,7 @@ def print_sweep_report(console: Console, store: Store, report: Report) -> None:
     if tables:
         print_tables(console, tables)
     for text in (*report.remarks, *_advice(store, report), *_rules(store, names)):
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
+        say(console, text)
     for name in names:
         _print_bad_images(console, name, report)
 
@@ -103,4 +106,4 @@ def _print_bad_images(console: Console, name: str, report: Report) -> None:
     if len(lines) > _BAD_SHOWN:
         lines[_BAD_SHOWN:] = [f"and {len(lines) - _BAD_SHOWN:,} more"]
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        say(console, line)

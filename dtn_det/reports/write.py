@@ -25,7 +25,7 @@ from dtn_det.reports.tables.published import published_for
 from dtn_det.reports.tables.table import Table
 from dtn_det.reports.visualizer import log_report
 from dtn_det.system.files import is_temporary, locked, write_text
-from dtn_det.system.progress import stages
+from dtn_det.system.progress import say, stages
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,7 +96,7 @@ def make_report(
             show = add_stage("Writing tables, figures, and the page", 3)
             # Remove the earlier report only now, when all that the user named has turned out to be right.
             if earlier:
-                _say(console, f"the report in {out} is replaced")
+                say(console, f"the report in {out} is replaced")
             for name in _FOLDERS:
                 shutil.rmtree(out / name, ignore_errors=True)
             published = published_for(report) if with_published else ()
@@ -111,7 +111,7 @@ def make_report(
             show(3)
         _summarise(report, tables, out, console)
         for figure, reason in left_out.items():
-            _say(console, f"no figure {figure}: {reason}")
+            say(console, f"no figure {figure}: {reason}")
     return report
 
 
@@ -150,14 +150,10 @@ def write_tables(report: Report, tables: Sequence[Table], out: Path) -> None:
     write_text(out / "report.json", to_json(report))
 
 
-def _say(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
-
-
 def _summarise(report: Report, tables: Sequence[Table], out: Path, console: Console) -> None:
     print_tables(console, tables[:1])
     for remark in report.remarks:
-        _say(console, remark)
+        say(console, remark)
     places = {
         "the page": out / "report.html",
         "all tables for reading": out / "report.md",
@@ -167,4 +163,4 @@ def _summarise(report: Report, tables: Sequence[Table], out: Path, console: Cons
         "all numbers": out / "report.json",
     }
     for what, path in places.items():
-        _say(console, f"  {what:32} {os.path.relpath(path)}")
+        say(console, f"  {what:32} {os.path.relpath(path)}")

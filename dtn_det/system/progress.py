@@ -157,11 +157,16 @@ def _add_lines(
             if count.total is not None:
                 text += f" of {count.total:,}{f' {unit}' if unit else ''} ({done / count.total:.0%})"
             text = ", ".join([text, *count.words(note)])
-            console.print(text, soft_wrap=True, highlight=False, markup=False)
+            say(console, text)
 
     if done == total:
         update(done, note=note)
     return update
+
+
+def say(console: Console, text: str) -> None:
+    """Print a text as it is: without line breaks, colours or markup."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def duration(seconds: float) -> str:

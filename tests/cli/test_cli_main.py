@@ -30,7 +30,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], None]:
 
         module.add_parser, module.run = add_parser, run  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "fake_command", module)
-        monkeypatch.setattr(cli, "COMMANDS", (cli.Command("work", "fake_command", needs_models=False),))
+        monkeypatch.setattr(cli, "COMMANDS", (cli.Command("work", "fake_command"),))
         monkeypatch.delenv("DTN_DET_DEBUG", raising=False)
 
     return install
@@ -114,7 +114,7 @@ def test_a_command_that_needs_models_names_the_extra(
     command: Callable[[Run], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command(lambda args: 0)
-    monkeypatch.setattr(cli, "COMMANDS", (cli.Command("work", "fake_command", needs_models=True),))
+    monkeypatch.setattr(cli, "COMMANDS", (cli.Command("work", "fake_command", requires=(("mmdet", "det"),)),))
     monkeypatch.setitem(sys.modules, "mmdet", None)
     assert cli.main(["work"]) == 1
     assert "mmdet" in capsys.readouterr().err
@@ -123,7 +123,7 @@ def test_a_command_that_needs_models_names_the_extra(
 def test_a_command_that_does_not_import_is_one_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "COMMANDS", (cli.Command("work", "no_such_module", needs_models=False),))
+    monkeypatch.setattr(cli, "COMMANDS", (cli.Command("work", "no_such_module"),))
     assert cli.main(["work"]) == 1
     assert capsys.readouterr().err.startswith("dtn-det: error: No module named 'no_such_module'\n")
 
@@ -168,9 +168,7 @@ def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
         "def run(args):\n    print('line\\n' * 100000)\n    return 0\n"
     )
     code = (
-        "from dtn_det.cli import main as cli\n"
-        "cli.COMMANDS = (cli.Command('chatty', 'chatty', needs_models=False),)\n"
-        "sys.exit(cli.main())"
+        "from dtn_det.cli import main as cli\ncli.COMMANDS = (cli.Command('chatty', 'chatty'),)\nsys.exit(cli.main())"
     )
     program = f"import sys; sys.argv[1:] = ['chatty']\n{code}"
     with subprocess.Popen(

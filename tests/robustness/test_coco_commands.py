@@ -139,7 +139,7 @@ def test_the_numbers_of_mpc_are_those_of_pycocotools(name, images):
         boxes,
         scores,
         np.array([labels[row["category_id"]] for row in rows], np.int32),
-        [row["segmentation"]["counts"].encode() for row in rows] if data.truth.has_masks else None,
+        np.array([row["segmentation"]["counts"].encode() for row in rows], object) if data.truth.has_masks else None,
         scores,
     )
     scorer = CocoScorer(data.truth)

@@ -76,7 +76,6 @@ class Listing:
     Attributes:
         paths: Paths of the images by their keys, sorted by folder and then by name.
         folders: Sorted names of all class folders, including folders without images.
-        others: Counts of the files that are not images.
     """
 
     paths: dict[str, str]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dtn_det.corruptions.catalog import ALL, CIFAR_C_BAR_CATALOG, IMAGENET_C_BAR_CATALOG
 from dtn_det.corruptions.stream import WNID
-from dtn_det.datasets.folders.image_files import Contents, look, peek, subfolders
+from dtn_det.datasets.folders.image_files import Contents, peek, subfolders
 from dtn_det.datasets.folders.label_maps import NUMBER
 from dtn_det.errors import InputError
 
@@ -130,8 +130,3 @@ def _holds_magnitudes(folder: Path, name: str) -> bool:
     if contents.images or not contents.folders or not all(is_severity(inner) for inner in contents.folders):
         return False
     return is_corruption(name) or all(holds_classes(folder / inner) for inner in contents.folders)
-
-
-def look_for_corruptions(root: Path) -> CorruptionFolders:
-    """List a folder and find the corruptions in it: see :func:`find_corruptions`."""
-    return find_corruptions(root, look(root))

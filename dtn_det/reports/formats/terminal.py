@@ -26,6 +26,7 @@ from dtn_det.reports.tables.table import (
     number_text,
     supported_decimals,
 )
+from dtn_det.system.progress import say
 
 _LONGEST_LABEL = 32
 _UNBOUNDED = 10_000
@@ -69,14 +70,10 @@ def print_tables(console: Console, tables: Sequence[Table]) -> None:
         for part in _parts(console, table):
             console.print(part)
         for note in table.notes:
-            _say(console, note)
+            say(console, one_line(note))
         console.print()
     for line in tables[0].footer:
-        _say(console, line)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(one_line(text), soft_wrap=True, highlight=False, markup=False)
+        say(console, one_line(line))
 
 
 def _parts(console: Console, table: Table) -> Iterator[RichTable]:

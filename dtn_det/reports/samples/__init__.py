@@ -91,8 +91,6 @@ class Disagreement:
     """An image on which one of two models is much better.
 
     Attributes:
-        better: Name of the better model.
-        worse: Name of the other model.
         image: The image, with the single picture on which the models differ most.
     """
 
@@ -177,8 +175,6 @@ def make_samples(
             images, or its parent folder.
         pairs: Pairs of compared models; images on which the first pair with records differs most are added.
         clean: The folder of clean images of classifiers, if ``data`` has corrupted images.
-        frost: Folder with the original frost textures, if the evaluation used them.
-        seed: Seed with which images are drawn.
 
     Raises:
         ReportError: The images are not the evaluated images, no model has records of images, or ``clean`` is given for

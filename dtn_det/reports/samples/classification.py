@@ -48,10 +48,6 @@ def classification_gallery(
     Args:
         models: The models by name, all of the same images and corruptions.
         pair: Two models; images on which their answers differ most are added. None to add none.
-        clean: The folder of clean images, if ``data`` has corrupted images.
-        frost: Folder with the original frost textures, if the evaluation used them.
-        count: Number of images to draw at random.
-        seed: Seed of the draw.
 
     Raises:
         ReportError: The images are not the evaluated images.

@@ -94,10 +94,6 @@ class ClassSet:
         """Return the error message for folders with the English names of ImageNet's classes; empty without an error.
 
         It concerns only models with ImageNet's 1,000 classes, and only folders whose numbering the user did not choose.
-
-        Args:
-            number: Number of the model's classes.
-            name: Name of the model or its checkpoint.
         """
         labels = self.images.labels
         folders = sorted(labels.numbers)

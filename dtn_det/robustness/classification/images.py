@@ -87,7 +87,6 @@ class CorruptedOnDisk:
 
     Attributes:
         folders: Folder of each cell except the clean cell.
-        cells: The cells, in the order of their numbers.
         clean: Path of each clean image, by the key of the corrupted image.
         side: Side of the square images in pixels.
         cropped_after: Whether the images were corrupted at their original size, and so are resized and cropped when

@@ -25,6 +25,7 @@ from dtn_det.robustness.options import ClassificationOptions
 from dtn_det.robustness.store import ModelStore, Store
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest
 from dtn_det.robustness.sweep import Swept, joined, open_models, run_sweep
+from dtn_det.system.progress import say
 
 if TYPE_CHECKING:
     import pyarrow
@@ -43,18 +44,18 @@ def run_classification(options: ClassificationOptions, console: Console) -> Swep
     Store.check(options.store)
     with joined(options.launcher, options.device) as (rank, place):
         prepared = prepare(options)
-        say = _say(console) if rank.is_first else lambda text: None
-        tell(prepared.remarks, say)
+        tell_user = partial(say, console) if rank.is_first else lambda text: None
+        tell(prepared.remarks, tell_user)
         classes = ClassSet(prepared.found, prepared.images, options.clean)
         classifiers, renumbered = load_classifiers(
             options.models, options.names, classes, prepared.side, options.weights
         )
-        tell((remark for model in classifiers for remark in model.remarks), say)
-        tell(renumbered, say)
+        tell((remark for model in classifiers for remark in model.remarks), tell_user)
+        tell(renumbered, tell_user)
         names = [model.name for model in classifiers]
         manifest = store_manifest(options, prepared)
         choice = _baseline(options, manifest, names)
-        _warn(options, prepared, classifiers, say)
+        _warn(options, prepared, classifiers, tell_user)
         models = open_models(
             options.store,
             manifest,
@@ -63,7 +64,7 @@ def run_classification(options: ClassificationOptions, console: Console) -> Swep
             [partial(model.facts, prepared.side) for model in classifiers],
             rank,
         )
-        warn_of_versions(models, classifiers, say)
+        warn_of_versions(models, classifiers, tell_user)
         _sweep(options, prepared, classifiers, models, place, SweepProgress(models, choice.name, rank), console)
     return Swept(models[0].store, tuple(names)) if rank.is_first else None
 
@@ -81,7 +82,7 @@ def _sweep(
     pending = sorted(set().union(*(model.pending() for model in models)))
     own = sum(len(manifest.unit(number)) for number in pending[rank.number :: rank.count])
     if rank.is_first and len(pending) < manifest.num_units:
-        _say(console)(manifest.progress(pending))
+        say(console, manifest.progress(pending))
     if not pending:
         return
     for model in classifiers:
@@ -128,10 +129,6 @@ def _warn(
         f"warning: images such as {printable(prepared.images.images[0].path)} are {small} x {small} and are enlarged "
         f"to {side} x {side}: take --profile {profile} to corrupt them as they are"
     )
-
-
-def _say(console: Console) -> Callable[[str], None]:
-    return lambda text: console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 _CROP = "short side 256 bilinear antialiased, centre 224"

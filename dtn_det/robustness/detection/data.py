@@ -39,11 +39,6 @@ class DetectionData:
         dataset: The data set of MMDetection, without a pipeline.
         indices: Indices of the images of the sweep in the data set.
         selection: How the images were chosen from the file, for reports; ``'all'`` if none was left out.
-        truth: The ground truth: the objects in these images.
-        pipeline: The config of the test pipeline.
-        file: The content of the annotation file.
-        remarks: What was left out or decided when the data were read.
-        where: Key of the data set in the config.
     """
 
     name: str

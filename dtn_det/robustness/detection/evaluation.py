@@ -59,21 +59,16 @@ class CellDetections:
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     labels: NDArray[np.int32]
-    masks: list[bytes] | None
+    masks: NDArray[np.object_] | None
     mask_scores: NDArray[np.float32]
 
     def of_labels(self, labels: Sequence[int]) -> CellDetections:
         """Return the detections with the given labels."""
-        rows = np.flatnonzero(np.isin(self.labels, labels))
-        return CellDetections(
-            self.cell,
-            self.image[rows],
-            self.boxes[rows],
-            self.scores[rows],
-            self.labels[rows],
-            None if self.masks is None else [self.masks[row] for row in rows],
-            self.mask_scores[rows],
-        )
+        rows = np.isin(self.labels, labels)
+        arrays: dict[str, Any] = {
+            name: values[rows] for name, values in vars(self).items() if isinstance(values, np.ndarray)
+        }
+        return replace(self, **arrays)
 
 
 def bad_images(model: ModelStore) -> dict[int, str]:
@@ -217,7 +212,7 @@ def _detections(cell: int, rows: pyarrow.Table) -> CellDetections:
         _flat(rows["boxes"], np.float32).reshape(-1, 4),
         scores,
         _flat(rows["labels"], np.int32),
-        compute.list_flatten(masks).to_pylist() if with_masks else None,
+        np.array(compute.list_flatten(masks).to_pylist(), object) if with_masks else None,
         _flat(mask_scores, np.float32) if own_scores else scores,
     )
 
@@ -228,16 +223,11 @@ def _flat(column: Any, kind: Any) -> NDArray[Any]:
 
 
 def _joined(parts: list[CellDetections]) -> CellDetections:
-    with_masks = any(part.masks is not None for part in parts)
-    return CellDetections(
-        parts[0].cell,
-        np.concatenate([part.image for part in parts]),
-        np.concatenate([part.boxes for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-        [mask for part in parts for mask in part.masks or ()] if with_masks else None,
-        np.concatenate([part.mask_scores for part in parts]),
-    )
+    # Units without detections have no masks.
+    masks = [part.masks for part in parts if part.masks is not None]
+    names = ("image", "boxes", "scores", "labels", "mask_scores")
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return replace(parts[0], **arrays, masks=np.concatenate(masks) if masks else None)
 
 
 def cell_groups(model: ModelStore) -> list[list[int]]:
@@ -361,11 +351,11 @@ def _found(truth: CocoTruth, coco: Any, kind: str) -> CellDetections:
     )
 
 
-def _masks(rows: Sequence[dict[str, Any]], coco: Any) -> list[bytes]:
+def _masks(rows: Sequence[dict[str, Any]], coco: Any) -> NDArray[np.object_]:
     to_runs = require("faster_coco_eval.core.mask", "det").segmToRle
     found = []
     for row in rows:
         image = coco.imgs[row["image_id"]]
         counts = to_runs(row["segmentation"], image["width"], image["height"])["counts"]
         found.append(counts if isinstance(counts, bytes) else counts.encode())
-    return found
+    return np.array(found, object)

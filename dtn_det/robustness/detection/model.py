@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -142,16 +140,6 @@ def _check_finite(what: str, values: Sequence[Any]) -> None:
     """Raise a FloatingPointError if a tensor holds NaN or infinity."""
     if not all(torch.isfinite(one).all() for one in values if isinstance(one, torch.Tensor)):
         raise FloatingPointError(what)
-
-
-def model_source(config: str, checkpoint: str) -> str:
-    """Return the source of a model for its manifest: file names without folders, so that files may be moved."""
-    return f"{Path(config).name} {os.path.basename(checkpoint)}"
-
-
-def batches(count: int, size: int) -> Sequence[slice]:
-    """Split the versions of one image into batches. No batch mixes images, so none is padded to the size of another."""
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def detection_facts(cfg: Config, detector: Detector, images: DetectionImages) -> ModelFacts:

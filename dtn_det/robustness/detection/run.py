@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
@@ -22,14 +23,14 @@ from dtn_det.datasets.configs.classes import head_numbers, training_classes
 from dtn_det.datasets.remarks import Remark, tell
 from dtn_det.robustness.detection.data import DetectionData, check_loader, read_data
 from dtn_det.robustness.detection.evaluation import try_evaluation
-from dtn_det.robustness.detection.model import Detector, build_detector, detection_facts, model_source
+from dtn_det.robustness.detection.model import Detector, build_detector, detection_facts
 from dtn_det.robustness.detection.task import DetectionTask
 from dtn_det.robustness.detection.truth import CocoTruth
 from dtn_det.robustness.options import DetectionOptions
 from dtn_det.robustness.store import ModelStore, Store
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest, differences, hash_weights
 from dtn_det.robustness.sweep import Rank, Swept, joined, open_models, run_sweep
-from dtn_det.system.progress import meter
+from dtn_det.system.progress import meter, say
 from dtn_det.training import launch
 from dtn_det.training.config import load_config, parse_options
 
@@ -80,25 +81,23 @@ def prepare_detection(
     detector = build_detector(cfg, options.checkpoint, device, options.amp, options.weights)
     labels = _labels(cfg, options, data, detector)
 
-    def say(text: str) -> None:
+    def tell_user(text: str) -> None:
         if rank.is_first:
-            console.print(text, soft_wrap=True, highlight=False, markup=False)
-
-    def warn(text: str) -> None:
-        say(f"warning: {text}")
+            say(console, text)
 
     places = labels.places([name for _, name in data.truth.categories])
-    tell(detector.remarks, say)
+    tell(detector.remarks, tell_user)
     if places is not None:
-        tell([order_remark(labels)], say)
-    masks = _has_masks(data, detector, warn)
-    tell(data.remarks, say)
+        tell([order_remark(labels)], tell_user)
+    masks = _has_masks(data, detector, tell_user)
+    tell(data.remarks, tell_user)
     if rank.is_first:
         with_masks = masks and getattr(detector.model, "with_mask", False)
         try_evaluation(data.file.path, data.truth, masks=with_masks)
-        take_new_annotations(options.store, manifest, data, say)
+        take_new_annotations(options.store, manifest, data, tell_user)
     name = options.name or Path(options.config).stem
-    source = model_source(options.config, options.checkpoint)
+    # Names without folders, so that the files may be moved.
+    source = f"{Path(options.config).name} {os.path.basename(options.checkpoint)}"
     training = {**detector.training, "label order": labels.evidence}
     known = replace(detector, training=training)
     (model,) = open_models(
@@ -135,7 +134,7 @@ def _labels(cfg: Config, options: DetectionOptions, data: DetectionData, detecto
     return labels_in_evaluation([tested], training_classes(cfg, tested), model)
 
 
-def _has_masks(data: DetectionData, detector: Detector, warn: Callable[[str], None]) -> bool:
+def _has_masks(data: DetectionData, detector: Detector, tell_user: Callable[[str], None]) -> bool:
     """Return whether all objects in the data have masks; warn if only the model gives masks.
 
     Raises:
@@ -146,7 +145,7 @@ def _has_masks(data: DetectionData, detector: Detector, warn: Callable[[str], No
         data.file.check_masks()
     if data.truth.num_without_masks and getattr(detector.model, "with_mask", False):
         data.truth.check_masks(data.name)
-        warn(f"the objects of {data.name} have no segmentation, so only boxes are evaluated, not masks")
+        tell_user(f"warning: the objects of {data.name} have no segmentation, so only boxes are evaluated, not masks")
     return data.truth.has_masks
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dtn_det.errors import InputError
 from dtn_det.robustness.detection.images import BadImage, CellImages, DetectionImages
-from dtn_det.robustness.detection.model import Detector, batches
+from dtn_det.robustness.detection.model import Detector
 from dtn_det.robustness.detection.records import ImageDetections, RecordRows, from_instances
 from dtn_det.robustness.options import OnBadImage
 
@@ -62,9 +62,11 @@ class DetectionTask:
         return dict.fromkeys(names, rows.table())
 
     def _image(self, rows: RecordRows, item: CellImages) -> None:
-        for part in batches(self.num_cells, self.batch_size):
-            found = self.detector.detect(item.inputs[part], item.sample)
-            for cell, instances in zip(range(part.start, part.stop), found, strict=True):
+        # No batch mixes images, so none is padded to the size of another.
+        for start in range(0, self.num_cells, self.batch_size):
+            inputs = item.inputs[start : start + self.batch_size]
+            found = self.detector.detect(inputs, item.sample)
+            for cell, instances in zip(range(start, start + len(inputs)), found, strict=True):
                 detections = from_instances(instances, self.num_categories, masks=self.masks)
                 rows.add(item.number, cell, self._by_name(detections))
 

@@ -75,16 +75,6 @@ class CocoTruth:
         return found
 
     @property
-    def num_objects(self) -> int:
-        """Number of objects in all images."""
-        return self._objects["all"]
-
-    @property
-    def num_crowds(self) -> int:
-        """Number of crowds in all images. A detection on a crowd counts neither as right nor as wrong."""
-        return self._objects["crowds"]
-
-    @property
     def num_without_masks(self) -> int:
         """Number of objects in all images that have no segmentation."""
         return self._objects["without masks"]
@@ -100,7 +90,7 @@ class CocoTruth:
         Raises:
             AnnotationError: There are no objects, or only crowds.
         """
-        check_objects(Path(path), self.num_objects, self.num_crowds, len(self.images))
+        check_objects(Path(path), self._objects["all"], self._objects["crowds"], len(self.images))
 
     def check_masks(self, path: str | Path) -> None:
         """Check that either all objects have a segmentation or none has.
@@ -108,7 +98,7 @@ class CocoTruth:
         Raises:
             ValueError: Only some objects have one.
         """
-        objects, without = self.num_objects, self.num_without_masks
+        objects, without = self._objects["all"], self.num_without_masks
         if 0 < without < objects:
             raise InputError(
                 f"expected a segmentation of each object in {path}, got {without} of {objects} without: add them, or "

@@ -82,9 +82,6 @@ class Imported:
     """The results of one model from other tools.
 
     Attributes:
-        name: Name of the model in reports.
-        task: `classification` or `detection`.
-        source: Where they come from.
         frames: A table for each kind of result, `top1` of classifiers, `bbox` and `segm` of detectors. Its columns are
             `corruption`, `severity` (NA for a mean over all severities) and, as fractions, `error` or COCO's metrics.
             Clean images are `clean` at severity 0.

@@ -275,7 +275,6 @@ class ModelStore:
         """Write the records of a unit.
 
         Args:
-            number: Number of the unit.
             records: One row for each image and cell: columns ``image`` and ``cell`` and the columns of the task. An
                 image without rows is named with the reason under :data:`BAD_IMAGES` in the metadata.
 

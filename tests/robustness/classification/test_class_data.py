@@ -14,7 +14,8 @@ from dtn_det.cli.main import main
 from dtn_det.corrupted_folders.reading import list_tree, open_tree
 from dtn_det.corruptions.cells import Cell
 from dtn_det.datasets.folders.class_folders import list_images
-from dtn_det.datasets.folders.corruption_folders import look_for_corruptions
+from dtn_det.datasets.folders.corruption_folders import find_corruptions
+from dtn_det.datasets.folders.image_files import look
 from dtn_det.datasets.folders.label_maps import imagenet_wnids
 from dtn_det.datasets.folders.recognise import recognise
 from dtn_det.robustness.store import Store
@@ -113,19 +114,22 @@ def test_validation_images_that_are_not_sorted_say_how_to_sort_them(tmp_path: Pa
 )
 def test_variants_of_the_layout(tmp_path: Path, corruption: str, severity: str) -> None:
     write_folders(tmp_path / corruption / severity)
-    assert look_for_corruptions(tmp_path).cells == {Cell("fog", 1): tmp_path / corruption / severity}
+    assert find_corruptions(tmp_path, look(tmp_path)).cells == {Cell("fog", 1): tmp_path / corruption / severity}
 
 
 def test_names_with_dashes_and_blanks(tmp_path: Path) -> None:
     write_folders(tmp_path / "Gaussian-Noise" / "3")
     write_folders(tmp_path / "digital" / "JPEG Compression" / "5")
-    assert set(look_for_corruptions(tmp_path).cells) == {Cell("gaussian_noise", 3), Cell("jpeg_compression", 5)}
+    assert set(find_corruptions(tmp_path, look(tmp_path)).cells) == {
+        Cell("gaussian_noise", 3),
+        Cell("jpeg_compression", 5),
+    }
 
 
 def test_a_clean_folder_is_no_tree(tmp_path: Path) -> None:
     write_folders(tmp_path / "val")
-    assert not look_for_corruptions(tmp_path).cells
-    assert not look_for_corruptions(tmp_path / "val").cells
+    assert not find_corruptions(tmp_path, look(tmp_path)).cells
+    assert not find_corruptions(tmp_path / "val", look(tmp_path / "val")).cells
 
 
 def test_one_cell_in_two_places_is_named(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from dtn_det.reports.tables.summary import model_table
 from dtn_det.robustness.detection import data as detection_data
 from dtn_det.robustness.detection import run as detection_run
 from dtn_det.robustness.detection.evaluation import read_cells
-from dtn_det.robustness.detection.model import Detector, batches, build_detector
+from dtn_det.robustness.detection.model import Detector, build_detector
 from dtn_det.robustness.store import Store
 from dtn_det.robustness.sweep import run_sweep
 
@@ -174,10 +174,6 @@ def test_two_processes_give_the_records_of_one(finished, detector, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert units(folder) == units(finished)
     assert done.stdout.count("Boxes: every average precision") == 1
-
-
-def test_batches_hold_conditions_of_one_image():
-    assert list(batches(5, 2)) == [slice(0, 2), slice(2, 4), slice(4, 5)]
 
 
 def test_a_checkpoint_that_does_not_fit(detector, tmp_path, capsys):

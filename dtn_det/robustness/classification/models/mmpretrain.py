@@ -35,8 +35,6 @@ def load_mmpretrain(
     Args:
         source: ``CONFIG@CHECKPOINT``.
         num_classes: Number of classes of the data set, for messages.
-        weights: Which weights to take if the file also holds an average of them: see
-            :func:`dtn_det.checkpoints.load.load_weights`.
         view: The form of the images for the model; None for the form that its test pipeline produces.
 
     Raises:
