@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det.check import CheckResult
-from dtn_det.corrupted_folders.coco_layout import ANNOTATION_FOLDER, image_folder
+from dtn_det.corrupted_folders.layouts import ANNOTATION_FOLDER, image_folder
 from dtn_det.datasets.coco.file import CocoFile, read_coco_file
 from dtn_det.datasets.coco.orientation import find_orientations
 from dtn_det.datasets.coco.values import place_of

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dtn_det.check import CheckResult
 from dtn_det.check.annotations import check_annotations
-from dtn_det.corrupted_folders.coco_layout import find_annotations
+from dtn_det.corrupted_folders.layouts import find_annotations
 from dtn_det.corrupted_folders.reading import list_tree, open_tree
 from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
 from dtn_det.corruptions.image import read_image

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from dtn_det.corruptions.stream import WNID, Key
 from dtn_det.datasets.choosing import choose_paths
+from dtn_det.datasets.coco.file import CocoFile, read_coco_file
+from dtn_det.datasets.coco.names import folder_into_name, is_elsewhere, is_there, twin_of
+from dtn_det.datasets.coco.orientation import find_orientations
+from dtn_det.datasets.coco.values import Id
 from dtn_det.datasets.folders.class_folders import list_clean, no_images
 from dtn_det.datasets.folders.image_files import OtherFiles, mask_remarks, quoted, walk_images
 from dtn_det.datasets.folders.recognise import Recognised, recognise
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, counted_remark
 from dtn_det.errors import InputError
 
 LAYOUTS = ("imagenet", "coco", "plain")
+ANNOTATION_FOLDER = "annotations"
+_SAMPLE = 50
 
 
 @dataclass(frozen=True)
@@ -141,3 +151,182 @@ def choose(source: Source, limit: int | None, seed: int) -> tuple[SourceImage, .
 
 def _source_image(path: Path, key: str) -> SourceImage:
     return SourceImage(path, key, PurePosixPath(key))
+
+
+def find_annotations(root: Path) -> list[Path]:
+    """Return the JSON files in the folder ``annotations`` of a data set."""
+    return sorted((root / ANNOTATION_FOLDER).glob("*.json"))
+
+
+def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = None) -> Source:
+    """List the images that annotation files name.
+
+    Args:
+        annotations: The annotation files, relative to the current folder or else to ``root``; if empty, the only file
+            in ``root/annotations``.
+        images: Folder that the file names are relative to, itself relative to ``root``; None to look for it.
+
+    Raises:
+        AnnotationError: A file is not a COCO annotation file, or COCO's evaluation would fail on it. Or an image is not
+            read with its annotated size, for example because of its EXIF orientation.
+        InputError: Several files or several image folders could be meant, or two files have different ids for an image.
+        FileNotFoundError: A file or folder is missing.
+    """
+    paths = [_resolve(root, path) for path in annotations] or _only(root)
+    found: dict[PurePosixPath, SourceImage] = {}
+    files: dict[PurePosixPath, Path | bytes] = {}
+    remarks = []
+    for path in paths:
+        file = read_coco_file(path)
+        folder = image_folder(root, file) if images is None else _given_folder(root, images)
+        file = file.with_folder(folder)
+        orientations = find_orientations(path, file.images, folder)
+        orientations.check()
+        remarks += [*file.remarks, *orientations.remarks()]
+        own: dict[PurePosixPath, Key] = {}
+        shared = set()
+        for image in file.images:
+            key = _key(image["id"])
+            target = PurePosixPath(folder.relative_to(root).as_posix()) / _name(file, image["file_name"])
+            if target in own:
+                # An image file that is listed under several ids still has only one corrupted copy.
+                shared.add(target)
+                key = own[target]
+            own[target] = key
+            known = found.setdefault(target, SourceImage(folder / image["file_name"], key, target))
+            if known.key != key:
+                raise InputError(
+                    f"expected one id for the image {target}, got {known.key!r} and {key!r} in two annotation files: "
+                    "corrupt each file's images into a folder of their own, with one --annotations at a time"
+                )
+        if shared:
+            what = (
+                "{image file of several ids is|image files of several ids are} corrupted once, with the randomness of "
+                "the first id; dtn-det mpc on the clean images gives each id its own"
+            )
+            remarks.append(counted_remark(path, "files_corrupted_once", what, sorted(map(str, shared))))
+        # Files that other readers would misread or refuse are written in a form that they read.
+        files[_target(root, path)] = json.dumps(file.content()).encode() if file.changed else path
+    return Source("coco", sort_images(list(found.values())), files, tuple(remarks))
+
+
+def rename_images(annotations: bytes, suffix: str) -> bytes:
+    """Return an annotation file with the suffixes of its images changed."""
+    content = json.loads(annotations)
+    for image in content["images"]:
+        image["file_name"] = str(PurePosixPath(image["file_name"]).with_suffix(suffix))
+    return json.dumps(content).encode()
+
+
+def _only(root: Path) -> list[Path]:
+    found = find_annotations(root)
+    if not found:
+        raise FileNotFoundError(
+            f"expected annotation files in {root / ANNOTATION_FOLDER}, got none: name them with --annotations"
+        )
+    if len(found) > 1:
+        names = ", ".join(f"{ANNOTATION_FOLDER}/{path.name}" for path in found)
+        raise InputError(f"expected --annotations to choose out of {names}, got none: name those you want corrupted")
+    return found
+
+
+def _resolve(root: Path, path: Path) -> Path:
+    for candidate in (path, root / path):
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(f"expected --annotations to name a file, got {path}: neither it nor {root / path} is one")
+
+
+def _name(file: CocoFile, text: str) -> PurePosixPath:
+    name = PurePosixPath(text)
+    if name.is_absolute() or ".." in name.parts:
+        raise InputError(
+            f"expected file names below the image folder, got {text!r} in {file.path}: put the images into one folder, "
+            "each once, under the last parts of their paths, or write file_name relative to the folder of the images"
+        )
+    return name
+
+
+def _key(number: Id) -> Key:
+    """Return an id as a key. Fractions become text, because a key cannot be a fraction."""
+    return str(number) if isinstance(number, float) else number
+
+
+def _target(root: Path, path: Path) -> PurePosixPath:
+    """Return an annotation file's path in a tree: as below ``root``, or in ``annotations`` if it lies elsewhere."""
+    path, root = path.resolve(), root.resolve()
+    inside = path.is_relative_to(root)
+    return PurePosixPath(path.relative_to(root).as_posix() if inside else f"{ANNOTATION_FOLDER}/{path.name}")
+
+
+def _given_folder(root: Path, images: Path) -> Path:
+    folder = root / images
+    if not folder.is_dir() or not folder.resolve().is_relative_to(root.resolve()):
+        raise FileNotFoundError(f"expected --images to name a folder in {root}, got {images}")
+    return folder
+
+
+def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
+    """Find the folder, at most two levels down, that holds most of the images of a COCO file.
+
+    Args:
+        advice: End of the error message, which says what the user can do; empty for the advice that fits `dtn-det
+            corrupt`.
+
+    Raises:
+        FileNotFoundError: No folder holds any of the images.
+        InputError: Several folders hold equally many images, images of the same name lie in several folders, or a name
+            leads out of the folder.
+    """
+    names = [image["file_name"] for image in file.images]
+    sample = names[:: max(1, len(names) // _SAMPLE)]
+    below = [path for pattern in ("*", "*/*") for path in sorted(root.glob(pattern)) if path.is_dir()]
+    folders = [root, *below]
+    hits = {folder: sum(is_there(folder, name) for name in sample) for folder in folders}
+    best = max(hits.values())
+    if best == 0:
+        _name(file, sample[0])
+        first = file.images[0]["file_name"]
+        twin = next((twin for folder in folders if (twin := twin_of(folder / first)) is not None), None)
+        why = advice or "name their folder with --images"
+        if is_elsewhere(first):
+            why = "these are URLs; fetch the images and write the names of their files as file_name"
+        elif twin is not None:
+            why = f"there is {twin.name}, so write the names as the files have them, as file_name"
+        raise FileNotFoundError(
+            f"expected the images of {file.path} in {root} or a folder in it, got none, such as {first!r}: {why}"
+        )
+    candidates = [folder for folder in folders if hits[folder] == best]
+    # Splits of a set often number their images alike: instances_val.json then belongs to val/.
+    named = [folder for folder in candidates if folder != root and folder.name in file.path.stem]
+    chosen = named if len(named) == 1 else _of_split(candidates, root, file)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if len(chosen) > 1:
+        name = next((name for name in [*twice, *sample] if _having(folders, name)), "")
+        having = _of_split(_having(folders, name), root, file) if name else []
+        # If several folders have the image, the user can choose among them, provided that the command has an option for
+        # it.
+        _refuse(root, file, chosen, name, having if advice or twice or len(having) == 1 else [])
+    # Refuse if the folder lacks images that another folder has, or if two images of one name lie in two folders.
+    for name in [*(name for name in sample if not is_there(chosen[0], name)), *(twice if not named else ())]:
+        having = _of_split(_having(folders, name), root, file)
+        if {*having} - {chosen[0]}:
+            _refuse(root, file, sorted({chosen[0], *having}), name, having)
+    return chosen[0]
+
+
+def _refuse(root: Path, file: CocoFile, folders: Sequence[Path], name: str, having: Sequence[Path]) -> NoReturn:
+    """Raise the error that several folders could be meant; ``having`` are the folders that have the image ``name``."""
+    why = folder_into_name(name, having, Path(os.path.commonpath(folders))) if having else "choose with --images"
+    places = ", ".join(str(folder.relative_to(root)) for folder in folders)
+    raise InputError(f"expected one folder with the images of {file.path}, got {places}: {why}")
+
+
+def _having(folders: Sequence[Path], name: str) -> list[Path]:
+    return [folder for folder in folders if (folder / name).is_file()]
+
+
+def _of_split(folders: Sequence[Path], root: Path, file: CocoFile) -> list[Path]:
+    """Return the folders with a part of their path, such as ``val``, in the file's name; without any, all folders."""
+    inside = [one for one in folders if any(part in file.path.stem for part in one.relative_to(root).parts)]
+    return inside or list(folders)

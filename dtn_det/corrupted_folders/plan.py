@@ -10,8 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from dtn_det.corrupted_folders.coco_layout import list_coco
-from dtn_det.corrupted_folders.layouts import LAYOUTS, Source, list_classes, list_plain
+from dtn_det.corrupted_folders.layouts import LAYOUTS, Source, list_classes, list_coco, list_plain
 from dtn_det.corrupted_folders.manifest import Manifest
 from dtn_det.corrupted_folders.worker import WRITABLE, Job
 from dtn_det.corruptions.catalog import check_name

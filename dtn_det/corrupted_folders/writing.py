@@ -12,8 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dtn_det.corrupted_folders.coco_layout import rename_images
-from dtn_det.corrupted_folders.layouts import Source, SourceImage, choose
+from dtn_det.corrupted_folders.layouts import Source, SourceImage, choose, rename_images
 from dtn_det.corrupted_folders.manifest import MANIFEST, check_folder
 from dtn_det.corrupted_folders.plan import TreePlan
 from dtn_det.corrupted_folders.worker import ImageOutcome, Job, write_images

@@ -7,8 +7,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from tree_files import coco_folder, imagenet_folder, picture, plain_folder, save, write_annotations
 
-from dtn_det.corrupted_folders.coco_layout import list_coco
-from dtn_det.corrupted_folders.layouts import choose, list_folder
+from dtn_det.corrupted_folders.layouts import choose, list_coco, list_folder
 from dtn_det.corrupted_folders.plan import find_layout, plan_tree
 from dtn_det.datasets.folders.recognise import recognise
 

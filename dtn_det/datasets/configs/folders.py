@@ -27,19 +27,17 @@ from dtn_det.datasets.configs.settings import (
 from dtn_det.datasets.folders.image_files import (
     SUFFIXES,
     OtherFiles,
+    inner_folders,
     is_litter,
     listed,
     look,
     mask_remarks,
-    quoted,
-    walk_images,
-)
-from dtn_det.datasets.folders.inner_folders import (
-    inner_folders,
     nested,
     num_inner_classes,
     one_folder_per_class,
     pooled_remarks,
+    quoted,
+    walk_images,
 )
 from dtn_det.datasets.folders.label_maps import names_to_mend, plain_name
 from dtn_det.datasets.folders.recognise import READ_BY_CLASS, recognise

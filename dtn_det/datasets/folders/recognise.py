@@ -21,15 +21,16 @@ from dtn_det.datasets.folders.corruption_folders import (
 from dtn_det.datasets.folders.image_files import (
     Contents,
     image_sizes,
+    inner_folders,
     listed,
     look,
     peek,
+    pooled_remarks,
     sample_images,
     spread,
     square_side,
     subfolders,
 )
-from dtn_det.datasets.folders.inner_folders import inner_folders, pooled_remarks
 from dtn_det.datasets.folders.label_maps import SORT_IMAGENET, guess_numbering, imagenet_subset, naming
 from dtn_det.datasets.remarks import Remark, agreeing
 
@@ -86,7 +87,7 @@ class Recognised:
         corruptions: The folders of corrupted images; None if corruptions were not looked for or not found.
         remarks: What was decided or skipped.
         inner: Paths within ``root`` of the folders inside class folders whose images count as the class of the outer
-            folder; see :func:`dtn_det.datasets.folders.inner_folders.inner_folders`.
+            folder; see :func:`dtn_det.datasets.folders.image_files.inner_folders`.
     """
 
     kind: Kind

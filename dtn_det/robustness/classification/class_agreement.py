@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from dtn_det.datasets.folders.class_folders import LabelledImages, in_order
-from dtn_det.datasets.folders.image_files import listed, quoted
-from dtn_det.datasets.folders.inner_folders import nested, num_inner_classes, one_folder_per_class
+from dtn_det.datasets.folders.image_files import listed, nested, num_inner_classes, one_folder_per_class, quoted
 from dtn_det.datasets.folders.label_maps import (
     has_english_names,
     names_of_two_classes,

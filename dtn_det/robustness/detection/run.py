@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from dtn_det._optional import require
@@ -21,12 +22,14 @@ from dtn_det.datasets.class_names import LabelNames, ModelClasses, NamedSet, lab
 from dtn_det.datasets.coco.orientation import ignores_orientation
 from dtn_det.datasets.configs.classes import head_numbers, training_classes
 from dtn_det.datasets.remarks import Remark, tell
+from dtn_det.errors import InputError
 from dtn_det.robustness.detection.data import DetectionData, check_loader, read_data
 from dtn_det.robustness.detection.evaluation import try_evaluation
+from dtn_det.robustness.detection.images import BadImage, CellImages, DetectionImages
 from dtn_det.robustness.detection.model import Detector, build_detector, detection_facts
-from dtn_det.robustness.detection.task import DetectionTask
+from dtn_det.robustness.detection.records import ImageDetections, RecordRows, from_instances
 from dtn_det.robustness.detection.truth import CocoTruth
-from dtn_det.robustness.options import DetectionOptions
+from dtn_det.robustness.options import DetectionOptions, OnBadImage
 from dtn_det.robustness.store import ModelStore, Store
 from dtn_det.robustness.store.manifest import ModelManifest, StoreManifest, differences, hash_weights
 from dtn_det.robustness.sweep import Rank, Swept, joined, open_models, run_sweep
@@ -35,6 +38,7 @@ from dtn_det.training import launch
 from dtn_det.training.config import load_config, parse_options
 
 if TYPE_CHECKING:
+    import pyarrow
     from mmengine.config import Config
     from rich.console import Console
 
@@ -281,3 +285,72 @@ def _images_hash(store: Store, data: DetectionData) -> str:
     if len(truth.images) != len(sizes) or truth.hash(sizes) != store.manifest.data_hash:
         return ""
     return truth.images_hash(sizes)
+
+
+@dataclass(frozen=True)
+class DetectionTask:
+    """The task of a sweep of a detector: see :class:`dtn_det.robustness.sweep.Task`.
+
+    Attributes:
+        images: Dataset of which each item is one image under every cell (corruption and severity).
+        batch_size: Largest number of versions of one image that the model gets at once. There is one version for each
+            cell.
+        on_bad_image: `fail` to end the run, `record` to write down the reason and go on.
+        on_image: Called after each image with the number of its cells.
+        places: For each label of the model, the index of its category in the data set; None if labels and categories
+            are in the same order.
+    """
+
+    images: DetectionImages
+    num_cells: int
+    num_categories: int
+    detector: Detector
+    batch_size: int
+    on_bad_image: OnBadImage = "fail"
+    masks: bool = True
+    on_image: Callable[[int], None] = lambda count: None
+    places: tuple[int, ...] | None = None
+
+    def loading(self, images: Sequence[int], ahead: int) -> tuple[DetectionImages, Iterator[int]]:
+        """See :class:`dtn_det.robustness.sweep.Task`."""
+        return self.images, iter(images)
+
+    def evaluate(self, items: Iterator[CellImages | BadImage], names: Sequence[str]) -> Mapping[str, pyarrow.Table]:
+        """Return the records of one unit's images, under the name of the only model.
+
+        Raises:
+            ValueError: An image is bad and bad images end the run, the test pipeline fails, or the model fails.
+        """
+        rows = RecordRows()
+        for item in items:
+            if isinstance(item, BadImage):
+                self._bad(rows, item)
+            else:
+                self._image(rows, item)
+            self.on_image(self.num_cells)
+        return dict.fromkeys(names, rows.table())
+
+    def _image(self, rows: RecordRows, item: CellImages) -> None:
+        # No batch mixes images, so none is padded to the size of another.
+        for start in range(0, self.num_cells, self.batch_size):
+            inputs = item.inputs[start : start + self.batch_size]
+            found = self.detector.detect(inputs, item.sample)
+            for cell, instances in zip(range(start, start + len(inputs)), found, strict=True):
+                detections = from_instances(instances, self.num_categories, masks=self.masks)
+                rows.add(item.number, cell, self._by_name(detections))
+
+    def _by_name(self, found: ImageDetections) -> ImageDetections:
+        """Return the detections with each label replaced by the index of its category in the data set."""
+        if self.places is None:
+            return found
+        return replace(found, labels=np.asarray(self.places, np.int32)[found.labels])
+
+    def _bad(self, rows: RecordRows, item: BadImage) -> None:
+        if item.fault == "pipeline":
+            raise InputError(f"expected the config's test pipeline to take every image, got {item.reason}")
+        if self.on_bad_image == "fail":
+            raise InputError(
+                f"expected images that can be read, got {item.reason}: mend or replace the file, or go on without such "
+                "images with --on-bad-image record. All finished units are kept"
+            )
+        rows.add_bad(item.number, range(self.num_cells), item.reason)

@@ -16,7 +16,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from dtn_det.check.annotations import check_annotations
-from dtn_det.corrupted_folders.coco_layout import list_coco
+from dtn_det.corrupted_folders.layouts import list_coco
 from dtn_det.corruptions.image import read_image
 from dtn_det.datasets.coco.file import read_coco_file
 from dtn_det.datasets.configs.files import check_files

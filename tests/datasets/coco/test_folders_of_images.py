@@ -18,7 +18,7 @@ from PIL import Image
 from printed_advice import printed_options
 
 from dtn_det.check import inspect_path
-from dtn_det.corrupted_folders.coco_layout import list_coco
+from dtn_det.corrupted_folders.layouts import list_coco
 from dtn_det.datasets.configs.files import check_files
 from dtn_det.errors import InputError
 from dtn_det.robustness.detection.data import read_data

@@ -12,7 +12,7 @@ from dtn_det.check import inspect_path
 from dtn_det.corrupted_folders.layouts import list_folder
 from dtn_det.datasets.configs.folders import check_class_folders, folder_fault
 from dtn_det.datasets.folders.class_folders import list_images
-from dtn_det.datasets.folders.inner_folders import inner_folders
+from dtn_det.datasets.folders.image_files import inner_folders
 from dtn_det.datasets.folders.recognise import recognise
 from dtn_det.robustness.classification.class_agreement import ClassSet, check_number
 from dtn_det.robustness.classification.models.classifier import Classifier, View

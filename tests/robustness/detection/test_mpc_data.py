@@ -20,7 +20,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
-from dtn_det.corrupted_folders.coco_layout import list_coco
+from dtn_det.corrupted_folders.layouts import list_coco
 from dtn_det.robustness.detection import run as detection_run
 from dtn_det.robustness.detection.data import read_data
 from dtn_det.robustness.detection.model import build_detector
