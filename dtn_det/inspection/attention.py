@@ -225,15 +225,11 @@ def vit_pieces(
     learned = learned_scale(attention)
     scale = q.shape[-1] ** -0.5 if learned is None else learned
     # timm's models may normalise queries and keys.
-    q, k = getattr(attention, "q_norm", _same)(q), getattr(attention, "k_norm", _same)(k)
+    q, k = getattr(attention, "q_norm", nn.Identity())(q), getattr(attention, "k_norm", nn.Identity())(k)
     patches = grid_tokens(grid, x.device)
     position = F.pad(patches.position, (0, 0, num_prefix, 0))
     tokens = Tokens(position, F.pad(patches.place, (num_prefix, 0), value=-1))
     yield from _pieces(q, k, scale, tokens, tokens, class_first, local=learned is not None)
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
 
 
 def _split(x: Tensor, heads: int) -> Tensor:

@@ -26,7 +26,6 @@ class Block:
         stage: Number of its stage, from 1.
         index: Number of the block in its stage, from 1.
         stride: Pixels of the network's input between neighbouring tokens.
-        norms: The norms before attention and before the feed-forward layers, by their names in the block.
         attention: The module from whose input the attention is recomputed.
         kind: ``window``, ``spatial reduction`` or ``global``.
         pieces: A function that yields the attention of one image, given the arguments of ``attention`` and the grid.
@@ -40,16 +39,24 @@ class Block:
     stage: int
     index: int
     stride: int
-    module: nn.Module
-    norms: Mapping[str, nn.LayerNorm]
-    attention: nn.Module
+    module: Any
+    attention: Any
     kind: str
-    num_heads: int
     pieces: Callable[[Call, tuple[int, int]], Iterator[AttentionPiece]]
     key_ratio: int = 1
     num_prefix: int = 0
     class_token: bool = False
     takes_grid: bool = True
+
+    @property
+    def norms(self) -> Mapping[str, nn.LayerNorm]:
+        """The norms before attention and before the feed-forward layers, by their names in the block."""
+        return {"norm1": self.module.norm1, "norm2": self.module.norm2}
+
+    @property
+    def num_heads(self) -> int:
+        """Number of heads of the attention."""
+        return int(self.attention.num_heads)
 
 
 def find_blocks(network: nn.Module, source: str) -> tuple[Block, ...]:
@@ -95,10 +102,8 @@ def _swin(backbone: Any, prefix: str) -> Iterator[Block]:
                 index=index + 1,
                 stride=stride,
                 module=module,
-                norms={"norm1": module.norm1, "norm2": module.norm2},
                 attention=attention.w_msa,
                 kind="window",
-                num_heads=attention.w_msa.num_heads,
                 pieces=partial(_read_windows, attention),
             )
         if sequence.downsample is not None:
@@ -125,10 +130,8 @@ def _pvt(backbone: Any, prefix: str) -> Iterator[Block]:
                 index=index + 1,
                 stride=stride,
                 module=module,
-                norms={"norm1": module.norm1, "norm2": module.norm2},
                 attention=module.attn,
                 kind="spatial reduction",
-                num_heads=module.attn.num_heads,
                 pieces=partial(_read_reduced, module.attn),
                 key_ratio=module.attn.sr_ratio,
             )
@@ -138,20 +141,11 @@ def _read_reduced(attention: Any, call: Call, grid: tuple[int, int]) -> Iterator
     return reduced_pieces(attention, call[0][0], grid)
 
 
-def _timm_vit(backbone: Any, prefix: str) -> Iterator[Block]:
+def _vit(layers: str, num_prefix_tokens: str, backbone: Any, prefix: str) -> Iterator[Block]:
+    """Yield the blocks of a ViT; the first two arguments are what its package calls these attributes of a backbone."""
     class_token = backbone.cls_token is not None
-    stride = _stride(backbone.patch_embed)
-    return _vit(prefix, "blocks", backbone.blocks, stride, backbone.num_prefix_tokens, class_token)
-
-
-def _mmpretrain_vit(backbone: Any, prefix: str) -> Iterator[Block]:
-    class_token = backbone.cls_token is not None
-    stride = _stride(backbone.patch_embed)
-    return _vit(prefix, "layers", backbone.layers, stride, backbone.num_extra_tokens, class_token)
-
-
-def _vit(prefix: str, layers: str, modules: Any, stride: int, num_prefix: int, class_token: bool) -> Iterator[Block]:
-    for index, module in enumerate(modules):
+    num_prefix = getattr(backbone, num_prefix_tokens)
+    for index, module in enumerate(getattr(backbone, layers)):
         attention: Any = getattr(module, "attn", None)
         if not isinstance(getattr(attention, "qkv", None), nn.Linear):
             raise InputError(
@@ -162,12 +156,10 @@ def _vit(prefix: str, layers: str, modules: Any, stride: int, num_prefix: int, c
             name=f"{prefix}{layers}.{index}",
             stage=1,
             index=index + 1,
-            stride=stride,
+            stride=_stride(backbone.patch_embed),
             module=module,
-            norms={"norm1": module.norm1, "norm2": module.norm2},
             attention=attention,
             kind="global",
-            num_heads=attention.num_heads,
             pieces=partial(_read_vit, attention, num_prefix, class_token),
             num_prefix=num_prefix,
             class_token=class_token,
@@ -185,8 +177,8 @@ def _read_vit(
 _FAMILIES: Mapping[str, Callable[[Any, str], Iterator[Block]]] = {
     "mmdet.models.backbones.swin.SwinTransformer": _swin,
     "mmdet.models.backbones.pvt.PyramidVisionTransformer": _pvt,
-    "timm.models.vision_transformer.VisionTransformer": _timm_vit,
-    "mmpretrain.models.backbones.vision_transformer.VisionTransformer": _mmpretrain_vit,
+    "timm.models.vision_transformer.VisionTransformer": partial(_vit, "blocks", "num_prefix_tokens"),
+    "mmpretrain.models.backbones.vision_transformer.VisionTransformer": partial(_vit, "layers", "num_extra_tokens"),
 }
 
 

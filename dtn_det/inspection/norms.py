@@ -144,7 +144,7 @@ def token_magnitudes(tokens: Tensor, norm: nn.LayerNorm, num_groups: int) -> Mag
         The sizes of each group of channels.
     """
     tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
-    dtn = norm if isinstance(norm, DTN) else starting_dtn(norm, num_groups).to(tokens)
+    dtn = norm if isinstance(norm, DTN) else DTN(norm.normalized_shape[0], num_groups, eps=norm.eps).to(tokens)
     groups = dtn.num_groups
     with torch.no_grad():
         one, zero = torch.ones_like(tokens[0, 0]), torch.zeros_like(tokens[0, 0])
@@ -160,11 +160,6 @@ def token_magnitudes(tokens: Tensor, norm: nn.LayerNorm, num_groups: int) -> Mag
             instance_norm=_sizes(normalize(tokens, Moments(channel_mean, channel_var), one, zero, norm.eps), groups),
             dtn=_sizes(mixed[0], groups),
         )
-
-
-def starting_dtn(norm: nn.LayerNorm, num_groups: int) -> DTN:
-    """Make the untrained DTN that would take the place of a LayerNorm, of the same width and ``eps``."""
-    return DTN(norm.normalized_shape[0], num_groups, eps=norm.eps)
 
 
 def _sizes(tokens: Tensor, num_groups: int) -> NDArray[np.float32]:

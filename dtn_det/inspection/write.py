@@ -20,7 +20,7 @@ require("pandas", "cli")
 from matplotlib.figure import Figure  # noqa: E402
 
 from dtn_det.errors import InputError  # noqa: E402
-from dtn_det.inspection.figures import (  # noqa: E402  # noqa: E402
+from dtn_det.inspection.figures import (  # noqa: E402
     draw_axis_kernels,
     draw_class_attention,
     draw_distance,

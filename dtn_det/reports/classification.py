@@ -257,7 +257,7 @@ class _Computed:
         baseline: _Baseline,
         which: CorruptionSet,
     ) -> Intervals[AnyInterval]:
-        """Compute all numbers that are defined: if need be, without the relative mCE, or without any corruption error.
+        """Compute all numbers that are defined. If undefined, the relative mCE or all corruption errors are left out.
 
         Remarks on errors are on the last model; the first one says whether there are clean images.
         """

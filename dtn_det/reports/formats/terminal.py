@@ -186,7 +186,7 @@ def _chart(comparison: Comparison, width: int) -> Iterator[Text]:
     side = side if side >= _LEAST_SIDE else 0
     changes = (*comparison.groups, *comparison.corruptions)
     largest = max((abs(change.value) for change in changes), default=0.0)
-    head = f"{'change in points':>{_LABEL + _VALUE}}  {_percent(comparison.level):{_INTERVAL}}"
+    head = f"{'change in points':>{_LABEL + _VALUE}}  {f'{100 * comparison.level:g} % interval':{_INTERVAL}}"
     if side:
         names = (one_line(f"{name} better") for name in (comparison.first, comparison.second))
         left, right = (name if len(name) <= side - 1 else f"{name[: side - 2]}…" for name in names)
@@ -210,10 +210,6 @@ def _bar(change: Change, comparison: Comparison, side: int, largest: float) -> s
         return f"{'':{side}}{_AXIS}{blocks}{_HALF['right'] * (halves % 2)}"
     left = _HALF["left"] * (halves % 2) + blocks
     return f"{left:>{side}}{_AXIS}"
-
-
-def _percent(level: float) -> str:
-    return f"{100 * level:g} % interval"
 
 
 def _footer(comparison: Comparison) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dtn_det.corruptions.catalog import ALL, GROUPS, SEVERITIES
@@ -98,14 +98,7 @@ def _of_model(numbers: Numbers, measure: Measure, model: str) -> Values | None:
         return None if found is None else _rounded(found[:3])
 
     cells = {name: [get(measure.cell, name, severity) for severity in SEVERITIES] for name in ALL}
-    found = {
-        "clean": get(measure.cell, *CLEAN),
-        "mean": get(measure.mean),
-        "severities": [get(measure.mean, "", severity) for severity in SEVERITIES],
-        "groups": _kept({group: get(measure.mean, group) for group in GROUPS}),
-        "corruptions": _kept({name: get(measure.corruption, name) for name in ALL}),
-        "cells": {name: own for name, own in cells.items() if any(own)},
-    }
+    found = {**_scopes(measure, get), "cells": {name: own for name, own in cells.items() if any(own)}}
     return found if found["corruptions"] or found["cells"] else None
 
 
@@ -119,6 +112,11 @@ def _of_pair(numbers: Numbers, measure: Measure, pair: tuple[str, str]) -> Value
         by_itself = not severity and scope in ("", CLEAN[0])
         return _rounded((*found[:3], found.p_value if by_itself else found.p_adjusted))
 
+    return _scopes(measure, get)
+
+
+def _scopes(measure: Measure, get: Callable[..., list[float | None] | None]) -> Values:
+    """Return what `get` finds under the name, scope and severity of each number of a measure, but those of cells."""
     return {
         "clean": get(measure.cell, *CLEAN),
         "mean": get(measure.mean),

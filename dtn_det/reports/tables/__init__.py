@@ -12,7 +12,7 @@ from dtn_det.reports.tables.corruptions import corruption_table, grid_table, sev
 from dtn_det.reports.tables.pairs import pair_table
 from dtn_det.reports.tables.published import PublishedRow
 from dtn_det.reports.tables.summary import metrics_table, model_table, summary_table
-from dtn_det.reports.tables.table import Table, table_name
+from dtn_det.reports.tables.table import Table
 
 
 def report_tables(report: Report, published: Sequence[PublishedRow] = ()) -> tuple[Table, ...]:
@@ -70,8 +70,8 @@ def _of_section(report: Report, section: Section, published: Sequence[PublishedR
         if section.kind != "top1":
             yield metrics_table(numbers, which)
         for number, pair in enumerate(section.pairs, 1):
-            yield pair_table(numbers, pair, which, table_name(report, section, f"pair-{number}", which))
+            yield pair_table(numbers, pair, which, f"pair-{number}")
     for number, model in enumerate(numbers.models, 1):
-        grid = grid_table(numbers, model, table_name(report, section, f"cells-{number}"))
+        grid = grid_table(numbers, model, f"cells-{number}")
         if grid is not None:
             yield grid

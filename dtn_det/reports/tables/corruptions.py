@@ -9,7 +9,7 @@ from dtn_det.corruptions.catalog import GROUPS, SEVERITIES
 from dtn_det.metrics import CLEAN
 from dtn_det.metrics.cells import SETS, CorruptionSet
 from dtn_det.reports.contents import ReportModel
-from dtn_det.reports.labels import joined_notes, model_note, shared_note, short, title
+from dtn_det.reports.labels import joined_notes, model_note, short, title
 from dtn_det.reports.measures import Measure, corruption_measure, performance_measure
 from dtn_det.reports.numbers import Numbers
 from dtn_det.reports.tables.table import (
@@ -19,11 +19,9 @@ from dtn_det.reports.tables.table import (
     TableCell,
     TableRow,
     common_decimals,
-    footer,
     model_cell,
     ranked,
-    table_name,
-    table_title,
+    section_table,
     without_baseline_marks,
     without_shared_note,
 )
@@ -56,7 +54,6 @@ def corruption_table(numbers: Numbers, which: CorruptionSet, measure: Measure | 
     Args:
         measure: The measure to show; None for corruption errors if there is a baseline, else the error or AP.
     """
-    report, section = numbers.report, numbers.section
     measure = measure or corruption_measure(numbers, which)
     lines = list(_lines(numbers, which, measure))
     cells = {
@@ -70,14 +67,13 @@ def corruption_table(numbers: Numbers, which: CorruptionSet, measure: Measure | 
         line: without_baseline_marks(numbers, line.name, ranked(own, measure.direction, decimals, reasons))
         for line, own in cells.items()
     }
-    name = table_name(report, section, "corruptions", which)
-    heading = table_title(section, f"{measure.heading} under each corruption", which)
+    text = f"{measure.heading} under each corruption"
     column = Column("", decimals=decimals, direction=measure.direction)
     if len(numbers.models) <= MOST_MODELS_AS_COLUMNS:
         label, columns, groups = "Corruption", *_models_as_columns(numbers.models, best, column)
     else:
         label, columns, groups = "Model", *_models_as_rows(numbers.models, best, column)
-    return Table(name, heading, label, columns, groups, shared_note(numbers.models), (), footer(report))
+    return section_table(numbers, "corruptions", text, which, label, columns, groups)
 
 
 def grid_table(numbers: Numbers, model: ReportModel, name: str) -> Table | None:
@@ -86,8 +82,7 @@ def grid_table(numbers: Numbers, model: ReportModel, name: str) -> Table | None:
     Args:
         name: Name of the table's files, as the name of a model may not be valid in a file name.
     """
-    report, section = numbers.report, numbers.section
-    measure = performance_measure(section.kind)
+    measure = performance_measure(numbers.section.kind)
     groups = []
     if not any(key[0] == model.name and key[2] == measure.cell and key[4] for key in numbers.found):
         return None
@@ -110,9 +105,9 @@ def grid_table(numbers: Numbers, model: ReportModel, name: str) -> Table | None:
     severities = (
         replace(column, heading=str(severity), span="severity", arrow_on_span=True) for severity in SEVERITIES
     )
-    heading = table_title(section, f"{measure.heading} of {model.name} under each corruption and severity")
+    text = f"{measure.heading} of {model.name} under each corruption and severity"
     columns = (*severities, replace(column, heading="mean"))
-    return Table(name, heading, "Corruption", columns, tuple(groups), shared_note([model]), (), footer(report))
+    return section_table(numbers, name, text, "benchmark", "Corruption", columns, groups, models=[model])
 
 
 def _lines(numbers: Numbers, which: CorruptionSet, measure: Measure) -> Iterator[_TableLine]:
@@ -157,15 +152,15 @@ def _models_as_rows(
 
 def severity_table(numbers: Numbers, which: CorruptionSet) -> Table | None:
     """Make the table of the mean error, or mPC and rPC, at each severity; None if single severities are unknown."""
-    report, section = numbers.report, numbers.section
-    measure = performance_measure(section.kind)
+    is_top1 = numbers.section.kind == "top1"
+    measure = performance_measure(numbers.section.kind)
     having = {key[4] for key in numbers.found if key[1:4] == (which, measure.mean, "")}
     severities = [severity for severity in SEVERITIES if severity in having]
     if not severities:
         return None
     reasons = [model.partial for model in numbers.models]
     groups = []
-    for name in (measure.mean,) if section.kind == "top1" else ("mPC AP", "rPC AP"):
+    for name in (measure.mean,) if is_top1 else ("mPC AP", "rPC AP"):
         columns = []
         every = [
             [model_cell(numbers, model, which, name, severity=severity) for model in numbers.models]
@@ -176,20 +171,12 @@ def severity_table(numbers: Numbers, which: CorruptionSet) -> Table | None:
             best = ranked(cells, measure.direction, decimals, reasons)
             columns.append([replace(cell, decimals=decimals) for cell in best])
         if any(cell.value is not None for cells in columns for cell in cells):
-            groups.append(Group(_rows(numbers, columns), "" if section.kind == "top1" else name))
+            groups.append(Group(_rows(numbers, columns), "" if is_top1 else name))
     column = Column("", decimals=measure.decimals, direction=measure.direction)
     shown = [replace(column, heading=str(severity), span="severity", arrow_on_span=True) for severity in severities]
-    title = "mean error (%) at each severity" if section.kind == "top1" else "mPC and rPC (%) at each severity"
-    return Table(
-        table_name(report, section, "severities", which),
-        table_title(section, title, which),
-        "Model",
-        (*shown, replace(column, heading="mean")),
-        tuple(groups),
-        shared_note(numbers.models),
-        (),
-        footer(report),
-    )
+    text = f"{'mean error' if is_top1 else 'mPC and rPC'} (%) at each severity"
+    columns = (*shown, replace(column, heading="mean"))
+    return section_table(numbers, "severities", text, which, "Model", columns, groups)
 
 
 def _rows(numbers: Numbers, columns: list[list[TableCell]]) -> tuple[TableRow, ...]:

@@ -6,7 +6,7 @@ import math
 
 from dtn_det.metrics.cells import CorruptionSet
 from dtn_det.reports.changes import Change, Family, families, is_least, least_p_value, p_decimals
-from dtn_det.reports.labels import model_note, shared_note
+from dtn_det.reports.labels import model_note
 from dtn_det.reports.measures import corruption_measure
 from dtn_det.reports.numbers import Numbers
 from dtn_det.reports.tables.table import (
@@ -16,9 +16,8 @@ from dtn_det.reports.tables.table import (
     Table,
     TableCell,
     TableRow,
-    footer,
+    section_table,
     supported_decimals,
-    table_title,
 )
 
 _DECIMALS = 2
@@ -30,10 +29,9 @@ def pair_table(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, na
     Args:
         name: Name of the table's files, as the names of models may not be valid in file names.
     """
-    report = numbers.report
     direction = corruption_measure(numbers, which).direction
     found = families(numbers, pair, which)
-    digits = p_decimals(report.provenance.replicates)
+    digits = p_decimals(numbers.report.provenance.replicates)
     columns = (
         *(Column(model, direction=direction) for model in pair),
         Column("difference", decimals=_DECIMALS, direction=direction, signed=True, with_interval=True),
@@ -43,9 +41,8 @@ def pair_table(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, na
     groups = tuple(
         Group(tuple(_row(numbers, change, family) for change in family.changes), family.title) for family in found
     )
-    title = table_title(numbers.section, f"{pair[1]} minus {pair[0]}", which)
-    note, notes = shared_note(numbers.models), _notes(numbers, pair, found)
-    return Table(name, title, "", columns, groups, note, notes, footer(report))
+    text = f"{pair[1]} minus {pair[0]}"
+    return section_table(numbers, name, text, which, "", columns, groups, _notes(numbers, pair, found))
 
 
 def _row(numbers: Numbers, change: Change, family: Family) -> TableRow:

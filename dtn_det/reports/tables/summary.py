@@ -21,8 +21,7 @@ from dtn_det.reports.tables.table import (
     footer,
     model_cell,
     ranked,
-    table_name,
-    table_title,
+    section_table,
     without_baseline_marks,
     without_shared_note,
 )
@@ -51,21 +50,18 @@ def summary_table(numbers: Numbers, which: CorruptionSet, published: Sequence[Pu
     Args:
         published: Rows of published numbers to add below as a group of their own.
     """
-    report, section = numbers.report, numbers.section
     shown = [one for one in _columns(numbers) if numbers.has(one.name, which) or one.scope]
     sizes = size_columns(numbers.models)
     columns, cells = _filled(numbers, which, shown)
     rows = _rows(numbers, [*(column_cells for _, column_cells in sizes), *cells])
     groups = [Group(rows)]
     notes: tuple[str, ...] = ()
-    all_columns = (*(column for column, _ in sizes), *columns)
+    columns = (*(column for column, _ in sizes), *columns)
     if published:
         names = (*(column.heading for column, _ in sizes), *(one.name for one in shown))
         below, notes = published_group(published, names)
         groups.append(below)
-    name = table_name(report, section, "summary", which)
-    title = table_title(section, "summary", which)
-    return Table(name, title, "Model", all_columns, tuple(groups), shared_note(numbers.models), notes, footer(report))
+    return section_table(numbers, "summary", "summary", which, "Model", columns, groups, notes)
 
 
 def size_columns(models: Sequence[ReportModel]) -> list[tuple[Column, tuple[TableCell, ...]]]:
@@ -85,7 +81,6 @@ def size_columns(models: Sequence[ReportModel]) -> list[tuple[Column, tuple[Tabl
 
 def metrics_table(numbers: Numbers, which: CorruptionSet) -> Table:
     """Make the table of P, mPC and rPC of detectors, with a group of rows for each average precision."""
-    report, section = numbers.report, numbers.section
     groups: list[Group] = []
     columns: tuple[Column, ...] = ()
     for metric in METRICS:
@@ -99,9 +94,7 @@ def metrics_table(numbers: Numbers, which: CorruptionSet) -> Table:
         ]
         groups.append(Group(_rows(numbers, fitted), metric))
     columns = tuple(replace(column, heading=column.heading.partition(" ")[0], decimals=1) for column in columns)
-    name = table_name(report, section, "metrics", which)
-    title = table_title(section, "every average precision", which)
-    return Table(name, title, "Model", columns, tuple(groups), shared_note(numbers.models), (), footer(report))
+    return section_table(numbers, "metrics", "every average precision", which, "Model", columns, groups)
 
 
 def _columns(numbers: Numbers) -> tuple[_Shown, ...]:

@@ -11,8 +11,8 @@ from typing import Literal
 from dtn_det.metrics import BASELINES
 from dtn_det.metrics.cells import CorruptionSet
 from dtn_det.reports.contents import KIND_TITLES, Direction, Report, ReportModel, Section
-from dtn_det.reports.labels import ARROWS
-from dtn_det.reports.numbers import SETS, Number, Numbers
+from dtn_det.reports.labels import ARROWS, shared_note
+from dtn_det.reports.numbers import SETS, Numbers
 
 Mark = Literal["best", "second", "partial", "significant", "published", "bound"]
 """A property of a number that formats show; ``bound`` means that the number is only an upper bound."""
@@ -229,9 +229,15 @@ def _shown(cell: TableCell, decimals: int) -> float:
 def model_cell(
     numbers: Numbers, model: ReportModel, which: str, name: str, scope: str = "", severity: int = 0
 ) -> TableCell:
-    """Make the cell of a number of a model, marked as partial if cells or images are missing."""
+    """Make the cell of a number of a model, marked as partial if cells or images are missing; empty without one."""
     number = numbers.get(model.name, which, name, scope, severity)
-    return number_cell(number, partial=bool(model.partial))
+    if number is None or not math.isfinite(number.value):
+        return TableCell()
+    # Do not show an interval without width, such as the interval of the baseline's own mCE.
+    certain = not number.high - number.low > _CERTAIN
+    interval = None if certain else (number.low, number.high)
+    marks: frozenset[Mark] = frozenset({"partial"} if model.partial or number.note else ())
+    return TableCell(number.value, interval, marks, number.note)
 
 
 def without_baseline_marks(numbers: Numbers, name: str, cells: Sequence[TableCell]) -> tuple[TableCell, ...]:
@@ -243,21 +249,6 @@ def without_baseline_marks(numbers: Numbers, name: str, cells: Sequence[TableCel
         replace(cell, marks=cell.marks - ranks) if model.name == numbers.report.baseline else cell
         for model, cell in zip(numbers.models, cells, strict=True)
     )
-
-
-def number_cell(number: Number | None, partial: bool = False) -> TableCell:
-    """Make the cell of a number.
-
-    Args:
-        number: The number; the cell is empty if this is None or its value is NaN.
-    """
-    if number is None or not math.isfinite(number.value):
-        return TableCell()
-    # Do not show an interval without width, such as the interval of the baseline's own mCE.
-    certain = not number.high - number.low > _CERTAIN
-    interval = None if certain else (number.low, number.high)
-    note = number.note
-    return TableCell(number.value, interval, frozenset({"partial"} if partial or note else ()), note)
 
 
 def without_shared_note(cells: Sequence[TableCell], of_one_model: bool = False) -> tuple[tuple[TableCell, ...], str]:
@@ -274,6 +265,30 @@ def without_shared_note(cells: Sequence[TableCell], of_one_model: bool = False) 
     if len(notes) != 1:
         return tuple(cells), ""
     return tuple(replace(cell, note="") for cell in cells), notes.pop()
+
+
+def section_table(
+    numbers: Numbers,
+    name: str,
+    text: str,
+    which: CorruptionSet,
+    label: str,
+    columns: Iterable[Column],
+    groups: Iterable[Group],
+    notes: tuple[str, ...] = (),
+    models: Sequence[ReportModel] | None = None,
+) -> Table:
+    """Make a table of a section, with all that follows from the section and the set of corruptions.
+
+    Args:
+        name: What tells its files from those of other tables of the section, in letters, digits and hyphens.
+        text: What it shows, for its title.
+        models: The models that it shows; None for all.
+    """
+    note = shared_note(numbers.models if models is None else models)
+    title = table_title(numbers.section, text, which)
+    name = table_name(numbers.report, numbers.section, name, which)
+    return Table(name, title, label, tuple(columns), tuple(groups), note, notes, footer(numbers.report))
 
 
 def table_title(section: Section, text: str, which: CorruptionSet = SETS[0]) -> str:
