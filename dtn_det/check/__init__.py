@@ -51,15 +51,8 @@ class CheckResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as a dictionary that can be written as JSON."""
-        return {
-            "path": self.path,
-            "kind": self.kind,
-            "title": self.title,
-            "facts": dict(self.facts),
-            "remarks": [remark.to_dict() for remark in self.remarks],
-            "problems": list(self.problems),
-            "fits": self.fits,
-        }
+        remarks = [remark.to_dict() for remark in self.remarks]
+        return {**vars(self), "facts": dict(self.facts), "remarks": remarks, "problems": list(self.problems)}
 
     def lines(self) -> list[str]:
         """Return the result as lines for the terminal."""

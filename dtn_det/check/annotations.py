@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dtn_det.check import CheckResult
 from dtn_det.corrupted_folders.layouts import ANNOTATION_FOLDER, image_folder
-from dtn_det.datasets.coco.file import CocoFile, read_coco_file
+from dtn_det.datasets.coco import CocoFile, read_coco_file
 from dtn_det.datasets.coco.orientation import find_orientations
 from dtn_det.datasets.coco.values import place_of
 from dtn_det.datasets.remarks import Remark, agreeing

@@ -35,8 +35,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run `dtn-det import`."""
     from dtn_det.datasets.remarks import tell
+    from dtn_det.robustness.importing import MMDET_DETECTIONS, MMDET_RULE, write_imported
     from dtn_det.robustness.importing.read import import_files
-    from dtn_det.robustness.importing.write import MMDET_DETECTIONS, MMDET_RULE, write_imported
 
     for results in import_files(args.files, args.format, args.name, args.dataset):
         write_imported(args.store, results)

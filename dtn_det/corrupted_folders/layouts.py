@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from dtn_det.corruptions.stream import WNID, Key
 from dtn_det.datasets.choosing import choose_paths
-from dtn_det.datasets.coco.file import CocoFile, read_coco_file
+from dtn_det.datasets.coco import CocoFile, read_coco_file
 from dtn_det.datasets.coco.names import folder_into_name, is_elsewhere, is_there, twin_of
 from dtn_det.datasets.coco.orientation import find_orientations
 from dtn_det.datasets.coco.values import Id

@@ -26,7 +26,7 @@ from dtn_det.robustness.classification.baseline import (
     count_labels,
 )
 from dtn_det.robustness.detection.evaluation import bad_images
-from dtn_det.robustness.importing.write import MMDET_DETECTIONS, MMDET_RULE, Imported
+from dtn_det.robustness.importing import MMDET_DETECTIONS, MMDET_RULE, Imported
 from dtn_det.robustness.store import ModelStore
 
 Pairs = Sequence[tuple[str, str]]

@@ -10,7 +10,7 @@ from pathlib import Path
 from dtn_det.corruptions.identity import engine_changes
 from dtn_det.errors import ReportError, StoreError
 from dtn_det.reports.contents import Task
-from dtn_det.robustness.importing.write import Imported, read_imported
+from dtn_det.robustness.importing import Imported, read_imported
 from dtn_det.robustness.store import ModelStore, Store
 from dtn_det.robustness.store.manifest import StoreManifest
 

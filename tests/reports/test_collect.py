@@ -21,7 +21,7 @@ from dtn_det.metrics.resampling import image_counts
 from dtn_det.reports import detection
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.sources import find_pairs, parse_pairs
-from dtn_det.robustness.importing.write import Imported, ImportSource, write_imported
+from dtn_det.robustness.importing import Imported, ImportSource, write_imported
 from dtn_det.robustness.store import Store
 
 QUICK = ReportOptions(replicates=50)

@@ -22,8 +22,7 @@ from dtn_det.corruptions.cells import Cell
 from dtn_det.metrics.resampling import holm
 from dtn_det.reports.changes import Change
 from dtn_det.reports.numbers import Numbers
-from dtn_det.reports.page import render_page, write_page
-from dtn_det.reports.page.findings import _finding, findings
+from dtn_det.reports.page import _finding, findings, render_page, write_page
 from dtn_det.reports.samples import Answer, Box, Disagreement, Gallery, Picture, SampleImage
 from dtn_det.reports.tables.published import published_rows
 from dtn_det.reports.tables.table import MINUS

@@ -25,8 +25,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from dtn_det.reports.formats.csv_json import csv_table, to_json
-from dtn_det.reports.formats.latex import FOLDER, latex, latex_document
-from dtn_det.reports.formats.latex_text import breakable, latex_text
+from dtn_det.reports.formats.latex import FOLDER, breakable, latex, latex_document, latex_text
 from dtn_det.reports.formats.markdown import escaped, escaped_line, markdown, markdown_document
 from dtn_det.reports.formats.terminal import print_tables, terminal_table
 from dtn_det.reports.labels import one_line

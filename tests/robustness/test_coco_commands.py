@@ -20,7 +20,7 @@ from odd_coco_files import ODD_FILES, expected_content, odd_content, text_of
 from PIL import Image
 
 from dtn_det.corrupted_folders.layouts import list_coco
-from dtn_det.datasets.coco.file import read_coco_file
+from dtn_det.datasets.coco import read_coco_file
 from dtn_det.datasets.coco.values import identifier
 from dtn_det.datasets.configs.files import check_files
 from dtn_det.errors import AnnotationError

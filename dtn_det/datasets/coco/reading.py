@@ -37,7 +37,7 @@ class CocoReader:
         self.changed = False
 
     def read(self) -> dict[str, Any]:
-        """Return the attributes of a :class:`dtn_det.datasets.coco.file.CocoFile`.
+        """Return the attributes of a :class:`dtn_det.datasets.coco.CocoFile`.
 
         Raises:
             AnnotationError: The file is not a COCO file, or COCO's evaluation would fail on it.

@@ -22,7 +22,7 @@ from dtn_det.datasets.class_names import (
     labels_in_evaluation,
     labels_in_training,
 )
-from dtn_det.datasets.coco.file import CocoFile
+from dtn_det.datasets.coco import CocoFile
 from dtn_det.datasets.configs.settings import evaluators, innermost_settings, listed_settings
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import ClassNameError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dtn_det._optional import require
-from dtn_det.datasets.coco.file import CocoFile, read_coco_file
+from dtn_det.datasets.coco import CocoFile, read_coco_file
 from dtn_det.datasets.coco.names import check_images
 from dtn_det.datasets.coco.orientation import find_orientations, ignores_orientation
 from dtn_det.datasets.coco.values import place_of

@@ -175,8 +175,8 @@ def severity_table(numbers: Numbers, which: CorruptionSet) -> Table | None:
     column = Column("", decimals=measure.decimals, direction=measure.direction)
     shown = [replace(column, heading=str(severity), span="severity", arrow_on_span=True) for severity in severities]
     text = f"{'mean error' if is_top1 else 'mPC and rPC'} (%) at each severity"
-    columns = (*shown, replace(column, heading="mean"))
-    return section_table(numbers, "severities", text, which, "Model", columns, groups)
+    shown.append(replace(column, heading="mean"))
+    return section_table(numbers, "severities", text, which, "Model", shown, groups)
 
 
 def _rows(numbers: Numbers, columns: list[list[TableCell]]) -> tuple[TableRow, ...]:

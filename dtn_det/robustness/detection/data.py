@@ -16,7 +16,7 @@ from dtn_det.corruptions.cells import Cell
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.datasets.choosing import choose_ids
 from dtn_det.datasets.class_names import NamedSet, check_set
-from dtn_det.datasets.coco.file import CocoFile, read_coco_file
+from dtn_det.datasets.coco import CocoFile, read_coco_file
 from dtn_det.datasets.coco.names import check_images, is_elsewhere
 from dtn_det.datasets.coco.orientation import Orientations, find_orientations, ignores_orientation
 from dtn_det.datasets.coco.values import Id, identifier

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det._optional import require
-from dtn_det.datasets.coco.file import CocoFile, check_objects, read_coco_file
+from dtn_det.datasets.coco import CocoFile, check_objects, read_coco_file
 from dtn_det.datasets.coco.values import Id, evaluation_ids, identifier
 from dtn_det.errors import AnnotationError, InputError
 from dtn_det.robustness.store.manifest import hash_lines

@@ -21,8 +21,8 @@ from dtn_det.corruptions.cells import CLEAN
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import InputError, UnsafePickleError
 from dtn_det.robustness.detection.evaluation import KINDS
+from dtn_det.robustness.importing import COCO_DETECTIONS, MMDET_DETECTIONS, Imported, ImportSource
 from dtn_det.robustness.importing.dataset import find_dataset
-from dtn_det.robustness.importing.write import COCO_DETECTIONS, MMDET_DETECTIONS, Imported, ImportSource
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from odd_coco_files import ODD_FILES, expected_content, odd_content, plain_conte
 
 pytest.importorskip("pycocotools")
 
-from dtn_det.datasets.coco.file import read_coco_file
+from dtn_det.datasets.coco import read_coco_file
 from dtn_det.datasets.coco.shapes import read_mask
 from dtn_det.datasets.coco.values import evaluation_ids
 from dtn_det.errors import AnnotationError

@@ -18,7 +18,7 @@ from PIL import Image
 from dtn_det.check.annotations import check_annotations
 from dtn_det.corrupted_folders.layouts import list_coco
 from dtn_det.corruptions.image import read_image
-from dtn_det.datasets.coco.file import read_coco_file
+from dtn_det.datasets.coco import read_coco_file
 from dtn_det.datasets.configs.files import check_files
 from dtn_det.errors import AnnotationError, InputError
 from dtn_det.robustness.detection.data import read_data

@@ -9,7 +9,7 @@ from odd_coco_files import HEIGHT, WIDTH, plain_content
 
 pytest.importorskip("pycocotools")
 
-from dtn_det.datasets.coco.file import read_coco_file
+from dtn_det.datasets.coco import read_coco_file
 from dtn_det.datasets.coco.shapes import mask_area, mask_extent, outlined_area
 from dtn_det.datasets.remarks import Remark
 

@@ -11,8 +11,8 @@ from dtn_det.cli.main import main
 from dtn_det.corruptions.catalog import BENCHMARK
 from dtn_det.errors import InputError, ReportError
 from dtn_det.reports.collect import ReportOptions, collect
+from dtn_det.robustness.importing import read_imported, write_imported
 from dtn_det.robustness.importing.read import import_files
-from dtn_det.robustness.importing.write import read_imported, write_imported
 
 CELLS = [(name, severity) for name in BENCHMARK for severity in range(1, 6)]
 

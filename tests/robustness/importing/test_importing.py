@@ -19,15 +19,15 @@ from dtn_det.metrics import mean_corruption_error, mean_performance_under_corrup
 from dtn_det.reports.collect import ReportOptions, collect
 from dtn_det.reports.page import render_page
 from dtn_det.reports.tables import report_tables
-from dtn_det.robustness.importing import read as importing_read
-from dtn_det.robustness.importing.read import import_files, read_plain_pickle
-from dtn_det.robustness.importing.write import (
+from dtn_det.robustness.importing import (
     COCO_DETECTIONS,
     MMDET_DETECTIONS,
     MMDET_RULE,
     read_imported,
     write_imported,
 )
+from dtn_det.robustness.importing import read as importing_read
+from dtn_det.robustness.importing.read import import_files, read_plain_pickle
 
 
 @pytest.fixture
