@@ -44,8 +44,8 @@ class CocoReader:
             OSError: The file cannot be read.
         """
         content = self._content()
-        images = self._images(content["images"])
-        categories = self._categories(content.get("categories") or [])
+        images = self._by_id(content["images"], "image", "images", self._image)
+        categories = self._by_id(content.get("categories") or [], "category", "categories", self._category)
         rows = content.get("annotations") or []
         # Captions and the segments of panoptic files have no boxes, so they are not objects.
         others = bool(rows) and not any("bbox" in row or "category_id" in row for row in rows)
@@ -98,28 +98,36 @@ class CocoReader:
     def _tell(self, kind: str, what: str, place: str) -> None:
         self.told.setdefault(kind, (what, []))[1].append(place)
 
-    def _images(self, rows: Sequence[Row]) -> dict[Id, Row]:
+    def _by_id(self, rows: Sequence[Row], one: str, several: str, sound: Callable[[Row, Id], Row]) -> dict[Id, Row]:
+        """Return rows by their ids, each as `sound` checks and mends it; rows of the same id must be equal."""
         found: dict[Id, Row] = {}
         for place, row in enumerate(rows):
             key = identifier(row.get("id"))
             if key is None:
-                raise AnnotationError(self.path, "an id of each image", f"{row.get('id')!r}", f"images[{place}]")
-            name = row.get("file_name")
-            if not isinstance(name, str) or not name:
-                raise AnnotationError(self.path, "a file name of each image", f"{name!r}", f"image {key}")
-            row = self._with_size({**row, "id": key} if type(row["id"]) is not type(key) else row, key)
-            if key in found:
-                self._twice(
-                    f"image {key}",
-                    found[key],
-                    row,
-                    "images_twice",
-                    "{image that is listed twice counts|images that are listed twice count} once",
-                )
+                raise AnnotationError(self.path, f"an id of each {one}", f"{row.get('id')!r}", f"{several}[{place}]")
+            row = sound(row, key)
+            if key not in found:
+                found[key] = row
                 continue
-            found[key] = row
-        self._check_kinds(found, "images")
+            if found[key] != row:
+                got = f"two that differ, {_short(found[key])} and {_short(row)}"
+                raise AnnotationError(self.path, "each id once", got, f"{one} {key}")
+            self.changed = True
+            what = f"{{{one} that is listed twice counts|{several} that are listed twice count}} once"
+            self._tell(f"{several}_twice", what, f"{one} {key}")
+        if not are_of_one_kind(found):
+            text = next(one for one in found if isinstance(one, str))
+            other = next(one for one in found if not isinstance(one, str))
+            raise AnnotationError(
+                self.path, f"ids of {several} that are all numbers or all texts", f"{other!r} and {text!r}"
+            )
         return found
+
+    def _image(self, row: Row, key: Id) -> Row:
+        name = row.get("file_name")
+        if not isinstance(name, str) or not name:
+            raise AnnotationError(self.path, "a file name of each image", f"{name!r}", f"image {key}")
+        return self._with_size({**row, "id": key} if type(row["id"]) is not type(key) else row, key)
 
     def _tell_same_files(self, images: Mapping[Id, Row]) -> None:
         """Add a remark on images that name the file of another image."""
@@ -148,39 +156,13 @@ class CocoReader:
                 row[side] = found
         return row
 
-    def _categories(self, rows: Sequence[Row]) -> dict[Id, Row]:
-        found: dict[Id, Row] = {}
-        for place, row in enumerate(rows):
-            key = identifier(row.get("id"))
-            if key is None:
-                raise AnnotationError(self.path, "an id of each category", f"{row.get('id')!r}", f"categories[{place}]")
-            if row.get("name") in (None, ""):
-                raise AnnotationError(self.path, "a name of each category", f"{row.get('name')!r}", f"category {key}")
-            if type(row["id"]) is not type(key) or not isinstance(row["name"], str):
-                row = {**row, "id": key, "name": str(row["name"])}
-                self.changed = True
-            if key in found:
-                what = "{category that is listed twice counts|categories that are listed twice count} once"
-                self._twice(f"category {key}", found[key], row, "categories_twice", what)
-                continue
-            found[key] = row
-        self._check_kinds(found, "categories")
-        return found
-
-    def _twice(self, place: str, first: Row, second: Row, kind: str, what: str) -> None:
-        if first != second:
-            got = f"two that differ, {_short(first)} and {_short(second)}"
-            raise AnnotationError(self.path, "each id once", got, place)
-        self.changed = True
-        self._tell(kind, what, place)
-
-    def _check_kinds(self, ids: Mapping[Id, Row], what: str) -> None:
-        if not are_of_one_kind(ids):
-            text = next(one for one in ids if isinstance(one, str))
-            other = next(one for one in ids if not isinstance(one, str))
-            raise AnnotationError(
-                self.path, f"ids of {what} that are all numbers or all texts", f"{other!r} and {text!r}"
-            )
+    def _category(self, row: Row, key: Id) -> Row:
+        if row.get("name") in (None, ""):
+            raise AnnotationError(self.path, "a name of each category", f"{row.get('name')!r}", f"category {key}")
+        if type(row["id"]) is not type(key) or not isinstance(row["name"], str):
+            row = {**row, "id": key, "name": str(row["name"])}
+            self.changed = True
+        return row
 
     def _annotations(self, rows: Sequence[Row], images: Mapping[Id, Row], categories: Mapping[Id, Row]) -> list[Row]:
         found = []
@@ -298,9 +280,7 @@ class CocoReader:
 
     def _area(self, row: Row, merged: Row, image: Row) -> Row:
         value = row.get("area")
-        if type(value) in (int, float):
-            found = number(value)
-        elif value is None:
+        if value is None:
             mask = merged.get("segmentation")
             found = mask_area(mask, image.get("height"), image.get("width")) if mask else None
             _, _, width, height = merged["bbox"]
