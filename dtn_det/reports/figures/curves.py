@@ -11,7 +11,7 @@ from dtn_det.corruptions.catalog import SEVERITIES
 from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures.data import FigureData
-from dtn_det.reports.figures.layout import caption, grid, model_legend, page, plain_ticks
+from dtn_det.reports.figures.layout import caption, model_legend, page, plain_ticks
 from dtn_det.reports.labels import groups_of, title
 from dtn_det.reports.numbers import Number
 from dtn_det.system.drawing import COLUMN, PAGE, drawing
@@ -99,7 +99,7 @@ def draw_corruptions(report: Report, section: Section) -> Figure:
             axis.set_title(title(corruption))
             severity_axis(axis, curves.values())
             plain_ticks(axis.yaxis, 4)
-            grid(axis, "y")
+            axis.grid(visible=True, axis="y")
             lowest = not any(len(other) > column for other in rows[number + 1 :])
             axis.tick_params(labelbottom=lowest)
             axis.set_xlabel("severity" if lowest else "")
@@ -134,5 +134,5 @@ def draw_severities(report: Report, section: Section) -> Figure:
     axis.set_xlabel("severity of the corruption")
     axis.set_ylabel(data.measure.axis_label("mean"))
     plain_ticks(axis.yaxis, 6)
-    grid(axis, "y")
+    axis.grid(visible=True, axis="y")
     return figure

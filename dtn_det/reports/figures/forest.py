@@ -17,7 +17,6 @@ from dtn_det.reports.figures.layout import (
     MINUS,
     Entry,
     caption,
-    grid,
     handle,
     labels,
     page,
@@ -183,7 +182,7 @@ def _zero(axis: Any, text: str) -> None:
     axis.axvline(0, color="black", linewidth=0.5, zorder=1)
     axis.set_title(text)
     axis.tick_params(axis="y", length=0)
-    grid(axis, "x")
+    axis.grid(visible=True, axis="x")
 
 
 def _measure(data: FigureData) -> Measure:

@@ -80,11 +80,6 @@ def model_legend(data: FigureData, style: str, width_inches: float = COLUMN) -> 
     return found
 
 
-def grid(axis: Any, which: str) -> None:
-    """Add faint lines at the ticks of an axis: ``x``, ``y`` or ``both``."""
-    axis.grid(visible=True, axis=which)
-
-
 def plain_ticks(axis: Any, most: int) -> None:
     """Put about `most` ticks along an axis, at round numbers."""
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))

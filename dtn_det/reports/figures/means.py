@@ -10,7 +10,7 @@ from dtn_det.corruptions.catalog import GROUPS
 from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures.data import FigureData
-from dtn_det.reports.figures.layout import caption, grid, labels, model_legend, page, plain_ticks
+from dtn_det.reports.figures.layout import caption, labels, model_legend, page, plain_ticks
 from dtn_det.reports.labels import title
 from dtn_det.reports.numbers import Number
 from dtn_det.system.drawing import GREY, PAGE, drawing
@@ -71,7 +71,7 @@ def _side_by_side(data: FigureData, rows: _Rows) -> Figure:
         axis.axhline(place - 0.5, color="#e4e4e4", linewidth=0.4, zorder=0)
     axis.tick_params(axis="y", length=0)
     axis.set_xlabel(data.measure.axis_label())
-    grid(axis, "x")
+    axis.grid(visible=True, axis="x")
     return figure
 
 
@@ -87,7 +87,7 @@ def _panels(data: FigureData, rows: _Rows) -> Figure:
         axis.set_title(group)
         axis.tick_params(axis="y", length=0)
         plain_ticks(axis.xaxis, 3)
-        grid(axis, "both")
+        axis.grid(visible=True, axis="both")
     panels[0].set_yticks(range(len(models)), [names[model] for model in models])
     panels[0].set_ylim(len(models) - 0.5, -0.5)
     return figure
@@ -136,5 +136,5 @@ def draw_clean_corrupted(report: Report, section: Section) -> Figure:
     axis.set_ylabel(data.measure.axis_label("mean corrupted"))
     plain_ticks(axis.xaxis, 6)
     plain_ticks(axis.yaxis, 6)
-    grid(axis, "both")
+    axis.grid(visible=True, axis="both")
     return figure

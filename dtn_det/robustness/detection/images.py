@@ -6,7 +6,7 @@ A cell is a corruption at a severity, or the clean image.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ class DetectionImages(Dataset[CellImages | BadImage]):
                 check_complete(Path(path))
             loaded = _run(self.load, results)
             _check_size(Path(path), loaded["img"], self.sizes[number])
-            corrupted = [_corrupt(corruption, loaded) for corruption in self.corruptions]
+            corrupted = [corruption(dict(loaded))["img"] for corruption in self.corruptions]
         except Exception as error:  # each backend raises errors of its own kinds
             return BadImage(number, f"{path}: {_reason(error)}", "image")
         try:
@@ -172,10 +172,6 @@ def _check_size(path: Path, image: Any, size: tuple[int, int]) -> None:
             or f"expected {size[1]} x {size[0]} pixels as the annotations say, got {width} x {height}: mend the "
             "annotations or the file"
         )
-
-
-def _corrupt(corruption: ImageCorruption, loaded: Mapping[str, Any]) -> Any:
-    return corruption(dict(loaded))["img"]
 
 
 def _reason(error: Exception) -> str:
