@@ -162,10 +162,8 @@ def detection_intervals(
     clean cell.
 
     Args:
-        model: Samples of one metric of :func:`~dtn_det.metrics.ap_samples.ap_samples`.
-        corruptions: `benchmark` (the paper's 15), `extra` (the 4 hold-outs) or `all`; never mixed.
-        allow_partial: Whether to accept missing cells; :attr:`Intervals.label` then says so.
-        level: Fraction of the replicates inside an interval, between 0 and 1.
+        model: Samples of one metric of :func:`~dtn_det.metrics.ap_samples.ap_samples`. The other arguments are those of
+            :func:`classification_intervals`.
 
     Raises:
         CellError: Cells are missing or have no ground truth, or P is 0.

@@ -280,6 +280,7 @@ class CocoReader:
 
     def _area(self, row: Row, merged: Row, image: Row) -> Row:
         value = row.get("area")
+        found = number(value)
         if value is None:
             mask = merged.get("segmentation")
             found = mask_area(mask, image.get("height"), image.get("width")) if mask else None
@@ -287,8 +288,6 @@ class CocoReader:
             found = width * height if found is None else found
             what = "{object without an area got that of its|objects without an area got that of their} mask or box"
             self._tell("areas_filled", what, place_of(row))
-        else:
-            found = number(value)
         if found is None:
             raise AnnotationError(
                 self.path, "a finite number as area of each annotation", f"area {value!r:.40}", place_of(row)

@@ -96,16 +96,17 @@ class RecordRows:
 
     def add(self, image: int, cell: int, found: ImageDetections) -> None:
         """Add the detections of one image under one cell."""
-        values = (image, cell, found.boxes.reshape(-1), found.scores, found.labels, found.masks, found.mask_scores)
-        for column, value in zip(self.columns.values(), (*values, None), strict=True):
-            column.append(value)
+        boxes = found.boxes.reshape(-1)
+        self._append(image, cell, boxes, found.scores, found.labels, found.masks, found.mask_scores, None)
 
     def add_bad(self, image: int, cells: Sequence[int], reason: str) -> None:
         """Add a row for each cell of an image that could not be evaluated, with the reason."""
         for cell in cells:
-            values: tuple[Any, ...] = (image, cell, [], [], [], None, None, reason)
-            for column, value in zip(self.columns.values(), values, strict=True):
-                column.append(value)
+            self._append(image, cell, [], [], [], None, None, reason)
+
+    def _append(self, *values: Any) -> None:
+        for column, value in zip(self.columns.values(), values, strict=True):
+            column.append(value)
 
     def table(self) -> pyarrow.Table:
         """Return all records as one Arrow table."""

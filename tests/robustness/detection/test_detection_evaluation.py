@@ -176,7 +176,7 @@ def test_masks_with_scores_of_their_own_use_them(tmp_path):
     (found, _) = read_cells(model, [0, 3])
     assert found.mask_scores.tolist() == [0.25] * len(truth.images)
     assert found.scores.tolist() == [0.5] * len(truth.images)
-    assert found.masks == [b"PPYo0"] * len(truth.images)
+    assert found.masks.tolist() == [b"PPYo0"] * len(truth.images)
 
 
 def test_a_detector_that_finds_nothing(tmp_path):
