@@ -70,19 +70,21 @@ def load_subject(
 
     image_size = check_image(image)
     target = pick_device(device)
-    names = {"checkpoint": Path(checkpoint).name, "image": Path(image).name, "image_size": image_size}
-    if model.startswith("timm:"):
-        source = f"{model}@{checkpoint}"
-        return _classifier(source, IMAGENET_CLASSES, image, target, {**names, "model": model}, weights)
-    names["model"] = Path(model).stem
-    config = load_config(model)
-    check_checkpoint(checkpoint)
-    if not isinstance(config.get("model"), Mapping):
-        raise InputError(f"expected a config with a model, got {model} without: name that of a detector or classifier")
-    if is_classifier(config):
-        classes = (config.model.get("head") or {}).get("num_classes", IMAGENET_CLASSES)
-        return _classifier(f"{model}@{checkpoint}", classes, image, target, names, weights)
-    return _detector(config, model, checkpoint, image, target, names, weights)
+    config = None if model.startswith("timm:") else load_config(model)
+    if config is not None:
+        check_checkpoint(checkpoint)
+        if not isinstance(config.get("model"), Mapping):
+            raise InputError(
+                f"expected a config with a model, got {model} without: name that of a detector or classifier"
+            )
+    if config is not None and not is_classifier(config):
+        found = _detector(config, model, checkpoint, image, target, weights)
+    else:
+        head = {} if config is None else config.model.get("head") or {}
+        classes = head.get("num_classes", IMAGENET_CLASSES)
+        found = _classifier(f"{model}@{checkpoint}", classes, image, target, weights)
+    name = model if config is None else Path(model).stem
+    return Subject(name, Path(checkpoint).name, Path(image).name, image_size=image_size, **found)
 
 
 def check_image(path: str) -> tuple[int, int]:
@@ -110,14 +112,9 @@ def check_image(path: str) -> tuple[int, int]:
 
 
 def _detector(
-    config: Config,
-    model: str,
-    checkpoint: str,
-    image: str,
-    device: torch.device,
-    names: Mapping[str, Any],
-    weights: WeightsKind | None,
-) -> Subject:
+    config: Config, model: str, checkpoint: str, image: str, device: torch.device, weights: WeightsKind | None
+) -> dict[str, Any]:
+    """Return the fields of a :class:`Subject` that depend on its model being a detector."""
     from dtn_det.robustness.detection.model import build_detector
 
     scope = require("mmengine.registry", "det").DefaultScope
@@ -134,14 +131,13 @@ def _detector(
     data = {"inputs": [pixels], "data_samples": [sample["data_samples"]]}
     prepared: torch.Tensor = detector.data_preprocessor(data, False)["inputs"]
     picture = pixels.flip(0).permute(1, 2, 0).clamp(0, 255).to(torch.uint8).contiguous().numpy()
-    return Subject(
-        network=detector,
-        run=lambda: detector.backbone(prepared),
-        picture=picture,
-        input_size=(prepared.shape[-2], prepared.shape[-1]),
-        remarks=built.remarks,
-        **names,
-    )
+    return {
+        "network": detector,
+        "run": lambda: detector.backbone(prepared),
+        "picture": picture,
+        "input_size": (prepared.shape[-2], prepared.shape[-1]),
+        "remarks": built.remarks,
+    }
 
 
 def _through_pipeline(config: Config, model: str, image: str) -> dict[str, Any]:
@@ -173,13 +169,9 @@ def _through_pipeline(config: Config, model: str, image: str) -> dict[str, Any]:
 
 
 def _classifier(
-    source: str,
-    classes: int,
-    image: str,
-    device: torch.device,
-    names: Mapping[str, Any],
-    weights: WeightsKind | None,
-) -> Subject:
+    source: str, classes: int, image: str, device: torch.device, weights: WeightsKind | None
+) -> dict[str, Any]:
+    """Return the fields of a :class:`Subject` that depend on its model being a classifier."""
     from dtn_det.robustness.classification.models.loading import load_classifier
 
     classifier = load_classifier(source, classes, weights)
@@ -192,11 +184,10 @@ def _classifier(
     picture = np.array(pixels, dtype=np.uint8)
     network = classifier.network.to(device)
     inputs = torch.from_numpy(picture).permute(2, 0, 1).unsqueeze(0).to(device)
-    return Subject(
-        network=network,
-        run=lambda: classifier.forward(inputs),
-        picture=picture,
-        input_size=(picture.shape[0], picture.shape[1]),
-        remarks=classifier.remarks,
-        **names,
-    )
+    return {
+        "network": network,
+        "run": lambda: classifier.forward(inputs),
+        "picture": picture,
+        "input_size": (picture.shape[0], picture.shape[1]),
+        "remarks": classifier.remarks,
+    }
