@@ -86,9 +86,6 @@ def export_classifier(
         weights: Kind of weights to take from a file with an average, see
             :func:`dtn_det.checkpoints.load.load_weights`.
 
-    Returns:
-        The files that were written.
-
     Raises:
         InputError: The config has no classifier, or there is no image size in the config or the arguments.
         CheckpointError: The checkpoint does not fit.
@@ -160,9 +157,6 @@ def export_model(
         std: Standard deviation by which the inputs were normalised, in the same form.
         class_names: Name of each output, in the order of the outputs, such as the names of the folders of images. By
             default the names in timm's settings of the model, if it has any.
-
-    Returns:
-        The files that were written.
 
     Raises:
         InputError: An argument does not fit, or timm's mean or deviation has another number of channels.

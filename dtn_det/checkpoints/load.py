@@ -59,9 +59,6 @@ def load_weights(
             of mmcv's EMAHook, None takes the weights under the names of the model.
         advice: What the user can do if the checkpoint does not fit, as the end of a sentence.
 
-    Returns:
-        The weights that were loaded, and what was decided.
-
     Raises:
         CheckpointError: The file cannot be read or does not fit. The message lists what does not fit and the likely
             cause.

@@ -28,9 +28,6 @@ def convert(
         spt: Replace the tokenization by Shifted Patch Tokenization, see :func:`convert_tokenization`.
         lsa: Replace the attention by Locality Self-Attention, see :func:`convert_attention`.
 
-    Returns:
-        The same model.
-
     Raises:
         InputError: An argument does not fit, or nothing could be converted.
     """

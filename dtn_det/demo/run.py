@@ -34,9 +34,6 @@ def run_demo(root: Path, plan: Plan, console: Console, *, fresh: bool = False) -
 
     Finished work of an earlier call is reused, and an interrupted training continues from its last epoch.
 
-    Returns:
-        The comparison.
-
     Raises:
         ValueError: The folder belongs to something else or to other settings, or is in use by another process.
         RuntimeError: A model's process failed.

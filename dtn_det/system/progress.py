@@ -54,9 +54,6 @@ def stages(console: Console, log_seconds: float = LOG_SECONDS) -> Iterator[AddSt
         console: A terminal shows a bar for each stage. Other outputs get lines for a stage's first and last step and
             for some between.
         log_seconds: Shortest time between two lines of a stage, in seconds.
-
-    Yields:
-        A function that adds a stage: see :class:`AddStage`.
     """
     if console.is_terminal:
         columns = (
