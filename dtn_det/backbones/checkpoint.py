@@ -15,6 +15,7 @@ from torch import nn
 from dtn_det.checkpoints.backbone_keys import Family, backbone_weights, resize_tables, to_mmdet
 from dtn_det.checkpoints.fit import check_floating_point, compare_weights, with_tied_names
 from dtn_det.checkpoints.load import with_options
+from dtn_det.checkpoints.parametrizations import check_parametrizations
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.errors import CheckpointError, InputError
 from dtn_det.layers import DTN, ShiftedPatchTokenization, TokenNorm
@@ -91,6 +92,7 @@ def load_pretrained(
     fresh, new_patches = [], []
     try:
         found = backbone_weights(checkpoint, family, init_cfg.get("prefix"), init_cfg.get("weights"))
+        check_parametrizations(found.state)
         state = to_mmdet(found.state, family)
         check_floating_point(state, backbone.state_dict(), "the model", "the file")
         state = {key: value for key, value in state.items() if key in shapes or not _OUTPUT_NORM.match(key)}

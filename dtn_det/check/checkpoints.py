@@ -14,6 +14,7 @@ from dtn_det.check import CheckResult
 from dtn_det.check.model import Target
 from dtn_det.checkpoints.load import Loaded, fit_weights
 from dtn_det.checkpoints.mmcv_ema import EmaCopies, find_copies
+from dtn_det.checkpoints.parametrizations import check_parametrizations, fold_weight_norm
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.state_dict import Chosen, check_whole, choose_weights
 from dtn_det.checkpoints.trained_config import trained_options
@@ -54,6 +55,7 @@ def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
 def _not_whole(path: Path, chosen: Chosen) -> Iterator[str]:
     try:
         check_whole(chosen.state)
+        check_parametrizations(fold_weight_norm(chosen.state)[0])
     except CheckpointError as error:
         yield f"{path}: {error}"
 
@@ -65,22 +67,23 @@ def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
         return fit_weights(model, content, str(path))
     except MisfitError as error:
         number = error.num_classes or _classes_of_head(model, content)
-        if target.config is not None or target.is_folder or number is None:
+        if target.config is not None or target.is_folder or number in (None, getattr(model, "num_classes", None)):
             raise
+        # If the weights do not fit this model either, its error has no false cause in the number of classes.
         loaded = fit_weights(target.build(number), content, str(path))
         what = f"classes in the file; {target.source} fits as dtn-det mce builds it for data of so many"
         return replace(loaded, remarks=(*loaded.remarks, Remark("other_classes", what, str(path), number)))
 
 
 def _classes_of_head(model: nn.Module, content: Mapping[str, Any]) -> int | None:
-    """Return a checkpoint's number of classes if timm builds the model without a classifier, as for backbones."""
+    """Return the number of rows of a checkpoint's classifier, by timm's name of it; None if that is not clear."""
     settings = getattr(model, "pretrained_cfg", None)
     classifier = settings.get("classifier") if isinstance(settings, Mapping) else None
-    if getattr(model, "num_classes", None) != 0 or not isinstance(classifier, str):
-        return None
-    state = choose_weights(content).state
-    rows = {value.shape[0] for name, value in state.items() if f".{name}".endswith(f".{classifier}.weight")}
-    return rows.pop() if len(rows) == 1 else None
+    names = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
+    state = fold_weight_norm(choose_weights(content).state)[0]
+    ends = tuple(f".{name}.{end}" for name in names for end in ("weight", "bias"))
+    rows = {value.shape[0] for name, value in state.items() if value.ndim and f".{name}".endswith(ends)}
+    return rows.pop() if names and len(rows) == 1 else None
 
 
 def _facts(content: Mapping[str, Any], chosen: Chosen, copies: EmaCopies | None) -> Iterator[tuple[str, Any]]:

@@ -75,14 +75,15 @@ def backbone_weights(
         CheckpointError: The checkpoint has no weights, none with the prefix, none of the wanted kind, or not all
             weights of a model.
     """
-    chosen, pruned, copies = choose_whole(content, wanted)
+    chosen, pruned, folded, copies = choose_whole(content, wanted)
     if prefix is not None:
         taken = {name.removeprefix(prefix): v for name, v in chosen.state.items() if name.startswith(prefix)}
         if not taken:
             raise CheckpointError(f"expected keys that start with {prefix!r}, got {some(chosen.state)}")
-        return Weights(chosen, Unwrapped(taken, prefix), pruned=pruned, copies=copies)
+        return Weights(chosen, Unwrapped(taken, prefix), pruned=pruned, copies=copies, folded=folded)
     typical = re.compile("|".join(pattern for (member, _), pattern in _SIGNATURES.items() if member == family))
-    found = Weights(chosen, unwrap_by(chosen.state, typical, wanted), pruned=pruned, copies=copies)
+    named = unwrap_by(chosen.state, typical, wanted)
+    found = Weights(chosen, named, pruned=pruned, copies=copies, folded=folded)
     found.check_kind(wanted)
     return found
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from dtn_det.checkpoints.backbone_keys import rename_backbone, whose_names
 from dtn_det.checkpoints.fit import Fit, check_floating_point, compare_weights, with_tied_names
+from dtn_det.checkpoints.parametrizations import check_parametrizations
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.state_dict import StateDict, WeightsKind
 from dtn_det.checkpoints.timm_layout import in_own_layout, with_biases
@@ -99,6 +100,7 @@ def fit_weights(
     check_floating_point(found.state, own, architecture(model), source)
     state, fit, renamed = in_names_of(model, found.state, own, source)
     if not (fit or partial):
+        _check_parts(fit, found, source)
         raise misfit(fit, model, source, advice)
     windows = compare_windows(found.state, model)
     if not partial:
@@ -111,6 +113,14 @@ def fit_weights(
         {**found.fact(), **taken.facts},
         (*found.remarks(source), *renamed, *left_out, *windows.remarks(source), *taken.remarks),
     )
+
+
+def _check_parts(fit: Fit, found: Weights, source: str) -> None:
+    """Check that the names that the model lacks are no parts of a parametrization."""
+    try:
+        check_parametrizations({name: found.state[name] for name in fit.unexpected if name in found.state})
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
 
 
 def in_names_of(

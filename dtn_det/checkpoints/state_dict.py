@@ -230,7 +230,8 @@ def check_whole(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> None:
     Raises:
         CheckpointError: The state dict is of one of these three kinds.
     """
-    adapters = [name for name in state if _OF_ADAPTER.search(name)]
+    # Adapters that are parametrizations of PyTorch are not PEFT's, and `check_parametrizations` names them.
+    adapters = [name for name in state if _OF_ADAPTER.search(name) and "parametrizations." not in name]
     if adapters and not any(map(_OF_ADAPTER.search, own)):
         raise CheckpointError(
             f"expected the weights of a model, got {len(adapters):,} tensors in the names of an adapter "

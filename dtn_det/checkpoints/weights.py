@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dtn_det.checkpoints.fit import with_tied_names
 from dtn_det.checkpoints.mmcv_ema import EmaCopies, find_copies
+from dtn_det.checkpoints.parametrizations import check_parametrizations, fold_weight_norm
 from dtn_det.checkpoints.state_dict import (
     Chosen,
     StateDict,
@@ -20,11 +21,14 @@ from dtn_det.checkpoints.state_dict import (
     choose_weights,
 )
 from dtn_det.checkpoints.unwrap import Unwrapped, unwrap_names
-from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import CheckpointError
 
 PRUNED = "pruned_weights"
 """Kind of the remark on pruned weights."""
+
+WEIGHT_NORM = "weight_norm"
+"""Kind of the remark on weights that were stored as magnitude and direction."""
 
 COPIES = "ema_copies"
 """Kind of the remark on a second set of weights within the state dict."""
@@ -42,6 +46,7 @@ class Weights:
         unnamed: Keys of averages that are lists without names. They cannot be loaded.
         pruned: Names of the pruned weights. In ``named`` they are multiplied by their masks.
         copies: Both sets of weights, if mmcv's EMAHook wrote two into the state dict; else None.
+        folded: Names of the weights that the file has under weight normalization. In ``named`` they are whole.
     """
 
     chosen: Chosen
@@ -49,6 +54,7 @@ class Weights:
     unnamed: tuple[str, ...] = ()
     pruned: tuple[str, ...] = ()
     copies: EmaCopies | None = None
+    folded: tuple[str, ...] = ()
 
     @property
     def state(self) -> StateDict:
@@ -80,8 +86,18 @@ class Weights:
         return {} if self.kind is None else {"weights": f"{self.kind} ({place})"}
 
     def remarks(self, source: str) -> tuple[Remark, ...]:
-        """Return remarks on which of several state dicts was taken, and on pruned weights."""
-        return (*self._of_average(source), *self._of_pruning(source))
+        """Return remarks on which of several state dicts was taken, on pruned weights and on weight normalization."""
+        return (*self._of_average(source), *self._of_pruning(source), *self._of_weight_norm(source))
+
+    def _of_weight_norm(self, source: str) -> tuple[Remark, ...]:
+        if not self.folded:
+            return ()
+        what = agreeing(
+            len(self.folded),
+            "{weight is|weights are} under weight normalization, kept as magnitude and direction: the model takes the "
+            "{weight|weights} that the two make, as torch.nn.utils.parametrize.remove_parametrizations does",
+        )
+        return (Remark(WEIGHT_NORM, what, source, len(self.folded), self.folded[:3]),)
 
     def _of_pruning(self, source: str) -> tuple[Remark, ...]:
         what = (
@@ -114,16 +130,16 @@ class Weights:
 
 def choose_whole(
     content: Mapping[str, Any], wanted: WeightsKind | None = None, own: Iterable[str] = ()
-) -> tuple[Chosen, tuple[str, ...], EmaCopies | None]:
-    """Choose the state dict of a checkpoint and one set of weights in it, and apply the masks of pruning.
+) -> tuple[Chosen, tuple[str, ...], tuple[str, ...], EmaCopies | None]:
+    """Choose the state dict of a checkpoint and one set of weights in it, apply masks, and fold weight normalization.
 
     Args:
         wanted: See :func:`find_weights`.
         own: Names of the model if it is known.
 
     Returns:
-        The state dict with the names of the file, the names of the pruned weights, and both sets of weights of mmcv's
-        EMAHook if the state dict has two.
+        The state dict with the names of the file, the names of the pruned weights, those of the weights that were under
+        weight normalization, and both sets of weights of mmcv's EMAHook if the state dict has two.
 
     Raises:
         CheckpointError: There is no state dict or none of the wanted kind, it is an adapter, or it lacks the values of
@@ -137,7 +153,8 @@ def choose_whole(
         copies = copies.choose(wanted)
         chosen = replace(chosen, state=copies.state, kind=None)
     state, pruned = apply_masks(chosen.state, own)
-    return replace(chosen, state=state), pruned, copies
+    state, folded = fold_weight_norm(state, own)
+    return replace(chosen, state=state), pruned, folded, copies
 
 
 def find_weights(
@@ -153,11 +170,12 @@ def find_weights(
         CheckpointError: There is no state dict, none of the wanted kind, or one without all weights of a model.
     """
     try:
-        chosen, pruned, copies = choose_whole(content, wanted, own)
+        chosen, pruned, folded, copies = choose_whole(content, wanted, own)
         named = unwrap_names(chosen.state, {name: value.shape for name, value in own.items()}, wanted)
         named = replace(named, state=with_tied_names(named.state, own))
-        found = Weights(chosen, named, averages_without_names(content), pruned, copies)
+        found = Weights(chosen, named, averages_without_names(content), pruned, copies, folded)
         found.check_kind(wanted)
+        check_parametrizations(named.state, own)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
     return found

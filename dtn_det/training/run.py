@@ -17,7 +17,7 @@ from dtn_det._optional import require
 from dtn_det.checkpoints.load import fit_weights, inner_model
 from dtn_det.checkpoints.read import is_readable, read_checkpoint
 from dtn_det.checkpoints.state_dict import WeightsKind
-from dtn_det.checkpoints.weights import COPIES, PRUNED
+from dtn_det.checkpoints.weights import COPIES, PRUNED, WEIGHT_NORM
 from dtn_det.datasets.remarks import Remark, tell
 from dtn_det.errors import CheckpointError
 from dtn_det.layers.options import CarriesOptions
@@ -151,7 +151,7 @@ def _load(
             )
         plain = {**content, "ema_state_dict": None}
         loaded = fit_weights(model, plain, source, advice=advice, options="refuse")
-        remarks = tuple(remark for remark in loaded.remarks if remark.kind in (PRUNED, COPIES))
+        remarks = tuple(remark for remark in loaded.remarks if remark.kind in (PRUNED, WEIGHT_NORM, COPIES))
         same = set(loaded.state) == set(content["state_dict"])
         given = dict(content) if same else {**content, "state_dict": loaded.state}
     elif purpose == "test":
