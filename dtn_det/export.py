@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.load import fit_weights, inner_model
-from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.checkpoints.two_networks import WeightsKind
 from dtn_det.conversion.config import norm_settings
 from dtn_det.datasets.remarks import Remark, counted
 from dtn_det.errors import ExportError, InputError

@@ -52,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         content = read_checkpoint(cfg.load_from)
-        check_evaluation(cfg, "test", cfg.load_from, content)
-        check_trained_folders(cfg, "test_dataloader", cfg.load_from, content)
+        told = check_evaluation(cfg, "test", cfg.load_from, content)
+        told += check_trained_folders(cfg, "test_dataloader", cfg.load_from, content)
         runner = launch.build_runner(cfg, args.launcher, args.local_rank)
-        tell(remarks, runner.logger.warning)
+        tell((*remarks, *told), runner.logger.warning)
         advice = f"test it with its own config instead of {args.config}, and the --cfg-options of its training"
         read_by_package(runner, "test", advice, runner.logger.info, args.weights, content)
         # Before the data is read, for this may fail. The Runner loads them once its hooks are ready.

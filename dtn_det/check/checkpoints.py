@@ -19,6 +19,8 @@ from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.state_dict import Chosen, check_whole, choose_weights
 from dtn_det.checkpoints.trained_config import trained_options
 from dtn_det.checkpoints.weights import COPIES
+from dtn_det.datasets.class_names import names_left_out
+from dtn_det.datasets.configs.classes import checkpoint_classes, head_numbers
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import CheckpointError, InputError, MisfitError
 from dtn_det.layers.options import CLASS_KEYS, EXTRA_STATE, describe_options, unpack_options
@@ -49,7 +51,20 @@ def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
         loaded = _fitted(path, content, target)
     except InputError as error:
         return CheckResult(str(path), "checkpoint", _TITLE, facts, problems=(str(error),), fits=False)
-    return CheckResult(str(path), "checkpoint", _TITLE, facts, loaded.remarks, fits=True)
+    told = (*loaded.remarks, *_names_left_out(path, content, target))
+    return CheckResult(str(path), "checkpoint", _TITLE, facts, told, fits=True)
+
+
+def _names_left_out(path: Path, content: Mapping[str, Any], target: Target) -> Iterator[Remark]:
+    """Yield a remark on names of classes in a fitting checkpoint that are not of the number of the model's classes."""
+    if target.config is None:
+        return
+    heads = head_numbers(target.config.get("model"))
+    numbers, (names, _) = set(heads.values()), checkpoint_classes(content)
+    # Panoptic heads count things and stuff separately, and the names are those of both.
+    panoptic = any(key.endswith("num_things_classes") for key in heads)
+    if names is not None and len(numbers) == 1 and len(names) not in numbers and not panoptic:
+        yield names_left_out(names, numbers.pop(), str(path))
 
 
 def _not_whole(path: Path, chosen: Chosen) -> Iterator[str]:

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dtn_det.checkpoints.fit import OWN_BUFFERS
-from dtn_det.checkpoints.state_dict import StateDict, WeightsKind, some
+from dtn_det.checkpoints.state_dict import StateDict, some
+from dtn_det.checkpoints.two_networks import WeightsKind
 from dtn_det.checkpoints.unwrap import Unwrapped, unwrap_by
 from dtn_det.checkpoints.weights import Weights, choose_whole
 from dtn_det.errors import CheckpointError

@@ -13,9 +13,10 @@ from dtn_det.checkpoints.backbone_keys import rename_backbone, whose_names
 from dtn_det.checkpoints.fit import Fit, check_floating_point, compare_weights, with_tied_names
 from dtn_det.checkpoints.parametrizations import check_parametrizations
 from dtn_det.checkpoints.read import read_checkpoint
-from dtn_det.checkpoints.state_dict import StateDict, WeightsKind
+from dtn_det.checkpoints.state_dict import StateDict
 from dtn_det.checkpoints.timm_layout import in_own_layout, with_biases
 from dtn_det.checkpoints.trained_config import trained_options
+from dtn_det.checkpoints.two_networks import WeightsKind
 from dtn_det.checkpoints.weights import Weights, find_weights
 from dtn_det.checkpoints.windows import compare_windows
 from dtn_det.datasets.remarks import Remark, agreeing
@@ -290,8 +291,8 @@ def _options_remark(
 
 
 def _left_out(fit: Fit, found: Weights, source: str) -> tuple[Remark, ...]:
-    other = found.named.other
-    names = (*fit.left_out, *(name for name in found.named.left_out if not (other and name.startswith(other))))
+    others = tuple(filter(None, (found.named.other, *found.named.aside)))
+    names = (*fit.left_out, *(name for name in found.named.left_out if not name.startswith(others)))
     if not names:
         return ()
     what = agreeing(

@@ -25,8 +25,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from dtn_det.checkpoints.state_dict import StateDict, WeightsKind, some
+from dtn_det.checkpoints.state_dict import StateDict, some
 from dtn_det.checkpoints.trained_config import config_value
+from dtn_det.checkpoints.two_networks import WeightsKind
 from dtn_det.errors import CheckpointError
 
 NameSet = Literal["own", "copies"]

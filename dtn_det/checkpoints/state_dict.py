@@ -5,31 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dtn_det.checkpoints.two_networks import AVERAGED_NAME, TEACHER, WeightsKind, choose_set, relate, undecided
 from dtn_det.errors import CheckpointError
 
 StateDict = dict[str, Tensor]
 """Tensors by name."""
 
-WeightsKind = Literal["ema", "plain"]
-"""``'ema'`` is an exponential moving average of the weights, ``'plain'`` the weights that the optimizer updated."""
-
 # Keys of checkpoints under which libraries store the weights that the optimizer updates, and keys of averages.
 PLAIN_PLACES = ("state_dict", "model", "model_state_dict", "module", "net", "network", "weights", "student")
 AVERAGED_PLACES = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "model_state_dict_ema"),
-    *("ema_model_state_dict", "ema_model", "ema", "averaged_state_dict", "shadow", "teacher"),
+    *("ema_model_state_dict", "ema_model", "ema", "averaged_state_dict", "shadow"),
 )
 
 # Key under which Lightning's WeightAveraging stores the plain weights; it stores the average under ``state_dict``.
 _LIGHTNINGS = "current_model_state"
 
-# Patterns for keys that users choose in their own programs.
-_AVERAGED_KEY = re.compile(r"(^|[._-])(ema|swa|averaged?|shadow|teacher|polyak)([._-]|$)", re.IGNORECASE)
+# Pattern for keys that users choose in their own programs.
 _OF_TRAINING_KEY = re.compile(
     r"^opt|optim|sched|scaler|loss|criterion|metric|rng|random|grad|meta|hyper|args|config|callback"
 )
@@ -66,31 +63,35 @@ class Chosen:
             None.
         place: Key of the state dict in the checkpoint; empty if the checkpoint is itself the state dict.
         other: Key of the state dict of the other kind; empty if there is none.
+        aside: Keys of the state dicts of other networks, such as the teacher of a distillation.
     """
 
     state: StateDict
     kind: WeightsKind | None = None
     place: str = ""
     other: str = ""
+    aside: tuple[str, ...] = ()
 
 
 def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None) -> Chosen:
     """Find the state dict of a checkpoint.
 
-    Of a checkpoint with both kinds the average is taken, as timm does. MMEngine intends the same: its ``EMAHook`` saves
+    Of a checkpoint with both kinds the average is taken, as timm does; of networks whose names show which one is meant,
+    this one, see :mod:`dtn_det.checkpoints.two_networks`. MMEngine intends the same: its ``EMAHook`` saves
     the average under ``state_dict`` and the weights that the optimizer updates under ``ema_state_dict``.
 
     Args:
         content: A state dict; or a dict with one, perhaps nested, under a key of :data:`PLAIN_PLACES` or
             :data:`AVERAGED_PLACES`; or a dict without these keys in which exactly one key holds a state dict.
-        wanted: Kind of weights to take; None for the average if there is one.
+        wanted: Kind of weights to take; None for the one that is meant.
 
     Returns:
         The state dict, with the names of the file.
 
     Raises:
-        CheckpointError: There is no state dict, none of the wanted kind, or several under keys of unknown meaning.
+        CheckpointError: There is no state dict, none of the wanted kind, or several, and nothing shows which is meant.
     """
+    _check_same_places(content)
     plain = next(((key, state) for key in PLAIN_PLACES if (state := _weights(content.get(key)))), None)
     averaged = next(((key, state) for key in AVERAGED_PLACES if (state := _weights(content.get(key)))), None)
     if plain and averaged and _is_mmengines(content):
@@ -102,12 +103,27 @@ def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None
     nested = [key for key in others if not {*PLAIN_PLACES, *AVERAGED_PLACES}.isdisjoint(content.get(key, ()))]
     if not plain and not averaged and len(others) == len(nested) == 1:
         inner = choose_weights(content[nested[0]], wanted)
-        return replace(inner, place=f"{nested[0]}.{inner.place}", other=inner.other and f"{nested[0]}.{inner.other}")
-    averaged = averaged or _only({key: state for key, state in others.items() if _AVERAGED_KEY.search(key)})
+        place, beside, *rest = (key and f"{nested[0]}.{key}" for key in (inner.place, inner.other, *inner.aside))
+        return replace(inner, place=place, other=beside, aside=tuple(rest))
+    averaged = averaged or _only({key: state for key, state in others.items() if AVERAGED_NAME.search(key)})
     bare = _tensors(content)
+    unnamed = {key: state for key, state in others.items() if not AVERAGED_NAME.search(key)}
     if plain is None:
-        unnamed = {key: state for key, state in others.items() if not _AVERAGED_KEY.search(key)}
-        plain = _only({key: state for key, state in unnamed.items() if len(state) > len(bare)})
+        networks = {key: state for key, state in unnamed.items() if len(state) > len(bare)}
+        key = choose_set(networks, "plain") if networks else None
+        plain = (key, networks.pop(key)) if key is not None else _only(networks)
+    else:
+        networks = {key: state for key, state in unnamed.items() if TEACHER.search(key)}
+    aside: list[str] = []
+    meant: WeightsKind = "ema" if averaged else "plain"
+    for key, state in networks.items():
+        if plain is None:
+            break
+        relation = relate(plain[0], key, {plain[0]: plain[1], key: state})
+        if relation is None or relation.average != key or averaged:
+            aside.append(key)
+        else:
+            averaged, meant = (key, state), "ema" if relation.meant == key else "plain"
     if plain is None and averaged is None:
         if not bare:
             raise CheckpointError(
@@ -116,12 +132,12 @@ def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None
             )
         return Chosen(bare)
     found: dict[WeightsKind, tuple[str, StateDict] | None] = {"ema": averaged, "plain": plain}
-    kind: WeightsKind = wanted or ("ema" if averaged else "plain")
+    kind: WeightsKind = wanted or meant
     chosen = found[kind]
     other = found["plain" if kind == "ema" else "ema"]
     # Prefixes of names within the state dict may still mark an average, such as ``ema_model.`` of Lightning.
     if chosen is None and kind == "ema" and plain is not None:
-        return Chosen(plain[1], None, plain[0])
+        return Chosen(plain[1], None, plain[0], aside=tuple(aside))
     if chosen is None:
         raise CheckpointError(
             f"expected the weights that the optimizer updated, got only their average, under "
@@ -129,7 +145,21 @@ def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None
         )
     place, state = chosen
     said = kind if other is not None or kind == "ema" or wanted else None
-    return Chosen(state, said, place, "" if other is None else other[0])
+    return Chosen(state, said, place, "" if other is None else other[0], tuple(aside))
+
+
+_WRITE = (
+    "write the one that is meant to a file of its own, with torch.save({'state_dict': torch.load(FILE)[KEY]}, NEW_FILE)"
+)
+
+
+def _check_same_places(content: Mapping[str, Any]) -> None:
+    """Check that no two of the known places hold different weights of the same model."""
+    places = {key: state for key in PLAIN_PLACES if (state := _weights(content.get(key)))}
+    shapes = {key: {name: value.shape for name, value in state.items()} for key, state in places.items()}
+    same = {key: state for key, state in places.items() if shapes[key] == next(iter(shapes.values()))}
+    if len(same) > 1 and choose_set(same) is None:
+        raise undecided(same, _WRITE)
 
 
 def _others(content: Mapping[str, Any]) -> Iterator[tuple[str, StateDict]]:
@@ -144,7 +174,7 @@ def _others(content: Mapping[str, Any]) -> Iterator[tuple[str, StateDict]]:
     callbacks = content.get("callbacks")
     for name, value in callbacks.items() if isinstance(callbacks, Mapping) else ():
         for key, inner in value.items() if isinstance(value, Mapping) else ():
-            if _AVERAGED_KEY.search(str(key)) and len(state := _weights(inner)) >= _FEWEST:
+            if AVERAGED_NAME.search(str(key)) and len(state := _weights(inner)) >= _FEWEST:
                 yield f"callbacks.{name}.{key}", state
 
 
@@ -153,8 +183,7 @@ def _only(states: Mapping[str, StateDict]) -> tuple[str, StateDict] | None:
     if len(states) > 1:
         raise CheckpointError(
             f"expected one state dict, or one under {', '.join(map(repr, PLAIN_PLACES[:3]))}, got several, under "
-            f"{', '.join(map(repr, states))}: write the one that is meant to a file of its own, with "
-            f"torch.save({{'state_dict': torch.load(FILE)[KEY]}}, NEW_FILE)"
+            f"{', '.join(map(repr, states))}: {_WRITE}"
         )
     return next(iter(states.items()), None)
 

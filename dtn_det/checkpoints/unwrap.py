@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dtn_det.checkpoints.state_dict import StateDict, WeightsKind
+from dtn_det.checkpoints.state_dict import StateDict
+from dtn_det.checkpoints.two_networks import AVERAGED_NAME, WeightsKind, choose_set, relate, same_weights, undecided
 from dtn_det.layers.options import EXTRA_STATE
 
 # Number of prefixes to try, the most frequent first.
 _TRIED = 6
-_AVERAGED_NAME = re.compile(r"(^|[._])(ema|teacher|averaged|shadow)([._]|$)")
 # Parts of names that torch.compile, activation checkpointing and FSDP insert; they can wrap any module of a model.
 _COMPILED = re.compile(r"(^|\.)(?:(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.)+")
 _IN_PARALLEL = re.compile(r"(^|\.)module\.")
@@ -31,6 +31,7 @@ class Unwrapped:
         left_out: Names of the file without the prefix; their weights are not in ``state``.
         kind: Kind of the weights if ``prefix`` or ``other`` is that of an average; else None.
         other: Prefix of the weights of the other kind; empty if there are none.
+        aside: Prefixes of other networks that have most names of the model, such as the teacher of a distillation.
     """
 
     state: StateDict
@@ -39,6 +40,7 @@ class Unwrapped:
     left_out: tuple[str, ...] = ()
     kind: WeightsKind | None = None
     other: str = ""
+    aside: tuple[str, ...] = ()
 
 
 def unwrap_names(
@@ -53,13 +55,17 @@ def unwrap_names(
 
     Args:
         shapes: Names and shapes of the model.
-        wanted: Kind to choose if two prefixes fit equally well, such as ``teacher.`` and ``student.``; None for the
-            average.
+        wanted: Kind to choose if two prefixes fit equally well, such as ``model.`` and ``model_ema.``; None for the one
+            that is meant, see :func:`dtn_det.checkpoints.two_networks.choose_set`.
 
     Returns:
         The state dict under the names that match the model best; unchanged if its own names do.
+
+    Raises:
+        CheckpointError: Different weights fit equally well, and nothing shows which of them are meant.
     """
-    best, best_score = Unwrapped(dict(state)), _score(state, shapes)
+    own = Unwrapped(dict(state))
+    tied, best_score = {"": own}, _score(state, shapes)
     for rename in _SPELLINGS:
         names = {name: rename(name) for name in state}
         prefixes = _prefixes(names.values(), shapes)
@@ -69,15 +75,41 @@ def unwrap_names(
             # If only a few names match without the prefix, they may match by chance.
             if prefix and 2 * score[0] <= min(len(shapes), len(state)):
                 continue
-            if score <= best_score and not (prefix and score == best_score and _better(prefix, best.prefix, wanted)):
+            if score < best_score or (score == best_score and not prefix):
                 continue
             left = tuple(old for old, new in names.items() if not new.startswith(prefix))
-            best, best_score = Unwrapped(found, prefix, left_out=left), score
-    if not best_score[0]:
-        added = _prefixes(shapes, state).most_common(1)
-        if added and added[0][0] and 2 * added[0][1] > len(shapes):
-            best = Unwrapped({added[0][0] + name: value for name, value in state.items()}, added=added[0][0])
-    return _with_kind(best, shapes)
+            tied, best_score = tied if score == best_score else {}, score
+            tied.setdefault(prefix, Unwrapped(found, prefix, left_out=left))
+    if best_score[0]:
+        return _with_others(_choose(tied, shapes, state, wanted), shapes, state)
+    added = _prefixes(shapes, state).most_common(1)
+    if added and added[0][0] and 2 * added[0][1] > len(shapes):
+        return Unwrapped({added[0][0] + name: value for name, value in state.items()}, added=added[0][0])
+    return own
+
+
+def _choose(
+    tied: Mapping[str, Unwrapped], shapes: Iterable[str], state: Iterable[str], wanted: WeightsKind | None
+) -> Unwrapped:
+    """Choose among prefixes whose names match the model equally well."""
+    of_model = set(shapes)
+    sets = {
+        prefix: found.state if prefix else {name: value for name, value in found.state.items() if name in of_model}
+        for prefix, found in tied.items()
+    }
+    chosen = choose_set(sets, wanted, state)
+    if chosen is None:
+        # A set with nothing beyond the names of the model fits better than one with other weights.
+        fewest = min(map(len, sets.values()))
+        smallest = [prefix for prefix, found in sets.items() if len(found) == fewest]
+        if len(smallest) > 1:
+            raise undecided(
+                smallest,
+                "write the one that is meant to a file of its own, with torch.save({name.removeprefix(PREFIX): value "
+                "for name, value in state.items() if name.startswith(PREFIX)}, NEW_FILE)",
+            )
+        (chosen,) = smallest
+    return tied[chosen]
 
 
 def unwrap_by(state: Mapping[str, Tensor], pattern: re.Pattern[str], wanted: WeightsKind | None = None) -> Unwrapped:
@@ -90,6 +122,9 @@ def unwrap_by(state: Mapping[str, Tensor], pattern: re.Pattern[str], wanted: Wei
     Returns:
         The weights under the most frequent prefix, without the prefix; unchanged if no name matches. If weights of both
         kinds are frequent, ``wanted`` decides.
+
+    Raises:
+        CheckpointError: Different weights are frequent, and nothing shows which of them are meant.
     """
     named = {_without_parallel(name): value for name, value in state.items()}
     known = Counter(
@@ -100,12 +135,13 @@ def unwrap_by(state: Mapping[str, Tensor], pattern: re.Pattern[str], wanted: Wei
     )
     if not known or "" in known:
         return Unwrapped(named if known else dict(state))
-    first, *rest = (prefix for prefix, count in known.most_common() if 2 * count > max(known.values()))
-    prefix = next((other for other in rest if _better(other, first, wanted)), first)
-    other = next((one for one in (first, *rest) if one != prefix and _is_average(one) != _is_average(prefix)), "")
-    taken = {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
+    frequent = [prefix for prefix, count in known.most_common() if 2 * count > max(known.values())]
+    sets = {prefix: _under(prefix, named) for prefix in frequent}
+    prefix = choose_set(sets, wanted, named)
+    if prefix is None:
+        raise undecided(frequent, "name it, as in init_cfg=dict(type='Pretrained', checkpoint=..., prefix=PREFIX)")
     left = tuple(name for name in named if not name.startswith(prefix))
-    return replace(Unwrapped(taken, prefix, left_out=left), kind=_kind(prefix, other), other=other)
+    return _with_relations(Unwrapped(sets[prefix], prefix, left_out=left), sets, named)
 
 
 def _without_compile(name: str) -> str:
@@ -136,24 +172,35 @@ def _prefixes(names: Iterable[str], known: Iterable[str]) -> Counter[str]:
     return counted
 
 
-def _is_average(prefix: str) -> bool:
-    return _AVERAGED_NAME.search(prefix) is not None
+def _under(prefix: str, state: Mapping[str, Tensor]) -> StateDict:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def _better(prefix: str, than: str, wanted: WeightsKind | None) -> bool:
-    """Return whether ``prefix`` marks the wanted kind and ``than`` does not."""
-    average = wanted != "plain"
-    return _is_average(prefix) == average and _is_average(than) != average
+def _with_others(found: Unwrapped, shapes: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> Unwrapped:
+    """Add the kind of the weights, and the prefixes of the other sets with most of the model's names."""
+    left = found.left_out if found.prefix else [name for name in state if name not in shapes]
+    named = {_without_parallel(name): state[name] for name in left if name in state}
+    prefixes = _prefixes(named, shapes).most_common(_TRIED)
+    sets = {prefix: _under(prefix, named) for prefix, count in prefixes if prefix and 2 * count > len(shapes)}
+    if not found.prefix and sets:
+        beyond = tuple(name for name in left if _without_parallel(name).startswith(tuple(sets)))
+        kept = {name: value for name, value in found.state.items() if name not in set(beyond)}
+        found = replace(found, state=kept, left_out=beyond)
+    return _with_relations(found, sets, state)
 
 
-def _kind(prefix: str, other: str) -> WeightsKind | None:
-    """Return the kind of the weights under ``prefix``; None if neither prefix marks an average."""
-    return "ema" if _is_average(prefix) else "plain" if _is_average(other) else None
-
-
-def _with_kind(found: Unwrapped, shapes: Mapping[str, torch.Size]) -> Unwrapped:
-    """Add the kind of the weights, and the prefix of a second complete set if the file has one."""
-    prefixes = _prefixes(map(_without_parallel, found.left_out), shapes)
-    other = next((prefix for prefix, count in prefixes.most_common(1) if prefix and 2 * count > len(shapes)), "")
-    kind = _kind(found.prefix, other)
-    return found if kind is None else replace(found, kind=kind, other=other)
+def _with_relations(found: Unwrapped, sets: Mapping[str, StateDict], state: Iterable[str]) -> Unwrapped:
+    """Add the kind of the weights by their relation to other sets."""
+    beside, aside, other = tuple(state), [], ""
+    kind: WeightsKind | None = "ema" if AVERAGED_NAME.search(found.prefix) else None
+    for prefix, others in sets.items():
+        if prefix == found.prefix:
+            continue
+        relation = relate(found.prefix, prefix, {found.prefix: found.state, prefix: others}, beside)
+        if relation is None and same_weights(others, found.state):
+            continue
+        if relation is None or not relation.average or other:
+            aside.append(prefix)
+        else:
+            kind, other = ("ema" if relation.average == found.prefix else "plain"), prefix
+    return replace(found, kind=kind, other=other, aside=tuple(aside))

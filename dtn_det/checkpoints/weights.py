@@ -14,12 +14,12 @@ from dtn_det.checkpoints.parametrizations import check_parametrizations, fold_we
 from dtn_det.checkpoints.state_dict import (
     Chosen,
     StateDict,
-    WeightsKind,
     apply_masks,
     averages_without_names,
     check_whole,
     choose_weights,
 )
+from dtn_det.checkpoints.two_networks import WeightsKind
 from dtn_det.checkpoints.unwrap import Unwrapped, unwrap_names
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import CheckpointError
@@ -83,11 +83,37 @@ class Weights:
         if self.copies is not None:
             return {"weights": self.copies.fact()}
         place = self.chosen.place if self.chosen.kind else self.named.prefix.rstrip(".")
-        return {} if self.kind is None else {"weights": f"{self.kind} ({place})"}
+        if self.kind is not None:
+            return {"weights": f"{self.kind} ({place})"}
+        if not self.aside:
+            return {}
+        others = " and ".join(name.rstrip(".") for name in self.aside)
+        return {"weights": f"{self._taken.rstrip('.') or 'names of the model'}, not {others}"}
+
+    @property
+    def aside(self) -> tuple[str, ...]:
+        """Keys and prefixes of other networks in the file, such as the teacher of a distillation."""
+        return (*self.chosen.aside, *self.named.aside)
+
+    @property
+    def _taken(self) -> str:
+        """Key or prefix of the weights that were taken, beside those of :attr:`aside`."""
+        return self.chosen.place if self.chosen.aside else self.named.prefix
 
     def remarks(self, source: str) -> tuple[Remark, ...]:
         """Return remarks on which of several state dicts was taken, on pruned weights and on weight normalization."""
-        return (*self._of_average(source), *self._of_pruning(source), *self._of_weight_norm(source))
+        found = (self._of_average, self._of_networks, self._of_pruning, self._of_weight_norm)
+        return tuple(remark for of_kind in found for remark in of_kind(source))
+
+    def _of_networks(self, source: str) -> tuple[Remark, ...]:
+        if not self.aside:
+            return ()
+        taken = f"those under {self._taken!r}" if self._taken else "those under the names of the model"
+        what = (
+            f"other set of weights is in the file, under {', '.join(map(repr, self.aside))}, and was left out: {taken} "
+            "were taken; to evaluate the others, write them to a file of their own"
+        )
+        return (Remark("other_networks", what, source, len(self.aside)),)
 
     def _of_weight_norm(self, source: str) -> tuple[Remark, ...]:
         if not self.folded:

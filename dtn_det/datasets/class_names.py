@@ -19,6 +19,7 @@ from dtn_det.errors import ClassNameError
 Evidence = Literal["training file", "checkpoint", "config"]
 
 _SHOWN = 10
+_NAMES_LEFT_OUT = "names_left_out"
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,14 @@ class LabelNames:
         evidence: What the names were taken from.
         source: The file or checkpoint from which they were read.
         differing: Evaluated sets in which MMDetection would number the classes in another order.
+        remarks: What was left out to decide it.
     """
 
     names: tuple[str, ...]
     evidence: Evidence
     source: str
     differing: tuple[NamedSet, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     def places(self, categories: Sequence[str]) -> tuple[int, ...] | None:
         """Return the index of each label's name among the categories; None if these are in the order of the labels.
@@ -125,7 +128,8 @@ def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet
     The names in the checkpoint decide if they are known to be in the order of the labels, else the order of the
     training file. If that file is not on this machine, the order of the tested file decides, provided that the names in
     the checkpoint, or else in the config, are in the same order. If the two orders differ, nothing shows which one is
-    right, so an error is raised.
+    right, so an error is raised. Names of the checkpoint whose number is not that of the heads do not describe them
+    and are left out.
 
     Args:
         tested: Data sets and evaluators' files on which the model is evaluated, at least one.
@@ -141,6 +145,10 @@ def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet
         check_set(one, model.heads)
         _check_same_names(first, one)
     _check_heads(first, model)
+    remarks: tuple[Remark, ...] = ()
+    if model.names is not None and model.heads and first.heads and len(model.names) != len(first.wanted):
+        remarks = (names_left_out(model.names, len(first.wanted), model.checkpoint),)
+        model = ModelClasses(model.heads, model.checkpoint)
     if model.names is not None:
         _check_checkpoint(first, model)
     # A training set with another number of classes comes from a base config, and the model was not trained on it.
@@ -149,7 +157,26 @@ def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet
         check_set(one)
         _check_same_names(first, one)
     names, evidence, source = _decided(first, training, model)
-    return LabelNames(names, evidence, source, tuple(one for one in tested if one.labels != names))
+    return LabelNames(names, evidence, source, tuple(one for one in tested if one.labels != names), remarks)
+
+
+def names_left_out(names: Sequence[str], outputs: int, where: str) -> Remark:
+    """Return the remark that the names of classes in a file are not those of its model, which has another number.
+
+    Args:
+        names: The names in the file.
+        outputs: Number of classes of the model's head.
+        where: The file.
+    """
+    named = agreeing(len(names), "{name of a class was|names of classes were}")
+    what = f"{named} left out: the head has {outputs} classes, which they do not describe"
+    return Remark(_NAMES_LEFT_OUT, what, where, len(names), tuple(names[:3]))
+
+
+def facts_of_names(remarks: Sequence[Remark]) -> dict[str, str]:
+    """Return the fact for the manifest of a model whose names of classes were left out; empty for others."""
+    left = [remark for remark in remarks if remark.kind == _NAMES_LEFT_OUT]
+    return {"class names": f"{left[0].count} in the file, left out"} if left else {}
 
 
 def _decided(

@@ -14,7 +14,7 @@ from torch import nn
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.files import check_checkpoint
-from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.checkpoints.two_networks import WeightsKind
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
 from dtn_det.training.config import is_classifier, load_config

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
 
 if TYPE_CHECKING:
-    from dtn_det.checkpoints.state_dict import WeightsKind
+    from dtn_det.checkpoints.two_networks import WeightsKind
     from dtn_det.corruptions.engine import ChannelOrder
 
 OnBadImage = Literal["fail", "record"]

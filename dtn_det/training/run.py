@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dtn_det._optional import require
 from dtn_det.checkpoints.load import fit_weights, inner_model
 from dtn_det.checkpoints.read import is_readable, read_checkpoint
-from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.checkpoints.two_networks import WeightsKind
 from dtn_det.checkpoints.weights import COPIES, PRUNED, WEIGHT_NORM
 from dtn_det.datasets.remarks import Remark, tell
 from dtn_det.errors import CheckpointError

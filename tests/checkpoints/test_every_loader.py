@@ -104,6 +104,12 @@ def zeros(state: State) -> State:
     return {name: torch.zeros_like(value) if value.is_floating_point() else value for name, value in state.items()}
 
 
+def noise(state: State) -> State:
+    """The weights of a model that was trained apart."""
+    torch.manual_seed(5)
+    return {name: torch.randn_like(value) if value.is_floating_point() else value for name, value in state.items()}
+
+
 def under(prefix: str, state: State) -> State:
     return {prefix + name: value for name, value in state.items()}
 
@@ -139,7 +145,14 @@ READ: dict[str, Callable[[State], Any]] = {
         "ema_state_dict": {"steps": torch.tensor(7), **under("module.", zeros(state))},
     },
     "averaged model of torch": lambda state: {"n_averaged": torch.tensor(5), **under("module.", state)},
-    "teacher and student": lambda state: {"student": under("module.", zeros(state)), "teacher": state},
+    "teacher and student": lambda state: {
+        "student": under("module.", {k: v + 0.1 if v.is_floating_point() else v for k, v in state.items()}),
+        "teacher": state,
+    },
+    "distillation": lambda state: {"state_dict": {**under("architecture.", state), **under("teacher.", noise(state))}},
+    "MoCo": lambda state: {
+        "state_dict": {**under("module.encoder_k.", noise(state)), **under("module.encoder_q.", state)}
+    },
     "lightning with average": lambda state: {
         "state_dict": {**under("model.", zeros(state)), **under("ema_model.", state)}
     },

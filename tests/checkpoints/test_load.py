@@ -150,7 +150,7 @@ def test_the_only_state_dict_is_taken_whatever_its_key() -> None:
     assert choose_weights(content).state == STATE
     assert choose_weights({"a": {"state_dict": STATE}}).place == "a.state_dict"
     with pytest.raises(CheckpointError, match=r"got several, under 'generator', 'critic': write the one that is meant"):
-        choose_weights({"generator": STATE, "critic": STATE})
+        choose_weights({"generator": STATE, "critic": MEAN})
 
 
 def test_the_advice_for_one_of_several_state_dicts_works(tmp_path: Path) -> None:

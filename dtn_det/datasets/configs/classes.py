@@ -70,8 +70,13 @@ def prepare_training(cfg: Any) -> tuple[Remark, ...]:
     return (*remarks, Remark("other_test_classes", f"tools/test.py will refuse its set: {error}", "test_dataloader"))
 
 
-def check_evaluation(cfg: Mapping[str, Any], split: str, checkpoint: str, content: Mapping[str, Any]) -> None:
+def check_evaluation(
+    cfg: Mapping[str, Any], split: str, checkpoint: str, content: Mapping[str, Any]
+) -> tuple[Remark, ...]:
     """Check that MMDetection's evaluation gives a detector's labels the same classes as its training did.
+
+    Returns:
+        A remark if names in the checkpoint were left out.
 
     Raises:
         ClassNameError: See :func:`dtn_det.datasets.class_names.labels_in_evaluation`; or a file has its categories in
@@ -81,6 +86,7 @@ def check_evaluation(cfg: Mapping[str, Any], split: str, checkpoint: str, conten
     error = None if found is None else differing_order(found)
     if error is not None:
         raise error
+    return () if found is None else found.remarks
 
 
 def classes_in_training(cfg: Mapping[str, Any]) -> LabelNames | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dtn_det.datasets.class_names import names_left_out
 from dtn_det.datasets.configs.classes import checkpoint_classes
 from dtn_det.datasets.configs.settings import (
     check_image_lists,
@@ -225,16 +226,25 @@ def _own_names_off(where: str) -> str:
     return f"{where}.metainfo.classes=None"
 
 
-def check_trained_folders(cfg: Mapping[str, Any], dataloader: str, checkpoint: str, content: Mapping[str, Any]) -> None:
+def check_trained_folders(
+    cfg: Mapping[str, Any], dataloader: str, checkpoint: str, content: Mapping[str, Any]
+) -> tuple[Remark, ...]:
     """Check that mmpretrain numbers class folders as it did in the training of a checkpoint.
 
     If folders and the checkpoint's classes have no name in common, because one has wnids and the other words, they
-    cannot be compared, and the check passes.
+    cannot be compared, and the check passes. If the checkpoint has another number of names than the config's model has
+    classes, they do not describe the model and are left out.
+
+    Returns:
+        A remark if names were left out.
 
     Raises:
         ClassNameError: Some names are the same, but they are in another order, or other names are missing or added.
     """
     trained, _ = checkpoint_classes(content)
+    numbers = set(dict(class_numbers(cfg)).values())
+    if trained is not None and len(numbers) == 1 and len(trained) not in numbers:
+        return (names_left_out(trained, numbers.pop(), checkpoint),)
     for _, dataset in innermost_settings(cfg, dataloader):
         folder = class_folder(dataset)
         if trained is None or folder is None or not os.path.isdir(folder):
@@ -260,6 +270,7 @@ def check_trained_folders(cfg: Mapping[str, Any], dataloader: str, checkpoint: s
             f"expected the class folders of {folder!r}, which mmpretrain numbers by their sorted names, to be the "
             f"classes in {checkpoint}, got {what}: {advice}"
         )
+    return ()
 
 
 def _check_strangers(folder: str, names: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dtn_det.datasets.class_names import facts_of_names, names_left_out
 from dtn_det.datasets.folders.class_folders import LabelledImages, in_order
 from dtn_det.datasets.folders.image_files import listed, nested, num_inner_classes, one_folder_per_class, quoted
 from dtn_det.datasets.folders.label_maps import (
@@ -132,7 +133,7 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
     If one side has words and the other numbers or wnids, names cannot be compared, and the order of the logits is kept.
     The order is also kept, with a remark, if the classes of the data are numbered by ``sorted`` or ``natural`` (see
     :data:`dtn_det.datasets.folders.label_maps.CLASSES`). If a model names no classes, its logits are assumed to be in
-    the order in which its training numbered class folders.
+    the order in which its training numbered class folders. Names of another number than the logits are left out.
 
     Returns:
         The model, with reordered logits if the orders differ, and remarks about what was decided.
@@ -142,13 +143,17 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
             names of ImageNet's classes, and the model's classes are not in alphabetical order.
     """
     theirs, ours = model.class_names, classes.images.labels.names
+    if theirs and len(theirs) != len(ours):
+        # The number of the model's logits is that of the data's classes, see `check_number`.
+        left_out = names_left_out(theirs, len(ours), model.name)
+        training = {**model.training, **facts_of_names((left_out,))}
+        aligned, told = align(replace(model, class_names=(), training=training), classes)
+        return aligned, (left_out, *told)
     by_words = bool(theirs) and naming(theirs) == "names"
     if not by_words and (fault := classes.english_names(classes.number, model.name)):
         raise InputError(fault)
     if not theirs:
         return _align_order(model, classes)
-    if len(theirs) != len(ours):
-        return model, ()
     if {naming([name]) for name in theirs} != {naming([name]) for name in ours}:
         return model, ()
     their_names, our_names = [plain_name(name) for name in theirs], [plain_name(name) for name in ours]

@@ -14,7 +14,7 @@ import torch
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.load import load_weights
-from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.checkpoints.two_networks import WeightsKind
 from dtn_det.cost.complexity import config_complexity
 from dtn_det.cost.facts import ModelFacts, training_facts
 from dtn_det.datasets.configs.classes import checkpoint_classes

@@ -18,7 +18,14 @@ from dtn_det.checkpoints.files import check_checkpoint
 from dtn_det.corruptions.cells import Cell, sweep_cells
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.profiles import check_swept
-from dtn_det.datasets.class_names import LabelNames, ModelClasses, NamedSet, labels_in_evaluation, order_remark
+from dtn_det.datasets.class_names import (
+    LabelNames,
+    ModelClasses,
+    NamedSet,
+    facts_of_names,
+    labels_in_evaluation,
+    order_remark,
+)
 from dtn_det.datasets.coco.orientation import ignores_orientation
 from dtn_det.datasets.configs.classes import head_numbers, training_classes
 from dtn_det.datasets.remarks import Remark, tell
@@ -90,7 +97,7 @@ def prepare_detection(
             say(console, text)
 
     places = labels.places([name for _, name in data.truth.categories])
-    tell(detector.remarks, tell_user)
+    tell((*detector.remarks, *labels.remarks), tell_user)
     if places is not None:
         tell([order_remark(labels)], tell_user)
     masks = _has_masks(data, detector, tell_user)
@@ -102,7 +109,7 @@ def prepare_detection(
     name = options.name or Path(options.config).stem
     # Names without folders, so that the files may be moved.
     source = f"{Path(options.config).name} {os.path.basename(options.checkpoint)}"
-    training = {**detector.training, "label order": labels.evidence}
+    training = {**detector.training, "label order": labels.evidence, **facts_of_names(labels.remarks)}
     known = replace(detector, training=training)
     (model,) = open_models(
         options.store,

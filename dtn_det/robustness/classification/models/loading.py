@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.checkpoints.two_networks import WeightsKind
 from dtn_det.datasets.remarks import Remark, counted
 from dtn_det.errors import ClassCountError, InputError
 from dtn_det.metrics import BASELINES

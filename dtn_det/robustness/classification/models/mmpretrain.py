@@ -11,10 +11,12 @@ from torch import Tensor
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.load import load_weights
-from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.checkpoints.two_networks import WeightsKind
 from dtn_det.cost.facts import training_facts
+from dtn_det.datasets.class_names import facts_of_names, names_left_out
 from dtn_det.datasets.configs.classes import checkpoint_classes
 from dtn_det.datasets.configs.settings import innermost_settings
+from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
 from dtn_det.robustness.classification.models.classifier import Classifier, View
 from dtn_det.training.config import load_config
@@ -69,6 +71,7 @@ def load_mmpretrain(
         raise InputError(f"expected a classifier in {path}, got {kind} without a head: name another config")
     loaded = load_weights(model, checkpoint, weights=weights, advice=f"name the checkpoint of {path}")
     model.eval()
+    class_names, told = _class_names(config, loaded.content, _num_classes(model), checkpoint)
     to_rgb = bool(preprocessor.get("to_rgb", False))
     return Classifier(
         name=f"{Path(path).stem}@{Path(checkpoint).stem}",
@@ -82,11 +85,11 @@ def load_mmpretrain(
             "classes": str(num_classes),
         },
         versions={name: metadata.version(f"onedl-{name}") for name in ("mmpretrain", "mmengine")},
-        training={**training_facts(config, loaded.content), **loaded.facts},
+        training={**training_facts(config, loaded.content), **loaded.facts, **facts_of_names(told)},
         num_classes=_num_classes(model),
-        class_names=_class_names(config, loaded.content),
+        class_names=class_names,
         class_order="sorted",
-        remarks=loaded.remarks,
+        remarks=(*loaded.remarks, *told),
     )
 
 
@@ -96,15 +99,24 @@ def _num_classes(model: Any) -> int | None:
     return number if isinstance(number, int) else None
 
 
-def _class_names(config: Any, content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the classes in the order of the logits, from the checkpoint or else the config."""
+def _class_names(
+    config: Any, content: Mapping[str, Any], number: int | None, checkpoint: str
+) -> tuple[tuple[str, ...], tuple[Remark, ...]]:
+    """Return the names of the classes in the order of the logits, and a remark on names that do not describe them.
+
+    They are those of the checkpoint, or else of the config.
+    """
     names, _ = checkpoint_classes(content)
+    told: tuple[Remark, ...] = ()
+    if names and number is not None and len(names) != number:
+        told = (names_left_out(names, number, checkpoint),)
+        names = None
     if not names:
         dataset: Any = next((one for _, one in innermost_settings(config, "train_dataloader")), {})
         names = dataset.get("classes") or (dataset.get("metainfo") or {}).get("classes")
     if isinstance(names, str) or not names:
-        return ()
-    return tuple(map(str, names))
+        return (), told
+    return tuple(map(str, names)), told
 
 
 def split_source(source: str) -> tuple[str, str]:

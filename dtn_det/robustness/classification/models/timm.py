@@ -18,7 +18,7 @@ from torch import nn
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.load import Loaded, load_weights
-from dtn_det.checkpoints.state_dict import WeightsKind
+from dtn_det.checkpoints.two_networks import WeightsKind
 from dtn_det.errors import ClassCountError, InputError, MisfitError
 from dtn_det.robustness.classification.models.classifier import Classifier, Normalizer, View
 
