@@ -277,6 +277,10 @@ class TestAgainstDetector:
         assert result.fits is True
         assert result.facts["epoch"] == 3
         assert result.facts["DTN norms"] > 0
+        names = tuple(f"name{number}" for number in range(80))
+        torch.save({"state_dict": model.state_dict(), "meta": {"CLASSES": names}}, tmp_path / "b.pth")
+        result = check(tmp_path / "b.pth", target)
+        assert (result.fits, [remark.kind for remark in result.remarks]) == (True, ["names_left_out"])
         twin = read_target(f"{project_root}/configs/dtn_bccd/atss_swin-nano_fpn_24e_bccd.py")
         assert check(tmp_path / "a.pth", twin).fits is False
 

@@ -11,6 +11,7 @@ from dtn_det.datasets.class_names import (
     NamedSet,
     check_set,
     differing_order,
+    facts_of_names,
     labels_in_evaluation,
     labels_in_training,
 )
@@ -192,5 +193,22 @@ def test_heads_of_another_number_of_classes() -> None:
 def test_a_checkpoint_of_other_classes() -> None:
     with pytest.raises(ClassNameError, match=r"got 3: 'disc', 'square', 'Bar' \(there is 'Bar', which differs from"):
         labels_in_evaluation([TEST], [TRAIN], replace(MODEL, names=("disc", "square", "Bar")))
+    # Without a number of classes in the config, two names may be those of the head.
     with pytest.raises(ClassNameError, match=r"expected epoch_1.pth to be trained on .*, got 2: 'cat', 'dog': name"):
-        labels_in_evaluation([TEST], [], replace(MODEL, names=("cat", "dog")))
+        labels_in_evaluation([TEST], [], ModelClasses({}, "epoch_1.pth", ("cat", "dog")))
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_names_of_another_number_than_the_head_are_left_out_and_told(in_order: bool) -> None:
+    coco = tuple(f"name{number}" for number in range(80))
+    found = labels_in_evaluation([TEST], [TRAIN], replace(MODEL, names=coco, in_label_order=in_order))
+    assert (found.names, found.evidence) == (CLASSES, "training file")
+    (remark,) = found.remarks
+    assert remark.sentence() == (
+        "epoch_1.pth: 80 names of classes were left out: the head has 3 classes, which they do not describe "
+        "(name0, name1, name2, ...)"
+    )
+    assert facts_of_names(found.remarks) == {"class names": "80 in the file, left out"}
+    assert facts_of_names(labels_in_evaluation([TEST], [TRAIN], MODEL).remarks) == {}
+    with pytest.raises(ClassNameError, match="in the order of the classes of the config"):
+        labels_in_evaluation([replace(TEST, categories=OTHER)], [], replace(MODEL, names=coco))

@@ -239,6 +239,9 @@ def test_folders_in_another_order_than_in_training_are_refused(tmp_path: Path) -
     with pytest.raises(ClassNameError, match=rf"got 1 missing \(cats\) and 1 more \(cat\): {advice}") as refused:
         check("ant", "bee", "cats")
     assert "mce" not in str(refused.value)
+    content = {"meta": {"CLASSES": ("ant", "bee", "cat", "dog")}}
+    (remark,) = check_trained_folders(cfg, "val_dataloader", "net.pth", content)
+    assert (remark.kind, remark.count, remark.where) == ("names_left_out", 4, "net.pth")
     (tmp_path / "val" / "cat").rmdir()
     (tmp_path / "val" / "cats").mkdir()
     check("ant", "bee", "cats")

@@ -100,6 +100,12 @@ def test_a_config_that_agrees_is_left_as_it_is(make: Make) -> None:
     check_evaluation(cfg, "test", "a.pth", {"meta": {"dataset_meta": {"classes": CLASSES}}})
 
 
+def test_names_of_another_number_than_the_head_are_left_out_of_a_test(make: Make) -> None:
+    names = ("person", "car", "dog", "cat")
+    (remark,) = check_evaluation(make(), "test", "a.pth", {"meta": {"dataset_meta": {"classes": names}}})
+    assert (remark.kind, remark.count, remark.where) == ("names_left_out", 4, "a.pth")
+
+
 @pytest.mark.parametrize("which", ["train", "val", "evaluator"])
 def test_every_file_of_a_training_is_looked_at(make: Make, which: str) -> None:
     cfg = make(**{which: ("disc", "bar")})

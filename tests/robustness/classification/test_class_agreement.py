@@ -191,10 +191,20 @@ def test_classes_in_a_checkpoint_of_mmpretrain(tmp_path: Path) -> None:
 
     dataset = {"type": "CustomDataset", "classes": ["bee", "ant"]}
     config = Config({"train_dataloader": {"dataset": {"type": "RepeatDataset", "times": 2, "dataset": dataset}}})
-    assert _class_names(config, {"meta": {"dataset_meta": {"classes": ("a", "b")}}}) == ("a", "b")
-    assert _class_names(config, {"meta": {"CLASSES": ["a", "b"]}}) == ("a", "b")
-    assert _class_names(config, {"meta": {"epoch": 3}}) == ("bee", "ant")
-    assert _class_names(Config({}), {}) == ()
+    assert _class_names(config, {"meta": {"dataset_meta": {"classes": ("a", "b")}}}, 2, "a.pth") == (("a", "b"), ())
+    assert _class_names(config, {"meta": {"CLASSES": ["a", "b"]}}, None, "a.pth") == (("a", "b"), ())
+    assert _class_names(config, {"meta": {"epoch": 3}}, 2, "a.pth") == (("bee", "ant"), ())
+    assert _class_names(Config({}), {}, 2, "a.pth") == ((), ())
+    names, (remark,) = _class_names(config, {"meta": {"CLASSES": ["a", "b", "c"]}}, 2, "a.pth")
+    assert (names, remark.kind, remark.count) == (("bee", "ant"), "names_left_out", 3)
+
+
+def test_names_of_another_number_than_the_logits_are_as_if_there_were_none(tmp_path: Path) -> None:
+    classes = classes_of(write_folders(tmp_path, TWELVE))
+    found, (left_out, in_doubt) = align(model(12, ("cat", "dog")), classes)
+    assert (left_out.kind, left_out.count, left_out.where) == ("names_left_out", 2, "place")
+    assert in_doubt.kind == "order_in_doubt"
+    assert found.training["class names"] == "2 in the file, left out"
 
 
 TWELVE = tuple(f"class{number}" for number in range(1, 13))
