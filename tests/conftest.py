@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from tool_scripts import load_tool
+from warm_python import WarmPython
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -103,6 +105,32 @@ def train_tool() -> ModuleType:
 def test_tool() -> ModuleType:
     pytest.importorskip("mmdet", reason="the tool needs MMDetection")
     return load_tool("test")
+
+
+@pytest.fixture(scope="session")
+def warm_libraries() -> Iterator[WarmPython]:
+    """Starts programs in processes that have imported what MMDetection needs, and nothing of OpenMMLab or ours."""
+    names = ("torch.distributed.optim", "cv2", "imgaug.augmenters", "matplotlib.pyplot", "scipy.interpolate",
+             "scipy.optimize", "transformers.masking_utils", "transformers.modeling_utils",
+             "transformers.trainer_pt_utils")  # fmt: skip
+    python = WarmPython().load(*(name for name in names if find_spec(name.partition(".")[0])))
+    yield python
+    python.close()
+
+
+@pytest.fixture(scope="session")
+def warm_python(warm_libraries: WarmPython) -> Iterator[WarmPython]:
+    """Starts programs in processes of their own that need not import the libraries again."""
+    python = warm_libraries.branch()
+    yield python
+    python.close()
+
+
+@pytest.fixture(scope="session")
+def warm_mmdet(warm_python: WarmPython) -> WarmPython:
+    """As `warm_python`, with MMDetection and what its models and data sets load."""
+    pytest.importorskip("mmdet", reason="needs MMDetection")
+    return warm_python.load("dtn_det", "mmdet.models", "mmdet.datasets", "mmdet.utils", "dtn_det.backbones")
 
 
 @pytest.fixture(scope="session")

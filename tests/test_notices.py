@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm_python import WarmPython
 
 from dtn_det._registry import NOTICES, drop_notices
 
@@ -15,22 +13,12 @@ pytest.importorskip("mmdet")
 
 ROOT = Path(__file__).resolve().parents[1]
 # The datasets print their notice late, when a Runner or a user imports them.
-AND_DATASETS = "; import mmdet.datasets, mmpretrain.datasets"
-
-
-def output(*command: str) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        stdout=-1,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+IMPORTS = """
+import warnings
+warnings.simplefilter("ignore")
+from dtn_det.layers import DTN
+import mmdet.datasets, mmpretrain.datasets
+"""
 
 
 @pytest.mark.parametrize("package", ["mmdet", "mmpretrain"])
@@ -41,9 +29,10 @@ def test_the_notices_exist(package: str) -> None:
     assert any(f'"{notice}"' in line or f"'{notice}'" in line for notice in NOTICES for line in lines)
 
 
-def test_import_prints_nothing() -> None:
+def test_import_prints_nothing(warm_libraries: WarmPython) -> None:
     pytest.importorskip("mmpretrain")
-    assert output("-W", "ignore", "-c", "from dtn_det.layers import DTN" + AND_DATASETS) == ""
+    done = warm_libraries.run(["-c", IMPORTS], cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_other_lines_pass(capsys: pytest.CaptureFixture[str]) -> None:

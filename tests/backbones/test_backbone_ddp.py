@@ -5,22 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from two_processes import run_two_processes
+from ranks import run_ranks
+from warm_python import WarmPython
 
 pytest.importorskip("mmdet")
 
 # Each process sees half of the batch. The norms work within an image, so the averaged gradients have to be those of the
 # whole batch in one process. A frozen stage and checkpointing are what trips DistributedDataParallel elsewhere.
 WORKER = """
-import sys
+import os, sys
 import torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 import dtn_det
 from mmdet.registry import MODELS
 
-rank, store = int(sys.argv[1]), sys.argv[2]
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+rank = int(os.environ["RANK"])
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=rank, world_size=2)
 swin = dict(type="DTNSwinTransformer", embed_dims=8, depths=(1, 2, 1, 1), num_heads=(1, 2, 2, 4))
 pvt = dict(type="DTNPyramidVisionTransformer", embed_dims=8, num_layers=[1, 1, 1, 1], mlp_ratios=[2, 2, 2, 2])
 pvtv2 = {**pvt, "type": "DTNPyramidVisionTransformerV2"}
@@ -50,5 +50,5 @@ dist.destroy_process_group()
 """
 
 
-def test_gradients_are_those_of_one_process(tmp_path: Path) -> None:
-    run_two_processes(WORKER, str(tmp_path / "store"))
+def test_gradients_are_those_of_one_process(tmp_path: Path, warm_mmdet: WarmPython) -> None:
+    run_ranks(warm_mmdet, ["-c", WORKER, str(tmp_path / "store")])

@@ -1,4 +1,4 @@
-"""What `import dtn_det` does with and without MMDetection, each in a fresh interpreter."""
+"""What `import dtn_det` does with and without MMDetection, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from warm_python import WarmPython
 
 import dtn_det
 
 needs_mmdet = pytest.mark.skipif(importlib.util.find_spec("mmdet") is None, reason="needs MMDetection")
 
+ROOT = Path(dtn_det.__file__).parents[1]
 BLOCKED = ("mmdet", "mmcv", "mmengine", "mmpretrain", "timm", "safetensors", "pandas", "rich", "cv2")
 USE_LAYER = """
 import torch
@@ -23,13 +26,21 @@ assert DTN(8, 2)(torch.randn(2, 6, 8), (2, 3)).shape == (2, 6, 8)
 """
 
 
-def run(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
-    root = Path(dtn_det.__file__).parents[1]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, root])), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_layers_need_torch_alone() -> None:
+@pytest.fixture
+def run(warm_libraries: WarmPython) -> Run:
+    """Runs code in a process that has imported nothing of OpenMMLab or ours, with folders that come first."""
+
+    def start(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT]))}
+        return warm_libraries.run(["-c", code], env=env)
+
+    return start
+
+
+def test_layers_need_torch_alone(run: Run) -> None:
     block = f"import sys\nfor name in {BLOCKED}: sys.modules[name] = None\n"
     result = run(block + "import warnings; warnings.simplefilter('error', UserWarning)" + USE_LAYER)
     assert result.returncode == 0, result.stderr
@@ -37,7 +48,9 @@ def test_layers_need_torch_alone() -> None:
 
 def test_layers_leave_mmdetection_and_the_graph_compiler_alone() -> None:
     others = "{'mmengine', 'mmcv', 'mmdet', 'cv2', 'torch._dynamo', 'triton'}"
-    result = run("import sys" + USE_LAYER + f"assert not {others} & set(sys.modules)")
+    code = "import sys" + USE_LAYER + f"assert not {others} & set(sys.modules)"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
     assert result.returncode == 0, result.stderr
 
 
@@ -46,7 +59,9 @@ def test_layers_leave_mmdetection_and_the_graph_compiler_alone() -> None:
     "failure",
     ["raise OSError('undefined symbol')", pytest.param("assert False, 'mmcv too new'", marks=pytest.mark.slow)],
 )
-def test_broken_mmdet_is_named_with_the_doctor_where_a_backbone_is_built(tmp_path: Path, failure: str) -> None:
+def test_broken_mmdet_is_named_with_the_doctor_where_a_backbone_is_built(
+    run: Run, tmp_path: Path, failure: str
+) -> None:
     for package in ("mmdet", "mmcv"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text(failure)
@@ -58,7 +73,7 @@ def test_broken_mmdet_is_named_with_the_doctor_where_a_backbone_is_built(tmp_pat
 
 
 @needs_mmdet
-def test_missing_mmcv_counts_as_broken() -> None:
+def test_missing_mmcv_counts_as_broken(run: Run) -> None:
     build = "from mmengine.registry import MODELS\nMODELS.build(dict(type='DTNSwinTransformer'))"
     result = run("import sys; sys.modules['mmcv'] = None" + USE_LAYER + build)
     assert "dtn-det doctor" in result.stderr
@@ -66,7 +81,7 @@ def test_missing_mmcv_counts_as_broken() -> None:
 
 @needs_mmdet
 @pytest.mark.parametrize("scope", ["mmengine", "mmdet", pytest.param("mmpretrain", marks=pytest.mark.slow)])
-def test_names_are_found_in_any_scope_whatever_is_imported_first(scope: str) -> None:
+def test_names_are_found_in_any_scope_whatever_is_imported_first(run: Run, scope: str) -> None:
     pytest.importorskip(scope)
     code = f"""
 from {scope}.registry import DATASETS, MODELS, TRANSFORMS
@@ -82,7 +97,7 @@ assert type(MODELS.build(dict(type="DTN", num_features=8, num_groups=2))).__name
 
 
 @needs_mmdet
-def test_custom_imports_suffice_after_the_layers_were_imported(tmp_path: Path) -> None:
+def test_custom_imports_suffice_after_the_layers_were_imported(run: Run, tmp_path: Path) -> None:
     config = tmp_path / "config.py"
     config.write_text(
         "custom_imports = dict(imports=['dtn_det'], allow_failed_imports=False)\n"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -22,6 +20,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from PIL import Image
 from torch import nn
+from warm_python import WarmPython
 
 from dtn_det.checkpoints.load import load_weights
 from dtn_det.errors import CheckpointError
@@ -232,7 +231,7 @@ def test_weights_of_modules_for_training_alone_are_left_aside(tmp_path: Path) ->
     assert remark.examples == ("auxiliary_head.weight",)
 
 
-def test_command_line_finds_the_backbone() -> None:
+def test_command_line_finds_the_backbone(warm_libraries: WarmPython) -> None:
     """It leaves registration out of `import dtn_det`, which is what `custom_imports` does."""
     script = (
         "from dtn_det.training.config import load_config\n"
@@ -240,11 +239,6 @@ def test_command_line_finds_the_backbone() -> None:
         "from mmpretrain.registry import MODELS\n"
         "print(type(MODELS.build(cfg.model).backbone).__name__)\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = warm_libraries.run(["-c", script])
     assert run.returncode == 0, run.stderr
     assert run.stdout.split()[-1] == "DTNSwinTransformer"

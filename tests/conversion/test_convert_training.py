@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from conversion_models import small_vit
+from ranks import run_ranks
 from torch.nn import functional as F
-from two_processes import run_two_processes
+from warm_python import WarmPython
 
 from dtn_det import convert_norm
 
@@ -38,16 +39,15 @@ def test_the_loss_starts_within_one_percent_of_layer_norms() -> None:
 # Each process sees half of the batch. DTN works within an image, so the averaged gradients have to be those of the
 # whole batch in one process.
 WORKER = """
-import sys
+import os, sys
 import torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-sys.path.insert(0, sys.argv[3])
+sys.path.insert(0, sys.argv[2])
 from conversion_models import move_off_start, small_vit
 from dtn_det import convert_norm
 
-rank, store = int(sys.argv[1]), sys.argv[2]
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+rank = int(os.environ["RANK"])
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=rank, world_size=2)
 torch.manual_seed(0)
 network = convert_norm(small_vit(), layers="blocks", init="local")
 move_off_start(network)
@@ -66,5 +66,6 @@ dist.destroy_process_group()
 """
 
 
-def test_gradients_are_those_of_one_process(tmp_path: Path) -> None:
-    run_two_processes(WORKER, str(tmp_path / "store"), str(Path(__file__).parents[1] / "support"))
+def test_gradients_are_those_of_one_process(tmp_path: Path, warm_python: WarmPython) -> None:
+    support = str(Path(__file__).parents[1] / "support")
+    run_ranks(warm_python.load("timm", "dtn_det"), ["-c", WORKER, str(tmp_path / "store"), support])

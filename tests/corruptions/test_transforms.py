@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -248,6 +245,7 @@ class TestMMDetCorrupt:
 
 REGISTRY = """
 import json, sys
+numba = sys.modules.pop("numba", None)
 sys.modules["numba"] = None
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -259,6 +257,8 @@ try:
 except ImportError as error:
     messages = [str(error)]
 del sys.modules["numba"]
+if numba is not None:
+    sys.modules["numba"] = numba
 for name in [name for name in sys.modules if name.startswith("dtn_det.corruptions")]:
     del sys.modules[name]
 scopes = sys.argv[2:]
@@ -274,7 +274,7 @@ print(json.dumps(messages))
 """
 
 
-def test_custom_imports_suffice_in_both_toolkits(tmp_path):
+def test_custom_imports_suffice_in_both_toolkits(tmp_path, warm_libraries):
     """One process: it takes seconds to load the toolkits."""
     pytest.importorskip("mmdet")
     pytest.importorskip("mmpretrain")
@@ -283,13 +283,7 @@ def test_custom_imports_suffice_in_both_toolkits(tmp_path):
         "custom_imports = dict(imports=['dtn_det'], allow_failed_imports=False)\n"
         "step = dict(type='ImageCorruption', corruption='fog', severity=2)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", REGISTRY, str(config), "mmdet", "mmpretrain"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    done = warm_libraries.run(["-c", REGISTRY, str(config), "mmdet", "mmpretrain"])
     assert done.returncode == 0, done.stderr
     missing, *messages = json.loads(done.stdout.splitlines()[-1])
     assert "dtn-det[corruptions]" in missing

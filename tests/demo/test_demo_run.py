@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -35,6 +37,9 @@ Console = pytest.importorskip("rich.console").Console
 # Two epochs of three iterations.
 PLAN = Plan(data=DatasetSpec(seed=1, num_train=12, num_val=3), max_epochs=2, corruptions=("fog",), severities=(3,))
 
+# What the process of a model takes time to import.
+WORKER_MODULES = ("dtn_det.demo.worker", "dtn_det.training.launch", "dtn_det.robustness.detection.run")
+
 # Trains and evaluates one model of PLAN in a process of its own, below the folder that is its argument.
 SCRIPT = """
 import sys
@@ -49,10 +54,19 @@ run_models(["dtn"], plan, Layout(Path(sys.argv[1])), lambda *_: None)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, warm_mmdet):
+    """The folder, report and output of a whole run, whose processes need not import the libraries again."""
     root = tmp_path_factory.mktemp("demo") / "out"
     output = io.StringIO()
-    report = run_demo(root, PLAN, Console(file=output, width=200))
+    warm_mmdet.load(*WORKER_MODULES)
+
+    def start(command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        assert command[0] == sys.executable
+        return warm_mmdet.popen(command[1:], **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "subprocess", SimpleNamespace(Popen=start, PIPE=subprocess.PIPE))
+        report = run_demo(root, PLAN, Console(file=output, width=200))
     return Layout(root), report, output.getvalue()
 
 
@@ -153,7 +167,7 @@ def test_only_the_dtn_model_has_dtn_parameters(finished):
 
 def test_a_second_call_trains_and_evaluates_nothing(finished, monkeypatch):
     layout, report, _ = finished
-    monkeypatch.setattr(worker.subprocess, "Popen", None)  # a worker could not start
+    monkeypatch.setattr(worker, "subprocess", None)  # a worker could not start
     output = io.StringIO()
     again = run_demo(layout.root, PLAN, Console(file=output, width=200))
     pd.testing.assert_frame_equal(again.sections[0].numbers, report.sections[0].numbers)

@@ -19,7 +19,9 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from ranks import run_ranks, start_ranks
 from tiny_coco import NUM_IMAGES, tiny_config
+from warm_python import WarmPython
 
 from dtn_det.training import launch
 
@@ -67,6 +69,20 @@ def trained_iterations(log: str) -> list[tuple[int, int]]:
     return [(int(epoch), int(step)) for epoch, step in re.findall(r"Epoch\(train\) +\[(\d+)\]\[ *(\d+)/", log)]
 
 
+def killed_at(last: Path, text: str, processes: list[subprocess.Popen[bytes]], log: Path) -> None:
+    """Kill the processes of a run as soon as a file holds a text."""
+    try:
+        deadline = time.monotonic() + TIMEOUT
+        while not (last.is_file() and text in last.read_text()):
+            assert all(process.poll() is None for process in processes), log.read_text()[-4000:]
+            assert time.monotonic() < deadline, f"no {text} in {last.name}"
+            time.sleep(0.05)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
 def family(pid: int) -> list[int]:
     """A process and all its descendants: torchrun starts its workers in sessions of their own."""
     children = [
@@ -75,31 +91,25 @@ def family(pid: int) -> list[int]:
     return [pid, *(member for child in children for member in family(child))]
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes to kill in /proc")
-def test_killed_run_of_two_processes_continues_where_it_was(config: str, tmp_path: Path) -> None:
+def test_killed_run_of_two_processes_continues_where_it_was(
+    config: str, tmp_path: Path, warm_mmdet: WarmPython
+) -> None:
+    """The processes are those of `tools/dist_train.sh`, whose command `test_shell_tools.py` knows."""
     work_dir = tmp_path / "work"
-    command = ["bash", "tools/dist_train.sh", config, "2", "--work-dir", str(work_dir), "--cfg-options"]
+    command = ["tools/train.py", config, "--launcher", "pytorch", "--work-dir", str(work_dir), "--cfg-options"]
     per_epoch = NUM_IMAGES // BATCH // 2
     last = work_dir / "last_checkpoint"
 
     # Far more epochs than will pass, so that the run is busy when it is killed.
     never = ["train_cfg.max_epochs=1000", "train_cfg.val_interval=1000", "env_cfg.dist_cfg.backend=gloo"]
     with (tmp_path / "killed.log").open("w") as log:
-        process = subprocess.Popen([*command, *never], cwd=ROOT, env=environment(), stdout=log, stderr=log)
-        try:
-            deadline = time.monotonic() + TIMEOUT
-            while not (last.is_file() and "epoch_2" in last.read_text()):
-                assert process.poll() is None, (tmp_path / "killed.log").read_text()[-4000:]
-                assert time.monotonic() < deadline, "no second checkpoint"
-                time.sleep(0.05)
-        finally:
-            for pid in family(process.pid):
-                os.kill(pid, signal.SIGKILL)
-            process.wait()
+        ranks = start_ranks(warm_mmdet, [*command, *never], cwd=ROOT, env=environment(), stdout=log, stderr=log)
+        killed_at(last, "epoch_2", ranks, tmp_path / "killed.log")
 
     epoch = int(re.search(r"epoch_(\d+)\.pth", last.read_text())[1])
     end = [f"train_cfg.max_epochs={epoch + 1}", f"train_cfg.val_interval={epoch + 1}"]
-    log = run(*command, *end, "env_cfg.dist_cfg.backend=gloo", "--resume")
+    arguments = [*command, *end, "env_cfg.dist_cfg.backend=gloo", "--resume"]
+    log, _ = run_ranks(warm_mmdet, arguments, cwd=ROOT, env=environment())
     assert f"resumed epoch: {epoch}, iter: {epoch * per_epoch}" in log
     assert trained_iterations(log) == [(epoch + 1, step + 1) for step in range(per_epoch)]
     assert (work_dir / f"epoch_{epoch + 1}.pth").is_file()
@@ -108,18 +118,18 @@ def test_killed_run_of_two_processes_continues_where_it_was(config: str, tmp_pat
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes to interrupt in /proc")
-def test_interrupted_run_says_how_to_continue(processes: int, config: str, tmp_path: Path) -> None:
+def test_interrupted_run_says_how_to_continue(
+    processes: int, config: str, tmp_path: Path, warm_mmdet: WarmPython
+) -> None:
     work_dir, log = tmp_path / "work", tmp_path / "log.txt"
-    command = [sys.executable, "tools/train.py", config]
+    start, command = warm_mmdet.popen, ["tools/train.py", config]
     if processes > 1:
-        command = ["bash", "tools/dist_train.sh", config, str(processes)]
+        start, command = subprocess.Popen, ["bash", "tools/dist_train.sh", config, str(processes)]
     command += ["--work-dir", str(work_dir), "--cfg-options"]
     command += ["train_cfg.max_epochs=1000", "train_cfg.val_interval=1000", "env_cfg.dist_cfg.backend=gloo"]
     last = work_dir / "last_checkpoint"
     with log.open("w") as stream:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(), stdout=stream, stderr=stream, start_new_session=True
-        )
+        process = start(command, cwd=ROOT, env=environment(), stdout=stream, stderr=stream, start_new_session=True)
         try:
             deadline = time.monotonic() + TIMEOUT
             while not (last.is_file() and last.read_text().strip()):
@@ -154,7 +164,7 @@ def test_two_processes_share_the_test_set(config: str, tmp_path: Path) -> None:
     assert "coco/bbox_mAP:" in log
 
 
-def test_mmdetections_own_tools_read_the_configs(config: str, tmp_path: Path) -> None:
+def test_mmdetections_own_tools_read_the_configs(config: str, tmp_path: Path, warm_libraries: WarmPython) -> None:
     """Training and testing one after the other in one process, which has nothing of ours but what the config names."""
     options = ["--work-dir", str(tmp_path), "--cfg-options", "train_cfg.max_epochs=1"]
     code = (
@@ -165,7 +175,11 @@ def test_mmdetections_own_tools_read_the_configs(config: str, tmp_path: Path) ->
     tools = Path(mmdet.__file__).parent / ".mim" / "tools"
     train = [str(tools / "train.py"), config, *options]
     test = [str(tools / "test.py"), config, str(tmp_path / "epoch_1.pth"), *options, "visualizer.name=testing"]
-    log = run(sys.executable, "-c", code, json.dumps([train, test]))
+    done = warm_libraries.run(
+        ["-c", code, json.dumps([train, test])], cwd=ROOT, env=environment(), stderr=subprocess.STDOUT
+    )
+    log = done.stdout
+    assert done.returncode == 0, log[-4000:]
     assert trained_iterations(log) == [(1, step + 1) for step in range(NUM_IMAGES // BATCH)]
     assert "coco/bbox_mAP:" in log[log.index("Load checkpoint from") :]
 

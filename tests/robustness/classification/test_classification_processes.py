@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 from class_folders import write_folders
+from ranks import run_ranks
+from warm_python import WarmPython
 
 from dtn_det.cli.main import main
 from dtn_det.reports.sweep_results import sweep_report
@@ -84,10 +86,15 @@ def rows(store: Path) -> list[dict[str, object]]:
     return [row for unit in Store.open(store).model("colours").batches() for row in unit.to_pylist()]
 
 
-def killed(folder: Path, store: str, seconds: float) -> int:
+@pytest.fixture
+def warm(warm_python: WarmPython) -> WarmPython:
+    return warm_python.load("dtn_det.robustness.classification.run", "dtn_det.reports.sweep_results")
+
+
+def killed(warm: WarmPython, folder: Path, store: str, seconds: float) -> int:
     """Start a run and kill it some time after it began to write; the units that it has finished."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dtn_det.cli.main", *command(store, "--workers", "0")],
+    process = warm.popen(
+        ["-m", "dtn_det.cli.main", *command(store, "--workers", "0")],
         cwd=folder,
         env=environment(),
         stdout=subprocess.DEVNULL,
@@ -108,13 +115,13 @@ def killed(folder: Path, store: str, seconds: float) -> int:
 
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_table(
-    folder: Path, run: Callable[..., str], kills: int
+    folder: Path, run: Callable[..., str], warm: WarmPython, kills: int
 ) -> None:
     straight = run("straight")
     draw = random.Random(kills)
     finished = []
     for _ in range(kills):
-        finished.append(killed(folder, "killed", draw.uniform(0, 0.02 if kills > 2 else 0.06)))
+        finished.append(killed(warm, folder, "killed", draw.uniform(0, 0.02 if kills > 2 else 0.06)))
     assert finished == sorted(finished)
     assert 0 < finished[0] < 24
     assert run("killed") == straight
@@ -122,7 +129,19 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_table(
     assert not list((folder / "killed").rglob(".*"))
 
 
-def test_two_processes_give_the_table_of_one(folder: Path, run: Callable[..., str]) -> None:
+def test_two_processes_give_the_table_of_one(folder: Path, run: Callable[..., str], warm: WarmPython) -> None:
+    straight = run("one")
+    arguments = ["-m", "dtn_det.cli.main", *command("two", "--workers", "0", "--launcher", "pytorch")]
+    first, other = run_ranks(warm, arguments, cwd=folder, env=environment())
+    assert "process 1 of 2" in first
+    assert table(first) == straight
+    assert "summary" not in other
+    assert rows(folder / "two") == rows(folder / "one")
+    assert Store.open(folder / "two").model("colours").pending() == []
+
+
+@pytest.mark.slow
+def test_torchrun_and_workers_give_the_table_of_one_process(folder: Path, run: Callable[..., str]) -> None:
     straight = run("one")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     launched = subprocess.run(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-import subprocess
-import sys
 from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from warm_python import WarmPython
 
 from dtn_det.cli.main import main
 from dtn_det.errors import CheckpointError
@@ -178,13 +177,14 @@ def test_names_that_timm_does_not_have_are_told_with_near_ones(
         load_classifier(f"timm:{name}", 1000)
 
 
-def test_models_with_dtn_have_names() -> None:
+def test_models_with_dtn_have_names(warm_libraries: WarmPython) -> None:
     script = (
         "from dtn_det.robustness.classification.models.loading import load_classifier\n"
         "print(type(load_classifier('timm:dtn_vit_tiny_patch16_224@random', 10).network.blocks[0].norm1).__name__)"
     )
     # In a process of its own, where nothing else has registered them.
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = warm_libraries.run(["-c", script])
+    assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["DTN"]
 
 

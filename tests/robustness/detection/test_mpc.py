@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ pytest.importorskip("mmdet", reason="detectors need MMDetection")
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
+from ranks import run_ranks
 
 from dtn_det.cli.main import main
 from dtn_det.corruptions import Corruptor
@@ -73,10 +73,6 @@ def units(folder: Path) -> dict[str, str]:
 
 def command(detector, folder, *more: str) -> list[str]:
     return ["-m", "dtn_det.cli.main", "mpc", *detector, "--store", str(folder), *FEW, *more]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def test_detections_are_those_of_mmdetection_with_the_corruption_in_its_pipeline(finished, detector):
@@ -142,11 +138,10 @@ def test_a_limit_is_a_fixed_subset_and_marks_every_number(detector, tmp_path, ca
     assert all("partial (limit=2 of 5 seed=0)" in title[:90] for title in titles)
 
 
-def test_a_run_killed_on_the_way_continues_with_identical_records(finished, detector, tmp_path, monkeypatch):
+def test_a_run_killed_on_the_way_continues_with_identical_records(finished, detector, tmp_path, warm_mmdet):
     folder = tmp_path / "store"
-    with subprocess.Popen(
-        [sys.executable, *command(detector, folder, "--workers", "1")],
-        env=environment(),
+    with warm_mmdet.popen(
+        command(detector, folder, "--workers", "0"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -161,19 +156,11 @@ def test_a_run_killed_on_the_way_continues_with_identical_records(finished, dete
     assert first.items() <= units(folder).items()
 
 
-def test_two_processes_give_the_records_of_one(finished, detector, tmp_path):
+def test_two_processes_give_the_records_of_one(finished, detector, tmp_path, warm_mmdet):
     folder = tmp_path / "store"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    done = subprocess.run(
-        [*torchrun, *command(detector, folder, "--workers", "0", "--launcher", "pytorch")],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    printed = run_ranks(warm_mmdet, command(detector, folder, "--workers", "0", "--launcher", "pytorch"))
     assert units(folder) == units(finished)
-    assert done.stdout.count("Boxes: every average precision") == 1
+    assert [text.count("Boxes: every average precision") for text in printed] == [1, 0]
 
 
 def test_a_checkpoint_that_does_not_fit(detector, tmp_path, capsys):
