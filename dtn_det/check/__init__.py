@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det.checkpoints.files import CHECKPOINT_SUFFIXES, INDEX_END, holds_weights
+from dtn_det.checkpoints.formats import other_format
 from dtn_det.datasets.folders.image_files import is_image_name
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import StoreError
@@ -16,6 +17,8 @@ from dtn_det.errors import StoreError
 if TYPE_CHECKING:
     from dtn_det.check.model import Target
 
+# Suffixes of files that are no checkpoints even if they are web pages or archives.
+_TEXTS = (".json", ".html", ".htm", ".xml", ".svg", ".zip", ".gz", ".tgz")
 # How many values of a fact are shown in the terminal.
 _SHOWN = 12
 
@@ -128,8 +131,9 @@ def inspect_path(path: Path, target: Target | None = None, classes: str | None =
 
 def _is_checkpoint(path: Path) -> bool:
     if path.is_dir():
-        return holds_weights(path)
-    return path.is_file() and (path.suffix.lower() in CHECKPOINT_SUFFIXES or path.name.endswith(INDEX_END))
+        return holds_weights(path) or other_format(path) is not None
+    known = path.suffix.lower() in CHECKPOINT_SUFFIXES or path.name.endswith(INDEX_END)
+    return path.is_file() and (known or (path.suffix.lower() not in _TEXTS and other_format(path) is not None))
 
 
 def check_store(folder: Path) -> CheckResult:

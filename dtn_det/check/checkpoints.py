@@ -12,6 +12,7 @@ from torch import nn
 
 from dtn_det.check import CheckResult
 from dtn_det.check.model import Target
+from dtn_det.checkpoints.files import folder_remarks
 from dtn_det.checkpoints.load import Loaded, fit_weights
 from dtn_det.checkpoints.mmcv_ema import EmaCopies, find_copies
 from dtn_det.checkpoints.parametrizations import check_parametrizations, fold_weight_norm
@@ -45,7 +46,8 @@ def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
     facts = dict(_facts(content, chosen, copies))
     if target is None:
         problems = tuple(_not_whole(path, chosen))
-        remarks = () if copies is None else (Remark(COPIES, copies.remark(), str(path)),)
+        of_copies = () if copies is None else (Remark(COPIES, copies.remark(), str(path)),)
+        remarks = (*folder_remarks(str(path)), *of_copies)
         return CheckResult(str(path), "checkpoint", _TITLE, facts, remarks, problems=problems)
     try:
         loaded = _fitted(path, content, target)

@@ -8,6 +8,8 @@ import re
 import zipfile
 from pathlib import Path
 
+from dtn_det.checkpoints.formats import check_format
+from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import CheckpointError, CheckpointNotFoundError
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors")
@@ -15,7 +17,7 @@ CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors")
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names of the file with the weights in a folder of Hugging Face. Weights in parts have an index with the suffix
-INDEX_END instead.
+INDEX_END instead. Of several, the first is taken, and a file before an index, as by transformers and timm.
 """
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -27,6 +29,25 @@ INDEX_END = ".index.json"
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)")
 
 
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """Return the files and indexes of a model's weights in a folder of Hugging Face; the first is the one to read."""
+    names = (f"{name}{end}" for name in FOLDER_FILES for end in ("", INDEX_END))
+    return tuple(folder / name for name in names if (folder / name).is_file())
+
+
+def folder_remarks(source: str) -> tuple[Remark, ...]:
+    """Return a remark on which weights are read from a folder that has them more than once."""
+    files = () if "://" in source else weight_files(Path(source).expanduser())
+    if len(files) < 2:
+        return ()
+    taken, *left = (path.name for path in files)
+    what = (
+        f"sets of weights are in the folder, and {taken} was taken, as transformers and timm do; name another, such as "
+        f"{files[1]}, to take that"
+    )
+    return (Remark("folder_files", what, source, len(files), tuple(left)),)
+
+
 def holds_weights(folder: Path) -> bool:
     """Return whether a folder holds a Hugging Face model: weights under the usual names, or a config and any weights.
 
@@ -34,7 +55,7 @@ def holds_weights(folder: Path) -> bool:
     """
     if (folder / ADAPTER_CONFIG).is_file():
         return True
-    if any((folder / f"{name}{end}").is_file() for name in FOLDER_FILES for end in ("", INDEX_END)):
+    if weight_files(folder):
         return True
     weights = (path for end in (".safetensors", ".bin") for path in folder.glob(f"*{end}"))
     return (folder / "config.json").is_file() and any(path.is_file() for path in weights)
@@ -78,7 +99,10 @@ def check_checkpoint(path: str) -> str:
     if "://" in path:
         return path
     file = Path(path).expanduser()
-    if holds_weights(file) or (file.name.endswith(INDEX_END) and file.is_file()):
+    if weight_files(file) or (file.name.endswith(INDEX_END) and file.is_file()):
+        return path
+    check_format(file)
+    if holds_weights(file):
         return path
     if not file.is_file():
         found = sorted(str(other) for other in file.parent.glob("*.pth"))

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from dtn_det._optional import require
-from dtn_det.checkpoints.files import ADAPTER_CONFIG, FOLDER_FILES, INDEX_END, check_no_part
+from dtn_det.checkpoints.files import ADAPTER_CONFIG, FOLDER_FILES, INDEX_END, check_no_part, weight_files
+from dtn_det.checkpoints.formats import check_format
 from dtn_det.checkpoints.state_dict import MERGE, some
 from dtn_det.errors import CheckpointError, CheckpointNotFoundError
 
@@ -41,7 +42,7 @@ def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointNotFoundError: There is no such file.
         CheckpointError: The scheme is not supported, the URL cannot be fetched, or the file is damaged, is one of
-            several parts, or holds objects other than tensors and plain data.
+            several parts, is in the format of another library, or holds objects other than tensors and plain data.
         ImportError: The file is a ``.safetensors`` one, and the safetensors package is not installed.
     """
     path = _local_path(os.fspath(source))
@@ -62,17 +63,14 @@ def is_readable(source: str | os.PathLike[str]) -> bool:
 
 def _read_folder(folder: Path) -> dict[str, Any]:
     """Read the weights of a model of Hugging Face, from one file or from parts with an index."""
-    for name in FOLDER_FILES:
-        index = folder / f"{name}{INDEX_END}"
-        if index.is_file():
-            return _read_parts(index)
-        if (folder / name).is_file():
-            return _read_file(folder / name)
+    for path in weight_files(folder):
+        return _read_parts(path) if path.name.endswith(INDEX_END) else _read_file(path)
     if (folder / ADAPTER_CONFIG).is_file():
         raise CheckpointError(
             f"expected the weights of a model in the folder {folder}, got {ADAPTER_CONFIG} and an adapter such as "
             f"LoRA, which adds to the weights of another checkpoint: {MERGE}"
         )
+    check_format(folder)
     raise CheckpointNotFoundError(
         f"expected weights in the folder {folder}, got none of {', '.join(FOLDER_FILES)} and their index: name a file"
     )
@@ -107,6 +105,7 @@ def _read_parts(index: Path) -> dict[str, Any]:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
+    check_format(path)
     if path.suffix == ".safetensors":
         return dict(_read_safetensors(path))
     try:
@@ -115,8 +114,9 @@ def _read_file(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"expected {path} to be a checkpoint of tensors and plain data, got a file that cannot be read as one "
-            f"({_cause(error)}): if you trust where it comes from, write its weights to a new file with "
-            f"torch.save(torch.load(path, weights_only=False)['state_dict'], new_path)"
+            f"({_cause(error)}): if you trust where it comes from, load it with torch.load(path, weights_only=False) "
+            "in the program that wrote it, and write the state dict in it, or the state_dict() of the whole model in "
+            "it (mostly under 'model', an average under 'ema'), to a new file with torch.save"
         ) from error
     except (RuntimeError, EOFError) as error:
         raise _damaged(path, error) from error

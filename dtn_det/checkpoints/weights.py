@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dtn_det.checkpoints.files import folder_remarks
 from dtn_det.checkpoints.fit import with_tied_names
 from dtn_det.checkpoints.mmcv_ema import EmaCopies, find_copies
 from dtn_det.checkpoints.parametrizations import check_parametrizations, fold_weight_norm
@@ -101,9 +102,9 @@ class Weights:
         return self.chosen.place if self.chosen.aside else self.named.prefix
 
     def remarks(self, source: str) -> tuple[Remark, ...]:
-        """Return remarks on which of several state dicts was taken, on pruned weights and on weight normalization."""
+        """Return remarks on which of several files and state dicts was taken, on pruning and weight normalization."""
         found = (self._of_average, self._of_networks, self._of_pruning, self._of_weight_norm)
-        return tuple(remark for of_kind in found for remark in of_kind(source))
+        return (*folder_remarks(source), *(remark for of_kind in found for remark in of_kind(source)))
 
     def _of_networks(self, source: str) -> tuple[Remark, ...]:
         if not self.aside:

@@ -17,9 +17,10 @@ import torch
 from torch import nn
 
 from dtn_det._optional import require
+from dtn_det.checkpoints.files import INDEX_END, folder_remarks, weight_files
 from dtn_det.checkpoints.load import Loaded, load_weights
 from dtn_det.checkpoints.two_networks import WeightsKind
-from dtn_det.errors import ClassCountError, InputError, MisfitError
+from dtn_det.errors import CheckpointError, ClassCountError, InputError, MisfitError
 from dtn_det.robustness.classification.models.classifier import Classifier, Normalizer, View
 
 RANDOM = "random"
@@ -47,7 +48,8 @@ def load_timm(source: str, num_classes: int, weights: WeightsKind | None = None)
     timm = require("timm", "cls")
     name, checkpoint = split_source(source)
     if source.startswith(FOLDER):
-        return _classifier(timm, source, Path(name).resolve().name, "", _of_folder(timm, name))
+        model, loaded = _of_folder(timm, name)
+        return _classifier(timm, source, Path(name).resolve().name, "", model, loaded)
     loaded = None
     if checkpoint:
         with torch.random.fork_rng(devices=[]):
@@ -143,16 +145,20 @@ def _pretrained(timm: Any, name: str) -> nn.Module:
     return model
 
 
-def _of_folder(timm: Any, folder: str) -> nn.Module:
+def _of_folder(timm: Any, folder: str) -> tuple[nn.Module, Loaded | None]:
+    # timm reads no weights in parts, and would take another file if there is one.
+    parts = any(path.name.endswith(INDEX_END) for path in weight_files(Path(folder))[:1])
     # timm and its libraries raise errors of many kinds for damaged files.
     try:
-        model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
+        model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=not parts)
+        return model, load_weights(model, folder) if parts else None
+    except CheckpointError:
+        raise
     except Exception as error:
         raise InputError(
             f"expected a model of timm in the folder {folder!r}, got {type(error).__name__}: {error}: export it again, "
             "or name its config and checkpoint, CONFIG.py@CHECKPOINT"
         ) from error
-    return model
 
 
 def _classifier(
@@ -178,7 +184,7 @@ def _classifier(
         class_names=_class_names(model),
         # Random weights have no classes, so any order is right.
         class_order="sorted" if checkpoint == RANDOM else class_order(loaded.content) if loaded else "",
-        remarks=loaded.remarks if loaded else (),
+        remarks=loaded.remarks if loaded else folder_remarks(source.removeprefix(FOLDER)),
     )
 
 
