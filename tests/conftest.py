@@ -133,6 +133,17 @@ def warm_mmdet(warm_python: WarmPython) -> WarmPython:
     return warm_python.load("dtn_det", "mmdet.models", "mmdet.datasets", "mmdet.utils", "dtn_det.backbones")
 
 
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write the images of corrupted folders in this process: for tests that are about other things than processes."""
+    from dtn_det.corrupted_folders import writing
+    from dtn_det.corrupted_folders.worker import write_image
+
+    monkeypatch.setattr(
+        writing, "write_images", lambda job, images, workers: (write_image(job, image) for image in images)
+    )
+
+
 @pytest.fixture(scope="session")
 def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of a few images in COCO's format."""

@@ -13,10 +13,8 @@ from PIL import Image
 from tree_files import imagenet_folder, load, picture, save
 
 from dtn_det.cli.main import main
-from dtn_det.corrupted_folders import writing
 from dtn_det.corrupted_folders.manifest import read_manifest
 from dtn_det.corrupted_folders.plan import plan_tree
-from dtn_det.corrupted_folders.worker import write_image
 from dtn_det.corruptions import ALL, PROFILES, Corrupt, Corruptor, corrupt, group_of
 from dtn_det.corruptions.catalog import (
     CATALOGS,
@@ -173,13 +171,8 @@ class TestRules:
         assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.usefixtures("in_process")
 class TestCommand:
-    @pytest.fixture(autouse=True)
-    def _in_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(
-            writing, "write_images", lambda job, images, workers: (write_image(job, image) for image in images)
-        )
-
     def test_a_tree_of_imagenet_is_cropped_and_written_as_the_published_one(self, tmp_path: Path) -> None:
         root, tree = imagenet_folder(tmp_path / "val", 2), tmp_path / "tree"
         arguments = ["--profile", "imagenet-c-bar", "--severities", "2", "--corruptions", "light", "lines", "--yes"]

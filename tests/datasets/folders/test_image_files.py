@@ -32,6 +32,7 @@ def test_names_that_are_no_masks() -> None:
     )
 
 
+@pytest.mark.usefixtures("in_process")
 def test_every_reader_of_folders_tells_of_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clean = write_classes(tmp_path / "clean", ("benign", "normal"), FILES)
     write_classes(tmp_path / "tree" / "fog" / "1", ("benign", "normal"), FILES)

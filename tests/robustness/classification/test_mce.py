@@ -202,6 +202,7 @@ def test_a_limit_marks_every_number_as_partial(mce) -> None:
     assert len(titles) == out.count("Classification: ") > 1
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_tree_of_a_part_is_marked_as_that_part_is(mce, tmp_path: Path) -> None:
     _, here, _ = mce("--limit", "5", store="here")
     cells = ["--corruptions", "gaussian_noise", "contrast", "--severities", "2", "--workers", "1", "--yes"]
