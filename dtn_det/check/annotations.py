@@ -44,7 +44,7 @@ def check_annotations(path: Path, target: Target | None = None, root: Path | Non
     else:
         problems += _trial(file, masks)
     facts = dict(_facts(file))
-    remarks = (*file.remarks, *(() if masks else _mask_faults(file)))
+    remarks = file.remarks
     if target is None or not target.is_detector:
         return CheckResult(str(path), "coco", _TITLE, facts, remarks, problems)
     fault, told = _against(file, target, root)
@@ -158,15 +158,6 @@ def _against(file: CocoFile, target: Target, root: Path | None) -> tuple[str, tu
         "tools/test.py refuses the file"
     )
     return "", (Remark("class_order", what, str(path), len(found.names)),)
-
-
-def _mask_faults(file: CocoFile) -> tuple[Remark, ...]:
-    """Return a remark on segmentations that cannot be evaluated, which stop only detectors with masks."""
-    if not file.mask_faults:
-        return ()
-    places = tuple(f"{fault.place}: {fault.reason}" for fault in file.mask_faults[:3])
-    what = "segmentations cannot be evaluated, with which a detector with masks stops; boxes count"
-    return (Remark("mask_faults", what, str(file.path), len(file.mask_faults), places),)
 
 
 def _masks_stop(file: CocoFile) -> bool:

@@ -147,6 +147,12 @@ def _compressed(content: Content) -> None:
     one["segmentation"] = {"size": runs["size"], "counts": runs["counts"].decode()}
 
 
+def _bytes_as_text(content: Content) -> None:
+    _compressed(content)
+    one = content["annotations"][-1]["segmentation"]
+    one["counts"] = str(one["counts"].encode())
+
+
 def _cut_runs(content: Content) -> None:
     _compressed(content)
     one = content["annotations"][-1]["segmentation"]
@@ -260,6 +266,15 @@ ODD_FILES: dict[str, OddFile] = {
         first("annotations", segmentation=[[10, 10, 1e12, 10, 60, 70]]), "beyond 1,000,000", True
     ),
     "run lengths cut off": OddFile(_cut_runs, "annotation 99 of image 2", boxes_only=True),
+    "compressed run lengths as text of bytes": OddFile(
+        _bytes_as_text, "annotation 99 of image 2: write counts.decode() instead of str(counts)", boxes_only=True
+    ),
+    "a list of run lengths as text": OddFile(
+        crowd_mask(counts="[4, 8]"), "the text of a list of run lengths", boxes_only=True
+    ),
+    "polygons as text": OddFile(
+        first("annotations", segmentation="[[10, 10, 60, 10, 60, 70]]"), "json.loads(segmentation)", boxes_only=True
+    ),
     "run lengths that end early": OddFile(
         crowd_mask(counts=[4 * HEIGHT, 60 * HEIGHT]),
         "run lengths of 30,720 pixels in a mask of 307,200",

@@ -73,9 +73,8 @@ class CocoFile:
         if self.mask_faults:
             first, count = self.mask_faults[0], len(self.mask_faults)
             more = f" and {count - 1:,} more" if count > 1 else ""
-            raise AnnotationError(
-                self.path, "segmentations that COCO's evaluation takes", first.reason, first.place + more
-            )
+            expected = "segmentations that COCO's evaluation takes"
+            raise AnnotationError(self.path, expected, first.reason, first.place + more, first.advice)
 
     def check_sizes(self) -> None:
         """Check that every image has a height and a width.

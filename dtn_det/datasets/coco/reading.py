@@ -263,8 +263,11 @@ class CocoReader:
         mask = read_mask(row["segmentation"])
         if mask.fault is not None:
             self.changed = True
-            self.faults.append(MaskFault(place_of(row), mask.fault))
-            what = "{segmentation|segmentations} that COCO's evaluation cannot take {was|were} left out"
+            self.faults.append(MaskFault(place_of(row), mask.fault, mask.advice))
+            what = (
+                "{segmentation|segmentations} that COCO's evaluation cannot take {was|were} left out: boxes count, and "
+                "a detector with masks is refused"
+            )
             self._tell("unusable_masks", what, f"{place_of(row)}: {mask.fault}")
         if isinstance(mask.value, dict):
             size = [image.get("height"), image.get("width")]

@@ -17,6 +17,7 @@ from dtn_det.datasets.coco.values import are_numbers, number, place_of, whole_nu
 _LARGEST_COORDINATE = 1e6
 # COCO writes a run length as characters of six bits each; the last one has its highest bit unset.
 _RUNS = re.compile(r"(?:[P-o]{0,6}[0-O])+")
+_BYTES = re.compile(r"b(['\"]).*\1", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,12 @@ class MaskFault:
 
     Attributes:
         reason: What the object has instead of a mask, worded to follow "got" in a message.
+        advice: What to do with it.
     """
 
     place: str
     reason: str
+    advice: str
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,12 @@ class Mask:
     Attributes:
         value: Polygons, or run lengths with their size; None if there is no mask.
         fault: What pycocotools cannot evaluate; None if the mask is sound or absent.
+        advice: What to do with a mask that has a fault.
     """
 
     value: Any = None
     fault: str | None = None
+    advice: str = "mend the file"
 
 
 def read_mask(value: object) -> Mask:
@@ -57,14 +62,24 @@ def read_mask(value: object) -> Mask:
         return _polygons(value)
     if isinstance(value, dict):
         return _runs(value)
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        return Mask(
+            fault=f"the text of a segmentation in place of the segmentation ({value!r:.40})",
+            advice="write what json.loads(segmentation) returns, or ast.literal_eval(segmentation) for Python's quotes",
+        )
     return Mask(fault=f"a segmentation that is neither polygons nor run lengths ({value!r:.40})")
 
 
 def _polygons(parts: list[Any]) -> Mask:
     if not all(isinstance(part, list) for part in parts):
-        return Mask(fault="a flat list of coordinates in place of a list of polygons: put it in one more pair of []")
+        return Mask(
+            fault="a flat list of coordinates in place of a list of polygons", advice="put it in one more pair of []"
+        )
     if any(isinstance(one, list) for part in parts for one in part[:1]):
-        return Mask(fault="a list of points in place of one of coordinates: write a polygon as [x1, y1, x2, y2, ...]")
+        return Mask(
+            fault="a list of points in place of one of coordinates",
+            advice="write a polygon as [x1, y1, x2, y2, ...]",
+        )
     found = []
     for part in parts:
         numbers = part if are_numbers(part) else [number(one) for one in part]
@@ -87,6 +102,18 @@ def _runs(value: dict[str, Any]) -> Mask:
     pixels = int(sides[0] or 0) * int(sides[1] or 0)
     if isinstance(counts, str):
         runs = _decoded(counts)
+        if runs is None and _BYTES.fullmatch(counts):
+            # Without the quotes, the text of such bytes still has each backslash twice.
+            return Mask(
+                fault=f"compressed run lengths as the text that str() makes of Python bytes ({counts:.12}...)",
+                advice="write counts.decode() instead of str(counts), or mend the file with "
+                "ast.literal_eval(counts).decode()",
+            )
+        if runs is None and counts.lstrip().startswith("["):
+            return Mask(
+                fault="the text of a list of run lengths in place of the list",
+                advice="write what json.loads(counts) returns",
+            )
         if runs is None:
             return Mask(fault="compressed run lengths that are damaged or cut off")
         kept: Any = counts

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 
@@ -51,6 +52,21 @@ def test_the_rest_is_refused_with_file_and_object(name, tmp_path):
     assert odd.refusal in str(caught.value)
     assert str(path) in str(caught.value)
     assert str(caught.value).startswith("expected ")
+
+
+def test_the_advice_on_masks_that_are_text_mends_them():
+    runs = r"^\m23"
+    text = str(runs.encode())
+    assert text == r"b'^\\m23'"
+    mask = read_mask({"size": [4, 4], "counts": text})
+    assert "Python bytes" in mask.fault
+    assert mask.advice.endswith("ast.literal_eval(counts).decode()")
+    assert ast.literal_eval(text).decode() == runs
+    flat = read_mask([1, 2, 3, 4, 5, 6])
+    assert (flat.fault, flat.advice) == (
+        "a flat list of coordinates in place of a list of polygons",
+        "put it in one more pair of []",
+    )
 
 
 def test_files_that_are_no_coco_files(tmp_path):
