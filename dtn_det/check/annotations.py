@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from dtn_det.errors import AnnotationError, ClassNameError
 
 if TYPE_CHECKING:
     from dtn_det.check.model import Target
+    from dtn_det.datasets.coco.categories import WantedClasses
 
 _RESULT_KEYS = {"image_id", "category_id", "score"}
 
@@ -32,7 +32,7 @@ def check_annotations(path: Path, target: Target | None = None, root: Path | Non
         root: Folder of the data set; None to look for the images around the file.
     """
     try:
-        file = read_coco_file(path)
+        file = read_coco_file(path, wanted=_wanted(target))
     except AnnotationError as error:
         return CheckResult(str(path), *_other(path), problems=(str(error),))
     file, problems = _with_images(file, root)
@@ -62,15 +62,30 @@ _TITLE = "COCO annotation file"
 
 
 def _facts(file: CocoFile) -> Iterator[tuple[str, Any]]:
-    objects = Counter(row["image_id"] for row in file.annotations)
+    objects = (*file.annotations, *file.left_out)
     yield "images", len(file.images)
-    yield "images without objects", len(file.images) - len(objects)
-    yield "objects", len(file.annotations)
-    yield "crowds", sum(row["iscrowd"] for row in file.annotations)
-    yield "masks", sum(bool(row.get("segmentation")) for row in file.annotations)
+    yield "images without objects", len(file.images) - len({row["image_id"] for row in objects})
+    yield "objects", len(objects)
+    yield "crowds", sum(row["iscrowd"] for row in objects)
+    yield "masks", sum(bool(row.get("segmentation")) for row in objects)
     yield "categories", [row["name"] for row in file.categories]
-    found = {row["category_id"] for row in file.annotations}
+    found = {row["category_id"] for row in objects}
     yield "categories without objects", [row["name"] for row in file.categories if row["id"] not in found]
+
+
+def _wanted(target: Target | None) -> WantedClasses | None:
+    """Return the classes for which a detector is evaluated; None without a detector, or if they cannot be known."""
+    from dtn_det.datasets.configs.classes import wanted_classes
+    from dtn_det.datasets.configs.settings import innermost_settings
+
+    if target is None or target.config is None or not target.is_detector:
+        return None
+    try:
+        found = [wanted_classes(*one) for one in innermost_settings(target.config, "test_dataloader")]
+    # The comparison with the config raises this error again.
+    except ClassNameError:
+        return None
+    return found[0] if found else None
 
 
 def _with_images(file: CocoFile, root: Path | None) -> tuple[CocoFile, list[str]]:

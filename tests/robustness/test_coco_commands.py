@@ -14,9 +14,10 @@ pytest.importorskip("mmdet", reason="detectors need MMDetection")
 pytest.importorskip("pycocotools")
 
 
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from odd_coco_files import ODD_FILES, expected_content, odd_content, text_of
+from odd_coco_files import ODD_FILES, expected_content, odd_content, plain_content, text_of
 from PIL import Image
 
 from dtn_det.corrupted_folders.layouts import list_coco
@@ -105,6 +106,32 @@ def test_reader_mpc_tools_and_corrupt_agree(name, images):
         assert corrupt == reader
     else:
         assert len(corrupt) == 6
+
+
+def test_mpc_and_tools_tell_of_objects_that_the_config_leaves_out(images):
+    content = plain_content()
+    bars = [row for row in content["annotations"] if row["category_id"] == 7]
+    bars[0].update(bbox=[5, 5, 0, 9], segmentation=[1, 2, 3, 4, 5, 6])
+    (images / "annotations/part.json").write_text(json.dumps(content))
+    cfg = config(images, "annotations/part.json")
+    cfg.test_dataloader.dataset.metainfo.classes = ("disc", "square")
+    data = read_data(cfg, "test")
+    assert data.truth.num_objects == len(content["annotations"]) - len(bars)
+    for remarks in (data.remarks, check_files(cfg, ["test_dataloader"], images / "work")):
+        assert [(one.kind, one.count) for one in remarks] == [("other_categories", len(bars))]
+        assert remarks[0].what.endswith(f"neither trained on nor evaluated: bar ({len(bars)})")
+    data.file.check_masks()
+    # Without a list of classes in the config, those of CocoDataset count.
+    names = CocoDataset.METAINFO["classes"]
+    content["categories"] = [{"id": number, "name": name} for number, name in enumerate((*names, "hexagon"), 1)]
+    for place, row in enumerate(content["annotations"]):
+        row["category_id"] = 81 if place < 2 else 1
+    (images / "annotations/part.json").write_text(json.dumps(content))
+    cfg = config(images, "annotations/part.json")
+    del cfg.test_dataloader.dataset["metainfo"]
+    (remark,) = [one for one in read_data(cfg, "test").remarks if one.kind == "other_categories"]
+    assert remark.count == 2
+    assert "built into the type of the data set" in remark.what
 
 
 @pytest.mark.parametrize("name", [name for name, odd in ODD_FILES.items() if odd.refusal is None])

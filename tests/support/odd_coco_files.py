@@ -204,7 +204,7 @@ ODD_FILES: dict[str, OddFile] = {
     "iscrowd as bool": OddFile(of_all("annotations", "iscrowd", bool)),
     "iscrowd as 1.0": OddFile(of_all("annotations", "iscrowd", float)),
     "iscrowd of 2": OddFile(of_all("annotations", "iscrowd", lambda one: 2 * one)),
-    "ignore flags": OddFile(first("annotations", ignore=1)),
+    "ignore flags": OddFile(first("annotations", ignore=1), remarks=("ignored_in_training",)),
     "no info and licences": OddFile(lambda content: content.update(info=None, licenses=[])),
     "no segmentation": OddFile(without("annotations", "segmentation"), boxes_only=True),
     "empty segmentations": OddFile(of_all("annotations", "segmentation", lambda one: []), boxes_only=True),

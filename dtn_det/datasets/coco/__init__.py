@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dtn_det.datasets.coco.categories import WantedClasses
 from dtn_det.datasets.coco.names import find_names
 from dtn_det.datasets.coco.orientation import read_header
 from dtn_det.datasets.coco.reading import CocoReader, Row
@@ -29,10 +30,11 @@ class CocoFile:
     Attributes:
         images: One row for each id, with ``id``, ``file_name`` with slashes, and ``height`` and ``width`` as integers;
             a side is missing if the file does not give a positive length for it.
-        annotations: The objects of these images and categories. Each has ``id``, ``image_id``, ``category_id``,
-            ``bbox`` of four finite numbers (x, y, width, height), ``area`` and ``iscrowd`` (0 or 1), and a
-            ``segmentation`` if there is one that can be evaluated.
-        categories: One row for each id, with ``id`` and ``name``.
+        annotations: The objects of these images and of the wanted categories. Each has ``id``, ``image_id``,
+            ``category_id``, ``bbox`` of four finite numbers (x, y, width, height), ``area`` and ``iscrowd`` (0 or 1),
+            and a ``segmentation`` if there is one that can be evaluated.
+        categories: One row for each id, with ``id`` and ``name``; also those that are not wanted.
+        left_out: The objects of these images and of categories that are not wanted.
         remarks: What was left out, filled in or decided.
         mask_faults: The faults of segmentations that cannot be evaluated. The objects with these faults are kept
             without a mask.
@@ -45,6 +47,7 @@ class CocoFile:
     images: tuple[Row, ...]
     annotations: tuple[Row, ...]
     categories: tuple[Row, ...]
+    left_out: tuple[Row, ...] = ()
     remarks: tuple[Remark, ...] = ()
     mask_faults: tuple[MaskFault, ...] = ()
     changed: bool = False
@@ -52,7 +55,8 @@ class CocoFile:
 
     def content(self) -> dict[str, Any]:
         """Return the content for a JSON file that every reader of COCO files can read."""
-        rows = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
+        objects = (*self.annotations, *self.left_out)
+        rows = {"images": self.images, "annotations": objects, "categories": self.categories}
         return {**{key: list(value) for key, value in rows.items()}, **self.rest}
 
     def check_objects(self) -> None:
@@ -62,7 +66,7 @@ class CocoFile:
             AnnotationError: There are no objects, or all of them are crowds.
         """
         crowds = sum(row["iscrowd"] for row in self.annotations)
-        check_objects(self.path, len(self.annotations), crowds, len(self.images))
+        check_objects(self.path, len(self.annotations), crowds, len(self.images), len(self.left_out))
 
     def check_masks(self) -> None:
         """Check that every segmentation can be evaluated.
@@ -138,25 +142,28 @@ class CocoFile:
         return replace(self, images=tuple(images), remarks=(*self.remarks, *remarks), changed=True)
 
 
-def read_coco_file(path: Path, images: Path | None = None) -> CocoFile:
+def read_coco_file(path: Path, images: Path | None = None, wanted: WantedClasses | None = None) -> CocoFile:
     """Read a COCO annotation file.
 
     Args:
         images: Folder that its file names are relative to, see :meth:`CocoFile.with_folder`; None if it is not known.
+        wanted: Classes whose objects are wanted. Objects of other categories are counted in one remark, and no other
+            remark and no fault is about them. None for all.
 
     Raises:
         AnnotationError: The file is not a COCO file, or COCO's evaluation would fail on it.
         OSError: The file cannot be read.
     """
-    found = CocoFile(**CocoReader(path).read())
+    found = CocoFile(**CocoReader(path, wanted).read())
     return found if images is None else found.with_folder(images)
 
 
-def check_objects(path: Path, objects: int, crowds: int, images: int) -> None:
+def check_objects(path: Path, objects: int, crowds: int, images: int, left_out: int = 0) -> None:
     """Check that there are objects that a detector can find.
 
     Args:
         crowds: Number of objects with iscrowd 1.
+        left_out: Number of objects of categories that are not wanted.
 
     Raises:
         AnnotationError: There are no objects, or all of them are crowds. COCO's evaluation counts crowds neither as
@@ -164,6 +171,8 @@ def check_objects(path: Path, objects: int, crowds: int, images: int) -> None:
     """
     if not objects:
         got = agreeing(images, f"none in {images:,} {{image|images}}")
+        if left_out:
+            got = f"{left_out:,} of categories that are not among the classes of the config, and no others"
         raise AnnotationError(path, "objects", got, "", "there is nothing to evaluate; name another file")
     if crowds == objects:
         got = agreeing(crowds, f"{{one crowd|{crowds:,} crowds}} (iscrowd 1) and nothing else")

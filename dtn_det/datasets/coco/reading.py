@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dtn_det.datasets.coco.categories import WantedClasses, ignored_objects
 from dtn_det.datasets.coco.shapes import MaskFault, contradictions, mask_area, read_mask
 from dtn_det.datasets.coco.values import (
     Id,
@@ -28,10 +29,16 @@ _LVIS = ("not_exhaustive_category_ids", "neg_category_ids")
 
 
 class CocoReader:
-    """Reads one COCO file and collects the remarks on it."""
+    """Reads one COCO file and collects the remarks on it.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The file.
+        wanted: Classes whose objects are wanted; None for all.
+    """
+
+    def __init__(self, path: Path, wanted: WantedClasses | None = None) -> None:
         self.path = path
+        self.wanted = wanted
         self.told: dict[str, tuple[str, list[str]]] = {}
         self.faults: list[MaskFault] = []
         self.changed = False
@@ -49,26 +56,30 @@ class CocoReader:
         rows = content.get("annotations") or []
         # Captions and the segments of panoptic files have no boxes, so they are not objects.
         others = bool(rows) and not any("bbox" in row or "category_id" in row for row in rows)
-        annotations = self._annotations([] if others else rows, images, categories)
-        categories = self._one_of_each_name(categories, annotations)
+        chosen = set(categories) if self.wanted is None else self.wanted.ids_in(categories)
+        objects = self._annotations([] if others else rows, images, categories, chosen)
+        annotations = [row for row in objects if row["category_id"] in chosen]
+        left_out = [row for row in objects if row["category_id"] not in chosen]
+        categories = self._one_of_each_name(categories, objects)
         self._tell_same_files(images)
-        for kind, what, places in contradictions(annotations, images):
-            self.told[kind] = (what, places)
+        for findings in (contradictions(annotations, images), ignored_objects(annotations, categories)):
+            for kind, what, places in findings:
+                self.told[kind] = (what, places)
         for key, image in images.items():
             if not image.keys().isdisjoint(_LVIS):
                 what = "{image|images} with LVIS's lists of categories, which COCO's evaluation ignores"
                 self._tell("federated", what, f"image {key}")
-        self._tell_of_crowds(annotations, categories)
         read = ("images", "categories") if others else ("images", "annotations", "categories")
         rest = {key: value for key, value in content.items() if key not in read}
+        remarks = [counted_remark(self.path, kind, what, places) for kind, (what, places) in self.told.items()]
+        remark = None if self.wanted is None else self.wanted.remark(self.path, left_out, categories)
         return {
             "path": self.path,
             "images": tuple(images.values()),
             "annotations": tuple(annotations),
             "categories": tuple(categories.values()),
-            "remarks": tuple(
-                counted_remark(self.path, kind, what, places) for kind, (what, places) in self.told.items()
-            ),
+            "left_out": tuple(left_out),
+            "remarks": tuple(remarks if remark is None else [*remarks, remark]),
             "mask_faults": tuple(self.faults),
             "changed": self.changed,
             "rest": rest,
@@ -164,8 +175,12 @@ class CocoReader:
             self.changed = True
         return row
 
-    def _annotations(self, rows: Sequence[Row], images: Mapping[Id, Row], categories: Mapping[Id, Row]) -> list[Row]:
+    def _annotations(
+        self, rows: Sequence[Row], images: Mapping[Id, Row], categories: Mapping[Id, Row], chosen: Collection[Id]
+    ) -> list[Row]:
         found = []
+        # Objects of other categories are read alike, but what is found in them concerns nobody.
+        aside = CocoReader(self.path)
         for place, row in enumerate(rows):
             image, category = identifier(row.get("image_id")), identifier(row.get("category_id"))
             if identifier(row.get("id")) is None:
@@ -185,7 +200,9 @@ class CocoReader:
             elif category not in categories:
                 self._left_out(category, categories, "category", row)
             else:
-                found.append(self._object(row, image, category, images[image]))
+                reader = self if category in chosen else aside
+                found.append(reader._object(row, image, category, images[image]))
+        self.changed |= aside.changed
         return self._with_own_ids(found)
 
     def _left_out(self, key: Id, known: Mapping[Id, Row], what: str, row: Row) -> None:
@@ -228,7 +245,7 @@ class CocoReader:
             new["iscrowd"] = crowd
         new |= self._mask(row, image_row)
         new |= self._area(row, {**row, **new}, image_row)
-        if corners[2] <= 0 or corners[3] <= 0:
+        if min(corners[2:]) <= 0 and not crowd:
             self._tell(
                 "boxes_without_extent",
                 "{box|boxes} without width or height, which no detection can match, {counts|count} as missed",
@@ -241,21 +258,6 @@ class CocoReader:
             del merged["segmentation"], new["segmentation"]
         self.changed |= bool(new)
         return merged
-
-    def _tell_of_crowds(self, annotations: Sequence[Row], categories: Mapping[Id, Row]) -> None:
-        """Add a remark on categories whose objects are all crowds."""
-        crowds: set[Id] = set()
-        others: set[Id] = set()
-        for row in annotations:
-            (crowds if row["iscrowd"] else others).add(row["category_id"])
-        what = (
-            "{category has crowds alone (iscrowd 1), which COCO's evaluation ignores, so it counts|categories have "
-            "crowds alone (iscrowd 1), which COCO's evaluation ignores, so they count} like one without objects; set "
-            "iscrowd to 0 where they are single objects"
-        )
-        for key, row in categories.items():
-            if key in crowds and key not in others:
-                self._tell("crowds_alone", what, row["name"])
 
     def _mask(self, row: Row, image: Row) -> Row:
         if "segmentation" not in row:

@@ -23,6 +23,7 @@ from dtn_det.datasets.class_names import (
     labels_in_training,
 )
 from dtn_det.datasets.coco import CocoFile
+from dtn_det.datasets.coco.categories import WantedClasses
 from dtn_det.datasets.configs.settings import evaluators, innermost_settings, listed_settings
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import ClassNameError
@@ -282,6 +283,21 @@ def _part(path: str) -> Any:
                 if starts[0] + length >= len(content):
                     return None
                 length *= 8
+
+
+def wanted_classes(where: str, settings: Mapping[str, Any]) -> WantedClasses | None:
+    """Return the classes that a data set takes from its file; None if it takes all or is not in COCO's format.
+
+    Args:
+        where: Key of the data set in the config, for messages.
+        settings: Its settings.
+
+    Raises:
+        ClassNameError: The classes are a text in place of a list, and the text names no file.
+    """
+    kind = coco_class(settings.get("type"))
+    names = None if kind is None else _wanted(where, settings, kind, None)
+    return None if names is None else WantedClasses(names, "classes" in (settings.get("metainfo") or {}))
 
 
 def coco_class(kind: Any) -> Any:

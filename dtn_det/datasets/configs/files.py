@@ -12,7 +12,7 @@ from dtn_det.datasets.coco import CocoFile, read_coco_file
 from dtn_det.datasets.coco.names import check_images
 from dtn_det.datasets.coco.orientation import find_orientations, ignores_orientation
 from dtn_det.datasets.coco.values import place_of
-from dtn_det.datasets.configs.classes import coco_class
+from dtn_det.datasets.configs.classes import coco_class, wanted_classes
 from dtn_det.datasets.configs.settings import evaluators, innermost_settings
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
@@ -100,7 +100,7 @@ def _files(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple
 def _read(where: str, settings: Mapping[str, Any], path: Path) -> CocoFile:
     """Read a data set's file, and check that it has objects and that its images are there."""
     folder = _image_folder(settings)
-    file = read_coco_file(path, folder)
+    file = read_coco_file(path, folder, wanted_classes(where, settings))
     file.check_objects()
     if folder is not None and settings.get("indices") is None:
         names = [str(image["file_name"]) for image in _used(settings, file)]

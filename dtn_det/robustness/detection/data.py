@@ -20,6 +20,7 @@ from dtn_det.datasets.coco import CocoFile, read_coco_file
 from dtn_det.datasets.coco.names import check_images, is_elsewhere
 from dtn_det.datasets.coco.orientation import Orientations, find_orientations, ignores_orientation
 from dtn_det.datasets.coco.values import Id, identifier
+from dtn_det.datasets.configs.classes import wanted_classes
 from dtn_det.datasets.configs.settings import evaluators
 from dtn_det.datasets.remarks import Remark, agreeing, counted
 from dtn_det.errors import InputError
@@ -131,7 +132,7 @@ def read_data(cfg: Config, split: str, limit: int | None = None, limit_seed: int
             "CocoDataset"
         )
     remarks = check_protocol(cfg, split, kind)
-    file = read_coco_file(*_paths(settings))
+    file = read_coco_file(*_paths(settings), wanted_classes(f"{split}_dataloader.dataset", settings))
     file.check_objects()
     file.check_sizes()
     dataset = _dataset(settings, file, plain=kind is coco_class)
