@@ -12,7 +12,6 @@ from dtn_det.checkpoints.files import CHECKPOINT_SUFFIXES, INDEX_END, holds_weig
 from dtn_det.checkpoints.formats import other_format
 from dtn_det.datasets.folders.image_files import is_image_name
 from dtn_det.datasets.remarks import Remark
-from dtn_det.errors import StoreError
 
 if TYPE_CHECKING:
     from dtn_det.check.model import Target
@@ -30,8 +29,8 @@ class CheckResult:
     Attributes:
         path: The file or folder.
         kind: Its kind, for programs: ``'coco'``, ``'class_folders'``, ``'corrupted'``, ``'checkpoint'``,
-            ``'store'``, or another kind of :class:`dtn_det.datasets.folders.recognise.Recognised`; empty if it was not
-            recognised.
+            ``'store'``, another kind of :class:`dtn_det.datasets.folders.recognise.Recognised`, or a key of
+            :data:`dtn_det.check.artefacts.PARTS`; empty if it was not recognised.
         title: Its kind, for users.
         facts: Numbers and names that describe it, by their labels.
         remarks: What a command would leave out, fill in or decide.
@@ -95,15 +94,17 @@ def inspect_path(path: Path, target: Target | None = None, classes: str | None =
             :data:`dtn_det.datasets.folders.label_maps.CLASSES`, or None to decide by the folders' names.
 
     Returns:
-        One result, and one more for each annotation file of a COCO data set.
+        One result, and one more for each annotation file of a COCO data set or for the last checkpoint of a work_dir.
 
     Raises:
         FileNotFoundError: There is no such file or folder.
         OSError: The file or folder cannot be read.
     """
     # Checks are imported only where they are needed, because importing torch takes longer than checking a folder.
-    if (path / "store.json").is_file():
-        return [check_store(path)]
+    from dtn_det.check.artefacts import check_artefact
+
+    if (found := check_artefact(path, target)) is not None:
+        return found
     if _is_checkpoint(path):
         from dtn_det.check.checkpoints import check_checkpoint
 
@@ -134,33 +135,6 @@ def _is_checkpoint(path: Path) -> bool:
         return holds_weights(path) or other_format(path) is not None
     known = path.suffix.lower() in CHECKPOINT_SUFFIXES or path.name.endswith(INDEX_END)
     return path.is_file() and (known or (path.suffix.lower() not in _TEXTS and other_format(path) is not None))
-
-
-def check_store(folder: Path) -> CheckResult:
-    """Open a store of results and count what is left to evaluate."""
-    from dtn_det.robustness.store import Store
-
-    try:
-        store = Store.open(folder)
-        models = {name: store.model(name) for name in store.models()}
-        pending = {name: len(model.pending()) for name, model in models.items()}
-    except StoreError as error:
-        return CheckResult(str(folder), "store", "a store that cannot be opened", problems=(str(error),))
-    manifest = store.manifest
-    facts = {
-        "task": manifest.task,
-        "data": manifest.data,
-        "images": manifest.num_images,
-        "selection": manifest.selection,
-        "corruption": manifest.corruption,
-        "conditions": len(manifest.cells),
-        "models": [f"{name} ({_done(manifest.num_units, left)})" for name, left in pending.items()],
-    }
-    return CheckResult(str(folder), "store", "store of results", facts, manifest.remarks)
-
-
-def _done(units: int, pending: int) -> str:
-    return "complete" if not pending else f"{units - pending:,} of {units:,} units"
 
 
 def _shown(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -44,17 +45,18 @@ def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
     if copies is not None:
         chosen = replace(chosen, state=copies.state)
     facts = dict(_facts(content, chosen, copies))
+    title = _title(path)
     if target is None:
         problems = tuple(_not_whole(path, chosen))
         of_copies = () if copies is None else (Remark(COPIES, copies.remark(), str(path)),)
         remarks = (*folder_remarks(str(path)), *of_copies)
-        return CheckResult(str(path), "checkpoint", _TITLE, facts, remarks, problems=problems)
+        return CheckResult(str(path), "checkpoint", title, facts, remarks, problems=problems)
     try:
         loaded = _fitted(path, content, target)
     except InputError as error:
-        return CheckResult(str(path), "checkpoint", _TITLE, facts, problems=(str(error),), fits=False)
+        return CheckResult(str(path), "checkpoint", title, facts, problems=(str(error),), fits=False)
     told = (*loaded.remarks, *_names_left_out(path, content, target))
-    return CheckResult(str(path), "checkpoint", _TITLE, facts, told, fits=True)
+    return CheckResult(str(path), "checkpoint", title, facts, told, fits=True)
 
 
 def _names_left_out(path: Path, content: Mapping[str, Any], target: Target) -> Iterator[Remark]:
@@ -67,6 +69,20 @@ def _names_left_out(path: Path, content: Mapping[str, Any], target: Target) -> I
     panoptic = any(key.endswith("num_things_classes") for key in heads)
     if names is not None and len(numbers) == 1 and len(names) not in numbers and not panoptic:
         yield names_left_out(names, numbers.pop(), str(path))
+
+
+def _title(path: Path) -> str:
+    """Return the title of a checkpoint; for an exported model, with the architecture that its ``config.json`` names."""
+    try:
+        settings = json.loads((path / "config.json").read_bytes())
+    # A file instead of a folder, or a folder without a readable config.json.
+    except (OSError, ValueError):
+        return _TITLE
+    architecture = settings.get("architecture") if isinstance(settings, dict) else None
+    if not isinstance(architecture, str):
+        return _TITLE
+    library = settings.get("library") or "timm"
+    return f"exported model (weights and config.json, {library}'s {architecture})"
 
 
 def _not_whole(path: Path, chosen: Chosen) -> Iterator[str]:

@@ -66,6 +66,8 @@ def _facts(found: Recognised) -> Iterator[tuple[str, Any]]:
         yield "data set", found.dataset
     if found.sizes:
         yield "sizes of some images", sorted(f"{width} x {height}" for width, height in found.sizes)
+    if found.kind == "corrupted" and (origin := open_tree(found).origin).made_by is not None:
+        yield "corruption", str(origin)
     if found.corruptions is not None and (cells := found.corruptions.cells):
         names = sorted({name for name, _ in cells})
         yield "corruptions", names

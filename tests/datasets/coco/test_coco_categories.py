@@ -11,8 +11,8 @@ from PIL import Image
 
 from dtn_det.check import inspect_path
 from dtn_det.check.model import read_target
-from dtn_det.datasets.coco.categories import WantedClasses
 from dtn_det.datasets.coco import read_coco_file
+from dtn_det.datasets.coco.categories import WantedClasses
 from dtn_det.errors import AnnotationError
 
 BAR = 7
