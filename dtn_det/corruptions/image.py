@@ -133,13 +133,27 @@ def _deep_layout(image: Image.Image) -> str | None:
     return f"{max(bits)} bits in its file" if max(bits) > 8 else None
 
 
+def cmyk_as_opencv(image: Image.Image) -> Image.Image:
+    """Convert a CMYK image to RGB as OpenCV converts JPEG files; Pillow rounds, and so is up to 2 grey levels lighter.
+
+    Source: ``icvCvt_CMYK2BGR_8u_C4C3R`` in OpenCV's ``modules/imgcodecs/src/utils.cpp``.
+    """
+    values = np.asarray(image).astype(np.uint16)
+    inks, light = values[..., :3], 255 - values[..., 3:]
+    found = Image.fromarray((light - (inks * light >> 8)).astype(np.uint8))
+    # The orientation is in the EXIF data.
+    found.info = dict(image.info)
+    return found
+
+
 def read_image(path: Path, *, upright: bool) -> Image.Image:
     """Read an image as RGB. Greyscale, palettes and CMYK are converted, transparency is dropped.
 
     Args:
         path: The file. Its format is recognised by its content, not by its suffix.
-        upright: Whether to rotate the image according to its EXIF data, except for :data:`STORED_FORMATS`. OpenCV does
-            so, Pillow does not.
+        upright: Whether to read as OpenCV and with it MMDetection do: turned as the EXIF data say, except for
+            :data:`STORED_FORMATS`, and with CMYK of JPEG files converted by :func:`cmyk_as_opencv`. If not, the image
+            is read as Pillow and with it torchvision do.
 
     Raises:
         BadImageError: The file is missing, is not an image, holds several images, is cut off, is smaller than 32 x 32
@@ -158,7 +172,8 @@ def read_image(path: Path, *, upright: bool) -> Image.Image:
             frames = 1 if file.format in _FIRST_IS_MEANT else getattr(file, "n_frames", 1)
             if frames > 1:
                 raise BadImageError(f"expected one picture, got {frames} in the file: keep the one that is meant")
-            image = to_rgb(file)
+            as_opencv = upright and file.mode == "CMYK" and file.format in _FIRST_IS_MEANT
+            image = cmyk_as_opencv(file) if as_opencv else to_rgb(file)
             turned = upright and file.format not in STORED_FORMATS
             return ImageOps.exif_transpose(image) if turned else image
     except BadImageError:

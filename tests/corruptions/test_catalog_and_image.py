@@ -61,6 +61,23 @@ class TestReading:
         path = save(tmp_path / "a.jpg", picture(1, 101, 67))
         np.testing.assert_array_equal(np.array(read_image(path, upright=True)), cv2.imread(str(path))[..., ::-1])
 
+    def test_cmyk_of_jpeg_files_is_read_as_by_opencv_or_as_by_pillow(self, tmp_path):
+        """ImageNet has such files. Readers of upright images agree with MMDetection, the others with torchvision."""
+        cv2 = pytest.importorskip("cv2")
+        inks = np.random.default_rng(0).integers(0, 256, (48, 64, 4), dtype=np.uint8)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        path = tmp_path / "a.jpg"
+        Image.fromarray(inks, "CMYK").save(path, quality=95, exif=exif)
+        opencv = cv2.imread(str(path))[..., ::-1]
+        with Image.open(path) as file:
+            pillow = np.array(file.convert("RGB"))
+        np.testing.assert_array_equal(np.array(read_image(path, upright=True)), opencv)
+        np.testing.assert_array_equal(np.array(read_image(path, upright=False)), pillow)
+        assert opencv.shape == (64, 48, 3)
+        difference = np.abs(np.rot90(pillow, -1).astype(int) - opencv)
+        assert (difference.max(), round(float(difference.mean()), 1)) == (2, 0.7)
+
     def test_deep_colours_are_refused(self, tmp_path):
         """Pillow would drop their lower bits without a word."""
         cv2 = pytest.importorskip("cv2")
