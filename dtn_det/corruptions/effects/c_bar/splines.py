@@ -60,7 +60,8 @@ def apply_magnifications(image: ByteImage, magnifications: Magnifications) -> By
         # The corners of the enlarged channel are those of the channel.
         places = np.arange(first, first + side) * ((side - 1) / (enlarged - 1))
         starts = np.floor(places).astype(np.int64)
-        _magnify(image, channel, starts, np.stack([spline_weights(rest) for rest in places - starts]), out)
+        padded = np.pad(image[:, :, channel].astype(np.float64), _MARGIN, mode="reflect")
+        _magnify(padded, channel, starts, np.stack([spline_weights(rest) for rest in places - starts]), out)
     return out
 
 
@@ -74,26 +75,24 @@ def spline_weights(rest: float) -> npt.NDArray[np.float64]:
 
 @compiled_exactly
 def _magnify(
-    image: ByteImage, channel: int, starts: npt.NDArray[np.int64], weights: npt.NDArray[np.float64], out: ByteImage
+    padded: npt.NDArray[np.float64],
+    channel: int,
+    starts: npt.NDArray[np.int64],
+    weights: npt.NDArray[np.float64],
+    out: ByteImage,
 ) -> None:
     # The sums are often halves, which are rounded up or down by their last bits. So the products and sums are those of
     # SciPy's zoom, in its order, and axes are not taken one after the other.
-    side = len(image)
+    side = len(out)
     for row in range(side):
         for column in range(side):
             total = 0.0
             for i in range(4):
-                source = image[_mirrored(starts[row] + i - 1, side - 1)]
+                source = padded[starts[row] + i + _MARGIN - 1]
                 for j in range(4):
-                    value = source[_mirrored(starts[column] + j - 1, side - 1), channel]
+                    value = source[starts[column] + j + _MARGIN - 1]
                     total += value * weights[row, i] * weights[column, j]
             out[row, column, channel] = np.uint8(min(max(total + 0.5, 0.0), 255.0))
-
-
-@compiled_exactly
-def _mirrored(index: int, last: int) -> int:
-    """Return the place of a pixel beyond the edge in an image that is mirrored at its outermost pixels."""
-    return abs(index) if index <= last else 2 * last - index
 
 
 @dataclass(frozen=True)
