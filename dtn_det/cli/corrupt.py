@@ -26,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the parser of `corrupt`."""
     parser = subparsers.add_parser(
         "corrupt",
-        help="write corrupted copies of an image folder (ImageNet-C, COCO-C), or a picture of all corruptions",
+        help="write corrupted copies of an image folder (ImageNet-C, C-bar, COCO-C), or a picture of all corruptions",
         description="Writes DST/<corruption>/<severity>/... for a folder of images, or corrupts a single image. "
         "Images come out the same in any run. Stopped and started again, it continues. SRC and DST come before "
         "the options.",

@@ -1,4 +1,4 @@
-"""The nineteen corruptions of ImageNet-C: faithful, reproducible and fast.
+"""The corruptions of ImageNet-C, and of ImageNet-C-bar and CIFAR-10-C-bar: faithful, reproducible and fast.
 
 Importing this package loads only the names of the corruptions. The engine compiles functions and needs the extra
 ``corruptions``; it is imported when one of its names is first used.

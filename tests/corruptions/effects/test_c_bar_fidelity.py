@@ -101,7 +101,7 @@ def test_strengths_on_photographs(shared_dir: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", PROFILES["imagenet-c-bar"].catalog.names)
 def test_strengths_are_those_of_the_two_draws_of_the_generator_on_photographs(shared_dir: Path, name: str) -> None:
-    """Two draws fix the mean no better than their spread over the root of two: here to within 1 to 50 %."""
+    """Two draws fix a mean no better than their spread over the root of two, so this finds gross errors alone."""
     folder, content = oracle(shared_dir, "imagenet-c-bar")
     clean, corruptor = [load(folder / f"{letter}.png") for letter in "ab"], Corruptor("imagenet-c-bar", jpeg=False)
     for severity in (2, 5):
