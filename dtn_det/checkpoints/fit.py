@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dtn_det.checkpoints.state_dict import StateDict, some
+from dtn_det.checkpoints.structure import Structure, find_structure
 from dtn_det.errors import CheckpointError
 from dtn_det.layers.options import EXTRA_STATE, unpack_options
 
@@ -101,6 +102,8 @@ class Fit:
         """Return the likely reason as a sentence; empty if none is known."""
         if self.biases:
             return f"The file has biases that are not zero ({some(self.biases, _SHOWN)}), and the model none there."
+        if self.structure is not None:
+            return self.structure.cause
         if self.other_names and not self.misshapen:
             shown = ", ".join(f"{there} like {here}" for there, here in _of_each_kind(self.other_names))
             return f"The file has weights of the shapes of all that are missing, under other names ({shown})."
@@ -130,16 +133,26 @@ class Fit:
 
     def advice(self) -> str:
         """Return advice for a checkpoint that no other model or config would fit; empty if another one may fit."""
+        if self.structure is not None:
+            return ""
         if self.other_names and not self.misshapen and not self.biases:
             return (
-                "If they are the same weights in the same order of channels, rename them with state[NEW] = "
-                "state.pop(OLD) and save the state dict to a new file; no other config helps"
+                "If they are the same weights, at the same place in the model and in the same order of channels, "
+                "rename them with state[NEW] = state.pop(OLD) and save the state dict to a new file; else name the "
+                "model or the config that they were trained with"
             )
         if self.not_numbers:
             return "Take a checkpoint of an earlier epoch"
         if self.other_types:
             return "Save the state dict again from the model that holds the values, in floating point"
         return ""
+
+    @property
+    def structure(self) -> Structure | None:
+        """A difference of structure that the names show; None if they show none, or if the trouble is another."""
+        if self.biases or self.not_numbers or self.other_depth:
+            return None
+        return find_structure(self.unexpected, self.missing, self.other_names)
 
     def _norms(self) -> str:
         beyond = any(map(_NORM_NAMES.search, self.unexpected))

@@ -14,7 +14,8 @@ from dtn_det.checkpoints.fit import Fit, check_floating_point, compare_weights, 
 from dtn_det.checkpoints.parametrizations import check_parametrizations
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.state_dict import StateDict
-from dtn_det.checkpoints.timm_layout import in_own_layout, with_biases
+from dtn_det.checkpoints.structure import build_advice
+from dtn_det.checkpoints.timm_layout import in_own_layout, timm_name, with_biases
 from dtn_det.checkpoints.trained_config import trained_options
 from dtn_det.checkpoints.two_networks import WeightsKind
 from dtn_det.checkpoints.weights import Weights, find_weights
@@ -199,12 +200,20 @@ def misfit(fit: Fit, model: nn.Module, source: str, advice: str) -> MisfitError:
         cause = f"The file has names as {whose} has them."
     if fit.biases and (other := with_biases(model)):
         advice = f"name timm:{other}"
-    advice = fit.advice() or advice[:1].upper() + advice[1:]
+    advice = _to_build(fit, model, source) or fit.advice() or advice[:1].upper() + advice[1:]
     return MisfitError(
         f"expected the weights of {architecture(model)} in {source}, got others: {fit.problems()}. "
         f"{cause}{' ' if cause else ''}{advice}",
         fit.num_classes,
     )
+
+
+def _to_build(fit: Fit, model: nn.Module, source: str) -> str:
+    """Return advice to build a model of timm as the file needs it; empty if that is not known."""
+    number = getattr(model, "num_classes", None)
+    if fit.structure is None or not fit.structure.arguments or not timm_name(model) or not isinstance(number, int):
+        return ""
+    return build_advice(timm_name(model), number, source, fit.structure.arguments)
 
 
 def with_options(
