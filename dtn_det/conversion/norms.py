@@ -13,7 +13,16 @@ from dtn_det.conversion.grids import GiveGrid, GiveSequence, RecordInput, Record
 from dtn_det.conversion.hosts.traits import ExtraTokens, arguments, extra_tokens
 from dtn_det.conversion.patch_layout import RecordLayout, tells_layout
 from dtn_det.conversion.placement import VerifyPlaces, code_from_outside
-from dtn_det.conversion.plan import GridFunction, Groups, Layers, NormPlan, NormSite, check_across_tokens, plan_norms
+from dtn_det.conversion.plan import (
+    GridFunction,
+    Groups,
+    Layers,
+    NormPlan,
+    NormSite,
+    check_across_tokens,
+    plan_norms,
+    some_names,
+)
 from dtn_det.conversion.spt_lsa import put
 from dtn_det.layers import DTN, from_layer_norm
 from dtn_det.layers.token_norm import TokenNorm
@@ -79,6 +88,15 @@ def convert_norm(
     _add_hooks(model, plan, grid)
     keep_start_of_norms(model)
     _LOGGER.info("%s", plan)
+    if plan.unlike:
+        reasons = dict(plan.kept)
+        _LOGGER.warning(
+            "%s keeps %d more norms than usual, %s, of which the first %s",
+            plan.model,
+            len(plan.unlike),
+            some_names(plan.unlike),
+            reasons[plan.unlike[0]],
+        )
     return model
 
 

@@ -22,6 +22,7 @@ from dtn_det.conversion.blocks import (
 )
 from dtn_det.conversion.grid_memory import Grid
 from dtn_det.conversion.hosts.traits import ancestors, check_images_apart, check_order, hides_later_tokens
+from dtn_det.conversion.same_function import LikeLayerNorm, attachments
 from dtn_det.errors import InputError, NoNormToConvertError
 from dtn_det.layers import DTN, DyT, RMSNorm, ScaleNorm, TokenGroupNorm, TokenLayerNorm
 from dtn_det.layers.token_norm import TokenNorm
@@ -70,6 +71,8 @@ class NormPlan:
 
     Attributes:
         kept: Path of each norm that stays, and the reason.
+        unlike: Paths of the norms that stay only because they do not compute LayerNorm's function, or have hooks or
+            parts that a new norm would not have.
     """
 
     model: str
@@ -77,6 +80,7 @@ class NormPlan:
     replaced: tuple[NormSite, ...]
     kept: tuple[tuple[str, str], ...] = field(default=())
     blocks: tuple[str, ...] = field(default=())
+    unlike: tuple[str, ...] = field(default=())
 
     def __str__(self) -> str:
         lines = [f"{self.model}: {len(self.replaced)} norms become {self.norm}, {len(self.kept)} stay"]
@@ -118,6 +122,8 @@ def plan_norms(
     chosen = authors_blocks(own, grid == "sequence") if layers == "authors" else frozenset(own)
     replaced: list[NormSite] = []
     kept: list[tuple[str, str]] = []
+    unlike: list[str] = []
+    like_layer_norm = LikeLayerNorm()
     converted: dict[str, nn.Module] = {}
     block_of = {name: block_around(name, blocks) for name in norms}
     widths = stream_widths(norms, block_of)
@@ -135,6 +141,9 @@ def plan_norms(
         if asked and isinstance(module, TokenNorm):
             converted[name] = module
         if reason is None:
+            reason = like_layer_norm.reason_to_stay(module)
+            unlike += [] if reason is None else [name]
+        if reason is None:
             attention = block.attention if block else None
             width = module.normalized_shape[0]
             groups = _groups(num_groups, name, module, width, attention)
@@ -142,7 +151,9 @@ def plan_norms(
         else:
             kept.append((name, reason))
     _check_first(type(model).__name__, converted)
-    return _checked(NormPlan(type(model).__name__, norm, tuple(replaced), tuple(kept), tuple(blocks)), layers)
+    return _checked(
+        NormPlan(type(model).__name__, norm, tuple(replaced), tuple(kept), tuple(blocks), tuple(unlike)), layers
+    )
 
 
 def _check_arguments(model: Any, norm: Any, layers: Layers, grid: Any) -> None:
@@ -319,6 +330,7 @@ def _batch_norm_plan(
     """
     replaced: list[NormSite] = []
     kept: list[tuple[str, str]] = []
+    unlike: list[str] = []
     attention: nn.Module | None = None
     for name, module in modules.items():
         attention = module if num_heads(module) and not own_attention(module) else attention
@@ -326,9 +338,17 @@ def _batch_norm_plan(
             continue
         chosen = name.rpartition(".")[2] in _BATCH_NORM_BRANCHES if layers in ("authors", "blocks") else None
         if chosen if chosen is not None else selects(layers, name, module):
+            batch_norm = module.get_submodule("bn")
+            reason = attachments(module, frozenset({"linear", "bn"})) or attachments(batch_norm)
+            if reason is None and type(batch_norm).forward is not nn.BatchNorm1d.forward:
+                reason = f"has a {type(batch_norm).__name__}, which may compute another function than BatchNorm"
+            if reason is not None:
+                kept.append((name, reason))
+                unlike.append(name)
+                continue
             width = module.get_parameter("linear.weight").shape[0]
             groups = _groups(num_groups, name, module, width, attention, nearest=True)
             replaced.append(NormSite(name, width, groups, None, width))
         else:
             kept.append((name, "ends a branch" if chosen is not None else "not among the layers"))
-    return _checked(NormPlan(type(model).__name__, norm, tuple(replaced), tuple(kept)), layers)
+    return _checked(NormPlan(type(model).__name__, norm, tuple(replaced), tuple(kept), unlike=tuple(unlike)), layers)
