@@ -190,6 +190,12 @@ def export_model(
                 f"expected the names of {network.num_classes} classes, got {class_names!r}: name each output"
             )
         names = ()
+    twice = sorted({str(one) for one in class_names or () if list(class_names or ()).count(one) > 1})
+    if twice:
+        raise InputError(
+            f"expected each name once in class_names, got {', '.join(map(repr, twice))} more than once: give each "
+            "output the name of its own class"
+        )
     channels = int(recipe.arguments.get("in_chans", 3))
     settings = {
         "input_size": (channels, *size),

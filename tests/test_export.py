@@ -192,6 +192,18 @@ class TestModels:
         told = json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]
         assert (told["mean"], told["std"]) == ([0.4] * 3, [0.1, 0.2, 0.3])
 
+    def test_values_of_pixels_up_to_255_are_refused_with_those_that_work(self, tmp_path: Path) -> None:
+        values = {"mean": (127.5,) * 3, "std": (51.0,)}
+        message = "pass mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), which are these divided by 255"
+        with pytest.raises(InputError, match=re.escape(message)):
+            export.export_model(small_vit(), tmp_path / "out", "vit_tiny_patch16_224", _SMALL, **values)
+        assert not (tmp_path / "out").exists()
+
+    def test_a_name_of_two_classes_is_refused(self, tmp_path: Path) -> None:
+        names = ["ant", "bee", "ant", "cow", "bee"]
+        with pytest.raises(InputError, match="once in class_names, got 'ant', 'bee' more than once: give each output"):
+            export.export_model(small_vit(), tmp_path / "out", "vit_tiny_patch16_224", _SMALL, class_names=names)
+
     def test_a_failed_export_leaves_what_was_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         export.export_model(small_vit(), tmp_path, "vit_tiny_patch16_224", _SMALL)
         before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

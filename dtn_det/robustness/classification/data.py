@@ -14,6 +14,7 @@ from dtn_det.corrupted_folders.reading import (
 )
 from dtn_det.corruptions.cells import Cell, sweep_cells
 from dtn_det.corruptions.engine import Corruptor
+from dtn_det.corruptions.image import RESIZE
 from dtn_det.corruptions.profiles import check_swept
 from dtn_det.datasets.folders.class_folders import LabelledImages, check_clean, label_images, list_images
 from dtn_det.datasets.folders.image_files import square_side
@@ -100,10 +101,10 @@ def _from_clean(options: ClassificationOptions, cells: tuple[Cell, ...], found: 
     corruptor = Corruptor(profile, options.seed, options.jpeg, frost_folder=frost, engine=options.engine)
     images = label_images(found, options.classes, options.limit, options.limit_seed)
     digest = hash_lines(images.lines())
-    remarks = (*images.remarks, *_chosen_profile(options, found, profile))
+    side = SIDES[corruptor.profile]
+    remarks = (*images.remarks, *_chosen_profile(options, found, profile), *_taken_as_they_are(found, side))
     source = CorruptedHere(corruptor, cells)
-    identity, side = corruptor.identity, SIDES[corruptor.profile]
-    return Prepared(found, images, digest, cells, source, identity, side, corruptor.profile, remarks=remarks)
+    return Prepared(found, images, digest, cells, source, corruptor.identity, side, corruptor.profile, remarks=remarks)
 
 
 def _from_tree(options: ClassificationOptions, cells: tuple[Cell, ...], tree: CorruptedTree) -> Prepared:
@@ -151,6 +152,17 @@ def _chosen_profile(options: ClassificationOptions, found: Recognised, profile: 
     side = square_side(found.sizes)
     what = f"benchmark was chosen by the size of the images: {profile} for {side} x {side} (--profile names another)"
     return (Remark("profile_by_size", what, str(found.root)),)
+
+
+def _taken_as_they_are(found: Recognised, side: int) -> tuple[Remark, ...]:
+    """Return a remark if some images have the size to which others are cropped, and so are not resized before."""
+    if side != SIDES["imagenet-c"] or (side, side) not in found.sizes:
+        return ()
+    what = (
+        f"size of images is exactly {side} x {side}: such images are taken as they are, without the resizing to "
+        f"{RESIZE} and the crop that images of other sizes get"
+    )
+    return (Remark("taken_as_they_are", what, str(found.root)),)
 
 
 def _cropped_after(found: Recognised, side: int) -> Remark:

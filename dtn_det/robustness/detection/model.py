@@ -21,6 +21,7 @@ from dtn_det.datasets.configs.classes import checkpoint_classes
 from dtn_det.datasets.remarks import Remark, counted
 from dtn_det.errors import InputError
 from dtn_det.robustness.detection.images import BadImage, DetectionImages
+from dtn_det.robustness.pixel_values import small_for_bytes
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -128,7 +129,8 @@ def build_detector(
     settings_hash = hashlib.sha256(text.encode()).hexdigest()
     training = {**training_facts(cfg, loaded.content), **loaded.facts}
     classes = checkpoint_classes(loaded.content)
-    return Detector(model.to(device).eval(), device, amp, settings_hash, *classes, training, loaded.remarks)
+    remarks = (*loaded.remarks, *small_for_bytes(settings.get("data_preprocessor"), str(cfg.filename or "the config")))
+    return Detector(model.to(device).eval(), device, amp, settings_hash, *classes, training, remarks)
 
 
 def _check_features(part: str, module: torch.nn.Module, inputs: Any, output: Any) -> None:

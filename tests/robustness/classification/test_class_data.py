@@ -18,6 +18,8 @@ from dtn_det.datasets.folders.corruption_folders import find_corruptions
 from dtn_det.datasets.folders.image_files import look
 from dtn_det.datasets.folders.label_maps import imagenet_wnids
 from dtn_det.datasets.folders.recognise import recognise
+from dtn_det.robustness.classification.data import prepare
+from dtn_det.robustness.options import ClassificationOptions
 from dtn_det.robustness.store import Store
 
 CELLS = (Cell("fog", 1), Cell("fog", 2))
@@ -308,3 +310,15 @@ def test_small_images_choose_their_benchmark_and_say_so(
     assert answers("disk") == answers("fly")
     manifests = [Store.open(Path(store)).manifest for store in ("fly", "disk")]
     assert [manifest.recognised["profile"] for manifest in manifests] == ["tiny-imagenet-c"] * 2
+
+
+@pytest.mark.parametrize(("side", "kinds"), [(224, ["taken_as_they_are"]), (240, [])])
+def test_images_of_the_size_of_the_crop_are_told(side: int, kinds: list[str], tmp_path: Path) -> None:
+    write_folders(tmp_path / "data", ("ant", "bee"), side=side)
+    found = prepare(ClassificationOptions(models=("timm:resnet10t",), data=tmp_path / "data", store=tmp_path / "store"))
+    assert [remark.kind for remark in found.remarks] == kinds
+    for remark in found.remarks:
+        assert remark.sentence() == (
+            f"{tmp_path / 'data'}: 1 size of images is exactly 224 x 224: such images are taken as they are, without "
+            "the resizing to 256 and the crop that images of other sizes get"
+        )

@@ -14,6 +14,7 @@ from dtn_det.cost.facts import ModelFacts
 from dtn_det.cost.flops import forward_flops
 from dtn_det.datasets.remarks import Remark, counted
 from dtn_det.errors import InputError
+from dtn_det.robustness.pixel_values import check_unit_range
 from dtn_det.robustness.store.manifest import ModelManifest, hash_weights
 from dtn_det.system.processes import worker_died
 
@@ -162,7 +163,7 @@ def channel_values(given: Mapping[str, Any], known: Mapping[str, Any], channels:
 
     Raises:
         InputError: The number of values is neither 1 nor the number of channels, a value is not finite, or a ``std`` is
-            not positive.
+            not positive, or they are those of pixels from 0 to 255.
     """
     neutral = {"mean": (0.0,), "std": (1.0,)}
     chosen = {name: known.get(name) or neutral[name] if one is None else one for name, one in given.items()}
@@ -181,4 +182,5 @@ def channel_values(given: Mapping[str, Any], known: Mapping[str, Any], channels:
             f"expected mean and std of finite numbers, std above 0, got {values['mean']} and {values['std']}: pass "
             "those of your training, of values from 0 to 1"
         )
+    check_unit_range(values["mean"], values["std"], "for this model", "pass")
     return values

@@ -19,6 +19,7 @@ from dtn_det.datasets.configs.settings import innermost_settings
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
 from dtn_det.robustness.classification.models.classifier import Classifier, View
+from dtn_det.robustness.pixel_values import small_for_bytes
 from dtn_det.training.config import load_config
 
 _LOADING = ("LoadImageFromFile",)
@@ -89,7 +90,7 @@ def load_mmpretrain(
         num_classes=_num_classes(model),
         class_names=class_names,
         class_order="sorted",
-        remarks=(*loaded.remarks, *told),
+        remarks=(*loaded.remarks, *told, *small_for_bytes(preprocessor, path)),
     )
 
 

@@ -22,6 +22,7 @@ from dtn_det.checkpoints.load import Loaded, load_weights
 from dtn_det.checkpoints.two_networks import WeightsKind
 from dtn_det.errors import CheckpointError, ClassCountError, InputError, MisfitError
 from dtn_det.robustness.classification.models.classifier import Classifier, Normalizer, View
+from dtn_det.robustness.pixel_values import check_unit_range
 
 RANDOM = "random"
 """Named in place of a checkpoint for random weights, which are the same in every run."""
@@ -165,6 +166,10 @@ def _classifier(
     timm: Any, source: str, name: str, checkpoint: str, model: nn.Module, loaded: Loaded | None = None
 ) -> Classifier:
     config = require("timm.data", "cls").resolve_model_data_config(model)
+    folder = name if source.startswith(FOLDER) else ""
+    where = f"in the config.json of {folder!r}" if folder else f"in timm's settings of {name!r}"
+    advice = "write into its pretrained_cfg" if folder else "wrap the model as python:MODULE:FUNCTION with"
+    check_unit_range(config["mean"], config["std"], where, advice)
     normalize = Normalizer(config["mean"], config["std"])
     _, height, width = config["input_size"]
     model.eval()

@@ -1,0 +1,68 @@
+"""The range of pixels that the mean and the standard deviation of a normalisation are of: 0 to 1, or 0 to 255."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import InputError
+
+# For pixels from 0 to 1, the largest values of timm are a mean of 0.5 and a standard deviation of 1, and EfficientNets
+# of mmpretrain have one of 1.25. For pixels from 0 to 255, the smallest values in configs of mmpretrain and MMDetection
+# are, beside 0, a mean of 32 and a standard deviation of 1, that of Caffe's models.
+_LARGEST_MEAN, _LARGEST_STD = 1.0, 1.5
+_SMALLEST_MEAN, _SMALLEST_STD = 2.0, 1.0
+
+
+def check_unit_range(mean: Sequence[float], std: Sequence[float], where: str, advice: str) -> None:
+    """Check that a mean and a standard deviation can be those of pixels from 0 to 1.
+
+    Args:
+        where: The model or the file that has them, as the end of "of pixels from 0 to 1 ...".
+        advice: What to do with the right values, which follow it: ``'pass'`` or ``'write into FILE'``.
+
+    Raises:
+        InputError: A mean is above 1, or a standard deviation above 1.5.
+    """
+    large_mean, large_std = max(mean) > _LARGEST_MEAN, max(std) > _LARGEST_STD
+    if not large_mean and not large_std:
+        return
+    # Of a mean of 0 nothing shows the range, and Caffe's models have a standard deviation of 1 beside means near 100.
+    of_bytes = (large_mean or not any(mean)) and (large_std or min(std) >= _SMALLEST_STD)
+    right = f"mean={_shown(mean, 255)}, std={_shown(std, 255)}, which are these divided by 255"
+    raise InputError(
+        f"expected mean and std of pixels from 0 to 1 {where}, got mean={_shown(mean)} and std={_shown(std)}, "
+        + (
+            f"those of pixels from 0 to 255: {advice} {right}"
+            if of_bytes
+            else f"of two ranges: {advice} both of 0 to 1"
+        )
+    )
+
+
+def small_for_bytes(settings: Any, where: str) -> tuple[Remark, ...]:
+    """Return a remark if the mean or deviation in a ``data_preprocessor``, which gets pixels from 0 to 255, is small.
+
+    A model that was trained with the same values is evaluated rightly with them, so they are not refused.
+
+    Args:
+        settings: The settings of the ``data_preprocessor`` of a config of OpenMMLab.
+        where: Path of the config.
+    """
+    given = [settings.get(key) if isinstance(settings, Mapping) else None for key in ("mean", "std")]
+    mean, std = ([float(one) for one in value] if isinstance(value, list | tuple) else [] for value in given)
+    small_mean = any(mean) and max(map(abs, mean)) < _SMALLEST_MEAN
+    small_std = bool(std) and min(std) < _SMALLEST_STD
+    if not small_mean and not small_std:
+        return ()
+    what = (
+        f"data_preprocessor has mean={_shown(mean)} and std={_shown(std)}, as for pixels from 0 to 1, but gets pixels "
+        "from 0 to 255: this is right only if the training had the same values"
+    )
+    return (Remark("small_mean_and_std", what, where),)
+
+
+def _shown(values: Sequence[float], divisor: float = 1) -> str:
+    texts = [f"{value / divisor:.6g}" for value in values]
+    return f"({', '.join(texts)}{',' * (len(texts) == 1)})"
