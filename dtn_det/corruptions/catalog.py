@@ -2,12 +2,13 @@
 
 Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
 arXiv:1903.12261, Section 3: fifteen corruptions in four groups make the benchmark, four more are held out for
-validation. Their names stand in the order of the paper's tables.
+validation. Their names are in the order of the paper's tables.
 
 Mintun, Kirillov and Xie, "On Interaction Between Augmentations and Corruptions in Natural Corruption Robustness",
-arXiv:2102.11273: ten corruptions for ImageNet and ten for CIFAR that are unlike those of ImageNet-C, the C-bar
-benchmarks. Their names are spelled and ordered as in the authors' files imagenet_c_bar.csv and cifar10_c_bar.csv
-(github.com/facebookresearch/augmentation-corruption, imagenet_c_bar); the groups are this package's.
+arXiv:2102.11273: the C-bar benchmarks, with ten corruptions for ImageNet and ten for CIFAR that are unlike the
+corruptions of ImageNet-C. Their names are spelled and ordered as in the authors' files imagenet_c_bar.csv and
+cifar10_c_bar.csv (github.com/facebookresearch/augmentation-corruption, imagenet_c_bar). The groups are defined by this
+package.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ def check_name(name: str, catalog: Catalog = IMAGENET_C_CATALOG) -> None:
 
 
 def elsewhere(name: str) -> str:
-    """Return the end of a sentence that names the benchmarks with a corruption; empty if there are none."""
+    """Name the benchmarks that have a corruption, as the end of a sentence; return ``""`` if none has it."""
     found = [catalog for catalog in CATALOGS if name in catalog.names]
     titles, profiles = " and ".join(one.title for one in found), " or ".join(one.profile for one in found)
     return f", a corruption of {titles}: name the profile {profiles}" if found else ""
@@ -146,17 +147,17 @@ def check_severity(severity: int) -> None:
 
 
 def select_corruptions(words: Iterable[str], catalog: Catalog = IMAGENET_C_CATALOG) -> tuple[str, ...]:
-    """Return the corruptions for some words: their names, groups such as ``noise``, ``benchmark`` or ``all``.
+    """Select corruptions by their names, and by the names of groups such as ``noise``, ``benchmark`` or ``all``.
 
     Args:
-        words: The words.
+        words: Names of corruptions and groups.
         catalog: The corruptions to choose from.
 
     Returns:
         The names of the corruptions, each once, in the order of the catalogue.
 
     Raises:
-        InputError: A word is none of these, or there are no words.
+        InputError: A word is not such a name, or there are no words.
 
     Example:
         >>> select_corruptions(["fog", "noise"])

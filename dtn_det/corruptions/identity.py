@@ -33,7 +33,7 @@ class Identity:
         channel_order: ``'rgb'`` or ``'bgr'``.
         seed: Seed of all randomness.
         textures: Name of the frost textures; None if another package made the images, or if the profile has no frost.
-        engine: Version of the engine from which on the profile has produced these pixels; None for another package.
+        engine: First version of the engine that produced these pixels for the profile; None for another package.
         package: The other package with its version; None for this package's engine.
     """
 
@@ -70,8 +70,8 @@ class CorruptionOrigin:
 
     Attributes:
         from_files: True if the images were read from files; False if they were corrupted during the evaluation.
-        made_by: How the images were corrupted. None if the files have no record of it, or if this package does not
-            write such lines.
+        made_by: How the images were corrupted. None if the files have no record of it, or if :attr:`text` is not in the
+            form that :class:`Identity` writes.
         text: The line.
     """
 

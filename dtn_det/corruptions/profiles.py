@@ -38,8 +38,8 @@ class Profile:
         original: True if the benchmark was made by its authors' generators, False for `imagecorruptions`. If True, the
             elastic transform begins with a random affine map and has its parameters in pixels, zoomed layers are
             cropped around their centre, and pixelate enlarges with a box filter too.
-        frost_scale: Scale of the frost textures before cropping; `imagecorruptions` enlarges them by 1.1.
-        engine: Version of the engine from which on the same arguments produce these pixels.
+        frost_scale: Factor by which the frost textures are resized before cropping, such as 1.1 for `imagecorruptions`.
+        engine: First version of the engine that makes the pixels of this profile.
         num_frost_textures: Number of textures that frost draws from: the first ones of six. The generators list six
             files but draw only from the first five. This holds for the generators of Hendrycks and Dietterich, and for
             `imagecorruptions` 1.0.0 to 1.1.2, with which COCO-C was published.
@@ -78,7 +78,7 @@ class Profile:
             height: Height of the image, in pixels.
 
         Raises:
-            InputError: The corruptions are defined for squares, and the image is none.
+            InputError: The corruptions are defined for square images only, and the image is not square.
         """
         if self.square and width != height:
             raise InputError(
@@ -148,10 +148,10 @@ def get_profile(name: str, engine: int | None = None) -> Profile:
 
 
 def check_swept(name: str) -> None:
-    """Check that models can be evaluated under the corruptions of a profile, which mCE and mPC are defined over.
+    """Check that a profile has the corruptions of ImageNet-C, because mCE and mPC are means over them.
 
     Raises:
-        InputError: The name is unknown, or the profile has other corruptions than ImageNet-C.
+        InputError: The name is unknown, or the profile has other corruptions.
     """
     catalog = get_profile(name).catalog
     if catalog is not IMAGENET_C_CATALOG:

@@ -42,7 +42,7 @@ def glass_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def _offsets(stream: Stream, size: tuple[int, ...], reach: int, rounds: int) -> npt.NDArray[np.int8]:
-    """For each visited pixel and round, draw two offsets from ``-reach`` to ``reach - 1``, as the generators do."""
+    """Draw two offsets (``-reach`` to ``reach - 1``, as the benchmarks' generators do) per visited pixel and round."""
     height, width = size
     count = 2 * rounds * (height - 2 * reach) * (width - 2 * reach)
     return stream.generator.integers(-reach, reach, count, dtype=np.int8)
@@ -99,7 +99,7 @@ def blur_along(image: FloatImage, radius: int, sigma: float, angle: float) -> Fl
 
 
 def taps(radius: int, sigma: float, angle: float, height: int, width: int) -> Taps:
-    """Return weight, shift down and shift to the right of each copy that :func:`blur_along` averages.
+    """Return the weight, the shift down and the shift to the right of each copy that :func:`blur_along` averages.
 
     Each copy is shifted one pixel further along the line than the one before, rounded to whole pixels. The line ends
     before the first copy that would lie outside the image, as in `imagecorruptions`.
@@ -128,7 +128,8 @@ def _average(
         target = out[row].reshape(-1)
         for k in range(weight.size):
             source = image[min(max(row - down[k], 0), height - 1)].reshape(-1)
-            # Where the sources lie within the image, they need no clamping, and the loop is simple.
+            # From `first` to `last`, the source pixels are within the image and need no clamping, so this loop is
+            # simple.
             first, last = max(right[k], 0) * channels, min(width + right[k], width) * channels
             shift = right[k] * channels
             inner, from_inner, share = target[first:last], source[first - shift : last - shift], weight[k]
@@ -157,9 +158,9 @@ def zoom_blur(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def zoom_samples(length: int, factor: float, *, centred: bool) -> Samples:
-    """Return the sources of the pixels of an axis after zooming.
+    """Return the source pixels of each pixel of a zoomed axis.
 
-    It is zoomed as by SciPy's ``zoom`` of order 1, applied to the middle of the axis.
+    The middle of the axis is enlarged as by SciPy's ``zoom`` of order 1.
 
     Args:
         length: Length of the axis before the enlargement, and after cropping, in pixels.
@@ -180,7 +181,7 @@ def zoom_samples(length: int, factor: float, *, centred: bool) -> Samples:
     # The first and the last pixel of the enlargement lie on the first and the last source pixel.
     position = (np.arange(min(length, enlarged)) + trim) * ((crop - 1) / (enlarged - 1))
     position = position[(position >= 0) & (position <= crop - 1)]
-    # A position on the last pixel belongs to the interval before it, with weight 1, so that before + 1 always exists.
+    # A position on the last source pixel gets the pixel before it and a weight of 1, so before + 1 always exists.
     before = np.minimum(np.floor(position), crop - 2)
     return (before + first).astype(np.uint32), (position - before).astype(np.float32)
 

@@ -33,7 +33,7 @@ def brightness(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 @functools.lru_cache(maxsize=16)
 def _brightness_table(offset: float) -> ByteImage:
-    """Return ``(256, 256)`` outputs, by a pixel's largest channel (row) and the level of a channel (column)."""
+    """Return ``(256, 256)`` output levels, by a pixel's largest channel (row) and the level of a channel (column)."""
     levels = np.arange(256, dtype=np.float64) / 255
     value = levels[:, None]
     raised = np.minimum(value + offset, 1)
@@ -61,12 +61,13 @@ def saturate(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 @functools.lru_cache(maxsize=16)
 def _saturation_table(factor: float, offset: float) -> npt.NDArray[np.float32]:
-    """Return the factor for distances from the largest channel, by largest (row) and smallest channel (column)."""
+    """Return factors for the distances from a pixel's largest channel, by its largest (row) and smallest (column)
+    channel."""
     largest, smallest = np.arange(256.0)[:, None], np.arange(256.0)[None]
     saturation = np.divide(largest - smallest, largest, out=np.zeros((256, 256)), where=largest > 0)
     wanted = np.clip(saturation * factor + offset, 0, 1)
     growth = np.divide(wanted, saturation, out=np.zeros_like(wanted), where=saturation > 0)
-    # For grey the distances are 0, so its entry is the wanted saturation itself.
+    # The channels of a grey pixel have no distances to scale, so its entry is the wanted saturation, not a factor.
     return np.where(largest == smallest, wanted, growth).astype(np.float32)
 
 

@@ -17,7 +17,7 @@ from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.image import ByteImage, FloatImage, to_bytes
 from dtn_det.system.compiled import compiled
 
-# Reach of the generators' kernel from its centre for radii up to 8, in pixels.
+# Distance from the centre of the generators' kernel to its edges for radii up to 8, in pixels.
 _CANVAS = 8
 
 
@@ -79,7 +79,7 @@ def disk(radius: float, antialiasing: float) -> npt.NDArray[np.float64]:
 
 @functools.lru_cache(maxsize=32)
 def make_lens(radius: float, antialiasing: float) -> Lens:
-    """Decompose the kernel of :func:`disk` into the parts of a lens.
+    """Decompose the kernel of :func:`disk`.
 
     ``radius`` and ``antialiasing`` are in pixels.
     """

@@ -46,8 +46,8 @@ def fractal_haze(height: int, width: int, decay: float, stream: Stream) -> Float
     scales = (max(height, width) - 1).bit_length()
     amplitudes = [ROUGHNESS / decay ** (2 * scale) for scale in range(scales)]
     needed = [[_points_needed(length, scales - scale) for length in (height, width)] for scale in range(scales)]
-    # A corner of nearly the whole map needs points beyond the period at its coarse scales, so these scales are made for
-    # the whole map.
+    # A corner that is nearly the whole map would need points beyond the period at its coarse scales, so these scales
+    # are made for the whole map.
     whole = sum(amplitudes[scale] >= NEGLIGIBLE or max(needed[scale]) > 2**scale + 2 for scale in range(scales))
     # On each side, the array has one row or column more than the period, for the neighbours of the outermost points.
     points: FloatImage = np.zeros((3, 3), np.float32)
@@ -65,16 +65,17 @@ def fractal_haze(height: int, width: int, decay: float, stream: Stream) -> Float
 
 
 def _points_needed(length: int, scales: int) -> int:
-    """Return how many points of an axis ``scales`` refinements need to make ``length`` pixels and a border point."""
+    """Return how many points along an axis become ``length`` pixels and a border in ``scales`` refinements."""
     last = length - 1
     for _ in range(scales):
-        # Odd points are new and lie between two old points. Even points need the odd points on both sides.
+        # A refinement adds the points with odd indices between two old points. Points with even indices also need the
+        # odd ones on both sides.
         last = last // 2 + 1
     return last + 2
 
 
 def _noise(stream: Stream, points: FloatImage) -> npt.NDArray[np.uint16]:
-    """Draw 16 bits for each new point. A refinement adds at most three points per old point."""
+    """Draw 16 random bits for each point that the next :func:`_refine` adds: at most three for each given point."""
     rows, columns = points.shape
     count = 3 * (rows - 1) * (columns - 1)
     return stream.bits((count + 1) // 2).view("<u2")[:count].reshape(3, rows - 1, columns - 1)
@@ -82,10 +83,10 @@ def _noise(stream: Stream, points: FloatImage) -> npt.NDArray[np.uint16]:
 
 @compiled
 def _refine(points: FloatImage, amplitude: np.float32, noise: npt.NDArray[np.uint16], periodic: bool) -> FloatImage:
-    """Halve the distance of the points. A new point is the mean of its four neighbours plus a random displacement.
+    """Halve the distance between points. A new point is the mean of its four neighbours plus a random displacement.
 
-    The first and last row and column of ``points`` serve only as neighbours. The result has such borders on all sides
-    if the map is periodic, and otherwise only a first row and column.
+    The first and last row and column of ``points`` serve only as neighbours. In the result, these are the first row and
+    column, and if the map is periodic, also the last ones.
     """
     rows, columns = points.shape[0] - 1, points.shape[1] - 1
     scale = amplitude * np.float32(2.0**-15)

@@ -43,7 +43,7 @@ class TextureSet:
 
 
 def texture_set(folder: Path | str | None) -> TextureSet:
-    """Return the textures of a folder, or those that this package draws. A process reads or draws them once.
+    """Return the textures of a folder, or those that this package draws. Each process keeps them for further calls.
 
     Args:
         folder: Folder with :data:`FILES`; None for the textures that this package draws.
@@ -146,7 +146,8 @@ def _in_color(drawing: FloatImage, tint: FloatImage, statistics: Statistics) -> 
         green = _with_quantiles(green, statistics.quantiles[1])
     tint = (tint - tint.mean()) / tint.std() * green.std()
     channels = []
-    # Red and blue are mixed with a common tint, of opposite signs, to get the wanted correlations with green.
+    # Red and blue are green mixed with a tint, which has opposite signs in the two, so their correlations with green
+    # are as wanted.
     for channel, sign in ((0, 1), (1, 0), (2, -1)):
         share = sign * np.sqrt(1 - statistics.correlations[channel // 2] ** 2)
         mixed = np.sqrt(1 - share**2) * (green - green.mean()) + share * tint
@@ -212,7 +213,8 @@ def _fitting_texture(folder: Path | str | None, number: int, height: int, width:
     if not profile.original:
         scale *= max(height / rows, width / columns, 1)
     elif round(rows * scale) <= height or round(columns * scale) <= width:
-        # The original generators do not cover this case, because their images were never this large.
+        # The original generators do not enlarge textures that are smaller than the image, because their images never
+        # were this large.
         scale = max((height + 1) / rows, (width + 1) / columns)
     if scale == 1:
         return texture

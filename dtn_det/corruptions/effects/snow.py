@@ -28,7 +28,7 @@ def _flakes(height: int, width: int, settings: EffectSettings) -> FloatImage:
     left, across = zoom_samples(width, factor, centred=settings.profile.original)
     # Noise is drawn only where it is visible; the rest of the layer would be cropped.
     noise = settings.stream.normals((int(upper[-1] - upper[0]) + 2, int(left[-1] - left[0]) + 2))
-    # At some sizes the enlargement is a pixel smaller than the image; there are no flakes on the rest.
+    # At some sizes the enlargement is a pixel smaller than the image. Then the last row or column has no flakes.
     flakes = np.zeros((height, width), np.float32)
     # The original generator passes the flakes to its blur as an 8-bit image.
     in_bytes = settings.profile.original

@@ -1,4 +1,4 @@
-"""Caustic refraction: the image as seen through moving water, with the light that waves gather on the ground."""
+"""Caustic refraction: the image as seen through moving water, with the light that the waves focus on the ground."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Caustics:
         time: Phase of the waves.
         size: Period of the pattern, in pixels.
         refraction: Ratio of the refractive indices.
-        lens_scale: Length of the refracted ray, whose sideways part displaces a pixel, in pixels.
-        lighting: Brightness, from 0 to 1, that a slope of 1 in the light adds.
+        lens_scale: Length of the refracted rays, in pixels. Their sideways part is the displacement of the pixels.
+        lighting: Change in brightness for a slope of 1 in the light, as a share of the value range.
     """
 
     time: float
@@ -43,13 +43,13 @@ class Caustics:
 
 
 def caustic_refraction(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Refract the image by the slopes of a pattern of light, and light it by them."""
+    """Displace the pixels along the slopes of a pattern of light, and brighten or darken them by the slopes."""
     (magnitude,) = settings.parameters
     return apply_caustics(image, draw_caustics(settings.stream, len(image), magnitude))
 
 
 def draw_caustics(stream: Stream, side: int, magnitude: float) -> Caustics:
-    """Draw the parameters for an image of a side in pixels."""
+    """Draw the parameters for a square image with this side in pixels."""
     return Caustics(
         time=stream.uniform(0.5, 2),
         size=stream.uniform(0.75, 1.25) * side,
@@ -71,9 +71,10 @@ def apply_caustics(image: ByteImage, caustics: Caustics) -> ByteImage:
 
 
 def caustic_light(side: int, time: float, size: float) -> FloatImage:
-    """Draw the bright lines that waves gather on the ground: ``(side, side)``, from 0 to 1."""
+    """Return ``(side, side)`` values from 0 to 1: the bright lines into which waves focus light on the ground."""
     times = time * (1 - 3.5 / (1 + np.arange(_ITERATIONS)))
-    # The generator's starting point lies 250 before zero. Sines take it a whole number of turns nearer to zero.
+    # The coordinates of the authors' generator begin at -250. For sines and cosines, a whole number of turns is added,
+    # which brings them nearer to zero.
     starts = np.arange(side) / size % 1 * _TURN - _START
     near = starts + 2 * np.pi * round(_START / (2 * np.pi))
     light = np.empty((side, side), np.float32)
@@ -98,14 +99,15 @@ def _gather(starts: Floats, near: Floats, sines: Floats, cosines: Floats, light:
         for step in range(len(sines)):
             s, c = sines[step], cosines[step]
             for column in range(side):
-                # cos(t - y) + sin(t + x) and sin(t - x) + cos(t + y), by the sines of sums.
+                # Add cos(t - y) + sin(t + x) to y, and sin(t - x) + cos(t + y) to x, with the addition formulas of sine
+                # and cosine.
                 sy, cy, sx, cx = sin_y[column], cos_y[column], sin_x[column], cos_x[column]
                 next_y = y + (c * cy + s * sy) + (s * cx + c * sx)
                 next_x = near[column] + (s * cx - c * sx) + (c * cy - s * sy)
                 sy, cy = sine_and_cosine(next_y)
                 sx, cx = sine_and_cosine(next_x)
                 sin_y[column], cos_y[column], sin_x[column], cos_x[column] = sy, cy, sx, cx
-                # 1 / length of (y / sin(next_y + t), x / cos(next_x + t)), over the width of a line.
+                # Add 1 / (length of the vector (y / sin(next_y + t), x / cos(next_x + t)) * width of a line).
                 a, b = sy * c + cy * s, cx * c - sx * s
                 a, b = a * a, b * b
                 square = y_squared * b + starts[column] * starts[column] * a
@@ -126,11 +128,12 @@ def _refract(
         for column in range(side):
             slope_y = np.float64(light[row + 2, column + 1]) - np.float64(light[row, column + 1])
             slope_x = np.float64(light[row + 1, column + 2]) - np.float64(light[row + 1, column])
-            # The normal of the surface, tilted by an angle with this cosine.
+            # Cosine of the angle between the normal of the surface and the vertical.
             upright = 1 / np.sqrt(slope_y * slope_y + slope_x * slope_x + 1)
             y, x = float(row), float(column)
             if upright < 1 - 1e-3:
-                # Snell's law for a ray that comes straight down: how far it goes sideways, for a normal of length 1.
+                # Snell's law for a vertical ray: its sideways part after refraction is `aside` times that of the unit
+                # normal.
                 tilt = 1 - upright * upright
                 aside = np.sqrt(1 - tilt / (refraction * refraction)) - upright / refraction
                 y += np.round(aside * slope_y * upright * lens_scale * 1000) / 1000

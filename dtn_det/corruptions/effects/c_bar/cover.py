@@ -22,8 +22,8 @@ class Chessboard:
     Attributes:
         angle: Angle that the board is turned by about the upper left corner of the image, in radians.
         field: Side of a field, in pixels.
-        covered: ``(n, n)`` whether a black field is covered, by its row and column; those above or left of the corner
-            are counted from the other end.
+        covered: ``(n, n)`` whether the black field in each row and column is covered. Rows above the corner and columns
+            to the left of it have negative indices, which count from the end.
     """
 
     angle: float
@@ -38,7 +38,7 @@ def checkerboard_cutout(image: ByteImage, settings: EffectSettings) -> ByteImage
 
 
 def draw_chessboard(stream: Stream, side: int, magnitude: float) -> Chessboard:
-    """Draw the parameters for an image of a side in pixels."""
+    """Draw the parameters for a square image with this side in pixels."""
     angle = stream.uniform(0, 2 * np.pi)
     field = stream.uniform(0.1, 0.25) * side
     number = int(4 * side // field)
@@ -61,7 +61,7 @@ def _cover(out: ByteImage, cosine: float, sine: float, field: float, covered: np
             right = (cosine * column - sine * row) / field
             if int(np.floor(down)) % 2 != int(np.floor(right)) % 2:
                 continue
-            # Rounded towards zero, so the first fields on both sides of the corner are covered together.
+            # int rounds towards zero, so the fields on both sides of the corner have index 0, and are covered together.
             i, j = int(down), int(right)
             if covered[i + number if i < 0 else i, j + number if j < 0 else j]:
                 for c in range(3):
@@ -73,8 +73,8 @@ class Lines:
     """What is drawn for lines.
 
     Attributes:
-        ends: ``(n, 4)`` row and column of the first end of each line, then of the second one, in pixels; they may lie
-            outside of the image.
+        ends: ``(n, 4)`` row and column of the first end of each line, then row and column of its second end, in pixels.
+            Ends may be outside the image.
     """
 
     ends: npt.NDArray[np.int64]
@@ -87,25 +87,25 @@ def lines(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def draw_lines(stream: Stream, side: int, magnitude: float) -> Lines:
-    """Draw the parameters for an image of a side in pixels."""
+    """Draw the parameters for a square image with this side in pixels."""
     angle = stream.uniform(0, 2 * np.pi)
     variation = stream.uniform(0.1, 1)
     return Lines(line_ends(side, angle, variation, stream.generator.random((line_count(side, magnitude), 3))))
 
 
 def line_count(side: int, magnitude: float) -> int:
-    """Return the number of lines for an image of a side in pixels."""
+    """Return the number of lines for a square image with this side in pixels."""
     return int(magnitude / 10 * side)
 
 
 def line_ends(side: int, angle: float, variation: float, uniforms: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Return the ends of lines that reach as far as the side to both directions of their centre.
+    """Return the ends of lines that are two sides of the image long.
 
     Args:
         side: Side of the image, in pixels.
         angle: Mean angle of the lines, in radians.
-        variation: Range of the angles around it, as a share of a turn.
-        uniforms: ``(n, 3)`` numbers from 0 to 1 for row and column of the centre and for the angle of each line.
+        variation: Width of the range of angles around ``angle``, as a share of a full turn.
+        uniforms: ``(n, 3)`` random numbers from 0 to 1, for the row of each line's centre, its column and the angle.
 
     Returns:
         ``(n, 4)``: see :class:`Lines`.
@@ -119,7 +119,7 @@ def line_ends(side: int, angle: float, variation: float, uniforms: npt.NDArray[n
 def apply_lines(image: ByteImage, drawn: Lines) -> ByteImage:
     """Draw lines over a square image."""
     out = image.copy()
-    # A line has at most two pixels a step, and a step for each pixel along its longer direction.
+    # A line spans at most 2 * side + 1 rows and columns, and sets at most three pixels for each of them.
     places, shares = np.empty((8 * len(image) + 8, 2), np.int64), np.empty(8 * len(image) + 8)
     for row, column, last_row, last_column in drawn.ends:
         _draw_line(out, row, column, last_row, last_column, places, shares)
@@ -138,8 +138,8 @@ def _draw_line(
 ) -> None:
     """Blend one line with smooth edges into the image, after A. Zingl, "A Rasterizing Algorithm for Drawing Curves".
 
-    ``error`` is a multiple of the distance to the exact line. Where a pixel is met twice, the later share counts, and
-    both are of the image before the line.
+    ``error`` is proportional to the distance from the exact line. A pixel may get two shares of grey: then the later
+    one counts. Each share is blended with the image as it was before the line.
     """
     side = len(out)
     rows, columns = abs(last_row - row), abs(last_column - column)

@@ -23,7 +23,7 @@ class Turbulence:
     """What is drawn for Perlin noise.
 
     Attributes:
-        order: ``(256,)`` permutation by which a node of the lattice finds its gradient.
+        order: ``(256,)`` permutation that assigns a gradient to each node of the lattice.
         gradients: ``(256, 2)`` vectors of length 1.
         alpha: Share of the noise in the result.
     """
@@ -40,7 +40,7 @@ def perlin_noise(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def draw_turbulence(stream: Stream, magnitude: float) -> Turbulence:
-    """Draw the parameters, which are those of an image of any size."""
+    """Draw the parameters, which do not depend on the size of the image."""
     gradients = normalized(stream.generator.integers(-256, 256, (_NODES, 2)) / 256)
     return Turbulence(stream.generator.permutation(_NODES), gradients, 0.05 * magnitude)
 
@@ -48,8 +48,8 @@ def draw_turbulence(stream: Stream, magnitude: float) -> Turbulence:
 def normalized(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Scale vectors to length 1.
 
-    A zero vector stays one. The generator of the benchmark's authors divides it by zero, so that once in 1,000 images
-    about a fourteenth of the pixels is not a number, and what becomes of those depends on the processor.
+    A zero vector stays a zero vector. The generator of the benchmark's authors divides it by zero. So in one of 1,000
+    images, about a fourteenth of the pixels is not a number, and becomes a level that depends on the processor.
     """
     lengths = np.hypot(vectors[:, 0], vectors[:, 1])[:, None]
     unit: npt.NDArray[np.float64] = vectors / np.where(lengths == 0, 1, lengths)
@@ -78,11 +78,15 @@ def _add_octave(
     gradients: npt.NDArray[np.float32],
     weight: float,
 ) -> None:
-    """Add the size of gradient noise; ``cells`` and ``offsets`` are where the pixels of an axis lie in the lattice."""
+    """Add one octave: the absolute value of gradient noise, times ``weight``.
+
+    ``cells`` has the cell of the lattice in which each pixel of an axis lies, and ``offsets`` the position within the
+    cell, from 0 to 1.
+    """
     side, nodes = len(noise), cells[-1] + 2
     one, two, three = np.float32(1), np.float32(2), np.float32(3)
     scale = np.float32(1.5 * weight)
-    # At the nodes of the lattice, the noise along a row of pixels has this value and this slope.
+    # Value and slope of the noise along a row of pixels, at each node of the lattice.
     values, slopes = np.empty(nodes, np.float32), np.empty(nodes, np.float32)
     for row in range(side):
         above, below = order[cells[row] % _NODES], order[(cells[row] + 1) % _NODES]

@@ -1,4 +1,4 @@
-"""Plasma noise: coloured waves that were folded into each other several times, drawn over the image."""
+"""Plasma noise: coloured waves with several times distorted coordinates, drawn over the image."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Plasma:
 
     Attributes:
         time: Phase of the waves, in radians.
-        iterations: How often coordinates are displaced by waves of themselves, 4 to 6.
-        sharpness: The higher, the less the displacements shrink from one iteration to the next; 0.5 to 1.
-        scale: Length that counts as 1, in pixels.
-        intensity: Amplitude of the waves, in grey levels; the image loses the share ``intensity / 255``.
+        iterations: Number of times that the coordinates are displaced by sines of the coordinates, 4 to 6.
+        sharpness: 0.5 to 1. A higher value makes the displacements shrink less from one iteration to the next.
+        scale: Unit length of the coordinates, in pixels.
+        intensity: Amplitude of the waves, in grey levels. The image is multiplied by ``1 - intensity / 255``.
     """
 
     time: float
@@ -40,7 +40,7 @@ def plasma_noise(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def draw_plasma(stream: Stream, side: int, magnitude: float) -> Plasma:
-    """Draw the parameters for an image of a side in pixels."""
+    """Draw the parameters for a square image with this side in pixels."""
     return Plasma(
         time=stream.uniform(0, 6 * np.pi),
         iterations=4 + stream.below(3),
@@ -88,7 +88,8 @@ def _draw(
             for column in range(side):
                 across = sine(y[column] * frequency + quarter) * share
                 along = sine(x[column] * frequency + shift) * share
-                # Both displacements take the other one's value from before: a turned vector is added to the vector.
+                # To the coordinates, the vector (across, along) is added, and 0.3 times the same vector after a quarter
+                # turn.
                 x[column] += across - tilt * along
                 y[column] += along + tilt * across
         for column in range(side):

@@ -1,4 +1,4 @@
-"""Sparkles: white stars with rays of random length, or white everywhere but in one such star."""
+"""Sparkles: white stars with rays of random length, or white everywhere except in one such star."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SPREAD = 0.25
 
 @dataclass(frozen=True)
 class Star:
-    """A star whose brightness falls with the square of the distance over the length of the nearest rays.
+    """A star. Its brightness falls with the square of the distance from the centre, relative to the length of its rays.
 
     Attributes:
-        centre: Row and column of its centre, in pixels.
-        rays: ``(n,)`` lengths of its rays, in pixels, evenly around the centre.
+        centre: Row and column of the centre, in pixels.
+        rays: ``(n,)`` lengths of the rays, in pixels. Their directions are evenly spaced around the centre.
     """
 
     centre: tuple[float, float]
@@ -38,7 +38,7 @@ class InverseSparkle:
 
     Attributes:
         star: The part of the image that stays.
-        exponent: Exponent of the brightness: the higher, the darker the star outside of its rays.
+        exponent: Exponent of the brightness. A higher value makes the star darker beyond the ends of its rays.
     """
 
     star: Star
@@ -52,27 +52,27 @@ def sparkles(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def inverse_sparkles(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Turn all white but a star around the middle."""
+    """Turn the image white except for one star near its middle."""
     (magnitude,) = settings.parameters
     return apply_inverse_sparkles(image, draw_inverse_sparkles(settings.stream, len(image), magnitude))
 
 
 def draw_sparkles(stream: Stream, side: int, magnitude: float) -> tuple[Star, ...]:
-    """Draw the stars for an image of a side in pixels."""
+    """Draw the stars for a square image with this side in pixels."""
     centres = [(stream.uniform(0, side), stream.uniform(0, side)) for _ in range(5)]
     mean = 0.01 * magnitude * side
-    # A ray is no shorter than a pixel.
+    # A ray is at least one pixel long.
     return tuple(Star(centre, np.maximum(_rays(stream, mean), np.float32(1))) for centre in centres)
 
 
 def draw_inverse_sparkles(stream: Stream, side: int, magnitude: float) -> InverseSparkle:
-    """Draw the parameters for an image of a side in pixels."""
+    """Draw the parameters for a square image with this side in pixels."""
     centre = (stream.uniform(0.25, 0.75) * side, stream.uniform(0.25, 0.75) * side)
     return InverseSparkle(Star(centre, _rays(stream, 0.25 * side)), 0.13 * magnitude)
 
 
 def _rays(stream: Stream, mean: float) -> Floats:
-    """Draw 50 to 199 lengths."""
+    """Draw the normally distributed lengths of 50 to 199 rays."""
     lengths: Floats = np.float32(mean) * (1 + np.float32(_SPREAD) * stream.normals((50 + stream.below(150),)))
     return lengths
 
@@ -86,26 +86,26 @@ def apply_sparkles(image: ByteImage, stars: tuple[Star, ...]) -> ByteImage:
 
 
 def apply_inverse_sparkles(image: ByteImage, sparkle: InverseSparkle) -> ByteImage:
-    """Turn all of a square image white but the star."""
+    """Turn a square image white except for the star."""
     bright = np.ones(image.shape[:2], np.float32)
     _shine(bright, *sparkle.star.centre, _closed(sparkle.star.rays), sparkle.exponent, True)
     return _whiten(image, bright)
 
 
 def _closed(rays: Floats) -> Floats:
-    """Repeat the first two rays at the end, so that neighbours are found without a division."""
+    """Append the first two rays again, so that the last ray has a next one."""
     return np.concatenate((rays, rays[:2])).astype(np.float32)
 
 
 @compiled
 def _shine(factors: FloatImage, centre_y: float, centre_x: float, rays: Floats, exponent: float, inside: bool) -> None:
-    """Multiply each factor by the brightness of the star there, from 0 to 1, or by 1 minus the brightness."""
+    """Multiply ``factors`` by the brightness of the star (0 to 1) if ``inside``, else by 1 minus the brightness."""
     side, number = len(factors), len(rays) - 2
     turn, half_turn = np.float32(number / (2 * np.pi)), np.float32(np.pi)
     half, one, power, most = np.float32(0.5), np.float32(1), np.float32(exponent), np.float32(number)
     offsets = np.arange(side).astype(np.float32) - np.float32(centre_x)
     places, lengths = np.empty(side, np.float32), np.empty(side, np.float32)
-    # Three loops, of which the first and the last are computed for several pixels at once.
+    # Each row takes several loops, so that those without look-ups are computed for several pixels at once.
     for row in range(side):
         dy = np.float32(row - centre_y)
         for column in range(side):
@@ -136,7 +136,7 @@ def _whiten(image: ByteImage, dark: FloatImage) -> ByteImage:
 
 @compiled
 def _blend_white(image: ByteImage, dark: FloatImage, out: ByteImage) -> None:
-    """Scale the distance of each value from white."""
+    """Multiply the distance of each value from white by ``dark``."""
     side, white = len(image), np.float32(255)
     for row in range(side):
         for column in range(side):

@@ -36,7 +36,7 @@ class BlueMask:
 
     Attributes:
         phases: ``(phase_count(side),)`` phases of the spectrum, in radians.
-        threshold: Pixels where the noise, of a standard deviation of 1, is not above it become black.
+        threshold: Pixels become black where the noise is at most this. The noise has a standard deviation of 1.
     """
 
     phases: Floats
@@ -44,29 +44,29 @@ class BlueMask:
 
 
 def brownish_noise(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Add noise to each channel, whose amplitude falls with the square of the frequency."""
+    """Add noise whose amplitude falls with the square of the frequency, separate noise to each channel."""
     (magnitude,) = settings.parameters
     return apply_brownish_noise(image, draw_brownish_noise(settings.stream, len(image), magnitude))
 
 
 def blue_noise_sample(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Blacken the pixels where noise whose amplitude grows with the frequency is low."""
+    """Blacken the pixels where a noise is low. The amplitude of the noise grows with the frequency."""
     (magnitude,) = settings.parameters
     return apply_blue_mask(image, draw_blue_mask(settings.stream, len(image), magnitude))
 
 
 def phase_count(side: int) -> int:
-    """Return the number of random phases of an image: those of its left half, and half of an odd middle column."""
+    """Return the number of random phases: half of a spectrum, without the middle point if ``side`` is odd."""
     return side * (side // 2) + (side // 2 if side % 2 else 0)
 
 
 def draw_brownish_noise(stream: Stream, side: int, magnitude: float) -> BrownishNoise:
-    """Draw the parameters for an image of a side in pixels."""
+    """Draw the parameters for a square image with this side in pixels."""
     return BrownishNoise(_phases(stream, (3, phase_count(side))), 6.4 * magnitude)
 
 
 def draw_blue_mask(stream: Stream, side: int, magnitude: float) -> BlueMask:
-    """Draw the parameters for an image of a side in pixels."""
+    """Draw the parameters for a square image with this side in pixels."""
     return BlueMask(_phases(stream, (phase_count(side),)), 0.3 * magnitude - 2.5)
 
 
@@ -93,17 +93,18 @@ def apply_blue_mask(image: ByteImage, mask: BlueMask) -> ByteImage:
 
 
 def squared_frequencies(side: int) -> npt.NDArray[np.float64]:
-    """Return ``(side, side)`` squared distances from the middle of a spectrum; for an odd side between frequencies."""
+    """Return the squared distances from the middle of a spectrum, index ``side / 2`` of both axes: ``(side, side)``."""
     distances = (np.arange(side) - side / 2) ** 2
     return distances[:, None] + distances
 
 
 def spectral_noise(amplitudes: Floats, phases: Floats) -> FloatImage:
-    """Make noise with given amplitudes.
+    """Make noise from the amplitudes and phases of its spectrum.
 
-    The zero frequency of the spectrum lies in its middle, at ``side - side // 2``. The phases of its right half are
-    those of the left one, turned by 180 degrees about the middle of the array, which is beside the zero frequency. So
-    the spectrum is not that of a real field; the generator of the benchmarks' authors takes the real part, too.
+    The zero frequency is at index ``side - side // 2`` of both axes. Each phase in the right half of the array equals
+    the phase at the point opposite to it through the centre of the array. A real field would need opposite phases at
+    points opposite to each other through the zero frequency. So the inverse transform is complex. Its real part is
+    used, as in the generator of the benchmarks' authors.
 
     Args:
         amplitudes: ``(side, side)``.
@@ -124,7 +125,7 @@ def spectral_noise(amplitudes: Floats, phases: Floats) -> FloatImage:
 
 @compiled
 def _unfold(phases: Floats, waves: npt.NDArray[np.float32]) -> None:
-    """Write the cosines and sines of the phases of the whole spectrum."""
+    """Write the cosines and sines of all phases of the spectrum, given the phases of its left half."""
     side = waves.shape[1]
     half = side // 2
     for row in range(side):
@@ -144,7 +145,7 @@ def _unfold(phases: Floats, waves: npt.NDArray[np.float32]) -> None:
 
 @compiled
 def _real_spectrum(amplitudes: Floats, waves: npt.NDArray[np.float32], out: npt.NDArray[np.complex64]) -> None:
-    """Write the part of a spectrum that belongs to the real part of its field, with the zero frequency first."""
+    """Write the half spectrum of the real part of the inverse transform, in the order that ``irfft2`` expects."""
     side, half, count = waves.shape[1], waves.shape[1] // 2, out.shape[1]
     for row in range(side):
         y, opposite_y = (row + side - half) % side, (2 * side - row - half) % side

@@ -1,4 +1,4 @@
-"""What cubic B-splines resample: channels of different magnification, and the blur of a turning camera."""
+"""Effects that resample with cubic B-splines: channels of different magnification, and the blur of a turning camera."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TURNS = 21
 _POLE = np.float32(np.sqrt(3) - 2)
 _MARGIN = 2
 _LANES = 16
-"""Channels of four images side by side, and four empty ones: as many as vectors of any length divide."""
+"""Values per pixel: the channels of four images and four unused values, a multiple of the length of common vectors."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def transverse_chromatic_abberation(image: ByteImage, settings: EffectSettings) 
 
 
 def draw_magnifications(stream: Stream, magnitude: float) -> Magnifications:
-    """Draw the parameters, which are those of an image of any size."""
+    """Draw the parameters, which do not depend on the size of the image."""
     scales = (1.0, 1 + 0.025 * magnitude, 1 + 0.05 * magnitude)
     first, second, third = (scales[index] for index in _PERMUTATIONS[stream.below(6)])
     return Magnifications((first, second, third))
@@ -49,7 +49,7 @@ def draw_magnifications(stream: Stream, magnitude: float) -> Magnifications:
 def apply_magnifications(image: ByteImage, magnifications: Magnifications) -> ByteImage:
     """Magnify the channels of a square image, and cut out the middle.
 
-    The values of pixels serve as the coefficients of the splines, which makes even a channel that is not magnified
+    The values of the pixels are used as the coefficients of the splines. This makes even an unmagnified channel
     smoother.
     """
     side = len(image)
@@ -57,7 +57,7 @@ def apply_magnifications(image: ByteImage, magnifications: Magnifications) -> By
     for channel, scale in enumerate(magnifications.scales):
         enlarged = round(side * scale)
         first = (enlarged - side) // 2
-        # The corners of the enlarged channel are those of the channel.
+        # The corner pixels of the enlarged channel lie on the corner pixels of the channel.
         places = np.arange(first, first + side) * ((side - 1) / (enlarged - 1))
         starts = np.floor(places).astype(np.int64)
         padded = np.pad(image[:, :, channel].astype(np.float64), _MARGIN, mode="reflect")
@@ -66,7 +66,7 @@ def apply_magnifications(image: ByteImage, magnifications: Magnifications) -> By
 
 
 def spline_weights(rest: float) -> npt.NDArray[np.float64]:
-    """Return the weights of the four coefficients around a place, of which ``rest`` is the distance to the second."""
+    """Return the weights of the four coefficients around a position ``rest`` (0 to 1) pixels after the second one."""
     other = 1 - rest
     first = other * other * other / 6
     second, third = ((part * part * (part - 2) * 3 + 4) / 6 for part in (rest, other))
@@ -81,8 +81,8 @@ def _magnify(
     weights: npt.NDArray[np.float64],
     out: ByteImage,
 ) -> None:
-    # The sums are often halves, which are rounded up or down by their last bits. So the products and sums are those of
-    # SciPy's zoom, in its order, and axes are not taken one after the other.
+    # The sums often end in .5, and their last bits decide whether they are rounded up or down. So the products and sums
+    # are computed in the same order as in SciPy's zoom, and the two axes are not filtered one after the other.
     side = len(out)
     for row in range(side):
         for column in range(side):
@@ -97,7 +97,7 @@ def _magnify(
 
 @dataclass(frozen=True)
 class Turning:
-    """What circular motion blur depends on; nothing is drawn.
+    """The parameter of circular motion blur, which is not random.
 
     Attributes:
         amount: Largest angle that the image is turned by, in degrees.
@@ -113,10 +113,11 @@ def circular_motion_blur(image: ByteImage, settings: EffectSettings) -> ByteImag
 
 
 def apply_turning(image: ByteImage, turning: Turning) -> ByteImage:
-    """Blur a square image by 21 turns from one to the other side.
+    """Average 21 copies of a square image, turned by angles from ``-amount`` to ``amount``.
 
-    A turned pixel and the three that it meets in quarter turns are sampled with the same weights, so four quarter turns
-    of the image are blurred at once, in a quarter of the pixels.
+    Quarter turns about the centre take a pixel to three other pixels, and all four are sampled with the same weights.
+    So only a quarter of the pixels is visited, and four copies of the image are blurred there at once. The copies are
+    turned by 0, 90, 180 and 270 degrees.
     """
     side = len(image)
     half = (side + 1) // 2
@@ -186,11 +187,11 @@ def _turn(
     shares: Floats,
     out: npt.NDArray[np.uint8],
 ) -> None:
-    """Sample all channels of rows of pixels, which lie one after the other, and sum them up with their shares."""
+    """Average the turned copies, weighted by ``shares``. In ``coefficients``, the values of a pixel are adjacent."""
     side = len(coefficients) - 2 * _MARGIN
     centre = (side - 1) / 2
     low, high = np.float32(0), np.float32(255)
-    # Indices without a sign cannot count from the end, which keeps the inner loop free of tests.
+    # The indices are unsigned, so numba does not test for negative ones in the inner loop.
     one, two, three = np.uint64(_LANES), np.uint64(2 * _LANES), np.uint64(3 * _LANES)
     sums = np.empty(_LANES, np.float32)
     for row in range(len(out)):
@@ -225,7 +226,7 @@ def _turn(
 
 @compiled
 def _weights(rest: np.float32) -> tuple[np.float32, np.float32, np.float32, np.float32]:
-    """Return what :func:`spline_weights` does, in single precision."""
+    """Return the weights of :func:`spline_weights` in single precision."""
     two, three, four, sixth = np.float32(2), np.float32(3), np.float32(4), np.float32(1 / 6)
     other = np.float32(1) - rest
     second = (rest * rest * (rest - two) * three + four) * sixth

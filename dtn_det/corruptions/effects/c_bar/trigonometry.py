@@ -1,7 +1,7 @@
 """Sines, cosines and angles in single precision, as polynomials that processors compute for several pixels at once.
 
-The coefficients are near-minimax fits, found by reweighted least squares. The errors below are absolute, and tests hold
-them; the results only become grey levels, of which there are 256.
+The coefficients are near-minimax fits, found by reweighted least squares. The errors stated below are absolute and
+checked by tests. This precision is enough, because the results become one of 256 grey levels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dtn_det.system.compiled import compiled
 
 _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 _PI, _HALF_PI, _INVERSE_PI = np.float32(np.pi), np.float32(np.pi / 2), np.float32(1 / np.pi)
-# Pi in three parts, the first two of so few bits that their products with integers up to 4,000 are exact.
+# Pi is the sum of three parts. The first two have so few bits that their products with integers up to 4,000 are exact.
 _PI_1, _PI_2, _PI_3 = np.float32(3.140625), np.float32(0.0009675025939941406), np.float32(1.5099579897537296e-07)
 
 _SIN_0, _SIN_1, _SIN_2, _SIN_3, _SIN_4 = (
@@ -33,7 +33,7 @@ _ATAN_0, _ATAN_1, _ATAN_2, _ATAN_3, _ATAN_4, _ATAN_5, _ATAN_6, _ATAN_7, _ATAN_8 
 
 @compiled
 def sine(x: np.float32) -> np.float32:
-    """Return the sine of an angle of at most 10,000 in size, to within 3e-7."""
+    """Return the sine of an angle from -10,000 to 10,000 radians, to within 3e-7."""
     turns = np.floor(x * _INVERSE_PI + _HALF)
     rest = ((x - turns * _PI_1) - turns * _PI_2) - turns * _PI_3
     sign = _ONE - _TWO * (turns - _TWO * np.floor(turns * _HALF))
@@ -44,7 +44,7 @@ def sine(x: np.float32) -> np.float32:
 
 @compiled
 def sine_and_cosine(x: np.float32) -> tuple[np.float32, np.float32]:
-    """Return the sine and the cosine of an angle of at most 10,000 in size, to within 3e-7."""
+    """Return the sine and the cosine of an angle from -10,000 to 10,000 radians, to within 3e-7."""
     turns = np.floor(x * _INVERSE_PI + _HALF)
     rest = ((x - turns * _PI_1) - turns * _PI_2) - turns * _PI_3
     sign = _ONE - _TWO * (turns - _TWO * np.floor(turns * _HALF))

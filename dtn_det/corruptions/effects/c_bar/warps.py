@@ -20,8 +20,9 @@ class Twirls:
     """What is drawn for pinch and twirl.
 
     Attributes:
-        angles: ``(n, n)`` angle that the centre of each disc is turned by, in radians, by the disc's column and row.
-        amount: How much the discs are pinched.
+        angles: ``(n, n)`` angles by which the centres of the discs are turned, in radians. The first index is the
+            column of the disc, the second its row.
+        amount: Strength of the pinch.
     """
 
     angles: npt.NDArray[np.float64]
@@ -35,7 +36,7 @@ def pinch_and_twirl(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def draw_twirls(stream: Stream, side: int, magnitude: float) -> Twirls:
-    """Draw the parameters for an image of a side in pixels; 5 x 5 discs if it is 224, else 3 x 3."""
+    """Draw the parameters for a square image: 5 x 5 discs if its side is 224 pixels, else 3 x 3."""
     number = 5 if side == _LARGE_SIDE else 3
     signs = 2.0 * stream.generator.integers(0, 2, (number, number)) - 1
     return Twirls(signs * magnitude * np.pi / 20, 0.04 * magnitude + 0.1)
@@ -73,7 +74,7 @@ def _twirl(image: ByteImage, angles: npt.NDArray[np.float64], amount: float, out
 
 @dataclass(frozen=True)
 class Ripples:
-    """What is drawn for ripples: a sine along the rows, by which rows are displaced, and one along the columns.
+    """What is drawn for ripples: a sine by which the rows are displaced, then one by which the columns are displaced.
 
     Attributes:
         amplitudes: Amplitudes, in pixels.
@@ -87,13 +88,13 @@ class Ripples:
 
 
 def ripple(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Stretch and squeeze the image in turn along both axes."""
+    """Displace rows and columns by sines, so that they are alternately stretched and squeezed."""
     (magnitude,) = settings.parameters
     return apply_ripples(image, draw_ripples(settings.stream, len(image), magnitude))
 
 
 def draw_ripples(stream: Stream, side: int, magnitude: float) -> Ripples:
-    """Draw the parameters for an image of a side in pixels."""
+    """Draw the parameters for a square image with this side in pixels."""
     amplitude = 0.0025 * magnitude * side
     wavelengths = (stream.uniform(0.1, 0.3) * side, stream.uniform(0.1, 0.3) * side)
     phases = (stream.uniform(0, 2 * np.pi), stream.uniform(0, 2 * np.pi))
@@ -124,7 +125,7 @@ def _displace(
 
 @compiled
 def _sample(image: ByteImage, y: float, x: float, row: int, column: int, out: ByteImage) -> None:
-    """Set a pixel to what lies between four others; beyond the image all is black."""
+    """Set ``out[row, column]`` to the image at ``(y, x)``, interpolated bilinearly and black beyond the edges."""
     side = len(image)
     top, left = int(np.floor(y)), int(np.floor(x))
     down, right = y - top, x - left

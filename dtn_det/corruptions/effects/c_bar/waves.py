@@ -1,4 +1,4 @@
-"""Waves of grey that are added to the image: plane ones of one frequency, and wavy rings around one point."""
+"""Waves of grey that are added to the image: a plane wave of one frequency, and wavy rings around a point."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class PlaneWave:
     """What is drawn for a single frequency.
 
     Attributes:
-        frequency: Radians a pixel along the columns and along the rows; the longer one up to pi.
+        frequency: Phase difference between neighbouring columns, then between neighbouring rows, in radians from -pi to
+            pi.
         phase: Phase in the upper left corner, in radians.
         intensity: Amplitude, in grey levels.
     """
@@ -37,7 +38,7 @@ def single_frequency_greyscale(image: ByteImage, settings: EffectSettings) -> By
 
 
 def draw_plane_wave(stream: Stream, magnitude: float) -> PlaneWave:
-    """Draw the parameters, which are those of an image of any size."""
+    """Draw the parameters, which do not depend on the size of the image."""
     longer = stream.uniform(-np.pi, np.pi)
     shorter = stream.uniform(-abs(longer), abs(longer))
     pair = (longer, shorter) if stream.below(2) else (shorter, longer)
@@ -49,7 +50,7 @@ def apply_plane_wave(image: ByteImage, wave: PlaneWave) -> ByteImage:
     across = np.arange(len(image)) * wave.frequency[0]
     down = np.arange(len(image)) * wave.frequency[1] + wave.phase
     out = np.empty_like(image)
-    # The sine of a sum, from a sine and a cosine for each column and each row.
+    # The sine of the sum of both phases, from the sine and the cosine of each column and each row.
     strength = wave.intensity
     _add_plane(image, np.sin(across), np.cos(across), strength * np.sin(down), strength * np.cos(down), out)
     return out
@@ -73,10 +74,10 @@ class Rings:
 
     Attributes:
         centre: Column and row of the point that the rings go around, in pixels.
-        frequency: Waves along the circumference, in radians for each radian.
+        frequency: Number of waves along the circumference of a ring, not necessarily whole.
         amplitude: Amplitude of these waves, in pixels.
         ring_width: Width of a ring, in pixels.
-        intensity: Difference of the grey levels at the outer and the inner edge of a ring.
+        intensity: Rise of the grey from the inner to the outer edge of a ring, in grey levels.
     """
 
     centre: tuple[float, float]
@@ -87,13 +88,13 @@ class Rings:
 
 
 def cocentric_sine_waves(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Add wavy rings, in each of which the grey rises from the inner to the outer edge."""
+    """Add wavy rings. In each ring, the grey rises from the inner to the outer edge."""
     (magnitude,) = settings.parameters
     return apply_rings(image, draw_rings(settings.stream, len(image), magnitude))
 
 
 def draw_rings(stream: Stream, side: int, magnitude: float) -> Rings:
-    """Draw the parameters for an image of a side in pixels."""
+    """Draw the parameters for a square image with this side in pixels."""
     return Rings(
         centre=(stream.uniform(0, side), stream.uniform(0, side)),
         frequency=stream.uniform(0, 10),
@@ -121,7 +122,7 @@ def _add_rings(
     intensity: float,
     out: ByteImage,
 ) -> None:
-    # In double precision: the grey jumps at the edges of the rings, whose width may be a fraction of a pixel.
+    # Double precision is needed, because the grey jumps at the edges of rings that may be thinner than a pixel.
     side = len(image)
     for row in range(side):
         dy = row - centre_y
