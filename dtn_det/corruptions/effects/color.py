@@ -61,8 +61,7 @@ def saturate(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 @functools.lru_cache(maxsize=16)
 def _saturation_table(factor: float, offset: float) -> npt.NDArray[np.float32]:
-    """Return factors for the distances from a pixel's largest channel, by its largest (row) and smallest (column)
-    channel."""
+    """Return factors for distances from a pixel's largest channel, by largest (row) and smallest channel (column)."""
     largest, smallest = np.arange(256.0)[:, None], np.arange(256.0)[None]
     saturation = np.divide(largest - smallest, largest, out=np.zeros((256, 256)), where=largest > 0)
     wanted = np.clip(saturation * factor + offset, 0, 1)
