@@ -123,7 +123,7 @@ def _around(path: Path) -> tuple[Path, Path]:
 
 
 def _in_folder(config: Any, folders: Iterable[Path]) -> Any:
-    """Return a copy of a config. Its data_root becomes the first of the folders that has its training files, if any."""
+    """Return a copy of a config, with data_root changed to the first folder that has the training files, if any has."""
     from dtn_det.datasets.configs.settings import data_paths
     from dtn_det.training.launch import set_data_root
 
@@ -137,7 +137,7 @@ def _in_folder(config: Any, folders: Iterable[Path]) -> Any:
 
 
 def _trial(file: CocoFile, masks: bool) -> list[str]:
-    """Evaluate annotations as if they were detections, masks too if the model gives some; return why that fails."""
+    """Evaluate the annotated boxes (and masks if `masks`) as if they were detections; return why that fails."""
     from dtn_det.robustness.detection.evaluation import try_evaluation
     from dtn_det.robustness.detection.truth import truth_of
 

@@ -60,7 +60,7 @@ def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
 
 
 def _names_left_out(path: Path, content: Mapping[str, Any], target: Target) -> Iterator[Remark]:
-    """Yield a remark on names of classes in a fitting checkpoint that are not of the number of the model's classes."""
+    """Yield a remark if a fitting checkpoint has more or fewer names of classes than the model has classes."""
     if target.config is None:
         return
     heads = head_numbers(target.config.get("model"))
@@ -102,14 +102,15 @@ def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
         number = error.num_classes or _classes_of_head(model, content)
         if target.config is not None or target.is_folder or number in (None, getattr(model, "num_classes", None)):
             raise
-        # If the weights do not fit this model either, its error has no false cause in the number of classes.
+        # This model has the right number of classes, so if the weights do not fit it either, the error names another
+        # cause.
         loaded = fit_weights(target.build(number), content, str(path))
         what = f"classes in the file; {target.source} fits as dtn-det mce builds it for data of so many"
         return replace(loaded, remarks=(*loaded.remarks, Remark("other_classes", what, str(path), number)))
 
 
 def _classes_of_head(model: nn.Module, content: Mapping[str, Any]) -> int | None:
-    """Return the number of rows of a checkpoint's classifier, by timm's name of it; None if that is not clear."""
+    """Return the number of rows of the layer that timm names as the classifier; None if this is not one number."""
     settings = getattr(model, "pretrained_cfg", None)
     classifier = settings.get("classifier") if isinstance(settings, Mapping) else None
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())

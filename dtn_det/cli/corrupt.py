@@ -89,7 +89,7 @@ def _corruptor(args: argparse.Namespace, profile: str) -> Corruptor:
 
 
 def _cells(args: argparse.Namespace, profile: str, default: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return the chosen corruptions and severities of the profile, which is the given one if the user names none."""
+    """Return the chosen corruptions and severities. ``profile`` and ``default`` are used where the user named none."""
     from dtn_det.corruptions.catalog import select_corruptions, select_severities
     from dtn_det.corruptions.profiles import get_profile
 

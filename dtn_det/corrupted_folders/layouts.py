@@ -211,7 +211,7 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
 
 
 def rename_images(annotations: bytes, suffix: str) -> bytes:
-    """Return an annotation file with the suffixes of its images changed."""
+    """Return an annotation file in which the file names of all images end in ``suffix``."""
     content = json.loads(annotations)
     for image in content["images"]:
         image["file_name"] = str(PurePosixPath(image["file_name"]).with_suffix(suffix))
@@ -304,8 +304,8 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
     if len(chosen) > 1:
         name = next((name for name in [*twice, *sample] if _having(folders, name)), "")
         having = _of_split(_having(folders, name), root, file) if name else []
-        # If several folders have the image, the user can choose among them, provided that the command has an option for
-        # it.
+        # The advice is to choose with --images if the command has this option, no image is listed twice, and not just
+        # one folder has the image.
         _refuse(root, file, chosen, name, having if advice or twice or len(having) == 1 else [])
     # Refuse if the folder lacks images that another folder has, or if two images of one name lie in two folders.
     for name in [*(name for name in sample if not is_there(chosen[0], name)), *(twice if not named else ())]:
@@ -327,6 +327,6 @@ def _having(folders: Sequence[Path], name: str) -> list[Path]:
 
 
 def _of_split(folders: Sequence[Path], root: Path, file: CocoFile) -> list[Path]:
-    """Return the folders with a part of their path, such as ``val``, in the file's name; without any, all folders."""
+    """Return the folders whose path has a part, such as ``val``, that is in the file's name; all if there are none."""
     inside = [one for one in folders if any(part in file.path.stem for part in one.relative_to(root).parts)]
     return inside or list(folders)

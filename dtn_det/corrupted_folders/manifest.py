@@ -86,6 +86,6 @@ def check_folder(folder: Path, manifest: Manifest) -> None:
 
 
 def _engines(stored: str, wanted: str) -> str:
-    """Advise to go on with a tree by its own engine; empty if later engines make the same images."""
+    """Advise to continue a tree with the engine that began it; empty if the current engine makes the same images."""
     changes, identity = engine_changes(stored, wanted), Identity.parse(stored)
     return f", or go on with it by --engine {identity.engine} ({changes})" if changes and identity is not None else ""

@@ -190,7 +190,7 @@ def _by_corruption(cells: Iterable[tuple[str, int]]) -> str:
 
 
 def _choice(wanted: Cells, folders: Collection[tuple[str, int]]) -> str:
-    """Return options for those wanted corruptions that are present, at the severities that all of these have."""
+    """Return options for the wanted corruptions that are present, at the severities that all of them have."""
     there: dict[str, set[int]] = {}
     for name, severity in wanted:
         if (name, severity) in folders:

@@ -230,7 +230,7 @@ def encode(image: ByteImage, suffix: str, jpeg_quality: int | None = None) -> by
     if suffix in JPEG_SUFFIXES and jpeg_quality is not None:
         picture.save(file, "JPEG", quality=jpeg_quality, subsampling="4:2:0", optimize=True)
     elif suffix in JPEG_SUFFIXES:
-        # Not with optimize=True, for which Pillow's buffer is too small for noise of this quality.
+        # With optimize=True, Pillow's buffer would be too small for noise of this quality.
         picture.save(file, "JPEG", quality=FINE_JPEG_QUALITY, subsampling="4:4:4")
     elif suffix in _FORMATS:
         name, options = _FORMATS[suffix]

@@ -183,7 +183,7 @@ def estimate(job: Job, images: Sequence[SourceImage]) -> Estimate | None:
     """Corrupt and encode a few images that are spread over the source, without writing them.
 
     Returns:
-        The mean over their files; None if no image could be corrupted.
+        The mean cost of their corrupted files; None if no image could be corrupted.
     """
     block = os.statvfs(existing_parent(job.destination)).f_frsize
     deadline = time.monotonic() + _SECONDS

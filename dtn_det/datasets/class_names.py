@@ -77,7 +77,7 @@ class LabelNames:
         evidence: What the names were taken from.
         source: The file or checkpoint from which they were read.
         differing: Evaluated sets in which MMDetection would number the classes in another order.
-        remarks: What was left out to decide it.
+        remarks: Which names in the checkpoint were left out because there are more or fewer classes than names.
     """
 
     names: tuple[str, ...]
@@ -128,8 +128,8 @@ def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet
     The names in the checkpoint decide if they are known to be in the order of the labels, else the order of the
     training file. If that file is not on this machine, the order of the tested file decides, provided that the names in
     the checkpoint, or else in the config, are in the same order. If the two orders differ, nothing shows which one is
-    right, so an error is raised. Names of the checkpoint whose number is not that of the heads do not describe them
-    and are left out.
+    right, so an error is raised. If the number of names in the checkpoint is not the heads' number of classes, the
+    names are left out.
 
     Args:
         tested: Data sets and evaluators' files on which the model is evaluated, at least one.
@@ -161,7 +161,7 @@ def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet
 
 
 def names_left_out(names: Sequence[str], outputs: int, where: str) -> Remark:
-    """Return the remark that the names of classes in a file are not those of its model, which has another number.
+    """Return the remark that the names of classes in a file were left out, because its model has more or fewer classes.
 
     Args:
         names: The names in the file.
@@ -174,7 +174,7 @@ def names_left_out(names: Sequence[str], outputs: int, where: str) -> Remark:
 
 
 def facts_of_names(remarks: Sequence[Remark]) -> dict[str, str]:
-    """Return the fact for the manifest of a model whose names of classes were left out; empty for others."""
+    """Return the fact for a model's manifest that names of classes were left out; empty if none were."""
     left = [remark for remark in remarks if remark.kind == _NAMES_LEFT_OUT]
     return {"class names": f"{left[0].count} in the file, left out"} if left else {}
 
@@ -243,7 +243,7 @@ def check_set(one: NamedSet, heads: Mapping[str, int] | None = None) -> None:
     """Check that a file has each name that the config lists exactly once.
 
     Args:
-        heads: Number of classes at each key of the config that states it, for the message.
+        heads: The numbers of classes that the config states, by their keys; for the message.
 
     Raises:
         ClassNameError: A name is missing, or occurs more than once.

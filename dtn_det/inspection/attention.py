@@ -105,8 +105,8 @@ def window_pieces(
 
     Args:
         attention: MMDetection's ``ShiftWindowMSA``.
-        windows: ``(P, M * M, C)``, the input of its ``w_msa``: the windows of the padded map, which is also shifted
-            if there is a mask.
+        windows: ``(P, M * M, C)``, the input of its ``w_msa``: ``P`` windows of ``M`` by ``M`` tokens of the padded
+            map, which is also shifted if there is a mask.
         mask: ``(P, M * M, M * M)`` or None: 0 where both tokens are from the same part of the map, negative where
             only the shift has brought them into one window.
         grid: ``(H, W)`` before padding.
@@ -247,7 +247,7 @@ def _pieces(
     *,
     local: bool = False,
 ) -> Iterator[AttentionPiece]:
-    """Yield some rows of the matrix at a time; if attention is `local`, no token attends to itself."""
+    """Yield some rows of the attention matrix at a time; if attention is `local`, no token attends to itself."""
     heads, length = k.shape[1], k.shape[2]
     allowed = torch.ones(1, 1, length, dtype=torch.bool, device=q.device)
     for part in slices(q.shape[2], heads * length):

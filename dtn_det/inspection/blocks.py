@@ -142,7 +142,7 @@ def _read_reduced(attention: Any, call: Call, grid: tuple[int, int]) -> Iterator
 
 
 def _vit(layers: str, num_prefix_tokens: str, backbone: Any, prefix: str) -> Iterator[Block]:
-    """Yield the blocks of a ViT; the first two arguments are what its package calls these attributes of a backbone."""
+    """Yield the blocks of a ViT, given the names of the attributes with its blocks and its number of prefix tokens."""
     class_token = backbone.cls_token is not None
     num_prefix = getattr(backbone, num_prefix_tokens)
     for index, module in enumerate(getattr(backbone, layers)):

@@ -204,8 +204,8 @@ def _short(block: BlockLook) -> str:
 def draw_magnitudes(looks: Looks, chosen: Sequence[BlockLook], norm_name: str) -> Figure:
     """Draw the size of each token divided by the mean size, after LN, IN and DTN, a row for each chosen block.
 
-    All panels share one colour scale: 1 plus and minus the 99th percentile of how far DTN's values are from 1. DTN
-    usually spreads tokens less than one of the others and more than the other, so its scale serves all three.
+    All panels share one colour scale: 1 plus and minus the 99th percentile of how far DTN's values are from 1. DTN's
+    spread is usually between the spreads of LN and IN, so its scale serves all three.
     """
     relative = {
         (block.name, field): sizes / sizes[block.inside].mean()

@@ -29,7 +29,8 @@ SMALLEST_SIDE = 15
 class Gates:
     """The gates of a DTN layer: the share, in [0, 1], of a token's own statistics in the statistics of the norm.
 
-    At 1, the statistics are LayerNorm's; at 0, they come from the neighbouring tokens alone.
+    At 1, the statistics are LayerNorm's; at 0, they come from the neighbouring tokens alone. ``G`` is the number of
+    groups of channels.
 
     Attributes:
         mean: ``(G,)``, the gates of the mean, or None where the mean is LayerNorm's alone (``only_var``).
@@ -42,7 +43,7 @@ class Gates:
 
 @dataclass(frozen=True)
 class Kernels:
-    """The weights of all tokens in the statistics of the token in the middle of a grid, for each group.
+    """The weights of all tokens in the statistics of the token in the middle of a grid, for each of ``G`` groups.
 
     The kernel over the grid is the product of the kernels of the two axes (Shao et al., arXiv:2112.02624, Eq. 6).
 
@@ -98,7 +99,7 @@ def read_kernels(norm: DTN, grid: tuple[int, int]) -> Kernels:
 def offset_moments(
     weights: NDArray[np.float64], offsets: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compute the mean and standard deviation, ``(G,)`` each, of offsets ``(L,)`` with the weights ``(G, L)``."""
+    """Compute the weighted mean and deviation, ``(G,)`` each, of ``L`` offsets with the weights ``(G, L)``."""
     mean = weights @ offsets
     return mean, np.sqrt((weights * (offsets - mean[:, None]) ** 2).sum(axis=1))
 
@@ -112,7 +113,7 @@ def _around(weights: NDArray[np.float64], offsets: NDArray[np.int64], radius: in
 
 @dataclass(frozen=True)
 class Magnitudes:
-    """The sizes of the same tokens before a norm and after each of three norms, all ``(G, H, W)``.
+    """The sizes of the same tokens before a norm and after each of three norms, ``(G, H, W)`` for ``G`` groups.
 
     The size is the root mean square over the channels of a group. Figure 1 of the paper (Shao et al., arXiv:2112.02624)
     draws the norm of the token's embedding in each head instead. This is the size times the square root of the width of

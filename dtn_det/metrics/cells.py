@@ -168,8 +168,7 @@ def checked_cells(
             clean images has corruption `clean`, severity 0.
         corruptions: The set of corruptions to read; other corruptions in the table are ignored.
         at_most: The largest value to accept (1 for fractions); None for no limit.
-        coco: Whether the error explains a value of -1 as COCO's mark for missing ground truth instead of a negative
-            value.
+        coco: Whether the error message explains that a value of -1 means missing ground truth, as in COCO's evaluation.
 
     Raises:
         CellError: Cells are missing, duplicated or unknown, values are NaN, negative or too large, rows have no

@@ -37,8 +37,8 @@ class CocoMatches:
         recall_thresholds: The recalls at which the precision is read, (R,).
         starts: Index of the first detection of each category, then the number of all detections, (K + 1,).
         image: Image of each detection, an index into `images`, (detections,).
-        inside: Whether the area of a detection is in each range, where it is a false positive if unmatched, (A,
-            detections).
+        inside: Whether the area of each detection is in each range, (A, detections). A detection without a match is a
+            false positive in these ranges and is ignored in the others.
         match_starts: Index of the first match of each category, area range and threshold, then the number of all
             matches, (K * A * T + 1,).
         match_position: Detection of each match, an index among the detections of its category, (matches,).

@@ -159,11 +159,10 @@ def detection_intervals(
     """Compute intervals of one metric on each cell, and of its `P`, `mPC` and `rPC`.
 
     `mPC` and `rPC` are also computed for each corruption, group and severity. `P` and `rPC` are left out without the
-    clean cell.
+    clean cell. The other arguments are those of :func:`classification_intervals`.
 
     Args:
-        model: Samples of one metric of :func:`~dtn_det.metrics.ap_samples.ap_samples`. The other arguments are those of
-            :func:`classification_intervals`.
+        model: Samples of one metric of :func:`~dtn_det.metrics.ap_samples.ap_samples`.
 
     Raises:
         CellError: Cells are missing or have no ground truth, or P is 0.
@@ -265,7 +264,7 @@ def _chosen(model: Samples, corruptions: CorruptionSet, allow_partial: bool) -> 
 
 
 def _select(samples: Samples, cells: tuple[Cell, ...], replicated: bool) -> tuple[Array, Array | None]:
-    """Return the values of the given cells and of the clean cell (or None), on the replicates or on all images."""
+    """Return the values of some cells, and of the clean cell or None, on the replicates or else on all images."""
     values = samples.values if replicated else samples.point
     clean = samples.column(CLEAN)
     return values[..., [samples.cells.index(cell) for cell in cells]], None if clean is None else values[..., clean]
@@ -274,7 +273,11 @@ def _select(samples: Samples, cells: tuple[Cell, ...], replicated: bool) -> tupl
 def _baseline_reader(
     model: Samples, baseline: str | Samples, cells: tuple[Cell, ...], relative: bool
 ) -> Callable[[bool], tuple[Array, Array | None]]:
-    """Return a function for the baseline's errors on the cells and its clean error; pass True for the replicates."""
+    """Return a function that gives the baseline's errors on the cells, and on the clean images or None.
+
+    Its argument is whether to return the errors on the bootstrap replicates, rather than on all images. AlexNet's
+    errors are the same for both.
+    """
     if isinstance(baseline, Samples):
         check_paired(model, baseline)
         needed = (*cells, CLEAN) if relative else cells

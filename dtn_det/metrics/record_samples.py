@@ -14,7 +14,7 @@ from dtn_det.metrics.calibration import BINS, bin_of, check_bins, confidences, n
 from dtn_det.metrics.resampling import REPLICATES, Samples, check_cells, digest, weights
 from dtn_det.system.compiled import compiled
 
-# Numbers of replicates and of images in one step of the sums over bins, whose arrays then fit into a core's cache.
+# Sums over bins are computed in steps of this many replicates and images, so that their arrays fit into a core's cache.
 _TOGETHER = 128
 _IMAGES = 8192
 _THREADS = 4
@@ -132,9 +132,10 @@ def calibration_error_samples(
 def _bin_sums(
     drawn: NDArray[np.float32], which: NDArray[np.unsignedinteger], gaps: NDArray[np.floating], bins: int
 ) -> NDArray[np.float64]:
-    """Sum the `gaps`, (images, cells), of the images in each bin `which`, each as often as a replicate has drawn it.
+    """Sum the gaps of the images in each bin, each gap as often as a replicate has drawn its image.
 
-    `drawn` is (replicates, images), `which` (images, cells), and the sums are (cells, bins, replicates).
+    `drawn` counts the draws, (replicates, images). `which` is the bin of each image, (images, cells), and `gaps` has
+    the same shape. The sums are (cells, bins, replicates).
     """
     replicates, size = drawn.shape
     sums = np.zeros((gaps.shape[1], bins, replicates))

@@ -74,11 +74,10 @@ class Family:
 
 
 def families(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, metric: str = "AP") -> tuple[Family, ...]:
-    """Return all changes of a pair in families: overall, groups, corruptions, and other average precisions.
+    """Return all changes of a pair, with a family each for main numbers, groups, corruptions and other APs.
 
     Args:
-        metric: Average precision by which detectors are compared. The other average precisions form a family of their
-            own.
+        metric: Average precision by which detectors are compared. The other average precisions are in the last family.
     """
     classifier = numbers.section.kind == "top1"
 

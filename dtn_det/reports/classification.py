@@ -173,7 +173,7 @@ def numbers_of_frame(frame: pd.DataFrame) -> ClassifierNumbers:
     for name, severity, error in zip(frame["corruption"], frame["severity"], frame["error"], strict=True):
         whole = bool(pd.isna(severity))
         known = known and not whole
-        # If each severity gets the mean, means over the severities and ratios of sums over them do not change.
+        # Giving the mean to every severity changes neither means over the severities nor ratios of sums over them.
         cells.update({Cell(name, one): error for one in (SEVERITIES if whole else (int(severity),))})
     values = np.array(list(cells.values()), np.float64)
     return ClassifierNumbers(point_samples("error", list(cells), values, images), severities=known)
@@ -259,7 +259,8 @@ class _Computed:
     ) -> Intervals[AnyInterval]:
         """Compute all numbers that are defined. If undefined, the relative mCE or all corruption errors are left out.
 
-        Remarks on errors are on the last model; the first one says whether there are clean images.
+        A remark on what is left out names the last model. Whether there are clean images, which the relative mCE
+        needs, is looked up in the first model.
         """
         attempts = [(baseline, False)]
         guesses = self._guesses(models) if baseline is not None else []
@@ -277,7 +278,7 @@ class _Computed:
         return compute(None, relative=False)
 
     def _guesses(self, models: Mapping[str, Samples]) -> list[str]:
-        """Return a remark on each model, or baseline, that is no better than chance: relative mCE is undefined then."""
+        """Return a remark on each model or baseline that is no better than chance, so its relative mCE is undefined."""
         found = []
         asked = {**models, "the baseline": self.baseline} if isinstance(self.baseline, Samples) else models
         for name, samples in asked.items():
@@ -291,7 +292,7 @@ class _Computed:
 
 
 def _paired(model: Samples, baseline: _Baseline) -> tuple[_Baseline, str]:
-    """Return the baseline for use with a model, or None and why if the two were evaluated on different images.
+    """Return the baseline for use with a model, or None and the reason if the two saw different images.
 
     If one of the two has no records of images, the baseline's errors are treated as constants.
     """

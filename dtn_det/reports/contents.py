@@ -35,7 +35,7 @@ class Provenance:
     """The data and settings with which all numbers of a report were computed.
 
     Attributes:
-        data_hash: SHA-256 of its list of files and labels; empty if all results are imported.
+        data_hash: SHA-256 of the list of the data's files and labels; empty if all results are imported.
         selection: ``'all'``, or how a part of the images was chosen.
         corruption: Identity of the corruptions: profile, seed, JPEG setting, channel order, version of the engine.
         settings: Other settings that the numbers depend on, by name.
@@ -104,9 +104,9 @@ class Section:
             that a mean is over, and ``expected_cells`` the number of cells in the whole set. Both are 1 for the number
             of a cell.
         differences: One row for each number and pair, with the columns :data:`DIFFERENCE_COLUMNS`: second minus first,
-            in the unit of ``numbers``. ``p_adjusted`` is ``p_value`` after Holm's adjustment within a family: the
-            differences of a pair for all corruptions of a set, all its groups, severities or cells, or all average
-            precisions except AP. Empty without pairs.
+            in the unit of ``numbers``. ``p_adjusted`` is ``p_value`` after Holm's adjustment within a family. The
+            differences of a pair in one number form four families in each set: those of corruptions, of groups, of
+            severities and of cells. The mPC of all average precisions except AP is another family. Empty without pairs.
         reliability: One row for each bin of confidence, with the columns :data:`RELIABILITY_COLUMNS`. ``images`` is
             ``clean`` or ``corrupted``; ``low`` and ``high`` are the edges of the bin, ``accuracy`` and ``confidence``
             its means, all as fractions. Empty for detectors.

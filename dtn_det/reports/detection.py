@@ -107,7 +107,7 @@ def _work(model: ModelStore, replicates: int, seed: int, processes: int) -> Iter
     left_out = {image for number in model.pending() for image in manifest.unit(number)} | bad_images(model).keys()
     if len(left_out) == manifest.num_images:
         raise StoreError(f"expected images that {model.manifest.name!r} has evaluated, got none in {model.folder}")
-    # Divide a model into two parts for each process, so that no process is idle for long at the end.
+    # Divide the cells of a model into about two parts for each process, so that no process is idle for long at the end.
     most = -(-len(manifest.cells) // (2 * processes)) if processes > 1 else len(manifest.cells)
     for group in cell_groups(model):
         for start in range(0, len(group), most):
@@ -249,7 +249,7 @@ def _has_clean_performance(samples: Samples) -> bool:
 
 
 def _clean_rows(name: str, samples: Samples, level: float) -> Iterator[Row]:
-    """Yield the rows of the clean performance of a model without rPC. For others, :func:`number_rows` yields them."""
+    """Yield the rows of a model's clean performance if rPC is undefined; else :func:`number_rows` yields them."""
     column = samples.cells.index(CLEAN)
     entry = interval(float(samples.point[column]), samples.values[:, column], level)
     for quantity in ((samples.metric, *CLEAN), (f"P {samples.metric}", "", 0)):

@@ -255,14 +255,14 @@ class Numbers:
         return any(key[1:3] == (which, name) for key in self.found)
 
     def get(self, model: str, which: str, name: str, scope: str = "", severity: int = 0) -> Number | None:
-        """Return a number of a model, or None; numbers of the clean images are found under any set."""
+        """Return a number of a model, or None. For the clean images, ``which`` may be any set."""
         keys = ((model, one, name, scope, severity) for one in _sets_to_search(which, name, scope))
         return next((self.found[key] for key in keys if key in self.found), None)
 
     def difference(
         self, pair: tuple[str, str], which: str, name: str, scope: str = "", severity: int = 0
     ) -> PairedDifference | None:
-        """Return a pair's difference in a number, or None. Differences on the clean images are found under any set."""
+        """Return a pair's difference in a number, or None. For the clean images, ``which`` may be any set."""
         keys = ((*pair, one, name, scope, severity) for one in _sets_to_search(which, name, scope))
         return next((self._differences[key] for key in keys if key in self._differences), None)
 

@@ -139,7 +139,7 @@ def _kept_if_filled(folder: Path) -> Iterator[None]:
 
 
 def write_tables(report: Report, tables: Sequence[Table], out: Path) -> None:
-    """Write each table as Markdown, CSV and LaTeX, all together as Markdown and LaTeX, and all numbers as JSON."""
+    """Write a Markdown, CSV and LaTeX file for each table, and report.md, report.tex and report.json for all."""
     for table in tables:
         path = out / "tables" / table.name
         write_text(path.with_name(f"{table.name}.md"), markdown(table))

@@ -254,7 +254,7 @@ def twin_of(path: Path) -> Path | None:
 
 
 def _holders(annotations: Path, name: str) -> Iterator[Path]:
-    """Yield folders near an annotation file that have the named image, but not those named like another split."""
+    """Yield folders near an annotation file that have the named image, except folders named like another split."""
     others = [path.stem for path in annotations.parent.glob("*.json") if path != annotations]
     for place in (annotations.parent, annotations.parent.parent):
         below = [Path(entry.path) for entry in os.scandir(place) if entry.is_dir()] if place.is_dir() else []

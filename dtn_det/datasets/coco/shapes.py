@@ -213,7 +213,8 @@ Row = Mapping[str, Any]
 Finding = tuple[str, str, list[str]]
 """The kind of a remark, its sentence as a text for :func:`dtn_det.datasets.remarks.agreeing`, and its objects."""
 
-# A box may reach this many pixels beyond its image. If more than this share of boxes reach further, it is reported.
+# A box may reach _ROUNDING pixels beyond its image. Boxes that reach further are reported if their share of all boxes
+# is above _MANY_BEYOND.
 _ROUNDING, _MANY_BEYOND = 2, 0.1
 # At most this many objects, evenly spread over a file, are compared with their masks and areas, to keep reading fast.
 _LOOKED_AT = 2000
@@ -256,7 +257,7 @@ def contradictions(annotations: Sequence[Row], images: Mapping[Any, Row]) -> Ite
 
 
 def _boxes_of_another_kind(annotations: Sequence[Row], images: Mapping[Any, Row]) -> Iterator[Finding]:
-    """Find boxes that look like fractions of the image, or like corners."""
+    """Find boxes that look like fractions of the image, or like (x1, y1, x2, y2)."""
     beyond, inside, with_extent = [], [], 0
     for row in annotations:
         image = images[row["image_id"]]

@@ -186,7 +186,10 @@ def _check_same_folders(sets: Sequence[LabelledSet]) -> None:
 
 
 def _named_number(one: LabelledSet) -> dict[str, int]:
-    """Return the number of names for a set's classes, by their config key; empty if its folders name the classes."""
+    """Return how many class names a data set has from the config or its type; empty if the folders give the names.
+
+    The key of the dict is the config key that gives the names.
+    """
     if one.names is None:
         return {}
     told = "classes" in (one.settings.get("metainfo") or {}) or one.settings.get("classes") is not None

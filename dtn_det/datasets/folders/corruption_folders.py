@@ -85,7 +85,7 @@ def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
 
 
 def benchmark_of(names: Sequence[str]) -> str:
-    """Return the name of another benchmark that has one of these corruptions; empty if no benchmark has."""
+    """Return the name of another benchmark that has one of these corruptions; empty if there is none."""
     found = {normalized(name) for name in names}
     return next((benchmark for benchmark, known in OTHER_BENCHMARKS.items() if found & known), "")
 

@@ -229,7 +229,7 @@ def plain_name(name: str) -> str:
 
 
 def names_to_mend(extra: Sequence[str], missing: Sequence[str]) -> str:
-    """Return advice on how to rename folders to a model's classes if some of them have these names already.
+    """Return advice on how to rename folders, some of which have the names of a model's classes already.
 
     Args:
         extra: Folders whose names the model does not know.

@@ -104,7 +104,7 @@ class Recognised:
 
     @property
     def profile(self) -> str | None:
-        """The profile of the benchmark whose images have the same size as the folder's; None if no benchmark has."""
+        """The profile of the benchmark whose images have the size of the folder's images; None if there is none."""
         side = square_side(self.sizes)
         return None if side is None else PROFILES_BY_SIDE.get(side)
 

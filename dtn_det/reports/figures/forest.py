@@ -53,8 +53,8 @@ class ForestLine(NamedTuple):
 def lines_of(data: FigureData) -> list[list[ForestLine]]:
     """Return the lines in blocks: means over all corruptions and clean images, then each group with its corruptions.
 
-    Differences and tests are the same as in the tables of differences: of CE and mCE with a baseline, else of error or
-    AP.
+    Differences and tests are the same as in the tables of differences. They are of CE and mCE if there is a baseline,
+    else of error or AP.
     """
     changes: dict[tuple[str, str, str], dict[tuple[str, str], Change]] = {}
     for which in SETS:

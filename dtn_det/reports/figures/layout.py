@@ -24,7 +24,7 @@ _LINE = 1.22 * TEXT / _INCH
 """Height of a line of text in inches."""
 _HANDLE_LENGTH = 2.2
 _HANDLE, _GAP = (_HANDLE_LENGTH + 0.4) * TEXT, 1.2 * TEXT
-"""Width in points of a line's sample in the legend with the space after it, and of the space between two columns."""
+"""Widths in points: a line's sample in the legend with the space after it, and the space between two columns."""
 _MARGIN = 6.0
 
 

@@ -28,8 +28,8 @@ _Rows = dict[str, dict[str, Number]]
 def draw_groups(report: Report, section: Section) -> Figure:
     """Draw a dot with its interval for the clean images, each group of corruptions, and the mean over all corruptions.
 
-    Up to :data:`MOST_SIDE_BY_SIDE` models are drawn in one panel with a line for each group; more in a panel for each
-    group with a line for each model.
+    Up to :data:`MOST_SIDE_BY_SIDE` models are drawn in one panel with a line for each group. For more models, each
+    group has a panel with a line for each model.
 
     Raises:
         NothingToDrawError: There are no means of groups.

@@ -116,7 +116,7 @@ def _of_pair(numbers: Numbers, measure: Measure, pair: tuple[str, str]) -> Value
 
 
 def _scopes(measure: Measure, get: Callable[..., list[float | None] | None]) -> Values:
-    """Return what `get` finds under the name, scope and severity of each number of a measure, but those of cells."""
+    """Return what `get` finds for each number of a measure except single cells, by name, scope and severity."""
     return {
         "clean": get(measure.cell, *CLEAN),
         "mean": get(measure.mean),

@@ -60,8 +60,8 @@ class ViewColumn:
         group: Header above the title that the column shares with its neighbours; empty without one.
         better: ``up`` if larger numbers are better, ``down`` if smaller ones are, else empty.
         group_tells: Whether `better` is shown in the shared header rather than in the header of the column.
-        role: ``model`` or ``corruption`` if its texts, or for a column of numbers its header, are names of models or
-            corruptions.
+        role: What the texts are names of, or in a column of numbers the header: ``model`` or ``corruption``; else
+            empty.
         numeric: Whether it holds numbers.
         head: Whether its texts are the headers of the rows.
         about: The full name if the title is an abbreviation, else empty.

@@ -53,6 +53,7 @@ class Matched:
     Attributes:
         right: Whether a detection was matched to an object of its class, (detections,).
         ignored: Whether an unmatched detection is in a crowd of its class, (detections,).
+        objects: Number of objects that are not crowds.
     """
 
     right: NDArray[np.bool_]

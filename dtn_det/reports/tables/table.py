@@ -281,9 +281,9 @@ def section_table(
     """Make a table of a section, with all that follows from the section and the set of corruptions.
 
     Args:
-        name: What tells its files from those of other tables of the section, in letters, digits and hyphens.
-        text: What it shows, for its title.
-        models: The models that it shows; None for all.
+        name: Part of the name of its files that no other table of the section has; letters, digits and hyphens.
+        text: What the table shows, for its title.
+        models: The models that the table shows; None for all.
     """
     note = shared_note(numbers.models if models is None else models)
     title = table_title(numbers.section, text, which)

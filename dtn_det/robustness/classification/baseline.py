@@ -49,8 +49,8 @@ def choose_baseline(
     Args:
         num_labels: Number of classes in the list of images. It is used if a store's manifest does not hold the number
             of classes.
-        imported: Titles of the data sets of imported models by the models' names, empty where they are not known: see
-            :data:`dtn_det.robustness.importing.dataset.DATASETS`.
+        imported: Title of the data set of each imported model, by the model's name; empty if the data set is not known
+            (see :data:`dtn_det.robustness.importing.dataset.DATASETS`).
 
     Raises:
         ValueError: The named baseline is unknown, or it is AlexNet, which was measured on other images or classes.
@@ -104,7 +104,7 @@ def alexnet_fault(manifest: StoreManifest, num_labels: int | None = None) -> str
 
 
 def _import_fault(imported: Mapping[str, str]) -> str:
-    """Return why AlexNet's errors are no baseline for imported results; empty if they are one."""
+    """Return why AlexNet's errors cannot be the baseline for imported results, or an empty string if they can."""
     for name, title in imported.items():
         if title != _IMPORTED:
             return (
@@ -152,7 +152,7 @@ def _caveat(manifests: Sequence[StoreManifest]) -> str:
 
 
 def _profile(manifest: StoreManifest) -> str:
-    """Return the benchmark of a store's images: the published ImageNet-C if the images do not name their benchmark."""
+    """Return the profile of a store's images, ImageNet-C's if nothing is recorded of how they were corrupted."""
     if "profile" in manifest.recognised:
         return manifest.recognised["profile"]
     origin = CorruptionOrigin.parse(manifest.corruption)

@@ -130,10 +130,10 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
     """Put a model's logits into the order of the data's classes, which are matched by name.
 
     Names are equal if they differ only in case, in blanks, dashes and underscores, or in how Unicode encodes a letter.
-    If one side has words and the other numbers or wnids, names cannot be compared, and the order of the logits is kept.
-    The order is also kept, with a remark, if the classes of the data are numbered by ``sorted`` or ``natural`` (see
-    :data:`dtn_det.datasets.folders.label_maps.CLASSES`). If a model names no classes, its logits are assumed to be in
-    the order in which its training numbered class folders. Names of another number than the logits are left out.
+    Names of different kinds (words, numbers or wnids) cannot be compared, so the order of the logits is kept. It is
+    also kept, with a remark, if the classes of the data are numbered by ``sorted`` or ``natural`` (see
+    :data:`dtn_det.datasets.folders.label_maps.CLASSES`). Names whose number is not the number of logits are left out.
+    The logits of a model without names are assumed to be in the order in which its training numbered class folders.
 
     Returns:
         The model, with reordered logits if the orders differ, and remarks about what was decided.
@@ -207,7 +207,7 @@ def _contradicted(
 
 
 def _align_order(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remark, ...]]:
-    """Bring the logits of a model that names no classes from the order of its training into that of the data."""
+    """Reorder the logits of a model that names no classes, from the order of its training to the order of the data."""
     labels, where = classes.images.labels, str(classes.found.root)
     by_text, natural = sorted(labels.numbers), natural_order(labels.numbers)
     if by_text == natural or naming(labels.numbers) != "names":

@@ -36,8 +36,8 @@ class Prepared:
         cells: The cells, each a corruption at a severity, in the order of their numbers.
         source: Makes the corrupted images or reads them.
         corruption: Identity of the corruptions, as the store's manifest holds it.
-        clean_digest: Hash of the list of clean images, if the corrupted images are read from disk; None if they are
-            made.
+        clean_digest: Hash of the list of clean images, if the corrupted images are read from disk; None if this run
+            makes them.
     """
 
     found: Recognised
@@ -140,7 +140,7 @@ def _from_tree(options: ClassificationOptions, cells: tuple[Cell, ...], tree: Co
 
 
 def _side(options: ClassificationOptions, found: Recognised, profile: str) -> int:
-    """Return the side of the images if some benchmark has it and the user named no profile, else the profile's side."""
+    """Return the images' own side if it is a benchmark's and the user named no profile, else the side of `profile`."""
     own = square_side(found.sizes)
     return own if options.profile is None and own in SIDES.values() and own is not None else SIDES[profile]
 

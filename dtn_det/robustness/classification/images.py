@@ -38,7 +38,7 @@ class Item:
     """One image, whose pixels under all cells are in a slot of :class:`ViewSlots`.
 
     Attributes:
-        slot: Number of the slot; its pixels are meaningless if the image is bad.
+        slot: Number of the slot, whose pixels are meaningless if the image is bad.
     """
 
     image: int
@@ -87,7 +87,8 @@ class CorruptedOnDisk:
 
     Attributes:
         folders: Folder of each cell except the clean cell.
-        clean: Path of each clean image, by the key of the corrupted image.
+        clean: Path of each clean image, by the key of the image (the path of its corrupted copies below the folder of a
+            cell).
         side: Side of the square images in pixels.
         cropped_after: Whether the images were corrupted at their original size, and so are resized and cropped when
             they are read.

@@ -97,7 +97,7 @@ class SweepProgress:
     Args:
         baseline: Name of the model whose errors are the denominators of corruption errors, or ``alexnet``; None to show
             the mean error instead of mCE.
-        rank: This process. It counts the units that were finished before the run and those that it writes itself.
+        rank: This process. It counts the units that were finished before the run and the units that it writes itself.
     """
 
     def __init__(self, models: Sequence[ModelStore], baseline: str | None, rank: Rank) -> None:
@@ -109,7 +109,7 @@ class SweepProgress:
         self.num_cells = len(models[0].store.manifest.cells)
 
     def add(self, number: int, records: Mapping[str, pyarrow.Table]) -> None:
-        """Count the records of a unit that was written, given as a table for each model by its name."""
+        """Count the records of a unit that was written: one table for each model, by the model's name."""
         for name, table in records.items():
             self.tallies[name].add(table)
 
@@ -156,7 +156,7 @@ class SweepProgress:
                 return f"mean error {100 * mean_error(frame, allow_partial=True).value:.1f} %"
             baseline = self.baseline if self.baseline == ALEXNET else self.tallies[self.baseline].frame()
             return f"mCE {mean_corruption_error(frame, baseline, allow_partial=True).value:.1f}"
-        # No unit is finished yet, all corruptions are hold-outs, or the baseline makes no error or has another number
-        # of images so far.
+        # There is no estimate before the first unit is finished, or if all corruptions are hold-outs. Nor is there one
+        # while the baseline makes no error, or has fewer or more images than the model.
         except (CellError, ValueError):
             return None

@@ -246,7 +246,7 @@ class ClassificationTask:
             OSError: There is too little shared memory.
         """
         views = tuple(self._views())
-        # A slot for each image that is loaded ahead or goes through the models.
+        # One slot is needed for each image that is loaded ahead or goes through the models.
         count = ahead + self._group_size
         self._slots = ViewSlots(views, len(self.cells), self.side, count, shared=ahead > 0)
         return ClassificationImages(self.data.images, self.cells, views, self._slots.stacks), self._slots.requests(
@@ -277,7 +277,7 @@ class ClassificationTask:
         }
 
     def _groups(self, items: Iterator[Item], bad: dict[int, str]) -> Iterator[list[Item]]:
-        """Yield the groups of images that models get together, the same in every run. Put bad images into ``bad``."""
+        """Yield the groups of images that models get together, equal in every run. Put bad images into ``bad``."""
         group: list[Item] = []
         for item in items:
             self.on_image()

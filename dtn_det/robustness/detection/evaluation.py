@@ -32,8 +32,8 @@ KINDS = ("bbox", "segm")
 # Cells are read together if their records take at most this many bytes on disk. As Python objects the records take
 # about twenty times as much memory.
 _GROUP_BYTES = 8e6
-# Upper bound for a group of categories: their number times the number of their objects and detections. COCO's
-# evaluation keeps an entry for each image and category, so larger groups take more memory and hardly less time.
+# Upper bound for a group of categories: the number of categories times the number of their objects and detections.
+# COCO's evaluation keeps an entry for each image and category, so larger groups take more memory and hardly less time.
 _GROUP_PAIRS = 40_000
 
 W = TypeVar("W")
@@ -231,7 +231,7 @@ def _joined(parts: list[CellDetections]) -> CellDetections:
 
 
 def cell_groups(model: ModelStore) -> list[list[int]]:
-    """Split the cells into groups to be read together, as large as memory allows: each takes a pass over all files."""
+    """Split the cells into groups as large as memory allows, because reading a group takes a pass over all files."""
     count = len(model.store.manifest.cells)
     size = sum(path.stat().st_size for path in model.folder.glob("unit-*.parquet"))
     together = max(1, min(count, int(_GROUP_BYTES / max(1.0, size / count))))
@@ -310,7 +310,7 @@ def _varied(truth: CocoTruth) -> list[int]:
     chosen = set(range(0, count, max(1, count // _TRIED)))
     forms: set[str] = set()
     for number, image in enumerate(truth.images):
-        # Searched as text, because parsing the JSON of all objects again would take long.
+        # The forms are searched for in the text, because parsing the JSON of all objects again would take long.
         form = " ".join(str(text in image.annotations) for text in _FORMS)
         if form not in forms:
             forms.add(form)

@@ -35,7 +35,7 @@ class Detector:
         model: Model of MMDetection, in evaluation mode.
         settings: SHA-256 of its settings in the config, test settings included.
         classes: Names of the classes that it was trained on; None if the checkpoint does not hold them.
-        classes_in_label_order: Whether these names are known to be in the order of its labels.
+        classes_in_label_order: Whether ``classes`` are known to be in the order of the model's labels.
         training: How it was trained, as far as config and checkpoint show, and which of several sets of weights was
             loaded.
         remarks: What was decided when the checkpoint was read.

@@ -76,7 +76,7 @@ class CocoTruth:
 
     @property
     def num_without_masks(self) -> int:
-        """Number of objects in all images that have no segmentation."""
+        """Number of objects without a segmentation, in all images."""
         return self._objects["without masks"]
 
     @property

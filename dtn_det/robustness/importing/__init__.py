@@ -152,7 +152,7 @@ def read_imported(folder: Path) -> dict[str, Imported]:
 
 
 def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values by which results are compared, without those that the reader decided."""
+    """Return the values by which results are compared, without the values that the reader decided."""
     source = {
         key: value for key, value in values.get("source", {}).items() if key not in ("detections", "remarks", "dataset")
     }

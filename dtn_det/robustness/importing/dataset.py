@@ -1,4 +1,4 @@
-"""Decides which data set imported results were measured on, by the user, the files, or the folders they lie in."""
+"""Decides which data set imported results are of: the user, the files, or the names of folders around them say so."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def find_dataset(
         files: The files of results. If nothing else tells the data set, the name of a folder around them may.
         stated: Data sets that the files themselves state, such as the field ``dataset`` of RobustBench's JSON files.
         asked: A key of :data:`DATASETS`, as the user named it; None if the user named none.
-        fixed: The key of the only data set that the format of the files has; empty if it may have others.
+        fixed: The key of the data set, if the format of the files is for one data set only; else empty.
 
     Returns:
         A title of :data:`DATASETS`, or an empty string if nothing tells the data set; and a remark if the name of a
@@ -58,7 +58,7 @@ def find_dataset(
 
 
 def _in_folders(file: Path) -> tuple[str, str] | None:
-    """Return the data set that the nearest folder with such a name is called by, and the name of that folder."""
+    """Return the data set named in the name of the nearest folder around a file, and that name; None without one."""
     for folder in file.resolve().parents:
         names = {f"cifar{match[2]}" if match[2] else "imagenet" for match in _NAMED.finditer(folder.name)}
         if len(names) == 1:

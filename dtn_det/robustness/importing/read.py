@@ -112,7 +112,7 @@ class _Values(list[Any]):
 
 _COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 _MMDET_METRICS = {"mAP": "AP", "mAP_50": "AP50", "mAP_75": "AP75", "mAP_s": "APs", "mAP_m": "APm", "mAP_l": "APl"}
-# Names as printed tables write them, in lower case: "gaussian noise" for "Gaussian Noise".
+# Names of corruptions by the names in printed tables, in lower case: "gaussian noise" for "Gaussian Noise".
 _TITLE = {name.replace("_", " "): name for name in ALL}
 _NUMBER = r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?"
 

@@ -163,8 +163,8 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     old_fields, new_fields = _flat(found), _flat(wanted)
     if _same_labels(old_fields, new_fields):
         new_fields["classes"] = old_fields["classes"]
-    # The hash already identifies the images. Earlier versions wrote "all" even for a corrupted tree with a part of
-    # them.
+    # The hash already identifies the images. Earlier versions wrote "all" even for a corrupted tree that has only some
+    # of the clean images.
     if old_fields.get("data_hash") == new_fields.get("data_hash") and old_fields.get("selection") == "all":
         new_fields["selection"] = "all"
     for key in sorted({*old_fields, *new_fields}):
@@ -250,7 +250,7 @@ def hash_weights(state_dict: Mapping[str, object]) -> str:
     digest = hashlib.sha256()
     for name in sorted(state_dict):
         tensor = state_dict[name]
-        # Options of norms are not weights, and earlier versions did not save them. Without them, old hashes stay valid.
+        # Options of norms are not weights. Earlier versions did not save them, so old hashes stay valid without them.
         if not isinstance(tensor, torch.Tensor) or name.rpartition(".")[2] == EXTRA_STATE:
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -44,8 +44,8 @@ class Classifier:
         name: Name of the model in the store and in reports.
         source: The model as the user named it.
         network: The module that holds the weights.
-        forward: Function from images, ``(N, 3, H, W)`` uint8 RGB on the network's device and not contiguous, to logits,
-            ``(N, classes)``.
+        forward: Function from images to logits, ``(N, classes)``. The images are ``(N, 3, H, W)`` uint8 RGB on the
+            network's device, and not contiguous in memory.
         view: The form of the images that workers prepare for it.
         protocol: What its numbers depend on besides weights and images.
         versions: Versions of the libraries that it needs.
@@ -158,8 +158,9 @@ def channel_values(given: Mapping[str, Any], known: Mapping[str, Any], channels:
     """Return the ``mean`` and ``std`` that normalise a model's input, with a value for each channel.
 
     Args:
-        given: The user's ``mean`` and ``std``: a value for each channel or one for all; None for timm's.
-        known: timm's settings for the model. If they lack one of the two, the mean is 0 or the standard deviation 1.
+        given: The user's ``mean`` and ``std``, each with a value for each channel or one for all; None takes timm's.
+        known: timm's settings for the model. Without a mean in them, the mean is 0; without a standard deviation, it
+            is 1.
 
     Raises:
         InputError: The number of values is neither 1 nor the number of channels, a value is not finite, or a ``std`` is

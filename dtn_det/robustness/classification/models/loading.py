@@ -1,4 +1,4 @@
-"""Load classifiers by the names that users give, such as ``timm:resnet50``, and those of the user's own code."""
+"""Load the classifiers that users name, such as ``timm:resnet50``, or a function of their own code."""
 
 from __future__ import annotations
 

@@ -103,9 +103,9 @@ def _num_classes(model: Any) -> int | None:
 def _class_names(
     config: Any, content: Mapping[str, Any], number: int | None, checkpoint: str
 ) -> tuple[tuple[str, ...], tuple[Remark, ...]]:
-    """Return the names of the classes in the order of the logits, and a remark on names that do not describe them.
+    """Return the names of the classes in the checkpoint, else in the config, in the order of the logits.
 
-    They are those of the checkpoint, or else of the config.
+    If the number of names in the checkpoint is not the number of classes, they are left out, and a remark says so.
     """
     names, _ = checkpoint_classes(content)
     told: tuple[Remark, ...] = ()

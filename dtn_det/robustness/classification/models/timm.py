@@ -147,7 +147,7 @@ def _pretrained(timm: Any, name: str) -> nn.Module:
 
 
 def _of_folder(timm: Any, folder: str) -> tuple[nn.Module, Loaded | None]:
-    # timm reads no weights in parts, and would take another file if there is one.
+    # timm does not read weights that are split into several files, and would take another file if there is one.
     parts = any(path.name.endswith(INDEX_END) for path in weight_files(Path(folder))[:1])
     # timm and its libraries raise errors of many kinds for damaged files.
     try:
@@ -213,7 +213,7 @@ def class_order(content: Mapping[str, Any]) -> str:
     Returns:
         ``'natural'`` or ``'sorted'``; empty if another script wrote the checkpoint or the order is not known.
     """
-    # Other scripts write some of these keys, such as PyTorch's ImageNet example `epoch` and `arch`, but not all.
+    # Other scripts write only some of these keys. PyTorch's ImageNet example, for one, writes `epoch` and `arch`.
     written = isinstance(content.get("arch"), str) and isinstance(content.get("version"), int) and "epoch" in content
     if not written:
         return ""
