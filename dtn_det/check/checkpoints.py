@@ -14,6 +14,7 @@ from torch import nn
 from dtn_det.check import CheckResult
 from dtn_det.check.model import Target
 from dtn_det.checkpoints.files import folder_remarks
+from dtn_det.checkpoints.lit_ema import choose_lit_ema
 from dtn_det.checkpoints.load import Loaded, fit_weights
 from dtn_det.checkpoints.mmcv_ema import EmaCopies, find_copies
 from dtn_det.checkpoints.parametrizations import check_parametrizations, fold_weight_norm
@@ -38,7 +39,7 @@ def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
     """
     try:
         content = read_checkpoint(path)
-        chosen = choose_weights(content)
+        chosen = choose_lit_ema(choose_weights(content))
     except CheckpointError as error:
         return CheckResult(str(path), "checkpoint", "a checkpoint that cannot be read", problems=(str(error),))
     copies = None if chosen.other else find_copies(chosen.state, content)

@@ -34,7 +34,7 @@ _OF_TRAINING_KEY = re.compile(
 _FEWEST = 2
 
 # Names of counters that classes for averages store among their tensors.
-_COUNTERS = frozenset({"steps", "n_averaged", "num_updates", "decay"})
+_COUNTERS = frozenset({"steps", "n_averaged", "num_updates", "decay", "initted", "step"})
 
 MERGE = (
     "with PEFT, load it into the model that it adapts, and save the state_dict() of model.merge_and_unload() as the "
@@ -97,6 +97,8 @@ def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None
     if plain and averaged and _is_mmengines(content):
         # EMAHook swaps the two: ``ema_state_dict`` holds the weights that the average has replaced.
         plain, averaged = averaged, plain
+    if composer := _composers(content):
+        plain, averaged = composer
     if plain and not averaged and (moved := _weights(content.get(_LIGHTNINGS))):
         plain, averaged = (_LIGHTNINGS, moved), plain
     others = dict(_others(content))
@@ -125,12 +127,21 @@ def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None
         else:
             averaged, meant = (key, state), "ema" if relation.meant == key else "plain"
     if plain is None and averaged is None:
+        if not bare and (lists := averages_without_names(content)):
+            raise CheckpointError(
+                f"expected a state dict, got an average of the weights (EMA) that is a list without names, under "
+                f"{lists[0]!r}: copy it into the model in the program that wrote it, and save the model's state_dict()"
+            )
         if not bare:
             raise CheckpointError(
                 f"expected a state dict, or one under {', '.join(map(repr, PLAIN_PLACES[:3]))} or the like, got a "
                 f"dict with the keys {some(content) or '(none)'}: name a checkpoint that training has written"
             )
-        return Chosen(bare)
+        if not _is_averaged_model(content):
+            return Chosen(bare)
+        plain, averaged, meant = None, ("module", bare), "ema"
+    elif plain is not None and averaged is None and _is_averaged_model(content.get(plain[0])):
+        plain, averaged, meant = None, plain, "ema"
     found: dict[WeightsKind, tuple[str, StateDict] | None] = {"ema": averaged, "plain": plain}
     kind: WeightsKind = wanted or meant
     chosen = found[kind]
@@ -189,16 +200,47 @@ def _only(states: Mapping[str, StateDict]) -> tuple[str, StateDict] | None:
 
 
 def averages_without_names(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the keys of averages that are lists of tensors, as torch_ema writes them.
+    """Return the keys of averages that are lists of tensors: those of torch_ema, diffusers and callbacks of Lightning.
 
     Such an average cannot be loaded into a model, because its tensors have no names.
     """
-    lists = {
-        str(key): value.get("shadow_params")
-        for key, value in content.items()
-        if isinstance(value, Mapping) and isinstance(value.get("shadow_params"), list | tuple)
-    }
-    return tuple(key for key, values in lists.items() if any(isinstance(value, Tensor) for value in values or ()))
+    callbacks = content.get("callbacks")
+    of_callbacks = callbacks.items() if isinstance(callbacks, Mapping) else ()
+    places = [("", content), *content.items(), *((f"callbacks.{key}", value) for key, value in of_callbacks)]
+    found = []
+    for key, value in places:
+        for name, inner in value.items() if isinstance(value, Mapping) else ():
+            named = name == "shadow_params" or (str(key).startswith("callbacks.") and AVERAGED_NAME.search(str(name)))
+            if named and isinstance(inner, list | tuple) and any(isinstance(one, Tensor) for one in inner):
+                found.append(str(key or name))
+    return tuple(found)
+
+
+def _is_averaged_model(value: object) -> bool:
+    """Return whether a state dict, or one nested in ``value``, is of ``AveragedModel`` of torch.optim.swa_utils."""
+    if not isinstance(value, Mapping):
+        return False
+    inner = next((value[key] for key in PLAIN_PLACES if isinstance(value.get(key), Mapping)), None)
+    return _is_averaged_model(inner) if inner is not None else isinstance(value.get("n_averaged"), Tensor)
+
+
+def _composers(content: Mapping[str, Any]) -> tuple[tuple[str, StateDict], tuple[str, StateDict]] | None:
+    """Return the plain and the averaged weights, with their keys, in the state of a training of Composer with EMA.
+
+    Its algorithm EMA exchanges the two before it saves. Source: ``composer/algorithms/ema/ema.py``.
+    """
+    algorithms = content.get("algorithms")
+    pairs = algorithms.items() if isinstance(algorithms, Mapping) else algorithms
+    for pair in pairs if isinstance(pairs, Iterable) and not isinstance(pairs, str) else ():
+        state = pair[1] if isinstance(pair, tuple | list) and len(pair) == 2 else None
+        if not isinstance(state, Mapping) or "ema_weights_active" not in state:
+            continue
+        own = "model", _weights(content.get("model"))
+        other = "training_model" if state["ema_weights_active"] else "ema_model"
+        beside = f"algorithms.{pair[0]}.{other}", _weights(state.get(other))
+        if own[1] and beside[1]:
+            return (beside, own) if state["ema_weights_active"] else (own, beside)
+    return None
 
 
 def _is_mmengines(content: Mapping[str, Any]) -> bool:

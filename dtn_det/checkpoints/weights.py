@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dtn_det.checkpoints.files import folder_remarks
 from dtn_det.checkpoints.fit import with_tied_names
+from dtn_det.checkpoints.lit_ema import choose_lit_ema
 from dtn_det.checkpoints.mmcv_ema import EmaCopies, find_copies
 from dtn_det.checkpoints.parametrizations import check_parametrizations, fold_weight_norm
 from dtn_det.checkpoints.state_dict import (
@@ -175,6 +176,7 @@ def choose_whole(
     chosen = choose_weights(content, wanted)
     own = tuple(own)
     check_whole(chosen.state, own)
+    chosen = choose_lit_ema(chosen, wanted, own)
     copies = None if chosen.other else find_copies(chosen.state, content, own)
     if copies is not None:
         copies = copies.choose(wanted)
