@@ -33,10 +33,11 @@ class CheckResult:
             ``'store'``, another kind of :class:`dtn_det.datasets.folders.recognise.Recognised`, or a key of
             :data:`dtn_det.check.artefacts.PARTS`; empty if it was not recognised.
         title: Its kind, for users.
-        facts: Numbers and names that describe it, by their labels.
+        facts: Numbers and names that describe the file or folder, each by its label.
         remarks: What a command would leave out, fill in or decide.
         problems: Messages with which a command would stop.
-        fits: True if it fits the model; None if no model was named, or if this kind is not compared with models.
+        fits: True if the file or folder fits the model; None if no model was named, or if this kind is not compared
+            with models.
     """
 
     path: str
@@ -49,7 +50,7 @@ class CheckResult:
 
     @property
     def is_good(self) -> bool:
-        """True if commands would accept the path, and it fits the model (or was not compared with a model)."""
+        """True if commands would accept the file or folder, and it fits the model or was not compared with one."""
         return not self.problems and self.fits is not False
 
     def to_dict(self) -> dict[str, Any]:

@@ -34,20 +34,24 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "listops": ("listops.json",),
     "work_dir": (),
 }
-"""What lies in each kind of folder that this package writes and is no folder or annotation file of its own."""
+"""The files and folders in each kind of folder that this package writes. A path to one of them is a part of the folder.
+
+The folders of runs in a ``work_dir`` are not listed, because their names hold the date and time.
+"""
 
 
 def check_artefact(path: Path, target: Target | None = None) -> list[CheckResult] | None:
     """Check a folder that this package writes, or a part of one.
 
-    Checkpoints, exported models and corrupted class folders are not recognised here, but with those of others.
+    Checkpoints, exported models and corrupted class folders are not recognised here, because other programs write such
+    files and folders too.
 
     Args:
         path: A file or folder.
         target: Model with which checkpoints and annotation files in the folder are compared; None for no comparison.
 
     Returns:
-        The results; None for all other files and folders.
+        The results; None if the path is no such folder and not in one.
 
     Raises:
         OSError: The folder cannot be read.
@@ -59,7 +63,7 @@ def check_artefact(path: Path, target: Target | None = None) -> list[CheckResult
 
 
 def _kind(folder: Path) -> str | None:
-    """Return which kind of :data:`PARTS` a folder is; None if it is none of them."""
+    """Return the kind of a folder, a key of :data:`PARTS`; None if the folder is of no such kind."""
     if (folder / _STORE).is_file():
         return "store"
     if any(_content(path).get("imported") is True for path in sorted((folder / _IMPORTED).glob("*.json"))[:1]):
@@ -78,7 +82,7 @@ def _kind(folder: Path) -> str | None:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; an empty one if there is none."""
+    """Return the object in a JSON file; an empty dict if the file holds none or cannot be read."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -93,7 +97,7 @@ def _runs(folder: Path) -> list[str]:
 
 
 def _part(path: Path) -> list[CheckResult] | None:
-    """Return a problem that names the whole folder if a path is a part of one; else None."""
+    """Return a problem that names the whole folder if a path is a part of such a folder; else None."""
     here = path.absolute()
     for root in here.parents[:3]:
         try:

@@ -95,7 +95,7 @@ def _class_facts(found: Recognised, images: LabelledImages) -> dict[str, Any]:
 
 
 def _unreadable(images: LabelledImages) -> list[str]:
-    """Read the pixels of a sample of the images, and return the problem that some cannot be read, if any."""
+    """Read the pixels of a sample of the images, and return a problem if some of them cannot be read."""
     bad = []
     looked_at = spread(images.images, _LOOKED_AT)
     for image in looked_at:

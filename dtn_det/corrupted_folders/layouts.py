@@ -83,8 +83,8 @@ def list_folder(root: Path, layout: str) -> Source:
         layout: ``'imagenet'`` or ``'plain'``.
 
     Raises:
-        InputError: The folder holds no images, or, in ImageNet's layout, no class folders, or other folders beside
-            them.
+        InputError: The folder holds no images. Or, in ImageNet's layout, it holds no class folders, or other folders
+            beside them.
         OSError: A folder cannot be read.
     """
     found = recognise(root)
@@ -253,7 +253,7 @@ def _key(number: Id) -> Key:
 
 
 def _target(root: Path, path: Path) -> PurePosixPath:
-    """Return an annotation file's path in a tree: as below ``root``, or in ``annotations`` if it lies elsewhere."""
+    """Return an annotation file's path in a tree: as below ``root``, or in ``annotations`` if it is not below it."""
     path, root = path.resolve(), root.resolve()
     inside = path.is_relative_to(root)
     return PurePosixPath(path.relative_to(root).as_posix() if inside else f"{ANNOTATION_FOLDER}/{path.name}")

@@ -114,7 +114,7 @@ def plan_tree(
         layout: ``'auto'`` or one of :data:`LAYOUTS`.
         corruptor: Function that makes the corruptor, given the name of the benchmark that the layout suggests.
         crop: Whether to resize and crop as for ImageNet-C; None to do so in ImageNet's layout with the profiles
-            ``imagenet-c`` and ``imagenet-c-bar``, whose authors did it.
+            ``imagenet-c`` and ``imagenet-c-bar``, as the authors of these benchmarks did.
         file_format: One of :data:`FORMATS`; None for JPEG in ImageNet's layout and for the format of the source
             otherwise.
 
@@ -160,7 +160,7 @@ def _check_first_size(source: Source, corruptor: Corruptor) -> None:
     try:
         with Image.open(source.images[0].path) as image:
             width, height = image.size
-    # Unreadable images, and later ones of other sizes, are reported when they are to be corrupted.
+    # Unreadable images, and later images of other sizes, are reported when they are to be corrupted.
     except Exception:
         return
     corruptor.rules.check_size(width, height)

@@ -139,7 +139,7 @@ def token_magnitudes(tokens: Tensor, norm: nn.LayerNorm, num_groups: int) -> Mag
         tokens: ``(H, W, C)``, the input of a norm, without prefix tokens.
         norm: The norm. For a LayerNorm, which has no gates and kernels, an untrained DTN (``init='local'``, gates at
             0.5) with the same ``eps`` is applied.
-        num_groups: Number of groups of that untrained DTN; a trained one has its own.
+        num_groups: Number of groups of that untrained DTN; a trained DTN has its own number of groups.
 
     Returns:
         The sizes of each group of channels.

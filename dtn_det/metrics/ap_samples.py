@@ -168,7 +168,7 @@ def _weighted_ap(
 ) -> NDArray[np.float64]:
     """Compute the AP of each replicate, category, area range and threshold; NaN if not needed or without ground truth.
 
-    Precision is computed at true positives only, as it can only fall between two of them. The number of false positives
+    Precision is computed at true positives only, because it can only fall between them. The number of false positives
     before a true positive is the number of earlier detections inside the area range minus the matched detections among
     them. The loop therefore visits only matches.
     """

@@ -105,7 +105,7 @@ class CellLayout:
         )
 
     def groups(self) -> dict[str, NDArray[np.intp]]:
-        """Return the indices of each group's corruptions in :attr:`corruptions`; groups without any are left out."""
+        """Return the indices of each group's corruptions in :attr:`corruptions`; empty groups are left out."""
         found = {
             group: np.flatnonzero([name in members for name in self.corruptions]) for group, members in GROUPS.items()
         }
@@ -220,7 +220,7 @@ def checked_cells(
 
 
 def raise_problems(what: str, problems: dict[str, Iterable[tuple[object, object]]]) -> None:
-    """Raise one :class:`~dtn_det.errors.CellError` that lists the faults and their cells; do nothing without any.
+    """Raise one :class:`~dtn_det.errors.CellError` that lists the faults and their cells, if there are any.
 
     Args:
         problems: The faulty cells by the description of their fault; a fault without cells is ignored.

@@ -49,7 +49,7 @@ class Samples:
     seed: int
 
     def column(self, cell: Cell) -> int | None:
-        """Return the index of a cell on the last axis; None if it is not there."""
+        """Return the index of a cell on the last axis; None if the cell was not evaluated."""
         return self.cells.index(cell) if cell in self.cells else None
 
 
@@ -260,7 +260,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def holm_by_key(p_values: Mapping[K, float]) -> dict[K, float]:
-    """Adjust the p-values of one family by :func:`holm` and return them by their keys, without those that are NaN.
+    """Adjust the p-values of one family by :func:`holm`, and return them by their keys. NaN values are left out.
 
     >>> holm_by_key({"fog": 0.04, "snow": 0.01, "frost": float("nan")})
     {'fog': 0.04, 'snow': 0.02}

@@ -191,7 +191,7 @@ def classification_section(
     Args:
         models: The numbers of each model by its name, in the order of the tables.
         baseline: ``'alexnet'``, one of the models, or None for no corruption errors.
-        num_classes: Number of classes of the data; None if unknown. If a model is no better than guessing among them,
+        num_classes: Number of classes of the data; None if unknown. If a model is no better than guessing the class,
             its relative mCE is left out.
 
     Returns:

@@ -40,8 +40,8 @@ class ReportOptions:
     Attributes:
         models: Names of the models to show, in this order; all if empty.
         baseline: For classifiers, the model whose errors are the denominators of CE and mCE: ``alexnet`` or a model of
-            the stores. None for AlexNet if the data are ImageNet-C's; for other data there are then no CE and mCE. For
-            detectors, the model with which the others are compared.
+            the stores. With None, AlexNet is taken for the data of ImageNet-C, and other data get no CE and mCE. For
+            detectors, the model with which the other models are compared.
         pairs: First and second model of each difference, as ``FIRST:SECOND``; None to choose them by
             :func:`dtn_det.reports.sources.find_pairs`.
         replicates: Number of bootstrap replicates; 0 for no intervals.
@@ -184,7 +184,7 @@ def _detectors(
 
 
 def _baseline(sources: Sources, wanted: str | None) -> BaselineChoice:
-    """Choose the baseline: the denominator of classifiers' CE and mCE, or the detector to compare the others with."""
+    """Choose the baseline: the denominator of classifiers' CE and mCE, or the detector to compare others with."""
     if sources.task == "detection":
         if wanted is not None and wanted not in sources.models:
             raise ReportError(f"expected --baseline out of {', '.join(sources.models)}, got {wanted!r}")

@@ -51,7 +51,7 @@ def short(corruption: str) -> str:
 
 
 def groups_of(corruptions: set[str]) -> dict[str, list[str]]:
-    """Divide corruptions into their groups, in the order of the paper's tables; groups without one are left out."""
+    """Divide corruptions into their groups, in the order of the paper's tables; empty groups are left out."""
     found = {group: [name for name in names if name in corruptions] for group, names in GROUPS.items()}
     return {group: names for group, names in found.items() if names}
 

@@ -146,7 +146,7 @@ def _family(first: str, second: str, which: str, name: str, scope: str, severity
 
 
 def _support(quantity: Quantity, which: CorruptionSet, cells: Collection[Cell]) -> tuple[int, int]:
-    """Return how many evaluated cells a number summarises, and how many it would if none were missing."""
+    """Return how many evaluated cells a number summarises, and how many it would summarise without missing cells."""
     if quantity[1:] == CLEAN or (not quantity.scope and quantity.name.startswith("P ")):
         return 1, 1
     wanted = [
@@ -180,7 +180,7 @@ class Number(NamedTuple):
 
     @property
     def reach(self) -> tuple[float, float]:
-        """Distances from the value to both ends of the interval, at least 0 for error bars; (0, 0) without one."""
+        """Distances from the value to both ends of the interval, at least 0 for error bars; (0, 0) without interval."""
         if not self.has_interval:
             return 0.0, 0.0
         return max(0.0, self.value - self.low), max(0.0, self.high - self.value)

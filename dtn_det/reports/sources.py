@@ -234,7 +234,7 @@ def in_order(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[str
 
 
 def parse_pairs(texts: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Read pairs in the form ``FIRST:SECOND``, in which users give them.
+    """Read the pairs of models that users give in the form ``FIRST:SECOND``.
 
     Raises:
         ReportError: A text does not name two different models.

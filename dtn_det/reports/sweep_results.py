@@ -42,8 +42,8 @@ def sweep_report(
     Args:
         store: The store with the records. Images of unfinished units are left out; numbers are then marked `partial`.
         baseline: The model whose errors are the denominators of CE and mCE: ``alexnet``, or a model of the store, which
-            need not be among `names`. None for AlexNet if the data are ImageNet-C's; for other data there are then no
-            CE and mCE.
+            need not be among `names`. With None, AlexNet is taken for the data of ImageNet-C, and other data get no CE
+            and mCE.
         replicates: Number of bootstrap replicates; 0 for no intervals.
         on_cells: Called with the number of cells on which a detector was just evaluated.
 

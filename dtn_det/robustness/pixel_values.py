@@ -1,4 +1,4 @@
-"""The range of pixels that the mean and the standard deviation of a normalisation are of: 0 to 1, or 0 to 255."""
+"""Tell whether the mean and standard deviation of a normalisation are for pixels from 0 to 1 or from 0 to 255."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
 
-# For pixels from 0 to 1, the largest values of timm are a mean of 0.5 and a standard deviation of 1, and EfficientNets
-# of mmpretrain have one of 1.25. For pixels from 0 to 255, the smallest values in configs of mmpretrain and MMDetection
-# are, beside 0, a mean of 32 and a standard deviation of 1, that of Caffe's models.
+# For pixels from 0 to 1, the largest mean in timm is 0.5. The largest standard deviation is 1 in timm, and 1.25 in
+# mmpretrain's EfficientNets. For pixels from 0 to 255, the smallest mean above 0 in configs of mmpretrain and
+# MMDetection is 32, and the smallest standard deviation is 1, in Caffe's models.
 _LARGEST_MEAN, _LARGEST_STD = 1.0, 1.5
 _SMALLEST_MEAN, _SMALLEST_STD = 2.0, 1.0
 
 
 def check_unit_range(mean: Sequence[float], std: Sequence[float], where: str, advice: str) -> None:
-    """Check that a mean and a standard deviation can be those of pixels from 0 to 1.
+    """Check that a mean and a standard deviation can be for pixels from 0 to 1.
 
     Args:
-        where: The model or the file that has them, as the end of "of pixels from 0 to 1 ...".
-        advice: What to do with the right values, which follow it: ``'pass'`` or ``'write into FILE'``.
+        where: The model or the file that has these values, as the end of "of pixels from 0 to 1 ...".
+        advice: What to do with the right values, which the message names after it: ``'pass'`` or ``'write into FILE'``.
 
     Raises:
         InputError: A mean is above 1, or a standard deviation above 1.5.
@@ -28,7 +28,7 @@ def check_unit_range(mean: Sequence[float], std: Sequence[float], where: str, ad
     large_mean, large_std = max(mean) > _LARGEST_MEAN, max(std) > _LARGEST_STD
     if not large_mean and not large_std:
         return
-    # Of a mean of 0 nothing shows the range, and Caffe's models have a standard deviation of 1 beside means near 100.
+    # A mean of 0 does not show the range, and Caffe's models have a standard deviation of 1 beside means near 100.
     of_bytes = (large_mean or not any(mean)) and (large_std or min(std) >= _SMALLEST_STD)
     right = f"mean={_shown(mean, 255)}, std={_shown(std, 255)}, which are these divided by 255"
     raise InputError(

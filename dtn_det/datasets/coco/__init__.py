@@ -33,7 +33,7 @@ class CocoFile:
         annotations: The objects of these images and of the wanted categories. Each has ``id``, ``image_id``,
             ``category_id``, ``bbox`` of four finite numbers (x, y, width, height), ``area`` and ``iscrowd`` (0 or 1),
             and a ``segmentation`` if there is one that can be evaluated.
-        categories: One row for each id, with ``id`` and ``name``; also those that are not wanted.
+        categories: One row for each id, with ``id`` and ``name``; also for categories that are not wanted.
         left_out: The objects of these images and of categories that are not wanted.
         remarks: What was left out, filled in or decided.
         mask_faults: The faults of segmentations that cannot be evaluated. The objects with these faults are kept

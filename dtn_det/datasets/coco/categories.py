@@ -31,7 +31,7 @@ class WantedClasses:
     def ids_in(self, categories: Mapping[Id, Row]) -> set[Id]:
         """Return the ids of the categories with these names; all ids if the file lacks some of the names.
 
-        A file that lacks a class is refused by :func:`dtn_det.datasets.class_names.check_set`, so all of it is read.
+        A file that lacks a class is read as a whole, because :func:`dtn_det.datasets.class_names.check_set` refuses it.
         """
         wanted = set(self.names)
         if not wanted <= {row["name"] for row in categories.values()}:

@@ -112,7 +112,7 @@ class Orientations:
             )
 
     def remarks(self) -> tuple[Remark, ...]:
-        """Return a remark on undecided images, unless other images show that sizes are annotated as images are read."""
+        """Return a remark on undecided images, unless other images are known to be read with their annotated sizes."""
         if not self.undecided or self.agreeing:
             return ()
         read = "as {it is|they are} stored" if self.as_stored else "as it shows {it|them}"

@@ -179,7 +179,7 @@ class CocoReader:
         self, rows: Sequence[Row], images: Mapping[Id, Row], categories: Mapping[Id, Row], chosen: Collection[Id]
     ) -> list[Row]:
         found = []
-        # Objects of other categories are read alike, but what is found in them concerns nobody.
+        # Objects of other categories are read by a second reader, whose remarks and faults are dropped.
         aside = CocoReader(self.path)
         for place, row in enumerate(rows):
             image, category = identifier(row.get("image_id")), identifier(row.get("category_id"))

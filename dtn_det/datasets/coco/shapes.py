@@ -26,7 +26,7 @@ class MaskFault:
 
     Attributes:
         reason: What the object has instead of a mask, worded to follow "got" in a message.
-        advice: What to do with it.
+        advice: What to do with the segmentation.
     """
 
     place: str

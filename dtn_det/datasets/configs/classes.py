@@ -215,8 +215,8 @@ def checkpoint_classes(content: Mapping[str, Any]) -> tuple[tuple[str, ...] | No
 def list_in_label_order(cfg: Any, found: LabelNames) -> tuple[Remark, ...]:
     """List the classes of a config's data sets in the order of the labels.
 
-    The labels do not change, because MMDetection ignores the order in the config when it numbers labels. It uses that
-    order for the names that it draws and stores in the checkpoint, which would otherwise be wrong.
+    MMDetection ignores the order in the config when it numbers labels, so the labels do not change. But it draws names
+    and stores them in the checkpoint by the order in the config, so names would be wrong in any other order.
 
     Args:
         cfg: Config of a training; changed in place.

@@ -308,12 +308,12 @@ def _with_images(root: Path, folder: str, depth: int) -> Iterator[str]:
 
 
 def num_inner_classes(inner: Sequence[str], folders: Sequence[str]) -> int:
-    """Count the classes if each inner folder were a class: the inner folders, and the class folders without any."""
+    """Count the classes if each inner folder were a class: inner folders, and class folders without inner folders."""
     return len(inner) + len({*folders} - _outer(inner))
 
 
 def pooled_remarks(inner: Sequence[str], where: object) -> tuple[Remark, ...]:
-    """Return a remark that images in inner folders count as the class of the outer folder; none without any."""
+    """Return a remark that images in inner folders count as the class of the outer folder, if there are such images."""
     if not inner:
         return ()
     classes = agreeing(len(_outer(inner)), f"{len(_outer(inner)):,} {{class|classes}}")

@@ -122,7 +122,7 @@ class Recognised:
 
 
 def recognise(root: Path) -> Recognised:
-    """Recognise a folder by names, by a few entries of each folder in it, and by the headers of a few images.
+    """Recognise a folder from names, a few entries of each folder in it, and the headers of a few images.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -139,7 +139,7 @@ def recognise(root: Path) -> Recognised:
 
 
 def _structure(root: Path, contents: Contents) -> Recognised | None:
-    """Recognise a folder by structure and file types; None if these do not suffice and it may hold class folders."""
+    """Recognise a folder from structure and file types; None if they do not suffice, as for class folders."""
     if (tiny := _tiny_imagenet(root, contents)) is not None:
         return tiny
     arrays = [name for name in contents.others if name.endswith(".npy")]

@@ -257,7 +257,7 @@ def about_files(data: FigureData) -> str:
 
 
 def _partial(data: FigureData) -> dict[str, str]:
-    """Return, for each model whose numbers cover only a part of the images or cells, the reason."""
+    """Return the reason for each model whose numbers cover only a part of the images or cells."""
     found = {}
     for name in data.models:
         mean = data.mean(name)

@@ -152,7 +152,7 @@ def sentence(comparison: Comparison) -> str:
 
 
 def second_sentence(comparison: Comparison) -> str:
-    """Return a sentence on the differences on clean images and in rPC or relative mCE; empty without either."""
+    """Return a sentence on the differences on clean images and in rPC or relative mCE; empty if both are unknown."""
     changes = (comparison.clean, comparison.relative)
     told = [_described(comparison, change) for change in changes if change is not None]
     return f"{'; '.join(told)}." if told else ""

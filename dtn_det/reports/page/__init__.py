@@ -129,7 +129,7 @@ class Finding:
 
     Attributes:
         verdict: Whether the second model is ``better``, ``worse``, or ``even`` if no difference is significant.
-        evidence: A sentence with the numbers that support it.
+        evidence: A sentence with the numbers that support the claim.
     """
 
     verdict: str

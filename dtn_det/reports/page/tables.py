@@ -40,7 +40,7 @@ _WHOLE_NAMES = {(title(group), short(name)): title(name) for group, names in GRO
 
 @dataclass(frozen=True)
 class Badge:
-    """A remark behind a text, of which one word is shown and the rest on demand."""
+    """A remark behind a text. One word of the remark is shown, and the rest of it on demand."""
 
     word: str
     whole: str
@@ -87,7 +87,7 @@ class ViewCell:
     """A cell of a table of the page.
 
     Attributes:
-        value: The number by which it is sorted; None for a text or a missing number.
+        value: The number by which the cell is sorted; None for a text or a missing number.
         interval: The interval as text; empty without one.
         mark: ``best``, ``second`` or empty.
         significant: Whether the number is a difference that is significant.

@@ -229,7 +229,7 @@ def _shown(cell: TableCell, decimals: int) -> float:
 def model_cell(
     numbers: Numbers, model: ReportModel, which: str, name: str, scope: str = "", severity: int = 0
 ) -> TableCell:
-    """Make the cell of a number of a model, marked as partial if cells or images are missing; empty without one."""
+    """Make the cell of a model's number, marked as partial if cells or images are missing; empty without a number."""
     number = numbers.get(model.name, which, name, scope, severity)
     if number is None or not math.isfinite(number.value):
         return TableCell()

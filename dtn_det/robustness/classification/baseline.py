@@ -162,7 +162,7 @@ def _profile(manifest: StoreManifest) -> str:
 
 
 def image_side(manifest: StoreManifest) -> int | None:
-    """Return the side of the square images that the models of a store got, before their own preprocessing.
+    """Return the side of the square images that the models of a store got, before the models' preprocessing.
 
     Stores of earlier versions have the side only in the text of the protocol, from which it is parsed. The result is
     None if the text does not have it either.

@@ -93,7 +93,8 @@ class ClassSet:
     def english_names(self, number: int, name: str) -> str:
         """Return the error message for folders with the English names of ImageNet's classes; empty without an error.
 
-        It concerns only models with ImageNet's 1,000 classes, and only folders whose numbering the user did not choose.
+        There is an error only for models with 1,000 classes, ImageNet's number, and only if the user did not choose how
+        folders are numbered.
         """
         labels = self.images.labels
         folders = sorted(labels.numbers)
@@ -144,7 +145,7 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
     """
     theirs, ours = model.class_names, classes.images.labels.names
     if theirs and len(theirs) != len(ours):
-        # The number of the model's logits is that of the data's classes, see `check_number`.
+        # The model has as many logits as the data have classes, see `check_number`.
         left_out = names_left_out(theirs, len(ours), model.name)
         training = {**model.training, **facts_of_names((left_out,))}
         aligned, told = align(replace(model, class_names=(), training=training), classes)

@@ -155,7 +155,7 @@ def _chosen_profile(options: ClassificationOptions, found: Recognised, profile: 
 
 
 def _taken_as_they_are(found: Recognised, side: int) -> tuple[Remark, ...]:
-    """Return a remark if some images have the size to which others are cropped, and so are not resized before."""
+    """Return a remark if some images have the size to which others are resized and cropped, and stay as they are."""
     if side != SIDES["imagenet-c"] or (side, side) not in found.sizes:
         return ()
     what = (

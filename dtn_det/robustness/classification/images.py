@@ -187,7 +187,7 @@ def see(pixels: ByteImage, view: View) -> ByteImage:
 class ViewSlots:
     """Slots of memory for images, each used again once the models are done with it.
 
-    Fresh shared memory for each image would take more than a tenth of the time of corrupting it.
+    Allocating shared memory for each image would take more than a tenth of the time of corrupting the image.
 
     Args:
         side: Side of the images in pixels, before they are resized for a model.

@@ -107,7 +107,7 @@ class CocoScorer:
     def _matches_of(self, found: CellDetections, kind: str, labels: Sequence[int]) -> CocoMatches:
         part = found.of_labels(labels)
         ids = np.array([self.truth.images[number].id for number in np.unique(part.image).tolist()], np.int64)
-        # Images with neither objects nor detections of these categories have no influence.
+        # Images with neither objects nor detections of these categories do not change the matches.
         ids = np.intersect1d(np.concatenate([ids, *(self._images_of[label] for label in labels)]), self.ids)
         categories = [self.categories[label] for label in labels]
         return matches_from_evaluator(self.evaluator(part, kind, ids.tolist() or self.ids[:1], categories))
@@ -149,7 +149,7 @@ class CocoScorer:
         return evaluator
 
     def _nothing(self) -> Any:
-        """Make the `COCO` object of a cell without detections. `loadRes` fails on it in faster-coco-eval before 1.8."""
+        """Make the `COCO` object of a cell without detections; before faster-coco-eval 1.8, `loadRes` fails to make it."""
         empty = require("faster_coco_eval", "det").COCO()
         empty.dataset = {**self.coco.dataset, "annotations": []}
         empty.createIndex()
@@ -285,7 +285,7 @@ def try_evaluation(path: Path, truth: CocoTruth, *, masks: bool) -> None:
             form of annotations (polygons, run lengths, crowds).
 
     Raises:
-        AnnotationError: The evaluation fails; the message names the first image or object on which it does.
+        AnnotationError: The evaluation fails; the message names the first image or object on which it fails.
     """
     part = truth.select(_varied(truth))
     for kind in KINDS if masks else KINDS[:1]:

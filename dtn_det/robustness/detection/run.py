@@ -214,8 +214,8 @@ def model_manifest(
 ) -> ModelManifest:
     """Return the manifest of the weights and settings that a detector's numbers depend on.
 
-    The manifest holds the names of the labels if their order is not that of the data's categories. If the orders agree,
-    it holds no such names, so records with and without reordered labels are never mixed.
+    The manifest holds the names of the labels only if the labels are in another order than the data's categories. So
+    records with and without reordered labels are never mixed.
     """
     state: dict[str, Any] = detector.model.state_dict()
     categories = tuple(name for _, name in data.truth.categories)

@@ -62,7 +62,7 @@ class _PlainUnpickler(pickle.Unpickler):
     """Resolves each name in a pickle to a stand-in that builds plain data. Each look-up makes a new stand-in."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in for a name, and refuse all names without one."""
+        """Return the stand-in for a name, and refuse names that have no stand-in."""
         # numpy 2 renamed numpy.core to numpy._core; a file has the name of the numpy that wrote it.
         place = (module.replace("numpy.core", "numpy._core"), name)
         stand_ins: dict[tuple[str, str], Any] = {

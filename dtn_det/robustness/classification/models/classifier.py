@@ -159,12 +159,12 @@ def channel_values(given: Mapping[str, Any], known: Mapping[str, Any], channels:
 
     Args:
         given: The user's ``mean`` and ``std``, each with a value for each channel or one for all; None takes timm's.
-        known: timm's settings for the model. Without a mean in them, the mean is 0; without a standard deviation, it
+        known: timm's settings for the model. If they lack the mean, it is 0; if they lack the standard deviation, it
             is 1.
 
     Raises:
-        InputError: The number of values is neither 1 nor the number of channels, a value is not finite, or a ``std`` is
-            not positive, or they are those of pixels from 0 to 255.
+        InputError: The number of values is neither 1 nor the number of channels, a value is not finite, a ``std`` is
+            not positive, or the values are for pixels from 0 to 255.
     """
     neutral = {"mean": (0.0,), "std": (1.0,)}
     chosen = {name: known.get(name) or neutral[name] if one is None else one for name, one in given.items()}

@@ -199,7 +199,7 @@ def _num_classes(model: Any) -> int | None:
 
 
 def _class_names(model: Any) -> tuple[str, ...]:
-    """Return the names of the classes that came with the weights from a folder or the hub; empty without any."""
+    """Return the names of classes that came with the weights from a folder or the hub; empty if none came."""
     names = getattr(model, "pretrained_cfg", {}).get("label_names")
     return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
