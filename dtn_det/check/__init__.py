@@ -31,7 +31,7 @@ class CheckResult:
         path: The file or folder.
         kind: Its kind, for programs: ``'coco'``, ``'class_folders'``, ``'corrupted'``, ``'checkpoint'``,
             ``'store'``, another kind of :class:`dtn_det.datasets.folders.recognise.Recognised`, or a key of
-            :data:`dtn_det.check.artefacts.PARTS`; empty if it was not recognised.
+            :data:`dtn_det.check.artefacts.PARTS`; empty if the file or folder was not recognised.
         title: Its kind, for users.
         facts: Numbers and names that describe the file or folder, each by its label.
         remarks: What a command would leave out, fill in or decide.

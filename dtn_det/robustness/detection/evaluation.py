@@ -149,7 +149,7 @@ class CocoScorer:
         return evaluator
 
     def _nothing(self) -> Any:
-        """Make the `COCO` object of a cell without detections; before faster-coco-eval 1.8, `loadRes` fails to make it."""
+        """Make the `COCO` object of a cell without detections, which `loadRes` of faster-coco-eval 1.7 cannot make."""
         empty = require("faster_coco_eval", "det").COCO()
         empty.dataset = {**self.coco.dataset, "annotations": []}
         empty.createIndex()
