@@ -24,7 +24,7 @@ def locality_attention(
 ) -> Tensor:
     """Compute attention with a scale per head, with PyTorch's fused kernels (Lee et al., arXiv:2112.13492, Sec. 3.3).
 
-    A token attends to itself if it is alone or if all others are masked for it, so that nothing becomes NaN.
+    A token attends to itself only if it is alone or all other tokens are masked for it, so that nothing becomes NaN.
 
     Args:
         q: Queries ``(B, heads, N, D)``.

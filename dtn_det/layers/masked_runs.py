@@ -50,8 +50,8 @@ def valid_runs(mask: Tensor) -> Runs | None:
 def layer_norm_parameters(parameters: DTNParameters) -> DTNParameters:
     """Return parameters with which the kernels use LayerNorm's statistics alone.
 
-    The gates are exactly 1, so the positional kernels have no effect. They are as narrow as at initialisation, because
-    wide ones would only cost time.
+    The gates are exactly 1, so the positional kernels have no effect. Wide kernels would only cost time, so the kernels
+    are as narrow as at initialisation.
     """
     narrow = torch.zeros_like(parameters.coefficients)
     narrow[:, 2] = -1
@@ -109,8 +109,8 @@ class _NormalizeRuns(torch.autograd.Function):
             grad_x[where], *rest = torch.ops.dtn_det.dynamic_token_norm_backward(
                 grad_y[where], x[where], *(parameters if inside else around), *ctx.options, 1, length
             )
-            # All pieces contribute to the gradients of weight and bias, the last two; only runs contribute to the
-            # others.
+            # All pieces contribute to the gradients of weight and bias, which are the last two. Only runs contribute to
+            # the gradients of the other parameters.
             for total, gradient in list(zip(sums, rest, strict=True))[0 if inside else 3 :]:
                 if total is not None:
                     total += gradient

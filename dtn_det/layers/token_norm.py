@@ -108,7 +108,7 @@ def check_groups(num_features: int, num_groups: int) -> None:
     """Check that the number of groups divides the number of channels.
 
     Raises:
-        ValueError: A number is not an integer, or the groups do not divide the channels.
+        ValueError: A number is not an integer, or ``num_groups`` does not divide ``num_features``.
     """
     if not isinstance(num_features, int) or not isinstance(num_groups, int):
         raise InputError(

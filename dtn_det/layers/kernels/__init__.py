@@ -27,13 +27,14 @@ class KernelStatus:
 
 
 def check_tensors(x: Tensor, parameters: DTNParameters, grad_y: Tensor | None = None) -> None:
-    """Check tensors before a kernel reads them, because a kernel would also read wrong addresses.
+    """Check tensors before a kernel reads them, because kernels do not check the addresses that they read.
 
     Args:
         x: ``(B, N, C)`` or ``(B, H, W, C)``.
 
     Raises:
-        ValueError: Tensors are on different devices, or the size or dtype of a parameter does not match the others.
+        ValueError: Tensors are on different devices, or the size or dtype of a parameter does not match the other
+            tensors.
     """
     device, dtype = x.device, parameters.coefficients.dtype
     groups, channels = parameters.coefficients.shape[0], x.shape[-1]

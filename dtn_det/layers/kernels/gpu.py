@@ -23,10 +23,10 @@ from dtn_det.layers.kernels import KernelStatus, check_tensors
 from dtn_det.layers.plain import DTNOptions, DTNParameters
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-# A program keeps all channels of a group in registers, for at least COLUMNS tokens.
+# Largest number of channels of a group. A program keeps all of them in registers, for at least COLUMNS tokens.
 MAX_GROUP_CHANNELS = 1024
-# Number of elements of a program's tile, and number of its warps. The kernel for the statistics of tokens loops over
-# groups, so its tiles are smaller.
+# Number of elements in the tile of a program, and number of its warps. TOKEN_TILE and TOKEN_WARPS are those of the
+# kernel for the statistics of tokens, whose tiles are smaller because it loops over groups.
 TILE = 2048
 WARPS = 8
 TOKEN_TILE = 512
@@ -36,7 +36,8 @@ COLUMNS = 4
 AXIS_BLOCK = 128
 # The kernels index tokens and programs with 32 bits, and elements with 64.
 MAX_TOKENS = 1 << 30
-# Weights below a thousandth of the rounding error do not change the result.
+# Weights whose exponent is this far below the largest one are left out: they are below a thousandth of the rounding
+# error.
 DEPTH = -math.log(torch.finfo(torch.float32).eps * 1e-3)
 
 
@@ -147,11 +148,14 @@ def _power_of_two(number: int) -> int:
 
 @dataclass(frozen=True)
 class _Statistics:
-    """Intermediate results that both passes need: tables of the axes, statistics of tokens, moments within rows."""
+    """Intermediate results that both passes need: tables of the axes, statistics of tokens, moments within rows.
+
+    ``N`` is the number of tokens of the batch, ``B * H * W``, and ``G`` the number of groups of channels.
+    """
 
     bounds: Tensor  # (4, G, H + W) int32
     table: Tensor  # (4, G, H + W)
-    scale: Tensor  # (N, G); empty without head_rms
+    scale: Tensor  # (N, G); empty without the option head_rms
     own: Tensor  # (2, N)
     row_mean: Tensor  # (B, H, W, C)
     row_var: Tensor  # (B, H, W, C)

@@ -30,7 +30,7 @@ _INPUTS = _TENSORS + len(DTNOptions._fields) + 3
 def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> bool:
     """Return whether :func:`dynamic_token_norm` supports this input on its device.
 
-    It is ``(B, H, W, C)``, or ``(B, N, C)`` with tokens before the grid, which only the CPU kernels support.
+    The input is ``(B, H, W, C)``, or ``(B, N, C)`` with tokens before the grid, which only the CPU kernels support.
     """
     # An exported or traced graph must also run where the kernels are missing.
     if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
@@ -149,7 +149,7 @@ def _autograd(ctx: torch.autograd.function.FunctionCtx, grad_y: Tensor) -> tuple
 def needs_plain_form(grad_y: Tensor) -> bool:
     """Return whether only the plain form can run a backward pass.
 
-    It can if the backward pass is itself differentiated, or if it runs for many ``grad_y`` at once
+    This is the case if the backward pass is itself differentiated, or runs for many ``grad_y`` at once
     (``is_grads_batched=True``).
     """
     if torch.compiler.is_compiling():

@@ -42,7 +42,7 @@ def _reference(
     x, scale, token, group, height, width, num_groups, channels, valid,
     D: tl.constexpr, BLOCK_D: tl.constexpr, HEAD_RMS: tl.constexpr,
 ):  # fmt: skip
-    """Read the normalised token in the middle of each token's image."""
+    """For each token of a tile, read the normalised token in the middle of the same image."""
     middle = token // (height * width) * (height * width) + height // 2 * width + width // 2
     scales = scale + middle.to(tl.int64) * num_groups + group
     return _read(x + _elements(middle, group, channels, D, BLOCK_D), scales, valid, tl.arange(0, BLOCK_D) < D, HEAD_RMS)

@@ -62,7 +62,7 @@ class TokenGroupNorm(AcrossTokensNorm):
         ``weight``, ``bias``: ``(C,)``.
 
     Raises:
-        ValueError: The groups do not divide the channels, or ``over`` is unknown.
+        ValueError: ``num_groups`` does not divide ``num_features``, or ``over`` is unknown.
     """
 
     decisive: ClassVar[tuple[str, ...]] = ("eps", "include_prefix", "num_groups", "over")
@@ -203,9 +203,9 @@ class SwitchNorm(_RunningMomentsNorm):
     are, in this order: over the tokens of an image per channel (IN), over the channels of a token (LN), and over all
     tokens of the batch per channel (BN). All variances are biased, as in the paper.
 
-    Two things differ from the paper. Its LN is over a whole feature map; here LN is over each token, as in
-    transformers. It averages over batches after training for evaluation; here running statistics replace BN's, updated
-    as in :class:`TokenBatchNorm` but with the biased variance.
+    Two things differ from the paper. The paper's LN is over a whole feature map; here LN is over each token, as in
+    transformers. For evaluation, the paper averages BN's statistics over batches after training. Here running
+    statistics are used, updated as in :class:`TokenBatchNorm` but with the biased variance.
 
     Args:
         num_features: Channels ``C`` of a token.

@@ -42,7 +42,7 @@ ALIASES: dict[str, str] = {
     "dynamictanh": "dyt",
 }
 
-# Arguments of the classes that do not count as options.
+# Arguments of the norms' constructors that do not count as options.
 _GIVEN = frozenset({"self", "num_features", "num_groups", "device", "dtype"})
 
 
@@ -127,7 +127,7 @@ def from_layer_norm(norm: nn.Module, name: str, num_groups: int = 1, **options: 
 
     It takes over the number of channels, ``eps`` (unless given in ``options``), dtype, device and training mode, and
     the values of ``weight`` and ``bias`` if both norms have them. ``weight`` and ``bias`` keep their ``requires_grad``;
-    other parameters take over that of ``weight``.
+    other parameters take over the ``requires_grad`` of ``weight``.
 
     Args:
         norm: An ``nn.LayerNorm`` over the last dimension.
