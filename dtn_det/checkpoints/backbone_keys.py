@@ -136,7 +136,7 @@ def to_mmdet(state: Mapping[str, Tensor], family: Family) -> StateDict:
 
 
 def whose_names(names: Iterable[str]) -> str:
-    """Return whose format some names of a Swin or PVT have, such as ``MMDetection's Swin``; empty if unknown."""
+    """Return the library and family whose names these are, such as ``MMDetection's Swin``; ``""`` if unknown."""
     names = list(names)
     for (family, source), pattern in _SIGNATURES.items():
         if any(map(re.compile(rf"(?:^|\.){pattern}").search, names)):
@@ -150,8 +150,8 @@ class RenamedBackbone:
     """The state dict of a whole model, after its backbone was converted to MMDetection's names.
 
     Attributes:
-        renamed: New names, which the file does not have.
-        what: Whose names the backbone had, for messages, such as ``timm's Swin``.
+        renamed: Names that the conversion made. The file does not have them.
+        what: Format of the backbone's names before the conversion, for messages, such as ``timm's Swin``.
     """
 
     state: StateDict

@@ -16,8 +16,10 @@ CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors")
 """Suffixes of checkpoint files. ``.safetensors`` files are written by safetensors, all others by ``torch.save``."""
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
-"""Names of the file with the weights in a folder of Hugging Face. Weights in parts have an index with the suffix
-INDEX_END instead. Of several, the first is taken, and a file before an index, as by transformers and timm.
+"""Names of the file of weights in a folder of Hugging Face, the preferred one first.
+
+If the weights are in parts, an index has such a name with INDEX_END added. A file is preferred to its index, as in
+transformers and timm.
 """
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -36,7 +38,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
 
 def folder_remarks(source: str) -> tuple[Remark, ...]:
-    """Return a remark on which weights are read from a folder that has them more than once."""
+    """Return a remark on which file is read, if a folder of Hugging Face has several files of weights."""
     files = () if "://" in source else weight_files(Path(source).expanduser())
     if len(files) < 2:
         return ()

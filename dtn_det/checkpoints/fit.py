@@ -132,7 +132,7 @@ class Fit:
         return ""
 
     def advice(self) -> str:
-        """Return advice for a checkpoint that no other model or config would fit; empty if another one may fit."""
+        """Return advice if no other model or config would help; empty if another model or config may fit."""
         if self.structure is not None:
             return ""
         if self.other_names and not self.misshapen and not self.biases:
@@ -149,7 +149,7 @@ class Fit:
 
     @property
     def structure(self) -> Structure | None:
-        """A difference of structure that the names show; None if they show none, or if the trouble is another."""
+        """A difference of structure that the names show; None if there is none, or the misfit has another cause."""
         if self.biases or self.not_numbers or self.other_depth:
             return None
         return find_structure(self.unexpected, self.missing, self.other_names)
@@ -214,7 +214,7 @@ def compare_weights(
     # Some wrappers add their name in `named_buffers()` but not in state dicts, so only the ends of names are compared.
     of_model = tuple(f".{name}" for name in buffers)
     beyond = [name for name in state if name not in own]
-    # If the model has such norms itself, the file may have the same norms under other names.
+    # If the model itself has norms with options, those of the file may be the same norms under other names.
     own_norms = any(_norm_of(own, name) for name in own)
     others = {} if own_norms else {norm: None for name in beyond if (norm := _norm_of(state, name))}
     left_out = tuple(name for name in beyond if _OF_TRAINING.match(name))
@@ -244,7 +244,7 @@ def compare_weights(
 
 
 def with_tied_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> StateDict:
-    """Add each missing name of the model whose tensor a state dict has under another name.
+    """Add the missing names of tensors that a state dict has under only some of the model's names.
 
     A parameter that several modules share has a name in each of them. Files of safetensors and of Hugging Face's models
     hold such a tensor only once, under one of its names.
@@ -354,7 +354,7 @@ def _has_nan(values: Tensor) -> bool:
 
 
 def _other_type(value: Tensor, own: Tensor) -> str:
-    """Return the type of a weight that cannot be loaded into the model; empty if it can."""
+    """Return the type of a weight that cannot be loaded into the model; ``""`` for a weight that can be loaded."""
     if value.is_meta:
         return "without values"
     if own.is_floating_point() and value.is_complex():

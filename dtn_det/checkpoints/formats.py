@@ -48,7 +48,7 @@ def check_format(path: Path) -> None:
     """Check that a file or folder is not in a format of another library.
 
     Raises:
-        CheckpointError: It is; the message names the format and how to convert it.
+        CheckpointError: The file or folder is in such a format. The message names the format and how to convert it.
     """
     found = other_format(path)
     if found is not None:
@@ -91,7 +91,7 @@ def _of_folder(folder: Path) -> OtherFormat | None:
 
 
 def _distributed(folder: Path) -> Path | None:
-    """Return the folder of the model's distributed checkpoint: the folder itself, or the only one in it."""
+    """Return the folder of a distributed checkpoint, itself or the model's one in it; None if there is none."""
     if _is_distributed(folder):
         return folder
     inner = sorted(path.parent for path in folder.glob("*/.metadata") if _is_distributed(path.parent))
@@ -172,7 +172,7 @@ def _by_content(path: Path) -> OtherFormat | None:
 
 
 def _of_archive(path: Path) -> OtherFormat | None:
-    """Return the format of a ZIP archive; None for one of ``torch.save``."""
+    """Return the format of a ZIP archive; None for an archive of ``torch.save``."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     ends = {name.partition("/")[2] for name in names}

@@ -28,8 +28,8 @@ from dtn_det.layers.token_norm import TokenNorm
 OptionsPolicy = Literal["take", "keep", "refuse"]
 """What to do if the layers of a checkpoint were trained with other options than the model's layers have.
 
-``'take'`` gives the model the options of the checkpoint, ``'keep'`` leaves the model's, and ``'refuse'`` raises an
-error.
+``'take'`` gives the model the options of the checkpoint, ``'keep'`` keeps the options of the model, and ``'refuse'``
+raises an error.
 """
 
 NORM_OF_THE_MODEL = "name the model or the config that it was trained with"
@@ -239,7 +239,7 @@ def with_options(
         options, so that the layers do not warn about them again.
 
     Raises:
-        CheckpointError: The weights are of another norm with ``'take'``, or options differ with ``'refuse'``.
+        CheckpointError: With ``'take'``, the weights are of another norm. With ``'refuse'``, options differ.
     """
     of_config = trained_options(content)
     state = dict(state)

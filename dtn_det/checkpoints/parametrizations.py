@@ -76,8 +76,8 @@ def _are_parts(g: Tensor, v: Tensor) -> bool:
 
 def _product(g: Tensor, v: Tensor) -> Tensor:
     dtype = torch.promote_types(g.dtype, v.dtype)
-    # The axis that keeps its length; -1 stands for a single magnitude. An axis of length 1 is never summed over in
-    # vain, so that any axis of equal length serves where all are of length 1.
+    # The axis that is not summed over: the magnitude has its length, which is more than 1. If there is no such axis,
+    # any axis of length 1 in both tensors gives the same norm. -1 stands for a norm over all axes.
     axis = next((axis for axis, length in enumerate(g.shape) if length == v.shape[axis] > 1), None)
     if axis is None:
         axis = next((axis for axis, length in enumerate(g.shape) if length == v.shape[axis]), -1)
@@ -85,14 +85,14 @@ def _product(g: Tensor, v: Tensor) -> Tensor:
 
 
 def check_parametrizations(state: Mapping[str, Tensor], own: Iterable[str] | None = None) -> None:
-    """Check that no weight is left in the parts of a parametrization, which only its program can put together.
+    """Check that no weight is stored as parts of a parametrization, which only the parametrization's code can join.
 
     Args:
         state: Names and tensors, after :func:`fold_weight_norm`, in the names of the model if ``own`` is given.
         own: Names of the model; None if it is not known. Only parts of weights that the model has are refused.
 
     Raises:
-        CheckpointError: Some weights are in the parts of a parametrization, such as spectral norm or LoRA.
+        CheckpointError: Some weights are stored as parts of a parametrization, such as spectral norm or LoRA.
     """
     known = None if own is None else set(own)
     found: dict[str, tuple[str, str]] = {}

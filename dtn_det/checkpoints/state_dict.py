@@ -26,7 +26,7 @@ AVERAGED_PLACES = (
 # Key under which Lightning's WeightAveraging stores the plain weights; it stores the average under ``state_dict``.
 _LIGHTNINGS = "current_model_state"
 
-# Pattern for keys that users choose in their own programs.
+# Pattern of the keys under which programs of users store other data of a training, such as optimizers and metrics.
 _OF_TRAINING_KEY = re.compile(
     r"^opt|optim|sched|scaler|loss|criterion|metric|rng|random|grad|meta|hyper|args|config|callback"
 )
@@ -76,9 +76,10 @@ class Chosen:
 def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None) -> Chosen:
     """Find the state dict of a checkpoint.
 
-    Of a checkpoint with both kinds the average is taken, as timm does; of networks whose names show which one is meant,
-    this one, see :mod:`dtn_det.checkpoints.two_networks`. MMEngine intends the same: its ``EMAHook`` saves
-    the average under ``state_dict`` and the weights that the optimizer updates under ``ema_state_dict``.
+    If a checkpoint has an average and plain weights, the average is taken, as timm does. If it has several networks,
+    their names may show which one is meant, see :mod:`dtn_det.checkpoints.two_networks`. MMEngine intends the average
+    too: its ``EMAHook`` saves the average under ``state_dict`` and the weights that the optimizer updates under
+    ``ema_state_dict``.
 
     Args:
         content: A state dict; or a dict with one, perhaps nested, under a key of :data:`PLAIN_PLACES` or

@@ -1,4 +1,4 @@
-"""Differences of names that show another structure, so that renaming the weights would change outputs in silence.
+"""Differences of names that show another structure: renamed weights would load, but the outputs would be wrong.
 
 A vision transformer of timm with ``global_pool='avg'`` has ``fc_norm``, which normalises the mean over the tokens, in
 place of ``norm``, which normalises the tokens before the class token is taken. Both have the same shapes.
@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Modules of which each pair of different roles means another computation. Names of one role are the same module under
-# the names of different libraries.
+# Role of a module, by a part of its name. Libraries have different names for a module of the same role. Two modules of
+# different roles compute different things.
 _ROLES = {
     **dict.fromkeys(("fc_norm", "pooler"), "after pooling"),
     **dict.fromkeys(("norm_pre", "pre_norm", "ln_pre", "pre_layrnorm"), "before the blocks"),
@@ -29,7 +29,7 @@ _ROLES = {
     **dict.fromkeys(("k_norm", "k_proj", "key"), "keys"),
     **dict.fromkeys(("v_proj", "value"), "values"),
 }
-# Roles that differ also from a module without a role.
+# A module of one of these roles also differs from any module without a role.
 _OF_THEIR_OWN = frozenset({"after pooling", "before the blocks", "distillation head"})
 _AFTER_POOLING = re.compile(r"(^|\.)fc_norm\.\w+$")
 _CLASS_TOKEN = re.compile(r"(^|\.)cls_token$")
@@ -52,7 +52,7 @@ class Structure:
 def find_structure(
     unexpected: Iterable[str], missing: Iterable[str], pairs: Iterable[tuple[str, str]]
 ) -> Structure | None:
-    """Explain names that differ by the structure of the two models.
+    """Find a difference of structure between two models that explains why their names differ.
 
     Args:
         unexpected: Names of the file that the model lacks.
@@ -60,7 +60,8 @@ def find_structure(
         pairs: Pairs of an unexpected and a missing name of the same shape, if every name has a partner.
 
     Returns:
-        The difference if it explains all names, or if it separates the names of some pair; else None.
+        The difference, if known differences explain all these names, or if the two names of some pair have different
+        roles; else None.
     """
     unexpected, missing, pairs = tuple(unexpected), tuple(missing), tuple(pairs)
     found = list(_known(unexpected, missing))
@@ -80,7 +81,7 @@ def find_structure(
 
 
 def _known(unexpected: tuple[str, ...], missing: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Structure]]:
-    """Yield the differences of timm's models that the names show, each with the names that it explains."""
+    """Yield known differences between models of timm that the names show, each after the names that it explains."""
     for beyond, lacking, is_files in ((unexpected, missing, True), (missing, unexpected, False)):
         there, here = ("file", "model") if is_files else ("model", "file")
         norms = {name: name.replace("fc_norm", "norm") for name in beyond if _AFTER_POOLING.search(name)}

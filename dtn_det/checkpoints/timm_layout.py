@@ -33,7 +33,7 @@ class Filtered:
         state: Names and tensors; empty if the result cannot be used.
         dropped: Names of the file's tensors that were left out and cannot alter outputs.
         folded: Names of position embeddings whose row for the class token was added to that token.
-        biases: Names of non-zero biases of the file for which the model has no place.
+        biases: Names of non-zero biases in the file that the model lacks.
     """
 
     state: StateDict
@@ -70,7 +70,7 @@ def in_own_layout(model: nn.Module, state: Mapping[str, Tensor]) -> Filtered | N
     * a position embedding whose first row was added to the class token.
 
     Args:
-        state: Names and tensors that do not fit it.
+        state: Names and tensors that do not fit the model.
 
     Returns:
         The result, without a state dict if non-zero biases would be lost. None if the module has no such function, or
@@ -80,7 +80,7 @@ def in_own_layout(model: nn.Module, state: Mapping[str, Tensor]) -> Filtered | N
     if convert is None:
         return None
     masked = _with_masks(state)
-    # The function may print, warn, and fail with any error on weights that it does not know.
+    # timm's function may print, warn, and fail with any error on weights that it does not know.
     try:
         with warnings.catch_warnings(), contextlib.ExitStack() as quiet:
             warnings.simplefilter("ignore")
@@ -163,7 +163,7 @@ def _class_token(name: str) -> str:
 
 
 def _is_folded(name: str, state: StateDict, found: StateDict) -> bool:
-    """Return whether the first row of a position embedding was added to the class token and the rest kept."""
+    """Return whether the first row of a position embedding was added to the class token and all other rows kept."""
     token = _class_token(name)
     if not name.endswith("pos_embed") or not {name, token} <= state.keys() & found.keys() or state[name].ndim != 3:
         return False
@@ -172,7 +172,7 @@ def _is_folded(name: str, state: StateDict, found: StateDict) -> bool:
 
 
 def _parts(name: str, bias: Tensor, found: StateDict) -> tuple[str, ...]:
-    """Return the names of the result's biases of queries and values if both are slices of the joint ``bias``."""
+    """Return the names of the biases of queries and values in ``found`` if both are slices of ``bias``; else ``()``."""
     names = (name.replace("qkv.bias", "q_bias"), name.replace("qkv.bias", "v_bias"))
     if not {*names} <= found.keys() or bias.numel() % 3:
         return ()

@@ -84,7 +84,7 @@ def _options(settings: Mapping[str, Any]) -> dict[str, object] | None:
     except ValueError:
         return None
     found: dict[str, object] = {"norm": norm.__name__}
-    # Options that the model sets if the config does not.
+    # If the config does not set these options, the model does, so they are unknown here.
     of_host = {"eps", "num_groups"}
     parameters = inspect.signature(norm).parameters
     for name in norm.decisive:
@@ -93,6 +93,6 @@ def _options(settings: Mapping[str, Any]) -> dict[str, object] | None:
         elif name not in of_host:
             found[name] = parameters[name].default
     if norm.__name__ == "DTN" and settings.get("init") == "layernorm":
-        # This start turns the two options off, whatever values the config gives them.
+        # With this `init`, the two options are off, whatever values the config gives them.
         found |= {"head_rms": False, "unbiased": False}
     return found

@@ -24,11 +24,11 @@ AVERAGED_NAME = _word("ema|swa|averaged?|shadow|polyak")
 """Pattern of the words that mark a set of weights as an average, in a key or a prefix."""
 
 TEACHER = _word("teacher")
-"""Pattern of the word for the network that another one learns from; it may be an average or a network of its own."""
+"""Pattern of the word for a network that another network learns from: an average of that network, or a separate one."""
 
 _STUDENT = _word("student")
-# Networks that follow the trained one as a moving average, by their word and that of their partner: those of BYOL, MoCo
-# and MoCo v3. The trained network is the one that their authors evaluate.
+# Words in the names of a network that is a moving average, each with the word of the network that it follows: those of
+# BYOL, MoCo and MoCo v3. The authors of these methods evaluate the followed network, which was trained.
 _FOLLOWERS = (
     (_word("target"), _word("online")),
     (_word("encoder_k"), _word("encoder_q")),
@@ -37,8 +37,8 @@ _FOLLOWERS = (
 )
 # Names that show a distillation, such as the `distiller` and its `connectors` of mmrazor.
 _DISTILLATION = re.compile(r"distill|(^|[._])(kd|connectors?)([._]|$)", re.IGNORECASE)
-# Matrices of a network and of its average point in nearly the same direction (cosine near 1), matrices of two networks
-# that were trained apart in unrelated directions (near 0).
+# Smallest cosine between the matrices of a network and of its average. The cosine is near 1 for an average, and near 0
+# for two networks that were trained separately.
 _SAME_DIRECTION = 0.5
 _MATRICES = 24
 _IN_PARALLEL = re.compile(r"(^|\.)module\.")
@@ -57,7 +57,7 @@ class Relation:
     average: str = ""
 
     def choose(self, one: str, other: str, wanted: WeightsKind | None) -> str:
-        """Return the one of the two sets that has the wanted kind, or that is meant."""
+        """Return the set of the wanted kind, or if no kind is wanted, the set that is meant."""
         if wanted is None or not self.average:
             return self.meant
         return self.average if wanted == "ema" else one if self.average == other else other
@@ -115,7 +115,7 @@ def follows(average: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> boo
 
 
 def same_weights(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    """Return whether two sets have the same names and values, as of a module with two names."""
+    """Return whether two sets have the same names and values, as a module that is saved under two names does."""
     return one.keys() == other.keys() and all(
         value is other[name] or (value.shape == other[name].shape and torch.equal(value, other[name]))
         for name, value in one.items()
@@ -147,7 +147,7 @@ def choose_set(
 
 
 def undecided(names: Iterable[str], advice: str) -> CheckpointError:
-    """Return the error for sets of weights of which none is meant more than the others."""
+    """Return the error for several sets of weights if nothing shows which one is meant."""
     return CheckpointError(
         f"expected one set of weights that fits, got several that differ, under "
         f"{' and '.join(map(repr, names))}, and nothing shows which one is meant: {advice}"

@@ -177,7 +177,7 @@ def _under(prefix: str, state: Mapping[str, Tensor]) -> StateDict:
 
 
 def _with_others(found: Unwrapped, shapes: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> Unwrapped:
-    """Add the kind of the weights, and the prefixes of the other sets with most of the model's names."""
+    """Add the kind of the weights, and the prefixes of other sets that have most of the model's names."""
     left = found.left_out if found.prefix else [name for name in state if name not in shapes]
     named = {_without_parallel(name): state[name] for name in left if name in state}
     prefixes = _prefixes(named, shapes).most_common(_TRIED)

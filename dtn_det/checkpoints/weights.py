@@ -99,7 +99,7 @@ class Weights:
 
     @property
     def _taken(self) -> str:
-        """Key or prefix of the weights that were taken, beside those of :attr:`aside`."""
+        """Key or prefix of the weights that were taken from a file that also has the networks of :attr:`aside`."""
         return self.chosen.place if self.chosen.aside else self.named.prefix
 
     def remarks(self, source: str) -> tuple[Remark, ...]:
@@ -166,12 +166,12 @@ def choose_whole(
         own: Names of the model if it is known.
 
     Returns:
-        The state dict with the names of the file, the names of the pruned weights, those of the weights that were under
-        weight normalization, and both sets of weights of mmcv's EMAHook if the state dict has two.
+        The state dict with the names of the file, the names of the pruned weights, the names of the weights that were
+        under weight normalization, and both sets of weights of mmcv's EMAHook, or None if the state dict has only one.
 
     Raises:
-        CheckpointError: There is no state dict or none of the wanted kind, it is an adapter, or it lacks the values of
-            its weights.
+        CheckpointError: There is no state dict, or none of the wanted kind. Or the state dict is an adapter, or lacks
+            the values of its weights.
     """
     chosen = choose_weights(content, wanted)
     own = tuple(own)

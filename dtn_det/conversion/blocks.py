@@ -58,7 +58,7 @@ def num_heads(module: nn.Module) -> int | None:
 
 
 def own_attention(module: nn.Module) -> nn.Module | None:
-    """Return the innermost attention within a block, not searching lists of modules in it; None if it has none."""
+    """Return the innermost attention in a block, outside of any list of modules in the block; None if there is none."""
     for child in module.children():
         if isinstance(child, nn.ModuleList | nn.Sequential):
             continue

@@ -81,7 +81,7 @@ class RecordInput:
         return cls(target, width, pair, sides, False if takes_maps else None)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Record the grid of this call; None if the call shows no grid."""
+        """Record the grid of this call, or None if the call does not show one."""
         grid = self._told(args, kwargs)
         if grid is None:
             self._see(args, kwargs)
@@ -128,7 +128,7 @@ class RecordMask:
         return None if name is None else cls(memory, (name, names.index(name)))
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Record the mask of this call; None if it has no mask."""
+        """Record the mask of this call, or None if the call has no mask."""
         mask = _argument(*self.argument, args, kwargs)
         if isinstance(mask, Tensor) and mask.dim() != 2:
             raise InputError(
@@ -142,8 +142,8 @@ class RecordMask:
 class GiveGrid:
     """A forward pre-hook on a norm of an image model, which adds `hw_shape` to its arguments.
 
-    The norm expects the tokens outside the grid to stand before the grid. If the model has some behind the grid, this
-    hook moves them to the front, and :class:`RestoreOrder` moves them back.
+    The norm expects the tokens outside the grid to stand before the grid. If the model has such tokens behind the grid,
+    this hook moves them to the front, and :class:`RestoreOrder` moves them back.
 
     Attributes:
         hosts: Paths of the hosts around the norm, the nearest first.
@@ -178,7 +178,7 @@ class GiveGrid:
         return args, {**kwargs, "hw_shape": grid}
 
     def _learn_layout(self, block: BlockGrid, x: Tensor) -> None:
-        """Settle a block's map of unclear layout as channels last, if this norm receives the map with channels last."""
+        """Record that the map of a block has channels last, if its layout was unclear and this norm receives it so."""
         unclear = block.unclear
         if unclear is not None and (_side(x.shape[1]), _side(x.shape[2])) == unclear[0]:
             block.tell(unclear[0])
@@ -283,7 +283,7 @@ class RestoreOrder:
     extra: ExtraTokens
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Tensor) -> Tensor | None:
-        """Move the tokens back behind the grid."""
+        """Return the output with the moved tokens at the end again; None if :class:`GiveGrid` moved no tokens."""
         grid = kwargs.get("hw_shape")
         behind = tokens_behind(output, grid, self.extra) if output.dim() == 3 and grid is not None else 0
         return output.roll(-behind, 1) if behind else None

@@ -150,7 +150,7 @@ def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str
     extras = {path: extra_tokens(model.get_submodule(path)) for path in hosts}
     for site in sites:
         if site.block is not None and site.block not in blocks and fixed is None:
-            # The grid that a block receives is kept for the time of its call.
+            # The grid that a block receives is kept until the call of the block ends.
             block, target = model.get_submodule(site.block), BlockGrid()
             block.register_forward_pre_hook(RecordInput.of(block, target, site.stream), with_kwargs=True)
             block.register_forward_hook(target.forget, always_call=True)
@@ -168,7 +168,7 @@ def _add_hooks(model: nn.Module, plan: NormPlan, grid: Grid | GridFunction | str
 def _verify_places(
     model: nn.Module, outside: dict[str, nn.Module], sites: list[NormSite], blocks: tuple[str, ...]
 ) -> None:
-    """Add a check of the tokens' places on the first image, if code is from outside the known libraries."""
+    """Add a check of the tokens' places on the first image, if the model has code from outside known libraries."""
     first = next((site for site in sites if site.block is not None), None)
     if first is None or first.block is None:
         return

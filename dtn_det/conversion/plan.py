@@ -1,4 +1,4 @@
-"""The plan of a conversion: which norms of a built model are replaced, in how many groups, and why the rest stay."""
+"""The plan of a conversion: which norms of a built model are replaced, with how many groups, and why others stay."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ norm.
 GridFunction = Callable[[int], Grid]
 """A function that returns the grid for a number of tokens."""
 
-# Names, in timm and mmpretrain, of LeViT's linear layers at the start of a branch.
+# LeViT's linear layers at the start of an attention or feed-forward branch, as timm and mmpretrain name them. Each has
+# a BatchNorm, which is replaced.
 _BATCH_NORM_BRANCHES = ("qkv", "ln1", "linear1")
 # Keywords that the argument `layers` takes; any other text is a regular expression.
 _PLACEMENTS = ("authors", "blocks")

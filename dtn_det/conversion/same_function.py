@@ -13,23 +13,24 @@ _HOOKS = (
     *("_forward_hooks", "_forward_pre_hooks"),
     *("_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_load_state_dict_pre_hooks"),
 )
-# Classes with a forward of their own that is LayerNorm's, as the tests compare.
+# Classes whose own `forward` computes LayerNorm's function. The tests compare the two.
 KNOWN = frozenset({("timm.layers.norm", "LayerNorm"), ("timm.layers.norm", "LayerNormFp32")})
-# Classes with a forward of their own that is LayerNorm's, as the tests compare.
+# Classes whose own `forward` computes LayerNorm's function. The tests compare the two.
 KNOWN = frozenset({("timm.layers.norm", "LayerNorm"), ("timm.layers.norm", "LayerNormFp32")})
 _OWN_TENSORS = frozenset({"weight", "bias"})
-# Outputs are of the order of 1. Float32 differs by about 1e-6, an activation or a scale by far more.
+# Largest difference of outputs, which are of the order of 1. Rounding in float32 changes them by about 1e-6, a further
+# activation or scale by far more.
 _TOLERANCE = 1e-3
-# Inputs of this standard deviation show another epsilon, which is of the order of the variance.
+# Standard deviation of inputs that show a different eps, because eps is of the order of their variance.
 _SMALL = 1e-3
 
 
 class LikeLayerNorm:
-    """Decides for each norm of a model whether it computes what ``F.layer_norm`` does with its weight, bias and eps.
+    """Decides for each norm of a model whether it computes ``F.layer_norm`` with the norm's weight, bias and eps.
 
-    A norm whose class has its own ``forward`` is run on a small random input with random weights. It is run once for
-    all norms of its class with the same settings, on the CPU and with other tensors than its own, so the device and
-    the values of the model's weights do not matter, and neither change. The global random state does not change.
+    A norm whose class has its own ``forward`` is run on a small random input, once for all norms of the class with the
+    same settings. It runs on the CPU with random weights in place of its own, so the device and the weights of the
+    model neither matter nor change. The global random state does not change.
     """
 
     def __init__(self) -> None:
@@ -38,8 +39,8 @@ class LikeLayerNorm:
     def reason_to_stay(self, norm: nn.LayerNorm) -> str | None:
         """Return why a norm over one axis must stay; None if another norm can take its place.
 
-        It stays if it has hooks, parametrizations or parts, because the new norm would not have them, or if its outputs
-        are not those of LayerNorm.
+        A norm stays if it has hooks, parametrizations or submodules, because the new norm would not have them, or if it
+        does not compute LayerNorm's function.
         """
         reason, kind = attachments(norm), type(norm)
         plain = kind.forward is nn.LayerNorm.forward and kind.__call__ is nn.Module.__call__
@@ -52,7 +53,7 @@ class LikeLayerNorm:
 
 
 def attachments(module: nn.Module, parts: frozenset[str] = frozenset()) -> str | None:
-    """Return what a norm has beyond its weight and bias, as a reason to stay; None if nothing.
+    """Return what a norm has beyond its weight and bias, as a reason to stay; None if it has nothing else.
 
     Args:
         parts: Names of submodules that the module may have.
@@ -72,13 +73,13 @@ def attachments(module: nn.Module, parts: frozenset[str] = frozenset()) -> str |
     if others:
         return f"has the parts {', '.join(others)}, which the new norm would not have"
     tensors = [*module._parameters, *module._buffers]
-    # BatchNorm's own buffers are known by its class.
+    # BatchNorm also has the buffers of its running statistics, which are no reason to stay.
     more = [name for name in tensors if name not in _OWN_TENSORS and not isinstance(module, nn.BatchNorm1d)]
     return f"has the tensors {', '.join(more)} beyond weight and bias" if more else None
 
 
 def _settings(norm: nn.LayerNorm) -> list[tuple[str, str]]:
-    """Return the plain attributes of a norm, by which norms of one class may differ."""
+    """Return the names and values of a norm's attributes, in which norms of one class may differ."""
     # Attributes with an underscore are those of nn.Module, or private counters.
     own = {name: value for name, value in vars(norm).items() if not name.startswith("_")}
     without = [name for name, value in norm._parameters.items() if value is None]

@@ -132,7 +132,7 @@ def _names(function: Callable[..., object]) -> tuple[str, ...]:
 
 
 def attends_to_others(block: nn.Module) -> bool:
-    """Return whether a block also attends to tokens of another module, like a decoder, whose own tokens are queries."""
+    """Return whether a block also attends to tokens of another module, as in a decoder whose tokens are queries."""
     return any(_OTHER_TOKENS.search(name) for name, _ in block.named_children())
 
 
