@@ -72,7 +72,8 @@ def _register_names() -> None:
 def _register_norm() -> None:
     """Register the class DTN itself, not a function that imports it, because mmcv's `build_norm_layer` needs a class.
 
-    The backbones do not use it, because a `norm_cfg` of MMDetection also applies to norms that must stay LayerNorm.
+    The backbones do not use this name, because a `norm_cfg` of MMDetection also applies to norms that must stay
+    LayerNorm.
     """
     models = importlib.import_module("mmengine.registry").MODELS
     models.register_module(name="DTN", module=importlib.import_module("dtn_det.layers").DTN, force=True)
@@ -109,7 +110,7 @@ class _AfterImport(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Have the other finders find the module, and call the function after the module has been executed."""
+        """Find the module with the other import finders, and call the function after the module has been executed."""
         action = self.actions.pop(fullname, None)
         if action is None:
             return None

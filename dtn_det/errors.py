@@ -2,7 +2,7 @@
 
 An :class:`InputError` is about an input of the user: a file, a folder, a model or an option. Its message contains what
 was expected, what was found and what to do, and programs show it without a traceback. It is also a `ValueError`, for
-code that catches those. Docstrings name the errors that a function raises.
+code that catches `ValueError`. Docstrings name the errors that a function raises.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _rebuild(kind: type[DtnDetError], args: tuple[Any, ...], attributes: dict[st
 
 
 class InputError(DtnDetError, ValueError):
-    """A file, a folder, a model or an option of the user is unsuitable. The message tells what to do."""
+    """A file, a folder, a model or an option of the user is unsuitable. The message says what to do."""
 
 
 class CheckpointError(InputError):

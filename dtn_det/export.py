@@ -145,8 +145,8 @@ def export_model(
     Args:
         model: The model, perhaps compiled or in a wrapper for several processes.
         out: Folder for the files; created if absent.
-        name: Name that was passed to ``timm.create_model``, also of a model of :mod:`dtn_det.timm`.
-        arguments: Further arguments that were passed to it, as values that JSON supports.
+        name: Name that was passed to ``timm.create_model``. Names of :mod:`dtn_det.timm` are possible too.
+        arguments: Further arguments that were passed to ``timm.create_model``, as values that JSON supports.
         norm_cfg: Conversion of the norms: ``type``, the name that was passed to :func:`dtn_det.convert_norm`, and its
             further arguments. A name alone stands for ``dict(type=name)``. None if the norms were not converted.
         spt: True if :func:`dtn_det.convert_tokenization` was called.
@@ -252,7 +252,7 @@ def _export(
     onnx: bool,
     remarks: tuple[Remark, ...] = (),
 ) -> Exported:
-    """Write the files, compare the logits of timm's and the ONNX file with the model's, and put all in the folder."""
+    """Write the files, compare the logits of those for timm and ONNX with the model's, and move all to the folder."""
     made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:

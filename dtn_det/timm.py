@@ -105,7 +105,7 @@ def _take_weights(features: nn.Module, whole: nn.Module) -> None:
 def _plain(name: str) -> str:
     """Return a common name for a module in a whole model and in a model of features.
 
-    Its name is ``a.0`` in a whole model, and ``model.a.0`` or ``a_0`` in a model of features.
+    A module is named ``a.0`` in a whole model, and ``model.a.0`` or ``a_0`` in a model of features.
     """
     return name.removeprefix("model.").replace(".", "_")
 

@@ -60,13 +60,13 @@ def load_pretrained(
     """Load ``init_cfg['checkpoint']`` into a backbone, whatever its format, and account for every key.
 
     The format is recognised by the keys. The supported formats are Swin of its authors, timm (0.9 and later),
-    mmpretrain and MMDetection; PVT of its authors and MMDetection; and PVTv2 of its authors, timm and MMDetection. All
-    may have DTN. From a whole detector, the keys under ``backbone.`` are taken. Relative-position tables and position
-    embeddings are resized if their sizes differ. Classifier heads, final norms and class tokens are dropped. A
-    checkpoint may lack:
+    mmpretrain and MMDetection; PVT of its authors and MMDetection; and PVTv2 of its authors, timm and MMDetection.
+    Weights with DTN are supported in each of them. From a whole detector, the keys under ``backbone.`` are taken.
+    Relative-position tables and position embeddings are resized if their sizes differ. Classifier heads, final norms
+    and class tokens are dropped. A checkpoint may lack:
 
-    - for each norm, all parameters that DTN, or another norm in its place, has in addition to LayerNorm's (if the new
-      norm lacks a weight or bias of LayerNorm, this is dropped);
+    - for each norm, the parameters that LayerNorm does not have (a weight or bias that only the checkpoint's norm has
+      is dropped);
     - the output norms ``norm0`` to ``norm3`` of Swin, which only detectors have;
     - the scales of Locality Self-Attention;
     - the weights of Shifted Patch Tokenization. These are initialised, with a warning, and the weights of the

@@ -22,8 +22,8 @@ from dtn_det.conversion.hosts.mmcv import tokenization_of
 from dtn_det.conversion.hosts.mmdet import localize
 from dtn_det.errors import InputError
 
-# The authors' numbers of groups for the widths 64, 128, 320 and 512. They differ from the numbers of heads 1, 2, 5 and
-# 8.
+# Numbers of groups of DTN that its authors use for the widths 64, 128, 320 and 512. They differ from the numbers of
+# heads, 1, 2, 5 and 8.
 AUTHORS_GROUPS = (4, 4, 5, 8)
 
 
@@ -175,8 +175,9 @@ class DTNPyramidVisionTransformer(_DTNPyramid):
     """Pyramid Vision Transformer whose block norms are DTN in the chosen stages.
 
     DTN replaces ``norm1`` and ``norm2`` of the blocks. The norms of patch embeddings and spatial reductions stay
-    LayerNorm, as in the authors' code, and by default also those of stage 4. PVT: Wang et al., arXiv:2102.12122; DTN:
-    Shao et al., arXiv:2112.02624. ``with_cp`` and ``frozen_stages`` are additions to the parent class.
+    LayerNorm, as in the authors' code, and by default so do the block norms of stage 4. PVT: Wang et al.,
+    arXiv:2102.12122; DTN: Shao et al., arXiv:2112.02624. ``with_cp`` and ``frozen_stages`` are additions to the parent
+    class.
 
     Args:
         dtn_cfg: ``num_groups`` (an int, one int per stage, or ``'heads'``; by default the authors' ``(4, 4, 5, 8)``)

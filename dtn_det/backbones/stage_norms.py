@@ -105,8 +105,8 @@ def norm_type(dtn_cfg: Mapping[str, Any] | None) -> str:
 def block_norms(block: Any, num_groups: int | None, dtn_cfg: Mapping[str, Any] | None) -> tuple[nn.Module, nn.Module]:
     """Return ``norm1`` and ``norm2`` of a block, or norms of tokens that replace them if there is a number of groups.
 
-    They take over the number of channels, ``eps`` (unless ``dtn_cfg`` has one) and ``requires_grad`` of the LayerNorms.
-    The arguments are from :func:`stage_groups`, which has checked ``dtn_cfg``.
+    The new norms take over the number of channels, ``eps`` (unless ``dtn_cfg`` has one) and ``requires_grad`` of the
+    LayerNorms. The arguments are from :func:`stage_groups`, which has checked ``dtn_cfg``.
 
     Raises:
         ValueError: A norm is not a LayerNorm, or an option has an unsuitable value.

@@ -72,8 +72,8 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
     """Swin Transformer whose block norms are DTN in the chosen stages.
 
     DTN replaces ``norm1`` and ``norm2`` of the blocks. The norms of the patch embedding, of patch merging and of the
-    outputs stay LayerNorm: the first two normalise single patches, and the last belong to the detector. Swin: Liu et
-    al., arXiv:2103.14030; DTN: Shao et al., arXiv:2112.02624.
+    outputs stay LayerNorm: the first two normalise single patches, and the norms of the outputs belong to the detector.
+    Swin: Liu et al., arXiv:2103.14030; DTN: Shao et al., arXiv:2112.02624.
 
     The class differs from its parent in these points:
 

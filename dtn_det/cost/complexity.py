@@ -188,7 +188,7 @@ def model_complexity(model: nn.Module, images: Tensor) -> Complexity:
 
 
 def _attention_flops(inputs: list[Any], outputs: list[Any]) -> int:
-    """Count the two matrix products of fused attention, because MMEngine has no rule for it."""
+    """Count the two matrix products of fused attention, because MMEngine has no rule for this operator."""
     query, key, value = (tensor.type().sizes() for tensor in inputs[:3])
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 

@@ -31,7 +31,7 @@ SQUARE = 1  # squared input of the second moment
 FILTER_VARIANCE = 1  # q - m^2, of the filtered second moment q and mean m
 BLEND_MEAN = 3  # interpolate; add the centre
 BLEND_VARIANCE = 2
-NORMALIZE = 5  # subtract; add eps; root; multiply; weight and bias
+NORMALIZE = 5  # subtract; add eps; root; multiply; weight and bias in one multiply-add
 HEAD_RMS = 2  # square and add up; multiply
 # FLOPs per entry of an axis matrix: two multiply-adds for the exponent; and exponential, sum and division of the
 # softmax.
@@ -48,7 +48,7 @@ class DTNFlops:
         mean_filter: FLOPs of both axis filters for the inter-token mean.
         square_filter: FLOPs of both axis filters for the inter-token second moment.
         axis_matrices: FLOPs of the `H x H` and `W x W` softmax matrices of all groups.
-        elementwise: FLOPs of the rest: token statistics, blending, normalisation.
+        elementwise: FLOPs of all other steps: token statistics, blending, normalisation.
         layer_norm: FLOPs of LayerNorm in place of DTN, as MMEngine counts them.
         dense: FLOPs of DTN if it had one `N x N` positional matrix over all `N` tokens instead of axis filters.
     """

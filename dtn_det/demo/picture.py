@@ -87,6 +87,6 @@ def _draw_box(axis: Any, box: dict[str, Any]) -> None:
     if "score" in box:
         text += f" {box['score']:.2f}"
     background = {"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
-    # The label is above the box, or inside the box if this reaches the upper border of the image.
+    # The label is above the box, or inside the box if the box reaches the upper border of the image.
     side = "bottom" if y > LABEL_HEIGHT else "top"
     axis.text(x, y, text, fontsize=6, color="black", verticalalignment=side, bbox=background, clip_on=True)

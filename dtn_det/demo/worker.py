@@ -37,7 +37,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    # No GPU, for the same reason and because an mmcv built without CUDA could not use it.
+    # No GPU, because it could sum numbers in another order, and because an mmcv built without CUDA could not use it.
     "CUDA_VISIBLE_DEVICES": "",
 }
 LOG_LINES_SHOWN = 15

@@ -48,7 +48,7 @@ class Check:
     Attributes:
         status: `ok`, `absent` (an extra is not installed), `warning` (works, with a drawback) or `error`.
         detail: The version, and what was found.
-        fix: The command that repairs it; `None` if there is nothing to repair.
+        fix: The command that repairs the fault; `None` if there is nothing to repair.
     """
 
     name: str

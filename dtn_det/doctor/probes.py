@@ -38,7 +38,7 @@ class Probe:
     Attributes:
         module: Import name of the package. A `ModuleNotFoundError` for it means that the package is not installed.
         distributions: Names of the distributions that contain the module; the first is the one to install.
-        extra: Extra of this package that installs it; `None` if it is always required.
+        extra: Extra of dtn-det that installs the package; `None` if the package is always required.
         code: The code to run; see :func:`run_probe`.
     """
 

@@ -118,7 +118,8 @@ def write_listops(folder: Path, settings: ListOps, workers: int, console: Consol
     """Write the data set, or continue the work of an earlier call.
 
     At any moment, each file is complete or absent. No sequence occurs twice, and the files do not depend on the number
-    of processes. Until they are complete they need twice their size on the disk: 1.4 GB with the Arena's settings.
+    of processes. While the files are being written, they need twice their final size on the disk: 1.4 GB with the
+    Arena's settings.
 
     Returns:
         False if the data set was complete before, else True.
@@ -145,7 +146,7 @@ def write_listops(folder: Path, settings: ListOps, workers: int, console: Consol
 
             try:
                 chosen = _choose(parts, settings, workers, drawn)
-            except ValueError:  # these settings produce no data set, so they must not reserve the folder
+            except ValueError:  # these settings produce no data set, so the folder stays free for others
                 (folder / MANIFEST).unlink()
                 shutil.rmtree(parts)
                 raise
@@ -155,7 +156,7 @@ def write_listops(folder: Path, settings: ListOps, workers: int, console: Consol
 
 
 def _parts_name(manifest: dict[str, int | str]) -> str:
-    """Return the name of the folder for parts, which depends on the settings, so that other parts are not used."""
+    """Return the name of the folder for parts. It depends on the settings, so parts of other settings are not used."""
     digest = hashlib.blake2b(json.dumps(manifest, sort_keys=True).encode(), digest_size=6).hexdigest()
     return f".listops-parts-{digest}"
 
@@ -189,7 +190,8 @@ def _choose(parts: Path, settings: ListOps, workers: int, drawn: Callable[[int],
     """Draw parts until there are enough different lines, and choose these lines.
 
     Returns:
-        For each part, the line numbers of the lines that have not occurred before. Their total is the wanted number.
+        For each part, the numbers of the lines that have not occurred before: ``settings.total`` lines in all parts
+        together.
     """
     seen: set[bytes] = set()
     chosen: list[list[int]] = []
@@ -215,7 +217,7 @@ def _choose(parts: Path, settings: ListOps, workers: int, drawn: Callable[[int],
 
 
 def _parts(folder: Path, settings: ListOps, workers: int) -> Generator[list[bytes], None, None]:
-    """Write parts in worker processes until closed, and yield the digests of the lines of each part in turn."""
+    """Write parts in worker processes until the generator is closed, and yield the digests of each part's lines."""
     context = multiprocessing.get_context("spawn")
     with worker_environment(), ProcessPoolExecutor(workers, context, end_with_parent) as pool:
         pending: deque[Future[list[bytes]]] = deque()
@@ -310,7 +312,7 @@ def read_listops(path: Path, max_tokens: int | None = None) -> Iterator[tuple[by
 
 
 class _RowError(ValueError):
-    """A fault of a row. The message does not contain the file and the line."""
+    """A fault of a row. The caller adds the file and the line to its message."""
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message)

@@ -104,10 +104,10 @@ def advice(error: OSError) -> str:
 
 @contextlib.contextmanager
 def reporting_file_errors() -> Iterator[None]:
-    """Replace errors of the operating system within the block by errors whose messages tell what to do.
+    """Replace errors of the operating system within the block by errors whose messages say what to do.
 
     Raises:
-        OSError: Replacement of an error with an error number.
+        OSError: The system reported an error number. The message says what to do.
     """
     try:
         yield

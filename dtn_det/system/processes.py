@@ -87,7 +87,7 @@ def interrupts_remembered() -> Iterator[Callable[[], None]]:
 def worker_died(error: BaseException) -> bool:
     """Return whether an error means that a worker process of a torch data loader died.
 
-    torch raises it in the main process at any place in the code.
+    torch raises this error in the main process, at any place in the code.
     """
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
 

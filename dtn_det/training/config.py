@@ -230,7 +230,7 @@ def _runner_arguments() -> set[str]:
 
 
 def _copies(name: str, value: Any, node: Any, path: str = "") -> Iterator[str]:
-    """Yield the keys below a node that have this value; for a number or boolean, only keys named like the variable."""
+    """Yield the dotted keys in ``node`` whose value is ``value``; for a number or boolean only keys named ``name``."""
     items: Iterable[tuple[Any, Any]] = ()
     if isinstance(node, Mapping):
         items = node.items()

@@ -1,7 +1,7 @@
 """Prepare a config for a run according to the arguments of `tools/train.py` or `tools/test.py`, and build the Runner.
 
 All mistakes in the arguments are found here, before a model is built, which takes minutes. They are raised as
-`FileNotFoundError` or `InputError` with a message that tells what to do.
+`FileNotFoundError` or `InputError` with a message that says what to do.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def set_data_root(cfg: Config, root: str) -> None:
             "expected a config with a top-level data_root for --data-root to replace, got none: set the paths of "
             "each dataloader and evaluator with --cfg-options"
         )
-    # The slash prevents that data/coco matches as a prefix of data/coco_mini.
+    # The slash prevents data/coco from matching as a prefix of data/coco_mini.
     old, new = old.rstrip("/") + "/", root.rstrip("/") + "/"
     for key in [key for key in cfg if key.endswith(("_dataloader", "_evaluator"))]:
         cfg[key] = _replace_prefix(cfg[key], old, new)

@@ -1,6 +1,6 @@
 """MMEngine's Runner with this package's reader of checkpoints: files run no code, and weights are compared first.
 
-An interrupt or a checkpoint of another config ends a training with a line, not a traceback.
+An interrupt or a checkpoint of another config ends a training with one line instead of a traceback.
 """
 
 from __future__ import annotations
@@ -173,7 +173,8 @@ def _load(
 def _for_hooks(content: Mapping[str, Any], state: dict[str, Any], weights: WeightsKind | None) -> dict[str, Any]:
     """Return the checkpoint for hooks.
 
-    It keeps ``ema_state_dict`` only if no kind was asked for and no name has changed: MMEngine's EMAHook then chooses.
+    The result has ``ema_state_dict`` only if no kind was asked for and no name has changed: MMEngine's EMAHook then
+    chooses.
     """
     given = {**content, "state_dict": state}
     before = content.get("state_dict")
