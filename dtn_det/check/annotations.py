@@ -176,7 +176,7 @@ def _against(file: CocoFile, target: Target, root: Path | None) -> tuple[str, tu
 
 
 def _masks_stop(file: CocoFile) -> bool:
-    """Return whether detectors with masks stop: a segmentation cannot be evaluated, or some objects lack one."""
+    """Return whether detectors with masks are refused: a mask is faulty, or only some of the objects have one."""
     without = sum(not row.get("segmentation") for row in file.annotations)
     return bool(file.mask_faults) or 0 < without < len(file.annotations)
 

@@ -143,7 +143,7 @@ def _against_timm(classes: ClassSet, target: Target) -> tuple[str | None, tuple[
     for checkpoint in target.beside:
         try:
             fault, _, told = _as_mce(f"{target.source}@{checkpoint}", classes)
-        # The checkpoint has a result of its own, which says what is wrong with it.
+        # Another result, of the check of the checkpoint, says what is wrong with it.
         except CheckpointError:
             continue
         if fault:

@@ -73,7 +73,7 @@ COMMANDS: Final = (
     Command("listops", "dtn_det.cli.listops", (("rich", "cli"),)),
 )
 
-# Commands that continue when they are run again after an interrupt. `corrupt` does too, but prints so itself.
+# Commands that continue when they are run again after an interrupt. `corrupt` continues too, but prints this itself.
 _CONTINUING: Final = (["demo"], ["mce"], ["mpc"], ["listops"])
 
 

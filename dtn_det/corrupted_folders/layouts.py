@@ -253,7 +253,7 @@ def _key(number: Id) -> Key:
 
 
 def _target(root: Path, path: Path) -> PurePosixPath:
-    """Return an annotation file's path in a tree: as below ``root``, or in ``annotations`` if it is not below it."""
+    """Return an annotation file's path in a tree: its path below ``root``, else ``annotations/`` and its name."""
     path, root = path.resolve(), root.resolve()
     inside = path.is_relative_to(root)
     return PurePosixPath(path.relative_to(root).as_posix() if inside else f"{ANNOTATION_FOLDER}/{path.name}")

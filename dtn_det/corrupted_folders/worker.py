@@ -198,7 +198,7 @@ def corrupt_to_file(
 ) -> bytes:
     """Corrupt an image and encode it.
 
-    If the benchmark has a JPEG step, writing a JPEG file is that step, so the image is never compressed twice and the
+    If the benchmark has a JPEG step, writing a JPEG file is that step. So the image is never compressed twice, and the
     pixels of the file are those that the corruptor returns. Files of lossless formats hold these pixels too. Only JPEG
     files of benchmarks without a JPEG step differ from these pixels, by the loss of JPEG quality 95.
 

@@ -87,7 +87,7 @@ class LabelNames:
     remarks: tuple[Remark, ...] = ()
 
     def places(self, categories: Sequence[str]) -> tuple[int, ...] | None:
-        """Return the index of each label's name among the categories; None if these are in the order of the labels.
+        """Return the index of each label's name among the categories; None if the categories are in the labels' order.
 
         Args:
             categories: The same names in another order.
@@ -161,7 +161,7 @@ def labels_in_evaluation(tested: Sequence[NamedSet], training: Sequence[NamedSet
 
 
 def names_left_out(names: Sequence[str], outputs: int, where: str) -> Remark:
-    """Return the remark that the names of classes in a file were left out, because its model has more or fewer classes.
+    """Return the remark that the names of classes in a file were left out, because the model has more or fewer classes.
 
     Args:
         names: The names in the file.

@@ -77,5 +77,5 @@ def tell(remarks: Iterable[Remark], say: Callable[[str], None]) -> None:
 
 
 def counted_remark(path: Path, kind: str, what: str, examples: Sequence[str]) -> Remark:
-    """Return a remark about the objects in a file that ``examples`` lists; ``what`` is a text for :func:`agreeing`."""
+    """Return a remark about objects in a file, all listed in ``examples``; ``what`` is a text for :func:`agreeing`."""
     return Remark(kind, agreeing(len(examples), what), str(path), len(examples), tuple(map(str, examples[:3])))

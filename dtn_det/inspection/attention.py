@@ -276,7 +276,8 @@ class AttentionLook:
             to, in tokens.
         on_map: ``(heads,)``, mean share of the attention that goes to tokens on the map, in [0, 1].
         received: ``(heads, h, w)`` on the map of the keys: the attention that a token receives, divided by the
-            attention under uniform weights, for which each query attends equally to all tokens that it may attend to.
+            attention that it would receive under uniform weights. Under these, each query attends equally to all tokens
+            that it may attend to.
         class_map: ``(heads, h, w)``, the class token's attention divided by its mean over the map; None without a class
             token.
     """

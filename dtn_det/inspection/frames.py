@@ -31,7 +31,7 @@ def gates_frame(looks: Looks) -> pd.DataFrame:
 
 
 def kernels_frame(looks: Looks) -> pd.DataFrame:
-    """Make a row for each DTN layer and group: its coefficients, and mean and deviation of its offsets in tokens."""
+    """Make a row for each DTN layer and group: the kernel's coefficients, and mean and deviation of its offsets."""
     rows = []
     for block, norm in looks.norms:
         kernels = norm.kernels

@@ -162,7 +162,7 @@ def check_cells(cells: Sequence[Cell]) -> tuple[Cell, ...]:
 
 
 def _as_cell(value: object) -> tuple[object, object]:
-    """Return the name and severity of a cell; for a value that is not a pair, its text and None, which is no cell."""
+    """Return the name and severity of a cell. A value that is not a pair gives its text and None, which is no cell."""
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         return repr(value), None
     return str(value[0]), severity_of(value[1])

@@ -230,7 +230,7 @@ _Baseline = str | Samples | None
 
 @dataclass(frozen=True)
 class _Computed:
-    """Computes all numbers that are defined, and collects a remark on each kind of number that is not."""
+    """Computes all numbers that are defined, and collects a remark on each kind of number that is undefined."""
 
     baseline: _Baseline
     level: float

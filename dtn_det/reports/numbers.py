@@ -34,7 +34,8 @@ Row = tuple[Any, ...]
 SETS: tuple[CorruptionSet, ...] = ("benchmark", "extra")
 """The sets of corruptions; means are over one of them, never over both."""
 
-# Names of numbers that are shown as they are: ratios, which are in percent already, and losses. Others are fractions.
+# Names of numbers that are shown as they are: ratios, which are in percent already, and losses. Other numbers are
+# fractions.
 _AS_IT_IS = {"CE", "mCE", "relative CE", "relative mCE", "NLL", "mean NLL", "Brier", "mean Brier"}
 
 

@@ -193,7 +193,7 @@ def orientation_advice(as_stored: bool, option: str = "") -> str:
 
 
 def orientation_fault(path: Path, got: tuple[int, int], expected: tuple[int, int]) -> str | None:
-    """Return how its EXIF orientation explains that an image has another size than annotated; None if it does not.
+    """Return how an image's EXIF orientation explains that its size is not the annotated one; None if it does not.
 
     Args:
         got: Height and width as it was read.

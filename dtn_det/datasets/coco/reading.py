@@ -110,7 +110,7 @@ class CocoReader:
         self.told.setdefault(kind, (what, []))[1].append(place)
 
     def _by_id(self, rows: Sequence[Row], one: str, several: str, sound: Callable[[Row, Id], Row]) -> dict[Id, Row]:
-        """Return rows by their ids, each as `sound` checks and mends it; rows of the same id must be equal."""
+        """Return rows by id, after `sound` has checked and mended each; rows with the same id must be equal."""
         found: dict[Id, Row] = {}
         for place, row in enumerate(rows):
             key = identifier(row.get("id"))

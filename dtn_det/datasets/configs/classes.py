@@ -45,7 +45,7 @@ class Category(NamedTuple):
 
 
 def prepare_training(cfg: Any) -> tuple[Remark, ...]:
-    """Check before training that a detector's data sets agree on their classes, and put these in the labels' order.
+    """Check before training that a detector's data sets agree on their classes, and list these in the labels' order.
 
     Args:
         cfg: The config; changed in place, see :func:`list_in_label_order`.
@@ -140,7 +140,7 @@ def _as_read(one: NamedSet, file: CocoFile | None) -> NamedSet:
 
 
 def training_classes(cfg: Mapping[str, Any], tested: NamedSet) -> list[NamedSet]:
-    """Return the classes of the sets that a config trains on, for the files that are on this machine.
+    """Return the classes of the data sets that a config trains on, if their files are on this machine.
 
     Args:
         tested: The evaluated set. A training set of which only the file was named is assumed to have the same classes.

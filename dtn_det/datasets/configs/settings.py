@@ -38,7 +38,7 @@ def evaluators(cfg: Mapping[str, Any], loader: str) -> Iterator[tuple[str, Any]]
 
 
 def listed_settings(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield a setting that may be one or a list of several, each with its key in the config; nothing for None."""
+    """Yield the key and the value of a setting, or of each element if it is a list; nothing for None."""
     if isinstance(value, Mapping):
         yield key, value
     else:

@@ -65,7 +65,7 @@ class LabelledImages:
         return self.labels.num_classes
 
     def lines(self) -> Iterator[str]:
-        """Yield a line for each image with its key, file size and label. Their hash identifies a set of images."""
+        """Yield a line with key, file size and label for each image. The hash of the lines identifies the images."""
         return (f"{image.key} {file_size(image.path)} {image.label}" for image in self.images)
 
 

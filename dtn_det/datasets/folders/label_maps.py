@@ -144,7 +144,7 @@ def map_labels(names: Iterable[str], classes: str, root: Path | str) -> LabelMap
 
 
 def _check_devkit(names: Sequence[str], root: Path | str) -> None:
-    """Refuse folders 1 to 1000, which are most likely ids of ImageNet's devkit. Its order differs from the classes'."""
+    """Refuse folders 1 to 1000, most likely ids of ImageNet's devkit, which numbers the classes in another order."""
     numbers = {int(name) for name in names}
     if numbers == {*range(1, IMAGENET_CLASSES + 1)}:
         raise InputError(

@@ -66,7 +66,7 @@ def _points(clean: Number | None, corrupted: Mapping[int, Number | None]) -> Poi
 
 @drawing()
 def draw_corruptions(report: Report, section: Section) -> Figure:
-    """Draw the performance against the severity in a panel for each corruption, with the clean images at 0.
+    """Draw the performance against the severity in a panel for each corruption, with clean images at severity 0.
 
     Each row of panels is a group of corruptions, unless all groups are small.
 
@@ -117,7 +117,7 @@ def _rows(groups: Mapping[str, Sequence[str]]) -> list[list[str]]:
 
 @drawing()
 def draw_severities(report: Report, section: Section) -> Figure:
-    """Draw the mean performance over the corruptions against their severity, with the clean images at 0.
+    """Draw the mean performance over the corruptions against the severity, with clean images at severity 0.
 
     Raises:
         NothingToDrawError: No curve has two points; a point is a mean at a severity, or a number on the clean images.

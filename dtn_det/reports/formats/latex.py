@@ -267,7 +267,7 @@ _ASCII = MappingProxyType(
         "|": r"$|$",
         '"': r"\textquotedblright{}",
         "`": r"\textquoteleft{}",
-        # At the start of a row, LaTeX would take these for an argument of the `\\` that ends the row before.
+        # At the start of a row, LaTeX would take these signs for an argument of the `\\` that ends the row before.
         "*": r"{*}",
         "[": r"{[}",
         "]": r"{]}",

@@ -117,7 +117,7 @@ class Gallery:
 
 
 def thumbnail(pixels: ByteImage, longest: int) -> tuple[bytes, tuple[int, int]]:
-    """Shrink a picture, and return the content of a WebP file together with its width and height.
+    """Shrink a picture, and return the content of a WebP file together with the width and height of the picture.
 
     Args:
         pixels: ``(H, W, 3)`` uint8, RGB.

@@ -65,7 +65,7 @@ def summary_table(numbers: Numbers, which: CorruptionSet, published: Sequence[Pu
 
 
 def size_columns(models: Sequence[ReportModel]) -> list[tuple[Column, tuple[TableCell, ...]]]:
-    """Return the columns of parameters and of FLOPs with all models' cells; a column unknown for all is left out."""
+    """Return the columns of parameters and of FLOPs with all models' cells; a column without numbers is left out."""
     sizes = (
         ("params", "M", [model.num_parameters for model in models], _MILLION),
         ("FLOPs", "G", [model.flops for model in models], _BILLION),

@@ -140,7 +140,7 @@ def _from_tree(options: ClassificationOptions, cells: tuple[Cell, ...], tree: Co
 
 
 def _side(options: ClassificationOptions, found: Recognised, profile: str) -> int:
-    """Return the images' own side if it is a benchmark's and the user named no profile, else the side of `profile`."""
+    """Return the images' side if a benchmark has it and the user named no profile, else the side of `profile`."""
     own = square_side(found.sizes)
     return own if options.profile is None and own in SIDES.values() and own is not None else SIDES[profile]
 

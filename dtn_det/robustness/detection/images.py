@@ -111,7 +111,7 @@ class DetectionImages(Dataset[CellImages | BadImage]):
             if not isinstance(packed.get("inputs"), torch.Tensor):
                 raise InputError("expected a pipeline that packs one tensor an image: leave test-time augmentation out")
             if inputs is None:
-                # One tensor for all cells, because each tensor that goes to another process takes a file descriptor.
+                # All cells share one tensor, because each tensor that goes to another process takes a file descriptor.
                 inputs = packed["inputs"].new_empty((len(corrupted), *packed["inputs"].shape))
                 sample = packed["data_samples"]
             elif inputs.shape[1:] != packed["inputs"].shape:

@@ -287,7 +287,7 @@ def _others(found: StoreManifest, wanted: StoreManifest) -> list[str]:
 
 
 def _images_hash(store: Store, data: DetectionData) -> str:
-    """Return the hash of the images alone, for a store's manifest without it; empty if the images have changed."""
+    """Return the hash of the images alone, for a store whose manifest lacks it; empty if the images have changed."""
     truth, sizes = CocoTruth.of(store), data.file_sizes()
     if len(truth.images) != len(sizes) or truth.hash(sizes) != store.manifest.data_hash:
         return ""

@@ -58,7 +58,7 @@ def find_dataset(
 
 
 def _in_folders(file: Path) -> tuple[str, str] | None:
-    """Return the data set named in the name of the nearest folder around a file, and that name; None without one."""
+    """Return the data set in the name of the nearest folder around a file that names one, and this name; else None."""
     for folder in file.resolve().parents:
         names = {f"cifar{match[2]}" if match[2] else "imagenet" for match in _NAMED.finditer(folder.name)}
         if len(names) == 1:

@@ -1,4 +1,4 @@
-"""Results on disk: one Parquet file for each unit of images, which is complete or absent.
+"""Results on disk: one Parquet file for each unit of images. Each file is complete or absent.
 
 Layout of the folder::
 
@@ -227,7 +227,7 @@ class Store:
             lines = differences(model.manifest.to_dict(), manifest.to_dict())
             if not lines:
                 return model
-            # This happens under the lock, so that records of another running process never get this manifest.
+            # The manifest is replaced under the lock, so that no records of another running process get this manifest.
             with locked(self.folder, "--store"):
                 # A model without finished units, on a full GPU for example, may be begun again with other settings.
                 if model.finished():
