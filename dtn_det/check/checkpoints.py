@@ -129,6 +129,8 @@ def _facts(content: Mapping[str, Any], chosen: Chosen, copies: EmaCopies | None)
         yield "kind of weights", {"ema": "average (EMA)", "plain": "without average"}[chosen.kind]
     if chosen.other:
         yield "others under", chosen.other
+    if chosen.aside:
+        yield "other networks under", list(chosen.aside)
     if copies is not None:
         told = {"own": "names of the model", "copies": "ema_*", None: "not told"}
         yield "second set of weights", f"{len(copies.copied)} tensors ema_* of mmcv's EMAHook"

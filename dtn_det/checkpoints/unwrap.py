@@ -98,6 +98,9 @@ def _choose(
         for prefix, found in tied.items()
     }
     chosen = choose_set(sets, wanted, state)
+    if chosen is None and "" in tied:
+        # The names themselves are the model's. What else there is will be refused as unexpected.
+        chosen = ""
     if chosen is None:
         # A set with nothing beyond the names of the model fits better than one with other weights.
         fewest = min(map(len, sets.values()))
@@ -182,6 +185,9 @@ def _with_others(found: Unwrapped, shapes: Mapping[str, torch.Size], state: Mapp
     named = {_without_parallel(name): state[name] for name in left if name in state}
     prefixes = _prefixes(named, shapes).most_common(_TRIED)
     sets = {prefix: _under(prefix, named) for prefix, count in prefixes if prefix and 2 * count > len(shapes)}
+    if not found.prefix:
+        # Other names are left in, so that they are refused as unexpected.
+        sets = {prefix: others for prefix, others in sets.items() if relate("", prefix, {"": state, prefix: others})}
     if not found.prefix and sets:
         beyond = tuple(name for name in left if _without_parallel(name).startswith(tuple(sets)))
         kept = {name: value for name, value in found.state.items() if name not in set(beyond)}

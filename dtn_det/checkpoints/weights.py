@@ -86,7 +86,7 @@ class Weights:
             return {"weights": self.copies.fact()}
         place = self.chosen.place if self.chosen.kind else self.named.prefix.rstrip(".")
         if self.kind is not None:
-            return {"weights": f"{self.kind} ({place})"}
+            return {"weights": f"{self.kind} ({place or 'names of the model'})"}
         if not self.aside:
             return {}
         others = " and ".join(name.rstrip(".") for name in self.aside)
@@ -149,7 +149,7 @@ class Weights:
         place, other = (self.chosen.place, self.chosen.other) if by_key else (self.named.prefix, self.named.other)
         if other:
             turn = "plain" if self.kind == "ema" else "ema"
-            taken = f"state dict of two was taken, {_SAID[self.kind]} under {place!r}"
+            taken = f"state dict of two was taken, {_SAID[self.kind]} under {place or 'the names of the model'!r}"
             return (Remark("averaged_weights", f"{taken}; --weights {turn} takes that under {other!r}", source),)
         if self.kind == "ema":
             return (Remark("averaged_weights", f"state dict is there, {_SAID['ema']} under {place!r}", source),)

@@ -133,6 +133,13 @@ def test_the_shapes_and_the_names_choose_among_unknown_networks(tmp_path: Path) 
     assert (same(found, A), facts) == (True, {"weights": "a, not b"})
 
 
+def test_a_second_branch_beside_the_names_of_the_model_is_unexpected(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"4 unexpected \(branch2\.0\.weight, "):
+        load({**A, **under("branch2.", OTHER)}, tmp_path)
+    found, facts, _ = load({**A, **under("momentum_encoder.", MEAN)}, tmp_path)
+    assert (same(found, A), facts) == (True, {"weights": "plain (names of the model)"})
+
+
 def test_two_names_of_one_module_are_one_network(tmp_path: Path) -> None:
     content = {**under("net.", A), **under("online_encoder.net.", A), **under("target_encoder.net.", MEAN)}
     assert same(load(content, tmp_path)[0], A)
