@@ -91,7 +91,7 @@ def inspect_path(path: Path, target: Target | None = None, classes: str | None =
     Args:
         path: A folder of images, a COCO data set, an annotation file, a checkpoint, the folder of a checkpoint, or a
             store.
-        target: Model with which it is compared; None for no comparison.
+        target: Model with which the file or folder is compared; None for no comparison.
         classes: How the classes of folders are numbered: one of
             :data:`dtn_det.datasets.folders.label_maps.CLASSES`, or None to decide by the folders' names.
 

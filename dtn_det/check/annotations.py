@@ -28,7 +28,7 @@ def check_annotations(path: Path, target: Target | None = None, root: Path | Non
     """Check an annotation file: read it as every command does, and try its evaluation.
 
     Args:
-        target: Detector with which its categories are compared.
+        target: Detector with which the file's categories are compared; None for no comparison.
         root: Folder of the data set; None to look for the images around the file.
     """
     try:

@@ -59,7 +59,7 @@ class Target:
         """Return the number of classes of a classifier; None if its config or model states none, or several.
 
         Raises:
-            InputError: A model of timm does not build.
+            InputError: A model of timm cannot be built.
         """
         if self.config is None:
             number = getattr(self.build(), "num_classes", None)

@@ -2,8 +2,8 @@
 
 MMDetection numbers the classes of a data set in the order of ``categories`` in its annotation file. The config lists
 which of these it uses, but the order in the config does not matter. Therefore the training file decides what a label
-means, and with a file in another order, labels mean other classes without any error. This module compares names, which
-:mod:`dtn_det.datasets.configs.classes` gathers.
+means. In a file with another order, labels mean other classes, and MMDetection raises no error. This module compares
+names, which :mod:`dtn_det.datasets.configs.classes` gathers.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class LabelNames:
         """Return the index of each label's name among the categories; None if the categories are in the labels' order.
 
         Args:
-            categories: The same names in another order.
+            categories: The same names in any order.
         """
         if tuple(categories) == self.names:
             return None
@@ -243,7 +243,7 @@ def check_set(one: NamedSet, heads: Mapping[str, int] | None = None) -> None:
     """Check that a file has each name that the config lists exactly once.
 
     Args:
-        heads: The numbers of classes that the config states, by their keys; for the message.
+        heads: Each number of classes that the config states, by its key in the config; for the message.
 
     Raises:
         ClassNameError: A name is missing, or occurs more than once.

@@ -116,8 +116,9 @@ class Magnitudes:
     """The sizes of the same tokens before a norm and after each of three norms, ``(G, H, W)`` for ``G`` groups.
 
     The size is the root mean square over the channels of a group. Figure 1 of the paper (Shao et al., arXiv:2112.02624)
-    draws the norm of the token's embedding in each head instead. This is the size times the square root of the width of
-    a head. The layer's learned scale and shift are left out, because only one of the three norms has them.
+    draws the Euclidean norm of the token's embedding in each head instead. That norm is the size times the square root
+    of the width of a head. The layer's learned scale and shift are left out, because only one of the three norms has
+    them.
 
     Attributes:
         tokens: Sizes of the norm's input.

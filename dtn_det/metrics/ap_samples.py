@@ -101,8 +101,8 @@ def ap_samples(
         The samples of each metric by its name; values are NaN where there is no ground truth.
 
     Raises:
-        InputError: A cell is unknown or repeated or has other images than the first one, or
-            :func:`average_precision` raises it.
+        InputError: A cell is unknown or repeated or has other images than the first one. For metrics, see
+            :func:`average_precision`.
     """
     names: list[Cell] = []
     points, values = [], []

@@ -91,8 +91,8 @@ def resolve_baseline(
     """Find the errors of a baseline on given cells.
 
     Args:
-        baseline: Name of a baseline, or the table of an evaluated model with the same columns as the table of the
-            model.
+        baseline: Name of a baseline, or the table of an evaluated model with the columns `corruption`, `severity`,
+            `column` and, where known, `num_images`.
 
     Raises:
         CellError: The baseline lacks cells that the model has, or its table has faulty rows.

@@ -75,7 +75,7 @@ def performance_table(
         One row for each metric: `metric`, `P`, `mPC`, `rPC` (percent), `cells`, `expected_cells`.
 
     Raises:
-        CellError: :func:`relative_performance_under_corruption` raises it for one of the metrics.
+        CellError: See :func:`relative_performance_under_corruption`.
         InputError: A column is missing, or the set is unknown.
     """
     rows = []

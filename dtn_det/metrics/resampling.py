@@ -109,8 +109,8 @@ def image_counts(num_images: int, replicates: int, seed: int, chunk: int) -> Ite
 def weights(num_images: int, replicates: int, seed: int) -> Iterator[NDArray[np.float32]]:
     """Yield :func:`image_counts` as float32 for matrix products, in chunks that fit into memory.
 
-    The counts are kept, unless they take more than 256 MB, so that the next model with these arguments does not draw
-    again.
+    The counts are kept, unless they take more than 256 MB, so that they need not be drawn again for the next model with
+    the same arguments.
 
     Yields:
         Counts of the next replicates, (some replicates, num_images); the next chunk may overwrite them in place.

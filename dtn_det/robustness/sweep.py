@@ -1,8 +1,8 @@
 """The loop of a sweep over units of images, which are shared among the processes (ranks) of a run.
 
-A :class:`Task` decides how images are loaded and evaluated. There is one for classifiers and one for detectors. In
-both, a worker process decodes each image once and makes its version for every cell, a corruption at a severity: see
-``images.py`` in the folder of each. The models run in the main process of each rank. A unit belongs to one rank and is
+A :class:`Task` decides how images are loaded and evaluated. There is one for classifiers and one for detectors. In both
+tasks, a worker process decodes each image once and makes its version for every cell, a corruption at a severity: see
+``images.py`` in the task's folder. The models run in the main process of each rank. A unit belongs to one rank and is
 evaluated in the same batches whatever the number of ranks, so the records do not depend on that number.
 """
 

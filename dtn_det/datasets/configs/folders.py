@@ -235,8 +235,8 @@ def check_trained_folders(
     """Check that mmpretrain numbers class folders as it did in the training of a checkpoint.
 
     If folders and the checkpoint's classes have no name in common, because one has wnids and the other words, they
-    cannot be compared, and the check passes. If the checkpoint has another number of names than the config's model has
-    classes, they do not describe the model and are left out.
+    cannot be compared, and the check passes. If the number of names in the checkpoint is not the model's number of
+    classes, the names are left out.
 
     Returns:
         A remark if names were left out.

@@ -192,7 +192,7 @@ def check_image_lists(cfg: Mapping[str, Any], dataloaders: Sequence[str], number
     """Check the labels in lists such as ``meta/train.txt``, whose lines hold the path of an image and its label.
 
     Args:
-        numbers: The numbers of the model's classes that the config states, by their keys.
+        numbers: Each number of classes that the config states for the model, by its key in the config.
 
     Raises:
         InputError: A line has no label, a label is beyond the model's classes, or two lists give different labels to

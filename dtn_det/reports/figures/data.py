@@ -67,8 +67,8 @@ def marks_of(models: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Mapping
     """Choose a mark for each model.
 
     Twins are two models that are compared with each other and with no third one. They differ in filling and line, and
-    share a colour if there are more models than colours. The first models in the report's order are highlighted; of
-    twins, either both or neither.
+    share a colour if there are more models than colours. The first models in the report's order are highlighted. Of
+    twins, both are highlighted or neither is.
 
     Args:
         models: Names of the models in the report's order.

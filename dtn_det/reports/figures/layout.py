@@ -69,7 +69,7 @@ def model_legend(data: FigureData, style: str, width_inches: float = COLUMN) -> 
     """Make the legend's entries of the models.
 
     Args:
-        style: ``curve`` for lines, with one entry for all grey ones, or ``point`` for markers.
+        style: ``curve`` for lines, with one entry for all grey lines, or ``point`` for markers.
     """
     names = labels(data, width_inches * _INCH - _MARGIN - _HANDLE)
     shown = [name for name in data.models if style == "point" or data.marks[name].highlighted]

@@ -63,7 +63,7 @@ def csv_table(table: Table, report: Report) -> str:
 
     Each line can be copied into another file, because it also says whether its numbers are partial (column ``note``)
     and where they come from. Published numbers have the column ``published``, measured numbers have columns on data and
-    corruptions. Both ends of intervals have columns of their own.
+    corruptions. Each end of an interval has a column of its own.
     """
     about = report.provenance
     facts = [about.data, str(about.num_images), about.selection, about.corruption, about.date]

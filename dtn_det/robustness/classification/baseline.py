@@ -82,7 +82,7 @@ def alexnet_fault(manifest: StoreManifest, num_labels: int | None = None) -> str
     and then corrupted as for ImageNet-C.
 
     Args:
-        num_labels: Number of classes in its list of images, if known.
+        num_labels: Number of classes in the store's list of images, if known.
     """
     protocol, found = manifest.protocol, manifest.recognised
     if protocol.get("classes") != "imagenet":
