@@ -1,9 +1,9 @@
 """DTN for vision backbones and detectors.
 
 Importing the package registers the backbones of :mod:`dtn_det.backbones`, the transform ``ImageCorruption`` and the
-parts of classifiers with MMEngine, so that ``custom_imports = dict(imports=['dtn_det'])`` is all a config needs; what
-is registered is imported when a config builds it. :mod:`dtn_det.layers` and the conversions of built models need torch
-alone.
+parts of classifiers with MMEngine. So a config needs nothing but ``custom_imports = dict(imports=['dtn_det'])``. A
+registered class is imported when a config builds it. :mod:`dtn_det.layers` and the conversions of built models need
+torch alone.
 """
 
 from __future__ import annotations

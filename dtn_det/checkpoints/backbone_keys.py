@@ -266,9 +266,9 @@ def pvt_timm_to_official(state: Mapping[str, Tensor]) -> StateDict:
 def pvt_official_to_mmdet(state: Mapping[str, Tensor]) -> StateDict:
     """Rename the weights of the authors' PVT or PVTv2 as MMDetection does.
 
-    The projection of queries and the joint projection of keys and values become one, the linear layers of the
-    feed-forward network become 1 x 1 convolutions, and the position embedding of the last stage loses the position of
-    the class token.
+    The projection of queries and the joint projection of keys and values become one. The linear layers of the
+    feed-forward network become 1 x 1 convolutions. The position embedding of the last stage loses the position of the
+    class token.
     """
     first_block = int(any(key.startswith("pos_embed") for key in state))
     second_linear = 4 if any(".dwconv." in key for key in state) else 3

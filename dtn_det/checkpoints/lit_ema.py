@@ -27,13 +27,13 @@ def choose_lit_ema(chosen: Chosen, wanted: WeightsKind | None = None, own: Itera
     Args:
         chosen: The state dict of a file.
         wanted: Kind of weights to take; None for the average.
-        own: Names of the model if it is known. If the model has the LitEma itself, nothing is chosen.
+        own: Names of the model if it is known. If the model itself has the LitEma, ``chosen`` is returned unchanged.
 
     Returns:
         The chosen weights under the names of the module, without LitEma's buffers; unchanged if there is no LitEma.
 
     Raises:
-        CheckpointError: The average is to be taken, and a name without dots does not match exactly one name with dots.
+        CheckpointError: The average is wanted, and the name of one of its buffers does not match exactly one weight.
     """
     ends = f".{_COUNTERS[1]}"
     owners = [name.removesuffix(_COUNTERS[1]) for name in chosen.state if name.endswith(ends)]
@@ -65,9 +65,10 @@ def _originals(copies: Mapping[str, Tensor], plain: StateDict) -> tuple[str, dic
     """Find the names of the weights that have an average.
 
     Returns:
-        The prefix of the averaged module, the name of the weight of each average, and the averages without one.
+        The prefix of the averaged module; for each name in ``copies`` with a weight, the name of the weight in
+        ``plain``; and the names in ``copies`` without a weight.
     """
-    # The most frequent prefixes first, so that of equal ones the shortest is taken.
+    # The most frequent prefixes are tried first, so the shortest one is taken if several find equally many weights.
     prefixes = Counter(name[:end] for name in plain for end in _starts(name))
     best: tuple[str, dict[str, str], list[str]] = ("", {}, list(copies))
     for prefix, _ in prefixes.most_common():
@@ -87,5 +88,5 @@ def _originals(copies: Mapping[str, Tensor], plain: StateDict) -> tuple[str, dic
 
 
 def _starts(name: str) -> list[int]:
-    """Return where the parts of a name start, of which the first three can end the prefix of a wrapper."""
+    """Return where the first four parts of a name start. The prefix of a wrapper ends at one of these places."""
     return [0, *(place + 1 for place, letter in enumerate(name) if letter == ".")][:4]

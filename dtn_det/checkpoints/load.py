@@ -209,7 +209,7 @@ def misfit(fit: Fit, model: nn.Module, source: str, advice: str) -> MisfitError:
 
 
 def _to_build(fit: Fit, model: nn.Module, source: str) -> str:
-    """Return advice to build a model of timm as the file needs it; empty if that is not known."""
+    """Return advice to build the model of timm that the file needs; empty if its arguments are not known."""
     number = getattr(model, "num_classes", None)
     if fit.structure is None or not fit.structure.arguments or not timm_name(model) or not isinstance(number, int):
         return ""
@@ -224,7 +224,7 @@ def with_options(
     policy: OptionsPolicy,
     advice: str = NORM_OF_THE_MODEL,
 ) -> Loaded:
-    """Compare the options of the model's norms, and of its other layers with options, with those of a checkpoint.
+    """Compare the options of a model's layers, both norms and others, with the options in a checkpoint.
 
     A checkpoint has options in its extra state. Without an extra state, the options of norms are taken from the config
     within the checkpoint.

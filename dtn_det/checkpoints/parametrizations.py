@@ -1,4 +1,4 @@
-"""Weights in parametrizations of PyTorch: weight normalization is folded, others are named and refused."""
+"""Weights in parametrizations of PyTorch: weight normalization is folded, any other is refused by name."""
 
 from __future__ import annotations
 

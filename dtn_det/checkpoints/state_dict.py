@@ -201,7 +201,7 @@ def _only(states: Mapping[str, StateDict]) -> tuple[str, StateDict] | None:
 
 
 def averages_without_names(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the keys of averages that are lists of tensors: those of torch_ema, diffusers and callbacks of Lightning.
+    """Return the keys of averages that are lists of tensors: torch_ema, diffusers and Lightning's callbacks write them.
 
     Such an average cannot be loaded into a model, because its tensors have no names.
     """
@@ -218,7 +218,7 @@ def averages_without_names(content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _is_averaged_model(value: object) -> bool:
-    """Return whether a state dict, or one nested in ``value``, is of ``AveragedModel`` of torch.optim.swa_utils."""
+    """Return whether a state dict, or one nested in ``value``, comes from ``torch.optim.swa_utils.AveragedModel``."""
     if not isinstance(value, Mapping):
         return False
     inner = next((value[key] for key in PLAIN_PLACES if isinstance(value.get(key), Mapping)), None)
@@ -226,9 +226,10 @@ def _is_averaged_model(value: object) -> bool:
 
 
 def _composers(content: Mapping[str, Any]) -> tuple[tuple[str, StateDict], tuple[str, StateDict]] | None:
-    """Return the plain and the averaged weights, with their keys, in the state of a training of Composer with EMA.
+    """Return the plain and the averaged weights of a training of Composer with EMA, each with its key.
 
-    Its algorithm EMA exchanges the two before it saves. Source: ``composer/algorithms/ema/ema.py``.
+    The result is None for other checkpoints. Composer's algorithm EMA exchanges the two sets before it saves. Source:
+    ``composer/algorithms/ema/ema.py``.
     """
     algorithms = content.get("algorithms")
     pairs = algorithms.items() if isinstance(algorithms, Mapping) else algorithms

@@ -17,8 +17,8 @@ def trained_options(content: Mapping[str, Any]) -> dict[str, object] | None:
         content: A training checkpoint of MMEngine, with its config as text under ``meta``.
 
     Returns:
-        The options in the form of :meth:`dtn_det.layers.TokenNorm.options`, without those that the config leaves to the
-        model. None if the checkpoint has no config, or the config has no norms of this package.
+        The options in the form of :meth:`dtn_det.layers.TokenNorm.options`, without options that the config leaves to
+        the model. None if the checkpoint has no config, or the config has no norms of this package.
     """
     meta = content.get("meta")
     text = meta.get("cfg") if isinstance(meta, Mapping) else None

@@ -69,7 +69,7 @@ def relate(
     """Decide by names and weights how two sets relate.
 
     A teacher is the average of a student only if all its names and shapes are the student's, its matrices point in the
-    same direction, and no name tells of a distillation. Otherwise the teacher is another network, which was used in the
+    same direction, and no name shows a distillation. Otherwise the teacher is another network, which was used in the
     training of the one that is meant.
 
     Args:

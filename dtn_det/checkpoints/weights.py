@@ -167,7 +167,8 @@ def choose_whole(
 
     Returns:
         The state dict with the names of the file, the names of the pruned weights, the names of the weights that were
-        under weight normalization, and both sets of weights of mmcv's EMAHook, or None if the state dict has only one.
+        under weight normalization, and both sets of weights of mmcv's EMAHook. The last is None if the state dict has
+        only one set.
 
     Raises:
         CheckpointError: There is no state dict, or none of the wanted kind. Or the state dict is an adapter, or lacks

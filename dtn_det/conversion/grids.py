@@ -1,7 +1,7 @@
 """Hooks through which a converted norm receives the grid of its tokens.
 
-Some hooks record the grid where the model shows it, others pass it to the norms as `hw_shape`. They hold their state in
-plain objects, which are copied and pickled together with the model.
+Some hooks record the grid where the model shows it, other hooks pass it to the norms as `hw_shape`. All hooks hold
+their state in plain objects, which are copied and pickled together with the model.
 """
 
 from __future__ import annotations

@@ -134,14 +134,14 @@ def _deep_layout(image: Image.Image) -> str | None:
 
 
 def cmyk_as_opencv(image: Image.Image) -> Image.Image:
-    """Convert a CMYK image to RGB as OpenCV converts JPEG files; Pillow rounds, and so is up to 2 grey levels lighter.
+    """Convert a CMYK image to RGB as OpenCV does for JPEG files. Pillow's result is up to 2 grey levels lighter.
 
     Source: ``icvCvt_CMYK2BGR_8u_C4C3R`` in OpenCV's ``modules/imgcodecs/src/utils.cpp``.
     """
     values = np.asarray(image).astype(np.uint16)
     inks, light = values[..., :3], 255 - values[..., 3:]
     found = Image.fromarray((light - (inks * light >> 8)).astype(np.uint8))
-    # The orientation is in the EXIF data.
+    # Keep the EXIF data, which contain the orientation.
     found.info = dict(image.info)
     return found
 
@@ -151,9 +151,9 @@ def read_image(path: Path, *, upright: bool) -> Image.Image:
 
     Args:
         path: The file. Its format is recognised by its content, not by its suffix.
-        upright: Whether to read as OpenCV and with it MMDetection do: turned as the EXIF data say, except for
-            :data:`STORED_FORMATS`, and with CMYK of JPEG files converted by :func:`cmyk_as_opencv`. If not, the image
-            is read as Pillow and with it torchvision do.
+        upright: True to read as OpenCV and thus MMDetection: rotated according to the EXIF data, except for
+            :data:`STORED_FORMATS`, and with the CMYK of JPEG files converted by :func:`cmyk_as_opencv`. False to read
+            as Pillow and thus torchvision.
 
     Raises:
         BadImageError: The file is missing, is not an image, holds several images, is cut off, is smaller than 32 x 32

@@ -82,8 +82,8 @@ class ShiftedPatchTokenization(CarriesOptions):
         ``patch_norm``: ``5 * C * patch_size ** 2`` features in the order (row, column, copy, channel).
 
     Raises:
-        ValueError: A size is not positive, ``eps`` is negative, or ``shift`` is below 1. For patches of one pixel, the
-            default of ``shift`` is 0, so it must be given.
+        ValueError: A size is not positive, ``eps`` is negative, or ``shift`` is below 1. For patches of one pixel,
+            ``shift`` must be given, because its default is 0.
 
     Example:
         >>> tokens, hw_shape = ShiftedPatchTokenization(3, 96, patch_size=4)(torch.randn(2, 3, 64, 50))

@@ -125,7 +125,7 @@ def check_eps(eps: float) -> None:
     """Check the number that is added to variances.
 
     Raises:
-        ValueError: ``eps`` is not a number, negative or not finite. 0 is allowed, because a LayerNorm may have it and
+        ValueError: ``eps`` is not a finite number, or is negative. 0 is allowed, because a LayerNorm may have it and
             the norm that replaces it takes over the value.
     """
     if not isinstance(eps, int | float) or not 0 <= eps < math.inf:

@@ -1,6 +1,6 @@
 """Encoders of token sequences from transformers, with the settings of the Long-Range Arena.
 
-The Reformer of transformers is given repeatable randomness: seeded dropout, and fixed hashing in evaluation.
+The Reformer of transformers gets repeatable randomness: seeded dropout, and fixed hashing in evaluation.
 """
 
 from __future__ import annotations

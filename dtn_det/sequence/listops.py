@@ -146,7 +146,7 @@ def write_listops(folder: Path, settings: ListOps, workers: int, console: Consol
 
             try:
                 chosen = _choose(parts, settings, workers, drawn)
-            except ValueError:  # these settings produce no data set, so the folder stays free for others
+            except ValueError:  # these settings produce no data set, so other settings may use the folder
                 (folder / MANIFEST).unlink()
                 shutil.rmtree(parts)
                 raise

@@ -85,8 +85,8 @@ def _noise(stream: Stream, points: FloatImage) -> npt.NDArray[np.uint16]:
 def _refine(points: FloatImage, amplitude: np.float32, noise: npt.NDArray[np.uint16], periodic: bool) -> FloatImage:
     """Halve the distance between points. A new point is the mean of its four neighbours plus a random displacement.
 
-    The first and last row and column of ``points`` serve only as neighbours. In the result, these are the first row and
-    column, and if the map is periodic, also the last ones.
+    The first and last row and column of ``points`` serve only as neighbours. The result also has a first row and column
+    that serve only as neighbours, and such a last row and column if the map is periodic.
     """
     rows, columns = points.shape[0] - 1, points.shape[1] - 1
     scale = amplitude * np.float32(2.0**-15)

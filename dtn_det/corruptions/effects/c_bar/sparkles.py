@@ -105,7 +105,7 @@ def _shine(factors: FloatImage, centre_y: float, centre_x: float, rays: Floats, 
     half, one, power, most = np.float32(0.5), np.float32(1), np.float32(exponent), np.float32(number)
     offsets = np.arange(side).astype(np.float32) - np.float32(centre_x)
     places, lengths = np.empty(side, np.float32), np.empty(side, np.float32)
-    # Each row takes several loops, so that those without look-ups are computed for several pixels at once.
+    # The work on a row is split into several loops, so that loops without look-ups compute several pixels at once.
     for row in range(side):
         dy = np.float32(row - centre_y)
         for column in range(side):
