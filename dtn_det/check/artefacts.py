@@ -34,9 +34,11 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "listops": ("listops.json",),
     "work_dir": (),
 }
-"""The files and folders in each kind of folder that this package writes. A path to one of them is a part of the folder.
+"""The files and subfolders that cannot be checked alone, in each kind of folder that this package writes.
 
-The folders of runs in a ``work_dir`` are not listed, because their names hold the date and time.
+A path to one of them is refused, with the advice to name the whole folder. What can be checked alone is not listed,
+such as the stores of a demonstration. The folders of runs in a ``work_dir`` are not listed either, because their names
+hold the date and time.
 """
 
 
@@ -51,7 +53,7 @@ def check_artefact(path: Path, target: Target | None = None) -> list[CheckResult
         target: Model with which checkpoints and annotation files in the folder are compared; None for no comparison.
 
     Returns:
-        The results; None if the path is no such folder and not in one.
+        The results; None if the path is neither such a folder nor one of its :data:`PARTS`.
 
     Raises:
         OSError: The folder cannot be read.
@@ -260,7 +262,7 @@ def _check_work_dir(folder: Path, target: Target | None) -> list[CheckResult]:
 
     found = sorted(folder.glob("*.pth"), key=lambda path: (path.stat().st_mtime_ns, path.name))
     note = folder / "last_checkpoint"
-    # The file holds the path at the time of the training, from which the folder may have been moved.
+    # `last_checkpoint` holds the path at the time of the training, and the folder may have been moved since then.
     last = folder / Path(note.read_text().strip()).name if note.is_file() else None
     if last is None or not last.is_file():
         last = found[-1] if found else None

@@ -76,7 +76,7 @@ def _title(path: Path) -> str:
     """Return the title of a checkpoint; for an exported model, with the architecture that its ``config.json`` names."""
     try:
         settings = json.loads((path / "config.json").read_bytes())
-    # A file instead of a folder, or a folder without a readable config.json.
+    # The path is a file, or a folder without a readable config.json.
     except (OSError, ValueError):
         return _TITLE
     architecture = settings.get("architecture") if isinstance(settings, dict) else None

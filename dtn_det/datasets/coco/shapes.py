@@ -103,7 +103,7 @@ def _runs(value: dict[str, Any]) -> Mask:
     if isinstance(counts, str):
         runs = _decoded(counts)
         if runs is None and _BYTES.fullmatch(counts):
-            # Without the quotes, the text of such bytes still has each backslash twice.
+            # Removing b'' from the text would not be enough, because str() has written each backslash twice.
             return Mask(
                 fault=f"compressed run lengths as the text that str() makes of Python bytes ({counts:.12}...)",
                 advice="write counts.decode() instead of str(counts), or mend the file with "

@@ -30,7 +30,10 @@ from dtn_det.reports.numbers import SETS, set_of
 from dtn_det.system.drawing import COLOURS, COLUMN, GREY, PAGE, drawing
 
 MOST_PANELS = 5
-"""Largest number of pairs that get a panel each. For more pairs, each mean has a panel with a line for each pair."""
+"""Largest number of pairs that get a panel each.
+
+With more pairs, each mean has a panel with a line for each pair, and single corruptions are left out.
+"""
 _ROW = 0.132
 """Height of a line, in inches."""
 _BETTER, _WORSE = COLOURS[0], COLOURS[1]

@@ -250,7 +250,8 @@ def hash_weights(state_dict: Mapping[str, object]) -> str:
     digest = hashlib.sha256()
     for name in sorted(state_dict):
         tensor = state_dict[name]
-        # Options of norms are not weights. Earlier versions did not save them, so old hashes stay valid without them.
+        # Options of norms are not weights. Earlier versions did not save them, so hashing them would make old hashes
+        # invalid.
         if not isinstance(tensor, torch.Tensor) or name.rpartition(".")[2] == EXTRA_STATE:
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
