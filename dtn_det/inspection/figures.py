@@ -62,7 +62,7 @@ def draw_gates(looks: Looks) -> Figure:
 def draw_distance(looks: Looks) -> Figure:
     """Draw how far each head looks, in pixels of the network's input, along the depth of the network.
 
-    Figure 7 of Dosovitskiy et al., arXiv:2010.11929, is the model. The distance under uniform attention is added.
+    Figure 7 of Dosovitskiy et al., arXiv:2010.11929, is drawn alike, without the distance under uniform attention.
     """
     figure = new_figure(2.1)
     axis = figure.subplots()
