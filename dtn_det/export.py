@@ -252,7 +252,7 @@ def _export(
     onnx: bool,
     remarks: tuple[Remark, ...] = (),
 ) -> Exported:
-    """Write the files, compare the logits of those for timm and ONNX with the model's, and move all to the folder."""
+    """Write the files, compare the logits of timm's and of the ONNX file with the model's, and fill ``out``."""
     made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:

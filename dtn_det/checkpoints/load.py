@@ -90,7 +90,7 @@ def fit_weights(
         advice: See :func:`load_weights`.
         options: What to do if the options of layers differ.
         partial: Accept weights that do not fit, or whose model has other windows; what is missing or left over is then
-            not checked and not remarked on.
+            neither checked nor reported.
 
     Raises:
         CheckpointError: The weights do not fit, their model has other windows, or options differ with

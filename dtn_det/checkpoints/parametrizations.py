@@ -34,7 +34,7 @@ def fold_weight_norm(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> tu
     Args:
         state: Names and tensors of a file. Magnitude and direction of ``X`` are ``parametrizations.X.original0`` and
             ``...original1``, or ``X_g`` and ``X_v`` as ``torch.nn.utils.weight_norm`` names them.
-        own: Names of the model. Parts that the model has itself stay.
+        own: Names of the model. Parts that the model itself has are kept as parts.
 
     Returns:
         The state dict, and the names ``X`` of the folded weights.

@@ -65,7 +65,7 @@ def in_own_layout(model: nn.Module, state: Mapping[str, Tensor]) -> Filtered | N
 
     * a mask token of a pretraining,
     * the periods of rotary positions, if the model computes the same,
-    * a mask of biases, which is applied before,
+    * a mask of biases, which is applied to the biases first,
     * a bias that is zero,
     * a position embedding whose first row was added to the class token.
 

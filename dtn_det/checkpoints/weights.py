@@ -72,7 +72,7 @@ class Weights:
         """Check that an average was found if one is wanted.
 
         Raises:
-            CheckpointError: An average is wanted, and nothing in the file marks its weights as one.
+            CheckpointError: An average is wanted, and nothing in the file marks its weights as an average.
         """
         if wanted == "ema" and self.kind != "ema" and self.copies is None:
             raise CheckpointError(

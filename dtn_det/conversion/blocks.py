@@ -1,4 +1,4 @@
-"""The transformer blocks of a built model: their places, their tokens, and which of them DTN's authors convert."""
+"""The transformer blocks of a built model: their paths, their tokens, and which of them DTN's authors convert."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def authors_blocks(blocks: dict[str, TransformerBlock], sequence: bool) -> froze
 
 
 def reasons_of_strangers(modules: dict[str, nn.Module], blocks: dict[str, TransformerBlock]) -> dict[str, str]:
-    """Return a reason for each block whose tokens do not form the grid of an image, under the block's path."""
+    """Find blocks whose tokens do not form the grid of an image, and return the reason under the path of each."""
     reasons: dict[str, str] = {}
     of_stage: dict[str, str | None] = {}
     for path, block in blocks.items():

@@ -246,8 +246,9 @@ def _watch_mask(model: nn.Module, memory: GridMemory, plan: NormPlan) -> None:
 class LeaveTokenNorms:
     """The `_init_weights` of a Hugging Face model, except for norms of tokens.
 
-    `from_pretrained` calls it to initialise what a checkpoint lacks. Its rules for LayerNorm fit no other norm, and
-    fail for a norm without a bias. Norms of tokens initialise themselves when transformers marks them as initialised.
+    `from_pretrained` calls this function to initialise what a checkpoint lacks. The model's rules for LayerNorm fit no
+    other norm, and fail for a norm without a bias. Norms of tokens initialise themselves when transformers marks them
+    as initialised.
     """
 
     host: nn.Module

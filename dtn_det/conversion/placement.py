@@ -141,7 +141,7 @@ class _Tap:
             handle.remove()
 
     def tokens(self, arguments: Mapping[str | int, Any]) -> tuple[Tensor, Grid] | None:
-        """Return tokens `(1, N, C)`, those of the grid last, and the grid; None for other inputs of the block."""
+        """Return tokens `(1, N, C)`, the grid's tokens last, and the grid; None if the block has another input."""
         self._found = self._stream = None
         args = [value for key, value in arguments.items() if isinstance(key, int)]
         try:

@@ -97,8 +97,7 @@ TEXTURE_CONTRAST = 50.0
 MIN_CONTRAST = 80.0
 # Ranges of areas in pixels. In COCO's definition, objects are small up to 1024 pixels and large from 9216 pixels.
 SMALL, MEDIUM, LARGE = (250.0, 950.0), (1300.0, 3200.0), (11000.0, 13000.0)
-# Largest radius, as a fraction of the image's shorter side. Shapes with a small area for their radius therefore do not
-# reach LARGE.
+# Largest radius, as a fraction of the image's shorter side. So thin shapes never reach the areas in LARGE.
 MAX_RADIUS = 0.53
 # LARGE_SHARE is the share of images with a large object, among images with objects. SMALL_SHARE is the share of small
 # objects among the objects that are not large.

@@ -117,7 +117,7 @@ class Sizes:
         return math.ceil((self.max_tokens + 1) / multiple) * multiple
 
     def common(self, length: int) -> dict[str, Any]:
-        """Return the common arguments of the configs of all these encoders."""
+        """Return the arguments that the configs of all encoders have in common."""
         return {
             "vocab_size": CLASS_TOKEN + 1,
             "hidden_size": self.embed_dims,

@@ -99,7 +99,7 @@ def load_config(path: str, options: dict[str, Any] | None = None, folder_advice:
 
 
 def is_classifier(cfg: Config) -> bool:
-    """Return whether a config is one of mmpretrain, whose hooks and metrics have other names than MMDetection's."""
+    """Return whether a config is for mmpretrain, whose hooks and metrics have other names than MMDetection's."""
     return bool(cfg.get("default_scope") == "mmpretrain")
 
 

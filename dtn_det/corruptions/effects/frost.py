@@ -146,8 +146,8 @@ def _in_color(drawing: FloatImage, tint: FloatImage, statistics: Statistics) -> 
         green = _with_quantiles(green, statistics.quantiles[1])
     tint = (tint - tint.mean()) / tint.std() * green.std()
     channels = []
-    # Red and blue are green mixed with a tint, which has opposite signs in the two, so their correlations with green
-    # are as wanted.
+    # Mix green with a tint to get red and blue with the wanted correlations with green. The tint has opposite signs in
+    # red and blue.
     for channel, sign in ((0, 1), (1, 0), (2, -1)):
         share = sign * np.sqrt(1 - statistics.correlations[channel // 2] ** 2)
         mixed = np.sqrt(1 - share**2) * (green - green.mean()) + share * tint

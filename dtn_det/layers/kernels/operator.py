@@ -192,7 +192,7 @@ _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 
 class _PlainTensors(torch.autograd.Function):
-    """The operator without PyTorch's dispatcher, whose call of a Python kernel takes as long as a small layer."""
+    """The operator without PyTorch's dispatcher: dispatching to a Python kernel takes as long as a small layer."""
 
     forward = staticmethod(_cpu_forward)
     setup_context = staticmethod(_setup_context)

@@ -1,4 +1,4 @@
-"""Grey that covers parts of the image: some fields of a turned chessboard, or straight lines."""
+"""Grey that covers parts of the image: some fields of a rotated chessboard, or straight lines."""
 
 from __future__ import annotations
 
