@@ -19,7 +19,7 @@ EXTRAS: tuple[str, ...] = (
 )
 """The extras that `pyproject.toml` declares."""
 
-# Extras that install mmcv. If mmcv is built in isolation, without torch, it lacks its compiled operators without an
+# Extras that install mmcv. A build of mmcv in isolation, without torch, lacks the compiled operators and reports no
 # error.
 _WITH_MMCV = ("det", "all")
 

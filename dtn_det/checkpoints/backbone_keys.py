@@ -36,7 +36,7 @@ _SIGNATURES: dict[tuple[Family, str], str] = {
     ("pvt", "timm"): r"stages\.\d+\.blocks\.\d+\.attn\.q\.",
 }
 
-# Names of the classifier, and of buffers that the model computes itself.
+# Patterns of names that are dropped: the classifier, and buffers that the model computes itself.
 _DROPPED: dict[Family, str] = {
     "swin": r"(head|norm|fc_norm)\.|.*\.(relative_position_index|attn_mask)$",
     "pvt": r"(head|norm)\.|cls_token$",
@@ -348,7 +348,7 @@ def _side(area: int) -> int | None:
 
 
 def rename(key: str, rules: Rules) -> str:
-    """Apply each rule, a regular expression and its replacement, to a name in turn."""
+    """Apply rules to a name, one after the other. A rule is a regular expression and its replacement."""
     for pattern, replacement in rules:
         key = re.sub(pattern, replacement, key)
     return key

@@ -91,7 +91,7 @@ def _of_folder(folder: Path) -> OtherFormat | None:
 
 
 def _distributed(folder: Path) -> Path | None:
-    """Return the folder of a distributed checkpoint, itself or the model's one in it; None if there is none."""
+    """Return a distributed checkpoint of a model, which is ``folder`` or a folder in it; None if there is none."""
     if _is_distributed(folder):
         return folder
     inner = sorted(path.parent for path in folder.glob("*/.metadata") if _is_distributed(path.parent))

@@ -99,7 +99,7 @@ def _choose(
     }
     chosen = choose_set(sets, wanted, state)
     if chosen is None and "" in tied:
-        # The names themselves are the model's. What else there is will be refused as unexpected.
+        # The names also match the model without the removal of a prefix. Any other names will be refused as unexpected.
         chosen = ""
     if chosen is None:
         # A set with nothing beyond the names of the model fits better than one with other weights.

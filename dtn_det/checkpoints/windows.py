@@ -21,8 +21,8 @@ from dtn_det.errors import CheckpointError
 
 _TABLE = "relative_coords_table"
 _INDEX = "relative_position_index"
-# Half precision changes entries by up to 0.004. Tables for windows of 12 and 13 tokens, the closest sizes in use,
-# differ by 0.03.
+# Tables with smaller differences count as equal. Half precision changes entries by up to 0.004. Tables for windows of
+# 12 and 13 tokens, the closest sizes in use, differ by 0.03.
 _TOLERANCE = 0.01
 
 

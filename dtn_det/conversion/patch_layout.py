@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from dtn_det.conversion.grid_memory import Grid, GridMemory, PatchLayout
 from dtn_det.conversion.hosts.traits import arguments
 
-# timm's NaFlexVit: coordinates (B, N, 2) and validity (B, N). SigLIP 2: grids (B, 2) and validity (B, N).
-# Idefics and its relatives: validity of the patches as a map (B, H, W).
+# Arguments that show the layout. timm's NaFlexVit: coordinates (B, N, 2) and validity (B, N). SigLIP 2: grids (B, 2)
+# and validity (B, N). Idefics and its relatives: validity of the patches as a map (B, H, W).
 _COORDINATES = "patch_coord"
 _SHAPES = "spatial_shapes"
 _VALID = ("patch_valid", "pixel_attention_mask")

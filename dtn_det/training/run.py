@@ -70,7 +70,7 @@ def train(runner: Runner, config: str) -> int:
 
 
 def _continue(runner: Runner, config: str) -> None:
-    """Continue from a checkpoint if all its weights fit; MMEngine itself would load only those that fit."""
+    """Continue from a checkpoint if all its weights fit; MMEngine itself would load only the weights that fit."""
     path = runner.cfg.get("load_from") or require("mmengine.runner", "det").find_latest_checkpoint(runner.work_dir)
     read_by_package(runner, "resume", _ADVICE, runner.logger.warning)
     try:

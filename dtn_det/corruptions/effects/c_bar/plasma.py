@@ -1,4 +1,4 @@
-"""Plasma noise: coloured waves with several times distorted coordinates, drawn over the image."""
+"""Plasma noise: coloured waves in coordinates that were distorted several times, drawn over the image."""
 
 from __future__ import annotations
 
