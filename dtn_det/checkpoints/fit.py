@@ -103,7 +103,7 @@ class Fit:
         if self.biases:
             return f"The file has biases that are not zero ({some(self.biases, _SHOWN)}), and the model none there."
         if self.structure is not None:
-            return self.structure.cause
+            return f"{self.structure.cause} {self._classes()}".rstrip()
         if self.other_names and not self.misshapen:
             shown = ", ".join(f"{there} like {here}" for there, here in _of_each_kind(self.other_names))
             return f"The file has weights of the shapes of all that are missing, under other names ({shown})."
@@ -177,6 +177,11 @@ class Fit:
         """The state dict's number of classes if nothing but this number differs from the model; else None."""
         others = self.missing or self.unexpected or self.not_numbers or self.other_types or self.untied
         return None if others or self._rows is None else self._rows[0]
+
+    @property
+    def head_rows(self) -> int | None:
+        """The state dict's number of classes if no other shapes differ, whatever names differ; else None."""
+        return None if self._rows is None else self._rows[0]
 
     @property
     def _same_channels(self) -> bool:

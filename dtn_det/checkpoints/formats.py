@@ -160,7 +160,8 @@ def _by_content(path: Path) -> OtherFormat | None:
         )
     if text.startswith((b"<!doctype html", b"<html", b"<?xml")):
         return OtherFormat(
-            f"a web page; {_AGAIN}", "open it in a browser to see why, and download from the link of the file"
+            f"a web page; {_AGAIN}",
+            "open its address in a browser to see why, remove it, and download from the link of the file",
         )
     if start.startswith(b"\x89HDF\r\n"):
         return OtherFormat("a file of HDF5, as Keras writes weights", _FOR_TF.format(library="tf"))

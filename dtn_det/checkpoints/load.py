@@ -210,7 +210,7 @@ def misfit(fit: Fit, model: nn.Module, source: str, advice: str) -> MisfitError:
 
 def _to_build(fit: Fit, model: nn.Module, source: str) -> str:
     """Return advice to build the model of timm that the file needs; empty if its arguments are not known."""
-    number = getattr(model, "num_classes", None)
+    number = fit.head_rows or getattr(model, "num_classes", None)
     if fit.structure is None or not fit.structure.arguments or not timm_name(model) or not isinstance(number, int):
         return ""
     return build_advice(timm_name(model), number, source, fit.structure.arguments)

@@ -34,7 +34,9 @@ _OF_TRAINING_KEY = re.compile(
 _FEWEST = 2
 
 # Names of counters that classes for averages store among their tensors.
-_COUNTERS = frozenset({"steps", "n_averaged", "num_updates", "decay", "initted", "step"})
+_COUNTERS = frozenset({"steps", "n_averaged", "num_updates", "decay"})
+# Counters of ema_pytorch; a module may have a buffer named `step` of its own.
+_COUNTERS_OF_EMA_PYTORCH = frozenset({"initted", "step"})
 
 MERGE = (
     "with PEFT, load it into the model that it adapts, and save the state_dict() of model.merge_and_unload() as the "
@@ -263,7 +265,8 @@ def _weights(value: object) -> StateDict:
 def _tensors(content: Mapping[str, Any]) -> StateDict:
     found = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     found = {key: value if value.layout is torch.strided else value.to_dense() for key, value in found.items()}
-    return {} if set(found) <= _COUNTERS else {key: value for key, value in found.items() if key not in _COUNTERS}
+    counters = _COUNTERS | (_COUNTERS_OF_EMA_PYTORCH if found.keys() >= _COUNTERS_OF_EMA_PYTORCH else frozenset())
+    return {} if set(found) <= _COUNTERS else {key: value for key, value in found.items() if key not in counters}
 
 
 def apply_masks(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> tuple[StateDict, tuple[str, ...]]:

@@ -203,9 +203,15 @@ def find_weights(
         chosen, pruned, folded, copies = choose_whole(content, wanted, own)
         named = unwrap_names(chosen.state, {name: value.shape for name, value in own.items()}, wanted)
         named = replace(named, state=with_tied_names(named.state, own))
+        folded = tuple(name for name in folded if any(name[start:] in own for start in _starts(name)))
         found = Weights(chosen, named, averages_without_names(content), pruned, copies, folded)
         found.check_kind(wanted)
         check_parametrizations(named.state, own)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
     return found
+
+
+def _starts(name: str) -> list[int]:
+    """Return where the parts of a name start."""
+    return [0, *(place + 1 for place, letter in enumerate(name) if letter == ".")]

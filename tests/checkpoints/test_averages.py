@@ -140,6 +140,13 @@ def test_lit_ema_whose_names_match_no_weights_is_refused(plain: State, average: 
     assert_weights(network, plain)
 
 
+def test_a_buffer_named_as_a_counter_of_ema_pytorch_is_loaded(tmp_path: Path) -> None:
+    network = model()
+    network.register_buffer("step", COUNT)
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    assert "step" in load_weights(network, str(tmp_path / "a.pth")).state
+
+
 def test_averages_that_are_lists_are_named(plain: State, tmp_path: Path) -> None:
     values = list(plain.values())
     assert averages_without_names({"state_dict": plain, "callbacks": {"EMA": {"ema_weights": values}}}) == (

@@ -78,6 +78,15 @@ def test_a_model_with_weight_norm_takes_its_own_parts(wrap: Any, tmp_path: Path)
     assert torch.equal(here[2](x), there[2](x))
 
 
+def test_weight_norm_of_what_is_left_out_is_not_told(tmp_path: Path) -> None:
+    """As of the head of a DINO, beside its backbone."""
+    there, head, here = layers(), nn.Linear(2, 2), layers()
+    NEW(head)
+    states = {"backbone.": there.state_dict(), "head.last_layer.": head.state_dict()}
+    torch.save({prefix + name: v for prefix, s in states.items() for name, v in s.items()}, tmp_path / "a.pth")
+    assert [remark.kind for remark in load_weights(here, str(tmp_path / "a.pth")).remarks] == ["weights_left_out"]
+
+
 def test_types_are_kept_and_other_tensors_are_no_parts() -> None:
     half = {"a_g": torch.ones(2, 1).half(), "a_v": torch.ones(2, 4).half()}
     assert fold_weight_norm(half)[0]["a"].dtype == torch.float16

@@ -78,6 +78,13 @@ def test_the_advice_for_average_pooling_gives_a_folder_that_mce_takes(
     torch.testing.assert_close(network(x), there(x))
 
 
+def test_the_model_to_build_has_the_classes_of_the_file(tmp_path: Path) -> None:
+    torch.save(timm.create_model("test_vit", num_classes=5, global_pool="avg").state_dict(), tmp_path / "a.pth")
+    with pytest.raises(MisfitError, match=r"It has 5 classes or outputs of head, the model 3\.") as error:
+        load_weights(timm.create_model("test_vit", num_classes=3), str(tmp_path / "a.pth"))
+    assert "timm.create_model('test_vit', num_classes=5, global_pool='avg')" in str(error.value)
+
+
 def test_distilled_models_are_named() -> None:
     unexpected, missing = ("dist_token", "head_dist.weight", "head_dist.bias"), ()
     found = find_structure(unexpected, missing, ())
