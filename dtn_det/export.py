@@ -76,8 +76,8 @@ def export_classifier(
     The inputs of the ONNX file are normalised images ``(B, 3, H, W)``, with the mean and deviation in `config.json`.
     Its outputs are logits ``(B, classes)``.
 
-    Before the files are put into the folder, those for timm and ONNX are read again, and their logits are compared with
-    the model's.
+    Before the files are put into the folder, the files for timm and ONNX are read again, and the resulting logits are
+    compared with the model's.
 
     Args:
         checkpoint: Path or URL of the weights.

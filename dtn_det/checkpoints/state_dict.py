@@ -304,7 +304,7 @@ def check_whole(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> None:
         own: Names of the model. If the model has adapters or joined rows itself, the state dict may have them too.
 
     Raises:
-        CheckpointError: The state dict is of one of these three kinds.
+        CheckpointError: The state dict has an adapter, lacks values as with ZeRO-3, or has rows that FSDP has joined.
     """
     # Adapters that are parametrizations of PyTorch are not PEFT's, and `check_parametrizations` names them.
     adapters = [name for name in state if _OF_ADAPTER.search(name) and "parametrizations." not in name]

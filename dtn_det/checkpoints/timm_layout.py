@@ -1,4 +1,4 @@
-"""Conversion of weights in another layout by timm itself, and a check of what timm leaves out.
+"""Conversion by timm itself of weights in another layout, and a check of what timm leaves out.
 
 Each module of models in timm has a ``checkpoint_filter_fn``, which renames weights but also resizes and drops some. The
 result is used only if it contains everything in the file, except for weights that cannot alter outputs.

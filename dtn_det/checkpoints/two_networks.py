@@ -125,7 +125,7 @@ def same_weights(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool
 def choose_set(
     sets: Mapping[str, Mapping[str, Tensor]], wanted: WeightsKind | None = None, beside: Iterable[str] = ()
 ) -> str | None:
-    """Choose the set that is meant, or that has the wanted kind, among sets that would all do.
+    """Choose the set that is meant, or that has the wanted kind, among sets that all fit.
 
     Args:
         sets: Names and tensors by key or prefix, at least one.

@@ -191,7 +191,8 @@ def resize_and_crop(image: Image.Image) -> Image.Image:
     """Resize the shorter side to 256 pixels (bilinear, antialiased), and crop the central 224 x 224 pixels.
 
     The pixels are the same as with ``Resize(256)`` and ``CenterCrop(224)`` of torchvision, which the generator of
-    ImageNet-C used. An image of 224 x 224 pixels is not changed, because it must have been prepared so before.
+    ImageNet-C used. An image of 224 x 224 pixels is not changed, because it must have been prepared in this way
+    already.
     """
     if image.size == (CROP, CROP):
         return image

@@ -2,7 +2,7 @@
 
 The twin is the same detector with LayerNorm in place of DTN. MMEngine's analyzer counts a trace in which each DTN layer
 computes LayerNorm. So its total is the twin's, and agrees with published figures. The analyzer would miss most of DTN's
-FLOPs. They are computed by formulas from the height and width of each layer's input in the trace
+FLOPs, so these are computed by formulas from the height and width of each layer's input in the trace
 (:mod:`dtn_det.cost.flops`).
 """
 

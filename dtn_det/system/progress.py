@@ -52,7 +52,7 @@ def stages(console: Console, log_seconds: float = LOG_SECONDS) -> Iterator[AddSt
 
     Args:
         console: A terminal shows a bar for each stage. Other outputs get lines for a stage's first and last step and
-            for some between.
+            for some steps between.
         log_seconds: Shortest time between two lines of a stage, in seconds.
     """
     if console.is_terminal:

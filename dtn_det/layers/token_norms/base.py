@@ -59,7 +59,7 @@ class AcrossTokensNorm(WithinTokenNorm):
     """The base of norms with statistics over several tokens.
 
     Tokens that are invalid by the mask do not enter the statistics, and neither do prefix tokens with
-    ``include_prefix=False``. They are normalised by the statistics of the other tokens. Subclasses define
+    ``include_prefix=False``. All these tokens are normalised by the statistics of the other tokens. Subclasses define
     :meth:`normalize_tokens`.
 
     Args:

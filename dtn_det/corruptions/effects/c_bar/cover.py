@@ -99,7 +99,7 @@ def line_count(side: int, magnitude: float) -> int:
 
 
 def line_ends(side: int, angle: float, variation: float, uniforms: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Return the ends of lines that are two sides of the image long.
+    """Return the ends of lines whose length is twice the side of the image.
 
     Args:
         side: Side of the image, in pixels.

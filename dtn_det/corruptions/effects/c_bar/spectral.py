@@ -108,8 +108,8 @@ def spectral_noise(amplitudes: Floats, phases: Floats) -> FloatImage:
 
     Args:
         amplitudes: ``(side, side)``.
-        phases: ``(phase_count(side),)`` phases of the left half, row by row, and of the upper half of an odd middle
-            column, in radians.
+        phases: ``(phase_count(side),)`` phases in radians: the left half of the array, row by row, and if ``side`` is
+            odd, then the upper half of the middle column.
 
     Returns:
         ``(side, side)`` noise with a standard deviation of 1.
