@@ -37,12 +37,12 @@ class Profile:
         catalog: The corruptions of the benchmark with their groups.
         original: True if the benchmark was made by its authors' generators, False for `imagecorruptions`. If True, the
             elastic transform begins with a random affine map and has its parameters in pixels, zoomed layers are
-            cropped around their centre, and pixelate uses a box filter also to enlarge. frost_scale: Factor by which
-        the frost textures are resized before cropping, such as 1.1 for `imagecorruptions`. engine: First version of the
-        engine that makes the pixels of this profile. num_frost_textures: Number of textures that frost draws from,
-        which are the first of the six. The generators list six
-            files but draw only from the first five. This holds for the generators of Hendrycks and Dietterich, and for
-            `imagecorruptions` 1.0.0 to 1.1.2, with which COCO-C was published.
+            cropped around their centre, and pixelate uses a box filter also to enlarge.
+        frost_scale: Factor by which the frost textures are resized before cropping, such as 1.1 for `imagecorruptions`.
+        engine: First version of the engine that makes the pixels of this profile.
+        num_frost_textures: Number of textures that frost draws from, which are the first of the six. The generators
+            list six files but draw only from the first five. This holds for the generators of Hendrycks and Dietterich,
+            and for `imagecorruptions` 1.0.0 to 1.1.2, with which COCO-C was published.
         side: Side of the square images for which the strengths were chosen, in pixels; None for any size.
         cropped: True if the authors resized the clean images to 256 pixels and cropped them to 224 x 224 first.
         square: True if the corruptions are defined for square images only.
