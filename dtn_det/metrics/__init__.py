@@ -36,6 +36,7 @@ from dtn_det.metrics.intervals import (
 )
 from dtn_det.metrics.record_samples import calibration_error_samples, error_samples, mean_samples
 from dtn_det.metrics.resampling import Difference, Interval, Samples
+from dtn_det.metrics.selective import selective_metrics, selective_samples
 
 __all__ = [
     "BASELINES",
@@ -72,4 +73,6 @@ __all__ = [
     "relative_mean_corruption_error",
     "relative_performance_under_corruption",
     "reliability",
+    "selective_metrics",
+    "selective_samples",
 ]
