@@ -15,8 +15,6 @@ _HOOKS = (
 )
 # Classes whose own `forward` computes LayerNorm's function. The tests compare the two.
 KNOWN = frozenset({("timm.layers.norm", "LayerNorm"), ("timm.layers.norm", "LayerNormFp32")})
-# Classes whose own `forward` computes LayerNorm's function. The tests compare the two.
-KNOWN = frozenset({("timm.layers.norm", "LayerNorm"), ("timm.layers.norm", "LayerNormFp32")})
 _OWN_TENSORS = frozenset({"weight", "bias"})
 # Largest difference of outputs, which are of the order of 1. Rounding in float32 changes them by about 1e-6, a further
 # activation or scale by far more.
