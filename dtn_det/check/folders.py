@@ -13,9 +13,10 @@ from dtn_det.corrupted_folders.reading import list_tree, open_tree
 from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
 from dtn_det.corruptions.image import read_image
 from dtn_det.datasets.configs.folders import folder_fault
-from dtn_det.datasets.folders.class_folders import LabelledImages, label_images
+from dtn_det.datasets.folders.class_folders import label_images
 from dtn_det.datasets.folders.image_files import spread
 from dtn_det.datasets.folders.recognise import Recognised, recognise
+from dtn_det.datasets.labelled import LabelledImages
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import BadImageError, CheckpointError, ClassCountError, InputError
 

@@ -11,17 +11,11 @@ from dtn_det.corrupted_folders.manifest import read_manifest
 from dtn_det.corruptions.catalog import SEVERITIES
 from dtn_det.corruptions.identity import CorruptionOrigin
 from dtn_det.datasets.choosing import choose_paths, selection_name
-from dtn_det.datasets.folders.class_folders import (
-    LabelledImage,
-    LabelledImages,
-    file_size,
-    order_remarks,
-    same_stem,
-    stem,
-)
+from dtn_det.datasets.folders.class_folders import order_remarks, same_stem, stem
 from dtn_det.datasets.folders.image_files import OtherFiles, listed, mask_remarks, quoted, subfolders, walk_images
 from dtn_det.datasets.folders.label_maps import map_labels
 from dtn_det.datasets.folders.recognise import Recognised
+from dtn_det.datasets.labelled import LabelledImage, LabelledImages, file_size
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
 

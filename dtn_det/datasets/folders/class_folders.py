@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dtn_det.datasets.choosing import choose_paths, selection_name
+from dtn_det.datasets.folders.advice import not_sorted
 from dtn_det.datasets.folders.image_files import (
     SUFFIXES,
     OtherFiles,
@@ -19,54 +19,12 @@ from dtn_det.datasets.folders.image_files import (
     walk_images,
 )
 from dtn_det.datasets.folders.label_maps import IMAGENET_CLASSES, LabelMap, map_labels, naming, natural_order
-from dtn_det.datasets.folders.recognise import READ_BY_CLASS, Recognised, not_sorted, recognise
+from dtn_det.datasets.folders.recognise import READ_BY_CLASS, Recognised, recognise
+from dtn_det.datasets.labelled import LabelledImage, LabelledImages
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import InputError
 
 _READS = "class folders of clean images, or corrupted ones in <corruption>/<severity>"
-
-
-@dataclass(frozen=True)
-class LabelledImage:
-    """An image with its class.
-
-    Attributes:
-        key: Identity of the image, ``<folder>/<file>``. It includes the file extension, because a class may hold
-            ``1.jpg`` and ``1.png``.
-    """
-
-    key: str
-    path: str
-    label: int
-
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """The images of an evaluation.
-
-    Attributes:
-        images: The images in the order of their keys, folder by folder.
-        labels: Numbers and names of the classes.
-        selection: Name of the selection: ``'all'``, or a text such as ``'limit=500 of 50000 seed=0'``.
-        num_found: Number of images in the folder before the selection.
-        num_folders: Number of classes with images in the folder before the selection.
-    """
-
-    images: tuple[LabelledImage, ...]
-    labels: LabelMap
-    selection: str
-    num_found: int
-    num_folders: int
-    remarks: tuple[Remark, ...] = ()
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes in the label set, which may be larger than the number of folders."""
-        return self.labels.num_classes
-
-    def lines(self) -> Iterator[str]:
-        """Yield a line with key, file size and label for each image. The hash of the lines identifies the images."""
-        return (f"{image.key} {file_size(image.path)} {image.label}" for image in self.images)
 
 
 @dataclass(frozen=True)
@@ -86,16 +44,6 @@ class Listing:
     def filled(self) -> set[str]:
         """The names of the class folders that have images."""
         return {key.partition("/")[0] for key in self.paths}
-
-
-def file_size(path: str | Path) -> int:
-    """Return the size of a file in bytes; -1 for a broken link, which is reported when the image is read."""
-    try:
-        return os.stat(path).st_size
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP):
-            return -1
-        raise
 
 
 def list_images(

@@ -17,7 +17,7 @@ from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.identity import CorruptionOrigin
 from dtn_det.corruptions.image import ByteImage
 from dtn_det.datasets.choosing import read_selection
-from dtn_det.datasets.folders.class_folders import LabelledImage
+from dtn_det.datasets.labelled import LabelledImage
 from dtn_det.errors import ReportError
 from dtn_det.reports.classification import ClassifierRecords, read_records
 from dtn_det.reports.samples import Answer, Disagreement, Gallery, Picture, SampleImage, pick, thumbnail

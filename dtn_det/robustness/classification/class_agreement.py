@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dtn_det.datasets.class_names import facts_of_names, names_left_out
-from dtn_det.datasets.folders.class_folders import LabelledImages, in_order
+from dtn_det.datasets.folders.class_folders import in_order
 from dtn_det.datasets.folders.image_files import listed, nested, num_inner_classes, one_folder_per_class, quoted
 from dtn_det.datasets.folders.label_maps import (
     has_english_names,
@@ -21,6 +21,7 @@ from dtn_det.datasets.folders.label_maps import (
     plain_name,
 )
 from dtn_det.datasets.folders.recognise import Recognised
+from dtn_det.datasets.labelled import LabelledImages
 from dtn_det.datasets.remarks import Remark, agreeing, counted
 from dtn_det.errors import InputError
 from dtn_det.robustness.classification.models.classifier import Classifier

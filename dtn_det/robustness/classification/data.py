@@ -16,10 +16,11 @@ from dtn_det.corruptions.cells import Cell, sweep_cells
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import RESIZE
 from dtn_det.corruptions.profiles import check_swept
-from dtn_det.datasets.folders.class_folders import LabelledImages, check_clean, label_images, list_images
+from dtn_det.datasets.folders.class_folders import check_clean, label_images, list_images
 from dtn_det.datasets.folders.image_files import square_side
 from dtn_det.datasets.folders.label_maps import imagenet_wnids
 from dtn_det.datasets.folders.recognise import Recognised, recognise
+from dtn_det.datasets.labelled import LabelledImages
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
 from dtn_det.robustness.classification.images import SIDES, Cells, CorruptedHere, CorruptedOnDisk

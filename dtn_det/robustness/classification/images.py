@@ -22,8 +22,8 @@ from torch.utils.data import Dataset
 from dtn_det.corruptions.cells import CLEAN, Cell
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import ByteImage, read_image, resize_and_crop
-from dtn_det.datasets.folders.class_folders import LabelledImage
 from dtn_det.datasets.folders.image_files import printable
+from dtn_det.datasets.labelled import LabelledImage
 from dtn_det.datasets.remarks import counted
 from dtn_det.errors import BadImageError
 from dtn_det.robustness.classification.models.classifier import View

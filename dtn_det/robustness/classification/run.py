@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dtn_det._optional import require
-from dtn_det.datasets.folders.class_folders import LabelledImages
 from dtn_det.datasets.folders.image_files import printable, square_side
+from dtn_det.datasets.labelled import LabelledImages
 from dtn_det.datasets.remarks import counted, tell
 from dtn_det.errors import BadImageError, DeviceMemoryError
 from dtn_det.robustness.classification.baseline import BaselineChoice, choose_baseline

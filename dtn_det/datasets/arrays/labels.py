@@ -1,0 +1,75 @@
+"""How many classes an array of labels has, by the evidence in it, and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtn_det.datasets.folders.image_files import listed
+from dtn_det.datasets.folders.label_maps import LabelMap
+from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import InputError
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+"""Names of CIFAR-10's classes in the order of its labels (batches.meta of cs.toronto.edu/~kriz/cifar.html)."""
+
+_CIFAR_SIDE, _CIFAR_CLASSES = 32, (10, 100)
+
+
+@dataclass(frozen=True)
+class ArrayClasses:
+    """The classes of an array of labels.
+
+    Attributes:
+        map: Numbers and names of the classes. The names are numbers where nothing tells them.
+    """
+
+    map: LabelMap
+    remarks: tuple[Remark, ...] = ()
+
+
+def label_map(
+    labels: NDArray[np.int64], side: int | None, path: Path, names: Sequence[str] = (), given: int | None = None
+) -> ArrayClasses:
+    """Find the classes of labels.
+
+    If every number from 0 to the largest label occurs, these are the classes. If some do not occur, the images of
+    32 x 32 are CIFAR's, with 10 or 100 classes, which a remark tells; others are refused.
+
+    Args:
+        labels: The labels of the images, (N,).
+        side: Side of the square images in pixels; None if it is unknown.
+        path: The file of the labels, for messages.
+        names: Names of the classes, if the set has them; their number is that of the classes.
+        given: Number of the classes, if another file of the set tells it.
+
+    Raises:
+        InputError: The number of the classes is unknown, or a label is beyond it.
+    """
+    most = int(labels.max())
+    absent = np.setdiff1d(np.arange(most + 1), labels)
+    remarks: tuple[Remark, ...] = ()
+    number = len(names) or given or most + 1
+    if most >= number:
+        raise InputError(
+            f"expected labels from 0 to {number - 1} in {path}, whose set has {number:,} classes, got {most}: fetch the "
+            "labels of this set"
+        )
+    if not names and given is None and len(absent):
+        fitting = [count for count in _CIFAR_CLASSES if count > most]
+        if side != _CIFAR_SIDE or not fitting:
+            raise InputError(
+                f"expected labels of every class from 0 to {most} in {path}, got none of "
+                f"{listed([str(one) for one in absent])}, so that the number of classes is unknown: take images of "
+                "all classes"
+            )
+        number = fitting[0]
+        what = f"classes were taken, those of CIFAR-{number}, though only {len(np.unique(labels))} have images"
+        remarks = (Remark("classes_of_cifar", what, str(path), number),)
+    if not names:
+        names = CIFAR10 if side == _CIFAR_SIDE and number == len(CIFAR10) else [str(one) for one in range(number)]
+    return ArrayClasses(LabelMap("labels", {}, tuple(names)), remarks)
