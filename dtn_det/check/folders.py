@@ -12,12 +12,14 @@ from dtn_det.corrupted_folders.layouts import find_annotations
 from dtn_det.corrupted_folders.reading import list_tree, open_tree
 from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
 from dtn_det.corruptions.image import read_image
+from dtn_det.datasets.arrays.corrupted import open_arrays
+from dtn_det.datasets.arrays.rows import open_rows
 from dtn_det.datasets.configs.folders import folder_fault
-from dtn_det.datasets.folders.class_folders import label_images
 from dtn_det.datasets.folders.image_files import spread
 from dtn_det.datasets.folders.recognise import Recognised, recognise
 from dtn_det.datasets.labelled import LabelledImages
 from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.sets import label_set
 from dtn_det.errors import BadImageError, CheckpointError, ClassCountError, InputError
 
 if TYPE_CHECKING:
@@ -83,7 +85,9 @@ def _listed(found: Recognised, classes: str | None) -> LabelledImages:
     if found.kind == "corrupted":
         tree = open_tree(found)
         return list_tree(tree, sorted(tree.folders), classes)[0]
-    return label_images(found, classes, None, 0)
+    if found.kind == "array_corruptions":
+        return open_arrays(found.root).list_images((), None, 0)
+    return label_set(found, classes, None, 0)
 
 
 def _class_facts(found: Recognised, images: LabelledImages) -> dict[str, Any]:
@@ -101,7 +105,10 @@ def _unreadable(images: LabelledImages) -> list[str]:
     looked_at = spread(images.images, _LOOKED_AT)
     for image in looked_at:
         try:
-            read_image(Path(image.path), upright=False)
+            if image.row < 0:
+                read_image(Path(image.path), upright=False)
+            else:
+                open_rows(image.path).row(image.row)
         except BadImageError as error:
             bad.append(f"{image.path}: {error}")
     if not bad:

@@ -34,7 +34,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         required=True,
         metavar="DIR",
         help="clean images in class folders, DIR/<wnid>/*.JPEG, DIR/val/<wnid>/*.JPEG, DIR/<number or name>/*, or "
-        "corrupted ones, DIR/<corruption>/<severity>/<wnid>/*.JPEG",
+        "corrupted ones, DIR/<corruption>/<severity>/<wnid>/*.JPEG or DIR/<corruption>.npy with labels.npy; also a pair of "
+        ".npy, CIFAR's own batches, or a Parquet file",
     )
     parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="folder of the results")
     sweep_options.add_weights(parser)
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         from dtn_det.system.files import reporting_file_errors
 
     values = {key: value for key, value in vars(args).items() if key in ClassificationOptions.__dataclass_fields__}
-    options = ClassificationOptions(**{**values, **sweep_options.resolved(args)})
+    options = ClassificationOptions(**{**values, **sweep_options.resolved_numbers(args)})
     with reporting_file_errors():
         console = Console()
         swept = run_classification(options, console)

@@ -135,16 +135,29 @@ def resolved(args: argparse.Namespace) -> dict[str, Any]:
         InputError: A number is too small, a name or severity is unknown, or the profile is of other corruptions than
             ImageNet-C's.
     """
-    from dtn_det.corruptions.catalog import select_corruptions, select_severities
+    from dtn_det.corruptions.catalog import select_corruptions
     from dtn_det.corruptions.profiles import check_swept
 
     if args.profile is not None:
         check_swept(args.profile)
     return {
         "corruptions": select_corruptions(args.corruptions or ["benchmark"]),
-        "severities": select_severities(args.severities),
-        "workers": checked_workers(args),
+        **resolved_numbers(args),
     }
+
+
+def resolved_numbers(args: argparse.Namespace) -> dict[str, Any]:
+    """Check the severities and the number of workers.
+
+    Returns:
+        The values of `severities` and `workers`.
+
+    Raises:
+        InputError: A number is too small, or a severity is unknown.
+    """
+    from dtn_det.corruptions.catalog import select_severities
+
+    return {"severities": select_severities(args.severities), "workers": checked_workers(args)}
 
 
 def checked_workers(args: argparse.Namespace) -> int:

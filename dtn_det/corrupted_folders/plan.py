@@ -87,7 +87,7 @@ def find_layout(found: Recognised) -> str:
             f"expected clean images, got {found.title} in {found.root}: name a folder of clean ones, or corrupt these "
             "as they are with --layout plain"
         )
-    if found.kind == "arrays":
+    if found.kind in ("arrays", "array_corruptions", "array_images", "batches", "parquet"):
         raise InputError(found.refusal("a folder of images"))
     if found.kind == "coco":
         return "coco"

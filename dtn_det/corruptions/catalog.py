@@ -50,7 +50,7 @@ class Catalog:
 
     Attributes:
         title: Name of the first benchmark with these corruptions, such as ``ImageNet-C``.
-        profile: Name of that benchmark's profile.
+        profile: Name of that benchmark's profile; empty if the corruptions are read from files and not made.
         names: All corruptions, in the order of the benchmark's tables.
         groups: The corruptions of each group; every corruption is in one group.
         extra: Corruptions that the benchmark's mean leaves out.
@@ -113,16 +113,68 @@ CIFAR_C_BAR_CATALOG = Catalog(
 )
 """The ten corruptions of CIFAR-10-C-bar and CIFAR-100-C-bar."""
 
-CATALOGS = (IMAGENET_C_CATALOG, IMAGENET_C_BAR_CATALOG, CIFAR_C_BAR_CATALOG)
+IMAGENET_3DCC_CATALOG = Catalog(
+    "ImageNet-3DCC",
+    "",
+    (
+        *("near_focus", "far_focus", "bit_error", "color_quant", "flash", "fog_3d"),
+        *("h265_abr", "h265_crf", "iso_noise", "low_light", "xy_motion_blur", "z_motion_blur"),
+    ),
+    MappingProxyType(
+        {
+            "depth_of_field": ("near_focus", "far_focus"),
+            "camera_motion": ("xy_motion_blur", "z_motion_blur"),
+            "lighting": ("flash", "low_light"),
+            "video": ("bit_error", "h265_abr", "h265_crf"),
+            "weather": ("fog_3d",),
+            "noise": ("color_quant", "iso_noise"),
+        }
+    ),
+)
+"""The twelve corruptions of ImageNet-3DCC."""
+
+CATALOGS = (IMAGENET_C_CATALOG, IMAGENET_C_BAR_CATALOG, CIFAR_C_BAR_CATALOG, IMAGENET_3DCC_CATALOG)
 """The catalogues of all benchmarks."""
 
 
-def group_of(name: str, catalog: Catalog = IMAGENET_C_CATALOG) -> str:
+def catalog_of(names: Iterable[str], among: Iterable[Catalog] = CATALOGS) -> Catalog:
+    """Return the first catalogue that has all of some corruptions. ImageNet-C's comes first.
+
+    Raises:
+        InputError: No catalogue has all of the names.
+    """
+    wanted = list(names)
+    for catalog in among:
+        if all(name in catalog.names for name in wanted):
+            return catalog
+    unknown = [name for name in wanted if not any(name in catalog.names for catalog in CATALOGS)]
+    if unknown:
+        check_name(unknown[0])
+    raise InputError(f"expected corruptions of one benchmark, got {of_benchmarks(wanted)}: name those of one of them")
+
+
+def of_benchmarks(names: Iterable[str]) -> str:
+    """Return a text with one corruption of each benchmark that has one, such as ``fog of ImageNet-C and ...``."""
+    wanted = list(names)
+    left, parts = list(wanted), []
+    for catalog in sorted(CATALOGS, key=lambda one: -sum(name in one.names for name in wanted)):
+        if own := [name for name in left if name in catalog.names]:
+            parts.append(f"{own[0]} of {catalog.title}")
+            left = [name for name in left if name not in own]
+    return " and ".join(parts)
+
+
+def group_of(name: str, catalog: Catalog | None = None) -> str:
     """Return the group of a corruption.
+
+    Args:
+        name: Name of the corruption.
+        catalog: The catalogue whose groups are meant; None for the first that has the corruption.
 
     Raises:
         InputError: The name is unknown.
     """
+    catalog = catalog_of([name]) if catalog is None else catalog
     check_name(name, catalog)
     return next(group for group, names in catalog.groups.items() if name in names)
 
@@ -134,10 +186,11 @@ def check_name(name: str, catalog: Catalog = IMAGENET_C_CATALOG) -> None:
 
 
 def elsewhere(name: str) -> str:
-    """Name the benchmarks that have a corruption, as the end of a sentence; return ``""`` if none has it."""
+    """Return the end of a sentence that names the benchmarks with a corruption; empty if there are none."""
     found = [catalog for catalog in CATALOGS if name in catalog.names]
     titles, profiles = " and ".join(one.title for one in found), " or ".join(one.profile for one in found)
-    return f", a corruption of {titles}: name the profile {profiles}" if found else ""
+    how = f"name the profile {profiles}" if profiles else "name a folder of that benchmark's images"
+    return f", a corruption of {titles}: {how}" if found else ""
 
 
 def check_severity(severity: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES, check_name, check_severity
+from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES, catalog_of, check_severity
 from dtn_det.errors import InputError
 
 
@@ -29,10 +29,9 @@ def sweep_cells(corruptions: Sequence[str] = BENCHMARK, severities: Sequence[int
     """Return the clean cell, then the cells of each corruption at each severity, in the given orders.
 
     Raises:
-        InputError: A name or severity is unknown or repeated.
+        InputError: A name or severity is unknown or repeated, or the corruptions are of several benchmarks.
     """
-    for name in corruptions:
-        check_name(name)
+    catalog_of(corruptions)
     for severity in severities:
         check_severity(severity)
     for what, values in (("corruptions", corruptions), ("severities", severities)):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
+from dtn_det.corruptions.catalog import SEVERITIES
 
 if TYPE_CHECKING:
     from dtn_det.checkpoints.two_networks import WeightsKind
@@ -22,6 +22,8 @@ class SweepOptions:
     """The options that sweeps of classifiers and of detectors have in common.
 
     Attributes:
+        corruptions: Names of corruptions, or of groups of them; empty for the clean images alone, and None for those
+            that the benchmark's mean is over.
         severities: Severities of each corruption, from 1 to 5.
         profile: Benchmark whose corruptions are applied; None for the benchmark that suits the data.
         seed: Seed of the corruptions' randomness.
@@ -41,7 +43,7 @@ class SweepOptions:
     """
 
     store: Path
-    corruptions: Sequence[str] = BENCHMARK
+    corruptions: Sequence[str] | None = None
     severities: Sequence[int] = SEVERITIES
     profile: str | None = None
     seed: int = 0

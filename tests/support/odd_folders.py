@@ -72,7 +72,7 @@ def coco(root: Path) -> Path:
 
 
 def arrays(root: Path) -> Path:
-    """CIFAR-10-C, of ten images a severity."""
+    """CIFAR-10-C, of ten images a severity, whose labels are images too."""
     root.mkdir(parents=True)
     for name in ("fog", "frost", "labels"):
         np.save(root / f"{name}.npy", np.zeros((50, 32, 32, 3), np.uint8))

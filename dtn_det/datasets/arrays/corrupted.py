@@ -15,15 +15,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dtn_det.corruptions.catalog import SEVERITIES, Catalog, select_corruptions
+from dtn_det.corruptions.catalog import (
+    CIFAR_C_BAR_CATALOG,
+    IMAGENET_C_CATALOG,
+    SEVERITIES,
+    Catalog,
+    select_corruptions,
+)
 from dtn_det.corruptions.cells import Cell
-from dtn_det.datasets.arrays.labels import label_map
+from dtn_det.datasets.arrays.labels import is_cifar, label_map
 from dtn_det.datasets.arrays.rows import NpyHeader, check_images, open_rows, read_header, read_numbers
 from dtn_det.datasets.choosing import choose_paths, selection_name
 from dtn_det.datasets.folders.corruption_folders import known_corruption, normalized, one_catalog
 from dtn_det.datasets.folders.image_files import listed
 from dtn_det.datasets.labelled import LabelledImage, LabelledImages
-from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.datasets.remarks import Remark, agreeing, counted
 from dtn_det.errors import InputError
 
 LABELS = "labels.npy"
@@ -78,9 +84,10 @@ class ArraySet:
         """
         labels = label_map(self.labels, self.side, self.root / LABELS)
         keys = row_keys(self.num_images)
+        first = str(self.headers[self.corruptions[0]].path)
         rows = {key: row for row, key in enumerate(keys)}
         images = tuple(
-            LabelledImage(key, str(self.root / LABELS), int(self.labels[rows[key]]), rows[key])
+            LabelledImage(key, first, int(self.labels[rows[key]]), rows[key])
             for key in choose_paths(keys, limit, limit_seed)
         )
         evidence = tuple(f"{cell} {self._digest(cell)}" for cell in cells)
@@ -122,7 +129,7 @@ def open_arrays(root: Path, words: Sequence[str] | None = None) -> ArraySet:
     """
     names = sorted(path.name for path in root.iterdir() if path.suffix == ".npy")
     there = corrupted_arrays(names)
-    catalog = one_catalog(list(there), words, root)
+    catalog = one_catalog(list(there), words, root, small=True)
     chosen = _chosen(there, catalog, words, root)
     labels_path = root / LABELS
     if not labels_path.is_file():
@@ -142,11 +149,10 @@ def open_arrays(root: Path, words: Sequence[str] | None = None) -> ArraySet:
             "arrays of another set away"
         )
     dataset = _dataset(labels, side, catalog, labels_path)
-    title = (
-        f"{dataset or 'images corrupted already'} as NumPy arrays ({agreeing(len(chosen), f'{len(chosen)} ')}"
-        f"{agreeing(len(chosen), '{corruption|corruptions}')} of {len(labels):,} {side} x {side} images)"
-    )
-    return ArraySet(root, catalog, headers, labels, dataset, title, _remarks(root, names, there, chosen, catalog, words))
+    images = f"{counted(len(labels), 'image')} of {side} x {side} under {counted(len(chosen), 'corruption')}"
+    title = f"{dataset or 'images corrupted already'} as NumPy arrays ({images})"
+    remarks = _remarks(root, names, there, chosen, catalog, words)
+    return ArraySet(root, catalog, headers, labels, dataset, title, remarks)
 
 
 def _chosen(there: Mapping[str, str], catalog: Catalog, words: Sequence[str] | None, root: Path) -> tuple[str, ...]:
@@ -183,8 +189,8 @@ def _check_labels(root: Path, headers: Mapping[str, NpyHeader]) -> NDArray[np.in
             )
     if rest:
         raise InputError(
-            f"expected the labels of five severities in {path}, got {len(values):,} labels, which five does not divide: "
-            "fetch the file again"
+            f"expected the labels of five severities in {path}, got {len(values):,} labels, which five does not "
+            "divide: fetch the file again"
         )
     blocks = values.reshape(len(SEVERITIES), count)
     wrong = np.argwhere(blocks != blocks[0])
@@ -199,9 +205,9 @@ def _check_labels(root: Path, headers: Mapping[str, NpyHeader]) -> NDArray[np.in
 
 def _dataset(labels: NDArray[np.int64], side: int, catalog: Catalog, path: Path) -> str:
     number = label_map(labels, side, path).map.num_classes
-    if side != 32 or number not in (10, 100):
+    if not is_cifar(labels, side, number) or catalog not in (IMAGENET_C_CATALOG, CIFAR_C_BAR_CATALOG):
         return ""
-    return f"CIFAR-{number}-C{'-bar' if 'bar' in catalog.title else ''}"
+    return f"CIFAR-{number}-C{'' if catalog is IMAGENET_C_CATALOG else '-bar'}"
 
 
 def _remarks(
@@ -219,7 +225,7 @@ def _remarks(
         found.append(Remark("missing_corruptions", what, str(root), len(missing), missing))
     beside = [there[name] for name in there if name not in chosen] if words is None else []
     if beside:
-        what = agreeing(len(beside), "{array beside the benchmark's was|arrays beside the benchmark's were} passed over")
+        what = agreeing(len(beside), "{other array was|other arrays were} passed over")
         found.append(Remark("other_arrays", f"{what}: choose with --corruptions", str(root), len(beside), beside))
     unknown = [name for name in names if name != LABELS and name not in there.values()]
     if unknown:

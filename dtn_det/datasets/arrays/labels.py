@@ -56,8 +56,8 @@ def label_map(
     number = len(names) or given or most + 1
     if most >= number:
         raise InputError(
-            f"expected labels from 0 to {number - 1} in {path}, whose set has {number:,} classes, got {most}: fetch the "
-            "labels of this set"
+            f"expected labels from 0 to {number - 1} in {path}, whose set has {number:,} classes, got {most}: fetch "
+            "the labels of this set"
         )
     if not names and given is None and len(absent):
         fitting = [count for count in _CIFAR_CLASSES if count > most]
@@ -71,5 +71,15 @@ def label_map(
         what = f"classes were taken, those of CIFAR-{number}, though only {len(np.unique(labels))} have images"
         remarks = (Remark("classes_of_cifar", what, str(path), number),)
     if not names:
-        names = CIFAR10 if side == _CIFAR_SIDE and number == len(CIFAR10) else [str(one) for one in range(number)]
+        names = (
+            CIFAR10
+            if number == len(CIFAR10) and is_cifar(labels, side, number)
+            else [str(one) for one in range(number)]
+        )
     return ArrayClasses(LabelMap("labels", {}, tuple(names)), remarks)
+
+
+def is_cifar(labels: NDArray[np.int64], side: int | None, number: int) -> bool:
+    """Return whether images are CIFAR's by their size and labels: 10 or 100 classes with equally many images each."""
+    counts = np.bincount(labels, minlength=number)
+    return side == _CIFAR_SIDE and number in _CIFAR_CLASSES and bool((counts == counts[0]).all())

@@ -82,8 +82,8 @@ def read_header(path: Path) -> NpyHeader:
     """
     try:
         with path.open("rb") as file:
-            major, _ = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+            forms: Any = np.lib.format
+            read = forms.read_array_header_1_0 if forms.read_magic(file)[0] == 1 else forms.read_array_header_2_0
             shape, by_columns, dtype = read(file)
             offset = file.tell()
     except ValueError as error:

@@ -22,8 +22,13 @@ def advice(kind: str, root: Path) -> str:
         return f"name the folder of the corruptions, {above}, and choose with --corruptions and --severities"
     if kind == "arrays":
         return (
-            "arrays are not read yet; name CIFAR's clean test images in class folders with --profile cifar-c, which "
-            "tools/prepare_small_data.py of the repository unpacks"
+            "name a folder with an array NAME.npy for each corruption and labels.npy, as of CIFAR-10-C, or with one "
+            "array of clean images, rows x height x width x 3 of uint8, and one of their labels"
+        )
+    if kind in ("array_corruptions", "array_images", "batches", "parquet"):
+        return (
+            "`dtn-det mce` evaluates classifiers on such files; elsewhere, name a folder of class folders, as "
+            "tools/prepare_small_data.py of the repository makes them of CIFAR"
         )
     if kind == "coco":
         return "evaluate detectors on it with `dtn-det mpc`, or name a folder of class folders"

@@ -7,7 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dtn_det.corruptions.catalog import ALL, CIFAR_C_BAR_CATALOG, IMAGENET_C_BAR_CATALOG
+from dtn_det.corruptions.catalog import (
+    ALL,
+    CATALOGS,
+    CIFAR_C_BAR_CATALOG,
+    IMAGENET_3DCC_CATALOG,
+    IMAGENET_C_BAR_CATALOG,
+    Catalog,
+    of_benchmarks,
+)
 from dtn_det.corruptions.stream import WNID
 from dtn_det.datasets.folders.image_files import Contents, peek, subfolders
 from dtn_det.datasets.folders.label_maps import NUMBER
@@ -19,13 +27,8 @@ _MAGNITUDE = re.compile(r"\d+(\.\d+)?")
 _C_BAR = frozenset((*IMAGENET_C_BAR_CATALOG.names, *CIFAR_C_BAR_CATALOG.names))
 """Corruptions of ImageNet-C-bar and CIFAR-10-C-bar."""
 
-_3DCC = frozenset(
-    (
-        *("near_focus", "far_focus", "fog_3d", "flash", "color_quant", "low_light", "xy_motion_blur"),
-        *("z_motion_blur", "iso_noise", "bit_error", "h265_abr", "h265_crf"),
-    )
-)
-"""Corruptions of ImageNet-3DCC: github.com/EPFL-VILAB/3DCommonCorruptions."""
+_3DCC = frozenset(IMAGENET_3DCC_CATALOG.names)
+"""Corruptions of ImageNet-3DCC."""
 
 OTHER_BENCHMARKS = {"C-bar": _C_BAR, "3DCC": _3DCC}
 """The corruptions of other benchmarks, by the names of the benchmarks."""
@@ -99,6 +102,37 @@ def is_corruption(name: str) -> bool:
 def normalized(name: str) -> str:
     """Return the name of a corruption as dtn-det writes it."""
     return re.sub(r"[\- ]+", "_", name.strip()).lower()
+
+
+def known_corruption(name: str) -> bool:
+    """Return whether some benchmark has a corruption of this name."""
+    return any(name in catalog.names for catalog in CATALOGS)
+
+
+def one_catalog(names: Sequence[str], words: Sequence[str] | None, root: Path, *, small: bool = False) -> Catalog:
+    """Return the catalogue of the benchmark whose corruptions a set has.
+
+    Args:
+        names: The known corruptions that are there, at least one.
+        words: The corruptions and groups that the user chose; None for no choice.
+        root: The folder, for messages.
+        small: Whether the images are small, so that CIFAR-10-C-bar is meant where both C-bar sets have the names.
+
+    Raises:
+        InputError: The set has corruptions of several benchmarks, and the user chose none of them.
+    """
+    catalogs = sorted(CATALOGS, key=lambda one: small and one is not CIFAR_C_BAR_CATALOG)
+    for catalog in catalogs:
+        if all(name in catalog.names for name in names):
+            return catalog
+    if words is not None:
+        for catalog in catalogs:
+            if all(word in catalog.names for word in words):
+                return catalog
+    raise InputError(
+        f"expected corruptions of one benchmark in {root}, got {of_benchmarks(names)}: choose those of one with "
+        "--corruptions, or keep each set in a folder of its own"
+    )
 
 
 def holds_classes(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from dtn_det.corruptions.catalog import SEVERITIES
 from dtn_det.corruptions.stream import WNID
+from dtn_det.datasets.arrays.found import find_rows
 from dtn_det.datasets.folders.advice import advice
 from dtn_det.datasets.folders.corruption_folders import (
     CorruptionFolders,
@@ -43,6 +44,10 @@ Kind = Literal[
     "one_corruption",
     "one_cell",
     "arrays",
+    "array_corruptions",
+    "array_images",
+    "batches",
+    "parquet",
     "coco",
     "splits",
     "images",
@@ -51,7 +56,7 @@ Kind = Literal[
 ]
 
 READ_BY_CLASS = ("class_folders", "tiny_imagenet_val", "corrupted")
-"""The kinds of folders from which the class of each image is known."""
+"""The kinds of folders from which the class of each image file is known."""
 
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 _SPLIT_LIKE = re.compile(r"(train|training|val|valid|validation|test|testing)([-_.\d].*)?", re.IGNORECASE)
@@ -130,6 +135,8 @@ def recognise(root: Path) -> Recognised:
         InputError: Two folders are for the same corruption and severity.
         OSError: The folder cannot be read.
     """
+    if root.is_file() and root.suffix == ".parquet" and (rows := _rows(root, [root.name])) is not None:
+        return rows
     if not root.is_dir():
         raise FileNotFoundError(f"expected a folder of images, got {root}: there is no such folder")
     contents = look(root)
@@ -143,10 +150,8 @@ def _structure(root: Path, contents: Contents) -> Recognised | None:
     """Recognise a folder from structure and file types; None if they do not suffice, as for class folders."""
     if (tiny := _tiny_imagenet(root, contents)) is not None:
         return tiny
-    arrays = [name for name in contents.others if name.endswith(".npy")]
-    if arrays and not contents.folders:
-        many = f"{len(arrays)} arrays such as {arrays[0]}"
-        return Recognised("arrays", root, f"CIFAR-C as NumPy arrays ({many})")
+    if not contents.folders and (rows := _rows(root, contents.others)) is not None:
+        return rows
     if "annotations" in contents.folders and any(n.endswith(".json") for n in peek(root / "annotations").others):
         return Recognised("coco", root, "a COCO data set (annotations/*.json)")
     found = find_corruptions(root, contents)
@@ -160,6 +165,14 @@ def _structure(root: Path, contents: Contents) -> Recognised | None:
         )
         return Recognised("unknown_corruptions", root, title, benchmark, corruptions=found)
     return _part_of_a_tree(root, contents)
+
+
+def _rows(root: Path, names: Sequence[str]) -> Recognised | None:
+    """Recognise files whose rows are images; None if there are none."""
+    found = find_rows(root, names)
+    if found is None:
+        return None
+    return Recognised(found.kind, root, found.title, found.dataset, (), "labels", sizes=found.sizes)
 
 
 def _folders(root: Path, contents: Contents) -> Recognised:

@@ -55,6 +55,7 @@ class ClassSet:
         labels, folders = self.images.labels, len(self.images.labels.numbers)
         kind = naming(labels.numbers)
         how = {
+            "labels": "numbered by the labels of the set",
             "imagenet": "numbered as ImageNet's, for they are named by its wnids or by numbers",
             "folder": "numbered by the folders' names",
             "sorted": "numbered by the text order of the folders' names",
@@ -167,6 +168,9 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
     if classes.images.labels.classes in ("sorted", "natural"):
         return model, _contradicted(model, classes, their_names, our_names)
     missing = [name for name, plain in zip(ours, our_names, strict=True) if plain not in their_names]
+    if missing and classes.images.labels.classes == "labels":
+        # The labels of a file are numbers, and its classes may be called otherwise in the model.
+        return model, ()
     if missing or len({*their_names}) < len(their_names):
         more = [name for name, plain in zip(theirs, their_names, strict=True) if plain not in our_names]
         some_agree = len(missing) < len(ours) and len(missing) == len(more)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from dtn_det.corrupted_folders.reading import (
     CorruptedTree,
@@ -12,18 +13,22 @@ from dtn_det.corrupted_folders.reading import (
     open_tree,
     unused_clean,
 )
-from dtn_det.corruptions.cells import Cell, sweep_cells
+from dtn_det.corruptions.catalog import select_corruptions
+from dtn_det.corruptions.cells import CLEAN, Cell, sweep_cells
 from dtn_det.corruptions.engine import Corruptor
+from dtn_det.corruptions.identity import CorruptionOrigin
 from dtn_det.corruptions.image import RESIZE
 from dtn_det.corruptions.profiles import check_swept
-from dtn_det.datasets.folders.class_folders import check_clean, label_images, list_images
+from dtn_det.datasets.arrays.corrupted import open_arrays
+from dtn_det.datasets.arrays.twins import match_rows
 from dtn_det.datasets.folders.image_files import square_side
 from dtn_det.datasets.folders.label_maps import imagenet_wnids
 from dtn_det.datasets.folders.recognise import Recognised, recognise
-from dtn_det.datasets.labelled import LabelledImages
+from dtn_det.datasets.labelled import LabelledImage, LabelledImages, file_size
 from dtn_det.datasets.remarks import Remark
+from dtn_det.datasets.sets import check_set, label_set, list_set
 from dtn_det.errors import InputError
-from dtn_det.robustness.classification.images import SIDES, Cells, CorruptedHere, CorruptedOnDisk
+from dtn_det.robustness.classification.images import SIDES, Cells, CorruptedHere, CorruptedOnDisk, CorruptedRows
 from dtn_det.robustness.options import ClassificationOptions
 from dtn_det.robustness.store.manifest import hash_lines
 
@@ -70,17 +75,20 @@ def prepare(options: ClassificationOptions) -> Prepared:
         ValueError: The data do not fit the options.
         FileNotFoundError: A folder does not exist.
     """
-    if not options.data.is_dir():
+    if not options.data.is_dir() and options.data.suffix != ".parquet":
         raise FileNotFoundError(
             f"expected --data to be a folder of images, got {options.data}: there is no such folder"
         )
     if options.profile is not None:
         check_swept(options.profile)
-    cells = sweep_cells(options.corruptions, options.severities)
     found = recognise(options.data)
+    if found.kind == "array_corruptions":
+        return _from_arrays(options, found)
+    words = ["benchmark"] if options.corruptions is None else options.corruptions
+    cells = sweep_cells(select_corruptions(words) if words else (), options.severities)
     if found.kind == "corrupted":
         return _from_tree(options, cells, open_tree(found))
-    check_clean(found, options.classes)
+    check_set(found, options.classes)
     return _from_clean(options, cells, found)
 
 
@@ -100,7 +108,7 @@ def _from_clean(options: ClassificationOptions, cells: tuple[Cell, ...], found: 
     frost = None if options.frost is None else str(options.frost)
     profile = options.profile or found.profile or "imagenet-c"
     corruptor = Corruptor(profile, options.seed, options.jpeg, frost_folder=frost, engine=options.engine)
-    images = label_images(found, options.classes, options.limit, options.limit_seed)
+    images = label_set(found, options.classes, options.limit, options.limit_seed)
     digest = hash_lines(images.lines())
     side = SIDES[corruptor.profile]
     remarks = (*images.remarks, *_chosen_profile(options, found, profile), *_taken_as_they_are(found, side))
@@ -109,17 +117,13 @@ def _from_clean(options: ClassificationOptions, cells: tuple[Cell, ...], found: 
 
 
 def _from_tree(options: ClassificationOptions, cells: tuple[Cell, ...], tree: CorruptedTree) -> Prepared:
-    if options.seed or options.jpeg is not None or options.frost is not None or options.engine is not None:
-        raise InputError(
-            f"expected --seed, --no-jpeg, --frost and --engine with clean images only, got the corrupted ones of "
-            f"{options.data}: leave these options out"
-        )
+    _check_made(options)
     found = tree.found
     profile = options.profile or tree.profile or found.profile or "imagenet-c"
     check_swept(profile)
     corrupted = cells[1:]
     _check_wnids(options.classes or found.classes)
-    twins = None if options.clean is None else list_images(options.clean, options.classes or found.classes)
+    twins = None if options.clean is None else list_set(options.clean, options.classes or found.classes)
     images, lines = list_tree(tree, corrupted, options.classes, options.limit, options.limit_seed, twins)
     side = _side(options, found, profile)
     cropped_after = side == SIDES["imagenet-c"] and bool(found.sizes) and square_side(found.sizes) != side
@@ -138,6 +142,41 @@ def _from_tree(options: ClassificationOptions, cells: tuple[Cell, ...], tree: Co
     sizes = hash_lines(clean_lines(clean)) if options.clean is not None else None
     digest = hash_lines(lines)
     return Prepared(found, images, digest, cells, source, tree.identity, side, profile, sizes, remarks)
+
+
+def _from_arrays(options: ClassificationOptions, found: Recognised) -> Prepared:
+    _check_made(options)
+    if options.classes is not None:
+        raise InputError(
+            f"expected --classes with class folders only, got the arrays of {options.data}, whose labels.npy numbers "
+            "the classes: leave --classes out"
+        )
+    arrays = open_arrays(options.data, options.corruptions)
+    corrupted = sweep_cells(arrays.corruptions, options.severities)[1:]
+    images = arrays.list_images(corrupted, options.limit, options.limit_seed)
+    twins: Mapping[str, LabelledImage] = {}
+    if options.clean is not None:
+        twins = match_rows(images, arrays, list_set(options.clean), options.clean)
+    cells = (CLEAN, *corrupted) if options.clean is not None else corrupted
+    source = CorruptedRows(arrays, cells, twins)
+    pairs = [f"{key} {twin.key} {file_size(twin.path)}" for key, twin in twins.items()]
+    side = arrays.side
+    size = frozenset({(side, side)})
+    found = replace(found, title=arrays.title, dataset=arrays.dataset, sizes=size)
+    digest = hash_lines(images.lines())
+    profile = options.profile or found.profile or "cifar-c"
+    identity = str(CorruptionOrigin.of_files(None))
+    clean = hash_lines(pairs) if options.clean is not None else None
+    return Prepared(found, images, digest, cells, source, identity, side, profile, clean, images.remarks)
+
+
+def _check_made(options: ClassificationOptions) -> None:
+    """Refuse options on how images are corrupted if the images are corrupted already."""
+    if options.seed or options.jpeg is not None or options.frost is not None or options.engine is not None:
+        raise InputError(
+            f"expected --seed, --no-jpeg, --frost and --engine with clean images only, got the corrupted ones of "
+            f"{options.data}: leave these options out"
+        )
 
 
 def _side(options: ClassificationOptions, found: Recognised, profile: str) -> int:

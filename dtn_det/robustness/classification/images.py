@@ -22,6 +22,8 @@ from torch.utils.data import Dataset
 from dtn_det.corruptions.cells import CLEAN, Cell
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.image import ByteImage, read_image, resize_and_crop
+from dtn_det.datasets.arrays.corrupted import ArraySet
+from dtn_det.datasets.arrays.rows import open_rows
 from dtn_det.datasets.folders.image_files import printable
 from dtn_det.datasets.labelled import LabelledImage
 from dtn_det.datasets.remarks import counted
@@ -76,7 +78,7 @@ class CorruptedHere:
 
     def images(self, image: LabelledImage) -> Iterator[ByteImage]:
         """See :class:`Cells`."""
-        clean = read_clean(image.path, SIDES[self.corruptor.profile])
+        clean = read_labelled(image, SIDES[self.corruptor.profile])
         for cell in self.cells:
             yield clean if cell == CLEAN else self.corruptor(clean, *cell, image.key)
 
@@ -112,6 +114,44 @@ class CorruptedOnDisk:
                 yield read_square(str(self.folders[cell] / image.key), self.side, crop=self.cropped_after)
 
 
+@dataclass(frozen=True)
+class CorruptedRows:
+    """Reads the corrupted images of each cell from arrays.
+
+    Attributes:
+        arrays: The arrays, whose rows have the numbers of the images.
+        clean: Each clean image, by the key of the corrupted image; empty without the clean cell.
+    """
+
+    arrays: ArraySet
+    cells: tuple[Cell, ...]
+    clean: Mapping[str, LabelledImage]
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def images(self, image: LabelledImage) -> Iterator[ByteImage]:
+        """See :class:`Cells`."""
+        for cell in self.cells:
+            if cell == CLEAN:
+                yield read_labelled(self.clean[image.key], self.arrays.side)
+            else:
+                path, row = self.arrays.place(cell, image.row)
+                yield open_rows(path).row(row)
+
+
+def read_labelled(image: LabelledImage, side: int) -> ByteImage:
+    """Read a clean image, which is a file or a row of a file, in the form in which it is corrupted.
+
+    Raises:
+        BadImageError: See :func:`read_clean`.
+    """
+    if image.row < 0:
+        return read_clean(image.path, side)
+    pixels = open_rows(image.path).row(image.row)
+    return _squared(Image.fromarray(pixels), f"row {image.row} of {image.path}", side, crop=side == SIDES["imagenet-c"])
+
+
 def read_clean(path: str, side: int) -> ByteImage:
     """Read a clean image in the form in which it is corrupted.
 
@@ -137,11 +177,16 @@ def read_square(path: str, side: int, *, crop: bool = False) -> ByteImage:
         picture = read_image(Path(path), upright=False)
     except BadImageError as error:
         raise BadImageError(f"{printable(path)}: {printable(str(error))}") from error
+    return _squared(picture, printable(path), side, crop=crop)
+
+
+def _squared(picture: Image.Image, name: str, side: int, *, crop: bool) -> ByteImage:
+    """Crop an image if that is asked for, and check that it has the wanted size."""
     if crop:
         picture = resize_and_crop(picture)
     if picture.size != (side, side):
         width, height = picture.size
-        raise BadImageError(f"{printable(path)}: expected {side} x {side} pixels, got {width} x {height}")
+        raise BadImageError(f"{name}: expected {side} x {side} pixels, got {width} x {height}")
     return np.array(picture)
 
 

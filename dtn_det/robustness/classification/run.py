@@ -54,7 +54,8 @@ def run_classification(options: ClassificationOptions, console: Console) -> Swep
     Store.check(options.store)
     with joined(options.launcher, options.device) as (rank, place):
         prepared = prepare(options)
-        tell_user = partial(say, console) if rank.is_first else lambda text: None
+        tell_user: Callable[[str], None] = partial(say, console) if rank.is_first else lambda text: None
+        tell_user(f"{options.data}: {prepared.found.title}")
         tell(prepared.remarks, tell_user)
         classes = ClassSet(prepared.found, prepared.images, options.clean)
         classifiers, renumbered = load_classifiers(

@@ -15,6 +15,7 @@ import torch
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.files import check_checkpoint
+from dtn_det.corruptions.catalog import BENCHMARK
 from dtn_det.corruptions.cells import Cell, sweep_cells
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.profiles import check_swept
@@ -78,7 +79,8 @@ def prepare_detection(
     """
     profile = options.profile or "coco-c"
     check_swept(profile)
-    cells = sweep_cells(options.corruptions, options.severities)
+    corruptions = BENCHMARK if options.corruptions is None else options.corruptions
+    cells = sweep_cells(corruptions, options.severities)
     frost = None if options.frost is None else str(options.frost)
     corruptor = Corruptor(profile, options.seed, None, options.channel_order, frost, engine=options.engine)
     cfg = _config(options)

@@ -197,7 +197,7 @@ def test_tiny_imagenet_c_tells_its_profile_its_classes_and_that_it_has_no_clean_
     [
         (
             arrays,
-            r"got CIFAR-C as NumPy arrays \(3 arrays such as fog.npy\) in .*: arrays are not read yet; .* --profile",
+            r"got images corrupted already, as NumPy arrays \(3 arrays such as fog.npy\) in .*: `dtn-det mce` eval",
         ),
         (coco, r"got a COCO data set .*: evaluate detectors on it with `dtn-det mpc`"),
         (
@@ -280,7 +280,7 @@ def test_tiny_imagenet_c_says_that_its_clean_twin_is_missing(tmp_path: Path) -> 
     assert {remark.kind for remark in prepared.remarks} == {"no_clean_twin", "profile_by_size"}
     link_classes(tmp_path / "tree" / "frost" / "1", imagenet_wnids(), "test_1.JPEG", (64, 64))
     with pytest.raises(
-        ValueError, match=r"(?s)has besides 800: .*frost in the first archive .* 1,000 classes \(hendrycks"
+        ValueError, match=r"(?s)fog/1 lacks 800: .*frost in the first archive .* 1,000 classes \(hendrycks"
     ):
         prepare(dataclasses.replace(run, corruptions=("fog", "frost")))
     # The advice works.

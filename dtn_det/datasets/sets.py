@@ -1,0 +1,52 @@
+"""The reader of clean sets of images with their classes, in whatever layout they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dtn_det.datasets.arrays.clean import list_rows
+from dtn_det.datasets.folders.class_folders import check_clean, label_images
+from dtn_det.datasets.folders.recognise import Recognised, recognise
+from dtn_det.datasets.labelled import LabelledImages
+from dtn_det.errors import InputError
+
+ROWS = ("array_images", "batches", "parquet")
+"""The kinds of sets whose images are rows of a file: see :func:`dtn_det.datasets.arrays.clean.list_rows`."""
+
+
+def list_set(root: Path, classes: str | None = None, limit: int | None = None, limit_seed: int = 0) -> LabelledImages:
+    """List the images of a clean set: class folders, a pair of arrays, CIFAR's own batches, or a Parquet file.
+
+    Args:
+        root: A folder, or a Parquet file.
+        classes: How class folders are numbered; None to decide by their names.
+        limit: Largest number of images. They are chosen at random, the same ones in every run.
+
+    Raises:
+        FileNotFoundError: There is no such folder or file.
+        InputError: It is something else, holds no images, or holds an image whose class is not known.
+    """
+    return label_set(recognise(root), classes, limit, limit_seed)
+
+
+def label_set(found: Recognised, classes: str | None, limit: int | None, limit_seed: int) -> LabelledImages:
+    """List the images of a clean set that was recognised: see :func:`list_set`."""
+    check_set(found, classes)
+    if found.kind not in ROWS:
+        return label_images(found, classes, limit, limit_seed)
+    return list_rows(found.kind, found.root, limit, limit_seed)
+
+
+def check_set(found: Recognised, classes: str | None = None) -> None:
+    """Check that a set is a clean one and that its classes can be numbered as the user wants.
+
+    Raises:
+        InputError: It is something else, or it numbers its classes itself.
+    """
+    if found.kind not in ROWS:
+        check_clean(found, classes)
+    elif classes is not None:
+        raise InputError(
+            f"expected --classes with class folders only, got {found.title} in {found.root}, whose labels are the "
+            "numbers of the classes: leave --classes out"
+        )
