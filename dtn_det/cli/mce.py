@@ -34,8 +34,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         required=True,
         metavar="DIR",
         help="clean images in class folders, DIR/<wnid>/*.JPEG, DIR/val/<wnid>/*.JPEG, DIR/<number or name>/*, or "
-        "corrupted ones, DIR/<corruption>/<severity>/<wnid>/*.JPEG or DIR/<corruption>.npy with labels.npy; also a pair of "
-        ".npy, CIFAR's own batches, or a Parquet file",
+        "corrupted ones, DIR/<corruption>/<severity>/<wnid>/*.JPEG or DIR/<corruption>.npy with labels.npy; also a "
+        "pair of .npy, CIFAR's own batches, or a Parquet file",
     )
     parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="folder of the results")
     sweep_options.add_weights(parser)

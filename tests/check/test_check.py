@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +86,8 @@ class TestFolders:
     def test_kinds_that_cannot_be_evaluated_yet_are_named(self, tmp_path: Path) -> None:
         arrays(tmp_path / "CIFAR-10-C")
         result = check(tmp_path / "CIFAR-10-C")
-        assert result.kind == "array_corruptions"
-        assert not result.is_good
-        shutil.rmtree(tmp_path / "CIFAR-10-C")
-        result = check(write_cifar_c(tmp_path / "CIFAR-10-C"))
+        assert (result.kind, result.is_good) == ("array_corruptions", False)
+        result = check(write_cifar_c(tmp_path / "whole"))
         assert (result.is_good, result.facts["images"], result.facts["classes"]) == (True, 10, 10)
         write_classes(tmp_path / "bar" / "plasma_noise" / "1", WNIDS)
         assert check(tmp_path / "bar").kind == "unknown_corruptions"
