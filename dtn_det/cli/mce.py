@@ -44,14 +44,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--baseline", metavar="NAME", help="what CE is relative to: alexnet or a model's name [alexnet for ImageNet-C]"
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--clean", type=Path, metavar="DIR", help="the clean images, where --data has corrupted ones")
+    data.add_argument(
+        "--clean",
+        type=Path,
+        metavar="DIR",
+        help="the clean images, where --data has corrupted ones, or ImageNet-R or -A",
+    )
     data.add_argument(
         "--classes",
-        choices=("imagenet", "folder", "sorted", "natural"),
+        choices=("imagenet", "folder", "sorted", "natural", "imagenet-r", "imagenet-a"),
         help="numbered by ImageNet's wnids, by the names of the folders (whole numbers from 0 or 1 are the classes, "
         "words are sorted), by the text order of any names as torchvision's ImageFolder does (10 before 2), or by "
-        "their natural order as timm does (2 before 10) [imagenet where there are wnids or a thousand numbers, else "
+        "their natural order as timm does (2 before 10), or the 200 classes of ImageNet-R or -A alone "
+        "[imagenet where there are wnids or a thousand numbers, else "
         "folder]",
+    )
+    data.add_argument(
+        "--labels", type=Path, metavar="FILE", help="real.json, the Real labels of ImageNet's validation images"
     )
     sweep_options.add_images(data)
     how = parser.add_argument_group("corruptions")
@@ -75,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
                 require("mmpretrain", "cls")
         from rich.console import Console
 
-        from dtn_det.reports.sweep_results import print_sweep_report, sweep_report
+        from dtn_det.reports.sweep_results import print_drop, print_sweep_report, sweep_report
+        from dtn_det.robustness.classification.data import twin_options
         from dtn_det.robustness.classification.run import run_classification
         from dtn_det.robustness.options import ClassificationOptions
         from dtn_det.system.files import reporting_file_errors
@@ -89,4 +99,11 @@ def run(args: argparse.Namespace) -> int:
             return 0
         report = sweep_report(swept.store, swept.names, baseline=options.baseline)
         print_sweep_report(console, swept.store, report)
-        return 1 if any(report.bad_images.values()) else 0
+        bad = any(report.bad_images.values())
+        twin = twin_options(options, swept.store.manifest.protocol.get("classes", ""))
+        if twin is not None and (clean := run_classification(twin, console)) is not None:
+            of_clean = sweep_report(clean.store, clean.names)
+            print_sweep_report(console, clean.store, of_clean)
+            print_drop(console, report, of_clean, swept.store.manifest.recognised["dataset"])
+            bad = bad or any(of_clean.bad_images.values())
+        return 1 if bad else 0

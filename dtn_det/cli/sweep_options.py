@@ -61,7 +61,8 @@ def add_cells(group: argparse._ArgumentGroup, default: str = "benchmark", hint: 
         "--corruptions",
         nargs="+",
         metavar="NAME",
-        help=f"names, groups (noise, blur, weather, digital, extra; those of --profile), benchmark or all [{default}]",
+        help=f"names, groups (noise, blur, weather, digital, extra; those of --profile), benchmark or all; mce: "
+        f"none for the clean images alone [{default}]",
     )
     group.add_argument(
         "--severities", nargs="+", type=_severity(hint), default=SEVERITIES, metavar="N", help="[1 2 3 4 5]"

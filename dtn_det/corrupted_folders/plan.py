@@ -91,7 +91,7 @@ def find_layout(found: Recognised) -> str:
         raise InputError(found.refusal("a folder of images"))
     if found.kind == "coco":
         return "coco"
-    return "imagenet" if found.classes == "imagenet" or found.kind == "tiny_imagenet_val" else "plain"
+    return "imagenet" if found.classes.startswith("imagenet") or found.kind == "tiny_imagenet_val" else "plain"
 
 
 def plan_tree(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dtn_det.datasets.folders.label_maps import LabelMap
@@ -40,6 +40,8 @@ class LabelledImages:
         selection: Name of the selection: ``'all'``, or a text such as ``'limit=500 of 50000 seed=0'``.
         num_found: Number of images in the folder before the selection.
         num_folders: Number of classes with images in the folder before the selection.
+        accepted: All classes that are right for an image, by its key, where several are: see
+            :mod:`dtn_det.datasets.real_labels`. Empty if the label of each image is the only right one.
         evidence: Further lines that identify the set of images, such as hashes of rows of an array.
     """
 
@@ -50,6 +52,7 @@ class LabelledImages:
     num_folders: int
     remarks: tuple[Remark, ...] = ()
     evidence: tuple[str, ...] = ()
+    accepted: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:

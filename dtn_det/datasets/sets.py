@@ -37,6 +37,10 @@ def label_set(found: Recognised, classes: str | None, limit: int | None, limit_s
     return list_rows(found.kind, found.root, limit, limit_seed)
 
 
+NATURAL = ("ImageNet-R", "ImageNet-A", "ImageNet-V2", "ImageNet-Sketch")
+"""Sets of natural shifts, whose images are evaluated as they are if the user names no corruptions."""
+
+
 def check_set(found: Recognised, classes: str | None = None) -> None:
     """Check that a set is a clean one and that its classes can be numbered as the user wants.
 
@@ -44,7 +48,7 @@ def check_set(found: Recognised, classes: str | None = None) -> None:
         InputError: It is something else, or it numbers its classes itself.
     """
     if found.kind not in ROWS:
-        check_clean(found, classes)
+        check_clean(found)
     elif classes is not None:
         raise InputError(
             f"expected --classes with class folders only, got {found.title} in {found.root}, whose labels are the "

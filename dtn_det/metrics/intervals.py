@@ -115,7 +115,8 @@ def classification_intervals(
         baseline: `alexnet`, whose errors are constants; the samples of another model with the same images, replicates
             and seed; or None for no corruption errors.
         corruptions: `benchmark` (the paper's 15), `extra` (the 4 hold-outs) or `all`; never mixed.
-        allow_partial: Whether to accept missing cells; :attr:`Intervals.label` then says so.
+        allow_partial: Whether to accept missing cells; :attr:`Intervals.label` then says so. Clean images alone
+            then have no means.
         relative: Whether to compute `relative CE` and `relative mCE`, which need the clean cell.
         level: Fraction of the replicates inside an interval, between 0 and 1.
 
@@ -216,6 +217,9 @@ def _classification(
     for replicated in (False, True):
         errors, clean = _select(model, chosen, replicated)
         numbers = dict(_cell_numbers(model.metric, chosen, errors, clean))
+        if not chosen:
+            both.append(numbers)
+            continue
         numbers |= _means(f"mean {model.metric}", errors, layout)
         if against is not None:
             other, other_clean = against(replicated)
@@ -258,6 +262,8 @@ def _chosen(model: Samples, corruptions: CorruptionSet, allow_partial: bool) -> 
     check_samples(model)
     wanted = all_cells(corruptions)
     chosen = tuple(cell for cell in wanted if cell in model.cells)
+    if CLEAN in model.cells and allow_partial and len(model.cells) == 1:
+        return ()
     if not chosen or not allow_partial:
         raise_problems("the model", {"missing": [cell for cell in wanted if cell not in model.cells]})
     return chosen

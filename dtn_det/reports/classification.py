@@ -141,12 +141,14 @@ def numbers_of_records(
     cells, columns = records.cells, records.columns
     correct, confidence = columns["correct"].astype(np.bool_, copy=False), columns["confidence"]
     diagrams = [reliability(confidence[:, number], correct[:, number]) for number in range(len(cells))]
-    means = {
+    means: dict[str, NDArray[np.generic]] = {
         "error": ~correct,
         "top5_error": ~columns["correct_top5"].astype(np.bool_, copy=False),
-        "nll": log_losses(columns["true_probability"]),
-        "brier": brier_scores(columns["true_probability"], columns["squared_norm"]),
     }
+    # Where several classes are right, the probability of the true class is undefined.
+    if not np.isnan(columns["true_probability"].astype(np.float32)).all():
+        means["nll"] = log_losses(columns["true_probability"])
+        means["brier"] = brier_scores(columns["true_probability"], columns["squared_norm"])
     if replicates:
         images, draws = records.images.tolist(), {"replicates": replicates, "seed": seed}
         found = mean_samples(means, cells, images, **draws)
@@ -156,7 +158,7 @@ def numbers_of_records(
         points = {metric: each.mean(0) for metric, each in means.items()}
         points["ece"] = np.array([diagram.expected_calibration_error for diagram in diagrams])
         found = {metric: point_samples(metric, cells, values, len(correct)) for metric, values in points.items()}
-    others = tuple(found[metric] for metric in ("top5_error", "ece", "nll", "brier"))
+    others = tuple(found[metric] for metric in ("top5_error", "ece", "nll", "brier") if metric in found)
     return ClassifierNumbers(found["error"], others, tuple(_reliability_rows(name, cells, diagrams)))
 
 

@@ -55,8 +55,9 @@ def point_samples(metric: str, cells: Sequence[Cell], values: NDArray[np.float64
 
 
 def sets_of(cells: Collection[Cell]) -> list[CorruptionSet]:
-    """Return the sets of corruptions to which at least one of the cells belongs."""
-    return [which for which in SETS if any(cell in cells for cell in all_cells(which))]
+    """Return the sets of corruptions to which at least one of the cells belongs; the first if all images are clean."""
+    found = [which for which in SETS if any(cell in cells for cell in all_cells(which))]
+    return found or [SETS[0]] if CLEAN in cells else found
 
 
 def number_rows(
@@ -249,7 +250,7 @@ class Numbers:
     def sets(self) -> tuple[CorruptionSet, ...]:
         """The sets of corruptions that have numbers, the benchmark first."""
         having = {which for _, which, _, scope, _ in self.found if scope != "clean"}
-        return tuple(which for which in SETS if which in having)
+        return tuple(which for which in SETS if which in having) or (SETS[0],)
 
     def has(self, name: str, which: str) -> bool:
         """Return whether some model has a number of this name in a set of corruptions."""

@@ -10,6 +10,7 @@ from dtn_det.corruptions.cells import CLEAN
 from dtn_det.metrics import BASELINES
 from dtn_det.reports.collect import ReportOptions, collect_sources
 from dtn_det.reports.formats.terminal import print_tables
+from dtn_det.reports.numbers import Numbers
 from dtn_det.reports.sources import Sources, known_task
 from dtn_det.reports.tables import sweep_tables
 from dtn_det.robustness.detection.records import rule_note
@@ -84,6 +85,8 @@ def _advice(store: Store, report: Report) -> list[str]:
     if report.task != "classification":
         return []
     models, said = list(store.models()), []
+    if set(store.manifest.cells) == {CLEAN}:
+        return []
     if report.baseline is None:
         one_of = f"name one of {', '.join(models)} with --baseline for CE and mCE"
         other = "CE and mCE need another model in this store, named with --baseline"
@@ -91,6 +94,26 @@ def _advice(store: Store, report: Report) -> list[str]:
     if CLEAN not in store.manifest.cells:
         said.append("no clean images: name them with --clean for the clean error and relative mCE")
     return said
+
+
+def print_drop(console: Console, report: Report, twin: Report, dataset: str) -> None:
+    """Print the error of each model on a set and on the clean images of the same classes.
+
+    Args:
+        report: The report of the set.
+        twin: The report of the clean images.
+        dataset: Name of the set.
+    """
+    on_set, on_twin = (Numbers.of(each, each.sections[0]) for each in (report, twin))
+    for model in report.models:
+        shifted, clean = (numbers.get(model.name, "benchmark", "error", CLEAN[0]) for numbers in (on_set, on_twin))
+        if shifted is not None and clean is not None:
+            drop = shifted.value - clean.value
+            say(
+                console,
+                f"{model.name}: top-1 error {shifted.value:.2f} % on {dataset}, {clean.value:.2f} % on the clean "
+                f"images of the same classes, {drop:+.2f} points",
+            )
 
 
 def _rules(store: Store, names: Sequence[str]) -> list[str]:

@@ -72,6 +72,8 @@ class ClassificationOptions(SweepOptions):
         clean: Folder of the clean images, if ``data`` holds corrupted images.
         classes: How classes are numbered: see :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to
             recognise it from the folders.
+        labels: File of the Real labels of ImageNet's validation images, see :mod:`dtn_det.datasets.real_labels`; None
+            for the classes of the folders.
         baseline: ``alexnet`` or the name of the model whose errors are the denominators of corruption errors. None for
             AlexNet if its published errors fit the data.
         jpeg: Whether corrupted images are compressed as JPEG; None to follow the benchmark.
@@ -81,6 +83,7 @@ class ClassificationOptions(SweepOptions):
     data: Path
     clean: Path | None = None
     classes: str | None = None
+    labels: Path | None = None
     names: Sequence[str] | None = None
     baseline: str | None = None
     jpeg: bool | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dtn_det.datasets.choosing import choose_paths, selection_name
@@ -18,7 +18,7 @@ from dtn_det.datasets.folders.image_files import (
     quoted,
     walk_images,
 )
-from dtn_det.datasets.folders.label_maps import IMAGENET_CLASSES, LabelMap, map_labels, naming, natural_order
+from dtn_det.datasets.folders.label_maps import IMAGENET_CLASSES, SUBSETS, LabelMap, map_labels, naming, natural_order
 from dtn_det.datasets.folders.recognise import READ_BY_CLASS, Recognised, recognise
 from dtn_det.datasets.labelled import LabelledImage, LabelledImages
 from dtn_det.datasets.remarks import Remark, agreeing
@@ -65,11 +65,21 @@ def list_images(
 
 def label_images(found: Recognised, classes: str | None, limit: int | None, limit_seed: int) -> LabelledImages:
     """List the clean images of a folder that was recognised: see :func:`list_images`."""
-    check_clean(found, classes)
+    check_clean(found)
     listing = list_clean(found)
     classes = classes or found.classes
     listed = () if classes == "imagenet" else found.listed_classes
     labels = map_labels({*listing.folders, *listed}, classes, found.root)
+    paths = {key: path for key, path in listing.paths.items() if key.partition("/")[0] in labels.numbers}
+    if not paths:
+        raise InputError(
+            f"expected images of the 200 classes of {SUBSETS[labels.classes]} in {found.root}, got none: name the "
+            "validation images of ImageNet, or leave --classes out"
+        )
+    if len(paths) < len(listing.paths):
+        what = f"images of ImageNet's classes that {SUBSETS[labels.classes]} lacks were left out"
+        told = Remark("other_classes", what, str(found.root), len(listing.paths) - len(paths))
+        found, listing = replace(found, remarks=(*found.remarks, told)), replace(listing, paths=paths)
     keys = choose_paths(list(listing.paths), limit, limit_seed)
     return LabelledImages(
         tuple(LabelledImage(key, listing.paths[key], labels.numbers[key.partition("/")[0]]) for key in keys),
@@ -81,11 +91,8 @@ def label_images(found: Recognised, classes: str | None, limit: int | None, limi
     )
 
 
-def check_clean(found: Recognised, classes: str | None = None) -> None:
+def check_clean(found: Recognised) -> None:
     """Check that a folder holds clean images in class folders that can be evaluated with the usual protocol.
-
-    Args:
-        classes: How the user wants the classes numbered.
 
     Raises:
         InputError: The folder is something else; the message says what, and what to do.
@@ -98,12 +105,6 @@ def check_clean(found: Recognised, classes: str | None = None) -> None:
         if found.kind in ("images", "empty"):
             raise InputError(no_images(found.root, OtherFiles()))
         raise InputError(found.refusal(_READS))
-    if found.dataset in ("ImageNet-R", "ImageNet-A") and classes in (None, "imagenet"):
-        raise InputError(
-            f"expected {_READS}, got {found.title} in {found.root}: published numbers of {found.dataset} choose among "
-            "the logits of its 200 classes, which is not evaluated yet; name other images, or take --classes folder "
-            f"for a model of the {len(found.folders)} classes of these folders alone"
-        )
 
 
 def list_clean(found: Recognised) -> Listing:

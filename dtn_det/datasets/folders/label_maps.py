@@ -16,7 +16,10 @@ from dtn_det.corruptions.stream import WNID
 from dtn_det.datasets.folders.image_files import quoted
 from dtn_det.errors import InputError
 
-CLASSES = ("imagenet", "folder", "sorted", "natural")
+SUBSETS = {"imagenet-r": "ImageNet-R", "imagenet-a": "ImageNet-A"}
+"""Ways to number classes of which each keeps 200 of ImageNet's, and the set that has these classes."""
+
+CLASSES = ("imagenet", "folder", "sorted", "natural", *SUBSETS)
 """How classes are numbered.
 
 * ``imagenet``: by ImageNet's list of wnids.
@@ -24,6 +27,8 @@ CLASSES = ("imagenet", "folder", "sorted", "natural")
   classes; words are sorted.
 * ``sorted``: by the text order of any names, ``10`` before ``2``, as torchvision's ImageFolder and mmpretrain do.
 * ``natural``: by the natural order of any names, ``2`` before ``10`` without regard to case, as timm's training does.
+* ``imagenet-r``, ``imagenet-a``: by ImageNet's list of wnids, those 200 alone that ImageNet-R or ImageNet-A has. Of a
+  model's 1,000 logits those of these classes count.
 """
 
 IMAGENET_CLASSES = 1000
@@ -53,11 +58,14 @@ class LabelMap:
         classes: How the classes are numbered, one of :data:`CLASSES`.
         numbers: The class number of each folder, by the folder's name.
         names: Names of all classes, in the order of their numbers: wnids for ImageNet, else the folders' names.
+        places: The number of each class among ImageNet's 1,000 if the logits of these classes alone count; empty for
+            all logits.
     """
 
     classes: str
     numbers: Mapping[str, int]
     names: tuple[str, ...]
+    places: tuple[int, ...] = ()
 
     @property
     def from_one(self) -> bool:
@@ -135,6 +143,8 @@ def map_labels(names: Iterable[str], classes: str, root: Path | str) -> LabelMap
     """
     names = sorted(set(names))
     _check_forms(names, root)
+    if classes in SUBSETS:
+        return _map_subset(names, classes, root)
     if classes in ("sorted", "natural") or (classes == "folder" and naming(names) != "numbers"):
         names = natural_order(names) if classes == "natural" else names
         return LabelMap(classes, {name: number for number, name in enumerate(names)}, tuple(names))
@@ -199,6 +209,16 @@ def _map_imagenet(names: Sequence[str], root: Path | str) -> LabelMap:
             "away, or number the classes by the folders' names with --classes folder"
         )
     return LabelMap("imagenet", {name: known[name] for name in names}, wnids)
+
+
+def _map_subset(names: Sequence[str], classes: str, root: Path | str) -> LabelMap:
+    """Number the 200 classes of a set in the order of ImageNet's, and leave ImageNet's other classes out."""
+    everything = _map_imagenet(names, root).numbers
+    wnids, subset = imagenet_wnids(), imagenet_subset(classes.replace("-", "_"))
+    places = tuple(place for place, wnid in enumerate(wnids) if wnid in subset)
+    known = {place: number for number, place in enumerate(places)}
+    numbers = {name: known[place] for name, place in everything.items() if place in known}
+    return LabelMap(classes, numbers, tuple(wnids[place] for place in places), places)
 
 
 def _numbers(names: Sequence[str], root: Path | str) -> dict[str, int]:

@@ -28,13 +28,15 @@ from dtn_det.datasets.folders.image_files import (
     look,
     peek,
     pooled_remarks,
+    quoted,
     sample_images,
     spread,
     square_side,
     subfolders,
 )
-from dtn_det.datasets.folders.label_maps import guess_numbering, imagenet_subset, naming
+from dtn_det.datasets.folders.label_maps import SUBSETS, guess_numbering, imagenet_subset, naming
 from dtn_det.datasets.remarks import Remark, agreeing
+from dtn_det.errors import InputError
 
 Kind = Literal[
     "class_folders",
@@ -67,6 +69,7 @@ _RENDITION = re.compile(
     r"|videogame)_\d+\."
 )
 _NATURAL_ADVERSARIAL = re.compile(r"0\.\d+_.+_0\.\d+\.")
+_VALIDATION = re.compile(_ILSVRC)
 _SKETCH = re.compile(r"sketch_\d+\.")
 _TINY_SIDE, _TINY_CLASSES = 64, 200
 _ALL_CLASSES = 1000
@@ -234,7 +237,10 @@ def _class_folders(root: Path, folders: tuple[str, ...]) -> Recognised:
     paths = sample_images(root, folders)
     sizes, names = image_sizes(paths), [path.name for path in paths]
     classes = guess_numbering(folders)
+    _check_one_set(root, folders, names)
     dataset = _dataset(root, folders, names)
+    if dataset in SUBSETS.values():
+        classes = dataset.lower()
     if not dataset and _is_tiny(folders, sizes):
         dataset, classes = "Tiny-ImageNet", "folder"
     wnids = _listed_classes(root)
@@ -250,13 +256,48 @@ def _class_folders(root: Path, folders: tuple[str, ...]) -> Recognised:
     return Recognised("class_folders", root, title, dataset, folders, classes, wnids, sizes, None, remarks, inner)
 
 
+def _check_one_set(root: Path, folders: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse class folders of two sets, and folders beside the 200 of ImageNet-R or ImageNet-A.
+
+    Raises:
+        InputError: The folders are those of two sets, or of one with others beside them.
+    """
+    if naming(folders) != "wnids" or len(names) < 2:
+        return
+    patterns = {"ImageNet-R": _RENDITION, "ImageNet-A": _NATURAL_ADVERSARIAL, "ImageNet's validation set": _VALIDATION}
+    fitting = [{title for title, pattern in patterns.items() if pattern.match(name)} for name in names]
+    if all(fitting) and not set.intersection(*fitting):
+        first, other = fitting[0], next(one for one in fitting if not one & fitting[0])
+        examples = (names[fitting.index(first)], names[fitting.index(other)])
+        raise InputError(
+            f"expected class folders of one set in {root}, got files named as those of {first.pop()} ({examples[0]}) "
+            f"and of {other.pop()} ({examples[1]}): keep each set in a folder of its own"
+        )
+    for dataset in SUBSETS.values():
+        known = imagenet_subset(dataset.lower().replace("-", "_"))
+        strangers = [name for name in folders if name not in known]
+        named = root.name.lower() == dataset.lower() or all(dataset in each for each in fitting)
+        sketches = len(folders) > len(known) + 1 and all(map(_SKETCH.match, names))
+        if known and named and strangers and not sketches and len(strangers) < len(folders) / 2:
+            raise InputError(
+                f"expected the {len(known)} class folders of {dataset} in {root}, got {quoted(strangers)} besides: "
+                "move what is of another set away, or rename the folder if it is another set"
+            )
+
+
+def _version(root: Path) -> str:
+    """Return which version of ImageNet-V2 a folder's name tells, with a blank before it; empty if it tells none."""
+    found = [name for name in ("matched-frequency", "threshold0.7", "threshold-0.7", "top-images") if name in root.name]
+    return f" {found[0].replace('threshold-0', 'threshold0')}" if found else ""
+
+
 def _dataset(root: Path, folders: Sequence[str], names: Sequence[str]) -> str:
     """Return the name of the ImageNet variant to which names of folders and files belong; empty if they match none."""
     kind = naming(folders)
     if names and all(name.startswith(_ILSVRC) for name in names):
         return "ImageNet"
     if kind == "numbers":
-        return "ImageNet-V2" if len(folders) == _ALL_CLASSES else ""
+        return f"ImageNet-V2{_version(root)}" if len(folders) == _ALL_CLASSES else ""
     if kind != "wnids":
         return ""
     if names and len(folders) > _TINY_CLASSES and all(_SKETCH.match(name) for name in names):

@@ -39,7 +39,8 @@ def sweep_tables(report: Report) -> tuple[Table, ...]:
             if section.kind == "top1":
                 measures = dict.fromkeys((performance, corruption_measure(numbers, which)))
                 found.append(summary_table(numbers, which))
-                found += [corruption_table(numbers, which, measure) for measure in measures]
+                if numbers.has(performance.mean, which):
+                    found += [corruption_table(numbers, which, measure) for measure in measures]
             else:
                 found.append(metrics_table(numbers, which))
         if section.kind != "top1":
@@ -63,7 +64,8 @@ def _of_section(report: Report, section: Section, published: Sequence[PublishedR
     # Each set of corruptions has its tables, as no mean is over both sets.
     for which in numbers.sets:
         yield summary_table(numbers, which, rows if which == numbers.sets[0] else ())
-        yield corruption_table(numbers, which)
+        if numbers.has(performance_measure(section.kind).mean, which):
+            yield corruption_table(numbers, which)
         severities = severity_table(numbers, which)
         if severities is not None:
             yield severities

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dtn_det.metrics import CLEAN, METRICS
@@ -106,6 +106,8 @@ def _columns(numbers: Numbers) -> tuple[_Shown, ...]:
         return _precision_columns(next(having, METRICS[0]))
     with_baseline = any(key[2] == "mCE" for key in numbers.found)
     down = Column("error", "%", 1, "down", span="corrupted")
+    if not any(key[2] == "mean error" for key in numbers.found):
+        return tuple(_of_clean_images(numbers, down))
     return (
         _Shown(replace(down, span="clean"), "error", CLEAN[0]),
         _Shown(replace(down, heading="mCE", unit="", with_interval=True), "mCE"),
@@ -116,6 +118,20 @@ def _columns(numbers: Numbers) -> tuple[_Shown, ...]:
         _Shown(replace(down, heading="NLL", unit="", decimals=2), "mean NLL"),
         _Shown(replace(down, heading="Brier", unit="", decimals=3), "mean Brier"),
     )
+
+
+def _of_clean_images(numbers: Numbers, down: Column) -> Iterator[_Shown]:
+    """Yield the columns of a report of clean images alone."""
+    down = replace(down, span="clean")
+    for column, name in (
+        (replace(down, with_interval=True), "error"),
+        (replace(down, heading="top-5 error"), "top-5 error"),
+        (replace(down, heading="ECE"), "ECE"),
+        (replace(down, heading="NLL", unit="", decimals=2), "NLL"),
+        (replace(down, heading="Brier", unit="", decimals=3), "Brier"),
+    ):
+        if any(key[2:4] == (name, CLEAN[0]) for key in numbers.found):
+            yield _Shown(column, name, CLEAN[0])
 
 
 def _precision_columns(metric: str) -> tuple[_Shown, ...]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dtn_det.corruptions.cells import CLEAN
 from dtn_det.corruptions.identity import CorruptionOrigin
 from dtn_det.errors import InputError, StoreError
 from dtn_det.metrics import BASELINES
@@ -55,6 +56,8 @@ def choose_baseline(
     Raises:
         ValueError: The named baseline is unknown, or it is AlexNet, which was measured on other images or classes.
     """
+    if wanted is None and manifests and all(set(manifest.cells) == {CLEAN} for manifest in manifests):
+        return BaselineChoice(None)
     faults = (*(alexnet_fault(manifest, num_labels) for manifest in manifests), _import_fault(imported or {}))
     fault = next(filter(None, faults), "")
     told = bool(imported) or any(manifest.protocol.get("classes") == "imagenet" for manifest in manifests)

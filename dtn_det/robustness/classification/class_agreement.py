@@ -13,6 +13,7 @@ from dtn_det.datasets.class_names import facts_of_names, names_left_out
 from dtn_det.datasets.folders.class_folders import in_order
 from dtn_det.datasets.folders.image_files import listed, nested, num_inner_classes, one_folder_per_class, quoted
 from dtn_det.datasets.folders.label_maps import (
+    SUBSETS,
     has_english_names,
     names_of_two_classes,
     names_to_mend,
@@ -45,8 +46,8 @@ class ClassSet:
 
     @property
     def number(self) -> int:
-        """Number of the classes."""
-        return self.images.num_classes
+        """Number of classes that a model must have: ImageNet's where a part of its logits counts."""
+        return _IMAGENET if self.images.labels.places else self.images.num_classes
 
     def fault(self, number: int, name: str) -> str:
         """Return the error message for a model whose number of classes is not that of the data."""
@@ -55,6 +56,7 @@ class ClassSet:
         labels, folders = self.images.labels, len(self.images.labels.numbers)
         kind = naming(labels.numbers)
         how = {
+            **{key: f"of which the logits of the classes of {title} count" for key, title in SUBSETS.items()},
             "labels": "numbered by the labels of the set",
             "imagenet": "numbered as ImageNet's, for they are named by its wnids or by numbers",
             "folder": "numbered by the folders' names",
@@ -83,7 +85,7 @@ class ClassSet:
                 f"class folders around them; {one_folder_per_class(inner)}"
                 + ("" if number == num_inner_classes(inner, self.found.folders) else f", or {advice}")
             )
-        if labels.classes == "imagenet" and number == folders:
+        if labels.classes in ("imagenet", *SUBSETS) and number == folders:
             advice = f"take --classes folder, which numbers the {folders:,} folders by their names"
         elif labels.classes != "imagenet" and number == _IMAGENET and kind == "wnids":
             advice = "take --classes imagenet, which numbers the folders by ImageNet's wnids"
@@ -145,6 +147,8 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
         ValueError: The names of the model's classes are not the names in the data. Or the folders have the English
             names of ImageNet's classes, and the model's classes are not in alphabetical order.
     """
+    if classes.images.labels.places:
+        return _restrict(model, classes), ()
     theirs, ours = model.class_names, classes.images.labels.names
     if theirs and len(theirs) != len(ours):
         # The model has as many logits as the data have classes, see `check_number`.
@@ -192,7 +196,21 @@ def align(model: Classifier, classes: ClassSet) -> tuple[Classifier, tuple[Remar
         len(moved),
         tuple(moved),
     )
-    return replace(model, forward=_Reordered(model, order)), (remark,)
+    return replace(model, forward=_Reordered(model, order, len(order))), (remark,)
+
+
+def _restrict(model: Classifier, classes: ClassSet) -> Classifier:
+    """Keep the logits of the classes of the data alone, which are some of the model's thousand."""
+    labels = classes.images.labels
+    by_name = set(labels.names) <= {*model.class_names} and len({*model.class_names}) == classes.number
+    order = [model.class_names.index(name) for name in labels.names] if by_name else labels.places
+    return replace(
+        model,
+        forward=_Reordered(model, order, classes.number),
+        num_classes=len(order),
+        class_names=(),
+        protocol={**model.protocol, "logits": f"those of the {len(order)} classes of {SUBSETS[labels.classes]}"},
+    )
 
 
 def _contradicted(
@@ -243,7 +261,7 @@ def _align_order(model: Classifier, classes: ClassSet) -> tuple[Classifier, tupl
     return (
         replace(
             model,
-            forward=_Reordered(model, order),
+            forward=_Reordered(model, order, len(order)),
             protocol={**model.protocol, "class_order": "natural"},
             training={**model.training, "class order": "natural order, that of timm's training"},
         ),
@@ -252,15 +270,20 @@ def _align_order(model: Classifier, classes: ClassSet) -> tuple[Classifier, tupl
 
 
 class _Reordered:
-    """Calls a model and returns its logits in another order of the classes."""
+    """Calls a model and returns its logits in another order of the classes, or those of some classes.
 
-    def __init__(self, model: Classifier, order: Sequence[int]) -> None:
-        self.model, self.order = model, torch.tensor(order)
+    Args:
+        order: The places of the wanted logits.
+        size: Number of logits that the model must have.
+    """
+
+    def __init__(self, model: Classifier, order: Sequence[int], size: int) -> None:
+        self.model, self.order, self.size = model, torch.tensor(order), size
 
     def __call__(self, images: Tensor) -> Tensor:
         logits = self.model.forward(images)
         # An output that is not a tensor of logits is reported by `check_logits`.
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] != len(self.order):
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] != self.size:
             return logits
         return logits.index_select(1, self.order.to(logits.device))
 

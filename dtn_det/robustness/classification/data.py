@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dtn_det.corrupted_folders.reading import (
@@ -22,11 +22,12 @@ from dtn_det.corruptions.profiles import check_swept
 from dtn_det.datasets.arrays.corrupted import open_arrays
 from dtn_det.datasets.arrays.twins import match_rows
 from dtn_det.datasets.folders.image_files import square_side
-from dtn_det.datasets.folders.label_maps import imagenet_wnids
+from dtn_det.datasets.folders.label_maps import SUBSETS, imagenet_wnids
 from dtn_det.datasets.folders.recognise import Recognised, recognise
 from dtn_det.datasets.labelled import LabelledImage, LabelledImages, file_size
+from dtn_det.datasets.real_labels import with_real_labels
 from dtn_det.datasets.remarks import Remark
-from dtn_det.datasets.sets import check_set, label_set, list_set
+from dtn_det.datasets.sets import NATURAL, check_set, label_set, list_set
 from dtn_det.errors import InputError
 from dtn_det.robustness.classification.images import SIDES, Cells, CorruptedHere, CorruptedOnDisk, CorruptedRows
 from dtn_det.robustness.options import ClassificationOptions
@@ -84,22 +85,59 @@ def prepare(options: ClassificationOptions) -> Prepared:
     found = recognise(options.data)
     if found.kind == "array_corruptions":
         return _from_arrays(options, found)
-    words = ["benchmark"] if options.corruptions is None else options.corruptions
+    words = _words(options, found)
     cells = sweep_cells(select_corruptions(words) if words else (), options.severities)
+    if options.labels is not None and found.kind != "class_folders":
+        raise InputError(
+            f"expected --labels with ImageNet's validation images in class folders, got {found.title} in "
+            f"{found.root}: leave --labels out"
+        )
+    if found.kind == "corrupted" and not words:
+        raise InputError(
+            f"expected --corruptions none with clean images, got {found.title} in {found.root}: name corruptions"
+        )
     if found.kind == "corrupted":
         return _from_tree(options, cells, open_tree(found))
     check_set(found, options.classes)
     return _from_clean(options, cells, found)
 
 
+NONE = "none"
+"""What users write for no corruptions."""
+
+TWIN = "clean_twin"
+"""Folder in a store with the results on the clean images of the same classes."""
+
+
+def _words(options: ClassificationOptions, found: Recognised) -> Sequence[str]:
+    """Return the corruptions and groups that were chosen; none for sets of natural shifts without a choice."""
+    if options.corruptions is None:
+        return () if found.dataset.startswith(NATURAL) and found.kind == "class_folders" else ("benchmark",)
+    return () if list(options.corruptions) == [NONE] else options.corruptions
+
+
+def twin_options(options: ClassificationOptions, classes: str) -> ClassificationOptions | None:
+    """Return the options to evaluate the clean images of the classes of ImageNet-R or ImageNet-A.
+
+    Args:
+        options: The options of the evaluation of the set itself.
+        classes: How the classes of the set are numbered.
+    """
+    if options.clean is None or classes not in SUBSETS:
+        return None
+    return replace(options, data=options.clean, clean=None, classes=classes, corruptions=(), store=options.store / TWIN)
+
+
 def _check_wnids(classes: str) -> None:
     """Check that the list of ImageNet's classes can be read, before the images are listed, which may take minutes."""
-    if classes == "imagenet":
+    if classes in ("imagenet", *SUBSETS):
         imagenet_wnids()
 
 
 def _from_clean(options: ClassificationOptions, cells: tuple[Cell, ...], found: Recognised) -> Prepared:
-    if options.clean is not None:
+    if options.clean is not None and (options.classes or found.classes) in SUBSETS:
+        _check_twin(options, found)
+    elif options.clean is not None:
         raise InputError(
             f"expected --clean only with corrupted images on disk, got {options.data} without folders such as "
             "gaussian_noise/1: leave --clean out, the images in --data are clean"
@@ -109,11 +147,26 @@ def _from_clean(options: ClassificationOptions, cells: tuple[Cell, ...], found: 
     profile = options.profile or found.profile or "imagenet-c"
     corruptor = Corruptor(profile, options.seed, options.jpeg, frost_folder=frost, engine=options.engine)
     images = label_set(found, options.classes, options.limit, options.limit_seed)
+    if options.labels is not None:
+        images = with_real_labels(images, options.labels)
     digest = hash_lines(images.lines())
     side = SIDES[corruptor.profile]
     remarks = (*images.remarks, *_chosen_profile(options, found, profile), *_taken_as_they_are(found, side))
     source = CorruptedHere(corruptor, cells)
     return Prepared(found, images, digest, cells, source, corruptor.identity, side, corruptor.profile, remarks=remarks)
+
+
+def _check_twin(options: ClassificationOptions, found: Recognised) -> None:
+    """Check before anything is evaluated that the clean images of the same classes are there."""
+    if options.clean is None:
+        return
+    clean = recognise(options.clean)
+    images = label_set(clean, options.classes or found.classes, None, 0)
+    if clean.dataset == found.dataset or images.num_folders < len(found.folders):
+        raise InputError(
+            f"expected the validation images of the {len(found.folders)} classes of {found.root} in {options.clean}, "
+            f"got {clean.title}, with images of {images.num_folders}: name ImageNet's validation set with --clean"
+        )
 
 
 def _from_tree(options: ClassificationOptions, cells: tuple[Cell, ...], tree: CorruptedTree) -> Prepared:

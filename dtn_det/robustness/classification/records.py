@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,12 +40,16 @@ def records_schema() -> pyarrow.Schema:
     return schema
 
 
-def score(logits: Tensor, labels: Tensor, name: str) -> dict[str, Tensor]:
+def score(
+    logits: Tensor, labels: Tensor, name: str, accepted: Sequence[Sequence[int]] | None = None
+) -> dict[str, Tensor]:
     """Compute the columns of the records that depend on a model's output.
 
     Args:
         logits: Output of the model, ``(N, classes)``.
         labels: Numbers of the true classes, ``(N,)``.
+        accepted: All classes that are right for each image, if several may be; the probability of the true class is
+            then undefined, NaN.
 
     Returns:
         Tensors ``(N,)`` on the CPU, by column.
@@ -61,12 +66,21 @@ def score(logits: Tensor, labels: Tensor, name: str) -> dict[str, Tensor]:
     probabilities = logits.softmax(1)
     top = logits.topk(min(TOP, logits.shape[1]), dim=1).indices
     prediction = logits.argmax(1)
+    true = probabilities.gather(1, labels[:, None])[:, 0]
+    correct, correct_top5 = prediction == labels, (top == labels[:, None]).any(1)
+    if accepted is not None:
+        right = torch.zeros(logits.shape, dtype=torch.bool)
+        for row, classes in enumerate(accepted):
+            right[row, list(classes)] = True
+        right = right.to(logits.device)
+        correct, correct_top5 = right.gather(1, prediction[:, None])[:, 0], right.gather(1, top).any(1)
+        true = torch.full_like(true, torch.nan)
     columns = {
         "prediction": prediction.to(torch.int16),
         "confidence": probabilities.gather(1, prediction[:, None])[:, 0],
-        "correct": prediction == labels,
-        "correct_top5": (top == labels[:, None]).any(1) | (prediction == labels),
-        "true_probability": probabilities.gather(1, labels[:, None])[:, 0],
+        "correct": correct,
+        "correct_top5": correct_top5 | correct,
+        "true_probability": true,
         "squared_norm": probabilities.square().sum(1),
     }
     return {name: values.cpu() for name, values in columns.items()}

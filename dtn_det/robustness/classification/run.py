@@ -160,6 +160,7 @@ def store_manifest(options: ClassificationOptions, prepared: Prepared) -> StoreM
             "num_classes": str(images.num_classes),
             "clean": f"{clean}, after the corruption" if prepared.cropped_after else clean,
             "bad_images": "left out" if options.on_bad_image == "record" else "none",
+            **({"labels": "Real"} if images.accepted else {}),
             **({} if prepared.clean_digest is None else {"clean_images": prepared.clean_digest}),
         },
         remarks=prepared.remarks,
@@ -317,21 +318,24 @@ class ClassificationTask:
         for start in range(0, len(stacked), self.batch_size):
             part = slice(start, start + self.batch_size)
             labels = torch.tensor([self.data.images[index].label for index in images[part].tolist()])
-            columns = self._score(model, stacked[part], labels)
+            right = [self.data.accepted.get(self.data.images[index].key, ()) for index in images[part].tolist()]
+            columns = self._score(model, stacked[part], labels, right if self.data.accepted else None)
             values = {"image": images[part], "cell": cells[part], **columns}
             schema = records_schema()
             arrays = [values[field.name].numpy().astype(field.type.to_pandas_dtype()) for field in schema]
             yield require("pyarrow", "eval").table(arrays, schema=schema)
 
     @torch.inference_mode()
-    def _score(self, model: Classifier, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def _score(
+        self, model: Classifier, pixels: Tensor, labels: Tensor, right: list[tuple[int, ...]] | None
+    ) -> dict[str, Tensor]:
         precision = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         try:
             images = pixels.to(self.device).permute(0, 3, 1, 2)
             with torch.autocast(self.device.type, precision, enabled=self.amp):
                 logits = model.logits(images)
             logits = check_logits(logits, len(images), self.data.num_classes, model.name)
-            return score(logits, labels.to(self.device), model.name)
+            return score(logits, labels.to(self.device), model.name, right)
         except torch.OutOfMemoryError as error:
             raise DeviceMemoryError(
                 f"expected room on {self.device} for {counted(len(pixels), 'image')} in the model {model.name!r}, got "
