@@ -8,6 +8,7 @@ from dtn_det.corruptions.effects import noise
 from dtn_det.corruptions.effects.settings import EffectSettings
 from dtn_det.corruptions.stream import Stream
 
+OF_IMAGENET_C = [name for name, profile in PROFILES.items() if "gaussian_noise" in profile.catalog.names]
 NOISES = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
 
 
@@ -27,7 +28,7 @@ def from_the_definition(name, parameter, level, rng, count):
     return np.uint8(np.clip(x, 0, 1) * 255 + 1e-9)
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", OF_IMAGENET_C)
 @pytest.mark.parametrize("name", NOISES)
 def test_rows_are_the_distributions_of_the_definition(profile, name):
     rng = np.random.default_rng(0)

@@ -86,7 +86,7 @@ def test_whitens_as_the_definition_says(severity):
 @given(
     st.sampled_from([(32, 32), (33, 57), (32, 700), (700, 32), (47, 61)]),
     st.integers(1, 5),
-    st.sampled_from(sorted(PROFILES)),
+    st.sampled_from([name for name, profile in PROFILES.items() if "snow" in profile.catalog.names]),
     st.integers(0, 2**32),
 )
 def test_any_size_gives_a_brighter_image_of_its_shape(size, severity, profile, seed):
