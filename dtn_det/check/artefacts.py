@@ -99,7 +99,7 @@ def _runs(folder: Path) -> list[str]:
 
 
 def _part(path: Path) -> list[CheckResult] | None:
-    """Return a problem that names the whole folder if a path is a part of such a folder; else None."""
+    """Return a result that advises to name the whole folder, if a path is one of its :data:`PARTS`; else None."""
     here = path.absolute()
     for root in here.parents[:3]:
         try:

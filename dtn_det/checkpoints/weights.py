@@ -193,11 +193,14 @@ def find_weights(
     """Find the state dict of a checkpoint, and rename its weights as in the model as far as the names match.
 
     Args:
-        wanted: ``'ema'`` or ``'plain'``, for a checkpoint with both. None takes the average if there is one; in a file
-            of mmcv's EMAHook, None takes the weights under the names of the model.
+        wanted: ``'ema'`` or ``'plain'``, for a checkpoint with both. None takes the average if there is one. In a file
+            of mmcv's EMAHook, whose names do not show which set is the average, None takes the weights under the names
+            of the model.
 
     Raises:
-        CheckpointError: There is no state dict, none of the wanted kind, or one without all weights of a model.
+        CheckpointError: There is no state dict, or none of the wanted kind. Or the state dict is an adapter, lacks values
+            of its weights, or has parts of a parametrization that cannot be joined. Or several sets of weights fit
+            equally well.
     """
     try:
         chosen, pruned, folded, copies = choose_whole(content, wanted, own)

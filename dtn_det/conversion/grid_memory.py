@@ -197,13 +197,13 @@ class GridMemory:
 
 @dataclass
 class PassHooks:
-    """The hooks of a module whose call may be the outermost one of a forward pass."""
+    """Hooks that tell the memory when a call of a module starts and ends. The outermost such call is a forward pass."""
 
     memory: GridMemory
     path: str
 
     def start(self, module: nn.Module, args: Any) -> None:
-        """Start a pass, and forget the grids of earlier passes: the forward pre-hook."""
+        """Record that a call starts; the outermost call starts a pass and forgets earlier grids: the forward pre-hook."""
         self.memory.start(self.path)
 
     def end(self, module: nn.Module, args: Any, output: Any) -> None:

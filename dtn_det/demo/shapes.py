@@ -62,12 +62,12 @@ def cross(u: FloatArray, v: FloatArray) -> BoolArray:
 
 
 def bar(u: FloatArray, v: FloatArray) -> BoolArray:
-    """Return which points are inside a long thin rectangle, a distractor."""
+    """Return which points are inside a long thin rectangle. This shape is a distractor: it belongs to no class."""
     return (np.abs(u) <= 1) & (np.abs(v) <= 0.12)
 
 
 def lens(u: FloatArray, v: FloatArray) -> BoolArray:
-    """Return which points are inside a flat ellipse, a distractor."""
+    """Return which points are inside a flat ellipse. This shape is a distractor: it belongs to no class."""
     return u * u + 9 * v * v <= 1
 
 

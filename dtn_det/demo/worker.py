@@ -123,7 +123,7 @@ def encode_job(model: str, plan: Plan, layout: Layout) -> str:
 
 
 def decode_job(text: str) -> tuple[str, Plan, Layout]:
-    """Decode an argument of :func:`encode_job`."""
+    """Decode the command-line argument that :func:`encode_job` returned."""
     job = json.loads(text)
     plan: dict[str, Any] = job["plan"]
     plan["data"] = DatasetSpec(**plan["data"])

@@ -53,14 +53,14 @@ MOST_CHOSEN = 4
 
 @dataclass(frozen=True)
 class Choice:
-    """The blocks of a network that are drawn, and the norm of each block that is drawn."""
+    """The blocks that the figures show, and the name of the norm that they show of each of these blocks."""
 
     blocks: tuple[BlockLook, ...]
     norm: str
 
 
 def choose(looks: Looks, patterns: Sequence[str] | None, norm: str) -> Choice:
-    """Choose the blocks that are drawn.
+    """Choose the blocks that the figures show.
 
     Args:
         patterns: Names of blocks, in which ``*`` stands for anything. None takes the last block of each stage; in a

@@ -55,7 +55,7 @@ def page(
 
 
 def labels(data: FigureData, points: float) -> dict[str, str]:
-    """Return the name of each model, shortened to fit, with a sign if the model is partial or imported.
+    """Return the name of each model, shortened to fit, with a sign if its results are partial or imported.
 
     Args:
         points: Largest width of a name with its signs, in points.
@@ -209,7 +209,7 @@ def _code_points() -> frozenset[int]:
 
 
 def signs(data: FigureData) -> dict[str, str]:
-    """Return the signs to put behind each model's name if the model is partial or imported."""
+    """Return the signs to put behind each model's name if its results are partial or imported."""
     partial, imported = _partial(data), _imported(data)
     return {name: (PARTIAL if name in partial else "") + (IMPORTED if name in imported else "") for name in data.models}
 

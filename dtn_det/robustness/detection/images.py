@@ -61,7 +61,7 @@ class DetectionImages(Dataset[CellImages | BadImage]):
 
     Args:
         dataset: The data set of MMDetection, without a pipeline.
-        indices: Indices of the images of the sweep in the data set, in the order of their numbers.
+        indices: For each image of the sweep, its index in the data set. The number of an image is its position here.
         sizes: Height and width of each image, as annotated.
         load: Steps of the test pipeline up to the one that loads the image.
         rest: Steps of the test pipeline after the one that loads the image.
