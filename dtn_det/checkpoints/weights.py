@@ -198,9 +198,9 @@ def find_weights(
             of the model.
 
     Raises:
-        CheckpointError: There is no state dict, or none of the wanted kind. Or the state dict is an adapter, lacks values
-            of its weights, or has parts of a parametrization that cannot be joined. Or several sets of weights fit
-            equally well.
+        CheckpointError: There is no state dict, or none of the wanted kind. Or the state dict is an adapter, lacks
+            values of its weights, or has parts of a parametrization that cannot be joined. Or several sets of weights
+            fit equally well.
     """
     try:
         chosen, pruned, folded, copies = choose_whole(content, wanted, own)

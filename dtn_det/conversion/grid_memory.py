@@ -203,7 +203,7 @@ class PassHooks:
     path: str
 
     def start(self, module: nn.Module, args: Any) -> None:
-        """Record that a call starts; the outermost call starts a pass and forgets earlier grids: the forward pre-hook."""
+        """Record that a call starts; the outermost starts a pass and forgets earlier grids: the forward pre-hook."""
         self.memory.start(self.path)
 
     def end(self, module: nn.Module, args: Any, output: Any) -> None:
