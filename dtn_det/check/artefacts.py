@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from dtn_det.check import CheckResult
 from dtn_det.corrupted_folders.manifest import MANIFEST as CORRUPTIONS
 from dtn_det.corrupted_folders.manifest import read_manifest
-from dtn_det.datasets.folders.corruption_folders import is_corruption, is_severity
+from dtn_det.datasets.folders.corruption_folders import is_corruption
 from dtn_det.datasets.folders.image_files import subfolders
+from dtn_det.datasets.folders.magnitudes import is_severity
 from dtn_det.datasets.remarks import counted
 from dtn_det.errors import StoreError
 

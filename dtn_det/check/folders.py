@@ -10,7 +10,7 @@ from dtn_det.check import CheckResult
 from dtn_det.check.annotations import check_annotations
 from dtn_det.corrupted_folders.layouts import find_annotations
 from dtn_det.corrupted_folders.reading import list_tree, open_tree
-from dtn_det.corruptions.catalog import BENCHMARK, SEVERITIES
+from dtn_det.corruptions.catalog import SEVERITIES, catalog_for
 from dtn_det.corruptions.image import read_image
 from dtn_det.datasets.arrays.corrupted import open_arrays
 from dtn_det.datasets.arrays.rows import open_rows
@@ -75,7 +75,7 @@ def _facts(found: Recognised) -> Iterator[tuple[str, Any]]:
         names = sorted({name for name, _ in cells})
         yield "corruptions", names
         yield "severities", sorted({severity for _, severity in cells})
-        wanted = [f"{name} {severity}" for name in BENCHMARK for severity in SEVERITIES]
+        wanted = [f"{name} {severity}" for name in catalog_for(names).benchmark for severity in SEVERITIES]
         yield "missing for mCE", [one for one in wanted if (one.split()[0], int(one.split()[1])) not in cells]
     if found.corruptions is not None and found.corruptions.unknown:
         yield "unknown corruptions", list(found.corruptions.unknown)

@@ -65,6 +65,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     sweep_options.add_images(data)
     how = parser.add_argument_group("corruptions")
     sweep_options.add_cells(how)
+    how.add_argument(
+        "--partial",
+        action="store_true",
+        help="of a set of corrupted images that lacks corruptions or severities, evaluate those that are there",
+    )
     sweep_options.add_corruptor(how, "imagenet-c")
     sweep_options.add_jpeg(how)
     run = parser.add_argument_group("the run")

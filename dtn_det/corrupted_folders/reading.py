@@ -104,10 +104,7 @@ def list_tree(
     root, folders = tree.found.root, tree.folders
     absent = [cell for cell in cells if cell not in folders]
     if absent:
-        raise InputError(
-            f"expected a folder for each corruption and severity in {root}, got none for {_by_corruption(absent)}: "
-            f"fetch what is missing, or choose with {_choice(cells, folders)}"
-        )
+        raise InputError(_missing(root, absent, _choice(cells, folders)))
     first = folders[cells[0]]
     others = OtherFiles()
     keys = _common_keys(tree, cells, others)
@@ -173,14 +170,35 @@ def unused_clean(images: LabelledImages, clean: LabelledImages, folder: Path) ->
     return (Remark("unused_clean", what, str(folder), unused),)
 
 
-def _by_corruption(cells: Iterable[tuple[str, int]]) -> str:
-    """Return missing cells as text, such as ``fog 1, 2; snow``, where all severities of snow are missing."""
+_LONGEST = 300
+
+
+def _missing(root: Path, absent: Cells, choice: str) -> str:
+    """Return one line on the folders that a tree lacks, shortened where it would be longer than 300 characters."""
+    parts, whole = _by_corruption(absent)
+    text = ""
+    for shown in range(len(whole), -1, -1):
+        more = f" and {len(whole) - shown} more" if shown < len(whole) else ""
+        names = "; ".join([*parts, *([", ".join(whole[:shown]) + more] if whole[:shown] else [])])
+        names += "" if whole[:shown] else more
+        for end in (f"choose with {choice}", "choose with --corruptions"):
+            text = (
+                f"expected a folder for each corruption and severity in {root}, got none for {names}: fetch what is "
+                f"missing, take --partial, or {end}"
+            )
+            if len(text) <= _LONGEST:
+                return text
+    return text
+
+
+def _by_corruption(cells: Iterable[tuple[str, int]]) -> tuple[list[str], list[str]]:
+    """Return missing cells as texts such as ``fog 1, 2``, and the corruptions of which all severities are missing."""
     by_name: dict[str, list[int]] = {}
     for name, severity in cells:
         by_name.setdefault(name, []).append(severity)
     whole = [name for name, severities in by_name.items() if len(severities) == len(SEVERITIES)]
     parts = [f"{name} {', '.join(map(str, sorted(by_name[name])))}" for name in by_name if name not in whole]
-    return "; ".join([*parts, *([", ".join(whole)] if whole else [])])
+    return parts, whole
 
 
 def _choice(wanted: Cells, folders: Collection[tuple[str, int]]) -> str:

@@ -137,6 +137,24 @@ CATALOGS = (IMAGENET_C_CATALOG, IMAGENET_C_BAR_CATALOG, CIFAR_C_BAR_CATALOG, IMA
 """The catalogues of all benchmarks."""
 
 
+EVERY = tuple(dict.fromkeys(name for catalog in CATALOGS for name in catalog.names))
+"""The corruptions of all benchmarks, each once."""
+
+EVERY_GROUP = MappingProxyType(
+    {
+        group: tuple(dict.fromkeys(name for catalog in CATALOGS for name in catalog.groups.get(group, ())))
+        for group in dict.fromkeys(group for catalog in CATALOGS for group in catalog.groups)
+    }
+)
+"""The corruptions of each group over all benchmarks."""
+
+
+def catalog_for(names: Iterable[str]) -> Catalog:
+    """Return the catalogue with those of some names that are corruptions; ImageNet-C's where none has all."""
+    known = [name for name in names if name in EVERY]
+    return next((one for one in CATALOGS if all(name in one.names for name in known)), IMAGENET_C_CATALOG)
+
+
 def catalog_of(names: Iterable[str], among: Iterable[Catalog] = CATALOGS) -> Catalog:
     """Return the first catalogue that has all of some corruptions. ImageNet-C's comes first.
 

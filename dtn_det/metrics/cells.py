@@ -16,27 +16,40 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dtn_det.corruptions.catalog import ALL, BENCHMARK, EXTRA, GROUPS, SEVERITIES
+from dtn_det.corruptions.catalog import (
+    ALL,
+    BENCHMARK,
+    EVERY,
+    EXTRA,
+    IMAGENET_C_CATALOG,
+    SEVERITIES,
+    Catalog,
+    catalog_for,
+)
 from dtn_det.corruptions.cells import CLEAN, Cell
 from dtn_det.errors import CellError, InputError
 
 CorruptionSet = Literal["benchmark", "extra", "all"]
 
 SETS: dict[str, tuple[str, ...]] = {"benchmark": BENCHMARK, "extra": EXTRA, "all": ALL}
-"""The sets of corruptions over which means are computed: the paper's fifteen, the four hold-outs, or both."""
+"""The sets over which means are computed, for ImageNet-C: the paper's fifteen, the four hold-outs, or both."""
 
 _SUFFIX = {"benchmark": "", "extra": " (4 extra)", "all": " (15+4)"}
 
 
-def corruptions_of(name: str) -> tuple[str, ...]:
-    """Return the corruptions of a set in the order of the ImageNet-C paper.
+def corruptions_of(name: str, catalog: Catalog = IMAGENET_C_CATALOG) -> tuple[str, ...]:
+    """Return the corruptions of a set in the order of the benchmark's tables.
+
+    Args:
+        name: `benchmark` for those that the benchmark's mean is over, `extra` for its others, or `all`.
+        catalog: The corruptions of the benchmark.
 
     Raises:
         InputError: The name is unknown.
     """
     if not isinstance(name, str) or name not in SETS:
         raise InputError(f"expected corruptions to be one of {', '.join(SETS)}, got {name!r}")
-    return SETS[name]
+    return {"benchmark": catalog.benchmark, "extra": catalog.extra, "all": catalog.names}[name]
 
 
 def metric_name(metric: str, corruptions: CorruptionSet) -> str:
@@ -44,14 +57,14 @@ def metric_name(metric: str, corruptions: CorruptionSet) -> str:
     return metric + _SUFFIX[corruptions]
 
 
-def all_cells(corruptions: CorruptionSet) -> tuple[Cell, ...]:
-    """Return every corrupted cell of a set, in the paper's order."""
-    return tuple(Cell(name, severity) for name in corruptions_of(corruptions) for severity in SEVERITIES)
+def all_cells(corruptions: CorruptionSet, catalog: Catalog = IMAGENET_C_CATALOG) -> tuple[Cell, ...]:
+    """Return every corrupted cell of a set of a benchmark, in the order of its tables."""
+    return tuple(Cell(name, severity) for name in corruptions_of(corruptions, catalog) for severity in SEVERITIES)
 
 
-def is_cell(cell: tuple[object, object]) -> bool:
-    """Return whether a pair is the clean cell or a known corruption with a severity from 1 to 5."""
-    return cell == CLEAN or (cell[0] in ALL and cell[1] in SEVERITIES)
+def is_cell(cell: tuple[object, object], catalog: Catalog = IMAGENET_C_CATALOG) -> bool:
+    """Return whether a pair is the clean cell or a corruption of a benchmark with a severity from 1 to 5."""
+    return cell == CLEAN or (cell[0] in catalog.names and cell[1] in SEVERITIES)
 
 
 def severity_of(value: object) -> int | str | None:
@@ -71,7 +84,7 @@ def describe(cells: Iterable[tuple[object, object]]) -> str:
     severities: dict[str, list[str]] = {}
     for name, severity in dict.fromkeys(cells):
         severities.setdefault(str(name), []).append("" if (name, severity) in (CLEAN, (name, None)) else f" {severity}")
-    order = {name: index for index, name in enumerate((CLEAN[0], *ALL))}
+    order = {name: index for index, name in enumerate((CLEAN[0], *EVERY))}
     names = sorted(severities, key=lambda name: order.get(name, len(order)))
     return ", ".join(name + "".join(sorted(severities[name])) for name in names)
 
@@ -93,7 +106,8 @@ class CellLayout:
     @classmethod
     def of(cls, cells: Sequence[Cell]) -> CellLayout:
         """Return the layout of an axis along which the corrupted cells lie in the given order."""
-        names = tuple(name for name in ALL if any(cell[0] == name for cell in cells))
+        having = {cell[0] for cell in cells}
+        names = tuple(name for name in catalog_for(having).names if name in having)
         return cls(
             names,
             tuple(np.flatnonzero([cell[0] == name for cell in cells]) for name in names),
@@ -106,8 +120,9 @@ class CellLayout:
 
     def groups(self) -> dict[str, NDArray[np.intp]]:
         """Return the indices of each group's corruptions in :attr:`corruptions`; empty groups are left out."""
+        groups = catalog_for(self.corruptions).groups
         found = {
-            group: np.flatnonzero([name in members for name in self.corruptions]) for group, members in GROUPS.items()
+            group: np.flatnonzero([name in members for name in self.corruptions]) for group, members in groups.items()
         }
         return {group: indices for group, indices in found.items() if len(indices)}
 
@@ -166,7 +181,8 @@ def checked_cells(
     Args:
         frame: Table with the columns `corruption`, `severity`, `column`, and `num_images` where known. The row of the
             clean images has corruption `clean`, severity 0.
-        corruptions: The set of corruptions to read; other corruptions in the table are ignored.
+        corruptions: The set of corruptions to read; other corruptions in the table are ignored. The benchmark is the
+            first that has all known corruptions of the table.
         at_most: The largest value to accept (1 for fractions); None for no limit.
         coco: Whether the error message explains that a value of -1 means missing ground truth, as in COCO's evaluation.
 
@@ -180,7 +196,8 @@ def checked_cells(
     numbers = _numbers(frame, column, what)
     names = [str(name) for name in frame["corruption"].tolist()]
     found = [(name, severity_of(value)) for name, value in zip(names, frame["severity"].tolist(), strict=True)]
-    wanted = all_cells(corruptions)
+    catalog = catalog_for(names)
+    wanted = all_cells(corruptions, catalog)
 
     problems: dict[str, Iterable[tuple[object, object]]] = {}
     rows = dict(zip(found, numbers, strict=True))
@@ -189,7 +206,7 @@ def checked_cells(
     problems["duplicated"] = [cell for cell, times in Counter(found).items() if times > 1]
     without = [cell for cell in found if cell[1] is None]
     problems[_NO_SEVERITY] = without
-    problems["unknown"] = [cell for cell in found if cell not in without and not is_cell(cell)]
+    problems["unknown"] = [cell for cell in found if cell not in without and not is_cell(cell, catalog)]
     problems[f"`{column}` not finite"] = _where(found, ~np.isfinite(numbers))
     empty = (numbers == NO_GROUND_TRUTH) & coco
     problems[f"`{column}` -1, COCO's mark for no ground truth of that size (leave this metric out)"] = _where(

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dtn_det.corruptions.catalog import catalog_for
 from dtn_det.corruptions.cells import CLEAN, Cell
 from dtn_det.errors import InputError
 from dtn_det.metrics import formulas
-from dtn_det.metrics.baselines import ALEXNET_CLEAN_ERROR, BASELINES, alexnet_errors
+from dtn_det.metrics.baselines import BASELINES, alexnet_clean_error, alexnet_errors
 from dtn_det.metrics.cells import CellLayout, CorruptionSet, all_cells, raise_problems
 from dtn_det.metrics.classification import check_denominators
 from dtn_det.metrics.detection import no_clean_performance
@@ -233,7 +234,7 @@ def _classification(
                 ratios = formulas.relative_corruption_errors(errors, clean, other, other_clean, layout)
                 numbers |= _with_groups("relative mCE", "relative CE", ratios, layout)
         both.append(numbers)
-    return both[0], both[1], _Coverage(len(chosen), len(all_cells(corruptions)))
+    return both[0], both[1], _Coverage(len(chosen), len(_all_of(model, corruptions)))
 
 
 def _detection(model: Samples, corruptions: CorruptionSet, allow_partial: bool) -> _Numbers:
@@ -255,18 +256,23 @@ def _detection(model: Samples, corruptions: CorruptionSet, allow_partial: bool) 
             for key, mean in means.items():
                 numbers[key._replace(name=f"rPC {model.metric}")] = formulas.relative_performance(mean, clean)
         both.append(numbers)
-    return both[0], both[1], _Coverage(len(chosen), len(all_cells(corruptions)))
+    return both[0], both[1], _Coverage(len(chosen), len(_all_of(model, corruptions)))
 
 
 def _chosen(model: Samples, corruptions: CorruptionSet, allow_partial: bool) -> tuple[Cell, ...]:
     check_samples(model)
-    wanted = all_cells(corruptions)
+    wanted = _all_of(model, corruptions)
     chosen = tuple(cell for cell in wanted if cell in model.cells)
     if CLEAN in model.cells and allow_partial and len(model.cells) == 1:
         return ()
     if not chosen or not allow_partial:
         raise_problems("the model", {"missing": [cell for cell in wanted if cell not in model.cells]})
     return chosen
+
+
+def _all_of(model: Samples, corruptions: CorruptionSet) -> tuple[Cell, ...]:
+    """Return all cells of a set of the benchmark that a model was evaluated under."""
+    return all_cells(corruptions, catalog_for(name for name, _ in model.cells))
 
 
 def _select(samples: Samples, cells: tuple[Cell, ...], replicated: bool) -> tuple[Array, Array | None]:
@@ -293,7 +299,7 @@ def _baseline_reader(
         got = repr(baseline) if isinstance(baseline, str) else type(baseline).__name__
         raise InputError(f"expected samples or a baseline out of {', '.join(BASELINES)}, got {got}")
     errors = alexnet_errors(cells)
-    return lambda _: (errors, np.array(ALEXNET_CLEAN_ERROR))
+    return lambda _: (errors, np.array(alexnet_clean_error(cells)))
 
 
 def _cell_numbers(

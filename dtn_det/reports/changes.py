@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dtn_det.corruptions.catalog import GROUPS
 from dtn_det.metrics import CLEAN, METRICS
-from dtn_det.metrics.cells import SETS, CorruptionSet
+from dtn_det.metrics.cells import CorruptionSet, corruptions_of
 from dtn_det.reports.contents import Direction
 from dtn_det.reports.labels import title
 from dtn_det.reports.measures import corruption_measure
@@ -92,8 +91,10 @@ def families(numbers: Numbers, pair: tuple[str, str], which: CorruptionSet, metr
     else:
         names = (f"mPC {metric}", f"mPC {metric}")
         overall = [change(name, name) for name in (f"P {metric}", f"mPC {metric}", f"rPC {metric}")]
-    groups = [change(title(group), names[1], group, True) for group in GROUPS if which == "benchmark"]
-    corruptions = [change(title(corruption), names[0], corruption, True) for corruption in SETS[which]]
+    groups = [change(title(group), names[1], group, True) for group in numbers.catalog.groups if which == "benchmark"]
+    corruptions = [
+        change(title(corruption), names[0], corruption, True) for corruption in corruptions_of(which, numbers.catalog)
+    ]
     further = () if classifier else (f"mPC {one}" for one in METRICS if one != metric)
     others = [change(name, name, together=True) for name in further]
     listed = {OVERALL: overall, EACH_GROUP: groups, EACH_CORRUPTION: corruptions, OTHER_METRICS: others}

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from dtn_det.corruptions.catalog import GROUPS
+from dtn_det.corruptions.catalog import catalog_for
 from dtn_det.reports.contents import Direction, ReportModel
 
 ARROWS: Mapping[Direction, str] = MappingProxyType({"up": "↑", "down": "↓", "none": ""})
@@ -52,7 +52,10 @@ def short(corruption: str) -> str:
 
 def groups_of(corruptions: set[str]) -> dict[str, list[str]]:
     """Divide corruptions into their groups, in the order of the paper's tables; empty groups are left out."""
-    found = {group: [name for name in names if name in corruptions] for group, names in GROUPS.items()}
+    found = {
+        group: [name for name in names if name in corruptions]
+        for group, names in catalog_for(corruptions).groups.items()
+    }
     return {group: names for group, names in found.items() if names}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dtn_det.corruptions.catalog import ALL, EXTRA, GROUPS, group_of
+from dtn_det.corruptions.catalog import EVERY, EVERY_GROUP, EXTRA, Catalog, catalog_for, group_of
 from dtn_det.corruptions.cells import Cell
 from dtn_det.metrics import CLEAN, METRICS, Difference, Interval, Intervals, Quantity, Samples, all_cells
 from dtn_det.metrics.cells import CorruptionSet
@@ -56,8 +56,12 @@ def point_samples(metric: str, cells: Sequence[Cell], values: NDArray[np.float64
 
 def sets_of(cells: Collection[Cell]) -> list[CorruptionSet]:
     """Return the sets of corruptions to which at least one of the cells belongs; the first if all images are clean."""
-    found = [which for which in SETS if any(cell in cells for cell in all_cells(which))]
+    found = [which for which in SETS if any(cell in cells for cell in all_cells(which, _catalog(cells)))]
     return found or [SETS[0]] if CLEAN in cells else found
+
+
+def _catalog(cells: Collection[Cell]) -> Catalog:
+    return catalog_for(cell[0] for cell in cells)
 
 
 def number_rows(
@@ -136,9 +140,9 @@ def differences_frame(rows: Sequence[Row]) -> pd.DataFrame:
 def _family(first: str, second: str, which: str, name: str, scope: str, severity: int) -> Row:
     """Return a key that is equal for all differences whose p-values are adjusted together."""
     start = (first, second, which)
-    if scope in ALL:
+    if scope in EVERY:
         return (*start, name, "cells" if severity else "corruptions")
-    if scope in GROUPS:
+    if scope in EVERY_GROUP:
         return (*start, name, "groups")
     if severity:
         return (*start, name, "severities")
@@ -151,10 +155,11 @@ def _support(quantity: Quantity, which: CorruptionSet, cells: Collection[Cell]) 
     """Return how many evaluated cells a number summarises, and how many it would summarise without missing cells."""
     if quantity[1:] == CLEAN or (not quantity.scope and quantity.name.startswith("P ")):
         return 1, 1
+    catalog = _catalog(cells)
     wanted = [
         cell
-        for cell in all_cells(which)
-        if quantity.scope in ("", cell[0], group_of(cell[0])) and quantity.severity in (0, cell[1])
+        for cell in all_cells(which, catalog)
+        if quantity.scope in ("", cell[0], group_of(cell[0], catalog)) and quantity.severity in (0, cell[1])
     ]
     return sum(cell in cells for cell in wanted), len(wanted)
 
@@ -236,6 +241,11 @@ class Numbers:
         return cls(
             report, section, tuple(model for model in report.models if model.name in having), found, more_decimals
         )
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The corruptions of the benchmark that the numbers are of."""
+        return catalog_for(key[3] for key in self.found)
 
     @cached_property
     def _differences(self) -> Mapping[tuple[str, str, str, str, str, int], PairedDifference]:

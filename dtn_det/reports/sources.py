@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dtn_det.corruptions.catalog import catalog_for
 from dtn_det.corruptions.identity import engine_changes
 from dtn_det.errors import ReportError, StoreError
 from dtn_det.reports.contents import Task
@@ -166,7 +167,9 @@ def _check_datasets(models: Mapping[str, ModelStore | Imported]) -> None:
         if isinstance(model, Imported):
             title = model.source.dataset
         else:
-            title = "ImageNet-C" if model.store.manifest.protocol.get("classes") == "imagenet" else ""
+            manifest = model.store.manifest
+            catalog = catalog_for(corruption for corruption, _ in manifest.cells)
+            title = catalog.title if manifest.protocol.get("classes") == "imagenet" else ""
         if title:
             sets.setdefault(title, name)
     if len(sets) > 1:

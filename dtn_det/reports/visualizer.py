@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dtn_det._optional import require
-from dtn_det.corruptions.catalog import GROUPS
+from dtn_det.corruptions.catalog import EVERY_GROUP
 from dtn_det.metrics import CLEAN
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures import draw_figures
@@ -80,7 +80,7 @@ def _section_scalars(section: Section) -> Iterator[Scalar]:
     for row in section.numbers.itertuples(index=False):
         model, which, name, scope, severity, value, *_ = row
         start, tag = f"{PREFIX}/{model}/", kind + name.replace(" ", "_")
-        if scope in GROUPS:
+        if scope in EVERY_GROUP:
             yield Scalar(f"{start}{scope}/{tag}", value)
         # Means over the extra corruptions are left out, as they are the means of the group `extra`.
         elif not scope and which == SETS[0]:

@@ -74,6 +74,7 @@ class ClassificationOptions(SweepOptions):
             recognise it from the folders.
         labels: File of the Real labels of ImageNet's validation images, see :mod:`dtn_det.datasets.real_labels`; None
             for the classes of the folders.
+        partial: Whether to evaluate what is there of a set of corrupted images that lacks corruptions or severities.
         baseline: ``alexnet`` or the name of the model whose errors are the denominators of corruption errors. None for
             AlexNet if its published errors fit the data.
         jpeg: Whether corrupted images are compressed as JPEG; None to follow the benchmark.
@@ -84,6 +85,7 @@ class ClassificationOptions(SweepOptions):
     clean: Path | None = None
     classes: str | None = None
     labels: Path | None = None
+    partial: bool = False
     names: Sequence[str] | None = None
     baseline: str | None = None
     jpeg: bool | None = None

@@ -89,7 +89,7 @@ class TestFolders:
         assert (result.kind, result.is_good) == ("array_corruptions", False)
         result = check(write_cifar_c(tmp_path / "whole"))
         assert (result.is_good, result.facts["images"], result.facts["classes"]) == (True, 10, 10)
-        write_classes(tmp_path / "bar" / "plasma_noise" / "1", WNIDS)
+        write_classes(tmp_path / "bar" / "dust_on_lens" / "1", WNIDS)
         assert check(tmp_path / "bar").kind == "unknown_corruptions"
 
     def test_tiny_imagenet_as_downloaded(self, tmp_path: Path) -> None:

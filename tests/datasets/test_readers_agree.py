@@ -56,7 +56,7 @@ FOLDERS: Mapping[str, Callable[[Path], Path]] = {
     "tiny as downloaded": tiny_imagenet,
     "corrupted": lambda root: write_classes(root / "fog" / "1", WNIDS, size=(224, 224)).parents[1],
     "corrupted in groups": lambda root: write_classes(root / "weather" / "fog" / "1", WNIDS).parents[2],
-    "corrupted by others": lambda root: write_classes(root / "plasma_noise" / "1", WNIDS).parents[1],
+    "corrupted by others": lambda root: write_classes(root / "dust_on_lens" / "1", WNIDS).parents[1],
     "one corruption": lambda root: write_classes(root / "fog" / "1", WNIDS).parent,
     "arrays": arrays,
     "coco": coco,

@@ -12,8 +12,8 @@ def advice(kind: str, root: Path) -> str:
     """Return what to do with a folder from which images with classes cannot be read."""
     if kind == "unknown_corruptions":
         return (
-            "name a folder of ImageNet-C's corruptions, such as gaussian_noise/1, or of clean images to be corrupted "
-            "by them; other corruptions are not evaluated yet"
+            "name a folder of ImageNet-C's corruptions, C-bar's or 3DCC's, such as gaussian_noise/1, or sparkles/1.00 "
+            "by the magnitudes of C-bar's generator, or of clean images to be corrupted"
         )
     if kind == "one_corruption":
         return f"name the folder above it, {root.resolve().parent}, and choose with --corruptions"

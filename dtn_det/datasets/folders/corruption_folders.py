@@ -19,10 +19,8 @@ from dtn_det.corruptions.catalog import (
 from dtn_det.corruptions.stream import WNID
 from dtn_det.datasets.folders.image_files import Contents, peek, subfolders
 from dtn_det.datasets.folders.label_maps import NUMBER
+from dtn_det.datasets.folders.magnitudes import is_severity, severities_of
 from dtn_det.errors import InputError
-
-SEVERITY = re.compile(r"(?:severity|sev|s|level)?[_\- ]?0*([1-5])", re.IGNORECASE)
-_MAGNITUDE = re.compile(r"\d+(\.\d+)?")
 
 _C_BAR = frozenset((*IMAGENET_C_BAR_CATALOG.names, *CIFAR_C_BAR_CATALOG.names))
 """Corruptions of ImageNet-C-bar and CIFAR-10-C-bar."""
@@ -50,13 +48,19 @@ class CorruptionFolders:
     unknown: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The known corruptions, each once."""
+        return tuple(dict.fromkeys(name for name, _ in self.cells))
+
 
 def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
     """Find folders such as ``fog/1``, also within group folders such as ``weather``.
 
     Names of corruptions are recognised in upper or lower case and with dashes or blanks for underscores, and severities
-    also in the form ``severity_1``. Folders of unknown corruptions, such as ``plasma_noise/1`` or ``sparkles/1.00``,
-    are recognised by their content: they hold only folders with numbers as names, which hold the class folders.
+    also in the form ``severity_1`` or as the magnitudes of C-bar, such as ``sparkles/1.00``. Folders of unknown
+    corruptions, such as ``mist/1``, are recognised by their content: they hold only folders with numbers as names,
+    which hold the class folders.
 
     Raises:
         InputError: Two folders are for the same corruption and severity.
@@ -65,20 +69,19 @@ def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
     unknown: set[str] = set()
     beside: set[str] = set()
     for name, folder in _candidates(root, contents):
-        if name in ALL:
-            severities = {inner: SEVERITY.fullmatch(inner) for inner in subfolders(folder)}
-            others = [str((folder / inner).relative_to(root)) for inner, match in severities.items() if match is None]
-            if len(others) < len(severities):
+        if known_corruption(name):
+            inside = subfolders(folder)
+            severities = severities_of(name, inside)
+            others = [str((folder / inner).relative_to(root)) for inner in inside if inner not in severities]
+            if severities:
                 beside.update(others)
             elif _holds_magnitudes(folder, name):
                 unknown.update(others)
-            for inner, match in severities.items():
-                if match is None:
-                    continue
-                cell = (name, int(match[1]))
+            for inner, severity in severities.items():
+                cell = (name, severity)
                 if cell in cells:
                     raise InputError(
-                        f"expected one folder for {name} at severity {cell[1]} in {root}, got {cells[cell]} and "
+                        f"expected one folder for {name} at severity {severity} in {root}, got {cells[cell]} and "
                         f"{folder / inner}: move one away"
                     )
                 cells[cell] = folder / inner
@@ -89,7 +92,8 @@ def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
 
 def benchmark_of(names: Sequence[str]) -> str:
     """Return the name of another benchmark that has one of these corruptions; empty if there is none."""
-    found = {normalized(name) for name in names}
+    # The folders of a known corruption that are no severities of it are named with the corruption's folder.
+    found = {normalized(part) for name in names for part in name.split("/")}
     return next((benchmark for benchmark, known in OTHER_BENCHMARKS.items() if found & known), "")
 
 
@@ -141,18 +145,13 @@ def holds_classes(folder: Path) -> bool:
     return bool(contents.folders) and not contents.images
 
 
-def is_severity(name: str) -> bool:
-    """Return whether a folder is named like a severity or the magnitude of a corruption."""
-    return bool(SEVERITY.fullmatch(name) or _MAGNITUDE.fullmatch(name))
-
-
 def _candidates(root: Path, contents: Contents) -> Iterator[tuple[str, Path]]:
     for folder in contents.folders:
         if WNID.fullmatch(folder) or NUMBER.fullmatch(folder):
             continue
         path, name = root / folder, normalized(folder)
         yield name, path
-        if name in ALL:
+        if known_corruption(name):
             continue
         inner = peek(path)
         if not inner.images:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from dtn_det.corruptions.catalog import SEVERITIES
+from dtn_det.corruptions.catalog import CIFAR_C_BAR_CATALOG, IMAGENET_C_CATALOG, SEVERITIES, catalog_for
 from dtn_det.corruptions.stream import WNID
 from dtn_det.datasets.arrays.found import find_rows
 from dtn_det.datasets.folders.advice import advice
@@ -18,7 +18,6 @@ from dtn_det.datasets.folders.corruption_folders import (
     find_corruptions,
     holds_classes,
     is_corruption,
-    is_severity,
 )
 from dtn_det.datasets.folders.image_files import (
     Contents,
@@ -35,6 +34,7 @@ from dtn_det.datasets.folders.image_files import (
     subfolders,
 )
 from dtn_det.datasets.folders.label_maps import SUBSETS, guess_numbering, imagenet_subset, naming
+from dtn_det.datasets.folders.magnitudes import is_severity
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import InputError
 
@@ -348,7 +348,10 @@ def _corrupted(root: Path, found: CorruptionFolders) -> Recognised:
     folders = tuple(subfolders(first))
     inside = _class_folders(first, folders)
     tiny = inside.dataset == "Tiny-ImageNet"
-    dataset = "Tiny-ImageNet-C" if tiny else "ImageNet-C" if inside.classes == "imagenet" else ""
+    catalog = catalog_for(found.names)
+    dataset = catalog.title if inside.classes == "imagenet" and catalog is not CIFAR_C_BAR_CATALOG else ""
+    if tiny:
+        dataset = "Tiny-ImageNet-C" if catalog is IMAGENET_C_CATALOG else ""
     corruptions = len({name for name, _ in found.cells})
     title = (
         f"{dataset or 'images'} corrupted already ({corruptions} corruption{'' if corruptions == 1 else 's'}; "

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dtn_det.corruptions.catalog import ALL
+from dtn_det.corruptions.catalog import EVERY
 from dtn_det.errors import NothingToDrawError
 from dtn_det.metrics import CLEAN
 from dtn_det.metrics.cells import CorruptionSet
@@ -142,7 +142,7 @@ class FigureData:
     @property
     def corruptions(self) -> set[str]:
         """The corruptions for which some model has a mean over the severities."""
-        return {scope for _, _, name, scope, _ in self.numbers.found if name == self.measure.mean and scope in ALL}
+        return {scope for _, _, name, scope, _ in self.numbers.found if name == self.measure.mean and scope in EVERY}
 
     def get(self, model: str, name: str, scope: str = "", severity: int = 0) -> Number | None:
         """Return a model's number, or None. Without a scope, the number is over the corruptions of :attr:`main_set`."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from dtn_det.corruptions.catalog import ALL
+from dtn_det.corruptions.catalog import EVERY
 from dtn_det.errors import NothingToDrawError
 from dtn_det.metrics import CLEAN
 from dtn_det.reports.changes import Change, families
@@ -81,7 +81,7 @@ def lines_of(data: FigureData) -> list[list[ForestLine]]:
         overall = line("mCE", True, "mCE") + line("Mean error", True, mean)
         overall += line("Clean error", True, data.measure.cell, CLEAN[0])
     blocks = [overall]
-    present = {scope for _, _, scope in changes if scope in ALL}
+    present = {scope for _, _, scope in changes if scope in EVERY}
     for group, names in groups_of(present).items():
         which = set_of(group)
         measure = corruption_measure(data.numbers, which)

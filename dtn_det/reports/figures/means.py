@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dtn_det.corruptions.catalog import GROUPS
+from dtn_det.corruptions.catalog import EVERY_GROUP
 from dtn_det.errors import NothingToDrawError
 from dtn_det.reports.contents import Report, Section
 from dtn_det.reports.figures.data import FigureData
@@ -36,7 +36,7 @@ def draw_groups(report: Report, section: Section) -> Figure:
     """
     data = FigureData.of(report, section)
     rows = _rows(data)
-    if not any(title(group) in rows for group in GROUPS):
+    if not any(title(group) in rows for group in EVERY_GROUP):
         raise NothingToDrawError("there are no numbers of groups of corruptions")
     few = len(data.models) <= MOST_SIDE_BY_SIDE
     return _side_by_side(data, rows) if few else _panels(data, rows)
@@ -45,7 +45,7 @@ def draw_groups(report: Report, section: Section) -> Figure:
 def _rows(data: FigureData) -> _Rows:
     wanted = {
         "Clean": {model: data.clean(model) for model in data.models},
-        **{title(group): {model: data.mean(model, group) for model in data.models} for group in GROUPS},
+        **{title(group): {model: data.mean(model, group) for model in data.models} for group in EVERY_GROUP},
         "Mean": {model: data.mean(model) for model in data.models},
     }
     rows = {

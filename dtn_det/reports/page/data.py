@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dtn_det.corruptions.catalog import ALL, GROUPS, SEVERITIES
+from dtn_det.corruptions.catalog import EVERY, EVERY_GROUP, SEVERITIES, catalog_for
 from dtn_det.metrics import CLEAN
 from dtn_det.reports.contents import KIND_TITLES, Report
 from dtn_det.reports.figures.data import Mark, marks_of
@@ -43,14 +43,15 @@ def figure_data(report: Report, sections: Sequence[Numbers]) -> Values:
     names = [model.name for model in report.models]
     pairs = list(dict.fromkeys(pair for numbers in sections for pair in numbers.section.pairs))
     marks = marks_of(names, pairs)
+    groups = catalog_for(key[3] for numbers in sections for key in numbers.found).groups
     return {
         "models": [_model(name, marks[name]) for name in names],
         "corruptions": [
             {"key": name, "title": title(name), "short": short(name), "group": title(group)}
-            for group, members in GROUPS.items()
+            for group, members in groups.items()
             for name in members
         ],
-        "groups": [{"key": group, "title": title(group)} for group in GROUPS],
+        "groups": [{"key": group, "title": title(group)} for group in groups],
         "measures": [
             {"kind": KIND_TITLES[numbers.section.kind], **_measure(numbers, measure, names)}
             for numbers in sections
@@ -97,7 +98,7 @@ def _of_model(numbers: Numbers, measure: Measure, model: str) -> Values | None:
         found = numbers.get(model, set_of(scope), name, scope, severity) if name else None
         return None if found is None else _rounded(found[:3])
 
-    cells = {name: [get(measure.cell, name, severity) for severity in SEVERITIES] for name in ALL}
+    cells = {name: [get(measure.cell, name, severity) for severity in SEVERITIES] for name in EVERY}
     found = {**_scopes(measure, get), "cells": {name: own for name, own in cells.items() if any(own)}}
     return found if found["corruptions"] or found["cells"] else None
 
@@ -121,8 +122,8 @@ def _scopes(measure: Measure, get: Callable[..., list[float | None] | None]) -> 
         "clean": get(measure.cell, *CLEAN),
         "mean": get(measure.mean),
         "severities": [get(measure.mean, "", severity) for severity in SEVERITIES],
-        "groups": _kept({group: get(measure.mean, group) for group in GROUPS}),
-        "corruptions": _kept({name: get(measure.corruption, name) for name in ALL}),
+        "groups": _kept({group: get(measure.mean, group) for group in EVERY_GROUP}),
+        "corruptions": _kept({name: get(measure.corruption, name) for name in EVERY}),
     }
 
 

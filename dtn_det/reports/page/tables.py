@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from dtn_det.corruptions.catalog import GROUPS
+from dtn_det.corruptions.catalog import EVERY_GROUP
 from dtn_det.reports.contents import Report
 from dtn_det.reports.labels import model_note, shared_note, short, title
 from dtn_det.reports.numbers import Numbers
@@ -34,8 +34,8 @@ ROLES: tuple[Role, ...] = ("model", "corruption")
 _FEWEST = 4
 
 _WIDEST = 28
-_GROUPS = {title(group) for group in GROUPS}
-_WHOLE_NAMES = {(title(group), short(name)): title(name) for group, names in GROUPS.items() for name in names}
+_GROUPS = {title(group) for group in EVERY_GROUP}
+_WHOLE_NAMES = {(title(group), short(name)): title(name) for group, names in EVERY_GROUP.items() for name in names}
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def _prepared(models: Mapping[str, ModelStore], data: Path, clean: Path | None, 
         clean=clean,
         corruptions=tuple(dict.fromkeys(name for name, _ in cells)),
         severities=sorted({severity for _, severity in cells}),
-        classes=first.protocol["classes"],
+        classes=None if first.protocol["classes"] == "labels" else first.protocol["classes"],
     )
     chosen = read_selection(first.selection)
     if chosen is not None:
@@ -100,10 +100,10 @@ def _prepared(models: Mapping[str, ModelStore], data: Path, clean: Path | None, 
     return prepared
 
 
-def _profile(manifest: StoreManifest) -> str:
-    """Return a profile whose images are as large as the evaluated images, which were read from files."""
+def _profile(manifest: StoreManifest) -> str | None:
+    """Return a profile whose images are as large as the evaluated images, which were read from files; None if none."""
     side = image_side(manifest)
-    return next(name for name, one in SIDES.items() if one == side)
+    return next((name for name, one in SIDES.items() if one == side), None)
 
 
 class _AnswersOfModel:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from dtn_det.corruptions.catalog import GROUPS, SEVERITIES
+from dtn_det.corruptions.catalog import SEVERITIES
 from dtn_det.metrics import CLEAN
-from dtn_det.metrics.cells import SETS, CorruptionSet
+from dtn_det.metrics.cells import CorruptionSet, corruptions_of
 from dtn_det.reports.contents import ReportModel
 from dtn_det.reports.labels import joined_notes, model_note, short, title
 from dtn_det.reports.measures import Measure, corruption_measure, performance_measure
@@ -86,7 +86,7 @@ def grid_table(numbers: Numbers, model: ReportModel, name: str) -> Table | None:
     groups = []
     if not any(key[0] == model.name and key[2] == measure.cell and key[4] for key in numbers.found):
         return None
-    for group, corruptions in GROUPS.items():
+    for group, corruptions in numbers.catalog.groups.items():
         which: CorruptionSet = "extra" if group == "extra" else "benchmark"
         rows = []
         for corruption in corruptions:
@@ -115,8 +115,8 @@ def _lines(numbers: Numbers, which: CorruptionSet, measure: Measure) -> Iterator
     if measure.cell and numbers.has(measure.cell, which):
         yield _TableLine("", "Clean", "clean", measure.cell, CLEAN[0], False)
     having = {key[3] for key in numbers.found if key[1:3] == (which, measure.corruption)}
-    for group, corruptions in GROUPS.items():
-        present = [name for name in corruptions if name in having and name in SETS[which]]
+    for group, corruptions in numbers.catalog.groups.items():
+        present = [name for name in corruptions if name in having and name in corruptions_of(which, numbers.catalog)]
         for name in present:
             yield _TableLine(title(group), title(name), short(name), measure.corruption, name, False)
         if present and which == "benchmark":

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dtn_det.corruptions.catalog import IMAGENET_3DCC_CATALOG, IMAGENET_C_CATALOG, catalog_for
 from dtn_det.corruptions.cells import CLEAN
 from dtn_det.corruptions.identity import CorruptionOrigin
 from dtn_det.errors import InputError, StoreError
@@ -88,6 +89,9 @@ def alexnet_fault(manifest: StoreManifest, num_labels: int | None = None) -> str
         num_labels: Number of classes in the store's list of images, if known.
     """
     protocol, found = manifest.protocol, manifest.recognised
+    catalog = catalog_for(name for name, _ in manifest.cells)
+    if catalog not in (IMAGENET_C_CATALOG, IMAGENET_3DCC_CATALOG):
+        return f"corruptions of {catalog.title}"
     if protocol.get("classes") != "imagenet":
         return f"classes by {protocol.get('classes')} and profile {_profile(manifest)}"
     classes = int(found["num_classes_found"]) if "num_classes_found" in found else None
@@ -96,9 +100,9 @@ def alexnet_fault(manifest: StoreManifest, num_labels: int | None = None) -> str
     if classes is not None and classes < NUM_CLASSES:
         return f"images of {classes} of ImageNet's {NUM_CLASSES:,} classes"
     dataset = found.get("dataset", "").removesuffix("-C")
-    if dataset not in ("", "ImageNet"):
+    if dataset not in ("", "ImageNet", IMAGENET_3DCC_CATALOG.title):
         return f"the images of {dataset}"
-    if _profile(manifest) != _ORIGINAL:
+    if _profile(manifest) != _ORIGINAL and catalog is IMAGENET_C_CATALOG:
         return f"profile {_profile(manifest)}"
     side, cropping = image_side(manifest), protocol.get("clean", "")
     if side is not None and side != SIDE:
@@ -109,7 +113,7 @@ def alexnet_fault(manifest: StoreManifest, num_labels: int | None = None) -> str
 def _import_fault(imported: Mapping[str, str]) -> str:
     """Return why AlexNet's errors cannot be the baseline for imported results, or an empty string if they can."""
     for name, title in imported.items():
-        if title != _IMPORTED:
+        if title not in (_IMPORTED, IMAGENET_3DCC_CATALOG.title):
             return (
                 f"imported results of {title} ({name})"
                 if title
@@ -143,6 +147,8 @@ def baseline_remarks(choice: BaselineChoice) -> list[str]:
 def _caveat(manifests: Sequence[StoreManifest]) -> str:
     for manifest in manifests:
         found = manifest.recognised
+        if catalog_for(name for name, _ in manifest.cells) is IMAGENET_3DCC_CATALOG:
+            return "AlexNet's errors on ImageNet-3DCC are of 5,000 images, those of RobustBench"
         images = int(found.get("num_images_found", NUM_IMAGES))
         if images != NUM_IMAGES:
             return f"AlexNet's errors are of {NUM_IMAGES:,} images, and these are from {images:,}"

@@ -13,14 +13,15 @@ from dtn_det.corrupted_folders.reading import (
     open_tree,
     unused_clean,
 )
-from dtn_det.corruptions.catalog import select_corruptions
+from dtn_det.corruptions.catalog import IMAGENET_C_CATALOG, Catalog, catalog_for, select_corruptions
 from dtn_det.corruptions.cells import CLEAN, Cell, sweep_cells
 from dtn_det.corruptions.engine import Corruptor
 from dtn_det.corruptions.identity import CorruptionOrigin
 from dtn_det.corruptions.image import RESIZE
-from dtn_det.corruptions.profiles import check_swept
+from dtn_det.corruptions.profiles import get_profile
 from dtn_det.datasets.arrays.corrupted import open_arrays
 from dtn_det.datasets.arrays.twins import match_rows
+from dtn_det.datasets.folders.corruption_folders import one_catalog
 from dtn_det.datasets.folders.image_files import square_side
 from dtn_det.datasets.folders.label_maps import SUBSETS, imagenet_wnids
 from dtn_det.datasets.folders.recognise import Recognised, recognise
@@ -81,12 +82,13 @@ def prepare(options: ClassificationOptions) -> Prepared:
             f"expected --data to be a folder of images, got {options.data}: there is no such folder"
         )
     if options.profile is not None:
-        check_swept(options.profile)
+        get_profile(options.profile)
     found = recognise(options.data)
     if found.kind == "array_corruptions":
         return _from_arrays(options, found)
     words = _words(options, found)
-    cells = sweep_cells(select_corruptions(words) if words else (), options.severities)
+    catalog = _catalog(options, found)
+    cells = sweep_cells(select_corruptions(words, catalog) if words else (), options.severities)
     if options.labels is not None and found.kind != "class_folders":
         raise InputError(
             f"expected --labels with ImageNet's validation images in class folders, got {found.title} in "
@@ -100,6 +102,14 @@ def prepare(options: ClassificationOptions) -> Prepared:
         return _from_tree(options, cells, open_tree(found))
     check_set(found, options.classes)
     return _from_clean(options, cells, found)
+
+
+def _catalog(options: ClassificationOptions, found: Recognised) -> Catalog:
+    """Return the corruptions of the benchmark that the folders are of, or that the user's profile has."""
+    if found.kind == "corrupted" and found.corruptions is not None:
+        small = square_side(found.sizes) == SIDES["cifar-c"]
+        return one_catalog(found.corruptions.names, options.corruptions, found.root, small=small)
+    return IMAGENET_C_CATALOG if options.profile is None else get_profile(options.profile).catalog
 
 
 NONE = "none"
@@ -172,9 +182,11 @@ def _check_twin(options: ClassificationOptions, found: Recognised) -> None:
 def _from_tree(options: ClassificationOptions, cells: tuple[Cell, ...], tree: CorruptedTree) -> Prepared:
     _check_made(options)
     found = tree.found
-    profile = options.profile or tree.profile or found.profile or "imagenet-c"
-    check_swept(profile)
     corrupted = cells[1:]
+    if options.partial:
+        corrupted = tuple(cell for cell in corrupted if cell in tree.folders) or corrupted
+    catalog = catalog_for(name for name, _ in corrupted)
+    profile = options.profile or tree.profile or _own_profile(found, catalog)
     _check_wnids(options.classes or found.classes)
     twins = None if options.clean is None else list_set(options.clean, options.classes or found.classes)
     images, lines = list_tree(tree, corrupted, options.classes, options.limit, options.limit_seed, twins)
@@ -189,7 +201,7 @@ def _from_tree(options: ClassificationOptions, cells: tuple[Cell, ...], tree: Co
     if options.clean is not None and twins is not None:
         clean = match_clean(images, twins, options.clean)
         remarks += unused_clean(images, twins, options.clean)
-    cells = cells if options.clean is not None else corrupted
+    cells = (CLEAN, *corrupted) if options.clean is not None else corrupted
     folders = {(name, severity): tree.folders[name, severity] for name, severity in corrupted}
     source = CorruptedOnDisk(folders, cells, clean, side, cropped_after)
     sizes = hash_lines(clean_lines(clean)) if options.clean is not None else None
@@ -230,6 +242,13 @@ def _check_made(options: ClassificationOptions) -> None:
             f"expected --seed, --no-jpeg, --frost and --engine with clean images only, got the corrupted ones of "
             f"{options.data}: leave these options out"
         )
+
+
+def _own_profile(found: Recognised, catalog: Catalog) -> str:
+    """Return the profile of a tree that does not name it: by its corruptions, and for ImageNet-C's by the size."""
+    if catalog is IMAGENET_C_CATALOG:
+        return found.profile or "imagenet-c"
+    return catalog.profile or "imagenet-3dcc"
 
 
 def _side(options: ClassificationOptions, found: Recognised, profile: str) -> int:

@@ -31,7 +31,10 @@ from dtn_det.errors import BadImageError
 from dtn_det.robustness.classification.models.classifier import View
 from dtn_det.system.progress import size
 
-SIDES = {"imagenet-c": 224, "coco-c": 224, "cifar-c": 32, "tiny-imagenet-c": 64}
+SIDES = {
+    **{"imagenet-c": 224, "coco-c": 224, "cifar-c": 32, "tiny-imagenet-c": 64},
+    **{"imagenet-c-bar": 224, "cifar-c-bar": 32, "imagenet-3dcc": 224},
+}
 """Side in pixels of the square images that classifiers get in each benchmark."""
 
 

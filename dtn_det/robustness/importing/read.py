@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dtn_det._optional import require
-from dtn_det.corruptions.catalog import ALL, SEVERITIES
+from dtn_det.corruptions.catalog import EVERY, IMAGENET_3DCC_CATALOG, SEVERITIES
 from dtn_det.corruptions.cells import CLEAN
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import InputError, UnsafePickleError
 from dtn_det.robustness.detection.evaluation import KINDS
 from dtn_det.robustness.importing import COCO_DETECTIONS, MMDET_DETECTIONS, Imported, ImportSource
-from dtn_det.robustness.importing.dataset import find_dataset
+from dtn_det.robustness.importing.dataset import DATASETS, find_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,7 +113,7 @@ class _Values(list[Any]):
 _COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 _MMDET_METRICS = {"mAP": "AP", "mAP_50": "AP50", "mAP_75": "AP75", "mAP_s": "APs", "mAP_m": "APm", "mAP_l": "APl"}
 # Names of corruptions by the names in printed tables, in lower case: "gaussian noise" for "Gaussian Noise".
-_TITLE = {name.replace("_", " "): name for name in ALL}
+_TITLE = {name.replace("_", " "): name for name in EVERY}
 _NUMBER = r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?"
 
 
@@ -135,7 +135,7 @@ class _Model:
             ValueError: A metric is not a fraction, a severity is not from 1 to 5, or the cell already has other values.
         """
         where = f"{corruption} {'' if severity is None else severity}".strip()
-        if corruption not in (CLEAN.corruption, *ALL):
+        if corruption not in (CLEAN.corruption, *EVERY):
             self.left_out.append(corruption)
             return
         if severity is not None and severity not in ((0,) if corruption == CLEAN.corruption else SEVERITIES):
@@ -186,7 +186,9 @@ def import_files(
         stated = [model.dataset for model in classifiers]
         title, told = find_dataset(files, stated, dataset, "imagenet" if file_format == "text" else "")
         for model in classifiers:
-            model.dataset = title
+            names = {corruption for corruption, _ in model.rows.get("top1", {})} - {CLEAN.corruption}
+            of_3dcc = title == DATASETS["imagenet"] and names <= {*IMAGENET_3DCC_CATALOG.names}
+            model.dataset = IMAGENET_3DCC_CATALOG.title if of_3dcc and names else title
             model.remarks += told
     if name is not None:
         models = _named(models, name)
@@ -256,15 +258,19 @@ def _robustbench_csv(file: Path) -> dict[str, _Model]:
         raise _not_robustbench(file, f"no CSV ({error})") from error
     if len(rows) < 2:
         raise _not_robustbench(file, agreeing(len(rows), f"{len(rows)} {{row|rows}}"))
-    names = rows[0][1:]
-    severities = [_robustbench_number(file, value, "severity", "row 2") for value in rows[1][1:]]
+    # Some files end with a column of means, which has no severity.
+    wanted = [place for place, name in enumerate(rows[0]) if place and name != "average"]
+    names = [rows[0][place] for place in wanted]
+    if len(rows[1]) != len(rows[0]):
+        raise _not_robustbench(file, f"{len(rows[1])} severities for {len(rows[0])} columns")
+    severities = [_robustbench_number(file, rows[1][place], "severity", "row 2") for place in wanted]
     models: dict[str, _Model] = {}
     for row in rows[1:]:
-        if len(row) != len(names) + 1:
-            raise _not_robustbench(file, f"{len(row)} values for {len(names) + 1} columns in the row {row[0]!r}")
+        if len(row) != len(rows[0]):
+            raise _not_robustbench(file, f"{len(row)} values for {len(rows[0])} columns in the row {row[0]!r}")
     for row in rows[2:]:
         model = models.setdefault(row[0], _Model("classification"))
-        for name, severity, text in zip(names, severities, row[1:], strict=True):
+        for name, severity, text in zip(names, severities, [row[place] for place in wanted], strict=True):
             if text:
                 accuracy = _robustbench_number(file, text, "accuracy", f"the row {row[0]!r}")
                 model.add("top1", name, int(severity), {"error": 1 - accuracy}, file)
@@ -344,7 +350,7 @@ def _add_cells_without_detections(model: _Model, cells: Sequence[tuple[str, int]
             values = {metric: -1.0 if value == -1 else 0.0 for metric, value in some.items()}
             model.add(kind, corruption, severity, values, file)
     named = tuple(
-        f"{corruption} {severity}" for corruption, severity in cells if corruption in (CLEAN.corruption, *ALL)
+        f"{corruption} {severity}" for corruption, severity in cells if corruption in (CLEAN.corruption, *EVERY)
     )
     if named:
         what = agreeing(

@@ -131,6 +131,13 @@ def test_a_changed_array_is_another_set(mce, tmp_path: Path) -> None:
     assert "data_hash" in mce(data, "--severities", "1")
 
 
+def test_a_model_of_other_classes_is_refused_before_anything_is_evaluated(mce, tmp_path: Path) -> None:
+    error = " ".join(mce(write_cifar_c(tmp_path / "c"), model="hundred").split())
+    assert "expected a model of 10 classes for CIFAR-10-C as NumPy arrays (10 images" in error
+    assert "(numbered by the labels of the set), got 100 classes in 'hundred'" in error
+    assert not (tmp_path / "store").exists()
+
+
 def options(data: Path, **values: object) -> ClassificationOptions:
     return ClassificationOptions(models=(), data=data, store=Path("store"), **values)
 
