@@ -70,7 +70,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="of a set of corrupted images that lacks corruptions or severities, evaluate those that are there",
     )
-    sweep_options.add_corruptor(how, "imagenet-c")
+    sweep_options.add_corruptor(
+        how, "imagenet-c", "imagenet-c, coco-c, cifar-c, tiny-imagenet-c, imagenet-c-bar or cifar-c-bar"
+    )
     sweep_options.add_jpeg(how)
     run = parser.add_argument_group("the run")
     sweep_options.add_run(run, batch_size=128, batch="images of a batch", unit_size=64)

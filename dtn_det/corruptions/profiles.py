@@ -148,7 +148,7 @@ def get_profile(name: str, engine: int | None = None) -> Profile:
 
 
 def check_swept(name: str) -> None:
-    """Check that a profile has the corruptions of ImageNet-C, because mCE and mPC are means over them.
+    """Check that a profile has the corruptions of ImageNet-C, because mPC is a mean over them.
 
     Raises:
         InputError: The name is unknown, or the profile has other corruptions.
@@ -157,8 +157,8 @@ def check_swept(name: str) -> None:
     if catalog is not IMAGENET_C_CATALOG:
         swept = [profile.name for profile in PROFILES.values() if profile.catalog is IMAGENET_C_CATALOG]
         raise InputError(
-            f"expected a profile out of {', '.join(swept)}, over whose corruptions mCE and mPC are defined, got "
-            f"{name!r}: the corruptions of {catalog.title} are written by `dtn-det corrupt` and not evaluated yet"
+            f"expected a profile out of {', '.join(swept)}, over whose corruptions mPC is defined, got "
+            f"{name!r}: `dtn-det mce` and `dtn-det corrupt` take the corruptions of {catalog.title}"
         )
 
 

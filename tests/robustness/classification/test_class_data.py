@@ -154,8 +154,8 @@ def test_the_advice_for_a_part_of_a_tree_takes_what_is_there(tmp_path: Path) -> 
     tree = open_tree(recognise(tmp_path))
     wanted = [Cell(name, severity) for name in ("snow", "fog", "contrast") for severity in range(1, 6)]
     message = (
-        "got none for fog 4, 5; contrast 1, 4, 5; snow: fetch what is missing, or choose with --corruptions fog "
-        "contrast --severities 2 3$"
+        "got none for fog 4, 5; contrast 1, 4, 5; snow: fetch what is missing, take --partial, or choose with "
+        "--corruptions fog contrast --severities 2 3$"
     )
     with pytest.raises(ValueError, match=message):
         list_tree(tree, wanted, "imagenet", None, 0)
