@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from dtn_det.check import CheckResult
-from dtn_det.check.model import Target
+from dtn_det.check.model import TIMM, Target
 from dtn_det.checkpoints.files import folder_remarks
 from dtn_det.checkpoints.lit_ema import choose_lit_ema
 from dtn_det.checkpoints.load import Loaded, fit_weights
@@ -95,13 +96,33 @@ def _not_whole(path: Path, chosen: Chosen) -> Iterator[str]:
 
 
 def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
-    """Fit weights to a model. As in `dtn-det mce`, a model of timm gets as many classes as the weights have."""
+    """Fit weights to a model. As in `dtn-det mce`, a model of timm gets as many classes as the weights have.
+
+    It also gets the input size that is stated with the weights, and a remark tells which settings are taken from there.
+    """
     model = target.build()
+    if target.config is not None or target.is_folder:
+        return fit_weights(model, content, str(path))
+    from dtn_det.robustness.classification.models.stated import read_stated
+    from dtn_det.robustness.classification.models.timm import for_stated_size, told_settings
+
+    name = target.source.removeprefix(TIMM)
+    stated = read_stated(str(path), content, name)
+    sized = for_stated_size(model, name, stated, _classes_of_head(model, content))
+    if sized is not None:
+        with contextlib.suppress(MisfitError):
+            loaded = fit_weights(sized, content, str(path))
+            return replace(loaded, remarks=(*loaded.remarks, *told_settings(stated, model, sized, str(path))))
+    loaded = _fitted_classes(model, path, content, target)
+    return replace(loaded, remarks=(*loaded.remarks, *told_settings(stated, model, model, str(path))))
+
+
+def _fitted_classes(model: nn.Module, path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
     try:
         return fit_weights(model, content, str(path))
     except MisfitError as error:
         number = error.num_classes or _classes_of_head(model, content)
-        if target.config is not None or target.is_folder or number in (None, getattr(model, "num_classes", None)):
+        if number in (None, getattr(model, "num_classes", None)):
             raise
         # This model has the right number of classes, so if the weights do not fit it either, the error names another
         # cause.

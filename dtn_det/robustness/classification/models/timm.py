@@ -18,10 +18,13 @@ from torch import nn
 
 from dtn_det._optional import require
 from dtn_det.checkpoints.files import INDEX_END, folder_remarks, weight_files
-from dtn_det.checkpoints.load import Loaded, load_weights
+from dtn_det.checkpoints.load import Loaded, fit_weights, load_weights
+from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.two_networks import WeightsKind
+from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import CheckpointError, ClassCountError, InputError, MisfitError
 from dtn_det.robustness.classification.models.classifier import Classifier, Normalizer, View
+from dtn_det.robustness.classification.models.stated import NOTHING_STATED, StatedSettings, read_stated
 from dtn_det.robustness.pixel_values import check_unit_range
 
 RANDOM = "random"
@@ -51,16 +54,23 @@ def load_timm(source: str, num_classes: int, weights: WeightsKind | None = None)
     if source.startswith(FOLDER):
         model, loaded = _of_folder(timm, name)
         return _classifier(timm, source, Path(name).resolve().name, "", model, loaded)
-    loaded = None
+    loaded, stated, of_timm = None, NOTHING_STATED, None
     if checkpoint:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model = timm.create_model(name, pretrained=False, num_classes=num_classes)
+        model = _unloaded(timm, name, num_classes=num_classes)
         if checkpoint != RANDOM:
-            loaded = _load_classes(model, checkpoint, num_classes, weights)
+            of_timm = data_config(model)
+            model, loaded, stated = _load_stated(timm, model, name, checkpoint, num_classes, weights)
     else:
         model = _pretrained(timm, name)
-    return _classifier(timm, source, name, checkpoint, model, loaded)
+    return _classifier(timm, source, name, checkpoint, model, loaded, stated, of_timm)
+
+
+def _unloaded(timm: Any, name: str, **arguments: Any) -> nn.Module:
+    """Build a model with random weights that are the same in every run."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: nn.Module = timm.create_model(name, pretrained=False, **arguments)
+    return model
 
 
 def split_source(source: str) -> tuple[str, str]:
@@ -114,8 +124,61 @@ def _near(name: str, known: list[str]) -> str:
     return f"did you mean {', '.join(dict.fromkeys(found[:_SUGGESTED]))}?" if found else ""
 
 
-def _load_classes(model: nn.Module, checkpoint: str, num_classes: int, weights: WeightsKind | None) -> Loaded:
-    """Load a checkpoint, which must have as many classes as the data.
+def _load_stated(
+    timm: Any, model: nn.Module, name: str, checkpoint: str, num_classes: int, weights: WeightsKind | None
+) -> tuple[nn.Module, Loaded, StatedSettings]:
+    """Load a checkpoint into the model for the stated size of the input, if it is one for a fixed size.
+
+    Returns:
+        The model, which is the given one if the size is not stated, the same, or not that of the weights.
+    """
+    content = read_checkpoint(checkpoint)
+    stated = read_stated(checkpoint, content, name)
+    if (sized := for_stated_size(model, name, stated, num_classes)) is not None:
+        try:
+            return sized, _load_classes(sized, content, checkpoint, num_classes, weights), stated
+        except MisfitError:
+            pass
+    return model, _load_classes(model, content, checkpoint, num_classes, weights), stated
+
+
+def for_stated_size(model: nn.Module, name: str, stated: StatedSettings, num_classes: int | None) -> nn.Module | None:
+    """Build a model of timm again for the input size that is stated with its checkpoint.
+
+    Returns:
+        The model; None if the given one takes any size or the stated size, or if no other size can be chosen.
+    """
+    size = fixed_size(model)
+    if stated.size is None or size in (None, stated.size):
+        return None
+    arguments = {} if num_classes is None else {"num_classes": num_classes}
+    try:
+        sized = _unloaded(require("timm", "cls"), name, img_size=stated.size, **arguments)
+    # Models of other sizes raise errors of many kinds where they cannot be built for this one.
+    except (TypeError, ValueError, AssertionError, RuntimeError):
+        return None
+    sized.pretrained_cfg = {**_settings(sized), "input_size": (3, *stated.size)}  # type: ignore[assignment]
+    return sized
+
+
+def fixed_size(model: nn.Module) -> tuple[int, int] | None:
+    """Return the height and width that a model of timm is built for; None if it takes any size."""
+    settings = _settings(model)
+    if not settings.get("fixed_input_size"):
+        return None
+    _, height, width = settings["input_size"]
+    return height, width
+
+
+def _settings(model: nn.Module) -> Mapping[str, Any]:
+    settings: Any = getattr(model, "pretrained_cfg", {})
+    return settings if isinstance(settings, Mapping) else vars(settings)
+
+
+def _load_classes(
+    model: nn.Module, content: Mapping[str, Any], checkpoint: str, num_classes: int, weights: WeightsKind | None
+) -> Loaded:
+    """Load the content of a checkpoint, which must have as many classes as the data.
 
     Raises:
         ClassCountError: The checkpoint has another number of classes.
@@ -123,11 +186,13 @@ def _load_classes(model: nn.Module, checkpoint: str, num_classes: int, weights: 
     """
     advice = "name the model that the checkpoint was written for"
     try:
-        return load_weights(model, checkpoint, weights=weights, advice=advice)
+        loaded = fit_weights(model, content, checkpoint, weights=weights, advice=advice)
     except MisfitError as error:
         if error.num_classes not in (None, num_classes):
             raise ClassCountError(checkpoint, error.num_classes, num_classes) from None
         raise
+    model.load_state_dict(loaded.state, strict=False)
+    return loaded
 
 
 def _pretrained(timm: Any, name: str) -> nn.Module:
@@ -163,11 +228,20 @@ def _of_folder(timm: Any, folder: str) -> tuple[nn.Module, Loaded | None]:
 
 
 def _classifier(
-    timm: Any, source: str, name: str, checkpoint: str, model: nn.Module, loaded: Loaded | None = None
+    timm: Any,
+    source: str,
+    name: str,
+    checkpoint: str,
+    model: nn.Module,
+    loaded: Loaded | None = None,
+    stated: StatedSettings = NOTHING_STATED,
+    of_timm: Mapping[str, Any] | None = None,
 ) -> Classifier:
-    config = require("timm.data", "cls").resolve_model_data_config(model)
+    of_timm = data_config(model) if of_timm is None else of_timm
+    config = stated.over(of_timm, fixed_size(model))
     folder = name if source.startswith(FOLDER) else ""
     where = f"in the config.json of {folder!r}" if folder else f"in timm's settings of {name!r}"
+    where = " and ".join(dict.fromkeys(stated.places[key] for key in ("mean", "std") if key in stated.places)) or where
     advice = "write into its pretrained_cfg" if folder else "wrap the model as python:MODULE:FUNCTION with"
     check_unit_range(config["mean"], config["std"], where, advice)
     normalize = Normalizer(config["mean"], config["std"])
@@ -184,13 +258,35 @@ def _classifier(
             "normalization": f"mean {config['mean']} std {config['std']}",
         },
         versions={"timm": metadata.version("timm")},
-        training=(loaded.facts if loaded else {}) if checkpoint else _training(model),
+        training={**(loaded.facts if loaded else {}), **stated.facts(of_timm, config)}
+        if checkpoint
+        else _training(model),
         num_classes=_num_classes(model),
-        class_names=_class_names(model),
+        class_names=_class_names(model) if not checkpoint else stated.class_names,
         # Random weights have no classes, so any order is right.
         class_order="sorted" if checkpoint == RANDOM else class_order(loaded.content) if loaded else "",
-        remarks=loaded.remarks if loaded else folder_remarks(source.removeprefix(FOLDER)),
+        remarks=(
+            *(loaded.remarks if loaded else folder_remarks(source.removeprefix(FOLDER))),
+            *stated.told(of_timm, config, checkpoint),
+        ),
     )
+
+
+def told_settings(stated: StatedSettings, model: nn.Module, built: nn.Module, checkpoint: str) -> tuple[Remark, ...]:
+    """Return the remark of :func:`load_timm` on the settings that are stated with a checkpoint.
+
+    Args:
+        model: The model as timm builds it by its name.
+        built: The model that the weights fit, which may have the stated size of the input.
+    """
+    of_timm = data_config(model)
+    return stated.told(of_timm, stated.over(of_timm, fixed_size(built)), checkpoint)
+
+
+def data_config(model: nn.Module) -> dict[str, Any]:
+    """Return timm's data config of a model: ``input_size``, ``mean``, ``std``, ``interpolation`` and others."""
+    config: dict[str, Any] = require("timm.data", "cls").resolve_model_data_config(model)
+    return config
 
 
 def _num_classes(model: Any) -> int | None:

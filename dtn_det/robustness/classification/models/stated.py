@@ -1,0 +1,201 @@
+"""Preprocessing and names of classes that a checkpoint of timm states itself, or the ``config.json`` beside it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dtn_det._optional import require
+from dtn_det.checkpoints.files import FOLDER_FILES, INDEX_END
+from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import InputError
+
+_CONFIG = "config.json"
+_SETTINGS = ("mean", "std", "interpolation", "input_size")
+
+
+@dataclass(frozen=True)
+class StatedSettings:
+    """What is stated with a checkpoint about the input and the classes of its model.
+
+    Attributes:
+        settings: Some of ``mean``, ``std``, ``interpolation`` and ``input_size``, as in timm's data config.
+        places: Where each of them is stated, as the end of a sentence.
+        class_names: Names of the classes in the order of the logits; empty if none are stated.
+    """
+
+    settings: Mapping[str, Any]
+    places: Mapping[str, str]
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the input in pixels; None if they are not stated."""
+        size = self.settings.get("input_size")
+        return None if size is None else (size[1], size[2])
+
+    def over(self, config: Mapping[str, Any], fixed_size: tuple[int, int] | None) -> dict[str, Any]:
+        """Return timm's data config with the stated settings in the place of timm's.
+
+        Args:
+            fixed_size: Height and width that the model is built for, which no setting changes; None for a model that
+                takes any size.
+        """
+        taken = {**config, **self.settings}
+        if fixed_size is not None:
+            taken["input_size"] = (config["input_size"][0], *fixed_size)
+        return taken
+
+    def told(self, config: Mapping[str, Any], taken: Mapping[str, Any], source: str) -> tuple[Remark, ...]:
+        """Return a remark on the settings that were taken in place of timm's.
+
+        Args:
+            config: timm's data config of the model.
+            taken: The settings that were taken.
+            source: The checkpoint.
+        """
+        others = [key for key in self.settings if not _same(config[key], taken[key])]
+        if not others:
+            return ()
+        values = ", ".join(f"{key} {_text(taken[key])} (timm: {_text(config[key])})" for key in others)
+        places = " and ".join(dict.fromkeys(self.places[key] for key in others))
+        what = f"{'setting' if len(others) == 1 else 'settings'} of the input {places} went before timm's: {values}"
+        return (Remark("stated_settings", what, source, len(others)),)
+
+    def facts(self, config: Mapping[str, Any], taken: Mapping[str, Any]) -> dict[str, str]:
+        """Return where the settings that differ from timm's are stated, as a fact for the store."""
+        others = {key: self.places[key] for key in self.settings if not _same(config[key], taken[key])}
+        return {"settings of the input": "; ".join(f"{key} {place}" for key, place in others.items())} if others else {}
+
+
+def read_stated(checkpoint: str, content: Mapping[str, Any], name: str) -> StatedSettings:
+    """Read what is stated with a checkpoint: in the file, else in the ``config.json`` beside it.
+
+    timm's training script stores its arguments as ``args``. Arguments that were not given are those of the model that
+    it names. timm and ``dtn-det export`` write ``config.json`` beside ``model.safetensors`` or ``pytorch_model.bin``.
+    Beside a file of another name, it counts only if it names the same architecture.
+
+    Args:
+        checkpoint: Path or URL of the checkpoint.
+        content: Content of the checkpoint.
+        name: timm's name of the model.
+
+    Raises:
+        InputError: A stated mean or standard deviation is not one of finite numbers.
+    """
+    in_file, names = _of_arguments(content, name), _names_in(content)
+    beside, beside_names = _beside(checkpoint, name)
+    both = {**beside, **in_file}
+    settings = {key: both[key] for key in _SETTINGS if key in both}
+    where = f"in the args of {checkpoint}"
+    places = {key: where if key in in_file else f"in the {_CONFIG} beside it" for key in settings}
+    return StatedSettings(_checked(settings, places, checkpoint), places, names or beside_names)
+
+
+NOTHING_STATED = StatedSettings({}, {})
+"""What is stated with weights that come from no file of the user."""
+
+
+def _of_arguments(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the settings in the arguments of a training script."""
+    args = content.get("args")
+    args = vars(args) if isinstance(args, argparse.Namespace) else args if isinstance(args, Mapping) else {}
+    given = {key: args.get(key) for key in _SETTINGS}
+    if given["input_size"] is None and isinstance(args.get("img_size"), int):
+        given["input_size"] = args["img_size"]
+    written = isinstance(content.get("arch"), str) and isinstance(content.get("version"), int)
+    trained = args.get("model")
+    if written and isinstance(trained, str) and trained != name and _architecture(trained) == _architecture(name):
+        settings = require("timm", "cls").get_pretrained_cfg(trained)
+        given = {key: given[key] or getattr(settings, key, None) for key in _SETTINGS}
+    return _known(given)
+
+
+def _architecture(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _beside(checkpoint: str, name: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the settings and the names of classes in the ``config.json`` of timm beside a checkpoint."""
+    if "://" in checkpoint:
+        return {}, ()
+    path = Path(checkpoint).expanduser()
+    folder = path if path.is_dir() else path.parent
+    try:
+        config = json.loads((folder / _CONFIG).read_bytes())
+    except (OSError, ValueError):
+        return {}, ()
+    if not isinstance(config, Mapping) or not isinstance(architecture := config.get("architecture"), str):
+        return {}, ()
+    of_folder = path.is_dir() or path.name.removesuffix(INDEX_END) in FOLDER_FILES
+    if not of_folder and _architecture(architecture) != _architecture(name):
+        return {}, ()
+    # Older releases of timm wrote the settings without `pretrained_cfg`, and called the names `labels`.
+    settings = config.get("pretrained_cfg")
+    settings = settings if isinstance(settings, Mapping) else config
+    names = config.get("label_names") or settings.get("label_names") or settings.get("labels")
+    return _known(settings), _names(names)
+
+
+def _names_in(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of classes in a checkpoint: a list, or the numbers of classes as torchvision's folders have."""
+    numbers = content.get("class_to_idx")
+    if (
+        isinstance(numbers, Mapping)
+        and numbers
+        and sorted(map(str, numbers.values())) == sorted(map(str, range(len(numbers))))
+    ):
+        return tuple(str(name) for name, _ in sorted(numbers.items(), key=lambda item: int(item[1])))
+    return next(filter(None, (_names(content.get(key)) for key in ("label_names", "class_names", "classes"))), ())
+
+
+def _names(names: Any) -> tuple[str, ...]:
+    whole = isinstance(names, list | tuple) and all(isinstance(one, str) for one in names)
+    return tuple(names) if whole else ()
+
+
+def _known(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that are stated, in the form of timm's data config."""
+    settings: dict[str, Any] = {key: given[key] for key in ("mean", "std") if given.get(key)}
+    if isinstance(given.get("interpolation"), str) and given["interpolation"]:
+        settings["interpolation"] = given["interpolation"]
+    size = given.get("input_size")
+    if isinstance(size, int) and size > 0:
+        settings["input_size"] = (3, size, size)
+    elif isinstance(size, list | tuple) and len(size) == 3 and all(isinstance(one, int) for one in size):
+        settings["input_size"] = tuple(size)
+    return settings
+
+
+def _checked(settings: Mapping[str, Any], places: Mapping[str, str], checkpoint: str) -> dict[str, Any]:
+    """Return the settings with a mean and a standard deviation of three finite numbers."""
+    checked = dict(settings)
+    for key in ("mean", "std"):
+        value = checked.get(key)
+        if value is None:
+            continue
+        values = [value] if isinstance(value, int | float) else value
+        good = isinstance(values, list | tuple) and len(values) in (1, 3)
+        good = good and all(isinstance(one, int | float) and math.isfinite(one) for one in values)
+        if not good or (key == "std" and min(values) <= 0):
+            raise InputError(
+                f"expected a {key} of 1 or 3 finite numbers{' above 0' * (key == 'std')} for {checkpoint}, got "
+                f"{value!r} {places[key]}: write that of the training there"
+            )
+        checked[key] = tuple(map(float, values)) * (3 if len(values) == 1 else 1)
+    return checked
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Sequence) and not isinstance(one, str):
+        return len(one) == len(other) and all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(one, other, strict=True))
+    return bool(one == other)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "(" + ", ".join(f"{one:.6g}" for one in value) + ")"
