@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dtn_det.corruptions.catalog import catalog_for
 from dtn_det.corruptions.cells import Cell
 from dtn_det.errors import InputError
 from dtn_det.metrics.cells import describe, is_cell, severity_of
@@ -149,7 +150,8 @@ def check_cells(cells: Sequence[Cell]) -> tuple[Cell, ...]:
         InputError: There is no cell, or a cell is malformed, unknown or repeated.
     """
     found = [_as_cell(cell) for cell in cells]
-    unknown = [cell for cell in found if not is_cell(cell)]
+    catalog = catalog_for(str(cell[0]) for cell in found)
+    unknown = [cell for cell in found if not is_cell(cell, catalog)]
     twice = [cell for cell in dict.fromkeys(found) if found.count(cell) > 1]
     if unknown or twice or not found:
         faults = "; ".join(

@@ -67,13 +67,16 @@ def _notes(numbers: Numbers, pair: tuple[str, str], found: tuple[Family, ...]) -
     percent = f"{100 * about.level:g} %"
     each = [f"{len(one.changes)} {one.title.lower()}" for one in found if not one.adjusted_together]
     together = [f"{len(one.changes)} {one.title.lower()}" for one in found if one.adjusted_together]
+    compared = [f"{', '.join(each)}, each for itself"] if each else []
+    if together:
+        compared.append(f"{', '.join(together)}, with Holm's adjustment within each block")
     notes += [
         f"Differences in percentage points with paired {percent} intervals; p: two-sided, not below "
         f"{least_p_value(about.replicates):.{p_decimals(about.replicates)}f} with {about.replicates:,} replicates.",
-        f"Comparisons: {', '.join(each)}, each for itself; {', '.join(together)}, with Holm's adjustment within each "
-        f"block. * significant at {100 * (1 - about.level):g} %, adjusted where there is an adjustment.",
+        f"Comparisons: {'; '.join(compared)}. * significant at {100 * (1 - about.level):g} %, "
+        "adjusted where there is an adjustment.",
     ]
-    largest = max(len(one.changes) for one in found if one.adjusted_together)
+    largest = max((len(one.changes) for one in found if one.adjusted_together), default=1)
     needed = math.ceil(2 * largest / (1 - about.level))
     if about.replicates < needed:
         notes.append(
