@@ -60,7 +60,7 @@ def check_folder(root: Path, classes: str | None = None, target: Target | None =
     told = () if fault else (*told, *_told(found, images, target))
     fits = None if target is None or fault is None else not fault
     problems = [fault] if fault else []
-    problems += _unreadable(images)
+    problems += [*_one_class(found, images), *_unreadable(images)]
     return [CheckResult(str(root), found.kind, found.title, facts, (*images.remarks, *told), problems, fits)]
 
 
@@ -97,6 +97,15 @@ def _class_facts(found: Recognised, images: LabelledImages) -> dict[str, Any]:
         "classes": images.num_classes,
         "numbered by": images.labels.classes,
     }
+
+
+def _one_class(found: Recognised, images: LabelledImages) -> list[str]:
+    """Return a problem if all images are of one class."""
+    try:
+        images.check_classes(found.root)
+    except InputError as error:
+        return [f"{error} (`corrupt` takes it)"]
+    return []
 
 
 def _unreadable(images: LabelledImages) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dtn_det.datasets.folders.label_maps import LabelMap
 from dtn_det.datasets.remarks import Remark
+from dtn_det.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,22 @@ class LabelledImages:
     def num_classes(self) -> int:
         """Number of classes in the label set, which may be larger than the number of folders."""
         return self.labels.num_classes
+
+    def check_classes(self, root: Path) -> None:
+        """Check that there are several classes, so that an error says something about a model.
+
+        Args:
+            root: The folder or file of the images, for the message.
+
+        Raises:
+            InputError: There is one class alone, which every model of one class gets right.
+        """
+        if self.num_classes == 1:
+            raise InputError(
+                f"expected images of at least two classes in {root}, got the one class {self.labels.names[0]!r}, for "
+                "which the error of any model is 0 and says nothing: sort the images into a folder of each class, or "
+                "name the folder that holds the folders of all classes"
+            )
 
     def lines(self) -> Iterator[str]:
         """Yield a line with key, file size and label for each image. The hash of the lines identifies the images."""

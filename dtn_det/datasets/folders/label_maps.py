@@ -285,16 +285,17 @@ def wnids_by_name() -> Mapping[str, tuple[str, ...]]:
     return MappingProxyType(found)
 
 
-def has_english_names(folders: Sequence[str]) -> bool:
+def has_english_names(folders: Sequence[str], fewest: int = _FEWEST) -> bool:
     """Return whether folders have the English names of ImageNet's classes.
 
     Args:
-        folders: Names of the folders. There must be at least 10, and 9 of 10 must be names of ImageNet's classes. Only
-            letters are compared, without regard to case, so ``crane_2`` equals ``Crane``.
+        folders: Names of the folders, of which 9 of 10 must be names of ImageNet's classes. Only letters are compared,
+            without regard to case, so ``crane_2`` equals ``Crane``.
+        fewest: Smallest number of folders for which names are evidence.
     """
     known = {name.casefold() for name in wnids_by_name()}
     matches = sum(_letters(name).casefold() in known for name in folders)
-    return len(folders) >= _FEWEST and matches >= _SHARE * len(folders)
+    return len(folders) >= fewest and matches >= _SHARE * len(folders)
 
 
 def names_of_two_classes(folders: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -33,7 +33,7 @@ from dtn_det.datasets.folders.image_files import (
     square_side,
     subfolders,
 )
-from dtn_det.datasets.folders.label_maps import SUBSETS, guess_numbering, imagenet_subset, naming
+from dtn_det.datasets.folders.label_maps import SUBSETS, guess_numbering, has_english_names, imagenet_subset, naming
 from dtn_det.datasets.folders.magnitudes import is_severity
 from dtn_det.datasets.remarks import Remark, agreeing
 from dtn_det.errors import InputError
@@ -61,7 +61,9 @@ READ_BY_CLASS = ("class_folders", "tiny_imagenet_val", "corrupted")
 """The kinds of folders from which the class of each image file is known."""
 
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
-_SPLIT_LIKE = re.compile(r"(train|training|val|valid|validation|test|testing)([-_.\d].*)?", re.IGNORECASE)
+_SPLIT_LIKE = re.compile(
+    r"(ILSVRC\d*_img_)?(train|training|val|valid|validation|test|testing)([-_.\d].*)?", re.IGNORECASE
+)
 _ILSVRC = "ILSVRC2012_val_"
 _TRAINING = re.compile(r"n\d{8}(?=_)")
 _RENDITION = re.compile(
@@ -199,13 +201,16 @@ def _folders(root: Path, contents: Contents) -> Recognised:
 
 
 def _unsorted(root: Path, folders: tuple[str, ...]) -> Recognised | None:
-    """Recognise unsorted parts of ImageNet: folders named like splits, whose files are named like ImageNet's."""
-    if not all(map(_SPLIT_LIKE.fullmatch, folders)):
+    """Recognise unsorted parts of ImageNet by the names of files: in one folder, or in folders named like splits."""
+    splits = all(map(_SPLIT_LIKE.fullmatch, folders))
+    alone = len(folders) == 1 and naming(folders) == "names" and not has_english_names(folders, fewest=1)
+    if not splits and not alone:
         return None
     names = [peek(root / folder).images for folder in folders]
     if not any(names) or not all(map(_of_several_classes, filter(None, names))):
         return None
-    title = f"images of ImageNet that are not sorted into classes, in folders named like splits ({listed(folders)})"
+    where = "folders named like splits" if splits else "one folder"
+    title = f"images of ImageNet that are not sorted into classes, in {where} ({listed(folders)})"
     return Recognised("unsorted", root, title, "ImageNet", folders)
 
 

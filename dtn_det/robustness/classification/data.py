@@ -74,9 +74,15 @@ def prepare(options: ClassificationOptions) -> Prepared:
     """Recognise the folders of the options, list their images, and decide how these are corrupted or read.
 
     Raises:
-        ValueError: The data do not fit the options.
+        ValueError: The data do not fit the options, or have one class alone.
         FileNotFoundError: A folder does not exist.
     """
+    prepared = _prepare(options)
+    prepared.images.check_classes(prepared.found.root)
+    return prepared
+
+
+def _prepare(options: ClassificationOptions) -> Prepared:
     if not options.data.is_dir() and options.data.suffix != ".parquet":
         raise FileNotFoundError(
             f"expected --data to be a folder of images, got {options.data}: there is no such folder"

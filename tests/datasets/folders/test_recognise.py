@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -250,6 +251,34 @@ def test_parts_of_imagenet_are_no_classes(tmp_path: Path) -> None:
         write_classes(tmp_path / "things", (name,), (f"n0000000{number}_1.JPEG", f"n0000000{number}_2.JPEG"))
     assert list_images(tmp_path / "things").num_classes == 2
     assert not recognise(tmp_path / "things").remarks
+
+
+@pytest.mark.parametrize("names", [val_files(), ("n01616318_vulture.JPEG", "n01740131_night_snake.JPEG")])
+@pytest.mark.parametrize("folder", ["ILSVRC2012_img_val", "pictures"])
+def test_imagenet_in_one_folder_is_not_one_class(tmp_path: Path, folder: str, names: Sequence[str]) -> None:
+    write_classes(tmp_path / "val", (folder,), names)
+    for root in (tmp_path, tmp_path / "val"):
+        with pytest.raises(ValueError, match=rf"got images of ImageNet .*{folder}\) in .*val: sort ImageNet's"):
+            list_images(root)
+        (result,) = inspect_path(root)
+        assert (result.kind, result.is_good) == ("unsorted", False)
+    # One sorted class stays a class: its files have names of one class, or its folder is named by it.
+    write_classes(tmp_path / "one" / "wnid", (WNIDS[0],), val_files())
+    assert recognise(tmp_path / "one" / "wnid").kind == "class_folders"
+    write_classes(tmp_path / "one" / "word", ("goldfish",), val_files())
+    assert recognise(tmp_path / "one" / "word").kind == "class_folders"
+
+
+def test_one_class_is_refused_for_its_error_says_nothing(tmp_path: Path) -> None:
+    write_classes(tmp_path, ("cat",))
+    message = r"expected images of at least two classes in .*, got the one class 'cat', for which the error .* is 0"
+    with pytest.raises(ValueError, match=message):
+        prepare(ClassificationOptions(models=(), data=tmp_path, store=tmp_path / "store", corruptions=("fog",)))
+    (result,) = inspect_path(tmp_path)
+    assert result.problems[0].endswith("(`corrupt` takes it)") and not result.is_good
+    write_classes(tmp_path, ("dog",))
+    assert prepare(ClassificationOptions(models=(), data=tmp_path, store=tmp_path / "store")).images.num_classes == 2
+    assert inspect_path(tmp_path)[0].is_good
 
 
 def test_folders_of_several_of_imagenets_classes_are_told(tmp_path: Path) -> None:
