@@ -275,7 +275,8 @@ def test_one_class_is_refused_for_its_error_says_nothing(tmp_path: Path) -> None
     with pytest.raises(ValueError, match=message):
         prepare(ClassificationOptions(models=(), data=tmp_path, store=tmp_path / "store", corruptions=("fog",)))
     (result,) = inspect_path(tmp_path)
-    assert result.problems[0].endswith("(`corrupt` takes it)") and not result.is_good
+    assert result.problems[0].endswith("(`corrupt` takes it)")
+    assert not result.is_good
     write_classes(tmp_path, ("dog",))
     assert prepare(ClassificationOptions(models=(), data=tmp_path, store=tmp_path / "store")).images.num_classes == 2
     assert inspect_path(tmp_path)[0].is_good
