@@ -233,8 +233,10 @@ ODD_FILES: dict[str, OddFile] = {
     ),
     "areas of 1": OddFile(of_all("annotations", "area", lambda one: 1.0), remarks=("areas_beside_boxes",)),
     "an area beyond the box": OddFile(first("annotations", area=1e6), remarks=("areas_beside_boxes",)),
-    "a box without width": OddFile(first("annotations", bbox=[5, 5, 0, 9]), remarks=("boxes_without_extent",)),
-    "a negative area": OddFile(first("annotations", area=-4), remarks=("areas_beside_boxes",)),
+    "a box without width": OddFile(
+        first("annotations", bbox=[5, 5, 0, 9]), remarks=("boxes_without_extent", "dropped_in_training")
+    ),
+    "a negative area": OddFile(first("annotations", area=-4), remarks=("areas_beside_boxes", "dropped_in_training")),
     "a mask of another size": OddFile(
         crowd_mask(size=[240, 320], counts=[240 * 320 - 80, 80]), remarks=("masks_of_other_size",)
     ),

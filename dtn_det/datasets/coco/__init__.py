@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dtn_det.datasets.coco.categories import WantedClasses
+from dtn_det.datasets.coco.categories import WantedClasses, trained_objects
 from dtn_det.datasets.coco.names import find_names
 from dtn_det.datasets.coco.orientation import read_header
 from dtn_det.datasets.coco.reading import CocoReader, Row
@@ -67,6 +67,35 @@ class CocoFile:
         """
         crowds = sum(row["iscrowd"] for row in self.annotations)
         check_objects(self.path, len(self.annotations), crowds, len(self.images), len(self.left_out))
+
+    def check_training(self, smallest_side: int = 0) -> None:
+        """Check that there are objects that MMDetection trains on.
+
+        Args:
+            smallest_side: Images with a shorter side, in pixels, are left out, as by ``filter_cfg.min_size``.
+
+        Raises:
+            AnnotationError: MMDetection would drop every object, and train without an error on images without objects.
+        """
+        large = {row["id"]: row for row in self.images if _shorter_side(row) >= smallest_side}
+        if trained_objects(self.annotations, large):
+            return
+        inside = [row for row in self.annotations if row["image_id"] in large]
+        reasons = [
+            (len(self.annotations) - len(inside), f"in an image with a side below filter_cfg.min_size={smallest_side}"),
+            (sum(row["area"] <= 0 for row in inside), "with an area of 0 or less"),
+            (sum(min(row["bbox"][2:]) < 1 for row in inside), "with a side of less than 1 pixel"),
+            (sum(bool(row["iscrowd"] or row.get("ignore")) for row in inside), "with iscrowd or ignore set"),
+        ]
+        counts = ", ".join(f"{count:,} {reason}" for count, reason in reasons if count) or "all outside their images"
+        raise AnnotationError(
+            self.path,
+            "objects that MMDetection trains on",
+            f"{len(self.annotations):,} that it drops ({counts})",
+            "",
+            "write the area of each mask or box (width * height) as `area` and its box in pixels as `bbox`, or lower "
+            "filter_cfg.min_size if images are small",
+        )
 
     def check_masks(self) -> None:
         """Check that every segmentation can be evaluated.
@@ -178,3 +207,8 @@ def check_objects(path: Path, objects: int, crowds: int, images: int, left_out: 
         got = agreeing(crowds, f"{{one crowd|{crowds:,} crowds}} (iscrowd 1) and nothing else")
         advice = "COCO's evaluation ignores crowds, so set iscrowd to 0 where they are single objects"
         raise AnnotationError(path, "objects", got, "", advice)
+
+
+def _shorter_side(image: Row) -> float:
+    """Return the length of an image's shorter side in pixels; infinity if it is not known."""
+    return min(image.get("width", float("inf")), image.get("height", float("inf")))

@@ -61,12 +61,47 @@ class WantedClasses:
         return Remark("other_categories", what, str(path), len(others))
 
 
-def ignored_objects(annotations: Sequence[Row], categories: Mapping[Id, Row]) -> Iterator[Finding]:
+def is_dropped(row: Row, image: Row) -> bool:
+    """Return whether MMDetection drops an object from training by its box or area, whatever ``filter_cfg`` says.
+
+    Source: ``CocoDataset.parse_data_info`` in MMDetection's ``mmdet/datasets/coco.py``.
+
+    Args:
+        row: Object with ``bbox`` (x, y, width, height) in pixels and ``area`` in square pixels.
+        image: Its image, with ``width`` and ``height`` in pixels if these are known.
+    """
+    x, y, width, height = row["bbox"]
+    if row["area"] <= 0 or width < 1 or height < 1 or x + width <= 0 or y + height <= 0:
+        return True
+    return x >= image.get("width", float("inf")) or y >= image.get("height", float("inf"))
+
+
+def trained_objects(annotations: Iterable[Row], images: Mapping[Any, Row]) -> list[Row]:
+    """Return the objects that MMDetection trains on: no crowds, none with ``ignore`` set, and none that it drops.
+
+    Args:
+        annotations: Objects; those of images that are not in ``images`` are left out.
+        images: Images by id.
+    """
+    return [
+        row
+        for row in annotations
+        if row["image_id"] in images
+        and not row["iscrowd"]
+        and not row.get("ignore")
+        and not is_dropped(row, images[row["image_id"]])
+    ]
+
+
+def ignored_objects(
+    annotations: Sequence[Row], categories: Mapping[Id, Row], images: Mapping[Id, Row]
+) -> Iterator[Finding]:
     """Find objects and categories that training or evaluation ignores.
 
     Args:
-        annotations: Objects with ``category_id`` and ``iscrowd``.
+        annotations: Objects with ``bbox``, ``area``, ``category_id`` and ``iscrowd``.
         categories: Categories by id.
+        images: Images by id.
 
     Yields:
         Findings, each with at least one object or category.
@@ -78,6 +113,15 @@ def ignored_objects(annotations: Sequence[Row], categories: Mapping[Id, Row]) ->
             "counts {it|them} like any other"
         )
         yield "ignored_in_training", what, ignored
+    dropped = [place_of(row) for row in annotations if not row["iscrowd"] and is_dropped(row, images[row["image_id"]])]
+    if dropped:
+        what = (
+            "{object has|objects have} an area of 0 or less, a side of less than 1 pixel, or a place outside the "
+            "image: MMDetection drops {it|them} from training, and COCO's evaluation counts {it|them} like any other"
+        )
+        if not trained_objects(annotations, images):
+            what += "; no object is left to train on, so tools/train.py refuses the file"
+        yield "dropped_in_training", what, dropped
     alone = _crowds_alone(annotations)
     names = [row["name"] for key, row in categories.items() if key in alone]
     if names:

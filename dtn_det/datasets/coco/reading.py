@@ -62,7 +62,7 @@ class CocoReader:
         left_out = [row for row in objects if row["category_id"] not in chosen]
         categories = self._one_of_each_name(categories, objects)
         self._tell_same_files(images)
-        for findings in (contradictions(annotations, images), ignored_objects(annotations, categories)):
+        for findings in (contradictions(annotations, images), ignored_objects(annotations, categories, images)):
             for kind, what, places in findings:
                 self.told[kind] = (what, places)
         for key, image in images.items():

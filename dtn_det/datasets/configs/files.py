@@ -46,7 +46,7 @@ def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[
     Raises:
         AnnotationError: A file is not a COCO file, COCO's evaluation would fail on it, or its image sizes are not those
             of the image files.
-        InputError: A file has no objects, or images are missing.
+        InputError: A file has no objects, or none that MMDetection trains on, or images are missing.
     """
     remarks: list[Remark] = []
     for where, settings, path in _files(cfg, dataloaders):
@@ -102,6 +102,8 @@ def _read(where: str, settings: Mapping[str, Any], path: Path) -> CocoFile:
     folder = _image_folder(settings)
     file = read_coco_file(path, folder, wanted_classes(where, settings))
     file.check_objects()
+    if where.startswith("train_dataloader") and not settings.get("test_mode"):
+        file.check_training((settings.get("filter_cfg") or {}).get("min_size", 0))
     if folder is not None and settings.get("indices") is None:
         names = [str(image["file_name"]) for image in _used(settings, file)]
         check_images(path, [os.path.join(folder, name) for name in names], names, f"{where}.data_prefix.img")

@@ -34,7 +34,7 @@ def test_faults_of_other_categories_are_not_told(path):
     bars = sum(row["category_id"] == BAR for row in plain_content()["annotations"])
     assert 1 < bars < total
     whole = read_coco_file(path)
-    kinds = {"boxes_without_extent", "unusable_masks", "ignored_in_training"}
+    kinds = {"boxes_without_extent", "unusable_masks", "ignored_in_training", "dropped_in_training"}
     assert {remark.kind for remark in whole.remarks} == kinds
     assert len(whole.mask_faults) == 1
     found = read_coco_file(path, wanted=WantedClasses(("square", "disc"), listed=True))

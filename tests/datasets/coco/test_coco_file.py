@@ -171,7 +171,8 @@ def test_images_and_boxes_that_are_hardly_meant_so_are_told(tmp_path):
     assert remarks(lambda content: None) == {}
     assert remarks(lambda content: content["images"].append({**content["images"][0], "id": 99})) == {"same_files": 1}
     fractions = remarks(boxes(lambda box: [box[0] / 640, box[1] / 480, box[2] / 640, box[3] / 480]))
-    assert fractions == {"boxes_of_fractions": 26}
+    crowds = sum(row.get("iscrowd", 0) for row in plain_content()["annotations"])
+    assert fractions == {"boxes_of_fractions": 26, "dropped_in_training": 26 - crowds}
     content = plain_content()
     corners = [(x + x + w > 640 or y + y + h > 480) for x, y, w, h in (row["bbox"] for row in content["annotations"])]
     assert sum(corners) > 3

@@ -112,6 +112,8 @@ def diagonal() -> dict[str, Any]:
 )
 def test_areas_that_are_not_those_of_the_objects_are_told(row, told, tmp_path):
     found = remarks(content_of(row, {}), tmp_path)
+    dropped = found.pop("dropped_in_training", None)
+    assert (dropped is not None) == (row.get("area", 1) <= 0)
     assert list(found) == ["areas_beside_boxes"] * told
     for one in found.values():
         assert one.count == 1
@@ -124,8 +126,9 @@ def test_boxes_without_extent_are_not_taken_for_fractions(tmp_path):
         rows = [{"bbox": box, "segmentation": rectangle(300, 300, 100, 100)} for box in boxes]
         return {kind: one.count for kind, one in remarks(content_of(*rows), tmp_path).items()}
 
-    assert kinds([0, 0, 0, 0], [0, 0, 0, 0]) == {"boxes_without_extent": 2}
-    assert kinds([0, 0, 0, 0], [0.2, 0.3, 0.5, 0.5]) == {"boxes_without_extent": 1, "boxes_of_fractions": 1}
+    assert kinds([0, 0, 0, 0], [0, 0, 0, 0]) == {"boxes_without_extent": 2, "dropped_in_training": 2}
+    found = kinds([0, 0, 0, 0], [0.2, 0.3, 0.5, 0.5])
+    assert found == {"boxes_without_extent": 1, "boxes_of_fractions": 1, "dropped_in_training": 2}
 
 
 def test_of_large_files_some_objects_at_equal_distances_are_looked_at(tmp_path):

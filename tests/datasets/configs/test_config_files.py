@@ -115,6 +115,49 @@ def test_faults_are_told(
         assert explain_failure(cfg, LOADERS) is None
 
 
+DROPPED = {
+    "area 0": ({"area": 0}, "2 with an area of 0 or less"),
+    "thin": ({"bbox": [1, 2, 0.5, 20]}, "2 with a side of less than 1 pixel"),
+    "outside": ({"bbox": [40, 2, 10, 20]}, "all outside their images"),
+    "ignored": ({"ignore": 1}, "2 with iscrowd or ignore set"),
+}
+
+
+@pytest.mark.parametrize(("fields", "reason"), DROPPED.values(), ids=DROPPED)
+def test_objects_that_mmdetection_drops_are_told_and_nothing_left_is_refused(
+    fields: Content, reason: str, cfg: Config, root: Path, tmp_path: Path
+) -> None:
+    def trained() -> int:
+        """Count the objects that MMDetection itself trains on."""
+        settings = {key: value for key, value in cfg.train_dataloader.dataset.items() if key != "type"}
+        infos = CocoDataset(**settings, pipeline=[], serialize_data=False).load_data_list()
+        return sum(not one["ignore_flag"] for info in infos for one in info["instances"])
+
+    change(root, lambda content: content["annotations"][0].update(fields))
+    assert trained() == 1
+    kinds = {remark.kind: remark for remark in check_files(cfg, LOADERS, tmp_path)}
+    kind = "ignored_in_training" if "ignore" in fields else "dropped_in_training"
+    assert kinds[kind].count == 1
+    assert "no object is left" not in kinds[kind].what
+    change(root, lambda content: content["annotations"][1].update(fields))
+    assert trained() == 0
+    with pytest.raises(InputError, match=rf"objects that MMDetection trains on in .*2 that it drops \({reason}\): "):
+        check_files(cfg, LOADERS, tmp_path)
+    # Evaluation counts them.
+    told = [remark for remark in check_files(cfg, ["test_dataloader"], tmp_path) if remark.kind == kind]
+    assert [remark.count for remark in told] == [2]
+    if kind == "dropped_in_training":
+        assert "no object is left to train on, so tools/train.py refuses the file" in told[0].what
+
+
+def test_small_images_that_a_filter_drops_are_refused(cfg: Config, root: Path, tmp_path: Path) -> None:
+    cfg.train_dataloader.dataset.filter_cfg = {"min_size": 40}
+    assert check_files(cfg, LOADERS, tmp_path) == ()
+    cfg.train_dataloader.dataset.filter_cfg = {"min_size": 41}
+    with pytest.raises(InputError, match=r"\(2 in an image with a side below filter_cfg.min_size=41\): .* lower"):
+        check_files(cfg, LOADERS, tmp_path)
+
+
 @pytest.mark.parametrize("text", ["", "no JSON", '{"images": '])
 def test_files_that_are_no_json(text: str, cfg: Config, root: Path, tmp_path: Path) -> None:
     (root / "a.json").write_text(text)
