@@ -14,7 +14,8 @@ from dtn_det.datasets.configs.folders import check_trained_folders
 from dtn_det.datasets.remarks import tell
 from dtn_det.errors import InputError
 from dtn_det.training import launch
-from dtn_det.training.config import load_config
+from dtn_det.training.bad_images import explain_bad_image
+from dtn_det.training.config import is_classifier, load_config
 from dtn_det.training.launch import enable_tta
 from dtn_det.training.run import read_by_package
 
@@ -62,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         fit_weights(runner.model, content, cfg.load_from, weights=args.weights, advice=advice, options="keep")
         runner.test()
     except Exception as error:
-        fault = error if isinstance(error, InputError) else explain_failure(cfg, ["test_dataloader"])
+        fault = error if isinstance(error, InputError) else explain_bad_image(error, is_classifier(cfg))
+        fault = fault or explain_failure(cfg, ["test_dataloader"])
         if fault is None:  # an error of the program keeps its traceback
             raise
         print(f"tools/test.py: error: {fault}", file=sys.stderr)

@@ -10,7 +10,8 @@ from dtn_det.datasets.configs.files import check_files, explain_failure
 from dtn_det.datasets.remarks import tell
 from dtn_det.errors import InputError
 from dtn_det.training import launch
-from dtn_det.training.config import load_config, schedule_warning
+from dtn_det.training.bad_images import explain_bad_image
+from dtn_det.training.config import is_classifier, load_config, schedule_warning
 from dtn_det.training.run import INTERRUPTED, conversions_noted, train
 
 
@@ -73,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
             runner.logger.warning(warning)
         return train(runner, args.config)
     except Exception as error:
-        fault = error if isinstance(error, InputError) else explain_failure(cfg, loaders)
+        fault = error if isinstance(error, InputError) else explain_bad_image(error, is_classifier(cfg))
+        fault = fault or explain_failure(cfg, loaders)
         if fault is None:  # an error of the program keeps its traceback
             raise
         print(f"tools/train.py: error: {fault}", file=sys.stderr)

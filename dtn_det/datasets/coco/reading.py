@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from dtn_det.errors import AnnotationError
 
 Row = dict[str, Any]
 
+# The beginning of true, false, null, a number or an escaped character, at the end of a file.
+_CUT_VALUE = re.compile(r"t|tr|tru|f|fa|fal|fals|n|nu|nul|-|[.eE][-+]?|u[0-9a-fA-F]{0,4}")
 _LVIS = ("not_exhaustive_category_ids", "neg_category_ids")
 
 
@@ -93,6 +96,10 @@ class CocoReader:
             # Other readers accept only UTF-8 without a byte order mark.
             self.changed = json.detect_encoding(text) != "utf-8"
         except (ValueError, RecursionError) as error:
+            # A file that ends early leaves an object, a list or a text open, which its last character shows.
+            if _ends_early(text, error):
+                got = f"a file of {len(text):,} bytes that ends early, as if cut off ({error})"
+                raise AnnotationError(self.path, "JSON", got, "", "fetch it again, or write it again") from None
             raise AnnotationError(self.path, "JSON", f"something else ({error})", "", "name another file") from None
         if not isinstance(content, dict):
             got = f"a {type(content).__name__}"
@@ -354,3 +361,17 @@ class CocoReader:
 def _short(row: Row) -> str:
     shown: Callable[[Any], str] = lambda value: f"{value!r:.40}"  # noqa: E731
     return "{" + ", ".join(f"{key}: {shown(value)}" for key, value in list(row.items())[:4]) + "}"
+
+
+def _ends_early(text: bytes, error: Exception) -> bool:
+    """Return whether bytes that are no JSON begin like an object or list, and lack its end."""
+    start = text.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    if start not in (b"{", b"["):
+        return False
+    # Bytes of a character that was cut in half.
+    if isinstance(error, UnicodeDecodeError):
+        return error.reason == "unexpected end of data"
+    if not isinstance(error, json.JSONDecodeError):
+        return False
+    rest = error.doc[error.pos :].strip()
+    return not rest or "Unterminated string" in error.msg or _CUT_VALUE.fullmatch(rest) is not None

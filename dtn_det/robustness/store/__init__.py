@@ -38,6 +38,7 @@ from dtn_det.system.files import advice, is_temporary, locked, write_bytes, writ
 if TYPE_CHECKING:
     import pyarrow
 
+_POLICY = "bad_images"
 _UNIT = re.compile(r"unit-(\d{6,})\.parquet")
 
 
@@ -120,7 +121,7 @@ class Store:
                     write_bytes(folder / "images.parquet", parquet_bytes(images))
                     # Written last, because its presence says that the store exists.
                     write_json(path, manifest.to_dict())
-        store = cls.open(folder)
+        store = cls.open(folder)._with_policy_of(manifest)
         found = differences(store.manifest.to_dict(), manifest.to_dict())
         if found:
             lines = "".join(f"\n  {line}" for line in found)
@@ -130,6 +131,22 @@ class Store:
             )
         store._mend_images(images)
         return store
+
+    def _with_policy_of(self, manifest: StoreManifest) -> Store:
+        """Return the store with this run's policy on bad images, which is no difference while none was left out."""
+        old, new = self.manifest.protocol.get(_POLICY), manifest.protocol.get(_POLICY)
+        if old == new or None in (old, new) or self._has_bad_images():
+            return self
+        changed = replace(self.manifest, protocol={**self.manifest.protocol, _POLICY: str(new)})
+        if differences(changed.to_dict(), manifest.to_dict()):
+            return self
+        write_json(self.folder / "store.json", changed.to_dict())
+        return Store(self.folder, changed)
+
+    def _has_bad_images(self) -> bool:
+        """Return whether an image was left out of the finished units of a model."""
+        models = self.models().values()
+        return any(bad_images_of(model.read(number, ["image"])) for model in models for number in model.finished())
 
     def with_other_labels(self, manifest: StoreManifest, images: pyarrow.Table) -> Store:
         """Replace the labels or annotations of the images in the store, and keep all records.

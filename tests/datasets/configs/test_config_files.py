@@ -158,11 +158,21 @@ def test_small_images_that_a_filter_drops_are_refused(cfg: Config, root: Path, t
         check_files(cfg, LOADERS, tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "no JSON", '{"images": '])
+@pytest.mark.parametrize("text", ["", "no JSON", "{'images': []}", '{"images": []}}'])
 def test_files_that_are_no_json(text: str, cfg: Config, root: Path, tmp_path: Path) -> None:
     (root / "a.json").write_text(text)
     with pytest.raises(ValueError, match=r"expected JSON in .*a\.json, got something else .*: name another file"):
         check_files(cfg, LOADERS, tmp_path)
+
+
+def test_a_file_that_is_cut_off_anywhere_is_told_so(cfg: Config, root: Path, tmp_path: Path) -> None:
+    content = {"images": [{"file_name": "é\n.jpg", "w": -1.5e-9, "t": [True, False, None]}]}
+    for whole in (json.dumps(content), json.dumps(content, ensure_ascii=False)):
+        for end in range(1, len(whole.encode())):
+            (root / "a.json").write_bytes(whole.encode()[:end])
+            message = rf"expected JSON in .*a\.json, got a file of {end} bytes that ends early, .*: fetch it again"
+            with pytest.raises(ValueError, match=message):
+                check_files(cfg, LOADERS, tmp_path)
 
 
 def test_images_that_are_not_read_need_not_be_there(cfg: Config, root: Path, tmp_path: Path) -> None:

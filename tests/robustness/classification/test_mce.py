@@ -230,7 +230,6 @@ def test_partial_cells_are_marked_in_the_mean(mce) -> None:
         (["--severities", "3"], "cells: the store has 3, this run 3; only the store has "),
         (["--corruptions", "fog"], "cells: the store has"),
         (["--unit-size", "4"], "unit_size: the store has 3, this run 4"),
-        (["--on-bad-image", "record"], "bad_images: the store has 'none', this run 'left out'"),
         (["--batch-size", "7"], "batch_size: the store has '128', this run '7'"),
         (["--amp"], "precision: the store has 'float32', this run 'amp'"),
     ],
@@ -274,6 +273,23 @@ def test_a_bad_image_ends_the_run_and_keeps_what_is_finished(mce, tmp_path: Path
     assert f"{bad}: cannot be read" in err
     assert "--on-bad-image record" in err
     assert Store.open(tmp_path / "store").model("small").finished() == {0}
+    # The advice works, and then the images that were left out are a difference.
+    code, out, _ = mce("--on-bad-image", "record")
+    assert code == 1
+    assert out.count("left out of small: image ") == 1
+    assert Store.open(tmp_path / "store").manifest.protocol["bad_images"] == "left out"
+    code, _, err = mce()
+    assert code == 1
+    assert "bad_images: the store has 'left out', this run 'none'" in err
+
+
+def test_the_policy_on_bad_images_is_no_difference_while_all_are_good(mce, tmp_path: Path) -> None:
+    _, first, _ = mce()
+    for options, policy in ((["--on-bad-image", "record"], "left out"), ([], "none")):
+        code, out, _ = mce(*options)
+        assert code == 0
+        assert Store.open(tmp_path / "store").manifest.protocol["bad_images"] == policy
+    assert out.split("Classification")[1:] == first.split("Classification")[1:]
 
 
 @pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.slow)])
