@@ -17,6 +17,7 @@ from dtn_det.checkpoints.fit import check_floating_point, compare_weights, with_
 from dtn_det.checkpoints.load import with_options
 from dtn_det.checkpoints.parametrizations import check_parametrizations
 from dtn_det.checkpoints.read import read_checkpoint
+from dtn_det.checkpoints.several_networks import check_one_network
 from dtn_det.errors import CheckpointError, InputError
 from dtn_det.layers import DTN, ShiftedPatchTokenization, TokenNorm
 from dtn_det.layers.options import EXTRA_STATE
@@ -85,6 +86,7 @@ def load_pretrained(
         ImportError: The file is a ``.safetensors`` one, and the safetensors package is not installed.
     """
     source = init_cfg["checkpoint"]
+    check_one_network(source)
     checkpoint = read_checkpoint(source)
     shapes = {key: value.shape for key, value in backbone.state_dict().items()}
     optional = {key for key in shapes if _OUTPUT_NORM.match(key) or key.endswith(".relative_position_index")}

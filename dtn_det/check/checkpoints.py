@@ -20,6 +20,7 @@ from dtn_det.checkpoints.load import Loaded, fit_weights
 from dtn_det.checkpoints.mmcv_ema import EmaCopies, find_copies
 from dtn_det.checkpoints.parametrizations import check_parametrizations, fold_weight_norm
 from dtn_det.checkpoints.read import read_checkpoint
+from dtn_det.checkpoints.several_networks import networks_beside
 from dtn_det.checkpoints.state_dict import Chosen, check_whole, choose_weights
 from dtn_det.checkpoints.trained_config import trained_options
 from dtn_det.checkpoints.weights import COPIES
@@ -51,7 +52,7 @@ def check_checkpoint(path: Path, target: Target | None = None) -> CheckResult:
     if target is None:
         problems = tuple(_not_whole(path, chosen))
         of_copies = () if copies is None else (Remark(COPIES, copies.remark(), str(path)),)
-        remarks = (*folder_remarks(str(path)), *of_copies)
+        remarks = (*folder_remarks(str(path)), *networks_beside(str(path)), *of_copies)
         return CheckResult(str(path), "checkpoint", title, facts, remarks, problems=problems)
     try:
         loaded = _fitted(path, content, target)

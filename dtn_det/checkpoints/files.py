@@ -37,6 +37,21 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     return tuple(folder / name for name in names if (folder / name).is_file())
 
 
+def network_files(source: str) -> tuple[Path, ...]:
+    """Return the files of the networks in a folder that Accelerate has written; empty if it has one network or none.
+
+    Accelerate's ``save_state`` writes the networks of a training as ``model.safetensors``, ``model_1.safetensors`` and
+    so on, or as ``pytorch_model.bin``, ``pytorch_model_1.bin``.
+    """
+    files = () if "://" in source else weight_files(Path(source).expanduser())[:1]
+    for first in files:
+        numbered = re.compile(rf"{re.escape(first.stem)}_(\d+){re.escape(first.suffix)}")
+        others = {int(found[1]): path for path in first.parent.iterdir() if (found := numbered.fullmatch(path.name))}
+        if others:
+            return (first, *(others[number] for number in sorted(others)))
+    return ()
+
+
 def folder_remarks(source: str) -> tuple[Remark, ...]:
     """Return a remark on which file is read, if a folder of Hugging Face has several files of weights."""
     files = () if "://" in source else weight_files(Path(source).expanduser())

@@ -10,9 +10,11 @@ from typing import Any, Literal
 from torch import nn
 
 from dtn_det.checkpoints.backbone_keys import rename_backbone, whose_names
+from dtn_det.checkpoints.files import network_files
 from dtn_det.checkpoints.fit import Fit, check_floating_point, compare_weights, with_tied_names
 from dtn_det.checkpoints.parametrizations import check_parametrizations
 from dtn_det.checkpoints.read import read_checkpoint
+from dtn_det.checkpoints.several_networks import choose_network, network_taken
 from dtn_det.checkpoints.state_dict import StateDict
 from dtn_det.checkpoints.structure import build_advice
 from dtn_det.checkpoints.timm_layout import in_own_layout, timm_name, with_biases
@@ -84,6 +86,8 @@ def fit_weights(
 ) -> Loaded:
     """Find all weights of a model in the content of a checkpoint, without loading them.
 
+    If the source is a folder with several networks, the one that fits is read and taken in place of the content.
+
     Args:
         model: The model; left unchanged, except that ``options='take'`` sets the options of its layers.
         weights: See :func:`load_weights`.
@@ -96,6 +100,28 @@ def fit_weights(
         CheckpointError: The weights do not fit, their model has other windows, or options differ with
             ``options='refuse'``.
     """
+
+    def fit_content(content: Mapping[str, Any], source: str) -> Loaded:
+        return _fit_content(model, content, source, weights, advice, options, partial)
+
+    files = network_files(source)
+    if not files:
+        return fit_content(content, source)
+    file, loaded = choose_network(files, source, fit_content)
+    remark = network_taken(file, files, source)
+    return replace(loaded, facts={**loaded.facts, "network": file.name}, remarks=(remark, *loaded.remarks))
+
+
+def _fit_content(
+    model: nn.Module,
+    content: Mapping[str, Any],
+    source: str,
+    weights: WeightsKind | None,
+    advice: str,
+    options: OptionsPolicy,
+    partial: bool,
+) -> Loaded:
+    """Fit the content of one checkpoint, see :func:`fit_weights`."""
     model = inner_model(model)
     own = model.state_dict()
     found = find_weights(own, content, source, weights)

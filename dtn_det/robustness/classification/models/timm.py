@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from dtn_det._optional import require
-from dtn_det.checkpoints.files import INDEX_END, folder_remarks, weight_files
+from dtn_det.checkpoints.files import INDEX_END, folder_remarks, network_files, weight_files
 from dtn_det.checkpoints.load import Loaded, fit_weights, load_weights
 from dtn_det.checkpoints.read import read_checkpoint
 from dtn_det.checkpoints.two_networks import WeightsKind
@@ -212,8 +212,9 @@ def _pretrained(timm: Any, name: str) -> nn.Module:
 
 
 def _of_folder(timm: Any, folder: str) -> tuple[nn.Module, Loaded | None]:
-    # timm does not read weights that are split into several files, and would take another file if there is one.
-    parts = any(path.name.endswith(INDEX_END) for path in weight_files(Path(folder))[:1])
+    # timm does not read weights that are split into several files, and would take another file if there is one. Of
+    # several networks it would take the first.
+    parts = any(path.name.endswith(INDEX_END) for path in weight_files(Path(folder))[:1]) or network_files(folder)
     # timm and its libraries raise errors of many kinds for damaged files.
     try:
         model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=not parts)
