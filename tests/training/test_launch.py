@@ -340,11 +340,11 @@ def test_checkpoint_must_be_whole(tmp_path: Path) -> None:
     assert check_checkpoint(str(tmp_path / "old.pth")) == str(tmp_path / "old.pth")
     torch.save({"a": torch.ones(3)}, tmp_path / "new.pth")
     whole = (tmp_path / "new.pth").read_bytes()
-    for content in (whole[: len(whole) // 2], b"", b"<html>not found</html>"):
+    cut = "expected a checkpoint, got .*new.pth', which is not one or was cut"
+    page = "expected weights as torch.save or safetensors writes them, got .*new.pth, a web page"
+    for content, message in ((whole[: len(whole) // 2], cut), (b"", cut), (b"<html>not found</html>", page)):
         (tmp_path / "new.pth").write_bytes(content)
-        with pytest.raises(
-            CheckpointError, match=r"expected a checkpoint, got .*new.pth', which is not one or was cut"
-        ):
+        with pytest.raises(CheckpointError, match=message):
             check_checkpoint(str(tmp_path / "new.pth"))
 
 

@@ -104,8 +104,10 @@ def killed(warm: WarmPython, folder: Path, store: str, seconds: float) -> int:
     units = folder / store / "models" / "colours"
     before = len(list(units.glob("unit-*")))
     deadline = time.monotonic() + KILL_SECONDS
-    # Until it has written something of its own, so that each kill meets the loop and not the imports.
-    while len(list(units.glob("*unit-*"))) == before and process.poll() is None and time.monotonic() < deadline:
+    # Until it has written something of its own, so that each kill meets the loop and not the imports: a whole unit
+    # first, later the beginning of one.
+    pattern = "*unit-*" if before else "unit-*"
+    while len(list(units.glob(pattern))) == before and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGKILL)
