@@ -107,11 +107,13 @@ class SweepProgress:
         self.names = [model.manifest.name for model in models]
         self.baseline, self.rank = baseline, rank
         self.num_cells = len(models[0].store.manifest.cells)
+        self._texts: list[str] | None = None
 
     def add(self, number: int, records: Mapping[str, pyarrow.Table]) -> None:
         """Count the records of a unit that was written: one table for each model, by the model's name."""
         for name, table in records.items():
             self.tallies[name].add(table)
+        self._texts = None
 
     @contextmanager
     def shown(self, console: Console, num_images: int) -> Iterator[Callable[[], None]]:
@@ -142,6 +144,12 @@ class SweepProgress:
 
     def estimate(self) -> list[str]:
         """Return mCE or mean error over the finished units, as a text for each of the first three models."""
+        # The estimate changes with each unit, and computing it takes longer than reading an image from an array.
+        if self._texts is None:
+            self._texts = self._estimates()
+        return self._texts
+
+    def _estimates(self) -> list[str]:
         texts = []
         for name in self.names[:_SHOWN]:
             number = self._estimate(name)

@@ -318,12 +318,16 @@ class ClassificationTask:
         for start in range(0, len(stacked), self.batch_size):
             part = slice(start, start + self.batch_size)
             labels = torch.tensor([self.data.images[index].label for index in images[part].tolist()])
-            right = [self.data.accepted.get(self.data.images[index].key, ()) for index in images[part].tolist()]
-            columns = self._score(model, stacked[part], labels, right if self.data.accepted else None)
+            right = self._accepted(images[part].tolist()) if self.data.accepted else None
+            columns = self._score(model, stacked[part], labels, right)
             values = {"image": images[part], "cell": cells[part], **columns}
             schema = records_schema()
             arrays = [values[field.name].numpy().astype(field.type.to_pandas_dtype()) for field in schema]
             yield require("pyarrow", "eval").table(arrays, schema=schema)
+
+    def _accepted(self, images: Sequence[int]) -> list[tuple[int, ...]]:
+        """Return all classes that are right for each image."""
+        return [self.data.accepted[self.data.images[number].key] for number in images]
 
     @torch.inference_mode()
     def _score(

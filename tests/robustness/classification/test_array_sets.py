@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from array_sets import LABELS, clean_images, write_batches, write_cifar_c, write_parquet
@@ -14,6 +15,8 @@ from PIL import Image
 
 from dtn_det.cli.main import main
 from dtn_det.corruptions.cells import CLEAN
+from dtn_det.metrics import mean_error
+from dtn_det.metrics.formulas import Summary
 from dtn_det.robustness.classification.data import prepare
 from dtn_det.robustness.options import ClassificationOptions
 from dtn_det.robustness.store import Store
@@ -136,6 +139,20 @@ def test_a_model_of_other_classes_is_refused_before_anything_is_evaluated(mce, t
     assert "expected a model of 10 classes for CIFAR-10-C as NumPy arrays (10 images" in error
     assert "(numbered by the labels of the set), got 100 classes in 'hundred'" in error
     assert not (tmp_path / "store").exists()
+
+
+def test_the_estimate_is_computed_once_a_unit(mce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(frame: pd.DataFrame, **values: object) -> Summary:
+        calls.append(len(frame))
+        return mean_error(frame, **values)
+
+    monkeypatch.setattr("dtn_det.robustness.classification.progress.mean_error", counted)
+    out = mce(write_cifar_c(tmp_path / "c"), "--severities", "1", "--unit-size", "5")
+    assert "(estimate)" in out
+    # Ten images in two units: before the first unit is finished, and before the second is.
+    assert calls == [0, 2]
 
 
 def options(data: Path, **values: object) -> ClassificationOptions:
