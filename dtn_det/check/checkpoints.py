@@ -102,11 +102,17 @@ def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
     It also gets the input size that is stated with the weights, and a remark tells which settings are taken from there.
     """
     model = target.build()
-    if target.config is not None or target.is_folder:
+    if target.config is not None:
         return fit_weights(model, content, str(path))
     from dtn_det.robustness.classification.models.stated import read_stated
-    from dtn_det.robustness.classification.models.timm import for_stated_size, told_settings
+    from dtn_det.robustness.classification.models.timm import check_classifier, for_stated_size, told_settings
 
+    if target.is_folder:
+        check_classifier(model, target.source)
+        return fit_weights(model, content, str(path))
+    if getattr(model, "num_classes", None) == 0:
+        # By this name timm has features alone, but dtn-det mce builds a classifier.
+        model = target.build(_classes_of_head(model, content) or 1)
     name = target.source.removeprefix(TIMM)
     stated = read_stated(str(path), content, name)
     sized = for_stated_size(model, name, stated, _classes_of_head(model, content))

@@ -168,6 +168,11 @@ def _against_timm(classes: ClassSet, target: Target) -> tuple[str | None, tuple[
         compared = True
         of_classes += told
     number = target.num_classes()
+    if not compared and number == 0:
+        return (
+            f"expected a classifier, got {target.source}, which has no classifier: it gives features; name the "
+            f"checkpoint of one, {target.source}@FILE"
+        ), ()
     if not compared and number is not None and (fault := classes.english_names(number, target.source)):
         return fault, ()
     if compared or number in (None, classes.number):

@@ -224,6 +224,8 @@ def misfit(fit: Fit, model: nn.Module, source: str, advice: str) -> MisfitError:
     cause = fit.cause()
     if not cause and (whose := whose_names(fit.unexpected)):
         cause = f"The file has names as {whose} has them."
+    if _lacks_classifier(fit, model):
+        cause, advice = "The file has no classifier: it gives features.", "name a checkpoint with a trained classifier"
     if fit.biases and (other := with_biases(model)):
         advice = f"name timm:{other}"
     advice = _to_build(fit, model, source) or fit.advice() or advice[:1].upper() + advice[1:]
@@ -232,6 +234,16 @@ def misfit(fit: Fit, model: nn.Module, source: str, advice: str) -> MisfitError:
         f"{cause}{' ' if cause else ''}{advice}",
         fit.num_classes,
     )
+
+
+def _lacks_classifier(fit: Fit, model: nn.Module) -> bool:
+    """Return whether a checkpoint lacks the classifier of a model, and nothing else."""
+    settings = getattr(model, "pretrained_cfg", None)
+    names = settings.get("classifier") if isinstance(settings, Mapping) else None
+    if names is None and type(model).__name__ == "ImageClassifier":
+        names = "head"
+    starts = tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names or ()))
+    return bool(starts) and fit.lacks_only and all(name.startswith(starts) for name in fit.missing)
 
 
 def _to_build(fit: Fit, model: nn.Module, source: str) -> str:

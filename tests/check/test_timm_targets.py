@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,26 @@ def test_a_folder_without_a_config_is_refused_as_by_mce(
     ):
         assert not fits
         assert reason in said
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_weights_without_a_classifier_are_told_as_such(
+    kind: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import save_file
+
+    path = weights(tmp_path / "a.pth", 0)
+    save_file(torch.load(path), tmp_path / "model.safetensors")
+    settings = {"input_size": [3, 160, 160], "fixed_input_size": True, "classifier": "head", "num_classes": 0}
+    config = {"architecture": "test_vit", "num_classes": 0, "pretrained_cfg": settings}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    source = f"timm:test_vit@{path}" if kind == "file" else f"timm:local-dir:{tmp_path}"
+    for fits, said in (
+        checked(data, source, capsys),
+        evaluated(data, source, tmp_path, capsys),
+        checked(Path(path), source, capsys),
+    ):
+        assert not fits
+        assert "no classifier: it gives features" in said
+        assert "with a trained classifier" in said
+        assert "empty folder" not in said

@@ -238,6 +238,7 @@ def _classifier(
     stated: StatedSettings = NOTHING_STATED,
     of_timm: Mapping[str, Any] | None = None,
 ) -> Classifier:
+    check_classifier(model, source)
     of_timm = data_config(model) if of_timm is None else of_timm
     config = stated.over(of_timm, fixed_size(model))
     folder = name if source.startswith(FOLDER) else ""
@@ -288,6 +289,19 @@ def data_config(model: nn.Module) -> dict[str, Any]:
     """Return timm's data config of a model: ``input_size``, ``mean``, ``std``, ``interpolation`` and others."""
     config: dict[str, Any] = require("timm.data", "cls").resolve_model_data_config(model)
     return config
+
+
+def check_classifier(model: nn.Module, source: str) -> None:
+    """Check that a model of timm has a classifier.
+
+    Raises:
+        InputError: It was built without, and gives features.
+    """
+    if getattr(model, "num_classes", None) == 0:
+        raise InputError(
+            f"expected a classifier, got {source}, which has no classifier: it gives features; name a model with a "
+            "trained classifier"
+        )
 
 
 def _num_classes(model: Any) -> int | None:
