@@ -63,7 +63,8 @@ def backbone_weights(
 
     Args:
         content: A state dict, or a dict with one: see :func:`dtn_det.checkpoints.state_dict.choose_weights`.
-        prefix: Only names that start with this prefix are taken, and it is removed. By default, whatever stands before
+        prefix: Only names that start with this prefix are taken, and it is removed; a dot is added at its end, as in
+            MMEngine, if it has none. By default, whatever stands before
             the names of the family is removed: the prefix of ``torch.compile``, data parallelism, Lightning, a detector
             or a classifier.
         wanted: ``'ema'`` or ``'plain'``, for a checkpoint with both. None takes the average; in a file of mmcv's
@@ -78,6 +79,7 @@ def backbone_weights(
     """
     chosen, pruned, folded, copies = choose_whole(content, wanted)
     if prefix is not None:
+        prefix = prefix if prefix.endswith(".") or not prefix else f"{prefix}."
         taken = {name.removeprefix(prefix): v for name, v in chosen.state.items() if name.startswith(prefix)}
         if not taken:
             raise CheckpointError(f"expected keys that start with {prefix!r}, got {some(chosen.state)}")

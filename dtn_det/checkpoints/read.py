@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ from dtn_det.checkpoints.files import ADAPTER_CONFIG, FOLDER_FILES, INDEX_END, c
 from dtn_det.checkpoints.formats import check_format
 from dtn_det.checkpoints.state_dict import MERGE, some
 from dtn_det.errors import CheckpointError, CheckpointNotFoundError
+
+_TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*m")
+# As PyTorch names a class or function that it does not load.
+_FOREIGN_CLASS = re.compile(r"GLOBAL ([\w.]*\w) was not an allowed global")
 
 
 def read_checkpoint(source: str | os.PathLike[str]) -> dict[str, Any]:
@@ -113,10 +118,10 @@ def _read_file(path: Path) -> dict[str, Any]:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"expected {path} to be a checkpoint of tensors and plain data, got a file that cannot be read as one "
-            f"({_cause(error)}): if you trust where it comes from, load it with torch.load(path, weights_only=False) "
-            "in the program that wrote it, and write the state dict in it, or the state_dict() of the whole model in "
-            "it (mostly under 'model', an average under 'ema'), to a new file with torch.save"
+            f"expected {path} to be a checkpoint of tensors and plain data, got {_foreign(error)}: if you trust where "
+            "it comes from, load it with torch.load(path, weights_only=False) in the program that wrote it, and write "
+            "the state dict in it, or the state_dict() of the whole model in it (mostly under 'model', an average "
+            "under 'ema'), to a new file with torch.save"
         ) from error
     except (RuntimeError, EOFError) as error:
         raise _damaged(path, error) from error
@@ -151,6 +156,15 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
 
 def _cause(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _foreign(error: pickle.UnpicklingError) -> str:
+    """Return what in a file is no plain data: its class, or else the last reason that PyTorch gives."""
+    text = _TERMINAL_CODE.sub("", str(error))
+    if found := _FOREIGN_CLASS.search(text):
+        return f"one with an object of {found[1]}"
+    reason = text.rpartition("WeightsUnpickler error:")[2].strip().splitlines() or [text]
+    return f"a file that cannot be read as one ({reason[0].strip()})"
 
 
 def _local_path(source: str) -> Path:

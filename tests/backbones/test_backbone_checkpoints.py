@@ -124,11 +124,14 @@ def test_checkpoint_alone_is_enough(build: Build, randomise: Randomise, tmp_path
     assert_same(backbone, trained)
 
 
-def test_prefix(build: Build, randomise: Randomise, backbone_name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["student.", "student"])
+def test_prefix(prefix: str, build: Build, randomise: Randomise, backbone_name: str, tmp_path: Path) -> None:
+    """As in MMEngine, with or without the dot."""
     teacher, student = (randomise(build(backbone_name), seed).state_dict() for seed in (1, 2))
     state = {f"teacher.{key}": value for key, value in teacher.items()}
+    state |= {f"students.{key}": value for key, value in teacher.items()}
     torch.save({**state, **{f"student.{key}": value for key, value in student.items()}}, tmp_path / "a.pth")
-    backbone = build(backbone_name, init_cfg=pretrained(tmp_path / "a.pth", prefix="student."))
+    backbone = build(backbone_name, init_cfg=pretrained(tmp_path / "a.pth", prefix=prefix))
     backbone.init_weights()
     assert_same(backbone, student)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fractions
 import json
 import os
 import pickle
@@ -159,6 +160,17 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ):
         read_checkpoint("a.pth")
     assert not Path("pwned").exists()
+
+
+def test_the_class_of_a_foreign_object_is_named(tmp_path: Path) -> None:
+    torch.save({"model": STATE, "config": fractions.Fraction(1, 2)}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError) as error:
+        read_checkpoint(tmp_path / "a.pth")
+    assert str(error.value).startswith(
+        f"expected {tmp_path / 'a.pth'} to be a checkpoint of tensors and plain data, got one with an object of "
+        "fractions.Fraction: if you trust where it comes from, load it with torch.load(path, weights_only=False)"
+    )
+    assert "\x1b" not in str(error.value)
 
 
 class Attribute:
