@@ -83,6 +83,10 @@ class BadImageError(InputError):
     """An image that cannot be read or corrupted."""
 
 
+class UnsupportedImageError(BadImageError):
+    """A sound image on which corruptions are not defined: of more than 8 bits a channel, or of several pictures."""
+
+
 class AnnotationError(InputError):
     """A COCO file that cannot be evaluated. The message names the file, the object and what to do.
 

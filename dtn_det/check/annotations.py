@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det.check import CheckResult
 from dtn_det.corrupted_folders.layouts import ANNOTATION_FOLDER, image_folder
+from dtn_det.corruptions.image import read_image
 from dtn_det.datasets.coco import CocoFile, read_coco_file
+from dtn_det.datasets.coco.names import unquoted_advice
 from dtn_det.datasets.coco.orientation import find_orientations
 from dtn_det.datasets.coco.values import place_of
+from dtn_det.datasets.folders.image_files import spread
 from dtn_det.datasets.remarks import Remark, agreeing
-from dtn_det.errors import AnnotationError, ClassNameError
+from dtn_det.errors import AnnotationError, BadImageError, ClassNameError, UnsupportedImageError
 
 if TYPE_CHECKING:
     from dtn_det.check.model import Target
     from dtn_det.datasets.coco.categories import WantedClasses
+
+LOOKED_AT = 100
+"""Largest number of images of a set whose pixels are read."""
 
 _RESULT_KEYS = {"image_id", "category_id", "score"}
 
@@ -102,7 +108,7 @@ def _with_images(file: CocoFile, root: Path | None) -> tuple[CocoFile, list[str]
         if missing:
             return file, [
                 f"expected all images of {file.path} in {folder}, got {len(missing):,} of {len(file.images):,} "
-                f"missing, such as {missing[0]}: fetch them"
+                f"missing, such as {missing[0]}: {unquoted_advice(folder, missing[0]) or 'fetch them'}"
             ]
         orientations = find_orientations(file.path, file.images, folder)
         file = replace(file, remarks=(*file.remarks, *orientations.remarks()))
@@ -110,8 +116,42 @@ def _with_images(file: CocoFile, root: Path | None) -> tuple[CocoFile, list[str]
             orientations.check()
         except AnnotationError as error:
             return file, [str(error)]
-        return file, []
+        return _with_pixels(file, folder)
     return file, problems[:1]
+
+
+def _with_pixels(file: CocoFile, folder: Path) -> tuple[CocoFile, list[str]]:
+    """Read the pixels of a sample of the images; return the file with a remark on some of them, and problems."""
+    looked_at = spread(list(dict.fromkeys(row["file_name"] for row in file.images)), LOOKED_AT)
+    bad, unsupported = [], []
+    for name in looked_at:
+        try:
+            read_image(folder / name, upright=True)
+        except UnsupportedImageError as error:
+            unsupported.append(f"{folder / name}: {error}")
+        except BadImageError as error:
+            bad.append(f"{folder / name}: {error}")
+    if unsupported:
+        what = agreeing(
+            len(unsupported),
+            f"{{image|images}} of {len(looked_at)} looked at {{is|are}} of a kind that `dtn-det corrupt` refuses, and "
+            "dtn-det mpc, tools/train.py and tools/test.py take the 8 bits of the first picture that OpenCV reads",
+        )
+        remark = Remark("refused_by_corrupt", what, str(file.path), len(unsupported), tuple(unsupported[:1]))
+        file = replace(file, remarks=(*file.remarks, remark))
+    return file, unreadable(bad, len(looked_at))
+
+
+def unreadable(bad: Sequence[str], looked_at: int) -> list[str]:
+    """Return a problem that names the first of the images that cannot be read; none if all can.
+
+    Args:
+        bad: The path of each such image and what is wrong with it.
+        looked_at: Number of images that were read.
+    """
+    if not bad:
+        return []
+    return [f"expected images that can be read, got {len(bad)} of {looked_at} looked at that cannot; {bad[0]}"]
 
 
 def _around(path: Path) -> tuple[Path, Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_det.check import CheckResult
-from dtn_det.check.annotations import check_annotations
+from dtn_det.check.annotations import LOOKED_AT, check_annotations, unreadable
 from dtn_det.corrupted_folders.layouts import find_annotations
 from dtn_det.corrupted_folders.reading import list_tree, open_tree
 from dtn_det.corruptions.catalog import SEVERITIES, catalog_for
@@ -25,9 +25,6 @@ from dtn_det.errors import BadImageError, CheckpointError, ClassCountError, Inpu
 if TYPE_CHECKING:
     from dtn_det.check.model import Target
     from dtn_det.robustness.classification.class_agreement import ClassSet
-
-_LOOKED_AT = 100
-"""Largest number of images of a folder whose pixels are read."""
 
 
 def check_folder(root: Path, classes: str | None = None, target: Target | None = None) -> list[CheckResult]:
@@ -111,7 +108,7 @@ def _one_class(found: Recognised, images: LabelledImages) -> list[str]:
 def _unreadable(images: LabelledImages) -> list[str]:
     """Read the pixels of a sample of the images, and return a problem if some of them cannot be read."""
     bad = []
-    looked_at = spread(images.images, _LOOKED_AT)
+    looked_at = spread(images.images, LOOKED_AT)
     for image in looked_at:
         try:
             if image.row < 0:
@@ -120,9 +117,7 @@ def _unreadable(images: LabelledImages) -> list[str]:
                 open_rows(image.path).row(image.row)
         except BadImageError as error:
             bad.append(f"{image.path}: {error}")
-    if not bad:
-        return []
-    return [f"expected images that can be read, got {len(bad)} of {len(looked_at)} looked at that cannot; {bad[0]}"]
+    return unreadable(bad, len(looked_at))
 
 
 def _against(found: Recognised, images: LabelledImages, target: Target | None) -> tuple[str | None, tuple[Remark, ...]]:

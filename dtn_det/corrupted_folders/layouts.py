@@ -14,7 +14,7 @@ from typing import NoReturn
 from dtn_det.corruptions.stream import WNID, Key
 from dtn_det.datasets.choosing import choose_paths
 from dtn_det.datasets.coco import CocoFile, read_coco_file
-from dtn_det.datasets.coco.names import folder_into_name, is_elsewhere, is_there, twin_of
+from dtn_det.datasets.coco.names import folder_into_name, is_elsewhere, is_there, twin_of, unquoted_advice
 from dtn_det.datasets.coco.orientation import find_orientations
 from dtn_det.datasets.coco.values import Id
 from dtn_det.datasets.folders.class_folders import list_clean, no_images
@@ -291,6 +291,8 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
         why = advice or "name their folder with --images"
         if is_elsewhere(first):
             why = "these are URLs; fetch the images and write the names of their files as file_name"
+        elif decoded := next((one for folder in folders if (one := unquoted_advice(folder, first))), ""):
+            why = decoded
         elif twin is not None:
             why = f"there is {twin.name}, so write the names as the files have them, as file_name"
         raise FileNotFoundError(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dtn_det.errors import BadImageError, InputError
+from dtn_det.errors import BadImageError, InputError, UnsupportedImageError
 
 ByteImage = npt.NDArray[np.uint8]
 FloatImage = npt.NDArray[np.float32]
@@ -110,11 +110,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image to RGB. A palette and CMYK are resolved, transparency is dropped.
 
     Raises:
-        BadImageError: The image has more than 8 bits per channel, which Pillow would clip or truncate.
+        UnsupportedImageError: The image has more than 8 bits per channel, which Pillow would clip or truncate.
     """
     found = _deep_layout(image)
     if found is not None:
-        raise BadImageError(f"expected 8 bits a channel, got {found}: convert it")
+        raise UnsupportedImageError(
+            f"expected 8 bits a channel, got {found}: convert it by scaling its values to 0 to 255, those of 16 bits "
+            "by dividing by 257; Pillow's convert('RGB') alone turns grey values above 255 white"
+        )
     if image.mode == "P" and "transparency" in image.info:
         # Converting to RGB directly would make Pillow warn about the transparency, which is dropped on purpose.
         image = image.convert("RGBA")
@@ -171,7 +174,9 @@ def read_image(path: Path, *, upright: bool) -> Image.Image:
                 )
             frames = 1 if file.format in _FIRST_IS_MEANT else getattr(file, "n_frames", 1)
             if frames > 1:
-                raise BadImageError(f"expected one picture, got {frames} in the file: keep the one that is meant")
+                raise UnsupportedImageError(
+                    f"expected one picture, got {frames} in the file: keep the one that is meant"
+                )
             as_opencv = upright and file.mode == "CMYK" and file.format in _FIRST_IS_MEANT
             image = cmyk_as_opencv(file) if as_opencv else to_rgb(file)
             turned = upright and file.format not in STORED_FORMATS

@@ -166,6 +166,8 @@ def _advice(annotations: Path, path: str, names: Sequence[str], first: int, opti
     twin = twin_of(Path(path))
     if twin is not None:
         return f"there is {twin.name}, so write the names as the files have them, as file_name"
+    if name and path.endswith(name) and (decoded := unquoted_advice(Path(path[: -len(name)]), name)):
+        return decoded
     if name and path.endswith(name):
         below = find_holders(Path(path[: -len(name)]), names)
         if below.only is not None and option:
@@ -178,6 +180,18 @@ def _advice(annotations: Path, path: str, names: Sequence[str], first: int, opti
         if around_it is not None:
             return _name_folder(around_it, name, option)
     return "fetch them, or name the right folder with --data-root"
+
+
+def unquoted_advice(folder: Path, name: str) -> str:
+    """Return what to do with a name that is URL-encoded, such as ``a%20b.jpg`` for the file ``a b.jpg``.
+
+    Returns:
+        The end of a sentence; empty if the folder has no file of the decoded name.
+    """
+    found = unquote(name)
+    if found == name or not (folder / found).is_file():
+        return ""
+    return f"there is {found!r}, so the names are URL-encoded; write urllib.parse.unquote(file_name) as file_name"
 
 
 def _name_folder(folder: Path, name: str, option: str) -> str:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("mmdet", reason="detectors need MMDetection")
@@ -108,6 +109,39 @@ class TestNames:
         with pytest.raises(InputError, match=said + ".*; put the images there, each once, under the last parts of"):
             check_files(config(tmp_path), ["test_dataloader"], tmp_path / "work")
         assert not check_annotations(path).is_good
+
+    def test_names_that_are_url_encoded_are_refused_with_the_names_that_are_there(self, tmp_path):
+        save(tmp_path / "images" / "a (1).png")
+        save(tmp_path / "images" / "b.png")
+        for names in (["a%20(1).png"], ["b.png", "a%20%281%29.png"]):
+            path = write(tmp_path, content_of(names))
+            message = r"missing.*: there is 'a \(1\).png', so the names are URL-encoded; write urllib.parse.unquote\("
+            with pytest.raises(InputError, match=message):
+                read_data(config(tmp_path, "images/"), "test").file_sizes()
+            assert "there is 'a (1).png', so the names are URL-encoded" in check_annotations(path).problems[0]
+        with pytest.raises(FileNotFoundError, match=r"there is 'a \(1\).png', so the names are URL-encoded"):
+            list_coco(tmp_path, [write(tmp_path, content_of(["a%20(1).png"]))])
+        assert check_annotations(write(tmp_path, content_of(["a (1).png", "b.png"]))).is_good
+        # A file that has the sign in its own name is not touched.
+        save(tmp_path / "images" / "100%25.png")
+        assert check_annotations(write(tmp_path, content_of(["100%25.png"]))).is_good
+
+    def test_images_that_are_cut_off_or_of_16_bits_are_told_by_check(self, tmp_path):
+        for name in ("a.png", "b.png"):
+            save(tmp_path / "images" / name)
+        path = write(tmp_path, content_of(["a.png", "b.png"]))
+        assert check_annotations(path).is_good
+        Image.fromarray(np.full(WIDE[::-1], 3000, np.uint16)).save(tmp_path / "images" / "a.png")
+        result = check_annotations(path)
+        assert result.is_good
+        (told,) = (remark for remark in result.remarks if remark.kind == "refused_by_corrupt")
+        assert "1 image of 2 looked at is of a kind that `dtn-det corrupt` refuses" in told.sentence()
+        assert "dividing by 257" in told.sentence()
+        whole = (tmp_path / "images" / "b.png").read_bytes()
+        (tmp_path / "images" / "b.png").write_bytes(whole[: len(whole) // 2])
+        (problem,) = check_annotations(path).problems
+        assert problem.startswith("expected images that can be read, got 1 of 2 looked at that cannot; ")
+        assert f"{tmp_path}/images/b.png: " in problem
 
     def test_what_the_refusal_says_helps(self, tmp_path):
         write(tmp_path, content_of(["..\\up\\1.png"]))
@@ -320,7 +354,7 @@ class TestFilesListedTwice:
         save(tmp_path / "images/1.jpg")
         save(tmp_path / "images/2.jpg")
         path = write(tmp_path, content_of(["1.jpg", "2.jpg", "./2.jpg"]))
-        data = read_data(config(tmp_path, "images/"), "test")
+        data = read_data(config(tmp_path, "images/"), "test").file_sizes()
         assert len(data.truth.images) == 3
         assert [remark.sentence() for remark in data.remarks] == [
             f"{path}: 1 image names the file of another image; each is evaluated against its own objects alone "
