@@ -102,10 +102,16 @@ def test_what_training_was_not_told_is_that_of_the_model_that_it_names(tmp_path:
     stated = timm.get_pretrained_cfg(f"{name}.openai")
     from dtn_det.robustness.classification.models.stated import read_stated
 
-    content = {"arch": name, "version": 2, "args": {"model": f"{name}.openai", "mean": None, "std": None}}
+    content: dict[str, Any] = {
+        "arch": name,
+        "version": 2,
+        "args": {"model": f"{name}.openai", "mean": None, "std": None},
+    }
     found = read_stated(str(tmp_path / "a.pth"), content, f"{name}.augreg_in21k")
     assert found.settings["mean"] == stated.mean
     assert found.settings["std"] == stated.std
+    content["args"]["model"] = f"{name}.unknown_tag"
+    assert not read_stated(str(tmp_path / "a.pth"), content, name).settings
 
 
 def test_a_stated_size_is_taken_where_the_weights_are_of_it(tmp_path: Path) -> None:

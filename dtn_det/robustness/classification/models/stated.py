@@ -111,7 +111,11 @@ def _of_arguments(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     written = isinstance(content.get("arch"), str) and isinstance(content.get("version"), int)
     trained = args.get("model")
     if written and isinstance(trained, str) and trained != name and _architecture(trained) == _architecture(name):
-        settings = require("timm", "cls").get_pretrained_cfg(trained)
+        try:
+            settings = require("timm", "cls").get_pretrained_cfg(trained)
+        # Another release of timm had these pretrained weights.
+        except RuntimeError:
+            settings = None
         given = {key: given[key] or getattr(settings, key, None) for key in _SETTINGS}
     return _known(given)
 
