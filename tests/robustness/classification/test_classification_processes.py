@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -110,7 +111,8 @@ def killed(warm: WarmPython, folder: Path, store: str, seconds: float) -> int:
     while len(list(units.glob(pattern))) == before and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
     time.sleep(seconds)
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it may have come to its end
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     return len(list(units.glob("unit-*")))
 
