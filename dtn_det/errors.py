@@ -83,6 +83,10 @@ class BadImageError(InputError):
     """An image that cannot be read or corrupted."""
 
 
+class SmallImageError(BadImageError):
+    """An image has fewer pixels than the corruptions need."""
+
+
 class UnsupportedImageError(BadImageError):
     """A sound image on which corruptions are not defined: of more than 8 bits a channel, or of several pictures."""
 

@@ -18,7 +18,7 @@ from dtn_det.datasets.coco.orientation import find_orientations
 from dtn_det.datasets.coco.values import place_of
 from dtn_det.datasets.folders.image_files import spread
 from dtn_det.datasets.remarks import Remark, agreeing
-from dtn_det.errors import AnnotationError, BadImageError, ClassNameError, UnsupportedImageError
+from dtn_det.errors import AnnotationError, BadImageError, ClassNameError, SmallImageError, UnsupportedImageError
 
 if TYPE_CHECKING:
     from dtn_det.check.model import Target
@@ -123,10 +123,12 @@ def _with_images(file: CocoFile, root: Path | None) -> tuple[CocoFile, list[str]
 def _with_pixels(file: CocoFile, folder: Path) -> tuple[CocoFile, list[str]]:
     """Read the pixels of a sample of the images; return the file with a remark on some of them, and problems."""
     looked_at = spread(list(dict.fromkeys(row["file_name"] for row in file.images)), LOOKED_AT)
-    bad, unsupported = [], []
+    bad, unsupported, small = [], [], []
     for name in looked_at:
         try:
             read_image(folder / name, upright=True)
+        except SmallImageError as error:
+            small.append(f"{folder / name}: {error}")
         except UnsupportedImageError as error:
             unsupported.append(f"{folder / name}: {error}")
         except BadImageError as error:
@@ -138,6 +140,14 @@ def _with_pixels(file: CocoFile, folder: Path) -> tuple[CocoFile, list[str]]:
             "dtn-det mpc, tools/train.py and tools/test.py take the 8 bits of the first picture that OpenCV reads",
         )
         remark = Remark("refused_by_corrupt", what, str(file.path), len(unsupported), tuple(unsupported[:1]))
+        file = replace(file, remarks=(*file.remarks, remark))
+    if small:
+        what = agreeing(
+            len(small),
+            f"{{image|images}} of {len(looked_at)} looked at {{has|have}} fewer pixels than corruptions need, so that "
+            "`dtn-det corrupt` and `dtn-det mpc` refuse {it|them}",
+        )
+        remark = Remark("too_small_to_corrupt", what, str(file.path), len(small), tuple(small[:1]))
         file = replace(file, remarks=(*file.remarks, remark))
     return file, unreadable(bad, len(looked_at))
 

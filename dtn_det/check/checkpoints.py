@@ -110,9 +110,11 @@ def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
     if target.is_folder:
         check_classifier(model, target.source)
         return fit_weights(model, content, str(path))
+    number = None
     if getattr(model, "num_classes", None) == 0:
         # By this name timm has features alone, but dtn-det mce builds a classifier.
-        model = target.build(_classes_of_head(model, content) or 1)
+        number = _classes_of_head(model, content)
+        model = target.build(number or 1)
     name = target.source.removeprefix(TIMM)
     stated = read_stated(str(path), content, name)
     sized = for_stated_size(model, name, stated, _classes_of_head(model, content))
@@ -121,6 +123,8 @@ def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
             loaded = fit_weights(sized, content, str(path))
             return replace(loaded, remarks=(*loaded.remarks, *told_settings(stated, model, sized, str(path))))
     loaded = _fitted_classes(model, path, content, target)
+    if number is not None:
+        loaded = _with_classes(loaded, number, path, target)
     return replace(loaded, remarks=(*loaded.remarks, *told_settings(stated, model, model, str(path))))
 
 
@@ -133,9 +137,13 @@ def _fitted_classes(model: nn.Module, path: Path, content: Mapping[str, Any], ta
             raise
         # This model has the right number of classes, so if the weights do not fit it either, the error names another
         # cause.
-        loaded = fit_weights(target.build(number), content, str(path))
-        what = f"classes in the file; {target.source} fits as dtn-det mce builds it for data of so many"
-        return replace(loaded, remarks=(*loaded.remarks, Remark("other_classes", what, str(path), number)))
+        return _with_classes(fit_weights(target.build(number), content, str(path)), number, path, target)
+
+
+def _with_classes(loaded: Loaded, number: int, path: Path, target: Target) -> Loaded:
+    """Add a remark on the number of classes of the file, which is not that of the model by its name alone."""
+    what = f"classes in the file; {target.source} fits as dtn-det mce builds it for data of so many"
+    return replace(loaded, remarks=(*loaded.remarks, Remark("other_classes", what, str(path), number)))
 
 
 def _classes_of_head(model: nn.Module, content: Mapping[str, Any]) -> int | None:

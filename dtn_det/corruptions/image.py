@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dtn_det.errors import BadImageError, InputError, UnsupportedImageError
+from dtn_det.errors import BadImageError, InputError, SmallImageError, UnsupportedImageError
 
 ByteImage = npt.NDArray[np.uint8]
 FloatImage = npt.NDArray[np.float32]
@@ -169,7 +169,7 @@ def read_image(path: Path, *, upright: bool) -> Image.Image:
         with Image.open(path) as file:
             if min(file.size) < SMALLEST_SIDE:
                 width, height = file.size
-                raise BadImageError(
+                raise SmallImageError(
                     f"expected at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, got {width} x {height}"
                 )
             frames = 1 if file.format in _FIRST_IS_MEANT else getattr(file, "n_frames", 1)

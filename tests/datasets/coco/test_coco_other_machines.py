@@ -354,7 +354,7 @@ class TestFilesListedTwice:
         save(tmp_path / "images/1.jpg")
         save(tmp_path / "images/2.jpg")
         path = write(tmp_path, content_of(["1.jpg", "2.jpg", "./2.jpg"]))
-        data = read_data(config(tmp_path, "images/"), "test").file_sizes()
+        data = read_data(config(tmp_path, "images/"), "test")
         assert len(data.truth.images) == 3
         assert [remark.sentence() for remark in data.remarks] == [
             f"{path}: 1 image names the file of another image; each is evaluated against its own objects alone "

@@ -132,6 +132,8 @@ def test_folders_of_one_split_are_chosen_by_its_name(tmp_path: Path) -> None:
     root = write(tmp_path, ["1.png", "2.png"])
     save(root, "images/1.png", "images/2.png")
     check(root)
+    small = {remark.sentence() for result in inspect_path(root) for remark in result.remarks}
+    assert any("2 images of 2 looked at have fewer pixels than corruptions need" in text for text in small)
     source = list_coco(root, [Path("annotations/instances_val.json")])
     assert [str(image.target) for image in source.images] == ["val/images/1.png", "val/images/2.png"]
 
