@@ -133,22 +133,32 @@ def _with_pixels(file: CocoFile, folder: Path) -> tuple[CocoFile, list[str]]:
             unsupported.append(f"{folder / name}: {error}")
         except BadImageError as error:
             bad.append(f"{folder / name}: {error}")
-    if unsupported:
-        what = agreeing(
-            len(unsupported),
-            f"{{image|images}} of {len(looked_at)} looked at {{is|are}} of a kind that `dtn-det corrupt` refuses, and "
-            "dtn-det mpc, tools/train.py and tools/test.py take the 8 bits of the first picture that OpenCV reads",
+    found = (
+        (
+            "refused_by_corrupt",
+            unsupported,
+            "{is|are} of a kind that `dtn-det corrupt` refuses, and dtn-det mpc, tools/train.py and tools/test.py take "
+            "the 8 bits of the first picture that OpenCV reads",
+        ),
+        (
+            "too_small_to_corrupt",
+            small,
+            "{has|have} fewer pixels than corruptions need, so that `dtn-det corrupt` and `dtn-det mpc` refuse "
+            "{it|them}",
+        ),
+    )
+    remarks = tuple(
+        Remark(
+            kind,
+            agreeing(len(images), f"{{image|images}} of {len(looked_at)} looked at {what}"),
+            str(file.path),
+            len(images),
+            tuple(images[:1]),
         )
-        remark = Remark("refused_by_corrupt", what, str(file.path), len(unsupported), tuple(unsupported[:1]))
-        file = replace(file, remarks=(*file.remarks, remark))
-    if small:
-        what = agreeing(
-            len(small),
-            f"{{image|images}} of {len(looked_at)} looked at {{has|have}} fewer pixels than corruptions need, so that "
-            "`dtn-det corrupt` and `dtn-det mpc` refuse {it|them}",
-        )
-        remark = Remark("too_small_to_corrupt", what, str(file.path), len(small), tuple(small[:1]))
-        file = replace(file, remarks=(*file.remarks, remark))
+        for kind, images, what in found
+        if images
+    )
+    file = replace(file, remarks=(*file.remarks, *remarks))
     return file, unreadable(bad, len(looked_at))
 
 
