@@ -105,7 +105,12 @@ def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
     if target.config is not None:
         return fit_weights(model, content, str(path))
     from dtn_det.robustness.classification.models.stated import read_stated
-    from dtn_det.robustness.classification.models.timm import check_classifier, for_stated_size, told_settings
+    from dtn_det.robustness.classification.models.timm import (
+        check_classifier,
+        for_stated_size,
+        told_settings,
+        with_stated_arguments,
+    )
 
     if target.is_folder:
         check_classifier(model, target.source)
@@ -117,7 +122,11 @@ def _fitted(path: Path, content: Mapping[str, Any], target: Target) -> Loaded:
         model = target.build(number or 1)
     name = target.source.removeprefix(TIMM)
     stated = read_stated(str(path), content, name)
-    sized = for_stated_size(model, name, stated, _classes_of_head(model, content))
+    classes = _classes_of_head(model, content)
+    if stated.arguments:
+        number = classes if classes != getattr(model, "num_classes", None) else number
+        model = with_stated_arguments(model, name, stated, str(path), classes)
+    sized = for_stated_size(model, name, stated, classes)
     if sized is not None:
         with contextlib.suppress(MisfitError):
             loaded = fit_weights(sized, content, str(path))

@@ -133,6 +133,49 @@ def test_a_model_of_any_size_gets_the_stated_one(tmp_path: Path) -> None:
     assert load_classifier(f"timm:test_resnet@{tmp_path / 'a.pth'}", 3).view.size == (96, 96)
 
 
+def check_built(path: Path, network: nn.Module, told: str) -> None:
+    """Check that the evaluation and the check build the model with the arguments of its training."""
+    found = load_classifier(f"timm:test_vit@{path}", 3)
+    of_timm: Any = network.pretrained_cfg
+    assert_normalized(found, of_timm["mean"], of_timm["std"], network)
+    sentences = [remark.sentence() for remark in found.remarks if remark.kind == "stated_arguments"]
+    assert len(sentences) == 1
+    assert told in sentences[0]
+    assert told in found.training["arguments of the model"]
+    assert kinds(f"timm:test_vit@{path}") == ["stated_arguments"]
+
+
+def test_arguments_that_timms_training_built_the_model_with(tmp_path: Path) -> None:
+    """A pool over all tokens without its own norm, and another activation, have the same weights as timm's defaults."""
+    network = model(global_pool="max", fc_norm=False, act_layer="relu")
+    args = {"model": "test_vit", "gp": "max", "model_kwargs": {"fc_norm": False, "act_layer": "relu"}}
+    content = {"arch": "test_vit", "version": 2, "epoch": 3, "state_dict": network.state_dict(), "args": args}
+    torch.save(content, tmp_path / "a.pth")
+    told = f"built with fc_norm=False, act_layer='relu', global_pool='max', as stated in the args of {tmp_path}"
+    check_built(tmp_path / "a.pth", network, told.removeprefix("built with "))
+
+
+def test_arguments_in_the_config_beside_the_weights(tmp_path: Path) -> None:
+    network = model(act_layer="relu", img_size=192)
+    folder = write_folder(tmp_path / "a", {}, model_args={"act_layer": "relu", "img_size": 192, "drop_rate": 0.1})
+    for name in ("pytorch_model.bin", "last.pth"):
+        torch.save(network.state_dict(), folder / name)
+    (folder / "model.safetensors").unlink()
+    for path in (folder, folder / "last.pth"):
+        found = load_classifier(f"timm:test_vit@{path}", 3)
+        assert found.view.size == (192, 192)
+        assert_normalized(found, *(found.network.pretrained_cfg[key] for key in ("mean", "std")), network)
+        assert found.training["arguments of the model"] == "act_layer='relu', as stated in the config.json beside it"
+        assert kinds(f"timm:test_vit@{path}") == ["stated_arguments", "stated_settings"]
+
+
+def test_arguments_that_the_model_does_not_take_are_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": model().state_dict(), "args": {"model_kwargs": {"no_such": 1}}}, tmp_path / "a.pth")
+    message = r"expected arguments that timm's 'test_vit' takes in the args of .*got no_such=1 \(TypeError: "
+    with pytest.raises(InputError, match=message):
+        load_classifier(f"timm:test_vit@{tmp_path / 'a.pth'}", 3)
+
+
 @pytest.mark.parametrize("names", [{"class_to_idx": {"b": 1, "a": 2, "c": 0}}, {"classes": ["c", "b", "a"]}])
 def test_names_of_classes_in_the_file(names: dict[str, Any], tmp_path: Path) -> None:
     torch.save({"state_dict": model().state_dict(), **names}, tmp_path / "a.pth")

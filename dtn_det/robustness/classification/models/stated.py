@@ -1,4 +1,4 @@
-"""Preprocessing and names of classes that a checkpoint of timm states itself, or the ``config.json`` beside it."""
+"""Preprocessing, classes and arguments that a checkpoint of timm states itself, or the ``config.json`` beside it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from dtn_det.errors import InputError
 
 _CONFIG = "config.json"
 _SETTINGS = ("mean", "std", "interpolation", "input_size")
+_CHOSEN_ELSEWHERE = ("img_size", "num_classes", "drop_rate", "drop_path_rate", "drop_block_rate")
+"""Arguments of timm's models that follow from the data and the size of the input, or have no effect after training."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,15 @@ class StatedSettings:
         settings: Some of ``mean``, ``std``, ``interpolation`` and ``input_size``, as in timm's data config.
         places: Where each of them is stated, as the end of a sentence.
         class_names: Names of the classes in the order of the logits; empty if none are stated.
+        arguments: Arguments of ``timm.create_model`` that the model was built with, such as ``global_pool``.
+        arguments_place: Where they are stated, as the end of a sentence.
     """
 
     settings: Mapping[str, Any]
     places: Mapping[str, str]
     class_names: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments_place: str = ""
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -52,25 +58,33 @@ class StatedSettings:
         return taken
 
     def told(self, config: Mapping[str, Any], taken: Mapping[str, Any], source: str) -> tuple[Remark, ...]:
-        """Return a remark on the settings that were taken in place of timm's.
+        """Return remarks on the settings that were taken in place of timm's, and on arguments of the model.
 
         Args:
             config: timm's data config of the model.
             taken: The settings that were taken.
             source: The checkpoint.
         """
+        built = (Remark("stated_arguments", f"the model was built with {self._built()}", source, len(self.arguments)),)
+        built = built if self.arguments else ()
         others = [key for key in self.settings if not _same(config[key], taken[key])]
         if not others:
-            return ()
+            return built
         values = ", ".join(f"{key} {_text(taken[key])} (timm: {_text(config[key])})" for key in others)
         places = " and ".join(dict.fromkeys(self.places[key] for key in others))
         what = f"{'setting' if len(others) == 1 else 'settings'} of the input {places} went before timm's: {values}"
-        return (Remark("stated_settings", what, source, len(others)),)
+        return (*built, Remark("stated_settings", what, source, len(others)))
 
     def facts(self, config: Mapping[str, Any], taken: Mapping[str, Any]) -> dict[str, str]:
-        """Return where the settings that differ from timm's are stated, as a fact for the store."""
+        """Return where the settings that differ from timm's are stated, and the arguments, as facts for the store."""
         others = {key: self.places[key] for key in self.settings if not _same(config[key], taken[key])}
-        return {"settings of the input": "; ".join(f"{key} {place}" for key, place in others.items())} if others else {}
+        places = "; ".join(f"{key} {place}" for key, place in others.items())
+        built = {"arguments of the model": self._built()} if self.arguments else {}
+        return {**({"settings of the input": places} if others else {}), **built}
+
+    def _built(self) -> str:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.arguments.items())
+        return f"{arguments}, as stated {self.arguments_place}"
 
 
 def read_stated(checkpoint: str, content: Mapping[str, Any], name: str) -> StatedSettings:
@@ -89,12 +103,19 @@ def read_stated(checkpoint: str, content: Mapping[str, Any], name: str) -> State
         InputError: A stated mean or standard deviation is not one of finite numbers.
     """
     in_file, names = _of_arguments(content, name), _names_in(content)
-    beside, beside_names = _beside(checkpoint, name)
+    beside, beside_names, beside_built = _beside(checkpoint, name)
     both = {**beside, **in_file}
     settings = {key: both[key] for key in _SETTINGS if key in both}
     where = f"in the args of {checkpoint}"
     places = {key: where if key in in_file else f"in the {_CONFIG} beside it" for key in settings}
-    return StatedSettings(_checked(settings, places, checkpoint), places, names or beside_names)
+    built = _built_in(content, name)
+    return StatedSettings(
+        _checked(settings, places, checkpoint),
+        places,
+        names or beside_names,
+        built or beside_built,
+        where if built else f"in the {_CONFIG} beside it",
+    )
 
 
 NOTHING_STATED = StatedSettings({}, {})
@@ -103,8 +124,7 @@ NOTHING_STATED = StatedSettings({}, {})
 
 def _of_arguments(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the settings in the arguments of a training script."""
-    args = content.get("args")
-    args = vars(args) if isinstance(args, argparse.Namespace) else args if isinstance(args, Mapping) else {}
+    args = _args(content)
     given = {key: args.get(key) for key in _SETTINGS}
     if given["input_size"] is None and isinstance(args.get("img_size"), int):
         given["input_size"] = args["img_size"]
@@ -120,30 +140,64 @@ def _of_arguments(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     return _known(given)
 
 
+def _args(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    args = content.get("args")
+    return vars(args) if isinstance(args, argparse.Namespace) else args if isinstance(args, Mapping) else {}
+
+
+def _built_in(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the arguments that timm's training script built the model with: its ``--model-kwargs`` and ``--gp``."""
+    args = _args(content)
+    if _architecture(str(args.get("model", name))) != _architecture(name):
+        return {}
+    given = args.get("model_kwargs")
+    built = _of_model(given)
+    if isinstance(pool := args.get("gp"), str) and pool:
+        built.setdefault("global_pool", pool)
+    return built
+
+
+def _of_model(given: Any) -> dict[str, Any]:
+    """Return the arguments that decide what a model computes."""
+    given = given if isinstance(given, Mapping) else {}
+    return {str(key): value for key, value in given.items() if value is not None and key not in _CHOSEN_ELSEWHERE}
+
+
 def _architecture(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _beside(checkpoint: str, name: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the settings and the names of classes in the ``config.json`` of timm beside a checkpoint."""
+def _beside(checkpoint: str, name: str) -> tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]:
+    """Return settings, names of classes and arguments in the ``config.json`` of timm beside a checkpoint."""
+    nothing: tuple[dict[str, Any], tuple[str, ...], dict[str, Any]] = ({}, (), {})
     if "://" in checkpoint:
-        return {}, ()
+        return nothing
     path = Path(checkpoint).expanduser()
     folder = path if path.is_dir() else path.parent
     try:
         config = json.loads((folder / _CONFIG).read_bytes())
     except (OSError, ValueError):
-        return {}, ()
+        return nothing
     if not isinstance(config, Mapping) or not isinstance(architecture := config.get("architecture"), str):
-        return {}, ()
+        return nothing
     of_folder = path.is_dir() or path.name.removesuffix(INDEX_END) in FOLDER_FILES
-    if not of_folder and _architecture(architecture) != _architecture(name):
-        return {}, ()
+    same = _architecture(architecture) == _architecture(name)
+    if not of_folder and not same:
+        return nothing
     # Older releases of timm wrote the settings without `pretrained_cfg`, and called the names `labels`.
     settings = config.get("pretrained_cfg")
     settings = settings if isinstance(settings, Mapping) else config
     names = config.get("label_names") or settings.get("label_names") or settings.get("labels")
-    return _known(settings), _names(names)
+    arguments = config.get("model_args")
+    known = _known(settings)
+    if same and isinstance(arguments, Mapping) and "img_size" in arguments:
+        known = {**known, **_known({"input_size": _size(arguments["img_size"])})}
+    return known, _names(names), _of_model(arguments) if same else {}
+
+
+def _size(value: Any) -> Any:
+    """Return timm's ``img_size`` as an ``input_size``."""
+    return (3, *value) if isinstance(value, list | tuple) and len(value) == 2 else value
 
 
 def _names_in(content: Mapping[str, Any]) -> tuple[str, ...]:

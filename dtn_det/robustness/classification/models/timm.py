@@ -127,19 +127,46 @@ def _near(name: str, known: list[str]) -> str:
 def _load_stated(
     timm: Any, model: nn.Module, name: str, checkpoint: str, num_classes: int, weights: WeightsKind | None
 ) -> tuple[nn.Module, Loaded, StatedSettings]:
-    """Load a checkpoint into the model for the stated size of the input, if it is one for a fixed size.
+    """Load a checkpoint into the model with the stated arguments, for the stated size of the input if that is fixed.
 
     Returns:
-        The model, which is the given one if the size is not stated, the same, or not that of the weights.
+        The model, which is the given one if nothing else is stated, or the stated size is not that of the weights.
     """
     content = read_checkpoint(checkpoint)
     stated = read_stated(checkpoint, content, name)
+    model = with_stated_arguments(model, name, stated, checkpoint, num_classes)
     if (sized := for_stated_size(model, name, stated, num_classes)) is not None:
         try:
             return sized, _load_classes(sized, content, checkpoint, num_classes, weights), stated
         except MisfitError:
             pass
     return model, _load_classes(model, content, checkpoint, num_classes, weights), stated
+
+
+def with_stated_arguments(
+    model: nn.Module, name: str, stated: StatedSettings, checkpoint: str, num_classes: int | None
+) -> nn.Module:
+    """Build a model of timm again with the arguments that are stated with its checkpoint.
+
+    Returns:
+        The model, which is the given one if no arguments are stated.
+
+    Raises:
+        InputError: timm's model does not take the arguments.
+    """
+    if not stated.arguments:
+        return model
+    classes = {} if num_classes is None else {"num_classes": num_classes}
+    # Models raise errors of many kinds for arguments that they do not take.
+    try:
+        return _unloaded(require("timm", "cls"), name, **stated.arguments, **classes)
+    except Exception as error:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in stated.arguments.items())
+        raise InputError(
+            f"expected arguments that timm's {name!r} takes {stated.arguments_place} ({checkpoint}), got {arguments} "
+            f"({type(error).__name__}: {error}): name the model that the checkpoint was written for, or use the "
+            "version of timm that wrote it"
+        ) from error
 
 
 def for_stated_size(model: nn.Module, name: str, stated: StatedSettings, num_classes: int | None) -> nn.Module | None:
@@ -153,7 +180,7 @@ def for_stated_size(model: nn.Module, name: str, stated: StatedSettings, num_cla
         return None
     arguments = {} if num_classes is None else {"num_classes": num_classes}
     try:
-        sized = _unloaded(require("timm", "cls"), name, img_size=stated.size, **arguments)
+        sized = _unloaded(require("timm", "cls"), name, img_size=stated.size, **stated.arguments, **arguments)
     # Models of other sizes raise errors of many kinds where they cannot be built for this one.
     except (TypeError, ValueError, AssertionError, RuntimeError):
         return None
