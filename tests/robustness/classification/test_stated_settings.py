@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,7 @@ def check_built(path: Path, network: nn.Module, told: str) -> None:
     assert_normalized(found, of_timm["mean"], of_timm["std"], network)
     sentences = [remark.sentence() for remark in found.remarks if remark.kind == "stated_arguments"]
     assert len(sentences) == 1
+    assert re.search(r": \d arguments? of the model in place of timm's: ", sentences[0])
     assert told in sentences[0]
     assert told in found.training["arguments of the model"]
     assert kinds(f"timm:test_vit@{path}") == ["stated_arguments"]
@@ -151,8 +153,8 @@ def test_arguments_that_timms_training_built_the_model_with(tmp_path: Path) -> N
     args = {"model": "test_vit", "gp": "max", "model_kwargs": {"fc_norm": False, "act_layer": "relu"}}
     content = {"arch": "test_vit", "version": 2, "epoch": 3, "state_dict": network.state_dict(), "args": args}
     torch.save(content, tmp_path / "a.pth")
-    told = f"built with fc_norm=False, act_layer='relu', global_pool='max', as stated in the args of {tmp_path}"
-    check_built(tmp_path / "a.pth", network, told.removeprefix("built with "))
+    told = f"fc_norm=False, act_layer='relu', global_pool='max', as stated in the args of {tmp_path}"
+    check_built(tmp_path / "a.pth", network, told)
 
 
 def test_arguments_in_the_config_beside_the_weights(tmp_path: Path) -> None:

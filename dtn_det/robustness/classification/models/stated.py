@@ -1,4 +1,4 @@
-"""Preprocessing, classes and arguments that a checkpoint of timm states itself, or the ``config.json`` beside it."""
+"""Preprocessing, class names and model arguments stated by timm's checkpoints or the ``config.json`` beside them."""
 
 from __future__ import annotations
 
@@ -65,8 +65,11 @@ class StatedSettings:
             taken: The settings that were taken.
             source: The checkpoint.
         """
-        built = (Remark("stated_arguments", f"the model was built with {self._built()}", source, len(self.arguments)),)
-        built = built if self.arguments else ()
+        built: tuple[Remark, ...] = ()
+        if self.arguments:
+            number = len(self.arguments)
+            what = f"{'argument' if number == 1 else 'arguments'} of the model in place of timm's: {self._built()}"
+            built = (Remark("stated_arguments", what, source, number),)
         others = [key for key in self.settings if not _same(config[key], taken[key])]
         if not others:
             return built
