@@ -48,7 +48,7 @@ class Exported:
         architecture: Name of the model in `config.json`.
         differences: For each format, the largest difference from the logits of the model, relative to the largest
             logit.
-        remarks: Decisions in reading the checkpoint, for the user.
+        remarks: Remarks for the user on how the checkpoint was read.
     """
 
     files: tuple[Path, ...]
@@ -66,7 +66,7 @@ def export_classifier(
     image_size: tuple[int, int] | None = None,
     weights: WeightsKind | None = None,
 ) -> Exported:
-    """Write a trained classifier of mmpretrain as `model.safetensors` and `config.json`, and as `model.onnx`.
+    """Write a trained classifier of mmpretrain as safetensors with `config.json`, and on request as ONNX.
 
     A model of timm (``TimmClassifier``, also within ``ConvertedModel``) becomes a folder that
     ``timm.create_model("local-dir:FOLDER", pretrained=True)`` can read, after ``import dtn_det.timm`` if the model was
@@ -76,15 +76,14 @@ def export_classifier(
     The inputs of the ONNX file are normalised images ``(B, 3, H, W)``, with the mean and deviation in `config.json`.
     Its outputs are logits ``(B, classes)``.
 
-    Before the files are put into the folder, the files for timm and ONNX are read again, and the resulting logits are
-    compared with the model's.
+    Before the files are moved into the folder, the files for timm and ONNX are read again, and their logits are
+    compared with the logits of the model.
 
     Args:
         checkpoint: Path or URL of the weights.
         out: Folder for the files; created if absent.
         image_size: ``(H, W)``; by default the size in the config's test pipeline, or otherwise in its model.
-        weights: Kind of weights to take from a file with an average, see
-            :func:`dtn_det.checkpoints.load.load_weights`.
+        weights: Kind of weights to take from a file with an average, see :func:`dtn_det.checkpoints.load.load_weights`.
 
     Raises:
         InputError: The config has no classifier, or there is no image size in the config or the arguments.
@@ -214,7 +213,7 @@ def export_model(
 
 @dataclass(frozen=True)
 class _Recipe:
-    """The name and arguments from which a model of timm is built, and its conversions."""
+    """A model of timm by its name, its arguments, and the conversions applied to it."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -352,7 +351,7 @@ def _write_for_timm(
 
 
 def _with_trained_options(norm: Any, network: nn.Module) -> Any:
-    """Return the settings of the norms with the network's options, which a checkpoint may have changed."""
+    """Return the norm settings with the DTN options of the network, which its checkpoint may have changed."""
     found = next((module for module in network.modules() if isinstance(module, DTN)), None)
     settings = {"type": norm} if isinstance(norm, str) else dict(norm)
     if found is None or (settings.get("init") == "layernorm") == (not found.head_rms and not found.unbiased):

@@ -22,7 +22,7 @@ from dtn_det.errors import CheckpointError, InputError
 from dtn_det.layers import DTN, ShiftedPatchTokenization, TokenNorm
 from dtn_det.layers.options import EXTRA_STATE
 
-# Names of the norms of the feature maps that a detector takes from Swin.
+# Output norms of Swin, such as `norm0`: a detector takes the feature maps after them.
 _OUTPUT_NORM = re.compile(r"norm\d+\.")
 
 
@@ -60,9 +60,9 @@ def load_pretrained(
 ) -> None:
     """Load ``init_cfg['checkpoint']`` into a backbone, whatever its format, and account for every key.
 
-    The format is recognised by the keys. The supported formats are Swin of its authors, timm (0.9 and later),
-    mmpretrain and MMDetection; PVT of its authors and MMDetection; and PVTv2 of its authors, timm and MMDetection.
-    Weights with DTN are supported in each of them. From a whole detector, the keys under ``backbone.`` are taken.
+    The format is recognised by the keys. For Swin, the formats of its authors, timm (0.9 and later), mmpretrain and
+    MMDetection are supported. For PVT: of its authors and MMDetection. For PVTv2: of its authors, timm and MMDetection.
+    Each format may also have weights with DTN. From a whole detector, the keys under ``backbone.`` are taken.
     Relative-position tables and position embeddings are resized if their sizes differ. Classifier heads, final norms
     and class tokens are dropped. A checkpoint may lack:
 
@@ -75,8 +75,8 @@ def load_pretrained(
 
     Args:
         init_cfg: ``checkpoint``, a path or URL of a ``.pth`` or ``.safetensors`` file. Optional: ``prefix``, to take
-            only the keys that start with it, without the prefix; and ``weights``, ``'ema'`` or ``'plain'`` to choose in
-            a checkpoint with an average and plain weights (by default the average).
+            only the keys that start with it, without the prefix; and ``weights``, ``'ema'`` or ``'plain'``, to choose
+            the average or the plain weights of a checkpoint with both (by default the average).
         grids: Grid ``(H, W)`` of each position embedding of the backbone, under its name in the state dict.
 
     Raises:

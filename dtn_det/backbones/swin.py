@@ -24,7 +24,7 @@ class DTNSwinBlock(SwinBlock):  # type: ignore[misc]
     """A Swin block that passes the grid of the tokens to its norms.
 
     Args:
-        block: MMDetection's block. The new block takes over its attention and feed-forward network.
+        block: MMDetection's block, whose attention and feed-forward network the new block uses.
         norm1: Norm before the attention, DTN or LayerNorm.
         norm2: Norm before the feed-forward network.
         shift_small_maps: See :class:`DTNSwinTransformer`.
@@ -34,7 +34,8 @@ class DTNSwinBlock(SwinBlock):  # type: ignore[misc]
         BaseModule.__init__(self)
         self.with_cp = block.with_cp
         self.shift_small_maps = shift_small_maps
-        # Set in the same order as in the parent class, so that parameters have the same order as in MMDetection.
+        # The modules are assigned in the order of the parent class, so that their parameters have the same order as in
+        # MMDetection.
         self.norm1 = norm1
         self.attn = block.attn
         self.norm2 = norm2
@@ -89,7 +90,7 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
             default the one in ``norm_cfg``). To start from LayerNorm weights, set ``dict(init='layernorm')``. ``type``
             selects another norm of tokens instead of DTN, see :func:`dtn_det.layers.build_token_norm`; arguments that
             only DTN has are then ignored.
-        dtn_stages: Indices of the stages whose block norms become DTN; ``()`` gives the LayerNorm twin.
+        dtn_stages: Indices of the stages whose block norms become DTN; ``()`` keeps LayerNorm in all stages.
         shift_small_maps: Whether blocks with shifted windows also shift a map whose height or width is at most that of
             a window. MMDetection does, and so does this class by default. The classifiers of the authors, of timm and
             of torchvision do not: set False to reproduce their features. At 224 pixels the option changes stage 4. For
@@ -100,7 +101,7 @@ class DTNSwinTransformer(SwinTransformer):  # type: ignore[misc]
         lsa: Use Locality Self-Attention of the same paper: each head has a learned scale, and no token attends to
             itself.
         pretrain_img_size: Image size that determines the grid of the position embedding of ``use_abs_pos_embed``. For
-            images of other sizes it is resized.
+            images of other sizes the embedding is resized.
         pretrained: As in MMDetection, deprecated there: use ``init_cfg``.
         init_cfg: ``dict(type='Pretrained', checkpoint=PATH_OR_URL)``, see
             :func:`dtn_det.backbones.checkpoint.load_pretrained`.

@@ -1,4 +1,4 @@
-"""The check of what this package writes: stores, reports, corrupted sets, folders of training and the like."""
+"""Checks of the folders that this package writes: stores, reports, corrupted COCO sets, training folders and others."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ hold the date and time.
 
 
 def check_artefact(path: Path, target: Target | None = None) -> list[CheckResult] | None:
-    """Check a folder that this package writes, or a part of one.
+    """Check a folder that this package writes, or a file or subfolder of such a folder.
 
-    Checkpoints, exported models and corrupted class folders are not recognised here, because other programs write such
-    files and folders too.
+    Checkpoints, exported models and corrupted class folders are not recognised here, because other programs write them
+    too.
 
     Args:
         path: A file or folder.
         target: Model with which checkpoints and annotation files in the folder are compared; None for no comparison.
 
     Returns:
-        The results; None if the path is neither such a folder nor one of its :data:`PARTS`.
+        The results; None if the path is no such folder and not listed in :data:`PARTS`.
 
     Raises:
         OSError: The folder cannot be read.
@@ -66,7 +66,7 @@ def check_artefact(path: Path, target: Target | None = None) -> list[CheckResult
 
 
 def _kind(folder: Path) -> str | None:
-    """Return the kind of a folder, a key of :data:`PARTS`; None if the folder is of no such kind."""
+    """Return the folder's key in :data:`PARTS`; None if this package does not write such folders."""
     if (folder / _STORE).is_file():
         return "store"
     if any(_content(path).get("imported") is True for path in sorted((folder / _IMPORTED).glob("*.json"))[:1]):
@@ -85,7 +85,7 @@ def _kind(folder: Path) -> str | None:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; an empty dict if the file holds none or cannot be read."""
+    """Return the dict in a JSON file; empty if the file has no dict or cannot be read."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -94,18 +94,18 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _runs(folder: Path) -> list[str]:
-    """Return the names of the folders of runs in a folder of MMEngine, in their order."""
+    """Return the names of the run folders in a work_dir of MMEngine, in alphabetical order."""
     names = [name for name in subfolders(folder) if _RUN.fullmatch(name)]
     return [name for name in names if any((folder / name / one).exists() for one in ("vis_data", f"{name}.log"))]
 
 
 def _part(path: Path) -> list[CheckResult] | None:
-    """Return a result that advises to name the whole folder, if a path is one of its :data:`PARTS`; else None."""
+    """If a path is listed in :data:`PARTS`, return a result that advises to name the whole folder; else return None."""
     here = path.absolute()
     for root in here.parents[:3]:
         try:
             kind = _kind(root)
-        # A folder around the path need not be readable.
+        # A parent folder may be unreadable.
         except OSError:
             continue
         if kind is None:
@@ -131,7 +131,7 @@ _TITLES = {
 
 
 def _check_store(folder: Path, target: Target | None) -> list[CheckResult]:
-    """Open a store of results and count what is left to evaluate."""
+    """Open a store of results and count the units that are still to be evaluated."""
     from dtn_det.robustness.importing import read_imported
     from dtn_det.robustness.store import Store
 
@@ -188,7 +188,7 @@ def _described(imported: Mapping[str, Imported]) -> list[str]:
 
 
 def _check_corrupted_coco(folder: Path, target: Target | None) -> list[CheckResult]:
-    """Say what the images were corrupted by, and check the annotation files of one corruption at one severity."""
+    """Describe the corruptions, and check the annotation files of one corruption at one severity."""
     from dtn_det.check.annotations import check_annotations
     from dtn_det.corrupted_folders.layouts import find_annotations
 
@@ -258,7 +258,7 @@ def _check_listops(folder: Path, target: Target | None) -> list[CheckResult]:
 
 
 def _check_work_dir(folder: Path, target: Target | None) -> list[CheckResult]:
-    """Say what a folder of training holds, and check its last checkpoint."""
+    """Describe a training folder, and check its last checkpoint."""
     from dtn_det.check.checkpoints import check_checkpoint
 
     found = sorted(folder.glob("*.pth"), key=lambda path: (path.stat().st_mtime_ns, path.name))

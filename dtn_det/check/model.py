@@ -56,7 +56,7 @@ class Target:
         )
 
     def num_classes(self) -> int | None:
-        """Return the number of classes of a classifier; None if its config or model states none, or several.
+        """Return the number of classes of a classifier; None if its config or model has no such number, or several.
 
         Raises:
             InputError: A model of timm cannot be built.

@@ -32,13 +32,13 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)")
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """Return the files and indexes of a model's weights in a folder of Hugging Face; the first is the one to read."""
+    """Return the existing weight files and index files of a Hugging Face folder, in order of preference."""
     names = (f"{name}{end}" for name in FOLDER_FILES for end in ("", INDEX_END))
     return tuple(folder / name for name in names if (folder / name).is_file())
 
 
 def network_files(source: str) -> tuple[Path, ...]:
-    """Return the files of the networks in a folder that Accelerate has written; empty if it has one network or none.
+    """Return one file for each network in a folder of Accelerate; empty if the folder has fewer than two networks.
 
     Accelerate's ``save_state`` writes the networks of a training as ``model.safetensors``, ``model_1.safetensors`` and
     so on, or as ``pytorch_model.bin``, ``pytorch_model_1.bin``.
@@ -53,7 +53,7 @@ def network_files(source: str) -> tuple[Path, ...]:
 
 
 def folder_remarks(source: str) -> tuple[Remark, ...]:
-    """Return a remark on which file is read, if a folder of Hugging Face has several files of weights."""
+    """If a Hugging Face folder has several weight files, return a remark that names the file that is read."""
     files = () if "://" in source else weight_files(Path(source).expanduser())
     if len(files) < 2:
         return ()

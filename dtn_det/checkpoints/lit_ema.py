@@ -27,10 +27,11 @@ def choose_lit_ema(chosen: Chosen, wanted: WeightsKind | None = None, own: Itera
     Args:
         chosen: The state dict of a file.
         wanted: Kind of weights to take; None for the average.
-        own: Names of the model if it is known. If the model itself has the LitEma, ``chosen`` is returned unchanged.
+        own: Parameter names of the model, if the model is known. If it has a LitEma itself, ``chosen`` is returned
+            unchanged.
 
     Returns:
-        The chosen weights under the names of the module, without LitEma's buffers; unchanged if there is no LitEma.
+        The chosen weights under the module's parameter names, without LitEma's buffers. Without a LitEma, ``chosen``.
 
     Raises:
         CheckpointError: The average is wanted, and the name of one of its buffers does not match exactly one weight.
@@ -62,13 +63,14 @@ def choose_lit_ema(chosen: Chosen, wanted: WeightsKind | None = None, own: Itera
 
 
 def _originals(copies: Mapping[str, Tensor], plain: StateDict) -> tuple[str, dict[str, str], list[str]]:
-    """Find the names of the weights that have an average.
+    """Match the buffers of a LitEma (``copies``) to the weights that they average.
 
     Returns:
-        The prefix of the averaged module; for each name in ``copies`` with a weight, the name of the weight in
-        ``plain``; and the names in ``copies`` without a weight.
+        The prefix of the averaged module; the weight's name in ``plain`` for each matched buffer; and the names of the
+        buffers that match no weight.
     """
-    # The most frequent prefixes are tried first, so the shortest one is taken if several find equally many weights.
+    # Shorter prefixes are at least as frequent, so they are tried first. If several prefixes match equally many
+    # weights, the shortest one is taken.
     prefixes = Counter(name[:end] for name in plain for end in _starts(name))
     best: tuple[str, dict[str, str], list[str]] = ("", {}, list(copies))
     for prefix, _ in prefixes.most_common():
@@ -88,5 +90,5 @@ def _originals(copies: Mapping[str, Tensor], plain: StateDict) -> tuple[str, dic
 
 
 def _starts(name: str) -> list[int]:
-    """Return where the first four parts of a name start. The prefix of a wrapper ends at one of these places."""
+    """Return the start indices of the first four parts of a name: a wrapper's prefix ends at one of these indices."""
     return [0, *(place + 1 for place, letter in enumerate(name) if letter == ".")][:4]

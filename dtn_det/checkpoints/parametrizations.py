@@ -65,7 +65,7 @@ def fold_weight_norm(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> tu
 
 
 def _are_parts(g: Tensor, v: Tensor) -> bool:
-    """Return whether the shapes are those of a magnitude and a direction."""
+    """Return whether the shapes and dtypes fit a magnitude and a direction."""
     if not {g.dtype, v.dtype} <= _FLOATS:
         return False
     if not g.ndim:
@@ -76,8 +76,8 @@ def _are_parts(g: Tensor, v: Tensor) -> bool:
 
 def _product(g: Tensor, v: Tensor) -> Tensor:
     dtype = torch.promote_types(g.dtype, v.dtype)
-    # The axis that is not summed over: the magnitude has its length, which is more than 1. If there is no such axis,
-    # any axis of length 1 in both tensors gives the same norm. -1 stands for a norm over all axes.
+    # `axis` is the axis that the norm is not summed over: the magnitude has the same length there, more than 1. If
+    # there is no such axis, any axis of length 1 in both tensors gives the same norm. -1 means a norm over all axes.
     axis = next((axis for axis, length in enumerate(g.shape) if length == v.shape[axis] > 1), None)
     if axis is None:
         axis = next((axis for axis, length in enumerate(g.shape) if length == v.shape[axis]), -1)
@@ -88,8 +88,9 @@ def check_parametrizations(state: Mapping[str, Tensor], own: Iterable[str] | Non
     """Check that no weight is stored as parts of a parametrization, which only the parametrization's code can join.
 
     Args:
-        state: Names and tensors, after :func:`fold_weight_norm`, in the names of the model if ``own`` is given.
-        own: Names of the model; None if it is not known. Only parts of weights that the model has are refused.
+        state: Names and tensors, after :func:`fold_weight_norm`. If ``own`` is given, they have the model's names.
+        own: Parameter names of the model; None if the model is not known. Only parts of the model's own weights are
+            refused.
 
     Raises:
         CheckpointError: Some weights are stored as parts of a parametrization, such as spectral norm or LoRA.
@@ -116,7 +117,7 @@ def check_parametrizations(state: Mapping[str, Tensor], own: Iterable[str] | Non
 
 
 def _parts(state: Mapping[str, Tensor]) -> Iterator[tuple[str, str, str]]:
-    """Yield each part of a weight, the name of the weight, and the parametrization."""
+    """Yield the names of each part and of its weight, and the kind of the parametrization."""
     for name in state:
         if found := _PARAMETRIZED.match(name):
             kind = next((kind for kind, rest in _KINDS.items() if rest.match(found["rest"])), "a parametrization")

@@ -1,4 +1,4 @@
-"""The state dict within a checkpoint: the choice among several, and the check that it holds the weights themselves."""
+"""Find the state dict in a checkpoint, choose one of several, and check that it holds whole weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dtn_det.errors import CheckpointError
 StateDict = dict[str, Tensor]
 """Tensors by name."""
 
-# Keys of checkpoints under which libraries store the weights that the optimizer updates, and keys of averages.
+# Keys of checkpoints under which libraries store the weights that the optimizer updates (plain), and their average.
 PLAIN_PLACES = ("state_dict", "model", "model_state_dict", "module", "net", "network", "weights", "student")
 AVERAGED_PLACES = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "model_state_dict_ema"),
@@ -26,16 +26,16 @@ AVERAGED_PLACES = (
 # Key under which Lightning's WeightAveraging stores the plain weights; it stores the average under ``state_dict``.
 _LIGHTNINGS = "current_model_state"
 
-# Pattern of the keys under which programs of users store other data of a training, such as optimizers and metrics.
+# Pattern of the keys under which users' programs store other training data, such as optimizers and metrics.
 _OF_TRAINING_KEY = re.compile(
     r"^opt|optim|sched|scaler|loss|criterion|metric|rng|random|grad|meta|hyper|args|config|callback"
 )
 # A dict under an unknown key counts as a state dict if it has at least this many tensors.
 _FEWEST = 2
 
-# Names of counters that classes for averages store among their tensors.
+# Names of counters that classes for weight averages store among their tensors.
 _COUNTERS = frozenset({"steps", "n_averaged", "num_updates", "decay"})
-# Counters of ema_pytorch; a module may have a buffer named `step` of its own.
+# Counters of ema_pytorch, which are removed only together: a module may have its own buffer named `step`.
 _COUNTERS_OF_EMA_PYTORCH = frozenset({"initted", "step"})
 
 MERGE = (
@@ -51,7 +51,7 @@ _OF_ADAPTER = re.compile(
     r"(^|\.)(lora_\w+|modules_to_save|ia3_l|hada_w\d_\w|lokr_w\d\w*|vera_lambda_\w)(\.|$)"
     r"|^base_model\.model\..*\.base_layer\."
 )
-# Name of the row in which FSDP1 with `use_orig_params=False` joins the parameters of a wrapped module.
+# Name of the flat tensor in which FSDP1 with `use_orig_params=False` joins the parameters of a wrapped module.
 _FLAT = re.compile(r"(^|\.)_?flat_param(_\d+)?$")
 _SHOWN = 3
 
@@ -61,10 +61,11 @@ class Chosen:
     """A state dict, and the place in the checkpoint where it was found.
 
     Attributes:
-        kind: Kind of the weights if the checkpoint has both kinds or only an average, or if a kind was asked for; else
-            None.
+        kind: Kind of the weights if the checkpoint has both kinds or only an average, or if the user asked for a kind;
+            else None.
         place: Key of the state dict in the checkpoint; empty if the checkpoint is itself the state dict.
-        other: Key of the state dict of the other kind; empty if there is none.
+        other: Key of the average if plain weights were chosen, and the reverse; empty if the checkpoint has only one
+            kind.
         aside: Keys of the state dicts of other networks, such as the teacher of a distillation.
     """
 
@@ -78,27 +79,28 @@ class Chosen:
 def choose_weights(content: Mapping[str, Any], wanted: WeightsKind | None = None) -> Chosen:
     """Find the state dict of a checkpoint.
 
-    If a checkpoint has an average and plain weights, the average is taken, as timm does. If it has several networks,
-    their names may show which one is meant, see :mod:`dtn_det.checkpoints.two_networks`. MMEngine intends the average
-    too: its ``EMAHook`` saves the average under ``state_dict`` and the weights that the optimizer updates under
+    If a checkpoint has an average and plain weights, the average is taken, as timm does. If a checkpoint has several
+    networks, their names may show which one to load, see :mod:`dtn_det.checkpoints.two_networks`. MMEngine intends the
+    average too: its ``EMAHook`` saves the average under ``state_dict`` and the weights that the optimizer updates under
     ``ema_state_dict``.
 
     Args:
         content: A state dict; or a dict with one, perhaps nested, under a key of :data:`PLAIN_PLACES` or
             :data:`AVERAGED_PLACES`; or a dict without these keys in which exactly one key holds a state dict.
-        wanted: Kind of weights to take; None for the one that is meant.
+        wanted: Kind of weights to take; None to decide as described above.
 
     Returns:
         The state dict, with the names of the file.
 
     Raises:
-        CheckpointError: There is no state dict, none of the wanted kind, or several, and nothing shows which is meant.
+        CheckpointError: There is no state dict, or none of the wanted kind. Or there are several, and nothing shows
+            which one to load.
     """
     _check_same_places(content)
     plain = next(((key, state) for key in PLAIN_PLACES if (state := _weights(content.get(key)))), None)
     averaged = next(((key, state) for key in AVERAGED_PLACES if (state := _weights(content.get(key)))), None)
     if plain and averaged and _is_mmengines(content):
-        # EMAHook swaps the two: ``ema_state_dict`` holds the weights that the average has replaced.
+        # EMAHook swaps the two sets of weights: ``ema_state_dict`` holds the weights that the average has replaced.
         plain, averaged = averaged, plain
     if composer := _composers(content):
         plain, averaged = composer
@@ -168,7 +170,7 @@ _WRITE = (
 
 
 def _check_same_places(content: Mapping[str, Any]) -> None:
-    """Check that no two of the known places hold different weights of the same model."""
+    """Check that no two keys of :data:`PLAIN_PLACES` hold different weights of the same model."""
     places = {key: state for key in PLAIN_PLACES if (state := _weights(content.get(key)))}
     shapes = {key: {name: value.shape for name, value in state.items()} for key, state in places.items()}
     same = {key: state for key, state in places.items() if shapes[key] == next(iter(shapes.values()))}
@@ -177,7 +179,7 @@ def _check_same_places(content: Mapping[str, Any]) -> None:
 
 
 def _others(content: Mapping[str, Any]) -> Iterator[tuple[str, StateDict]]:
-    """Yield the state dicts under unknown keys, except those of optimizers and other parts of training."""
+    """Yield the keys and state dicts under unknown keys, without those of optimizers and other training data."""
     for key, value in content.items():
         key = str(key)
         if key in PLAIN_PLACES or key in AVERAGED_PLACES or key == _LIGHTNINGS or _OF_TRAINING_KEY.search(key.lower()):
@@ -203,7 +205,7 @@ def _only(states: Mapping[str, StateDict]) -> tuple[str, StateDict] | None:
 
 
 def averages_without_names(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the keys of averages that are lists of tensors: torch_ema, diffusers and Lightning's callbacks write them.
+    """Return the keys of averages that are lists of tensors, as torch_ema, diffusers and Lightning's callbacks write.
 
     Such an average cannot be loaded into a model, because its tensors have no names.
     """
@@ -220,7 +222,7 @@ def averages_without_names(content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _is_averaged_model(value: object) -> bool:
-    """Return whether a state dict, or one nested in ``value``, comes from ``torch.optim.swa_utils.AveragedModel``."""
+    """Return whether ``value`` is, or contains, a state dict of ``torch.optim.swa_utils.AveragedModel``."""
     if not isinstance(value, Mapping):
         return False
     inner = next((value[key] for key in PLAIN_PLACES if isinstance(value.get(key), Mapping)), None)
@@ -228,10 +230,9 @@ def _is_averaged_model(value: object) -> bool:
 
 
 def _composers(content: Mapping[str, Any]) -> tuple[tuple[str, StateDict], tuple[str, StateDict]] | None:
-    """Return the plain and the averaged weights of a training of Composer with EMA, each with its key.
+    """Return the plain and the averaged weights, each with its key, of a checkpoint of Composer with EMA; else None.
 
-    The result is None for other checkpoints. Composer's algorithm EMA exchanges the two sets before it saves. Source:
-    ``composer/algorithms/ema/ema.py``.
+    Composer's EMA exchanges plain and averaged weights before it saves. Source: ``composer/algorithms/ema/ema.py``.
     """
     algorithms = content.get("algorithms")
     pairs = algorithms.items() if isinstance(algorithms, Mapping) else algorithms
@@ -253,7 +254,7 @@ def _is_mmengines(content: Mapping[str, Any]) -> bool:
 
 
 def _weights(value: object) -> StateDict:
-    """Return the tensors of a state dict, or of one nested in ``value``; empty if there is no state dict."""
+    """Return the tensors of a state dict, which may be nested in ``value``; empty if there is no state dict."""
     if not isinstance(value, Mapping):
         return {}
     for key in (*PLAIN_PLACES, "shadow"):
@@ -297,16 +298,17 @@ def apply_masks(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> tuple[S
 def check_whole(state: Mapping[str, Tensor], own: Iterable[str] = ()) -> None:
     """Check that a state dict holds each weight of a whole model as a separate tensor.
 
-    Adapters add to the weights of another file, DeepSpeed's ZeRO-3 keeps the values in other files, and FSDP may join
-    all weights of a module in one row.
+    Adapters add to the weights of another file, DeepSpeed's ZeRO-3 stores the values in other files, and FSDP may join
+    all weights of a module in one flat tensor.
 
     Args:
-        own: Names of the model. If the model has adapters or joined rows itself, the state dict may have them too.
+        own: Names of the model. If the model itself has adapters or flat tensors, the state dict may have them too.
 
     Raises:
-        CheckpointError: The state dict has an adapter, lacks values as with ZeRO-3, or has rows that FSDP has joined.
+        CheckpointError: The state dict has an adapter, lacks values as with ZeRO-3, or has a flat tensor of FSDP.
     """
-    # Adapters that are parametrizations of PyTorch are not PEFT's, and `check_parametrizations` names them.
+    # Skip adapters that are parametrizations of PyTorch: they are not PEFT's, and `check_parametrizations` reports
+    # them.
     adapters = [name for name in state if _OF_ADAPTER.search(name) and "parametrizations." not in name]
     if adapters and not any(map(_OF_ADAPTER.search, own)):
         raise CheckpointError(

@@ -11,14 +11,14 @@ from dtn_det.layers.token_norms.factory import token_norm_class
 
 
 def trained_options(content: Mapping[str, Any]) -> dict[str, object] | None:
-    """Return the options of norms that the config within a checkpoint sets.
+    """Return the norm options that a checkpoint's config sets.
 
     Args:
         content: A training checkpoint of MMEngine, with its config as text under ``meta``.
 
     Returns:
-        The options in the form of :meth:`dtn_det.layers.TokenNorm.options`, without options that the config leaves to
-        the model. None if the checkpoint has no config, or the config has no norms of this package.
+        The options in the form of :meth:`dtn_det.layers.TokenNorm.options`, without options that the config does not
+        set and the model decides. None if the checkpoint has no config, or the config has no norms of this package.
     """
     meta = content.get("meta")
     text = meta.get("cfg") if isinstance(meta, Mapping) else None
@@ -36,10 +36,10 @@ def trained_options(content: Mapping[str, Any]) -> dict[str, object] | None:
 
 
 def config_value(text: str, name: str) -> Any:
-    """Return the value of a variable in the text of a config. MMEngine writes values as literals and calls of ``dict``.
+    """Return the value of a variable in a config's text, which MMEngine writes as literals and calls of ``dict``.
 
     Returns:
-        The value, in which parts other than literals and calls of ``dict`` become None. None if the text has no such
+        The value; parts that are neither literals nor calls of ``dict`` become None. None if the text has no such
         variable or is no config.
     """
     try:
@@ -68,7 +68,7 @@ def _value(node: ast.expr) -> Any:
 
 
 def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield a config and all configs nested in it, outer before inner."""
+    """Yield a config and all configs nested in it, each before those that it contains."""
     if isinstance(value, Mapping):
         yield value
         for inner in value.values():
@@ -84,7 +84,7 @@ def _options(settings: Mapping[str, Any]) -> dict[str, object] | None:
     except ValueError:
         return None
     found: dict[str, object] = {"norm": norm.__name__}
-    # If the config does not set these options, the model does, so they are unknown here.
+    # The host model chooses these options if the config does not set them, so their values are unknown here.
     of_host = {"eps", "num_groups"}
     parameters = inspect.signature(norm).parameters
     for name in norm.decisive:
@@ -93,6 +93,6 @@ def _options(settings: Mapping[str, Any]) -> dict[str, object] | None:
         elif name not in of_host:
             found[name] = parameters[name].default
     if norm.__name__ == "DTN" and settings.get("init") == "layernorm":
-        # With this `init`, the two options are off, whatever values the config gives them.
+        # This `init` turns off both options, whatever their values in the config.
         found |= {"head_rms": False, "unbiased": False}
     return found

@@ -47,8 +47,9 @@ class Weights:
         named: The weights of this state dict, under the names of the model.
         unnamed: Keys of averages that are lists without names. They cannot be loaded.
         pruned: Names of the pruned weights. In ``named`` they are multiplied by their masks.
-        copies: Both sets of weights, if mmcv's EMAHook wrote two into the state dict; else None.
-        folded: Names of the weights that the file has under weight normalization. In ``named`` they are whole.
+        copies: Averaged and plain weights, if mmcv's EMAHook wrote both into the state dict; else None.
+        folded: Names of the weights that the file stores as magnitude and direction (weight normalization). In
+            ``named`` the two are joined.
     """
 
     chosen: Chosen
@@ -81,7 +82,7 @@ class Weights:
             )
 
     def fact(self) -> dict[str, str]:
-        """Return the kind of the weights, for the manifest of a store; empty if the kind is unknown."""
+        """Return the kind of the weights as an entry for a store's manifest; an empty dict if the kind is unknown."""
         if self.copies is not None:
             return {"weights": self.copies.fact()}
         place = self.chosen.place if self.chosen.kind else self.named.prefix.rstrip(".")
@@ -99,11 +100,11 @@ class Weights:
 
     @property
     def _taken(self) -> str:
-        """Key or prefix of the weights that were taken from a file that also has the networks of :attr:`aside`."""
+        """Key or prefix of the weights that were taken, if the file has other networks too."""
         return self.chosen.place if self.chosen.aside else self.named.prefix
 
     def remarks(self, source: str) -> tuple[Remark, ...]:
-        """Return remarks on which of several files and state dicts was taken, on pruning and weight normalization."""
+        """Return remarks: which file and state dict was taken of several, pruned weights, and weight normalization."""
         found = (self._of_average, self._of_networks, self._of_pruning, self._of_weight_norm)
         return (*folder_remarks(source), *(remark for of_kind in found for remark in of_kind(source)))
 
@@ -135,7 +136,7 @@ class Weights:
         return (Remark(PRUNED, what, source, len(self.pruned), self.pruned[:3]),) if self.pruned else ()
 
     def _of_average(self, source: str) -> tuple[Remark, ...]:
-        """Return a remark if an average or one of two state dicts was taken, or if an average has no names."""
+        """Return a remark if the average was taken, if it was left out, or if it is a list without names."""
         if self.copies is not None:
             return (Remark(COPIES, self.copies.remark(), source),)
         if self.kind is None:
@@ -163,12 +164,11 @@ def choose_whole(
 
     Args:
         wanted: See :func:`find_weights`.
-        own: Names of the model if it is known.
+        own: Parameter names of the model, if the model is known.
 
     Returns:
-        The state dict with the names of the file, the names of the pruned weights, the names of the weights that were
-        under weight normalization, and both sets of weights of mmcv's EMAHook. The last is None if the state dict has
-        only one set.
+        The state dict with the names of the file; the names of the pruned weights; the names of the weights with weight
+        normalization; and averaged and plain weights of mmcv's EMAHook, or None if the state dict has only one set.
 
     Raises:
         CheckpointError: There is no state dict, or none of the wanted kind. Or the state dict is an adapter, or lacks
@@ -190,12 +190,12 @@ def choose_whole(
 def find_weights(
     own: Mapping[str, Tensor], content: Mapping[str, Any], source: str, wanted: WeightsKind | None = None
 ) -> Weights:
-    """Find the state dict of a checkpoint, and rename its weights as in the model as far as the names match.
+    """Find the state dict of a checkpoint, and give its weights the model's names where they match.
 
     Args:
-        wanted: ``'ema'`` or ``'plain'``, for a checkpoint with both. None takes the average if there is one. In a file
-            of mmcv's EMAHook, whose names do not show which set is the average, None takes the weights under the names
-            of the model.
+        wanted: ``'ema'`` or ``'plain'``, for a checkpoint with both. None takes the average if there is one. The names
+            in a file of mmcv's EMAHook do not show which set is the average: there, None takes the weights under the
+            model's names.
 
     Raises:
         CheckpointError: There is no state dict, or none of the wanted kind. Or the state dict is an adapter, lacks
@@ -216,5 +216,5 @@ def find_weights(
 
 
 def _starts(name: str) -> list[int]:
-    """Return where the parts of a name start."""
+    """Return the start indices of the dot-separated parts of a name."""
     return [0, *(place + 1 for place, letter in enumerate(name) if letter == ".")]

@@ -1,4 +1,4 @@
-"""`dtn-det check`: say what folders and files are and whether they fit a model, without running it."""
+"""`dtn-det check`: identify folders and files, and check whether they fit a model, without running the model."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def _corruptor(args: argparse.Namespace, profile: str) -> Corruptor:
 
 
 def _cells(args: argparse.Namespace, profile: str, default: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return the chosen corruptions and severities. ``profile`` and ``default`` are used where the user named none."""
+    """Return the chosen corruptions and severities; ``profile`` and ``default`` apply where the user chose none."""
     from dtn_det.corruptions.catalog import select_corruptions, select_severities
     from dtn_det.corruptions.profiles import get_profile
 
@@ -134,7 +134,7 @@ def _tree(args: argparse.Namespace) -> int:
 
 
 def _tell_plain(console: Console, args: argparse.Namespace, tree: TreePlan) -> None:
-    """Print how to get images as in ImageNet-C from a folder that was not recognised as ImageNet."""
+    """If a folder is not recognised as ImageNet, print how to get images as in ImageNet-C from it."""
     if not tree.source.classes:
         if args.layout == "auto":
             _say(
@@ -160,7 +160,7 @@ def _tell_size(console: Console, profile: str, path: Path) -> None:
     try:
         with Image.open(path) as image:
             remark = size_remark(profile, *image.size)
-    # An unreadable image is reported later, when it is to be corrupted.
+    # An unreadable image is reported later, by the corruption itself.
     except Exception:
         return
     if remark is not None:

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     options = DetectionOptions(**{**values, **sweep_options.resolved(args)})
     with reporting_file_errors():
         console = Console()
-        # Standard output is for the results alone; what MMDetection prints and the progress go to standard error.
+        # Standard output is for the results only; progress and the output of MMDetection go to standard error.
         with contextlib.redirect_stdout(sys.stderr):
             swept = run_detection(options, console)
             if swept is None:

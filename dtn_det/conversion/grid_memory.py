@@ -1,8 +1,8 @@
 """The grids of tokens that the hooks of a converted model have seen in its current forward pass.
 
-When the outermost call of the model starts, all grids of earlier passes are forgotten. When it ends, also with an
-error, its own grids are forgotten. If a part of the model is called by itself (timm's `forward_features`), no call
-marks where the pass starts and ends; then each norm may read a grid once.
+The outermost call of the model is a forward pass. When it starts, all grids of earlier passes are forgotten. When it
+ends, even with an error, the grids of this pass are forgotten. If a part of the model is called by itself (timm's
+`forward_features`), no call marks where the pass starts and ends; then each norm may read a grid once.
 
 A host is a part of the model that makes tokens and contains the blocks that process them, such as the vision tower of a
 CLIP.
@@ -21,18 +21,19 @@ from dtn_det.errors import InputError
 
 Grid = tuple[int, int]
 
-# Largest number of grids to keep between a forward pass and its backward pass.
+# Largest number of grids to store between a forward pass and its backward pass.
 _MAX_GRIDS = 64
 
 
 @dataclass(frozen=True)
 class PatchLayout:
-    """The layout of the patches of a batch, as read from the arguments of a host.
+    """The patch layout of a batch, as read from the arguments of a host.
 
     Attributes:
-        grid: `(H, W)`, the same for all images; padding may follow its tokens. None if the images have no common grid.
+        grid: `(H, W)`, the same for all images; padding may follow the tokens of the grid. None if the images have no
+            common grid.
         source: Names of the arguments from which the layout was read.
-        problem: What was found instead of a common grid, for the message of an error.
+        problem: What was found instead of a common grid, for error messages; empty if there is one.
     """
 
     grid: Grid | None
@@ -43,11 +44,11 @@ class PatchLayout:
 
 @dataclass
 class ToldLayout:
-    """A layout of patches, and the module whose arguments showed it.
+    """A patch layout, and the module that received it as arguments.
 
     Attributes:
         path: Path of the module.
-        readers: Names of the norms that have read it; used only if a part of the model is called by itself.
+        readers: Names of the norms that have read the layout; used only if a part of the model is called by itself.
     """
 
     path: str
@@ -61,7 +62,7 @@ class SeenGrid:
 
     Attributes:
         padded: True if padding may follow the tokens of the grid.
-        readers: Names of the norms that have read it; used only if a part of the model is called by itself.
+        readers: Names of the norms that have read the grid; used only if a part of the model is called by itself.
     """
 
     grid: Grid
@@ -74,16 +75,16 @@ class SeenGrid:
 class GridMemory:
     """Everything that the hooks of one model have seen in its current forward pass.
 
-    Grids are kept under the path of the host and the width (number of channels) of its tokens.
+    Grids are stored under the host's path and the width (number of channels) of its tokens.
 
     Attributes:
-        outermost: For each thread, the path of the outermost module whose call is running.
+        outermost: For each thread, the path of the outermost module that is being called.
         seen: For each thread, host and width, the grid of the current forward pass.
-        layouts: For each thread and host, the layout of patches of the current forward pass.
+        layouts: For each thread and host, the patch layout of the current forward pass.
         pending: For each host and width, the grids of earlier passes whose activations a backward pass may still
             recompute (activation checkpointing). Each grid has a flag that is True if padding may follow its tokens.
         used_again: True if a backward pass has recomputed activations since a grid was last added to `pending`.
-        surpluses: Every number of tokens outside the grid that a norm has received so far.
+        surpluses: All numbers of tokens outside the grid, such as prefix tokens, that norms have received so far.
         mask: `(B, L)`, True for the valid tokens of sequences; None if there is no mask.
     """
 
@@ -96,7 +97,7 @@ class GridMemory:
     mask: Tensor | None = None
 
     def tell_layout(self, host: str, path: str, layout: PatchLayout | None) -> None:
-        """Keep the layout from a module's arguments, unless a module around it had a layout in the same call."""
+        """Store the patch layout in a module's arguments, unless an enclosing module has stored one in this call."""
         key = current_thread(), host
         told = self.layouts.get(key)
         if told is not None and path != told.path and path.startswith(f"{told.path}." if told.path else ""):
@@ -107,18 +108,18 @@ class GridMemory:
             self.layouts[key] = ToldLayout(path, layout)
 
     def read_layout(self, hosts: tuple[str, ...], name: str) -> PatchLayout | None:
-        """Return the layout that the nearest host around a norm received in this pass; None if there is none."""
+        """Return the patch layout that the nearest host around a norm received in this pass; None if there is none."""
         thread = current_thread()
         told = next((self.layouts[thread, host] for host in hosts if (thread, host) in self.layouts), None)
         if told is None or thread in self.outermost:
             return told.layout if told else None
         if name in told.readers:
-            return None  # The layout is of an earlier pass, and this pass received none.
+            return None  # an earlier pass's layout; this pass received none
         told.readers.add(name)
         return told.layout
 
     def record(self, host: str, width: int, grid: Grid, batch: int) -> None:
-        """Keep the grid of tokens with `width` channels that a host has made."""
+        """Store the grid of the tokens, with `width` channels, that a host has made."""
         thread = current_thread()
         if _computes_again() and thread not in self.outermost:
             return
@@ -126,7 +127,7 @@ class GridMemory:
         self.keep_for_backward(host, width, grid)
 
     def keep_for_backward(self, host: str, width: int, grid: Grid, padded: bool = False) -> None:
-        """Keep a grid for the case that the backward pass recomputes activations."""
+        """Store a grid, because the backward pass may recompute activations (activation checkpointing)."""
         if not torch.compiler.is_compiling() and torch.is_grad_enabled() and not _computes_again():
             if self.used_again:
                 self.pending, self.used_again = {}, False
@@ -135,7 +136,7 @@ class GridMemory:
                 self.pending[host, width] = [*known[1 - _MAX_GRIDS :], (grid, padded)]
 
     def find(self, hosts: tuple[str, ...], width: int, name: str, num_tokens: int) -> SeenGrid | None:
-        """Return the grid of a norm's tokens; None if none was seen in this pass.
+        """Return the grid of a norm's tokens; None if this pass has seen no grid of this width.
 
         Args:
             hosts: Paths of the hosts around the norm, the nearest first.
@@ -150,19 +151,19 @@ class GridMemory:
         if seen is None or torch.compiler.is_compiling() or thread in self.outermost:
             return seen
         if name in seen.readers:
-            return None  # The grid is of an earlier pass, and this pass has seen none.
+            return None  # an earlier pass's grid; this pass has seen none
         seen.readers.add(name)
         return seen
 
     def start(self, path: str) -> None:
-        """Record that a call of a module starts. If no other call is running, forget the grids of earlier passes."""
+        """Record the start of a call. If no other call is running, a pass starts: forget grids of earlier passes."""
         thread = current_thread()
         if self.outermost.get(thread, path) == path:
             self._forget(thread)
             self.outermost[thread] = path
 
     def end(self, path: str) -> None:
-        """Record that a call of a module ends. If it was the outermost call, the pass is over."""
+        """Record the end of a module's call. If this was the outermost call, the pass ends: forget its grids."""
         thread = current_thread()
         if self.outermost.get(thread) == path:
             self._forget(thread)
@@ -197,17 +198,17 @@ class GridMemory:
 
 @dataclass
 class PassHooks:
-    """Hooks that tell the memory when a call of a module starts and ends. The outermost such call is a forward pass."""
+    """Hooks that report the start and the end of a module's calls to the grid memory."""
 
     memory: GridMemory
     path: str
 
     def start(self, module: nn.Module, args: Any) -> None:
-        """Record that a call starts; the outermost starts a pass and forgets earlier grids: the forward pre-hook."""
+        """Record the start of a call; used as a forward pre-hook."""
         self.memory.start(self.path)
 
     def end(self, module: nn.Module, args: Any, output: Any) -> None:
-        """End the pass, and forget its grids: the forward hook, which must also run after errors."""
+        """Record the end of a call; used as a forward hook that also runs after errors."""
         self.memory.end(self.path)
 
 
@@ -217,8 +218,8 @@ class BlockGrid:
 
     Attributes:
         grids: For each thread, the grid; None if the block received no grid.
-        readings: For each thread, the two possible grids of a map whose shape fits both `(B, H, W, C)` and `(B, C, H,
-            W)`.
+        readings: For each thread, the two possible grids, if the shape of the map fits both `(B, H, W, C)` and `(B, C,
+            H, W)`.
     """
 
     grids: dict[int, Grid | None] = field(default_factory=dict)
@@ -226,16 +227,16 @@ class BlockGrid:
 
     @property
     def grid(self) -> Grid | None:
-        """The grid of the current thread's call, or None."""
+        """The grid that the current thread's call received; None if it received none."""
         return self.grids.get(current_thread())
 
     @property
     def unclear(self) -> tuple[Grid, Grid] | None:
-        """The two possible grids of the current thread's map, `(B, H, W, C)` first; None if its grid is known."""
+        """The two possible grids of the current thread's map, first of `(B, H, W, C)`; None if the grid is known."""
         return None if self.grid else self.readings.get(current_thread())
 
     def tell(self, grid: Grid | None, readings: tuple[Grid, Grid] | None = None) -> None:
-        """Keep the grid, or the two possible grids, of the call that starts in the current thread."""
+        """Store the grid, or the two possible grids, of the call that starts in the current thread."""
         thread = current_thread()
         self.grids[thread] = grid
         if readings is not None:
@@ -244,7 +245,7 @@ class BlockGrid:
             self.readings.pop(thread, None)
 
     def forget(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Forget the grid of the current thread's call: a forward hook, which must also run after errors."""
+        """Forget the grid of the current thread's call; used as a forward hook that also runs after errors."""
         thread = current_thread()
         self.grids.pop(thread, None)
         self.readings.pop(thread, None)

@@ -1,8 +1,8 @@
-"""Layouts of patches that models receive as arguments: the places of each image's patches, and the padding.
+"""Patch layouts that models receive as arguments: the position of each patch in its image, and the padding.
 
-Such models (NaFlex) take patches instead of images, in one row per image. The grids of the images differ, so rows are
-padded to a common length. Arguments contain the grid of each image. Converted norms accept only batches whose images
-have the same grid.
+Models such as NaFlex take patches instead of images, in one row per image. The grids of the images differ, so rows are
+padded to a common length, and arguments contain the grid of each image. Converted norms accept only batches whose
+images have the same grid.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from dtn_det.conversion.grid_memory import Grid, GridMemory, PatchLayout
 from dtn_det.conversion.hosts.traits import arguments
 
-# Arguments that show the layout. timm's NaFlexVit: coordinates (B, N, 2) and validity (B, N). SigLIP 2: grids (B, 2)
-# and validity (B, N). Idefics and its relatives: validity of the patches as a map (B, H, W).
+# Names of the arguments with the patch layout. timm's NaFlexVit has coordinates (B, N, 2) and validity (B, N), SigLIP 2
+# has grids (B, 2) and validity (B, N), and Idefics and related models have a map (B, H, W) of valid patches.
 _COORDINATES = "patch_coord"
 _SHAPES = "spatial_shapes"
 _VALID = ("patch_valid", "pixel_attention_mask")
@@ -27,22 +27,23 @@ _NAMES = (_COORDINATES, _SHAPES, *_VALID, _CELLS)
 
 
 def tells_layout(module: nn.Module) -> bool:
-    """Return whether a module has an argument that shows where the patches of each image lie."""
+    """Return whether a module has an argument that contains the patch layout."""
     names = set(arguments(module))
-    # In a module that takes no images, such as an encoder of deformable attention, `spatial_shapes` has another
-    # meaning: the sizes of feature maps.
+    # `spatial_shapes` contains the patch layout only in modules that take images. Others, such as encoders of
+    # deformable attention, use this name for the sizes of feature maps.
     return not (set(_NAMES) - (set() if "pixel_values" in names else {_SHAPES})).isdisjoint(names)
 
 
 def read_layout(told: Mapping[str, Any]) -> PatchLayout | None:
-    """Read the layout of the patches from the arguments of a host.
+    """Read the patch layout from the arguments of a host.
 
     Args:
         told: Arguments by name: ``patch_coord`` `(B, N, 2)`, ``spatial_shapes`` `(B, 2)`, ``patch_valid`` and
             ``pixel_attention_mask`` `(B, N)`, ``patch_attention_mask`` `(B, H, W)`. Other arguments are ignored.
 
     Returns:
-        The common grid of the images, or the reason why they have none. None if no argument shows the layout.
+        The patch layout. Without a common grid of the images, its ``problem`` says why. None if no argument contains
+        the layout.
     """
     valid_name = next((name for name in _VALID if _is_tensor(told.get(name), 2)), None)
     valid = None if valid_name is None else told[valid_name].bool()
@@ -67,10 +68,10 @@ def read_layout(told: Mapping[str, Any]) -> PatchLayout | None:
 
 @dataclass
 class RecordLayout:
-    """A forward pre-hook on a module whose arguments show where the patches of each image lie.
+    """A forward pre-hook on a module that receives the patch layout as arguments.
 
     Attributes:
-        host: Path of the host that the tokens are made for.
+        host: Path of the host that makes the tokens.
         names: Names of the arguments of the module's `forward`.
     """
 
@@ -80,7 +81,7 @@ class RecordLayout:
     names: tuple[str, ...]
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Keep the layout of this call."""
+        """Store the patch layout of this call."""
         told: dict[str, Any] = {}
         for name, value in (*zip(self.names, args, strict=False), *kwargs.items()):
             # NaFlexVit also takes these arguments in one dictionary.
@@ -122,7 +123,7 @@ def _of_grids(grids: list[Grid], valid: Tensor | None, source: str) -> PatchLayo
 
 
 def _of_cells(cells: Tensor) -> PatchLayout | None:
-    """Read the layout from a map of valid patches; None if all are valid, because the map is then the grid."""
+    """Read the layout from a map of valid patches; None if all are valid, because the map then shows the grid."""
     if bool(cells.all()):
         return None
     grids = list(zip(cells.any(2).sum(1).tolist(), cells.any(1).sum(1).tolist(), strict=True))

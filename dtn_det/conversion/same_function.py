@@ -13,29 +13,29 @@ _HOOKS = (
     *("_forward_hooks", "_forward_pre_hooks"),
     *("_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_load_state_dict_pre_hooks"),
 )
-# Classes whose own `forward` computes LayerNorm's function. The tests compare the two.
+# Classes with their own `forward` that computes LayerNorm's function. The tests compare them with LayerNorm.
 KNOWN = frozenset({("timm.layers.norm", "LayerNorm"), ("timm.layers.norm", "LayerNormFp32")})
 _OWN_TENSORS = frozenset({"weight", "bias"})
-# Largest difference of outputs, which are of the order of 1. Rounding in float32 changes them by about 1e-6, a further
-# activation or scale by far more.
+# Largest difference from LayerNorm's outputs, which are of the order of 1. Rounding in float32 changes outputs by about
+# 1e-6; a further activation or scale changes them much more.
 _TOLERANCE = 1e-3
-# Standard deviation of inputs that show a different eps, because eps is of the order of their variance.
+# Standard deviation of the inputs that reveal a different eps: their variance is of the order of eps.
 _SMALL = 1e-3
 
 
 class LikeLayerNorm:
     """Decides for each norm of a model whether it computes ``F.layer_norm`` with the norm's weight, bias and eps.
 
-    A norm whose class has its own ``forward`` is run on a small random input, once for all norms of the class with the
-    same settings. It runs on the CPU with random weights in place of its own, so the device and the weights of the
-    model neither matter nor change. The global random state does not change.
+    If the class of a norm has its own ``forward``, the norm is tried on a small random input. All norms of the class
+    with the same settings are tried only once. The trial runs on the CPU with random weights, so that the device and
+    the weights of the model have no effect on the result. Neither the model nor the global random state changes.
     """
 
     def __init__(self) -> None:
         self._tried: dict[tuple[object, ...], str | None] = {}
 
     def reason_to_stay(self, norm: nn.LayerNorm) -> str | None:
-        """Return why a norm over one axis must stay; None if another norm can take its place.
+        """Return why a norm over one axis must not be replaced; None if another norm can take its place.
 
         A norm stays if it has hooks, parametrizations or submodules, because the new norm would not have them, or if it
         does not compute LayerNorm's function.
@@ -51,10 +51,10 @@ class LikeLayerNorm:
 
 
 def attachments(module: nn.Module, parts: frozenset[str] = frozenset()) -> str | None:
-    """Return what a norm has beyond its weight and bias, as a reason to stay; None if it has nothing else.
+    """Return what a norm has besides weight and bias, as a reason not to replace it; None if it has nothing else.
 
     Args:
-        parts: Names of submodules that the module may have.
+        parts: Names of submodules that the norm may have.
     """
     if "parametrizations" in module._modules:
         return "has parametrized weights, which the new norm would not have"
@@ -71,13 +71,13 @@ def attachments(module: nn.Module, parts: frozenset[str] = frozenset()) -> str |
     if others:
         return f"has the parts {', '.join(others)}, which the new norm would not have"
     tensors = [*module._parameters, *module._buffers]
-    # BatchNorm also has the buffers of its running statistics, which are no reason to stay.
+    # BatchNorm also has buffers of running statistics, which are no reason not to replace it.
     more = [name for name in tensors if name not in _OWN_TENSORS and not isinstance(module, nn.BatchNorm1d)]
     return f"has the tensors {', '.join(more)} beyond weight and bias" if more else None
 
 
 def _settings(norm: nn.LayerNorm) -> list[tuple[str, str]]:
-    """Return the names and values of a norm's attributes, in which norms of one class may differ."""
+    """Return the names and values of the attributes in which norms of one class may differ."""
     # Attributes with an underscore are those of nn.Module, or private counters.
     own = {name: value for name, value in vars(norm).items() if not name.startswith("_")}
     without = [name for name, value in norm._parameters.items() if value is None]
@@ -88,7 +88,7 @@ def _settings(norm: nn.LayerNorm) -> list[tuple[str, str]]:
 
 @torch.no_grad()
 def _difference(norm: nn.LayerNorm) -> str | None:
-    """Return how the outputs of a norm differ from LayerNorm's for a random input, in training and in evaluation."""
+    """Return how a norm's outputs differ from LayerNorm's for a random input, in training or evaluation; else None."""
     generator = torch.Generator(device="cpu").manual_seed(0)
 
     def draw(*shape: int) -> Tensor:

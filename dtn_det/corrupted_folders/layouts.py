@@ -1,4 +1,4 @@
-"""The images of a folder, and where each goes in a corrupted tree."""
+"""List the images of a folder, with the path of each in the corrupted tree."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SourceImage:
     """An image to be corrupted.
 
     Attributes:
-        key: Identity of the image, from which its randomness follows.
+        key: Identity of the image: the seed of its random numbers depends on it.
         target: Path of its corrupted copy within the folder of each corruption and severity.
     """
 
@@ -53,8 +53,8 @@ class Source:
 
     Attributes:
         images: All its images, sorted by target.
-        annotations: COCO's annotation files, by their paths within the tree, which are also their paths within each
-            corruption and severity. A value is the path of a file to be copied, or the new content of a changed file.
+        annotations: COCO's annotation files by their paths in the folder of each corruption and severity. A value is
+            the path of a file to copy, or the new content of a changed file.
         classes: All class folders, including folders without images; empty if there are no class folders.
     """
 
@@ -66,7 +66,7 @@ class Source:
 
     @property
     def digest(self) -> str:
-        """A hash of the keys and targets of the images. It identifies a set of images wherever the set lies."""
+        """A hash of the keys and targets of the images, independent of the folder in which they lie."""
         digest = hashlib.sha256()
         for image in self.images:
             digest.update(f"{image.key}\0{image.target}\0".encode("utf-8", "surrogatepass"))
@@ -83,8 +83,8 @@ def list_folder(root: Path, layout: str) -> Source:
         layout: ``'imagenet'`` or ``'plain'``.
 
     Raises:
-        InputError: The folder holds no images. Or, in ImageNet's layout, it holds no class folders, or other folders
-            beside them.
+        InputError: The folder holds no images. Or, in ImageNet's layout, it holds no class folders, or it also holds
+            other folders.
         OSError: A folder cannot be read.
     """
     found = recognise(root)
@@ -92,7 +92,7 @@ def list_folder(root: Path, layout: str) -> Source:
 
 
 def list_plain(root: Path, found: Recognised) -> Source:
-    """List all images below a folder, whatever it was recognised as.
+    """List all images below a folder in the plain layout.
 
     Raises:
         InputError: The folder holds no images.
@@ -138,7 +138,9 @@ def sort_images(images: Sequence[SourceImage]) -> tuple[SourceImage, ...]:
 
 
 def choose(source: Source, limit: int | None, seed: int) -> tuple[SourceImage, ...]:
-    """Choose images of a source by their targets: see :func:`dtn_det.datasets.choosing.choose_paths`.
+    """Choose images of a source at random with :func:`dtn_det.datasets.choosing.choose_paths`.
+
+    The targets identify the images. Without a limit, all images are returned.
 
     Raises:
         InputError: The limit is below 1.
@@ -164,11 +166,11 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
     Args:
         annotations: The annotation files, relative to the current folder or else to ``root``; if empty, the only file
             in ``root/annotations``.
-        images: Folder that the file names are relative to, itself relative to ``root``; None to look for it.
+        images: Folder of the images, relative to ``root``; None to search for it below ``root``.
 
     Raises:
-        AnnotationError: A file is not a COCO annotation file, or COCO's evaluation would fail on it. Or an image is not
-            read with its annotated size, for example because of its EXIF orientation.
+        AnnotationError: A file is not a COCO annotation file, or COCO's evaluation would fail on it. Or the size of an
+            image is not the annotated size, for example because of its EXIF orientation.
         InputError: Several files or several image folders could be meant, or two files have different ids for an image.
         FileNotFoundError: A file or folder is missing.
     """
@@ -189,7 +191,7 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
             key = _key(image["id"])
             target = PurePosixPath(folder.relative_to(root).as_posix()) / _name(file, image["file_name"])
             if target in own:
-                # An image file that is listed under several ids still has only one corrupted copy.
+                # List an image file once even if it has several ids, because there is only one corrupted copy.
                 shared.add(target)
                 key = own[target]
             own[target] = key
@@ -205,13 +207,13 @@ def list_coco(root: Path, annotations: Sequence[Path], images: Path | None = Non
                 "the first id; dtn-det mpc on the clean images gives each id its own"
             )
             remarks.append(counted_remark(path, "files_corrupted_once", what, sorted(map(str, shared))))
-        # Files that other readers would misread or refuse are written in a form that they read.
+        # Write the corrected content of changed files, because other readers would misread or refuse the original.
         files[_target(root, path)] = json.dumps(file.content()).encode() if file.changed else path
     return Source("coco", sort_images(list(found.values())), files, tuple(remarks))
 
 
 def rename_images(annotations: bytes, suffix: str) -> bytes:
-    """Return an annotation file in which the file names of all images end in ``suffix``."""
+    """Return an annotation file with the extension of all file names of images replaced by ``suffix``."""
     content = json.loads(annotations)
     for image in content["images"]:
         image["file_name"] = str(PurePosixPath(image["file_name"]).with_suffix(suffix))
@@ -248,12 +250,12 @@ def _name(file: CocoFile, text: str) -> PurePosixPath:
 
 
 def _key(number: Id) -> Key:
-    """Return an id as a key. Fractions become text, because a key cannot be a fraction."""
+    """Return an id as a key. Fractions become text, because keys are integers or texts."""
     return str(number) if isinstance(number, float) else number
 
 
 def _target(root: Path, path: Path) -> PurePosixPath:
-    """Return an annotation file's path in a tree: its path below ``root``, else ``annotations/`` and its name."""
+    """Return an annotation file's path in a tree: relative to ``root``, or ``annotations/NAME`` if it is elsewhere."""
     path, root = path.resolve(), root.resolve()
     inside = path.is_relative_to(root)
     return PurePosixPath(path.relative_to(root).as_posix() if inside else f"{ANNOTATION_FOLDER}/{path.name}")
@@ -270,8 +272,7 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
     """Find the folder, at most two levels down, that holds most of the images of a COCO file.
 
     Args:
-        advice: End of the error message, which says what the user can do; empty for the advice that fits `dtn-det
-            corrupt`.
+        advice: What the user can do, for the error message; empty for advice on `dtn-det corrupt`.
 
     Raises:
         FileNotFoundError: No folder holds any of the images.
@@ -299,15 +300,17 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
             f"expected the images of {file.path} in {root} or a folder in it, got none, such as {first!r}: {why}"
         )
     candidates = [folder for folder in folders if hits[folder] == best]
-    # Splits of a set often number their images alike: instances_val.json then belongs to val/.
+    # Prefer the folder of the split in the file's name, such as val/ for instances_val.json: other splits may contain
+    # images with the same names.
     named = [folder for folder in candidates if folder != root and folder.name in file.path.stem]
     chosen = named if len(named) == 1 else _of_split(candidates, root, file)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if len(chosen) > 1:
         name = next((name for name in [*twice, *sample] if _having(folders, name)), "")
         having = _of_split(_having(folders, name), root, file) if name else []
-        # The advice is to choose with --images if the command has this option, no image is listed twice, and not just
-        # one folder has the image.
+        # Pass the folders with the image to get the advice of moving images; pass none for the advice of --images. That
+        # advice helps if the command has the option (no `advice` is given), no image is listed twice, and several
+        # folders or none have the image.
         _refuse(root, file, chosen, name, having if advice or twice or len(having) == 1 else [])
     # Refuse if the folder lacks images that another folder has, or if two images of one name lie in two folders.
     for name in [*(name for name in sample if not is_there(chosen[0], name)), *(twice if not named else ())]:
@@ -318,7 +321,7 @@ def image_folder(root: Path, file: CocoFile, advice: str = "") -> Path:
 
 
 def _refuse(root: Path, file: CocoFile, folders: Sequence[Path], name: str, having: Sequence[Path]) -> NoReturn:
-    """Raise the error that several folders could be meant; ``having`` are the folders that have the image ``name``."""
+    """Raise the error that several folders could be meant; ``having`` are those that contain the image ``name``."""
     why = folder_into_name(name, having, Path(os.path.commonpath(folders))) if having else "choose with --images"
     places = ", ".join(str(folder.relative_to(root)) for folder in folders)
     raise InputError(f"expected one folder with the images of {file.path}, got {places}: {why}")
@@ -329,6 +332,6 @@ def _having(folders: Sequence[Path], name: str) -> list[Path]:
 
 
 def _of_split(folders: Sequence[Path], root: Path, file: CocoFile) -> list[Path]:
-    """Return the folders whose path has a part, such as ``val``, that is in the file's name; all if there are none."""
+    """Return the folders with a path part, such as ``val``, that is in the file's name; all folders if none has."""
     inside = [one for one in folders if any(part in file.path.stem for part in one.relative_to(root).parts)]
     return inside or list(folders)

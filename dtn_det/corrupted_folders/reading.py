@@ -19,7 +19,7 @@ from dtn_det.datasets.labelled import LabelledImage, LabelledImages, file_size
 from dtn_det.datasets.remarks import Remark
 from dtn_det.errors import InputError
 
-# Number of images whose file sizes help to identify a tree; reading the sizes of all files would take minutes.
+# Number of images whose file sizes help to identify a tree. Reading the sizes of all files would take minutes.
 _SIZED = 100
 _TINY = "Tiny-ImageNet-C"
 
@@ -28,15 +28,13 @@ Cells = Sequence[tuple[str, int]]
 
 @dataclass(frozen=True)
 class CorruptedTree:
-    """A folder of corrupted images, with what its manifest says.
+    """A folder of corrupted images, with the content of its manifest.
 
     Attributes:
-        origin: What the images were made with, as far as the manifest says.
-        classes: All class folders of the clean images, of which the tree may hold a part; empty if the manifest does
-            not say.
-        num_images: Number of clean images in the folder that the tree was made from; None if the manifest does not say.
-        limit: Number of images that ``dtn-det corrupt --limit`` asked for; None for all, or if the manifest does not
-            say.
+        origin: How the images were corrupted, as far as the manifest records it.
+        classes: All class folders of the clean images, of which the tree may contain only some; empty if unknown.
+        num_images: Number of clean images in the folder that was corrupted; None if unknown.
+        limit: The value of ``dtn-det corrupt --limit``; None for all images or if unknown.
     """
 
     found: Recognised
@@ -47,17 +45,17 @@ class CorruptedTree:
 
     @property
     def identity(self) -> str:
-        """The line in a store that says what the images were made with."""
+        """The line in a store that records how the images were corrupted."""
         return str(self.origin)
 
     @property
     def profile(self) -> str | None:
-        """Name of the profile that the images were made with, or None if the manifest does not say."""
+        """Name of the profile that the images were corrupted with; None if unknown."""
         return None if self.origin.made_by is None else self.origin.made_by.profile
 
     @property
     def seed(self) -> int:
-        """Seed of the corruptions and of the choice of the clean images; 0 if the manifest does not say."""
+        """Seed of the corruptions and of the random choice of images; 0 if unknown."""
         return 0 if self.origin.made_by is None else self.origin.made_by.seed
 
     @property
@@ -92,11 +90,12 @@ def list_tree(
     """List the images of a tree, which must be the same in all wanted cells.
 
     Args:
-        classes: One of :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to decide by the folders' names.
+        classes: How classes are numbered, one of :data:`dtn_det.datasets.folders.label_maps.CLASSES`; None to decide by
+            the folders' names.
         clean: The clean images, if they are known. The tree may hold only a part of their classes.
 
     Returns:
-        The images, and lines that identify the set of images: names, labels and the sizes of some files.
+        The images; and lines of text that identify the set of images by names, labels and the sizes of some files.
 
     Raises:
         InputError: A cell is missing, cells hold different images, or a class is not known.
@@ -111,7 +110,8 @@ def list_tree(
     present = {key.partition("/")[0] for key in keys}
     classes = classes or tree.found.classes
     known = {*tree.classes}
-    # If the clean images lack a class, match_clean reports the images that are missing.
+    # Use the classes of the clean images only if they include all classes of the tree. If they lack one, match_clean
+    # reports the missing images.
     if not known and clean is not None and present <= clean.labels.numbers.keys():
         known = {*clean.labels.numbers}
     if not known and classes != "imagenet" and (tree.num_images or 0) > len(keys):
@@ -120,7 +120,7 @@ def list_tree(
             f"{tree.num_images}: write it again with the same `dtn-det corrupt` command, which adds the classes to "
             "corruptions.json and keeps the images, or name the clean images with --clean"
         )
-    # The folders of all cells are numbered together, so that the order of the cells does not matter.
+    # Number the folders of all cells together, so that the order of the cells does not change the labels.
     labels = map_labels(known or {name for cell in cells for name in subfolders(folders[cell])}, classes, root)
     unknown = sorted(present - {*labels.numbers})
     if unknown:
@@ -147,7 +147,7 @@ def list_tree(
 
 
 def _selection(tree: CorruptedTree, present: int, limit: int | None, limit_seed: int) -> str:
-    """Return the name of the selection for stores, which also says if the tree lacks a part of the clean images."""
+    """Return the text for stores on how images were selected, and whether the tree lacks some of the clean images."""
     if (taken := selection_name(limit, present, limit_seed)) != "all":
         return taken if present >= (tree.num_images or 0) else f"{taken} in the tree, of {tree.num_images} clean images"
     if tree.num_images is None or present >= tree.num_images:
@@ -158,7 +158,7 @@ def _selection(tree: CorruptedTree, present: int, limit: int | None, limit_seed:
 
 
 def unused_clean(images: LabelledImages, clean: LabelledImages, folder: Path) -> tuple[Remark, ...]:
-    """Return a remark with the number of clean images that have no corrupted image in the tree.
+    """Return a remark with the number of clean images without a corrupted image in the tree; empty if there are none.
 
     Args:
         clean: The clean images, each of which belongs to at most one image of the tree.
@@ -174,7 +174,7 @@ _LONGEST = 300
 
 
 def _missing(root: Path, absent: Cells, choice: str) -> str:
-    """Return one line on the folders that a tree lacks, shortened where it would be longer than 300 characters."""
+    """Return a message on the folders that a tree lacks, shortened to at most 300 characters where possible."""
     parts, whole = _by_corruption(absent)
     text = ""
     for shown in range(len(whole), -1, -1):
@@ -192,7 +192,7 @@ def _missing(root: Path, absent: Cells, choice: str) -> str:
 
 
 def _by_corruption(cells: Iterable[tuple[str, int]]) -> tuple[list[str], list[str]]:
-    """Return missing cells as texts such as ``fog 1, 2``, and the corruptions of which all severities are missing."""
+    """Return texts such as ``fog 1, 2`` for missing cells, and the names of corruptions that lack all severities."""
     by_name: dict[str, list[int]] = {}
     for name, severity in cells:
         by_name.setdefault(name, []).append(severity)
@@ -202,7 +202,7 @@ def _by_corruption(cells: Iterable[tuple[str, int]]) -> tuple[list[str], list[st
 
 
 def _choice(wanted: Cells, folders: Collection[tuple[str, int]]) -> str:
-    """Return options for the wanted corruptions that are present, at the severities that all of them have."""
+    """Return the options that choose the present corruptions out of the wanted ones, at their common severities."""
     there: dict[str, set[int]] = {}
     for name, severity in wanted:
         if (name, severity) in folders:
@@ -223,7 +223,7 @@ def match_clean(images: LabelledImages, listed_clean: LabelledImages, clean: Pat
         clean: Folder of the clean images, for messages.
 
     Returns:
-        Paths of the clean images by the keys of the corrupted images.
+        For the key of each corrupted image, the path of its clean image.
 
     Raises:
         InputError: A clean image is missing, or several could be meant.
@@ -267,7 +267,7 @@ def clean_lines(clean: Mapping[str, str]) -> Iterator[str]:
 
 
 def _taken_twice(partners: Mapping[str, str]) -> list[str]:
-    """Return the first group of corrupted images that share a clean image; empty if there is no such group."""
+    """Return the first group of corrupted images with the same clean image; empty if there is no such group."""
     takers: dict[str, list[str]] = {}
     for key, partner in partners.items():
         takers.setdefault(partner, []).append(key)
@@ -301,7 +301,7 @@ def _common_keys(tree: CorruptedTree, cells: Cells, others: OtherFiles) -> list[
 
 
 def _keys(folder: Path, others: OtherFiles) -> Iterator[str]:
-    """Yield the key of each image, which is its class folder and name."""
+    """Yield the key of each image: its path, class folder and file name, below ``folder``."""
     base = str(folder)
     for inner in subfolders(folder):
         yield from walk_images(base, f"{inner}/", others)

@@ -1,12 +1,13 @@
 """The line in which stores and folders record how their images were corrupted; it is written and read only here.
 
-A store of results contains such a line in one of these forms. The manifest of a corrupted folder contains the first.
+A store of results contains such a line in one of these forms. The manifest of a corrupted folder has only the first
+form.
 
 * ``imagenet-c jpeg85 rgb seed=0 frost=procedural engine=1``: the images were corrupted by this package's engine. With
-  ``imagecorruptions-imaug=1.1.5`` in place of the last two parts, they were corrupted by that package. Profiles without
-  frost, such as ``imagenet-c-bar``, have no part that begins with ``frost=``.
+  ``imagecorruptions-imaug=1.1.5`` in place of the last two parts, imagecorruptions-imaug corrupted the images. Profiles
+  without frost, such as ``imagenet-c-bar``, have no part that begins with ``frost=``.
 * ``files made with imagenet-c jpeg85 ...``: the images were read from a folder with this line in its manifest.
-* ``files``: the images were read from a folder without a record of how it was made, such as ImageNet-C as published.
+* ``files``: the images were read from a folder without such a record, such as ImageNet-C as published.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Identity:
         seed: Seed of all randomness.
         textures: Name of the frost textures; None if another package made the images, or if the profile has no frost.
         engine: First version of the engine that produced these pixels for the profile; None for another package.
-        package: The other package with its version; None for this package's engine.
+        package: Name and version of another package that made the images; None for this package's engine.
     """
 
     profile: str
@@ -111,7 +112,7 @@ def engine_changes(one: str, other: str) -> str:
         other: Line of the second store or folder.
 
     Returns:
-        The changes in the profile of both, as the end of a sentence; empty if there are none.
+        The changes in their common profile, as the end of a sentence; empty without changes, or if the profiles differ.
     """
     found = [CorruptionOrigin.parse(line).made_by for line in (one, other)]
     versions = [identity.engine for identity in found if identity is not None and identity.engine is not None]

@@ -31,7 +31,7 @@ class Profile:
     """A benchmark.
 
     Attributes:
-        name: Name of the profile for users.
+        name: Name of the profile, which users choose.
         table: Parameters of each corruption at each severity.
         jpeg_quality: Quality of the JPEG files of the benchmark; None if it was not published as JPEG files.
         catalog: The corruptions of the benchmark with their groups.
@@ -40,11 +40,12 @@ class Profile:
             cropped around their centre, and pixelate uses a box filter also to enlarge.
         frost_scale: Factor by which the frost textures are resized before cropping, such as 1.1 for `imagecorruptions`.
         engine: First version of the engine that makes the pixels of this profile.
-        num_frost_textures: Number of textures that frost draws from, which are the first of the six. The generators
-            list six files but draw only from the first five. This holds for the generators of Hendrycks and Dietterich,
-            and for `imagecorruptions` 1.0.0 to 1.1.2, with which COCO-C was published.
+        num_frost_textures: Number of textures that frost chooses from, counted from the first of the six. The
+            generators list six files but use only the first five. This holds for the generators of Hendrycks and
+            Dietterich, and for `imagecorruptions` 1.0.0 to 1.1.2, with which COCO-C was published.
         side: Side of the square images for which the strengths were chosen, in pixels; None for any size.
-        cropped: True if the authors resized the clean images to 256 pixels and cropped them to 224 x 224 first.
+        cropped: True if the authors resized the clean images to 256 pixels and cropped them to 224 x 224 before
+            corrupting them.
         square: True if the corruptions are defined for square images only.
     """
 
@@ -67,11 +68,11 @@ class Profile:
 
     @property
     def is_small(self) -> bool:
-        """True if the benchmark is one of small images, which are corrupted at their own size."""
+        """True if the benchmark has small images, which are corrupted at their original size."""
         return self.side is not None and not self.cropped
 
     def check_size(self, width: int, height: int) -> None:
-        """Check that the corruptions are defined for images of a size.
+        """Check that the corruptions are defined for images of this width and height.
 
         Args:
             width: Width of an image, in pixels.
@@ -173,7 +174,7 @@ def engines(name: str) -> tuple[int, ...]:
 
 
 def size_remark(name: str, width: int, height: int) -> str | None:
-    """Return a sentence for the user if images do not have the size that a profile was made for; else None.
+    """Return a remark for the user if images do not have the size that a profile was made for; else None.
 
     Blurs, textures and displacements are defined in pixels, so the same parameters are weaker on larger images.
 

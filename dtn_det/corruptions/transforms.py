@@ -21,8 +21,8 @@ from mmcv.transforms import BaseTransform  # noqa: E402
 class ImageCorruption(BaseTransform):  # type: ignore[misc]
     """Corrupts the loaded image. In a config it belongs right after ``LoadImageFromFile``.
 
-    For ImageNet-C it belongs after ``ResizeEdge`` to 256 and ``CenterCrop`` to 224, because its images were resized and
-    cropped before they were corrupted.
+    For ImageNet-C it belongs after ``ResizeEdge`` to 256 and ``CenterCrop`` to 224, because the images of ImageNet-C
+    were resized and cropped before they were corrupted.
 
     The random pattern of an image depends on its ``img_id``, or if the data set has none, on its ``img_path`` within
     ``data_root``: see :func:`dtn_det.corruptions.stream.image_key`. Both are independent of the place of the data and
@@ -41,7 +41,7 @@ class ImageCorruption(BaseTransform):  # type: ignore[misc]
             MMDetection's models. With ``'rgb'`` it receives the true colours.
         frost_folder: Folder with the original frost textures; None for the textures that this package draws.
         backend: ``'dtn_det'`` or ``'imagecorruptions'``.
-        data_root: Folder to which image paths are made relative.
+        data_root: Folder that image paths are relative to in the keys of the images.
         engine: Version of the engine; None for the latest.
 
     Raises:

@@ -51,14 +51,15 @@ def read_real_labels(path: Path) -> list[tuple[int, ...]]:
 
 
 def with_real_labels(images: LabelledImages, path: Path) -> LabelledImages:
-    """Give images of ImageNet's validation set their Real labels, and leave out those whose list is empty.
+    """Set the Real labels of ImageNet's validation images, and leave out images whose list is empty.
 
     Args:
         images: Images with the numbers of ImageNet's classes, whose files are named ``ILSVRC2012_val_...``.
         path: The file of the lists.
 
     Raises:
-        InputError: The images are others, the file is damaged, or the labels are those of other images.
+        InputError: The images are not ImageNet's validation images, the file is damaged, or the labels do not fit the
+            images.
     """
     lists = read_real_labels(path)
     accepted: dict[str, tuple[int, ...]] = {}

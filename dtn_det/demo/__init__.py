@@ -1,1 +1,1 @@
-"""The demonstration: a detection set, a DTN detector and its LayerNorm twin trained on it, and their comparison."""
+"""The demonstration: generate a detection set, train a DTN detector and a LayerNorm detector, and compare them."""

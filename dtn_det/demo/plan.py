@@ -88,7 +88,7 @@ class Layout:
         return self.root / "detections.png"
 
     def model(self, name: str) -> Path:
-        """Return the folder of a model's checkpoints, logs and results."""
+        """Return the path of the folder with a model's checkpoints, logs and results."""
         return self.root / name
 
     def training(self, model: str) -> Path:

@@ -1,7 +1,8 @@
-"""Check what is installed and whether it works, and find the commands that repair what does not.
+"""Check which packages are installed and whether they work, and find the commands that repair the faults.
 
-Each package is tried in a separate process, so that a crash becomes a line in the report. If a package of an extra is
-not installed, its status is `absent`, which is no fault. If it is installed but does not work, its status is `error`.
+Each package is tried in a separate process, so that a crash becomes a line in the report. The status of a package is
+`absent` if it belongs to an extra that is not installed, which is no fault, and `error` if it is installed but does not
+work.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from dtn_det.doctor.probes import Outcome, run_probe
 Status = Literal["ok", "absent", "warning", "error"]
 
 MMCV_VERSION: Final = "2.3.6"
-# Pairs of distributions with the same import name: the one installed later has overwritten files of the other.
+# Pairs of distributions with the same import name. Files of the second overwrite those of the first, or the reverse,
+# depending on which was installed later.
 RIVALS: Final = (
     ("onedl-mmcv", "mmcv"),
     ("onedl-mmcv", "mmcv-lite"),
@@ -92,7 +94,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def check_python(version: tuple[int, int, int]) -> Check:
-    """Check that the pinned versions of packages support this version of Python."""
+    """Check that this version of Python is one that the pinned packages support."""
     text = ".".join(map(str, version))
     detail = f"{text} on {platform.system()} {platform.machine()}"
     if (3, 10) <= version[:2] <= (3, 13):
@@ -189,7 +191,7 @@ def check_native(layers: Outcome) -> Check:
 
 
 def declared_requirements() -> tuple[str, ...]:
-    """Return the requirements of this package with all extras, from the checkout or otherwise from its metadata."""
+    """Return the requirements of this package with all extras, from the checkout or else from the metadata."""
     folder = source_folder()
     # The metadata of an editable installation may be older than the checkout. Python 3.10 has no tomllib.
     if folder is not None and sys.version_info >= (3, 11):

@@ -28,8 +28,9 @@ class Block:
         stride: Pixels of the network's input between neighbouring tokens.
         attention: The module from whose input the attention is recomputed.
         kind: ``window``, ``spatial reduction`` or ``global``.
-        pieces: A function that yields the attention of one image, given the arguments of ``attention`` and the grid.
-        key_ratio: Ratio of the sides of the grid of tokens to the sides of the grid of keys.
+        pieces: A function that takes the arguments of ``attention`` and the grid, and yields one image's attention in
+            pieces.
+        key_ratio: Height of the token grid divided by the height of the key grid; the same for the widths.
         num_prefix: Number of class, distillation and register tokens before the tokens of the grid.
         takes_grid: Whether the block is called with the grid of its tokens; otherwise the grid follows from the size of
             the input.
@@ -142,7 +143,7 @@ def _read_reduced(attention: Any, call: Call, grid: tuple[int, int]) -> Iterator
 
 
 def _vit(layers: str, num_prefix_tokens: str, backbone: Any, prefix: str) -> Iterator[Block]:
-    """Yield the blocks of a ViT, given the names of the attributes with its blocks and its number of prefix tokens."""
+    """Yield the blocks of a ViT; ``layers`` and ``num_prefix_tokens`` are names of attributes of the backbone."""
     class_token = backbone.cls_token is not None
     num_prefix = getattr(backbone, num_prefix_tokens)
     for index, module in enumerate(getattr(backbone, layers)):
@@ -188,6 +189,6 @@ def _stride(part: Any) -> int:
         if hasattr(part, name):
             stride = getattr(part, name).stride
             return int(stride[0] if isinstance(stride, tuple) else stride)
-    # Shifted Patch Tokenization has one number under this name, timm's modules have a pair.
+    # `patch_size` is one number in Shifted Patch Tokenization and a pair in timm's modules.
     patch = part.patch_size
     return int(patch[0] if isinstance(patch, tuple) else patch)

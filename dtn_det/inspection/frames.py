@@ -1,4 +1,4 @@
-"""The numbers behind the figures of an inspection, as data frames."""
+"""The data of the figures of an inspection, as data frames."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALLEST_WEIGHT = 1e-6
 
 
 def gates_frame(looks: Looks) -> pd.DataFrame:
-    """Make a row for each DTN layer and group; ``mean_gate`` is empty where the mean is LayerNorm's alone."""
+    """Make a row for each DTN layer and group; ``mean_gate`` is empty if the layer uses only LayerNorm's mean."""
     rows = []
     for block, norm in looks.norms:
         if norm.gates is None:
@@ -85,7 +85,7 @@ def kernel_maps_frame(looks: Looks, radius: int) -> pd.DataFrame:
 
 
 def magnitudes_frame(chosen: Sequence[BlockLook], norm_name: str) -> pd.DataFrame:
-    """Make a row for each chosen block and token: its size before and after three norms, averaged over groups."""
+    """Make a row for each chosen block and token: its magnitude before and after three norms, averaged over groups."""
     parts = []
     for block in chosen:
         norm = block.norms[norm_name]
@@ -98,7 +98,7 @@ def magnitudes_frame(chosen: Sequence[BlockLook], norm_name: str) -> pd.DataFram
 
 
 def spread_frame(looks: Looks) -> pd.DataFrame:
-    """Make a row for each norm: the standard deviation of the sizes of the image's tokens, divided by their mean."""
+    """Make a row for each norm: standard deviation of the magnitudes of the image's tokens, divided by their mean."""
     rows = []
     for block, norm in looks.norms:
         magnitudes = norm.magnitudes
@@ -133,7 +133,7 @@ def distance_frame(looks: Looks) -> pd.DataFrame:
 
 
 def received_frame(chosen: Sequence[BlockLook]) -> pd.DataFrame:
-    """Make a row for each chosen block and key: the attention that it receives, relative to uniform attention."""
+    """Make a row for each chosen block and key: the attention that the key receives, relative to uniform attention."""
     parts = []
     for block in chosen:
         received = block.attention.received.mean(axis=0)
@@ -143,7 +143,7 @@ def received_frame(chosen: Sequence[BlockLook]) -> pd.DataFrame:
 
 
 def class_attention_frame(chosen: Sequence[BlockLook]) -> pd.DataFrame:
-    """Make a row for each chosen block, head and key: the class token's attention divided by its mean."""
+    """Make a row for each chosen block, head and key: the class token's attention to the key, divided by the mean."""
     parts = []
     for block in chosen:
         if block.attention.class_map is not None:
@@ -169,7 +169,7 @@ def _cells(maps: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]
 
 
 def all_frames(looks: Looks, chosen: Sequence[BlockLook], norm_name: str, radius: int) -> dict[str, pd.DataFrame]:
-    """Return all tables, by the names of their files; two-dimensional kernels reach `radius` tokens to each side."""
+    """Return all tables by the names of their files; ``radius``, in tokens, limits the two-dimensional kernels."""
     frames = {
         "attention_distance": distance_frame(looks),
         "magnitudes": magnitudes_frame(chosen, norm_name),

@@ -53,7 +53,7 @@ MOST_CHOSEN = 4
 
 @dataclass(frozen=True)
 class Choice:
-    """The blocks that the figures show, and the name of the norm that they show of each of these blocks."""
+    """The blocks that the figures show, and the name of the norm that they show for each block."""
 
     blocks: tuple[BlockLook, ...]
     norm: str
@@ -99,7 +99,7 @@ def write_looks(looks: Looks, choice: Choice, folder: Path) -> list[Path]:
     """Write figures, tables and facts; files of an earlier inspection in the folder are replaced.
 
     Args:
-        folder: Folder of the files; it is made if it does not exist.
+        folder: Folder of the files; created if it does not exist.
 
     Returns:
         The paths of the files, in the order of their names.
@@ -120,7 +120,7 @@ def write_looks(looks: Looks, choice: Choice, folder: Path) -> list[Path]:
 
 
 def figures(looks: Looks, choice: Choice) -> dict[str, Callable[[], Figure]]:
-    """Return a function for each figure that can be drawn of a model, by the name of the figure's files."""
+    """Return the drawing function of each figure that is possible for a model, by the name of the figure's files."""
     blocks, norm = choice.blocks, choice.norm
     found: dict[str, Callable[[], Figure]] = {
         "magnitudes": lambda: draw_magnitudes(looks, blocks, norm),
@@ -144,7 +144,7 @@ def _known_files() -> list[str]:
 
 
 def facts(looks: Looks, choice: Choice, files: Sequence[str]) -> dict[str, Any]:
-    """Return what the figures were made from, ready for JSON."""
+    """Return the facts for the inspection's JSON file: model, checkpoint, image, sizes, blocks, files and versions."""
     subject = looks.subject
     kinds = [norm.kind for _, norm in looks.norms]
     return {
@@ -167,7 +167,7 @@ def facts(looks: Looks, choice: Choice, files: Sequence[str]) -> dict[str, Any]:
 
 
 def notes(looks: Looks, choice: Choice) -> list[str]:
-    """Return a sentence for each thing that figures cannot show of this model, with the reason."""
+    """Return sentences on what the figures cannot show of this model, each with the reason."""
     found = []
     if not looks.has_dtn:
         found.append("no gates and no kernels: every norm of the blocks is LayerNorm")

@@ -24,7 +24,7 @@ def locality_attention(
 ) -> Tensor:
     """Compute attention with a scale per head, with PyTorch's fused kernels (Lee et al., arXiv:2112.13492, Sec. 3.3).
 
-    A token attends to itself only if it is alone or all other tokens are masked for it, so that nothing becomes NaN.
+    A token attends to itself only if there is no other token that it may attend to. So no output becomes NaN.
 
     Args:
         q: Queries ``(B, heads, N, D)``.
@@ -33,7 +33,7 @@ def locality_attention(
         scale: ``(heads,)``, the factor of the scores ``q k^T``: the inverse of the paper's temperature.
         bias: Values to add to the scaled scores, or booleans that are True where a query may attend; broadcasts to
             ``(B, heads, N, M)``.
-        mask_diagonal: Keep each token from attending to itself; requires ``N = M``.
+        mask_diagonal: Prevent each token from attending to itself; requires ``N = M``.
         dropout_p: Probability of dropping an attention weight.
 
     Returns:
@@ -65,16 +65,16 @@ def locality_attention(
             )
         diagonal = diagonal_mask(q.shape[-2], dtype, q.device)
         bias = diagonal if bias is None else bias + diagonal
-    # Multiply in the dtype of the scale, which is float32 even where autocast has turned q into half precision.
+    # Multiply in the dtype of the scale: float32, even if autocast has converted q to half precision.
     q = (q * scale[:, None, None]).to(dtype)
     return F.scaled_dot_product_attention(q, k.to(dtype), v.to(dtype), bias, dropout_p=dropout_p, scale=1.0)
 
 
 def diagonal_mask(size: int, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
-    """Make an additive mask that keeps tokens from attending to themselves.
+    """Make an additive mask that prevents tokens from attending to themselves.
 
-    Its values are finite, and far enough from the limit of the dtype to remain finite when scores are added. The
-    softmax of a masked score is exactly 0 beside any other token, and 1 rather than NaN for a token that is alone.
+    The values are half the limit of the dtype, so that they remain finite when scores are added. The softmax of a
+    masked score is exactly 0 if there are other tokens. For a single token it is 1 rather than NaN.
 
     Returns:
         ``(N, N)``: half the lowest finite number of the dtype on the diagonal, zero elsewhere.
@@ -190,7 +190,7 @@ def window_locality_attention(
     """
     if mask is None:
         return locality_attention(q, k, v, scale, bias.unsqueeze(0), dropout_p=dropout_p)
-    # Windows and heads are joined in one dimension, so that the masks need not be repeated for each image.
+    # Join windows and heads in one dimension, so that the masks need not be repeated for each image.
     windows, (heads, length, depth) = len(mask), q.shape[1:]
     q, k, v = (t.reshape(len(t) // windows, windows * heads, length, depth) for t in (q, k, v))
     bias = (bias + mask.unsqueeze(1)).flatten(0, 1).unsqueeze(0)

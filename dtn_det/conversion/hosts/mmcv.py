@@ -17,13 +17,13 @@ from dtn_det.layers import ShiftedPatchTokenization
 
 
 def tokenization_of(part: Any) -> ShiftedPatchTokenization:
-    """Make the layer that replaces a patch embedding or a patch merging, each together with its norm.
+    """Make the layer that replaces a patch embedding or a patch merging, and its norm.
 
     Args:
         part: ``PatchEmbed`` or ``PatchMerging``. Both return tokens and their grid, as the new layer does.
 
     Returns:
-        The new layer, on the device and of the dtype of the old one.
+        The new layer, with the device and dtype of the layer that it replaces.
 
     Raises:
         InputError: The patches overlap, leave gaps or are not square, or the norm follows the merging, as in Swin v2.

@@ -31,8 +31,7 @@ class _Shifted(nn.Module):
     def _map(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, dim, H', W')`` in the memory format channels last."""
         tokens = self.patch_linear(self.patch_norm(shifted_patches(x, self.spt_patch, self.spt_patch // 2)))
-        # `patch_map` is an identity, so that hooks on it receive the map, as they did from the convolution that it
-        # replaces.
+        # Hooks on `patch_map`, an identity, receive the map, as hooks on the replaced convolution did.
         return self.patch_map(tokens.permute(0, 3, 1, 2))
 
 
@@ -57,7 +56,7 @@ class SPTPatchEmbed(_Shifted, PatchEmbed):  # type: ignore[misc]
         return nchw_to(self._map(x), Format.NLC if self.flatten else self.output_fmt)
 
     def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
-        """Change the size of images; the size of patches cannot change."""
+        """Change the image size. The patch size cannot change."""
         if patch_size is not None and to_2tuple(patch_size) != self.patch_size:
             raise InputError(
                 f"expected to keep patches of {self.spt_patch} pixels, got patch_size={patch_size!r}: change the patch "
@@ -70,12 +69,12 @@ class SPTPatchMerging(_Shifted, PatchMerging):  # type: ignore[misc]
     """Swin's patch merging as Shifted Patch Tokenization, shifted by one token."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, H, W, C)`` to ``(B, H / 2, W / 2, out_dim)``, sides rounded up."""
+        """Map ``(B, H, W, C)`` to ``(B, ceil(H / 2), ceil(W / 2), out_dim)``."""
         return self._map(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class SPTConvEmbedding(_Shifted, ConvEmbedding):  # type: ignore[misc]
-    """PiT's patch embedding as Shifted Patch Tokenization. The side of a patch is the stride of the old embedding."""
+    """PiT's patch embedding as Shifted Patch Tokenization. The side of a patch is the stride of PiT's convolution."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(B, C, H, W)`` to ``(B, dim, H', W')``."""

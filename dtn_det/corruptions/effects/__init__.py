@@ -1,4 +1,4 @@
-"""The corruptions, a file per kind; they need the extra ``corruptions``."""
+"""The implementations of the corruptions, one file per kind; they need the extra ``corruptions``."""
 
 from dtn_det._optional import require
 

@@ -29,8 +29,8 @@ def jpeg_compression(image: ByteImage, settings: EffectSettings) -> ByteImage:
 def round_trip(image: ByteImage, quality: int) -> ByteImage:
     """Encode an RGB image as JPEG with Pillow and decode it again; chroma has half the resolution (4:2:0).
 
-    The published files of ImageNet-C were also written with ``optimize=True``. This packs the same coefficients more
-    tightly and does not change pixels.
+    The published files of ImageNet-C were also written with ``optimize=True``. This option reduces the size of the file
+    and does not change pixels.
 
     Args:
         image: ``(H, W, 3)`` uint8.

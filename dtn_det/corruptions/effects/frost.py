@@ -1,4 +1,4 @@
-"""Frost: a picture of ice over the image, and the textures that such pictures are cut from."""
+"""Frost: a picture of ice over the image, and the frost textures from which such pictures are cropped."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class TextureSet:
     """Six pictures of frost.
 
     Attributes:
-        name: ``procedural`` for pictures that this package draws, else ``original:`` and eight digits of the files'
-            hash.
+        name: ``procedural`` for pictures that this package draws, else ``original:`` and eight digits of a hash of the
+            files.
         textures: Six read-only ``(H, W, 3)`` uint8 RGB pictures.
     """
 
@@ -43,7 +43,7 @@ class TextureSet:
 
 
 def texture_set(folder: Path | str | None) -> TextureSet:
-    """Return the textures of a folder, or those that this package draws. Each process keeps them for further calls.
+    """Return the textures of a folder, or the textures that this package draws; cached in each process.
 
     Args:
         folder: Folder with :data:`FILES`; None for the textures that this package draws.
@@ -178,7 +178,7 @@ def _with_quantiles(values: FloatImage, wanted: tuple[float, ...]) -> FloatImage
 
 
 def _with_spectrum(values: FloatImage, wanted: tuple[float, ...]) -> FloatImage:
-    """Amplify each frequency to give the bands the wanted mean power; phases, which determine the shapes, stay."""
+    """Amplify each frequency to give the bands the wanted mean power; phases, which determine shapes, do not change."""
     gain = np.array(wanted) - spectrum(values)
     # A cosine transform mirrors the drawing at its edges, so one edge does not affect the opposite one.
     height, width = values.shape
@@ -213,8 +213,8 @@ def _fitting_texture(folder: Path | str | None, number: int, height: int, width:
     if not profile.original:
         scale *= max(height / rows, width / columns, 1)
     elif round(rows * scale) <= height or round(columns * scale) <= width:
-        # The original generators do not enlarge textures that are smaller than the image, because their images never
-        # were this large.
+        # The original generators do not enlarge textures that are smaller than the image, because they had no such
+        # images.
         scale = max((height + 1) / rows, (width + 1) / columns)
     if scale == 1:
         return texture

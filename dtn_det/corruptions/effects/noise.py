@@ -1,8 +1,8 @@
 """Noise that treats each value of the image independently: gaussian, shot, impulse and speckle noise.
 
-Such a corruption maps each of 256 grey levels to a random one. Its 256 x 256 transition matrix follows from the
-definition and is the same for all images. So a value needs no draw from a normal or Poisson distribution, but only one
-random number and two look-ups in its row of Walker's alias table (Walker, "An efficient method for generating discrete
+Such noise maps each of 256 grey levels to a random level. The 256 x 256 transition matrix follows from the definition
+and is the same for all images. So no value is drawn from a normal or Poisson distribution: one random number and two
+look-ups in the level's row of Walker's alias table are enough (Walker, "An efficient method for generating discrete
 random variables with general distributions", 1977). Probabilities are exact to 2^-24.
 """
 
@@ -26,7 +26,7 @@ Matrix = npt.NDArray[np.float64]
 
 
 def add_noise(image: ByteImage, settings: EffectSettings) -> ByteImage:
-    """Draw each value of the image from the noise's distribution for its level.
+    """Draw each output value from the distribution of the noise at the grey level of the input.
 
     Args:
         image: ``(H, W, 3)`` uint8.
@@ -118,7 +118,7 @@ def _build_alias_table(matrix: Matrix) -> npt.NDArray[np.uint32]:
                 num_large -= 1
                 small[num_small] = greater
                 num_small += 1
-        # Columns left over because of rounding keep their own value with probability 1.
+        # Columns that rounding leaves over become their own alias.
         for k in range(num_small):
             alias[small[k]] = small[k]
         for k in range(levels):

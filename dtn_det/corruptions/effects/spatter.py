@@ -43,7 +43,7 @@ def spatter(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 @functools.lru_cache(maxsize=16)
 def _normal_quantiles(mean: float, deviation: float) -> FloatImage:
-    """Return the normal value for each 16-bit random number, exact to 2^-16 in probability: ``(65536,)``."""
+    """Return the normal quantile for each 16-bit random number, ``(65536,)``, in probability steps of 2^-16."""
     shares = (np.arange(2**16) + 0.5) / 2**16
     return np.asarray(mean + deviation * special.ndtri(shares), np.float32)
 

@@ -1,1 +1,1 @@
-"""Sets whose images are rows of a file: NumPy arrays, CIFAR's own batches, Parquet files."""
+"""Data sets whose images are rows of a file: NumPy arrays, the original CIFAR batches, Parquet files."""

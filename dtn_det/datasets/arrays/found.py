@@ -1,4 +1,4 @@
-"""Recognise files whose rows are images: NumPy arrays, CIFAR's own batches, Parquet files."""
+"""Recognise files whose rows are images: NumPy arrays, the original CIFAR batches, Parquet files."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _BATCH = re.compile(r"data_batch_\d|test_batch")
 
 @dataclass(frozen=True)
 class RowFiles:
-    """What the files of a folder, or a file alone, were recognised as.
+    """The recognised kind of a folder's files or of a single file.
 
     Attributes:
-        sizes: Width and height of the images, if their header tells them.
+        sizes: Width and height of the images, if the header of the file contains them; else empty.
     """
 
     kind: RowKind
@@ -37,7 +37,7 @@ class RowFiles:
 
 
 def find_rows(root: Path, names: Sequence[str]) -> RowFiles | None:
-    """Recognise the files of a folder by their names and, of arrays, by their headers; None without such files."""
+    """Recognise the files of a folder by their names, and arrays also by their headers; None without such files."""
     arrays = [name for name in names if name.endswith(".npy")]
     if arrays:
         return _arrays(root, arrays)
@@ -52,7 +52,7 @@ def find_rows(root: Path, names: Sequence[str]) -> RowFiles | None:
 
 
 def pair_of(headers: Sequence[NpyHeader]) -> tuple[NpyHeader, NpyHeader] | None:
-    """Return the images and the labels among the arrays of a folder, if there is exactly one of each."""
+    """Return the headers of images and labels, if the arrays are exactly one of each; else None."""
     images = [header for header in headers if len(header.shape) == 4]
     labels = [header for header in headers if header.is_labels]
     return (images[0], labels[0]) if len(images) == len(labels) == 1 and len(headers) == 2 else None
@@ -65,7 +65,7 @@ def _arrays(root: Path, names: Sequence[str]) -> RowFiles:
         return RowFiles("array_corruptions", f"images corrupted already, as NumPy arrays ({many})")
     try:
         pair = pair_of([read_header(root / name) for name in names])
-    # The error is reported by the command that reads the arrays.
+    # The command that reads the arrays reports the error.
     except (InputError, OSError):
         pair = None
     if pair is None:

@@ -1,4 +1,4 @@
-"""Find the clean image of each row of a set of corrupted arrays, whose rows stand in the order of the clean set."""
+"""Find the clean image of each row in a set of corrupted arrays; the rows are in the order of the clean set."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ def match_rows(
 ) -> Mapping[str, LabelledImage]:
     """Find the clean image of each corrupted image.
 
-    The rows of a file are those of the arrays. Of images in class folders, the number at the end of the file's name is
-    the number of the row.
+    If the clean images are rows of a file, row ``i`` belongs to row ``i`` of the arrays. If they lie in class folders,
+    the number at the end of a file name is the number of the row.
 
     Args:
         images: The images of the arrays that will be evaluated.
         clean: All images of the clean set.
-        folder: Where the clean images lie, for messages.
+        folder: Folder of the clean images, for messages.
 
     Raises:
-        InputError: The clean set has another number of images, does not tell its order, or has other labels.
+        InputError: The clean set has another number of images or other labels, or its file names do not contain row
+            numbers.
     """
     if len(clean.images) != arrays.num_images:
         raise InputError(

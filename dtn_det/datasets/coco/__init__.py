@@ -1,7 +1,7 @@
 """The one reader of COCO annotation files.
 
 It accepts what pycocotools 2.0.11 evaluates, refuses everything else with an error that names the object, and reports
-what it filled in or left out. Every command reads COCO files through it, so that all commands agree on each file.
+what it filled in or left out. All commands use this reader, so they agree on each file.
 """
 
 from __future__ import annotations
@@ -24,22 +24,21 @@ from dtn_det.errors import AnnotationError
 class CocoFile:
     """The content of a COCO annotation file.
 
-    Rows keep all other keys that they have in the file. Ids are as in the file: integers of any size, texts, or
-    fractions; see :func:`dtn_det.datasets.coco.values.evaluation_ids`.
+    Rows also contain all other keys of the file. Ids are as in the file: integers of any size, texts, or fractions; see
+    :func:`dtn_det.datasets.coco.values.evaluation_ids`.
 
     Attributes:
         images: One row for each id, with ``id``, ``file_name`` with slashes, and ``height`` and ``width`` as integers;
-            a side is missing if the file does not give a positive length for it.
-        annotations: The objects of these images and of the wanted categories. Each has ``id``, ``image_id``,
-            ``category_id``, ``bbox`` of four finite numbers (x, y, width, height), ``area`` and ``iscrowd`` (0 or 1),
-            and a ``segmentation`` if there is one that can be evaluated.
+            a height or width that is not positive in the file is missing.
+        annotations: The annotations of objects in these images whose categories are wanted. Each has ``id``,
+            ``image_id``, ``category_id``, ``bbox`` of four finite numbers (x, y, width, height), ``area`` and
+            ``iscrowd`` (0 or 1), and a ``segmentation`` if there is one that can be evaluated.
         categories: One row for each id, with ``id`` and ``name``; also for categories that are not wanted.
-        left_out: The objects of these images and of categories that are not wanted.
+        left_out: The annotations of objects in these images whose categories are not wanted.
         remarks: What was left out, filled in or decided.
         mask_faults: The faults of segmentations that cannot be evaluated. The objects with these faults are kept
             without a mask.
-        changed: True if this content differs from what other readers would see in the file, or if they would fail on
-            it.
+        changed: True if other readers would read another content from the file, or fail on it.
         rest: Other keys of the file, such as ``info``, and annotations that are not objects, such as captions.
     """
 
@@ -72,10 +71,11 @@ class CocoFile:
         """Check that there are objects that MMDetection trains on.
 
         Args:
-            smallest_side: Images with a shorter side, in pixels, are left out, as by ``filter_cfg.min_size``.
+            smallest_side: Smallest width and height in pixels; smaller images are left out, as by
+                ``filter_cfg.min_size``.
 
         Raises:
-            AnnotationError: MMDetection would drop every object, and train without an error on images without objects.
+            AnnotationError: MMDetection would drop every object and train on empty images, without reporting an error.
         """
         large = {row["id"]: row for row in self.images if _shorter_side(row) >= smallest_side}
         if trained_objects(self.annotations, large):
@@ -127,9 +127,10 @@ class CocoFile:
     def with_folder(self, folder: Path) -> CocoFile:
         r"""Return the file with names corrected and missing sizes filled in from the images themselves.
 
-        Backslashes of Windows become slashes if a file with that name exists. Paths of other machines are replaced by
-        the paths of the images with the same file name (see :func:`dtn_det.datasets.coco.names.find_names`). Missing
-        sizes are read from the images as MMDetection reads them, turned by their EXIF orientation.
+        Windows backslashes become slashes if a file with that name exists. Absolute paths of another machine are
+        replaced by the paths of the images with the same file name (see
+        :func:`dtn_det.datasets.coco.names.find_names`). Missing sizes are read from the images as MMDetection reads
+        them, turned by their EXIF orientation.
 
         Args:
             folder: Folder that the file names are relative to.
@@ -175,9 +176,10 @@ def read_coco_file(path: Path, images: Path | None = None, wanted: WantedClasses
     """Read a COCO annotation file.
 
     Args:
-        images: Folder that its file names are relative to, see :meth:`CocoFile.with_folder`; None if it is not known.
-        wanted: Classes whose objects are wanted. Objects of other categories are counted in one remark, and no other
-            remark and no fault is about them. None for all.
+        images: Folder that the file names are relative to, see :meth:`CocoFile.with_folder`; None if the folder is not
+            known.
+        wanted: Classes whose objects are wanted. A remark counts the objects of other categories; no other remark or
+            fault concerns these objects. None for all classes.
 
     Raises:
         AnnotationError: The file is not a COCO file, or COCO's evaluation would fail on it.
@@ -195,8 +197,8 @@ def check_objects(path: Path, objects: int, crowds: int, images: int, left_out: 
         left_out: Number of objects of categories that are not wanted.
 
     Raises:
-        AnnotationError: There are no objects, or all of them are crowds. COCO's evaluation counts crowds neither as
-            found nor as missed, and training learns nothing from them.
+        AnnotationError: There are no objects, or all of them are crowds. COCO's evaluation ignores crowds, and training
+            learns nothing from them.
     """
     if not objects:
         got = agreeing(images, f"none in {images:,} {{image|images}}")
@@ -210,5 +212,5 @@ def check_objects(path: Path, objects: int, crowds: int, images: int, left_out: 
 
 
 def _shorter_side(image: Row) -> float:
-    """Return the length of an image's shorter side in pixels; infinity if it is not known."""
+    """Return the length of an image's shorter side in pixels; infinity if no side is known."""
     return min(image.get("width", float("inf")), image.get("height", float("inf")))

@@ -18,13 +18,13 @@ _SIDES_SWAPPED = range(5, 9)
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the header of an image file says; pixels are not read.
+    """Size and orientation in the header of an image file; pixels are not read.
 
     Attributes:
         stored: Height and width of the stored pixels.
         orientation: The EXIF orientation from 1 to 8; 1 if there is none.
         is_turned: True if OpenCV 4.12, and therefore MMDetection, turns images of this format by their EXIF
-            orientation. This is so for all formats except WebP.
+            orientation. OpenCV turns all formats except WebP.
     """
 
     stored: tuple[int, int]
@@ -169,7 +169,7 @@ def find_orientations(
 
 
 def _by(size: tuple[int, int]) -> str:
-    """Return height and width as text: width x height."""
+    """Return the size ``(height, width)`` as the text ``WIDTH x HEIGHT``."""
     return f"{size[1]} x {size[0]}"
 
 
@@ -193,10 +193,10 @@ def orientation_advice(as_stored: bool, option: str = "") -> str:
 
 
 def orientation_fault(path: Path, got: tuple[int, int], expected: tuple[int, int]) -> str | None:
-    """Return how an image's EXIF orientation explains that its size is not the annotated one; None if it does not.
+    """Return an error message if the EXIF orientation explains why an image lacks its annotated size; else None.
 
     Args:
-        got: Height and width as it was read.
+        got: Height and width as the image was read.
         expected: Height and width as annotated.
     """
     if got == expected or got != expected[::-1]:

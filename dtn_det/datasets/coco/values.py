@@ -12,7 +12,7 @@ the ids of its categories."""
 
 
 def identifier(value: object) -> Id | None:
-    """Return the id that a value stands for; None if it is not an id. 7 and 7.0 are equal, also as dict keys."""
+    """Return the id that a value in a file represents; None if it is not an id. 7 and 7.0 are equal, also as keys."""
     if isinstance(value, str):
         return value or None
     if isinstance(value, int):
@@ -23,7 +23,7 @@ def identifier(value: object) -> Id | None:
 
 
 def number(value: object) -> int | float | None:
-    """Return a finite number, which may be given as text; None for anything else."""
+    """Return a value as a finite number, also from texts such as "640"; None if the value is not a finite number."""
     try:
         if isinstance(value, str):
             value = float(value)
@@ -42,7 +42,7 @@ def whole_number(value: object) -> int | None:
 
 
 def are_numbers(values: Sequence[Any]) -> bool:
-    """Return whether all values are finite numbers and none is text. It is fast, without a loop in Python."""
+    """Return whether all values are finite numbers and none is text; without a loop in Python, to be fast."""
     try:
         return math.isfinite(sum(values))
     except (TypeError, OverflowError):
@@ -50,7 +50,7 @@ def are_numbers(values: Sequence[Any]) -> bool:
 
 
 def box(value: object) -> list[int | float] | None:
-    """Return the x, y, width and height of a box; None for anything else."""
+    """Return the x, y, width and height of a box; None if the value is not a list of four numbers."""
     if not isinstance(value, list) or len(value) != 4:
         return None
     if are_numbers(value):
@@ -75,9 +75,9 @@ def evaluation_ids(ids: Sequence[Id]) -> dict[Id, int]:
     """Return an integer for each id, for COCO's evaluation.
 
     The integers are in the order of the ids, because that order decides between detections with equal scores. If all
-    ids are integers from 0 to 2**31 - 1, they are kept. Otherwise they are numbered from 1, because faster-coco-eval
-    rejects negative image ids and sorts ids with NumPy, which turns integers beyond 63 bits into floating-point
-    numbers.
+    ids are integers from 0 to 2**31 - 1, they do not change. Otherwise the ids are numbered from 1, because
+    faster-coco-eval rejects negative image ids and sorts ids with NumPy, which turns integers beyond 63 bits into
+    floating-point numbers.
     """
     if all(isinstance(one, int) and 0 <= one < 2**31 for one in ids):
         return {one: int(one) for one in ids}
@@ -85,5 +85,5 @@ def evaluation_ids(ids: Sequence[Id]) -> dict[Id, int]:
 
 
 def place_of(annotation: Mapping[str, Any]) -> str:
-    """Return the name of an annotation in messages."""
+    """Return how messages name an annotation."""
     return f"annotation {annotation.get('id')} of image {annotation.get('image_id')}"

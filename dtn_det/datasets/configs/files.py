@@ -44,9 +44,9 @@ def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[
         Remarks on what was left out, filled in or decided, and on files that are too large to be checked.
 
     Raises:
-        AnnotationError: A file is not a COCO file, COCO's evaluation would fail on it, or its image sizes are not those
-            of the image files.
-        InputError: A file has no objects, or none that MMDetection trains on, or images are missing.
+        AnnotationError: A file is not a COCO file, COCO's evaluation would fail on it, or its annotated sizes differ
+            from the sizes of the image files.
+        InputError: A file has no objects, MMDetection would train on none of its objects, or images are missing.
     """
     remarks: list[Remark] = []
     for where, settings, path in _files(cfg, dataloaders):
@@ -70,7 +70,7 @@ def check_files(cfg: Any, dataloaders: Sequence[str], folder: str | os.PathLike[
 
 
 def explain_failure(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> str | None:
-    """Find out what is wrong with the large files of a failed run, which :func:`check_files` skipped.
+    """Find faults in the large files of a failed run, which :func:`check_files` skipped.
 
     Returns:
         The fault, or None if the files are sound.
@@ -85,7 +85,7 @@ def explain_failure(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> str |
 
 
 def _files(cfg: Mapping[str, Any], dataloaders: Sequence[str]) -> Iterator[tuple[str, Any, Path]]:
-    """Yield the key, the settings and the file of each data set in COCO's format whose file is on this machine."""
+    """Yield key, settings and annotation file of each data set in COCO's format, if the file is on this machine."""
     if cfg.get("default_scope") == "mmpretrain":
         return
     for loader in dataloaders:
@@ -111,7 +111,7 @@ def _read(where: str, settings: Mapping[str, Any], path: Path) -> CocoFile:
 
 
 def _check_sizes(where: str, settings: Mapping[str, Any], file: CocoFile) -> tuple[Remark, ...]:
-    """Check that the annotated size of each image that is read is the size with which the pipeline loads it."""
+    """Check that the images that a data set reads have the annotated sizes when the pipeline loads them."""
     folder = _image_folder(settings)
     if folder is None:
         return ()
@@ -130,7 +130,7 @@ def _takes_masks(cfg: Mapping[str, Any], dataloaders: Sequence[str], settings: M
 
 
 def measures_masks(metric: Mapping[str, Any]) -> bool:
-    """Tell whether an evaluator measures masks, by its settings."""
+    """Return whether an evaluator measures masks, according to its settings."""
     kinds = metric.get("metric", ())
     return "segm" in ([kinds] if isinstance(kinds, str) else kinds)
 
@@ -155,7 +155,7 @@ def _used(settings: Mapping[str, Any], file: CocoFile) -> list[Mapping[str, Any]
 
 
 def _image_folder(settings: Mapping[str, Any]) -> Path | None:
-    """Return the folder of the images; None if it is not on this machine or the data set builds the paths itself."""
+    """Return the folder of the images; None if it is not on this machine or a subclass computes the paths itself."""
     coco = require("mmdet.datasets", "det").CocoDataset
     if coco_class(settings.get("type")).parse_data_info is not coco.parse_data_info or settings.get("backend_args"):
         return None

@@ -38,10 +38,10 @@ class CorruptionFolders:
 
     Attributes:
         cells: The folder of each corruption and severity that dtn-det knows.
-        unknown: Names of folders that hold severities or magnitudes of unknown corruptions. If the folder of a known
-            corruption holds only unknown severities, their paths, such as ``fog/6``.
-        beside: Paths of other folders beside the known severities of a known corruption, such as ``fog/0`` and
-            ``fog/6``.
+        unknown: Names of folders that look like unknown corruptions, because they contain severities or magnitudes.
+            Also paths such as ``fog/6``, if the folder of a known corruption contains only unknown severities.
+        beside: Paths of unknown severities, such as ``fog/0`` and ``fog/6``, if the corruption's folder also contains
+            known severities.
     """
 
     cells: dict[tuple[str, int], Path]
@@ -50,17 +50,17 @@ class CorruptionFolders:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The known corruptions, each once."""
+        """The known corruptions that have folders, without repetition."""
         return tuple(dict.fromkeys(name for name, _ in self.cells))
 
 
 def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
     """Find folders such as ``fog/1``, also within group folders such as ``weather``.
 
-    Names of corruptions are recognised in upper or lower case and with dashes or blanks for underscores, and severities
-    also in the form ``severity_1`` or as the magnitudes of C-bar, such as ``sparkles/1.00``. Folders of unknown
-    corruptions, such as ``mist/1``, are recognised by their content: they hold only folders with numbers as names,
-    which hold the class folders.
+    Names of corruptions are recognised in upper or lower case, and with dashes or blanks in place of underscores.
+    Severities are recognised as ``1``, as ``severity_1`` or as the magnitudes of C-bar, such as ``sparkles/1.00``.
+    Folders of unknown corruptions, such as ``mist/1``, are recognised by their content: they contain only folders with
+    numbers as names, and these contain the class folders.
 
     Raises:
         InputError: Two folders are for the same corruption and severity.
@@ -91,8 +91,8 @@ def find_corruptions(root: Path, contents: Contents) -> CorruptionFolders:
 
 
 def benchmark_of(names: Sequence[str]) -> str:
-    """Return the name of another benchmark that has one of these corruptions; empty if there is none."""
-    # The folders of a known corruption that are no severities of it are named with the corruption's folder.
+    """Return the name of another benchmark that has one of these corruptions; empty if no benchmark has."""
+    # Names may be paths such as fog/6, so each part of a path is looked up.
     found = {normalized(part) for name in names for part in name.split("/")}
     return next((benchmark for benchmark, known in OTHER_BENCHMARKS.items() if found & known), "")
 
@@ -104,12 +104,12 @@ def is_corruption(name: str) -> bool:
 
 
 def normalized(name: str) -> str:
-    """Return the name of a corruption as dtn-det writes it."""
+    """Return the name of a corruption in the package's spelling: lower case with underscores."""
     return re.sub(r"[\- ]+", "_", name.strip()).lower()
 
 
 def known_corruption(name: str) -> bool:
-    """Return whether some benchmark has a corruption of this name."""
+    """Return whether a benchmark has a corruption of this name."""
     return any(name in catalog.names for catalog in CATALOGS)
 
 
@@ -117,10 +117,11 @@ def one_catalog(names: Sequence[str], words: Sequence[str] | None, root: Path, *
     """Return the catalogue of the benchmark whose corruptions a set has.
 
     Args:
-        names: The known corruptions that are there, at least one.
+        names: The known corruptions in the folder, at least one.
         words: The corruptions and groups that the user chose; None for no choice.
         root: The folder, for messages.
-        small: Whether the images are small, so that CIFAR-10-C-bar is meant where both C-bar sets have the names.
+        small: Whether the images are small. If so, CIFAR-10-C-bar is preferred for names that both C-bar benchmarks
+            have.
 
     Raises:
         InputError: The set has corruptions of several benchmarks, and the user chose none of them.
@@ -140,7 +141,7 @@ def one_catalog(names: Sequence[str], words: Sequence[str] | None, root: Path, *
 
 
 def holds_classes(folder: Path) -> bool:
-    """Return whether a folder holds folders, and no images beside them."""
+    """Return whether a folder contains folders but no images."""
     contents = peek(folder)
     return bool(contents.folders) and not contents.images
 

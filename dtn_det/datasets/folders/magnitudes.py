@@ -1,4 +1,4 @@
-"""The severity that a folder of a corruption stands for, by its name: 1 to 5, or the magnitude of the corruption.
+"""Find the severity of a corruption's folder from its name, which is 1 to 5 or a magnitude of the corruption.
 
 The generator of the C-bar benchmarks names folders by magnitudes with two decimals, ``sparkles/1.00`` to
 ``sparkles/6.00``; the published archive names them 1 to 5 (github.com/facebookresearch/augmentation-corruption).
@@ -23,9 +23,10 @@ def is_severity(name: str) -> bool:
 
 
 def severities_of(corruption: str, names: Sequence[str]) -> dict[str, int]:
-    """Return the severities of the folders of a corruption, by their names; folders of no severity are left out.
+    """Return the severity of each folder of a corruption by the folder's name; folders without a severity are left out.
 
-    Names with a decimal point are magnitudes. If some of them are not among those of one benchmark, none is a severity.
+    Names with a decimal point are magnitudes. They count as severities only if one benchmark has all of these
+    magnitudes.
     """
     found = {name: int(match[1]) for name in names if (match := SEVERITY.fullmatch(name))}
     decimals = [name for name in names if "." in name and _MAGNITUDE.fullmatch(name)]
@@ -37,5 +38,5 @@ def severities_of(corruption: str, names: Sequence[str]) -> dict[str, int]:
 
 
 def magnitudes(corruption: str, table: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, int]:
-    """Return the severity of each magnitude of a corruption, by the magnitude with two decimals."""
+    """Return the severity of each magnitude of a corruption; the keys are the magnitudes with two decimals."""
     return {f"{value:.2f}": severity for severity, (value, *_) in enumerate(table.get(corruption, ()), 1)}

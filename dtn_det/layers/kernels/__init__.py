@@ -1,6 +1,6 @@
-"""Compiled kernels of the DTN layer, behind one PyTorch operator: C++ on CPUs, Triton on GPUs.
+"""Compiled kernels of the DTN layer, called through one PyTorch operator: C++ on CPUs, Triton on GPUs.
 
-This module holds what CPU and GPU kernels have in common.
+This module contains the code that CPU and GPU kernels share.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ _LAYER = (
     "float eps, bool head_rms, bool unbiased"
 )
 _GRID = "SymInt height, SymInt width"
-# Number of inputs that are tensors, and number of all inputs.
+# Number of tensor inputs, and number of all inputs. Three inputs follow the options: the output dtype, height and
+# width.
 _TENSORS = 1 + len(DTNParameters._fields)
 _INPUTS = _TENSORS + len(DTNOptions._fields) + 3
 
@@ -30,7 +31,7 @@ _INPUTS = _TENSORS + len(DTNOptions._fields) + 3
 def is_usable(x: Tensor, num_groups: int, head_rms: bool, only_var: bool) -> bool:
     """Return whether :func:`dynamic_token_norm` supports this input on its device.
 
-    The input is ``(B, H, W, C)``, or ``(B, N, C)`` with tokens before the grid, which only the CPU kernels support.
+    The input is ``(B, H, W, C)`` or, only on a CPU, ``(B, N, C)`` with tokens before the grid.
     """
     # An exported or traced graph must also run where the kernels are missing.
     if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
@@ -71,7 +72,7 @@ def dynamic_token_norm(
 
 
 def _is_plain(*tensors: Tensor | None) -> bool:
-    """Return whether the CPU kernels may bypass PyTorch's dispatcher: nothing records, fakes or compiles the call."""
+    """Return whether the CPU kernels can skip PyTorch's dispatcher: no subclass, mode or compiler needs it."""
     x = tensors[0]
     if torch.compiler.is_compiling() or x is None or x.device.type != "cpu" or x.is_neg():
         return False
@@ -149,7 +150,7 @@ def _autograd(ctx: torch.autograd.function.FunctionCtx, grad_y: Tensor) -> tuple
 def needs_plain_form(grad_y: Tensor) -> bool:
     """Return whether only the plain form can run a backward pass.
 
-    This is the case if the backward pass is itself differentiated, or runs for many ``grad_y`` at once
+    Only the plain form can run a backward pass that is itself differentiated, or that runs for many ``grad_y`` at once
     (``is_grads_batched=True``).
     """
     if torch.compiler.is_compiling():

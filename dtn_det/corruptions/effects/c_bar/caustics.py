@@ -25,14 +25,15 @@ _SOFTENING = 1.0
 
 @dataclass(frozen=True)
 class Caustics:
-    """What is drawn for caustic refraction.
+    """Parameters of caustic refraction for one image.
 
     Attributes:
         time: Phase of the waves.
         size: Period of the pattern, in pixels.
         refraction: Ratio of the refractive indices.
-        lens_scale: Length of the refracted rays, in pixels. Their sideways part is the displacement of the pixels.
-        lighting: Change in brightness for a slope of 1 in the light, as a share of the value range.
+        lens_scale: Length of the refracted rays, in pixels. Their horizontal component is the displacement of the
+            pixels.
+        lighting: Change in brightness for a slope of 1 in the light, as a fraction of the value range.
     """
 
     time: float
@@ -49,7 +50,7 @@ def caustic_refraction(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def draw_caustics(stream: Stream, side: int, magnitude: float) -> Caustics:
-    """Draw the parameters for a square image with this side in pixels."""
+    """Draw random parameters for a square image of ``side`` pixels."""
     return Caustics(
         time=stream.uniform(0.5, 2),
         size=stream.uniform(0.75, 1.25) * side,
@@ -73,8 +74,8 @@ def apply_caustics(image: ByteImage, caustics: Caustics) -> ByteImage:
 def caustic_light(side: int, time: float, size: float) -> FloatImage:
     """Return ``(side, side)`` values from 0 to 1: the bright lines into which waves focus light on the ground."""
     times = time * (1 - 3.5 / (1 + np.arange(_ITERATIONS)))
-    # The coordinates of the authors' generator begin at -250. For sines and cosines, a whole number of turns is added,
-    # which brings them nearer to zero.
+    # The coordinates of the authors' generator begin at -250. Only sines and cosines of `near` are computed, so a
+    # multiple of 2 pi is added to bring the values nearer to 0.
     starts = np.arange(side) / size % 1 * _TURN - _START
     near = starts + 2 * np.pi * round(_START / (2 * np.pi))
     light = np.empty((side, side), np.float32)
@@ -99,15 +100,16 @@ def _gather(starts: Floats, near: Floats, sines: Floats, cosines: Floats, light:
         for step in range(len(sines)):
             s, c = sines[step], cosines[step]
             for column in range(side):
-                # Add cos(t - y) + sin(t + x) to y, and sin(t - x) + cos(t + y) to x, with the addition formulas of sine
-                # and cosine.
+                # Add cos(t - y) + sin(t + x) to y, and sin(t - x) + cos(t + y) to x, computed with the angle addition
+                # formulas.
                 sy, cy, sx, cx = sin_y[column], cos_y[column], sin_x[column], cos_x[column]
                 next_y = y + (c * cy + s * sy) + (s * cx + c * sx)
                 next_x = near[column] + (s * cx - c * sx) + (c * cy - s * sy)
                 sy, cy = sine_and_cosine(next_y)
                 sx, cx = sine_and_cosine(next_x)
                 sin_y[column], cos_y[column], sin_x[column], cos_x[column] = sy, cy, sx, cx
-                # Add 1 / (length of the vector (y / sin(next_y + t), x / cos(next_x + t)) * width of a line).
+                # Add 1 / (w * d): w is the width of a line, d the length of the vector (y / sin(next_y + t), x /
+                # cos(next_x + t)).
                 a, b = sy * c + cy * s, cx * c - sx * s
                 a, b = a * a, b * b
                 square = y_squared * b + starts[column] * starts[column] * a

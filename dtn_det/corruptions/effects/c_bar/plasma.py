@@ -1,4 +1,4 @@
-"""Plasma noise: coloured waves in coordinates that were distorted several times, drawn over the image."""
+"""Plasma noise: coloured waves over the image, in coordinates that are distorted several times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dtn_det.system.compiled import compiled
 
 @dataclass(frozen=True)
 class Plasma:
-    """What is drawn for plasma noise.
+    """Parameters of plasma noise for one image.
 
     Attributes:
         time: Phase of the waves, in radians.
@@ -40,7 +40,7 @@ def plasma_noise(image: ByteImage, settings: EffectSettings) -> ByteImage:
 
 
 def draw_plasma(stream: Stream, side: int, magnitude: float) -> Plasma:
-    """Draw the parameters for a square image with this side in pixels."""
+    """Draw random parameters for a square image of ``side`` pixels."""
     return Plasma(
         time=stream.uniform(0, 6 * np.pi),
         iterations=4 + stream.below(3),
@@ -88,8 +88,7 @@ def _draw(
             for column in range(side):
                 across = sine(y[column] * frequency + quarter) * share
                 along = sine(x[column] * frequency + shift) * share
-                # To the coordinates, the vector (across, along) is added, and 0.3 times the same vector after a quarter
-                # turn.
+                # Add the vector (across, along) to the coordinates, and 0.3 times the same vector turned by 90 degrees.
                 x[column] += across - tilt * along
                 y[column] += along + tilt * across
         for column in range(side):

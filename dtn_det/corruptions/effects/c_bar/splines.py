@@ -1,4 +1,4 @@
-"""Effects that resample with cubic B-splines: channels of different magnification, and the blur of a turning camera."""
+"""Effects that resample with cubic B-splines: transverse chromatic aberration and circular motion blur."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LANES = 16
 
 @dataclass(frozen=True)
 class Magnifications:
-    """What is drawn for transverse chromatic aberration.
+    """Parameters of transverse chromatic aberration for one image.
 
     Attributes:
         scales: Magnification of the red, the green and the blue channel.
@@ -40,7 +40,7 @@ def transverse_chromatic_abberation(image: ByteImage, settings: EffectSettings) 
 
 
 def draw_magnifications(stream: Stream, magnitude: float) -> Magnifications:
-    """Draw the parameters, which do not depend on the size of the image."""
+    """Draw random parameters, which do not depend on the size of the image."""
     scales = (1.0, 1 + 0.025 * magnitude, 1 + 0.05 * magnitude)
     first, second, third = (scales[index] for index in _PERMUTATIONS[stream.below(6)])
     return Magnifications((first, second, third))
@@ -66,7 +66,11 @@ def apply_magnifications(image: ByteImage, magnifications: Magnifications) -> By
 
 
 def spline_weights(rest: float) -> npt.NDArray[np.float64]:
-    """Return the weights of the four coefficients around a position ``rest`` (0 to 1) pixels after the second one."""
+    """Return the weights of the four spline coefficients around a position.
+
+    Args:
+        rest: Distance of the position from the second coefficient, 0 to 1 pixels.
+    """
     other = 1 - rest
     first = other * other * other / 6
     second, third = ((part * part * (part - 2) * 3 + 4) / 6 for part in (rest, other))
@@ -100,7 +104,7 @@ class Turning:
     """The parameter of circular motion blur, which is not random.
 
     Attributes:
-        amount: Largest angle that the image is turned by, in degrees.
+        amount: Largest angle by which the image is turned, in degrees.
     """
 
     amount: float
@@ -115,9 +119,9 @@ def circular_motion_blur(image: ByteImage, settings: EffectSettings) -> ByteImag
 def apply_turning(image: ByteImage, turning: Turning) -> ByteImage:
     """Average 21 copies of a square image, turned by angles from ``-amount`` to ``amount``.
 
-    Quarter turns about the centre take a pixel to three other pixels, and all four are sampled with the same weights.
-    So only a quarter of the pixels is visited, and four copies of the image are blurred there at once. The copies are
-    turned by 0, 90, 180 and 270 degrees.
+    Quarter turns about the centre map a pixel to three other pixels, and all four are sampled with the same weights. So
+    the loop visits only the upper left quarter. There it blurs four copies of the image at once, turned by 0, 90, 180
+    and 270 degrees.
     """
     side = len(image)
     half = (side + 1) // 2
@@ -139,7 +143,7 @@ def apply_turning(image: ByteImage, turning: Turning) -> ByteImage:
 
 
 def spline_coefficients(image: FloatImage) -> FloatImage:
-    """Return the coefficients of the cubic B-spline through the pixels of an image that is mirrored at its edges.
+    """Return the coefficients of the cubic B-spline that interpolates an image mirrored at its edges.
 
     Args:
         image: ``(H, W, C)``.
@@ -187,7 +191,7 @@ def _turn(
     shares: Floats,
     out: npt.NDArray[np.uint8],
 ) -> None:
-    """Average the turned copies, weighted by ``shares``. In ``coefficients``, the values of a pixel are adjacent."""
+    """Average the turned copies, weighted by ``shares``. In ``coefficients``, all channels of a pixel are adjacent."""
     side = len(coefficients) - 2 * _MARGIN
     centre = (side - 1) / 2
     low, high = np.float32(0), np.float32(255)
@@ -226,7 +230,6 @@ def _turn(
 
 @compiled
 def _weights(rest: np.float32) -> tuple[np.float32, np.float32, np.float32, np.float32]:
-    """Return the weights of :func:`spline_weights` in single precision."""
     two, three, four, sixth = np.float32(2), np.float32(3), np.float32(4), np.float32(1 / 6)
     other = np.float32(1) - rest
     second = (rest * rest * (rest - two) * three + four) * sixth

@@ -1,4 +1,4 @@
-"""Waves of grey that are added to the image: a plane wave of one frequency, and wavy rings around a point."""
+"""Grey waves that are added to the image: a plane wave of one frequency, and wavy rings around a point."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PlaneWave:
-    """What is drawn for a single frequency.
+    """Parameters of a plane wave for one image.
 
     Attributes:
         frequency: Phase difference between neighbouring columns, then between neighbouring rows, in radians from -pi to
@@ -38,7 +38,7 @@ def single_frequency_greyscale(image: ByteImage, settings: EffectSettings) -> By
 
 
 def draw_plane_wave(stream: Stream, magnitude: float) -> PlaneWave:
-    """Draw the parameters, which do not depend on the size of the image."""
+    """Draw random parameters, which do not depend on the size of the image."""
     longer = stream.uniform(-np.pi, np.pi)
     shorter = stream.uniform(-abs(longer), abs(longer))
     pair = (longer, shorter) if stream.below(2) else (shorter, longer)
@@ -50,7 +50,7 @@ def apply_plane_wave(image: ByteImage, wave: PlaneWave) -> ByteImage:
     across = np.arange(len(image)) * wave.frequency[0]
     down = np.arange(len(image)) * wave.frequency[1] + wave.phase
     out = np.empty_like(image)
-    # The sine of the sum of both phases, from the sine and the cosine of each column and each row.
+    # Compute the sine of the sum of two phases from the sines and cosines of each column and each row.
     strength = wave.intensity
     _add_plane(image, np.sin(across), np.cos(across), strength * np.sin(down), strength * np.cos(down), out)
     return out
@@ -70,7 +70,7 @@ def _add_plane(
 
 @dataclass(frozen=True)
 class Rings:
-    """What is drawn for rings.
+    """Parameters of wavy rings for one image.
 
     Attributes:
         centre: Column and row of the point that the rings go around, in pixels.
@@ -94,7 +94,7 @@ def cocentric_sine_waves(image: ByteImage, settings: EffectSettings) -> ByteImag
 
 
 def draw_rings(stream: Stream, side: int, magnitude: float) -> Rings:
-    """Draw the parameters for a square image with this side in pixels."""
+    """Draw random parameters for a square image of ``side`` pixels."""
     return Rings(
         centre=(stream.uniform(0, side), stream.uniform(0, side)),
         frequency=stream.uniform(0, 10),
